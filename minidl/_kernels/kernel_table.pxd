@@ -1,0 +1,181 @@
+"""The interface between the Python-facing calls and the loops: one function per kernel.
+
+Every kernel has the same signature. Its arguments are one struct, which begins with its
+array pointers (inputs, then outputs, then scratch) and ends with sizes and scalars; it
+computes share `thread` of `threads` of its outputs; it returns 0, or a positive number that
+says why the result must not be used (stated beside the struct). A call is thus fully
+described by (function pointer, struct), which is what makes it recordable.
+
+Arrays are C-contiguous and of the table's dtype unless the struct says otherwise.
+"""
+
+ctypedef Py_ssize_t (*kernel_fn)(const void *args, int thread, int threads) noexcept nogil
+
+cdef enum Activation:
+    NO_ACTIVATION, RELU, SIGMOID, TANH
+
+cdef struct MatmulArgs:
+    # c (m x n) = a (m x k) . b (k x n); strides in elements, rows of c contiguous.
+    const void *a
+    const void *b
+    const void *bias           # n values added to every row, or NULL
+    void *c
+    void *scratch              # matmul_scratch(args, threads) bytes
+    Py_ssize_t m, n, k
+    Py_ssize_t a_row, a_col, b_row, b_col, c_row
+    bint accumulate            # c += instead of c =
+    Activation activation      # applied last
+
+cdef struct UnaryArgs:
+    # y[i] = f(x[i])
+    const void *x
+    void *y
+    Py_ssize_t n
+
+cdef struct BinaryArgs:
+    # y[i] = f(a[i], b[i])
+    const void *a
+    const void *b
+    void *y
+    Py_ssize_t n
+
+cdef struct ScaleArgs:
+    # x[i] *= factor
+    void *x
+    Py_ssize_t n
+    double factor
+
+cdef struct DropoutArgs:
+    # y[i] = keep(key, i) ? x[i] / (1 - p) : 0
+    const void *x
+    const unsigned int *key    # two words drawn by dropout_key
+    void *y
+    Py_ssize_t n
+    double p
+
+cdef struct DropoutKeyArgs:
+    # key = next(state); state is {seed, calls so far}
+    unsigned long long *state
+    unsigned int *key
+
+cdef struct ColumnSumArgs:
+    # sums[j] += sum over i of x[i, j]
+    const void *x
+    void *sums
+    Py_ssize_t rows, columns
+    bint accumulate
+
+cdef struct BatchNormArgs:
+    const void *x
+    const void *gamma
+    const void *beta
+    void *running_mean
+    void *running_var
+    void *y
+    void *mean                 # what x was normalised with: saved for the gradient
+    void *rstd
+    Py_ssize_t rows, columns
+    double momentum, eps
+    bint training
+
+cdef struct BatchNormGradArgs:
+    const void *dy
+    const void *x
+    const void *gamma
+    const void *mean
+    const void *rstd
+    void *dx
+    void *dgamma               # += sum of dy * x_hat
+    void *dbeta                # += sum of dy
+    Py_ssize_t rows, columns
+    bint training
+
+cdef struct CrossEntropyArgs:
+    # Returns 1 + the first row whose label is not in [0, classes).
+    const void *logits
+    const Py_ssize_t *labels
+    void *dlogits
+    double *losses             # one per row
+    Py_ssize_t rows, classes
+    double scale               # of the gradient: 1 / rows for a mean
+
+cdef struct ElementLossArgs:
+    # Losses summed over blocks of LOSS_BLOCK elements.
+    const void *prediction
+    const void *target
+    void *dprediction
+    double *losses             # one per block
+    Py_ssize_t n
+    double scale
+
+cdef struct SquaredNormArgs:
+    const void *x
+    double *sums               # one per block of NORM_BLOCK elements
+    Py_ssize_t n
+
+cdef struct TotalArgs:
+    # total[0] = scale * sum of parts
+    const double *parts
+    double *total
+    Py_ssize_t n
+    double scale
+
+cdef enum:
+    LOSS_BLOCK = 1024
+    NORM_BLOCK = 4096
+
+cdef struct OptimizerState:
+    # What an optimizer changes between steps lives here, in memory, where a recorded
+    # step reads it. reference.OPTIMIZER_STATE is the same layout for NumPy.
+    double learning_rate, weight_decay
+    double max_norm            # 0: no clipping
+    double norm                # of the gradients of the last step, before clipping
+    double scale               # what clipping multiplies the gradients with
+    double step                # steps taken
+    double momentum, nesterov
+    double beta1, beta2, eps
+
+cdef struct ClipArgs:
+    # Fills norm and scale and counts the step. Returns 1 if the norm is not finite.
+    const double *squared_norm
+    OptimizerState *state
+
+cdef struct UpdateArgs:
+    const void *grad
+    const OptimizerState *state
+    void *data
+    void *moment1              # velocity of SGD (NULL without momentum), m of Adam
+    void *moment2              # v of Adam
+    Py_ssize_t n
+
+cdef struct PeakArgs:
+    # Nothing but fused multiply-adds: flops = 2 * lanes * chains * repetitions.
+    void *x
+    Py_ssize_t repetitions
+
+cdef struct KernelTable:
+    kernel_fn matmul
+    Py_ssize_t (*matmul_scratch)(const MatmulArgs *args, int threads) noexcept nogil
+    kernel_fn add
+    kernel_fn scale
+    kernel_fn relu
+    kernel_fn relu_grad
+    kernel_fn sigmoid
+    kernel_fn sigmoid_grad
+    kernel_fn tanh
+    kernel_fn tanh_grad
+    kernel_fn dropout_key
+    kernel_fn dropout
+    kernel_fn column_sum
+    kernel_fn batch_norm
+    kernel_fn batch_norm_grad
+    kernel_fn softmax_cross_entropy
+    kernel_fn mse
+    kernel_fn bce_with_logits
+    kernel_fn squared_norm
+    kernel_fn total
+    kernel_fn clip
+    kernel_fn sgd
+    kernel_fn adam
+    kernel_fn fma_peak
+    Py_ssize_t peak_flops      # of one repetition of fma_peak

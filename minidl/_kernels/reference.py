@@ -1,0 +1,300 @@
+"""The NumPy twin of every kernel: its definition, in one to five lines.
+
+The twin is what the tests hold the compiled loops against, what the benchmarks compare
+with, and a complete backend (``MINIDL_ISA=reference``). Read it first: a compiled kernel
+does the same arithmetic, only faster. Gradients are named after the variable that they
+belong to: ``dx`` is the derivative of the loss with respect to ``x``.
+
+Arrays are float32 or float64, rows are the batch, columns the features; an input of more
+than two dimensions is treated as the matrix of its last dimension.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+ActivationName = Literal["relu", "sigmoid", "tanh"]
+
+# What an optimizer changes from step to step, in memory; see OptimizerState in
+# kernel_table.pxd, which is the same layout for C.
+OPTIMIZER_STATE = np.dtype(
+    [
+        (name, np.float64)
+        for name in (
+            "learning_rate",
+            "weight_decay",
+            "max_norm",
+            "norm",
+            "scale",
+            "step",
+            "momentum",
+            "nesterov",
+            "beta1",
+            "beta2",
+            "eps",
+        )
+    ]
+)
+
+
+# --- products ---------------------------------------------------------------------------
+
+
+def matmul(
+    a: Array,
+    b: Array,
+    out: Array | None = None,
+    transpose_a: bool = False,
+    transpose_b: bool = False,
+) -> Array:
+    """C = op(A) · op(B), where op transposes if asked to."""
+    return np.matmul(a.T if transpose_a else a, b.T if transpose_b else b, out=out)
+
+
+def linear(
+    x: Array, weight: Array, bias: Array | None = None, activation: ActivationName | None = None
+) -> Array:
+    """y = activation(x · W + b)."""
+    y = x @ weight if bias is None else x @ weight + bias
+    return y if activation is None else _ACTIVATIONS[activation](y)
+
+
+def linear_grad_input(dy: Array, weight: Array) -> Array:
+    """dx = dy · Wᵀ."""
+    return dy @ weight.T
+
+
+def linear_grad_params(x: Array, dy: Array, dweight: Array, dbias: Array | None = None) -> None:
+    """dW += xᵀ · dy and db += Σ dy over the batch."""
+    dweight += _matrix(x).T @ _matrix(dy)
+    if dbias is not None:
+        dbias += column_sum(dy)
+
+
+# --- elementwise ------------------------------------------------------------------------
+
+
+def add(a: Array, b: Array) -> Array:
+    """y = a + b."""
+    return a + b
+
+
+def scale(x: Array, factor: float) -> None:
+    """x ← factor · x, in place."""
+    x *= x.dtype.type(factor)
+
+
+def relu(x: Array) -> Array:
+    """y = max(0, x)."""
+    return np.maximum(x, x.dtype.type(0))
+
+
+def relu_grad(dy: Array, y: Array) -> Array:
+    """dx = dy where y > 0, else 0."""
+    return np.where(y > 0, dy, dy.dtype.type(0))
+
+
+def sigmoid(x: Array) -> Array:
+    """y = 1 / (1 + exp(-x)), written so that exp never overflows."""
+    e = np.exp(-np.abs(x))
+    return np.where(x < 0, e, x.dtype.type(1)) / (1 + e)
+
+
+def sigmoid_grad(dy: Array, y: Array) -> Array:
+    """dx = dy · y · (1 - y)."""
+    return dy * y * (1 - y)
+
+
+def tanh(x: Array) -> Array:
+    """y = tanh(x)."""
+    return np.tanh(x)
+
+
+def tanh_grad(dy: Array, y: Array) -> Array:
+    """dx = dy · (1 - y²)."""
+    return dy * (1 - y * y)
+
+
+_ACTIVATIONS = {"relu": relu, "sigmoid": sigmoid, "tanh": tanh}
+
+
+def dropout_key(state: Array) -> Array:
+    """Draw the two 32-bit words that decide a mask; ``state`` is uint64 {seed, calls so far}."""
+    state[1] += np.uint64(1)
+    word = _splitmix64(int(state[0]) + int(state[1]) * 0x9E3779B97F4A7C15)
+    return np.array([word & 0xFFFFFFFF, word >> 32], dtype=np.uint32)
+
+
+def dropout(x: Array, key: Array, p: float) -> Array:
+    """y = x / (1 - p) with probability 1 - p, else 0. The same key gives the same mask, so
+    the gradient is the same function of dy."""
+    index = np.arange(x.size, dtype=np.uint64)
+    block = (index >> np.uint64(32)).astype(np.uint32)
+    bits = _mix32(index.astype(np.uint32) ^ _mix32(block ^ key[0])) ^ key[1]
+    keep = (_mix32(bits) >= np.uint32(p * 2.0**32)).reshape(x.shape)
+    return np.where(keep, x * x.dtype.type(1 / (1 - p)), x.dtype.type(0))
+
+
+def _splitmix64(z: int) -> int:
+    """Output function of SplitMix64 (Steele, Lea and Flood 2014)."""
+    z &= 2**64 - 1
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & 2**64 - 1
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB & 2**64 - 1
+    return z ^ (z >> 31)
+
+
+def _mix32(h: Any) -> Any:
+    """Finaliser of MurmurHash3: every input bit reaches every output bit."""
+    h = (h ^ (h >> np.uint32(16))) * np.uint32(0x85EBCA6B)
+    h = (h ^ (h >> np.uint32(13))) * np.uint32(0xC2B2AE35)
+    return h ^ (h >> np.uint32(16))
+
+
+# --- reductions and normalization -------------------------------------------------------
+
+
+def column_sum(x: Array) -> Array:
+    """s_j = Σ_i x_ij."""
+    return _matrix(x).sum(axis=0)
+
+
+def batch_norm(
+    x: Array,
+    gamma: Array,
+    beta: Array,
+    running_mean: Array,
+    running_var: Array,
+    momentum: float,
+    eps: float,
+    training: bool,
+) -> tuple[Array, Array, Array]:
+    """y = γ · (x - μ) / √(σ² + ε) + β; returns y, μ and 1/√(σ² + ε).
+
+    In training μ and σ² are those of the batch, and the running ones move towards them by
+    ``momentum`` (σ² unbiased); otherwise the running ones are used."""
+    mean, var = running_mean, running_var
+    if training:
+        rows = _matrix(x)
+        mean, var = rows.mean(axis=0), rows.var(axis=0)
+        running_mean += momentum * (mean - running_mean)
+        running_var += momentum * (var * len(rows) / (len(rows) - 1) - running_var)
+    rstd = (1 / np.sqrt(var + eps)).astype(x.dtype)
+    return gamma * ((x - mean) * rstd) + beta, mean.copy(), rstd
+
+
+def batch_norm_grad(
+    dy: Array,
+    x: Array,
+    gamma: Array,
+    mean: Array,
+    rstd: Array,
+    dgamma: Array,
+    dbeta: Array,
+    training: bool,
+) -> Array:
+    """dx = γ/σ · (dy - mean(dy) - x̂ · mean(dy · x̂)); adds to dγ = Σ dy · x̂ and dβ = Σ dy.
+
+    With the running statistics μ and σ do not depend on x, and dx = γ/σ · dy."""
+    x_hat = (x - mean) * rstd
+    sum_dy, sum_dy_x = column_sum(dy), column_sum(dy * x_hat)
+    dgamma += sum_dy_x
+    dbeta += sum_dy
+    if training:
+        dy = dy - (sum_dy + x_hat * sum_dy_x) / len(_matrix(x))
+    return dy * (gamma * rstd)
+
+
+# --- losses: (value, gradient), the value a float64 array of no dimensions --------------
+
+
+def softmax_cross_entropy(logits: Array, labels: Array, mean: bool = True) -> tuple[Array, Array]:
+    """L_i = log Σ_j exp(z_ij) - z_i,label; dz = softmax(z) - onehot(label)."""
+    _check_labels(labels, logits.shape[1])
+    rows = np.arange(len(labels))
+    exp = np.exp(logits - logits.max(axis=1, keepdims=True))
+    sums = exp.sum(axis=1, keepdims=True)
+    shifted = (logits - logits.max(axis=1, keepdims=True))[rows, labels].astype(np.float64)
+    losses = np.log(sums[:, 0].astype(np.float64)) - shifted
+    dlogits = exp / sums
+    dlogits[rows, labels] -= 1
+    return _reduce(losses, dlogits, len(labels), mean)
+
+
+def mse(prediction: Array, target: Array, mean: bool = True) -> tuple[Array, Array]:
+    """L = (prediction - target)²; dprediction = 2 · (prediction - target)."""
+    error = prediction - target
+    return _reduce(np.square(error, dtype=np.float64), 2 * error, error.size, mean)
+
+
+def bce_with_logits(logits: Array, target: Array, mean: bool = True) -> tuple[Array, Array]:
+    """L = max(z, 0) - z · t + log(1 + exp(-|z|)); dz = sigmoid(z) - t."""
+    losses = np.maximum(logits, 0) - logits * target + np.log1p(np.exp(-np.abs(logits)))
+    return _reduce(losses.astype(np.float64), sigmoid(logits) - target, logits.size, mean)
+
+
+def _check_labels(labels: Array, classes: int) -> None:
+    bad = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(bad):
+        raise ValueError(
+            f"label {labels[bad[0]]} in row {bad[0]} is outside the {classes} classes "
+            f"0 … {classes - 1}"
+        )
+
+
+def _reduce(losses: Array, gradient: Array, count: int, mean: bool) -> tuple[Array, Array]:
+    factor = 1 / count if mean else 1.0
+    return np.asarray(losses.sum() * factor), gradient * gradient.dtype.type(factor)
+
+
+# --- optimizers, over flat vectors ------------------------------------------------------
+
+
+def squared_norm(x: Array) -> Array:
+    """Σ x², in float64."""
+    return np.asarray(np.square(x, dtype=np.float64).sum())
+
+
+def clip(squared_norm: Array, state: Array) -> bool:
+    """Count the step and find the factor that brings the norm down to max_norm.
+
+    Returns whether the norm is finite; when it is not, nothing is changed but ``norm``."""
+    state["norm"] = norm = np.sqrt(squared_norm)
+    if not np.isfinite(norm):
+        return False
+    state["scale"] = state["max_norm"] / norm if 0 < state["max_norm"] < norm else 1.0
+    state["step"] += 1
+    return True
+
+
+def sgd(data: Array, grad: Array, velocity: Array | None, state: Array) -> None:
+    """g ← scale · grad + λ · w; v ← μ · v + g; w ← w - η · v (Nesterov: g + μ · v)."""
+    g = _clipped(data, grad, state)
+    if velocity is not None:
+        velocity *= data.dtype.type(state["momentum"])
+        velocity += g
+        g = g + data.dtype.type(state["momentum"]) * velocity if state["nesterov"] else velocity
+    data -= data.dtype.type(state["learning_rate"]) * g
+
+
+def adam(data: Array, grad: Array, m: Array, v: Array, state: Array) -> None:
+    """m ← β₁m + (1-β₁)g; v ← β₂v + (1-β₂)g²; w ← w - η · m̂ / (√v̂ + ε) (Kingma and Ba 2015)."""
+    real, (beta1, beta2) = data.dtype.type, (state["beta1"], state["beta2"])
+    g = _clipped(data, grad, state)
+    m += real(1 - beta1) * (g - m)
+    v += real(1 - beta2) * (g * g - v)
+    rate = real(state["learning_rate"] / (1 - beta1 ** state["step"]))
+    root = np.sqrt(v) * real(1 / np.sqrt(1 - beta2 ** state["step"]))
+    data -= rate * m / (root + real(state["eps"]))
+
+
+def _clipped(data: Array, grad: Array, state: Array) -> Array:
+    real = data.dtype.type
+    return grad * real(state["scale"]) + data * real(state["weight_decay"])
+
+
+def _matrix(x: Array) -> Array:
+    """x as the matrix whose columns are its last dimension."""
+    return x.reshape(-1, x.shape[-1])

@@ -1,0 +1,99 @@
+/* The only C of minidl: what Cython cannot say about vectors.
+
+   One file of loops is compiled once per instruction set and dtype. This header
+   is what changes between those builds: `real` is the dtype, `vec` a register full of
+   them. Both GCC and Clang give `vec` the operators + - * / (one instruction each, FMA
+   included), so the loops in *.pxi stay plain Cython arithmetic. */
+#ifndef MINIDL_SIMD_H
+#define MINIDL_SIMD_H
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifdef MINIDL_FLOAT64
+typedef double real;
+typedef int64_t integer;
+enum { MANTISSA_BITS = 52, EXPONENT_BIAS = 1023 };
+#else
+typedef float real;
+typedef int32_t integer;
+enum { MANTISSA_BITS = 23, EXPONENT_BIAS = 127 };
+#endif
+
+/* MR x (2 vectors) accumulators are the register tile of the matrix product: as many as
+   leave room for two vectors of B and one broadcast of A (BLIS calls this the
+   microtile). 32 registers hold 12 x 2, 16 hold 6 x 2. */
+#if defined(__AVX512F__)
+enum { VEC_BYTES = 64, MR = 12 };
+#elif defined(__AVX2__)
+enum { VEC_BYTES = 32, MR = 6 };
+#elif defined(__aarch64__)
+enum { VEC_BYTES = 16, MR = 12 };
+#else
+enum { VEC_BYTES = 16, MR = 6 };
+#endif
+enum { LANES = VEC_BYTES / sizeof(real), NR = 2 * LANES };
+
+typedef real vec __attribute__((vector_size(VEC_BYTES)));
+typedef integer ivec __attribute__((vector_size(VEC_BYTES)));
+/* The same vector at any address: what load and store go through. */
+typedef real loose_vec __attribute__((vector_size(VEC_BYTES), aligned(sizeof(real)), may_alias));
+
+static inline vec load(const real *p) { return *(const loose_vec *)p; }
+static inline void store(real *p, vec v) { *(loose_vec *)p = v; }
+
+/* The first n < LANES elements; the other lanes are zero (load) or left alone (store). */
+static inline vec load_part(const real *p, ptrdiff_t n) {
+    real lanes[LANES] = {0};
+    memcpy(lanes, p, (size_t)n * sizeof(real));
+    return load(lanes);
+}
+static inline void store_part(real *p, vec v, ptrdiff_t n) {
+    memcpy(p, &v, (size_t)n * sizeof(real));
+}
+
+static inline vec fill(real value) { return value - (vec){0}; }
+
+static inline real lane_sum(vec v) {
+    real total = 0;
+    for (int i = 0; i < LANES; i++) total += v[i];
+    return total;
+}
+
+/* a < b ? x : y in every lane; false where a or b is NaN. */
+static inline vec where_less(vec a, vec b, vec x, vec y) {
+    ivec mask = a < b;
+    return (vec)((mask & (ivec)x) | (~mask & (ivec)y));
+}
+
+static inline vec absolute(vec v) { return (vec)((ivec)v & ~(ivec)fill((real)-0.0)); }
+
+static inline vec copy_sign(vec magnitude, vec sign) {
+    ivec bit = (ivec)fill((real)-0.0);
+    return (vec)(((ivec)magnitude & ~bit) | ((ivec)sign & bit));
+}
+
+static inline vec square_root(vec v) {
+    for (int i = 0; i < LANES; i++) v[i] = sizeof(real) == 4 ? sqrtf(v[i]) : sqrt(v[i]);
+    return v;
+}
+
+/* v * 2^k for whole k. Two factors, so that the result may be subnormal or overflow. */
+static inline vec times_power_of_two(vec v, vec k) {
+    const real magic = (real)3 * ((integer)1 << (MANTISSA_BITS - 1));
+    ivec n = (ivec)(k + magic) - (ivec)fill(magic);
+    ivec half = n >> 1;
+    vec first = (vec)((half + EXPONENT_BIAS) << MANTISSA_BITS);
+    vec second = (vec)((n - half + EXPONENT_BIAS) << MANTISSA_BITS);
+    return v * first * second;
+}
+
+/* Round to the nearest whole number, for |v| < 2^(MANTISSA_BITS - 1). */
+static inline vec nearest(vec v) {
+    const real magic = (real)3 * ((integer)1 << (MANTISSA_BITS - 1));
+    return (v + magic) - magic;
+}
+
+#endif

@@ -1,0 +1,19 @@
+# What simd.h offers, as Cython sees it. `vec` is called a float here only so that Cython
+# passes its arithmetic through to C, where `vec` is a register full of `real`.
+cdef extern from "simd.h" nogil:
+    ctypedef float real
+    ctypedef float vec
+    enum: LANES, MR, NR
+
+    vec load(const real *p)
+    void store(real *p, vec v)
+    vec load_part(const real *p, Py_ssize_t n)
+    void store_part(real *p, vec v, Py_ssize_t n)
+    vec fill(real value)
+    real lane_sum(vec v)
+    vec where_less(vec a, vec b, vec x, vec y)
+    vec absolute(vec v)
+    vec copy_sign(vec magnitude, vec sign)
+    vec square_root(vec v)
+    vec times_power_of_two(vec v, vec k)
+    vec nearest(vec v)

@@ -1,0 +1,112 @@
+"""Activations: functions of each element, whose derivatives decide what gradient survives."""
+
+from __future__ import annotations
+
+from minidl import _kernels as kernels
+from minidl._kernels.reference import Array
+from minidl.nn.layer import Examples, Layer
+
+
+class ReLU(Layer):
+    """Rectified linear unit.
+
+    y = max(0, x),  dy/dx = 1 where x > 0, else 0
+
+    The derivative of one keeps gradients alive in depth; where x ≤ 0 a unit learns nothing.
+    Source: Nair and Hinton 2010.
+
+    Shapes
+    ------
+    x and y (batch, ...).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidl import nn
+    >>> nn.ReLU()(np.array([[-1.0, 2.0]]))
+    array([[0., 2.]])
+    """
+
+    preferred_init = "he_normal"
+
+    def forward(self, x: Array) -> Array:
+        y = kernels.relu(x)
+        self.save(y)
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        return kernels.relu_grad(dy, self.saved())
+
+    @classmethod
+    def examples(cls) -> Examples:
+        yield cls(), ((3, 5),)
+        yield cls(), ((1, 1),)
+
+
+class Sigmoid(Layer):
+    """Logistic function.
+
+    y = 1 / (1 + exp(-x)),  dy/dx = y · (1 - y) ≤ 1/4
+
+    Ten sigmoids in a row shrink a gradient at least by 4¹⁰ ≈ 10⁶, before the weights say
+    anything.
+
+    Shapes
+    ------
+    x and y (batch, ...).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidl import nn
+    >>> nn.Sigmoid()(np.array([[0.0, 1000.0]]))
+    array([[0.5, 1. ]])
+    """
+
+    preferred_init = "xavier_uniform"
+
+    def forward(self, x: Array) -> Array:
+        y = kernels.sigmoid(x)
+        self.save(y)
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        return kernels.sigmoid_grad(dy, self.saved())
+
+    @classmethod
+    def examples(cls) -> Examples:
+        yield cls(), ((3, 5),)
+        yield cls(), ((1, 1),)
+
+
+class Tanh(Layer):
+    """Hyperbolic tangent.
+
+    y = tanh(x),  dy/dx = 1 - y² ≤ 1
+
+    Shapes
+    ------
+    x and y (batch, ...).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidl import nn
+    >>> nn.Tanh()(np.array([[0.0, 1000.0]]))
+    array([[0., 1.]])
+    """
+
+    preferred_init = "xavier_uniform"
+
+    def forward(self, x: Array) -> Array:
+        y = kernels.tanh(x)
+        self.save(y)
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        return kernels.tanh_grad(dy, self.saved())
+
+    @classmethod
+    def examples(cls) -> Examples:
+        yield cls(), ((3, 5),)
+        yield cls(), ((1, 1),)

@@ -1,0 +1,178 @@
+"""Layers made of layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from minidl import _kernels as kernels
+from minidl._kernels.reference import Array
+from minidl.nn.activations import Tanh
+from minidl.nn.init import Seed
+from minidl.nn.layer import Examples, Layer
+from minidl.nn.linear import Linear
+
+
+class Sequential(Layer):
+    """Layers one after the other.
+
+    y = layer_n(… layer_2(layer_1(x)))
+
+    Parameters
+    ----------
+    *layers
+        The layers, first to last. Each ``Linear`` without an initialiser of its own gets
+        the one that suits the activation after it (see ``Linear``).
+    rng
+        Generator or seed. If given, all parameters and generators of the layers start anew
+        from it, so that one number makes the whole model repeatable.
+
+    Examples
+    --------
+    >>> from minidl import nn
+    >>> nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10), rng=0)
+    layer              output        parameters
+    ------------------------------------------
+    0 Linear(64, 32)   (batch, 32)        2,080
+    1 ReLU()           (batch, 32)            0
+    2 Linear(32, 10)   (batch, 10)          330
+    ------------------------------------------
+    float32                               2,410
+    """
+
+    def __init__(self, *layers: Layer, rng: Seed = None) -> None:
+        for layer in layers:
+            if not isinstance(layer, Layer):
+                raise TypeError(f"Sequential takes layers, got {layer!r}")
+        self.stack = list(layers)
+        if rng is not None:
+            self.reset(rng)
+        for index, layer in enumerate(self.stack):
+            if isinstance(layer, Linear):
+                layer.suit(self._preferred_init_after(index))
+        self.adopt_children()
+
+    def _preferred_init_after(self, index: int) -> str | None:
+        preferences = (layer.preferred_init for layer in self.stack[index + 1 :])
+        return next((name for name in preferences if name != "skip"), None)
+
+    def check_input(self, *inputs: Array) -> None:
+        """Nothing: every layer checks its own input."""
+
+    def forward(self, x: Array) -> Array:
+        for layer in self.stack:
+            x = layer(x)
+        return x
+
+    def backward(self, dy: Array) -> Array:
+        for layer in reversed(self.stack):
+            dy = layer.backward(dy)
+        return dy
+
+    def children(self) -> Iterator[tuple[str, Layer]]:
+        return ((str(index), layer) for index, layer in enumerate(self.stack))
+
+    def __len__(self) -> int:
+        return len(self.stack)
+
+    def __getitem__(self, index: int) -> Layer:
+        return self.stack[index]
+
+    def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+        for layer in self.stack:
+            input_shape = layer.output_shape(input_shape)
+        return input_shape
+
+    def __repr__(self) -> str:
+        return table_of_layers(self)
+
+    @classmethod
+    def examples(cls) -> Examples:
+        yield cls(Linear(3, 4), Tanh(), Linear(4, 2), rng=0), ((5, 3),)
+        yield cls(Linear(2, 1), rng=1), ((1, 2),)
+
+
+class Residual(Layer):
+    """A body and a way around it.
+
+    y = body(x) + shortcut(x),  dx = bodyᵀ(dy) + shortcutᵀ(dy)
+
+    With the identity as shortcut, dy reaches the layers below undiminished whatever the body
+    does to it: the remedy for gradients that vanish in depth. Source: He et al. 2016, eq. 1.
+
+    Parameters
+    ----------
+    body
+        Any layer.
+    shortcut
+        Any layer with output of the same shape, such as a ``Linear`` where the body changes
+        the width; None for the identity.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidl import nn
+    >>> block = nn.Residual(nn.Sequential(nn.Linear(4, 4, init="zeros"), nn.ReLU()))
+    >>> block(np.ones((1, 4), np.float32))
+    array([[1., 1., 1., 1.]], dtype=float32)
+    """
+
+    def __init__(self, body: Layer, shortcut: Layer | None = None) -> None:
+        self.body = body
+        self.shortcut = shortcut
+        self.adopt_children()
+
+    def check_input(self, *inputs: Array) -> None:
+        """Nothing: body and shortcut check theirs."""
+
+    def forward(self, x: Array) -> Array:
+        y = self.body(x)
+        around = x if self.shortcut is None else self.shortcut(x)
+        if y.shape != around.shape:
+            raise ValueError(
+                f"{self.label}: the body gives {y.shape}, the shortcut {around.shape}; "
+                "give a shortcut that maps to the shape of the body, such as a Linear"
+            )
+        return kernels.add(y, around)
+
+    def backward(self, dy: Array) -> Array:
+        around = dy if self.shortcut is None else self.shortcut.backward(dy)
+        return kernels.add(self.body.backward(dy), around)
+
+    def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+        return self.body.output_shape(input_shape)
+
+    def __repr__(self) -> str:
+        names = [type(layer).__name__ for layer in getattr(self.body, "stack", [self.body])]
+        shortcut = "" if self.shortcut is None else f", shortcut={self.shortcut!r}"
+        return f"Residual({' → '.join(names)}{shortcut})"
+
+    @classmethod
+    def examples(cls) -> Examples:
+        yield cls(Sequential(Linear(3, 3), Tanh(), rng=0)), ((4, 3),)
+        yield cls(Linear(3, 2, rng=1), shortcut=Linear(3, 2, rng=2)), ((1, 3),)
+
+
+def table_of_layers(model: Layer) -> str:
+    """The layers of a model with their output shapes and parameter counts."""
+    rows: list[tuple[str, str, int]] = []
+    shape: tuple[Any, ...] | None = None
+    for name, layer in model.children():
+        shape = layer.output_shape(shape)
+        known = "" if shape is None else "(" + ", ".join(map(str, shape)) + ")"
+        count = sum(parameter.size for parameter in layer.parameters())
+        description = repr(layer)
+        if "\n" in description:
+            description = f"{type(layer).__name__} of {len(list(layer.children()))} layers"
+        rows.append((f"{name} {description}", known, count))
+    total = sum(parameter.size for parameter in model.parameters())
+    dtype = str(model.dtype or np.dtype(np.float32))
+    widths = [max(len(row[column]) for row in [("layer", "output"), *rows]) for column in (0, 1)]
+    lines = [f"{left:<{widths[0]}}   {middle:<{widths[1]}}   {right:>10,}" for left, middle, right in rows]
+    head = f"{'layer':<{widths[0]}}   {'output':<{widths[1]}}   parameters"
+    rule = "-" * len(head)
+    return "\n".join(
+        [head, rule, *lines, rule, f"{dtype:<{widths[0]}}   {'':<{widths[1]}}   {total:>10,}"]
+    )

@@ -1,0 +1,73 @@
+"""Dropout."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minidl import _kernels as kernels
+from minidl._kernels.reference import Array
+from minidl.nn.init import Seed, as_generator
+from minidl.nn.layer import Examples, Layer
+
+
+class Dropout(Layer):
+    """Set each element to zero with probability p, in training only.
+
+    y = m · x / (1 - p),  m ~ Bernoulli(1 - p), independent for every element
+
+    The mean stays that of x, so evaluation is y = x. The mask is a function of (seed, number
+    of calls, position), never stored: the backward pass computes it again.
+    Source: Srivastava et al. 2014, in the "inverted" form.
+
+    Parameters
+    ----------
+    p
+        Probability of zero, in [0, 1).
+    rng
+        Generator or seed of the masks.
+
+    Shapes
+    ------
+    x and y (batch, ...).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidl import nn
+    >>> np.unique(nn.Dropout(0.5, rng=0)(np.ones((10, 10))))
+    array([0., 2.])
+    """
+
+    state_names = ("generator",)
+    preferred_init = "skip"
+
+    def __init__(self, p: float = 0.5, rng: Seed = None) -> None:
+        if not 0 <= p < 1:
+            raise ValueError(f"Dropout needs p in [0, 1), got {p}")
+        self.p = p
+        self.generator = np.zeros(2, np.uint64)  # seed, calls so far
+        self.reset_own(as_generator(rng))
+
+    def forward(self, x: Array) -> Array:
+        if not self.training or self.p == 0:
+            self.save(None)
+            return x
+        key = kernels.dropout_key(self.generator)
+        self.save(key)
+        return kernels.dropout(x, key, self.p)
+
+    def backward(self, dy: Array) -> Array:
+        key = self.saved()
+        return dy if key is None else kernels.dropout(dy, key, self.p)
+
+    def reset_own(self, rng: np.random.Generator) -> None:
+        self.generator[...] = rng.integers(2**64, dtype=np.uint64), 0
+
+    def __repr__(self) -> str:
+        return f"Dropout({self.p})"
+
+    @classmethod
+    def examples(cls) -> Examples:
+        yield cls(0.5, rng=0), ((4, 5),)
+        yield cls(0.9, rng=1), ((1, 1),)
+        yield cls(0.2, rng=2).eval(), ((2, 3),)

@@ -1,0 +1,297 @@
+"""What every layer is: parameters, state, a forward pass and a backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Self
+
+import numpy as np
+
+from minidl._kernels.reference import Array
+from minidl.nn.init import Initializer, Seed, as_generator
+
+DType = Any  # whatever numpy.dtype() accepts
+Examples = Iterator[tuple["Layer", tuple[tuple[int, ...], ...]]]  # layers, shapes of their inputs
+
+
+class Parameter:
+    """An array that training changes, and the gradient of the loss with respect to it.
+
+    The values are drawn from ``initializer`` when they are first looked at, so that a
+    container which knows what follows the layer can still choose a better initialiser.
+    The seed is taken from ``rng`` at once: the order of looking changes nothing.
+
+    Once an optimizer holds the parameter, ``data`` and ``grad`` are views into two flat
+    vectors. Assigning to ``data`` copies into it.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        initializer: Initializer,
+        rng: Seed = None,
+        dtype: DType = np.float32,
+    ) -> None:
+        self.shape = shape
+        self.dtype = float_dtype(dtype)
+        self.initializer = initializer
+        self.name = ""
+        self.reset(rng)
+
+    def reset(self, rng: Seed = None) -> None:
+        """Forget the values; they will be drawn anew, seeded by ``rng`` (None: by the system)."""
+        self._seed = int(as_generator(rng).integers(2**63))
+        self._data: Array | None = None
+        self._grad: Array | None = None
+
+    @property
+    def drawn(self) -> bool:
+        """Whether the values exist already."""
+        return self._data is not None
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape))
+
+    @property
+    def data(self) -> Array:
+        if self._data is None:
+            values = self.initializer(self.shape, np.random.default_rng(self._seed))
+            self._data = np.ascontiguousarray(values, dtype=self.dtype)
+        return self._data
+
+    @data.setter
+    def data(self, values: Any) -> None:
+        values = np.asarray(values)
+        if values.shape != self.shape:
+            raise ValueError(f"parameter {self.name}: shape {values.shape} given, {self.shape} kept")
+        self.data[...] = values
+
+    @property
+    def grad(self) -> Array:
+        if self._grad is None:
+            self._grad = np.zeros(self.shape, self.dtype)
+        return self._grad
+
+    @grad.setter
+    def grad(self, values: Any) -> None:
+        # `parameter.grad += g` ends here with the very array that was changed in place.
+        if values is not self._grad:
+            self.grad[...] = values
+
+    def move(self, data: Array, grad: Array) -> None:
+        """Keep values and gradient in these two arrays from now on."""
+        data[...], grad[...] = self.data, self.grad
+        self._data, self._grad = data, grad
+
+    def astype(self, dtype: DType) -> None:
+        """Convert values and gradient."""
+        dtype = float_dtype(dtype)
+        if dtype != self.dtype:
+            data, grad = self.data.astype(dtype), self.grad.astype(dtype)
+            self.dtype, self._data, self._grad = dtype, data, grad
+
+    def __repr__(self) -> str:
+        return f"Parameter({self.name!r}, shape={self.shape}, dtype={self.dtype})"
+
+
+class Layer:
+    """A pair of functions: ``forward`` computes the output, ``backward`` applies the chain rule.
+
+    A subclass writes
+
+    - ``forward(x)``, which keeps what the gradient needs with ``self.save(...)``;
+    - ``backward(dy)``, which gets it back with ``self.saved()``, *adds* to the gradient of
+      every parameter, and returns the gradient with respect to ``x``;
+    - ``examples()``, a few small instances with the shapes of their inputs, from which the
+      tests and ``minidl check`` verify the layer.
+
+    Parameters and layers that are attributes are found by themselves. Arrays that a forward
+    pass changes (running statistics, the state of a generator) are named in ``state_names``.
+    Call the layer itself, ``layer(x)``, rather than ``forward``: the call checks its input.
+    """
+
+    registry: list[type[Layer]] = []
+    state_names: tuple[str, ...] = ()
+    in_features: int | None = None
+    # The initialiser that suits weights whose output this layer receives. "skip" means
+    # that the layer after this one decides; None that none is preferred.
+    preferred_init: str | None = None
+
+    training = True
+    path = ""
+    _saved: tuple[Any, ...] | None = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "examples" in cls.__dict__:
+            Layer.registry.append(cls)
+
+    @classmethod
+    def examples(cls) -> Examples:
+        """Pairs of a small layer and the shapes of its inputs."""
+        return iter(())
+
+    def forward(self, *inputs: Array) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} has no forward pass")
+
+    def backward(self, dy: Array) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} has no backward pass")
+
+    def __call__(self, *inputs: Array) -> Any:
+        self.check_input(*inputs)
+        return self.forward(*inputs)
+
+    # --- what the forward pass keeps for the backward pass ---
+
+    def save(self, *values: Any) -> None:
+        """Keep values for the backward pass that follows."""
+        self._saved = values
+
+    def saved(self) -> Any:
+        """What ``save`` kept (a tuple, if it was several values), once."""
+        values, self._saved = self._saved, None
+        if values is None:
+            raise RuntimeError(
+                f"{self.label}: backward without a forward pass before it. "
+                "Every backward pass needs a forward pass of its own."
+            )
+        return values if len(values) > 1 else values[0]
+
+    # --- checks ---
+
+    @property
+    def label(self) -> str:
+        """The layer as error messages name it: its place in the model and its repr."""
+        return f"layer {self.path} {self!r}" if self.path else repr(self)
+
+    @property
+    def dtype(self) -> np.dtype[Any] | None:
+        """dtype of the parameters; None where there are none."""
+        return next((parameter.dtype for parameter in self.parameters()), None)
+
+    def check_input(self, *inputs: Array) -> None:
+        """Raise TypeError or ValueError, naming the layer, if an input cannot be used."""
+        for x in inputs:
+            self.check_array(x, self.in_features)
+
+    def check_array(self, x: Array, features: int | None = None) -> None:
+        if not isinstance(x, np.ndarray):
+            raise TypeError(
+                f"{self.label}: expected a NumPy array, got {type(x).__name__}; "
+                "write np.asarray(x, dtype=np.float32)"
+            )
+        expected = self.dtype
+        if x.dtype != expected if expected else x.dtype not in (np.float32, np.float64):
+            name = expected or np.dtype(np.float32)
+            raise TypeError(
+                f"{self.label}: expected {name} input, got {x.dtype}; write x.astype(np.{name})"
+            )
+        if x.ndim < 2 or x.size == 0 or (features is not None and x.shape[-1] != features):
+            width = "features" if features is None else features
+            raise ValueError(
+                f"{self.label}: expected input of shape (batch, ..., {width}) with no empty "
+                f"dimension, got {x.shape}"
+            )
+
+    # --- the tree of layers ---
+
+    def children(self) -> Iterator[tuple[str, Layer]]:
+        """(name, layer) of every layer that is an attribute."""
+        for name, value in vars(self).items():
+            if isinstance(value, Layer):
+                yield name, value
+
+    def layers(self, prefix: str = "") -> Iterator[tuple[str, Layer]]:
+        """(path, layer) of this layer and all below it, in forward order."""
+        yield prefix, self
+        for name, child in self.children():
+            yield from child.layers(f"{prefix}.{name}" if prefix else name)
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """(path, parameter) of all parameters, each once."""
+        seen = set()
+        for path, layer in self.layers():
+            for name, value in vars(layer).items():
+                if isinstance(value, Parameter) and id(value) not in seen:
+                    seen.add(id(value))
+                    yield f"{path}.{name}" if path else name, value
+
+    def parameters(self) -> list[Parameter]:
+        """All parameters, in forward order."""
+        return [parameter for _, parameter in self.named_parameters()]
+
+    def state(self) -> dict[str, Array]:
+        """The arrays, by path, that forward passes change: not parameters, but part of the model."""
+        return {
+            f"{path}.{name}" if path else name: getattr(layer, name)
+            for path, layer in self.layers()
+            for name in layer.state_names
+        }
+
+    def adopt_children(self) -> None:
+        """Tell every layer and parameter below its path. Containers call it when they are built."""
+        for path, layer in self.layers():
+            layer.path = path
+        for name, parameter in self.named_parameters():
+            parameter.name = name
+
+    # --- modes ---
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training mode (batch statistics, dropout on)."""
+        for _, layer in self.layers():
+            layer.training = mode
+        return self
+
+    def eval(self) -> Self:
+        """Switch to evaluation mode (running statistics, dropout off)."""
+        return self.train(False)
+
+    def zero_grad(self) -> None:
+        """Set all gradients to zero."""
+        for parameter in self.parameters():
+            parameter.grad[...] = 0
+
+    def reset(self, rng: Seed = None) -> Self:
+        """Draw all parameters anew and start all state afresh, seeded by ``rng``."""
+        rng = as_generator(rng)
+        for _, layer in self.layers():
+            layer.reset_own(rng)
+        return self
+
+    def reset_own(self, rng: np.random.Generator) -> None:
+        """The part of ``reset`` that concerns this layer and not those below it."""
+        for value in vars(self).values():
+            if isinstance(value, Parameter):
+                value.reset(rng)
+
+    def astype(self, dtype: DType) -> Self:
+        """Convert parameters and state to float32 or float64, in place.
+
+        Do so before an optimizer is built: it holds the parameters in its own vectors."""
+        for parameter in self.parameters():
+            parameter.astype(dtype)
+        for _, layer in self.layers():
+            for name in layer.state_names:
+                array = getattr(layer, name)
+                if array.dtype.kind == "f":
+                    setattr(layer, name, array.astype(dtype))
+        return self
+
+    # --- what a reader sees ---
+
+    def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+        """Shape of the output for an input of this shape; None where it is not known."""
+        return input_shape
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+def float_dtype(dtype: DType) -> np.dtype[Any]:
+    """The dtype, if minidl computes in it."""
+    result = np.dtype(dtype)
+    if result not in (np.float32, np.float64):
+        raise TypeError(f"dtype must be float32 or float64, got {result}")
+    return result

@@ -1,0 +1,93 @@
+"""The affine layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minidl import _kernels as kernels
+from minidl._kernels.reference import Array
+from minidl.nn import init as initializers
+from minidl.nn.init import Initializer, Seed
+from minidl.nn.layer import DType, Examples, Layer, Parameter
+
+
+class Linear(Layer):
+    """Affine map of the last dimension.
+
+    y = x · W + b
+
+    Parameters
+    ----------
+    in_features, out_features
+        Widths of input and output.
+    bias
+        Whether b is added.
+    init
+        Initialiser of W, or its name. By default He normal if a ``Sequential`` has a ReLU
+        follow (batch normalization and dropout between them do not count), else Xavier uniform.
+        b starts at zero.
+    rng
+        Generator or seed of the weights.
+    dtype
+        float32 or float64.
+
+    Shapes
+    ------
+    x (..., in_features), y (..., out_features), weight (in_features, out_features),
+    bias (out_features).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidl import nn
+    >>> layer = nn.Linear(3, 2, rng=0)
+    >>> layer(np.ones((5, 3), np.float32)).shape
+    (5, 2)
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        init: str | Initializer | None = None,
+        rng: Seed = None,
+        dtype: DType = np.float32,
+    ) -> None:
+        if in_features < 1 or out_features < 1:
+            raise ValueError(f"Linear needs widths >= 1, got {in_features} and {out_features}")
+        self.in_features = in_features
+        self.out_features = out_features
+        self.default_init = init is None
+        weight_init = initializers.by_name("xavier_uniform" if init is None else init)
+        self.weight = Parameter((in_features, out_features), weight_init, rng, dtype)
+        self.bias = Parameter((out_features,), initializers.zeros(), 0, dtype) if bias else None
+
+    def forward(self, x: Array) -> Array:
+        self.save(x)
+        return kernels.linear(x, self.weight.data, self.bias and self.bias.data)
+
+    def backward(self, dy: Array) -> Array:
+        x = self.saved()
+        kernels.linear_grad_params(x, dy, self.weight.grad, self.bias and self.bias.grad)
+        return kernels.linear_grad_input(dy, self.weight.data)
+
+    def suit(self, preferred_init: str | None) -> None:
+        """Take the initialiser that suits what follows, if none was asked for or drawn yet."""
+        if self.default_init and preferred_init and not self.weight.drawn:
+            self.weight.initializer = initializers.by_name(preferred_init)
+
+    def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...]:
+        return (*(input_shape or ("batch", 0))[:-1], self.out_features)
+
+    def __repr__(self) -> str:
+        bias = "" if self.bias else ", bias=False"
+        return f"Linear({self.in_features}, {self.out_features}{bias})"
+
+    @classmethod
+    def examples(cls) -> Examples:
+        yield cls(3, 4, rng=0), ((5, 3),)
+        yield cls(7, 1, bias=False, rng=1), ((1, 7),)
+        yield cls(2, 3, rng=2), ((2, 4, 2),)

@@ -1,0 +1,189 @@
+"""Losses: one number from predictions and targets, and its gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from minidl import _kernels as kernels
+from minidl._kernels.reference import Array
+
+
+class Loss:
+    """A function of prediction and target: ``loss(prediction, target)`` is the value,
+    ``loss.backward()`` afterwards the gradient with respect to the prediction.
+
+    The value is a float64 array of no dimensions, which prints and formats as a number.
+
+    A subclass writes ``forward(prediction, target)``, which returns (value, gradient), and
+    ``examples()``, from which the tests and ``minidl check`` verify it.
+
+    Parameters
+    ----------
+    reduction
+        ``"mean"`` over the batch (over all elements, for elementwise losses) or ``"sum"``.
+    """
+
+    registry: list[type[Loss]] = []
+    _gradient: Array | None = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "examples" in cls.__dict__:
+            Loss.registry.append(cls)
+
+    def __init__(self, reduction: str = "mean") -> None:
+        if reduction not in ("mean", "sum"):
+            raise ValueError(f'reduction must be "mean" or "sum", got {reduction!r}')
+        self.reduction = reduction
+
+    @classmethod
+    def examples(cls) -> Iterator[tuple[Loss, Array, Array]]:
+        """Triples of a loss, a prediction and a target."""
+        return iter(())
+
+    def forward(self, prediction: Array, target: Array) -> tuple[Array, Array]:
+        raise NotImplementedError(f"{type(self).__name__} has no forward pass")
+
+    def check_input(self, prediction: Array, target: Array) -> None:
+        """Raise if prediction and target cannot be compared; here: same shape and dtype."""
+        for name, array in (("prediction", prediction), ("target", target)):
+            if not isinstance(array, np.ndarray):
+                raise TypeError(f"{self!r}: {name} must be a NumPy array, got {type(array).__name__}")
+        if prediction.dtype not in (np.float32, np.float64):
+            raise TypeError(
+                f"{self!r}: prediction must be float32 or float64, got {prediction.dtype}; "
+                "write prediction.astype(np.float32)"
+            )
+        if prediction.size == 0:
+            raise ValueError(f"{self!r}: empty batch of shape {prediction.shape}")
+        self.check_target(prediction, target)
+
+    def check_target(self, prediction: Array, target: Array) -> None:
+        if target.shape != prediction.shape:
+            raise ValueError(
+                f"{self!r}: prediction {prediction.shape} and target {target.shape} differ in shape"
+            )
+        if target.dtype != prediction.dtype:
+            raise TypeError(
+                f"{self!r}: prediction is {prediction.dtype}, target {target.dtype}; "
+                f"write target.astype(np.{prediction.dtype})"
+            )
+
+    def __call__(self, prediction: Array, target: Array) -> Array:
+        self.check_input(prediction, target)
+        value, self._gradient = self.forward(prediction, target)
+        return value
+
+    def backward(self) -> Array:
+        """Gradient with respect to the prediction of the latest call."""
+        gradient, self._gradient = self._gradient, None
+        if gradient is None:
+            raise RuntimeError(f"{self!r}: backward without a forward pass before it")
+        return gradient
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class CrossEntropyLoss(Loss):
+    """Cross entropy of softmax(logits) against class labels.
+
+    L = -log softmax(z)_label = log Σ_j exp(z_j) - z_label,  dz = softmax(z) - onehot(label)
+
+    Shapes
+    ------
+    logits (batch, classes); labels (batch), integers in [0, classes).
+
+    Raises
+    ------
+    ValueError
+        For float labels or labels outside the classes, naming the first such row.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidl import nn
+    >>> loss = nn.CrossEntropyLoss()
+    >>> f"{loss(np.zeros((2, 10)), np.array([3, 7])):.4f}"  # log 10
+    '2.3026'
+    """
+
+    def check_target(self, prediction: Array, target: Array) -> None:
+        if prediction.ndim != 2:
+            raise ValueError(f"{self!r}: logits must be (batch, classes), got {prediction.shape}")
+        if target.dtype.kind not in "iu":
+            raise ValueError(
+                f"{self!r}: labels must be integers, got {target.dtype}; write labels.astype(int)"
+            )
+        if target.shape != prediction.shape[:1]:
+            raise ValueError(
+                f"{self!r}: expected labels of shape {prediction.shape[:1]}, got {target.shape}"
+            )
+
+    def forward(self, logits: Array, labels: Array) -> tuple[Array, Array]:
+        return kernels.softmax_cross_entropy(logits, labels, self.reduction == "mean")
+
+    @classmethod
+    def examples(cls) -> Iterator[tuple[Loss, Array, Array]]:
+        rng = np.random.default_rng(0)
+        yield cls(), rng.normal(size=(4, 3)), np.array([0, 2, 1, 2])
+        yield cls("sum"), rng.normal(size=(1, 5)), np.array([4])
+
+
+class MSELoss(Loss):
+    """Mean squared error.
+
+    L = (prediction - target)²,  dprediction = 2 · (prediction - target)
+
+    Shapes
+    ------
+    prediction and target of the same shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidl import nn
+    >>> float(nn.MSELoss()(np.array([[1.0, 3.0]]), np.array([[0.0, 0.0]])))
+    5.0
+    """
+
+    def forward(self, prediction: Array, target: Array) -> tuple[Array, Array]:
+        return kernels.mse(prediction, target, self.reduction == "mean")
+
+    @classmethod
+    def examples(cls) -> Iterator[tuple[Loss, Array, Array]]:
+        rng = np.random.default_rng(0)
+        yield cls(), rng.normal(size=(4, 3)), rng.normal(size=(4, 3))
+        yield cls("sum"), rng.normal(size=(1, 1)), rng.normal(size=(1, 1))
+
+
+class BCEWithLogitsLoss(Loss):
+    """Binary cross entropy of sigmoid(logits) against targets in [0, 1].
+
+    L = max(z, 0) - z · t + log(1 + exp(-|z|)),  dz = sigmoid(z) - t
+
+    The form never overflows.
+
+    Shapes
+    ------
+    logits and target of the same shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidl import nn
+    >>> f"{nn.BCEWithLogitsLoss()(np.zeros((1, 1)), np.ones((1, 1))):.4f}"  # log 2
+    '0.6931'
+    """
+
+    def forward(self, logits: Array, target: Array) -> tuple[Array, Array]:
+        return kernels.bce_with_logits(logits, target, self.reduction == "mean")
+
+    @classmethod
+    def examples(cls) -> Iterator[tuple[Loss, Array, Array]]:
+        rng = np.random.default_rng(0)
+        yield cls(), rng.normal(size=(4, 3)), rng.uniform(size=(4, 3))
+        yield cls("sum"), rng.normal(size=(1, 1)), np.ones((1, 1))

@@ -1,0 +1,55 @@
+"""Gradient clipping: the remedy for gradients that explode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from minidl import _kernels as kernels
+from minidl.nn.layer import Parameter
+
+
+def clip_by_norm(parameters: Iterable[Parameter], max_norm: float) -> float:
+    """Scale all gradients together so that their global norm is at most ``max_norm``.
+
+    g ← g · max_norm / ‖g‖ where ‖g‖ > max_norm, ‖g‖² the sum of squares over all parameters.
+    The direction stays. Source: Pascanu et al. 2013, algorithm 1.
+
+    Parameters
+    ----------
+    parameters
+        Parameters, with gradients.
+    max_norm
+        The largest norm allowed, > 0.
+
+    Returns
+    -------
+    float
+        The norm before clipping.
+
+    Raises
+    ------
+    FloatingPointError
+        If the norm is not finite; nothing is changed then.
+
+    Examples
+    --------
+    >>> from minidl import nn, optim
+    >>> layer = nn.Linear(2, 1, bias=False)
+    >>> layer.weight.grad[:, 0] = 3, 4
+    >>> optim.clip_by_norm(layer.parameters(), max_norm=1.0)
+    5.0
+    >>> layer.weight.grad[:, 0]
+    array([0.6, 0.8], dtype=float32)
+    """
+    if not 0 < max_norm < np.inf:
+        raise ValueError(f"clip_by_norm: max_norm must be > 0, got {max_norm}")
+    gradients = [parameter.grad for parameter in parameters]
+    norm = float(np.sqrt(sum(float(kernels.squared_norm(gradient)) for gradient in gradients)))
+    if not np.isfinite(norm):
+        raise FloatingPointError(f"clip_by_norm: the gradient norm is {norm}; nothing was changed")
+    if norm > max_norm:
+        for gradient in gradients:
+            kernels.scale(gradient, max_norm / norm)
+    return norm

@@ -1,0 +1,232 @@
+"""Optimizers: one pass over all parameters, after clipping the gradient by its norm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from minidl import _kernels as kernels
+from minidl._kernels.reference import OPTIMIZER_STATE
+from minidl.nn.layer import Parameter
+from minidl.optim.flat import FlatParameters
+
+
+def _hyper_parameter(name: str) -> Any:
+    """A number that lives in ``state``, where a kernel reads it at every step."""
+
+    def get(self: Optimizer) -> float:
+        return float(self.state[name])
+
+    def set(self: Optimizer, value: float) -> None:
+        _check_range(type(self).__name__, name, value)
+        self.state[name] = value
+
+    return property(get, set, doc=f"{name}, changeable between steps")
+
+
+class Optimizer:
+    """What all optimizers share: the flat vectors, the clipping, the step.
+
+    Parameters
+    ----------
+    parameters
+        ``model.parameters()``. They move into the optimizer's flat vectors, so a parameter
+        belongs to one optimizer at a time.
+    lr
+        Learning rate η ≥ 0.
+    weight_decay
+        λ ≥ 0: adds λ · w to the gradient (after clipping).
+    max_norm
+        If given, > 0: gradients are clipped by their global norm before every step.
+    """
+
+    lr = _hyper_parameter("learning_rate")
+    weight_decay = _hyper_parameter("weight_decay")
+
+    def __init__(
+        self,
+        parameters: Iterable[Parameter],
+        lr: float,
+        weight_decay: float,
+        max_norm: float | None,
+    ) -> None:
+        self.state = np.zeros((), OPTIMIZER_STATE)
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.max_norm = max_norm
+        self.flat = FlatParameters(parameters)
+
+    @property
+    def max_norm(self) -> float | None:
+        """Norm to clip to; None: no clipping."""
+        return float(self.state["max_norm"]) or None
+
+    @max_norm.setter
+    def max_norm(self, value: float | None) -> None:
+        if value is not None and not 0 < value < np.inf:
+            raise ValueError(f"{type(self).__name__}: max_norm must be > 0 or None, got {value}")
+        self.state["max_norm"] = value or 0.0
+
+    @property
+    def steps(self) -> int:
+        """Steps taken so far."""
+        return int(self.state["step"])
+
+    def zero_grad(self) -> None:
+        """Set all gradients to zero."""
+        self.flat.grad[...] = 0
+
+    def step(self) -> float:
+        """Clip, update all parameters, and return the gradient norm before clipping.
+
+        Raises
+        ------
+        FloatingPointError
+            If the norm is not finite; nothing is changed then.
+        RuntimeError
+            If a parameter was taken over by another optimizer, reset or converted.
+        """
+        self.flat.check()
+        if not kernels.clip(kernels.squared_norm(self.flat.grad), self.state):
+            raise FloatingPointError(
+                f"{type(self).__name__}: the gradient of {self._first_not_finite()} is not finite "
+                f"(norm {self.state['norm']}); no parameter was changed"
+            )
+        self.update()
+        return float(self.state["norm"])
+
+    def update(self) -> None:
+        """Change the parameters; the subclass's formula."""
+        raise NotImplementedError(f"{type(self).__name__} has no update")
+
+    def _first_not_finite(self) -> str:
+        # Gradients come into being from the last layer to the first.
+        for parameter in reversed(self.flat.parameters):
+            if not np.isfinite(parameter.grad).all():
+                return f"parameter {parameter.name!r} of shape {parameter.shape}"
+        return "the parameters together"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(lr={self.lr:g}, max_norm={self.max_norm})"
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum.
+
+    g ← g + λ · w;  v ← μ · v + g;  w ← w - η · v  (Nesterov: w ← w - η · (g + μ · v))
+
+    Source: Sutskever et al. 2013, in the form PyTorch uses.
+
+    Parameters
+    ----------
+    parameters, weight_decay, max_norm
+        As in every optimizer: see ``Optimizer``.
+    lr
+        Learning rate η ≥ 0.
+    momentum
+        μ in [0, 1).
+    nesterov
+        Look ahead along the velocity; needs momentum.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidl import nn, optim
+    >>> layer = nn.Linear(1, 1, init=nn.init.constant(2.0))
+    >>> optimizer = optim.SGD(layer.parameters(), lr=0.1)
+    >>> layer.weight.grad += 4.0
+    >>> optimizer.step()
+    4.0
+    >>> layer.weight.data
+    array([[1.6]], dtype=float32)
+    """
+
+    momentum = _hyper_parameter("momentum")
+
+    def __init__(
+        self,
+        parameters: Iterable[Parameter],
+        lr: float = 1e-2,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        max_norm: float | None = None,
+    ) -> None:
+        super().__init__(parameters, lr, weight_decay, max_norm)
+        if nesterov and not momentum:
+            raise ValueError("SGD: nesterov needs momentum > 0")
+        self.momentum = momentum
+        self.state["nesterov"] = nesterov
+        self.velocity = self.flat.zeros()
+
+    def update(self) -> None:
+        kernels.sgd(self.flat.data, self.flat.grad, self.velocity, self.state)
+
+
+class Adam(Optimizer):
+    """Adaptive moment estimation.
+
+    g ← g + λ · w;  m ← β₁ · m + (1 - β₁) · g;  v ← β₂ · v + (1 - β₂) · g²
+    w ← w - η · m̂ / (sqrt(v̂) + ε),  m̂ = m / (1 - β₁ᵗ),  v̂ = v / (1 - β₂ᵗ)
+
+    Source: Kingma and Ba 2015, algorithm 1.
+
+    Parameters
+    ----------
+    parameters, weight_decay, max_norm
+        As in every optimizer: see ``Optimizer``.
+    lr
+        Learning rate η ≥ 0.
+    betas
+        (β₁, β₂), both in [0, 1).
+    eps
+        ε > 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidl import nn, optim
+    >>> layer = nn.Linear(1, 1, init=nn.init.constant(2.0))
+    >>> optimizer = optim.Adam(layer.parameters(), lr=0.1)
+    >>> layer.weight.grad += 4.0
+    >>> optimizer.step()
+    4.0
+    >>> layer.weight.data
+    array([[1.9]], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[Parameter],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        max_norm: float | None = None,
+    ) -> None:
+        super().__init__(parameters, lr, weight_decay, max_norm)
+        for name, value in (("beta1", betas[0]), ("beta2", betas[1]), ("eps", eps)):
+            _check_range("Adam", name, value)
+            self.state[name] = value
+        self.moment1, self.moment2 = self.flat.zeros(), self.flat.zeros()
+
+    def update(self) -> None:
+        kernels.adam(self.flat.data, self.flat.grad, self.moment1, self.moment2, self.state)
+
+
+_RANGES = {  # name: (lowest allowed, first not allowed, in words)
+    "learning_rate": (0, np.inf, "finite and >= 0"),
+    "weight_decay": (0, np.inf, "finite and >= 0"),
+    "momentum": (0, 1, "in [0, 1)"),
+    "beta1": (0, 1, "in [0, 1)"),
+    "beta2": (0, 1, "in [0, 1)"),
+    "eps": (np.finfo(np.float32).tiny, np.inf, "finite and > 0"),
+}
+
+
+def _check_range(optimizer: str, name: str, value: float) -> None:
+    lowest, beyond, words = _RANGES[name]
+    if not lowest <= value < beyond:
+        raise ValueError(f"{optimizer}: {name} must be {words}, got {value}")
