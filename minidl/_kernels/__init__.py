@@ -1,6 +1,140 @@
-from . import reference
+"""All compiled code of minidl, and its NumPy twin.
 
-def select(isa):
-    for n in ("matmul linear linear_grad_input linear_grad_params add scale relu relu_grad sigmoid sigmoid_grad tanh tanh_grad dropout_key dropout column_sum batch_norm batch_norm_grad softmax_cross_entropy mse bce_with_logits squared_norm clip sgd adam".split()):
-        globals()[n] = getattr(reference, n)
-select("reference")
+**A kernel exists twice.** ``reference.py`` defines it in one to five lines of NumPy. The
+``*.pxi`` files hold the same arithmetic as loops, which the compiler turns into vector
+instructions. The twin is the definition, the oracle of the tests, the baseline of the
+benchmarks and a complete backend.
+
+**How a call travels.** ``kernels.relu(x)`` arrives in ``calls_elementwise.pyx``, which checks
+the array, allocates the output, and fills an argument struct (``kernel_table.pxd``).
+``dispatch.run`` releases the GIL and calls the function pointer of the table that was chosen at
+import: one table per dtype and instruction set. Behind the pointer stands a loop of
+``elementwise.pxi``, which computes its share (``sharing.pxi``) of the outputs. Nothing below
+``run`` knows Python: a call is a function pointer and a struct.
+
+**What each instruction set changes.** ``table.pxi`` includes all loops; ``isa_*.pyx`` include
+``table.pxi``, and ``setup.py`` compiles each of them with other flags. What differs in the
+source is in ``simd.h``: the width of ``vec`` and the height of the register tile.
+
+=========  ==================  =====  ============  ===============================
+name       float32 per ``vec``  tile   compiled with  on
+=========  ==================  =====  ============  ===============================
+baseline   4                   6 × 8  default       any machine (NEON: 12 × 8)
+avx2       8                   6 × 16 AVX2, FMA     x86-64 since about 2013
+avx512     16                  12 × 32 F BW DQ VL   x86-64 servers, Zen 4 and later
+=========  ==================  =====  ============  ===============================
+
+The best one that this CPU has is chosen at import. ``MINIDL_ISA=baseline|avx2|avx512|reference``
+overrides it.
+
+**Where to read.** ``reference.py``; then ``elementwise.pxi``, the simplest loops; then
+``matmul.pxi``, the product in five loops around a microkernel; ``vector_math.pxi`` for exp,
+tanh and sigmoid.
+
+**How to add a kernel.** Its twin in ``reference.py``; its loop in a ``*.pxi``; its struct and
+table entry in ``kernel_table.pxd`` and ``table.pxi``; its Python-facing call in a
+``calls_*.pyx``; its name in ``CALLS`` below. The tests compare it with its twin once it has a
+case in ``tests/test_kernels.py``, which fails until it has.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from minidl._kernels import reference
+
+CALLS = {
+    "calls_linear": ("matmul", "linear", "linear_grad_input", "linear_grad_params"),
+    "calls_elementwise": (
+        "add",
+        "scale",
+        "relu",
+        "relu_grad",
+        "sigmoid",
+        "sigmoid_grad",
+        "tanh",
+        "tanh_grad",
+        "dropout_key",
+        "dropout",
+    ),
+    "calls_normalization": ("column_sum", "batch_norm", "batch_norm_grad"),
+    "calls_losses": ("softmax_cross_entropy", "mse", "bce_with_logits", "squared_norm"),
+    "calls_optimizers": ("clip", "sgd", "adam"),
+}
+NAMES = tuple(name for names in CALLS.values() for name in names)
+
+isa = "reference"
+why = ""
+
+
+def available() -> list[str]:
+    """Instruction sets that are built and that this CPU has, worst first, after the twin."""
+    found = ["reference"]
+    if (dispatch := _dispatch()) is not None:
+        for name in dispatch.supported():
+            try:
+                dispatch.load(name)
+            except ImportError:
+                continue
+            found.append(name)
+    return found
+
+
+def select(name: str) -> None:
+    """Serve all calls from this instruction set (or ``reference``) from now on."""
+    global isa
+    if name not in available():
+        raise ValueError(f"instruction set {name!r} is not available; there are {available()}")
+    if name != "reference":
+        _dispatch().select(name)  # type: ignore[union-attr]
+    for module, names in CALLS.items():
+        source = reference if name == "reference" else import_module(f"{__name__}.{module}")
+        globals().update({call: getattr(source, call) for call in names})
+    isa = name
+
+
+def describe() -> dict[str, str]:
+    """What ``minidl doctor`` prints about the kernels."""
+    facts = {"instruction set": isa, "why": why, "available": ", ".join(available())}
+    if (dispatch := _dispatch()) is not None:
+        facts["compiler"], facts["compiler flags"] = dispatch.compiler()
+        facts["this CPU has"] = ", ".join(dispatch.supported())
+    return facts
+
+
+def _dispatch() -> Any:
+    """The compiled dispatcher, or None where nothing was compiled."""
+    try:
+        modules: list[ModuleType] = [import_module(f"{__name__}.{name}") for name in CALLS]
+        return import_module(f"{__name__}.dispatch") if modules else None
+    except ImportError:
+        return None
+
+
+def _choose() -> None:
+    """Select what MINIDL_ISA asks for, else the best there is."""
+    global why
+    found, asked = available(), os.environ.get("MINIDL_ISA", "")
+    if asked:
+        if asked not in found:
+            raise ImportError(f"MINIDL_ISA={asked}: not available here; there are {found}")
+        why = f"MINIDL_ISA={asked}"
+    elif len(found) > 1:
+        why = "the best that is built and that this CPU has"
+    else:
+        why = "no compiled kernels were found"
+        warnings.warn(
+            "minidl found no compiled kernels and runs on its NumPy twin: right, but slower. "
+            "Installing from source with a C compiler builds them; MINIDL_ISA=reference "
+            "silences this.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    select(asked or found[-1])
+
+
+_choose()

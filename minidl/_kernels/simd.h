@@ -44,14 +44,14 @@ typedef real loose_vec __attribute__((vector_size(VEC_BYTES), aligned(sizeof(rea
 static inline vec load(const real *p) { return *(const loose_vec *)p; }
 static inline void store(real *p, vec v) { *(loose_vec *)p = v; }
 
-/* The first n < LANES elements; the other lanes are zero (load) or left alone (store). */
-static inline vec load_part(const real *p, ptrdiff_t n) {
-    real lanes[LANES] = {0};
-    memcpy(lanes, p, (size_t)n * sizeof(real));
-    return load(lanes);
+/* The first n < LANES elements; the other lanes are `rest` (load) or left alone (store). */
+static inline vec load_part(const real *p, ptrdiff_t n, real rest) {
+    vec v;
+    for (int i = 0; i < LANES; i++) v[i] = i < n ? p[i] : rest;
+    return v;
 }
 static inline void store_part(real *p, vec v, ptrdiff_t n) {
-    memcpy(p, &v, (size_t)n * sizeof(real));
+    for (int i = 0; i < LANES; i++) if (i < n) p[i] = v[i];
 }
 
 static inline vec fill(real value) { return value - (vec){0}; }
@@ -60,6 +60,12 @@ static inline real lane_sum(vec v) {
     real total = 0;
     for (int i = 0; i < LANES; i++) total += v[i];
     return total;
+}
+
+static inline real lane_max(vec v) {
+    real most = v[0];
+    for (int i = 1; i < LANES; i++) most = v[i] > most ? v[i] : most;
+    return most;
 }
 
 /* a < b ? x : y in every lane; false where a or b is NaN. */

@@ -3,14 +3,15 @@
 cdef extern from "simd.h" nogil:
     ctypedef float real
     ctypedef float vec
-    enum: LANES, MR, NR
+    enum: VEC_BYTES, LANES, MR, NR
 
     vec load(const real *p)
     void store(real *p, vec v)
-    vec load_part(const real *p, Py_ssize_t n)
+    vec load_part(const real *p, Py_ssize_t n, real rest)
     void store_part(real *p, vec v, Py_ssize_t n)
     vec fill(real value)
     real lane_sum(vec v)
+    real lane_max(vec v)
     vec where_less(vec a, vec b, vec x, vec y)
     vec absolute(vec v)
     vec copy_sign(vec magnitude, vec sign)

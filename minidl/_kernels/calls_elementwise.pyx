@@ -1,0 +1,107 @@
+"""Elementwise kernels: the Python-facing calls. Their twins in reference.py say what they compute."""
+
+cimport numpy as cnp
+from numpy cimport ndarray
+
+from minidl._kernels.dispatch cimport dense, empty_like, run, same, table_of, updated
+from minidl._kernels.kernel_table cimport *
+
+cnp.import_array()
+
+
+cdef ndarray unary(kernel_fn kernel, ndarray x):
+    cdef UnaryArgs args
+    cdef ndarray y
+    x = dense(x)
+    y = empty_like(x)
+    args.x, args.y, args.n = cnp.PyArray_DATA(x), cnp.PyArray_DATA(y), cnp.PyArray_SIZE(x)
+    run(kernel, &args)
+    return y
+
+
+cdef ndarray binary(kernel_fn kernel, ndarray a, ndarray b, str name):
+    cdef BinaryArgs args
+    cdef ndarray y
+    a, b = dense(a), same(b, a, name)
+    y = empty_like(a)
+    args.a, args.b, args.y = cnp.PyArray_DATA(a), cnp.PyArray_DATA(b), cnp.PyArray_DATA(y)
+    args.n = cnp.PyArray_SIZE(a)
+    run(kernel, &args)
+    return y
+
+
+def add(ndarray a not None, ndarray b not None):
+    """y = a + b."""
+    return binary(table_of(a).add, a, b, "add: b")
+
+
+def scale(ndarray x not None, double factor):
+    """x ← factor · x, in place."""
+    cdef ScaleArgs args
+    cdef const KernelTable *table = table_of(x)
+    x = updated(x, x, "scale: x")
+    args.x, args.n, args.factor = cnp.PyArray_DATA(x), cnp.PyArray_SIZE(x), factor
+    run(table.scale, &args)
+
+
+def relu(ndarray x not None):
+    """y = max(0, x)."""
+    return unary(table_of(x).relu, x)
+
+
+def relu_grad(ndarray dy not None, ndarray y not None):
+    """dx = dy where y > 0, else 0."""
+    return binary(table_of(dy).relu_grad, dy, y, "relu_grad: y")
+
+
+def sigmoid(ndarray x not None):
+    """y = 1 / (1 + exp(-x))."""
+    return unary(table_of(x).sigmoid, x)
+
+
+def sigmoid_grad(ndarray dy not None, ndarray y not None):
+    """dx = dy · y · (1 - y)."""
+    return binary(table_of(dy).sigmoid_grad, dy, y, "sigmoid_grad: y")
+
+
+def tanh(ndarray x not None):
+    """y = tanh(x)."""
+    return unary(table_of(x).tanh, x)
+
+
+def tanh_grad(ndarray dy not None, ndarray y not None):
+    """dx = dy · (1 - y²)."""
+    return binary(table_of(dy).tanh_grad, dy, y, "tanh_grad: y")
+
+
+def dropout_key(ndarray state not None):
+    """Draw the two 32-bit words that decide a mask; ``state`` is uint64 {seed, calls so far}."""
+    cdef DropoutKeyArgs args
+    cdef cnp.npy_intp two = 2
+    cdef ndarray key = cnp.PyArray_EMPTY(1, &two, cnp.NPY_UINT32, 0)
+    if cnp.PyArray_TYPE(state) != cnp.NPY_UINT64 or cnp.PyArray_SIZE(state) != 2:
+        raise TypeError(f"dropout_key: state must be two uint64, got {state!r}")
+    if not cnp.PyArray_ISCARRAY(state):
+        raise ValueError("dropout_key: state must be C-contiguous and writeable")
+    args.state = <unsigned long long *>cnp.PyArray_DATA(state)
+    args.key = <unsigned int *>cnp.PyArray_DATA(key)
+    # The same for either dtype: it touches integers only.
+    run(table_of(cnp.PyArray_EMPTY(0, NULL, cnp.NPY_FLOAT32, 0)).dropout_key, &args)
+    return key
+
+
+def dropout(ndarray x not None, ndarray key not None, double p):
+    """y = x / (1 - p) with probability 1 - p, else 0, decided by the key."""
+    cdef DropoutArgs args
+    cdef const KernelTable *table = table_of(x)
+    cdef ndarray y
+    if cnp.PyArray_TYPE(key) != cnp.NPY_UINT32 or cnp.PyArray_SIZE(key) != 2:
+        raise TypeError(f"dropout: key must be two uint32, got {key!r}")
+    if not 0 <= p < 1:
+        raise ValueError(f"dropout: p must be in [0, 1), got {p}")
+    x, key = dense(x), dense(key)
+    y = empty_like(x)
+    args.x, args.y, args.n = cnp.PyArray_DATA(x), cnp.PyArray_DATA(y), cnp.PyArray_SIZE(x)
+    args.key, args.p = <const unsigned int *>cnp.PyArray_DATA(key), p
+    run(table.dropout, &args)
+    return y

@@ -1,0 +1,72 @@
+"""Clipping and updates: the Python-facing calls. Their twins in reference.py say what they compute."""
+
+cimport numpy as cnp
+from numpy cimport ndarray
+
+from minidl._kernels.dispatch cimport run, same, table_of, updated
+from minidl._kernels.kernel_table cimport *
+
+from minidl._kernels.reference import OPTIMIZER_STATE
+
+cnp.import_array()
+
+assert OPTIMIZER_STATE.itemsize == sizeof(OptimizerState)
+
+
+cdef OptimizerState *state_of(ndarray state) except NULL:
+    if state.dtype != OPTIMIZER_STATE or state.ndim != 0 or not cnp.PyArray_ISCARRAY(state):
+        raise TypeError(f"state must be an array of no dimensions and OPTIMIZER_STATE, got {state!r}")
+    return <OptimizerState *>cnp.PyArray_DATA(state)
+
+
+def clip(ndarray squared_norm not None, ndarray state not None):
+    """Count the step and find the factor that brings the norm down to max_norm.
+
+    Returns whether the norm is finite; when it is not, nothing is changed but ``norm``.
+    """
+    cdef ClipArgs args
+    cdef const KernelTable *table = table_of(squared_norm)
+    if cnp.PyArray_TYPE(squared_norm) != cnp.NPY_FLOAT64 or cnp.PyArray_SIZE(squared_norm) != 1:
+        raise TypeError(f"clip: squared_norm must be one float64, got {squared_norm!r}")
+    args.squared_norm = <const double *>cnp.PyArray_DATA(squared_norm)
+    args.state = state_of(state)
+    return run(table.clip, &args) == 0
+
+
+cdef int fill(UpdateArgs *args, ndarray data, ndarray grad, ndarray state) except -1:
+    grad = same(grad, data, "grad")
+    args.data = cnp.PyArray_DATA(updated(data, data, "data"))
+    args.grad = cnp.PyArray_DATA(updated(grad, data, "grad"))
+    args.n = cnp.PyArray_SIZE(data)
+    args.state = state_of(state)
+    return 0
+
+
+cdef void *moment(ndarray x, ndarray data, str name) except NULL:
+    if cnp.PyArray_SIZE(x) != cnp.PyArray_SIZE(data):
+        raise ValueError(f"{name} must have the size of data")
+    return cnp.PyArray_DATA(updated(x, data, name))
+
+
+def sgd(ndarray data not None, ndarray grad not None, ndarray velocity, ndarray state not None):
+    """g ← scale · grad + λ · w; v ← μ · v + g; w ← w - η · v (Nesterov: g + μ · v)."""
+    cdef UpdateArgs args
+    cdef const KernelTable *table = table_of(data)
+    fill(&args, data, grad, state)
+    args.moment1 = NULL if velocity is None else moment(velocity, data, "velocity")
+    run(table.sgd, &args)
+
+
+def adam(
+    ndarray data not None,
+    ndarray grad not None,
+    ndarray m not None,
+    ndarray v not None,
+    ndarray state not None,
+):
+    """m ← β₁m + (1-β₁)g; v ← β₂v + (1-β₂)g²; w ← w - η · m̂ / (√v̂ + ε)."""
+    cdef UpdateArgs args
+    cdef const KernelTable *table = table_of(data)
+    fill(&args, data, grad, state)
+    args.moment1, args.moment2 = moment(m, data, "m"), moment(v, data, "v")
+    run(table.adam, &args)

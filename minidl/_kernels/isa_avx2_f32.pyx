@@ -1,0 +1,2 @@
+# AVX2 and FMA, float32. Flags in setup.py; import only after dispatch has asked the CPU.
+include "table.pxi"

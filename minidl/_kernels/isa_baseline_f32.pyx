@@ -1,0 +1,2 @@
+# The compiler's default instruction set, float32. Flags in setup.py; import only after dispatch has asked the CPU.
+include "table.pxi"

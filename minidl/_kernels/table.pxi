@@ -1,0 +1,48 @@
+# One build of all kernels: the loops, and the table that names them.
+
+from cpython.pycapsule cimport PyCapsule_New
+from libc.math cimport INFINITY, log, pow, sqrt
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from minidl._kernels.kernel_table cimport *
+from minidl._kernels.simd cimport *
+
+include "sharing.pxi"
+include "vector_math.pxi"
+include "elementwise.pxi"
+include "matmul.pxi"
+include "normalization.pxi"
+include "losses.pxi"
+include "optimizers.pxi"
+include "peak.pxi"
+
+cdef KernelTable TABLE = KernelTable(
+    matmul=matmul,
+    matmul_scratch=matmul_scratch,
+    add=add,
+    scale=scale,
+    relu=relu,
+    relu_grad=relu_grad,
+    sigmoid=sigmoid,
+    sigmoid_grad=sigmoid_grad,
+    tanh=tanh,
+    tanh_grad=tanh_grad,
+    dropout_key=dropout_key,
+    dropout=dropout,
+    column_sum=column_sum,
+    batch_norm=batch_norm,
+    batch_norm_grad=batch_norm_grad,
+    softmax_cross_entropy=softmax_cross_entropy,
+    mse=mse,
+    bce_with_logits=bce_with_logits,
+    squared_norm=squared_norm,
+    total=total,
+    clip=clip,
+    sgd=sgd,
+    adam=adam,
+    fma_peak=fma_peak,
+    peak_flops=2 * 2 * MR * LANES,
+)
+
+kernel_table = PyCapsule_New(&TABLE, "minidl.kernel_table", NULL)

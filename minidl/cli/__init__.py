@@ -1,0 +1,113 @@
+"""The command line: ``minidl`` or ``python -m minidl``.
+
+``main`` turns whatever happens into an exit status: 0 for success, 1 for a failed check or
+training, 2 for wrong arguments or data, 130 after Ctrl-C, 141 when the reader of the output
+has gone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+
+from minidl.cli import checking, doctor, train
+from minidl.cli.options import UsageError
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+BROKEN_PIPE = 141  # 128 + SIGPIPE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status.
+
+    Parameters
+    ----------
+    argv
+        Arguments without the name of the program; None for those of the process.
+
+    Examples
+    --------
+    >>> from minidl.cli import main
+    >>> main(["check", "no-such-layer"])
+    2
+    """
+    try:
+        with _printable_output():
+            status = _run(argv)
+            sys.stdout.flush()
+            return status
+    except BrokenPipeError:
+        _discard_output()
+        return BROKEN_PIPE
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        arguments = _parser().parse_args(argv)
+        status: int = arguments.run(arguments)
+        return status
+    except SystemExit as stop:  # argparse has printed help, the version, or what is wrong
+        return stop.code if isinstance(stop.code, int) else 2
+    except UsageError as error:
+        print(f"minidl: error: {error}", file=sys.stderr)
+        return 2
+    except FloatingPointError as error:
+        print(f"minidl: training failed: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="minidl", description="Small neural networks, trained fast on a CPU."
+    )
+    parser.add_argument("--version", action=_Version, help="print the version and exit")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    train.add_command(commands)
+    checking.add_command(commands)
+    doctor.add_command(commands)
+    return parser
+
+
+class _Version(argparse.Action):
+    """Prints the version, imported only when somebody asks."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        import minidl
+
+        print(f"minidl {minidl.__version__}")
+        parser.exit()
+
+
+@contextlib.contextmanager
+def _printable_output() -> Iterator[None]:
+    """Replace characters that the terminal or file cannot show, instead of failing on them."""
+    changed = []
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure") and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
+            changed.append(stream)
+    try:
+        yield
+    finally:
+        for stream in changed:
+            # What is still buffered was encoded when it was written, so nothing is flushed
+            # here that could fail; a closed pipe is the business of `main`.
+            with contextlib.suppress(OSError, ValueError):
+                stream.reconfigure(errors="strict")
+
+
+def _discard_output() -> None:
+    # Python flushes standard output once more at exit, and would complain about the pipe.
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

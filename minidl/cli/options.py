@@ -1,0 +1,75 @@
+"""Arguments of the command line, turned into values or into a clear complaint."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+class UsageError(Exception):
+    """The user asked for what cannot be done; the message says what and why."""
+
+
+@contextmanager
+def usage_errors(*kinds: type[Exception]) -> Iterator[None]:
+    """Report errors of these kinds as the user's, in one line and without a traceback."""
+    try:
+        yield
+    except kinds as error:
+        raise UsageError(str(error)) from error
+
+
+def count(text: str) -> int:
+    """A whole number of at least one."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number >= 1, got {text!r}")
+    return value
+
+
+def seed(text: str) -> int:
+    """A whole number of at least zero."""
+    return 0 if text.strip() == "0" else count(text)
+
+
+def widths(text: str) -> list[int]:
+    """Widths of hidden layers: ``128,64``; ``none`` for no hidden layer."""
+    if text == "none":
+        return []
+    try:
+        return [count(part) for part in text.split(",")]
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(
+            f"expected widths such as 128,64 (or none), got {text!r}"
+        ) from None
+
+
+def number(words: str, accept: Callable[[float], bool]) -> Callable[[str], float]:
+    """An argument type: a finite number that ``accept`` accepts, ``words`` saying which."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value) or not accept(value):
+            raise argparse.ArgumentTypeError(f"expected {words}, got {text!r}")
+        return value
+
+    return parse
+
+
+rate = number("a number > 0", lambda value: value > 0)
+probability = number("a number in [0, 1)", lambda value: 0 <= value < 1)
+
+
+def norm_limit(text: str) -> float | None:
+    """A number above zero, or ``none``."""
+    if text == "none":
+        return None
+    return number("a number > 0 or none", lambda value: value > 0)(text)

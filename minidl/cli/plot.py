@@ -1,0 +1,88 @@
+"""A picture of a training run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minidl.training.history import History
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TRAIN, TEST = "#0072B2", "#D55E00"  # blue and vermilion of Okabe and Ito: apart for every eye
+DARKEST, LIGHTEST = 0.0, 0.85  # part of the viridis scale that shows on white
+
+
+def check(path: Path) -> None:
+    """Raise before the training, not after it, if the picture could not be written.
+
+    Raises
+    ------
+    ImportError
+        Without matplotlib.
+    ValueError
+        For a type of file that matplotlib does not write.
+    OSError
+        If the folder is missing or the file cannot be written.
+    """
+    kinds = _new_figure(1).canvas.get_supported_filetypes()
+    if path.suffix[1:].lower() not in kinds:
+        raise ValueError(f"cannot draw {path}: the name must end in one of .{', .'.join(kinds)}")
+    folder = path.parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"cannot draw {path}: there is no folder {folder}")
+    if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
+        raise PermissionError(f"cannot draw {path}: it cannot be written")
+
+
+def draw(path: Path, history: History, gradients: dict[str, list[float]], title: str) -> None:
+    """Draw loss, accuracy and the gradient norm of every layer, epoch by epoch."""
+    figure = _new_figure(3)
+    loss, accuracy, gradient = figure.subplots(1, 3)
+    _curves(loss, history, "loss")
+    loss.set(title="Loss", ylabel="cross entropy", yscale="log")
+    _curves(accuracy, history, "accuracy")
+    accuracy.set(title="Accuracy", ylabel="share of images classified correctly")
+    _layers(gradient, gradients)
+    gradient.set(title="Gradient norm by layer", ylabel="norm, over all training images")
+    for axes in (loss, accuracy, gradient):
+        axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(color="0.9")
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+
+
+def _new_figure(panels: int) -> Figure:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError("a plot needs matplotlib: pip install 'minidl[plot]'") from None
+    # No pyplot: a figure of one's own needs no display and leaves global settings alone.
+    return Figure(figsize=(4.6 * panels, 4.2), layout="constrained")
+
+
+def _curves(axes: Any, history: History, name: str) -> None:
+    epochs = range(1, history.epochs + 1)
+    style = {"markersize": 4, "linewidth": 1.6}
+    axes.plot(epochs, history[name], "o-", color=TRAIN, label="training", **style)
+    axes.plot(epochs, history[f"val_{name}"], "s--", color=TEST, label="test", **style)
+    axes.legend(frameon=False)
+
+
+def _layers(axes: Any, gradients: dict[str, list[float]]) -> None:
+    from matplotlib import colormaps
+
+    # Layers have an order, so their colours have one: dark near the input, light near the loss.
+    step = (LIGHTEST - DARKEST) / max(1, len(gradients) - 1)
+    for index, (name, norms) in enumerate(gradients.items()):
+        color = colormaps["viridis"](DARKEST + index * step)
+        epochs = range(1, len(norms) + 1)
+        marker = "osD^vP*X"[index % 8]
+        axes.plot(epochs, norms, marker=marker, markersize=4, color=color, label=name)
+    axes.set_yscale("log" if all(min(norms) > 0 for norms in gradients.values()) else "symlog")
+    axes.legend(frameon=False, fontsize=8 if len(gradients) <= 10 else 5)

@@ -1,0 +1,84 @@
+"""What a classifier confuses, and how much its gradient still says in every layer."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minidl._kernels.reference import Array
+from minidl.nn import Layer, Loss, Parameter
+from minidl.training.batching import batches
+from minidl.training.history import History, show
+from minidl.training.safety import mode
+
+LARGEST_MATRIX = 20  # classes; a wider matrix would not fit a terminal
+WORST_PAIRS = 3
+
+
+def confusion(labels: Array, predicted: Array, classes: int) -> str:
+    """The confusion matrix, a row for every true class, and the pairs most often confused."""
+    counts = np.zeros((classes, classes), np.int64)
+    np.add.at(counts, (labels, predicted), 1)
+    lines = _matrix(counts) if classes <= LARGEST_MATRIX else []
+    wrong = counts * (1 - np.eye(classes, dtype=np.int64))
+    worst = np.argsort(-wrong, axis=None, kind="stable")[:WORST_PAIRS]
+    pairs = [divmod(int(place), classes) for place in worst]
+    words = [
+        f"{true} taken for {guess}: {wrong[true, guess]}" for true, guess in pairs if wrong[true, guess]
+    ]
+    summary = f"{wrong.sum()} of {len(labels):,} wrong"
+    return "\n".join([*lines, summary + (f"; {', '.join(words)}" if words else "")])
+
+
+def _matrix(counts: Array) -> list[str]:
+    width = 1 + max(len(str(counts.max())), len(str(len(counts) - 1)))
+    head = "true \\ predicted"
+    lines = [head + "".join(f"{name:>{width}}" for name in range(len(counts)))]
+    for name, row in enumerate(counts):
+        cells = "".join(f"{count or '.':>{width}}" for count in row.tolist())
+        lines.append(f"{name:>{len(head)}}" + cells)
+    return lines
+
+
+class Norms:
+    """Norms of gradient and parameters of every layer that has parameters.
+
+    The gradient is that of the mean loss over all the data, in evaluation mode: the same
+    for every order of the rows, and measuring it changes nothing that training depends on.
+    """
+
+    def __init__(self, model: Layer, loss: Loss, x: Array, y: Array) -> None:
+        self._model, self._loss, self._x, self._y = model, loss, x, y
+        self._layers: dict[str, tuple[Layer, list[Parameter]]] = {}
+        for path, layer in model.layers():
+            own = [value for value in vars(layer).values() if isinstance(value, Parameter)]
+            if own:
+                self._layers[f"{path} {layer!r}".strip()] = layer, own
+        self.gradients: dict[str, list[float]] = {name: [] for name in self._layers}
+
+    def measure(self, history: History | None = None) -> None:
+        """Add the gradient norms of now to ``gradients``; the gradient is zero afterwards."""
+        self._model.zero_grad()
+        with mode(self._model, training=False):
+            for x, y in batches(self._x, self._y, 1024, shuffle=False):
+                self._loss(self._model(x), y)
+                share = self._x.dtype.type(len(x) / len(self._x))
+                self._model.backward(self._loss.backward() * share)
+        for name, (_, parameters) in self._layers.items():
+            self.gradients[name].append(norm([p.grad for p in parameters]))
+        self._model.zero_grad()
+
+    def table(self) -> str:
+        """A line for every layer: the norms of its gradient and of its parameters."""
+        self.measure()
+        width = max(map(len, self._layers))
+        lines = [f"{'layer':<{width}}  gradient norm  parameter norm"]
+        for name, (_, parameters) in self._layers.items():
+            gradient = show(self.gradients[name].pop())
+            size = show(norm([p.data for p in parameters]))
+            lines.append(f"{name:<{width}}  {gradient:>13}  {size:>14}")
+        return "\n".join(lines)
+
+
+def norm(arrays: list[Array]) -> float:
+    """Euclidean norm of several arrays together."""
+    return float(np.sqrt(sum(np.square(array, dtype=np.float64).sum() for array in arrays)))

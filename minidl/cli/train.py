@@ -1,0 +1,186 @@
+"""``minidl train``: fit a small network and say how good it is."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minidl import datasets, nn, optim
+from minidl.cli import options, plot, report
+from minidl.cli.options import UsageError, usage_errors
+from minidl.datasets import Dataset
+from minidl.nn import init
+from minidl.training import History, Trainer
+
+ACTIVATIONS: dict[str, type[nn.Layer]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
+INITIALIZERS = {"he": "he_normal", "xavier": "xavier_uniform", **{n: n for n in init.NAMED}}
+RATES = {"adam": 1e-3, "sgd": 0.1}
+
+
+def add_command(commands: Any) -> None:
+    """Add ``train digits`` and ``train idx``."""
+    parser = commands.add_parser("train", help="train a network on real data")
+    data = parser.add_subparsers(title="data", metavar="DATA", required=True)
+
+    digits = data.add_parser("digits", help="the 8 x 8 digits that come with minidl")
+    _add_options(digits)
+    digits.set_defaults(run=lambda arguments: run(_digits(), arguments))
+    digits.set_defaults(hidden=[128, 64], batch_size=32, lr=2e-3)
+
+    idx = data.add_parser("idx", help="images and labels in IDX files, the format of MNIST")
+    files = idx.add_argument_group("data")
+    files.add_argument("--images", type=Path, required=True, metavar="FILE")
+    files.add_argument("--labels", type=Path, required=True, metavar="FILE")
+    files.add_argument(
+        "--train", type=options.count, metavar="N", help="train on the first N (default: 80 %%)"
+    )
+    files.add_argument(
+        "--test", type=options.count, metavar="N", help="test on the last N (default: the rest)"
+    )
+    _add_options(idx)
+    idx.set_defaults(run=lambda arguments: run(_idx(arguments), arguments))
+    idx.set_defaults(hidden=[256, 128], batch_size=64, norm=True, dropout=0.2, epochs=15)
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    flag = argparse.BooleanOptionalAction
+    network = parser.add_argument_group("network")
+    add = network.add_argument
+    add("--hidden", type=options.widths, metavar="128,64", help="widths, or none (%(default)s)")
+    add("--activation", choices=ACTIVATIONS, default="relu", help="(%(default)s)")
+    add("--init", choices=INITIALIZERS, help="initialiser (the one that suits the activation)")
+    add("--norm", action=flag, default=False, help="batch normalization (%(default)s)")
+    add("--residual", action=flag, default=False, help="a way around each layer (%(default)s)")
+    add("--dropout", type=options.probability, default=0.0, metavar="P", help="(%(default)s)")
+
+    training = parser.add_argument_group("training")
+    add = training.add_argument
+    add("--optimizer", choices=RATES, default="adam", help="(%(default)s; sgd has momentum 0.9)")
+    add("--lr", type=options.rate, metavar="RATE", help="learning rate (0.001 adam, 0.1 sgd)")
+    add("--max-norm", type=options.norm_limit, default=1.0, metavar="NORM")
+    add("--epochs", type=options.count, default=20, metavar="N", help="(%(default)s)")
+    add("--batch-size", type=options.count, metavar="N", help="(%(default)s)")
+    add("--seed", type=options.seed, default=0, metavar="N", help="of all that is random (0)")
+
+    output = parser.add_argument_group("output")
+    output.add_argument("--plot", type=Path, metavar="FILE", help="draw the training: .png, .pdf")
+    output.add_argument("--quiet", action="store_true", help="print the test accuracy only")
+
+
+def run(data: Dataset, arguments: argparse.Namespace) -> int:
+    """Train on ``data`` as the arguments say, and report."""
+    if arguments.plot is not None:
+        with usage_errors(ImportError, OSError, ValueError):
+            plot.check(arguments.plot)
+    model = build_model(data, arguments)
+    optimizer = build_optimizer(model, arguments)
+    trainer = Trainer(model, nn.CrossEntropyLoss(), optimizer, rng=arguments.seed + 1)
+    if not arguments.quiet:
+        print(model, end="\n\n")
+        print(
+            f"{data.name}: {len(data.x_train):,} images to train on, {len(data.x_test):,} to test; "
+            f"{optimizer!r}, batch size {arguments.batch_size}, seed {arguments.seed}\n"
+        )
+    norms = report.Norms(model, trainer.loss, data.x_train, data.y_train)
+    with usage_errors(ValueError):
+        history = trainer.fit(
+            data.x_train,
+            data.y_train,
+            arguments.epochs,
+            arguments.batch_size,
+            validation=(data.x_test, data.y_test),
+            progress=not arguments.quiet,
+            after_epoch=norms.measure if arguments.plot is not None else None,
+        )
+    _print_results(trainer, data, history, norms, arguments.quiet)
+    if arguments.plot is not None:
+        with usage_errors(OSError, ValueError):
+            plot.draw(arguments.plot, history, norms.gradients, data.name)
+        if not arguments.quiet:
+            print(f"\nplot written to {arguments.plot}")
+    return 0
+
+
+def _print_results(
+    trainer: Trainer, data: Dataset, history: History, norms: report.Norms, quiet: bool
+) -> None:
+    predicted = trainer.predict(data.x_test).argmax(axis=1)
+    accuracy = np.mean(predicted == data.y_test)
+    if quiet:
+        print(f"test accuracy: {accuracy:.4f}")
+        return
+    seconds = sum(history.seconds)
+    speed = history.epochs * len(data.x_train) / seconds
+    print(f"\ntraining took {seconds:.2f} s, {speed:,.0f} samples/s")
+    print(f"test accuracy: {accuracy:.4f}\n")
+    print(report.confusion(data.y_test, predicted, data.classes), end="\n\n")
+    print(norms.table())
+
+
+def build_model(data: Dataset, arguments: argparse.Namespace) -> nn.Sequential:
+    """Linear, [BatchNorm,] activation[, Dropout] for every hidden width, then the logits."""
+    chosen = arguments.init and INITIALIZERS[arguments.init]
+    layers: list[nn.Layer] = []
+    width = data.features
+    for hidden in arguments.hidden:
+        block: list[nn.Layer] = [nn.Linear(width, hidden, bias=not arguments.norm, init=chosen)]
+        if arguments.norm:
+            block.append(nn.BatchNorm(hidden))
+        block.append(ACTIVATIONS[arguments.activation]())
+        if arguments.dropout:
+            block.append(nn.Dropout(arguments.dropout))
+        if arguments.residual:
+            # A shortcut adds what it gets; where the width changes it has to be a map.
+            shortcut = None if width == hidden else nn.Linear(width, hidden, bias=False)
+            block = [nn.Residual(nn.Sequential(*block), shortcut)]
+        layers += block
+        width = hidden
+    return nn.Sequential(*layers, nn.Linear(width, data.classes, init=chosen), rng=arguments.seed)
+
+
+def build_optimizer(model: nn.Layer, arguments: argparse.Namespace) -> optim.Optimizer:
+    """The optimizer that the arguments name."""
+    parameters, max_norm = model.parameters(), arguments.max_norm
+    if arguments.optimizer == "sgd":
+        lr = arguments.lr or RATES["sgd"]
+        return optim.SGD(parameters, lr=lr, momentum=0.9, max_norm=max_norm)
+    return optim.Adam(parameters, lr=arguments.lr or RATES["adam"], max_norm=max_norm)
+
+
+def _digits() -> Dataset:
+    return datasets.digits()
+
+
+def _idx(arguments: argparse.Namespace) -> Dataset:
+    with usage_errors(OSError, ValueError):
+        images, labels = datasets.idx(arguments.images), datasets.idx(arguments.labels)
+    if images.ndim < 2 or labels.ndim != 1 or len(images) != len(labels):
+        raise UsageError(
+            f"expected images (samples, height, width) and as many labels (samples), got "
+            f"{images.shape} in {arguments.images} and {labels.shape} in {arguments.labels}"
+        )
+    if labels.dtype.kind not in "iu" or labels.min() < 0:
+        raise UsageError(f"{arguments.labels}: labels must be integers >= 0")
+    train, test = _split(len(images), arguments.train, arguments.test)
+    x = images.reshape(len(images), -1).astype(np.float32)
+    if images.dtype == np.uint8:
+        x /= 255  # pixels; any other type is taken to be scaled already
+    y = labels.astype(np.int64)
+    return Dataset(x[:train], y[:train], x[-test:], y[-test:], arguments.images.name)
+
+
+def _split(samples: int, train: int | None, test: int | None) -> tuple[int, int]:
+    """How many of the first rows train and how many of the last test."""
+    if train is None:
+        train = samples * 8 // 10 if test is None else samples - test
+    if test is None:
+        test = samples - train
+    if train < 1 or test < 1 or train + test > samples:
+        raise UsageError(
+            f"cannot train on {train:,} and test on {test:,} of {samples:,} images: both parts "
+            "need at least one, and none may be in both"
+        )
+    return train, test

@@ -1,0 +1,125 @@
+"""The IDX format, in which MNIST and its relatives are distributed.
+
+A file is a header, all numbers big-endian, and the elements of one array in C order:
+
+====================  ==================================================================
+bytes                 meaning
+====================  ==================================================================
+2                     zero
+1                     type of the elements: 0x08 uint8, 0x09 int8, 0x0B int16,
+                      0x0C int32, 0x0D float32, 0x0E float64
+1                     number of dimensions
+4 per dimension       its size, unsigned
+the rest              the elements
+====================  ==================================================================
+
+Source: Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits".
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import struct
+import zlib
+from typing import BinaryIO
+
+import numpy as np
+
+from minidl._kernels.reference import Array
+
+DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+MAX_DIMENSIONS = 64  # NumPy's own limit
+GZIP_MAGIC = b"\x1f\x8b"
+CHUNK = 1 << 20
+
+
+def idx(path: str | os.PathLike[str]) -> Array:
+    """Read an array from an IDX file, plain or compressed with gzip.
+
+    Memory is taken as data arrive, never because the header announces them: a damaged or
+    hostile file costs no more than what it really holds.
+
+    Parameters
+    ----------
+    path
+        The file; whether it is compressed is seen from its content, not from its name.
+
+    Returns
+    -------
+    ndarray
+        Of the file's shape and type, in this machine's byte order; writable.
+
+    Raises
+    ------
+    ValueError
+        If the file is not IDX, is damaged, or holds fewer or more bytes than its header
+        says; with the name of the file, what was expected and what was found.
+    OSError
+        If the file cannot be opened.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from minidl import datasets
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder) / "three.idx"
+    ...     _ = path.write_bytes(bytes([0, 0, 0x08, 1, 0, 0, 0, 3, 7, 8, 9]))
+    ...     datasets.idx(path)
+    array([7, 8, 9], dtype=uint8)
+    """
+    name = os.fspath(path)
+    with open(path, "rb") as file:
+        compressed = file.read(2) == GZIP_MAGIC
+        file.seek(0)
+        if not compressed:
+            return _read(file, name)
+        try:
+            with gzip.GzipFile(fileobj=file) as content:
+                return _read(content, name)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise ValueError(f"{name}: damaged gzip file: {error}") from error
+
+
+def _read(stream: BinaryIO | gzip.GzipFile, name: str) -> Array:
+    dtype, shape = _read_header(stream, name)
+    expected = math.prod(shape) * dtype.itemsize
+    data = bytearray()
+    while chunk := stream.read(min(CHUNK, expected + 1 - len(data))):
+        data += chunk
+    if len(data) != expected:
+        found = f"only {len(data):,}" if len(data) < expected else "more"
+        raise ValueError(
+            f"{name}: an array of shape {shape} and type {dtype.newbyteorder('=')} takes "
+            f"{expected:,} bytes after the header, found {found}"
+        )
+    array = np.frombuffer(data, dtype).reshape(shape)
+    return array.astype(dtype.newbyteorder("="), copy=False)
+
+
+def _read_header(
+    stream: BinaryIO | gzip.GzipFile, name: str
+) -> tuple[np.dtype[np.generic], tuple[int, ...]]:
+    magic = stream.read(4)
+    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in DTYPES:
+        known = ", ".join(f"{code:02x}" for code in DTYPES)
+        raise ValueError(
+            f"{name}: not an IDX file: it should begin with the bytes 00 00, a type "
+            f"({known}) and a number of dimensions, found {magic.hex(' ') or 'nothing'}"
+        )
+    dimensions = magic[3]
+    if not 1 <= dimensions <= MAX_DIMENSIONS:
+        raise ValueError(
+            f"{name}: expected 1 to {MAX_DIMENSIONS} dimensions, the header says {dimensions}"
+        )
+    sizes = stream.read(4 * dimensions)
+    if len(sizes) < 4 * dimensions:
+        raise ValueError(
+            f"{name}: the file ends within its header: {4 + 4 * dimensions} bytes expected, "
+            f"{4 + len(sizes)} found"
+        )
+    shape = struct.unpack(f">{dimensions}I", sizes)
+    if 0 in shape:
+        raise ValueError(f"{name}: the array is empty: the header says shape {shape}")
+    return np.dtype(DTYPES[magic[2]]), shape

@@ -1,0 +1,77 @@
+"""Where a number stopped being finite.
+
+A training step looks at two numbers only, the loss and the norm of the gradient: that costs
+next to nothing. When one of them is NaN or infinite, the step is gone through once more with
+a look at everything that every layer returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from minidl._kernels.reference import Array
+from minidl.nn import Layer, Loss
+
+Watcher = Callable[[Layer, Any], None]
+
+
+def first_not_finite(model: Layer, loss: Loss, x: Array, y: Array) -> str:
+    """Say in which layer the first number that is not finite appears, forward then backward.
+
+    Runs the forward and the backward pass; the caller restores the state they change.
+    """
+    found: list[str] = []
+
+    def watch_output(layer: Layer, output: Any) -> None:
+        if not found and not _finite(output):
+            found.append(f"the first output that is not finite is that of {layer.label}")
+
+    def watch_gradient(layer: Layer, gradient: Any) -> None:
+        own = [p.grad for p in vars(layer).values() if hasattr(p, "grad")]
+        if not found and not _finite((gradient, *own)):
+            found.append(
+                "the first gradient that is not finite, going backward, is that of " + layer.label
+            )
+
+    with watching(model, "forward", watch_output):
+        prediction = model(x)
+    value = loss(prediction, y)
+    if not found and not np.isfinite(value):
+        return f"every layer's output is finite, the loss {loss!r} is not"
+    if not found:
+        model.zero_grad()
+        with watching(model, "backward", watch_gradient):
+            model.backward(loss.backward())
+    return found[0] if found else "every gradient is finite, their norm is not"
+
+
+@contextmanager
+def watching(model: Layer, name: str, watcher: Watcher) -> Iterator[None]:
+    """Show ``watcher`` what the method ``name`` of every layer returns, innermost first."""
+    layers = [layer for _, layer in model.layers()]
+
+    def watched(layer: Layer, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*inputs: Any) -> Any:
+            result = method(*inputs)
+            watcher(layer, result)
+            return result
+
+        return call
+
+    for layer in layers:
+        vars(layer)[name] = watched(layer, getattr(layer, name))
+    try:
+        yield
+    finally:
+        for layer in layers:
+            vars(layer).pop(name, None)
+
+
+def _finite(values: Any) -> bool:
+    if isinstance(values, tuple):
+        return all(map(_finite, values))
+    return not isinstance(values, np.ndarray) or bool(np.isfinite(values).all())

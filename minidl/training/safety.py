@@ -1,0 +1,92 @@
+"""What a training step must not leave behind: a model half-way between two steps."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self
+
+from minidl._kernels.reference import Array
+from minidl.nn import Layer
+
+
+class Snapshot:
+    """A copy of the arrays that forward passes change (``model.state()``), to go back to.
+
+    Parameters need none: an optimizer changes them only after all checks.
+    """
+
+    def __init__(self, state: dict[str, Array]) -> None:
+        self._pairs = [(array, array.copy()) for array in state.values()]
+
+    def take(self) -> None:
+        """Remember the values of now."""
+        for array, copy in self._pairs:
+            copy[...] = array
+
+    def restore(self) -> None:
+        """Go back to the values remembered."""
+        for array, copy in self._pairs:
+            array[...] = copy
+
+
+class InterruptBetweenSteps:
+    """Inside this context Ctrl-C waits for ``check()``, called between two steps.
+
+    An exception in the middle of a step could leave the moments of an optimizer changed
+    and its parameters not. A second Ctrl-C does not wait. Python delivers signals to the
+    main thread only, and a program may have its own ways with them: elsewhere, or where no
+    Python function handles the signal, nothing is changed.
+    """
+
+    def __init__(self) -> None:
+        self._handler: Callable[[int, Any], Any] | None = None
+        self._waiting = False
+
+    def __enter__(self) -> Self:
+        handler = signal.getsignal(signal.SIGINT)
+        if threading.current_thread() is threading.main_thread() and callable(handler):
+            self._handler = handler
+            signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def _note(self, number: int, frame: Any) -> None:
+        if self._waiting:
+            self._deliver()
+        self._waiting = True
+
+    def _deliver(self) -> None:
+        self._waiting = False
+        if self._handler is not None:
+            self._handler(signal.SIGINT, None)
+
+    def check(self) -> None:
+        """Deliver a Ctrl-C that waits: as a rule, raise KeyboardInterrupt."""
+        if self._waiting:
+            self._deliver()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._handler is not None:
+            signal.signal(signal.SIGINT, self._handler)
+        if error is None:
+            self.check()
+
+
+@contextmanager
+def mode(model: Layer, training: bool) -> Iterator[None]:
+    """Switch the model to training or evaluation, and every layer back afterwards."""
+    before = [(layer, layer.training) for _, layer in model.layers()]
+    model.train(training)
+    try:
+        yield
+    finally:
+        for layer, was_training in before:
+            layer.training = was_training

@@ -1,0 +1,323 @@
+"""Training, evaluation and prediction."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from minidl._kernels.reference import Array
+from minidl.nn import BatchNorm, CrossEntropyLoss, Layer, Loss
+from minidl.nn.init import Seed, as_generator
+from minidl.optim import Optimizer
+from minidl.training.batching import batches, check_count, check_lengths
+from minidl.training.diagnosis import first_not_finite
+from minidl.training.history import History
+from minidl.training.metrics import Metric, by_name
+from minidl.training.preparing import as_real, as_targets, check_finite, check_labels
+from minidl.training.progress import Progress, choose
+from minidl.training.safety import InterruptBetweenSteps, Snapshot, mode
+
+Step = Callable[[Array, Array], tuple[Array, Array]]
+
+EVALUATION_BATCH = 1024
+
+
+class Trainer:
+    """Fits a model to data, one optimizer step a batch.
+
+    Features of any real dtype, and lists, are cast to the dtype of the model; so are targets,
+    but for the labels of ``CrossEntropyLoss``, which must be integers.
+
+    Parameters
+    ----------
+    model
+        Any layer.
+    loss
+        ``loss(model(x), y)`` is what training makes small.
+    optimizer
+        Of the model's parameters, built last.
+    metrics
+        Names or callables ``(prediction, target) -> float`` to measure beside the loss; by
+        default accuracy for ``CrossEntropyLoss`` and nothing otherwise.
+    rng
+        Generator or seed of the order of the rows. It goes on from epoch to epoch and from
+        fit to fit: ``fit`` for 3 epochs and again for 2 is ``fit`` for 5.
+
+    Examples
+    --------
+    >>> from minidl import datasets, nn, optim
+    >>> from minidl.training import Trainer
+    >>> x_train, y_train, x_test, y_test = datasets.digits()
+    >>> model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10), rng=0)
+    >>> trainer = Trainer(
+    ...     model, nn.CrossEntropyLoss(), optim.Adam(model.parameters(), lr=3e-3), rng=0
+    ... )
+    >>> history = trainer.fit(x_train, y_train, epochs=10, progress=False)
+    >>> trainer.evaluate(x_test, y_test)["accuracy"] > 0.9
+    True
+    """
+
+    def __init__(
+        self,
+        model: Layer,
+        loss: Loss,
+        optimizer: Optimizer,
+        metrics: Iterable[str | Metric] | None = None,
+        rng: Seed = None,
+    ) -> None:
+        known = {id(parameter) for parameter in model.parameters()}
+        if any(id(parameter) not in known for parameter in optimizer.flat.parameters):
+            raise ValueError(
+                "Trainer: the optimizer holds parameters that are not the model's; "
+                "build it from model.parameters()"
+            )
+        if metrics is None:
+            metrics = ("accuracy",) if isinstance(loss, CrossEntropyLoss) else ()
+        self.model = model
+        self.loss = loss
+        self.optimizer = optimizer
+        self.metrics = by_name(metrics)
+        self.rng = as_generator(rng)
+        self.dtype = optimizer.flat.dtype
+        self._step = training_step(model, loss, optimizer)
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        epochs: int,
+        batch_size: int = 32,
+        validation: tuple[Any, Any] | None = None,
+        progress: str | bool | Progress = "auto",
+        after_epoch: Callable[[History], object] | None = None,
+    ) -> History:
+        """Train; called again, go on from there.
+
+        Ctrl-C is heeded between two steps, never within one.
+
+        Parameters
+        ----------
+        X, y
+            Features and targets.
+        epochs
+            Passes over the data, ≥ 1.
+        batch_size
+            Rows of a step, ≥ 1; the last step of an epoch may have fewer.
+        validation
+            ``(X, y)`` to evaluate on after every epoch, or None.
+        progress
+            ``"auto"`` or True: a bar at a terminal (with tqdm installed), else a line for
+            every epoch; ``"bar"``, ``"lines"``; ``"none"`` or False; or a ``Progress``.
+        after_epoch
+            Called with the history so far.
+
+        Shapes
+        ------
+        X (samples, ..., features); y (samples) for labels, else as the model's output.
+
+        Returns
+        -------
+        History
+            ``loss`` and the metrics of every epoch, averaged over its steps as they were
+            taken, and with ``validation`` also ``val_loss`` and so on at its end.
+
+        Raises
+        ------
+        ValueError
+            For data that cannot be trained on, before any step, naming the first such row.
+        FloatingPointError
+            If the loss or the gradient is not finite, naming the step and the first layer
+            concerned. Parameters and state are then as before that step.
+        """
+        epochs, batch_size = check_count("epochs", epochs), check_count("batch_size", batch_size)
+        features, targets = self._prepare(X, y)
+        held_out = None if validation is None else self._prepare(*validation, "validation ")
+        self._check_last_batch(features, batch_size)
+        history, shown = History(), choose(progress)
+        with mode(self.model, training=True):
+            try:
+                shown.begin(epochs, len(features))
+                for epoch in range(1, epochs + 1):
+                    started = time.perf_counter()
+                    values = self._train_epoch(features, targets, batch_size, shown)
+                    seconds = time.perf_counter() - started
+                    if held_out is not None:
+                        scores = self._evaluate(*held_out, EVALUATION_BATCH)
+                        values |= {f"val_{name}": value for name, value in scores.items()}
+                    history.append(values, seconds)
+                    shown.epoch(epoch, values, seconds)
+                    if after_epoch is not None:
+                        after_epoch(history)
+            finally:
+                shown.close()
+        return history
+
+    def predict(self, X: Any, batch_size: int = EVALUATION_BATCH) -> Array:
+        """The model's output for every row, in evaluation mode.
+
+        Parameters
+        ----------
+        X
+            Features, (samples, ..., features).
+        batch_size
+            Rows at a time: bounds the memory, changes no result beyond rounding.
+
+        Returns
+        -------
+        ndarray
+            (samples, ...): for a classifier the logits; ``predict(X).argmax(axis=1)`` are
+            the labels.
+        """
+        check_count("batch_size", batch_size)
+        features = as_real("X", X, self.dtype)
+        if features.size == 0:
+            raise ValueError(f"X is empty: shape {features.shape}")
+        with mode(self.model, training=False):
+            pieces = (features[i : i + batch_size] for i in range(0, len(features), batch_size))
+            return np.concatenate([self.model(piece) for piece in pieces])
+
+    def evaluate(self, X: Any, y: Any, batch_size: int = EVALUATION_BATCH) -> dict[str, float]:
+        """Loss and metrics of the model in evaluation mode.
+
+        Parameters
+        ----------
+        X, y
+            Features and targets, as for ``fit``.
+        batch_size
+            Rows at a time.
+
+        Returns
+        -------
+        dict
+            ``{"loss": ..., "accuracy": ...}``
+        """
+        check_count("batch_size", batch_size)
+        return self._evaluate(*self._prepare(X, y), batch_size)
+
+    # --- one epoch ---
+
+    def _train_epoch(
+        self, features: Array, targets: Array, batch_size: int, shown: Progress
+    ) -> dict[str, float]:
+        tally = Tally(self.loss, self.metrics, len(features))
+        snapshot = Snapshot(self.model.state())
+        # NumPy's warnings would say less than the checks of the step, and twice.
+        with np.errstate(all="ignore"), InterruptBetweenSteps() as interrupt:
+            for x, y in batches(features, targets, batch_size, self.rng):
+                snapshot.take()
+                try:
+                    value, prediction = self._step(x, y)
+                except FloatingPointError:
+                    snapshot.restore()
+                    message = self._explain(x, y)
+                    snapshot.restore()
+                    raise FloatingPointError(message) from None
+                tally.add(value, prediction, y)
+                shown.step(len(x), tally.read)
+                interrupt.check()
+        return tally.read()
+
+    def _explain(self, x: Array, y: Array) -> str:
+        return (
+            f"training step {self.optimizer.steps + 1}: loss or gradient is not finite; "
+            f"{first_not_finite(self.model, self.loss, x, y)}. Parameters and state are as before "
+            "this step. A lower learning rate, max_norm or another initialiser may help."
+        )
+
+    def _evaluate(self, features: Array, targets: Array, batch_size: int) -> dict[str, float]:
+        tally = Tally(self.loss, self.metrics, len(features))
+        with mode(self.model, training=False):
+            for x, y in batches(features, targets, batch_size, shuffle=False):
+                prediction = self.model(x)
+                tally.add(self.loss(prediction, y), prediction, y)
+        return tally.read()
+
+    # --- checks, all before the first step ---
+
+    def _prepare(self, X: Any, y: Any, what: str = "") -> tuple[Array, Array]:
+        features = as_real(f"{what}X", X, self.dtype)
+        check_lengths(features, np.asarray(y), what)
+        check_finite(f"{what}X", features)
+        targets = as_targets(f"{what}y", y, self.loss, self.dtype)
+        with mode(self.model, training=False):
+            # One row tells the number of classes, and whether model and data fit at all.
+            output = self.model(features[:1])
+        if isinstance(self.loss, CrossEntropyLoss):
+            check_labels(f"{what}y", targets, output.shape[-1])
+        else:
+            self.loss(output, targets[:1])
+        return features, targets
+
+    def _check_last_batch(self, features: Array, batch_size: int) -> None:
+        if features.ndim > 2 or (len(features) - 1) % batch_size:
+            return  # every step has more than one row
+        for _, layer in self.model.layers():
+            if isinstance(layer, BatchNorm):
+                raise ValueError(
+                    f"{layer.label} cannot train on one row, and {len(features):,} rows in batches "
+                    f"of {batch_size} leave one for the last; choose another batch_size"
+                )
+
+
+def training_step(model: Layer, loss: Loss, optimizer: Optimizer) -> Step:
+    """The function that a training loop calls: ``step(x, y)`` returns loss and prediction.
+
+    It raises FloatingPointError before a parameter changes, if the loss or the norm of the
+    gradient is not finite.
+    """
+
+    def step(x: Array, y: Array) -> tuple[Array, Array]:
+        prediction = model(x)
+        value = loss(prediction, y)
+        if not math.isfinite(value):
+            raise FloatingPointError(f"the loss is {value}")
+        optimizer.zero_grad()
+        model.backward(loss.backward())
+        optimizer.step()
+        return value, prediction
+
+    return step
+
+
+class Tally:
+    """Loss and metrics over the batches of an epoch or of a data set.
+
+    Predictions and targets are collected, and the metrics see them all at once: that is exact
+    for any metric, and one copy a batch is cheaper than one metric a batch.
+    """
+
+    def __init__(self, loss: Loss, metrics: dict[str, Metric], samples: int) -> None:
+        self._mean = getattr(loss, "reduction", "mean") == "mean"
+        self._metrics = metrics
+        self._samples = samples
+        self._rows = 0
+        self._total = 0.0
+        self._collected: tuple[Array, Array] | None = None
+
+    def add(self, value: Array, prediction: Array, target: Array) -> None:
+        """Count a batch."""
+        rows = len(target)
+        self._total += float(value) * rows if self._mean else float(value)
+        if self._metrics:
+            if self._collected is None:
+                self._collected = self._space(prediction), self._space(target)
+            predictions, targets = self._collected
+            predictions[self._rows : self._rows + rows] = prediction
+            targets[self._rows : self._rows + rows] = target
+        self._rows += rows
+
+    def _space(self, batch: Array) -> Array:
+        return np.empty((self._samples, *batch.shape[1:]), batch.dtype)
+
+    def read(self) -> dict[str, float]:
+        """The values so far."""
+        values = {"loss": self._total / self._rows if self._mean else self._total}
+        if self._collected is not None:
+            predictions, targets = (array[: self._rows] for array in self._collected)
+            for name, metric in self._metrics.items():
+                values[name] = float(metric(predictions, targets))
+        return values

@@ -1,0 +1,88 @@
+"""Build of the compiled kernels; everything else is declared in pyproject.toml.
+
+The loops in minidl/_kernels/*.pxi are compiled once per instruction set and dtype. Every
+extension is optional: where one cannot be built, minidl runs on what is left, down to the NumPy
+twin.
+"""
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+import numpy
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+KERNELS = Path("minidl/_kernels")
+X86 = platform.machine().lower() in ("x86_64", "amd64")
+
+# -O3: at -O2 the loops run at half speed. gnu11, because c11 turns contraction off.
+# No -ffast-math: it would change the floating-point mode of the whole process.
+COMMON = ["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
+AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
+INSTRUCTION_SETS = {"baseline": []}
+if X86:
+    INSTRUCTION_SETS |= {"avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx2", "-mfma", *AVX512]}
+
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": False,
+    "wraparound": False,
+    "initializedcheck": False,
+    "cdivision": True,
+}
+
+
+def extension(name, flags=(), macros=(), depends=()):
+    """An extension of minidl._kernels that may fail to build."""
+    return Extension(
+        f"minidl._kernels.{name}",
+        [str(KERNELS / f"{name}.pyx")],
+        depends=[str(KERNELS / file) for file in depends],
+        include_dirs=[numpy.get_include(), str(KERNELS)],
+        extra_compile_args=[*COMMON, *flags],
+        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"), *macros],
+        optional=os.environ.get("MINIDL_REQUIRE_KERNELS") != "1",
+    )
+
+
+def extensions():
+    """The Python-facing calls, and one extension per instruction set and dtype."""
+    yield extension("dispatch", macros=[("MINIDL_FLAGS", f'"{" ".join(COMMON)}"')])
+    for path in sorted(KERNELS.glob("calls_*.pyx")):
+        yield extension(path.stem)
+    loops = [path.name for path in KERNELS.glob("*.pxi")]
+    # The microkernel must be inlined to know its constants, so that they unroll its loops.
+    inline = ("CYTHON_INLINE", "inline __attribute__((always_inline, unused))")
+    for isa, flags in INSTRUCTION_SETS.items():
+        for dtype in ("f32", "f64"):
+            real = [("MINIDL_FLOAT64", "1")] if dtype == "f64" else []
+            yield extension(
+                f"isa_{isa}_{dtype}", flags, [inline, *real], [*loops, "simd.h", "simd.pxd"]
+            )
+
+
+class BuildExt(build_ext):
+    """build_ext on all cores, without the -g and -O2 that Python itself was built with."""
+
+    def initialize_options(self):
+        super().initialize_options()
+        self.parallel = os.cpu_count() or 1
+
+    def build_extensions(self):
+        if self.compiler.compiler_type == "msvc":
+            print("minidl: MSVC has no vector types; the NumPy twin will be used", file=sys.stderr)
+            self.extensions = []
+        super().build_extensions()
+
+
+setup(
+    ext_modules=cythonize(
+        list(extensions()),
+        compiler_directives=DIRECTIVES,
+        include_path=[str(KERNELS)],
+    ),
+    cmdclass={"build_ext": BuildExt},
+)
