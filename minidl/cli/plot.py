@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TRAIN, TEST = "#0072B2", "#D55E00"  # blue and vermilion of Okabe and Ito: apart for every eye
+SIZE = 16.0, 4.4  # inches; the legend of the layers stands beside the last panel
 DARKEST, LIGHTEST = 0.0, 0.85  # part of the viridis scale that shows on white
 
 
@@ -27,7 +28,7 @@ def check(path: Path) -> None:
     OSError
         If the folder is missing or the file cannot be written.
     """
-    kinds = _new_figure(1).canvas.get_supported_filetypes()
+    kinds = _new_figure().canvas.get_supported_filetypes()
     if path.suffix[1:].lower() not in kinds:
         raise ValueError(f"cannot draw {path}: the name must end in one of .{', .'.join(kinds)}")
     folder = path.parent
@@ -39,17 +40,20 @@ def check(path: Path) -> None:
 
 def draw(path: Path, history: History, gradients: dict[str, list[float]], title: str) -> None:
     """Draw loss, accuracy and the gradient norm of every layer, epoch by epoch."""
-    figure = _new_figure(3)
+    figure = _new_figure()
+    figure.get_layout_engine().set(w_pad=0.15)  # type: ignore[union-attr]
     loss, accuracy, gradient = figure.subplots(1, 3)
     _curves(loss, history, "loss")
-    loss.set(title="Loss", ylabel="cross entropy", yscale="log")
+    loss.set(title="Loss", ylabel="mean cross entropy", yscale="log")
     _curves(accuracy, history, "accuracy")
     accuracy.set(title="Accuracy", ylabel="share of images classified correctly")
     _layers(gradient, gradients)
-    gradient.set(title="Gradient norm by layer", ylabel="norm, over all training images")
+    gradient.set(title="Gradient norm by layer", ylabel="norm of the gradient over all training images")
     for axes in (loss, accuracy, gradient):
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
+        if axes.get_yscale() == "log":
+            _plain_ticks(axes)
         axes.grid(color="0.9")
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
@@ -57,13 +61,13 @@ def draw(path: Path, history: History, gradients: dict[str, list[float]], title:
     figure.savefig(path, dpi=120)
 
 
-def _new_figure(panels: int) -> Figure:
+def _new_figure() -> Figure:
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise ImportError("a plot needs matplotlib: pip install 'minidl[plot]'") from None
     # No pyplot: a figure of one's own needs no display and leaves global settings alone.
-    return Figure(figsize=(4.6 * panels, 4.2), layout="constrained")
+    return Figure(figsize=SIZE, layout="constrained")
 
 
 def _curves(axes: Any, history: History, name: str) -> None:
@@ -85,4 +89,13 @@ def _layers(axes: Any, gradients: dict[str, list[float]]) -> None:
         marker = "osD^vP*X"[index % 8]
         axes.plot(epochs, norms, marker=marker, markersize=4, color=color, label=name)
     axes.set_yscale("log" if all(min(norms) > 0 for norms in gradients.values()) else "symlog")
-    axes.legend(frameon=False, fontsize=8 if len(gradients) <= 10 else 5)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.02, 1), title="layer")
+
+
+def _plain_ticks(axes: Any) -> None:
+    """Label 0.02, 0.05, 0.1 ... instead of powers of ten with factors."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())

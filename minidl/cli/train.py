@@ -17,7 +17,7 @@ from minidl.training import History, Trainer
 
 ACTIVATIONS: dict[str, type[nn.Layer]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
 INITIALIZERS = {"he": "he_normal", "xavier": "xavier_uniform", **{n: n for n in init.NAMED}}
-RATES = {"adam": 1e-3, "sgd": 0.1}
+OPTIMIZERS = ("adam", "sgd")
 
 
 def add_command(commands: Any) -> None:
@@ -28,7 +28,7 @@ def add_command(commands: Any) -> None:
     digits = data.add_parser("digits", help="the 8 x 8 digits that come with minidl")
     _add_options(digits)
     digits.set_defaults(run=lambda arguments: run(_digits(), arguments))
-    digits.set_defaults(hidden=[128, 64], batch_size=32, lr=2e-3)
+    digits.set_defaults(hidden=[128, 64], rates={"adam": 2e-3, "sgd": 0.1})
 
     idx = data.add_parser("idx", help="images and labels in IDX files, the format of MNIST")
     files = idx.add_argument_group("data")
@@ -42,7 +42,8 @@ def add_command(commands: Any) -> None:
     )
     _add_options(idx)
     idx.set_defaults(run=lambda arguments: run(_idx(arguments), arguments))
-    idx.set_defaults(hidden=[256, 128], batch_size=64, norm=True, dropout=0.2, epochs=15)
+    idx.set_defaults(hidden=[256, 128], norm=True, dropout=0.2, epochs=15)
+    idx.set_defaults(rates={"adam": 1e-3, "sgd": 0.1})
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -58,8 +59,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
     training = parser.add_argument_group("training")
     add = training.add_argument
-    add("--optimizer", choices=RATES, default="adam", help="(%(default)s; sgd has momentum 0.9)")
-    add("--lr", type=options.rate, metavar="RATE", help="learning rate (0.001 adam, 0.1 sgd)")
+    add("--optimizer", choices=OPTIMIZERS, default="adam", help="(%(default)s; sgd has momentum 0.9)")
+    add("--lr", type=options.rate, metavar="RATE", help="learning rate (%(default)s)")
     add("--max-norm", type=options.norm_limit, default=1.0, metavar="NORM")
     add("--epochs", type=options.count, default=20, metavar="N", help="(%(default)s)")
     add("--batch-size", type=options.count, metavar="N", help="(%(default)s)")

@@ -1,0 +1,50 @@
+# Every target sets up what it needs in .venv, from Python >= 3.11, a C compiler and make.
+#
+#   make demo     build, and train a network on handwritten digits
+#   make test     build, lint, and run all tests
+#   make bench    print how fast the kernels are, beside what this machine can do
+#   make lint     ruff, mypy and cython-lint
+#   make clean    remove everything that was made
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+SOURCES := setup.py pyproject.toml $(wildcard minidl/_kernels/*.p* minidl/_kernels/*.h)
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test bench lint clean
+
+demo: $(VENV)/demo
+	$(PY) -m minidl train digits
+
+test: $(VENV)/dev lint
+	$(PY) -m pytest
+
+bench: $(VENV)/dev
+	$(PY) -m pytest benchmarks --benchmark-columns=median,iqr,ops --benchmark-group-by=group
+	$(PY) benchmarks/fma.py
+
+lint: $(VENV)/dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/cython-lint minidl/_kernels
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info minidl/_kernels/*.so minidl/_kernels/*.c
+
+$(VENV)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "minidl needs Python 3.11 or later; try: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) "setuptools>=77" "Cython>=3.1" "numpy>=2.0"
+	touch $@
+
+# Editable installs, so that the sources can be read and changed; remade when a kernel changes.
+$(VENV)/demo: $(VENV)/python $(SOURCES)
+	$(PIP) --no-build-isolation --editable ".[progress,plot]"
+	touch $@
+
+$(VENV)/dev: $(VENV)/python $(SOURCES)
+	$(PIP) --no-build-isolation --editable ".[dev]"
+	touch $@ $(VENV)/demo

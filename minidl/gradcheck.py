@@ -1,0 +1,269 @@
+"""Check every gradient against finite differences."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from minidl._kernels.reference import Array
+from minidl.nn.layer import Layer
+from minidl.nn.losses import Loss
+
+
+class GradcheckError(AssertionError):
+    """A gradient that differs from its finite difference."""
+
+
+@dataclass
+class GradcheckReport:
+    """What a gradient check found.
+
+    Attributes
+    ----------
+    name
+        The layer or loss.
+    worst
+        Largest relative error over all elements that were compared.
+    checked, kinks
+        Numbers of elements compared, and of elements at a kink of the function, where no
+        derivative exists and the gradient only has to lie between the two one-sided ones.
+    tensors
+        Largest relative error by tensor.
+    message
+        What failed first; empty if nothing did.
+    """
+
+    name: str
+    worst: float = 0.0
+    checked: int = 0
+    kinks: int = 0
+    tensors: dict[str, float] = field(default_factory=dict)
+    message: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether every gradient passed."""
+        return not self.message
+
+    def __str__(self) -> str:
+        kinks = f", {self.kinks} at kinks" if self.kinks else ""
+        outcome = "ok" if self.ok else "FAILED"
+        return f"{self.name}: {outcome}, worst error {self.worst:.1e} of {self.checked}{kinks}"
+
+
+def gradcheck(
+    layer_or_loss: Layer | Loss,
+    *inputs: Any,
+    eps: float = 1e-5,
+    rtol: float = 1e-6,
+    atol: float = 1e-9,
+    raise_error: bool = True,
+) -> GradcheckReport:
+    """Compare ``backward`` with central differences, for the inputs and all parameters.
+
+    dL/dx_i ≈ (L(x_i + ε) - L(x_i - ε)) / 2ε in float64, where L is the loss itself, or for a
+    layer the sum of its outputs times fixed random weights. The error of a gradient a
+    against the difference n is |a - n| / max(|a|, |n|, atol / rtol): relative, except for
+    gradients so small that the rounding of L hides them.
+
+    The check works on a float64 copy: the layer and its gradients stay as they are. State that
+    a forward pass changes (running statistics, dropout masks) is put back before each one.
+    Gradients of parameters start at one, so that a backward pass that does not add to them fails.
+    Where the difference fails, it is taken again with smaller steps, and where the one-sided
+    differences disagree at every step size, the function has a kink: there the gradient
+    must lie between them.
+
+    Parameters
+    ----------
+    layer_or_loss
+        A layer in the mode (train or eval) to be checked, or a loss.
+    *inputs
+        The layer's inputs; for a loss, prediction and target. Integer inputs are not
+        differentiated, nor is a target.
+    eps, rtol, atol
+        Step, error allowed, and the absolute difference that is always allowed.
+    raise_error
+        If False, a failure is only noted in the report.
+
+    Returns
+    -------
+    GradcheckReport
+
+    Raises
+    ------
+    GradcheckError
+        Naming layer, tensor, index and both values of the first failure.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import minidl
+    >>> report = minidl.gradcheck(minidl.nn.Linear(3, 2, rng=0), np.ones((4, 3)))
+    >>> report.ok, report.checked
+    (True, 20)
+    """
+    if not (0 < eps < 1 and rtol > 0 and atol > 0):
+        raise ValueError(f"gradcheck: eps in (0, 1), rtol > 0, atol > 0; got {eps}, {rtol}, {atol}")
+    subject = copy.deepcopy(layer_or_loss)
+    arrays = [_as_float64(x) for x in inputs]
+    if isinstance(subject, Layer):
+        function, tensors = _layer_problem(subject.astype(np.float64), arrays)
+    else:
+        function, tensors = _loss_problem(subject, arrays)
+    report = GradcheckReport(_name_of(layer_or_loss))
+    for name, (values, gradient) in tensors.items():
+        _check_tensor(report, name, function, values, gradient, eps, rtol, atol)
+    if raise_error and not report.ok:
+        raise GradcheckError(report.message)
+    return report
+
+
+def gradcheck_all(names: list[str] | None = None) -> Iterator[GradcheckReport]:
+    """Check the examples of every registered layer and loss (or of those named).
+
+    Raises
+    ------
+    ValueError
+        For a name that is not registered.
+    """
+    classes: dict[str, Any] = {c.__name__: c for c in [*Layer.registry, *Loss.registry]}
+    unknown = [name for name in names or [] if name not in classes]
+    if unknown:
+        raise ValueError(f"no layer or loss {', '.join(unknown)}; there are {', '.join(classes)}")
+    for name in names or classes:
+        for seed, (subject, *rest) in enumerate(classes[name].examples()):
+            rng = np.random.default_rng(seed)
+            inputs = [rng.normal(size=s) for s in rest[0]] if isinstance(subject, Layer) else rest
+            yield gradcheck(subject, *inputs, raise_error=False)
+
+
+Tensors = dict[str, tuple[Array, Array]]  # name: (values, gradient by backward)
+
+
+def _layer_problem(layer: Layer, inputs: list[Array]) -> tuple[Callable[[], float], Tensors]:
+    """Σ outputs · weights as a function of arrays that may be changed in place."""
+    state = {name: array.copy() for name, array in layer.state().items()}
+
+    def forward() -> list[Array]:
+        for name, array in layer.state().items():
+            array[...] = state[name]
+        outputs = layer(*inputs)
+        return list(outputs) if isinstance(outputs, tuple) else [outputs]
+
+    rng = np.random.default_rng(0)
+    outputs = forward()
+    weights = [rng.normal(size=output.shape) for output in outputs]
+    for parameter in layer.parameters():
+        parameter.grad[...] = 1    # backward must add to it
+    gradients = layer.backward(*(weight.copy() for weight in weights))
+    gradients = gradients if isinstance(gradients, tuple) else (gradients,)
+    tensors = {
+        f"input {i}" if len(inputs) > 1 else "input": (x, np.array(gradient))
+        for i, (x, gradient) in enumerate(zip(inputs, gradients, strict=True))
+        if x.dtype == np.float64
+    }
+    for name, parameter in layer.named_parameters():
+        tensors[name] = parameter.data, parameter.grad - 1
+
+    def function() -> float:
+        return float(sum((w * y).sum() for w, y in zip(weights, forward(), strict=True)))
+
+    return function, tensors
+
+
+def _loss_problem(loss: Loss, inputs: list[Array]) -> tuple[Callable[[], float], Tensors]:
+    """The loss as a function of the prediction."""
+    loss(*inputs)
+    return lambda: float(loss(*inputs)), {"prediction": (inputs[0], loss.backward())}
+
+
+def _check_tensor(
+    report: GradcheckReport,
+    name: str,
+    function: Callable[[], float],
+    values: Array,
+    gradient: Array,
+    eps: float,
+    rtol: float,
+    atol: float,
+) -> None:
+    """Compare one gradient, element by element, and note the result in the report."""
+    report.tensors[name] = 0.0
+    if gradient.shape != values.shape:
+        message = f"{report.name}, {name}: the gradient has shape {gradient.shape}, not {values.shape}"
+        report.message = report.message or message
+        return
+    for index in np.ndindex(values.shape):
+        analytic = float(gradient[index])
+        error, numeric, kink = _best_error(function, values, index, analytic, eps, rtol, atol)
+        report.kinks += kink
+        report.checked += not kink
+        report.tensors[name] = max(report.tensors[name], error)
+        report.worst = max(report.worst, error)
+        if not error <= rtol and report.ok:
+            report.message = (
+                f"{report.name}, gradient of {name} at {list(index)}: backward gives "
+                f"{analytic:.9g}, finite differences {numeric:.9g} (relative error {error:.1e})"
+            )
+
+
+def _best_error(
+    function: Callable[[], float],
+    values: Array,
+    index: tuple[int, ...],
+    analytic: float,
+    eps: float,
+    rtol: float,
+    atol: float,
+) -> tuple[float, float, bool]:
+    """(relative error, numeric derivative, whether this is a kink), over falling step sizes."""
+    best = (np.inf, np.nan, False)
+    slopes = []
+    for step in (eps, eps / 8, eps / 64):
+        left, right = _one_sided(function, values, index, step)
+        slopes.append((left, right))
+        numeric = (left + right) / 2
+        error = abs(analytic - numeric) / max(abs(analytic), abs(numeric), atol / rtol)
+        if not np.isfinite(error):
+            error = np.inf
+        if error < best[0] or np.isnan(best[1]):
+            best = (error, numeric, False)
+        if error <= rtol:
+            return best
+    # A smooth function has one-sided slopes that approach each other as the step shrinks.
+    gaps = [abs(right - left) for left, right in slopes]
+    left, right = slopes[-1]
+    if gaps[-1] > 0.5 * gaps[0] and gaps[-1] > 1e-4 * max(abs(left), abs(right)):
+        slack = rtol * max(abs(left), abs(right)) + atol
+        if min(left, right) - slack <= analytic <= max(left, right) + slack:
+            return 0.0, analytic, True
+    return best
+
+
+def _one_sided(
+    function: Callable[[], float], values: Array, index: tuple[int, ...], step: float
+) -> tuple[float, float]:
+    """Slopes to the left and to the right of the current value, which is put back."""
+    centre = values[index]
+    middle = function()
+    values[index] = centre + step
+    right = (function() - middle) / step
+    values[index] = centre - step
+    left = (middle - function()) / step
+    values[index] = centre
+    return left, right
+
+
+def _as_float64(x: Any) -> Array:
+    """A float64 copy to differentiate; integers (labels) stay what they are."""
+    array = np.array(x)
+    return array if array.dtype.kind in "iu" else array.astype(np.float64)
+
+
+def _name_of(subject: Layer | Loss) -> str:
+    text = repr(subject)
+    return type(subject).__name__ if "\n" in text else text
