@@ -158,7 +158,7 @@ def _layer_problem(layer: Layer, inputs: list[Array]) -> tuple[Callable[[], floa
     outputs = forward()
     weights = [rng.normal(size=output.shape) for output in outputs]
     for parameter in layer.parameters():
-        parameter.grad[...] = 1    # backward must add to it
+        parameter.grad[...] = 1  # backward must add to it
     gradients = layer.backward(*(weight.copy() for weight in weights))
     gradients = gradients if isinstance(gradients, tuple) else (gradients,)
     tensors = {
@@ -194,7 +194,7 @@ def _check_tensor(
     """Compare one gradient, element by element, and note the result in the report."""
     report.tensors[name] = 0.0
     if gradient.shape != values.shape:
-        message = f"{report.name}, {name}: the gradient has shape {gradient.shape}, not {values.shape}"
+        message = f"{report.name}, {name}: gradient {gradient.shape}, values {values.shape}"
         report.message = report.message or message
         return
     for index in np.ndindex(values.shape):

@@ -1,28 +1,74 @@
 # The calls have the types of their NumPy twins, whichever build serves them.
 from minidl._kernels.reference import (
     adam as adam,
+)
+from minidl._kernels.reference import (
     add as add,
+)
+from minidl._kernels.reference import (
     batch_norm as batch_norm,
+)
+from minidl._kernels.reference import (
     batch_norm_grad as batch_norm_grad,
+)
+from minidl._kernels.reference import (
     bce_with_logits as bce_with_logits,
+)
+from minidl._kernels.reference import (
     clip as clip,
+)
+from minidl._kernels.reference import (
     column_sum as column_sum,
+)
+from minidl._kernels.reference import (
     dropout as dropout,
+)
+from minidl._kernels.reference import (
     dropout_key as dropout_key,
+)
+from minidl._kernels.reference import (
     linear as linear,
+)
+from minidl._kernels.reference import (
     linear_grad_input as linear_grad_input,
+)
+from minidl._kernels.reference import (
     linear_grad_params as linear_grad_params,
+)
+from minidl._kernels.reference import (
     matmul as matmul,
+)
+from minidl._kernels.reference import (
     mse as mse,
+)
+from minidl._kernels.reference import (
     relu as relu,
+)
+from minidl._kernels.reference import (
     relu_grad as relu_grad,
+)
+from minidl._kernels.reference import (
     scale as scale,
+)
+from minidl._kernels.reference import (
     sgd as sgd,
+)
+from minidl._kernels.reference import (
     sigmoid as sigmoid,
+)
+from minidl._kernels.reference import (
     sigmoid_grad as sigmoid_grad,
+)
+from minidl._kernels.reference import (
     softmax_cross_entropy as softmax_cross_entropy,
+)
+from minidl._kernels.reference import (
     squared_norm as squared_norm,
+)
+from minidl._kernels.reference import (
     tanh as tanh,
+)
+from minidl._kernels.reference import (
     tanh_grad as tanh_grad,
 )
 

@@ -1,4 +1,4 @@
-"""Elementwise kernels: the Python-facing calls. Their twins in reference.py say what they compute."""
+"""Elementwise kernels: the Python-facing calls, twins in reference.py."""
 
 cimport numpy as cnp
 from numpy cimport ndarray

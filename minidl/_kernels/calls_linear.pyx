@@ -1,4 +1,4 @@
-"""Matrix products: the Python-facing calls. Their twins in reference.py say what they compute."""
+"""Matrix products: the Python-facing calls, twins in reference.py."""
 
 cimport numpy as cnp
 from libc.string cimport memcpy
@@ -131,7 +131,7 @@ def linear_grad_params(
     x, dy = dense(x), dense(dy)
     dweight = updated(dweight, x, "linear_grad_params: dweight")
     if dweight.ndim != 2:
-        raise ValueError(f"linear_grad_params: dweight must be a matrix, has {dweight.ndim} dimensions")
+        raise ValueError(f"linear_grad_params: dweight has {dweight.ndim} dimensions, not 2")
     describe(&args, x, dweight.shape[0], "linear_grad_params: x")
     rows = args.m
     describe(&args, dy, dweight.shape[1], "linear_grad_params: dy")

@@ -1,4 +1,4 @@
-"""Clipping and updates: the Python-facing calls. Their twins in reference.py say what they compute."""
+"""Clipping and updates: the Python-facing calls, twins in reference.py."""
 
 cimport numpy as cnp
 from numpy cimport ndarray
@@ -15,7 +15,7 @@ assert OPTIMIZER_STATE.itemsize == sizeof(OptimizerState)
 
 cdef OptimizerState *state_of(ndarray state) except NULL:
     if state.dtype != OPTIMIZER_STATE or state.ndim != 0 or not cnp.PyArray_ISCARRAY(state):
-        raise TypeError(f"state must be an array of no dimensions and OPTIMIZER_STATE, got {state!r}")
+        raise TypeError(f"state must be one OPTIMIZER_STATE, got {state!r}")
     return <OptimizerState *>cnp.PyArray_DATA(state)
 
 

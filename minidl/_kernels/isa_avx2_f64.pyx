@@ -1,2 +1,3 @@
-# AVX2 and FMA, float64. Flags in setup.py; import only after dispatch has asked the CPU.
+# AVX2 and FMA, float64; setup.py has its flags.
+# Import it only after dispatch has asked the CPU.
 include "table.pxi"

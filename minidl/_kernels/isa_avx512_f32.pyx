@@ -1,2 +1,3 @@
-# AVX-512 (F, BW, DQ, VL), float32. Flags in setup.py; import only after dispatch has asked the CPU.
+# AVX-512 (F, BW, DQ, VL), float32; setup.py has its flags.
+# Import it only after dispatch has asked the CPU.
 include "table.pxi"

@@ -38,7 +38,9 @@ cdef double cross_entropy_row(
     return log(denominator) - (<double>z[label] - peak)
 
 
-cdef Py_ssize_t softmax_cross_entropy(const void *arguments, int thread, int threads) noexcept nogil:
+cdef Py_ssize_t softmax_cross_entropy(
+    const void *arguments, int thread, int threads
+) noexcept nogil:
     """One loss per row. Returns 1 + the first row whose label is not a class."""
     cdef const CrossEntropyArgs *args = <const CrossEntropyArgs *>arguments
     cdef Py_ssize_t i, n = args.classes
@@ -78,7 +80,7 @@ cdef inline void element_loss(
     cdef real *gradient = <real *>args.dprediction
     cdef Py_ssize_t i = share_begin(args.n, LOSS_BLOCK, thread, threads)
     cdef Py_ssize_t end = share_begin(args.n, LOSS_BLOCK, thread + 1, threads)
-    cdef Py_ssize_t stop, block
+    cdef Py_ssize_t stop, block, rest
     cdef vec total, value, slope
     cdef real lanes[LANES]
     cdef int j
@@ -92,10 +94,11 @@ cdef inline void element_loss(
             i += LANES
         args.losses[block] = lane_sum(total)
         if i < stop:
-            value = f(load_part(prediction + i, stop - i, 0), load_part(target + i, stop - i, 0), &slope)
-            store_part(gradient + i, slope * <real>args.scale, stop - i)
+            rest = stop - i
+            value = f(load_part(prediction + i, rest, 0), load_part(target + i, rest, 0), &slope)
+            store_part(gradient + i, slope * <real>args.scale, rest)
             store(lanes, value)
-            for j in range(<int>(stop - i)):    # the lanes beyond hold losses of nothing
+            for j in range(<int>rest):    # the lanes beyond hold losses of nothing
                 args.losses[block] += lanes[j]
             i = stop
 

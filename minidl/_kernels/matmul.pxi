@@ -11,8 +11,9 @@
 
 cdef enum:
     KC = 256
-    MC = 240            # a multiple of both values of MR
+    MC = 240            # a multiple of every MR
     NC = 1024           # a multiple of every NR
+    LARGEST_MR = 12
 
 
 cdef struct Tile:
@@ -30,7 +31,7 @@ cdef inline void tile(const Tile *t, const int rows, const int vectors) noexcept
 
     Called with constants, so that the compiler keeps the accumulators in registers.
     """
-    cdef vec acc[MR][2]
+    cdef vec acc[LARGEST_MR][2]
     cdef vec b0, b1
     cdef const real *a = t.a
     cdef const real *b = t.b
@@ -59,34 +60,40 @@ cdef inline void tile(const Tile *t, const int rows, const int vectors) noexcept
         c = c + t.c_row
 
 
+cdef inline void tile_of_rows(const Tile *t, int rows, const int vectors) noexcept nogil:
+    """The microkernel for this many rows, 1 … MR."""
+    if rows == 1:
+        tile(t, 1, vectors)
+    elif rows == 2:
+        tile(t, 2, vectors)
+    elif rows == 3:
+        tile(t, 3, vectors)
+    elif rows == 4:
+        tile(t, 4, vectors)
+    elif rows == 5:
+        tile(t, 5, vectors)
+    elif rows == 6:
+        tile(t, 6, vectors)
+    elif rows == 7:
+        tile(t, 7, vectors)
+    elif rows == 8:
+        tile(t, 8, vectors)
+    elif rows == 9:
+        tile(t, 9, vectors)
+    elif rows == 10:
+        tile(t, 10, vectors)
+    elif rows == 11:
+        tile(t, 11, vectors)
+    elif rows == 12:
+        tile(t, 12, vectors)
+
+
 cdef void tile_of(const Tile *t, int rows, int vectors) noexcept nogil:
-    """The microkernel of this many rows. The unused ones (rows > MR) compile to nothing."""
+    """The microkernel for this many rows and vectors."""
     if vectors == 2:
-        if rows == MR: tile(t, MR, 2)
-        elif rows == 1: tile(t, 1, 2)
-        elif rows == 2: tile(t, 2, 2)
-        elif rows == 3: tile(t, 3, 2)
-        elif rows == 4: tile(t, 4, 2)
-        elif rows == 5: tile(t, 5, 2)
-        elif MR > 6 and rows == 6: tile(t, 6 if MR > 6 else 1, 2)
-        elif MR > 6 and rows == 7: tile(t, 7 if MR > 6 else 1, 2)
-        elif MR > 6 and rows == 8: tile(t, 8 if MR > 6 else 1, 2)
-        elif MR > 6 and rows == 9: tile(t, 9 if MR > 6 else 1, 2)
-        elif MR > 6 and rows == 10: tile(t, 10 if MR > 6 else 1, 2)
-        elif MR > 6 and rows == 11: tile(t, 11 if MR > 6 else 1, 2)
+        tile_of_rows(t, rows, 2)
     else:
-        if rows == MR: tile(t, MR, 1)
-        elif rows == 1: tile(t, 1, 1)
-        elif rows == 2: tile(t, 2, 1)
-        elif rows == 3: tile(t, 3, 1)
-        elif rows == 4: tile(t, 4, 1)
-        elif rows == 5: tile(t, 5, 1)
-        elif MR > 6 and rows == 6: tile(t, 6 if MR > 6 else 1, 1)
-        elif MR > 6 and rows == 7: tile(t, 7 if MR > 6 else 1, 1)
-        elif MR > 6 and rows == 8: tile(t, 8 if MR > 6 else 1, 1)
-        elif MR > 6 and rows == 9: tile(t, 9 if MR > 6 else 1, 1)
-        elif MR > 6 and rows == 10: tile(t, 10 if MR > 6 else 1, 1)
-        elif MR > 6 and rows == 11: tile(t, 11 if MR > 6 else 1, 1)
+        tile_of_rows(t, rows, 1)
 
 
 cdef void tile_at_edge(const Tile *t, int rows, Py_ssize_t columns) noexcept nogil:
@@ -264,4 +271,6 @@ cdef Py_ssize_t matmul(const void *arguments, int thread, int threads) noexcept 
             pc += KC
         jc += NC
     if args.activation != NO_ACTIVATION:
-        activate(<real *>args.c + i0 * args.c_row + j0, i1 - i0, j1 - j0, args.c_row, args.activation)
+        activate(
+            <real *>args.c + i0 * args.c_row + j0, i1 - i0, j1 - j0, args.c_row, args.activation
+        )

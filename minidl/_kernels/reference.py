@@ -130,7 +130,8 @@ def dropout_key(state: Array) -> Array:
 
 def dropout(x: Array, key: Array, p: float) -> Array:
     """y = x / (1 - p) with probability 1 - p, else 0. The same key gives the same mask, so
-    the gradient is the same function of dy."""
+    the gradient is the same function of dy.
+    """
     index = np.arange(x.size, dtype=np.uint64)
     block = (index >> np.uint64(32)).astype(np.uint32)
     bits = _mix32(index.astype(np.uint32) ^ _mix32(block ^ key[0])) ^ key[1]
@@ -174,7 +175,8 @@ def batch_norm(
     """y = γ · (x - μ) / √(σ² + ε) + β; returns y, μ and 1/√(σ² + ε).
 
     In training μ and σ² are those of the batch, and the running ones move towards them by
-    ``momentum`` (σ² unbiased); otherwise the running ones are used."""
+    ``momentum`` (σ² unbiased); otherwise the running ones are used.
+    """
     mean, var = running_mean, running_var
     if training:
         rows = _matrix(x)
@@ -197,7 +199,8 @@ def batch_norm_grad(
 ) -> Array:
     """dx = γ/σ · (dy - mean(dy) - x̂ · mean(dy · x̂)); adds to dγ = Σ dy · x̂ and dβ = Σ dy.
 
-    With the running statistics μ and σ do not depend on x, and dx = γ/σ · dy."""
+    With the running statistics μ and σ do not depend on x, and dx = γ/σ · dy.
+    """
     x_hat = (x - mean) * rstd
     sum_dy, sum_dy_x = column_sum(dy), column_sum(dy * x_hat)
     dgamma += sum_dy_x
@@ -260,7 +263,8 @@ def squared_norm(x: Array) -> Array:
 def clip(squared_norm: Array, state: Array) -> bool:
     """Count the step and find the factor that brings the norm down to max_norm.
 
-    Returns whether the norm is finite; when it is not, nothing is changed but ``norm``."""
+    Returns whether the norm is finite; when it is not, nothing is changed but ``norm``.
+    """
     state["norm"] = norm = np.sqrt(squared_norm)
     if not np.isfinite(norm):
         return False
@@ -297,4 +301,5 @@ def _clipped(data: Array, grad: Array, state: Array) -> Array:
 
 def _matrix(x: Array) -> Array:
     """x as the matrix whose columns are its last dimension."""
-    return x.reshape(-1, x.shape[-1])
+    matrix: Array = x.reshape(-1, x.shape[-1])
+    return matrix

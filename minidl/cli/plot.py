@@ -88,7 +88,7 @@ def _layers(axes: Any, gradients: dict[str, list[float]]) -> None:
         epochs = range(1, len(norms) + 1)
         marker = "osD^vP*X"[index % 8]
         axes.plot(epochs, norms, marker=marker, markersize=4, color=color, label=name)
-    axes.set_yscale("log" if all(min(norms) > 0 for norms in gradients.values()) else "symlog")
+    axes.set_yscale("log" if all(min(norms) > 0 for norms in gradients.values()) else "linear")
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.02, 1), title="layer")
 
 

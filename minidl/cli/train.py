@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,22 @@ from minidl.training import History, Trainer
 
 ACTIVATIONS: dict[str, type[nn.Layer]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
 INITIALIZERS = {"he": "he_normal", "xavier": "xavier_uniform", **{n: n for n in init.NAMED}}
-OPTIMIZERS = ("adam", "sgd")
+SGD_RATE, SGD_MOMENTUM = 0.1, 0.9
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """The net and the training that suit a data set, as long as no option says otherwise."""
+
+    hidden: str
+    norm: bool
+    dropout: float
+    adam_rate: float
+    epochs: int
+
+
+DIGITS = Defaults(hidden="128,64", norm=False, dropout=0.0, adam_rate=2e-3, epochs=20)
+IDX = Defaults(hidden="256,128", norm=True, dropout=0.2, adam_rate=1e-3, epochs=15)
 
 
 def add_command(commands: Any) -> None:
@@ -26,49 +43,49 @@ def add_command(commands: Any) -> None:
     data = parser.add_subparsers(title="data", metavar="DATA", required=True)
 
     digits = data.add_parser("digits", help="the 8 x 8 digits that come with minidl")
-    _add_options(digits)
-    digits.set_defaults(run=lambda arguments: run(_digits(), arguments))
-    digits.set_defaults(hidden=[128, 64], rates={"adam": 2e-3, "sgd": 0.1})
+    _add_options(digits, DIGITS)
+    digits.set_defaults(run=lambda arguments: run(datasets.digits(), arguments))
 
     idx = data.add_parser("idx", help="images and labels in IDX files, the format of MNIST")
-    files = idx.add_argument_group("data")
-    files.add_argument("--images", type=Path, required=True, metavar="FILE")
-    files.add_argument("--labels", type=Path, required=True, metavar="FILE")
-    files.add_argument(
-        "--train", type=options.count, metavar="N", help="train on the first N (default: 80 %%)"
-    )
-    files.add_argument(
-        "--test", type=options.count, metavar="N", help="test on the last N (default: the rest)"
-    )
-    _add_options(idx)
+    add = idx.add_argument_group("data").add_argument
+    add("--images", type=Path, required=True, metavar="FILE")
+    add("--labels", type=Path, required=True, metavar="FILE")
+    add("--train", type=options.count, metavar="N", help="train on the first N (80 %%)")
+    add("--test", type=options.count, metavar="N", help="test on the last N (all the others)")
+    _add_options(idx, IDX)
     idx.set_defaults(run=lambda arguments: run(_idx(arguments), arguments))
-    idx.set_defaults(hidden=[256, 128], norm=True, dropout=0.2, epochs=15)
-    idx.set_defaults(rates={"adam": 1e-3, "sgd": 0.1})
 
 
-def _add_options(parser: argparse.ArgumentParser) -> None:
-    flag = argparse.BooleanOptionalAction
-    network = parser.add_argument_group("network")
-    add = network.add_argument
-    add("--hidden", type=options.widths, metavar="128,64", help="widths, or none (%(default)s)")
-    add("--activation", choices=ACTIVATIONS, default="relu", help="(%(default)s)")
-    add("--init", choices=INITIALIZERS, help="initialiser (the one that suits the activation)")
-    add("--norm", action=flag, default=False, help="batch normalization (%(default)s)")
-    add("--residual", action=flag, default=False, help="a way around each layer (%(default)s)")
-    add("--dropout", type=options.probability, default=0.0, metavar="P", help="(%(default)s)")
+def _add_options(parser: argparse.ArgumentParser, defaults: Defaults) -> None:
+    network = parser.add_argument_group("network", "In brackets: what holds without the option.")
+    add = partial(_add_option, network)
+    add("--hidden", defaults.hidden, "widths, or none", type=options.widths, metavar="N,N")
+    add("--activation", "relu", "after every hidden layer", choices=ACTIVATIONS)
+    add("--init", "auto", "initialiser; auto: by activation", choices=["auto", *INITIALIZERS])
+    add("--norm", defaults.norm, "batch normalization", action=argparse.BooleanOptionalAction)
+    add("--residual", False, "a way around each layer", action=argparse.BooleanOptionalAction)
+    add("--dropout", defaults.dropout, "share set to zero", type=options.probability, metavar="P")
 
     training = parser.add_argument_group("training")
-    add = training.add_argument
-    add("--optimizer", choices=OPTIMIZERS, default="adam", help="(%(default)s; sgd has momentum 0.9)")
-    add("--lr", type=options.rate, metavar="RATE", help="learning rate (%(default)s)")
-    add("--max-norm", type=options.norm_limit, default=1.0, metavar="NORM")
-    add("--epochs", type=options.count, default=20, metavar="N", help="(%(default)s)")
-    add("--batch-size", type=options.count, metavar="N", help="(%(default)s)")
-    add("--seed", type=options.seed, default=0, metavar="N", help="of all that is random (0)")
+    add = partial(_add_option, training)
+    add("--optimizer", "adam", f"sgd has momentum {SGD_MOMENTUM}", choices=["adam", "sgd"])
+    rates = f"learning rate [adam {defaults.adam_rate}, sgd {SGD_RATE}]"
+    training.add_argument("--lr", type=options.rate, metavar="RATE", help=rates)
+    limit = "longest gradient, or none"
+    add("--max-norm", "1", limit, type=options.norm_limit, metavar="NORM")
+    add("--epochs", defaults.epochs, "passes over the data", type=options.count, metavar="N")
+    add("--batch-size", 32, "images of a step", type=options.count, metavar="N")
+    add("--seed", 0, "of all that is random", type=options.seed, metavar="N")
+    parser.set_defaults(adam_rate=defaults.adam_rate)
 
     output = parser.add_argument_group("output")
     output.add_argument("--plot", type=Path, metavar="FILE", help="draw the training: .png, .pdf")
     output.add_argument("--quiet", action="store_true", help="print the test accuracy only")
+
+
+def _add_option(group: Any, name: str, default: Any, help: str, **options: Any) -> None:
+    shown = {True: "on", False: "off"}[default] if isinstance(default, bool) else default
+    group.add_argument(name, default=default, help=f"{help} [{shown}]", **options)
 
 
 def run(data: Dataset, arguments: argparse.Namespace) -> int:
@@ -82,8 +99,8 @@ def run(data: Dataset, arguments: argparse.Namespace) -> int:
     if not arguments.quiet:
         print(model, end="\n\n")
         print(
-            f"{data.name}: {len(data.x_train):,} images to train on, {len(data.x_test):,} to test; "
-            f"{optimizer!r}, batch size {arguments.batch_size}, seed {arguments.seed}\n"
+            f"{data.name}: {len(data.x_train):,} images to train on, {len(data.x_test):,} to test "
+            f"(val_); {optimizer!r}, batch size {arguments.batch_size}, seed {arguments.seed}\n"
         )
     norms = report.Norms(model, trainer.loss, data.x_train, data.y_train)
     with usage_errors(ValueError):
@@ -123,7 +140,7 @@ def _print_results(
 
 def build_model(data: Dataset, arguments: argparse.Namespace) -> nn.Sequential:
     """Linear, [BatchNorm,] activation[, Dropout] for every hidden width, then the logits."""
-    chosen = arguments.init and INITIALIZERS[arguments.init]
+    chosen = INITIALIZERS.get(arguments.init)  # None: the layer's own choice
     layers: list[nn.Layer] = []
     width = data.features
     for hidden in arguments.hidden:
@@ -144,15 +161,10 @@ def build_model(data: Dataset, arguments: argparse.Namespace) -> nn.Sequential:
 
 def build_optimizer(model: nn.Layer, arguments: argparse.Namespace) -> optim.Optimizer:
     """The optimizer that the arguments name."""
-    parameters, max_norm = model.parameters(), arguments.max_norm
+    parameters, lr, max_norm = model.parameters(), arguments.lr, arguments.max_norm
     if arguments.optimizer == "sgd":
-        lr = arguments.lr or RATES["sgd"]
-        return optim.SGD(parameters, lr=lr, momentum=0.9, max_norm=max_norm)
-    return optim.Adam(parameters, lr=arguments.lr or RATES["adam"], max_norm=max_norm)
-
-
-def _digits() -> Dataset:
-    return datasets.digits()
+        return optim.SGD(parameters, lr or SGD_RATE, momentum=SGD_MOMENTUM, max_norm=max_norm)
+    return optim.Adam(parameters, lr or arguments.adam_rate, max_norm=max_norm)
 
 
 def _idx(arguments: argparse.Namespace) -> Dataset:

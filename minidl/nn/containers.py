@@ -58,7 +58,7 @@ class Sequential(Layer):
         preferences = (layer.preferred_init for layer in self.stack[index + 1 :])
         return next((name for name in preferences if name != "skip"), None)
 
-    def check_input(self, *inputs: Array) -> None:
+    def check_input(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: every layer checks its own input."""
 
     def forward(self, x: Array) -> Array:
@@ -124,7 +124,7 @@ class Residual(Layer):
         self.shortcut = shortcut
         self.adopt_children()
 
-    def check_input(self, *inputs: Array) -> None:
+    def check_input(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: body and shortcut check theirs."""
 
     def forward(self, x: Array) -> Array:
@@ -170,7 +170,10 @@ def table_of_layers(model: Layer) -> str:
     total = sum(parameter.size for parameter in model.parameters())
     dtype = str(model.dtype or np.dtype(np.float32))
     widths = [max(len(row[column]) for row in [("layer", "output"), *rows]) for column in (0, 1)]
-    lines = [f"{left:<{widths[0]}}   {middle:<{widths[1]}}   {right:>10,}" for left, middle, right in rows]
+    lines = [
+        f"{left:<{widths[0]}}   {middle:<{widths[1]}}   {right:>10,}"
+        for left, middle, right in rows
+    ]
     head = f"{'layer':<{widths[0]}}   {'output':<{widths[1]}}   parameters"
     rule = "-" * len(head)
     return "\n".join(

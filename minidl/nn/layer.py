@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -64,7 +64,9 @@ class Parameter:
     def data(self, values: Any) -> None:
         values = np.asarray(values)
         if values.shape != self.shape:
-            raise ValueError(f"parameter {self.name}: shape {values.shape} given, {self.shape} kept")
+            raise ValueError(
+                f"parameter {self.name}: shape {values.shape} given, {self.shape} kept"
+            )
         self.data[...] = values
 
     @property
@@ -111,12 +113,12 @@ class Layer:
     Call the layer itself, ``layer(x)``, rather than ``forward``: the call checks its input.
     """
 
-    registry: list[type[Layer]] = []
-    state_names: tuple[str, ...] = ()
+    registry: ClassVar[list[type[Layer]]] = []
+    state_names: ClassVar[tuple[str, ...]] = ()
     in_features: int | None = None
     # The initialiser that suits weights whose output this layer receives. "skip" means
     # that the layer after this one decides; None that none is preferred.
-    preferred_init: str | None = None
+    preferred_init: ClassVar[str | None] = None
 
     training = True
     path = ""
@@ -132,10 +134,10 @@ class Layer:
         """Pairs of a small layer and the shapes of its inputs."""
         return iter(())
 
-    def forward(self, *inputs: Array) -> Any:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} has no forward pass")
 
-    def backward(self, dy: Array) -> Any:
+    def backward(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} has no backward pass")
 
     def __call__(self, *inputs: Array) -> Any:
@@ -170,9 +172,9 @@ class Layer:
         """dtype of the parameters; None where there are none."""
         return next((parameter.dtype for parameter in self.parameters()), None)
 
-    def check_input(self, *inputs: Array) -> None:
+    def check_input(self, *args: Any, **kwargs: Any) -> None:
         """Raise TypeError or ValueError, naming the layer, if an input cannot be used."""
-        for x in inputs:
+        for x in args:
             self.check_array(x, self.in_features)
 
     def check_array(self, x: Array, features: int | None = None) -> None:
@@ -222,7 +224,7 @@ class Layer:
         return [parameter for _, parameter in self.named_parameters()]
 
     def state(self) -> dict[str, Array]:
-        """The arrays, by path, that forward passes change: not parameters, but part of the model."""
+        """The arrays, by path, that forward passes change: part of the model, not parameters."""
         return {
             f"{path}.{name}" if path else name: getattr(layer, name)
             for path, layer in self.layers()
@@ -269,7 +271,8 @@ class Layer:
     def astype(self, dtype: DType) -> Self:
         """Convert parameters and state to float32 or float64, in place.
 
-        Do so before an optimizer is built: it holds the parameters in its own vectors."""
+        Do so before an optimizer is built: it holds the parameters in its own vectors.
+        """
         for parameter in self.parameters():
             parameter.astype(dtype)
         for _, layer in self.layers():

@@ -67,11 +67,11 @@ class Linear(Layer):
 
     def forward(self, x: Array) -> Array:
         self.save(x)
-        return kernels.linear(x, self.weight.data, self.bias and self.bias.data)
+        return kernels.linear(x, self.weight.data, self.bias.data if self.bias else None)
 
     def backward(self, dy: Array) -> Array:
         x = self.saved()
-        kernels.linear_grad_params(x, dy, self.weight.grad, self.bias and self.bias.grad)
+        kernels.linear_grad_params(x, dy, self.weight.grad, self.bias.grad if self.bias else None)
         return kernels.linear_grad_input(dy, self.weight.data)
 
     def suit(self, preferred_init: str | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -26,7 +26,7 @@ class Loss:
         ``"mean"`` over the batch (over all elements, for elementwise losses) or ``"sum"``.
     """
 
-    registry: list[type[Loss]] = []
+    registry: ClassVar[list[type[Loss]]] = []
     _gradient: Array | None = None
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -51,7 +51,9 @@ class Loss:
         """Raise if prediction and target cannot be compared; here: same shape and dtype."""
         for name, array in (("prediction", prediction), ("target", target)):
             if not isinstance(array, np.ndarray):
-                raise TypeError(f"{self!r}: {name} must be a NumPy array, got {type(array).__name__}")
+                raise TypeError(
+                    f"{self!r}: {name} must be a NumPy array, got {type(array).__name__}"
+                )
         if prediction.dtype not in (np.float32, np.float64):
             raise TypeError(
                 f"{self!r}: prediction must be float32 or float64, got {prediction.dtype}; "

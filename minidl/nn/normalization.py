@@ -69,7 +69,7 @@ class BatchNorm(Layer):
         self.running_mean = np.zeros(features, float_dtype(dtype))
         self.running_var = np.ones(features, float_dtype(dtype))
 
-    def check_input(self, x: Array) -> None:  # type: ignore[override]
+    def check_input(self, x: Array) -> None:
         super().check_input(x)
         if self.training and x.size == x.shape[-1]:
             raise ValueError(

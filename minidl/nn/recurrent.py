@@ -87,13 +87,13 @@ class RNNCell(Layer):
         self.bias = Parameter((hidden_size,), initializers.zeros(), 0, dtype)
         self.calls: list[tuple[Array, Array, Array]] = []
 
-    def check_input(self, x: Array, h: Array) -> None:  # type: ignore[override]
+    def check_input(self, x: Array, h: Array) -> None:
         self.check_array(x, self.in_features)
         self.check_array(h, self.hidden_size)
         if x.shape[:-1] != h.shape[:-1]:
             raise ValueError(f"{self.label}: batch of x {x.shape} and of h {h.shape} differ")
 
-    def forward(self, x: Array, h: Array) -> Array:  # type: ignore[override]
+    def forward(self, x: Array, h: Array) -> Array:
         from_input = kernels.linear(x, self.input_weight.data, self.bias.data)
         from_state = kernels.linear(h, self.recurrent_weight.data)
         new_h = kernels.tanh(kernels.add(from_input, from_state))
