@@ -159,7 +159,7 @@ def _layer_problem(layer: Layer, inputs: list[Array]) -> tuple[Callable[[], floa
     weights = [rng.normal(size=output.shape) for output in outputs]
     for parameter in layer.parameters():
         parameter.grad[...] = 1  # backward must add to it
-    gradients = layer.backward(*(weight.copy() for weight in weights))
+    gradients = layer.backward(*[np.array(weight) for weight in weights])
     gradients = gradients if isinstance(gradients, tuple) else (gradients,)
     tensors = {
         f"input {i}" if len(inputs) > 1 else "input": (x, np.array(gradient))

@@ -301,5 +301,4 @@ def _clipped(data: Array, grad: Array, state: Array) -> Array:
 
 def _matrix(x: Array) -> Array:
     """x as the matrix whose columns are its last dimension."""
-    matrix: Array = x.reshape(-1, x.shape[-1])
-    return matrix
+    return x.reshape(-1, x.shape[-1])

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
 from minidl.nn.activations import Tanh
@@ -157,25 +155,24 @@ class Residual(Layer):
 
 def table_of_layers(model: Layer) -> str:
     """The layers of a model with their output shapes and parameter counts."""
-    rows: list[tuple[str, str, int]] = []
+    rows = [("layer", "output", "parameters")]
     shape: tuple[Any, ...] | None = None
     for name, layer in model.children():
         shape = layer.output_shape(shape)
-        known = "" if shape is None else "(" + ", ".join(map(str, shape)) + ")"
-        count = sum(parameter.size for parameter in layer.parameters())
-        description = repr(layer)
-        if "\n" in description:
-            description = f"{type(layer).__name__} of {len(list(layer.children()))} layers"
-        rows.append((f"{name} {description}", known, count))
-    total = sum(parameter.size for parameter in model.parameters())
-    dtype = str(model.dtype or np.dtype(np.float32))
-    widths = [max(len(row[column]) for row in [("layer", "output"), *rows]) for column in (0, 1)]
+        text = repr(layer)
+        if "\n" in text:
+            text = f"{type(layer).__name__} of {len(list(layer.children()))} layers"
+        output = "" if shape is None else f"({', '.join(map(str, shape))})"
+        rows.append((f"{name} {text}", output, f"{_count(layer):,}"))
+    rows.append((str(model.dtype or ""), "", f"{_count(model):,}"))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = [
-        f"{left:<{widths[0]}}   {middle:<{widths[1]}}   {right:>10,}"
-        for left, middle, right in rows
+        f"{layer:<{widths[0]}}   {output:<{widths[1]}}   {count:>{widths[2]}}"
+        for layer, output, count in rows
     ]
-    head = f"{'layer':<{widths[0]}}   {'output':<{widths[1]}}   parameters"
-    rule = "-" * len(head)
-    return "\n".join(
-        [head, rule, *lines, rule, f"{dtype:<{widths[0]}}   {'':<{widths[1]}}   {total:>10,}"]
-    )
+    rule = "-" * len(lines[0])
+    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+
+def _count(layer: Layer) -> int:
+    return sum(parameter.size for parameter in layer.parameters())

@@ -64,9 +64,7 @@ class Parameter:
     def data(self, values: Any) -> None:
         values = np.asarray(values)
         if values.shape != self.shape:
-            raise ValueError(
-                f"parameter {self.name}: shape {values.shape} given, {self.shape} kept"
-            )
+            raise ValueError(f"parameter {self.name} is {self.shape}, not {values.shape}")
         self.data[...] = values
 
     @property

@@ -51,9 +51,8 @@ class Loss:
         """Raise if prediction and target cannot be compared; here: same shape and dtype."""
         for name, array in (("prediction", prediction), ("target", target)):
             if not isinstance(array, np.ndarray):
-                raise TypeError(
-                    f"{self!r}: {name} must be a NumPy array, got {type(array).__name__}"
-                )
+                kind = type(array).__name__
+                raise TypeError(f"{self!r}: {name} must be a NumPy array, got {kind}")
         if prediction.dtype not in (np.float32, np.float64):
             raise TypeError(
                 f"{self!r}: prediction must be float32 or float64, got {prediction.dtype}; "

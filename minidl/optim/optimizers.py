@@ -216,7 +216,9 @@ class Adam(Optimizer):
         kernels.adam(self.flat.data, self.flat.grad, self.moment1, self.moment2, self.state)
 
 
-_RANGES = {  # name: (lowest allowed, first not allowed, in words)
+_RANGES: dict[
+    str, tuple[float, float, str]
+] = {  # name: (lowest allowed, first not allowed, in words)
     "learning_rate": (0, np.inf, "finite and >= 0"),
     "weight_decay": (0, np.inf, "finite and >= 0"),
     "momentum": (0, 1, "in [0, 1)"),
