@@ -142,11 +142,12 @@ def linear_grad_params(
     args.b, args.b_row, args.b_col = cnp.PyArray_DATA(dy), args.n, 1
     args.c, args.c_row, args.bias = cnp.PyArray_DATA(dweight), args.n, NULL
     args.accumulate, args.activation = True, NO_ACTIVATION
-    run_matmul(table, &args)
     if dbias is not None:
         dbias = updated(dbias, x, "linear_grad_params: dbias")
         if dbias.ndim != 1 or dbias.shape[0] != args.n:
             raise ValueError(f"linear_grad_params: dbias must be {(args.n,)}")
+    run_matmul(table, &args)
+    if dbias is not None:
         sums.x, sums.sums = cnp.PyArray_DATA(dy), cnp.PyArray_DATA(dbias)
         sums.rows, sums.columns, sums.accumulate = rows, args.n, True
         run(table.column_sum, &sums)

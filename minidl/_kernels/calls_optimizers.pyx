@@ -3,7 +3,7 @@
 cimport numpy as cnp
 from numpy cimport ndarray
 
-from minidl._kernels.dispatch cimport run, same, table_of, updated
+from minidl._kernels.dispatch cimport dense, run, same, table_of, updated
 from minidl._kernels.kernel_table cimport *
 
 from minidl._kernels.reference import OPTIMIZER_STATE
@@ -28,15 +28,15 @@ def clip(ndarray squared_norm not None, ndarray state not None):
     cdef const KernelTable *table = table_of(squared_norm)
     if cnp.PyArray_TYPE(squared_norm) != cnp.NPY_FLOAT64 or cnp.PyArray_SIZE(squared_norm) != 1:
         raise TypeError(f"clip: squared_norm must be one float64, got {squared_norm!r}")
+    squared_norm = dense(squared_norm)
     args.squared_norm = <const double *>cnp.PyArray_DATA(squared_norm)
     args.state = state_of(state)
     return run(table.clip, &args) == 0
 
 
 cdef int fill(UpdateArgs *args, ndarray data, ndarray grad, ndarray state) except -1:
-    grad = same(grad, data, "grad")
     args.data = cnp.PyArray_DATA(updated(data, data, "data"))
-    args.grad = cnp.PyArray_DATA(updated(grad, data, "grad"))
+    args.grad = cnp.PyArray_DATA(grad)
     args.n = cnp.PyArray_SIZE(data)
     args.state = state_of(state)
     return 0
@@ -52,6 +52,7 @@ def sgd(ndarray data not None, ndarray grad not None, ndarray velocity, ndarray 
     """g ← scale · grad + λ · w; v ← μ · v + g; w ← w - η · v (Nesterov: g + μ · v)."""
     cdef UpdateArgs args
     cdef const KernelTable *table = table_of(data)
+    grad = same(grad, data, "grad")    # a copy must live until the kernel has run
     fill(&args, data, grad, state)
     args.moment1 = NULL if velocity is None else moment(velocity, data, "velocity")
     run(table.sgd, &args)
@@ -67,6 +68,7 @@ def adam(
     """m ← β₁m + (1-β₁)g; v ← β₂v + (1-β₂)g²; w ← w - η · m̂ / (√v̂ + ε)."""
     cdef UpdateArgs args
     cdef const KernelTable *table = table_of(data)
+    grad = same(grad, data, "grad")    # a copy must live until the kernel has run
     fill(&args, data, grad, state)
     args.moment1, args.moment2 = moment(m, data, "m"), moment(v, data, "v")
     run(table.adam, &args)

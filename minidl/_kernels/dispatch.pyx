@@ -12,7 +12,7 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from numpy cimport ndarray
 
-from minidl._kernels.kernel_table cimport KernelTable, MatmulArgs, kernel_fn
+from minidl._kernels.kernel_table cimport KernelTable, MatmulArgs, PeakArgs, kernel_fn
 
 cnp.import_array()
 
@@ -40,6 +40,7 @@ cdef extern from *:
 cdef const KernelTable *FLOAT32 = NULL
 cdef const KernelTable *FLOAT64 = NULL
 cdef int SHARES = 1
+cdef long REPEATS = 1
 
 
 def supported():
@@ -78,6 +79,26 @@ def set_shares(int shares):
     if shares < 1:
         raise ValueError(f"shares must be >= 1, got {shares}")
     SHARES = shares
+
+
+def set_repeats(long repeats):
+    """Run every kernel this many times in a row, inside C: for benchmarks, which so measure
+    the kernel and not the call from Python."""
+    global REPEATS
+    if repeats < 1:
+        raise ValueError(f"repeats must be >= 1, got {repeats}")
+    REPEATS = repeats
+
+
+def fma_peak(ndarray x not None, Py_ssize_t repetitions):
+    """Run nothing but multiply-adds in the dtype of x; returns their flops."""
+    cdef PeakArgs args
+    cdef const KernelTable *table = table_of(x)
+    if cnp.PyArray_NBYTES(updated(x, x, "fma_peak: x")) < 64:
+        raise ValueError("fma_peak: x must hold 64 bytes")
+    args.x, args.repetitions = cnp.PyArray_DATA(x), repetitions
+    run(table.fma_peak, &args)
+    return table.peak_flops * repetitions * SHARES * REPEATS
 
 
 cdef const KernelTable *table_of(ndarray x) except NULL:
@@ -125,11 +146,13 @@ cdef Py_ssize_t run(kernel_fn kernel, const void *args) except -1:
     """Run a kernel and return what it returns: 0, or a number that says what is wrong."""
     cdef Py_ssize_t answer, status = 0
     cdef int share
+    cdef long repeat
     with nogil:
-        for share in range(SHARES):
-            answer = kernel(args, share, SHARES)
-            if answer > 0 and (status == 0 or answer < status):
-                status = answer
+        for repeat in range(REPEATS):
+            for share in range(SHARES):
+                answer = kernel(args, share, SHARES)
+                if answer > 0 and (status == 0 or answer < status):
+                    status = answer
     return status
 
 

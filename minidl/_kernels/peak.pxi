@@ -4,16 +4,19 @@ cdef Py_ssize_t fma_peak(const void *arguments, int thread, int threads) noexcep
     """As many independent chains of multiply-adds as the microkernel has, and nothing else."""
     cdef const PeakArgs *args = <const PeakArgs *>arguments
     cdef real *x = <real *>args.x
-    cdef vec acc[2 * MR]
+    cdef vec acc[MR][2]
     cdef vec factor = fill(<real>0.5)
     cdef vec term = load(x)
     cdef Py_ssize_t repetition
     cdef int i
-    for i in range(2 * MR):
-        acc[i] = term
+    for i in range(MR):
+        acc[i][0] = term
+        acc[i][1] = term + term
     for repetition in range(args.repetitions):
-        for i in range(2 * MR):
-            acc[i] = acc[i] * factor + term
-    for i in range(1, 2 * MR):
-        acc[0] = acc[0] + acc[i]
-    store(x, acc[0])
+        for i in range(MR):
+            acc[i][0] = acc[i][0] * factor + term
+            acc[i][1] = acc[i][1] * factor + term
+    for i in range(1, MR):
+        acc[0][0] = acc[0][0] + acc[i][0]
+        acc[0][1] = acc[0][1] + acc[i][1]
+    store(x, acc[0][0] + acc[0][1])

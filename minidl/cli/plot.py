@@ -48,7 +48,9 @@ def draw(path: Path, history: History, gradients: dict[str, list[float]], title:
     _curves(accuracy, history, "accuracy")
     accuracy.set(title="Accuracy", ylabel="share of images classified correctly")
     _layers(gradient, gradients)
-    gradient.set(title="Gradient norm by layer", ylabel="norm of the gradient over all training images")
+    gradient.set(
+        title="Gradient norm by layer", ylabel="norm of the gradient over all training images"
+    )
     for axes in (loss, accuracy, gradient):
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)

@@ -23,7 +23,9 @@ def confusion(labels: Array, predicted: Array, classes: int) -> str:
     worst = np.argsort(-wrong, axis=None, kind="stable")[:WORST_PAIRS]
     pairs = [divmod(int(place), classes) for place in worst]
     words = [
-        f"{true} taken for {guess}: {wrong[true, guess]}" for true, guess in pairs if wrong[true, guess]
+        f"{true} taken for {guess}: {wrong[true, guess]}"
+        for true, guess in pairs
+        if wrong[true, guess]
     ]
     summary = f"{wrong.sum()} of {len(labels):,} wrong"
     return "\n".join([*lines, summary + (f"; {', '.join(words)}" if words else "")])

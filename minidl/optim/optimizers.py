@@ -224,7 +224,7 @@ _RANGES: dict[
     "momentum": (0, 1, "in [0, 1)"),
     "beta1": (0, 1, "in [0, 1)"),
     "beta2": (0, 1, "in [0, 1)"),
-    "eps": (np.finfo(np.float32).tiny, np.inf, "finite and > 0"),
+    "eps": (float(np.finfo(np.float32).tiny), np.inf, "finite and > 0"),
 }
 
 

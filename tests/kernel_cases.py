@@ -1,0 +1,289 @@
+"""One case per kernel: valid arguments, drawn at random. And what each kernel changes in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from minidl._kernels.reference import OPTIMIZER_STATE
+
+SIZES = (1, 2, 3, 7, 10, 16, 32, 45, 46, 64, 127)
+LENGTHS = (*SIZES, 1023, 1024, 1025, 4097, 10007)  # around GRAIN, LOSS_BLOCK and NORM_BLOCK
+
+# m, k, n of products that cross the blocking limits KC = 256, MC = 240, NC = 1024, and on
+# both sides of the limits beyond which A and B are packed.
+BLOCKED = (
+    (50, 600, 130),
+    (250, 520, 1030),
+    (60, 40, 1100),
+    (7, 300, 1100),
+    (300, 1, 530),
+    (1, 1000, 45),
+    (127, 513, 46),
+    (46, 257, 513),
+    (241, 256, 33),
+)
+
+Args = dict[str, Any]
+
+
+class Draw:
+    """A source of random arguments of one dtype."""
+
+    def __init__(
+        self,
+        seed: int,
+        dtype: Any,
+        sizes: tuple[int, ...] = SIZES,
+        lengths: tuple[int, ...] = LENGTHS,
+        product: tuple[int, int, int] | None = None,
+    ) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.dtype = np.dtype(dtype)
+        self.sizes, self.lengths = sizes, lengths
+        self._product = product
+
+    def size(self) -> int:
+        return int(self.rng.choice(self.sizes))
+
+    def flag(self) -> bool:
+        return bool(self.rng.integers(2))
+
+    def shape(self) -> tuple[int, ...]:
+        """Of one, two or three dimensions."""
+        few = int(self.rng.integers(1, 5))
+        shapes = (int(self.rng.choice(self.lengths)),), (self.size(), self.size()), (few, 2, self.size())
+        return shapes[self.rng.integers(3)]
+
+    def product(self) -> tuple[int, int, int]:
+        return self._product or (self.size(), self.size(), self.size())
+
+    def array(self, *shape: int) -> np.ndarray:
+        return self.rng.standard_normal(shape, self.dtype)
+
+    def spread(self, *shape: int) -> np.ndarray:
+        """Rows far enough apart that every column has a variance."""
+        x = self.array(*shape)
+        x[::2] += 4
+        return x
+
+    def optional(self, *shape: int) -> np.ndarray | None:
+        return self.array(*shape) if self.flag() else None
+
+
+def matmul(draw: Draw) -> Args:
+    m, k, n = draw.product()
+    a, b = draw.flag(), draw.flag()
+    return {
+        "a": draw.array(*((k, m) if a else (m, k))),
+        "b": draw.array(*((n, k) if b else (k, n))),
+        "out": draw.optional(m, n),
+        "transpose_a": a,
+        "transpose_b": b,
+    }
+
+
+def linear(draw: Draw) -> Args:
+    m, k, n = draw.product()
+    return {
+        "x": draw.array(m, k) if draw.flag() else draw.array(1, m, k),
+        "weight": draw.array(k, n) / k**0.5,
+        "bias": draw.optional(n),
+        "activation": draw.rng.choice([None, "relu", "sigmoid", "tanh"]),
+    }
+
+
+def linear_grad_input(draw: Draw) -> Args:
+    m, k, n = draw.product()
+    return {"dy": draw.array(m, n), "weight": draw.array(k, n)}
+
+
+def linear_grad_params(draw: Draw) -> Args:
+    m, k, n = draw.product()
+    return {
+        "x": draw.array(m, k),
+        "dy": draw.array(m, n),
+        "dweight": draw.array(k, n),
+        "dbias": draw.optional(n),
+    }
+
+
+def unary(draw: Draw) -> Args:
+    return {"x": 3 * draw.array(*draw.shape())}
+
+
+def add(draw: Draw) -> Args:
+    shape = draw.shape()
+    return {"a": draw.array(*shape), "b": draw.array(*shape)}
+
+
+def gradient(draw: Draw) -> Args:
+    shape = draw.shape()
+    return {"dy": draw.array(*shape), "y": draw.array(*shape)}
+
+
+def scale(draw: Draw) -> Args:
+    return {**unary(draw), "factor": draw.rng.normal()}
+
+
+def dropout_key(draw: Draw) -> Args:
+    return {"state": draw.rng.integers(2**64, size=2, dtype=np.uint64)}
+
+
+def dropout(draw: Draw) -> Args:
+    key = draw.rng.integers(2**32, size=2, dtype=np.uint32)
+    return {**unary(draw), "key": key, "p": draw.rng.uniform()}
+
+
+def column_sum(draw: Draw) -> Args:
+    return {"x": draw.array(*draw.shape())}
+
+
+def batch_norm(draw: Draw) -> Args:
+    rows, columns = 1 + draw.size(), draw.size()
+    return {
+        "x": draw.spread(rows, columns),
+        "gamma": draw.array(columns),
+        "beta": draw.array(columns),
+        "running_mean": draw.array(columns),
+        "running_var": 1 + draw.array(columns) ** 2,
+        "momentum": draw.rng.uniform(),
+        "eps": 1e-5,
+        "training": draw.flag(),
+    }
+
+
+def batch_norm_grad(draw: Draw) -> Args:
+    rows, columns = 1 + draw.size(), draw.size()
+    x = draw.spread(rows, columns)
+    return {
+        "dy": draw.array(rows, columns),
+        "x": x,
+        "gamma": draw.array(columns),
+        "mean": x.mean(axis=0),
+        "rstd": 1 / x.std(axis=0),
+        "dgamma": draw.array(columns),
+        "dbeta": draw.array(columns),
+        "training": draw.flag(),
+    }
+
+
+def softmax_cross_entropy(draw: Draw) -> Args:
+    rows, classes = draw.size(), draw.size()
+    return {
+        "logits": 5 * draw.array(rows, classes),
+        "labels": draw.rng.integers(classes, size=rows),
+        "mean": draw.flag(),
+    }
+
+
+def mse(draw: Draw) -> Args:
+    shape = draw.shape()
+    return {"prediction": draw.array(*shape), "target": draw.array(*shape), "mean": draw.flag()}
+
+
+def bce_with_logits(draw: Draw) -> Args:
+    shape = draw.shape()
+    target = draw.rng.uniform(size=shape).astype(draw.dtype)
+    return {"logits": 5 * draw.array(*shape), "target": target, "mean": draw.flag()}
+
+
+def optimizer_state(draw: Draw) -> np.ndarray:
+    state = np.zeros((), OPTIMIZER_STATE)
+    for name in ("learning_rate", "weight_decay", "scale", "momentum", "beta1", "beta2"):
+        state[name] = draw.rng.uniform(0, 0.99)
+    state["step"] = draw.rng.integers(1, 50)
+    state["nesterov"], state["eps"] = draw.flag(), 1e-8
+    state["max_norm"] = draw.rng.choice([0, 0.5, 100])
+    return state
+
+
+def clip(draw: Draw) -> Args:
+    square = draw.rng.choice([0.0, 1.7, 1e10, np.inf, np.nan])
+    return {"squared_norm": np.array(square), "state": optimizer_state(draw)}
+
+
+def sgd(draw: Draw) -> Args:
+    n = int(draw.rng.choice(draw.lengths))
+    return {
+        "data": draw.array(n),
+        "grad": draw.array(n),
+        "velocity": draw.optional(n),
+        "state": optimizer_state(draw),
+    }
+
+
+def adam(draw: Draw) -> Args:
+    n = int(draw.rng.choice(draw.lengths))
+    return {
+        "data": draw.array(n),
+        "grad": draw.array(n),
+        "m": draw.array(n),
+        "v": draw.array(n) ** 2,
+        "state": optimizer_state(draw),
+    }
+
+
+CASES: dict[str, Callable[[Draw], Args]] = {
+    "matmul": matmul,
+    "linear": linear,
+    "linear_grad_input": linear_grad_input,
+    "linear_grad_params": linear_grad_params,
+    "add": add,
+    "scale": scale,
+    "relu": unary,
+    "relu_grad": gradient,
+    "sigmoid": unary,
+    "sigmoid_grad": gradient,
+    "tanh": unary,
+    "tanh_grad": gradient,
+    "dropout_key": dropout_key,
+    "dropout": dropout,
+    "column_sum": column_sum,
+    "batch_norm": batch_norm,
+    "batch_norm_grad": batch_norm_grad,
+    "softmax_cross_entropy": softmax_cross_entropy,
+    "mse": mse,
+    "bce_with_logits": bce_with_logits,
+    "squared_norm": unary,
+    "clip": clip,
+    "sgd": sgd,
+    "adam": adam,
+}
+
+# Arguments that a kernel changes; all others it must leave alone.
+IN_PLACE = {
+    "matmul": {"out"},
+    "linear_grad_params": {"dweight", "dbias"},
+    "scale": {"x"},
+    "dropout_key": {"state"},
+    "batch_norm": {"running_mean", "running_var"},
+    "batch_norm_grad": {"dgamma", "dbeta"},
+    "clip": {"state"},
+    "sgd": {"data", "velocity"},
+    "adam": {"data", "m", "v"},
+}
+
+# Kernels that round at most once, so that they match their twins bit by bit.
+EXACT = {"add", "scale", "relu", "relu_grad", "dropout_key", "dropout"}
+
+
+def copied(args: Args) -> Args:
+    return {name: x.copy() if isinstance(x, np.ndarray) else x for name, x in args.items()}
+
+
+def widened(args: Args) -> Args:
+    """The same values in float64: what the twin makes of them is the truth for float32."""
+    return {
+        name: x.astype(np.float64) if isinstance(x, np.ndarray) and x.dtype == np.float32 else x
+        for name, x in copied(args).items()
+    }
+
+
+def outcome(kernel: Callable[..., Any], args: Args) -> list[Any]:
+    """Everything a call gives: its results, then its arguments as they are afterwards."""
+    result = kernel(**args)
+    results = list(result) if isinstance(result, tuple) else [result]
+    return results + list(args.values())

@@ -1,0 +1,363 @@
+"""The command line: what it prints, what it returns, and how it complains."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import minidl
+from minidl import datasets
+from minidl.cli import main, report
+
+ROOT = Path(__file__).resolve().parents[1]
+MNIST = ROOT.parent / "shared" / "data"
+SHORT = ["train", "digits", "--epochs", "2", "--hidden", "16"]
+
+
+def accuracy_in(text):
+    return float(re.search(r"^test accuracy: (0\.\d{4})$", text, re.MULTILINE)[1])
+
+
+def run(*arguments, environment=None, **options):
+    """``python -m minidl`` in a process of its own, without a terminal."""
+    return subprocess.run(
+        [sys.executable, "-m", "minidl", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **(environment or {})},
+        stdin=subprocess.DEVNULL,
+        timeout=120,
+        **{"capture_output": True, **options},
+    )
+
+
+def write_idx(path, array):
+    header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+    path.write_bytes(gzip.compress(header + array.astype(np.uint8).tobytes()))
+    return str(path)
+
+
+@pytest.fixture
+def idx_files(tmp_path):
+    """The digits as a pair of IDX files, 200 images."""
+    data = datasets.digits()
+    images = (data.x_train[:200] * 255).reshape(-1, 8, 8)
+    return [
+        "--images",
+        write_idx(tmp_path / "images.gz", images),
+        "--labels",
+        write_idx(tmp_path / "labels.gz", data.y_train[:200]),
+    ]
+
+
+# --- train ------------------------------------------------------------------------------
+
+
+def test_train_digits_reports_all_it_promises(capsys):
+    assert main(["train", "digits"]) == 0
+    output = capsys.readouterr().out
+    assert output.startswith("layer ") and "0 Linear(64, 128)" in output
+    assert "1,437 images to train on, 360 to test" in output
+    assert output.count("\nepoch ") == 20
+    assert accuracy_in(output) >= 0.965
+    assert float(re.search(r"training took ([\d.]+) s", output)[1]) < 5
+    assert "true \\ predicted" in output and " wrong; " in output and "taken for" in output
+    table = output[output.index("gradient norm") :].splitlines()
+    assert [line.split()[0] for line in table[1:]] == ["0", "2", "4"]
+    norms = [line.split()[-2:] for line in table[1:]]
+    assert all(float(number) > 0 for pair in norms for number in pair)
+
+
+@pytest.mark.parametrize("seed", range(1, 11))
+def test_train_digits_is_good_with_every_seed(capsys, seed):
+    assert main(["train", "digits", "--seed", str(seed), "--quiet"]) == 0
+    output = capsys.readouterr()
+    assert accuracy_in(output.out) >= 0.955
+    assert len(output.out.splitlines()) == 1 and output.err == ""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--activation tanh --init xavier",
+        "--activation sigmoid --init he_uniform --epochs 10",
+        "--norm --residual --dropout 0.2 --hidden 32,32",
+        "--no-norm --no-residual --hidden none --epochs 8",
+        "--optimizer sgd --max-norm none --epochs 4",
+        "--lr 5e-3 --batch-size 64 --max-norm 0.5 --epochs 4",
+    ],
+)
+def test_train_takes_every_option(capsys, options):
+    assert main([*SHORT, *options.split()]) == 0
+    output = capsys.readouterr().out
+    assert accuracy_in(output) > 0.6
+    assert ("BatchNorm(32)" in output) == (" --norm" in f" {options}")
+    assert ("Residual(" in output) == (" --residual" in f" {options}")
+    assert ("SGD(" in output) == ("sgd" in options)
+
+
+def test_train_is_repeatable(capsys):
+    outputs = []
+    for seed in ("3", "3", "4"):
+        main([*SHORT, "--dropout", "0.2", "--seed", seed])
+        outputs.append(
+            re.sub(r"(  |, )[\d,]+ samples/s|took [\d.]+ s|seed \d", "", capsys.readouterr().out)
+        )
+    assert outputs[0] == outputs[1] != outputs[2]
+
+
+def test_measuring_for_a_plot_does_not_change_the_training(capsys, tmp_path):
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "training.png"
+    options = [*SHORT, "--norm", "--dropout", "0.2", "--residual"]
+    main([*options, "--quiet"])
+    plain = capsys.readouterr().out
+    assert main([*options, "--plot", str(picture)]) == 0
+    output = capsys.readouterr().out
+    assert accuracy_in(output) == accuracy_in(plain)
+    assert f"plot written to {picture}" in output
+    assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 20_000
+    assert "matplotlib.pyplot" not in sys.modules
+
+
+def test_train_idx(capsys, idx_files):
+    assert main(["train", "idx", *idx_files, "--epochs", "8"]) == 0
+    output = capsys.readouterr().out
+    assert "160 images to train on, 40 to test" in output and "BatchNorm(256)" in output
+    assert accuracy_in(output) > 0.7
+
+
+@pytest.mark.parametrize(
+    ("options", "split"),
+    [
+        ("--train 150", (150, 50)),
+        ("--test 20", (180, 20)),
+        ("--train 100 --test 30", (100, 30)),
+    ],
+)
+def test_train_idx_splits_as_asked(capsys, idx_files, options, split):
+    assert main(["train", "idx", *idx_files, "--epochs", "1", *options.split()]) == 0
+    assert f"{split[0]} images to train on, {split[1]} to test" in capsys.readouterr().out
+
+
+def test_train_idx_on_mnist(capsys):
+    files = [MNIST / f"t10k-{kind}-ubyte.gz" for kind in ("images-idx3", "labels-idx1")]
+    if not files[0].exists():
+        pytest.skip("the MNIST files are not here")
+    options = "--hidden 256,128 --norm --dropout 0.2 --epochs 15 --quiet".split()
+    arguments = ["--images", str(files[0]), "--labels", str(files[1])]
+    assert main(["train", "idx", *arguments, *options]) == 0
+    assert accuracy_in(capsys.readouterr().out) >= 0.965
+
+
+# --- complaints -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("", "required"),
+        ("fly", "invalid choice"),
+        ("train", "required"),
+        ("train dogs", "invalid choice"),
+        ("train idx", "required"),
+        ("train digits --hidden 128,x", "expected widths such as 128,64"),
+        ("train digits --hidden 0", "expected widths"),
+        ("train digits --epochs 0", "expected a whole number >= 1, got '0'"),
+        ("train digits --batch-size 2.5", "expected a whole number >= 1, got '2.5'"),
+        ("train digits --dropout 1", "expected a number in [0, 1), got '1'"),
+        ("train digits --lr nan", "expected a number > 0, got 'nan'"),
+        ("train digits --lr -1", "expected a number > 0"),
+        ("train digits --max-norm 0", "expected a number > 0 or none"),
+        ("train digits --seed -1", "expected a whole number"),
+        ("train digits --activation gelu", "invalid choice"),
+        ("train digits --init best", "invalid choice"),
+        ("train digits --optimizer lion", "invalid choice"),
+        ("train digits --plot nowhere/plot.png", "there is no folder nowhere"),
+        ("train digits --plot plot.docx", "must end in one of"),
+        ("train digits --plot .", "cannot draw ."),
+        ("train digits --norm --batch-size 1", "cannot train on one row"),
+        ("train idx --images none.gz --labels none.gz", "No such file"),
+        ("check Linaer", "no layer or loss called 'Linaer'; known: "),
+    ],
+)
+def test_wrong_arguments_get_a_message_and_status_2(capsys, arguments, words):
+    assert main(arguments.split()) == 2
+    output = capsys.readouterr()
+    assert words in output.err and "Traceback" not in output.err
+    assert "error:" in output.err.splitlines()[-1]
+
+
+def test_idx_files_that_do_not_fit_are_refused(capsys, tmp_path, idx_files):
+    broken = tmp_path / "broken"
+    broken.write_bytes(b"not idx")
+    short = write_idx(tmp_path / "short", np.zeros(7))
+    for changes, words in [
+        ({1: str(broken)}, "not an IDX file"),
+        ({3: short}, "as many labels"),
+        ({1: idx_files[3], 3: idx_files[1]}, "expected images"),
+    ]:
+        files = [changes.get(index, value) for index, value in enumerate(idx_files)]
+        assert main(["train", "idx", *files]) == 2
+        assert words in capsys.readouterr().err
+    for options in ("--train 201", "--test 200", "--train 150 --test 51"):
+        assert main(["train", "idx", *idx_files, *options.split()]) == 2
+        assert "of 200 images" in capsys.readouterr().err
+
+
+def test_training_that_explodes_is_a_failure_with_the_layer(capsys):
+    arguments = [*SHORT, "--optimizer", "sgd", "--lr", "1e30", "--max-norm", "none"]
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("minidl: training failed: training step ") and "Traceback" not in error
+
+
+def test_a_plot_without_matplotlib_says_what_to_install_before_training(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert main([*SHORT, "--plot", "plot.png"]) == 2
+    output = capsys.readouterr()
+    assert "pip install 'minidl[plot]'" in output.err and output.out == ""
+
+
+def test_ctrl_c_says_so_and_nothing_more(capsys, monkeypatch):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("minidl.cli.train.Trainer.fit", interrupt)
+    assert main(SHORT) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+# --- check, doctor, version -------------------------------------------------------------
+
+
+def test_check_passes_for_every_layer_and_loss(capsys):
+    assert main(["check"]) == 0
+    output = capsys.readouterr().out
+    assert "worst relative error" in output and "FAILED" not in output
+    for name in ("Linear", "BatchNorm", "Dropout", "RNNCell", "CrossEntropyLoss", "MSELoss"):
+        assert re.search(rf"^{name}\(.* ok$", output, re.MULTILINE), name
+
+
+def test_check_takes_names(capsys):
+    assert main(["check", "Tanh", "MSELoss"]) == 0
+    names = {line.split("(")[0] for line in capsys.readouterr().out.splitlines()[1:]}
+    assert names == {"Tanh", "MSELoss"}
+
+
+def test_check_fails_with_a_wrong_gradient(capsys, monkeypatch):
+    monkeypatch.setattr(minidl.nn.Tanh, "backward", lambda self, dy: dy * self.saved())
+    assert main(["check", "Tanh", "ReLU"]) == 1
+    output = capsys.readouterr()
+    assert re.search(r"^Tanh\(\) .* FAILED$", output.out, re.MULTILINE)
+    assert re.search(r"^ReLU\(\) .* ok$", output.out, re.MULTILINE)
+    assert "Tanh" in output.err
+
+
+def test_doctor_says_what_it_runs_on(capsys):
+    assert main(["doctor"]) == 0
+    output = capsys.readouterr().out
+    for name in ("instruction set", "why", "available", "cores", "NumPy", "Python", "platform"):
+        assert re.search(rf"^{name}  +\S", output, re.MULTILINE), name
+    assert np.__version__ in output
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"minidl {minidl.__version__}\n"
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["train", "digits"], ["check"], ["doctor"]])
+def test_help(capsys, command):
+    assert main([*command, "--help"]) == 0
+    assert capsys.readouterr().out.startswith("usage: minidl")
+
+
+# --- output that is no terminal ---------------------------------------------------------
+
+
+def test_an_ascii_terminal_gets_every_line():
+    done = run(
+        *SHORT,
+        "--residual",
+        environment={
+            "LC_ALL": "C",
+            "PYTHONIOENCODING": "ascii",
+            "PYTHONUTF8": "0",
+            "COLUMNS": "30",
+        },
+    )
+    assert done.returncode == 0 and done.stderr == b""
+    assert b"Residual(Linear ? ReLU" in done.stdout and b"\r" not in done.stdout
+    assert accuracy_in(done.stdout.decode("ascii")) > 0.6
+
+
+def test_a_reader_that_goes_away_ends_the_command_quietly():
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = run(*SHORT, capture_output=False, stdout=writing, stderr=subprocess.PIPE)
+    finally:
+        os.close(writing)
+    assert done.returncode == 141 and done.stderr == b""
+
+
+@pytest.mark.parametrize("columns", [20, 60])
+def test_a_narrow_terminal_gets_a_bar_that_fits(columns):
+    pty = pytest.importorskip("pty")
+    pytest.importorskip("tqdm")
+    import fcntl
+    import termios
+
+    mine, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    done = run(*SHORT, capture_output=False, stdout=subprocess.PIPE, stderr=theirs)
+    os.close(theirs)
+    bar = os.read(mine, 1 << 16).decode()
+    os.close(mine)
+    assert done.returncode == 0 and b"epoch" not in done.stdout
+    assert "epoch" in bar and "Traceback" not in bar
+    # Two columns for an escape sequence and the line end that tqdm adds.
+    assert max(map(len, re.split(r"[\r\n]+", bar))) <= columns + 2
+
+
+# --- the tables -------------------------------------------------------------------------
+
+
+def test_the_confusion_matrix_counts_rows_by_truth():
+    labels, predicted = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 1, 1, 1, 0, 2])
+    lines = report.confusion(labels, predicted, 3).splitlines()
+    cells = [line.split()[-3:] for line in lines]
+    assert cells[:4] == [["0", "1", "2"], ["1", "2", "."], ["1", "1", "."], [".", ".", "1"]]
+    assert lines[-1] == "3 of 6 wrong; 0 taken for 1: 2, 1 taken for 0: 1"
+    assert report.confusion(labels, labels, 3).endswith("0 of 6 wrong")
+    assert len(report.confusion(labels, predicted, 50).splitlines()) == 1
+
+
+def test_norms_are_those_of_the_gradient_over_all_data():
+    model = minidl.nn.Sequential(minidl.nn.Linear(3, 2, rng=0))
+    x = np.random.default_rng(0).normal(size=(2500, 3)).astype(np.float32)
+    y = (x[:, 0] > 0).astype(np.int64)
+    norms = report.Norms(model, minidl.nn.CrossEntropyLoss(), x, y)
+    norms.measure()
+    loss = minidl.nn.CrossEntropyLoss()
+    loss(model(x), y)
+    model.backward(loss.backward())
+    expected = report.norm([p.grad for p in model.parameters()])
+    assert norms.gradients["0 Linear(3, 2)"] == pytest.approx([expected], rel=1e-4)
+
+
+def test_a_report_of_gradients_needs_no_terminal(capsys, monkeypatch):
+    fake = SimpleNamespace(name="Résidu", worst=1e-9, checked=12345, kinks=3, ok=True, message="")
+    monkeypatch.setattr(sys.modules["minidl.gradcheck"], "gradcheck_all", lambda names: [fake])
+    assert main(["check"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.split() == ["Résidu", "1.0e-09", "12,345", "3", "ok"]

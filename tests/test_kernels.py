@@ -1,0 +1,352 @@
+"""Every kernel agrees with its twin: on every instruction set, shape, layout and number of threads."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernel_cases import (
+    BLOCKED,
+    CASES,
+    EXACT,
+    IN_PLACE,
+    Args,
+    Draw,
+    copied,
+    outcome,
+    widened,
+)
+
+from minidl import _kernels as kernels
+from minidl._kernels import reference
+
+DTYPES = [np.float32, np.float64]
+PRODUCTS = ["matmul", "linear", "linear_grad_input", "linear_grad_params"]
+TRANSPOSES = list(itertools.product([False, True], repeat=2))
+TOLERANCE = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-13}
+
+every_kernel = pytest.mark.parametrize("name", kernels.NAMES)
+every_dtype = pytest.mark.parametrize("dtype", DTYPES)
+
+
+def kernel(name: str) -> Callable[..., Any]:
+    return getattr(kernels, name)
+
+
+def assert_close(got: Any, exact: Any, like: Any, dtype: Any, what: str) -> None:
+    """got has the type and shape of `like`, and the value of `exact` up to rounding in dtype."""
+    if not isinstance(got, np.ndarray):
+        assert got == like, what
+        return
+    assert (got.dtype, got.shape) == (like.dtype, like.shape), what
+    if got.dtype.names:
+        assert_close(*(np.array(x.tolist()) for x in (got, exact, like)), dtype, what)
+    elif got.dtype.kind == "f":
+        largest = max(1.0, np.abs(exact[np.isfinite(exact)], dtype=np.float64).max(initial=0))
+        np.testing.assert_allclose(
+            got, exact, rtol=0, atol=TOLERANCE[dtype] * largest, err_msg=what
+        )
+    else:
+        np.testing.assert_array_equal(got, exact, what)
+
+
+def assert_matches_twin(name: str, draw: Draw) -> None:
+    args = CASES[name](draw)
+    got = outcome(kernel(name), copied(args))
+    twin = outcome(getattr(reference, name), copied(args))
+    wide = draw.dtype == np.float32
+    exact = outcome(getattr(reference, name), widened(args)) if wide else twin
+    for i, parts in enumerate(zip(got, exact, twin, strict=True)):
+        assert_close(*parts, draw.dtype, f"{name}, part {i}, shapes {shapes_of(args)}")
+    if name in EXACT:
+        assert_same_bits(got, twin, name)
+    for argument in args.keys() - IN_PLACE.get(name, set()) - {"state"}:
+        after = dict(zip(args, got[-len(args) :], strict=True))[argument]
+        assert_same_bits([after], [args[argument]], f"{name} changed {argument}")
+
+
+def assert_same_bits(got: list[Any], expected: list[Any], what: str) -> None:
+    for a, b in zip(got, expected, strict=True):
+        if isinstance(a, np.ndarray):
+            assert a.dtype == b.dtype and a.tobytes() == b.tobytes(), what
+        else:
+            assert a == b, what
+
+
+def shapes_of(args: Args) -> dict[str, Any]:
+    return {name: getattr(value, "shape", value) for name, value in args.items()}
+
+
+def test_every_kernel_has_a_case() -> None:
+    missing = [name for name in kernels.NAMES if name not in CASES]
+    assert not missing, f"kernels without a case in kernel_cases.py: {missing}"
+
+
+# --- against the twin -------------------------------------------------------------------
+
+
+@every_kernel
+@every_dtype
+def test_matches_its_twin(isa: str, name: str, dtype: Any) -> None:
+    for seed in range(15):
+        assert_matches_twin(name, Draw(seed, dtype))
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+@every_dtype
+def test_product_across_the_blocking_limits(isa: str, name: str, dtype: Any) -> None:
+    for seed, product in enumerate(BLOCKED):
+        assert_matches_twin(name, Draw(seed, dtype, product=product))
+
+
+@pytest.mark.parametrize("activation", ["relu", "sigmoid", "tanh"])
+@every_dtype
+def test_fused_activation_is_the_activation_after_the_product(
+    isa: str, activation: str, dtype: Any
+) -> None:
+    for seed, product in enumerate([(46, 45, 7), (127, 10, 127), (3, 300, 1030)]):
+        args = CASES["linear"](Draw(seed, dtype, product=product)) | {"activation": None}
+        fused = kernels.linear(**args | {"activation": activation})
+        assert np.array_equal(fused, kernel(activation)(kernels.linear(**args)))
+
+
+@pytest.mark.parametrize(("transpose_a", "transpose_b"), TRANSPOSES)
+@every_dtype
+def test_identity_leaves_a_matrix_as_it_is(
+    isa: str, dtype: Any, transpose_a: bool, transpose_b: bool
+) -> None:
+    draw = Draw(0, dtype)
+    for m, n in [*itertools.product((1, 7, 45, 127), repeat=2), (50, 600), (1030, 260)]:
+        a = draw.array(*((n, m) if transpose_a else (m, n)))
+        eye = np.eye(n, dtype=dtype)
+        expected = a.T if transpose_a else a
+        assert np.array_equal(kernels.matmul(a, eye, None, transpose_a, transpose_b), expected)
+        assert np.array_equal(
+            kernels.matmul(eye, a, None, transpose_b, not transpose_a), expected.T
+        )
+
+
+@pytest.mark.parametrize(("transpose_a", "transpose_b"), TRANSPOSES)
+@every_dtype
+def test_product_of_whole_numbers_is_exact(
+    isa: str, dtype: Any, transpose_a: bool, transpose_b: bool
+) -> None:
+    draw = Draw(1, dtype)
+    for m, k, n in [*(draw.product() for _ in range(40)), *BLOCKED]:
+        a, b = (draw.rng.integers(-8, 9, shape) for shape in ((m, k), (k, n)))
+        given_a = np.ascontiguousarray(a.T if transpose_a else a).astype(dtype)
+        given_b = np.ascontiguousarray(b.T if transpose_b else b).astype(dtype)
+        got = kernels.matmul(given_a, given_b, None, transpose_a, transpose_b)
+        assert np.array_equal(got, (a.astype(float) @ b.astype(float))), (m, k, n)
+
+
+@every_dtype
+def test_product_over_nothing_is_zero(isa: str, dtype: Any) -> None:
+    out = np.full((3, 4), np.nan, dtype)
+    kernels.matmul(np.ones((3, 0), dtype), np.ones((0, 4), dtype), out)
+    assert np.array_equal(out, np.zeros((3, 4)))
+    assert kernels.matmul(np.ones((0, 3), dtype), np.ones((3, 2), dtype)).shape == (0, 2)
+
+
+@every_dtype
+def test_matmul_writes_nothing_but_its_output(isa: str, dtype: Any) -> None:
+    for m, n in itertools.product((1, 5, 7, 13, 45), repeat=2):
+        frame = np.full(m * n + 128, 7, dtype)
+        out = frame[64 : 64 + m * n].reshape(m, n)
+        kernels.matmul(np.ones((m, 3), dtype), np.ones((3, n), dtype), out)
+        assert (out == 3).all() and (frame[:64] == 7).all() and (frame[-64:] == 7).all()
+
+
+# --- threads ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shares() -> Iterator[Callable[[int], None]]:
+    dispatch = pytest.importorskip("minidl._kernels.dispatch")
+    yield dispatch.set_shares
+    dispatch.set_shares(1)
+
+
+@every_kernel
+@every_dtype
+def test_number_of_shares_changes_no_bit(
+    isa: str, shares: Callable[[int], None], name: str, dtype: Any
+) -> None:
+    products = [(127, 45, 130), (13, 300, 530), (250, 520, 130)]
+    for seed, product in enumerate(products):
+        draw = Draw(seed, dtype, (45, 127, 130), (1023, 5000, 30011), product)
+        args = CASES[name](draw)
+        shares(1)
+        alone = outcome(kernel(name), copied(args))
+        for n in (2, 3, 4, 7, 16):
+            shares(n)
+            together = outcome(kernel(name), copied(args))
+            assert_same_bits(together, alone, f"{name} in {n} shares, {shapes_of(args)}")
+
+
+def test_bad_label_is_the_first_one_for_any_number_of_shares(
+    isa: str, shares: Callable[[int], None]
+) -> None:
+    labels = np.zeros(200, int)
+    labels[[70, 71, 199]] = 5, -1, 9
+    for n in (1, 2, 7, 16):
+        shares(n)
+        with pytest.raises(ValueError, match="label 5 in row 70"):
+            kernels.softmax_cross_entropy(np.zeros((200, 5), np.float32), labels)
+
+
+# --- layouts ----------------------------------------------------------------------------
+
+
+def spread_out(x: np.ndarray) -> np.ndarray:
+    wide = np.zeros((*x.shape, 3), x.dtype)
+    wide[..., 1] = x
+    return wide[..., 1]
+
+
+def backwards(x: np.ndarray) -> np.ndarray:
+    turn = (slice(None, None, -1),) * x.ndim
+    return x[turn].copy()[(*turn, ...)]
+
+
+def read_only(x: np.ndarray) -> np.ndarray:
+    x = x.copy()
+    x.flags.writeable = False
+    return x
+
+
+def misaligned(x: np.ndarray) -> np.ndarray:
+    y = np.ndarray(x.shape, x.dtype, bytearray(x.nbytes + 1), offset=1)
+    y[...] = x
+    return y
+
+
+LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "strided": spread_out,
+    "fortran": np.asfortranarray,
+    "backwards": backwards,
+    "read-only": read_only,
+    "byte-swapped": lambda x: x.astype(x.dtype.newbyteorder()),
+    "misaligned": misaligned,
+}
+
+
+@every_kernel
+@every_dtype
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layout_of_inputs_changes_no_bit(isa: str, name: str, dtype: Any, layout: str) -> None:
+    for seed in range(6):
+        args = CASES[name](Draw(seed, dtype, sizes=(7, 10, 45)))
+        inputs = {
+            key: LAYOUTS[layout](x)
+            for key, x in args.items()
+            if isinstance(x, np.ndarray) and key not in IN_PLACE.get(name, ()) and key != "state"
+        }
+        plain = outcome(kernel(name), copied(args))
+        other = outcome(kernel(name), copied(args) | inputs)
+        results = len(plain) - len(args)
+        assert_same_bits(other[:results], plain[:results], f"{name}, {layout}")
+        for key, after, expected in zip(args, other[results:], plain[results:], strict=True):
+            if key not in inputs:
+                assert_same_bits([after], [expected], f"{name}, {layout}: {key}")
+
+
+@pytest.mark.parametrize(
+    ("name", "key"), [(n, k) for n, keys in IN_PLACE.items() for k in sorted(keys) if n != "clip"]
+)
+@pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "fortran"])
+def test_array_to_be_changed_must_be_contiguous_and_writeable(
+    isa: str, name: str, key: str, layout: str
+) -> None:
+    draws = (CASES[name](Draw(seed, np.float32, (7, 10), (7, 10))) for seed in itertools.count())
+    args = next(args for args in draws if args[key] is not None)
+    args[key] = LAYOUTS[layout](args[key])
+    before = copied(args)
+    with pytest.raises((ValueError, TypeError)):
+        kernel(name)(**args)
+    assert_same_bits(list(args.values()), list(before.values()), "half-updated")
+
+
+@every_dtype
+def test_matmul_takes_broadcast_and_sliced_matrices(isa: str, dtype: Any) -> None:
+    draw = Draw(2, dtype)
+    big = draw.array(60, 70)
+    row = np.broadcast_to(draw.array(1, 45), (31, 45))
+    for a in (row, big[3:34, 5:50], big[::2, 1:68:3], big[::-1, ::-1][:7], big.T[9:54].T):
+        b = draw.array(a.shape[1], 10)
+        assert np.array_equal(kernels.matmul(a, b), kernels.matmul(a.copy(), b))
+        assert np.array_equal(kernels.matmul(b.T, a.T), kernels.matmul(b.T.copy(), a.T.copy()))
+
+
+# --- wrong arguments --------------------------------------------------------------------
+
+
+def matrices(*shapes: tuple[int, ...], dtype: Any = np.float32) -> list[np.ndarray]:
+    return [np.ones(shape, dtype) for shape in shapes]
+
+
+def test_matmul_rejects_shapes_that_do_not_fit(isa: str) -> None:
+    a, b = matrices((2, 3), (4, 5))
+    with pytest.raises(ValueError, match=r"\(2, 3\) and \(4, 5\)"):
+        kernels.matmul(a, b)
+    with pytest.raises(ValueError, match="first transposed"):
+        kernels.matmul(a, b, transpose_a=True)
+    with pytest.raises(TypeError, match="float32 and float64"):
+        kernels.matmul(a, np.ones((3, 2)))
+    with pytest.raises(TypeError, match="int64"):
+        kernels.matmul(np.ones((2, 2), np.int64), np.ones((2, 2), np.int64))
+
+
+def test_matmul_checks_out(isa: str) -> None:
+    a, b, out = matrices((2, 3), (3, 4), (2, 4))
+    assert kernels.matmul(a, b, out) is out
+    with pytest.raises(ValueError, match=r"\(2, 4\), got \(4, 2\)"):
+        kernels.matmul(a, b, np.ones((4, 2), np.float32))
+    with pytest.raises(TypeError):
+        kernels.matmul(a, b, np.ones((2, 4)))
+    with pytest.raises(ValueError, match="contiguous"):
+        kernels.matmul(a, b, np.asfortranarray(out))
+
+
+@pytest.mark.parametrize("offset", [-8, -1, 0, 1, 8])
+def test_matmul_sees_out_overlap_an_input(isa: str, offset: int) -> None:
+    memory = np.ones(100, np.float32)
+    a, out = memory[40:49].reshape(3, 3), memory[40 + offset : 49 + offset].reshape(3, 3)
+    for x in (a, a[::-1, ::-1], a.T):
+        for pair in ((x, np.eye(3, dtype=np.float32)), (np.eye(3, dtype=np.float32), x)):
+            with pytest.raises(ValueError, match="overlaps"):
+                kernels.matmul(*pair, out)
+    beside = memory[49:58].reshape(3, 3)
+    assert kernels.matmul(a, a, beside) is beside
+
+
+ODD_DTYPES = ["f4", "f8", ">f4", ">f8", "f2", "c8", "i4", "u8", "?", "O", "U3", "M8[s]"]
+odd_arrays = st.builds(
+    lambda shape, dtype: np.zeros(shape, dtype),
+    st.lists(st.sampled_from([0, 1, 2, 3, 7]), max_size=4),
+    st.sampled_from(ODD_DTYPES),
+)
+odd_things = st.one_of(odd_arrays, st.sampled_from([None, 1, -1, 1e300, float("nan"), "relu", [1]]))
+
+
+@every_kernel
+@settings(max_examples=80)
+@given(data=st.data())
+def test_wrong_arguments_raise_and_change_nothing(name: str, data: st.DataObject) -> None:
+    if kernels.isa == "reference":
+        pytest.skip("the twin leaves its checks to NumPy")
+    args = CASES[name](Draw(data.draw(st.integers(0, 20)), np.float32, (1, 2, 3, 7), (1, 7)))
+    for key in data.draw(st.lists(st.sampled_from(sorted(args)), min_size=1, max_size=2)):
+        args[key] = data.draw(odd_things)
+    before = copied(args)
+    try:
+        kernel(name)(**args)
+    except (TypeError, ValueError):
+        for key, value in before.items():
+            if isinstance(value, np.ndarray) and value.dtype != object:
+                assert args[key].tobytes() == value.tobytes(), f"{key} was half-updated"
