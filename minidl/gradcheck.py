@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -234,10 +235,12 @@ def _best_error(
             best = (error, numeric, False)
         if error <= rtol:
             return best
-    # A smooth function has one-sided slopes that approach each other as the step shrinks.
+    # As the step shrinks, the one-sided slopes of a smooth function approach each other, and
+    # rounding errors drive them apart. The distance that stays is that of a kink.
     gaps = [abs(right - left) for left, right in slopes]
+    stays = any(0.5 * wide < gap < 2 * wide for wide, gap in pairwise(gaps))
     left, right = slopes[-1]
-    if gaps[-1] > 0.5 * gaps[0] and gaps[-1] > 1e-4 * max(abs(left), abs(right)):
+    if stays and max(gaps) > 1e-4 * max(abs(left), abs(right)):
         slack = rtol * max(abs(left), abs(right)) + atol
         if min(left, right) - slack <= analytic <= max(left, right) + slack:
             return 0.0, analytic, True

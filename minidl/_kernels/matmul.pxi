@@ -10,113 +10,122 @@
 # it falls into and whichever thread computes it.
 
 cdef enum:
-    KC = 256
-    MC = 240            # a multiple of every MR
-    NC = 1024           # a multiple of every NR
-    LARGEST_MR = 12
+    KC = 256                              # a panel of B (KC x NR) stays in the L1 or L2 cache
+    MC = 240                              # a multiple of every MR
+    NC = 1024                             # a multiple of every NR
+    HIGHEST = 12                          # rows of any tile
 
 
 cdef struct Tile:
     # One tile of C and where its operands are. All steps are in elements.
     const real *a
-    const real *b       # rows of 1 or 2 vectors
+    const real *b       # rows of `vectors` vectors, the last of them perhaps partial
     const real *bias    # or NULL
     real *c
     Py_ssize_t k, a_row, a_col, b_row, c_row
+    Py_ssize_t last     # elements of the last vector
     bint accumulate
 
 
-cdef inline void tile(const Tile *t, const int rows, const int vectors) noexcept nogil:
+cdef inline vec load_either(const real *p, const bint partial, Py_ssize_t n) noexcept nogil:
+    if partial:
+        return load_part(p, n, 0)
+    return load(p)
+
+
+cdef inline void tile(
+    const Tile *t, const int rows, const int vectors, const bint partial
+) noexcept nogil:
     """The microkernel: c (rows x vectors) = a . b in rows * vectors accumulators.
 
-    Called with constants, so that the compiler keeps the accumulators in registers.
+    Called with constants, so that the compiler unrolls the loops over rows and vectors and
+    keeps the accumulators in registers. With `partial`, only `t.last` elements of the last
+    vector are read and written.
     """
-    cdef vec acc[LARGEST_MR][2]
-    cdef vec b0, b1
+    cdef vec acc[HIGHEST][TILE_VECTORS]
+    cdef vec row[TILE_VECTORS]
     cdef const real *a = t.a
     cdef const real *b = t.b
     cdef real *c = t.c
-    cdef Py_ssize_t p, a_row = t.a_row, a_col = t.a_col, b_row = t.b_row
+    cdef Py_ssize_t p, a_row = t.a_row, a_col = t.a_col, b_row = t.b_row, last = t.last
     cdef int i, j
+    cdef bint part
     for i in range(rows):
-        acc[i][0] = fill(0)
-        acc[i][1] = fill(0)
+        for j in range(vectors):
+            acc[i][j] = fill(0)
+            prefetch(c + i * t.c_row + j * LANES)    # arrives while the sums are formed
     for p in range(t.k):
-        b0 = load(b)
-        b1 = load(b + (vectors - 1) * LANES)
+        for j in range(vectors):
+            row[j] = load_either(b + j * LANES, partial and j == vectors - 1, last)
         for i in range(rows):
-            acc[i][0] = acc[i][0] + a[i * a_row] * b0
-            if vectors == 2:
-                acc[i][1] = acc[i][1] + a[i * a_row] * b1
+            for j in range(vectors):
+                acc[i][j] = acc[i][j] + a[i * a_row] * row[j]
         a = a + a_col
         b = b + b_row
     for i in range(rows):
         for j in range(vectors):
+            part = partial and j == vectors - 1
             if t.accumulate:
-                acc[i][j] = acc[i][j] + load(c + j * LANES)
+                acc[i][j] = acc[i][j] + load_either(c + j * LANES, part, last)
             if t.bias != NULL:
-                acc[i][j] = acc[i][j] + load(t.bias + j * LANES)
-            store(c + j * LANES, acc[i][j])
+                acc[i][j] = acc[i][j] + load_either(t.bias + j * LANES, part, last)
+            if part:
+                store_part(c + j * LANES, acc[i][j], last)
+            else:
+                store(c + j * LANES, acc[i][j])
         c = c + t.c_row
 
 
-cdef inline void tile_of_rows(const Tile *t, int rows, const int vectors) noexcept nogil:
-    """The microkernel for this many rows, 1 … MR."""
+cdef inline void tile_of_rows(
+    const Tile *t, int rows, const int vectors, const bint partial
+) noexcept nogil:
+    """The microkernel for this many rows; those with too many accumulators are not compiled."""
     if rows == 1:
-        tile(t, 1, vectors)
+        tile(t, 1, vectors, partial)
     elif rows == 2:
-        tile(t, 2, vectors)
+        tile(t, 2, vectors, partial)
     elif rows == 3:
-        tile(t, 3, vectors)
-    elif rows == 4:
-        tile(t, 4, vectors)
-    elif rows == 5:
-        tile(t, 5, vectors)
-    elif rows == 6:
-        tile(t, 6, vectors)
-    elif rows == 7:
-        tile(t, 7, vectors)
-    elif rows == 8:
-        tile(t, 8, vectors)
-    elif rows == 9:
-        tile(t, 9, vectors)
-    elif rows == 10:
-        tile(t, 10, vectors)
-    elif rows == 11:
-        tile(t, 11, vectors)
-    elif rows == 12:
-        tile(t, 12, vectors)
+        tile(t, 3, vectors, partial)
+    elif rows == 4 and 4 * vectors <= ACCUMULATORS:
+        tile(t, 4, vectors, partial)
+    elif rows == 5 and 5 * vectors <= ACCUMULATORS:
+        tile(t, 5, vectors, partial)
+    elif rows == 6 and 6 * vectors <= ACCUMULATORS:
+        tile(t, 6, vectors, partial)
+    elif rows == 7 and 7 * vectors <= ACCUMULATORS:
+        tile(t, 7, vectors, partial)
+    elif rows == 8 and 8 * vectors <= ACCUMULATORS:
+        tile(t, 8, vectors, partial)
+    elif rows == 9 and 9 * vectors <= ACCUMULATORS:
+        tile(t, 9, vectors, partial)
+    elif rows == 10 and 10 * vectors <= ACCUMULATORS:
+        tile(t, 10, vectors, partial)
+    elif rows == 11 and 11 * vectors <= ACCUMULATORS:
+        tile(t, 11, vectors, partial)
+    elif rows == 12 and 12 * vectors <= ACCUMULATORS:
+        tile(t, 12, vectors, partial)
 
 
-cdef void tile_of(const Tile *t, int rows, int vectors) noexcept nogil:
+cdef inline void tile_of_vectors(
+    const Tile *t, int rows, int vectors, const bint partial
+) noexcept nogil:
     """The microkernel for this many rows and vectors."""
-    if vectors == 2:
-        tile_of_rows(t, rows, 2)
+    if vectors == 1:
+        tile_of_rows(t, rows, 1, partial)
+    elif vectors == 2:
+        tile_of_rows(t, rows, 2, partial)
+    elif TILE_VECTORS > 2 and vectors == 3:
+        tile_of_rows(t, rows, 3 if TILE_VECTORS > 2 else 1, partial)
+    elif TILE_VECTORS > 2:
+        tile_of_rows(t, rows, 4 if TILE_VECTORS > 2 else 1, partial)
+
+
+cdef void any_tile(const Tile *t, int rows, int vectors) noexcept nogil:
+    """The microkernel for this many rows and vectors, whole or partial."""
+    if t.last < LANES:
+        tile_of_vectors(t, rows, vectors, True)
     else:
-        tile_of_rows(t, rows, 1)
-
-
-cdef void tile_at_edge(const Tile *t, int rows, Py_ssize_t columns) noexcept nogil:
-    """A tile of fewer columns than its vectors hold: computed whole, beside C.
-
-    Its panel of B is packed, with zeros beyond the edge.
-    """
-    cdef real c[MR * NR]
-    cdef real bias[NR]
-    cdef Tile whole = t[0]
-    cdef int i
-    memset(c, 0, sizeof(c))
-    memset(bias, 0, sizeof(bias))
-    whole.c, whole.c_row = c, NR
-    if t.accumulate:
-        for i in range(rows):
-            memcpy(c + i * NR, t.c + i * t.c_row, columns * sizeof(real))
-    if t.bias != NULL:
-        memcpy(bias, t.bias, columns * sizeof(real))
-        whole.bias = bias
-    tile_of(&whole, rows, 1 if columns <= LANES else 2)
-    for i in range(rows):
-        memcpy(t.c + i * t.c_row, c + i * NR, columns * sizeof(real))
+        tile_of_vectors(t, rows, vectors, False)
 
 
 cdef void pack(
@@ -151,48 +160,47 @@ cdef inline bint packs_a(const MatmulArgs *args) noexcept nogil:
 cdef inline bint packs_b(const MatmulArgs *args) noexcept nogil:
     """Transposed rows must be gathered into vectors. Rows far apart are worth a copy if
     enough rows of A use it."""
-    return args.b_col != 1 or (args.n > 512 and args.m >= 4 * MR)
+    return args.b_col != 1 or (args.n > 128 and args.m >= 48)
+
+
+cdef inline Py_ssize_t block_of_b(const MatmulArgs *args) noexcept nogil:
+    """Elements of a packed block of B."""
+    return KC * smaller(NC, ceil_div(args.n, NR) * NR) if packs_b(args) else 0
+
+
+cdef inline Py_ssize_t scratch_of_thread(const MatmulArgs *args) noexcept nogil:
+    """Elements of both packed blocks; a multiple of LANES."""
+    return block_of_b(args) + (MC * KC if packs_a(args) else 0)
 
 
 cdef Py_ssize_t matmul_scratch(const MatmulArgs *args, int threads) noexcept nogil:
     """Bytes for the packed blocks of every thread, and to align them."""
-    cdef Py_ssize_t block_a = MC * KC if packs_a(args) else 0
-    cdef Py_ssize_t block_b = KC * (smaller(NC, ceil_div(args.n, NR) * NR) if packs_b(args) else NR)
-    return threads * (block_a + block_b) * sizeof(real) + VEC_BYTES
+    return threads * scratch_of_thread(args) * sizeof(real) + VEC_BYTES
 
 
 cdef void multiply_block(
-    const Tile *t, real *edge,
-    Py_ssize_t rows, Py_ssize_t columns, bint packed_a, bint packed_b
+    const Tile *t, Py_ssize_t rows, Py_ssize_t columns, bint packed_a, bint packed_b
 ) noexcept nogil:
-    """The two inner loops: a block of A times a block of B, tile by tile.
-
-    t holds the first tile. `edge` has room to pack the last panel of an unpacked B, whose
-    vectors would reach beyond its rows.
-    """
-    cdef Py_ssize_t tiles = ceil_div(rows, MR)
-    cdef Py_ssize_t i, j = 0, done, width, height
+    """The two inner loops: a block of A times a block of B. t holds the first tile."""
+    cdef Py_ssize_t i, j = 0, begin, end, width, tiles
+    cdef int vectors
     cdef Tile at = t[0]
     while j < columns:
         width = smaller(NR, columns - j)
+        vectors = <int>ceil_div(width, LANES)
+        at.last = width - (vectors - 1) * LANES
         at.b = t.b + j * (t.k if packed_b else 1)
-        at.b_row = t.b_row
-        if width % LANES and not packed_b:
-            pack(at.b, at.b_row, 1, edge, t.k, width, NR)
-            at.b, at.b_row = edge, NR
-        at.bias = t.bias + j if t.bias != NULL else NULL
-        done = 0
+        if t.bias != NULL:
+            at.bias = t.bias + j
+        # Tiles of nearly equal height, rather than full ones and a thin rest.
+        tiles = ceil_div(rows, MR if packed_a else smaller(HIGHEST, ACCUMULATORS // vectors))
+        end = 0
         for i in range(tiles):
-            # Tiles of nearly equal height instead of full ones and a thin rest.
-            height = MR if packed_a else rows * (i + 1) // tiles - done
-            height = smaller(height, rows - done)
-            at.a = t.a + (done // MR * MR * t.k if packed_a else done * t.a_row)
-            at.c = t.c + done * t.c_row + j
-            if width == NR or width == LANES:
-                tile_of(&at, <int>height, <int>(width // LANES))
-            else:
-                tile_at_edge(&at, <int>height, width)
-            done += height
+            begin = end
+            end = smaller(begin + MR, rows) if packed_a else rows * (i + 1) // tiles
+            at.a = t.a + begin * (t.k if packed_a else t.a_row)
+            at.c = t.c + begin * t.c_row + j
+            any_tile(&at, <int>(end - begin), vectors)
         j += NR
 
 
@@ -224,11 +232,8 @@ cdef Py_ssize_t matmul(const void *arguments, int thread, int threads) noexcept 
     cdef const real *b
     cdef real *pack_b = <real *>(
         (<size_t>args.scratch + VEC_BYTES - 1) // VEC_BYTES * VEC_BYTES
-        + thread * ((matmul_scratch(args, threads) - VEC_BYTES) // threads)
-    )
-    cdef real *pack_a = pack_b + KC * (
-        smaller(NC, ceil_div(args.n, NR) * NR) if packed_b else NR
-    )
+    ) + thread * scratch_of_thread(args)
+    cdef real *pack_a = pack_b + block_of_b(args)
     cdef Tile t
     if by_rows:
         i0 = share_begin(args.m, MR, thread, threads)
@@ -266,7 +271,7 @@ cdef Py_ssize_t matmul(const void *arguments, int thread, int threads) noexcept 
                 t.a_row = 1 if packed_a else args.a_row
                 t.a_col = MR if packed_a else args.a_col
                 t.c = <real *>args.c + ic * args.c_row + jc
-                multiply_block(&t, pack_b, rows, columns, packed_a, packed_b)
+                multiply_block(&t, rows, columns, packed_a, packed_b)
                 ic += MC
             pc += KC
         jc += NC

@@ -22,19 +22,20 @@ typedef int32_t integer;
 enum { MANTISSA_BITS = 23, EXPONENT_BIAS = 127 };
 #endif
 
-/* MR x (2 vectors) accumulators are the register tile of the matrix product: as many as
-   leave room for two vectors of B and one broadcast of A (BLIS calls this the
-   microtile). 32 registers hold 12 x 2, 16 hold 6 x 2. */
+/* The register tile of the matrix product (BLIS: the microtile) is MR rows of NR columns,
+   ACCUMULATORS vectors in all: as many as leave room for a row of B and one element of A.
+   Wide tiles load less per multiply-add; narrow ones suit 16 registers. */
 #if defined(__AVX512F__)
-enum { VEC_BYTES = 64, MR = 12 };
+enum { VEC_BYTES = 64, ACCUMULATORS = 24, TILE_VECTORS = 4 };
 #elif defined(__AVX2__)
-enum { VEC_BYTES = 32, MR = 6 };
+enum { VEC_BYTES = 32, ACCUMULATORS = 12, TILE_VECTORS = 2 };
 #elif defined(__aarch64__)
-enum { VEC_BYTES = 16, MR = 12 };
+enum { VEC_BYTES = 16, ACCUMULATORS = 24, TILE_VECTORS = 4 };
 #else
-enum { VEC_BYTES = 16, MR = 6 };
+enum { VEC_BYTES = 16, ACCUMULATORS = 12, TILE_VECTORS = 2 };
 #endif
-enum { LANES = VEC_BYTES / sizeof(real), NR = 2 * LANES };
+enum { LANES = VEC_BYTES / sizeof(real) };
+enum { MR = ACCUMULATORS / TILE_VECTORS, NR = TILE_VECTORS * LANES };
 
 typedef real vec __attribute__((vector_size(VEC_BYTES)));
 typedef integer ivec __attribute__((vector_size(VEC_BYTES)));
@@ -44,14 +45,18 @@ typedef real loose_vec __attribute__((vector_size(VEC_BYTES), aligned(sizeof(rea
 static inline vec load(const real *p) { return *(const loose_vec *)p; }
 static inline void store(real *p, vec v) { *(loose_vec *)p = v; }
 
-/* The first n < LANES elements; the other lanes are `rest` (load) or left alone (store). */
+/* Ask for the cache line of p, to be written soon. */
+static inline void prefetch(const real *p) { __builtin_prefetch(p, 1); }
+
+/* The first n < LANES elements; the other lanes are `rest` (load) or left alone (store).
+   Compilers turn both loops into one masked instruction where there is one. */
 static inline vec load_part(const real *p, ptrdiff_t n, real rest) {
     vec v;
-    for (int i = 0; i < LANES; i++) v[i] = i < n ? p[i] : rest;
+    for (integer i = 0, end = (integer)n; i < LANES; i++) v[i] = i < end ? p[i] : rest;
     return v;
 }
 static inline void store_part(real *p, vec v, ptrdiff_t n) {
-    for (int i = 0; i < LANES; i++) if (i < n) p[i] = v[i];
+    for (integer i = 0, end = (integer)n; i < LANES; i++) if (i < end) p[i] = v[i];
 }
 
 static inline vec fill(real value) { return value - (vec){0}; }

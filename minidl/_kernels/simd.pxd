@@ -3,10 +3,11 @@
 cdef extern from "simd.h" nogil:
     ctypedef float real
     ctypedef float vec
-    enum: VEC_BYTES, LANES, MR, NR
+    enum: VEC_BYTES, LANES, ACCUMULATORS, TILE_VECTORS, MR, NR
 
     vec load(const real *p)
     void store(real *p, vec v)
+    void prefetch(const real *p)
     vec load_part(const real *p, Py_ssize_t n, real rest)
     void store_part(real *p, vec v, Py_ssize_t n)
     vec fill(real value)

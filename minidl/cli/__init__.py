@@ -99,8 +99,7 @@ def _printable_output() -> Iterator[None]:
         yield
     finally:
         for stream in changed:
-            # What is still buffered was encoded when it was written, so nothing is flushed
-            # here that could fail; a closed pipe is the business of `main`.
+            # This flushes. If the reader has gone, `main` has heard of it already.
             with contextlib.suppress(OSError, ValueError):
                 stream.reconfigure(errors="strict")
 

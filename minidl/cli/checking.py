@@ -29,7 +29,8 @@ def run(arguments: argparse.Namespace) -> int:
     unknown = [name for name in arguments.names if name not in known]
     if unknown:
         raise UsageError(f"no layer or loss called {unknown[0]!r}; known: {', '.join(known)}")
-    rows, failures = [], []
+    rows: list[tuple[str, ...]] = []
+    failures = []
     for report in gradcheck_all(arguments.names or None):
         verdict = "ok" if report.ok else "FAILED"
         rows.append(

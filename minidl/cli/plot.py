@@ -41,7 +41,6 @@ def check(path: Path) -> None:
 def draw(path: Path, history: History, gradients: dict[str, list[float]], title: str) -> None:
     """Draw loss, accuracy and the gradient norm of every layer, epoch by epoch."""
     figure = _new_figure()
-    figure.get_layout_engine().set(w_pad=0.15)  # type: ignore[union-attr]
     loss, accuracy, gradient = figure.subplots(1, 3)
     _curves(loss, history, "loss")
     loss.set(title="Loss", ylabel="mean cross entropy", yscale="log")
@@ -69,7 +68,9 @@ def _new_figure() -> Figure:
     except ImportError:
         raise ImportError("a plot needs matplotlib: pip install 'minidl[plot]'") from None
     # No pyplot: a figure of one's own needs no display and leaves global settings alone.
-    return Figure(figsize=SIZE, layout="constrained")
+    figure = Figure(figsize=SIZE)
+    figure.set_layout_engine("constrained", w_pad=0.15)
+    return figure
 
 
 def _curves(axes: Any, history: History, name: str) -> None:

@@ -32,11 +32,11 @@ class Sequential(Layer):
     >>> from minidl import nn
     >>> nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10), rng=0)
     layer              output        parameters
-    ------------------------------------------
+    -------------------------------------------
     0 Linear(64, 32)   (batch, 32)        2,080
     1 ReLU()           (batch, 32)            0
     2 Linear(32, 10)   (batch, 10)          330
-    ------------------------------------------
+    -------------------------------------------
     float32                               2,410
     """
 

@@ -51,11 +51,16 @@ class Optimizer:
         lr: float,
         weight_decay: float,
         max_norm: float | None,
+        **others: float,
     ) -> None:
         self.state = np.zeros((), OPTIMIZER_STATE)
         self.lr = lr
         self.weight_decay = weight_decay
         self.max_norm = max_norm
+        for name, value in others.items():
+            _check_range(type(self).__name__, name, value)
+            self.state[name] = value
+        # Last: a constructor that fails must not have taken the parameters from another one.
         self.flat = FlatParameters(parameters)
 
     @property
@@ -154,10 +159,9 @@ class SGD(Optimizer):
         weight_decay: float = 0.0,
         max_norm: float | None = None,
     ) -> None:
-        super().__init__(parameters, lr, weight_decay, max_norm)
         if nesterov and not momentum:
             raise ValueError("SGD: nesterov needs momentum > 0")
-        self.momentum = momentum
+        super().__init__(parameters, lr, weight_decay, max_norm, momentum=momentum)
         self.state["nesterov"] = nesterov
         self.velocity = self.flat.zeros()
 
@@ -206,10 +210,10 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
         max_norm: float | None = None,
     ) -> None:
-        super().__init__(parameters, lr, weight_decay, max_norm)
-        for name, value in (("beta1", betas[0]), ("beta2", betas[1]), ("eps", eps)):
-            _check_range("Adam", name, value)
-            self.state[name] = value
+        beta1, beta2 = betas
+        super().__init__(
+            parameters, lr, weight_decay, max_norm, beta1=beta1, beta2=beta2, eps=eps
+        )
         self.moment1, self.moment2 = self.flat.zeros(), self.flat.zeros()
 
     def update(self) -> None:

@@ -1,0 +1,177 @@
+"""Which kernels serve: the choice at import, the fallback without compiled ones, two threads at once."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import instruction_sets
+
+import minidl
+from minidl import _kernels as kernels
+from minidl import nn, optim
+
+ROOT = Path(minidl.__file__).parent.parent
+WHICH = "import minidl._kernels as k; print(k.isa, '|', k.why)"
+SETS = [name for name in instruction_sets() if isinstance(name, str)]
+
+# The compiled modules as they look where nothing could be compiled.
+NOT_COMPILED = """
+import sys, warnings
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith("minidl._kernels.") and name.split(".")[-1] != "reference":
+            raise ImportError(name)
+sys.meta_path.insert(0, Missing())
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    import minidl, minidl._kernels as k
+    minidl.nn.Sequential(minidl.nn.Linear(3, 2), rng=0)
+print(k.isa, "|", k.available(), "|", [str(w.message).split(" and")[0] for w in caught])
+print(k.describe()["instruction set"])
+print(all(r.ok for r in minidl.gradcheck_all()))
+"""
+
+
+def python(program: str, isa: str | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if k != "MINIDL_ISA"}
+    if isa is not None:
+        environment["MINIDL_ISA"] = isa
+    return subprocess.run(
+        [sys.executable, "-c", program], env=environment, cwd=ROOT, capture_output=True, text=True
+    )
+
+
+# --- the choice ---------------------------------------------------------------------------
+
+
+def test_cpu_flags_agree_with_the_operating_system() -> None:
+    dispatch = pytest.importorskip("minidl._kernels.dispatch")
+    info = Path("/proc/cpuinfo")
+    if not info.exists() or platform.machine() != "x86_64":
+        pytest.skip("no /proc/cpuinfo of an x86 CPU")
+    flags = set(info.read_text().split("flags")[1].split("\n")[0].replace(":", " ").split())
+    needs = {
+        "baseline": set(),
+        "avx2": {"avx2", "fma"},
+        "avx512": {"avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl"},
+    }
+    assert dispatch.supported() == [name for name, needed in needs.items() if needed <= flags]
+
+
+@pytest.mark.parametrize("name", ["reference", *SETS])
+def test_environment_chooses(name: str) -> None:
+    result = python(WHICH, name)
+    assert result.stdout.strip() == f"{name} | MINIDL_ISA={name}", result.stderr
+    assert "Warning" not in result.stderr
+
+
+def test_best_is_chosen_by_itself() -> None:
+    best = SETS[-1] if SETS else kernels.available()[-1]
+    assert python(WHICH).stdout.startswith(f"{best} | ")
+    assert python(WHICH, "").stdout.startswith(f"{best} | ")
+
+
+@pytest.mark.parametrize("name", ["avx9000", "AVX2", "../avx2"])
+def test_wrong_choice_names_the_right_ones(name: str) -> None:
+    result = python(WHICH, name)
+    assert result.returncode != 0
+    assert f"MINIDL_ISA={name}" in result.stderr
+    assert "'reference'" in result.stderr
+
+
+def test_select_rejects_and_keeps() -> None:
+    before, call = kernels.isa, kernels.relu
+    with pytest.raises(ValueError, match=r"avx9000.*reference"):
+        kernels.select("avx9000")
+    assert kernels.isa == before
+    assert kernels.relu is call
+
+
+def test_select_switches_every_call(isa: str) -> None:
+    compiled = {name: getattr(kernels, name) for name in kernels.NAMES}
+    kernels.select("reference")
+    for name, call in compiled.items():
+        assert getattr(kernels, name).__module__ == "minidl._kernels.reference"
+        assert call.__module__ == f"minidl._kernels.{module_of(name)}"
+
+
+def module_of(name: str) -> str:
+    return next(module for module, names in kernels.CALLS.items() if name in names)
+
+
+def test_shares_must_be_positive() -> None:
+    dispatch = pytest.importorskip("minidl._kernels.dispatch")
+    for wrong in (0, -1):
+        with pytest.raises(ValueError, match="shares"):
+            dispatch.set_shares(wrong)
+
+
+# --- the fallback -------------------------------------------------------------------------
+
+
+def test_without_compiled_kernels_the_twin_serves_and_says_so_once() -> None:
+    result = python(NOT_COMPILED)
+    first, described, checked = result.stdout.splitlines()
+    assert first == "reference | ['reference'] | ['minidl found no compiled kernels']", result
+    assert described == "reference"
+    assert checked == "True"
+
+
+def test_reference_asked_for_is_no_reason_to_warn() -> None:
+    first = python(NOT_COMPILED, "reference").stdout.splitlines()[0]
+    assert first == "reference | ['reference'] | []"
+
+
+# --- two Python threads at once -------------------------------------------------------------
+
+
+def train(seed: int, barrier: threading.Barrier | None = None) -> bytes:
+    """A short training that touches every layer; the bits of all it changed."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(64, 20)).astype(np.float32)
+    labels = rng.integers(5, size=64)
+    model = nn.Sequential(
+        nn.Linear(20, 45),
+        nn.BatchNorm(45),
+        nn.ReLU(),
+        nn.Dropout(0.3),
+        nn.Residual(nn.Sequential(nn.Linear(45, 45), nn.Tanh())),
+        nn.Linear(45, 5),
+        rng=seed,
+    )
+    loss, optimizer = nn.CrossEntropyLoss(), optim.Adam(model.parameters(), lr=0.01, max_norm=1.0)
+    if barrier:
+        barrier.wait()
+    for _ in range(60):
+        loss(model(x), labels)
+        optimizer.zero_grad()
+        model.backward(loss.backward())
+        optimizer.step()
+    return optimizer.flat.data.tobytes() + b"".join(a.tobytes() for a in model.state().values())
+
+
+def test_two_trainings_at_once_give_the_same_bits(backend: str) -> None:
+    alone = [train(seed) for seed in (0, 1)]
+    barrier = threading.Barrier(2)
+    together: dict[int, bytes] = {}
+
+    def run(seed: int) -> None:
+        together[seed] = train(seed, barrier)
+
+    threads = [threading.Thread(target=run, args=(seed,)) for seed in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [together[0], together[1]] == alone
+
+
+def test_a_training_is_repeatable(backend: str) -> None:
+    assert train(3) == train(3) != train(4)

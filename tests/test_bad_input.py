@@ -1,0 +1,253 @@
+"""DESIGN's table "What bad input gets", row by row, for layers, losses and their containers.
+
+Its rows about data sets and training are in test_training.py and test_training_safety.py, the one
+about `backward` in test_layers.py, the one about hyper-parameters of optimizers in test_optim.py,
+the one about sizes beyond 2³¹ in test_accuracy.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minidl import nn, optim
+
+F32 = np.float32
+
+
+def zeros(*shape: int, dtype: Any = F32) -> np.ndarray:
+    return np.zeros(shape, dtype)
+
+
+def model() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm(4), nn.ReLU(), nn.Linear(4, 2), rng=0)
+
+
+# Each with a good input of batch 5.
+LAYERS: dict[str, tuple[Callable[[], nn.Layer], tuple[int, ...]]] = {
+    "Linear(3, 4)": (lambda: nn.Linear(3, 4), (5, 3)),
+    "BatchNorm(3)": (lambda: nn.BatchNorm(3), (5, 3)),
+    "layer 0 Linear(3, 4)": (model, (5, 3)),
+    "layer body.0 Linear(3, 3)": (lambda: nn.Residual(nn.Sequential(nn.Linear(3, 3))), (5, 3)),
+    "ReLU()": (nn.ReLU, (5, 3)),
+    "Sigmoid()": (nn.Sigmoid, (5, 3)),
+    "Tanh()": (nn.Tanh, (5, 3)),
+    "Dropout(0.5)": (nn.Dropout, (5, 3)),
+}
+WITH_WIDTH = [name for name in LAYERS if "(3" in name]
+every_layer = pytest.mark.parametrize("name", LAYERS)
+
+
+def snapshot(layer: nn.Layer) -> list[bytes]:
+    arrays = [a for p in layer.parameters() for a in (p.data, p.grad)]
+    return [a.tobytes() for a in (*arrays, *layer.state().values())]
+
+
+def rejects(layer: nn.Layer, error: type[Exception], *words: str, x: Any) -> None:
+    """The call raises, with all these words, and leaves no trace."""
+    before = snapshot(layer)
+    with pytest.raises(error) as caught:
+        layer(*x) if isinstance(x, tuple) else layer(x)
+    for word in words:
+        assert word in str(caught.value)
+    assert snapshot(layer) == before
+
+
+# --- wrong feature count, rank, or empty batch: ValueError with layer, expected, actual ---
+
+
+@pytest.mark.parametrize("name", WITH_WIDTH)
+@pytest.mark.parametrize("shape", [(5, 4), (5, 2), (3, 5), (5, 3, 1)])
+def test_wrong_feature_count(backend: str, name: str, shape: tuple[int, ...]) -> None:
+    rejects(LAYERS[name][0](), ValueError, name, "(batch, ..., 3)", str(shape), x=zeros(*shape))
+
+
+@every_layer
+@pytest.mark.parametrize("shape", [(), (3,)])
+def test_wrong_rank(backend: str, name: str, shape: tuple[int, ...]) -> None:
+    rejects(LAYERS[name][0](), ValueError, name, "(batch, ..., ", str(shape), x=zeros(*shape))
+
+
+@every_layer
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0, 3)])
+def test_empty_batch(backend: str, name: str, shape: tuple[int, ...]) -> None:
+    rejects(LAYERS[name][0](), ValueError, name, "empty", str(shape), x=zeros(*shape))
+
+
+def test_wrong_width_between_layers_names_the_second_one() -> None:
+    broken = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(5, 2))
+    rejects(broken, ValueError, "layer 2 Linear(5, 2)", "5)", "(6, 4)", x=zeros(6, 3))
+
+
+def test_recurrent_cell_checks_both_inputs() -> None:
+    cell = nn.RNNCell(3, 4)
+    rejects(cell, ValueError, "RNNCell(3, 4)", "3)", "(5, 4)", x=(zeros(5, 4), zeros(5, 4)))
+    rejects(cell, ValueError, "RNNCell(3, 4)", "4)", "(5, 3)", x=(zeros(5, 3), zeros(5, 3)))
+    rejects(cell, ValueError, "RNNCell(3, 4)", "(5, 3)", "(6, 4)", x=(zeros(5, 3), zeros(6, 4)))
+    with pytest.raises(RuntimeError):
+        cell.backward(zeros(5, 4))  # none of these calls was kept
+
+
+def test_residual_of_two_shapes() -> None:
+    layer = nn.Residual(nn.Linear(3, 4))
+    rejects(layer, ValueError, "Residual(Linear)", "(5, 4)", "(5, 3)", x=zeros(5, 3))
+
+
+def test_batch_norm_of_one_row() -> None:
+    rejects(nn.BatchNorm(3), ValueError, "BatchNorm(3)", "one row", "eval()", x=zeros(1, 3))
+    assert nn.BatchNorm(3).eval()(zeros(1, 3)).shape == (1, 3)
+
+
+# --- another dtype: TypeError naming both and the cast to write ---------------------------
+
+
+@every_layer
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, bool, np.float16, complex, object, "U4"])
+def test_dtype_that_is_no_float(backend: str, name: str, dtype: Any) -> None:
+    make, shape = LAYERS[name]
+    words = (name, "float32", str(np.dtype(dtype)), ".astype(np.float32)")
+    rejects(make(), TypeError, *words, x=zeros(*shape, dtype=dtype))
+
+
+@pytest.mark.parametrize("name", WITH_WIDTH)
+@pytest.mark.parametrize(("of_layer", "of_input"), [("float32", "float64"), ("float64", "float32")])
+def test_the_other_float(backend: str, name: str, of_layer: str, of_input: str) -> None:
+    make, shape = LAYERS[name]
+    words = (name, f"expected {of_layer}", f"got {of_input}", f".astype(np.{of_layer})")
+    rejects(make().astype(of_layer), TypeError, *words, x=zeros(*shape, dtype=of_input))
+
+
+@every_layer
+@pytest.mark.parametrize("thing", [None, 1.0, [[1.0, 2.0, 3.0]], "text"])
+def test_input_that_is_no_array(name: str, thing: Any) -> None:
+    kind = type(thing).__name__
+    rejects(LAYERS[name][0](), TypeError, name, "NumPy array", kind, "np.asarray", x=thing)
+
+
+# --- losses ------------------------------------------------------------------------------
+
+ELEMENTWISE = [nn.MSELoss, nn.BCEWithLogitsLoss]
+
+
+def loss_rejects(loss: nn.Loss, error: type[Exception], *words: str, x: Any, y: Any) -> None:
+    with pytest.raises(error) as caught:
+        loss(x, y)
+    for word in words:
+        assert word in str(caught.value)
+    with pytest.raises(RuntimeError):
+        loss.backward()
+
+
+@pytest.mark.parametrize("cls", ELEMENTWISE)
+@pytest.mark.parametrize("shape", [(5,), (5, 1), (1, 3), (3, 5)])
+def test_target_of_another_shape(backend: str, cls: type[nn.Loss], shape: Any) -> None:
+    words = (cls.__name__, "(5, 3)", str(shape))
+    loss_rejects(cls(), ValueError, *words, x=zeros(5, 3), y=zeros(*shape))
+
+
+@pytest.mark.parametrize("cls", ELEMENTWISE)
+@pytest.mark.parametrize("dtype", ["float64", "int64", "bool"])
+def test_target_of_another_dtype(backend: str, cls: type[nn.Loss], dtype: str) -> None:
+    words = (cls.__name__, "float32", dtype, "target.astype(np.float32)")
+    loss_rejects(cls(), TypeError, *words, x=zeros(5, 3), y=zeros(5, 3, dtype=dtype))
+
+
+@pytest.mark.parametrize("cls", [*ELEMENTWISE, nn.CrossEntropyLoss])
+def test_prediction_that_is_no_float_array(backend: str, cls: type[nn.Loss]) -> None:
+    name, labels = cls.__name__, np.zeros(5, int)
+    loss_rejects(cls(), TypeError, name, "int64", x=zeros(5, 3, dtype=int), y=labels)
+    loss_rejects(cls(), TypeError, name, "list", x=[[1.0]], y=labels)
+    loss_rejects(cls(), TypeError, name, "list", x=zeros(5, 3), y=[0] * 5)
+    loss_rejects(cls(), ValueError, name, "empty batch", "(0, 3)", x=zeros(0, 3), y=zeros(0, 3))
+
+
+@pytest.mark.parametrize("row", [0, 2, 4])
+@pytest.mark.parametrize("label", [-1, 3, 2**40, -(2**63)])
+def test_label_out_of_range_names_the_first_row(backend: str, row: int, label: int) -> None:
+    labels = np.zeros(5, int)
+    labels[row:] = label
+    words = (f"label {label}", f"row {row}", "3 classes")
+    loss_rejects(nn.CrossEntropyLoss(), ValueError, *words, x=zeros(5, 3), y=labels)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, bool, object])
+def test_labels_that_are_no_integers(backend: str, dtype: Any) -> None:
+    words = ("CrossEntropyLoss", str(np.dtype(dtype)), "labels.astype(int)")
+    loss_rejects(nn.CrossEntropyLoss(), ValueError, *words, x=zeros(5, 3), y=zeros(5, dtype=dtype))
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.uint64, ">i4"])
+def test_labels_of_any_integer_type(backend: str, dtype: Any) -> None:
+    logits = np.random.default_rng(0).normal(size=(5, 3))
+    labels = np.array([0, 2, 1, 2, 0])
+    expected = float(nn.CrossEntropyLoss()(logits, labels))
+    assert float(nn.CrossEntropyLoss()(logits, labels.astype(dtype))) == expected
+
+
+@pytest.mark.parametrize("shape", [(4,), (5, 1), (5, 3), ()])
+def test_labels_of_a_wrong_shape(backend: str, shape: tuple[int, ...]) -> None:
+    words = ("CrossEntropyLoss", "(5,)", str(shape))
+    loss_rejects(
+        nn.CrossEntropyLoss(), ValueError, *words, x=zeros(5, 3), y=zeros(*shape, dtype=int)
+    )
+
+
+def test_logits_of_a_wrong_rank(backend: str) -> None:
+    words = ("CrossEntropyLoss", "(batch, classes)", "(5, 3, 2)")
+    loss_rejects(nn.CrossEntropyLoss(), ValueError, *words, x=zeros(5, 3, 2), y=np.zeros(5, int))
+
+
+# --- hyper-parameters of layers -----------------------------------------------------------
+
+NAN = float("nan")
+BAD_LAYERS: list[tuple[Callable[[], Any], str]] = [
+    *((lambda p=p: nn.Dropout(p), "Dropout needs p") for p in (-0.1, 1, 1.5, NAN)),
+    *((lambda n=n: nn.Linear(n, 2), "Linear needs widths") for n in (0, -1)),
+    *((lambda n=n: nn.Linear(2, n), "Linear needs widths") for n in (0, -1)),
+    *((lambda n=n: nn.RNNCell(n, 2), "RNNCell needs widths") for n in (0, -1)),
+    *((lambda n=n: nn.RNNCell(2, n), "RNNCell needs widths") for n in (0, -1)),
+    *((lambda n=n: nn.BatchNorm(n), "BatchNorm needs features") for n in (0, -1)),
+    *((lambda m=m: nn.BatchNorm(2, momentum=m), "momentum") for m in (0, -0.1, 1.1, NAN)),
+    *((lambda e=e: nn.BatchNorm(2, eps=e), "eps") for e in (0, -1e-5, NAN)),
+]
+
+
+@pytest.mark.parametrize(("make", "words"), BAD_LAYERS)
+def test_bad_hyper_parameter(make: Callable[[], Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+# --- a gradient of the wrong shape or dtype ----------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name in LAYERS if name != "Dropout(0.5)"])
+@pytest.mark.parametrize("dy", [zeros(4, 3), zeros(5, 7), zeros(5), zeros(5, 3, dtype=float)])
+def test_wrong_gradient_changes_no_gradient(isa: str, name: str, dy: np.ndarray) -> None:
+    make, shape = LAYERS[name]
+    layer = make()
+    layer(zeros(*shape))
+    before = [parameter.grad.tobytes() for parameter in layer.parameters()]
+    with pytest.raises((ValueError, TypeError)):
+        layer.backward(dy)
+    assert [parameter.grad.tobytes() for parameter in layer.parameters()] == before
+
+
+# --- a step that must not happen ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_gradient_that_is_not_finite_changes_no_parameter(backend: str, value: float) -> None:
+    net = model()
+    optimizer = optim.Adam(net.parameters(), lr=0.1)
+    x = np.full((5, 3), value, F32)
+    net.eval()
+    before = [parameter.data.tobytes() for parameter in net.parameters()]
+    with np.errstate(invalid="ignore"):
+        net.backward(np.ones_like(net(x)))
+    with pytest.raises(FloatingPointError, match="no parameter was changed"):
+        optimizer.step()
+    assert [parameter.data.tobytes() for parameter in net.parameters()] == before

@@ -1,0 +1,303 @@
+"""Layers and losses: their gradients in any shape, and the promises that all of them keep."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from test_kernels import LAYOUTS
+
+import minidl
+from minidl import nn
+
+SIZES = (1, 2, 3, 5, 7)
+Rng = np.random.Generator
+Problem = tuple[Any, list[np.ndarray]]
+
+
+class Shapes:
+    """Widths and leading dimensions drawn at random; every dimension is often 1."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+
+    def width(self) -> int:
+        return int(self.rng.choice(SIZES))
+
+    def lead(self) -> tuple[int, ...]:
+        return tuple(self.width() for _ in range(self.rng.integers(1, 3)))
+
+    def flag(self) -> bool:
+        return bool(self.rng.integers(2))
+
+    def normal(self, *shape: int) -> np.ndarray:
+        return self.rng.normal(size=shape)
+
+
+def linear(s: Shapes) -> Problem:
+    layer = nn.Linear(s.width(), s.width(), bias=s.flag(), rng=s.rng)
+    return layer, [s.normal(*s.lead(), layer.in_features)]
+
+
+def activation(cls: type[nn.Layer]) -> Callable[[Shapes], Problem]:
+    return lambda s: (cls(), [s.normal(*s.lead(), s.width())])
+
+
+def batch_norm(s: Shapes) -> Problem:
+    layer = nn.BatchNorm(s.width()).train(s.flag())
+    layer.gamma.data, layer.beta.data = s.normal(layer.in_features), s.normal(layer.in_features)
+    x = s.normal(2 * s.width(), *s.lead()[1:], layer.in_features)
+    x[::2] += 4  # a batch that is nearly constant has no accurate finite differences
+    return layer, [x]
+
+
+def dropout(s: Shapes) -> Problem:
+    layer = nn.Dropout(s.rng.uniform(), rng=s.rng).train(s.flag())
+    return layer, [s.normal(*s.lead(), s.width())]
+
+
+def sequential(s: Shapes) -> Problem:
+    a, b, c = s.width(), s.width(), s.width()
+    layers = [nn.Linear(a, b), nn.BatchNorm(b), nn.Tanh(), nn.Dropout(0.3), nn.Linear(b, c)]
+    x = s.normal(6, a)
+    x[::2] += 4
+    return nn.Sequential(*layers, rng=s.rng), [x]
+
+
+def residual(s: Shapes) -> Problem:
+    a, b = s.width(), s.width()
+    shortcut = nn.Linear(a, b, rng=s.rng) if a != b or s.flag() else None
+    body = nn.Sequential(nn.Linear(a, b, rng=s.rng), nn.Sigmoid())
+    return nn.Residual(body, shortcut), [s.normal(*s.lead(), a)]
+
+
+def rnn_cell(s: Shapes) -> Problem:
+    cell = nn.RNNCell(s.width(), s.width(), rng=s.rng)
+    cell.bias.data = s.normal(cell.hidden_size)
+    batch = s.width()
+    return cell, [s.normal(batch, cell.in_features), s.normal(batch, cell.hidden_size)]
+
+
+def reduction(s: Shapes) -> str:
+    return str(s.rng.choice(["mean", "sum"]))
+
+
+def cross_entropy(s: Shapes) -> Problem:
+    rows, classes = s.width(), s.width()
+    labels = s.rng.integers(classes, size=rows)
+    return nn.CrossEntropyLoss(reduction(s)), [2 * s.normal(rows, classes), labels]
+
+
+def mse(s: Shapes) -> Problem:
+    shape = (*s.lead(), s.width())
+    return nn.MSELoss(reduction(s)), [s.normal(*shape), s.normal(*shape)]
+
+
+def bce(s: Shapes) -> Problem:
+    shape = (*s.lead(), s.width())
+    return nn.BCEWithLogitsLoss(reduction(s)), [3 * s.normal(*shape), s.rng.uniform(size=shape)]
+
+
+PROBLEMS: dict[str, Callable[[Shapes], Problem]] = {
+    "Linear": linear,
+    "ReLU": activation(nn.ReLU),
+    "Sigmoid": activation(nn.Sigmoid),
+    "Tanh": activation(nn.Tanh),
+    "BatchNorm": batch_norm,
+    "Dropout": dropout,
+    "Sequential": sequential,
+    "Residual": residual,
+    "RNNCell": rnn_cell,
+    "CrossEntropyLoss": cross_entropy,
+    "MSELoss": mse,
+    "BCEWithLogitsLoss": bce,
+}
+REGISTERED = [cls.__name__ for cls in [*nn.Layer.registry, *nn.Loss.registry]]
+LAYERS = [cls.__name__ for cls in nn.Layer.registry]
+
+every_layer = pytest.mark.parametrize("name", LAYERS)
+every_layer_and_loss = pytest.mark.parametrize("name", REGISTERED)
+
+
+def test_every_registered_layer_and_loss_is_tested_in_random_shapes() -> None:
+    missing = [name for name in REGISTERED if name not in PROBLEMS]
+    assert not missing, f"add {missing} to PROBLEMS"
+
+
+# --- gradients --------------------------------------------------------------------------
+
+
+@every_layer_and_loss
+def test_gradients_of_the_examples(backend: str, name: str) -> None:
+    reports = list(minidl.gradcheck_all([name]))
+    assert reports
+    for report in reports:
+        assert report.ok and report.worst <= 1e-6, report.message
+
+
+@every_layer_and_loss
+def test_gradients_in_random_shapes(backend: str, name: str) -> None:
+    for seed in range(8):
+        subject, inputs = PROBLEMS[name](Shapes(seed))
+        report = minidl.gradcheck(subject, *inputs, rtol=1e-6)
+        assert report.worst <= 1e-6
+        assert report.checked + report.kinks > 0
+
+
+@every_layer
+def test_backward_adds_to_the_gradients(backend: str, name: str) -> None:
+    for seed in range(4):
+        layer, inputs = PROBLEMS[name](Shapes(seed))
+        layer.astype(np.float64)
+        once = parameter_gradients(layer, inputs, times=1)
+        thrice = parameter_gradients(layer, inputs, times=3)
+        for a, b in zip(once, thrice, strict=True):
+            np.testing.assert_allclose(b, 3 * a, rtol=1e-12, atol=1e-12)
+
+
+def parameter_gradients(layer: nn.Layer, inputs: list[np.ndarray], times: int) -> list[np.ndarray]:
+    layer = copy.deepcopy(layer)
+    start = copy.deepcopy(layer.state())
+    for _ in range(times):
+        for path, array in layer.state().items():
+            array[...] = start[path]
+        layer.backward(np.ones_like(layer(*inputs)))
+    return [parameter.grad for parameter in layer.parameters()]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_cell_unrolled_in_time(backend: str, steps: int) -> None:
+    """Each step's gradient flows through all steps before it; shared weights collect them all."""
+
+    class Unrolled(nn.Layer):
+        """Inputs (batch, steps, features) and the first state; all states together out."""
+
+        def __init__(self) -> None:
+            self.cell = nn.RNNCell(3, 4, rng=0)
+
+        def check_input(self, *inputs: np.ndarray) -> None:
+            """The cell checks."""
+
+        def forward(self, x: np.ndarray, h: np.ndarray) -> np.ndarray:  # type: ignore[override]
+            self.cell.clear()
+            states = []
+            for t in range(steps):
+                h = self.cell(x[:, t], h)
+                states.append(h)
+            return np.stack(states, axis=1)
+
+        def backward(self, dy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            dx, dh = np.zeros((2, steps, 3)), np.zeros((2, 4))
+            for t in reversed(range(steps)):
+                dx[:, t], dh = self.cell.backward(dy[:, t] + dh)
+            return dx, dh
+
+    rng = np.random.default_rng(1)
+    report = minidl.gradcheck(
+        Unrolled(), rng.normal(size=(2, steps, 3)), rng.normal(size=(2, 4)), rtol=1e-6
+    )
+    assert {"cell.recurrent_weight", "cell.input_weight", "cell.bias"} < report.tensors.keys()
+
+
+# --- inputs -----------------------------------------------------------------------------
+
+
+@every_layer
+@pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout != "byte-swapped"])
+def test_layout_of_the_input_changes_nothing(backend: str, name: str, layout: str) -> None:
+    for seed in range(3):
+        layer, inputs = PROBLEMS[name](Shapes(seed))
+        plain, other = copy.deepcopy(layer), copy.deepcopy(layer)
+        inputs = [x.astype(np.float32) for x in inputs]
+        laid_out = [LAYOUTS[layout](x) for x in inputs]
+        y, z = plain(*inputs), other(*laid_out)
+        np.testing.assert_allclose(z, y, rtol=1e-6, atol=1e-6)
+        dy = np.ones_like(y)
+        for a, b in zip(
+            as_tuple(plain.backward(dy)), as_tuple(other.backward(LAYOUTS[layout](dy))), strict=True
+        ):
+            np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-6)
+
+
+def as_tuple(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+@every_layer
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_output_keeps_dtype_and_leaves_the_input_alone(backend: str, name: str, dtype: Any) -> None:
+    layer, inputs = PROBLEMS[name](Shapes(0))
+    layer.astype(dtype)
+    inputs = [x.astype(dtype) for x in inputs]
+    before = [x.copy() for x in inputs]
+    y = layer(*inputs)
+    kept = y.copy()
+    for dx, x in zip(as_tuple(layer.backward(np.ones_like(y))), inputs, strict=True):
+        assert dx.dtype == dtype
+        assert dx.shape == x.shape
+    assert y.dtype == dtype
+    assert np.array_equal(y, kept)
+    assert all(np.array_equal(a, b) for a, b in zip(inputs, before, strict=True))
+
+
+def test_outputs_of_two_calls_are_two_arrays(backend: str) -> None:
+    layer = nn.Linear(3, 2, rng=0)
+    a, b = np.zeros((2, 2, 3), np.float32)
+    b[...] = 1
+    first = layer(a)
+    kept = first.copy()
+    layer(b)
+    assert np.array_equal(first, kept)
+
+
+# --- the order of calls -----------------------------------------------------------------
+
+
+@every_layer
+def test_backward_needs_a_forward_of_its_own(name: str) -> None:
+    layer, inputs = PROBLEMS[name](Shapes(1))
+    layer.astype(np.float64)
+    y = layer(*inputs)
+    dy = np.ones_like(y)
+    layer.backward(dy)
+    before = [parameter.grad.copy() for parameter in layer.parameters()]
+    with pytest.raises(RuntimeError, match="backward without a forward"):
+        layer.backward(dy)
+    after = [parameter.grad for parameter in layer.parameters()]
+    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+    layer(*inputs)
+    layer.backward(dy)
+
+
+@pytest.mark.parametrize("name", [cls.__name__ for cls in nn.Loss.registry])
+def test_loss_backward_needs_a_forward_of_its_own(name: str) -> None:
+    loss, inputs = PROBLEMS[name](Shapes(1))
+    with pytest.raises(RuntimeError, match=name):
+        loss.backward()
+    loss(*inputs)
+    loss.backward()
+    with pytest.raises(RuntimeError, match="backward without a forward"):
+        loss.backward()
+
+
+def test_loss_value_reads_like_a_number() -> None:
+    value = nn.MSELoss()(np.ones((2, 2)), np.zeros((2, 2)))
+    assert value.shape == ()
+    assert value.dtype == np.float64
+    assert f"{value:.2f}" == "1.00"
+    assert float(value) == 1
+
+
+@pytest.mark.parametrize("name", ["MSELoss", "BCEWithLogitsLoss", "CrossEntropyLoss"])
+def test_sum_is_mean_times_count(backend: str, name: str) -> None:
+    for seed in range(3):
+        _, inputs = PROBLEMS[name](Shapes(seed))
+        mean, total = (getattr(nn, name)(reduction) for reduction in ("mean", "sum"))
+        count = len(inputs[0]) if name == "CrossEntropyLoss" else inputs[0].size
+        assert float(total(*inputs)) == pytest.approx(count * float(mean(*inputs)))
+        np.testing.assert_allclose(total.backward(), count * mean.backward(), rtol=1e-12)
+    with pytest.raises(ValueError, match="reduction"):
+        getattr(nn, name)("average")

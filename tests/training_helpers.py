@@ -1,0 +1,56 @@
+"""Small trainings for the tests, and the comparison of what they leave behind."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minidl import nn, optim
+from minidl.training import Trainer, batches
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(50, 4)).astype(np.float32)
+LABELS = (X[:, 0] + X[:, 1] > 0).astype(np.int64) + (X[:, 2] > 0.5)
+VALUES = (X @ RNG.normal(size=(4, 2))).astype(np.float32)
+
+
+def classifier(seed=0, lr=1e-2, dtype=np.float32, metrics=None):
+    model = nn.Sequential(
+        nn.Linear(4, 16),
+        nn.BatchNorm(16),
+        nn.ReLU(),
+        nn.Dropout(0.2),
+        nn.Residual(nn.Sequential(nn.Linear(16, 16), nn.Tanh())),
+        nn.Linear(16, 3),
+        rng=seed,
+    ).astype(dtype)
+    optimizer = optim.Adam(model.parameters(), lr=lr, max_norm=1.0)
+    return Trainer(model, nn.CrossEntropyLoss(), optimizer, metrics=metrics, rng=seed)
+
+
+def regressor(seed=0, loss=None, lr=1e-2, outputs=2):
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, outputs), rng=seed)
+    return Trainer(model, loss or nn.MSELoss(), optim.SGD(model.parameters(), lr=lr), rng=seed)
+
+
+def everything(trainer):
+    """Copies of all that training changes."""
+    parts = {p.name: p.data.copy() for p in trainer.model.parameters()}
+    parts |= {name: array.copy() for name, array in trainer.model.state().items()}
+    parts |= {k: v.copy() for k, v in vars(trainer.optimizer).items() if k.startswith("moment")}
+    return parts
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys()
+    for name in first:
+        assert np.array_equal(first[name], second[name]), name
+
+
+def fit(trainer, epochs=2, **options):
+    y = LABELS if isinstance(trainer.loss, nn.CrossEntropyLoss) else VALUES
+    return trainer.fit(X, y, epochs, **{"batch_size": 16, "progress": False, **options})
+
+
+def first_batches(rng, count):
+    """The first batches of an epoch."""
+    return [batch for batch, _ in zip(batches(X, LABELS, 16, rng), range(count), strict=False)]
