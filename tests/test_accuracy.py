@@ -1,4 +1,4 @@
-"""How exact the kernels are: in units in the last place, at the edges of the number range, in number."""
+"""How exact the kernels are: in the last place, at the edges of the number range, in number."""
 
 from __future__ import annotations
 

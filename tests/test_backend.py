@@ -1,4 +1,4 @@
-"""Which kernels serve: the choice at import, the fallback without compiled ones, two threads at once."""
+"""Which kernels serve: the choice at import, the fallback, and two threads at once."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def test_faulty_loss_is_found() -> None:
             return value, gradient / 2
 
     minidl.gradcheck(nn.MSELoss(), X, X + 1)
-    with pytest.raises(minidl.GradcheckError, match="Halved.*prediction"):
+    with pytest.raises(minidl.GradcheckError, match=r"Halved.*prediction"):
         minidl.gradcheck(Halved(), X, X + 1)
 
 
@@ -225,7 +225,7 @@ def test_bad_options(options: dict[str, float]) -> None:
 
 
 def test_unknown_name() -> None:
-    with pytest.raises(ValueError, match="Nothing.*Linear"):
+    with pytest.raises(ValueError, match=r"Nothing.*Linear"):
         list(minidl.gradcheck_all(["Nothing"]))
 
 

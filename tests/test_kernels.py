@@ -1,4 +1,4 @@
-"""Every kernel agrees with its twin: on every instruction set, shape, layout and number of threads."""
+"""Every kernel agrees with its twin: on every instruction set, shape, layout, thread count."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def assert_matches_twin(name: str, draw: Draw) -> None:
 def assert_same_bits(got: list[Any], expected: list[Any], what: str) -> None:
     for a, b in zip(got, expected, strict=True):
         if isinstance(a, np.ndarray):
-            assert a.dtype == b.dtype and a.tobytes() == b.tobytes(), what
+            assert (a.dtype, a.tobytes()) == (b.dtype, b.tobytes()), what
         else:
             assert a == b, what
 

@@ -1,4 +1,4 @@
-"""Optimizers: the formula, the flat vectors, the clipping, and what must not change when a step fails."""
+"""Optimizers: the formula, the flat vectors, the clipping, and what a failed step leaves alone."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ benchmarks and a complete backend.
 the array, allocates the output, and fills an argument struct (``kernel_table.pxd``).
 ``dispatch.run`` releases the GIL and calls the function pointer of the table that was chosen at
 import: one table per dtype and instruction set. Behind the pointer stands a loop of
-``elementwise.pxi``, which computes its share (``sharing.pxi``) of the outputs. Nothing below
+``elementwise.pxi``, which computes its share (``parts.pxi``) of the outputs. Nothing below
 ``run`` knows Python: a call is a function pointer and a struct.
 
 **What each instruction set changes.** ``table.pxi`` includes all loops; ``isa_*.pyx`` include

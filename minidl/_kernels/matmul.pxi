@@ -19,44 +19,34 @@ cdef enum:
 cdef struct Tile:
     # One tile of C and where its operands are. All steps are in elements.
     const real *a
-    const real *b       # rows of `vectors` vectors, the last of them perhaps partial
+    const real *b       # rows of whole vectors
     const real *bias    # or NULL
     real *c
     Py_ssize_t k, a_row, a_col, b_row, c_row
-    Py_ssize_t last     # elements of the last vector
+    Py_ssize_t last     # columns in the last vector: LANES, or less at the edge of C
     bint accumulate
 
 
-cdef inline vec load_either(const real *p, const bint partial, Py_ssize_t n) noexcept nogil:
-    if partial:
-        return load_part(p, n, 0)
-    return load(p)
-
-
-cdef inline void tile(
-    const Tile *t, const int rows, const int vectors, const bint partial
-) noexcept nogil:
+cdef inline void tile(const Tile *t, const int rows, const int vectors) noexcept nogil:
     """The microkernel: c (rows x vectors) = a . b in rows * vectors accumulators.
 
     Called with constants, so that the compiler unrolls the loops over rows and vectors and
-    keeps the accumulators in registers. With `partial`, only `t.last` elements of the last
-    vector are read and written.
+    keeps the accumulators in registers.
     """
     cdef vec acc[HIGHEST][TILE_VECTORS]
     cdef vec row[TILE_VECTORS]
     cdef const real *a = t.a
     cdef const real *b = t.b
     cdef real *c = t.c
-    cdef Py_ssize_t p, a_row = t.a_row, a_col = t.a_col, b_row = t.b_row, last = t.last
+    cdef Py_ssize_t p, a_row = t.a_row, a_col = t.a_col, b_row = t.b_row
     cdef int i, j
-    cdef bint part
     for i in range(rows):
         for j in range(vectors):
             acc[i][j] = fill(0)
             prefetch(c + i * t.c_row + j * LANES)    # arrives while the sums are formed
     for p in range(t.k):
         for j in range(vectors):
-            row[j] = load_either(b + j * LANES, partial and j == vectors - 1, last)
+            row[j] = load(b + j * LANES)
         for i in range(rows):
             for j in range(vectors):
                 acc[i][j] = acc[i][j] + a[i * a_row] * row[j]
@@ -64,68 +54,58 @@ cdef inline void tile(
         b = b + b_row
     for i in range(rows):
         for j in range(vectors):
-            part = partial and j == vectors - 1
-            if t.accumulate:
-                acc[i][j] = acc[i][j] + load_either(c + j * LANES, part, last)
-            if t.bias != NULL:
-                acc[i][j] = acc[i][j] + load_either(t.bias + j * LANES, part, last)
-            if part:
-                store_part(c + j * LANES, acc[i][j], last)
-            else:
-                store(c + j * LANES, acc[i][j])
-        c = c + t.c_row
+            finish(t, c + i * t.c_row, j, acc[i][j], LANES if j < vectors - 1 else t.last)
 
 
-cdef inline void tile_of_rows(
-    const Tile *t, int rows, const int vectors, const bint partial
+cdef inline void finish(
+    const Tile *t, real *c, int j, vec value, Py_ssize_t columns
 ) noexcept nogil:
+    """Store one vector of a tile, after adding what is there and the bias, if asked for."""
+    if t.accumulate:
+        value = value + load_columns(c + j * LANES, columns)
+    if t.bias != NULL:
+        value = value + load_columns(t.bias + j * LANES, columns)
+    store_columns(c + j * LANES, value, columns)
+
+
+cdef inline void tile_of_rows(const Tile *t, int rows, const int vectors) noexcept nogil:
     """The microkernel for this many rows; those with too many accumulators are not compiled."""
     if rows == 1:
-        tile(t, 1, vectors, partial)
+        tile(t, 1, vectors)
     elif rows == 2:
-        tile(t, 2, vectors, partial)
+        tile(t, 2, vectors)
     elif rows == 3:
-        tile(t, 3, vectors, partial)
+        tile(t, 3, vectors)
     elif rows == 4 and 4 * vectors <= ACCUMULATORS:
-        tile(t, 4, vectors, partial)
+        tile(t, 4, vectors)
     elif rows == 5 and 5 * vectors <= ACCUMULATORS:
-        tile(t, 5, vectors, partial)
+        tile(t, 5, vectors)
     elif rows == 6 and 6 * vectors <= ACCUMULATORS:
-        tile(t, 6, vectors, partial)
+        tile(t, 6, vectors)
     elif rows == 7 and 7 * vectors <= ACCUMULATORS:
-        tile(t, 7, vectors, partial)
+        tile(t, 7, vectors)
     elif rows == 8 and 8 * vectors <= ACCUMULATORS:
-        tile(t, 8, vectors, partial)
+        tile(t, 8, vectors)
     elif rows == 9 and 9 * vectors <= ACCUMULATORS:
-        tile(t, 9, vectors, partial)
+        tile(t, 9, vectors)
     elif rows == 10 and 10 * vectors <= ACCUMULATORS:
-        tile(t, 10, vectors, partial)
+        tile(t, 10, vectors)
     elif rows == 11 and 11 * vectors <= ACCUMULATORS:
-        tile(t, 11, vectors, partial)
+        tile(t, 11, vectors)
     elif rows == 12 and 12 * vectors <= ACCUMULATORS:
-        tile(t, 12, vectors, partial)
-
-
-cdef inline void tile_of_vectors(
-    const Tile *t, int rows, int vectors, const bint partial
-) noexcept nogil:
-    """The microkernel for this many rows and vectors."""
-    if vectors == 1:
-        tile_of_rows(t, rows, 1, partial)
-    elif vectors == 2:
-        tile_of_rows(t, rows, 2, partial)
-    elif TILE_VECTORS > 2 and vectors == 3:
-        tile_of_rows(t, rows, 3 if TILE_VECTORS > 2 else 1, partial)
-    elif TILE_VECTORS > 2:
-        tile_of_rows(t, rows, 4 if TILE_VECTORS > 2 else 1, partial)
+        tile(t, 12, vectors)
 
 
 cdef void any_tile(const Tile *t, int rows, int vectors) noexcept nogil:
-    """The microkernel for this many rows and vectors, whole or partial."""
-    if t.last < LANES:
-        tile_of_vectors(t, rows, vectors, True)
-    else:
-        tile_of_vectors(t, rows, vectors, False)
+    """The microkernel for this many rows and vectors."""
+    if vectors == 1:
+        tile_of_rows(t, rows, 1)
+    elif vectors == 2:
+        tile_of_rows(t, rows, 2)
+    elif TILE_VECTORS > 2 and vectors == 3:
+        tile_of_rows(t, rows, 3 if TILE_VECTORS > 2 else 1)
+    elif TILE_VECTORS > 2:
+        tile_of_rows(t, rows, 4 if TILE_VECTORS > 2 else 1)
 
 
 cdef void pack(
@@ -141,8 +121,8 @@ cdef void pack(
     for j in range(ceil_div(width, panel)):
         columns = smaller(panel, width - j * panel)
         for p in range(depth):
-            if source_col == 1 and columns == panel:
-                memcpy(packed, source + p * source_row, panel * sizeof(real))
+            if source_col == 1:
+                pack_row(source + p * source_row, packed, columns, panel)
             else:
                 for q in range(columns):
                     packed[q] = source[p * source_row + q * source_col]
@@ -150,6 +130,18 @@ cdef void pack(
                     packed[q] = 0
             packed = packed + panel
         source = source + panel * source_col
+
+
+cdef inline void pack_row(
+    const real *source, real *packed, Py_ssize_t columns, Py_ssize_t panel
+) noexcept nogil:
+    """A contiguous row of a panel, in vectors."""
+    cdef Py_ssize_t q = 0
+    while q + LANES <= columns:
+        store(packed + q, load(source + q))
+        q += LANES
+    if q < columns:
+        store_columns(packed + q, load_part(source + q, columns - q, 0), panel - q)
 
 
 cdef inline bint packs_a(const MatmulArgs *args) noexcept nogil:
@@ -164,8 +156,8 @@ cdef inline bint packs_b(const MatmulArgs *args) noexcept nogil:
 
 
 cdef inline Py_ssize_t block_of_b(const MatmulArgs *args) noexcept nogil:
-    """Elements of a packed block of B."""
-    return KC * smaller(NC, ceil_div(args.n, NR) * NR) if packs_b(args) else 0
+    """Elements of a packed block of B, or of its last panel alone."""
+    return KC * (smaller(NC, ceil_div(args.n, NR) * NR) if packs_b(args) else NR)
 
 
 cdef inline Py_ssize_t scratch_of_thread(const MatmulArgs *args) noexcept nogil:
@@ -179,9 +171,14 @@ cdef Py_ssize_t matmul_scratch(const MatmulArgs *args, int threads) noexcept nog
 
 
 cdef void multiply_block(
-    const Tile *t, Py_ssize_t rows, Py_ssize_t columns, bint packed_a, bint packed_b
+    const Tile *t, real *edge,
+    Py_ssize_t rows, Py_ssize_t columns, bint packed_a, bint packed_b
 ) noexcept nogil:
-    """The two inner loops: a block of A times a block of B. t holds the first tile."""
+    """The two inner loops: a block of A times a block of B, tile by tile.
+
+    t holds the first tile. `edge` has room to pack the last panel of an unpacked B, whose
+    vectors would reach beyond its rows.
+    """
     cdef Py_ssize_t i, j = 0, begin, end, width, tiles
     cdef int vectors
     cdef Tile at = t[0]
@@ -190,6 +187,9 @@ cdef void multiply_block(
         vectors = <int>ceil_div(width, LANES)
         at.last = width - (vectors - 1) * LANES
         at.b = t.b + j * (t.k if packed_b else 1)
+        if at.last < LANES and not packed_b:
+            pack(at.b, at.b_row, 1, edge, t.k, width, vectors * LANES)
+            at.b, at.b_row = edge, vectors * LANES
         if t.bias != NULL:
             at.bias = t.bias + j
         # Tiles of nearly equal height, rather than full ones and a thin rest.
@@ -271,7 +271,7 @@ cdef Py_ssize_t matmul(const void *arguments, int thread, int threads) noexcept 
                 t.a_row = 1 if packed_a else args.a_row
                 t.a_col = MR if packed_a else args.a_col
                 t.c = <real *>args.c + ic * args.c_row + jc
-                multiply_block(&t, rows, columns, packed_a, packed_b)
+                multiply_block(&t, pack_b, rows, columns, packed_a, packed_b)
                 ic += MC
             pc += KC
         jc += NC

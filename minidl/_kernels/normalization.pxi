@@ -8,19 +8,6 @@ cdef enum:
     SUM_ROWS = 128
 
 
-cdef inline vec load_columns(const real *row, Py_ssize_t columns) noexcept nogil:
-    if columns >= LANES:
-        return load(row)
-    return load_part(row, columns, 0)
-
-
-cdef inline void store_columns(real *row, vec v, Py_ssize_t columns) noexcept nogil:
-    if columns >= LANES:
-        store(row, v)
-    else:
-        store_part(row, v, columns)
-
-
 cdef inline vec sum_rows(
     const real *x, const real *dy, vec mean, vec rstd, int what,
     Py_ssize_t rows, Py_ssize_t row, Py_ssize_t columns

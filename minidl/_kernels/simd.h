@@ -49,13 +49,14 @@ static inline void store(real *p, vec v) { *(loose_vec *)p = v; }
 static inline void prefetch(const real *p) { __builtin_prefetch(p, 1); }
 
 /* The first n < LANES elements; the other lanes are `rest` (load) or left alone (store).
-   Compilers turn both loops into one masked instruction where there is one. */
-static inline vec load_part(const real *p, ptrdiff_t n, real rest) {
+   Not inlined: standing alone, each compiles to one masked instruction where there is one. */
+#define ALONE static __attribute__((noinline, unused))
+ALONE vec load_part(const real *p, ptrdiff_t n, real rest) {
     vec v;
     for (integer i = 0, end = (integer)n; i < LANES; i++) v[i] = i < end ? p[i] : rest;
     return v;
 }
-static inline void store_part(real *p, vec v, ptrdiff_t n) {
+ALONE void store_part(real *p, vec v, ptrdiff_t n) {
     for (integer i = 0, end = (integer)n; i < LANES; i++) if (i < end) p[i] = v[i];
 }
 

@@ -8,7 +8,7 @@ from libc.string cimport memcpy, memset
 from minidl._kernels.kernel_table cimport *
 from minidl._kernels.simd cimport *
 
-include "sharing.pxi"
+include "parts.pxi"
 include "vector_math.pxi"
 include "elementwise.pxi"
 include "matmul.pxi"

@@ -1,4 +1,4 @@
-# How a kernel divides its outputs among threads.
+# How a kernel divides its outputs among threads, and a row among vectors.
 
 cdef inline Py_ssize_t smaller(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
     return a if a < b else b
@@ -17,3 +17,17 @@ cdef inline Py_ssize_t share_begin(
     cannot change a bit of the result.
     """
     return smaller(ceil_div(n, grain) * thread // threads * grain, n)
+
+
+cdef inline vec load_columns(const real *row, Py_ssize_t columns) noexcept nogil:
+    """The next LANES elements, or as many as there are."""
+    if columns >= LANES:
+        return load(row)
+    return load_part(row, columns, 0)
+
+
+cdef inline void store_columns(real *row, vec v, Py_ssize_t columns) noexcept nogil:
+    if columns >= LANES:
+        store(row, v)
+    else:
+        store_part(row, v, columns)
