@@ -229,7 +229,7 @@ def softmax_cross_entropy(logits: Array, labels: Array, mean: bool = True) -> tu
 def mse(prediction: Array, target: Array, mean: bool = True) -> tuple[Array, Array]:
     """L = (prediction - target)²; dprediction = 2 · (prediction - target)."""
     error = prediction - target
-    return _reduce(np.square(error, dtype=np.float64), 2 * error, error.size, mean)
+    return _reduce(np.square(error).astype(np.float64), 2 * error, error.size, mean)
 
 
 def bce_with_logits(logits: Array, target: Array, mean: bool = True) -> tuple[Array, Array]:

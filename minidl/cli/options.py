@@ -7,6 +7,11 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from minidl.nn import init
+from minidl.nn.init import Initializer
+
+INITIALIZERS = {"he": "he_normal", "xavier": "xavier_uniform", **{n: n for n in init.NAMED}}
+
 
 class UsageError(Exception):
     """The user asked for what cannot be done; the message says what and why."""
@@ -66,6 +71,19 @@ def number(words: str, accept: Callable[[float], bool]) -> Callable[[str], float
 
 rate = number("a number > 0", lambda value: value > 0)
 probability = number("a number in [0, 1)", lambda value: 0 <= value < 1)
+
+
+def initializer(text: str) -> Initializer | None:
+    """An initialiser by name, ``normal:STD`` for N(0, STD²), or None for ``auto``."""
+    name, _, std = text.partition(":")
+    if name == "normal" and std:
+        return init.normal(std=number("normal:STD with STD >= 0", lambda value: value >= 0)(std))
+    if text == "auto":
+        return None
+    if text not in INITIALIZERS:
+        known = ", ".join(["auto", *INITIALIZERS])
+        raise argparse.ArgumentTypeError(f"expected one of {known} or normal:STD, got {text!r}")
+    return init.by_name(INITIALIZERS[text])
 
 
 def norm_limit(text: str) -> float | None:

@@ -14,11 +14,9 @@ from minidl import datasets, nn, optim
 from minidl.cli import options, plot, report
 from minidl.cli.options import UsageError, usage_errors
 from minidl.datasets import Dataset
-from minidl.nn import init
 from minidl.training import History, Trainer
 
 ACTIVATIONS: dict[str, type[nn.Layer]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
-INITIALIZERS = {"he": "he_normal", "xavier": "xavier_uniform", **{n: n for n in init.NAMED}}
 SGD_RATE, SGD_MOMENTUM = 0.1, 0.9
 
 
@@ -61,7 +59,8 @@ def _add_options(parser: argparse.ArgumentParser, defaults: Defaults) -> None:
     add = partial(_add_option, network)
     add("--hidden", defaults.hidden, "widths, or none", type=options.widths, metavar="N,N")
     add("--activation", "relu", "after every hidden layer", choices=ACTIVATIONS)
-    add("--init", "auto", "initialiser; auto: by activation", choices=["auto", *INITIALIZERS])
+    known = f"initialiser: {', '.join(options.INITIALIZERS)}, normal:STD; auto: by activation"
+    add("--init", "auto", known, type=options.initializer, metavar="NAME")
     add("--norm", defaults.norm, "batch normalization", action=argparse.BooleanOptionalAction)
     add("--residual", False, "a way around each layer", action=argparse.BooleanOptionalAction)
     add("--dropout", defaults.dropout, "share set to zero", type=options.probability, metavar="P")
@@ -140,7 +139,7 @@ def _print_results(
 
 def build_model(data: Dataset, arguments: argparse.Namespace) -> nn.Sequential:
     """Linear, [BatchNorm,] activation[, Dropout] for every hidden width, then the logits."""
-    chosen = INITIALIZERS.get(arguments.init)  # None: the layer's own choice
+    chosen = arguments.init  # None: the layer's own choice
     layers: list[nn.Layer] = []
     width = data.features
     for hidden in arguments.hidden:

@@ -27,6 +27,8 @@ class Loss:
     """
 
     registry: ClassVar[list[type[Loss]]] = []
+    # Whether targets are integer class labels, which a Trainer must not cast.
+    takes_labels: ClassVar[bool] = False
     _gradient: Array | None = None
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -111,6 +113,8 @@ class CrossEntropyLoss(Loss):
     >>> f"{loss(np.zeros((2, 10)), np.array([3, 7])):.4f}"  # log 10
     '2.3026'
     """
+
+    takes_labels = True
 
     def check_target(self, prediction: Array, target: Array) -> None:
         if prediction.ndim != 2:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minidl._kernels.reference import Array
-from minidl.nn import BCEWithLogitsLoss, CrossEntropyLoss, Loss
+from minidl.nn import BCEWithLogitsLoss, Loss
 
 
 def as_real(name: str, data: Any, dtype: np.dtype[Any]) -> Array:
@@ -39,7 +39,7 @@ def check_finite(name: str, array: Array) -> None:
 
 def as_targets(name: str, y: Any, loss: Loss, dtype: np.dtype[Any]) -> Array:
     """Targets as ``loss`` wants them: integer labels for cross entropy, else real numbers."""
-    if isinstance(loss, CrossEntropyLoss):
+    if loss.takes_labels:
         return as_labels(name, np.asarray(y))
     targets = as_real(name, y, dtype)
     check_finite(name, targets)

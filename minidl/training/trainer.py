@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minidl._kernels.reference import Array
-from minidl.nn import BatchNorm, CrossEntropyLoss, Layer, Loss
+from minidl.nn import BatchNorm, Layer, Loss
 from minidl.nn.init import Seed, as_generator
 from minidl.optim import Optimizer
 from minidl.training.batching import batches, check_count, check_lengths
@@ -30,7 +30,7 @@ class Trainer:
     """Fits a model to data, one optimizer step a batch.
 
     Features of any real dtype, and lists, are cast to the dtype of the model; so are targets,
-    but for the labels of ``CrossEntropyLoss``, which must be integers.
+    but for the labels of a classification loss, which must be integers.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class Trainer:
         Of the model's parameters, built last.
     metrics
         Names or callables ``(prediction, target) -> float`` to measure beside the loss; by
-        default accuracy for ``CrossEntropyLoss`` and nothing otherwise.
+        default accuracy for a loss that takes labels, and nothing otherwise.
     rng
         Generator or seed of the order of the rows. It goes on from epoch to epoch and from
         fit to fit: ``fit`` for 3 epochs and again for 2 is ``fit`` for 5.
@@ -76,7 +76,7 @@ class Trainer:
                 "build it from model.parameters()"
             )
         if metrics is None:
-            metrics = ("accuracy",) if isinstance(loss, CrossEntropyLoss) else ()
+            metrics = ("accuracy",) if loss.takes_labels else ()
         self.model = model
         self.loss = loss
         self.optimizer = optimizer
@@ -246,7 +246,7 @@ class Trainer:
         with mode(self.model, training=False):
             # One row tells the number of classes, and whether model and data fit at all.
             output = self.model(features[:1])
-        if isinstance(self.loss, CrossEntropyLoss):
+        if self.loss.takes_labels:
             check_labels(f"{what}y", targets, output.shape[-1])
         else:
             self.loss(output, targets[:1])
