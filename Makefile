@@ -33,18 +33,19 @@ lint: $(VENV)/dev
 clean:
 	rm -rf $(VENV) build dist *.egg-info minidl/_kernels/*.so minidl/_kernels/*.c
 
-$(VENV)/python:
+$(VENV)/created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	    || { echo "minidl needs Python 3.11 or later; try: make PYTHON=python3.12 ..."; exit 1; }
+	@echo "making $(VENV) and compiling the kernels: about a minute, once"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) "setuptools>=77" "Cython>=3.1" "numpy>=2.0"
 	touch $@
 
 # Editable installs, so that the sources can be read and changed; remade when a kernel changes.
-$(VENV)/demo: $(VENV)/python $(SOURCES)
+$(VENV)/demo: $(VENV)/created $(SOURCES)
 	$(PIP) --no-build-isolation --editable ".[progress,plot]"
 	touch $@
 
-$(VENV)/dev: $(VENV)/python $(SOURCES)
-	$(PIP) --no-build-isolation --editable ".[dev]"
+$(VENV)/dev: $(VENV)/created $(SOURCES)
+	MINIDL_REQUIRE_KERNELS=1 $(PIP) --no-build-isolation --editable ".[dev]"
 	touch $@ $(VENV)/demo
