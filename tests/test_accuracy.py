@@ -222,6 +222,20 @@ def test_dropout_keeps_the_mean(backend: str) -> None:
     assert y.mean() == pytest.approx(1, abs=0.01)
 
 
+def test_dropout_keeps_an_element_whose_hash_is_p(backend: str) -> None:
+    # The edge between zero and kept is one of 2³² values; bisection finds it.
+    key, one = np.array([3, 4], np.uint32), np.ones(1)
+    kept, dropped = 0, 2**32
+    while dropped - kept > 1:
+        middle = (kept + dropped) // 2
+        if reference.dropout(one, key, middle / 2**32):
+            kept = middle
+        else:
+            dropped = middle
+    assert kernels.dropout(one, key, kept / 2**32) > 0
+    assert kernels.dropout(one, key, dropped / 2**32) == 0
+
+
 def test_dropped_nan_and_infinity_are_zero(backend: str) -> None:
     key = np.array([3, 4], np.uint32)
     keep = kernels.dropout(np.ones(1000, np.float32), key, 0.5) > 0

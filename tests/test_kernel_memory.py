@@ -1,0 +1,66 @@
+"""No kernel reads or writes beyond its arrays: pages without access lie before and behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# Runs in a process of its own, for a read too far ends the process.
+PROGRAM = r"""
+import ctypes, mmap, sys
+import numpy as np
+from kernel_cases import CASES, BLOCKED, Draw
+from minidl import _kernels as kernels
+
+PAGE = mmap.PAGESIZE
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+keep = []
+
+
+def fenced(x, at_end):
+    '''A copy of x between two pages that must not be touched, close to one of them.'''
+    room = -(-max(x.nbytes, 1) // PAGE) * PAGE
+    memory = mmap.mmap(-1, room + 2 * PAGE)
+    keep.append(memory)
+    buffer = np.frombuffer(memory, np.uint8)
+    for page in (0, PAGE + room):
+        assert libc.mprotect(buffer.ctypes.data + page, PAGE, 0) == 0
+    offset = PAGE + (room - x.nbytes if at_end else 0)
+    y = np.ndarray(x.shape, x.dtype, memory, offset)
+    y[...] = x
+    return y
+
+
+kernels.select(sys.argv[1])
+for name, case in CASES.items():
+    products = BLOCKED[:4] if "linear" in name or name == "matmul" else ()
+    for dtype in (np.float32, np.float64):
+        draws = [Draw(seed, dtype) for seed in range(25)]
+        draws += [Draw(0, dtype, product=product) for product in products]
+        for draw in draws:
+            args = case(draw)
+            for at_end in (True, False):
+                print(name, {k: getattr(v, "shape", v) for k, v in args.items()}, flush=True)
+                getattr(kernels, name)(
+                    **{k: fenced(v, at_end) if isinstance(v, np.ndarray) else v
+                       for k, v in args.items()}
+                )
+                keep.clear()
+print("done")
+"""
+
+
+def test_kernels_stay_inside_their_arrays(isa: str) -> None:
+    if not sys.platform.startswith("linux"):
+        pytest.skip("page protection is done the Linux way")
+    tests = Path(__file__).parent
+    path = f"import sys; sys.path[:0] = [{str(tests)!r}, {str(tests.parent)!r}]\n"
+    result = subprocess.run(
+        [sys.executable, "-c", path + PROGRAM, isa], capture_output=True, text=True
+    )
+    last = result.stdout.strip().split("\n")[-1]
+    assert last == "done", f"stopped in {last}\n{result.stderr}"
