@@ -146,9 +146,9 @@ cdef Py_ssize_t run(kernel_fn kernel, const void *args) except -1:
     """Run a kernel and return what it returns: 0, or a number that says what is wrong."""
     cdef Py_ssize_t answer, status = 0
     cdef int share
-    cdef long repeat
+    cdef long _repeat
     with nogil:
-        for repeat in range(REPEATS):
+        for _repeat in range(REPEATS):
             for share in range(SHARES):
                 answer = kernel(args, share, SHARES)
                 if answer > 0 and (status == 0 or answer < status):

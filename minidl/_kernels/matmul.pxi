@@ -14,6 +14,7 @@ cdef enum:
     MC = 240                              # a multiple of every MR
     NC = 1024                             # a multiple of every NR
     HIGHEST = 12                          # rows of any tile
+    DOTS = 4                              # dot products at a time
 
 
 cdef struct Tile:
@@ -114,45 +115,112 @@ cdef void pack(
 ) noexcept nogil:
     """depth x width elements into panels of `panel` columns, each contiguous, zero-padded.
 
-    Serves both sides: a panel of B is NR columns wide, one of A is MR rows high, which are
+    Serves both sides: a panel of B is NR columns wide; one of A is MR rows high, which are
     columns of its transpose.
     """
-    cdef Py_ssize_t j, p, q, columns
+    cdef Py_ssize_t j, p, columns
     for j in range(ceil_div(width, panel)):
         columns = smaller(panel, width - j * panel)
-        for p in range(depth):
-            if source_col == 1:
-                pack_row(source + p * source_row, packed, columns, panel)
-            else:
-                for q in range(columns):
-                    packed[q] = source[p * source_row + q * source_col]
-                for q in range(columns, panel):
-                    packed[q] = 0
-            packed = packed + panel
+        if source_row == 1 and source_col != 1 and panel % LANES == 0:
+            pack_transposed(source, source_col, packed, depth, columns, panel)
+        else:
+            for p in range(depth):
+                pack_row(source + p * source_row, source_col, packed + p * panel, columns, panel)
         source = source + panel * source_col
+        packed = packed + panel * depth
 
 
 cdef inline void pack_row(
-    const real *source, real *packed, Py_ssize_t columns, Py_ssize_t panel
+    const real *source, Py_ssize_t source_col, real *packed, Py_ssize_t columns, Py_ssize_t panel
 ) noexcept nogil:
-    """A contiguous row of a panel, in vectors."""
+    """One row of a panel."""
     cdef Py_ssize_t q = 0
-    while q + LANES <= columns:
-        store(packed + q, load(source + q))
-        q += LANES
-    if q < columns:
-        store_columns(packed + q, load_part(source + q, columns - q, 0), panel - q)
+    if source_col == 1:
+        while q + LANES <= columns:
+            store(packed + q, load(source + q))
+            q += LANES
+        if q < columns:
+            store_columns(packed + q, load_part(source + q, columns - q, 0), panel - q)
+        return
+    for q in range(columns):
+        packed[q] = source[q * source_col]
+    for q in range(columns, panel):
+        packed[q] = 0
+
+
+cdef void pack_transposed(
+    const real *source, Py_ssize_t source_col,
+    real *packed, Py_ssize_t depth, Py_ssize_t columns, Py_ssize_t panel
+) noexcept nogil:
+    """A panel whose columns are contiguous in the source: LANES x LANES squares, turned."""
+    cdef Py_ssize_t p = 0, q
+    while p < depth:
+        q = 0
+        while q < columns:
+            if depth - p >= LANES and columns - q >= LANES:
+                pack_square(
+                    source + q * source_col + p, source_col,
+                    packed + p * panel + q, panel, LANES, LANES
+                )
+            else:
+                pack_square(
+                    source + q * source_col + p, source_col,
+                    packed + p * panel + q, panel,
+                    smaller(LANES, depth - p), smaller(LANES, columns - q)
+                )
+            q += LANES
+        p += LANES
+
+
+cdef inline void pack_square(
+    const real *source, Py_ssize_t source_col, real *packed, Py_ssize_t panel,
+    const Py_ssize_t depth, const Py_ssize_t columns
+) noexcept nogil:
+    """One square, or at the edges a part of one. Fast where the last two are constants."""
+    cdef vec square[LANES]
+    cdef Py_ssize_t i
+    for i in range(LANES):
+        if i < columns:
+            square[i] = load_columns(source + i * source_col, depth)
+        else:
+            square[i] = fill(0)
+    transpose(square)
+    for i in range(depth):
+        store(packed + i * panel, square[i])
+
+
+cdef inline void transpose(vec *square) noexcept nogil:
+    """LANES vectors of LANES elements, rows for columns, in log2(LANES) steps."""
+    merge_rows(square, 1)
+    if LANES > 2:
+        merge_rows(square, 2)
+    if LANES > 4:
+        merge_rows(square, 4)
+    if LANES > 8:
+        merge_rows(square, 8)
+
+
+cdef inline void merge_rows(vec *square, const int step) noexcept nogil:
+    """Exchange, between rows `step` apart, the lanes that belong to the other."""
+    cdef vec upper, lower
+    cdef int i
+    for i in range(LANES):
+        if not i & step:
+            upper = square[i]
+            lower = square[i + step]
+            square[i] = merge_low(upper, lower, step)
+            square[i + step] = merge_high(upper, lower, step)
 
 
 cdef inline bint packs_a(const MatmulArgs *args) noexcept nogil:
-    """Rows of A far apart collide in the cache; worth a copy if enough columns use it."""
-    return args.k > 512 and args.n >= 4 * NR and args.m >= 4 * MR
+    """Columns of a transposed A lie rows apart; worth a copy if enough columns of B use it."""
+    return args.a_col != 1 and args.k >= KC and args.n >= 4 * NR
 
 
 cdef inline bint packs_b(const MatmulArgs *args) noexcept nogil:
     """Transposed rows must be gathered into vectors. Rows far apart are worth a copy if
     enough rows of A use it."""
-    return args.b_col != 1 or (args.n > 128 and args.m >= 48)
+    return args.b_col != 1 or (args.n > 128 and args.m >= 96)
 
 
 cdef inline Py_ssize_t block_of_b(const MatmulArgs *args) noexcept nogil:
@@ -221,11 +289,49 @@ cdef void activate(
             tanh(&line, 0, 1)
 
 
+cdef inline bint uses_dots(const MatmulArgs *args) noexcept nogil:
+    """Few rows times a transposed B: packing B would cost more than the product."""
+    return args.m < 8 and args.a_col == 1 and args.b_row == 1 and args.b_col != 1
+
+
+cdef void multiply_by_dots(const MatmulArgs *args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    """Columns begin … end of c, each element a dot product of two contiguous rows."""
+    cdef vec acc[DOTS]
+    cdef vec x
+    cdef const real *a
+    cdef const real *b
+    cdef real *c
+    cdef Py_ssize_t i, j = begin, p
+    cdef int q, dots
+    while j < end:
+        dots = <int>smaller(DOTS, end - j)
+        for i in range(args.m):
+            a = <const real *>args.a + i * args.a_row
+            b = <const real *>args.b + j * args.b_col
+            for q in range(DOTS):
+                acc[q] = fill(0)
+            p = 0
+            while p < args.k:
+                x = load_columns(a + p, args.k - p)
+                for q in range(dots):
+                    acc[q] = acc[q] + x * load_columns(b + q * args.b_col + p, args.k - p)
+                p += LANES
+            c = <real *>args.c + i * args.c_row + j
+            for q in range(dots):
+                c[q] = lane_sum(acc[q]) + (c[q] if args.accumulate else 0)
+                if args.bias != NULL:
+                    c[q] = c[q] + (<const real *>args.bias)[j + q]
+        j += DOTS
+
+
 cdef Py_ssize_t matmul(const void *arguments, int thread, int threads) noexcept nogil:
     """c = activation(a . b + bias), or c += a . b."""
     cdef const MatmulArgs *args = <const MatmulArgs *>arguments
     cdef bint packed_a = packs_a(args), packed_b = packs_b(args)
-    cdef bint by_rows = args.m * NR > args.n * MR    # more tiles down than across
+    cdef bint dots = uses_dots(args)
+    cdef bint by_rows = args.m * NR > args.n * MR and not dots    # more tiles down than across
+    # For one or two rows, few rows of B at a time, so that B is read in order.
+    cdef Py_ssize_t kc = KC if args.m > 2 else 32
     cdef Py_ssize_t i0 = 0, i1 = args.m, j0 = 0, j1 = args.n
     cdef Py_ssize_t ic, jc, pc, rows, columns, depth
     cdef const real *a
@@ -243,12 +349,14 @@ cdef Py_ssize_t matmul(const void *arguments, int thread, int threads) noexcept 
         j1 = share_begin(args.n, NR, thread + 1, threads)
 
     t.c_row = args.c_row
-    jc = j0
+    if dots:
+        multiply_by_dots(args, j0, j1)
+    jc = j1 if dots else j0
     while jc < j1:
         columns = smaller(NC, j1 - jc)
         pc = 0
         while pc < args.k or pc == 0:    # k = 0 still writes the bias
-            depth = smaller(KC, args.k - pc)
+            depth = smaller(kc, args.k - pc)
             b = <const real *>args.b + pc * args.b_row + jc * args.b_col
             if packed_b:
                 pack(b, args.b_row, args.b_col, pack_b, depth, columns, NR)
@@ -273,7 +381,7 @@ cdef Py_ssize_t matmul(const void *arguments, int thread, int threads) noexcept 
                 t.c = <real *>args.c + ic * args.c_row + jc
                 multiply_block(&t, pack_b, rows, columns, packed_a, packed_b)
                 ic += MC
-            pc += KC
+            pc += kc
         jc += NC
     if args.activation != NO_ACTIVATION:
         activate(

@@ -7,6 +7,9 @@
 #ifndef MINIDL_SIMD_H
 #define MINIDL_SIMD_H
 
+#define INLINE static inline __attribute__((always_inline))
+#define ALONE static __attribute__((noinline, unused))
+
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -42,15 +45,14 @@ typedef integer ivec __attribute__((vector_size(VEC_BYTES)));
 /* The same vector at any address: what load and store go through. */
 typedef real loose_vec __attribute__((vector_size(VEC_BYTES), aligned(sizeof(real)), may_alias));
 
-static inline vec load(const real *p) { return *(const loose_vec *)p; }
-static inline void store(real *p, vec v) { *(loose_vec *)p = v; }
+INLINE vec load(const real *p) { return *(const loose_vec *)p; }
+INLINE void store(real *p, vec v) { *(loose_vec *)p = v; }
 
 /* Ask for the cache line of p, to be written soon. */
-static inline void prefetch(const real *p) { __builtin_prefetch(p, 1); }
+INLINE void prefetch(const real *p) { __builtin_prefetch(p, 1); }
 
 /* The first n < LANES elements; the other lanes are `rest` (load) or left alone (store).
    Not inlined: standing alone, each compiles to one masked instruction where there is one. */
-#define ALONE static __attribute__((noinline, unused))
 ALONE vec load_part(const real *p, ptrdiff_t n, real rest) {
     vec v;
     for (integer i = 0, end = (integer)n; i < LANES; i++) v[i] = i < end ? p[i] : rest;
@@ -60,40 +62,65 @@ ALONE void store_part(real *p, vec v, ptrdiff_t n) {
     for (integer i = 0, end = (integer)n; i < LANES; i++) if (i < end) p[i] = v[i];
 }
 
-static inline vec fill(real value) { return value - (vec){0}; }
+INLINE vec fill(real value) { return value - (vec){0}; }
 
-static inline real lane_sum(vec v) {
+INLINE real lane_sum(vec v) {
     real total = 0;
     for (int i = 0; i < LANES; i++) total += v[i];
     return total;
 }
 
-static inline real lane_max(vec v) {
+INLINE real lane_max(vec v) {
     real most = v[0];
     for (int i = 1; i < LANES; i++) most = v[i] > most ? v[i] : most;
     return most;
 }
 
 /* a < b ? x : y in every lane; false where a or b is NaN. */
-static inline vec where_less(vec a, vec b, vec x, vec y) {
+INLINE vec where_less(vec a, vec b, vec x, vec y) {
     ivec mask = a < b;
     return (vec)((mask & (ivec)x) | (~mask & (ivec)y));
 }
 
-static inline vec absolute(vec v) { return (vec)((ivec)v & ~(ivec)fill((real)-0.0)); }
+INLINE vec absolute(vec v) { return (vec)((ivec)v & ~(ivec)fill((real)-0.0)); }
 
-static inline vec copy_sign(vec magnitude, vec sign) {
+INLINE vec copy_sign(vec magnitude, vec sign) {
     ivec bit = (ivec)fill((real)-0.0);
     return (vec)(((ivec)magnitude & ~bit) | ((ivec)sign & bit));
 }
 
-static inline vec square_root(vec v) {
+INLINE vec square_root(vec v) {
     for (int i = 0; i < LANES; i++) v[i] = sizeof(real) == 4 ? sqrtf(v[i]) : sqrt(v[i]);
     return v;
 }
 
+/* Lane l of the first: l & step ? b[l - step] : a[l]; of the second: l & step ? b[l] : a[l + step].
+   Both, for steps 1, 2, 4, ... over the rows of a square of vectors, transpose it. */
+INLINE vec merge_low(vec a, vec b, const int step) {
+#ifdef __clang__
+    vec v = a;
+    for (int l = 0; l < LANES; l++) v[l] = l & step ? b[l - step] : a[l];
+    return v;
+#else
+    ivec from = {0};
+    for (int l = 0; l < LANES; l++) from[l] = l & step ? LANES + l - step : l;
+    return __builtin_shuffle(a, b, from);
+#endif
+}
+INLINE vec merge_high(vec a, vec b, const int step) {
+#ifdef __clang__
+    vec v = b;
+    for (int l = 0; l < LANES; l++) v[l] = l & step ? b[l] : a[l + step];
+    return v;
+#else
+    ivec from = {0};
+    for (int l = 0; l < LANES; l++) from[l] = l & step ? LANES + l : l + step;
+    return __builtin_shuffle(a, b, from);
+#endif
+}
+
 /* v * 2^k for whole k. Two factors, so that the result may be subnormal or overflow. */
-static inline vec times_power_of_two(vec v, vec k) {
+INLINE vec times_power_of_two(vec v, vec k) {
     const real magic = (real)3 * ((integer)1 << (MANTISSA_BITS - 1));
     ivec n = (ivec)(k + magic) - (ivec)fill(magic);
     ivec half = n >> 1;
@@ -103,7 +130,7 @@ static inline vec times_power_of_two(vec v, vec k) {
 }
 
 /* Round to the nearest whole number, for |v| < 2^(MANTISSA_BITS - 1). */
-static inline vec nearest(vec v) {
+INLINE vec nearest(vec v) {
     const real magic = (real)3 * ((integer)1 << (MANTISSA_BITS - 1));
     return (v + magic) - magic;
 }

@@ -19,3 +19,5 @@ cdef extern from "simd.h" nogil:
     vec square_root(vec v)
     vec times_power_of_two(vec v, vec k)
     vec nearest(vec v)
+    vec merge_low(vec a, vec b, const int step)
+    vec merge_high(vec a, vec b, const int step)
