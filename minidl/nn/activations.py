@@ -35,7 +35,7 @@ class ReLU(Layer):
         return y
 
     def backward(self, dy: Array) -> Array:
-        return kernels.relu_grad(dy, self.saved())
+        return kernels.relu_grad(dy, self.saved(dy))
 
     @classmethod
     def examples(cls) -> Examples:
@@ -71,7 +71,7 @@ class Sigmoid(Layer):
         return y
 
     def backward(self, dy: Array) -> Array:
-        return kernels.sigmoid_grad(dy, self.saved())
+        return kernels.sigmoid_grad(dy, self.saved(dy))
 
     @classmethod
     def examples(cls) -> Examples:
@@ -104,7 +104,7 @@ class Tanh(Layer):
         return y
 
     def backward(self, dy: Array) -> Array:
-        return kernels.tanh_grad(dy, self.saved())
+        return kernels.tanh_grad(dy, self.saved(dy))
 
     @classmethod
     def examples(cls) -> Examples:

@@ -75,8 +75,10 @@ class Sequential(Layer):
     def __len__(self) -> int:
         return len(self.stack)
 
-    def __getitem__(self, index: int) -> Layer:
-        return self.stack[index]
+    def __getitem__(self, index: int | slice) -> Layer:
+        """One layer, or for a slice a Sequential of the same layers."""
+        chosen = self.stack[index]
+        return Sequential(*chosen) if isinstance(chosen, list) else chosen
 
     def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
         for layer in self.stack:
@@ -145,7 +147,7 @@ class Residual(Layer):
     def __repr__(self) -> str:
         names = [type(layer).__name__ for layer in getattr(self.body, "stack", [self.body])]
         shortcut = "" if self.shortcut is None else f", shortcut={self.shortcut!r}"
-        return f"Residual({' → '.join(names)}{shortcut})"
+        return f"Residual({' -> '.join(names)}{shortcut})"
 
     @classmethod
     def examples(cls) -> Examples:

@@ -6,6 +6,7 @@ import numpy as np
 
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
+from minidl.nn.checks import check_number
 from minidl.nn.init import Seed, as_generator
 from minidl.nn.layer import Examples, Layer
 
@@ -42,9 +43,7 @@ class Dropout(Layer):
     preferred_init = "skip"
 
     def __init__(self, p: float = 0.5, rng: Seed = None) -> None:
-        if not 0 <= p < 1:
-            raise ValueError(f"Dropout needs p in [0, 1), got {p}")
-        self.p = p
+        self.p = check_number("Dropout", "p", p, 0, 1)
         self.generator = np.zeros(2, np.uint64)  # seed, calls so far
         self.reset_own(as_generator(rng))
 
@@ -57,7 +56,7 @@ class Dropout(Layer):
         return kernels.dropout(x, key, self.p)
 
     def backward(self, dy: Array) -> Array:
-        key = self.saved()
+        key = self.saved(dy)
         return dy if key is None else kernels.dropout(dy, key, self.p)
 
     def reset_own(self, rng: np.random.Generator) -> None:

@@ -22,6 +22,7 @@ initialiser         distribution                                      source
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -39,62 +40,63 @@ def as_generator(rng: Seed) -> np.random.Generator:
     return np.random.default_rng(rng)
 
 
+@dataclass(frozen=True, repr=False)
 class Initializer:
-    """A way to draw an array, and the words that describe it."""
+    """A way to draw an array: a distribution by name, and its arguments."""
 
-    def __init__(self, name: str, draw: Callable[[Shape, np.random.Generator], Any]) -> None:
-        self.name = name
-        self._draw = draw
+    name: str
+    draw: Callable[..., Any]
+    arguments: tuple[float, ...] = ()
 
     def __call__(self, shape: Shape, rng: Seed = None) -> np.ndarray[Any, np.dtype[Any]]:
-        return np.asarray(self._draw(shape, as_generator(rng)))
+        return np.asarray(self.draw(shape, as_generator(rng), *self.arguments))
 
     def __repr__(self) -> str:
-        return self.name
+        return f"{self.name}({', '.join(map(str, self.arguments))})"
 
 
 def zeros() -> Initializer:
     """All zeros."""
-    return Initializer("zeros()", lambda shape, rng: np.zeros(shape))
+    return Initializer("zeros", _constant)
 
 
 def constant(value: float) -> Initializer:
     """All equal to ``value``."""
-    return Initializer(f"constant({value})", lambda shape, rng: np.full(shape, float(value)))
+    return Initializer("constant", _constant, (float(value),))
 
 
 def uniform(low: float, high: float) -> Initializer:
     """U(low, high)."""
     if not low < high:
         raise ValueError(f"uniform needs low < high, got low={low}, high={high}")
-    return Initializer(f"uniform({low}, {high})", lambda shape, rng: rng.uniform(low, high, shape))
+    return Initializer("uniform", _uniform, (low, high))
 
 
 def normal(mean: float = 0.0, std: float = 1.0) -> Initializer:
     """N(mean, std²)."""
     if not std >= 0:
         raise ValueError(f"normal needs std >= 0, got {std}")
-    return Initializer(f"normal({mean}, {std})", lambda shape, rng: rng.normal(mean, std, shape))
+    return Initializer("normal", _normal, (mean, std))
 
 
 def xavier_uniform() -> Initializer:
     """U(-a, a) with a = sqrt(6 / (fan_in + fan_out)): for tanh, sigmoid and linear layers."""
-    return _uniform("xavier_uniform", lambda fan_in, fan_out: 2 / (fan_in + fan_out))
+    return Initializer("xavier_uniform", _xavier_uniform)
 
 
 def xavier_normal() -> Initializer:
     """N(0, 2 / (fan_in + fan_out)): for tanh, sigmoid and linear layers."""
-    return _normal("xavier_normal", lambda fan_in, fan_out: 2 / (fan_in + fan_out))
+    return Initializer("xavier_normal", _xavier_normal)
 
 
 def he_uniform() -> Initializer:
     """U(-a, a) with a = sqrt(6 / fan_in): for ReLU, which lets half of the variance through."""
-    return _uniform("he_uniform", lambda fan_in, fan_out: 2 / fan_in)
+    return Initializer("he_uniform", _he_uniform)
 
 
 def he_normal() -> Initializer:
     """N(0, 2 / fan_in): for ReLU, which lets half of the variance through."""
-    return _normal("he_normal", lambda fan_in, fan_out: 2 / fan_in)
+    return Initializer("he_normal", _he_normal)
 
 
 def by_name(init: str | Initializer) -> Initializer:
@@ -110,22 +112,34 @@ def by_name(init: str | Initializer) -> Initializer:
     return init
 
 
-Variance = Callable[[int, int], float]
+def _constant(shape: Shape, rng: np.random.Generator, value: float = 0.0) -> Any:
+    return np.full(shape, value)
 
 
-def _uniform(name: str, variance: Variance) -> Initializer:
-    def draw(shape: Shape, rng: np.random.Generator) -> Any:
-        limit = np.sqrt(3 * variance(*_fans(shape)))  # U(-a, a) has the variance a² / 3
-        return rng.uniform(-limit, limit, shape)
-
-    return Initializer(f"{name}()", draw)
+def _uniform(shape: Shape, rng: np.random.Generator, low: float, high: float) -> Any:
+    return rng.uniform(low, high, shape)
 
 
-def _normal(name: str, variance: Variance) -> Initializer:
-    def draw(shape: Shape, rng: np.random.Generator) -> Any:
-        return rng.normal(0.0, np.sqrt(variance(*_fans(shape))), shape)
+def _normal(shape: Shape, rng: np.random.Generator, mean: float, std: float) -> Any:
+    return rng.normal(mean, std, shape)
 
-    return Initializer(f"{name}()", draw)
+
+def _xavier_uniform(shape: Shape, rng: np.random.Generator) -> Any:
+    limit = np.sqrt(6 / sum(_fans(shape)))
+    return rng.uniform(-limit, limit, shape)
+
+
+def _xavier_normal(shape: Shape, rng: np.random.Generator) -> Any:
+    return rng.normal(0.0, np.sqrt(2 / sum(_fans(shape))), shape)
+
+
+def _he_uniform(shape: Shape, rng: np.random.Generator) -> Any:
+    limit = np.sqrt(6 / _fans(shape)[0])
+    return rng.uniform(-limit, limit, shape)
+
+
+def _he_normal(shape: Shape, rng: np.random.Generator) -> Any:
+    return rng.normal(0.0, np.sqrt(2 / _fans(shape)[0]), shape)
 
 
 def _fans(shape: Shape) -> tuple[int, int]:

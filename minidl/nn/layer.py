@@ -18,8 +18,9 @@ class Parameter:
     """An array that training changes, and the gradient of the loss with respect to it.
 
     The values are drawn from ``initializer`` when they are first looked at, so that a
-    container which knows what follows the layer can still choose a better initialiser.
-    The seed is taken from ``rng`` at once: the order of looking changes nothing.
+    container which knows what follows the layer can still choose a better initialiser; once
+    looked at, they stay. The seed is taken from ``rng`` at once, so that the order of looking
+    at several parameters changes nothing.
 
     Once an optimizer holds the parameter, ``data`` and ``grad`` are views into two flat
     vectors. Assigning to ``data`` copies into it.
@@ -41,13 +42,13 @@ class Parameter:
     def reset(self, rng: Seed = None) -> None:
         """Forget the values; they will be drawn anew, seeded by ``rng`` (None: by the system)."""
         self._seed = int(as_generator(rng).integers(2**63))
-        self._data: Array | None = None
-        self._grad: Array | None = None
+        self.__dict__.pop("_data", None)
+        self.__dict__.pop("_grad", None)
 
     @property
     def drawn(self) -> bool:
         """Whether the values exist already."""
-        return self._data is not None
+        return "_data" in self.__dict__
 
     @property
     def size(self) -> int:
@@ -55,29 +56,38 @@ class Parameter:
 
     @property
     def data(self) -> Array:
-        if self._data is None:
+        data: Array | None = self.__dict__.get("_data")
+        if data is None:
             values = self.initializer(self.shape, np.random.default_rng(self._seed))
-            self._data = np.ascontiguousarray(values, dtype=self.dtype)
-        return self._data
+            # setdefault: of two threads that look at once, both get the array of the first.
+            data = self.__dict__.setdefault("_data", np.ascontiguousarray(values, self.dtype))
+        return data
 
     @data.setter
     def data(self, values: Any) -> None:
-        values = np.asarray(values)
-        if values.shape != self.shape:
-            raise ValueError(f"parameter {self.name} is {self.shape}, not {values.shape}")
-        self.data[...] = values
+        self._copy(values, self.data)
 
     @property
     def grad(self) -> Array:
-        if self._grad is None:
-            self._grad = np.zeros(self.shape, self.dtype)
-        return self._grad
+        grad: Array | None = self.__dict__.get("_grad")
+        if grad is None:
+            grad = self.__dict__.setdefault("_grad", np.zeros(self.shape, self.dtype))
+        return grad
 
     @grad.setter
     def grad(self, values: Any) -> None:
         # `parameter.grad += g` ends here with the very array that was changed in place.
-        if values is not self._grad:
-            self.grad[...] = values
+        if values is not self.grad:
+            self._copy(values, self.grad)
+
+    def _copy(self, values: Any, array: Array) -> None:
+        values = np.asarray(values)
+        if values.shape != self.shape or values.dtype.kind not in "fiu":
+            raise ValueError(
+                f"parameter {self.name} holds numbers of shape {self.shape}, "
+                f"not {values.dtype} of shape {values.shape}"
+            )
+        array[...] = values
 
     def move(self, data: Array, grad: Array) -> None:
         """Keep values and gradient in these two arrays from now on."""
@@ -101,14 +111,16 @@ class Layer:
     A subclass writes
 
     - ``forward(x)``, which keeps what the gradient needs with ``self.save(...)``;
-    - ``backward(dy)``, which gets it back with ``self.saved()``, *adds* to the gradient of
+    - ``backward(dy)``, which gets it back with ``self.saved(dy)``, *adds* to the gradient of
       every parameter, and returns the gradient with respect to ``x``;
     - ``examples()``, a few small instances with the shapes of their inputs, from which the
       tests and ``minidl check`` verify the layer.
 
-    Parameters and layers that are attributes are found by themselves. Arrays that a forward
+    Parameters and layers that are attributes, or in a list or tuple that is one, are found by
+    themselves. Arrays that a forward
     pass changes (running statistics, the state of a generator) are named in ``state_names``.
     Call the layer itself, ``layer(x)``, rather than ``forward``: the call checks its input.
+    Inputs and outputs are kept, not copied: do not change them in place before ``backward``.
     """
 
     registry: ClassVar[list[type[Layer]]] = []
@@ -121,6 +133,7 @@ class Layer:
     training = True
     path = ""
     _saved: tuple[Any, ...] | None = None
+    _output: Any = None  # of the latest call, for the check of its gradient
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -140,7 +153,8 @@ class Layer:
 
     def __call__(self, *inputs: Array) -> Any:
         self.check_input(*inputs)
-        return self.forward(*inputs)
+        self._output = self.forward(*inputs)
+        return self._output
 
     # --- what the forward pass keeps for the backward pass ---
 
@@ -148,14 +162,19 @@ class Layer:
         """Keep values for the backward pass that follows."""
         self._saved = values
 
-    def saved(self) -> Any:
-        """What ``save`` kept (a tuple, if it was several values), once."""
-        values, self._saved = self._saved, None
-        if values is None:
+    def saved(self, dy: Array) -> Any:
+        """What ``save`` kept (a tuple, if it was several values), once.
+
+        Raises if there is nothing, or if ``dy`` is not a gradient of the layer's output.
+        """
+        if self._saved is None:
             raise RuntimeError(
                 f"{self.label}: backward without a forward pass before it. "
                 "Every backward pass needs a forward pass of its own."
             )
+        if self._output is not None:
+            self.check_gradient(dy, self._output)
+        values, self._saved, self._output = self._saved, None, None
         return values if len(values) > 1 else values[0]
 
     # --- checks ---
@@ -175,32 +194,52 @@ class Layer:
         for x in args:
             self.check_array(x, self.in_features)
 
-    def check_array(self, x: Array, features: int | None = None) -> None:
+    def check_gradient(self, dy: Array, output: Array) -> None:
+        """Raise TypeError or ValueError if ``dy`` does not fit the output."""
+        if not isinstance(dy, np.ndarray) or dy.dtype != output.dtype:
+            got = dy.dtype if isinstance(dy, np.ndarray) else type(dy).__name__
+            raise TypeError(f"{self.label}: backward expected a {output.dtype} gradient, got {got}")
+        if dy.shape != output.shape:
+            raise ValueError(
+                f"{self.label}: backward expected a gradient of the shape of the output, "
+                f"{output.shape}, got {dy.shape}"
+            )
+
+    def check_array(self, x: Array, features: int | None = None, name: str = "input") -> None:
+        """Raise TypeError or ValueError if an input is not an array of this many features."""
         if not isinstance(x, np.ndarray):
             raise TypeError(
-                f"{self.label}: expected a NumPy array, got {type(x).__name__}; "
+                f"{self.label}: expected {name} to be a NumPy array, got {type(x).__name__}; "
                 "write np.asarray(x, dtype=np.float32)"
             )
         expected = self.dtype
         if x.dtype != expected if expected else x.dtype not in (np.float32, np.float64):
-            name = expected or np.dtype(np.float32)
+            dtype = expected or np.dtype(np.float32)
             raise TypeError(
-                f"{self.label}: expected {name} input, got {x.dtype}; write x.astype(np.{name})"
+                f"{self.label}: expected {dtype} {name}, got {x.dtype}; write x.astype(np.{dtype})"
             )
         if x.ndim < 2 or x.size == 0 or (features is not None and x.shape[-1] != features):
             width = "features" if features is None else features
             raise ValueError(
-                f"{self.label}: expected input of shape (batch, ..., {width}) with no empty "
+                f"{self.label}: expected {name} of shape (batch, ..., {width}) with no empty "
                 f"dimension, got {x.shape}"
             )
 
     # --- the tree of layers ---
 
     def children(self) -> Iterator[tuple[str, Layer]]:
-        """(name, layer) of every layer that is an attribute."""
+        """(name, layer) of every layer that is an attribute, or in a list that is one."""
+        return self._members(Layer)
+
+    def _members(self, kind: type[Any]) -> Iterator[tuple[str, Any]]:
         for name, value in vars(self).items():
-            if isinstance(value, Layer):
+            if name in ("_saved", "_output"):
+                continue
+            if isinstance(value, kind):
                 yield name, value
+            elif isinstance(value, (list, tuple)):
+                items = enumerate(value)
+                yield from ((f"{name}.{i}", item) for i, item in items if isinstance(item, kind))
 
     def layers(self, prefix: str = "") -> Iterator[tuple[str, Layer]]:
         """(path, layer) of this layer and all below it, in forward order."""
@@ -212,10 +251,10 @@ class Layer:
         """(path, parameter) of all parameters, each once."""
         seen = set()
         for path, layer in self.layers():
-            for name, value in vars(layer).items():
-                if isinstance(value, Parameter) and id(value) not in seen:
-                    seen.add(id(value))
-                    yield f"{path}.{name}" if path else name, value
+            for name, parameter in layer._members(Parameter):
+                if id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    yield f"{path}.{name}" if path else name, parameter
 
     def parameters(self) -> list[Parameter]:
         """All parameters, in forward order."""
@@ -262,9 +301,8 @@ class Layer:
 
     def reset_own(self, rng: np.random.Generator) -> None:
         """The part of ``reset`` that concerns this layer and not those below it."""
-        for value in vars(self).values():
-            if isinstance(value, Parameter):
-                value.reset(rng)
+        for _, parameter in self._members(Parameter):
+            parameter.reset(rng)
 
     def astype(self, dtype: DType) -> Self:
         """Convert parameters and state to float32 or float64, in place.

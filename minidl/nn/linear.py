@@ -9,6 +9,7 @@ import numpy as np
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
 from minidl.nn import init as initializers
+from minidl.nn.checks import check_width
 from minidl.nn.init import Initializer, Seed
 from minidl.nn.layer import DType, Examples, Layer, Parameter
 
@@ -26,8 +27,8 @@ class Linear(Layer):
         Whether b is added.
     init
         Initialiser of W, or its name. By default He normal if a ``Sequential`` has a ReLU
-        follow (batch normalization and dropout between them do not count), else Xavier uniform.
-        b starts at zero.
+        follow (batch normalization and dropout between them do not count) before the weight
+        is first looked at, else Xavier uniform. b starts at zero.
     rng
         Generator or seed of the weights.
     dtype
@@ -56,10 +57,8 @@ class Linear(Layer):
         rng: Seed = None,
         dtype: DType = np.float32,
     ) -> None:
-        if in_features < 1 or out_features < 1:
-            raise ValueError(f"Linear needs widths >= 1, got {in_features} and {out_features}")
-        self.in_features = in_features
-        self.out_features = out_features
+        self.in_features = in_features = check_width("Linear", "in_features", in_features)
+        self.out_features = out_features = check_width("Linear", "out_features", out_features)
         self.default_init = init is None
         weight_init = initializers.by_name("xavier_uniform" if init is None else init)
         self.weight = Parameter((in_features, out_features), weight_init, rng, dtype)
@@ -70,7 +69,7 @@ class Linear(Layer):
         return kernels.linear(x, self.weight.data, self.bias.data if self.bias else None)
 
     def backward(self, dy: Array) -> Array:
-        x = self.saved()
+        x = self.saved(dy)
         kernels.linear_grad_params(x, dy, self.weight.grad, self.bias.grad if self.bias else None)
         return kernels.linear_grad_input(dy, self.weight.data)
 

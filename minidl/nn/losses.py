@@ -88,7 +88,8 @@ class Loss:
         return gradient
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
+        reduction = "" if self.reduction == "mean" else f'"{self.reduction}"'
+        return f"{type(self).__name__}({reduction})"
 
 
 class CrossEntropyLoss(Loss):

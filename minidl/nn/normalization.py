@@ -7,6 +7,7 @@ import numpy as np
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
 from minidl.nn import init as initializers
+from minidl.nn.checks import POSITIVE, check_number, check_width
 from minidl.nn.layer import DType, Examples, Layer, Parameter, float_dtype
 
 
@@ -56,14 +57,11 @@ class BatchNorm(Layer):
     def __init__(
         self, features: int, momentum: float = 0.1, eps: float = 1e-5, dtype: DType = np.float32
     ) -> None:
-        if features < 1 or not 0 < momentum <= 1 or not eps > 0:
-            raise ValueError(
-                "BatchNorm needs features >= 1, momentum in (0, 1] and eps > 0, "
-                f"got {features}, {momentum} and {eps}"
-            )
-        self.in_features = features
-        self.momentum = momentum
-        self.eps = eps
+        self.in_features = features = check_width("BatchNorm", "features", features)
+        self.momentum = check_number("BatchNorm", "momentum", momentum, POSITIVE, np.inf)
+        if self.momentum > 1:
+            raise ValueError(f"BatchNorm: momentum must be in (0, 1], got {momentum}")
+        self.eps = check_number("BatchNorm", "eps", eps, POSITIVE, np.inf)
         self.gamma = Parameter((features,), initializers.constant(1.0), 0, dtype)
         self.beta = Parameter((features,), initializers.zeros(), 0, dtype)
         self.running_mean = np.zeros(features, float_dtype(dtype))
@@ -92,7 +90,7 @@ class BatchNorm(Layer):
         return y
 
     def backward(self, dy: Array) -> Array:
-        x, mean, rstd, training = self.saved()
+        x, mean, rstd, training = self.saved(dy)
         return kernels.batch_norm_grad(
             dy, x, self.gamma.data, mean, rstd, self.gamma.grad, self.beta.grad, training
         )

@@ -9,6 +9,7 @@ import numpy as np
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
 from minidl.nn import init as initializers
+from minidl.nn.checks import check_width
 from minidl.nn.init import Initializer, Seed, as_generator
 from minidl.nn.layer import DType, Examples, Layer, Parameter
 
@@ -73,11 +74,9 @@ class RNNCell(Layer):
         rng: Seed = None,
         dtype: DType = np.float32,
     ) -> None:
-        if in_features < 1 or hidden_size < 1:
-            raise ValueError(f"RNNCell needs widths >= 1, got {in_features} and {hidden_size}")
         rng = as_generator(rng)
-        self.in_features = in_features
-        self.hidden_size = hidden_size
+        self.in_features = in_features = check_width("RNNCell", "in_features", in_features)
+        self.hidden_size = hidden_size = check_width("RNNCell", "hidden_size", hidden_size)
         self.input_weight = Parameter(
             (in_features, hidden_size), initializers.by_name(init), rng, dtype
         )
@@ -89,7 +88,7 @@ class RNNCell(Layer):
 
     def check_input(self, x: Array, h: Array) -> None:
         self.check_array(x, self.in_features)
-        self.check_array(h, self.hidden_size)
+        self.check_array(h, self.hidden_size, "state h")
         if x.shape[:-1] != h.shape[:-1]:
             raise ValueError(f"{self.label}: batch of x {x.shape} and of h {h.shape} differ")
 
@@ -104,8 +103,13 @@ class RNNCell(Layer):
 
     def backward(self, dh: Array) -> tuple[Array, Array]:
         if not self.calls:
-            raise RuntimeError(f"{self.label}: backward without a forward pass before it")
-        x, h, new_h = self.calls.pop()
+            raise RuntimeError(
+                f"{self.label}: backward without a forward pass before it"
+                + ("" if self.training else "; in evaluation mode only the latest one is kept")
+            )
+        x, h, new_h = self.calls[-1]
+        self.check_gradient(dh, new_h)
+        self.calls.pop()
         dz = kernels.tanh_grad(dh, new_h)
         kernels.linear_grad_params(x, dz, self.input_weight.grad, self.bias.grad)
         kernels.linear_grad_params(h, dz, self.recurrent_weight.grad)

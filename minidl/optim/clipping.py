@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from minidl import _kernels as kernels
+from minidl.nn.checks import POSITIVE, check_number
 from minidl.nn.layer import Parameter
 
 
@@ -43,8 +44,7 @@ def clip_by_norm(parameters: Iterable[Parameter], max_norm: float) -> float:
     >>> layer.weight.grad[:, 0]
     array([0.6, 0.8], dtype=float32)
     """
-    if not 0 < max_norm < np.inf:
-        raise ValueError(f"clip_by_norm: max_norm must be > 0, got {max_norm}")
+    max_norm = check_number("clip_by_norm", "max_norm", max_norm, POSITIVE, np.inf)
     gradients = [parameter.grad for parameter in parameters]
     norm = float(np.sqrt(sum(float(kernels.squared_norm(gradient)) for gradient in gradients)))
     if not np.isfinite(norm):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,8 @@ class FlatParameters:
     """
 
     def __init__(self, parameters: Iterable[Parameter]) -> None:
+        if isinstance(parameters, Parameter) or not isinstance(parameters, Iterable):
+            raise TypeError(f"expected model.parameters(), got {parameters!r}")
         self.parameters = list(parameters)
         if not self.parameters:
             raise ValueError("no parameters given")
@@ -43,6 +46,13 @@ class FlatParameters:
                 self.data[part].reshape(parameter.shape), self.grad[part].reshape(parameter.shape)
             )
         self._views = [(parameter.data, parameter.grad) for parameter in self.parameters]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy, by copy or pickle, lays out vectors of its own for the copied parameters.
+        return {"parameters": self.parameters}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["parameters"])  # type: ignore[misc]
 
     def zeros(self) -> Array:
         """A vector of the same layout: for moments."""

@@ -9,8 +9,19 @@ import numpy as np
 
 from minidl import _kernels as kernels
 from minidl._kernels.reference import OPTIMIZER_STATE
+from minidl.nn.checks import POSITIVE, check_number
 from minidl.nn.layer import Parameter
 from minidl.optim.flat import FlatParameters
+
+# Hyper-parameters: the lowest value allowed, and the first that is not.
+RANGES = {
+    "learning_rate": (0, np.inf),
+    "weight_decay": (0, np.inf),
+    "momentum": (0, 1),
+    "beta1": (0, 1),
+    "beta2": (0, 1),
+    "eps": (POSITIVE, np.inf),
+}
 
 
 def _hyper_parameter(name: str) -> Any:
@@ -20,8 +31,7 @@ def _hyper_parameter(name: str) -> Any:
         return float(self.state[name])
 
     def set(self: Optimizer, value: float) -> None:
-        _check_range(type(self).__name__, name, value)
-        self.state[name] = value
+        self.state[name] = check_number(type(self).__name__, name, value, *RANGES[name])
 
     return property(get, set, doc=f"{name}, changeable between steps")
 
@@ -58,8 +68,7 @@ class Optimizer:
         self.weight_decay = weight_decay
         self.max_norm = max_norm
         for name, value in others.items():
-            _check_range(type(self).__name__, name, value)
-            self.state[name] = value
+            self.state[name] = check_number(type(self).__name__, name, value, *RANGES[name])
         # Last: a constructor that fails must not have taken the parameters from another one.
         self.flat = FlatParameters(parameters)
 
@@ -70,8 +79,8 @@ class Optimizer:
 
     @max_norm.setter
     def max_norm(self, value: float | None) -> None:
-        if value is not None and not 0 < value < np.inf:
-            raise ValueError(f"{type(self).__name__}: max_norm must be > 0 or None, got {value}")
+        if value is not None:
+            value = check_number(type(self).__name__, "max_norm", value, POSITIVE, np.inf)
         self.state["max_norm"] = value or 0.0
 
     @property
@@ -114,7 +123,12 @@ class Optimizer:
         return "the parameters together"
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(lr={self.lr:g}, max_norm={self.max_norm})"
+        kind = type(self)
+        names = [name for name in vars(kind) if isinstance(vars(kind)[name], property)]
+        shown = [f"lr={self.lr:g}", *(f"{name}={getattr(self, name):g}" for name in names)]
+        if self.weight_decay:
+            shown.append(f"weight_decay={self.weight_decay:g}")
+        return f"{kind.__name__}({', '.join(shown)}, max_norm={self.max_norm})"
 
 
 class SGD(Optimizer):
@@ -201,6 +215,10 @@ class Adam(Optimizer):
     array([[1.9]], dtype=float32)
     """
 
+    beta1 = _hyper_parameter("beta1")
+    beta2 = _hyper_parameter("beta2")
+    eps = _hyper_parameter("eps")
+
     def __init__(
         self,
         parameters: Iterable[Parameter],
@@ -210,29 +228,12 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
         max_norm: float | None = None,
     ) -> None:
-        beta1, beta2 = betas
-        super().__init__(
-            parameters, lr, weight_decay, max_norm, beta1=beta1, beta2=beta2, eps=eps
-        )
+        try:
+            beta1, beta2 = betas
+        except TypeError:
+            raise TypeError(f"Adam: betas must be two numbers, got {betas!r}") from None
+        super().__init__(parameters, lr, weight_decay, max_norm, beta1=beta1, beta2=beta2, eps=eps)
         self.moment1, self.moment2 = self.flat.zeros(), self.flat.zeros()
 
     def update(self) -> None:
         kernels.adam(self.flat.data, self.flat.grad, self.moment1, self.moment2, self.state)
-
-
-_RANGES: dict[
-    str, tuple[float, float, str]
-] = {  # name: (lowest allowed, first not allowed, in words)
-    "learning_rate": (0, np.inf, "finite and >= 0"),
-    "weight_decay": (0, np.inf, "finite and >= 0"),
-    "momentum": (0, 1, "in [0, 1)"),
-    "beta1": (0, 1, "in [0, 1)"),
-    "beta2": (0, 1, "in [0, 1)"),
-    "eps": (float(np.finfo(np.float32).tiny), np.inf, "finite and > 0"),
-}
-
-
-def _check_range(optimizer: str, name: str, value: float) -> None:
-    lowest, beyond, words = _RANGES[name]
-    if not lowest <= value < beyond:
-        raise ValueError(f"{optimizer}: {name} must be {words}, got {value}")

@@ -83,7 +83,6 @@ class Trainer:
         self.metrics = by_name(metrics)
         self.rng = as_generator(rng)
         self.dtype = optimizer.flat.dtype
-        self._step = training_step(model, loss, optimizer)
 
     def fit(
         self,
@@ -221,6 +220,21 @@ class Trainer:
                 interrupt.check()
         return tally.read()
 
+    def _step(self, x: Array, y: Array) -> tuple[Array, Array]:
+        """One step of training: the loss before it, and the prediction.
+
+        Raises FloatingPointError before a parameter changes, if the loss or the norm of the
+        gradient is not finite.
+        """
+        prediction = self.model(x)
+        value = self.loss(prediction, y)
+        if not math.isfinite(value):
+            raise FloatingPointError(f"the loss is {value}")
+        self.optimizer.zero_grad()
+        self.model.backward(self.loss.backward())
+        self.optimizer.step()
+        return value, prediction
+
     def _explain(self, x: Array, y: Array) -> str:
         return (
             f"training step {self.optimizer.steps + 1}: loss or gradient is not finite; "
@@ -261,26 +275,6 @@ class Trainer:
                     f"{layer.label} cannot train on one row, and {len(features):,} rows in batches "
                     f"of {batch_size} leave one for the last; choose another batch_size"
                 )
-
-
-def training_step(model: Layer, loss: Loss, optimizer: Optimizer) -> Step:
-    """The function that a training loop calls: ``step(x, y)`` returns loss and prediction.
-
-    It raises FloatingPointError before a parameter changes, if the loss or the norm of the
-    gradient is not finite.
-    """
-
-    def step(x: Array, y: Array) -> tuple[Array, Array]:
-        prediction = model(x)
-        value = loss(prediction, y)
-        if not math.isfinite(value):
-            raise FloatingPointError(f"the loss is {value}")
-        optimizer.zero_grad()
-        model.backward(loss.backward())
-        optimizer.step()
-        return value, prediction
-
-    return step
 
 
 class Tally:

@@ -1,0 +1,35 @@
+"""Checks of hyper-parameters: a clear error in the constructor, not a strange one later."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+
+def check_width(owner: str, name: str, value: Any) -> int:
+    """The value as an int, if it is a whole number of at least one."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{owner}: {name} must be a whole number, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{owner}: {name} must be >= 1, got {value}")
+    return int(value)
+
+
+def check_number(owner: str, name: str, value: Any, lowest: float, beyond: float) -> float:
+    """The value as a float, if lowest <= value < beyond."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(
+        value, (int, float, np.integer, np.floating)
+    ):
+        raise TypeError(f"{owner}: {name} must be a number, got {value!r}")
+    if not lowest <= value < beyond:
+        allowed = f"in [{lowest:g}, {beyond:g})"
+        if math.isinf(beyond):
+            allowed = "finite and >= 0" if lowest == 0 else "finite and > 0"
+        raise ValueError(f"{owner}: {name} must be {allowed}, got {value}")
+    return float(value)
+
+
+# The least that counts as "greater than zero": below it float32 would round to zero.
+POSITIVE = float(np.finfo(np.float32).tiny)
