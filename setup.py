@@ -47,9 +47,15 @@ def extension(name, flags=(), macros=(), depends=()):
     )
 
 
+def flags_in_words():
+    """The flags, for `minidl doctor`."""
+    sets = {"all": COMMON, **INSTRUCTION_SETS}
+    return ";".join(f"{name}={' '.join(flags)}" for name, flags in sets.items())
+
+
 def extensions():
     """The Python-facing calls, and one extension per instruction set and dtype."""
-    yield extension("dispatch", macros=[("MINIDL_FLAGS", f'"{" ".join(COMMON)}"')])
+    yield extension("dispatch", macros=[("MINIDL_FLAGS", f'"{flags_in_words()}"')])
     for path in sorted(KERNELS.glob("calls_*.pyx")):
         yield extension(path.stem)
     loops = [path.name for path in KERNELS.glob("*.pxi")]

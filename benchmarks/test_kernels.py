@@ -39,20 +39,23 @@ def cases() -> dict[str, tuple[Any, ...]]:
     """Arguments of each kernel."""
     x, weight, bias, dy = arrays((BATCH, INPUTS), (INPUTS, OUTPUTS), (OUTPUTS,), (BATCH, OUTPUTS))
     gamma, beta, mean, var, dgamma, dbeta = arrays(*[(OUTPUTS,)] * 6)
+    (dweight,) = arrays((INPUTS, OUTPUTS))
     flat, grad, m, v = arrays(*[(100_000,)] * 4)
     labels = np.random.default_rng(0).integers(0, OUTPUTS, BATCH)
     return {
         "matmul": (x, weight),
         "linear": (x, weight, bias, "relu"),
         "linear_grad_input": (dy, weight),
-        "linear_grad_params": (x, dy, weight, bias),
+        "linear_grad_params": (x, dy, dweight, dbias),
         "add": (dy, dy),
+        "scale": (flat, 1.0),
         "relu": (dy,),
         "relu_grad": (dy, dy),
         "sigmoid": (dy,),
         "sigmoid_grad": (dy, dy),
         "tanh": (dy,),
         "tanh_grad": (dy, dy),
+        "dropout_key": (np.array([1, 0], np.uint64),),
         "dropout": (dy, np.array([1, 2], np.uint32), 0.2),
         "column_sum": (dy,),
         "batch_norm": (dy, gamma, beta, mean, abs(var), 0.1, 1e-5, True),
@@ -61,6 +64,7 @@ def cases() -> dict[str, tuple[Any, ...]]:
         "mse": (dy, dy),
         "bce_with_logits": (dy, abs(dy)),
         "squared_norm": (flat,),
+        "clip": (np.array(4.0), state()),
         "sgd": (flat, grad, m, state()),
         "adam": (flat, grad, m, abs(v), state()),
     }

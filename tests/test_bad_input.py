@@ -204,12 +204,12 @@ def test_logits_of_a_wrong_rank(backend: str) -> None:
 
 NAN = float("nan")
 BAD_LAYERS: list[tuple[Callable[[], Any], str]] = [
-    *((lambda p=p: nn.Dropout(p), "Dropout needs p") for p in (-0.1, 1, 1.5, NAN)),
-    *((lambda n=n: nn.Linear(n, 2), "Linear needs widths") for n in (0, -1)),
-    *((lambda n=n: nn.Linear(2, n), "Linear needs widths") for n in (0, -1)),
-    *((lambda n=n: nn.RNNCell(n, 2), "RNNCell needs widths") for n in (0, -1)),
-    *((lambda n=n: nn.RNNCell(2, n), "RNNCell needs widths") for n in (0, -1)),
-    *((lambda n=n: nn.BatchNorm(n), "BatchNorm needs features") for n in (0, -1)),
+    *((lambda p=p: nn.Dropout(p), "Dropout: p must be") for p in (-0.1, 1, 1.5, NAN)),
+    *((lambda n=n: nn.Linear(n, 2), "Linear: in_features must be >= 1") for n in (0, -1)),
+    *((lambda n=n: nn.Linear(2, n), "Linear: out_features must be >= 1") for n in (0, -1)),
+    *((lambda n=n: nn.RNNCell(n, 2), "RNNCell: in_features must be >= 1") for n in (0, -1)),
+    *((lambda n=n: nn.RNNCell(2, n), "RNNCell: hidden_size must be >= 1") for n in (0, -1)),
+    *((lambda n=n: nn.BatchNorm(n), "BatchNorm: features must be >= 1") for n in (0, -1)),
     *((lambda m=m: nn.BatchNorm(2, momentum=m), "momentum") for m in (0, -0.1, 1.1, NAN)),
     *((lambda e=e: nn.BatchNorm(2, eps=e), "eps") for e in (0, -1e-5, NAN)),
 ]
@@ -221,17 +221,43 @@ def test_bad_hyper_parameter(make: Callable[[], Any], words: str) -> None:
         make()
 
 
+BAD_KINDS: list[Callable[[], Any]] = [
+    lambda: nn.Linear(4.0, 2),
+    lambda: nn.Linear(2, "4"),
+    lambda: nn.Linear(True, 2),
+    lambda: nn.RNNCell(2, None),
+    lambda: nn.BatchNorm(2.5),
+    lambda: nn.BatchNorm(2, eps="small"),
+    lambda: nn.Dropout("half"),
+    lambda: optim.Adam(model().parameters(), lr="1e-3"),
+    lambda: optim.Adam(model().parameters(), betas=0.9),
+    lambda: optim.SGD(model().parameters(), max_norm=[1]),
+]
+
+
+@pytest.mark.parametrize("make", BAD_KINDS)
+def test_hyper_parameter_of_a_wrong_kind(make: Callable[[], Any]) -> None:
+    with pytest.raises(TypeError, match="must be"):
+        make()
+
+
 # --- a gradient of the wrong shape or dtype ----------------------------------------------
 
 
-@pytest.mark.parametrize("name", [name for name in LAYERS if name != "Dropout(0.5)"])
-@pytest.mark.parametrize("dy", [zeros(4, 3), zeros(5, 7), zeros(5), zeros(5, 3, dtype=float)])
-def test_wrong_gradient_changes_no_gradient(isa: str, name: str, dy: np.ndarray) -> None:
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize(
+    "dy",
+    [zeros(4, 3), zeros(5, 7), zeros(5), zeros(5, 1), zeros(5, 3, dtype=float), [[1.0]]],
+    ids=["fewer rows", "more columns", "one dimension", "one column", "float64", "a list"],
+)
+def test_wrong_gradient_names_the_layer_and_changes_nothing(
+    backend: str, name: str, dy: Any
+) -> None:
     make, shape = LAYERS[name]
     layer = make()
     layer(zeros(*shape))
     before = [parameter.grad.tobytes() for parameter in layer.parameters()]
-    with pytest.raises((ValueError, TypeError)):
+    with pytest.raises((ValueError, TypeError), match="layer|" + name.split("(")[0]):
         layer.backward(dy)
     assert [parameter.grad.tobytes() for parameter in layer.parameters()] == before
 

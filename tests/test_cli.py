@@ -285,7 +285,7 @@ def test_check_takes_names(capsys):
 
 
 def test_check_fails_with_a_wrong_gradient(capsys, monkeypatch):
-    monkeypatch.setattr(minidl.nn.Tanh, "backward", lambda self, dy: dy * self.saved())
+    monkeypatch.setattr(minidl.nn.Tanh, "backward", lambda self, dy: dy * self.saved(dy))
     assert main(["check", "Tanh", "ReLU"]) == 1
     output = capsys.readouterr()
     assert re.search(r"^Tanh\(\) .* FAILED$", output.out, re.MULTILINE)

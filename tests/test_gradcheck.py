@@ -29,7 +29,7 @@ class Elementwise(nn.Layer):
         return self.f(x)
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
-        return dy * self.derivative(self.saved())
+        return dy * self.derivative(self.saved(dy))
 
 
 class Affine(nn.Layer):
@@ -47,7 +47,7 @@ class Affine(nn.Layer):
         return self.gamma.data * z + self.bias.data
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
-        x, z = self.saved()
+        x, z = self.saved(dy)
         dz = dy if self.fault == "dropped factor" else dy * self.gamma.data
         sign = -1 if self.fault == "flipped sign" else 1
         self.weight.grad += sign * (dz.T @ x if self.fault == "wrong axis" else x.T @ dz)

@@ -327,6 +327,36 @@ def test_matmul_sees_out_overlap_an_input(isa: str, offset: int) -> None:
     assert kernels.matmul(a, a, beside) is beside
 
 
+@pytest.mark.parametrize(
+    ("name", "changed", "other"),
+    [
+        ("linear_grad_params", "dweight", "x"),
+        ("linear_grad_params", "dbias", "dy"),
+        ("batch_norm", "running_mean", "running_var"),
+        ("batch_norm", "running_var", "x"),
+        ("batch_norm_grad", "dgamma", "dbeta"),
+        ("batch_norm_grad", "dbeta", "gamma"),
+        ("sgd", "data", "grad"),
+        ("sgd", "velocity", "grad"),
+        ("adam", "m", "v"),
+        ("adam", "data", "m"),
+    ],
+)
+def test_what_is_changed_in_place_must_lie_apart(
+    isa: str, name: str, changed: str, other: str
+) -> None:
+    args = CASES[name](Draw(1, np.float32, (4,), (64,)))
+    if args.get(changed) is None:
+        args[changed] = np.ones_like(args["data"])
+    size = max(args[changed].size, args[other].size)
+    memory = np.ones(size + 1, np.float32)
+    for key, start in ((changed, 1), (other, 0)):
+        shape = args[key].shape
+        args[key] = memory[start : start + args[key].size].reshape(shape)
+    with pytest.raises(ValueError, match="overlaps"):
+        kernel(name)(**args)
+
+
 ODD_DTYPES = ["f4", "f8", ">f4", ">f8", "f2", "c8", "i4", "u8", "?", "O", "U3", "M8[s]"]
 odd_arrays = st.builds(
     lambda shape, dtype: np.zeros(shape, dtype),

@@ -161,7 +161,7 @@ def test_repr_is_a_table() -> None:
     assert head.split() == ["layer", "output", "parameters"]
     assert set(rule) == {"-"}
     assert rows[0].split() == ["0", "Linear(3,", "4)", "(batch,", "4)", "16"]
-    assert "Residual(Linear → BatchNorm → Dropout)" in rows[1]
+    assert "Residual(Linear -> BatchNorm -> Dropout)" in rows[1]
     assert rows[1].endswith(" 28")
     assert total.split() == ["float32", "54"]
     assert len({len(line) for line in (head, rule, *rows, total)}) == 1

@@ -16,13 +16,14 @@ import: one table per dtype and instruction set. Behind the pointer stands a loo
 ``table.pxi``, and ``setup.py`` compiles each of them with other flags. What differs in the
 source is in ``simd.h``: the width of ``vec`` and the height of the register tile.
 
-=========  ==================  =====  ============  ===============================
-name       float32 per ``vec``  tile   compiled with  on
-=========  ==================  =====  ============  ===============================
-baseline   4                   6 × 8  default       any machine (NEON: 12 × 8)
-avx2       8                   6 × 16 AVX2, FMA     x86-64 since about 2013
-avx512     16                  12 × 32 F BW DQ VL   x86-64 servers, Zen 4 and later
-=========  ==================  =====  ============  ===============================
+========  ============  ============  ===================  ===========================
+name      float32s in   tile, rows    compiled with        found on
+          a ``vec``     by columns
+========  ============  ============  ===================  ===========================
+baseline  4             6 × 8         the default          any machine (NEON: 6 × 16)
+avx2      8             6 × 16        AVX2, FMA            x86-64 since about 2013
+avx512    16            6 × 64        AVX-512 F BW DQ VL   x86-64 servers; Zen 4 on
+========  ============  ============  ===================  ===========================
 
 The best one that this CPU has is chosen at import. ``MINIDL_ISA=baseline|avx2|avx512|reference``
 overrides it.
@@ -34,7 +35,7 @@ tanh and sigmoid.
 **How to add a kernel.** Its twin in ``reference.py``; its loop in a ``*.pxi``; its struct and
 table entry in ``kernel_table.pxd`` and ``table.pxi``; its Python-facing call in a
 ``calls_*.pyx``; its name in ``CALLS`` below. The tests compare it with its twin once it has a
-case in ``tests/test_kernels.py``, which fails until it has.
+case in ``tests/kernel_cases.py``, and fail until it has.
 """
 
 from __future__ import annotations
@@ -42,7 +43,6 @@ from __future__ import annotations
 import os
 import warnings
 from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 from minidl._kernels import reference
@@ -69,6 +69,7 @@ NAMES = tuple(name for names in CALLS.values() for name in names)
 
 isa = "reference"
 why = ""
+_obstacle = ""
 
 
 def available() -> list[str]:
@@ -101,18 +102,23 @@ def describe() -> dict[str, str]:
     """What ``minidl doctor`` prints about the kernels."""
     facts = {"instruction set": isa, "why": why, "available": ", ".join(available())}
     if (dispatch := _dispatch()) is not None:
-        facts["compiler"], facts["compiler flags"] = dispatch.compiler()
         facts["this CPU has"] = ", ".join(dispatch.supported())
+        facts["compiler"], facts["compiler flags"] = dispatch.build(isa)
     return facts
 
 
 def _dispatch() -> Any:
-    """The compiled dispatcher, or None where nothing was compiled."""
+    """The compiled dispatcher, or None where nothing was compiled or it cannot be loaded."""
+    global _obstacle
     try:
-        modules: list[ModuleType] = [import_module(f"{__name__}.{name}") for name in CALLS]
-        return import_module(f"{__name__}.dispatch") if modules else None
-    except ImportError:
-        return None
+        for name in CALLS:
+            import_module(f"{__name__}.{name}")
+        return import_module(f"{__name__}.dispatch")
+    except ModuleNotFoundError:
+        _obstacle = "no compiled kernels were found"
+    except ImportError as error:
+        _obstacle = f"the compiled kernels could not be loaded ({error})"
+    return None
 
 
 def _choose() -> None:
@@ -126,11 +132,10 @@ def _choose() -> None:
     elif len(found) > 1:
         why = "the best that is built and that this CPU has"
     else:
-        why = "no compiled kernels were found"
+        why = _obstacle or "the kernels of no instruction set were found"
         warnings.warn(
-            "minidl found no compiled kernels and runs on its NumPy twin: right, but slower. "
-            "Installing from source with a C compiler builds them; MINIDL_ISA=reference "
-            "silences this.",
+            f"minidl runs on its NumPy twin, right but slower: {why}. Installing from source with "
+            "a C compiler builds them; MINIDL_ISA=reference silences this.",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -4,7 +4,7 @@ cimport numpy as cnp
 from libc.string cimport memcpy
 from numpy cimport ndarray
 
-from minidl._kernels.dispatch cimport dense, run, run_matmul, table_of, updated
+from minidl._kernels.dispatch cimport apart, dense, run, run_matmul, table_of, updated
 from minidl._kernels.kernel_table cimport *
 
 cnp.import_array()
@@ -65,8 +65,7 @@ def matmul(
         if out.ndim != 2 or out.shape[0] != args.m or out.shape[1] != args.n:
             raise ValueError(f"matmul: out must be {(args.m, args.n)}, got {(<object>out).shape}")
         out = updated(out, a, "matmul: out")
-        if overlap(out, a) or overlap(out, b):
-            raise ValueError("matmul: out overlaps an input")
+        apart(out, (a, b), "matmul: out")
     args.a, args.b, args.c = cnp.PyArray_DATA(a), cnp.PyArray_DATA(b), cnp.PyArray_DATA(out)
     args.a_row, args.a_col = a.strides[transpose_a] // size, a.strides[not transpose_a] // size
     args.b_row, args.b_col = b.strides[transpose_b] // size, b.strides[not transpose_b] // size
@@ -130,6 +129,7 @@ def linear_grad_params(
     cdef Py_ssize_t rows
     x, dy = dense(x), dense(dy)
     dweight = updated(dweight, x, "linear_grad_params: dweight")
+    apart(dweight, (x, dy), "linear_grad_params: dweight")
     if dweight.ndim != 2:
         raise ValueError(f"linear_grad_params: dweight has {dweight.ndim} dimensions, not 2")
     describe(&args, x, dweight.shape[0], "linear_grad_params: x")
@@ -144,6 +144,7 @@ def linear_grad_params(
     args.accumulate, args.activation = True, NO_ACTIVATION
     if dbias is not None:
         dbias = updated(dbias, x, "linear_grad_params: dbias")
+        apart(dbias, (x, dy, dweight), "linear_grad_params: dbias")
         if dbias.ndim != 1 or dbias.shape[0] != args.n:
             raise ValueError(f"linear_grad_params: dbias must be {(args.n,)}")
     run_matmul(table, &args)
@@ -171,19 +172,3 @@ cdef ndarray with_last(ndarray x, Py_ssize_t features):
     memcpy(shape, cnp.PyArray_DIMS(x), x.ndim * sizeof(cnp.npy_intp))
     shape[x.ndim - 1] = features
     return cnp.PyArray_EMPTY(x.ndim, shape, cnp.PyArray_TYPE(x), 0)
-
-
-cdef bint overlap(ndarray out, ndarray x) noexcept:
-    """Whether the memory of a contiguous array and the span of another one meet."""
-    cdef char *low = <char *>cnp.PyArray_DATA(x)
-    cdef char *high = low + cnp.PyArray_ITEMSIZE(x)
-    cdef char *begin = <char *>cnp.PyArray_DATA(out)
-    cdef int i
-    for i in range(x.ndim):
-        if x.shape[i] == 0:
-            return False
-        if x.strides[i] < 0:
-            low += (x.shape[i] - 1) * x.strides[i]
-        else:
-            high += (x.shape[i] - 1) * x.strides[i]
-    return low < begin + cnp.PyArray_NBYTES(out) and begin < high

@@ -27,7 +27,7 @@ def softmax_cross_entropy(ndarray logits not None, ndarray labels not None, bint
     """L_i = log Σ_j exp(z_ij) - z_i,label; returns the loss and dz = softmax(z) - onehot(label)."""
     cdef CrossEntropyArgs args
     cdef const KernelTable *table = table_of(logits)
-    cdef ndarray dlogits, losses
+    cdef ndarray dlogits, losses, given = labels
     cdef Py_ssize_t bad
     if logits.ndim != 2 or labels.ndim != 1 or labels.shape[0] != logits.shape[0]:
         raise ValueError(
@@ -51,8 +51,8 @@ def softmax_cross_entropy(ndarray logits not None, ndarray labels not None, bint
     bad = run(table.softmax_cross_entropy, &args)
     if bad:
         raise ValueError(
-            f"label {args.labels[bad - 1]} in row {bad - 1} is outside the {args.classes} classes "
-            f"0 … {args.classes - 1}"
+            f"label {given[bad - 1]} in row {bad - 1} is outside the {args.classes} classes "
+            f"0 to {args.classes - 1}"
         )
     return total_of(table, losses, args.scale), dlogits
 

@@ -3,7 +3,7 @@
 cimport numpy as cnp
 from numpy cimport ndarray
 
-from minidl._kernels.dispatch cimport dense, empty_like, run, same, table_of, updated
+from minidl._kernels.dispatch cimport apart, dense, empty_like, run, same, table_of, updated
 from minidl._kernels.kernel_table cimport *
 
 cnp.import_array()
@@ -65,6 +65,8 @@ def batch_norm(
     per_column(running_var, x, "batch_norm: running_var")
     running_mean = updated(running_mean, x, "batch_norm: running_mean")
     running_var = updated(running_var, x, "batch_norm: running_var")
+    apart(running_mean, (x, gamma, beta, running_var), "batch_norm: running_mean")
+    apart(running_var, (x, gamma, beta), "batch_norm: running_var")
     y, mean, rstd = empty_like(x), empty_like(gamma), empty_like(gamma)
     args.x, args.y = cnp.PyArray_DATA(x), cnp.PyArray_DATA(y)
     args.gamma, args.beta = cnp.PyArray_DATA(gamma), cnp.PyArray_DATA(beta)
@@ -100,6 +102,8 @@ def batch_norm_grad(
     per_column(dbeta, x, "batch_norm_grad: dbeta")
     dgamma = updated(dgamma, x, "batch_norm_grad: dgamma")
     dbeta = updated(dbeta, x, "batch_norm_grad: dbeta")
+    apart(dgamma, (dy, x, gamma, mean, rstd, dbeta), "batch_norm_grad: dgamma")
+    apart(dbeta, (dy, x, gamma, mean, rstd), "batch_norm_grad: dbeta")
     dx = empty_like(x)
     args.dy, args.x, args.dx = cnp.PyArray_DATA(dy), cnp.PyArray_DATA(x), cnp.PyArray_DATA(dx)
     args.gamma, args.mean = cnp.PyArray_DATA(gamma), cnp.PyArray_DATA(mean)

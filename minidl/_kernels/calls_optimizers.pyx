@@ -3,7 +3,7 @@
 cimport numpy as cnp
 from numpy cimport ndarray
 
-from minidl._kernels.dispatch cimport dense, run, same, table_of, updated
+from minidl._kernels.dispatch cimport apart, dense, run, same, table_of, updated
 from minidl._kernels.kernel_table cimport *
 
 from minidl._kernels.reference import OPTIMIZER_STATE
@@ -54,7 +54,11 @@ def sgd(ndarray data not None, ndarray grad not None, ndarray velocity, ndarray 
     cdef const KernelTable *table = table_of(data)
     grad = same(grad, data, "grad")    # a copy must live until the kernel has run
     fill(&args, data, grad, state)
-    args.moment1 = NULL if velocity is None else moment(velocity, data, "velocity")
+    apart(data, (grad,), "sgd: data")
+    args.moment1 = NULL
+    if velocity is not None:
+        args.moment1 = moment(velocity, data, "velocity")
+        apart(velocity, (data, grad), "sgd: velocity")
     run(table.sgd, &args)
 
 
@@ -71,4 +75,7 @@ def adam(
     grad = same(grad, data, "grad")    # a copy must live until the kernel has run
     fill(&args, data, grad, state)
     args.moment1, args.moment2 = moment(m, data, "m"), moment(v, data, "v")
+    apart(data, (grad, m, v), "adam: data")
+    apart(m, (grad, v), "adam: m")
+    apart(v, (grad,), "adam: v")
     run(table.adam, &args)

@@ -5,6 +5,7 @@ cdef const KernelTable *table_of(ndarray x) except NULL
 cdef ndarray dense(ndarray x)
 cdef ndarray same(ndarray x, ndarray like, str name)
 cdef ndarray updated(ndarray x, ndarray like, str name)
+cdef int apart(ndarray changed, tuple others, str name) except -1
 cdef ndarray empty_like(ndarray x)
 cdef Py_ssize_t run(kernel_fn kernel, const void *args) except -1
 cdef int run_matmul(const KernelTable *table, MatmulArgs *args) except -1

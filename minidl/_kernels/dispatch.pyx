@@ -18,6 +18,11 @@ cnp.import_array()
 
 cdef extern from *:
     """
+    #ifdef __clang__
+    #define COMPILER __VERSION__
+    #else
+    #define COMPILER "GCC " __VERSION__
+    #endif
     #if defined(__x86_64__) || defined(_M_X64)
     static int cpu_has_avx2(void) {
         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
@@ -35,7 +40,7 @@ cdef extern from *:
     bint cpu_has_avx2()
     bint cpu_has_avx512()
     const char *MINIDL_FLAGS
-    const char *compiler_version "__VERSION__"
+    const char *compiler_version "COMPILER"
 
 cdef const KernelTable *FLOAT32 = NULL
 cdef const KernelTable *FLOAT64 = NULL
@@ -48,9 +53,10 @@ def supported():
     return ["baseline"] + ["avx2"] * cpu_has_avx2() + ["avx512"] * cpu_has_avx512()
 
 
-def compiler():
-    """The compiler of this build and the flags common to all kernels."""
-    return compiler_version.decode(), MINIDL_FLAGS.decode()
+def build(isa):
+    """The compiler of this build, and its flags for an instruction set."""
+    flags = dict(pair.split("=", 1) for pair in MINIDL_FLAGS.decode().split(";"))
+    return compiler_version.decode(), f"{flags['all']} {flags.get(isa, '')}".rstrip()
 
 
 def load(isa):
@@ -133,6 +139,27 @@ cdef ndarray updated(ndarray x, ndarray like, str name):
     if not cnp.PyArray_ISCARRAY(x):
         raise ValueError(f"{name} is changed in place: it must be C-contiguous and writeable")
     return x
+
+
+cdef int apart(ndarray changed, tuple others, str name) except -1:
+    """Raise if an array that is changed in place shares memory with another argument."""
+    cdef char *begin = <char *>cnp.PyArray_DATA(changed)
+    cdef char *end = begin + cnp.PyArray_NBYTES(changed)
+    cdef char *low
+    cdef char *high
+    cdef ndarray other
+    cdef int i
+    for other in others:
+        low = <char *>cnp.PyArray_DATA(other)
+        high = low + cnp.PyArray_ITEMSIZE(other)
+        for i in range(other.ndim):
+            if other.strides[i] < 0:
+                low += (other.shape[i] - 1) * other.strides[i]
+            else:
+                high += (other.shape[i] - 1) * other.strides[i]
+        if low < end and begin < high and cnp.PyArray_SIZE(other) > 0:
+            raise ValueError(f"{name} is changed in place and overlaps another argument")
+    return 0
 
 
 cdef ndarray empty_like(ndarray x):

@@ -7,7 +7,10 @@ cdef enum:
 cdef double cross_entropy_row(
     const real *z, Py_ssize_t label, real *dz, Py_ssize_t n, real scale
 ) noexcept nogil:
-    """log(sum of exp(z)) - z[label]; dz = scale (softmax(z) - onehot(label))."""
+    """log(sum of exp(z)) - z[label]; dz = scale (softmax(z) - onehot(label)).
+
+    A NaN among the z may be missed by the maximum, but not by the sum.
+    """
     cdef vec most = fill(-INFINITY), total = fill(0), e
     cdef real peak, factor
     cdef double denominator
@@ -17,7 +20,7 @@ cdef double cross_entropy_row(
             e = load(z + j)
         else:
             e = load_part(z + j, n - j, -INFINITY)
-        most = where_less(e, most, most, e)    # in this order NaN is kept
+        most = where_less(e, most, most, e)
         j += LANES
     peak = lane_max(most)
     j = 0

@@ -113,8 +113,9 @@ cdef void pack(
     const real *source, Py_ssize_t source_row, Py_ssize_t source_col,
     real *packed, Py_ssize_t depth, Py_ssize_t width, Py_ssize_t panel
 ) noexcept nogil:
-    """depth x width elements into panels of `panel` columns, each contiguous, zero-padded.
+    """depth x width elements into panels of `panel` columns, each contiguous.
 
+    The last vector of a row is filled up with zeros, so that only whole ones need be read.
     Serves both sides: a panel of B is NR columns wide; one of A is MR rows high, which are
     columns of its transpose.
     """

@@ -86,7 +86,7 @@ cdef Py_ssize_t sgd(const void *arguments, int thread, int threads) noexcept nog
 
 
 cdef Py_ssize_t adam(const void *arguments, int thread, int threads) noexcept nogil:
-    """m += (1 - beta1) (g - m); v += (1 - beta2) (g^2 - v); data -= rate m / (sqrt(v) + eps)."""
+    """m += (1 - beta1) (g - m); v = beta2 v + (1 - beta2) g^2; data -= rate m / (sqrt(v) + eps)."""
     cdef const UpdateArgs *args = <const UpdateArgs *>arguments
     cdef const OptimizerState *state = args.state
     cdef real *m = <real *>args.moment1
@@ -95,7 +95,8 @@ cdef Py_ssize_t adam(const void *arguments, int thread, int threads) noexcept no
     cdef vec rate = fill(<real>(state.learning_rate / (1 - pow(state.beta1, state.step))))
     cdef vec root = fill(<real>(1 / sqrt(1 - pow(state.beta2, state.step))))
     cdef vec eps = fill(<real>state.eps)
-    cdef real new1 = <real>(1 - state.beta1), new2 = <real>(1 - state.beta2)
+    cdef real new1 = <real>(1 - state.beta1)
+    cdef real new2 = <real>(1 - state.beta2), beta2 = <real>state.beta2
     cdef Py_ssize_t i = share_begin(args.n, GRAIN, thread, threads)
     cdef Py_ssize_t end = share_begin(args.n, GRAIN, thread + 1, threads)
     cdef vec w, g, mi, vi
@@ -105,7 +106,7 @@ cdef Py_ssize_t adam(const void *arguments, int thread, int threads) noexcept no
         mi = load_columns(m + i, end - i)
         vi = load_columns(v + i, end - i)
         mi = mi + new1 * (g - mi)
-        vi = vi + new2 * (g * g - vi)
+        vi = beta2 * vi + new2 * (g * g)
         store_columns(m + i, mi, end - i)
         store_columns(v + i, vi, end - i)
         store_columns(data + i, w - rate * mi / (square_root(vi) * root + eps), end - i)

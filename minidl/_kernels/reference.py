@@ -243,7 +243,7 @@ def _check_labels(labels: Array, classes: int) -> None:
     if len(bad):
         raise ValueError(
             f"label {labels[bad[0]]} in row {bad[0]} is outside the {classes} classes "
-            f"0 … {classes - 1}"
+            f"0 to {classes - 1}"
         )
 
 
@@ -288,7 +288,8 @@ def adam(data: Array, grad: Array, m: Array, v: Array, state: Array) -> None:
     real, (beta1, beta2) = data.dtype.type, (state["beta1"], state["beta2"])
     g = _clipped(data, grad, state)
     m += real(1 - beta1) * (g - m)
-    v += real(1 - beta2) * (g * g - v)
+    v *= real(beta2)
+    v += real(1 - beta2) * (g * g)
     rate = real(state["learning_rate"] / (1 - beta1 ** state["step"]))
     root = np.sqrt(v) * real(1 / np.sqrt(1 - beta2 ** state["step"]))
     data -= rate * m / (root + real(state["eps"]))

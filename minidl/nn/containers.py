@@ -78,7 +78,10 @@ class Sequential(Layer):
     def __getitem__(self, index: int | slice) -> Layer:
         """One layer, or for a slice a Sequential of the same layers."""
         chosen = self.stack[index]
-        return Sequential(*chosen) if isinstance(chosen, list) else chosen
+        if isinstance(chosen, list):
+            chosen = Sequential(*chosen)
+            self.adopt_children()  # the layers keep the paths they have here
+        return chosen
 
     def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
         for layer in self.stack:
