@@ -46,7 +46,7 @@ def cases() -> dict[str, tuple[Any, ...]]:
         "matmul": (x, weight),
         "linear": (x, weight, bias, "relu"),
         "linear_grad_input": (dy, weight),
-        "linear_grad_params": (x, dy, dweight, dbias),
+        "linear_grad_params": (x, dy, dweight, dbeta),
         "add": (dy, dy),
         "scale": (flat, 1.0),
         "relu": (dy,),

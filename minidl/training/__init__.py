@@ -7,10 +7,10 @@ module          what it does
 ==============  ============================================================================
 ``trainer``     ``Trainer``: fit, predict, evaluate
 ``batching``    ``batches``: shuffled pieces of a data set
-``preparing``   data into the dtype of the model, and the checks of every row
+``preparing``   data into the dtype of the model, and all checks before training
 ``safety``      what a step must not leave behind: undoing a failed one, Ctrl-C between two
 ``diagnosis``   the first layer in which a number stopped being finite
-``metrics``     what is measured beside the loss
+``metrics``     what is measured beside the loss, and the sums over an epoch
 ``history``     what ``fit`` returns
 ``progress``    what ``fit`` shows meanwhile
 ==============  ============================================================================

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from minidl._kernels.reference import Array
+from minidl.nn import Loss
 
 Metric = Callable[[Array, Array], float]
 
@@ -64,3 +65,47 @@ def by_name(metrics: Iterable[str | Metric]) -> dict[str, Metric]:
             raise ValueError(f"two entries of the history would be called {name!r}")
         found[name] = metric
     return found
+
+
+def measure(metrics: dict[str, Metric], prediction: Array, target: Array) -> dict[str, float]:
+    """The value of every metric."""
+    return {name: float(metric(prediction, target)) for name, metric in metrics.items()}
+
+
+class Tally:
+    """Loss and metrics over the batches of an epoch or of a data set.
+
+    Predictions and targets are collected, and the metrics see them all at once: that is exact
+    for any metric, and one copy a batch is cheaper than one metric a batch.
+    """
+
+    def __init__(self, loss: Loss, metrics: dict[str, Metric], samples: int) -> None:
+        self._mean = getattr(loss, "reduction", "mean") == "mean"
+        self._metrics = metrics
+        self._samples = samples
+        self._rows = 0
+        self._total = 0.0
+        self._collected: tuple[Array, Array] | None = None
+
+    def add(self, value: Array, prediction: Array, target: Array) -> None:
+        """Count a batch."""
+        rows = len(target)
+        self._total += float(value) * rows if self._mean else float(value)
+        if self._metrics:
+            if self._collected is None:
+                self._collected = self._space(prediction), self._space(target)
+            predictions, targets = self._collected
+            predictions[self._rows : self._rows + rows] = prediction
+            targets[self._rows : self._rows + rows] = target
+        self._rows += rows
+
+    def _space(self, batch: Array) -> Array:
+        return np.empty((self._samples, *batch.shape[1:]), batch.dtype)
+
+    def read(self) -> dict[str, float]:
+        """The values so far."""
+        values = {"loss": self._total / self._rows if self._mean else self._total}
+        if self._collected is not None:
+            predictions, targets = (array[: self._rows] for array in self._collected)
+            values |= measure(self._metrics, predictions, targets)
+        return values

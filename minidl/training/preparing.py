@@ -1,4 +1,4 @@
-"""Data into the dtype of the model, and the checks of every row before training begins."""
+"""Data into the dtype of the model, and all checks before training begins."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from minidl._kernels.reference import Array
-from minidl.nn import BCEWithLogitsLoss, Loss
+from minidl.nn import BatchNorm, BCEWithLogitsLoss, Layer, Loss
+from minidl.optim import Optimizer
 
 
 def as_real(name: str, data: Any, dtype: np.dtype[Any]) -> Array:
@@ -17,12 +18,24 @@ def as_real(name: str, data: Any, dtype: np.dtype[Any]) -> Array:
     ------
     TypeError
         For what is not real numbers: strings, objects, complex numbers.
+    ValueError
+        For masked rows.
     """
-    array = np.asarray(data)
+    array = as_array(name, data)
     if array.dtype.kind not in "buif":
         raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}")
     with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf, and is found as such
         return np.ascontiguousarray(array, dtype=dtype)
+
+
+def as_array(name: str, data: Any) -> Array:
+    """``data`` as an array, unless NumPy would take values that are masked for real ones."""
+    if np.ma.is_masked(data):
+        row = int(np.argwhere(np.ma.getmaskarray(data))[0, 0])
+        raise ValueError(
+            f"{name}: row {row} is masked; leave such rows out, or fill them: {name}.filled(...)"
+        )
+    return np.asarray(data)
 
 
 def check_finite(name: str, array: Array) -> None:
@@ -40,11 +53,12 @@ def check_finite(name: str, array: Array) -> None:
 def as_targets(name: str, y: Any, loss: Loss, dtype: np.dtype[Any]) -> Array:
     """Targets as ``loss`` wants them: integer labels for cross entropy, else real numbers."""
     if loss.takes_labels:
-        return as_labels(name, np.asarray(y))
+        return as_labels(name, as_array(name, y))
     targets = as_real(name, y, dtype)
     check_finite(name, targets)
-    if isinstance(loss, BCEWithLogitsLoss):
-        _check_rows(name, targets, (targets < 0) | (targets > 1), "outside [0, 1]")
+    if isinstance(loss, BCEWithLogitsLoss) and ((targets < 0) | (targets > 1)).any():
+        where = tuple(np.argwhere((targets < 0) | (targets > 1))[0].tolist())
+        raise ValueError(f"{name}: row {where[0]} holds {targets[where]}, outside [0, 1]")
     return targets
 
 
@@ -66,16 +80,70 @@ def as_labels(name: str, labels: Array) -> Array:
         )
     if labels.dtype.kind not in "bui":
         raise TypeError(f"{name}: labels must be integers, got dtype {labels.dtype}")
-    return labels.astype(np.int64)
+    return labels
 
 
-def check_labels(name: str, labels: Array, classes: int) -> None:
-    """Raise ValueError with the first row whose label is none of the classes."""
-    outside = (labels < 0) | (labels >= classes)
-    _check_rows(name, labels, outside, f"outside the {classes} classes 0 ... {classes - 1}")
+def check_labels(name: str, labels: Array, classes: int) -> Array:
+    """The labels as int64, or a ValueError with the first row whose label is no class."""
+    bad = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(bad):
+        raise ValueError(
+            f"{name}: label {labels[bad[0]]} in row {bad[0]} is outside the {classes} classes "
+            f"0 to {classes - 1}"
+        )
+    return labels.astype(np.int64)  # only now: a uint64 label could have become another one
 
 
-def _check_rows(name: str, values: Array, bad: Array, words: str) -> None:
-    if bad.any():
-        where = tuple(np.argwhere(bad)[0].tolist())
-        raise ValueError(f"{name}: row {where[0]} holds {values[where]}, {words}")
+def as_pair(validation: Any) -> tuple[Any, Any]:
+    """``validation``, if it is a pair."""
+    if not isinstance(validation, (tuple, list)) or len(validation) != 2:
+        got = repr(validation) if np.isscalar(validation) else f"a {type(validation).__name__}"
+        if isinstance(validation, (tuple, list)):
+            got += f" of {len(validation)}"
+        raise ValueError(f"validation must be a pair (X, y) of held-out data, got {got}")
+    return validation[0], validation[1]
+
+
+def check_parts(model: Any, loss: Any, optimizer: Any) -> None:
+    """Raise TypeError unless each is an instance of what a Trainer needs, and in its place."""
+    for name, part, kind, example in (
+        ("model", model, Layer, "a layer such as nn.Sequential(...)"),
+        ("loss", loss, Loss, "a loss such as nn.MSELoss()"),
+        ("optimizer", optimizer, Optimizer, "an optimizer such as optim.SGD(model.parameters())"),
+    ):
+        if isinstance(part, kind):
+            continue
+        got = repr(part) if isinstance(part, str) else f"a {type(part).__name__}"
+        if isinstance(part, type):
+            got = f"the class {part.__name__} itself"
+        raise TypeError(f"Trainer(model, loss, optimizer): {name} must be {example}, got {got}")
+
+
+def check_agreement(
+    what: str, loss: Loss, features: Array, targets: Array, predictions: Array
+) -> None:
+    """Raise ValueError if the loss cannot compare targets with predictions of these shapes."""
+    try:
+        loss.check_input(predictions, targets)
+    except ValueError as error:
+        column = (*targets.shape, 1) == predictions.shape
+        raise ValueError(
+            f"{what}y of shape {targets.shape} does not suit {what}X of shape {features.shape}: "
+            f"{error}" + ("; write y[:, None]" if column else "")
+        ) from None
+
+
+def check_batch_size(model: Layer, features: Array, batch_size: int) -> None:
+    """Raise ValueError if a batch would have one row and a layer needs more."""
+    samples = len(features)
+    if features.ndim > 2 or (samples - 1) % batch_size:
+        return  # every step has more than one row
+    whose = f"{samples:,} rows in batches of {batch_size} leave one for the last"
+    if samples == 1:
+        whose = "X has only one"
+    elif batch_size == 1:
+        whose = "with batch_size=1 every batch has one"
+    for _, layer in model.layers():
+        if isinstance(layer, BatchNorm):
+            words = f"{layer.label} cannot train on one row, and {whose}"
+            raise ValueError(words + ("" if samples == 1 else "; choose another batch_size"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -14,13 +14,13 @@ from minidl.nn import Layer
 
 
 class Snapshot:
-    """A copy of the arrays that forward passes change (``model.state()``), to go back to.
+    """A copy of the arrays that a step changes before its last act, to go back to.
 
-    Parameters need none: an optimizer changes them only after all checks.
+    Parameters need none: an optimizer changes them last of all, after all checks.
     """
 
-    def __init__(self, state: dict[str, Array]) -> None:
-        self._pairs = [(array, array.copy()) for array in state.values()]
+    def __init__(self, arrays: Iterable[Array]) -> None:
+        self._pairs = [(array, array.copy()) for array in arrays]
 
     def take(self) -> None:
         """Remember the values of now."""

@@ -10,18 +10,25 @@ from typing import Any
 import numpy as np
 
 from minidl._kernels.reference import Array
-from minidl.nn import BatchNorm, Layer, Loss
+from minidl.nn import Layer, Loss
 from minidl.nn.init import Seed, as_generator
 from minidl.optim import Optimizer
 from minidl.training.batching import batches, check_count, check_lengths
 from minidl.training.diagnosis import first_not_finite
 from minidl.training.history import History
-from minidl.training.metrics import Metric, by_name
-from minidl.training.preparing import as_real, as_targets, check_finite, check_labels
+from minidl.training.metrics import Metric, Tally, by_name, measure
+from minidl.training.preparing import (
+    as_pair,
+    as_real,
+    as_targets,
+    check_agreement,
+    check_batch_size,
+    check_finite,
+    check_labels,
+    check_parts,
+)
 from minidl.training.progress import Progress, choose
 from minidl.training.safety import InterruptBetweenSteps, Snapshot, mode
-
-Step = Callable[[Array, Array], tuple[Array, Array]]
 
 EVALUATION_BATCH = 1024
 
@@ -47,6 +54,19 @@ class Trainer:
         Generator or seed of the order of the rows. It goes on from epoch to epoch and from
         fit to fit: ``fit`` for 3 epochs and again for 2 is ``fit`` for 5.
 
+    Attributes
+    ----------
+    history
+        What the latest ``fit`` returned or, if Ctrl-C or an error ended it, would have: the
+        epochs that were completed.
+
+    Raises
+    ------
+    TypeError
+        For a model, a loss or an optimizer that is none, or is the class of one.
+    ValueError
+        For an optimizer of other parameters, or a metric that is unknown or given twice.
+
     Examples
     --------
     >>> from minidl import datasets, nn, optim
@@ -69,6 +89,7 @@ class Trainer:
         metrics: Iterable[str | Metric] | None = None,
         rng: Seed = None,
     ) -> None:
+        check_parts(model, loss, optimizer)
         known = {id(parameter) for parameter in model.parameters()}
         if any(id(parameter) not in known for parameter in optimizer.flat.parameters):
             raise ValueError(
@@ -83,6 +104,7 @@ class Trainer:
         self.metrics = by_name(metrics)
         self.rng = as_generator(rng)
         self.dtype = optimizer.flat.dtype
+        self.history = History()
 
     def fit(
         self,
@@ -130,13 +152,19 @@ class Trainer:
             For data that cannot be trained on, before any step, naming the first such row.
         FloatingPointError
             If the loss or the gradient is not finite, naming the step and the first layer
-            concerned. Parameters and state are then as before that step.
+            concerned.
+
+        Whatever a step raises, parameters and state are then as before that step. Whatever
+        a metric raises for data of these shapes, it raises before the first step.
         """
         epochs, batch_size = check_count("epochs", epochs), check_count("batch_size", batch_size)
         features, targets = self._prepare(X, y)
-        held_out = None if validation is None else self._prepare(*validation, "validation ")
-        self._check_last_batch(features, batch_size)
-        history, shown = History(), choose(progress)
+        held_out = None
+        if validation is not None:
+            held_out = self._prepare(*as_pair(validation), "validation ")
+        check_batch_size(self.model, features, batch_size)
+        shown = choose(progress)
+        self.history = history = History()
         with mode(self.model, training=True):
             try:
                 shown.begin(epochs, len(features))
@@ -203,22 +231,26 @@ class Trainer:
         self, features: Array, targets: Array, batch_size: int, shown: Progress
     ) -> dict[str, float]:
         tally = Tally(self.loss, self.metrics, len(features))
-        snapshot = Snapshot(self.model.state())
+        snapshot = Snapshot([*self.model.state().values(), self.optimizer.state])
         # NumPy's warnings would say less than the checks of the step, and twice.
         with np.errstate(all="ignore"), InterruptBetweenSteps() as interrupt:
             for x, y in batches(features, targets, batch_size, self.rng):
-                snapshot.take()
-                try:
-                    value, prediction = self._step(x, y)
-                except FloatingPointError:
-                    snapshot.restore()
-                    message = self._explain(x, y)
-                    snapshot.restore()
-                    raise FloatingPointError(message) from None
+                value, prediction = self._step_or_undo(x, y, snapshot)
                 tally.add(value, prediction, y)
                 shown.step(len(x), tally.read)
                 interrupt.check()
         return tally.read()
+
+    def _step_or_undo(self, x: Array, y: Array, snapshot: Snapshot) -> tuple[Array, Array]:
+        """A step; if it raises, whatever it raises, it leaves no trace."""
+        snapshot.take()
+        try:
+            return self._step(x, y)
+        except FloatingPointError:
+            snapshot.restore()
+            raise FloatingPointError(self._explain(x, y)) from None
+        finally:
+            ...
 
     def _step(self, x: Array, y: Array) -> tuple[Array, Array]:
         """One step of training: the loss before it, and the prediction.
@@ -257,61 +289,14 @@ class Trainer:
         check_lengths(features, np.asarray(y), what)
         check_finite(f"{what}X", features)
         targets = as_targets(f"{what}y", y, self.loss, self.dtype)
-        with mode(self.model, training=False):
-            # One row tells the number of classes, and whether model and data fit at all.
+        with mode(self.model, training=False), np.errstate(all="ignore"):
+            # One row tells the number of classes, and whether model, loss and data fit at all.
             output = self.model(features[:1])
-        if self.loss.takes_labels:
-            check_labels(f"{what}y", targets, output.shape[-1])
-        else:
+            if self.loss.takes_labels:
+                targets = check_labels(f"{what}y", targets, output.shape[-1])
+            # Standing for all rows, it tells the same of the metrics.
+            predictions = np.broadcast_to(output[:1], (len(features), *output.shape[1:]))
+            check_agreement(what, self.loss, features, targets, predictions)
             self.loss(output, targets[:1])
+            measure(self.metrics, predictions.copy(), targets.copy())
         return features, targets
-
-    def _check_last_batch(self, features: Array, batch_size: int) -> None:
-        if features.ndim > 2 or (len(features) - 1) % batch_size:
-            return  # every step has more than one row
-        for _, layer in self.model.layers():
-            if isinstance(layer, BatchNorm):
-                raise ValueError(
-                    f"{layer.label} cannot train on one row, and {len(features):,} rows in batches "
-                    f"of {batch_size} leave one for the last; choose another batch_size"
-                )
-
-
-class Tally:
-    """Loss and metrics over the batches of an epoch or of a data set.
-
-    Predictions and targets are collected, and the metrics see them all at once: that is exact
-    for any metric, and one copy a batch is cheaper than one metric a batch.
-    """
-
-    def __init__(self, loss: Loss, metrics: dict[str, Metric], samples: int) -> None:
-        self._mean = getattr(loss, "reduction", "mean") == "mean"
-        self._metrics = metrics
-        self._samples = samples
-        self._rows = 0
-        self._total = 0.0
-        self._collected: tuple[Array, Array] | None = None
-
-    def add(self, value: Array, prediction: Array, target: Array) -> None:
-        """Count a batch."""
-        rows = len(target)
-        self._total += float(value) * rows if self._mean else float(value)
-        if self._metrics:
-            if self._collected is None:
-                self._collected = self._space(prediction), self._space(target)
-            predictions, targets = self._collected
-            predictions[self._rows : self._rows + rows] = prediction
-            targets[self._rows : self._rows + rows] = target
-        self._rows += rows
-
-    def _space(self, batch: Array) -> Array:
-        return np.empty((self._samples, *batch.shape[1:]), batch.dtype)
-
-    def read(self) -> dict[str, float]:
-        """The values so far."""
-        values = {"loss": self._total / self._rows if self._mean else self._total}
-        if self._collected is not None:
-            predictions, targets = (array[: self._rows] for array in self._collected)
-            for name, metric in self._metrics.items():
-                values[name] = float(metric(predictions, targets))
-        return values
