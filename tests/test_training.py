@@ -1,10 +1,10 @@
-"""The Trainer: what it computes, and what it shows meanwhile."""
+"""The Trainer: what it computes."""
 
 from __future__ import annotations
 
-import sys
+import copy
+import pickle
 import time
-import types
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -21,7 +21,7 @@ from training_helpers import (
 )
 
 from minidl import datasets, nn, optim
-from minidl.training import History, Progress, Trainer, batches
+from minidl.training import Trainer, batches
 
 # --- batches ----------------------------------------------------------------------------
 
@@ -223,100 +223,3 @@ def test_the_data_are_not_changed():
     for array in data:
         array.flags.writeable = False
     classifier().fit(*data, 2, progress=False)
-
-
-# --- history and progress ---------------------------------------------------------------
-
-
-def test_history_is_a_mapping_with_a_readable_table():
-    seen = []
-    history = fit(classifier(), epochs=3, after_epoch=lambda h: seen.append(h.epochs))
-    assert seen == [1, 2, 3]
-    assert history.epochs == 3
-    assert len(history.seconds) == 3
-    assert dict(history).keys() == {"loss", "accuracy"}
-    assert "loss" in history
-    lines = repr(history).splitlines()
-    assert lines[0].split() == ["epoch", "loss", "accuracy"]
-    assert len(lines) == 4
-    assert len({len(line) for line in lines}) == 1
-
-
-def test_a_long_history_is_cut_in_the_middle():
-    history = History()
-    for value in range(1, 101):
-        history.append({"loss": 1 / value}, 0.0)
-    lines = repr(history).splitlines()
-    assert len(lines) == 32
-    assert lines[16].strip() == "..."
-    assert lines[-1].split()[0] == "100"
-    assert repr(History()) == "epoch"
-
-
-def test_a_history_keeps_its_names():
-    history = History()
-    history.append({"loss": 1.0}, 0.0)
-    with pytest.raises(ValueError, match="expected values of"):
-        history.append({"accuracy": 1.0}, 0.0)
-    assert history.epochs == 1
-
-
-def test_without_a_terminal_there_is_a_line_for_every_epoch(capsys):
-    fit(classifier(), epochs=10, progress="auto", validation=(X, LABELS))
-    output = capsys.readouterr()
-    lines = output.out.splitlines()
-    assert len(lines) == 10
-    assert lines[0].startswith("epoch  1/10  loss ")
-    assert all(word in lines[-1] for word in ("accuracy", "val_loss", "samples/s"))
-    assert output.err == ""
-    assert "\r" not in output.out
-
-
-@pytest.mark.parametrize("progress", [False, "none"])
-def test_silence(capsys, progress):
-    fit(classifier(), progress=progress)
-    assert capsys.readouterr() == ("", "")
-
-
-def test_a_bar_shows_loss_accuracy_and_speed(capsys, monkeypatch):
-    pytest.importorskip("tqdm")
-    monkeypatch.setattr("minidl.training.progress.REFRESH", 0.0)
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    fit(classifier(), epochs=2, progress="auto", validation=(X, LABELS))
-    output = capsys.readouterr()
-    last = output.err.split("\r")[-1]
-    assert output.out == ""
-    assert "100%" in last
-    assert all(word in last for word in ("epoch 2/2", "loss", "accuracy", "samples/s"))
-
-
-def test_the_bar_is_closed_after_a_failure(monkeypatch):
-    pytest.importorskip("tqdm")
-    closed = []
-    monkeypatch.setattr("minidl.training.progress.Bar.close", lambda self: closed.append(self))
-    with pytest.raises(FloatingPointError):
-        fit(regressor(lr=1e30), epochs=50, progress="bar")
-    assert len(closed) == 1
-
-
-def test_without_tqdm_there_are_lines_and_a_clear_message(capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tqdm", None)
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    fit(classifier(), epochs=2)
-    fit(classifier(), epochs=1, progress=True)
-    assert len(capsys.readouterr().out.splitlines()) == 1
-    with pytest.raises(ImportError, match=r"pip install 'minidl\[progress\]'"):
-        fit(classifier(), progress="bar")
-
-
-def test_progress_can_be_one_s_own():
-    heard = []
-    own = Progress()
-    own.begin = lambda *counts: heard.append(counts)
-    own.step = types.MethodType(lambda self, rows, running: heard.append((rows, running())), own)
-    fit(classifier(), epochs=1, progress=own)
-    assert heard[0] == (1, 50)
-    assert [rows for rows, _ in heard[1:]] == [16, 16, 16, 2]
-    assert all(0 <= values["accuracy"] <= 1 for _, values in heard[1:])
-    with pytest.raises(ValueError, match="progress must be"):
-        fit(classifier(), progress="loud")

@@ -18,199 +18,125 @@ cdef enum:
 
 
 cdef struct Tile:
-    # One tile of C and where its operands are. All steps are in elements.
+    # A column of tiles of C, one below the other, and where the operands of the first are.
+    # All steps are in elements.
     const real *a
     const real *b       # rows of whole vectors
     const real *bias    # or NULL
     real *c
     Py_ssize_t k, a_row, a_col, b_row, c_row
+    Py_ssize_t count    # of tiles
+    Py_ssize_t a_next   # from the rows of A of one tile to those of the next
     Py_ssize_t last     # columns in the last vector: LANES, or less at the edge of C
     bint accumulate
 
 
-cdef inline void tile(const Tile *t, const int rows, const int vectors) noexcept nogil:
-    """The microkernel: c (rows x vectors) = a . b in rows * vectors accumulators.
+cdef inline void tiles_of(const Tile *t, const int rows, const int vectors) noexcept nogil:
+    """The microkernel: for every tile, c (rows x vectors) = a . b in rows * vectors accumulators.
 
     Called with constants, so that the compiler unrolls the loops over rows and vectors and
     keeps the accumulators in registers.
     """
     cdef vec acc[HIGHEST][TILE_VECTORS]
     cdef vec row[TILE_VECTORS]
-    cdef const real *a = t.a
-    cdef const real *b = t.b
-    cdef real *c = t.c
-    cdef Py_ssize_t p, a_row = t.a_row, a_col = t.a_col, b_row = t.b_row
+    cdef const real *a
+    cdef const real *b
+    cdef real *c
+    cdef real edge[ACCUMULATORS * LANES]
+    cdef Py_ssize_t p, q, a_row = t.a_row, a_col = t.a_col, b_row = t.b_row, c_row = t.c_row
+    cdef int i, j
+    for q in range(t.count):
+        a, b, c = t.a + q * t.a_next, t.b, t.c + q * rows * c_row
+        for i in range(rows):
+            for j in range(vectors):
+                acc[i][j] = fill(0)
+                prefetch(c + i * c_row + j * LANES)    # arrives while the sums are formed
+        for p in range(t.k):
+            for j in range(vectors):
+                row[j] = load(b + j * LANES)
+            for i in range(rows):
+                for j in range(vectors):
+                    acc[i][j] = acc[i][j] + a[i * a_row] * row[j]
+            a = a + a_col
+            b = b + b_row
+        if t.last < LANES:
+            for i in range(rows):
+                for j in range(vectors):
+                    store(edge + (i * vectors + j) * LANES, acc[i][j])
+            store_edge(t, edge, c, rows, vectors)
+            continue
+        if t.accumulate:
+            for i in range(rows):
+                for j in range(vectors):
+                    acc[i][j] = acc[i][j] + load(c + i * c_row + j * LANES)
+        if t.bias != NULL:
+            for j in range(vectors):
+                row[j] = load(t.bias + j * LANES)
+            for i in range(rows):
+                for j in range(vectors):
+                    acc[i][j] = acc[i][j] + row[j]
+        for i in range(rows):
+            for j in range(vectors):
+                store(c + i * c_row + j * LANES, acc[i][j])
+
+
+cdef void store_edge(
+    const Tile *t, const real *sums, real *c, int rows, int vectors
+) noexcept nogil:
+    """The end of a tile whose last vector reaches beyond the edge of C."""
+    cdef vec value
+    cdef Py_ssize_t n
     cdef int i, j
     for i in range(rows):
         for j in range(vectors):
-            acc[i][j] = fill(0)
-            prefetch(c + i * t.c_row + j * LANES)    # arrives while the sums are formed
-    for p in range(t.k):
-        for j in range(vectors):
-            row[j] = load(b + j * LANES)
-        for i in range(rows):
-            for j in range(vectors):
-                acc[i][j] = acc[i][j] + a[i * a_row] * row[j]
-        a = a + a_col
-        b = b + b_row
-    for i in range(rows):
-        for j in range(vectors):
-            finish(t, c + i * t.c_row, j, acc[i][j], LANES if j < vectors - 1 else t.last)
+            n = LANES if j < vectors - 1 else t.last
+            value = load(sums + (i * vectors + j) * LANES)
+            if t.accumulate:
+                value = value + load_columns(c + j * LANES, n)
+            if t.bias != NULL:
+                value = value + load_columns(t.bias + j * LANES, n)
+            store_columns(c + j * LANES, value, n)
+        c = c + t.c_row
 
 
-cdef inline void finish(
-    const Tile *t, real *c, int j, vec value, Py_ssize_t columns
-) noexcept nogil:
-    """Store one vector of a tile, after adding what is there and the bias, if asked for."""
-    if t.accumulate:
-        value = value + load_columns(c + j * LANES, columns)
-    if t.bias != NULL:
-        value = value + load_columns(t.bias + j * LANES, columns)
-    store_columns(c + j * LANES, value, columns)
-
-
-cdef inline void tile_of_rows(const Tile *t, int rows, const int vectors) noexcept nogil:
+cdef inline void tiles_of_rows(const Tile *t, int rows, const int vectors) noexcept nogil:
     """The microkernel for this many rows; those with too many accumulators are not compiled."""
     if rows == 1:
-        tile(t, 1, vectors)
+        tiles_of(t, 1, vectors)
     elif rows == 2:
-        tile(t, 2, vectors)
+        tiles_of(t, 2, vectors)
     elif rows == 3:
-        tile(t, 3, vectors)
+        tiles_of(t, 3, vectors)
     elif rows == 4 and 4 * vectors <= ACCUMULATORS:
-        tile(t, 4, vectors)
+        tiles_of(t, 4, vectors)
     elif rows == 5 and 5 * vectors <= ACCUMULATORS:
-        tile(t, 5, vectors)
+        tiles_of(t, 5, vectors)
     elif rows == 6 and 6 * vectors <= ACCUMULATORS:
-        tile(t, 6, vectors)
+        tiles_of(t, 6, vectors)
     elif rows == 7 and 7 * vectors <= ACCUMULATORS:
-        tile(t, 7, vectors)
+        tiles_of(t, 7, vectors)
     elif rows == 8 and 8 * vectors <= ACCUMULATORS:
-        tile(t, 8, vectors)
+        tiles_of(t, 8, vectors)
     elif rows == 9 and 9 * vectors <= ACCUMULATORS:
-        tile(t, 9, vectors)
+        tiles_of(t, 9, vectors)
     elif rows == 10 and 10 * vectors <= ACCUMULATORS:
-        tile(t, 10, vectors)
+        tiles_of(t, 10, vectors)
     elif rows == 11 and 11 * vectors <= ACCUMULATORS:
-        tile(t, 11, vectors)
+        tiles_of(t, 11, vectors)
     elif rows == 12 and 12 * vectors <= ACCUMULATORS:
-        tile(t, 12, vectors)
+        tiles_of(t, 12, vectors)
 
 
-cdef void any_tile(const Tile *t, int rows, int vectors) noexcept nogil:
+cdef void multiply_tiles(const Tile *t, int rows, int vectors) noexcept nogil:
     """The microkernel for this many rows and vectors."""
     if vectors == 1:
-        tile_of_rows(t, rows, 1)
+        tiles_of_rows(t, rows, 1)
     elif vectors == 2:
-        tile_of_rows(t, rows, 2)
+        tiles_of_rows(t, rows, 2)
     elif TILE_VECTORS > 2 and vectors == 3:
-        tile_of_rows(t, rows, 3 if TILE_VECTORS > 2 else 1)
+        tiles_of_rows(t, rows, 3 if TILE_VECTORS > 2 else 1)
     elif TILE_VECTORS > 2:
-        tile_of_rows(t, rows, 4 if TILE_VECTORS > 2 else 1)
-
-
-cdef void pack(
-    const real *source, Py_ssize_t source_row, Py_ssize_t source_col,
-    real *packed, Py_ssize_t depth, Py_ssize_t width, Py_ssize_t panel
-) noexcept nogil:
-    """depth x width elements into panels of `panel` columns, each contiguous.
-
-    The last vector of a row is filled up with zeros, so that only whole ones need be read.
-    Serves both sides: a panel of B is NR columns wide; one of A is MR rows high, which are
-    columns of its transpose.
-    """
-    cdef Py_ssize_t j, p, columns
-    for j in range(ceil_div(width, panel)):
-        columns = smaller(panel, width - j * panel)
-        if source_row == 1 and source_col != 1 and panel % LANES == 0:
-            pack_transposed(source, source_col, packed, depth, columns, panel)
-        else:
-            for p in range(depth):
-                pack_row(source + p * source_row, source_col, packed + p * panel, columns, panel)
-        source = source + panel * source_col
-        packed = packed + panel * depth
-
-
-cdef inline void pack_row(
-    const real *source, Py_ssize_t source_col, real *packed, Py_ssize_t columns, Py_ssize_t panel
-) noexcept nogil:
-    """One row of a panel."""
-    cdef Py_ssize_t q = 0
-    if source_col == 1:
-        while q + LANES <= columns:
-            store(packed + q, load(source + q))
-            q += LANES
-        if q < columns:
-            store_columns(packed + q, load_part(source + q, columns - q, 0), panel - q)
-        return
-    for q in range(columns):
-        packed[q] = source[q * source_col]
-    for q in range(columns, panel):
-        packed[q] = 0
-
-
-cdef void pack_transposed(
-    const real *source, Py_ssize_t source_col,
-    real *packed, Py_ssize_t depth, Py_ssize_t columns, Py_ssize_t panel
-) noexcept nogil:
-    """A panel whose columns are contiguous in the source: LANES x LANES squares, turned."""
-    cdef Py_ssize_t p = 0, q
-    while p < depth:
-        q = 0
-        while q < columns:
-            if depth - p >= LANES and columns - q >= LANES:
-                pack_square(
-                    source + q * source_col + p, source_col,
-                    packed + p * panel + q, panel, LANES, LANES
-                )
-            else:
-                pack_square(
-                    source + q * source_col + p, source_col,
-                    packed + p * panel + q, panel,
-                    smaller(LANES, depth - p), smaller(LANES, columns - q)
-                )
-            q += LANES
-        p += LANES
-
-
-cdef inline void pack_square(
-    const real *source, Py_ssize_t source_col, real *packed, Py_ssize_t panel,
-    const Py_ssize_t depth, const Py_ssize_t columns
-) noexcept nogil:
-    """One square, or at the edges a part of one. Fast where the last two are constants."""
-    cdef vec square[LANES]
-    cdef Py_ssize_t i
-    for i in range(LANES):
-        if i < columns:
-            square[i] = load_columns(source + i * source_col, depth)
-        else:
-            square[i] = fill(0)
-    transpose(square)
-    for i in range(depth):
-        store(packed + i * panel, square[i])
-
-
-cdef inline void transpose(vec *square) noexcept nogil:
-    """LANES vectors of LANES elements, rows for columns, in log2(LANES) steps."""
-    merge_rows(square, 1)
-    if LANES > 2:
-        merge_rows(square, 2)
-    if LANES > 4:
-        merge_rows(square, 4)
-    if LANES > 8:
-        merge_rows(square, 8)
-
-
-cdef inline void merge_rows(vec *square, const int step) noexcept nogil:
-    """Exchange, between rows `step` apart, the lanes that belong to the other."""
-    cdef vec upper, lower
-    cdef int i
-    for i in range(LANES):
-        if not i & step:
-            upper = square[i]
-            lower = square[i + step]
-            square[i] = merge_low(upper, lower, step)
-            square[i + step] = merge_high(upper, lower, step)
+        tiles_of_rows(t, rows, 4 if TILE_VECTORS > 2 else 1)
 
 
 cdef inline bint packs_a(const MatmulArgs *args) noexcept nogil:
@@ -243,34 +169,46 @@ cdef void multiply_block(
     const Tile *t, real *edge,
     Py_ssize_t rows, Py_ssize_t columns, bint packed_a, bint packed_b
 ) noexcept nogil:
-    """The two inner loops: a block of A times a block of B, tile by tile.
+    """The two inner loops: a block of A times a block of B, one panel of B after the other.
 
     t holds the first tile. `edge` has room to pack the last panel of an unpacked B, whose
     vectors would reach beyond its rows.
     """
-    cdef Py_ssize_t i, j = 0, begin, end, width, tiles
+    cdef Py_ssize_t j = 0, width, tiles
     cdef int vectors
     cdef Tile at = t[0]
     while j < columns:
         width = smaller(NR, columns - j)
         vectors = <int>ceil_div(width, LANES)
         at.last = width - (vectors - 1) * LANES
-        at.b = t.b + j * (t.k if packed_b else 1)
+        at.b, at.b_row = t.b + j * (t.k if packed_b else 1), t.b_row
         if at.last < LANES and not packed_b:
             pack(at.b, at.b_row, 1, edge, t.k, width, vectors * LANES)
             at.b, at.b_row = edge, vectors * LANES
         if t.bias != NULL:
             at.bias = t.bias + j
-        # Tiles of nearly equal height, rather than full ones and a thin rest.
-        tiles = ceil_div(rows, MR if packed_a else smaller(HIGHEST, ACCUMULATORS // vectors))
-        end = 0
-        for i in range(tiles):
-            begin = end
-            end = smaller(begin + MR, rows) if packed_a else rows * (i + 1) // tiles
-            at.a = t.a + begin * (t.k if packed_a else t.a_row)
-            at.c = t.c + begin * t.c_row + j
-            any_tile(&at, <int>(end - begin), vectors)
+        at.a, at.c = t.a, t.c + j
+        if packed_a:
+            multiply_rows(&at, rows // MR, MR, vectors, MR * t.k)
+            multiply_rows(&at, 1, rows % MR, vectors, 0)
+        else:
+            # Tiles of nearly equal height, rather than full ones and a thin rest.
+            tiles = ceil_div(rows, smaller(HIGHEST, ACCUMULATORS // vectors))
+            multiply_rows(&at, rows % tiles, rows // tiles + 1, vectors, 0)
+            multiply_rows(&at, tiles - rows % tiles, rows // tiles, vectors, 0)
         j += NR
+
+
+cdef inline void multiply_rows(
+    Tile *t, Py_ssize_t count, Py_ssize_t rows, int vectors, Py_ssize_t a_next
+) noexcept nogil:
+    """So many tiles of so many rows; then t is at what lies below them."""
+    t.count = count
+    t.a_next = a_next if a_next else rows * t.a_row
+    if count > 0 and rows > 0:
+        multiply_tiles(t, <int>rows, vectors)
+        t.a = t.a + count * t.a_next
+        t.c = t.c + count * rows * t.c_row
 
 
 cdef void activate(

@@ -11,6 +11,7 @@ from minidl._kernels.simd cimport *
 include "parts.pxi"
 include "vector_math.pxi"
 include "elementwise.pxi"
+include "packing.pxi"
 include "matmul.pxi"
 include "normalization.pxi"
 include "losses.pxi"

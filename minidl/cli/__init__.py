@@ -1,8 +1,8 @@
 """The command line: ``minidl`` or ``python -m minidl``.
 
 ``main`` turns whatever happens into an exit status: 0 for success, 1 for a failed check or
-training, 2 for wrong arguments or data, 130 after Ctrl-C, 141 when the reader of the output
-has gone.
+training or output that cannot be written, 2 for wrong arguments or data, 130 after Ctrl-C, 141
+when the reader of the output has gone.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from minidl.cli.options import UsageError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 BROKEN_PIPE = 141  # 128 + SIGPIPE
+LOSSY = {"backslashreplace", "ignore", "namereplace", "replace", "xmlcharrefreplace"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     >>> main(["check", "no-such-layer"])
     2
     """
+    if sys.stdout is None:
+        return _fail("standard output is closed", 1)
     try:
         with _printable_output():
             status = _run(argv)
@@ -42,6 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _discard_output()
         return BROKEN_PIPE
+    except OSError as error:
+        _discard_output()
+        # Files that the user named have been reported by name; this one has none, as a rule.
+        return _fail(str(error) if error.filename else f"cannot write output: {error}", 1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -55,11 +62,16 @@ def _run(argv: Sequence[str] | None) -> int:
     except SystemExit as stop:  # argparse has printed help, the version, or what is wrong
         return stop.code if isinstance(stop.code, int) else 2
     except UsageError as error:
-        print(f"minidl: error: {error}", file=sys.stderr)
-        return 2
+        return _fail(str(error), 2)
     except FloatingPointError as error:
         print(f"minidl: training failed: {error}", file=sys.stderr)
         return 1
+
+
+def _fail(message: str, status: int) -> int:
+    with contextlib.suppress(OSError):  # standard error may be what cannot be written
+        print(f"minidl: error: {message}", file=sys.stderr)
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -92,16 +104,16 @@ def _printable_output() -> Iterator[None]:
     """Replace characters that the terminal or file cannot show, instead of failing on them."""
     changed = []
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure") and stream.errors == "strict":
+        if hasattr(stream, "reconfigure") and stream.errors not in LOSSY:
+            changed.append((stream, stream.errors))
             stream.reconfigure(errors="replace")
-            changed.append(stream)
     try:
         yield
     finally:
-        for stream in changed:
+        for stream, errors in changed:
             # This flushes. If the reader has gone, `main` has heard of it already.
             with contextlib.suppress(OSError, ValueError):
-                stream.reconfigure(errors="strict")
+                stream.reconfigure(errors=errors)
 
 
 def _discard_output() -> None:

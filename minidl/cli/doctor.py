@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import shutil
+import sys
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -19,12 +22,22 @@ def add_command(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print a line for every fact."""
+    """Print a line for every fact; at a terminal, one that is too long goes on below."""
     facts = describe()
-    width = max(map(len, facts))
+    width = 2 + max(map(len, facts))
+    terminal = sys.stdout.isatty()
     for name, value in facts.items():
-        print(f"{name:<{width}}  {value}")
+        line = f"{name:<{width}}{value}"
+        print(_wrapped(line, " " * width) if terminal else line)
     return 0
+
+
+def _wrapped(line: str, indent: str) -> str:
+    columns = max(len(indent) + 20, shutil.get_terminal_size().columns)
+    # Flags of the compiler begin with a hyphen: a line that ended in one would tear them apart.
+    return textwrap.fill(
+        line, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def describe() -> dict[str, str]:

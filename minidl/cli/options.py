@@ -26,20 +26,23 @@ def usage_errors(*kinds: type[Exception]) -> Iterator[None]:
         raise UsageError(str(error)) from error
 
 
-def count(text: str) -> int:
-    """A whole number of at least one."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number >= 1, got {text!r}")
-    return value
+def whole_number(lowest: int) -> Callable[[str], int]:
+    """An argument type: a whole number of at least ``lowest``."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = lowest - 1
+        if value < lowest:
+            raise argparse.ArgumentTypeError(f"expected a whole number >= {lowest}, got {text!r}")
+        return value
+
+    return parse
 
 
-def seed(text: str) -> int:
-    """A whole number of at least zero."""
-    return 0 if text.strip() == "0" else count(text)
+count = whole_number(1)
+seed = whole_number(0)
 
 
 def widths(text: str) -> list[int]:

@@ -31,9 +31,9 @@ def as_real(name: str, data: Any, dtype: np.dtype[Any]) -> Array:
 def as_array(name: str, data: Any) -> Array:
     """``data`` as an array, unless NumPy would take values that are masked for real ones."""
     if np.ma.is_masked(data):
-        row = int(np.argwhere(np.ma.getmaskarray(data))[0, 0])
+        row = int(np.argwhere(np.atleast_1d(np.ma.getmaskarray(data)))[0, 0])
         raise ValueError(
-            f"{name}: row {row} is masked; leave such rows out, or fill them: {name}.filled(...)"
+            f"{name}: row {row} is masked; leave such rows out, or fill them with .filled(value)"
         )
     return np.asarray(data)
 
@@ -96,24 +96,25 @@ def check_labels(name: str, labels: Array, classes: int) -> Array:
 
 def as_pair(validation: Any) -> tuple[Any, Any]:
     """``validation``, if it is a pair."""
-    if not isinstance(validation, (tuple, list)) or len(validation) != 2:
-        got = repr(validation) if np.isscalar(validation) else f"a {type(validation).__name__}"
-        if isinstance(validation, (tuple, list)):
-            got += f" of {len(validation)}"
-        raise ValueError(f"validation must be a pair (X, y) of held-out data, got {got}")
-    return validation[0], validation[1]
+    if isinstance(validation, (tuple, list)) and len(validation) == 2:
+        return validation[0], validation[1]
+    got = type(validation).__name__
+    if isinstance(validation, (tuple, list)):
+        got += f" of {len(validation)}"
+    raise ValueError(f"validation must be a pair (X, y) of held-out data, got {got}")
 
 
 def check_parts(model: Any, loss: Any, optimizer: Any) -> None:
     """Raise TypeError unless each is an instance of what a Trainer needs, and in its place."""
-    for name, part, kind, example in (
+    wanted = [
         ("model", model, Layer, "a layer such as nn.Sequential(...)"),
         ("loss", loss, Loss, "a loss such as nn.MSELoss()"),
         ("optimizer", optimizer, Optimizer, "an optimizer such as optim.SGD(model.parameters())"),
-    ):
+    ]
+    for name, part, kind, example in wanted:
         if isinstance(part, kind):
             continue
-        got = repr(part) if isinstance(part, str) else f"a {type(part).__name__}"
+        got = repr(part) if isinstance(part, str) else f"an instance of {type(part).__name__}"
         if isinstance(part, type):
             got = f"the class {part.__name__} itself"
         raise TypeError(f"Trainer(model, loss, optimizer): {name} must be {example}, got {got}")
@@ -138,12 +139,11 @@ def check_batch_size(model: Layer, features: Array, batch_size: int) -> None:
     samples = len(features)
     if features.ndim > 2 or (samples - 1) % batch_size:
         return  # every step has more than one row
-    whose = f"{samples:,} rows in batches of {batch_size} leave one for the last"
+    why = f"{samples:,} rows in batches of {batch_size} leave one for the last; choose another"
     if samples == 1:
-        whose = "X has only one"
+        why = "X has no more, for any"
     elif batch_size == 1:
-        whose = "with batch_size=1 every batch has one"
+        why = "with batch size 1 every batch has one; choose a larger"
     for _, layer in model.layers():
         if isinstance(layer, BatchNorm):
-            words = f"{layer.label} cannot train on one row, and {whose}"
-            raise ValueError(words + ("" if samples == 1 else "; choose another batch_size"))
+            raise ValueError(f"{layer.label} cannot train on one row, and {why} batch_size")

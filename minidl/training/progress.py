@@ -10,6 +10,9 @@ from typing import Any
 from minidl.training.history import show
 
 REFRESH = 0.1  # seconds between two looks at the running values: they cost more than a step
+BAR = "{percentage:3.0f}% |{bar:10}| {desc}"  # tqdm's words; the values are its description
+BAR_COLUMNS = 18  # in front of the description
+WIDE = 76  # columns of a terminal from which there is room for a bar
 
 Values = Mapping[str, float]
 
@@ -44,7 +47,7 @@ class Lines(Progress):
 
 
 class Bar(Progress):
-    """A bar on standard error, with the running values; needs tqdm."""
+    """A bar on standard error, with as many running values as fit; needs tqdm."""
 
     def __init__(self) -> None:
         try:
@@ -55,35 +58,60 @@ class Bar(Progress):
             ) from None
         self._tqdm = tqdm
         self._bar: Any = None
+        self._started = self._refreshed = 0.0
 
     def begin(self, epochs: int, samples: int) -> None:
-        self.epochs = epochs
-        self._refreshed = time.perf_counter()
+        self.epochs, self.samples = epochs, samples
         self._validation: dict[str, float] = {}
-        self._bar = self._tqdm(
-            total=epochs * samples, unit=" samples", unit_scale=True, dynamic_ncols=True
-        )
-        self._bar.set_description(f"epoch 1/{epochs}")
+        self._bar = self._tqdm(total=epochs * samples, bar_format=BAR, dynamic_ncols=True)
+        self._start_epoch(1)
+        self._show({})
+        self._bar.refresh()
 
     def step(self, rows: int, running: Callable[[], Values]) -> None:
         now = time.perf_counter()
+        self._rows += rows
         if now - self._refreshed > REFRESH:
             self._refreshed = now
-            self._bar.set_postfix_str(_words({**running(), **self._validation}), refresh=False)
+            self._show({**running(), **self._validation}, self._rows / (now - self._started))
         self._bar.update(rows)
 
     def epoch(self, number: int, values: Values, seconds: float) -> None:
         self._validation = {k: v for k, v in values.items() if k.startswith("val_")}
-        self._bar.set_postfix_str(_words(values), refresh=False)
-        self._bar.set_description(f"epoch {min(number + 1, self.epochs)}/{self.epochs}")
+        self._show(values, self.samples / max(seconds, 1e-9))
+        self._start_epoch(number + 1)
 
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
 
+    def _start_epoch(self, number: int) -> None:
+        self._number, self._rows = number, 0
+        self._started = self._refreshed = time.perf_counter()
 
-def _words(values: Values) -> str:
-    return ", ".join(f"{name} {show(value)}" for name, value in values.items())
+    def _show(self, values: Values, speed: float = 0.0) -> None:
+        words = [f"epoch {self._number:>{len(str(self.epochs))}}/{self.epochs}"]
+        words += [f"{name} {show(value)}" for name, value in values.items()]
+        if speed:
+            words.append(f"{self._tqdm.format_sizeof(speed)} samples/s")
+        columns = self._bar.format_dict["ncols"] or 80
+        if columns >= WIDE:
+            self._bar.bar_format, line = BAR, fitting(words, columns - BAR_COLUMNS, "  ")
+        else:
+            self._bar.bar_format, line = "{desc}", fitting(words, columns, " ")
+        self._bar.set_description_str(line, refresh=False)
+
+
+def fitting(words: list[str], columns: int, gap: str) -> str:
+    """The words in a line, without those for which there is no room.
+
+    They are epoch, loss, other values and speed: values go first, the last of them before the
+    others, then the epoch, then the speed.
+    """
+    words = words.copy()
+    while len(words) > 1 and len(gap.join(words)) > columns:
+        del words[{2: 1, 3: 0}.get(len(words), -2)]
+    return gap.join(words)[:columns]
 
 
 def choose(progress: str | bool | Progress) -> Progress:

@@ -14,23 +14,27 @@ from minidl.nn import Layer
 
 
 class Snapshot:
-    """A copy of the arrays that a step changes before its last act, to go back to.
+    """``with snapshot:`` a step that raises leaves these arrays as they were.
 
-    Parameters need none: an optimizer changes them last of all, after all checks.
+    Parameters need no copy: an optimizer changes them last of all, after all checks.
     """
 
     def __init__(self, arrays: Iterable[Array]) -> None:
         self._pairs = [(array, array.copy()) for array in arrays]
 
-    def take(self) -> None:
-        """Remember the values of now."""
+    def __enter__(self) -> Self:
         for array, copy in self._pairs:
             copy[...] = array
+        return self
 
     def restore(self) -> None:
         """Go back to the values remembered."""
         for array, copy in self._pairs:
             array[...] = copy
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self.restore()
 
 
 class InterruptBetweenSteps:

@@ -118,7 +118,9 @@ class Trainer:
     ) -> History:
         """Train; called again, go on from there.
 
-        Ctrl-C is heeded between two steps, never within one.
+        Ctrl-C is heeded between two steps, never within one. A step that raises, whatever it
+        raises, leaves parameters and state as they were before it. Loss and metrics are tried
+        on data of these shapes before the first step.
 
         Parameters
         ----------
@@ -153,9 +155,6 @@ class Trainer:
         FloatingPointError
             If the loss or the gradient is not finite, naming the step and the first layer
             concerned.
-
-        Whatever a step raises, parameters and state are then as before that step. Whatever
-        a metric raises for data of these shapes, it raises before the first step.
         """
         epochs, batch_size = check_count("epochs", epochs), check_count("batch_size", batch_size)
         features, targets = self._prepare(X, y)
@@ -235,22 +234,16 @@ class Trainer:
         # NumPy's warnings would say less than the checks of the step, and twice.
         with np.errstate(all="ignore"), InterruptBetweenSteps() as interrupt:
             for x, y in batches(features, targets, batch_size, self.rng):
-                value, prediction = self._step_or_undo(x, y, snapshot)
+                with snapshot:
+                    try:
+                        value, prediction = self._step(x, y)
+                    except FloatingPointError:
+                        snapshot.restore()
+                        raise FloatingPointError(self._explain(x, y)) from None
                 tally.add(value, prediction, y)
                 shown.step(len(x), tally.read)
                 interrupt.check()
         return tally.read()
-
-    def _step_or_undo(self, x: Array, y: Array, snapshot: Snapshot) -> tuple[Array, Array]:
-        """A step; if it raises, whatever it raises, it leaves no trace."""
-        snapshot.take()
-        try:
-            return self._step(x, y)
-        except FloatingPointError:
-            snapshot.restore()
-            raise FloatingPointError(self._explain(x, y)) from None
-        finally:
-            ...
 
     def _step(self, x: Array, y: Array) -> tuple[Array, Array]:
         """One step of training: the loss before it, and the prediction.
@@ -298,5 +291,6 @@ class Trainer:
             predictions = np.broadcast_to(output[:1], (len(features), *output.shape[1:]))
             check_agreement(what, self.loss, features, targets, predictions)
             self.loss(output, targets[:1])
-            measure(self.metrics, predictions.copy(), targets.copy())
+            if self.metrics:
+                measure(self.metrics, predictions.copy(), targets.copy())
         return features, targets
