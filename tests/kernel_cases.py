@@ -12,7 +12,7 @@ from minidl._kernels.reference import OPTIMIZER_STATE
 SIZES = (1, 2, 3, 7, 10, 16, 32, 45, 46, 64, 127)
 LENGTHS = (*SIZES, 1023, 1024, 1025, 4097, 10007)  # around GRAIN, LOSS_BLOCK and NORM_BLOCK
 
-# m, k, n of products that cross the blocking limits KC = 256, MC = 240, NC = 1024, and on
+# m, k, n of products that cross the blocking limits KC = 128 or 256, MC = 240, NC = 1024, and on
 # both sides of the limits beyond which A and B are packed.
 BLOCKED = (
     (50, 600, 130),

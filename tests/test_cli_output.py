@@ -33,9 +33,79 @@ def test_an_ascii_terminal_gets_every_line():
     )
     assert done.returncode == 0
     assert done.stderr == b""
-    assert b"Residual(Linear ? ReLU" in done.stdout
+    assert b"Residual(Linear -> ReLU" in done.stdout
     assert b"\r" not in done.stdout
     assert accuracy_in(done.stdout.decode("ascii")) > 0.6
+
+
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape", "surrogatepass", "ignore"])
+def test_characters_that_cannot_be_shown_are_replaced(monkeypatch, errors):
+    output = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors=errors)
+    monkeypatch.setattr(sys, "stdout", output)
+    monkeypatch.setattr(doctor, "describe", lambda: {"naïve": "été"})
+    assert main(["doctor"]) == 0
+    assert output.buffer.getvalue() in (b"na?ve  ?t?\n", b"nave  t\n")
+    assert output.errors == errors
+
+
+C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+@pytest.mark.parametrize(
+    "command", [["check"], ["doctor"], ["--help"], ["--version"], ["check", "Lineär"], SHORT]
+)
+def test_the_c_locale_gets_every_line(command):
+    done = run(*command, environment=C_LOCALE)
+    assert done.returncode == (2 if "Lineär" in command else 0)
+    assert b"Traceback" not in done.stderr
+    assert done.stdout.isascii()
+    assert done.stderr.isascii()
+
+
+def test_a_file_whose_name_cannot_be_shown_can_be_trained_on(tmp_path):
+    images = write_idx(tmp_path / "blåbær.idx", np.zeros((20, 3, 3)))
+    labels = write_idx(tmp_path / "naïve.idx", np.arange(20) % 2)
+    files = ["--images", images, "--labels", labels, "--epochs", "1"]
+    for environment in (C_LOCALE, {"PYTHONIOENCODING": "ascii"}):
+        done = run("train", "idx", *files, environment=environment)
+        assert done.returncode == 0, done.stderr
+        assert b"bl?" in done.stdout
+
+
+# --- output that cannot be written ------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [["--version"], SHORT, ["doctor"], ["check", "Tanh"]])
+def test_a_full_disk_is_said_in_one_line(command):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("there is no /dev/full here")
+    with open("/dev/full", "wb") as full:
+        done = run(*command, capture_output=False, stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"minidl: error: cannot write output: ")
+    assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="closes a descriptor as a POSIX shell does")
+@pytest.mark.parametrize("command", ["--version", "doctor", "train digits"])
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", ">&- 2>/dev/null"])
+def test_a_closed_output_is_said_in_one_line(command, closed):
+    line = f'exec "$0" -m minidl {command} {closed}'
+    done = subprocess.run(
+        ["sh", "-c", line, sys.executable], cwd=ROOT, capture_output=True, timeout=120
+    )
+    assert done.returncode == 1
+    expected = b"" if "2>" in closed else b"minidl: error: standard output is closed\n"
+    assert done.stderr == expected
+
+
+def test_a_full_standard_error_is_no_traceback(capsys, monkeypatch):
+    def fail(message):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys.stderr, "write", fail)
+    assert main(["check", "Linaer"]) == 2
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("command", [SHORT, ["doctor"], ["check", "Tanh"], ["--help"]])
@@ -69,6 +139,34 @@ def test_a_narrow_terminal_gets_a_bar_that_fits(columns):
     assert "Traceback" not in bar
     # Two columns for an escape sequence and the line end that tqdm adds.
     assert max(map(len, re.split(r"[\r\n]+", bar))) <= columns + 2
+
+
+# --- doctor -----------------------------------------------------------------------------
+
+
+def test_doctor_says_what_it_runs_on(capsys):
+    assert main(["doctor"]) == 0
+    output = capsys.readouterr().out
+    for name in ("instruction set", "why", "available", "cores", "NumPy", "Python", "platform"):
+        assert re.search(rf"^{name}  +\S", output, re.MULTILINE), name
+    assert np.__version__ in output
+
+
+@pytest.mark.parametrize("columns", [200, 60, 30, 5])
+def test_doctor_wraps_long_facts_at_a_terminal_only(capsys, monkeypatch, columns):
+    flags = "-O3 -ffp-contract=fast " * 6 + "-mprefer-vector-width=512"
+    monkeypatch.setattr(doctor, "describe", lambda: {"compiler flags": flags, "cores": "2"})
+    monkeypatch.setenv("COLUMNS", str(columns))
+    main(["doctor"])
+    piped = capsys.readouterr().out
+    assert piped == f"compiler flags  {flags}\ncores           2\n"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    main(["doctor"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[16:] for line in lines if line[16:].strip() != line[16:]] == []
+    assert " ".join(line[16:] for line in lines[:-1]) == flags
+    assert all(line[:16].isspace() for line in lines[1:-1])
+    assert max(map(len, lines)) <= max(columns, 16 + len("-mprefer-vector-width=512"))
 
 
 # --- the tables -------------------------------------------------------------------------

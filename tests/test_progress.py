@@ -39,12 +39,38 @@ def test_a_long_history_is_cut_in_the_middle():
     assert repr(History()) == "epoch"
 
 
+def test_the_trainer_keeps_the_history_of_the_latest_fit():
+    trainer = classifier()
+    assert trainer.history.epochs == 0
+    assert fit(trainer, epochs=2) is trainer.history
+    assert fit(trainer, epochs=1) is trainer.history
+    with pytest.raises(ValueError, match="rows"):
+        trainer.fit(X, LABELS[:-1], 1)
+    assert trainer.history.epochs == 1  # refused data end no fit: none began
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_the_history_so_far_outlives_what_ends_a_fit(error):
+    def stop(history):
+        if history.epochs == 3:
+            raise error
+
+    trainer = classifier()
+    with pytest.raises(error):
+        fit(trainer, epochs=5, after_epoch=stop)
+    assert trainer.history.epochs == 3
+    assert dict(trainer.history) == dict(fit(classifier(), epochs=3))
+
+
 def test_a_history_keeps_its_names():
     history = History()
     history.append({"loss": 1.0}, 0.0)
     with pytest.raises(ValueError, match="expected values of"):
         history.append({"accuracy": 1.0}, 0.0)
     assert history.epochs == 1
+
+
+# --- progress ---------------------------------------------------------------------------
 
 
 def test_without_a_terminal_there_is_a_line_for_every_epoch(capsys):
@@ -74,6 +100,45 @@ def test_a_bar_shows_loss_accuracy_and_speed(capsys, monkeypatch):
     assert output.out == ""
     assert "100%" in last
     assert all(word in last for word in ("epoch 2/2", "loss", "accuracy", "samples/s"))
+
+
+WORDS = ["epoch  7/20", "loss 0.1", "accuracy 0.9", "val_loss 0.2", "140k samples/s"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "places"),
+    [
+        (61, [0, 1, 2, 3, 4]),
+        (60, [0, 1, 2, 4]),
+        (46, [0, 1, 4]),
+        (34, [1, 4]),
+        (22, [1]),
+        (1, [1]),
+    ],
+)
+def test_what_does_not_fit_is_left_out_whole(columns, places):
+    expected = " ".join(WORDS[place] for place in places)
+    assert fitting(WORDS, columns, " ") == expected[:columns]
+    assert len(WORDS) == 5
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown", "left_out"),
+    [
+        (140, ["|", "loss", "accuracy", "val_loss", "val_accuracy", "samples/s"], []),
+        (80, ["|", "loss", "accuracy", "samples/s"], ["val_accuracy"]),
+        (40, ["loss", "samples/s"], ["|", "accuracy"]),
+    ],
+)
+def test_the_bar_suits_the_width_of_the_terminal(capsys, monkeypatch, columns, shown, left_out):
+    tqdm = pytest.importorskip("tqdm")
+    monkeypatch.setattr("minidl.training.progress.REFRESH", 0.0)
+    monkeypatch.setattr(tqdm.std, "_screen_shape_wrapper", lambda: lambda file: (columns, 24))
+    fit(classifier(), epochs=12, progress="bar", validation=(X, LABELS))
+    last = capsys.readouterr().err.split("\r")[-1].rstrip()
+    assert len(last) <= columns
+    assert all(word in last for word in ("epoch 12/12", *shown))
+    assert not any(word in last for word in left_out)
 
 
 def test_the_bar_is_closed_after_a_failure(monkeypatch):

@@ -185,6 +185,38 @@ def test_two_trainings_at_once_are_the_same_two_one_after_the_other():
         assert_same(parts, same_parts)
 
 
+# --- copies -----------------------------------------------------------------------------
+
+
+def pickled(thing):
+    return pickle.loads(pickle.dumps(thing))
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, pickled])
+def test_a_copied_trainer_trains_the_copy_to_the_same_bits(clone):
+    original = classifier()
+    fit(original, epochs=1)
+    copied, before = clone(original), everything(original)
+    history = fit(copied, epochs=2)
+    assert_same(before, everything(original))
+    assert original.history.epochs == 1
+    assert dict(history) == dict(fit(original, epochs=2))
+    assert_same(everything(copied), everything(original))
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, pickled])
+def test_model_and_optimizer_copied_together_stay_together(clone):
+    original = classifier()
+    fit(original, epochs=1)
+    before = everything(original)
+    model, optimizer, rng = clone((original.model, original.optimizer, original.rng))
+    copied = Trainer(model, nn.CrossEntropyLoss(), optimizer, rng=rng)
+    fit(copied, epochs=2)
+    assert_same(before, everything(original))
+    fit(original, epochs=2)
+    assert_same(everything(copied), everything(original))
+
+
 # --- input that is cast -----------------------------------------------------------------
 
 

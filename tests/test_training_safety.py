@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -32,6 +33,7 @@ def with_value(array, row, value):
     return array
 
 
+HUGE = with_value(LABELS.astype(np.uint64), 4, np.uint64(2**64 - 1))
 REFUSED = [
     ("length", X, LABELS[:-1], r"X has 50 rows, (validation )?y has 49"),
     ("empty", X[:0], LABELS[:0], "X is empty"),
@@ -39,8 +41,21 @@ REFUSED = [
     ("nan", with_value(X, (17, 2), np.nan), LABELS, r"X: row 17 holds nan at \(2,\)"),
     ("inf", with_value(X, (3, 0), -np.inf), LABELS, "X: row 3 holds -inf"),
     ("beyond float32", with_value(X.astype(float), (9, 1), 1e300), LABELS, "X: row 9 holds inf"),
-    ("label too large", X, with_value(LABELS, 23, 3), "y: row 23 holds 3, outside the 3 classes"),
-    ("label negative", X, with_value(LABELS, 7, -1), "y: row 7 holds -1, outside the 3 classes"),
+    (
+        "label too large",
+        X,
+        with_value(LABELS, 23, 3),
+        "y: label 3 in row 23 is outside .* 0 to 2",
+    ),
+    (
+        "label negative",
+        X,
+        with_value(LABELS, 7, -1),
+        "y: label -1 in row 7 is outside the 3",
+    ),
+    ("label beyond int64", X, HUGE, "y: label 18446744073709551615 in row 4 is outside"),
+    ("masked features", np.ma.masked_less(X, -2), LABELS, r"X: row \d+ is masked"),
+    ("masked label", X, np.ma.masked_array(LABELS, np.arange(50) == 9), "y: row 9 is masked"),
     ("label fraction", X, with_value(LABELS, 5, 0.5), "integers, row 5 holds 0.5"),
     ("label nan", X, with_value(LABELS, 8, np.nan), "integers, row 8 holds nan"),
     ("float labels", X, LABELS.astype(np.float32), "integers, row 0 holds"),
@@ -98,9 +113,36 @@ def test_targets_of_binary_cross_entropy_are_probabilities():
 
 def test_targets_of_another_shape_are_refused_before_any_step():
     trainer = regressor()
-    with pytest.raises(ValueError, match="differ in shape"):
+    with pytest.raises(ValueError, match="differ in shape") as caught:
         trainer.fit(X, VALUES[:, 0], 1, progress=False)
+    assert "None" not in str(caught.value)  # two outputs: another column would not help
     assert trainer.optimizer.steps == 0
+
+
+@pytest.mark.parametrize("loss", [nn.MSELoss(), nn.BCEWithLogitsLoss()])
+def test_targets_without_a_column_are_told_how_to_get_one(loss):
+    trainer = regressor(loss=loss, outputs=1)
+    targets = (LABELS > 0).astype(np.float32)
+    words = r"y of shape \(50,\) .*X of shape \(50, 4\).* \(50, 1\) .*write y\[:, None\]"
+    with pytest.raises(ValueError, match=words):
+        trainer.fit(X, targets, 1, progress=False)
+    with pytest.raises(ValueError, match=r"validation y of shape \(20,\)"):
+        trainer.fit(X, targets[:, None], 1, validation=(X[:20], targets[:20]), progress=False)
+    assert trainer.optimizer.steps == 0
+    assert trainer.fit(X, targets[:, None], 1, progress=False).epochs == 1
+
+
+def test_masked_arrays_without_a_mask_are_data():
+    history = classifier().fit(np.ma.array(X), np.ma.array(LABELS), 1, 16, progress=False)
+    assert history["loss"] == fit(classifier(), epochs=1)["loss"]
+    with pytest.raises(ValueError, match="X: row 2 is masked"):
+        classifier().predict(np.ma.array(X, mask=np.arange(50)[:, None] == [2] * 4))
+
+
+@pytest.mark.parametrize("validation", [0.2, (X, LABELS, 3), (X,), X[:2]])
+def test_validation_is_a_pair(validation):
+    with pytest.raises(ValueError, match=r"validation must be a pair \(X, y\).*, got "):
+        fit(classifier(), validation=validation)
 
 
 @pytest.mark.parametrize("name", ["epochs", "batch_size"])
@@ -113,7 +155,9 @@ def test_counts_must_be_counts(name, value):
 @pytest.mark.parametrize(("size", "rows"), [(7, 50), (1, 50), (16, 33), (16, 1)])
 def test_a_last_batch_of_one_row_is_refused_where_it_has_no_variance(size, rows):
     trainer = classifier()
-    with pytest.raises(ValueError, match=r"layer 1 BatchNorm\(16\) cannot train on one row"):
+    why = {(7, 50): "leave one for the last", (1, 50): "every batch has one", (16, 1): "no more"}
+    words = rf"layer 1 BatchNorm\(16\) cannot train on one row, .*{why.get((size, rows), '')}"
+    with pytest.raises(ValueError, match=words):
         trainer.fit(X[:rows], LABELS[:rows], 1, size, progress=False)
     assert trainer.optimizer.steps == 0
     regressor().fit(X[:rows], VALUES[:rows], 1, size, progress=False)  # no such layer, no matter
@@ -128,6 +172,69 @@ def test_an_optimizer_of_another_model_is_refused():
     model, other = nn.Linear(4, 3), nn.Linear(4, 3)
     with pytest.raises(ValueError, match="not the model's"):
         Trainer(model, nn.CrossEntropyLoss(), optim.SGD(other.parameters()))
+
+
+MODEL = nn.Sequential(nn.Linear(4, 3))
+ADAM = optim.Adam(MODEL.parameters())
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ((nn.Linear, nn.MSELoss(), ADAM), "model must be .* got the class Linear itself"),
+        ((MODEL, nn.MSELoss, ADAM), r"loss must be .* nn.MSELoss\(\), got the class MSELoss"),
+        ((MODEL, ADAM, nn.MSELoss()), "loss must be .* got an instance of Adam"),
+        ((nn.MSELoss(), MODEL, ADAM), "model must be .* got an instance of MSELoss"),
+        ((MODEL, nn.MSELoss(), optim.Adam), "optimizer must be .* got the class Adam"),
+        ((MODEL, nn.MSELoss(), "adam"), "optimizer must be .* got 'adam'"),
+        ((MODEL, nn.MSELoss(), MODEL.parameters()), "optimizer must be .* instance of list"),
+        ((MODEL, None, ADAM), "loss must be .* got an instance of NoneType"),
+    ],
+)
+def test_parts_that_are_none_or_in_the_wrong_place_are_a_type_error(parts, words):
+    with pytest.raises(TypeError, match=words):
+        Trainer(*parts)
+
+
+def needs_30_rows(prediction, target):
+    if len(target) < 30:
+        raise ValueError("too few rows")
+    return 1.0
+
+
+@pytest.mark.parametrize(
+    ("metric", "error", "words"),
+    [
+        ("accuracy", ValueError, r"accuracy needs .* got \(50, 2\) and \(50, 2\)"),
+        (needs_30_rows, ValueError, "too few rows"),  # of the validation data only
+        (lambda prediction, target: "good", ValueError, "could not convert"),
+        (lambda prediction, target: None, TypeError, "NoneType"),
+        (lambda prediction: 1.0, TypeError, "positional"),
+    ],
+)
+def test_metrics_are_tried_before_any_step(metric, error, words):
+    model = regressor().model
+    optimizer = optim.SGD(model.parameters())
+    trainer = Trainer(model, nn.MSELoss(), optimizer, metrics=[metric], rng=0)
+    before = everything(trainer)
+    with pytest.raises(error, match=words):
+        fit(trainer, validation=(X[:20], VALUES[:20]))
+    assert_same(before, everything(trainer))
+    assert optimizer.steps == 0
+
+
+def test_trying_metrics_warns_nobody_and_shows_them_no_data_of_the_caller():
+    def greedy(prediction, target):
+        prediction /= prediction.std(axis=0)  # 0 / 0 as long as one row stands for all
+        target[...] = 0
+        return 1.0
+
+    values = VALUES.copy()
+    model = regressor().model
+    trainer = Trainer(model, nn.MSELoss(), optim.SGD(model.parameters()), metrics=[greedy])
+    with warnings.catch_warnings(action="error"):
+        trainer.fit(X, values, 1, progress=False)
+    assert np.array_equal(values, VALUES)
 
 
 @pytest.mark.parametrize("metrics", [["acuracy"], ["accuracy", accuracy], "f1"])
@@ -156,7 +263,10 @@ class Spoiler(nn.Layer):
     def _pass(self, where, x):
         self.passes += where == self.where and self.training
         spoilt = where == self.where and self.training and self.passes >= self.at
-        return x * np.float32(self.value) if spoilt else x
+        return self.spoil(x) if spoilt else x
+
+    def spoil(self, x):
+        return x * np.float32(self.value)
 
     def forward(self, x):
         return self._pass("forward", x)
@@ -203,6 +313,45 @@ def test_what_is_not_finite_stops_training_as_before_that_step(where, value):
 def by_place(parts):
     """Without the names, which hold the positions of layers that the spoiler shifts."""
     return dict(enumerate(parts.values()))
+
+
+class Broken(Spoiler):
+    """The identity that raises, instead of spoiling."""
+
+    def spoil(self, x):
+        raise self.value
+
+
+@pytest.mark.parametrize("where", ["forward", "backward"])
+@pytest.mark.parametrize("error", [ValueError, MemoryError, KeyboardInterrupt, FloatingPointError])
+def test_whatever_a_step_raises_state_is_as_before_it(where, error):
+    def trainer(*last):
+        model = nn.Sequential(
+            nn.Linear(4, 8), nn.BatchNorm(8), nn.Dropout(0.2), nn.Linear(8, 3), *last, rng=0
+        )
+        return Trainer(model, nn.CrossEntropyLoss(), optim.Adam(model.parameters()), rng=0)
+
+    failing, healthy = trainer(Broken(7, where, error)), trainer()
+    with pytest.raises(error):
+        fit(failing, epochs=5)
+    rng = np.random.default_rng(0)
+    for x, y in first_batches(rng, 4) + first_batches(rng, 2):
+        healthy._step(x, y)
+    assert_same(everything(failing), everything(healthy))
+    assert failing.optimizer.steps == 6
+    assert failing.history.epochs == 1
+
+
+def test_steps_are_not_counted_that_an_optimizer_did_not_end():
+    class Broken(optim.SGD):
+        def update(self):
+            raise OSError
+
+    trainer = regressor()
+    trainer.optimizer = Broken(trainer.model.parameters())
+    with pytest.raises(OSError):  # noqa: PT011
+        fit(trainer)
+    assert trainer.optimizer.steps == 0
 
 
 def test_a_rate_that_explodes_names_the_step_and_the_layer():

@@ -10,7 +10,6 @@
 # it falls into and whichever thread computes it.
 
 cdef enum:
-    KC = 256                              # a panel of B (KC x NR) stays in the L1 or L2 cache
     MC = 240                              # a multiple of every MR
     NC = 1024                             # a multiple of every NR
     HIGHEST = 12                          # rows of any tile

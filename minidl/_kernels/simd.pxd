@@ -3,7 +3,7 @@
 cdef extern from "simd.h" nogil:
     ctypedef float real
     ctypedef float vec
-    enum: VEC_BYTES, LANES, ACCUMULATORS, TILE_VECTORS, MR, NR
+    enum: VEC_BYTES, LANES, ACCUMULATORS, TILE_VECTORS, MR, NR, KC
 
     vec load(const real *p)
     void store(real *p, vec v)
