@@ -139,8 +139,12 @@ cdef void multiply_tiles(const Tile *t, int rows, int vectors) noexcept nogil:
 
 
 cdef inline bint packs_a(const MatmulArgs *args) noexcept nogil:
-    """Columns of a transposed A lie rows apart; worth a copy if enough columns of B use it."""
-    return args.a_col != 1 and args.k >= KC and args.n >= 4 * NR
+    """Elements of A that lie far apart are worth a copy, if enough columns of B use it: those
+    of a transposed A always, those of A if its rows are so long that they collide in the cache.
+    """
+    if args.a_col != 1:
+        return args.k >= KC and args.n >= 4 * NR
+    return args.k > 512 and args.n > 512
 
 
 cdef inline bint packs_b(const MatmulArgs *args) noexcept nogil:
