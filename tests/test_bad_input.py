@@ -1,6 +1,6 @@
 """DESIGN's table "What bad input gets", row by row, for layers, losses and their containers.
 
-Its rows about data sets and training are in test_training.py and test_training_safety.py, the one
+Its rows about data sets and training are in test_training.py and test_training_input.py and test_training_safety.py, the one
 about `backward` in test_layers.py, the one about hyper-parameters of optimizers in test_optim.py,
 the one about sizes beyond 2³¹ in test_accuracy.py.
 """

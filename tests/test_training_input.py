@@ -1,0 +1,229 @@
+"""The Trainer: what it refuses, before any step."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from training_helpers import LABELS, VALUES, X, assert_same, classifier, everything, fit, regressor
+
+from minidl import nn, optim
+from minidl.training import Trainer, accuracy
+from minidl.training.metrics import by_name
+
+# --- input that is refused --------------------------------------------------------------
+
+
+def with_value(array, row, value):
+    array = array.astype(np.result_type(array, type(value)))
+    array[row] = value
+    return array
+
+
+HUGE = with_value(LABELS.astype(np.uint64), 4, np.uint64(2**64 - 1))
+REFUSED = [
+    ("length", X, LABELS[:-1], r"X has 50 rows, (validation )?y has 49"),
+    ("empty", X[:0], LABELS[:0], "X is empty"),
+    ("no features", X[:, :0], LABELS, "X is empty"),
+    ("nan", with_value(X, (17, 2), np.nan), LABELS, r"X: row 17 holds nan at \(2,\)"),
+    ("inf", with_value(X, (3, 0), -np.inf), LABELS, "X: row 3 holds -inf"),
+    ("beyond float32", with_value(X.astype(float), (9, 1), 1e300), LABELS, "X: row 9 holds inf"),
+    ("label too large", X, with_value(LABELS, 23, 3), "y: label 3 in row 23 is outside .* 0 to 2"),
+    ("label negative", X, with_value(LABELS, 7, -1), "y: label -1 in row 7 is outside the 3"),
+    ("label beyond int64", X, HUGE, "y: label 18446744073709551615 in row 4 is outside"),
+    ("masked features", np.ma.masked_less(X, -2), LABELS, r"X: row \d+ is masked"),
+    ("masked label", X, np.ma.masked_array(LABELS, np.arange(50) == 9), "y: row 9 is masked"),
+    ("label fraction", X, with_value(LABELS, 5, 0.5), "integers, row 5 holds 0.5"),
+    ("label nan", X, with_value(LABELS, 8, np.nan), "integers, row 8 holds nan"),
+    ("float labels", X, LABELS.astype(np.float32), "integers, row 0 holds"),
+    ("label matrix", X, LABELS[:, None], r"y: expected labels of shape \(samples,\)"),
+    ("width", X[:, :3], LABELS, r"layer 0 Linear\(4, 16\): expected .* got \(1, 3\)"),
+    ("rank", X[:, 0], LABELS, r"layer 0 Linear\(4, 16\): expected"),
+]
+
+
+@pytest.mark.parametrize(("x", "y", "words"), [r[1:] for r in REFUSED], ids=[r[0] for r in REFUSED])
+@pytest.mark.parametrize("place", ["fit", "validation", "evaluate"])
+def test_data_that_cannot_be_trained_on_are_refused_before_any_step(place, x, y, words):
+    trainer = classifier()
+    before = everything(trainer)
+    use = {
+        "fit": lambda: trainer.fit(x, y, 1, progress=False),
+        "validation": lambda: fit(trainer, validation=(x, y)),
+        "evaluate": lambda: trainer.evaluate(x, y),
+    }
+    with pytest.raises(ValueError, match=words) as caught:
+        use[place]()
+    if place == "validation" and "layer" not in words:
+        assert "validation" in str(caught.value)
+    assert_same(before, everything(trainer))
+    assert trainer.model.training
+    assert trainer.optimizer.steps == 0
+
+
+@pytest.mark.parametrize(
+    "x", [X.astype(complex), X.astype(str), X.astype(object), [[object()] * 4]]
+)
+def test_what_is_no_real_number_is_a_type_error(x):
+    with pytest.raises(TypeError, match="X: expected real numbers"):
+        classifier().fit(x, LABELS[: len(x)], 1, progress=False)
+
+
+def test_labels_that_are_words_are_a_type_error():
+    with pytest.raises(TypeError, match="labels must be integers"):
+        classifier().fit(X, ["cat"] * 50, 1, progress=False)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_targets_must_be_finite(value):
+    with pytest.raises(ValueError, match=r"y: row 31 holds (nan|inf) at \(1,\)"):
+        regressor().fit(X, with_value(VALUES, (31, 1), value), 1, progress=False)
+
+
+def test_targets_of_binary_cross_entropy_are_probabilities():
+    trainer = regressor(loss=nn.BCEWithLogitsLoss(), outputs=1)
+    targets = (LABELS > 0)[:, None].astype(int)
+    assert np.isfinite(trainer.fit(X, targets, 1, progress=False)["loss"][0])
+    with pytest.raises(ValueError, match=r"row 0 holds -1.0, outside \[0, 1\]"):
+        trainer.fit(X, np.where(np.arange(50)[:, None] % 2, 1, -1), 1, progress=False)
+
+
+def test_targets_of_another_shape_are_refused_before_any_step():
+    trainer = regressor()
+    with pytest.raises(ValueError, match="differ in shape") as caught:
+        trainer.fit(X, VALUES[:, 0], 1, progress=False)
+    assert "None" not in str(caught.value)  # two outputs: another column would not help
+    assert trainer.optimizer.steps == 0
+
+
+@pytest.mark.parametrize("loss", [nn.MSELoss(), nn.BCEWithLogitsLoss()])
+def test_targets_without_a_column_are_told_how_to_get_one(loss):
+    trainer = regressor(loss=loss, outputs=1)
+    targets = (LABELS > 0).astype(np.float32)
+    words = r"y of shape \(50,\) .*X of shape \(50, 4\).* \(50, 1\) .*write y\[:, None\]"
+    with pytest.raises(ValueError, match=words):
+        trainer.fit(X, targets, 1, progress=False)
+    with pytest.raises(ValueError, match=r"validation y of shape \(20,\)"):
+        trainer.fit(X, targets[:, None], 1, validation=(X[:20], targets[:20]), progress=False)
+    assert trainer.optimizer.steps == 0
+    assert trainer.fit(X, targets[:, None], 1, progress=False).epochs == 1
+
+
+def test_masked_arrays_without_a_mask_are_data():
+    history = classifier().fit(np.ma.array(X), np.ma.array(LABELS), 1, 16, progress=False)
+    assert history["loss"] == fit(classifier(), epochs=1)["loss"]
+    with pytest.raises(ValueError, match="X: row 2 is masked"):
+        classifier().predict(np.ma.array(X, mask=np.arange(50)[:, None] == [2] * 4))
+
+
+@pytest.mark.parametrize("validation", [0.2, (X, LABELS, 3), (X,), X[:2]])
+def test_validation_is_a_pair(validation):
+    with pytest.raises(ValueError, match=r"validation must be a pair \(X, y\).*, got "):
+        fit(classifier(), validation=validation)
+
+
+@pytest.mark.parametrize("name", ["epochs", "batch_size"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, "3", None, True])
+def test_counts_must_be_counts(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be a whole number >= 1"):
+        fit(classifier(), **{name: value})
+
+
+@pytest.mark.parametrize(("size", "rows"), [(7, 50), (1, 50), (16, 33), (16, 1)])
+def test_a_last_batch_of_one_row_is_refused_where_it_has_no_variance(size, rows):
+    trainer = classifier()
+    why = {(7, 50): "leave one for the last", (1, 50): "every batch has one", (16, 1): "no more"}
+    words = rf"layer 1 BatchNorm\(16\) cannot train on one row, .*{why.get((size, rows), '')}"
+    with pytest.raises(ValueError, match=words):
+        trainer.fit(X[:rows], LABELS[:rows], 1, size, progress=False)
+    assert trainer.optimizer.steps == 0
+    regressor().fit(X[:rows], VALUES[:rows], 1, size, progress=False)  # no such layer, no matter
+
+
+def test_predict_needs_data():
+    with pytest.raises(ValueError, match="X is empty"):
+        classifier().predict(X[:0])
+
+
+def test_an_optimizer_of_another_model_is_refused():
+    model, other = nn.Linear(4, 3), nn.Linear(4, 3)
+    with pytest.raises(ValueError, match="not the model's"):
+        Trainer(model, nn.CrossEntropyLoss(), optim.SGD(other.parameters()))
+
+
+MODEL = nn.Sequential(nn.Linear(4, 3))
+ADAM = optim.Adam(MODEL.parameters())
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ((nn.Linear, nn.MSELoss(), ADAM), "model must be .* got the class Linear itself"),
+        ((MODEL, nn.MSELoss, ADAM), r"loss must be .* nn.MSELoss\(\), got the class MSELoss"),
+        ((MODEL, ADAM, nn.MSELoss()), "loss must be .* got an instance of Adam"),
+        ((nn.MSELoss(), MODEL, ADAM), "model must be .* got an instance of MSELoss"),
+        ((MODEL, nn.MSELoss(), optim.Adam), "optimizer must be .* got the class Adam"),
+        ((MODEL, nn.MSELoss(), "adam"), "optimizer must be .* got 'adam'"),
+        ((MODEL, nn.MSELoss(), MODEL.parameters()), "optimizer must be .* instance of list"),
+        ((MODEL, None, ADAM), "loss must be .* got an instance of NoneType"),
+    ],
+)
+def test_parts_that_are_none_or_in_the_wrong_place_are_a_type_error(parts, words):
+    with pytest.raises(TypeError, match=words):
+        Trainer(*parts)
+
+
+def needs_30_rows(prediction, target):
+    if len(target) < 30:
+        raise ValueError("too few rows")
+    return 1.0
+
+
+@pytest.mark.parametrize(
+    ("metric", "error", "words"),
+    [
+        ("accuracy", ValueError, r"accuracy needs .* got \(50, 2\) and \(50, 2\)"),
+        (needs_30_rows, ValueError, "too few rows"),  # of the validation data only
+        (lambda prediction, target: "good", ValueError, "could not convert"),
+        (lambda prediction, target: None, TypeError, "NoneType"),
+        (lambda prediction: 1.0, TypeError, "positional"),
+    ],
+)
+def test_metrics_are_tried_before_any_step(metric, error, words):
+    model = regressor().model
+    optimizer = optim.SGD(model.parameters())
+    trainer = Trainer(model, nn.MSELoss(), optimizer, metrics=[metric], rng=0)
+    before = everything(trainer)
+    with pytest.raises(error, match=words):
+        fit(trainer, validation=(X[:20], VALUES[:20]))
+    assert_same(before, everything(trainer))
+    assert optimizer.steps == 0
+
+
+def test_trying_metrics_warns_nobody_and_shows_them_no_data_of_the_caller():
+    def greedy(prediction, target):
+        prediction /= prediction.std(axis=0)  # 0 / 0 as long as one row stands for all
+        target[...] = 0
+        return 1.0
+
+    values = VALUES.copy()
+    model = regressor().model
+    trainer = Trainer(model, nn.MSELoss(), optim.SGD(model.parameters()), metrics=[greedy])
+    with warnings.catch_warnings(action="error"):
+        trainer.fit(X, values, 1, progress=False)
+    assert np.array_equal(values, VALUES)
+
+
+@pytest.mark.parametrize("metrics", [["acuracy"], ["accuracy", accuracy], "f1"])
+def test_unknown_and_double_metrics_are_refused(metrics):
+    with pytest.raises(ValueError, match=r"unknown metric|would be called"):
+        classifier(metrics=metrics)
+
+
+def test_metrics_are_names_or_callables():
+    assert list(by_name("accuracy")) == ["accuracy"] == list(by_name(accuracy))
+    with pytest.raises(TypeError, match="a name or a callable"):
+        by_name([3])
+    with pytest.raises(ValueError, match="accuracy needs"):
+        accuracy(VALUES, VALUES)
