@@ -1,8 +1,8 @@
-"""DESIGN's table "What bad input gets", row by row, for layers, losses and their containers.
+"""What bad input gets, for layers, losses and their containers: a clear error, nothing changed.
 
-Its rows about data sets and training are in test_training.py and test_training_input.py and test_training_safety.py, the one
-about `backward` in test_layers.py, the one about hyper-parameters of optimizers in test_optim.py,
-the one about sizes beyond 2³¹ in test_accuracy.py.
+The same for data sets and training is in test_training_input.py and test_training_safety.py, for
+`backward` in test_layers.py, for hyper-parameters of optimizers in test_optim.py, for sizes
+beyond 2³¹ in test_accuracy.py.
 """
 
 from __future__ import annotations
