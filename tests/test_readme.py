@@ -1,0 +1,67 @@
+"""The README tells the truth: its programs run, and the code it shows is the code there is."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minidl import nn
+from minidl._kernels import reference
+
+README = Path(__file__).parents[1] / "README.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def block_with(words: str) -> str:
+    (block,) = [block for block in BLOCKS if words in block]
+    return block
+
+
+def without_docstrings(source: str) -> str:
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node):
+            node.body = node.body[1:]
+    return ast.dump(tree)
+
+
+def test_first_program_is_short_and_learns(capsys: pytest.CaptureFixture[str]) -> None:
+    program = block_with("datasets.digits()")
+    assert len(program.strip().splitlines()) < 20
+    exec(program, {})
+    accuracy = re.search(r"'accuracy': (0\.\d+)", capsys.readouterr().out)
+    assert accuracy is not None
+    assert float(accuracy[1]) > 0.95
+
+
+def test_step_by_hand_runs() -> None:
+    model, loss = nn.Linear(3, 2, rng=0), nn.CrossEntropyLoss()
+    from minidl import optim
+
+    names = {
+        "model": model,
+        "loss": loss,
+        "optimizer": optim.SGD(model.parameters()),
+        "x": np.ones((4, 3), np.float32),
+        "y": np.array([0, 1, 0, 1]),
+    }
+    exec(block_with("loss(model(x), y)"), names)
+    assert names["norm"] > 0
+
+
+def test_layer_and_kernels_shown_are_the_real_ones() -> None:
+    shown = without_docstrings(block_with("class Tanh"))
+    assert shown == without_docstrings(inspect.getsource(nn.Tanh))
+    for function in (reference.tanh, reference.tanh_grad):
+        assert inspect.getsource(function).strip() in block_with("def tanh_grad")
+
+
+def test_files_that_it_points_to_are_there() -> None:
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", README.read_text(encoding="utf-8"))
+    assert links
+    assert all((README.parent / link).exists() for link in links)
