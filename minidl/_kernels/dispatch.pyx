@@ -102,9 +102,20 @@ def fma_peak(ndarray x not None, Py_ssize_t repetitions):
     cdef const KernelTable *table = table_of(x)
     if cnp.PyArray_NBYTES(updated(x, x, "fma_peak: x")) < 64:
         raise ValueError("fma_peak: x must hold 64 bytes")
-    args.x, args.repetitions = cnp.PyArray_DATA(x), repetitions
+    args.x, args.n, args.repetitions = cnp.PyArray_DATA(x), cnp.PyArray_SIZE(x), repetitions
     run(table.fma_peak, &args)
     return table.peak_flops * repetitions * SHARES * REPEATS
+
+
+def read_peak(ndarray x not None, Py_ssize_t repetitions):
+    """Read all of x, over and over; returns the bytes read. Changes x[0]."""
+    cdef PeakArgs args
+    cdef const KernelTable *table = table_of(x)
+    if cnp.PyArray_NBYTES(updated(x, x, "read_peak: x")) % 512:
+        raise ValueError("read_peak: x must hold a multiple of 512 bytes")
+    args.x, args.n, args.repetitions = cnp.PyArray_DATA(x), cnp.PyArray_SIZE(x), repetitions
+    run(table.read_peak, &args)
+    return cnp.PyArray_NBYTES(x) * repetitions * SHARES * REPEATS
 
 
 cdef const KernelTable *table_of(ndarray x) except NULL:

@@ -149,9 +149,10 @@ cdef struct UpdateArgs:
     Py_ssize_t n
 
 cdef struct PeakArgs:
-    # Nothing but fused multiply-adds: flops = 2 * lanes * chains * repetitions.
+    # fma_peak: nothing but multiply-adds, flops = peak_flops * repetitions.
+    # read_peak: nothing but reads of the n elements of x, so often.
     void *x
-    Py_ssize_t repetitions
+    Py_ssize_t n, repetitions
 
 cdef struct KernelTable:
     kernel_fn matmul
@@ -178,4 +179,5 @@ cdef struct KernelTable:
     kernel_fn sgd
     kernel_fn adam
     kernel_fn fma_peak
+    kernel_fn read_peak
     Py_ssize_t peak_flops      # of one repetition of fma_peak

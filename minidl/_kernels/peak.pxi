@@ -20,3 +20,23 @@ cdef Py_ssize_t fma_peak(const void *arguments, int thread, int threads) noexcep
         acc[0][0] = acc[0][0] + acc[i][0]
         acc[0][1] = acc[0][1] + acc[i][1]
     store(x, acc[0][0] + acc[0][1])
+
+
+cdef Py_ssize_t read_peak(const void *arguments, int thread, int threads) noexcept nogil:
+    """Read an array from end to end, as fast as its level of memory delivers it."""
+    cdef const PeakArgs *args = <const PeakArgs *>arguments
+    cdef real *x = <real *>args.x
+    cdef vec acc[8]
+    cdef Py_ssize_t repetition, i
+    cdef int j
+    for j in range(8):
+        acc[j] = fill(0)
+    for repetition in range(args.repetitions):
+        i = 0
+        while i + 8 * LANES <= args.n:
+            for j in range(8):
+                acc[j] = acc[j] + load(x + i + j * LANES)
+            i += 8 * LANES
+    for j in range(1, 8):
+        acc[0] = acc[0] + acc[j]
+    x[0] = lane_sum(acc[0])

@@ -43,6 +43,7 @@ cdef KernelTable TABLE = KernelTable(
     sgd=sgd,
     adam=adam,
     fma_peak=fma_peak,
+    read_peak=read_peak,
     peak_flops=2 * 2 * MR * LANES,
 )
 
