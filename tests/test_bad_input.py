@@ -1,8 +1,8 @@
 """What bad input gets, for layers, losses and their containers: a clear error, nothing changed.
 
 The same for data sets and training is in test_training_input.py and test_training_safety.py, for
-`backward` in test_layers.py, for hyper-parameters of optimizers in test_optim.py, for sizes
-beyond 2³¹ in test_accuracy.py.
+`backward` in test_layers.py, for hyper-parameters of optimizers in test_optim.py, for model
+files in test_saving.py, for sizes beyond 2³¹ in test_accuracy.py.
 """
 
 from __future__ import annotations

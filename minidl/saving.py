@@ -1,0 +1,164 @@
+"""Models on disk, in the safetensors format: a JSON header and raw numbers, nothing that runs.
+
+    8 bytes   N, the length of the header, little-endian
+    N bytes   JSON: {"0.weight": {"dtype": "F32", "shape": [64, 10], "data_offsets": [0, 2560]}, …,
+              "__metadata__": {"format": "minidl", "crc32": "…"}}
+    the rest  the numbers, little-endian, row by row, without gaps
+
+Any reader of safetensors opens these files. The checksum is over the numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minidl._kernels.reference import Array
+from minidl.nn.layer import Layer
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "F64": np.dtype("<f8"),
+    "U64": np.dtype("<u8"),
+}
+LARGEST_HEADER = 100_000_000  # bytes, as in the format's own reader
+
+
+class ModelFileError(ValueError):
+    """A file that does not hold the model it should: damaged, truncated, or of another model."""
+
+
+def save(model: Layer, path: str | os.PathLike[str]) -> None:
+    """Write the parameters and the state (running statistics, generators) of a model.
+
+    The file appears under its name only when it is complete.
+
+    Parameters
+    ----------
+    model
+        Any layer.
+    path
+        Where to; an existing file is replaced.
+
+    Examples
+    --------
+    >>> import minidl, tempfile, pathlib
+    >>> from minidl import nn
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "model.safetensors"
+    >>> minidl.save(nn.Linear(3, 2, rng=0), path)
+    >>> other = nn.Linear(3, 2, rng=1)
+    >>> minidl.load(path, into=other)
+    >>> bool((other.weight.data == nn.Linear(3, 2, rng=0).weight.data).all())
+    True
+    """
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    header: dict[str, Any] = {}
+    pieces = []
+    end = 0
+    for name, array in _arrays(model).items():
+        dtype = array.dtype.newbyteorder("<")
+        piece = array.astype(dtype, order="C").tobytes()
+        begin, end = end, end + len(piece)
+        header[name] = {
+            "dtype": names[dtype],
+            "shape": list(array.shape),
+            "data_offsets": [begin, end],
+        }
+        pieces.append(piece)
+    data = b"".join(pieces)
+    header["__metadata__"] = {"format": "minidl", "crc32": f"{zlib.crc32(data):08x}"}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    path = Path(path)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(len(text).to_bytes(8, "little") + text + data)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load(path: str | os.PathLike[str], into: Layer) -> None:
+    """Fill a model with what ``save`` wrote.
+
+    Everything is checked first: if anything is wrong, the model stays as it is.
+
+    Parameters
+    ----------
+    path
+        A file in the safetensors format.
+    into
+        A model of the same layers, shapes and dtype.
+
+    Raises
+    ------
+    ModelFileError
+        A ``ValueError``: if the file is damaged, or not of such a model; names the tensor.
+    OSError
+        If the file cannot be read.
+    """
+    path = Path(path)
+    content = path.read_bytes()
+    header, data = _header(path, content)
+    arrays = _arrays(into)
+    missing, unknown = arrays.keys() - header.keys(), header.keys() - arrays.keys()
+    if missing or unknown:
+        raise ModelFileError(
+            f"{path}: not this model; "
+            + "; ".join(
+                f"{words} {', '.join(sorted(names)[:5])}"
+                for words, names in (("without", missing), ("with unknown", unknown))
+                if names
+            )
+        )
+    found = {name: _tensor(path, name, header[name], data, arrays[name]) for name in arrays}
+    for name, array in arrays.items():
+        array[...] = found[name]
+
+
+def _arrays(model: Layer) -> dict[str, Array]:
+    parameters = {name: parameter.data for name, parameter in model.named_parameters()}
+    return parameters | model.state()
+
+
+def _header(path: Path, content: bytes) -> tuple[dict[str, Any], bytes]:
+    """The header without its metadata, and the numbers, whose checksum is right."""
+    length = int.from_bytes(content[:8], "little")
+    if len(content) < 8 or length > min(len(content) - 8, LARGEST_HEADER):
+        raise ModelFileError(f"{path}: truncated, or not a safetensors file")
+    try:
+        header = json.loads(content[8 : 8 + length])
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"{path}: the header is not JSON ({error})") from None
+    metadata = header.pop("__metadata__", {}) if isinstance(header, dict) else None
+    if not isinstance(metadata, dict):
+        raise ModelFileError(f"{path}: the header does not describe tensors")
+    data = content[8 + length :]
+    checksum = metadata.get("crc32")
+    if checksum is not None and checksum != f"{zlib.crc32(data):08x}":
+        raise ModelFileError(f"{path}: damaged; the checksum of its numbers is wrong")
+    return header, data
+
+
+def _tensor(path: Path, name: str, entry: Any, data: bytes, like: Array) -> Array:
+    """One tensor, after checking that it has the dtype and shape of the model's."""
+    try:
+        dtype, shape = DTYPES[entry["dtype"]], tuple(entry["shape"])
+        begin, end = entry["data_offsets"]
+    except (KeyError, TypeError, ValueError):
+        raise ModelFileError(f"{path}: {name} is not described as a tensor") from None
+    if dtype != like.dtype or shape != like.shape:
+        raise ModelFileError(
+            f"{path}: {name} is {dtype.name} {shape}, the model's is {like.dtype} {like.shape}"
+        )
+    size = dtype.itemsize * math.prod(like.shape)
+    whole = all(type(offset) is int for offset in (begin, end))
+    if not whole or not 0 <= begin <= end <= len(data) or end - begin != size:
+        raise ModelFileError(f"{path}: the numbers of {name} lie outside the file")
+    return np.frombuffer(data, dtype, offset=begin, count=size // dtype.itemsize).reshape(shape)
