@@ -158,13 +158,22 @@ cdef inline Py_ssize_t block_of_b(const MatmulArgs *args) noexcept nogil:
     return KC * (smaller(NC, ceil_div(args.n, NR) * NR) if packs_b(args) else NR)
 
 
-cdef inline Py_ssize_t scratch_of_thread(const MatmulArgs *args) noexcept nogil:
+cdef inline Py_ssize_t scratch_of_blocks(const MatmulArgs *args) noexcept nogil:
     """Elements of both packed blocks; a multiple of LANES."""
     return block_of_b(args) + (MC * KC if packs_a(args) else 0)
 
 
+cdef inline Py_ssize_t scratch_of_thread(const MatmulArgs *args) noexcept nogil:
+    """Elements one thread needs; a multiple of LANES."""
+    cdef MatmulArgs other
+    if turns(args):
+        other = turned(args)
+        return scratch_of_blocks(&other) + ceil_div(other.m * other.n, LANES) * LANES
+    return scratch_of_blocks(args)
+
+
 cdef Py_ssize_t matmul_scratch(const MatmulArgs *args, int threads) noexcept nogil:
-    """Bytes for the packed blocks of every thread, and to align them."""
+    """Bytes for the scratch of every thread, and to align it."""
     return threads * scratch_of_thread(args) * sizeof(real) + VEC_BYTES
 
 
@@ -266,34 +275,54 @@ cdef void multiply_by_dots(const MatmulArgs *args, Py_ssize_t begin, Py_ssize_t 
         j += DOTS
 
 
-cdef Py_ssize_t matmul(const void *arguments, int thread, int threads) noexcept nogil:
-    """c = activation(a . b + bias), or c += a . b."""
-    cdef const MatmulArgs *args = <const MatmulArgs *>arguments
+cdef inline bint turns(const MatmulArgs *args) noexcept nogil:
+    """Whether to compute C' = B' . A', and turn that.
+
+    To multiply with a transposed B, something must be turned: B (k n elements), or A and C
+    ((k + n) m elements).
+    """
+    return (
+        args.b_col != 1 and args.a_col == 1 and 8 <= args.m <= 128 and 2 * args.m <= args.k
+        and not args.accumulate and args.bias == NULL and args.activation == NO_ACTIVATION
+    )
+
+
+cdef inline MatmulArgs turned(const MatmulArgs *args) noexcept nogil:
+    """The product C' = B' . A', without a place for C'."""
+    cdef MatmulArgs other = args[0]
+    other.a, other.a_row, other.a_col = args.b, args.b_col, args.b_row
+    other.b, other.b_row, other.b_col = args.a, args.a_col, args.a_row
+    other.m, other.n, other.c_row = args.n, args.m, args.m
+    return other
+
+
+cdef void multiply_turned(
+    const MatmulArgs *args, real *scratch, Py_ssize_t begin, Py_ssize_t end
+) noexcept nogil:
+    """Columns begin … end of c: rows of C' in scratch memory, then turned."""
+    cdef MatmulArgs other = turned(args)
+    cdef real *c = scratch + scratch_of_blocks(&other)
+    other.c = c - begin * other.c_row    # its rows are counted from `begin`
+    multiply(&other, scratch, begin, end, 0, other.n)
+    pack_transposed(
+        c, other.c_row, <real *>args.c + begin, args.m, end - begin, args.c_row, end - begin
+    )
+
+
+cdef void multiply(
+    const MatmulArgs *args, real *pack_b,
+    Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t j0, Py_ssize_t j1
+) noexcept nogil:
+    """Rows i0 … i1 and columns j0 … j1 of c: the three outer loops."""
     cdef bint packed_a = packs_a(args), packed_b = packs_b(args)
-    cdef bint dots = uses_dots(args)
-    cdef bint by_rows = args.m * NR > args.n * MR and not dots    # more tiles down than across
     # For one or two rows, few rows of B at a time, so that B is read in order.
     cdef Py_ssize_t kc = KC if args.m > 2 else 32
-    cdef Py_ssize_t i0 = 0, i1 = args.m, j0 = 0, j1 = args.n
-    cdef Py_ssize_t ic, jc, pc, rows, columns, depth
+    cdef Py_ssize_t ic, jc = j0, pc, rows, columns, depth
     cdef const real *a
     cdef const real *b
-    cdef real *pack_b = <real *>(
-        (<size_t>args.scratch + VEC_BYTES - 1) // VEC_BYTES * VEC_BYTES
-    ) + thread * scratch_of_thread(args)
     cdef real *pack_a = pack_b + block_of_b(args)
     cdef Tile t
-    if by_rows:
-        i0 = share_begin(args.m, MR, thread, threads)
-        i1 = share_begin(args.m, MR, thread + 1, threads)
-    else:
-        j0 = share_begin(args.n, NR, thread, threads)
-        j1 = share_begin(args.n, NR, thread + 1, threads)
-
     t.c_row = args.c_row
-    if dots:
-        multiply_by_dots(args, j0, j1)
-    jc = j1 if dots else j0
     while jc < j1:
         columns = smaller(NC, j1 - jc)
         pc = 0
@@ -325,6 +354,28 @@ cdef Py_ssize_t matmul(const void *arguments, int thread, int threads) noexcept 
                 ic += MC
             pc += kc
         jc += NC
+
+
+cdef Py_ssize_t matmul(const void *arguments, int thread, int threads) noexcept nogil:
+    """c = activation(a . b + bias), or c += a . b."""
+    cdef const MatmulArgs *args = <const MatmulArgs *>arguments
+    cdef bint dots = uses_dots(args), turn = turns(args)
+    cdef Py_ssize_t i0 = 0, i1 = args.m, j0 = 0, j1 = args.n
+    cdef real *scratch = <real *>(
+        (<size_t>args.scratch + VEC_BYTES - 1) // VEC_BYTES * VEC_BYTES
+    ) + thread * scratch_of_thread(args)
+    if args.m * NR > args.n * MR and not dots and not turn:    # more tiles down than across
+        i0 = share_begin(args.m, MR, thread, threads)
+        i1 = share_begin(args.m, MR, thread + 1, threads)
+    else:
+        j0 = share_begin(args.n, NR, thread, threads)
+        j1 = share_begin(args.n, NR, thread + 1, threads)
+    if dots:
+        multiply_by_dots(args, j0, j1)
+    elif turn:
+        multiply_turned(args, scratch, j0, j1)
+    else:
+        multiply(args, scratch, i0, i1, j0, j1)
     if args.activation != NO_ACTIVATION:
         activate(
             <real *>args.c + i0 * args.c_row + j0, i1 - i0, j1 - j0, args.c_row, args.activation

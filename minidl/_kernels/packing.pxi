@@ -14,7 +14,7 @@ cdef void pack(
     for j in range(ceil_div(width, panel)):
         columns = smaller(panel, width - j * panel)
         if source_row == 1 and source_col != 1 and panel % LANES == 0:
-            pack_transposed(source, source_col, packed, depth, columns, panel)
+            pack_transposed(source, source_col, packed, depth, columns, panel, panel)
         else:
             for p in range(depth):
                 pack_row(source + p * source_row, source_col, packed + p * panel, columns, panel)
@@ -42,9 +42,12 @@ cdef inline void pack_row(
 
 cdef void pack_transposed(
     const real *source, Py_ssize_t source_col,
-    real *packed, Py_ssize_t depth, Py_ssize_t columns, Py_ssize_t panel
+    real *packed, Py_ssize_t depth, Py_ssize_t columns, Py_ssize_t packed_row, Py_ssize_t room
 ) noexcept nogil:
-    """A panel whose columns are contiguous in the source: LANES x LANES squares, turned."""
+    """depth x columns elements whose columns are contiguous in the source, into rows.
+
+    By LANES x LANES squares. No more than `room` columns are written.
+    """
     cdef Py_ssize_t p = 0, q
     while p < depth:
         q = 0
@@ -52,23 +55,23 @@ cdef void pack_transposed(
             if depth - p >= LANES and columns - q >= LANES:
                 pack_square(
                     source + q * source_col + p, source_col,
-                    packed + p * panel + q, panel, LANES, LANES
+                    packed + p * packed_row + q, packed_row, LANES, LANES, LANES
                 )
             else:
                 pack_square(
                     source + q * source_col + p, source_col,
-                    packed + p * panel + q, panel,
-                    smaller(LANES, depth - p), smaller(LANES, columns - q)
+                    packed + p * packed_row + q, packed_row,
+                    smaller(LANES, depth - p), smaller(LANES, columns - q), room - q
                 )
             q += LANES
         p += LANES
 
 
 cdef inline void pack_square(
-    const real *source, Py_ssize_t source_col, real *packed, Py_ssize_t panel,
-    const Py_ssize_t depth, const Py_ssize_t columns
+    const real *source, Py_ssize_t source_col, real *packed, Py_ssize_t packed_row,
+    const Py_ssize_t depth, const Py_ssize_t columns, const Py_ssize_t room
 ) noexcept nogil:
-    """One square, or at the edges a part of one. Fast where the last two are constants."""
+    """One square, or at the edges a part of one. Fast where the last three are constants."""
     cdef vec square[LANES]
     cdef Py_ssize_t i
     for i in range(LANES):
@@ -78,7 +81,7 @@ cdef inline void pack_square(
             square[i] = fill(0)
     transpose(square)
     for i in range(depth):
-        store(packed + i * panel, square[i])
+        store_columns(packed + i * packed_row, square[i], room)
 
 
 cdef inline void transpose(vec *square) noexcept nogil:
