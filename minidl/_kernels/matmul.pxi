@@ -316,7 +316,7 @@ cdef void multiply(
     """Rows i0 … i1 and columns j0 … j1 of c: the three outer loops."""
     cdef bint packed_a = packs_a(args), packed_b = packs_b(args)
     # For one or two rows, few rows of B at a time, so that B is read in order.
-    cdef Py_ssize_t kc = KC if args.m > 2 else 32
+    cdef Py_ssize_t kc = KC if args.m > 2 else 64
     cdef Py_ssize_t ic, jc = j0, pc, rows, columns, depth
     cdef const real *a
     cdef const real *b

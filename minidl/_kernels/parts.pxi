@@ -16,6 +16,8 @@ cdef inline Py_ssize_t share_begin(
     Every grain is computed by the same code whoever owns it, so that the number of threads
     cannot change a bit of the result.
     """
+    if threads == 1:
+        return n if thread else 0
     return smaller(ceil_div(n, grain) * thread // threads * grain, n)
 
 
