@@ -2,7 +2,8 @@
 #
 #   make demo     build, and train a network on handwritten digits
 #   make test     build, lint, and run all tests
-#   make bench    print how fast the kernels are, beside what this machine can do
+#   make bench    print how fast the kernels are, beside what this machine can do; with
+#                 options, for example: make bench BENCH="--quick --kernel matmul"
 #   make lint     ruff, mypy and cython-lint
 #   make clean    remove everything that was made
 
@@ -21,8 +22,7 @@ test: $(VENV)/dev lint
 	$(PY) -m pytest
 
 bench: $(VENV)/dev
-	$(PY) -m pytest benchmarks --benchmark-columns=median,iqr,ops --benchmark-group-by=group
-	$(PY) benchmarks/fma.py
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) -m minidl bench $(BENCH)
 
 lint: $(VENV)/dev
 	$(VENV)/bin/ruff check .

@@ -55,3 +55,10 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """The NumPy twin, then one instruction set after the other."""
     yield from use(request.param)
+
+
+@pytest.fixture
+def small_caches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ceilings of small arrays: the memory of a machine takes long to read."""
+    monkeypatch.setattr("minidl.bench.ceilings.cache_sizes", lambda: {1: 32 << 10, 2: 128 << 10})
+    monkeypatch.setattr("minidl.bench.ceilings.SMALLEST_MEMORY", 1 << 20)

@@ -30,7 +30,7 @@ SOURCES = [path for path in FILES if path.suffix == ".py"]
 FLOORS = [
     {"__main__"},
     {"cli", "lab"},
-    {"training", "diagnostics", "gradcheck", "saving", "datasets"},
+    {"training", "diagnostics", "gradcheck", "saving", "datasets", "bench"},
     {"optim", "recording"},
     {"nn"},
     {"_kernels"},

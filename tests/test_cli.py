@@ -289,9 +289,9 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"minidl {minidl.__version__}\n"
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["train", "digits"], ["check"], ["doctor"]])
+@pytest.mark.parametrize("command", ["", "train", "train digits", "check", "bench", "doctor"])
 def test_help(capsys, command):
-    assert main([*command, "--help"]) == 0
+    assert main([*command.split(), "--help"]) == 0
     assert capsys.readouterr().out.startswith("usage: minidl")
 
 

@@ -35,7 +35,8 @@ overrides it.
 **How to add a kernel.** Its twin in ``reference.py``; its loop in a ``*.pxi``; its struct and
 table entry in ``kernel_table.pxd`` and ``table.pxi``; its Python-facing call in a
 ``calls_*.pyx``; its name in ``CALLS`` below. The tests compare it with its twin once it has a
-case in ``tests/kernel_cases.py``, and fail until it has.
+case in ``tests/kernel_cases.py``, and ``minidl bench`` measures it at the sizes in
+``minidl/bench/cases.py``; both are missed by tests that fail.
 """
 
 from __future__ import annotations

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from minidl.nn import init
 from minidl.nn.init import Initializer
@@ -94,3 +96,12 @@ def norm_limit(text: str) -> float | None:
     if text == "none":
         return None
     return number("a number > 0 or none", lambda value: value > 0)(text)
+
+
+def check_writable(path: Path, verb: str) -> None:
+    """Raise OSError before the work, not after it, if its result could not be written."""
+    folder = path.parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"cannot {verb} {path}: there is no folder {folder}")
+    if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
+        raise PermissionError(f"cannot {verb} {path}: it cannot be written")

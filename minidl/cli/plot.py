@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from minidl.cli.options import check_writable
 from minidl.training.history import History
 
 if TYPE_CHECKING:
@@ -31,11 +31,7 @@ def check(path: Path) -> None:
     kinds = _new_figure().canvas.get_supported_filetypes()
     if path.suffix[1:].lower() not in kinds:
         raise ValueError(f"cannot draw {path}: the name must end in one of .{', .'.join(kinds)}")
-    folder = path.parent
-    if not folder.is_dir():
-        raise FileNotFoundError(f"cannot draw {path}: there is no folder {folder}")
-    if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
-        raise PermissionError(f"cannot draw {path}: it cannot be written")
+    check_writable(path, "draw")
 
 
 def draw(path: Path, history: History, gradients: dict[str, list[float]], title: str) -> None:

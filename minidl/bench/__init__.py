@@ -1,0 +1,12 @@
+"""How close every kernel is to what this machine can do.
+
+Read in this order: ``ceilings.py`` measures what the machine can do at most; ``cases.py`` says
+which kernels are measured at which sizes, and how their work is counted; ``measuring.py`` sets
+one against the other; ``report.py`` prints, saves and compares; ``plot.py`` draws the roofline.
+"""
+
+from minidl.bench.cases import Case, cases
+from minidl.bench.ceilings import Ceilings, Probes
+from minidl.bench.measuring import Effort, Result, measure
+
+__all__ = ["Case", "Ceilings", "Effort", "Probes", "Result", "cases", "measure"]

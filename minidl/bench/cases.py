@@ -1,0 +1,295 @@
+"""Every kernel at the sizes that matter, and how its work is counted.
+
+**Flops.** An addition, multiplication, division, comparison or square root of one number is one
+flop, a multiply-add two. exp, log and tanh have no count of their own: ``EXP`` flops stand for
+what a polynomial of that accuracy takes. Integer arithmetic, such as the hash of dropout, is not
+counted.
+
+**Bytes.** What a kernel cannot avoid: every array that it reads once, every array that it writes
+once, and so twice for one that it updates in place. A kernel that passes over its input twice
+pays for that by a smaller fraction of the ceiling.
+
+Products are written m x k x n. A layer of a network needs all three forms of one product: ::
+
+    y  = x @ W      batch  x inputs  x outputs
+    dW = x.T @ dy   inputs x batch   x outputs
+    dx = dy @ W.T   batch  x outputs x inputs
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType, ModuleType
+from typing import Any
+
+import numpy as np
+
+from minidl import _kernels as kernels
+from minidl._kernels import reference
+from minidl._kernels.reference import OPTIMIZER_STATE, Array
+from minidl.bench.ceilings import aligned
+
+EXP = 20  # 7 multiply-adds of a polynomial, 3 to reduce the argument and to scale back
+
+SQUARES = [(size, size, size) for size in (32, 64, 128, 256, 512, 1024)]
+LAYERS = [(32, 784, 128), (64, 784, 256), (128, 512, 512), (256, 64, 64)]
+ODD = [(128, 10, 45), (128, 45, 45), (128, 46, 46), (128, 46, 10)]
+VECTORS = [(1, 256, 256), (1, 1024, 1024)]
+ACTIVATIONS = (128, 128)  # 16k elements: a batch of activations
+BATCHES = [(32, 64), (128, 512)]  # what is normalized: batch x features
+CLASSES = [(32, 10), (128, 1000)]  # what is classified: batch x classes
+PARAMETERS = [17_226, 1_000_000]  # those of 64-128-64-10, and many
+
+# Flops of an element.
+UNARY = {"relu": 1, "sigmoid": EXP + 2, "tanh": EXP + 3}
+GRADIENTS = {"relu_grad": 1, "sigmoid_grad": 3, "tanh_grad": 3}
+BATCH_NORM = {True: 8, False: 4}  # training: mean 1, variance 3; then normalize 4
+BATCH_NORM_GRAD = 9  # x_hat 2, the two sums 3, dx 4
+CROSS_ENTROPY = EXP + 4  # max, subtract, sum, scale; and a log for every row
+MSE, BCE = 4, 2 * EXP + 9
+SGD, ADAM = 7, 16
+
+Arguments = dict[str, Any]
+Shape = tuple[int, ...]
+Arrays = Mapping[str, Shape | Array]  # the shape of an array to draw, or an array as it is
+NOTHING: Arrays = MappingProxyType({})
+POSITIVE = {"v", "rstd", "running_var", "target"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kernel at one size.
+
+    Parameters
+    ----------
+    kernel, shape
+        Name of the kernel, and its size in words. Together the name of the case.
+    flops
+        Of one call.
+    read, written, updated
+        Bytes of the arrays that a call only reads, only writes, and changes in place.
+    arguments
+        Makes the arguments of a call, the same ones each time, in memory of their own.
+    """
+
+    kernel: str
+    shape: str
+    flops: int
+    read: int
+    written: int
+    updated: int
+    arguments: Callable[[], Arguments]
+
+    @property
+    def name(self) -> str:
+        """Kernel and shape."""
+        return f"{self.kernel} {self.shape}"
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that a call moves at least."""
+        return self.read + self.written + 2 * self.updated
+
+    @property
+    def footprint(self) -> int:
+        """Bytes that a call touches: they fit into a level of memory or not."""
+        return self.read + self.written + self.updated
+
+    def call(self, backend: ModuleType = kernels) -> Callable[[], Any]:
+        """The kernel on arguments of its own, from the instruction set that serves now."""
+        return partial(getattr(backend, self.kernel), **self.arguments())
+
+    def twin(self) -> Callable[[], Any]:
+        """The NumPy twin on arguments of its own."""
+        return self.call(reference)
+
+
+def cases(dtype: Any = np.float32, names: Sequence[str] = kernels.NAMES) -> list[Case]:
+    """The cases of the named kernels, in the order of ``_kernels.NAMES``."""
+    families = (_products, _linear, _elementwise, _dropout, _normalization, _losses, _optimizers)
+    make = _Maker(dtype)
+    found = [case for family in families for case in family(make) if case.kernel in names]
+    return sorted(found, key=lambda case: kernels.NAMES.index(case.kernel))
+
+
+class _Maker:
+    """Makes cases of one dtype from the names and shapes of their arrays."""
+
+    def __init__(self, dtype: Any) -> None:
+        self._dtype = np.dtype(dtype)
+
+    def __call__(
+        self,
+        kernel: str,
+        shape: str,
+        flops: int,
+        *,
+        read: Arrays = NOTHING,
+        updated: Arrays = NOTHING,
+        out: Arrays = NOTHING,
+        results: Sequence[Shape | Array] = (),
+        **scalars: Any,
+    ) -> Case:
+        """A case; ``out`` are arguments that are written only, ``results`` what a call returns."""
+        arrays = {**read, **updated, **out}
+        return Case(
+            kernel,
+            shape,
+            flops,
+            self._bytes(read.values()),
+            self._bytes([*out.values(), *results]),
+            self._bytes(updated.values()),
+            partial(self._draw, arrays, scalars),
+        )
+
+    def _bytes(self, arrays: Iterable[Shape | Array]) -> int:
+        return sum(
+            math.prod(array) * self._dtype.itemsize if isinstance(array, tuple) else array.nbytes
+            for array in arrays
+        )
+
+    def _draw(self, arrays: Arrays, scalars: Arguments) -> Arguments:
+        rng = np.random.default_rng(0)
+        drawn = dict(scalars)
+        for name, given in arrays.items():
+            if isinstance(given, tuple):
+                x = rng.standard_normal(given)
+                array = (1 / (1 + abs(x)) if name in POSITIVE else x).astype(self._dtype)
+            else:
+                array = given
+            drawn[name] = aligned(array.shape, array.dtype)
+            drawn[name][...] = array
+        return drawn
+
+
+def _products(case: _Maker) -> Iterator[Case]:
+    for batch, inputs, outputs in SQUARES + LAYERS + ODD + VECTORS:
+        for form, m, k, n in (
+            ("A@B", batch, inputs, outputs),
+            ("A.T@B", inputs, batch, outputs),
+            ("A@B.T", batch, outputs, inputs),
+        ):
+            turn_a, turn_b = form == "A.T@B", form == "A@B.T"
+            a, b = (k, m) if turn_a else (m, k), (n, k) if turn_b else (k, n)
+            yield case(
+                "matmul",
+                f"{form} {m}x{k}x{n}",
+                2 * m * k * n,
+                read={"a": a, "b": b},
+                out={"out": (m, n)},
+                transpose_a=turn_a,
+                transpose_b=turn_b,
+            )
+
+
+def _linear(case: _Maker) -> Iterator[Case]:
+    for m, k, n in [*LAYERS, ODD[2]]:
+        shape, flops = f"{m}x{k}x{n}", 2 * m * k * n
+        x, weight, bias, dy = (m, k), (k, n), (n,), (m, n)
+        yield case(
+            "linear",
+            f"{shape} relu",
+            flops + 2 * m * n,  # the bias, and relu
+            read={"x": x, "weight": weight, "bias": bias},
+            results=[dy],
+            activation="relu",
+        )
+        yield case(
+            "linear_grad_input", shape, flops, read={"dy": dy, "weight": weight}, results=[x]
+        )
+        yield case(
+            "linear_grad_params",
+            shape,
+            flops + m * n,  # the sums for the bias
+            read={"x": x, "dy": dy},
+            updated={"dweight": weight, "dbias": bias},
+        )
+
+
+def _elementwise(case: _Maker) -> Iterator[Case]:
+    n, size = math.prod(ACTIVATIONS), ACTIVATIONS
+    shape = "x".join(map(str, size))
+    yield case("add", shape, n, read={"a": size, "b": size}, results=[size])
+    # Times one: repeated, the numbers stay as they are, and the work is the same.
+    yield case("scale", shape, n, updated={"x": size}, factor=1.0)
+    for kernel, flops in UNARY.items():
+        yield case(kernel, shape, n * flops, read={"x": size}, results=[size])
+    for kernel, flops in GRADIENTS.items():
+        yield case(kernel, shape, n * flops, read={"dy": size, "y": size}, results=[size])
+
+
+def _dropout(case: _Maker) -> Iterator[Case]:
+    n, size = math.prod(ACTIVATIONS), ACTIVATIONS
+    key, state = np.array([1, 2], np.uint32), np.array([1, 0], np.uint64)
+    shape = "x".join(map(str, size))
+    yield case("dropout_key", "2", 0, updated={"state": state}, results=[key])
+    yield case("dropout", shape, 2 * n, read={"x": size, "key": key}, results=[size], p=0.2)
+
+
+def _normalization(case: _Maker) -> Iterator[Case]:
+    for batch, features in BATCHES:
+        n, shape = batch * features, f"{batch}x{features}"
+        x, row = (batch, features), (features,)
+        yield case("column_sum", shape, n, read={"x": x}, results=[row])
+        fixed: Arrays = {"x": x, "gamma": row, "beta": row}
+        running: Arrays = {"running_mean": row, "running_var": row}  # updated in training only
+        for training, flops in BATCH_NORM.items():
+            yield case(
+                "batch_norm",
+                f"{shape} {'train' if training else 'eval'}",
+                n * flops,
+                read=fixed if training else {**fixed, **running},
+                updated=running if training else NOTHING,
+                results=[x, row, row],
+                momentum=0.1,
+                eps=1e-5,
+                training=training,
+            )
+        yield case(
+            "batch_norm_grad",
+            f"{shape} train",
+            n * BATCH_NORM_GRAD,
+            read={"dy": x, "x": x, "gamma": row, "mean": row, "rstd": row},
+            updated={"dgamma": row, "dbeta": row},
+            results=[x],
+            training=True,
+        )
+
+
+def _losses(case: _Maker) -> Iterator[Case]:
+    value = np.zeros(())  # the loss is one double
+    for rows, classes in CLASSES:
+        labels = np.random.default_rng(0).integers(classes, size=rows, dtype=np.intp)
+        yield case(
+            "softmax_cross_entropy",
+            f"{rows}x{classes}",
+            rows * classes * CROSS_ENTROPY + rows * EXP,
+            read={"logits": (rows, classes), "labels": labels},
+            results=[value, (rows, classes)],
+        )
+    n, size = math.prod(ACTIVATIONS), ACTIVATIONS
+    shape = "x".join(map(str, size))
+    for kernel, flops, name in (("mse", MSE, "prediction"), ("bce_with_logits", BCE, "logits")):
+        read = {name: size, "target": size}
+        yield case(kernel, shape, n * flops, read=read, results=[value, size])
+
+
+def _optimizers(case: _Maker) -> Iterator[Case]:
+    # A step is repeated with the same gradient many times: at this rate the parameters wander,
+    # but not far, and the moments come to rest at the gradient and its square.
+    state, square = np.zeros((), OPTIMIZER_STATE), np.array(4.0)
+    fields = {"learning_rate": 1e-6, "weight_decay": 1e-4, "scale": 0.5, "step": 10.0}
+    fields |= {"momentum": 0.9, "max_norm": 1.0, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
+    for name, number in fields.items():
+        state[name] = number
+    yield case("clip", "1", 4, read={"squared_norm": square}, updated={"state": state})
+    for count in PARAMETERS:
+        shape, n = f"{count:,}", (count,)
+        yield case("squared_norm", shape, 2 * count, read={"x": n}, results=[square])
+        read: Arrays = {"grad": n, "state": state}
+        momentum, moments = {"data": n, "velocity": n}, {"data": n, "m": n, "v": n}
+        yield case("sgd", shape, SGD * count, read=read, updated=momentum)
+        yield case("adam", shape, ADAM * count, read=read, updated=moments)
