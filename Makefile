@@ -5,6 +5,8 @@
 #   make bench    print how fast the kernels are, beside what this machine can do; with
 #                 options, for example: make bench BENCH="--quick --kernel matmul"
 #   make lint     ruff, mypy and cython-lint
+#   make exhaustive   sigmoid and tanh of every float32, against float64 (many minutes)
+#   make sanitize     the kernel tests under AddressSanitizer and UBSan (needs GCC)
 #   make clean    remove everything that was made
 
 PYTHON ?= python3
@@ -13,7 +15,7 @@ PY := $(VENV)/bin/python
 SOURCES := setup.py pyproject.toml $(wildcard minidl/_kernels/*.p* minidl/_kernels/*.h)
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test bench lint exhaustive sanitize clean
 
 demo: $(VENV)/demo
 	$(PY) -m minidl train digits
@@ -29,6 +31,22 @@ lint: $(VENV)/dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/cython-lint minidl/_kernels
+
+exhaustive: $(VENV)/dev
+	$(PY) tests/exhaustive.py
+
+# In a copy, so that the kernels in use stay as they are. -s: reports go to standard error.
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+LIBRARIES = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libubsan.so)
+sanitize: $(VENV)/dev
+	rm -rf build/sanitize
+	mkdir -p build/sanitize
+	cp -r minidl tests setup.py pyproject.toml README.md build/sanitize
+	rm -f build/sanitize/minidl/_kernels/*.so
+	cd build/sanitize && CC=gcc CFLAGS="$(SANITIZE)" LDFLAGS="$(SANITIZE)" MINIDL_REQUIRE_KERNELS=1 \
+	    $(abspath $(PY)) setup.py -q build_ext --inplace
+	cd build/sanitize && LD_PRELOAD="$(LIBRARIES)" ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \
+	    PYTHONPATH=. $(abspath $(PY)) -m pytest -q -s tests/test_kernels.py tests/test_layers.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info minidl/_kernels/*.so minidl/_kernels/*.c

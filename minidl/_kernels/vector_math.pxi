@@ -1,7 +1,7 @@
 # exp, sigmoid, tanh and log(1 + x) of a register full of numbers, without branches.
 #
 # No table and no fitted constant: Taylor series where a variable is small, and identities that
-# make it small. The tests hold sigmoid and tanh to 2 units in the last place.
+# make it small. `make exhaustive` measures the errors over every float32.
 
 cdef double LOG2_E = 1.4426950408889634
 cdef double LN2_HIGH = 0.693359375              # 355 / 512: k * LN2_HIGH is exact
