@@ -59,7 +59,7 @@ cdef struct DropoutKeyArgs:
     unsigned int *key
 
 cdef struct ColumnSumArgs:
-    # sums[j] += sum over i of x[i, j]
+    # sums[j] = sum over i of x[i, j], or += if `accumulate`
     const void *x
     void *sums
     Py_ssize_t rows, columns

@@ -4,10 +4,12 @@
 #     for pc in steps of KC over k          depth: a KC x NC block of B, packed if that pays
 #       for ic in steps of MC over m        rows: an MC x KC block of A, packed if that pays
 #         for jr in steps of NR over NC     one panel of B, which stays in the L1 cache
-#           for ir in steps of MR over MC   one tile of C, in registers: `tile`
+#           for ir in steps of MR over MC   one tile of C, in registers: `tiles_of`
 #
 # Every element of C is summed over p = 0 … k-1 in order, in pieces of KC, whatever the tile
-# it falls into and whichever thread computes it.
+# it falls into and whichever thread computes it. A few rows times a transposed B take another
+# way (`multiply_by_dots`), a few more compute the transpose of C (`multiply_turned`); the
+# shapes alone decide which.
 
 cdef enum:
     MC = 240                              # a multiple of every MR
