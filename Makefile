@@ -26,11 +26,12 @@ test: $(VENV)/dev lint
 bench: $(VENV)/dev
 	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) -m minidl bench $(BENCH)
 
+# cython-lint calls pycodestyle by its bare name, so it needs the environment's bin on the path.
 lint: $(VENV)/dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/cython-lint minidl/_kernels
+	PATH="$(abspath $(VENV)/bin):$$PATH" cython-lint minidl/_kernels
 
 exhaustive: $(VENV)/dev
 	$(PY) tests/exhaustive.py
