@@ -58,6 +58,8 @@ def extensions():
     yield extension("dispatch", macros=[("MINIDL_FLAGS", f'"{flags_in_words()}"')])
     for path in sorted(KERNELS.glob("calls_*.pyx")):
         yield extension(path.stem)
+    yield extension("arguments")
+    yield extension("program", depends=["team.h"])
     loops = [path.name for path in KERNELS.glob("*.pxi")]
     # The microkernel must be inlined to know its constants, so that they unroll its loops.
     inline = ("CYTHON_INLINE", "inline __attribute__((always_inline, unused))")

@@ -118,6 +118,14 @@ def unary(draw: Draw) -> Args:
     return {"x": 3 * draw.array(*draw.shape())}
 
 
+def copy(draw: Draw) -> Args:
+    return {"x": draw.array(*draw.shape())}
+
+
+def clear(draw: Draw) -> Args:
+    return {"x": draw.array(*draw.shape())}
+
+
 def add(draw: Draw) -> Args:
     shape = draw.shape()
     return {"a": draw.array(*shape), "b": draw.array(*shape)}
@@ -235,6 +243,8 @@ CASES: dict[str, Callable[[Draw], Args]] = {
     "linear": linear,
     "linear_grad_input": linear_grad_input,
     "linear_grad_params": linear_grad_params,
+    "copy": copy,
+    "clear": clear,
     "add": add,
     "scale": scale,
     "relu": unary,
@@ -261,6 +271,7 @@ CASES: dict[str, Callable[[Draw], Args]] = {
 IN_PLACE = {
     "matmul": {"out"},
     "linear_grad_params": {"dweight", "dbias"},
+    "clear": {"x"},
     "scale": {"x"},
     "dropout_key": {"state"},
     "batch_norm": {"running_mean", "running_var"},
@@ -271,7 +282,7 @@ IN_PLACE = {
 }
 
 # Kernels that round at most once, so that they match their twins bit by bit.
-EXACT = {"add", "scale", "relu", "relu_grad", "dropout_key", "dropout"}
+EXACT = {"copy", "clear", "add", "scale", "relu", "relu_grad", "dropout_key", "dropout"}
 
 
 def copied(args: Args) -> Args:

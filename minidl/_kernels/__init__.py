@@ -51,6 +51,8 @@ from minidl._kernels import reference
 CALLS = {
     "calls_linear": ("matmul", "linear", "linear_grad_input", "linear_grad_params"),
     "calls_elementwise": (
+        "copy",
+        "clear",
         "add",
         "scale",
         "relu",
@@ -97,6 +99,7 @@ def select(name: str) -> None:
         source = reference if name == "reference" else import_module(f"{__name__}.{module}")
         globals().update({call: getattr(source, call) for call in names})
     isa = name
+    note_change()
 
 
 def describe() -> dict[str, str]:
@@ -141,6 +144,20 @@ def _choose() -> None:
             stacklevel=2,
         )
     select(asked or found[-1])
+
+
+# What minidl/recording needs to know; on the twin alone nothing is ever recorded.
+if (_compiled := _dispatch()) is not None:
+    recorder, set_recorder = _compiled.recorder, _compiled.set_recorder
+    changes, note_change = _compiled.changes, _compiled.note_change
+    address_of = _compiled.address_of
+else:
+
+    def recorder() -> None:
+        """What writes down the kernel calls of this thread: never anything."""
+
+    def note_change() -> None:
+        """Something that recorded steps take for granted has changed: there are none."""
 
 
 _choose()

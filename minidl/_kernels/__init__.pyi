@@ -1,4 +1,7 @@
 # The calls have the types of their NumPy twins, whichever build serves them.
+from typing import Any
+
+from minidl._kernels.reference import Array
 from minidl._kernels.reference import (
     adam as adam,
 )
@@ -15,10 +18,16 @@ from minidl._kernels.reference import (
     bce_with_logits as bce_with_logits,
 )
 from minidl._kernels.reference import (
+    clear as clear,
+)
+from minidl._kernels.reference import (
     clip as clip,
 )
 from minidl._kernels.reference import (
     column_sum as column_sum,
+)
+from minidl._kernels.reference import (
+    copy as copy,
 )
 from minidl._kernels.reference import (
     dropout as dropout,
@@ -80,3 +89,8 @@ why: str
 def available() -> list[str]: ...
 def select(name: str) -> None: ...
 def describe() -> dict[str, str]: ...
+def recorder() -> Any: ...
+def set_recorder(recorder: Any) -> None: ...
+def changes() -> int: ...
+def note_change() -> None: ...
+def address_of(x: Array) -> int: ...

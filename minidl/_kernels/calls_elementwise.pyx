@@ -3,36 +3,52 @@
 cimport numpy as cnp
 from numpy cimport ndarray
 
-from minidl._kernels.dispatch cimport dense, empty_like, run, same, table_of, updated
+from minidl._kernels.dispatch cimport (
+    copied, dense, empty_like, new, run, same, table_of, updated
+)
 from minidl._kernels.kernel_table cimport *
 
 cnp.import_array()
 
 
-cdef ndarray unary(kernel_fn kernel, ndarray x):
+cdef ndarray unary(str name, kernel_fn kernel, ndarray x):
     cdef UnaryArgs args
     cdef ndarray y
     x = dense(x)
     y = empty_like(x)
     args.x, args.y, args.n = cnp.PyArray_DATA(x), cnp.PyArray_DATA(y), cnp.PyArray_SIZE(x)
-    run(kernel, &args)
+    run(name, "rw", kernel, &args, sizeof(args))
     return y
 
 
-cdef ndarray binary(kernel_fn kernel, ndarray a, ndarray b, str name):
+cdef ndarray binary(str name, kernel_fn kernel, ndarray a, ndarray b, str second):
     cdef BinaryArgs args
     cdef ndarray y
-    a, b = dense(a), same(b, a, name)
+    a, b = dense(a), same(b, a, second)
     y = empty_like(a)
     args.a, args.b, args.y = cnp.PyArray_DATA(a), cnp.PyArray_DATA(b), cnp.PyArray_DATA(y)
     args.n = cnp.PyArray_SIZE(a)
-    run(kernel, &args)
+    run(name, "rrw", kernel, &args, sizeof(args))
     return y
+
+
+def copy(ndarray x not None):
+    """y = x, C-contiguous."""
+    return copied(x)
+
+
+def clear(ndarray x not None):
+    """x ← 0, in place."""
+    cdef ClearArgs args
+    cdef const KernelTable *table = table_of(x)
+    x = updated(x, x, "clear: x")
+    args.x, args.n = cnp.PyArray_DATA(x), cnp.PyArray_SIZE(x)
+    run("clear", "w", table.clear, &args, sizeof(args))
 
 
 def add(ndarray a not None, ndarray b not None):
     """y = a + b."""
-    return binary(table_of(a).add, a, b, "add: b")
+    return binary("add", table_of(a).add, a, b, "add: b")
 
 
 def scale(ndarray x not None, double factor):
@@ -41,44 +57,45 @@ def scale(ndarray x not None, double factor):
     cdef const KernelTable *table = table_of(x)
     x = updated(x, x, "scale: x")
     args.x, args.n, args.factor = cnp.PyArray_DATA(x), cnp.PyArray_SIZE(x), factor
-    run(table.scale, &args)
+    run("scale", "u", table.scale, &args, sizeof(args))
 
 
 def relu(ndarray x not None):
     """y = max(0, x)."""
-    return unary(table_of(x).relu, x)
+    return unary("relu", table_of(x).relu, x)
 
 
 def relu_grad(ndarray dy not None, ndarray y not None):
     """dx = dy where y > 0, else 0."""
-    return binary(table_of(dy).relu_grad, dy, y, "relu_grad: y")
+    return binary("relu_grad", table_of(dy).relu_grad, dy, y, "relu_grad: y")
 
 
 def sigmoid(ndarray x not None):
     """y = 1 / (1 + exp(-x))."""
-    return unary(table_of(x).sigmoid, x)
+    return unary("sigmoid", table_of(x).sigmoid, x)
 
 
 def sigmoid_grad(ndarray dy not None, ndarray y not None):
     """dx = dy · y · (1 - y)."""
-    return binary(table_of(dy).sigmoid_grad, dy, y, "sigmoid_grad: y")
+    return binary("sigmoid_grad", table_of(dy).sigmoid_grad, dy, y, "sigmoid_grad: y")
 
 
 def tanh(ndarray x not None):
     """y = tanh(x)."""
-    return unary(table_of(x).tanh, x)
+    return unary("tanh", table_of(x).tanh, x)
 
 
 def tanh_grad(ndarray dy not None, ndarray y not None):
     """dx = dy · (1 - y²)."""
-    return binary(table_of(dy).tanh_grad, dy, y, "tanh_grad: y")
+    return binary("tanh_grad", table_of(dy).tanh_grad, dy, y, "tanh_grad: y")
 
 
 def dropout_key(ndarray state not None):
     """Draw the two 32-bit words that decide a mask; ``state`` is uint64 {seed, calls so far}."""
     cdef DropoutKeyArgs args
+    cdef const KernelTable *table
     cdef cnp.npy_intp two = 2
-    cdef ndarray key = cnp.PyArray_EMPTY(1, &two, cnp.NPY_UINT32, 0)
+    cdef ndarray key = new(1, &two, cnp.NPY_UINT32)
     if cnp.PyArray_TYPE(state) != cnp.NPY_UINT64 or cnp.PyArray_SIZE(state) != 2:
         raise TypeError(f"dropout_key: state must be two uint64, got {state!r}")
     if not cnp.PyArray_ISCARRAY(state):
@@ -86,7 +103,8 @@ def dropout_key(ndarray state not None):
     args.state = <unsigned long long *>cnp.PyArray_DATA(state)
     args.key = <unsigned int *>cnp.PyArray_DATA(key)
     # The same for either dtype: it touches integers only.
-    run(table_of(cnp.PyArray_EMPTY(0, NULL, cnp.NPY_FLOAT32, 0)).dropout_key, &args)
+    table = table_of(cnp.PyArray_EMPTY(0, NULL, cnp.NPY_FLOAT32, 0))
+    run("dropout_key", "uw", table.dropout_key, &args, sizeof(args))
     return key
 
 
@@ -103,5 +121,5 @@ def dropout(ndarray x not None, ndarray key not None, double p):
     y = empty_like(x)
     args.x, args.y, args.n = cnp.PyArray_DATA(x), cnp.PyArray_DATA(y), cnp.PyArray_SIZE(x)
     args.key, args.p = <const unsigned int *>cnp.PyArray_DATA(key), p
-    run(table.dropout, &args)
+    run("dropout", "rrw", table.dropout, &args, sizeof(args))
     return y

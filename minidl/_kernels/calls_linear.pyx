@@ -4,7 +4,9 @@ cimport numpy as cnp
 from libc.string cimport memcpy
 from numpy cimport ndarray
 
-from minidl._kernels.dispatch cimport apart, dense, run, run_matmul, table_of, updated
+from minidl._kernels.dispatch cimport (
+    apart, dense, new, run, run_matmul, table_of, updated
+)
 from minidl._kernels.kernel_table cimport *
 
 cnp.import_array()
@@ -59,7 +61,7 @@ def matmul(
         )
     shape[0], shape[1] = args.m, args.n
     if out is None:
-        out = cnp.PyArray_EMPTY(2, shape, cnp.PyArray_TYPE(a), 0)
+        out = new(2, shape, cnp.PyArray_TYPE(a))
     else:
         one_table(a, out, "matmul")
         if out.ndim != 2 or out.shape[0] != args.m or out.shape[1] != args.n:
@@ -69,8 +71,8 @@ def matmul(
     args.a, args.b, args.c = cnp.PyArray_DATA(a), cnp.PyArray_DATA(b), cnp.PyArray_DATA(out)
     args.a_row, args.a_col = a.strides[transpose_a] // size, a.strides[not transpose_a] // size
     args.b_row, args.b_col = b.strides[transpose_b] // size, b.strides[not transpose_b] // size
-    args.bias, args.c_row = NULL, args.n
-    args.accumulate, args.activation = False, NO_ACTIVATION
+    args.bias, args.gate, args.c_row = NULL, NULL, args.n
+    args.accumulate, args.activation = WRITE, NO_ACTIVATION
     if args.m > 0 and args.n > 0:
         run_matmul(table, &args)
     return out
@@ -86,7 +88,7 @@ def linear(ndarray x not None, ndarray weight not None, ndarray bias=None, activ
     x, weight = dense(x), dense(weight)
     describe(&args, x, weight.shape[0] if weight.ndim == 2 else -1, "linear: x")
     args.k, args.n = weight.shape[0], weight.shape[1]
-    args.bias = NULL
+    args.bias = args.gate = NULL
     if bias is not None:
         one_table(x, bias, "linear")
         bias = dense(bias)
@@ -97,7 +99,7 @@ def linear(ndarray x not None, ndarray weight not None, ndarray bias=None, activ
     args.a, args.a_row, args.a_col = cnp.PyArray_DATA(x), args.k, 1
     args.b, args.b_row, args.b_col = cnp.PyArray_DATA(weight), args.n, 1
     args.c, args.c_row = cnp.PyArray_DATA(y), args.n
-    args.accumulate, args.activation = False, ACTIVATIONS[activation]
+    args.accumulate, args.activation = WRITE, ACTIVATIONS[activation]
     run_matmul(table, &args)
     return y
 
@@ -113,8 +115,8 @@ def linear_grad_input(ndarray dy not None, ndarray weight not None):
     dx = with_last(dy, args.n)
     args.a, args.a_row, args.a_col = cnp.PyArray_DATA(dy), args.k, 1
     args.b, args.b_row, args.b_col = cnp.PyArray_DATA(weight), 1, args.k
-    args.c, args.c_row, args.bias = cnp.PyArray_DATA(dx), args.n, NULL
-    args.accumulate, args.activation = False, NO_ACTIVATION
+    args.c, args.c_row, args.bias, args.gate = cnp.PyArray_DATA(dx), args.n, NULL, NULL
+    args.accumulate, args.activation = WRITE, NO_ACTIVATION
     run_matmul(table, &args)
     return dx
 
@@ -140,8 +142,9 @@ def linear_grad_params(
     args.m, args.n, args.k = dweight.shape[0], dweight.shape[1], rows
     args.a, args.a_row, args.a_col = cnp.PyArray_DATA(x), 1, args.m
     args.b, args.b_row, args.b_col = cnp.PyArray_DATA(dy), args.n, 1
-    args.c, args.c_row, args.bias = cnp.PyArray_DATA(dweight), args.n, NULL
-    args.accumulate, args.activation = True, NO_ACTIVATION
+    args.c, args.c_row = cnp.PyArray_DATA(dweight), args.n
+    args.bias = args.gate = NULL
+    args.accumulate, args.activation = ADD, NO_ACTIVATION
     if dbias is not None:
         dbias = updated(dbias, x, "linear_grad_params: dbias")
         apart(dbias, (x, dy, dweight), "linear_grad_params: dbias")
@@ -150,8 +153,8 @@ def linear_grad_params(
     run_matmul(table, &args)
     if dbias is not None:
         sums.x, sums.sums = cnp.PyArray_DATA(dy), cnp.PyArray_DATA(dbias)
-        sums.rows, sums.columns, sums.accumulate = rows, args.n, True
-        run(table.column_sum, &sums)
+        sums.rows, sums.columns, sums.accumulate = rows, args.n, ADD
+        run("column_sum", "ru", table.column_sum, &sums, sizeof(sums))
 
 
 cdef int describe(MatmulArgs *args, ndarray x, Py_ssize_t features, str name) except -1:
@@ -171,4 +174,4 @@ cdef ndarray with_last(ndarray x, Py_ssize_t features):
     cdef cnp.npy_intp shape[64]
     memcpy(shape, cnp.PyArray_DIMS(x), x.ndim * sizeof(cnp.npy_intp))
     shape[x.ndim - 1] = features
-    return cnp.PyArray_EMPTY(x.ndim, shape, cnp.PyArray_TYPE(x), 0)
+    return new(x.ndim, shape, cnp.PyArray_TYPE(x))

@@ -3,23 +3,23 @@
 cimport numpy as cnp
 from numpy cimport ndarray
 
-from minidl._kernels.dispatch cimport dense, empty_like, run, same, table_of
+from minidl._kernels.dispatch cimport dense, empty_like, new, run, same, table_of
 from minidl._kernels.kernel_table cimport *
 
 cnp.import_array()
 
 
 cdef ndarray doubles(cnp.npy_intp n):
-    return cnp.PyArray_EMPTY(1, &n, cnp.NPY_FLOAT64, 0)
+    return new(1, &n, cnp.NPY_FLOAT64)
 
 
 cdef ndarray total_of(const KernelTable *table, ndarray parts, double scale):
     """scale · Σ parts, as an array of no dimensions."""
     cdef TotalArgs args
-    cdef ndarray total = cnp.PyArray_EMPTY(0, NULL, cnp.NPY_FLOAT64, 0)
+    cdef ndarray total = new(0, NULL, cnp.NPY_FLOAT64)
     args.parts, args.total = <double *>cnp.PyArray_DATA(parts), <double *>cnp.PyArray_DATA(total)
     args.n, args.scale = cnp.PyArray_SIZE(parts), scale
-    run(table.total, &args)
+    run("total", "rw", table.total, &args, sizeof(args))
     return total
 
 
@@ -48,7 +48,9 @@ def softmax_cross_entropy(ndarray logits not None, ndarray labels not None, bint
     args.losses = <double *>cnp.PyArray_DATA(losses)
     args.rows, args.classes = logits.shape[0], logits.shape[1]
     args.scale = 1.0 / args.rows if mean else 1.0
-    bad = run(table.softmax_cross_entropy, &args)
+    bad = run(
+        "softmax_cross_entropy", "rrww", table.softmax_cross_entropy, &args, sizeof(args)
+    )
     if bad:
         raise ValueError(
             f"label {given[bad - 1]} in row {bad - 1} is outside the {args.classes} classes "
@@ -58,7 +60,8 @@ def softmax_cross_entropy(ndarray logits not None, ndarray labels not None, bint
 
 
 cdef tuple element_loss(
-    const KernelTable *table, kernel_fn kernel, ndarray prediction, ndarray target, bint mean
+    const KernelTable *table, str name, kernel_fn kernel,
+    ndarray prediction, ndarray target, bint mean
 ):
     cdef ElementLossArgs args
     cdef ndarray dprediction, losses
@@ -71,20 +74,22 @@ cdef tuple element_loss(
     args.dprediction = cnp.PyArray_DATA(dprediction)
     args.losses = <double *>cnp.PyArray_DATA(losses)
     args.scale = 1.0 / args.n if mean else 1.0
-    run(kernel, &args)
+    run(name, "rrww", kernel, &args, sizeof(args))
     return total_of(table, losses, args.scale), dprediction
 
 
 def mse(ndarray prediction not None, ndarray target not None, bint mean=True):
     """L = (prediction - target)²; returns the loss and 2 · (prediction - target)."""
     cdef const KernelTable *table = table_of(prediction)
-    return element_loss(table, table.mse, prediction, target, mean)
+    return element_loss(table, "mse", table.mse, prediction, target, mean)
 
 
 def bce_with_logits(ndarray logits not None, ndarray target not None, bint mean=True):
     """L = max(z, 0) - z · t + log(1 + exp(-|z|)); returns the loss and sigmoid(z) - t."""
     cdef const KernelTable *table = table_of(logits)
-    return element_loss(table, table.bce_with_logits, logits, target, mean)
+    return element_loss(
+        table, "bce_with_logits", table.bce_with_logits, logits, target, mean
+    )
 
 
 def squared_norm(ndarray x not None):
@@ -96,5 +101,5 @@ def squared_norm(ndarray x not None):
     args.n = cnp.PyArray_SIZE(x)
     sums = doubles((args.n + NORM_BLOCK - 1) // NORM_BLOCK)
     args.x, args.sums = cnp.PyArray_DATA(x), <double *>cnp.PyArray_DATA(sums)
-    run(table.squared_norm, &args)
+    run("squared_norm", "rw", table.squared_norm, &args, sizeof(args))
     return total_of(table, sums, 1.0)

@@ -3,7 +3,9 @@
 cimport numpy as cnp
 from numpy cimport ndarray
 
-from minidl._kernels.dispatch cimport apart, dense, empty_like, run, same, table_of, updated
+from minidl._kernels.dispatch cimport (
+    apart, dense, empty_like, new, run, same, table_of, updated
+)
 from minidl._kernels.kernel_table cimport *
 
 cnp.import_array()
@@ -33,10 +35,10 @@ def column_sum(ndarray x not None):
     cdef ndarray sums
     cdef cnp.npy_intp columns = columns_of(x, "column_sum: x")
     x = dense(x)
-    sums = cnp.PyArray_EMPTY(1, &columns, cnp.PyArray_TYPE(x), 0)
+    sums = new(1, &columns, cnp.PyArray_TYPE(x))
     args.x, args.sums = cnp.PyArray_DATA(x), cnp.PyArray_DATA(sums)
-    args.rows, args.columns, args.accumulate = cnp.PyArray_SIZE(x) // columns, columns, False
-    run(table.column_sum, &args)
+    args.rows, args.columns, args.accumulate = cnp.PyArray_SIZE(x) // columns, columns, WRITE
+    run("column_sum", "rw", table.column_sum, &args, sizeof(args))
     return sums
 
 
@@ -74,7 +76,9 @@ def batch_norm(
     args.running_var = cnp.PyArray_DATA(running_var)
     args.mean, args.rstd = cnp.PyArray_DATA(mean), cnp.PyArray_DATA(rstd)
     args.momentum, args.eps, args.training = momentum, eps, training
-    run(table.batch_norm, &args)
+    run(
+        "batch_norm", "rrruuwww" if training else "rrrrrwww", table.batch_norm, &args, sizeof(args)
+    )
     return y, mean, rstd
 
 
@@ -110,5 +114,5 @@ def batch_norm_grad(
     args.rstd = cnp.PyArray_DATA(rstd)
     args.dgamma, args.dbeta = cnp.PyArray_DATA(dgamma), cnp.PyArray_DATA(dbeta)
     args.training = training
-    run(table.batch_norm_grad, &args)
+    run("batch_norm_grad", "rrrrrwuu", table.batch_norm_grad, &args, sizeof(args))
     return dx

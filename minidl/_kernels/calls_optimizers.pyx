@@ -31,7 +31,7 @@ def clip(ndarray squared_norm not None, ndarray state not None):
     squared_norm = dense(squared_norm)
     args.squared_norm = <const double *>cnp.PyArray_DATA(squared_norm)
     args.state = state_of(state)
-    return run(table.clip, &args) == 0
+    return run("clip", "ru", table.clip, &args, sizeof(args)) == 0
 
 
 cdef int fill(UpdateArgs *args, ndarray data, ndarray grad, ndarray state) except -1:
@@ -55,11 +55,11 @@ def sgd(ndarray data not None, ndarray grad not None, ndarray velocity, ndarray 
     grad = same(grad, data, "grad")    # a copy must live until the kernel has run
     fill(&args, data, grad, state)
     apart(data, (grad,), "sgd: data")
-    args.moment1 = NULL
+    args.moment1 = args.moment2 = NULL
     if velocity is not None:
         args.moment1 = moment(velocity, data, "velocity")
         apart(velocity, (data, grad), "sgd: velocity")
-    run(table.sgd, &args)
+    run("sgd", "rruu", table.sgd, &args, sizeof(args))
 
 
 def adam(
@@ -78,4 +78,4 @@ def adam(
     apart(data, (grad, m, v), "adam: data")
     apart(m, (grad, v), "adam: m")
     apart(v, (grad,), "adam: v")
-    run(table.adam, &args)
+    run("adam", "rruuu", table.adam, &args, sizeof(args))

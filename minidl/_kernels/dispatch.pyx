@@ -1,18 +1,23 @@
-"""Which build of the kernels serves, and how one of them is run.
+"""Which build of the kernels serves, and how one of them is run, and written down.
 
 ``select`` asks the CPU and takes one kernel table per dtype. The calls_*.pyx check their
-arguments with the functions below, fill an argument struct, and hand it to ``run``.
+arguments with the functions below, fill an argument struct, and hand it to ``run``. While a
+step is being recorded, a ``recorder`` hears of every array they allocate and every kernel run.
 """
 
 import importlib
 import platform
 
 cimport numpy as cnp
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.pycapsule cimport PyCapsule_GetPointer
+from cpython.ref cimport PyObject
 from numpy cimport ndarray
 
-from minidl._kernels.kernel_table cimport KernelTable, MatmulArgs, PeakArgs, kernel_fn
+from minidl._kernels.kernel_table cimport (
+    COPY_DIMENSIONS, CopyArgs, KernelTable, MatmulArgs, PeakArgs, kernel_fn
+)
 
 cnp.import_array()
 
@@ -36,7 +41,11 @@ cdef extern from *:
     static int cpu_has_avx2(void) { return 0; }
     static int cpu_has_avx512(void) { return 0; }
     #endif
+
+    /* Who writes down the calls of this thread; whoever set it keeps it alive. */
+    static _Thread_local PyObject *RECORDER = NULL;
     """
+    PyObject *RECORDER
     bint cpu_has_avx2()
     bint cpu_has_avx512()
     const char *MINIDL_FLAGS
@@ -45,6 +54,7 @@ cdef extern from *:
 cdef const KernelTable *FLOAT32 = NULL
 cdef const KernelTable *FLOAT64 = NULL
 cdef int SHARES = 1
+cdef size_t ALIGNMENT = 64    # bytes: a cache line, and the widest vector
 cdef long REPEATS = 1
 
 
@@ -103,7 +113,7 @@ def fma_peak(ndarray x not None, Py_ssize_t repetitions):
     if cnp.PyArray_NBYTES(updated(x, x, "fma_peak: x")) < 64:
         raise ValueError("fma_peak: x must hold 64 bytes")
     args.x, args.n, args.repetitions = cnp.PyArray_DATA(x), cnp.PyArray_SIZE(x), repetitions
-    run(table.fma_peak, &args)
+    run("fma_peak", "u", table.fma_peak, &args, sizeof(args))
     return table.peak_flops * repetitions * SHARES * REPEATS
 
 
@@ -114,7 +124,7 @@ def read_peak(ndarray x not None, Py_ssize_t repetitions):
     if cnp.PyArray_NBYTES(updated(x, x, "read_peak: x")) % 512:
         raise ValueError("read_peak: x must hold a multiple of 512 bytes")
     args.x, args.n, args.repetitions = cnp.PyArray_DATA(x), cnp.PyArray_SIZE(x), repetitions
-    run(table.read_peak, &args)
+    run("read_peak", "u", table.read_peak, &args, sizeof(args))
     return cnp.PyArray_NBYTES(x) * repetitions * SHARES * REPEATS
 
 
@@ -131,7 +141,27 @@ cdef ndarray dense(ndarray x):
     """x itself if it is C-contiguous, aligned and in native byte order, else a copy that is."""
     if cnp.PyArray_ISCARRAY_RO(x):
         return x
+    if RECORDER != NULL:
+        return copied(x)
     return cnp.PyArray_FROMANY(x, cnp.PyArray_TYPE(x), 0, 0, cnp.NPY_ARRAY_CARRAY_RO)
+
+
+cdef ndarray copied(ndarray x):
+    """A C-contiguous copy, made by a kernel."""
+    cdef CopyArgs args
+    cdef const KernelTable *table = table_of(x)
+    cdef ndarray y
+    cdef int i
+    if not cnp.PyArray_ISALIGNED(x) or cnp.PyArray_ISBYTESWAPPED(x):
+        x = cnp.PyArray_FROMANY(x, cnp.PyArray_TYPE(x), 0, 0, cnp.NPY_ARRAY_CARRAY_RO)
+    if x.ndim > COPY_DIMENSIONS:
+        raise ValueError(f"copy: {x.ndim} dimensions, more than {COPY_DIMENSIONS}")
+    y = empty_like(x)
+    args.x, args.y, args.dimensions = cnp.PyArray_DATA(x), cnp.PyArray_DATA(y), x.ndim
+    for i in range(x.ndim):
+        args.shape[i], args.strides[i] = x.shape[i], x.strides[i] // cnp.PyArray_ITEMSIZE(x)
+    run("copy", "rw", table.copy, &args, sizeof(args))
+    return y
 
 
 cdef ndarray same(ndarray x, ndarray like, str name):
@@ -173,18 +203,35 @@ cdef int apart(ndarray changed, tuple others, str name) except -1:
     return 0
 
 
+cdef ndarray new(int ndim, cnp.npy_intp *shape, int typenum):
+    """A new C-contiguous array; what a kernel returns is allocated here."""
+    cdef ndarray array = cnp.PyArray_EMPTY(ndim, shape, typenum, 0)
+    if RECORDER != NULL:
+        return (<object>RECORDER).allocated(array)
+    return array
+
+
 cdef ndarray empty_like(ndarray x):
     """A new C-contiguous array of this shape and dtype."""
-    return cnp.PyArray_EMPTY(
-        cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), cnp.PyArray_TYPE(x), 0
-    )
+    return new(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), cnp.PyArray_TYPE(x))
 
 
-cdef Py_ssize_t run(kernel_fn kernel, const void *args) except -1:
-    """Run a kernel and return what it returns: 0, or a number that says what is wrong."""
+cdef Py_ssize_t run(
+    str name, str roles, kernel_fn kernel, void *args, size_t size, size_t scratch=0
+) except -1:
+    """Run a kernel and return what it returns: 0, or a number that says what is wrong.
+
+    `roles` has a letter for each of the pointers with which args begins: r for an array that
+    is read, w for one that is written, u for one that is read and changed, s for scratch memory,
+    `scratch` bytes for each thread. A recorded step needs to know; a pointer may be NULL.
+    """
     cdef Py_ssize_t answer, status = 0
     cdef int share
     cdef long _repeat
+    if RECORDER != NULL:
+        (<object>RECORDER).called(
+            name, roles, <size_t>kernel, PyBytes_FromStringAndSize(<char *>args, size), scratch
+        )
     with nogil:
         for _repeat in range(REPEATS):
             for share in range(SHARES):
@@ -196,11 +243,56 @@ cdef Py_ssize_t run(kernel_fn kernel, const void *args) except -1:
 
 cdef int run_matmul(const KernelTable *table, MatmulArgs *args) except -1:
     """Run the matrix product with scratch memory of its own."""
-    args.scratch = PyMem_RawMalloc(table.matmul_scratch(args, SHARES))
-    if args.scratch == NULL:
+    cdef size_t scratch = table.matmul_scratch(args)
+    cdef void *memory = PyMem_RawMalloc(scratch * SHARES + ALIGNMENT)
+    if memory == NULL:
         raise MemoryError
+    args.scratch = <void *>((<size_t>memory + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT)
+    args.scratch_step = scratch
     try:
-        run(table.matmul, args)
+        run(
+            "matmul", "rrrrus" if args.accumulate else "rrrrws",
+            table.matmul, args, sizeof(args[0]), scratch
+        )
     finally:
-        PyMem_RawFree(args.scratch)
+        PyMem_RawFree(memory)
     return 0
+
+
+# --- recording --------------------------------------------------------------------------
+
+cdef long CHANGES = 0
+
+
+def recorder():
+    """What writes down the kernel calls of this thread, or None."""
+    return None if RECORDER == NULL else <object>RECORDER
+
+
+def set_recorder(recorder):
+    """Have ``recorder.allocated(array)`` called for every array a kernel call of this thread
+    allocates (what it returns is used), and ``recorder.called(name, roles, function, args,
+    scratch)`` before every kernel. None ends it. The caller keeps the recorder alive."""
+    global RECORDER
+    RECORDER = NULL if recorder is None else <PyObject *>recorder
+
+
+def note_change():
+    """Something that recorded steps have taken for granted may have changed: have them look."""
+    global CHANGES
+    CHANGES += 1
+
+
+cdef long change_count() noexcept:
+    """How often ``note_change`` was called."""
+    return CHANGES
+
+
+def changes():
+    """How often ``note_change`` was called."""
+    return CHANGES
+
+
+def address_of(ndarray x not None):
+    """Where the elements of an array begin."""
+    return <size_t>cnp.PyArray_DATA(x)

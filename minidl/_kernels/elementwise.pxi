@@ -97,6 +97,45 @@ cdef Py_ssize_t scale(const void *arguments, int thread, int threads) noexcept n
         x[i] = x[i] * factor
 
 
+cdef Py_ssize_t clear(const void *arguments, int thread, int threads) noexcept nogil:
+    """x[i] = 0."""
+    cdef const ClearArgs *args = <const ClearArgs *>arguments
+    cdef Py_ssize_t begin = share_begin(args.n, GRAIN, thread, threads)
+    cdef Py_ssize_t end = share_begin(args.n, GRAIN, thread + 1, threads)
+    memset(<real *>args.x + begin, 0, (end - begin) * sizeof(real))
+
+
+cdef Py_ssize_t copy(const void *arguments, int thread, int threads) noexcept nogil:
+    """y = x, whose rows may have any strides; threads share the rows of the first dimension."""
+    cdef const CopyArgs *args = <const CopyArgs *>arguments
+    cdef Py_ssize_t begin = share_begin(args.shape[0], 1, thread, threads)
+    cdef Py_ssize_t end = share_begin(args.shape[0], 1, thread + 1, threads)
+    cdef Py_ssize_t i, size = 1
+    if args.dimensions < 2:
+        if thread == 0:
+            copy_from(args, 0, <const real *>args.x, <real *>args.y)
+        return 0
+    for i in range(1, args.dimensions):
+        size *= args.shape[i]
+    for i in range(begin, end):
+        copy_from(args, 1, <const real *>args.x + i * args.strides[0], <real *>args.y + i * size)
+    return 0
+
+
+cdef real *copy_from(const CopyArgs *args, int axis, const real *x, real *y) noexcept nogil:
+    """The dimensions from `axis` on; returns where y goes on."""
+    cdef Py_ssize_t i
+    if axis == args.dimensions:
+        y[0] = x[0]
+        return y + 1
+    for i in range(args.shape[axis]):
+        if axis + 1 == args.dimensions:
+            y[i] = x[i * args.strides[axis]]
+        else:
+            y = copy_from(args, axis + 1, x + i * args.strides[axis], y)
+    return y + args.shape[axis] if axis + 1 == args.dimensions else y
+
+
 # --- dropout: the mask is a hash of (key, position) ---
 
 cdef inline uint32_t mix32(uint32_t h) noexcept nogil:

@@ -12,18 +12,26 @@ Arrays are C-contiguous and of the table's dtype unless the struct says otherwis
 ctypedef Py_ssize_t (*kernel_fn)(const void *args, int thread, int threads) noexcept nogil
 
 cdef enum Activation:
-    NO_ACTIVATION, RELU, SIGMOID, TANH
+    # The gradients multiply with the derivative where the activation gave `gate`.
+    NO_ACTIVATION, RELU, SIGMOID, TANH, RELU_GRAD, SIGMOID_GRAD, TANH_GRAD
+
+cdef enum Accumulate:
+    # y = sum, y = y + sum, and y = 0 + sum: what adding to a cleared y gives, to the last bit
+    # (0 + -0 is 0).
+    WRITE, ADD, ADD_TO_ZERO
 
 cdef struct MatmulArgs:
     # c (m x n) = a (m x k) . b (k x n); strides in elements, rows of c contiguous.
     const void *a
     const void *b
     const void *bias           # n values added to every row, or NULL
+    const void *gate           # m x n contiguous: for the gradient of an activation, else NULL
     void *c
-    void *scratch              # matmul_scratch(args, threads) bytes
+    void *scratch              # aligned; `scratch_step` bytes for each thread
+    Py_ssize_t scratch_step    # at least matmul_scratch(args), a multiple of 64
     Py_ssize_t m, n, k
     Py_ssize_t a_row, a_col, b_row, b_col, c_row
-    bint accumulate            # c += instead of c =
+    Accumulate accumulate
     Activation activation      # applied last
 
 cdef struct UnaryArgs:
@@ -45,6 +53,22 @@ cdef struct ScaleArgs:
     Py_ssize_t n
     double factor
 
+cdef enum:
+    COPY_DIMENSIONS = 8
+
+cdef struct CopyArgs:
+    # y = x, which may have any strides (in elements); y is contiguous.
+    const void *x
+    void *y
+    Py_ssize_t dimensions
+    Py_ssize_t shape[COPY_DIMENSIONS]
+    Py_ssize_t strides[COPY_DIMENSIONS]
+
+cdef struct ClearArgs:
+    # x[i] = 0
+    void *x
+    Py_ssize_t n
+
 cdef struct DropoutArgs:
     # y[i] = keep(key, i) ? x[i] / (1 - p) : 0
     const void *x
@@ -59,11 +83,11 @@ cdef struct DropoutKeyArgs:
     unsigned int *key
 
 cdef struct ColumnSumArgs:
-    # sums[j] = sum over i of x[i, j], or += if `accumulate`
+    # sums[j] = sum over i of x[i, j], or added to what is there
     const void *x
     void *sums
     Py_ssize_t rows, columns
-    bint accumulate
+    Accumulate accumulate
 
 cdef struct BatchNormArgs:
     const void *x
@@ -114,7 +138,7 @@ cdef struct SquaredNormArgs:
     Py_ssize_t n
 
 cdef struct TotalArgs:
-    # total[0] = scale * sum of parts
+    # total[0] = scale * sum of parts. Returns 1 if that is not finite.
     const double *parts
     double *total
     Py_ssize_t n
@@ -156,7 +180,9 @@ cdef struct PeakArgs:
 
 cdef struct KernelTable:
     kernel_fn matmul
-    Py_ssize_t (*matmul_scratch)(const MatmulArgs *args, int threads) noexcept nogil
+    Py_ssize_t (*matmul_scratch)(const MatmulArgs *args) noexcept nogil    # bytes
+    kernel_fn copy
+    kernel_fn clear
     kernel_fn add
     kernel_fn scale
     kernel_fn relu

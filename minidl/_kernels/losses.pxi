@@ -115,7 +115,7 @@ cdef Py_ssize_t bce_with_logits(const void *args, int thread, int threads) noexc
 
 
 cdef Py_ssize_t total(const void *arguments, int thread, int threads) noexcept nogil:
-    """total[0] = scale * sum of parts, in order."""
+    """total[0] = scale * sum of parts, in order. Returns 1 if that is not finite."""
     cdef const TotalArgs *args = <const TotalArgs *>arguments
     cdef double result = 0
     cdef Py_ssize_t i
@@ -123,3 +123,5 @@ cdef Py_ssize_t total(const void *arguments, int thread, int threads) noexcept n
         for i in range(args.n):
             result += args.parts[i]
         args.total[0] = result * args.scale
+        return not -INFINITY < args.total[0] < INFINITY
+    return 0

@@ -29,7 +29,7 @@ cdef struct Tile:
     Py_ssize_t count    # of tiles
     Py_ssize_t a_next   # from the rows of A of one tile to those of the next
     Py_ssize_t last     # columns in the last vector: LANES, or less at the edge of C
-    bint accumulate
+    Accumulate accumulate
 
 
 cdef inline void tiles_of(const Tile *t, const int rows, const int vectors) noexcept nogil:
@@ -66,10 +66,14 @@ cdef inline void tiles_of(const Tile *t, const int rows, const int vectors) noex
                     store(edge + (i * vectors + j) * LANES, acc[i][j])
             store_edge(t, edge, c, rows, vectors)
             continue
-        if t.accumulate:
+        if t.accumulate == ADD:
             for i in range(rows):
                 for j in range(vectors):
                     acc[i][j] = acc[i][j] + load(c + i * c_row + j * LANES)
+        elif t.accumulate == ADD_TO_ZERO:
+            for i in range(rows):
+                for j in range(vectors):
+                    acc[i][j] = acc[i][j] + fill(0)
         if t.bias != NULL:
             for j in range(vectors):
                 row[j] = load(t.bias + j * LANES)
@@ -92,8 +96,10 @@ cdef void store_edge(
         for j in range(vectors):
             n = LANES if j < vectors - 1 else t.last
             value = load(sums + (i * vectors + j) * LANES)
-            if t.accumulate:
+            if t.accumulate == ADD:
                 value = value + load_columns(c + j * LANES, n)
+            elif t.accumulate == ADD_TO_ZERO:
+                value = value + fill(0)
             if t.bias != NULL:
                 value = value + load_columns(t.bias + j * LANES, n)
             store_columns(c + j * LANES, value, n)
@@ -174,9 +180,9 @@ cdef inline Py_ssize_t scratch_of_thread(const MatmulArgs *args) noexcept nogil:
     return scratch_of_blocks(args)
 
 
-cdef Py_ssize_t matmul_scratch(const MatmulArgs *args, int threads) noexcept nogil:
-    """Bytes for the scratch of every thread, and to align it."""
-    return threads * scratch_of_thread(args) * sizeof(real) + VEC_BYTES
+cdef Py_ssize_t matmul_scratch(const MatmulArgs *args) noexcept nogil:
+    """Bytes of scratch memory each thread needs; a multiple of 64."""
+    return ceil_div(scratch_of_thread(args) * sizeof(real), 64) * 64
 
 
 cdef void multiply_block(
@@ -226,20 +232,32 @@ cdef inline void multiply_rows(
 
 
 cdef void activate(
-    real *c, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t c_row, Activation activation
+    const MatmulArgs *args, Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t j0, Py_ssize_t j1
 ) noexcept nogil:
-    """Apply an activation to a block of C, in place."""
-    cdef UnaryArgs line
-    cdef Py_ssize_t i
-    line.n = columns
-    for i in range(rows):
-        line.x = line.y = c + i * c_row
-        if activation == RELU:
-            relu(&line, 0, 1)
-        elif activation == SIGMOID:
-            sigmoid(&line, 0, 1)
-        elif activation == TANH:
-            tanh(&line, 0, 1)
+    """Apply the activation, or the gradient of one, to a block of c in place."""
+    cdef UnaryArgs one
+    cdef BinaryArgs two
+    cdef Py_ssize_t i = i0, rows = 1
+    if j0 == 0 and j1 == args.n and args.c_row == args.n:
+        rows = i1 - i0    # they follow each other: one long row
+    while i < i1:
+        one.n = two.n = rows * (j1 - j0)
+        one.x = one.y = two.a = two.y = <real *>args.c + i * args.c_row + j0
+        if args.activation == RELU:
+            relu(&one, 0, 1)
+        elif args.activation == SIGMOID:
+            sigmoid(&one, 0, 1)
+        elif args.activation == TANH:
+            tanh(&one, 0, 1)
+        else:
+            two.b = <const real *>args.gate + i * args.n + j0
+            if args.activation == RELU_GRAD:
+                relu_grad(&two, 0, 1)
+            elif args.activation == SIGMOID_GRAD:
+                sigmoid_grad(&two, 0, 1)
+            else:
+                tanh_grad(&two, 0, 1)
+        i += rows
 
 
 cdef inline bint uses_dots(const MatmulArgs *args) noexcept nogil:
@@ -271,7 +289,7 @@ cdef void multiply_by_dots(const MatmulArgs *args, Py_ssize_t begin, Py_ssize_t 
                 p += LANES
             c = <real *>args.c + i * args.c_row + j
             for q in range(dots):
-                c[q] = lane_sum(acc[q]) + (c[q] if args.accumulate else 0)
+                c[q] = lane_sum(acc[q]) + (c[q] if args.accumulate == ADD else 0)
                 if args.bias != NULL:
                     c[q] = c[q] + (<const real *>args.bias)[j + q]
         j += DOTS
@@ -337,7 +355,7 @@ cdef void multiply(
             t.b = b
             t.b_row = NR if packed_b else args.b_row
             t.k = depth
-            t.accumulate = args.accumulate or pc > 0
+            t.accumulate = args.accumulate if pc == 0 else ADD
             t.bias = NULL
             if args.bias != NULL and pc + depth == args.k:
                 t.bias = <const real *>args.bias + jc
@@ -363,9 +381,7 @@ cdef Py_ssize_t matmul(const void *arguments, int thread, int threads) noexcept 
     cdef const MatmulArgs *args = <const MatmulArgs *>arguments
     cdef bint dots = uses_dots(args), turn = turns(args)
     cdef Py_ssize_t i0 = 0, i1 = args.m, j0 = 0, j1 = args.n
-    cdef real *scratch = <real *>(
-        (<size_t>args.scratch + VEC_BYTES - 1) // VEC_BYTES * VEC_BYTES
-    ) + thread * scratch_of_thread(args)
+    cdef real *scratch = <real *>(<char *>args.scratch + thread * args.scratch_step)
     if args.m * NR > args.n * MR and not dots and not turn:    # more tiles down than across
         i0 = share_begin(args.m, MR, thread, threads)
         i1 = share_begin(args.m, MR, thread + 1, threads)
@@ -379,6 +395,4 @@ cdef Py_ssize_t matmul(const void *arguments, int thread, int threads) noexcept 
     else:
         multiply(args, scratch, i0, i1, j0, j1)
     if args.activation != NO_ACTIVATION:
-        activate(
-            <real *>args.c + i0 * args.c_row + j0, i1 - i0, j1 - j0, args.c_row, args.activation
-        )
+        activate(args, i0, i1, j0, j1)

@@ -44,8 +44,10 @@ cdef Py_ssize_t column_sum(const void *arguments, int thread, int threads) noexc
         total = sum_rows(
             <const real *>args.x + j, NULL, fill(0), fill(0), 0, args.rows, n, n - j
         )
-        if args.accumulate:
+        if args.accumulate == ADD:
             total = total + load_columns(sums + j, n - j)
+        elif args.accumulate == ADD_TO_ZERO:
+            total = total + fill(0)
         store_columns(sums + j, total, n - j)
         j += LANES
 

@@ -77,6 +77,16 @@ def linear_grad_params(x: Array, dy: Array, dweight: Array, dbias: Array | None 
 # --- elementwise ------------------------------------------------------------------------
 
 
+def copy(x: Array) -> Array:
+    """y = x, C-contiguous."""
+    return np.array(x, order="C")
+
+
+def clear(x: Array) -> None:
+    """x ← 0, in place."""
+    x[...] = 0
+
+
 def add(a: Array, b: Array) -> Array:
     """y = a + b."""
     return a + b

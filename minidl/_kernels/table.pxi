@@ -21,6 +21,8 @@ include "peak.pxi"
 cdef KernelTable TABLE = KernelTable(
     matmul=matmul,
     matmul_scratch=matmul_scratch,
+    copy=copy,
+    clear=clear,
     add=add,
     scale=scale,
     relu=relu,

@@ -212,6 +212,8 @@ def _linear(case: _Maker) -> Iterator[Case]:
 def _elementwise(case: _Maker) -> Iterator[Case]:
     n, size = math.prod(ACTIVATIONS), ACTIVATIONS
     shape = "x".join(map(str, size))
+    yield case("copy", shape, 0, read={"x": size}, results=[size])
+    yield case("clear", shape, 0, out={"x": size})
     yield case("add", shape, n, read={"a": size, "b": size}, results=[size])
     # Times one: repeated, the numbers stay as they are, and the work is the same.
     yield case("scale", shape, n, updated={"x": size}, factor=1.0)

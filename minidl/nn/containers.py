@@ -44,7 +44,7 @@ class Sequential(Layer):
         for layer in layers:
             if not isinstance(layer, Layer):
                 raise TypeError(f"Sequential takes layers, got {layer!r}")
-        self.stack = list(layers)
+        self.stack = layers
         if rng is not None:
             self.reset(rng)
         for index, layer in enumerate(self.stack):
@@ -78,7 +78,7 @@ class Sequential(Layer):
     def __getitem__(self, index: int | slice) -> Layer:
         """One layer, or for a slice a Sequential of the same layers."""
         chosen = self.stack[index]
-        if isinstance(chosen, list):
+        if isinstance(chosen, tuple):
             chosen = Sequential(*chosen)
             self.adopt_children()  # the layers keep the paths they have here
         return chosen

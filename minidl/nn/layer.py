@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
 from minidl.nn.init import Initializer, Seed, as_generator
 
@@ -42,6 +43,7 @@ class Parameter:
     def reset(self, rng: Seed = None) -> None:
         """Forget the values; they will be drawn anew, seeded by ``rng`` (None: by the system)."""
         self._seed = int(as_generator(rng).integers(2**63))
+        kernels.note_change()
         self.__dict__.pop("_data", None)
         self.__dict__.pop("_grad", None)
 
@@ -93,6 +95,7 @@ class Parameter:
         """Keep values and gradient in these two arrays from now on."""
         data[...], grad[...] = self.data, self.grad
         self._data, self._grad = data, grad
+        kernels.note_change()
 
     def astype(self, dtype: DType) -> None:
         """Convert values and gradient."""
@@ -100,12 +103,22 @@ class Parameter:
         if dtype != self.dtype:
             data, grad = self.data.astype(dtype), self.grad.astype(dtype)
             self.dtype, self._data, self._grad = dtype, data, grad
+            kernels.note_change()
 
     def __repr__(self) -> str:
         return f"Parameter({self.name!r}, shape={self.shape}, dtype={self.dtype})"
 
 
-class Layer:
+class Noticed:
+    """Tells recorded steps when a public attribute is set, since they may have relied on it."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_"):
+            kernels.note_change()
+        object.__setattr__(self, name, value)
+
+
+class Layer(Noticed):
     """A pair of functions: ``forward`` computes the output, ``backward`` applies the chain rule.
 
     A subclass writes
@@ -153,14 +166,16 @@ class Layer:
 
     def __call__(self, *inputs: Array) -> Any:
         self.check_input(*inputs)
-        self._output = self.forward(*inputs)
-        return self._output
+        recorder = kernels.recorder()
+        output = self.forward(*inputs) if recorder is None else recorder.forward(self, inputs)
+        vars(self)["_output"] = output
+        return output
 
     # --- what the forward pass keeps for the backward pass ---
 
     def save(self, *values: Any) -> None:
         """Keep values for the backward pass that follows."""
-        self._saved = values
+        vars(self)["_saved"] = values
 
     def saved(self, dy: Array) -> Any:
         """What ``save`` kept (a tuple, if it was several values), once.
@@ -174,8 +189,13 @@ class Layer:
             )
         if self._output is not None:
             self.check_gradient(dy, self._output)
-        values, self._saved, self._output = self._saved, None, None
+        values = self._saved
+        self.forget()
         return values if len(values) > 1 else values[0]
+
+    def forget(self) -> None:
+        """Drop what was kept for a backward pass."""
+        vars(self)["_saved"] = vars(self)["_output"] = None
 
     # --- checks ---
 
@@ -256,6 +276,10 @@ class Layer:
                     seen.add(id(parameter))
                     yield f"{path}.{name}" if path else name, parameter
 
+    def own_parameters(self) -> list[Parameter]:
+        """The parameters of this layer, without those of the layers in it."""
+        return [parameter for _, parameter in self._members(Parameter)]
+
     def parameters(self) -> list[Parameter]:
         """All parameters, in forward order."""
         return [parameter for _, parameter in self.named_parameters()]
@@ -290,7 +314,7 @@ class Layer:
     def zero_grad(self) -> None:
         """Set all gradients to zero."""
         for parameter in self.parameters():
-            parameter.grad[...] = 0
+            kernels.clear(parameter.grad)
 
     def reset(self, rng: Seed = None) -> Self:
         """Draw all parameters anew and start all state afresh, seeded by ``rng``."""

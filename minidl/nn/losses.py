@@ -9,9 +9,10 @@ import numpy as np
 
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
+from minidl.nn.layer import Noticed
 
 
-class Loss:
+class Loss(Noticed):
     """A function of prediction and target: ``loss(prediction, target)`` is the value,
     ``loss.backward()`` afterwards the gradient with respect to the prediction.
 
@@ -77,7 +78,12 @@ class Loss:
 
     def __call__(self, prediction: Array, target: Array) -> Array:
         self.check_input(prediction, target)
-        value, self._gradient = self.forward(prediction, target)
+        recorder = kernels.recorder()
+        inputs = prediction, target
+        value, gradient = (
+            self.forward(*inputs) if recorder is None else recorder.forward(self, inputs)
+        )
+        self._gradient = gradient
         return value
 
     def backward(self) -> Array:
@@ -86,6 +92,10 @@ class Loss:
         if gradient is None:
             raise RuntimeError(f"{self!r}: backward without a forward pass before it")
         return gradient
+
+    def forget(self) -> None:
+        """Drop the gradient of the latest call."""
+        self._gradient = None
 
     def __repr__(self) -> str:
         reduction = "" if self.reduction == "mean" else f'"{self.reduction}"'

@@ -122,6 +122,10 @@ class RNNCell(Layer):
         """Forget the calls that no backward pass has undone."""
         self.calls.clear()
 
+    def forget(self) -> None:
+        super().forget()
+        self.clear()
+
     def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...]:
         return (*(input_shape or ("batch", 0))[:-1], self.hidden_size)
 

@@ -16,8 +16,8 @@ ALIGNMENT = 64  # bytes: one cache line, one AVX-512 register
 class FlatParameters:
     """Parameters whose values and gradients are views into two contiguous vectors.
 
-    Each begins on a cache line; the few elements between two of them stay zero. So a norm is
-    one reduction, an update one pass, whatever the number of layers.
+    Each begins on a cache line; the few elements before the first and between two of them stay
+    zero. So a norm is one reduction, an update one pass, whatever the number of layers.
     """
 
     def __init__(self, parameters: Iterable[Parameter]) -> None:
@@ -36,9 +36,10 @@ class FlatParameters:
             raise TypeError(f"all parameters must have one dtype, got {sorted(map(str, dtypes))}")
         self.dtype = dtypes.pop()
         step = ALIGNMENT // self.dtype.itemsize
-        ends = np.cumsum([-(-parameter.size // step) * step for parameter in self.parameters])
-        self.starts = [0, *ends.tolist()[:-1]]
-        self.size = int(ends[-1])
+        sizes = [-(-parameter.size // step) * step for parameter in self.parameters]
+        # A line before the first, so that the vector's address is that of no parameter: a
+        # recorded step tells by its address what a kernel is given.
+        *self.starts, self.size = np.cumsum([step, *sizes]).tolist()
         self.data, self.grad = self.zeros(), self.zeros()
         for parameter, start in zip(self.parameters, self.starts, strict=True):
             part = slice(start, start + parameter.size)
@@ -64,8 +65,13 @@ class FlatParameters:
     def check(self) -> None:
         """Raise RuntimeError if a parameter has left the vectors."""
         for parameter, (data, grad) in zip(self.parameters, self._views, strict=True):
-            if parameter.data is not data or parameter.grad is not grad:
+            if not (_same(parameter.data, data) and _same(parameter.grad, grad)):
                 raise RuntimeError(
                     f"parameter {parameter.name or parameter!r} has left this optimizer: it was "
                     "handed to another optimizer, reset or converted. Build the optimizer last."
                 )
+
+
+def _same(array: Array, view: Array) -> bool:
+    """Whether an array is this view, or (while a step is recorded) another of the same memory."""
+    return array is view or array.ctypes.data == view.ctypes.data

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 from minidl import _kernels as kernels
-from minidl._kernels.reference import OPTIMIZER_STATE
+from minidl._kernels.reference import OPTIMIZER_STATE, Array
 from minidl.nn.checks import POSITIVE, check_number
 from minidl.nn.layer import Parameter
 from minidl.optim.flat import FlatParameters
@@ -22,6 +22,10 @@ RANGES = {
     "beta2": (0, 1),
     "eps": (POSITIVE, np.inf),
 }
+
+
+# A learning rate, or a schedule: the rate after so many steps.
+Rate = float | Callable[[int], float]
 
 
 def _hyper_parameter(name: str) -> Any:
@@ -45,25 +49,26 @@ class Optimizer:
         ``model.parameters()``. They move into the optimizer's flat vectors, so a parameter
         belongs to one optimizer at a time.
     lr
-        Learning rate η ≥ 0.
+        Learning rate η ≥ 0, or a schedule: a function of the number of steps taken so far that
+        returns one.
     weight_decay
         λ ≥ 0: adds λ · w to the gradient (after clipping).
     max_norm
         If given, > 0: gradients are clipped by their global norm before every step.
     """
 
-    lr = _hyper_parameter("learning_rate")
     weight_decay = _hyper_parameter("weight_decay")
 
     def __init__(
         self,
         parameters: Iterable[Parameter],
-        lr: float,
+        lr: Rate,
         weight_decay: float,
         max_norm: float | None,
         **others: float,
     ) -> None:
         self.state = np.zeros((), OPTIMIZER_STATE)
+        self.schedule: Callable[[int], float] | None = None
         self.lr = lr
         self.weight_decay = weight_decay
         self.max_norm = max_norm
@@ -71,6 +76,35 @@ class Optimizer:
             self.state[name] = check_number(type(self).__name__, name, value, *RANGES[name])
         # Last: a constructor that fails must not have taken the parameters from another one.
         self.flat = FlatParameters(parameters)
+
+    @property
+    def lr(self) -> float:
+        """The learning rate: with a schedule, that of the latest step. Assign a number, or a
+        schedule.
+        """
+        return float(self.state["learning_rate"])
+
+    @lr.setter
+    def lr(self, value: Rate) -> None:
+        schedule = value if callable(value) else None
+        self.state["learning_rate"] = self._checked(value if schedule is None else schedule(0))
+        if schedule is not self.schedule:
+            self.schedule = schedule
+            kernels.note_change()
+
+    def _checked(self, rate: Any) -> float:
+        return check_number(type(self).__name__, "learning_rate", rate, *RANGES["learning_rate"])
+
+    def set_rate(self) -> None:
+        """Set the rate of the step to come, if there is a schedule."""
+        if self.schedule is not None:
+            self.state["learning_rate"] = self._checked(self.schedule(self.steps))
+
+    def rates(self, count: int) -> Array:
+        """The schedule's rates for so many steps to come."""
+        assert self.schedule is not None
+        steps = range(self.steps, self.steps + count)
+        return np.array([self._checked(self.schedule(step)) for step in steps])
 
     @property
     def max_norm(self) -> float | None:
@@ -90,7 +124,9 @@ class Optimizer:
 
     def zero_grad(self) -> None:
         """Set all gradients to zero."""
-        self.flat.grad[...] = 0
+        if (recorder := kernels.recorder()) is not None:
+            recorder.optimize(self)
+        kernels.clear(self.flat.grad)
 
     def step(self) -> float:
         """Clip, update all parameters, and return the gradient norm before clipping.
@@ -103,13 +139,19 @@ class Optimizer:
             If a parameter was taken over by another optimizer, reset or converted.
         """
         self.flat.check()
+        if (recorder := kernels.recorder()) is not None:
+            recorder.step_of(self)
+        else:
+            self.set_rate()
         if not kernels.clip(kernels.squared_norm(self.flat.grad), self.state):
             raise FloatingPointError(
                 f"{type(self).__name__}: the gradient of {self._first_not_finite()} is not finite "
                 f"(norm {self.state['norm']}); no parameter was changed"
             )
         self.update()
-        return float(self.state["norm"])
+        norm: Any = self.state["norm"]
+        # While a step is recorded, values are not known to Python: the array itself.
+        return float(norm) if recorder is None else norm
 
     def update(self) -> None:
         """Change the parameters; the subclass's formula."""
@@ -125,7 +167,8 @@ class Optimizer:
     def __repr__(self) -> str:
         kind = type(self)
         names = [name for name in vars(kind) if isinstance(vars(kind)[name], property)]
-        shown = [f"lr={self.lr:g}", *(f"{name}={getattr(self, name):g}" for name in names)]
+        rate = f"{self.lr:g}" if self.schedule is None else repr(self.schedule)
+        shown = [f"lr={rate}", *(f"{name}={getattr(self, name):g}" for name in names)]
         if self.weight_decay:
             shown.append(f"weight_decay={self.weight_decay:g}")
         return f"{kind.__name__}({', '.join(shown)}, max_norm={self.max_norm})"
@@ -143,7 +186,7 @@ class SGD(Optimizer):
     parameters, weight_decay, max_norm
         As in every optimizer: see ``Optimizer``.
     lr
-        Learning rate η ≥ 0.
+        Learning rate η ≥ 0, or a schedule.
     momentum
         μ in [0, 1).
     nesterov
@@ -167,7 +210,7 @@ class SGD(Optimizer):
     def __init__(
         self,
         parameters: Iterable[Parameter],
-        lr: float = 1e-2,
+        lr: Rate = 1e-2,
         momentum: float = 0.0,
         nesterov: bool = False,
         weight_decay: float = 0.0,
@@ -196,7 +239,7 @@ class Adam(Optimizer):
     parameters, weight_decay, max_norm
         As in every optimizer: see ``Optimizer``.
     lr
-        Learning rate η ≥ 0.
+        Learning rate η ≥ 0, or a schedule.
     betas
         (β₁, β₂), both in [0, 1).
     eps
@@ -222,7 +265,7 @@ class Adam(Optimizer):
     def __init__(
         self,
         parameters: Iterable[Parameter],
-        lr: float = 1e-3,
+        lr: Rate = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,

@@ -1,0 +1,445 @@
+"""A recorded step: a list of kernels with their arguments, walked in C.
+
+``Program`` is made from instructions, each a kernel's function pointer and a filled argument
+struct. Running it touches no Python object and allocates nothing. Several threads walk the same
+list, each doing its share of the kernels that are worth sharing, with a barrier where one kernel
+needs what another thread's share of an earlier one has written (``recording/planning.py``
+decides both).
+"""
+
+cimport numpy as cnp
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from libc.stdint cimport int64_t
+from libc.string cimport memcpy
+from numpy cimport ndarray
+
+from minidl._kernels.dispatch cimport change_count
+from minidl._kernels.kernel_table cimport kernel_fn
+
+import os
+
+cnp.import_array()
+
+cdef extern from "team.h" nogil:
+    ctypedef void (*work_fn)(void *what, int member) noexcept
+    enum: MOST_THREADS
+    int64_t nanoseconds()
+    void nap()
+    int hire(int threads)
+    bint take_team()
+    void leave_team()
+    void team_work(work_fn work, void *what, int threads)
+    void barrier(int threads, int64_t *passed)
+    void forget_team()
+    int late_at_barriers()
+    bint exchange(int *p, int value)
+    int read_int(int *p)
+    void set_int(int *p, int value)
+
+cdef int FORKS = 0           # locks taken before a fork do not hold in the child
+
+# On a loaded machine a thread that others wait for may not be running. A program that meets
+# this more often than every eighth step goes on alone, for so many nanoseconds at first.
+cdef int64_t FIRST_TIME_ALONE = 20_000_000
+cdef int64_t LONGEST_TIME_ALONE = 2_000_000_000
+
+# What a kernel's answer means: nothing; the step must stop; it must stop in an epoch.
+cdef enum:
+    IGNORE, STOP, STOP_EPOCH
+
+cdef struct Instruction:
+    kernel_fn kernel
+    const void *args
+    int threads                # that share the kernel
+    bint wait                  # for all threads, before
+    int watch
+
+cdef struct Stretch:
+    # Memory to copy from one place to another.
+    char *source
+    char *target
+    size_t nbytes              # of a step, or of a row
+
+cdef struct Dial:
+    # A number that Python sets from step to step, such as a learning rate.
+    double *where
+    const double *values       # one for each step
+
+cdef struct Run:
+    # One job of the team. What changes while it runs is written by member 0, and `go_on` read
+    # by the others behind a barrier; but anybody may set `failed`.
+    Instruction *code
+    Py_ssize_t length
+    int threads
+    bint epoch
+    Stretch *state             # remembered before each step, and restored if it fails
+    int states
+    # An epoch: in each step, rows of the inputs are gathered into the program's own memory.
+    Stretch *inputs
+    int input_count
+    Py_ssize_t *order          # of the rows, or NULL
+    Py_ssize_t rows            # of a step
+    Py_ssize_t first, steps    # of this job
+    Dial *dials
+    int dial_count
+    Stretch *outputs           # kept from each step
+    int output_count
+    int64_t deadline
+    Py_ssize_t done
+    bint go_on
+    int failed                 # 1 + index of the instruction whose answer stopped the step
+    Py_ssize_t answer
+    int64_t *stamps            # if given: the time after every instruction
+
+
+cdef void gather(const Run *run, int member, Py_ssize_t step) noexcept nogil:
+    """Copy this member's share of the rows of a step."""
+    cdef Py_ssize_t row, begin, end, source, first = step * run.rows
+    cdef Stretch *x
+    cdef int i
+    begin = run.rows * member // run.threads
+    end = run.rows * (member + 1) // run.threads
+    for i in range(run.input_count):
+        x = run.inputs + i
+        for row in range(begin, end):
+            source = run.order[first + row] if run.order != NULL else first + row
+            memcpy(x.target + row * x.nbytes, x.source + source * x.nbytes, x.nbytes)
+
+
+cdef void begin_step(Run *run) noexcept nogil:
+    """Set the dials, and remember the state."""
+    cdef int i
+    for i in range(run.dial_count):
+        run.dials[i].where[0] = run.dials[i].values[run.first + run.done]
+    for i in range(run.states):
+        memcpy(run.state[i].target, run.state[i].source, run.state[i].nbytes)
+
+
+cdef void end_step(Run *run) noexcept nogil:
+    """Keep the outputs of a step that is complete."""
+    cdef int i
+    cdef Stretch *y
+    for i in range(run.output_count):
+        y = run.outputs + i
+        memcpy(y.target + (run.first + run.done) * y.nbytes, y.source, y.nbytes)
+    run.done += 1
+
+
+cdef void walk(void *what, int member) noexcept nogil:
+    """What each member of the team does: walk the list, step after step."""
+    cdef Run *run = <Run *>what
+    cdef int threads = run.threads
+    cdef int64_t passed = 0
+    cdef Py_ssize_t step = run.first
+    while True:
+        if run.epoch:
+            if member == 0:
+                begin_step(run)
+            gather(run, member, step)
+            if threads > 1:
+                barrier(threads, &passed)
+        walk_once(run, member, &passed)
+        if member == 0:
+            run.go_on = (
+                run.done + 1 < run.steps and nanoseconds() < run.deadline
+                and (threads == 1 or late_at_barriers() < 8 + run.done // 8)
+            )
+        if threads > 1:
+            barrier(threads, &passed)
+        if run.failed or not run.go_on:
+            break
+        if member == 0:
+            end_step(run)
+        step += 1
+
+
+cdef inline void walk_once(Run *run, int member, int64_t *passed) noexcept nogil:
+    """The kernels of one step."""
+    cdef Instruction *at = run.code
+    cdef Instruction *end = run.code + run.length
+    cdef Py_ssize_t answer
+    cdef int threads
+    while at < end:
+        if run.threads > 1 and (at.wait or run.stamps != NULL):
+            barrier(run.threads, passed)
+        threads = at.threads if at.threads < run.threads else run.threads
+        if member < threads and read_int(&run.failed) == 0:
+            answer = at.kernel(at.args, member, threads)
+            if answer > 0 and (at.watch == STOP or (at.watch == STOP_EPOCH and run.epoch)):
+                run.answer = answer
+                set_int(&run.failed, 1 + <int>(at - run.code))
+        at += 1
+        if run.stamps != NULL:
+            if run.threads > 1:
+                barrier(run.threads, passed)
+            if member == 0:
+                run.stamps[at - run.code] = nanoseconds()
+
+
+cdef class Program:
+    """Kernels with their arguments, ready to run.
+
+    Parameters
+    ----------
+    instructions
+        (function, args, threads, wait, watch) each: the address of the kernel, its argument
+        struct as bytes, how many threads share it, whether all wait before it, and what its
+        answer means.
+    inputs
+        What each argument of a call must be: an array of the same dtype and shape, or else
+        the same value.
+    patches
+        (input, instruction, slot, offset): where the address of an input goes.
+    state
+        Arrays to restore when a step fails.
+    keep
+        What must live as long as the program, such as the arrays its pointers point into.
+    """
+
+    cdef Instruction *code
+    cdef Py_ssize_t length
+    cdef char *args
+    cdef Stretch *state
+    cdef int states
+    cdef list kinds, patches, keep, shadows
+    cdef int busy
+    cdef int64_t alone_until, time_alone
+    cdef public object result        # what a call returns
+    cdef public long seen            # count of changes up to which this program was checked
+    cdef readonly int threads
+    cdef readonly Py_ssize_t answer  # of the instruction that failed
+
+    def __cinit__(self):
+        self.code = NULL
+        self.args = NULL
+        self.state = NULL
+        self.busy = -1
+        self.seen = -1
+
+    def __init__(self, list instructions, list inputs, list patches, list state, object keep):
+        cdef Py_ssize_t i, size = sum(len(args) + 64 for _, args, *_ in instructions)
+        cdef char *at
+        cdef ndarray array, shadow
+        self.length, self.states = len(instructions), len(state)
+        self.code = <Instruction *>PyMem_Malloc((self.length + 1) * sizeof(Instruction))
+        self.args = <char *>PyMem_Malloc(size + 1)
+        self.state = <Stretch *>PyMem_Malloc((self.states + 1) * sizeof(Stretch))
+        if self.code == NULL or self.args == NULL or self.state == NULL:
+            raise MemoryError
+        self.threads = max([threads for _, _, threads, _, _ in instructions], default=1)
+        at = self.args
+        for i, (function, args, threads, wait, watch) in enumerate(instructions):
+            self.code[i] = Instruction(
+                <kernel_fn><size_t>function, at, threads, wait, watch
+            )
+            memcpy(at, <char *>args, len(args))
+            at += (len(args) + 63) // 64 * 64
+        self.shadows = [array.copy() for array in state]
+        for i in range(self.states):
+            array, shadow = state[i], self.shadows[i]
+            self.state[i] = Stretch(
+                <char *>cnp.PyArray_DATA(array), <char *>cnp.PyArray_DATA(shadow),
+                cnp.PyArray_NBYTES(array)
+            )
+        self.kinds, self.patches, self.keep = inputs, patches, [state, keep]
+
+    def __dealloc__(self):
+        PyMem_Free(self.code)
+        PyMem_Free(self.args)
+        PyMem_Free(self.state)
+
+    # --- one step -------------------------------------------------------------------------
+
+    cdef bint fits(self, tuple inputs):
+        """Whether these are the inputs this program was recorded for."""
+        cdef Py_ssize_t i
+        cdef ndarray x, kind
+        if len(inputs) != len(self.kinds):
+            return False
+        for i in range(len(inputs)):
+            if type(self.kinds[i]) is ndarray:
+                if type(inputs[i]) is not ndarray:
+                    return False
+                x, kind = inputs[i], self.kinds[i]
+                if (
+                    cnp.PyArray_TYPE(x) != cnp.PyArray_TYPE(kind)
+                    or not cnp.PyArray_ISCARRAY_RO(x) or not cnp.PyArray_SAMESHAPE(x, kind)
+                ):
+                    return False
+            elif type(inputs[i]) is not type(self.kinds[i]) or inputs[i] != self.kinds[i]:
+                return False
+        return True
+
+    cdef int point(self, tuple inputs) except -1:
+        """Enter the addresses of the inputs into the argument structs."""
+        cdef Py_ssize_t instruction, slot, offset
+        cdef ndarray x
+        for number, instruction, slot, offset in self.patches:
+            x = inputs[number]
+            (<const void **>self.code[instruction].args)[slot] = cnp.PyArray_BYTES(x) + offset
+        return 0
+
+    def replay(self, tuple inputs):
+        """Run on these inputs. Returns 0, or 1 + the instruction at which the step failed, or
+        -1 if something is not as it was when this was recorded."""
+        cdef Run run
+        if self.seen != change_count() or not self.fits(inputs):
+            return -1
+        self.lock()
+        try:
+            self.point(inputs)
+            self.begin(&run)
+            begin_step(&run)
+            self.perform(&run)
+        finally:
+            set_int(&self.busy, -1)
+        return run.failed
+
+    cdef void begin(self, Run *run) noexcept:
+        """A run of one step."""
+        run.code, run.length = self.code, self.length
+        run.state, run.states = self.state, self.states
+        run.epoch = run.go_on = False
+        run.input_count = run.dial_count = run.output_count = run.failed = 0
+        run.first = run.done = run.answer = run.deadline = 0
+        run.steps, run.rows, run.order, run.stamps = 1, 0, NULL, NULL
+
+    cdef void lock(self):
+        """One run at a time: the program's memory is used by it."""
+        while exchange(&self.busy, FORKS) == FORKS:
+            with nogil:
+                nap()
+
+    cdef void perform(self, Run *run):
+        """Have the run done, by the team if it is worth it and free."""
+        cdef int i
+        cdef int64_t now
+        cdef bint teamed = False
+        with nogil:
+            run.threads = 1
+            if self.threads > 1 and (self.alone_until == 0 or nanoseconds() > self.alone_until):
+                teamed = take_team()
+            if teamed:
+                run.threads = hire(self.threads)
+                team_work(walk, run, run.threads)
+                self.judge()
+                leave_team()
+            else:
+                walk(run, 0)
+            if run.failed:
+                self.answer = run.answer
+                for i in range(run.states):
+                    memcpy(run.state[i].source, run.state[i].target, run.state[i].nbytes)
+            else:
+                end_step(run)
+
+    cdef void judge(self) noexcept nogil:
+        """After team work: go on alone for a while if the others kept this thread waiting."""
+        if late_at_barriers() < 8:
+            self.alone_until = 0
+            self.time_alone = FIRST_TIME_ALONE
+            return
+        self.alone_until = nanoseconds() + self.time_alone
+        if self.time_alone < LONGEST_TIME_ALONE:
+            self.time_alone *= 2
+
+    # --- many steps -----------------------------------------------------------------------
+
+    def steps(
+        self, tuple sources, tuple targets, ndarray order, Py_ssize_t rows, Py_ssize_t first,
+        Py_ssize_t count, list dials, list outputs, double seconds
+    ):
+        """Steps first … first + count - 1 of an epoch, or as many as fit into so many seconds.
+
+        Step s takes rows order[s * rows : (s + 1) * rows] of the sources (rows in order, if
+        order is None) to the targets, which are the program's inputs. dials are pairs (array of
+        no dimensions, its value in every step); outputs pairs (array, array of as many as there
+        are steps). Returns how many steps were made, and 0 or 1 + the instruction that failed.
+        """
+        cdef Run run
+        cdef Stretch copies[32]
+        cdef Dial turned[8]
+        if len(sources) > 16 or len(outputs) > 16 or len(dials) > 8:
+            raise ValueError("an epoch has at most 16 inputs, 16 outputs and 8 dials")
+        self.lock()
+        try:
+            self.point(targets)
+            self.begin(&run)
+            run.epoch, run.rows, run.first, run.steps = True, rows, first, count
+            run.order = NULL if order is None else <Py_ssize_t *>cnp.PyArray_DATA(order)
+            run.inputs, run.outputs, run.dials = copies, copies + 16, turned
+            for source, target in zip(sources, targets, strict=True):
+                run.inputs[run.input_count] = stretch(source, target)
+                run.inputs[run.input_count].nbytes //= rows
+                run.input_count += 1
+            for source, target in outputs:
+                run.outputs[run.output_count] = stretch(source, target)
+                run.outputs[run.output_count].nbytes = source.nbytes
+                run.output_count += 1
+            for place, values in dials:
+                turned[run.dial_count] = dial(place, values)
+                run.dial_count += 1
+            run.deadline = nanoseconds() + <int64_t>(seconds * 1e9)
+            self.perform(&run)
+        finally:
+            set_int(&self.busy, -1)
+        return run.done, run.failed
+
+    def time(self, tuple inputs, ndarray stamps):
+        """Run once; stamps[i] becomes the time in nanoseconds before instruction i, and the
+        last one the time at the end."""
+        cdef Run run
+        if cnp.PyArray_TYPE(stamps) != cnp.NPY_INT64 or stamps.shape[0] != self.length + 1:
+            raise ValueError(f"stamps must be {self.length + 1} int64")
+        self.lock()
+        try:
+            self.point(inputs)
+            self.begin(&run)
+            begin_step(&run)
+            run.stamps = <int64_t *>cnp.PyArray_DATA(stamps)
+            run.stamps[0] = nanoseconds()
+            self.perform(&run)
+        finally:
+            set_int(&self.busy, -1)
+        return run.failed
+
+
+    # --- kernel by kernel ------------------------------------------------------------------
+
+    def prepare(self, tuple inputs):
+        """Be about to run on these inputs: remember the state."""
+        cdef Run run
+        self.point(inputs)
+        self.begin(&run)
+        begin_step(&run)
+
+    def run_one(self, Py_ssize_t index):
+        """Run one instruction, on this thread; returns its answer."""
+        return self.code[index].kernel(self.code[index].args, 0, 1)
+
+    def restore(self):
+        """Bring the state back that ``prepare`` remembered."""
+        cdef int i
+        for i in range(self.states):
+            memcpy(self.state[i].source, self.state[i].target, self.state[i].nbytes)
+
+
+cdef Stretch stretch(ndarray whole, ndarray batch):
+    """From the rows of a data set to those of a batch."""
+    return Stretch(
+        <char *>cnp.PyArray_DATA(whole), <char *>cnp.PyArray_DATA(batch), cnp.PyArray_NBYTES(batch)
+    )
+
+
+cdef Dial dial(ndarray place, ndarray values):
+    return Dial(<double *>cnp.PyArray_DATA(place), <const double *>cnp.PyArray_DATA(values))
+
+
+cdef forget():
+    global FORKS
+    FORKS += 1
+    forget_team()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: forget())

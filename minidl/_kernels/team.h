@@ -1,0 +1,183 @@
+/* A team of threads: they spin while work is near, and sleep when it is not.
+
+   One job at a time. The caller is member 0; members 1 ... n-1 are threads that are started
+   when they are first needed and then wait for jobs for as long as the process lives. There is
+   no OpenMP here: its runtime hangs in a forked child, and clashes with the copies that
+   other libraries bring along. */
+#ifndef MINIDL_TEAM_H
+#define MINIDL_TEAM_H
+
+#include <Python.h>
+#include <pythread.h>
+#include <stdint.h>
+#include <time.h>
+#ifdef _WIN32
+#include <windows.h>
+#define give_way() SwitchToThread()
+static inline void nap(void) { Sleep(1); }
+#else
+#include <sched.h>
+#define give_way() sched_yield()
+static inline void nap(void) { nanosleep(&(struct timespec){0, 50000}, NULL); }
+#endif
+
+static inline int64_t nanoseconds(void) {
+    struct timespec t;
+#ifdef _WIN32
+    timespec_get(&t, TIME_UTC);
+#else
+    clock_gettime(CLOCK_MONOTONIC, &t);
+#endif
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+#if defined(__x86_64__) || defined(_M_X64)
+#define relax() __builtin_ia32_pause()
+#elif defined(__aarch64__)
+#define relax() __asm__ volatile("yield")
+#else
+#define relax() ((void)0)
+#endif
+
+#define ALONE_ON_ITS_LINE __attribute__((aligned(128)))
+
+enum {
+    MOST_THREADS = 64,
+    LOOKS = 32,                /* between two looks at the clock */
+    BARRIER_PATIENCE = 20000,  /* nanoseconds of spinning before a waiting thread gives way */
+    JOB_PATIENCE = 100000,     /* and before a member without a job goes to sleep */
+    YIELDS = 200               /* times of giving way before a nap */
+};
+
+typedef void (*work_fn)(void *what, int member);
+
+typedef struct {
+    int64_t job ALONE_ON_ITS_LINE;        /* its number * MOST_THREADS + its threads - 1 */
+    int64_t finished ALONE_ON_ITS_LINE;   /* members that have done this job */
+    int64_t arrived ALONE_ON_ITS_LINE;    /* at barriers, in all, since the job began */
+    work_fn work ALONE_ON_ITS_LINE;
+    void *what;
+    int busy;                             /* whether somebody uses the team */
+    int members;                          /* started, the caller included */
+    int64_t born;                         /* the job before the first that a new member heeds */
+    int late;                             /* times somebody had to give way at a barrier */
+    int asleep[MOST_THREADS];
+    PyThread_type_lock bed[MOST_THREADS]; /* held; whoever wakes a member releases it */
+} Team;
+
+static Team TEAM = {.members = 1};
+
+#define atomic_read(p) __atomic_load_n(p, __ATOMIC_ACQUIRE)
+#define atomic_write(p, v) __atomic_store_n(p, v, __ATOMIC_RELEASE)
+
+/* Spin until *p is not `old` (or is at least `least`): 0 if that did not happen in time. */
+static int spin(const int64_t *p, int64_t old, int64_t least, int64_t patience) {
+    int64_t begin = 0;
+    for (;;) {
+        for (int look = 0; look < LOOKS; look++) {
+            int64_t now = atomic_read(p);
+            if (now != old && now >= least) return 1;
+            relax();
+        }
+        if (!begin) begin = nanoseconds();
+        else if (nanoseconds() - begin > patience) return 0;
+    }
+}
+
+/* Wait until *p is at least `least`; returns whether this thread had to give way. On a loaded
+   machine the thread waited for may not be running: giving way is what lets it run. */
+static int wait_for(const int64_t *p, int64_t least) {
+    if (spin(p, -1, least, BARRIER_PATIENCE)) return 0;
+    for (int late = 0; atomic_read(p) < least; late++) {
+        if (late < YIELDS) give_way();
+        else nap();
+    }
+    return 1;
+}
+
+static int64_t wait_for_job(int member, int64_t seen) {
+    while (!spin(&TEAM.job, seen, 0, JOB_PATIENCE)) {
+        /* Lie down, then look once more: a job published in between is seen here, or its
+           publisher sees that this member sleeps. */
+        __atomic_store_n(&TEAM.asleep[member], 1, __ATOMIC_SEQ_CST);
+        if (__atomic_load_n(&TEAM.job, __ATOMIC_SEQ_CST) == seen
+            || !__atomic_exchange_n(&TEAM.asleep[member], 0, __ATOMIC_SEQ_CST))
+            PyThread_acquire_lock(TEAM.bed[member], WAIT_LOCK);
+    }
+    return atomic_read(&TEAM.job);
+}
+
+static void member_main(void *argument) {
+    int member = (int)(intptr_t)argument;
+    int64_t job = atomic_read(&TEAM.born);
+    for (;;) {
+        job = wait_for_job(member, job);
+        if (member <= job % MOST_THREADS) {
+            TEAM.work(TEAM.what, member);
+            __atomic_add_fetch(&TEAM.finished, 1, __ATOMIC_ACQ_REL);
+        }
+    }
+}
+
+/* Have this many threads; returns how many there are. */
+static int hire(int threads) {
+    atomic_write(&TEAM.born, TEAM.job);
+    while (TEAM.members < threads) {
+        int member = TEAM.members;
+        if (!TEAM.bed[member]) {
+            if (!(TEAM.bed[member] = PyThread_allocate_lock())) break;
+            PyThread_acquire_lock(TEAM.bed[member], WAIT_LOCK);
+        }
+        if (PyThread_start_new_thread(member_main, (void *)(intptr_t)member)
+            == PYTHREAD_INVALID_THREAD_ID) break;
+        TEAM.members++;
+    }
+    return TEAM.members < threads ? TEAM.members : threads;
+}
+
+/* Take the team for a job; 0 if somebody else has it. */
+static int take_team(void) {
+    return !__atomic_exchange_n(&TEAM.busy, 1, __ATOMIC_ACQUIRE);
+}
+static void leave_team(void) { atomic_write(&TEAM.busy, 0); }
+
+/* work(what, member) by members 0 ... threads - 1, all of them hired. Returns when all are done. */
+static void team_work(work_fn work, void *what, int threads) {
+    TEAM.work = work;
+    TEAM.what = what;
+    TEAM.finished = 0;
+    atomic_write(&TEAM.late, 0);
+    TEAM.arrived = 0;
+    int64_t number = TEAM.job / MOST_THREADS + 1;
+    __atomic_store_n(&TEAM.job, number * MOST_THREADS + threads - 1, __ATOMIC_SEQ_CST);
+    for (int member = 1; member < threads; member++)
+        if (__atomic_exchange_n(&TEAM.asleep[member], 0, __ATOMIC_SEQ_CST))
+            PyThread_release_lock(TEAM.bed[member]);
+    work(what, 0);
+    wait_for(&TEAM.finished, threads - 1);
+}
+
+/* Wait until all `threads` of the job are here; `passed` counts the barriers of this thread. */
+static void barrier(int threads, int64_t *passed) {
+    *passed += threads;
+    __atomic_add_fetch(&TEAM.arrived, 1, __ATOMIC_ACQ_REL);
+    if (wait_for(&TEAM.arrived, *passed)) __atomic_add_fetch(&TEAM.late, 1, __ATOMIC_RELAXED);
+}
+
+static int late_at_barriers(void) { return __atomic_load_n(&TEAM.late, __ATOMIC_RELAXED); }
+
+static inline int exchange(int *p, int value) {
+    return __atomic_exchange_n(p, value, __ATOMIC_ACQUIRE);
+}
+static inline int read_int(const int *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+static inline void set_int(int *p, int value) { __atomic_store_n(p, value, __ATOMIC_RELEASE); }
+
+/* In a forked child: only the thread that forked lives on. */
+static void forget_team(void) {
+    for (int member = 0; member < MOST_THREADS; member++) TEAM.bed[member] = NULL;
+    for (int member = 0; member < MOST_THREADS; member++) TEAM.asleep[member] = 0;
+    TEAM.busy = 0;
+    TEAM.members = 1;
+}
+
+#endif

@@ -1,0 +1,188 @@
+"""A whole epoch of a recorded step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from minidl import _kernels as kernels
+from minidl._kernels.reference import Array
+from minidl.nn.init import as_generator
+from minidl.recording.nest import leaves_of, mapped
+from minidl.recording.recorder import RecordingError
+from minidl.recording.step import Step, prepared
+
+SLICE = 0.05  # seconds in C between two looks at Ctrl-C, and calls of `progress`
+
+Progress = Callable[[int], object]
+
+
+def order_of(X: Any, Y: Any, batch_size: int, rng: Any, shuffle: bool) -> Array | None:
+    """The order of the rows, after checking the arguments of ``epoch``."""
+    for name, array in (("X", X), ("Y", Y)):
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"epoch: {name} must be a NumPy array, got {type(array).__name__}")
+        if array.ndim == 0 or array.size == 0:
+            raise ValueError(f"epoch: {name} is empty: shape {array.shape}")
+    if len(X) != len(Y):
+        raise ValueError(f"epoch: X has {len(X):,} rows, Y has {len(Y):,}")
+    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)):
+        raise ValueError(f"epoch: batch_size must be a whole number, got {batch_size!r}")
+    if batch_size < 1:
+        raise ValueError(f"epoch: batch_size must be >= 1, got {batch_size}")
+    return as_generator(rng).permutation(len(X)).astype(np.intp) if shuffle else None
+
+
+def run_epoch(
+    step: Step,
+    X: Array,
+    Y: Array,
+    batch_size: int,
+    order: Array | None,
+    everything: bool = False,
+    progress: Progress | None = None,
+) -> Kept:
+    """Run the step over all batches.
+
+    Keeps the losses of all steps, and with ``everything`` all that the steps return.
+    ``progress(rows)`` is called now and then, between two steps, with the rows since the last call.
+    """
+    data = prepared(0, X), prepared(1, Y)
+    batch_size = min(batch_size, len(X))
+    kept = Kept(len(X), batch_size, everything)
+    full = len(X) // batch_size
+    _Part(step, data, order, 0, full, batch_size, kept).run(progress or _nothing)
+    if rest := len(X) - full * batch_size:
+        tail = slice(full * batch_size, None)
+        if order is None:
+            data = data[0][tail], data[1][tail]
+        else:
+            order = order[tail]
+        _Part(step, data, order, full, 1, rest, kept).run(progress or _nothing)
+    return kept
+
+
+def _nothing(rows: int) -> None:
+    pass
+
+
+class _Part:
+    """Steps of an epoch whose batches have the same number of rows."""
+
+    def __init__(
+        self,
+        step: Step,
+        data: tuple[Array, Array],
+        order: Array | None,
+        first: int,
+        count: int,
+        rows: int,
+        kept: Kept,
+    ) -> None:
+        self.step, self.data, self.order = step, data, order
+        self.first, self.count, self.rows, self.kept = first, count, rows, kept
+        self.done = 0
+
+    def run(self, progress: Progress) -> None:
+        batch = tuple(np.empty((self.rows, *x.shape[1:]), x.dtype) for x in self.data)
+        recorded = None if kernels.isa == "reference" else self.step.program_for(batch)
+        while self.done < self.count:
+            before = self.done
+            if recorded is None:
+                self._from_python()
+                if kernels.isa != "reference":
+                    recorded = self.step.program_for(batch)
+            else:
+                self._in_c(recorded, batch)
+            progress((self.done - before) * self.rows)
+
+    def _from_python(self) -> None:
+        """One step: the first of its kind, which is recorded, or any of the NumPy twin."""
+        rows = slice(self.done * self.rows, (self.done + 1) * self.rows)
+        x, y = (a[rows] if self.order is None else a.take(self.order[rows], 0) for a in self.data)
+        if kernels.isa == "reference":
+            output = self.step.function(x, y)
+        else:
+            output = self.step.record((x, y), finite=True)
+        self.kept.expect(output, self.rows)
+        for leaf, array in zip(self.kept.leaves(output), self.kept.arrays, strict=True):
+            room = self.kept.room_from(array, leaf, self.first + self.done)
+            room[: max(leaf.size, 1)] = leaf.reshape(-1)
+        self.done += 1
+
+    def _in_c(self, recorded: Any, batch: tuple[Array, ...]) -> None:
+        """As many steps as fit into a slice of time."""
+        output = recorded.result(batch)
+        self.kept.expect(output, self.rows)
+        outputs = [
+            (leaf, self.kept.room_from(array, leaf, self.first))
+            for leaf, array in zip(self.kept.leaves(output), self.kept.arrays, strict=True)
+        ]
+        left = self.count - self.done
+        # Dials count from the step that the optimizer has reached, all else from the part's first.
+        dials = [
+            (place, np.concatenate([np.zeros(self.done), values]))
+            for place, values in recorded.dials(left)
+        ]
+        made, failed = recorded.program.steps(
+            self.data, batch, self.order, self.rows, self.done, left, dials, outputs, SLICE
+        )
+        self.done += made
+        if failed:
+            recorded.explain(failed, batch, self.first + self.done)
+
+
+class Kept:
+    """What the steps of an epoch returned: the losses, or everything."""
+
+    def __init__(self, samples: int, batch_size: int, everything: bool) -> None:
+        self.samples, self.batch_size = samples, batch_size
+        self.steps = -(-samples // batch_size)
+        self.arrays: list[Array] = []
+        self._everything = everything
+        self._template: Any = None
+
+    def leaves(self, output: Any) -> list[Array]:
+        """The arrays to keep, of what a step returned."""
+        arrays = [leaf for leaf in leaves_of(output) if isinstance(leaf, np.ndarray)]
+        return arrays if self._everything else arrays[:1]
+
+    def expect(self, output: Any, rows: int) -> None:
+        """Make room for outputs like these, of a step over so many rows."""
+        if self.arrays:
+            return
+        leaves = self.leaves(output)
+        if not leaves or leaves[0].ndim:
+            raise RecordingError(
+                f"epoch: the function must return the loss, or begin with it, not {output!r}"
+            )
+        for leaf in leaves:
+            if leaf.ndim and len(leaf) != rows:
+                raise RecordingError(
+                    f"epoch: per_step needs outputs that are numbers or have a row for each of the "
+                    f"batch; one has shape {leaf.shape}"
+                )
+        self._template = output
+        self.arrays = [
+            np.empty((self.samples, *leaf.shape[1:]) if leaf.ndim else self.steps, leaf.dtype)
+            for leaf in leaves
+        ]
+
+    def room_from(self, array: Array, leaf: Array, step: int) -> Array:
+        """The flat rest of an array of outputs, from where this step's goes."""
+        return array[step * self.batch_size if leaf.ndim else step :].reshape(-1)
+
+    def mean_loss(self) -> float:
+        """Mean of the losses, weighted with the rows of their batches."""
+        rows = np.full(self.steps, self.batch_size)
+        rows[-1] = self.samples - (self.steps - 1) * self.batch_size
+        return float(np.dot(self.arrays[0], rows) / self.samples)
+
+    def output(self) -> Any:
+        """The nest the function returns, with what all steps returned in place of one."""
+        arrays = iter(self.arrays)
+        return mapped(
+            self._template, lambda leaf: next(arrays) if isinstance(leaf, np.ndarray) else leaf
+        )

@@ -1,0 +1,169 @@
+"""Two kernels in one, where the result stays the same to the last bit.
+
+Each rule looks for a pair of entries and leaves one: the memory between them, one pass over
+it and one barrier are saved.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from minidl._kernels import arguments
+from minidl.recording.recorder import GRADIENT, TEMPORARY, Entry, Operand, Region
+
+# Slots of the matrix product's arguments.
+BIAS, GATE, OUTPUT = 2, 3, 4
+ACTIVATIONS = ("relu", "sigmoid", "tanh")
+GRADIENTS = ("relu_grad", "sigmoid_grad", "tanh_grad")
+
+
+def fuse(entries: list[Entry], returned: Iterable[Region]) -> list[Entry]:
+    """The shorter list. ``returned`` are the regions that a caller will look at."""
+    needed = {id(region) for region in returned}
+    entries = _without_dead(entries, needed)
+    entries = _into_product(entries, needed, ACTIVATIONS, _activation)
+    entries = _into_product(entries, needed, GRADIENTS, _activation_gradient)
+    return _without_clearing(entries)
+
+
+def _without_dead(entries: list[Entry], needed: set[int]) -> list[Entry]:
+    """Leave out what nobody reads, such as the gradient with respect to the first input."""
+    read = set(needed)
+    kept = []
+    for entry in reversed(entries):
+        written = [operand.region for operand in entry.operands if operand.writes]
+        if all(r.kind == TEMPORARY and id(r) not in read for r in written):
+            continue
+        read |= {id(operand.region) for operand in entry.operands if operand.reads}
+        kept.append(entry)
+    return kept[::-1]
+
+
+def _into_product(
+    entries: list[Entry],
+    needed: set[int],
+    kernels: tuple[str, ...],
+    merge: Callable[[Entry, Entry], None],
+) -> list[Entry]:
+    """Merge an elementwise kernel into the matrix product whose output it alone reads."""
+    uses = Counter(id(operand.region) for entry in entries for operand in entry.operands)
+    products: dict[int, int] = {}  # output of a product: where the product is
+    kept: list[Entry] = []
+    for entry in entries:
+        between = entry.operands[0].region if entry.operands else None
+        index = products.get(id(between))
+        if (
+            entry.kernel in kernels
+            and between is not None
+            and index is not None
+            and uses[id(between)] == 2
+            and id(between) not in needed
+            and _whole(entry, between)
+            and not _written(kept[index + 1 :], entry)
+        ):
+            merge(kept[index], entry)
+            kept[index].fused.append(entry.kernel)
+            continue
+        if entry.kernel == "matmul" and arguments.is_plain(entry.args):
+            products[id(_output(entry).region)] = len(kept)
+        kept.append(entry)
+    return kept
+
+
+def _whole(entry: Entry, region: Region) -> bool:
+    """Whether an elementwise kernel works on all of its arrays, as large as this one."""
+    return all(
+        operand.offset == 0 and operand.region.nbytes == region.nbytes for operand in entry.operands
+    )
+
+
+def _written(between: list[Entry], entry: Entry) -> bool:
+    """Whether one of these entries writes what this one reads."""
+    read = {id(operand.region) for operand in entry.operands if operand.reads}
+    return any(
+        operand.writes and id(operand.region) in read
+        for other in between
+        for operand in other.operands
+    )
+
+
+def _output(product: Entry) -> Operand:
+    operand = product.operand(OUTPUT)
+    assert operand is not None
+    return operand
+
+
+def _activation(product: Entry, activation: Entry) -> None:
+    arguments.set_activation(product.args, activation.kernel)
+    _output(product).region = activation.operands[1].region
+
+
+def _activation_gradient(product: Entry, gradient: Entry) -> None:
+    arguments.set_activation(product.args, gradient.kernel)
+    y, dx = gradient.operands[1], gradient.operands[2]
+    product.operands.insert(-1, Operand(GATE, "r", y.region, y.offset))
+    _output(product).region = dx.region
+
+
+# --- gradients: the first to write one need not find it cleared ---
+
+
+def _without_clearing(entries: list[Entry]) -> list[Entry]:
+    """Clear no gradient that is then written as a whole: 0 + sum instead of gradient + sum."""
+    kept = []
+    for index, entry in enumerate(entries):
+        if entry.kernel == "clear":
+            kept += _still_to_clear(entry, entries[index + 1 :])
+        else:
+            kept.append(entry)
+    return kept
+
+
+def _still_to_clear(clear: Entry, later: list[Entry]) -> list[Entry]:
+    cleared = clear.operands[0].region
+    parts: dict[int, Region] = {}
+    firsts: dict[int, tuple[Entry, Operand]] = {}
+    begin, end = cleared.begin + clear.operands[0].offset, 0
+    end = begin + arguments.cleared_bytes(clear.args, cleared.array.itemsize)
+    for entry in later:
+        for operand in entry.operands:
+            region = operand.region
+            if region.kind == GRADIENT and begin <= region.begin and region.end <= end:
+                parts.setdefault(id(region), region)
+                firsts.setdefault(id(region), (entry, operand))
+    done = []
+    for key, (entry, operand) in firsts.items():
+        if operand.role == "u" and arguments.write_whole(
+            entry.kernel, entry.args, operand.slot, parts[key].array.size
+        ):
+            operand.role = "w"
+            done.append(parts[key])
+    return [
+        _clearing(clear, start, stop)
+        for start, stop in _gaps(begin, end, done)
+        if stop - start >= GAP or not done
+    ]
+
+
+# Between two gradients lies less than a cache line of zeros, which nobody writes.
+GAP = 64
+
+
+def _gaps(begin: int, end: int, done: list[Region]) -> list[tuple[int, int]]:
+    """What of begin … end the regions leave over."""
+    gaps = []
+    for region in sorted(done, key=lambda region: region.begin):
+        gaps.append((begin, region.begin))
+        begin = region.end
+    return [*gaps, (begin, end)]
+
+
+def _clearing(clear: Entry, start: int, stop: int) -> Entry:
+    vector = clear.operands[0].region
+    itemsize = vector.array.itemsize
+    first = (start - vector.begin) // itemsize
+    part = vector.array.reshape(-1)[first : first + (stop - start) // itemsize]
+    operand = Operand(0, "w", Region(vector.kind, f"{vector.name} from {first}", part))
+    args = arguments.with_count(clear.args, part.size)
+    return Entry("clear", clear.function, args, [operand], 0, clear.label, clear.phase)

@@ -1,0 +1,146 @@
+"""From recorded calls to a program: where its memory lies, and who computes what, when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from minidl import _kernels as kernels
+from minidl._kernels import arguments
+from minidl._kernels.reference import Array
+from minidl.recording.recorder import TEMPORARY, Entry, Region
+
+LINE = 64  # bytes: every temporary begins on a cache line
+
+# A rough clock for decisions about threads: what one thread does in a nanosecond.
+FLOPS = 40.0
+BYTES = 16.0
+# Nanoseconds: the least work that makes another thread worth its while, and what it costs
+# when all wait for each other.
+LEAST_WORK = 2500.0
+BARRIER = 700.0
+# How much more than moving its bytes an elementwise kernel takes that computes an exp.
+HEAVY = {"sigmoid", "tanh", "softmax_cross_entropy", "bce_with_logits", "dropout", "adam", "exp"}
+
+
+# --- memory ---------------------------------------------------------------------------------
+
+
+def place(entries: list[Entry], returned: Iterable[Region]) -> int:
+    """Give every temporary a place in the program's memory; returns the bytes needed.
+
+    Two temporaries share memory if one is last used before the other is first. The largest
+    are placed first, each at the lowest place that is free while it lives.
+    """
+    lives = _lives(entries, returned)
+    placed: list[tuple[Region, int, int]] = []
+    size = 0
+    for region, begin, end in sorted(lives, key=lambda life: -life[0].nbytes):
+        rivals = [r for r, first, last in placed if first <= end and begin <= last]
+        region.place = _lowest_gap(region.nbytes, rivals)
+        placed.append((region, begin, end))
+        size = max(size, region.place + _lines(region.nbytes))
+    return size
+
+
+def least_memory(entries: list[Entry], returned: Iterable[Region]) -> int:
+    """Bytes of the temporaries that are alive at the same time, at most: no plan needs less."""
+    change = np.zeros(len(entries) + 1, np.int64)
+    for region, begin, end in _lives(entries, returned):
+        change[begin] += _lines(region.nbytes)
+        change[end + 1] -= _lines(region.nbytes)
+    return int(change.cumsum().max(initial=0))
+
+
+def _lives(entries: list[Entry], returned: Iterable[Region]) -> list[tuple[Region, int, int]]:
+    """(region, first entry, last entry) of all temporaries."""
+    lives: dict[int, tuple[Region, int, int]] = {}
+    for index, entry in enumerate(entries):
+        for operand in entry.operands:
+            region = operand.region
+            if region.kind == TEMPORARY:
+                first = lives[id(region)][1] if id(region) in lives else index
+                lives[id(region)] = region, first, index
+    last = len(entries) - 1
+    for region in returned:
+        if id(region) in lives:
+            lives[id(region)] = region, lives[id(region)][1], last
+    return list(lives.values())
+
+
+def _lowest_gap(nbytes: int, rivals: list[Region]) -> int:
+    place = 0
+    for rival in sorted(rivals, key=lambda region: region.place):
+        if place + _lines(nbytes) <= rival.place:
+            break
+        place = max(place, rival.place + _lines(rival.nbytes))
+    return place
+
+
+def _lines(nbytes: int) -> int:
+    return max(1, -(-nbytes // LINE)) * LINE
+
+
+def aligned_memory(nbytes: int) -> Array:
+    """So many bytes, beginning on a cache line."""
+    memory = np.zeros(nbytes + LINE, np.uint8)
+    start = -kernels.address_of(memory) % LINE
+    return memory[start : start + nbytes]
+
+
+# --- threads --------------------------------------------------------------------------------
+
+
+def share(entries: list[Entry], memory: int, most: int) -> None:
+    """Decide how many threads, up to ``most``, share each kernel, and where all must wait."""
+    for entry in entries:
+        entry.threads = max(1, min(most, int(work(entry) / LEAST_WORK)))
+    _set_waits(entries, memory)
+    gain = sum(work(entry) * (1 - 1 / entry.threads) for entry in entries)
+    if gain < 2 * BARRIER * (sum(entry.wait for entry in entries) + 1):
+        for entry in entries:
+            entry.threads, entry.wait = 1, False
+
+
+def flops(entry: Entry) -> float:
+    """Of the matrix products; what other kernels compute is counted by their bytes."""
+    if entry.kernel != "matmul":
+        return 0.0
+    m, k, n = arguments.product_shape(entry.args)
+    return 2.0 * m * k * n
+
+
+def traffic(entry: Entry) -> int:
+    """Bytes of the arrays that an entry reads and writes."""
+    return sum(operand.region.nbytes for operand in entry.operands)
+
+
+def work(entry: Entry) -> float:
+    """Nanoseconds on one thread, roughly."""
+    if entry.kernel in ("total", "clip", "dropout_key"):
+        return 0.0  # done by one thread, whatever their size
+    heavy = 4 if entry.kernel in HEAVY else 1
+    return flops(entry) / FLOPS + heavy * traffic(entry) / BYTES
+
+
+def _set_waits(entries: list[Entry], memory: int) -> None:
+    """A barrier where an entry touches what other threads' shares have written since the last
+    one, or writes what they have read.
+    """
+    since: list[tuple[float, float, bool, bool]] = []  # begin, end, written, by several threads
+    for entry in entries:
+        several = entry.threads > 1
+        touched = []
+        for operand in entry.operands:
+            region = operand.region
+            begin = memory + region.place if region.kind == TEMPORARY else region.begin
+            touched.append((begin, begin + region.nbytes, operand.writes, several))
+        entry.wait = any(
+            begin < other_end and other_begin < end and (writes or wrote) and (several or shared)
+            for begin, end, writes, _ in touched
+            for other_begin, other_end, wrote, shared in since
+        )
+        if entry.wait:
+            since = []
+        since += touched

@@ -1,0 +1,333 @@
+"""What a step leaves behind while it is recorded: every kernel call, and what its pointers mean."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import numpy as np
+
+from minidl import _kernels as kernels
+from minidl._kernels.reference import Array
+
+# Kinds of memory. The vectors are those of an optimizer: values, gradients, moments.
+INPUT, TEMPORARY, STATE = "input", "temporary", "state"
+PARAMETER, GRADIENT, VECTOR = "parameter", "gradient", "vector"
+
+
+class RecordingError(RuntimeError):
+    """A function did something that cannot be recorded; it says what, and in which layer."""
+
+
+@dataclass(eq=False)
+class Region:
+    """An array that kernels of a step may use.
+
+    An input is an argument of the step, a temporary the output of a kernel; all other memory
+    lives on between steps. The program gives temporaries memory of its own, and ``place`` is
+    where in it.
+    """
+
+    kind: str
+    name: str
+    array: Array
+    number: int = 0  # of an input
+    place: int = -1
+
+    def __post_init__(self) -> None:
+        self.begin = kernels.address_of(self.array)
+        self.nbytes = self.array.nbytes
+        self.end = self.begin + self.nbytes
+        self.shape, self.dtype = self.array.shape, self.array.dtype
+
+
+@dataclass
+class Operand:
+    """A pointer among the arguments of a kernel: which slot, what for, and into what."""
+
+    slot: int
+    role: str  # "r" read, "w" written, "u" read and changed
+    region: Region
+    offset: int = 0
+
+    @property
+    def reads(self) -> bool:
+        return self.role != "w"
+
+    @property
+    def writes(self) -> bool:
+        return self.role != "r"
+
+
+@dataclass
+class Entry:
+    """A kernel call."""
+
+    kernel: str
+    function: int
+    args: bytearray
+    operands: list[Operand]
+    scratch: int  # bytes for each thread, in the slot after the last operand's
+    label: str
+    phase: str
+    threads: int = 1
+    wait: bool = False
+    fused: list[str] = field(default_factory=list)  # kernels whose work it does as well
+
+    @property
+    def title(self) -> str:
+        """The kernel, and those that were merged into it."""
+        return " + ".join([self.kernel, *self.fused])
+
+    def operand(self, slot: int) -> Operand | None:
+        """What a slot points to; None for NULL."""
+        return next((operand for operand in self.operands if operand.slot == slot), None)
+
+
+class RecordedArray(np.ndarray[Any, np.dtype[Any]]):
+    """An array of a step that is being recorded. Kernels compute with it, NumPy must not:
+    what NumPy does would be missing when the step is replayed.
+    """
+
+    def __array_ufunc__(self, ufunc: Any, *_: Any, **__: Any) -> NoReturn:
+        refuse(f"np.{ufunc.__name__}")
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> NoReturn:
+        refuse(f"np.{func.__name__}")
+
+
+def refuse(what: str) -> NoReturn:
+    """Raise: this array is of a step that is being recorded."""
+    recorder = kernels.recorder()
+    if recorder is None:
+        raise RecordingError(
+            f"{what} on an array that was used while a step was recorded and kept beyond it; "
+            "take what the step returns instead"
+        )
+    raise RecordingError(
+        f"{recorder.where()} computes with {what} on an array of the step that is being recorded. "
+        "Only kernels are written down, and values are not known to Python. Use minidl's "
+        "kernels and layers, or run the function without minidl.record."
+    )
+
+
+def _refusing(name: str) -> Any:
+    def method(self: RecordedArray, *_: Any, **__: Any) -> NoReturn:
+        refuse(name)
+
+    return method
+
+
+# What reads values into Python, or changes them, without asking __array_ufunc__ first.
+for _name in (
+    *("__bool__", "__float__", "__int__", "__index__", "__complex__", "__setitem__", "__iter__"),
+    *("__contains__", "__reduce__", "__copy__", "__deepcopy__", "item", "tolist", "tobytes"),
+    *("copy", "astype", "fill", "sort", "argsort", "argmax", "argmin", "dot", "round", "clip"),
+    *("cumsum", "cumprod", "nonzero", "take", "put", "choose", "compress", "partition"),
+    *("argpartition", "searchsorted", "repeat", "trace", "ptp", "flatten", "dump", "dumps"),
+):
+    setattr(RecordedArray, _name, _refusing(f".{_name}()".replace(".__", "").replace("__()", "()")))
+
+
+class Recorder:
+    """Hears of every array and every kernel call of this thread, and what they belong to."""
+
+    def __init__(self, inputs: tuple[Any, ...]) -> None:
+        self.entries: list[Entry] = []
+        self.regions: list[Region] = []
+        self.watched: list[Any] = []  # layers, losses and optimizers taking part, outermost only
+        self.optimizers: list[Any] = []
+        self._lasting: list[Region] = []
+        self._begins: list[int] = []  # of the temporaries, which are apart from each other
+        self._temporaries: list[Region] = []
+        self._labels = [("the recorded function", "")]
+        self._seen: set[int] = set()
+        self._stepped: set[int] = set()
+        self._swapped: list[tuple[dict[str, Any], str, Any]] = []
+        self._before: list[tuple[Array, Array]] = []
+        for number, x in enumerate(inputs):
+            if isinstance(x, np.ndarray):
+                self.add(Region(INPUT, f"input {number}", x, number))
+
+    # --- what dispatch.pyx calls ---
+
+    def allocated(self, array: Array) -> Array:
+        """A kernel call has allocated an array for what it returns."""
+        region = Region(TEMPORARY, f"t{len(self._temporaries)}", array)
+        place = bisect_right(self._begins, region.begin)
+        self._begins.insert(place, region.begin)
+        self._temporaries.insert(place, region)
+        self.regions.append(region)
+        return array.view(RecordedArray)
+
+    def called(self, name: str, roles: str, function: int, args: bytes, scratch: int) -> None:
+        """A kernel is about to run."""
+        pointers = np.frombuffer(args[: 8 * len(roles)], np.uintp)
+        operands = []
+        for slot, (role, address) in enumerate(zip(roles, pointers.tolist(), strict=True)):
+            if role != "s" and address:
+                region = self.find(address)
+                if region is None:
+                    raise RecordingError(self._foreign(name, slot))
+                operands.append(Operand(slot, role, region, address - region.begin))
+        copy = bytearray(args)
+        self.entries.append(Entry(name, function, copy, operands, scratch, *self._labels[-1]))
+
+    def _foreign(self, kernel: str, slot: int) -> str:
+        return (
+            f"{self.where()} gives the kernel {kernel} an array (its argument {slot + 1}) that is "
+            "neither an input of the step, nor a parameter or state of a layer, nor the output of "
+            "a recorded kernel, so a replay could not know its values. Pass it as an argument of "
+            "the recorded function, name it in the layer's state_names, or compute it with "
+            "minidl's kernels; or run without minidl.record."
+        )
+
+    # --- regions ---
+
+    def add(self, region: Region) -> None:
+        """Let kernels use this array."""
+        self._lasting.append(region)
+        self.regions.append(region)
+
+    def find(self, address: int) -> Region | None:
+        """The smallest region that holds this address."""
+        place = bisect_right(self._begins, address) - 1
+        if place >= 0 and address < self._temporaries[place].end:
+            return self._temporaries[place]
+        holding = [region for region in self._lasting if region.begin <= address < region.end]
+        return min(holding, key=lambda region: region.nbytes, default=None)
+
+    # --- what layers, losses and optimizers call ---
+
+    def forward(self, layer: Any, inputs: tuple[Any, ...]) -> Any:
+        """``layer.forward(*inputs)``, written down under the layer's name."""
+        if len(self._labels) == 1:
+            self.watch(layer)
+        with self._within(layer, "forward"):
+            output = layer.forward(*inputs)
+            self._check(output)
+        return output
+
+    @contextmanager
+    def _within(self, layer: Any, phase: str) -> Iterator[None]:
+        self._labels.append((getattr(layer, "label", None) or repr(layer), phase))
+        yield
+        self._labels.pop()  # not if it raised: then `where` still tells the layer
+
+    def _check(self, output: Any) -> None:
+        for array in output if isinstance(output, tuple) else (output,):
+            if isinstance(array, np.ndarray) and self.find(kernels.address_of(array)) is None:
+                raise RecordingError(
+                    f"{self.where()} returns an array that no kernel has written, so it was "
+                    "computed with NumPy. Such a layer trains eagerly: run the function without "
+                    "minidl.record, or write the layer with minidl's kernels."
+                )
+
+    def watch(self, root: Any) -> None:
+        """Learn of the parameters and state of a layer, and hear of its backward passes."""
+        if any(root is known for known in self.watched):
+            return
+        self.watched.append(root)
+        for path, layer in root.layers() if hasattr(root, "layers") else ():
+            if id(layer) in self._seen:
+                continue
+            self._seen.add(id(layer))
+            for parameter in layer.own_parameters():
+                self._adopt_parameter(parameter)
+            for name in layer.state_names:
+                self.adopt(STATE, f"{path}.{name}".lstrip("."), getattr(layer, name))
+            self._swap(vars(layer), *layer.state_names)
+            self._swapped.append((vars(layer), "backward", vars(layer).get("backward")))
+            vars(layer)["backward"] = self._backward_of(layer)
+
+    def _adopt_parameter(self, parameter: Any) -> None:
+        if id(parameter) not in self._seen:
+            self._seen.add(id(parameter))
+            self.adopt(PARAMETER, parameter.name, parameter.data)
+            self.adopt(GRADIENT, f"{parameter.name}.grad", parameter.grad)
+            self._swap(vars(parameter), "_data", "_grad")
+
+    def _backward_of(self, layer: Any) -> Any:
+        def backward(*inputs: Any) -> Any:
+            with self._within(layer, "backward"):
+                outputs = type(layer).backward(layer, *inputs)
+                self._check(outputs)
+            return outputs
+
+        return backward
+
+    def optimize(self, optimizer: Any) -> None:
+        """Learn of the vectors and the state of an optimizer."""
+        if any(optimizer is known for known in self.optimizers):
+            return
+        optimizer.set_rate()
+        self.optimizers.append(optimizer)
+        self.watched.append(optimizer)
+        flat = optimizer.flat
+        for parameter in flat.parameters:
+            self._adopt_parameter(parameter)
+        self.adopt(VECTOR, "parameters", flat.data)
+        self.adopt(VECTOR, "gradients", flat.grad)
+        self._swap(vars(flat), "data", "grad")
+        arrays = {n: a for n, a in vars(optimizer).items() if type(a) is np.ndarray}
+        for name, array in arrays.items():
+            self.adopt(STATE if array.dtype.names else VECTOR, name, array)
+        self._swap(vars(optimizer), *arrays)
+
+    def step_of(self, optimizer: Any) -> None:
+        """An optimizer is about to make a step."""
+        self.optimize(optimizer)
+        if optimizer.schedule is not None and id(optimizer) in self._stepped:
+            raise RecordingError(
+                f"{type(optimizer).__name__} has a schedule and makes two steps in one recorded "
+                "function; record a function that makes one"
+            )
+        self._stepped.add(id(optimizer))
+
+    def adopt(self, kind: str, name: str, array: Array) -> None:
+        """Let kernels use memory that lives on, and remember its values."""
+        self.add(Region(kind, name, array))
+        self._before.append((array, array.copy()))
+
+    def _swap(self, owner: dict[str, Any], *names: str) -> None:
+        # In place of the array, one of the same memory that NumPy must not change meanwhile.
+        for name in names:
+            self._swapped.append((owner, name, owner[name]))
+            owner[name] = owner[name].view(RecordedArray)
+
+    def where(self) -> str:
+        """What is running: for messages."""
+        label, phase = self._labels[-1]
+        return f"{label}, going {phase}," if phase else label
+
+    # --- the recording itself ---
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Write down what happens inside. If it raises, all memory is as it was before."""
+        kernels.set_recorder(self)
+        try:
+            yield
+        except BaseException:
+            for array, values in self._before:
+                array[...] = values
+            raise
+        finally:
+            kernels.set_recorder(None)
+            for owner, name, value in reversed(self._swapped):
+                if value is None:
+                    del owner[name]
+                else:
+                    owner[name] = value
+            self._forget_passes()
+
+    def _forget_passes(self) -> None:
+        """Drop what layers keep for a backward pass, which is memory of the recording."""
+        for root in self.watched:
+            for _, layer in root.layers() if hasattr(root, "layers") else ():
+                layer.forget()
+            if hasattr(root, "forget"):
+                root.forget()

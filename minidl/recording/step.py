@@ -1,0 +1,320 @@
+"""``record``, and the object it makes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minidl import _kernels as kernels
+from minidl._kernels.reference import Array
+from minidl.recording.nest import leaves_of, mapped
+from minidl.recording.recorder import RecordedArray, Recorder, RecordingError
+from minidl.threads import get_num_threads
+
+
+def record(function: Callable[..., Any] | None = None, *, copy: bool = False) -> Any:
+    """Write down what a function computes, and from then on run that, without Python.
+
+    The first call with inputs of some shape runs as ever, while every kernel call is written down
+    with its arguments. Later calls run the list in C: no Python, no allocation, several
+    threads where that pays. The results are those of the function itself, to the last bit.
+
+    Parameters
+    ----------
+    function
+        Takes arrays, and computes with layers, losses, optimizers and kernels of minidl only:
+        a training step, an evaluation, a forward pass. Other arguments are constants: another
+        value is another recording.
+    copy
+        Whether to return copies. By default, what is returned are arrays of the recorded program,
+        the same ones every time, overwritten by the next call.
+
+    Returns
+    -------
+    Step
+        Called like the function; ``step.epoch(X, Y, batch_size)`` runs a whole epoch in one call.
+
+    Raises
+    ------
+    RecordingError
+        At the first call, if the function computes with NumPy, reads values into Python or uses an
+        array that it was not given, naming the layer; nothing is changed then. At later
+        calls, if a parameter was replaced.
+
+    Notes
+    -----
+    What changes between steps lives in memory that kernels read: the learning rate and what else
+    an optimizer holds, the state of generators, running statistics. Numbers that are attributes
+    of layers, such as the rate of a dropout, and train or eval mode are looked at too: when they
+    change, the function is recorded again. Other Python values are taken as they were when it was
+    recorded. On the NumPy twin (``MINIDL_ISA=reference``) nothing is recorded, and every call
+    simply runs the function.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import minidl
+    >>> from minidl import nn, optim
+    >>> model = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1), rng=0)
+    >>> loss = nn.MSELoss()
+    >>> optimizer = optim.Adam(model.parameters(), lr=0.05, max_norm=1.0)
+    >>> @minidl.record
+    ... def step(x, y):
+    ...     value = loss(model(x), y)
+    ...     optimizer.zero_grad()
+    ...     model.backward(loss.backward())
+    ...     optimizer.step()
+    ...     return value
+    >>> X = np.random.default_rng(0).normal(size=(256, 2)).astype(np.float32)
+    >>> Y = X[:, :1] * X[:, 1:]
+    >>> first = float(step(X[:32], Y[:32]))
+    >>> losses = [step.epoch(X, Y, batch_size=32, rng=epoch) for epoch in range(100)]
+    >>> losses[-1] < first / 20
+    True
+    """
+    if function is None:
+        return functools.partial(record, copy=copy)
+    if isinstance(function, Step):
+        raise TypeError(f"record: {function!r} is recorded already")
+    if not callable(function):
+        raise TypeError(f"record takes a function, got {function!r}")
+    return Step(function, copy)
+
+
+class Step:
+    """A recorded function; made by ``record``.
+
+    One program serves one combination of the inputs' shapes and dtypes and the modes of the
+    layers; another combination is recorded when it first comes.
+    """
+
+    def __init__(self, function: Callable[..., Any], copy: bool = False) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.copy = copy
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop all programs: the next call records anew."""
+        self._programs: dict[Hashable, Any] = {}
+        self._watched: list[Any] = []
+        self._latest: Any = None
+        self._run: Any = None
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Run the step; returns what the function returns, in arrays of the program."""
+        if self._run is not None and kernels.recorder() is None:
+            failed = self._run(inputs)
+            if failed == 0:
+                result = self._latest.program.result
+                if result is None or self.copy:
+                    result = self._made(self._latest.result(inputs))
+                return result
+            if failed > 0:
+                self._latest.explain(failed, inputs)
+        return self._first(inputs)
+
+    def _first(self, inputs: tuple[Any, ...]) -> Any:
+        """The slow way: inputs not yet seen, or something may have changed since they were."""
+        if kernels.isa == "reference" or kernels.recorder() is not None:
+            return self.function(*inputs)
+        inputs = tuple(prepared(number, x) for number, x in enumerate(inputs))
+        recorded = self.program_for(inputs)
+        if recorded is None:
+            return self._made(self.record(inputs))
+        failed = recorded.replay(inputs)
+        if failed > 0:
+            recorded.explain(failed, inputs)
+        return self._made(recorded.result(inputs))
+
+    def _made(self, output: Any) -> Any:
+        if not self.copy:
+            return output
+        return mapped(output, lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) else leaf)
+
+    def program_for(self, inputs: tuple[Any, ...]) -> Any:
+        """The program that serves these inputs now; None if they must be recorded first."""
+        for recorded in self._programs.values():
+            if recorded.program.seen != kernels.changes():
+                recorded.check()
+        recorded = self._programs.get(self._key(inputs))
+        if recorded is not None:
+            if recorded.threads != get_num_threads():
+                recorded.plan()
+            self._serve(recorded)
+        return recorded
+
+    def _serve(self, recorded: Any) -> None:
+        recorded.accept()
+        self._latest, self._run = recorded, recorded.replay
+
+    def record(self, inputs: tuple[Any, ...], finite: bool = False) -> Any:
+        """Run the function on these inputs and write it down; returns what a replay would.
+
+        With ``finite``, a loss (what is returned, or the first of it) that is not finite raises
+        FloatingPointError, and leaves everything as it was.
+        """
+        from minidl.recording.recorded import Recorded  # needs compiled kernels
+
+        recorder = Recorder(inputs)
+        views = [x.view(RecordedArray) if isinstance(x, np.ndarray) else x for x in inputs]
+        with recorder.recording():
+            output = self.function(*views)
+            kernels.set_recorder(None)
+            loss = np.asarray(next(leaves_of(output)))
+            if finite and loss.dtype.kind == "f" and not np.isfinite(loss).all():
+                raise FloatingPointError(f"the loss is not finite: {loss}")
+            recorded = Recorded(recorder, inputs, output)
+        for root in recorder.watched:
+            if not any(root is known for known in self._watched):
+                self._watched.append(root)
+        self._programs[self._key(inputs)] = recorded
+        self._serve(recorded)
+        return recorded.result(inputs)
+
+    def _key(self, inputs: tuple[Any, ...]) -> Hashable:
+        arrays = tuple(
+            (x.dtype, x.shape) if isinstance(x, np.ndarray) else (type(x), x) for x in inputs
+        )
+        return kernels.isa, arrays, tuple(map(traits, self._watched))
+
+    def epoch(
+        self,
+        X: Array,
+        Y: Array,
+        batch_size: int,
+        rng: Any = None,
+        shuffle: bool = True,
+        per_step: bool = False,
+    ) -> Any:
+        """Run the step over all rows of X and Y, a batch at a time, in one call.
+
+        The batches are gathered in C. The last one may be smaller: it is another recording. Ctrl-C
+        is heeded between two steps.
+
+        Parameters
+        ----------
+        X, Y
+            Inputs of the step, for all rows. The function takes these two and returns the loss,
+            or a tuple, list or dict that begins with it.
+        batch_size
+            Rows of a step, ≥ 1.
+        rng
+            Generator or seed of the order of the rows; the order is that of ``minidl.batches``.
+        shuffle
+            Whether the order is random.
+        per_step
+            Whether to return what every step returned: numbers as one array of as many as there
+            were steps, arrays with a row for each of the batch as one array with a row for each of
+            X, in the order in which they were taken.
+
+        Shapes
+        ------
+        X (samples, ...), Y (samples, ...).
+
+        Returns
+        -------
+        float
+            The mean of the losses, weighted with the rows of their batches; or what ``per_step``
+            says.
+
+        Raises
+        ------
+        FloatingPointError
+            At the first step whose loss or gradient is not finite, naming the step and the layer;
+            all parameters and state are as before this step.
+        """
+        from minidl.recording.epoch import order_of, run_epoch
+
+        order = order_of(X, Y, batch_size, rng, shuffle)
+        kept = run_epoch(self, X, Y, batch_size, order, everything=per_step)
+        return kept.output() if per_step else kept.mean_loss()
+
+    # --- look inside ---
+
+    @property
+    def memory(self) -> int:
+        """Bytes of the memory that all programs of this step work in, beyond parameters and
+        state: what kernels return, and scratch memory.
+        """
+        return sum(r.memory.nbytes + r.scratch.nbytes for r in self._programs.values())
+
+    def __str__(self) -> str:
+        """The programs: every kernel with its operands, by layer and role."""
+        from minidl.recording.report import listing
+
+        if not self._programs:
+            return f"{self!r}: nothing recorded yet"
+        return "\n\n".join(listing(recorded) for recorded in self._programs.values())
+
+    def __repr__(self) -> str:
+        name = getattr(self.function, "__qualname__", repr(self.function))
+        return f"<recorded {name}, {len(self._programs)} programs>"
+
+    def profile(self, *inputs: Any, rounds: int = 200) -> Any:
+        """Time every kernel of the step on these inputs.
+
+        The step is really run, ``rounds`` times: a training step trains.
+
+        Parameters
+        ----------
+        *inputs
+            As for a call.
+        rounds
+            How often; the median of each kernel is reported.
+
+        Returns
+        -------
+        Profile
+            Prints as a table: kernel, shape, microseconds, share, flops and bytes, and the fraction
+            of what this machine can do at most; ``profile.plot(FILE)`` draws it.
+        """
+        from minidl.recording.report import take_profile
+
+        self(*inputs)
+        if self._latest is None:
+            raise RecordingError("there is nothing to profile: the NumPy twin records nothing")
+        inputs = tuple(prepared(number, x) for number, x in enumerate(inputs))
+        return take_profile(self._latest, inputs, rounds)
+
+    def plot(self, path: str | Path, *inputs: Any, rounds: int = 200) -> None:
+        """Draw the profile of the step on these inputs as bars, into a file."""
+        self.profile(*inputs, rounds=rounds).plot(path)
+
+
+def prepared(number: int, x: Any) -> Any:
+    """An input as kernels take it: contiguous, labels as machine integers."""
+    if isinstance(x, np.ndarray):
+        if x.dtype.kind in "iu":
+            return np.ascontiguousarray(x, np.intp)
+        if x.dtype.kind != "f":
+            raise TypeError(f"argument {number + 1} of a recorded step: dtype {x.dtype}")
+        x = x if type(x) is np.ndarray else np.asarray(x)
+        return x if x.flags.carray or (x.flags.c_contiguous and x.flags.aligned) else x.copy()
+    if isinstance(x, (list, tuple)) or not isinstance(x, Hashable):
+        raise TypeError(
+            f"argument {number + 1} of a recorded step must be an array or a constant, got "
+            f"{type(x).__name__}; write np.asarray(x, dtype=np.float32)"
+        )
+    return x
+
+
+def traits(root: Any) -> Hashable:
+    """What Python code may have asked a layer, a loss or an optimizer: modes and plain numbers."""
+    plain = (bool, int, float, str, type(None))
+    layers = [layer for _, layer in root.layers()] if hasattr(root, "layers") else [root]
+    return tuple(
+        tuple(
+            (name, value)
+            for name, value in {"training": getattr(layer, "training", None), **vars(layer)}.items()
+            if isinstance(value, plain) and not name.startswith("_")
+        )
+        for layer in layers
+    )
+
+
+__all__ = ["RecordingError", "Step", "record"]

@@ -1,0 +1,74 @@
+"""How many threads recorded steps may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from minidl import _kernels as kernels
+
+MOST = 64  # what the team of threads has places for
+
+
+def set_num_threads(count: int) -> None:
+    """Let recorded steps use up to ``count`` threads, the calling one included.
+
+    The default is the number of cores this process may use, or ``MINIDL_NUM_THREADS``. How many
+    a kernel gets depends on its size: small ones stay on one thread. Results do not
+    depend on the number of threads, to the last bit.
+
+    Parameters
+    ----------
+    count
+        1 to 64.
+
+    Raises
+    ------
+    ValueError
+        If it is no such number.
+
+    Examples
+    --------
+    >>> import minidl
+    >>> before = minidl.get_num_threads()
+    >>> minidl.set_num_threads(1)
+    >>> minidl.get_num_threads()
+    1
+    >>> minidl.set_num_threads(before)
+    """
+    global _count
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST:
+        raise ValueError(
+            f"set_num_threads: expected a whole number from 1 to {MOST}, got {count!r}"
+        )
+    _count = count
+    kernels.note_change()
+
+
+def get_num_threads() -> int:
+    """How many threads recorded steps may use."""
+    return _count
+
+
+def _default() -> int:
+    asked = os.environ.get("MINIDL_NUM_THREADS", "")
+    if asked:
+        if not asked.isdecimal() or not 1 <= int(asked) <= MOST:
+            raise ValueError(
+                f"MINIDL_NUM_THREADS={asked}: expected a whole number from 1 to {MOST}"
+            )
+        return int(asked)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(cores or 1, _quota(), MOST))
+
+
+def _quota(path: str = "/sys/fs/cgroup/cpu.max") -> int:
+    """Cores a Linux container may use, MOST where nothing limits it."""
+    try:
+        quota, period = Path(path).read_text(encoding="ascii").split()
+        return max(1, round(int(quota) / int(period)))
+    except (OSError, ValueError):  # no such file, or "max"
+        return MOST
+
+
+_count = _default()
