@@ -4,9 +4,9 @@
     python benchmarks/matmul_steps.py --isa avx2 --dtype float64 --sizes 64 250 1024
 
 Compiles matmul_steps.pyx in a temporary folder, with the compiler flags of the instruction set
-that serves; checks every step against the definition; measures them round by round, each beside
-the peak of the core. One thread. Needs a C compiler, Cython and setuptools, as minidl's own
-kernels do: the extra `dev` has both packages.
+that serves; checks every step against float64; measures them round by round, with the peak of the
+core. One thread. Needs a C compiler, Cython and setuptools, as minidl's own kernels do: the extra
+`dev` has both packages.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from statistics import median
 from time import perf_counter
 from types import ModuleType
 from typing import Any
 
-for _library in ("OPENBLAS", "MKL", "OMP", "VECLIB"):  # read when NumPy is imported
-    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+# NumPy's BLAS reads them when it is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
+os.environ.setdefault("VECLIB_MAXIMUM_THREADS", "1")
 
 import numpy as np
 
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
 from minidl.bench import Probes
-from minidl.bench.ceilings import aligned, repeats_for
+from minidl.bench.ceilings import FMA, aligned
 from minidl.bench.measuring import in_c
 
 SOURCE = Path(__file__).with_suffix(".pyx")
@@ -38,6 +39,7 @@ HEADERS = Path(kernels.__file__).parent  # of simd.h and simd.pxd
 SIZES = [45, 64, 250, 256, 1024]
 SHAPES = [(1, 1, 1), (45, 45, 45), (64, 64, 64), (7, 300, 65), (250, 250, 250), (241, 129, 1030)]
 SECONDS = 4e-3  # of one step in one round, or one product
+SLOW = 0.5  # seconds of a product that is measured once only
 LARGEST_IN_PYTHON = 64  # of a product by loops in Python
 DIRECTIVES = {
     "language_level": 3,
@@ -58,10 +60,8 @@ LABELS = {
     "minidl": "9 minidl",
 }
 
-Figure = tuple[float, float]  # flops per second, and the fraction of the peak
 
-
-class Unavailable(RuntimeError):
+class UnavailableError(RuntimeError):
     """The steps cannot be compiled here."""
 
 
@@ -81,7 +81,7 @@ def compile_steps(isa: str, dtype: Any, folder: Path) -> ModuleType:
         from Cython.Build import cythonize
         from setuptools import Distribution, Extension
     except ImportError as error:
-        raise Unavailable(f'{error}; it comes with: pip install "minidl[dev]"') from error
+        raise UnavailableError(f'{error}; it comes with: pip install "minidl[dev]"') from error
     from minidl._kernels import dispatch
 
     name = f"matmul_steps_{isa}_{np.dtype(dtype).name}"
@@ -108,7 +108,7 @@ def compile_steps(isa: str, dtype: Any, folder: Path) -> ModuleType:
         build.run()
         spec = importlib.util.spec_from_file_location(name, build.get_ext_fullpath(name))
     except Exception as error:  # a compiler fails in many ways
-        raise Unavailable(f"the steps could not be compiled: {error}") from error
+        raise UnavailableError(f"the steps could not be compiled: {error}") from error
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -168,79 +168,90 @@ def check(steps: ModuleType, dtype: Any, shapes: list[tuple[int, int, int]]) -> 
                 raise AssertionError(f"{LABELS[name]} is wrong at {shape}: {error:.3g} bounds off")
 
 
-def measure(product: Product, probes: Probes, rounds: int) -> dict[str, Figure]:
-    """The median over the rounds; in a round all steps run, each just after a look at the peak."""
-    flops = 2 * product.a.size * product.b.shape[1]
-    repeats = {
-        name: repeats_for(lambda count, name=name: product.seconds(name, count), SECONDS)
-        for name in product.names
-    }
-    speeds: dict[str, list[float]] = {name: [] for name in repeats}
-    fractions: dict[str, list[float]] = {name: [] for name in repeats}
+def measure(products: list[Product], probes: Probes, rounds: int) -> list[dict[str, float]]:
+    """Flops per second of every step, and of FMA, the peak: each in its best round.
+
+    In a round all of them run, one after the other, so that a core that is disturbed for a while
+    disturbs them all. What takes long runs once.
+    """
+    best = [dict.fromkeys([FMA, *product.names], 0.0) for product in products]
+    repeats: dict[tuple[int, str], int] = {}
     for _ in range(rounds):
-        for name, count in repeats.items():
-            peak = probes.flops()
-            speed = flops * count / product.seconds(name, count)
-            speeds[name].append(speed)
-            fractions[name].append(speed / peak)
-    return {name: (median(speeds[name]), median(fractions[name])) for name in repeats}
+        for i, (product, speeds) in enumerate(zip(products, best, strict=True)):
+            flops = 2 * product.a.size * product.b.shape[1]
+            for name in product.names:
+                count = repeats.get((i, name), 1)
+                if speeds[name] and flops / speeds[name] > SLOW:
+                    continue
+                speeds[FMA] = max(speeds[FMA], probes.flops())
+                speeds[name] = max(speeds[name], flops * count / product.seconds(name, count))
+                repeats[i, name] = max(count, round(SECONDS * speeds[name] / flops))
+    peak = max(speeds[FMA] for speeds in best)
+    return [speeds | {FMA: peak} for speeds in best]
 
 
-def table(figures: dict[int, dict[str, Figure]], markdown: bool) -> list[str]:
+def table(figures: dict[int, dict[str, float]], markdown: bool) -> list[str]:
     """GFLOP/s, percent of the peak and gain over the step before, of every step and size."""
-    head = ["step", *(f"{size}³" for size in figures)]
-    rows = []
+    rows = [["step", *(f"{size}³" for size in figures)]]
     for name, label in LABELS.items():
-        row = [label]
-        for column in figures.values():
-            names = list(column)
-            if name not in column:
-                row.append("")
-                continue
-            speed, fraction = column[name]
-            cell = f"{speed / 1e9:.3g} ({fraction:.0%})" if fraction > 0.001 else f"{speed / 1e9:.1g}"
-            at = names.index(name)
-            if at > names.index("plain_loops"):
-                cell += f" ×{speed / column[names[at - 1]][0]:.2g}"
-            row.append(cell)
-        rows.append(row)
+        rows.append([label, *(cell(name, column) for column in figures.values())])
     if markdown:
-        lines = [head, ["---"] + ["---:"] * len(figures), *rows]
-        return ["| " + " | ".join(line) + " |" for line in lines]
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+        rows.insert(1, ["---"] + ["---:"] * len(figures))
+        return ["| " + " | ".join(row) + " |" for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
-        f"{line[0]:{widths[0]}}  " + "  ".join(map(str.rjust, line[1:], widths[1:]))
-        for line in [head, *rows]
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
     ]
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Compile, check, measure, print."""
+def cell(name: str, speeds: dict[str, float]) -> str:
+    """What the table says of one step at one size."""
+    if name not in speeds:
+        return ""
+    text = f"{two_digits(speeds[name] / 1e9)} ({speeds[name] / speeds[FMA]:.0%})"
+    names = list(speeds)
+    if (at := names.index(name)) > names.index("plain_loops"):
+        text += f" ×{two_digits(speeds[name] / speeds[names[at - 1]])}"
+    return text
+
+
+def two_digits(x: float) -> str:
+    """At least two digits, without an exponent."""
+    return f"{x:.0f}" if x >= 9.95 else f"{x:#.2g}"
+
+
+def options_of(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description="What each step of the matrix product buys.")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="N")
     parser.add_argument("--isa", default=kernels.isa, help="avx2, for example (%(default)s)")
     parser.add_argument("--dtype", choices=["float32", "float64"], default="float32")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--markdown", action="store_true", help="print a table for a document")
     options = parser.parse_args(argv)
     if min(*options.sizes, options.rounds) < 1:
         parser.error("sizes and rounds must be at least 1")
+    return options
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Compile, check, measure, print."""
+    options = options_of(argv)
     if options.isa == "reference" or options.isa not in kernels.available():
-        parser.error(f"no compiled kernels for {options.isa}; there are {kernels.available()}")
+        sys.exit(f"no compiled kernels of {options.isa}; there are {kernels.available()}")
     kernels.select(options.isa)
     with tempfile.TemporaryDirectory() as folder:
         try:
             steps = compile_steps(options.isa, options.dtype, Path(folder))
-        except Unavailable as error:
+        except UnavailableError as error:
             sys.exit(str(error))
         check(steps, options.dtype, SHAPES)
-        probes = Probes(options.dtype)
-        figures = {}
-        for size in options.sizes:
-            product = Product(steps, options.dtype, size, size, size)
-            figures[size] = measure(product, probes, options.rounds)
-        print(f"{options.isa} {options.dtype}, one thread: GFLOP/s (of the FMA peak) ×gain")
-        print(f"FMA peak: {max(probes.flops() for _ in range(9)) / 1e9:.0f} GFLOP/s\n")
+        products = [Product(steps, options.dtype, size, size, size) for size in options.sizes]
+        measured = measure(products, Probes(options.dtype), options.rounds)
+        peak = measured[0][FMA] / 1e9
+        figures = dict(zip(options.sizes, measured, strict=True))
+        print(f"{options.isa} {options.dtype}, one thread; peak: {peak:.0f} GFLOP/s")
+        print("GFLOP/s of every step (of the peak) × gain over the step before\n")
         print("\n".join(table(figures, options.markdown)))
 
 

@@ -146,10 +146,12 @@ cdef inline void tile(
         for i in range(MR):
             for j in range(TILE_VECTORS):
                 acc[i][j] = acc[i][j] + a[i * a_row + p * a_col] * row[j]
+    if accumulate:
+        for i in range(MR):
+            for j in range(TILE_VECTORS):
+                acc[i][j] = acc[i][j] + load(c + i * c_row + j * LANES)
     for i in range(MR):
         for j in range(TILE_VECTORS):
-            if accumulate:
-                acc[i][j] = acc[i][j] + load(c + i * c_row + j * LANES)
             store(c + i * c_row + j * LANES, acc[i][j])
 
 
