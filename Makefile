@@ -36,7 +36,7 @@ lint: $(VENV)/dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	PATH="$(abspath $(VENV)/bin):$$PATH" cython-lint minidl/_kernels
+	PATH="$(abspath $(VENV)/bin):$$PATH" cython-lint minidl/_kernels benchmarks
 
 exhaustive: $(VENV)/dev
 	$(PY) tests/exhaustive.py

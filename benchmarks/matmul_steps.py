@@ -39,6 +39,7 @@ HEADERS = Path(kernels.__file__).parent  # of simd.h and simd.pxd
 SIZES = [45, 64, 250, 256, 1024]
 SHAPES = [(1, 1, 1), (45, 45, 45), (64, 64, 64), (7, 300, 65), (250, 250, 250), (241, 129, 1030)]
 SECONDS = 4e-3  # of one step in one round, or one product
+BEYOND = 16  # rows of memory behind a result, more than any tile is high
 SLOW = 0.5  # seconds of a product that is measured once only
 LARGEST_IN_PYTHON = 64  # of a product by loops in Python
 DIRECTIVES = {
@@ -121,7 +122,8 @@ class Product:
         rng = np.random.default_rng(0)
         self.a, self.b = aligned((m, k), dtype), aligned((k, n), dtype)
         self.a[...], self.b[...] = rng.standard_normal((m, k)), rng.standard_normal((k, n))
-        self.out = aligned((m, n), dtype)
+        self._room = aligned((m + BEYOND, n), dtype)
+        self.out = self._room[:m]
         self._scratch = aligned((steps.scratch_bytes() // self.a.itemsize,), dtype)
         self._steps = steps
         self.names = [name for name in LABELS if name != "definition"]
@@ -148,9 +150,14 @@ class Product:
         return process_time() - start
 
     def error(self, name: str) -> float:
-        """The largest error of an element of out, in units of what rounding may cause."""
-        self.out.fill(np.nan)
+        """The largest error of an element of out, in units of what rounding may cause.
+
+        Infinite if something was written beyond out.
+        """
+        self._room.fill(np.nan)
         self.run(name)
+        if not np.isnan(self._room[len(self.out) :]).all():
+            return np.inf
         a, b = self.a.astype(np.float64), self.b.astype(np.float64)
         # Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.5.
         bound = (a.shape[1] + 1) * np.finfo(self.a.dtype).eps * (abs(a) @ abs(b))

@@ -351,7 +351,10 @@ cdef void store_sums(
 # --- from Python ----------------------------------------------------------------------------
 
 
-STEPS = ("plain_loops", "loop_order", "register_tile", "vector_tile", "blocking", "packing", "edges")
+STEPS = (
+    "plain_loops", "loop_order", "register_tile", "vector_tile", "blocking", "packing", "edges"
+)
+SIZES = {"MR": MR, "NR": NR, "MC": MC, "KC": KC, "NC": NC}
 
 
 def scratch_bytes():

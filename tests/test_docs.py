@@ -134,6 +134,10 @@ def test_steps_are_right_at_any_shape(program: ModuleType, folder: Path) -> None
     except program.UnavailableError as error:
         pytest.skip(str(error))
     program.check(steps, np.float32, [*program.SHAPES, *shapes])
+    if kernels.isa == "avx512":  # of which the page tells the sizes
+        blocks_shown = {row[1] for row in rows(TEXT) if len(row) == 5}
+        for pair in (("MR", "NR"), ("KC", "NR"), ("MC", "KC"), ("KC", "NC")):
+            assert " × ".join(str(steps.SIZES[name]) for name in pair) in blocks_shown
     # A check that cannot fail shows nothing.
     product = program.Product(steps, np.float32, 9, 8, 7)
     product.run = lambda name, repeats=1: product.out.fill(0)
