@@ -4,6 +4,8 @@
 #   make test     build, lint, and run all tests
 #   make bench    print how fast the kernels are, beside what this machine can do; with
 #                 options, for example: make bench BENCH="--quick --kernel matmul"
+#   make steps    measure what each step of docs/kernels.md buys; with options:
+#                 make steps STEPS="--isa avx2 --sizes 64 250"
 #   make lint     ruff, mypy and cython-lint
 #   make exhaustive   sigmoid and tanh of every float32, against float64 (many minutes)
 #   make sanitize     the kernel tests under AddressSanitizer and UBSan (needs GCC)
@@ -15,7 +17,7 @@ PY := $(VENV)/bin/python
 SOURCES := setup.py pyproject.toml $(wildcard minidl/_kernels/*.p* minidl/_kernels/*.h)
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test bench lint exhaustive sanitize clean
+.PHONY: demo test bench steps lint exhaustive sanitize clean
 
 demo: $(VENV)/demo
 	$(PY) -m minidl train digits
@@ -26,12 +28,15 @@ test: $(VENV)/dev lint
 bench: $(VENV)/dev
 	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) -m minidl bench $(BENCH)
 
+steps: $(VENV)/dev
+	$(PY) benchmarks/matmul_steps.py $(STEPS)
+
 # cython-lint calls pycodestyle by its bare name, so it needs the environment's bin on the path.
 lint: $(VENV)/dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	PATH="$(abspath $(VENV)/bin):$$PATH" cython-lint minidl/_kernels
+	PATH="$(abspath $(VENV)/bin):$$PATH" cython-lint minidl/_kernels benchmarks
 
 exhaustive: $(VENV)/dev
 	$(PY) tests/exhaustive.py
