@@ -1,0 +1,133 @@
+# How the members of a team walk a list of instructions.
+
+# What a kernel's answer means: nothing; the step must stop; it must stop in an epoch.
+cdef enum:
+    IGNORE, STOP, STOP_EPOCH
+
+cdef struct Instruction:
+    kernel_fn kernel
+    const void *args
+    int threads                # that share the kernel
+    bint wait                  # for all threads, before
+    int watch
+
+cdef struct Stretch:
+    # Memory to copy from one place to another.
+    char *source
+    char *target
+    size_t nbytes              # of a step, or of a row
+
+cdef struct Dial:
+    # A number that Python sets from step to step, such as a learning rate.
+    double *where
+    const double *values       # one for each step
+
+cdef struct Run:
+    # One job of the team. What changes while it runs is written by member 0, and `go_on` read
+    # by the others behind a barrier; but anybody may set `failed`.
+    Instruction *code
+    Py_ssize_t length
+    int threads
+    bint epoch
+    Stretch *state             # remembered before each step, and restored if it fails
+    int states
+    # An epoch: in each step, rows of the inputs are gathered into the program's own memory.
+    Stretch *inputs
+    int input_count
+    Py_ssize_t *order          # of the rows, or NULL
+    Py_ssize_t rows            # of a step
+    Py_ssize_t first, steps    # of this job
+    Dial *dials
+    int dial_count
+    Stretch *outputs           # kept from each step
+    int output_count
+    int64_t deadline
+    Py_ssize_t done
+    bint go_on
+    int failed                 # 1 + index of the instruction whose answer stopped the step
+    Py_ssize_t answer
+    int64_t *stamps            # if given: the time after every instruction
+
+
+cdef void gather(const Run *run, int member, Py_ssize_t step) noexcept nogil:
+    """Copy this member's share of the rows of a step."""
+    cdef Py_ssize_t row, begin, end, source, first = step * run.rows
+    cdef Stretch *x
+    cdef int i
+    begin = run.rows * member // run.threads
+    end = run.rows * (member + 1) // run.threads
+    for i in range(run.input_count):
+        x = run.inputs + i
+        for row in range(begin, end):
+            source = run.order[first + row] if run.order != NULL else first + row
+            memcpy(x.target + row * x.nbytes, x.source + source * x.nbytes, x.nbytes)
+
+
+cdef void begin_step(Run *run) noexcept nogil:
+    """Set the dials, and remember the state."""
+    cdef int i
+    for i in range(run.dial_count):
+        run.dials[i].where[0] = run.dials[i].values[run.first + run.done]
+    for i in range(run.states):
+        memcpy(run.state[i].target, run.state[i].source, run.state[i].nbytes)
+
+
+cdef void end_step(Run *run) noexcept nogil:
+    """Keep the outputs of a step that is complete."""
+    cdef int i
+    cdef Stretch *y
+    for i in range(run.output_count):
+        y = run.outputs + i
+        memcpy(y.target + (run.first + run.done) * y.nbytes, y.source, y.nbytes)
+    run.done += 1
+
+
+cdef void walk(void *what, int member) noexcept nogil:
+    """What each member of the team does: walk the list, step after step."""
+    cdef Run *run = <Run *>what
+    cdef int threads = run.threads
+    cdef int64_t passed = 0
+    cdef Py_ssize_t step = run.first
+    while True:
+        if run.epoch:
+            if member == 0:
+                begin_step(run)
+            gather(run, member, step)
+            if threads > 1:
+                barrier(threads, &passed)
+        walk_once(run, member, &passed)
+        if member == 0:
+            run.go_on = (
+                run.done + 1 < run.steps and nanoseconds() < run.deadline
+                and (threads == 1 or late_at_barriers() < 8 + run.done // 8)
+            )
+        if threads > 1:
+            barrier(threads, &passed)
+        if run.failed or not run.go_on:
+            break
+        if member == 0:
+            end_step(run)
+        step += 1
+
+
+cdef inline void walk_once(Run *run, int member, int64_t *passed) noexcept nogil:
+    """The kernels of one step."""
+    cdef Instruction *at = run.code
+    cdef Instruction *end = run.code + run.length
+    cdef Py_ssize_t answer
+    cdef int threads
+    while at < end:
+        if run.threads > 1 and (at.wait or run.stamps != NULL):
+            barrier(run.threads, passed)
+        threads = at.threads if at.threads < run.threads else run.threads
+        if member < threads and read_int(&run.failed) == 0:
+            answer = at.kernel(at.args, member, threads)
+            if answer > 0 and (at.watch == STOP or (at.watch == STOP_EPOCH and run.epoch)):
+                run.answer = answer
+                set_int(&run.failed, 1 + <int>(at - run.code))
+        at += 1
+        if run.stamps != NULL:
+            if run.threads > 1:
+                barrier(run.threads, passed)
+            if member == 0:
+                run.stamps[at - run.code] = nanoseconds()
