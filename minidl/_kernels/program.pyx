@@ -183,7 +183,6 @@ cdef class Program:
     cdef void perform(self, Run *run):
         """Have the run done, by the team if it is worth it and free."""
         cdef int i
-        cdef int64_t now
         cdef bint teamed = False
         with nogil:
             run.threads = 1
@@ -272,7 +271,6 @@ cdef class Program:
         finally:
             set_int(&self.busy, -1)
         return run.failed
-
 
     # --- kernel by kernel ------------------------------------------------------------------
 

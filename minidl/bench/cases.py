@@ -213,7 +213,8 @@ def _elementwise(case: _Maker) -> Iterator[Case]:
     n, size = math.prod(ACTIVATIONS), ACTIVATIONS
     shape = "x".join(map(str, size))
     yield case("copy", shape, 0, read={"x": size}, results=[size])
-    yield case("clear", shape, 0, out={"x": size})
+    # Counted like any array that is changed in place, although it is not read.
+    yield case("clear", shape, 0, updated={"x": size})
     yield case("add", shape, n, read={"a": size, "b": size}, results=[size])
     # Times one: repeated, the numbers stay as they are, and the work is the same.
     yield case("scale", shape, n, updated={"x": size}, factor=1.0)
