@@ -25,7 +25,8 @@ class Progress:
 
     def step(self, rows: int, running: Callable[[], Values]) -> None:
         """So many rows were trained, a batch or several; ``running()`` gives the values of the
-        epoch so far."""
+        epoch so far.
+        """
 
     def epoch(self, number: int, values: Values, seconds: float) -> None:
         """Epoch ``number``, counted from 1, has ended after ``seconds``."""
