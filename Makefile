@@ -5,7 +5,7 @@
 #   make bench    print how fast the kernels are, beside what this machine can do; with
 #                 options, for example: make bench BENCH="--quick --kernel matmul"
 #   make lint     ruff, mypy and cython-lint
-#   make exhaustive   sigmoid and tanh of every float32, against float64 (many minutes)
+#   make exhaustive   exp, log, sigmoid and tanh of every float32, against float64 (many minutes)
 #   make sanitize     the kernel tests under AddressSanitizer and UBSan (needs GCC)
 #   make clean    remove everything that was made
 

@@ -118,6 +118,10 @@ def unary(draw: Draw) -> Args:
     return {"x": 3 * draw.array(*draw.shape())}
 
 
+def positive(draw: Draw) -> Args:
+    return {"x": np.exp(3 * draw.array(*draw.shape()))}
+
+
 def add(draw: Draw) -> Args:
     shape = draw.shape()
     return {"a": draw.array(*shape), "b": draw.array(*shape)}
@@ -239,6 +243,8 @@ CASES: dict[str, Callable[[Draw], Args]] = {
     "scale": scale,
     "relu": unary,
     "relu_grad": gradient,
+    "exp": unary,
+    "log": positive,
     "sigmoid": unary,
     "sigmoid_grad": gradient,
     "tanh": unary,

@@ -30,7 +30,7 @@ overrides it.
 
 **Where to read.** ``reference.py``; then ``elementwise.pxi``, the simplest loops; then
 ``matmul.pxi``, the product in five loops around a microkernel, and ``packing.pxi``;
-``vector_math.pxi`` for exp, tanh and sigmoid.
+``vector_math.pxi`` for exp, log, tanh and sigmoid.
 
 **How to add a kernel.** Its twin in ``reference.py``; its loop in a ``*.pxi``; its struct and
 table entry in ``kernel_table.pxd`` and ``table.pxi``; its Python-facing call in a
@@ -55,6 +55,8 @@ CALLS = {
         "scale",
         "relu",
         "relu_grad",
+        "exp",
+        "log",
         "sigmoid",
         "sigmoid_grad",
         "tanh",

@@ -161,6 +161,8 @@ cdef struct KernelTable:
     kernel_fn scale
     kernel_fn relu
     kernel_fn relu_grad
+    kernel_fn exp
+    kernel_fn log
     kernel_fn sigmoid
     kernel_fn sigmoid_grad
     kernel_fn tanh
