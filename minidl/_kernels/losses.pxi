@@ -5,10 +5,20 @@ cdef enum:
 
 
 cdef inline vec load_logits(const real *z, Py_ssize_t n) noexcept nogil:
-    """The next LANES of n logits; where there are fewer, nothing is added to them."""
+    """The next LANES of n logits; where there are fewer, minus infinity."""
     if n >= LANES:
         return load(z)
     return load_part(z, n, -INFINITY)
+
+
+cdef inline vec exp_logits(const real *z, Py_ssize_t n, vec peak) noexcept nogil:
+    """exp(z - peak) of the same ones; where there are fewer, zero.
+
+    Not as exp(-infinity): multiplying down to zero makes the processor stumble.
+    """
+    if n >= LANES:
+        return exp_vec(load(z) - peak)
+    return keep_part(exp_vec(load_part(z, n, first_lane(peak)) - peak), n)
 
 
 cdef inline void softmax_row(
@@ -27,7 +37,7 @@ cdef inline void softmax_row(
     peak = spread_max(peak)
     j = 0
     while j < n:
-        e = exp_vec(load_logits(z + j, n - j) - peak)
+        e = exp_logits(z + j, n - j, peak)
         store_columns(dz + j, e, n - j)
         total = total + e
         j += LANES
@@ -39,56 +49,61 @@ cdef inline void softmax_row(
     dz[label] = dz[label] - scale
 
 
-cdef inline void softmax_short_row(
-    const real *z, real *dz, Py_ssize_t n, vec onehot, real scale, real *most, real *sum
+cdef inline void softmax_short_rows(
+    const real *z, const Py_ssize_t *labels, real *dz, Py_ssize_t rows, Py_ssize_t n, real scale,
+    real *most, real *sums
 ) noexcept nogil:
-    """The same for n <= LANES: a row that stays in a register."""
-    cdef vec e = load_part(z, n, -INFINITY)
-    cdef vec peak = spread_max(e)
-    e = exp_vec(e - peak)
-    most[0] = first_lane(peak)
-    sum[0] = lane_sum(e)
-    store_part(dz, e * (scale / sum[0]) - onehot, n)
+    """The same for a group of rows with n <= LANES: each is one vector."""
+    cdef vec exps[LOSS_ROWS]
+    cdef real factors[LOSS_ROWS]
+    cdef real row[2 * LANES]    # scale amid zeros: from LANES - label on, the onehot of a label
+    cdef vec peak
+    cdef Py_ssize_t i
+    for i in range(2 * LANES):
+        row[i] = 0
+    row[LANES] = scale
+    for i in range(rows):
+        peak = spread_max(load_logits(z + i * n, n))
+        exps[i] = exp_logits(z + i * n, n, peak)
+        most[i] = first_lane(peak)
+        sums[i] = lane_sum(exps[i])
+    i = 0
+    while i < LOSS_ROWS:
+        store(factors + i, fill(scale) / load(sums + i))
+        i += LANES
+    for i in range(rows):
+        store_part(
+            dz + i * n, exps[i] * factors[i] - load(row + LANES - labels[i]), n
+        )
 
 
 cdef inline Py_ssize_t cross_entropy_rows(
-    const CrossEntropyArgs *args, Py_ssize_t begin, Py_ssize_t end
+    const CrossEntropyArgs *args, Py_ssize_t begin, Py_ssize_t rows
 ) noexcept nogil:
-    """The rows of one group, whose logarithms are taken together."""
+    """A group of rows, whose logarithms are taken together."""
     cdef real most[LOSS_ROWS]
     cdef real sums[LOSS_ROWS]
-    cdef real row[2 * LANES]    # scale amid zeros: from LANES - label on, the onehot of a label
-    cdef const real *logits = <const real *>args.logits
-    cdef real *dlogits = <real *>args.dlogits
+    cdef Py_ssize_t i, n = args.classes
+    cdef const Py_ssize_t *labels = args.labels + begin
+    cdef const real *z = <const real *>args.logits + begin * n
+    cdef real *dz = <real *>args.dlogits + begin * n
     cdef real scale = <real>args.scale
-    cdef Py_ssize_t i, label, n = args.classes
-    store(row, fill(0))
-    store(row + LANES, fill(0))
-    row[LANES] = scale
     for i in range(LOSS_ROWS):
         sums[i] = 1
-    for i in range(begin, end):
-        label = args.labels[i]
-        if not 0 <= label < n:
-            return 1 + i
-        if n <= LANES:
-            softmax_short_row(
-                logits + i * n, dlogits + i * n, n, load(row + LANES - label), scale,
-                most + (i - begin), sums + (i - begin)
-            )
-        else:
-            softmax_row(
-                logits + i * n, dlogits + i * n, n, label, scale,
-                most + (i - begin), sums + (i - begin)
-            )
+    for i in range(rows):
+        if not 0 <= labels[i] < n:
+            return 1 + begin + i
+    if n <= LANES:
+        softmax_short_rows(z, labels, dz, rows, n, scale, most, sums)
+    else:
+        for i in range(rows):
+            softmax_row(z + i * n, dz + i * n, n, labels[i], scale, most + i, sums + i)
     i = 0
     while i < LOSS_ROWS:
         store(sums + i, log_vec(load(sums + i)))
         i += LANES
-    for i in range(begin, end):
-        args.losses[i] = sums[i - begin] + (
-            <double>most[i - begin] - logits[i * n + args.labels[i]]
-        )
+    for i in range(rows):
+        args.losses[begin + i] = sums[i] + (<double>most[i] - z[i * n + labels[i]])
     return 0
 
 
@@ -101,7 +116,7 @@ cdef Py_ssize_t softmax_cross_entropy(
     cdef Py_ssize_t end = share_begin(args.rows, LOSS_ROWS, thread + 1, threads)
     cdef Py_ssize_t bad
     while begin < end:
-        bad = cross_entropy_rows(args, begin, smaller(end, begin + LOSS_ROWS))
+        bad = cross_entropy_rows(args, begin, smaller(end - begin, LOSS_ROWS))
         if bad:
             return bad
         begin += LOSS_ROWS

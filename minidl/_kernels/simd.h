@@ -69,6 +69,12 @@ ALONE void store_part(real *p, vec v, ptrdiff_t n) {
     for (integer i = 0, end = (integer)n; i < LANES; i++) if (i < end) p[i] = v[i];
 }
 
+/* v in the first n < LANES lanes, 0 in the others. */
+ALONE vec keep_part(vec v, ptrdiff_t n) {
+    for (integer i = 0, end = (integer)n; i < LANES; i++) v[i] = i < end ? v[i] : 0;
+    return v;
+}
+
 INLINE vec fill(real value) { return value - (vec){0}; }
 
 /* a < b ? x : y in every lane; false where a or b is NaN. */

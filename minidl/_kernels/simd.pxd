@@ -11,6 +11,7 @@ cdef extern from "simd.h" nogil:
     void prefetch(const real *p)
     vec load_part(const real *p, Py_ssize_t n, real rest)
     void store_part(real *p, vec v, Py_ssize_t n)
+    vec keep_part(vec v, Py_ssize_t n)
     vec fill(real value)
     vec minimum(vec a, vec b)
     vec maximum(vec a, vec b)
