@@ -30,7 +30,7 @@ overrides it.
 
 **Where to read.** ``reference.py``; then ``elementwise.pxi``, the simplest loops; then
 ``matmul.pxi``, the product in five loops around a microkernel, and ``packing.pxi``;
-``vector_math.pxi`` for exp, tanh and sigmoid. ``docs/kernels.md`` arrives at ``matmul.pxi`` in nine
+``vector_math.pxi`` for exp, log, tanh and sigmoid. ``docs/kernels.md`` arrives at ``matmul.pxi`` in nine
 steps, each of which can be run and measured.
 
 **The five loops.** Each has a block that stays at one level of memory while it is used: ::
@@ -66,6 +66,8 @@ CALLS = {
         "scale",
         "relu",
         "relu_grad",
+        "exp",
+        "log",
         "sigmoid",
         "sigmoid_grad",
         "tanh",

@@ -44,7 +44,7 @@ CLASSES = [(32, 10), (128, 1000)]  # what is classified: batch x classes
 PARAMETERS = [17_226, 1_000_000]  # those of 64-128-64-10, and many
 
 # Flops of an element.
-UNARY = {"relu": 1, "sigmoid": EXP + 2, "tanh": EXP + 3}
+UNARY = {"relu": 1, "exp": EXP, "log": EXP, "sigmoid": EXP + 2, "tanh": EXP + 3}
 GRADIENTS = {"relu_grad": 1, "sigmoid_grad": 3, "tanh_grad": 3}
 BATCH_NORM = {True: 8, False: 4}  # training: mean 1, variance 3; then normalize 4
 BATCH_NORM_GRAD = 9  # x_hat 2, the two sums 3, dx 4
@@ -119,7 +119,7 @@ class _Maker:
     """Makes cases of one dtype from the names and shapes of their arrays."""
 
     def __init__(self, dtype: Any) -> None:
-        self._dtype = np.dtype(dtype)
+        self.dtype = np.dtype(dtype)
 
     def __call__(
         self,
@@ -147,7 +147,7 @@ class _Maker:
 
     def _bytes(self, arrays: Iterable[Shape | Array]) -> int:
         return sum(
-            math.prod(array) * self._dtype.itemsize if isinstance(array, tuple) else array.nbytes
+            math.prod(array) * self.dtype.itemsize if isinstance(array, tuple) else array.nbytes
             for array in arrays
         )
 
@@ -157,7 +157,7 @@ class _Maker:
         for name, given in arrays.items():
             if isinstance(given, tuple):
                 x = rng.standard_normal(given)
-                array = (1 / (1 + abs(x)) if name in POSITIVE else x).astype(self._dtype)
+                array = (1 / (1 + abs(x)) if name in POSITIVE else x).astype(self.dtype)
             else:
                 array = given
             drawn[name] = aligned(array.shape, array.dtype)
@@ -218,8 +218,10 @@ def _elementwise(case: _Maker) -> Iterator[Case]:
     yield case("add", shape, n, read={"a": size, "b": size}, results=[size])
     # Times one: repeated, the numbers stay as they are, and the work is the same.
     yield case("scale", shape, n, updated={"x": size}, factor=1.0)
+    positive = np.linspace(0.1, 3, n, dtype=case.dtype).reshape(size)
     for kernel, flops in UNARY.items():
-        yield case(kernel, shape, n * flops, read={"x": size}, results=[size])
+        read: Arrays = {"x": positive if kernel == "log" else size}
+        yield case(kernel, shape, n * flops, read=read, results=[size])
     for kernel, flops in GRADIENTS.items():
         yield case(kernel, shape, n * flops, read={"dy": size, "y": size}, results=[size])
 
