@@ -1,0 +1,180 @@
+"""minidl and other libraries at the same work.
+
+    python benchmarks/peers.py                    # kernels
+    python benchmarks/peers.py steps              # training steps
+    python benchmarks/peers.py inference --rows "batch 1"
+
+How it is measured: in one process, all contenders for a task in alternating rounds, the same
+number of threads for all; the fastest of a few bursts counts in each round. What is reported is
+the median, over the rounds, of time of the peer / time of minidl: above 1, minidl is faster.
+A library may enter at several settings, the fastest of which counts. Before anything is timed,
+all must give the same answer. A library that is not installed is left out.
+
+Threads and instruction sets are settled by the environment before a library is loaded, so each
+number of threads is compared in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from comparison import report
+from comparison.measuring import Result
+from comparison.running import Plan, run
+from comparison.suites import OURS, SUITES
+
+from minidl.bench.measuring import QUICK, Effort
+from minidl.cli.doctor import usable_cores
+from minidl.cli.options import check_writable, count
+
+ROUNDS = 7
+THREAD_VARIABLES = (
+    "BLIS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "MINIDL_NUM_THREADS",
+    "NPROC",  # JAX
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+)
+# What holds each library to an older instruction set: comparing minidl on AVX2 with peers on
+# AVX-512 would tell of no machine that exists.
+HELD = {
+    "avx2": {
+        "MINIDL_ISA": "avx2",
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "OPENBLAS_CORETYPE": "Haswell",
+        "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
+    },
+    "baseline": {
+        "MINIDL_ISA": "baseline",
+        "ATEN_CPU_CAPABILITY": "default",
+        "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
+        "ONEDNN_MAX_CPU_ISA": "SSE41",
+        "OPENBLAS_CORETYPE": "Nehalem",
+        "XLA_FLAGS": "--xla_cpu_max_isa=SSE4_2",
+    },
+    "avx512": {"MINIDL_ISA": "avx512"},
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments."""
+    suites = "\n".join(f"  {name:<11}{suite.help}" for name, suite in SUITES.items())
+    parser = argparse.ArgumentParser(
+        description=f"minidl and other libraries at the same work.\n\nsuites:\n{suites}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("suite", nargs="?", choices=SUITES, default="kernels", help="[kernels]")
+    add("--rows", default="", metavar="TEXT", help="only tasks with this text in their name")
+    add("--peers", nargs="+", default=[], metavar="NAME", help="only these columns of the table")
+    add("--threads", nargs="+", type=count, metavar="N", help="numbers of threads to compare with")
+    add("--isa", choices=HELD, help="hold all libraries that can be held to it [the best]")
+    add("--dtype", choices=("float32", "float64"), default="float32", help="[float32]")
+    add("--rounds", type=count, metavar="N", help=f"[{ROUNDS}; --quick {QUICK.rounds}]")
+    add("--quick", action="store_true", help="measure less, and less exactly")
+    add("--json", type=Path, metavar="FILE", help="save all rounds")
+    add("--child", nargs=2, metavar=("THREADS", "FILE"), help=argparse.SUPPRESS)
+    return parser
+
+
+def main() -> int:
+    """Compare with each number of threads, and print the best of each contender."""
+    arguments = parser().parse_args()
+    suite = SUITES[arguments.suite]
+    _check(arguments)
+    counts = arguments.threads or ([1, usable_cores()] if suite.every_thread_count else [1])
+    arguments.threads = sorted(set(counts))
+    if arguments.child:
+        threads, file = arguments.child
+        return _one_process(arguments, int(threads), Path(file))
+    if suite.notes:
+        print(suite.notes)
+    if arguments.isa in HELD:
+        print(f"held to {arguments.isa}: {', '.join(HELD[arguments.isa])}; others have no switch")
+    columns: list[str] = []
+    results: list[Result] = []
+    about: dict[str, object] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for threads in arguments.threads:
+            file = Path(folder) / f"{threads}.json"
+            code = _start(threads, arguments.isa, file)
+            if file.exists():
+                about, found = report.load(file)
+                results += found
+            if code:
+                break
+    columns = [c for c in suite.columns if any(c in result.rounds for result in results)]
+    if results:
+        parts = [
+            report.tables(suite, columns, results),
+            report.means(suite, columns, results),
+            report.settings(results),
+        ]
+        print("\n" + "\n\n".join(part for part in parts if part))
+    if arguments.json is not None:
+        report.save(arguments.json, arguments.suite, about, results)
+        print(f"\nsaved to {arguments.json}")
+    return code
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Complain before the measuring, not after it."""
+    suite = SUITES[arguments.suite]
+    known = [column for column, library in suite.columns.items() if library != OURS]
+    try:
+        if unknown := set(arguments.peers).difference(known):
+            raise ValueError(f"no peer {unknown.pop()!r} here; there are {', '.join(known)}")
+        if not any(arguments.rows in task.name for task in suite.tasks(arguments.dtype)):
+            raise ValueError(f"no task has {arguments.rows!r} in its name")
+        if arguments.json is not None:
+            check_writable(arguments.json, "save")
+    except (ValueError, OSError) as error:
+        parser().error(str(error))
+
+
+def _start(threads: int, isa: str | None, file: Path) -> int:
+    """Run this command in a process whose libraries find their settings in the environment."""
+    environment = {
+        **os.environ,
+        **dict.fromkeys(THREAD_VARIABLES, str(threads)),
+        **HELD.get(isa or "", {}),
+    }
+    if threads == 1:
+        one = "--xla_cpu_multi_thread_eigen=false"
+        environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {one}".strip()
+    command = [sys.executable, __file__, *sys.argv[1:], "--child", str(threads), str(file)]
+    print(flush=True)
+    with subprocess.Popen(command, env=environment) as process:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                pass  # the child heard it as well, and saves what it has
+
+
+def _one_process(arguments: argparse.Namespace, threads: int, file: Path) -> int:
+    effort = QUICK if arguments.quick else Effort(ROUNDS)
+    plan = Plan(
+        arguments.suite,
+        threads,
+        arguments.threads,
+        arguments.dtype,
+        arguments.rows,
+        arguments.peers,
+        Effort(arguments.rounds or effort.rounds, effort.seconds),
+    )
+    about, results, finished = run(plan)
+    report.save(file, arguments.suite, about, results)
+    return 0 if finished else 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
