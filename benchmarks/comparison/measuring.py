@@ -89,9 +89,10 @@ def measure(contenders: list[Contender], effort: Effort) -> list[list[float]]:
     gc.collect()
     gc.disable()
     try:
-        for _ in range(effort.rounds):
-            for mine, contender, count in zip(seconds, contenders, repeats, strict=True):
-                mine.append(_burst(contender, count))
+        for first in range(effort.rounds):
+            for place in range(len(contenders)):
+                index = (first + place) % len(contenders)  # none always follows the same one
+                seconds[index].append(_burst(contenders[index], repeats[index]))
     finally:
         gc.enable()
     return seconds
@@ -133,7 +134,7 @@ def agreeing(contenders: Iterable[Contender], leave_out: Callable[[Contender, st
             answers = contender.check() if contender.check else {}
             contender.call()
         except Exception as error:
-            leave_out(contender, f"{type(error).__name__}: {str(error).strip().splitlines()[:1]}")
+            leave_out(contender, in_one_line(error))
             continue
         wrong = [name for name in answers if _differ(answers[name], expected.get(name))]
         if wrong:
@@ -143,6 +144,12 @@ def agreeing(contenders: Iterable[Contender], leave_out: Callable[[Contender, st
             expected.setdefault(name, answer)
         agreed.append(contender)
     return agreed
+
+
+def in_one_line(error: Exception) -> str:
+    """The kind of an error, and the first line of what it says."""
+    first = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {first}"
 
 
 def _differ(answer: Any, expected: Any) -> bool:

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from comparison import report
-from comparison.measuring import Contender, Result, agreeing, fastest, measure
+from comparison.measuring import Contender, Result, agreeing, fastest, in_one_line, measure
 from comparison.report import Table
 from comparison.suites import OURS, SUITES, Suite, Task
 from minidl.bench.measuring import Effort
@@ -101,7 +101,7 @@ def _measure(
             except Exception as error:
                 if name == OURS:
                     raise
-                leave_out(library.about(), repr(error))
+                leave_out(library.about(), in_one_line(error))
 
     sent = (contender for contender in send() if contender.name in columns)
     contenders = agreeing(

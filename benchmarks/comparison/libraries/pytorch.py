@@ -90,13 +90,12 @@ def _adam(data: Any, grad: Any) -> Iterator[Contender]:
 
 def steps(network: Network, threads: list[int]) -> Iterator[Contender]:
     """Eager steps with either Adam; compiled steps."""
-    torch.set_grad_enabled(True)
+    torch.compiler.reset()  # programs of the network before would be tried before this one's
     batches = network.split(*map(torch.from_numpy, network.data))
     makers = {
         ("PyTorch", "fused Adam"): partial(_eager, fused=True),
         ("PyTorch", "foreach Adam"): partial(_eager, foreach=True),
         ("torch.compile", "forward and backward"): _compiled_loss,
-        ("torch.compile", "forward, backward, Adam"): _compiled_parts,
         ("torch.compile", "the whole step"): _compiled_whole,
     }
     for (name, setting), make in makers.items():
@@ -145,29 +144,6 @@ def _compiled_loss(network: Network) -> Callable[[Any, Any], Any]:
     )
 
 
-def _compiled_parts(network: Network) -> Callable[[Any, Any], Any]:
-    """Forward and backward compiled, and clipping with Adam as a second program."""
-    model = _model(network)
-    parameters = list(model.parameters())
-    loss_of = _compile(lambda x, y: functional.cross_entropy(model(x), y))
-    # A rate that is a tensor is not compiled in, and so not compiled again.
-    optimizer = torch.optim.Adam(parameters, lr=torch.tensor(LEARNING_RATE), foreach=True)
-
-    @_compile
-    def update() -> None:
-        torch.nn.utils.clip_grad_norm_(parameters, MAX_NORM, foreach=True)
-        optimizer.step()
-
-    def step(x: Any, y: Any) -> Any:
-        loss = loss_of(x, y)
-        loss.backward()
-        update()
-        optimizer.zero_grad(set_to_none=True)
-        return loss.detach()
-
-    return step
-
-
 def _compiled_whole(network: Network) -> Callable[[Any, Any], Any]:
     """One program, of one flat vector of parameters: gradient by torch.func, Adam by hand."""
     weights = [torch.from_numpy(array) for pair in network.weights() for array in pair]
@@ -203,8 +179,9 @@ def _compiled_whole(network: Network) -> Callable[[Any, Any], Any]:
 
 
 def _compile(function: Callable[..., Any]) -> Any:
-    mode = "max-autotune-no-cudagraphs"
-    return torch.compile(function, fullgraph=True, dynamic=False, mode=mode)
+    # Called from C++, without which Python costs a third of a small step.
+    options = {"cpp_wrapper": True, "max_autotune": True}
+    return torch.compile(function, fullgraph=True, dynamic=False, options=options)
 
 
 # --- inference --------------------------------------------------------------------------
