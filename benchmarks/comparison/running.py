@@ -11,7 +11,7 @@ from typing import Any
 from comparison import report
 from comparison.measuring import Contender, Result, agreeing, fastest, in_one_line, measure
 from comparison.report import Table
-from comparison.suites import OURS, SUITES, Suite, Task
+from comparison.suites import NOT_HELD, OURS, SUITES, Suite, Task
 from minidl.bench.measuring import Effort
 from minidl.bench.report import machine
 
@@ -34,6 +34,8 @@ class Plan:
         Part of the names of the tasks to run.
     peers
         Columns of peers to compare with; all that are installed if there are none.
+    held
+        Whether all are held to an older instruction set; who cannot be is left out.
     effort
         How long to measure.
     """
@@ -44,13 +46,14 @@ class Plan:
     dtype: str
     rows: str
     peers: list[str]
+    held: bool
     effort: Effort
 
 
 def run(plan: Plan) -> tuple[dict[str, Any], list[Result], bool]:
     """Facts about the machine; the results; and whether these are all, or Ctrl-C ended it."""
     suite = SUITES[plan.suite]
-    libraries, columns = _libraries(suite, plan.peers)
+    libraries, columns = _libraries(suite, plan)
     about = machine() | {"libraries": [library.about() for library in libraries.values()]}
     tasks = [task for task in suite.tasks(plan.dtype) if plan.rows in task.name]
     print(f"{about['processor']}, {about['cores']} cores; Python {about['Python']}")
@@ -72,12 +75,15 @@ def run(plan: Plan) -> tuple[dict[str, Any], list[Result], bool]:
     return about, results, True
 
 
-def _libraries(suite: Suite, asked: list[str]) -> tuple[dict[str, ModuleType], list[str]]:
+def _libraries(suite: Suite, plan: Plan) -> tuple[dict[str, ModuleType], list[str]]:
     """The modules of the libraries that are installed, and the columns that they fill."""
     found: dict[str, ModuleType] = {}
     columns = []
     for column, name in suite.columns.items():
-        if asked and name != OURS and column not in asked:
+        if plan.peers and name != OURS and column not in plan.peers:
+            continue
+        if plan.held and name in NOT_HELD:
+            print(f"{column} is left out: it cannot be held to an instruction set")
             continue
         try:
             found[name] = import_module(f"comparison.libraries.{name}")

@@ -14,6 +14,8 @@ from minidl.bench import Case, cases
 from minidl.bench.cases import LAYERS, SQUARES
 
 OURS = "ours"  # the module of libraries/ that is not a peer
+# Choose their instruction set themselves: JAX at least for products, whatever XLA is told.
+NOT_HELD = {"jax_", "onnxruntime_"}
 
 
 class Task(Protocol):
