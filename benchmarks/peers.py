@@ -22,12 +22,14 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from comparison import report
 from comparison.measuring import Result
 from comparison.running import Plan, run
 from comparison.suites import OURS, SUITES
 
+from minidl import _kernels as kernels
 from minidl.bench.measuring import QUICK, Effort
 from minidl.cli.doctor import usable_cores
 from minidl.cli.options import check_writable, count
@@ -86,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Compare with each number of threads, and print the best of each contender."""
+    """Compare with each number of threads, and print each contender at its best."""
     arguments = parser().parse_args()
     suite = SUITES[arguments.suite]
     _check(arguments)
@@ -97,30 +99,28 @@ def main() -> int:
         return _one_process(arguments, int(threads), Path(file))
     if suite.notes:
         print(suite.notes)
-    columns: list[str] = []
-    results: list[Result] = []
-    about: dict[str, object] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for threads in arguments.threads:
-            file = Path(folder) / f"{threads}.json"
-            code = _start(threads, arguments.isa, file)
-            if file.exists():
-                about, found = report.load(file)
-                results += found
-            if code:
-                break
-    columns = [c for c in suite.columns if any(c in result.rounds for result in results)]
+    about, results, code = _all_processes(arguments)
     if results:
-        parts = [
-            report.tables(suite, columns, results),
-            report.means(suite, columns, results),
-            report.settings(results),
-        ]
-        print("\n" + "\n\n".join(part for part in parts if part))
+        print("\n" + report.conclusion(suite, results))
     if arguments.json is not None:
         report.save(arguments.json, arguments.suite, about, results)
         print(f"\nsaved to {arguments.json}")
     return code
+
+
+def _all_processes(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Result], int]:
+    """What the process of each number of threads has found, up to the first that fails."""
+    about: dict[str, Any] = {}
+    results: list[Result] = []
+    code = 0
+    with tempfile.TemporaryDirectory() as folder:
+        for threads in arguments.threads:
+            file = Path(folder) / f"{threads}.json"
+            code = code or _start(threads, arguments.isa, file)
+            if file.exists():
+                about, found = report.load(file)
+                results += found
+    return about, results, code
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -128,6 +128,8 @@ def _check(arguments: argparse.Namespace) -> None:
     suite = SUITES[arguments.suite]
     known = [column for column, library in suite.columns.items() if library != OURS]
     try:
+        if arguments.isa is not None and arguments.isa not in kernels.available():
+            raise ValueError(f"{arguments.isa} is not available; there are {kernels.available()}")
         if unknown := set(arguments.peers).difference(known):
             raise ValueError(f"no peer {unknown.pop()!r} here; there are {', '.join(known)}")
         if not any(arguments.rows in task.name for task in suite.tasks(arguments.dtype)):

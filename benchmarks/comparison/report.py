@@ -177,6 +177,13 @@ def settings(results: Results) -> str:
     return "\n".join(["settings that were the fastest", *lines]) if lines else ""
 
 
+def conclusion(suite: Suite, results: Results) -> str:
+    """All that is said at the end."""
+    columns = [name for name in suite.columns if any(name in r.rounds for r in results)]
+    parts = [tables(suite, columns, results), means(suite, columns, results), settings(results)]
+    return "\n\n".join(part for part in parts if part)
+
+
 # --- files ------------------------------------------------------------------------------
 
 
