@@ -6,9 +6,9 @@
 # is kept at next to nothing: offsets of A are constants, in one of its two directions.
 
 cdef enum:
-    HIGHEST = ACCUMULATORS    # rows of a tile one vector wide
+    HIGHEST = 12              # rows of any tile
     UNROLL = 4                # steps at a time
-    GROUPS = 8                # of three rows
+    GROUPS = 4                # of three rows
 
 
 cdef struct Run:
@@ -28,18 +28,45 @@ cdef struct Tile:
     bint accumulate
 
 
+cdef inline void begin_three(
+    vec (*acc)[TILE_VECTORS], const real *c, Py_ssize_t c_row, const int rows, const int vectors
+) noexcept nogil:
+    """Up to three rows of zeros; those of C arrive while the sums are formed."""
+    cdef int i, j
+    for i in range(3):
+        if i < rows:
+            for j in range(vectors):
+                acc[i][j] = fill(0)
+                prefetch(c + i * c_row + j * LANES)
+
+
+cdef inline void add_three(
+    vec (*acc)[TILE_VECTORS], const real *a, Py_ssize_t a_row, const Py_ssize_t p, const vec *b,
+    const int rows, const int vectors
+) noexcept nogil:
+    """Up to three rows of `multiply_add`."""
+    cdef real factor
+    cdef int i, j
+    for i in range(3):
+        if i < rows:
+            factor = (<const Run *>(a + i * a_row)).x[p]
+            for j in range(vectors):
+                acc[i][j] = acc[i][j] + factor * b[j]
+
+
 cdef inline void multiply_add(
     vec (*acc)[TILE_VECTORS], const real **a, Py_ssize_t a_row, const Py_ssize_t p, const real *b,
     const int rows, const int vectors
 ) noexcept nogil:
     """One step over p: acc += a column of A times a row of B."""
     cdef vec row[TILE_VECTORS]
-    cdef int i, j
+    cdef int j
     for j in range(vectors):
         row[j] = load(b + j * LANES)
-    for i in range(rows):
-        for j in range(vectors):
-            acc[i][j] = acc[i][j] + (<const Run *>(a[i // 3] + i % 3 * a_row)).x[p] * row[j]
+    add_three(acc, a[0], a_row, p, row, rows, vectors)
+    add_three(acc + 3, a[1], a_row, p, row, rows - 3, vectors)
+    add_three(acc + 6, a[2], a_row, p, row, rows - 6, vectors)
+    add_three(acc + 9, a[3], a_row, p, row, rows - 9, vectors)
 
 
 cdef inline void tiles_of(const Tile *t, const int rows, const int vectors) noexcept nogil:
@@ -53,14 +80,15 @@ cdef inline void tiles_of(const Tile *t, const int rows, const int vectors) noex
     cdef const real *a[GROUPS]    # every third row: an address is at most base + 2 * index
     cdef const real *b
     cdef real *c
-    cdef Py_ssize_t p, q, a_row, a_col, b_row
-    cdef int i, j
+    cdef Py_ssize_t p, q, a_row, a_col, b_row, c_row
+    cdef int i
     for q in range(t.count):
-        c, a_row, a_col, b_row = t.c + q * rows * t.c_row, t.a_row, t.a_col, t.b_row
-        for i in range(rows):
-            for j in range(vectors):
-                acc[i][j] = fill(0)
-                prefetch(c + i * t.c_row + j * LANES)    # arrives while the sums are formed
+        a_row, a_col, b_row, c_row = t.a_row, t.a_col, t.b_row, t.c_row
+        c = t.c + q * rows * c_row
+        begin_three(acc, c, c_row, rows, vectors)
+        begin_three(acc + 3, c + 3 * c_row, c_row, rows - 3, vectors)
+        begin_three(acc + 6, c + 6 * c_row, c_row, rows - 6, vectors)
+        begin_three(acc + 9, c + 9 * c_row, c_row, rows - 9, vectors)
         for i in range(0, rows, 3):
             a[i // 3] = t.a + (q * rows + i) * a_row
         b, p = t.b, t.k
@@ -91,33 +119,32 @@ cdef inline void tiles_of(const Tile *t, const int rows, const int vectors) noex
                 sums[i] = acc[i][0]
             finish_narrow(t, sums, c, rows)
         else:
-            finish(t, acc, c, rows, vectors)
+            finish_three(t, acc, c, rows, vectors)
+            finish_three(t, acc + 3, c + 3 * c_row, rows - 3, vectors)
+            finish_three(t, acc + 6, c + 6 * c_row, rows - 6, vectors)
+            finish_three(t, acc + 9, c + 9 * c_row, rows - 9, vectors)
 
 
-cdef inline void finish(
+cdef inline void finish_three(
     const Tile *t, vec (*acc)[TILE_VECTORS], real *c, const int rows, const int vectors
 ) noexcept nogil:
     """From the accumulators to C. The last vector may overlap the one before it: what both
-    hold is the same, as all of C is read before any is written."""
-    cdef Py_ssize_t c_last = t.columns - LANES
-    cdef vec row[TILE_VECTORS]
+    hold is the same, as both are read before one is written."""
+    cdef Py_ssize_t column[TILE_VECTORS]
     cdef int i, j
-    if t.accumulate:
-        for i in range(rows):
-            for j in range(vectors - 1):
-                acc[i][j] = acc[i][j] + load(c + i * t.c_row + j * LANES)
-            acc[i][vectors - 1] = acc[i][vectors - 1] + load(c + i * t.c_row + c_last)
-    if t.bias != NULL:
-        for j in range(vectors - 1):
-            row[j] = load(t.bias + j * LANES)
-        row[vectors - 1] = load(t.bias + c_last)
-        for i in range(rows):
+    for j in range(vectors):
+        column[j] = j * LANES
+    column[vectors - 1] = t.columns - LANES
+    for i in range(3):
+        if i < rows:
+            if t.accumulate:
+                for j in range(vectors):
+                    acc[i][j] = acc[i][j] + load(c + i * t.c_row + column[j])
+            if t.bias != NULL:
+                for j in range(vectors):
+                    acc[i][j] = acc[i][j] + load(t.bias + column[j])
             for j in range(vectors):
-                acc[i][j] = acc[i][j] + row[j]
-    for i in range(rows):
-        for j in range(vectors - 1):
-            store(c + i * t.c_row + j * LANES, acc[i][j])
-        store(c + i * t.c_row + c_last, acc[i][vectors - 1])
+                store(c + i * t.c_row + column[j], acc[i][j])
 
 
 cdef void finish_narrow(const Tile *t, const vec *sums, real *c, int rows) noexcept nogil:
@@ -138,49 +165,37 @@ cdef void finish_narrow(const Tile *t, const vec *sums, real *c, int rows) noexc
 
 
 cdef inline void tiles_of_rows(const Tile *t, int rows, const int vectors) noexcept nogil:
-    """The microkernel for this many rows; those with too many accumulators are not compiled."""
-    if rows == 1:
-        tiles_of(t, 1, vectors)
-    elif rows == 2:
-        tiles_of(t, 2, vectors)
-    elif rows == 3:
-        tiles_of(t, 3, vectors)
-    elif rows == 4 and 4 * vectors <= ACCUMULATORS:
-        tiles_of(t, 4, vectors)
-    elif rows == 5 and 5 * vectors <= ACCUMULATORS:
-        tiles_of(t, 5, vectors)
-    elif rows == 6 and 6 * vectors <= ACCUMULATORS:
-        tiles_of(t, 6, vectors)
-    elif rows == 7 and 7 * vectors <= ACCUMULATORS:
-        tiles_of(t, 7, vectors)
-    elif rows == 8 and 8 * vectors <= ACCUMULATORS:
-        tiles_of(t, 8, vectors)
-    elif rows == 9 and 9 * vectors <= ACCUMULATORS:
-        tiles_of(t, 9, vectors)
-    elif rows == 10 and 10 * vectors <= ACCUMULATORS:
-        tiles_of(t, 10, vectors)
-    elif rows == 11 and 11 * vectors <= ACCUMULATORS:
-        tiles_of(t, 11, vectors)
-    elif rows == 12 and 12 * vectors <= ACCUMULATORS:
-        tiles_of(t, 12, vectors)
-    elif 24 * vectors <= ACCUMULATORS:
-        taller_tiles(t, rows)
+    """The microkernel for this many rows; those with too many accumulators are not compiled.
 
-
-cdef inline void taller_tiles(const Tile *t, int rows) noexcept nogil:
-    """Tiles one vector wide need many rows, to keep as many sums going."""
-    if rows == 14:
-        tiles_of(t, 14, 1)
-    elif rows == 16:
-        tiles_of(t, 16, 1)
-    elif rows == 18:
-        tiles_of(t, 18, 1)
-    elif rows == 20:
-        tiles_of(t, 20, 1)
-    elif rows == 22:
-        tiles_of(t, 22, 1)
-    elif rows == 24:
-        tiles_of(t, 24, 1)
+    Not one long chain: what stands at its end, GCC takes for unlikely and leaves in loops.
+    """
+    if rows >= 9:
+        if rows == 12 and 12 * vectors <= ACCUMULATORS:
+            tiles_of(t, 12, vectors)
+        elif rows == 11 and 11 * vectors <= ACCUMULATORS:
+            tiles_of(t, 11, vectors)
+        elif rows == 10 and 10 * vectors <= ACCUMULATORS:
+            tiles_of(t, 10, vectors)
+        elif rows == 9 and 9 * vectors <= ACCUMULATORS:
+            tiles_of(t, 9, vectors)
+    elif rows >= 5:
+        if rows == 8 and 8 * vectors <= ACCUMULATORS:
+            tiles_of(t, 8, vectors)
+        elif rows == 7 and 7 * vectors <= ACCUMULATORS:
+            tiles_of(t, 7, vectors)
+        elif rows == 6 and 6 * vectors <= ACCUMULATORS:
+            tiles_of(t, 6, vectors)
+        elif rows == 5 and 5 * vectors <= ACCUMULATORS:
+            tiles_of(t, 5, vectors)
+    else:
+        if rows == 4 and 4 * vectors <= ACCUMULATORS:
+            tiles_of(t, 4, vectors)
+        elif rows == 3:
+            tiles_of(t, 3, vectors)
+        elif rows == 2:
+            tiles_of(t, 2, vectors)
+        elif rows == 1:
+            tiles_of(t, 1, vectors)
 
 
 cdef void multiply_tiles(const Tile *t, int rows, int vectors) noexcept nogil:
@@ -195,21 +210,15 @@ cdef void multiply_tiles(const Tile *t, int rows, int vectors) noexcept nogil:
         tiles_of_rows(t, rows, 4 if TILE_VECTORS > 2 else 1)
 
 
-cdef inline int height_of(Py_ssize_t rows, int vectors) noexcept nogil:
-    """Rows of a tile, so that a block of `rows` is cut into nearly equal ones."""
-    cdef int most = ACCUMULATORS // vectors
-    cdef int height = <int>ceil_div(rows, ceil_div(rows, most))
-    return height if height <= 12 else height + (height & 1)    # see taller_tiles
-
-
 cdef void multiply_rows(Tile *t, Py_ssize_t rows, int vectors) noexcept nogil:
-    """A column of tiles, so many rows high in all."""
-    cdef int height = height_of(rows, vectors)
-    while rows > 0:
-        if rows < height:
-            height = height_of(rows, vectors) if rows <= 12 or not rows & 1 else 12
-        t.count = rows // height
-        multiply_tiles(t, height, vectors)
+    """A column of tiles, so many rows high in all: of nearly equal height, rather than full
+    ones and a thin rest."""
+    cdef Py_ssize_t tiles = ceil_div(rows, smaller(HIGHEST, ACCUMULATORS // vectors))
+    cdef Py_ssize_t height = rows // tiles + 1
+    t.count = rows % tiles
+    if t.count > 0:
+        multiply_tiles(t, <int>height, vectors)
         t.a = t.a + t.count * height * t.a_row
         t.c = t.c + t.count * height * t.c_row
-        rows -= t.count * height
+    t.count = tiles - rows % tiles
+    multiply_tiles(t, <int>height - 1, vectors)
