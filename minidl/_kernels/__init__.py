@@ -29,8 +29,8 @@ The best one that this CPU has is chosen at import. ``MINIDL_ISA=baseline|avx2|a
 overrides it.
 
 **Where to read.** ``reference.py``; then ``elementwise.pxi``, the simplest loops; then
-``matmul.pxi``, the product in five loops around a microkernel, and ``packing.pxi``;
-``vector_math.pxi`` for exp, tanh and sigmoid.
+``matmul.pxi``, the product in five loops around ``microkernel.pxi``, with ``packing.pxi`` and
+``matvec.pxi``; ``vector_math.pxi`` for exp, tanh and sigmoid.
 
 **How to add a kernel.** Its twin in ``reference.py``; its loop in a ``*.pxi``; its struct and
 table entry in ``kernel_table.pxd`` and ``table.pxi``; its Python-facing call in a

@@ -4,12 +4,12 @@
 #     for pc in steps of KC over k          depth: a KC x NC block of B, packed if that pays
 #       for ic in steps of MC over m        rows: an MC x KC block of A, packed if that pays
 #         for jr in steps of NR over NC     one panel of B, which stays in the L1 cache
-#           for ir in steps of MR over MC   one tile of C, in registers: `tiles_of`
+#           for ir in steps of MR over MC   one tile of C, in registers: microkernel.pxi
 #
 # Every element of C is summed over p = 0 … k-1 in order, in pieces of KC, whatever the tile
-# it falls into and whichever thread computes it. A few rows times a transposed B take another
-# way (`multiply_by_dots`), a few more compute the transpose of C (`multiply_turned`); the
-# shapes alone decide which.
+# it falls into and whichever thread computes it. One row of A, and few rows times a transposed
+# B, take another way (matvec.pxi); a few more times a transposed B compute the transpose of C
+# (`multiply_turned`). The shapes alone decide which.
 
 cdef enum:
     MC = 240
@@ -21,7 +21,7 @@ cdef inline bint packs_a(const MatmulArgs *args) noexcept nogil:
     worth a copy, if enough columns of B use it."""
     if args.a_col != 1 and args.a_row != 1:
         return False
-    return args.k > 512 and args.n > 512
+    return args.k >= 512 and args.n >= 256
 
 
 cdef inline bint packs_b(const MatmulArgs *args) noexcept nogil:
@@ -187,14 +187,14 @@ cdef Py_ssize_t matmul(const void *arguments, int thread, int threads) noexcept 
     cdef real *scratch = <real *>(
         (<size_t>args.scratch + VEC_BYTES - 1) // VEC_BYTES * VEC_BYTES
     ) + thread * scratch_of_thread(args)
-    if args.m * NR > args.n * MR and not dots and not turn and not by_rows:    # more tiles down than across
+    if not dots and not turn and args.m * NR > args.n * MR:    # more tiles down than across
         i0 = share_begin(args.m, MR, thread, threads)
         i1 = share_begin(args.m, MR, thread + 1, threads)
     else:
         j0 = share_begin(args.n, NR, thread, threads)
         j1 = share_begin(args.n, NR, thread + 1, threads)
     if by_rows:
-        multiply_by_rows(args, j0, j1)
+        multiply_by_rows(args, i0, i1, j0, j1)
     elif dots:
         multiply_by_dots(args, j0, j1)
     elif turn:

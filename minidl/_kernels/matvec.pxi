@@ -1,12 +1,13 @@
-# Products of few rows, which read B once and so run as fast as memory delivers it.
+# Products of one row, or a few, which use an element of B too seldom to copy it: they read it
+# in the order in which it lies in memory, as fast as that delivers it.
 
 cdef enum:
-    TOGETHER = 8    # rows of B at a time
+    TOGETHER = 8    # rows of B at a time, so that C is read and written less often
 
 
 cdef inline bint uses_rows(const MatmulArgs *args) noexcept nogil:
-    """One row of A, or one of B: too little work on an element of B, or of C, to copy it."""
-    return args.b_col == 1 and (args.m == 1 or args.k == 1)
+    """One row of A, or a single step over p: the weight gradient of a batch of one."""
+    return args.b_col == 1 and args.k > 0 and (args.m == 1 or (args.k == 1 and args.n >= LANES))
 
 
 cdef inline void add_rows(
@@ -40,21 +41,23 @@ cdef inline void add_rows(
         store_part(c + j, sum, end - j)
 
 
-cdef void multiply_by_rows(const MatmulArgs *args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
-    """Columns begin … end of C, row by row: the sum of the rows of B times elements of A."""
+cdef void multiply_by_rows(
+    const MatmulArgs *args, Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t j0, Py_ssize_t j1
+) noexcept nogil:
+    """Rows i0 … i1 and columns j0 … j1 of C: each the sum of the rows of B times elements of A."""
     cdef Py_ssize_t i, p
     cdef const real *a
     cdef real *c
-    for i in range(args.m):
+    for i in range(i0, i1):
         a, c, p = <const real *>args.a + i * args.a_row, <real *>args.c + i * args.c_row, 0
         while p + TOGETHER <= args.k:
-            add_rows(args, a, p, c, begin, end, TOGETHER)
+            add_rows(args, a, p, c, j0, j1, TOGETHER)
             p += TOGETHER
         while p < args.k:
-            add_rows(args, a, p, c, begin, end, 1)
+            add_rows(args, a, p, c, j0, j1, 1)
             p += 1
         if args.bias != NULL:
-            add_bias(<const real *>args.bias + begin, c + begin, end - begin)
+            add_bias(<const real *>args.bias + j0, c + j0, j1 - j0)
 
 
 cdef void add_bias(const real *bias, real *c, Py_ssize_t n) noexcept nogil:

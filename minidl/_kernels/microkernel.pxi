@@ -3,7 +3,11 @@
 # A tile is `rows` x `vectors` accumulators. Each step over p loads one row of B as whole
 # vectors, and spreads one element of every row of A over a vector: rows * vectors
 # multiply-adds for rows + vectors loads. What else a step executes competes with them, so it
-# is kept at next to nothing: offsets of A are constants, in one of its two directions.
+# is kept at next to nothing: where the elements of A lie side by side, in either direction,
+# they are reached by constants from few addresses.
+#
+# Rows come in threes: an address and a multiple of up to two of a_row is one operand, and loops
+# of three are short enough that GCC unrolls them, which keeps the accumulators in registers.
 
 cdef enum:
     HIGHEST = 12              # rows of any tile
@@ -24,7 +28,7 @@ cdef struct Tile:
     real *c
     Py_ssize_t k, a_row, a_col, b_row, c_row
     Py_ssize_t count    # of tiles
-    Py_ssize_t columns  # of C; if fewer than LANES, those of B are filled up to LANES
+    Py_ssize_t columns  # of C. B has whole vectors, the last of which ends at the last column
     bint accumulate
 
 
@@ -147,21 +151,31 @@ cdef inline void finish_three(
                 store(c + i * t.c_row + column[j], acc[i][j])
 
 
-cdef void finish_narrow(const Tile *t, const vec *sums, real *c, int rows) noexcept nogil:
-    """The same for a C of less than one vector."""
+cdef void finish_narrow(const Tile *t, vec *sums, real *c, int rows) noexcept nogil:
+    """The same for a C of less than one vector.
+
+    Where its rows follow one another, a whole vector reaches into rows of this tile that are
+    written after it; only at the end of the tile there is no room for one.
+    """
+    cdef Py_ssize_t i, whole = 0
     cdef vec bias = fill(0)
-    cdef vec sum
-    cdef int i
+    if t.c_row == t.columns:
+        whole = rows - ceil_div(LANES, t.columns) + 1
+    if t.accumulate:
+        for i in range(rows):
+            if i < whole:
+                sums[i] = sums[i] + load(c + i * t.c_row)
+            else:
+                sums[i] = sums[i] + load_part(c + i * t.c_row, t.columns, 0)
     if t.bias != NULL:
         bias = load_part(t.bias, t.columns, 0)
+        for i in range(rows):
+            sums[i] = sums[i] + bias
     for i in range(rows):
-        sum = sums[i]
-        if t.accumulate:
-            sum = sum + load_part(c, t.columns, 0)
-        if t.bias != NULL:
-            sum = sum + bias
-        store_part(c, sum, t.columns)
-        c = c + t.c_row
+        if i < whole:
+            store(c + i * t.c_row, sums[i])
+        else:
+            store_part(c + i * t.c_row, sums[i], t.columns)
 
 
 cdef inline void tiles_of_rows(const Tile *t, int rows, const int vectors) noexcept nogil:
