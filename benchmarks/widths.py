@@ -78,7 +78,8 @@ def _sweep(
 ) -> Iterator[tuple[float, int]]:
     """The ratio time(w) / time(W) of every width w, with w.
 
-    The rounds alternate, and the fastest of each counts: one that was interrupted does not."""
+    The rounds alternate, and the fastest of each counts: one that was interrupted does not.
+    """
     for width in range(1, widths + 1):
         whole = -(-width // lanes) * lanes
         if whole == width:
