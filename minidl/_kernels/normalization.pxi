@@ -43,7 +43,7 @@ cdef inline int strip_width(Py_ssize_t columns) noexcept nogil:
     return STRIP if columns >= STRIP * LANES else 1
 
 
-cdef inline int panel_width(Py_ssize_t columns) noexcept nogil:
+cdef inline int panel_vectors(Py_ssize_t columns) noexcept nogil:
     """Vectors of the next panel."""
     return <int>smaller(ceil_div(columns, LANES), PANEL)
 
@@ -153,6 +153,8 @@ cdef inline void batch_norm_strip(
     cdef vec running, var, rstd
     cdef vec rows = fill(<real>args.rows)
     cdef int v
+    for v in range(width):
+        dev[v] = fill(0)
     if args.training:
         moments(<const real *>args.x + j, mean, dev, args.rows, args.columns, left, width)
     for v in range(width):
@@ -188,7 +190,7 @@ cdef Py_ssize_t batch_norm(const void *arguments, int thread, int threads) noexc
     cdef vec own
     cdef int v, width, whole
     while begin < end:
-        width = panel_width(end - begin)
+        width = panel_vectors(end - begin)
         whole = <int>smaller((end - begin) // LANES, PANEL)
         rest = end - begin - whole * LANES
         v = 0
@@ -283,7 +285,7 @@ cdef Py_ssize_t batch_norm_grad(const void *arguments, int thread, int threads) 
     cdef vec own
     cdef int v, width, whole
     while begin < end:
-        width = panel_width(end - begin)
+        width = panel_vectors(end - begin)
         whole = <int>smaller((end - begin) // LANES, PANEL)
         rest = end - begin - whole * LANES
         v = 0
