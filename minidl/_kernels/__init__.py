@@ -159,10 +159,19 @@ def _choose() -> None:
 
 # What minidl/recording needs to know; on the twin alone nothing is ever recorded.
 if (_compiled := _dispatch()) is not None:
+    Replayer = import_module(f"{__name__}.program").Replayer
     recorder, set_recorder = _compiled.recorder, _compiled.set_recorder
     changes, note_change = _compiled.changes, _compiled.note_change
     address_of = _compiled.address_of
 else:
+
+    class Replayer:
+        """What is called like a function, and has nothing to replay."""
+
+        program = None
+
+        def __call__(self, *inputs: Any) -> Any:
+            return self.first(-1, inputs)  # type: ignore[attr-defined]
 
     def recorder() -> None:
         """What writes down the kernel calls of this thread: never anything."""

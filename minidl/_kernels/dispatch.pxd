@@ -16,3 +16,4 @@ cdef Py_ssize_t run(
 ) except -1
 cdef int run_matmul(const KernelTable *table, MatmulArgs *args) except -1
 cdef long change_count() noexcept
+cdef bint is_recording() noexcept

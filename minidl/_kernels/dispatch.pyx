@@ -288,6 +288,11 @@ cdef long change_count() noexcept:
     return CHANGES
 
 
+cdef bint is_recording() noexcept:
+    """Whether the calls of this thread are being written down."""
+    return RECORDER != NULL
+
+
 def changes():
     """How often ``note_change`` was called."""
     return CHANGES

@@ -2,6 +2,10 @@ from typing import Any
 
 from minidl._kernels.reference import Array
 
+class Replayer:
+    program: Program | None
+    def __call__(self, *inputs: Any) -> Any: ...
+
 class Program:
     result: Any
     seen: int

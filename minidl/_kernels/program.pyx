@@ -13,7 +13,7 @@ from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 from numpy cimport ndarray
 
-from minidl._kernels.dispatch cimport change_count
+from minidl._kernels.dispatch cimport change_count, is_recording
 from minidl._kernels.kernel_table cimport kernel_fn
 
 import os
@@ -323,6 +323,24 @@ cdef class Program:
         cdef int i
         for i in range(self.states):
             memcpy(self.state[i].source, self.state[i].target, self.state[i].nbytes)
+
+
+cdef class Replayer:
+    """What is called like a function: runs ``program`` if that was made for these inputs.
+
+    Whatever else there is to do is done by ``first(failed, inputs)`` of a subclass: ``failed`` is
+    as ``Program.replay`` returns it, or -1 if there is no program.
+    """
+
+    cdef public Program program
+
+    def __call__(self, *inputs):
+        cdef Py_ssize_t failed = -1
+        if self.program is not None and not is_recording():
+            failed = self.program.replay(inputs)
+            if failed == 0:
+                return self.program.result
+        return self.first(failed, inputs)
 
 
 cdef Stretch stretch(ndarray whole, ndarray batch):
