@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minidl.recording.report import shortened
+from minidl.recording.report import percent, shortened
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,7 +47,7 @@ def draw(path: Path, profile: Profile) -> None:
     axes.grid(axis="x", color="0.92")
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    _legend(axes, profile)
+    figure.legend(handles=_phases(profile), frameon=False, loc="outside lower right", ncols=4)
     left_out = len(profile.rows) - len(rows)
     note = f" ({left_out} quicker kernels are not drawn)" if left_out else ""
     figure.suptitle(f"{profile.title()}{note}\n{profile.total()}", fontsize=10)
@@ -74,23 +74,22 @@ def _note(row: Timed, whole: float) -> str:
     """What stands beside a bar: its share, and the fraction of the ceiling if that matters."""
     share = row.seconds / whole
     if share < 0.02 or not row.bound:
-        return f"{share:.1%}" if share >= 0.001 else ""
-    return f"{share:.0%},  {row.fraction:.0%} of {_ceiling(row)}"
+        return percent(share) if share >= 0.001 else ""
+    team = "" if row.threads == 1 else f" of {row.threads} threads"
+    return f"{percent(share)}:  {percent(row.fraction)} of {row.bound}{team}"
 
 
-def _ceiling(row: Timed) -> str:
-    threads = "" if row.threads == 1 else f" by {row.threads}"
-    return f"{row.bound}{threads}"
-
-
-def _legend(axes: Any, profile: Profile) -> None:
-    """The phases, with their shares."""
+def _phases(profile: Profile) -> list[Any]:
+    """For the legend: the phases, with their shares."""
     from matplotlib.patches import Patch
 
     whole = sum(row.seconds for row in profile.rows)
-    patches = []
-    for phase, color in COLORS.items():
-        share = sum(row.seconds for row in profile.rows if row.phase == phase) / whole
-        if share:
-            patches.append(Patch(color=color, label=f"{phase or 'other'} {share:.0%}"))
-    axes.legend(handles=patches, frameon=False, loc="lower right")
+    shares = {
+        phase: sum(row.seconds for row in profile.rows if row.phase == phase) / whole
+        for phase in COLORS
+    }
+    return [
+        Patch(color=COLORS[phase], label=f"{phase or 'other'} {percent(share)}")
+        for phase, share in shares.items()
+        if share
+    ]

@@ -16,10 +16,11 @@ from minidl import _kernels as kernels
 from minidl.bench.ceilings import FMA, Probes, binding, least_seconds
 from minidl.bench.measuring import FEW_BYTES
 from minidl.bench.teamwork import stamp_seconds
-from minidl.recording.report import Row, in_columns, rows_of, shortened, times
+from minidl.recording.report import Row, in_columns, percent, rows_of, shortened, times
 
 LOOKS = 9  # at each ceiling: the best counts
 LEAST_SHOWN = 0.1  # microseconds: about what a look at the clock takes
+LONG_WAIT = 5e-6  # seconds: no barrier takes that long where every thread has a core
 HEADINGS = ["#", "kernel", "layer", "", "shape", "by", "us", "share", "rate", "", "ceiling", ""]
 RIGHT = (0, 5, 6, 7, 8, 10)
 
@@ -113,13 +114,15 @@ class Profile:
         return (
             f"{_us(self.seconds)} us, {_flops(self.flops)}, "
             f"{self.flops / self.seconds / 1e9:.1f} GFLOP/s, "
-            f"{_percent(self.fraction)} of the FMA peak of {_count(self.threads, 'thread')}"
+            f"{percent(self.fraction)} of the FMA peak of {_count(self.threads, 'thread')}"
         )
 
     def __str__(self) -> str:
         kernels_seconds = sum(row.seconds for row in self.rows)
         table = [[str(index), *_cells(row, kernels_seconds)] for index, row in enumerate(self.rows)]
         stamp = self.stamp_seconds * 1e6
+        above = "Above 100%: part of the data was found in a nearer level of memory."
+        busy = "Other work keeps the threads waiting for each other: look again on an idle machine."
         return "\n".join(
             [
                 f"{self.title()}; median of {_count(self.rounds, 'round')}",
@@ -129,6 +132,8 @@ class Profile:
                 f"kernels, one by one:     {_us(kernels_seconds)} us, of which about "
                 f"{stamp:.2f} us each are for noting the time",
                 f"whole step, as replayed: {self.total()}",
+                *[above] * any(row.bound and row.fraction > 1 for row in self.rows),
+                *[busy] * (self.stamp_seconds > LONG_WAIT),
             ]
         )
 
@@ -142,7 +147,7 @@ def _cells(row: Timed, whole: float) -> Iterator[str]:
     if row.bound:
         yield f"{row.rate / 1e9:.1f}"
         yield "GFLOP/s" if row.bound == FMA else "GB/s"
-        yield _percent(row.fraction)
+        yield percent(row.fraction)
         yield row.bound
     else:
         yield from ("", "", "", "")
@@ -151,10 +156,6 @@ def _cells(row: Timed, whole: float) -> Iterator[str]:
 def _us(seconds: float) -> str:
     time = seconds * 1e6
     return f"<{LEAST_SHOWN}" if time < LEAST_SHOWN else f"{time:,.{1 if time < 1000 else 0}f}"
-
-
-def _percent(fraction: float) -> str:
-    return f"{fraction:.0%}" if fraction >= 0.1 else f"{fraction:.1%}"
 
 
 def _flops(flops: int) -> str:

@@ -129,6 +129,11 @@ def shortened(text: str) -> str:
     return text if len(text) <= LONGEST_NAME else f"..{text[2 - LONGEST_NAME :]}"
 
 
+def percent(fraction: float) -> str:
+    """Two digits of a fraction."""
+    return f"{fraction:.0%}" if fraction >= 0.0995 else f"{fraction:.1%}"
+
+
 # --- the listing ------------------------------------------------------------------------
 
 
