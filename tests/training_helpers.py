@@ -13,7 +13,7 @@ LABELS = (X[:, 0] + X[:, 1] > 0).astype(np.int64) + (X[:, 2] > 0.5)
 VALUES = (X @ RNG.normal(size=(4, 2))).astype(np.float32)
 
 
-def classifier(seed=0, lr=1e-2, dtype=np.float32, metrics=None):
+def classifier(seed=0, lr=1e-2, dtype=np.float32, metrics=None, **options):
     model = nn.Sequential(
         nn.Linear(4, 16),
         nn.BatchNorm(16),
@@ -24,7 +24,8 @@ def classifier(seed=0, lr=1e-2, dtype=np.float32, metrics=None):
         rng=seed,
     ).astype(dtype)
     optimizer = optim.Adam(model.parameters(), lr=lr, max_norm=1.0)
-    return Trainer(model, nn.CrossEntropyLoss(), optimizer, metrics=metrics, rng=seed)
+    loss = nn.CrossEntropyLoss()
+    return Trainer(model, loss, optimizer, metrics=metrics, rng=seed, **options)
 
 
 def regressor(seed=0, loss=None, lr=1e-2, outputs=2):

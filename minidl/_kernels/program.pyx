@@ -31,17 +31,20 @@ cdef extern from "team.h" nogil:
     void team_work(work_fn work, void *what, int threads)
     void barrier(int threads, int64_t *passed)
     void forget_team()
-    int late_at_barriers()
     bint exchange(int *p, int value)
     int read_int(int *p)
     void set_int(int *p, int value)
 
 cdef int FORKS = 0           # locks taken before a fork do not hold in the child
 
-# On a loaded machine a thread that others wait for may not be running. A program that meets
-# this more often than every eighth step goes on alone, for so many nanoseconds at first.
-cdef int64_t FIRST_TIME_ALONE = 20_000_000
-cdef int64_t LONGEST_TIME_ALONE = 2_000_000_000
+# A program that may use the team tries both ways, alone and together, and takes the faster. Now
+# and then it tries the other one again, because the machine may be busier than it was, or less:
+# for so many steps, and not before fifty times as long has passed as the trial took.
+cdef int TRIAL = 4
+cdef int64_t BETWEEN_TRIALS = 50
+cdef int64_t NOT_KNOWN = 1 << 60    # nanoseconds
+cdef enum:
+    ALONE, TOGETHER
 
 include "walk.pxi"
 
@@ -73,7 +76,11 @@ cdef class Program:
     cdef int states
     cdef list kinds, patches, keep, shadows
     cdef int busy
-    cdef int64_t alone_until, time_alone
+    cdef int64_t cost[2]             # nanoseconds of a step, alone and together
+    cdef int64_t next_trial, trial_begun
+    cdef int trial, trial_left       # which way is on trial, for so many more steps
+    cdef public bint together        # always, without trying what is faster
+    cdef readonly int used           # threads of the latest run
     cdef public object result        # what a call returns
     cdef public long seen            # count of changes up to which this program was checked
     cdef readonly int threads
@@ -85,6 +92,8 @@ cdef class Program:
         self.state = NULL
         self.busy = -1
         self.seen = -1
+        self.cost[ALONE] = self.cost[TOGETHER] = NOT_KNOWN
+        self.next_trial = self.trial_left = 0
 
     def __init__(self, list instructions, list inputs, list patches, list state, object keep):
         cdef Py_ssize_t i, size = sum(len(args) + 64 for _, args, *_ in instructions)
@@ -171,7 +180,7 @@ cdef class Program:
         run.state, run.states = self.state, self.states
         run.epoch = run.go_on = False
         run.input_count = run.dial_count = run.output_count = run.failed = 0
-        run.first = run.done = run.answer = run.deadline = 0
+        run.first = run.done = run.answer = run.deadline = run.allowance = 0
         run.steps, run.rows, run.order, run.stamps = 1, 0, NULL, NULL
 
     cdef void lock(self):
@@ -181,37 +190,62 @@ cdef class Program:
                 nap()
 
     cdef void perform(self, Run *run):
-        """Have the run done, by the team if it is worth it and free."""
-        cdef int i
-        cdef int64_t now
+        """Have the run done, alone or by the team, whichever is faster."""
+        cdef int i, way = ALONE
         cdef bint teamed = False
         with nogil:
             run.threads = 1
-            if self.threads > 1 and (self.alone_until == 0 or nanoseconds() > self.alone_until):
-                teamed = take_team()
+            if self.threads > 1:
+                way = self.choose(run)
+                teamed = way == TOGETHER and take_team()
+            run.begun = nanoseconds()
+            self.used = 1
             if teamed:
-                run.threads = hire(self.threads)
+                self.used = run.threads = hire(self.threads)
                 team_work(walk, run, run.threads)
-                self.judge()
                 leave_team()
             else:
                 walk(run, 0)
+            if self.threads > 1 and run.done > 0 and teamed == (way == TOGETHER) \
+                    and run.stamps == NULL:
+                self.learn(way, run)
             if run.failed:
                 self.answer = run.answer
                 for i in range(run.states):
                     memcpy(run.state[i].source, run.state[i].target, run.state[i].nbytes)
-            else:
-                end_step(run)
 
-    cdef void judge(self) noexcept nogil:
-        """After team work: go on alone for a while if the others kept this thread waiting."""
-        if late_at_barriers() < 8:
-            self.alone_until = 0
-            self.time_alone = FIRST_TIME_ALONE
-            return
-        self.alone_until = nanoseconds() + self.time_alone
-        if self.time_alone < LONGEST_TIME_ALONE:
-            self.time_alone *= 2
+    cdef int choose(self, Run *run) noexcept nogil:
+        """Which way to go: the faster one, unless it is time to try the other."""
+        cdef int faster = TOGETHER if self.cost[TOGETHER] < self.cost[ALONE] else ALONE
+        cdef int64_t now = nanoseconds()
+        if self.together:
+            return TOGETHER
+        if run.stamps != NULL:
+            return faster
+        if self.trial_left == 0 and now > self.next_trial:
+            self.trial, self.trial_left, self.trial_begun = 1 - faster, TRIAL, now
+            self.cost[self.trial] = NOT_KNOWN
+        if self.trial_left > 0:
+            run.steps = min(run.steps, self.trial_left)
+            return self.trial
+        run.deadline = min(run.deadline, self.next_trial)
+        run.allowance = 2 * self.cost[1 - faster]
+        return faster
+
+    cdef void learn(self, int way, Run *run) noexcept nogil:
+        """Remember what a step cost. On trial the fastest one counts, as the others may have
+        had to wake the team."""
+        cdef int64_t now = nanoseconds()
+        cdef int64_t cost = (now - run.begun) // run.done
+        if self.trial_left > 0 and way == self.trial:
+            self.cost[way] = min(self.cost[way], cost)
+            self.trial_left = max(0, self.trial_left - <int>run.done)
+            if self.trial_left == 0:
+                self.next_trial = now + BETWEEN_TRIALS * (now - self.trial_begun)
+                if self.cost[1 - way] == NOT_KNOWN:
+                    self.next_trial = 0
+        else:
+            self.cost[way] += (cost - self.cost[way]) // 8
 
     # --- many steps -----------------------------------------------------------------------
 
@@ -229,13 +263,15 @@ cdef class Program:
         cdef Run run
         cdef Stretch copies[32]
         cdef Dial turned[8]
+        cdef int64_t deadline
+        cdef Py_ssize_t made = 0
         if len(sources) > 16 or len(outputs) > 16 or len(dials) > 8:
             raise ValueError("an epoch has at most 16 inputs, 16 outputs and 8 dials")
         self.lock()
         try:
             self.point(targets)
             self.begin(&run)
-            run.epoch, run.rows, run.first, run.steps = True, rows, first, count
+            run.epoch, run.rows, run.first = True, rows, first
             run.order = NULL if order is None else <Py_ssize_t *>cnp.PyArray_DATA(order)
             run.inputs, run.outputs, run.dials = copies, copies + 16, turned
             for source, target in zip(sources, targets, strict=True):
@@ -249,11 +285,15 @@ cdef class Program:
             for place, values in dials:
                 turned[run.dial_count] = dial(place, values)
                 run.dial_count += 1
-            run.deadline = nanoseconds() + <int64_t>(seconds * 1e9)
-            self.perform(&run)
+            deadline = nanoseconds() + <int64_t>(seconds * 1e9)
+            while not run.failed and run.first < first + count and nanoseconds() < deadline:
+                run.steps, run.deadline = first + count - run.first, deadline
+                self.perform(&run)
+                made += run.done
+                run.first, run.done = run.first + run.done, 0
         finally:
             set_int(&self.busy, -1)
-        return run.done, run.failed
+        return made, run.failed
 
     def time(self, tuple inputs, ndarray stamps):
         """Run once; stamps[i] becomes the time in nanoseconds before instruction i, and the
@@ -272,7 +312,6 @@ cdef class Program:
         finally:
             set_int(&self.busy, -1)
         return run.failed
-
 
     # --- kernel by kernel ------------------------------------------------------------------
 

@@ -60,7 +60,6 @@ typedef struct {
     int busy;                             /* whether somebody uses the team */
     int members;                          /* started, the caller included */
     int64_t born;                         /* the job before the first that a new member heeds */
-    int late;                             /* times somebody had to give way at a barrier */
     int asleep[MOST_THREADS];
     PyThread_type_lock bed[MOST_THREADS]; /* held; whoever wakes a member releases it */
 } Team;
@@ -84,15 +83,14 @@ static int spin(const int64_t *p, int64_t old, int64_t least, int64_t patience) 
     }
 }
 
-/* Wait until *p is at least `least`; returns whether this thread had to give way. On a loaded
-   machine the thread waited for may not be running: giving way is what lets it run. */
-static int wait_for(const int64_t *p, int64_t least) {
-    if (spin(p, -1, least, BARRIER_PATIENCE)) return 0;
+/* Wait until *p is at least `least`. On a loaded machine the thread waited for may not be
+   running: giving way is what lets it run. */
+static void wait_for(const int64_t *p, int64_t least) {
+    if (spin(p, -1, least, BARRIER_PATIENCE)) return;
     for (int late = 0; atomic_read(p) < least; late++) {
         if (late < YIELDS) give_way();
         else nap();
     }
-    return 1;
 }
 
 static int64_t wait_for_job(int member, int64_t seen) {
@@ -146,7 +144,6 @@ static void team_work(work_fn work, void *what, int threads) {
     TEAM.work = work;
     TEAM.what = what;
     TEAM.finished = 0;
-    atomic_write(&TEAM.late, 0);
     TEAM.arrived = 0;
     int64_t number = TEAM.job / MOST_THREADS + 1;
     __atomic_store_n(&TEAM.job, number * MOST_THREADS + threads - 1, __ATOMIC_SEQ_CST);
@@ -161,10 +158,8 @@ static void team_work(work_fn work, void *what, int threads) {
 static void barrier(int threads, int64_t *passed) {
     *passed += threads;
     __atomic_add_fetch(&TEAM.arrived, 1, __ATOMIC_ACQ_REL);
-    if (wait_for(&TEAM.arrived, *passed)) __atomic_add_fetch(&TEAM.late, 1, __ATOMIC_RELAXED);
+    wait_for(&TEAM.arrived, *passed);
 }
-
-static int late_at_barriers(void) { return __atomic_load_n(&TEAM.late, __ATOMIC_RELAXED); }
 
 static inline int exchange(int *p, int value) {
     return __atomic_exchange_n(p, value, __ATOMIC_ACQUIRE);

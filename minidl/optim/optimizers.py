@@ -160,7 +160,7 @@ class Optimizer:
     def _first_not_finite(self) -> str:
         # Gradients come into being from the last layer to the first.
         for parameter in reversed(self.flat.parameters):
-            if not np.isfinite(parameter.grad).all():
+            if not np.isfinite(np.asarray(parameter.grad)).all():  # of a recorded step as well
                 return f"parameter {parameter.name!r} of shape {parameter.shape}"
         return "the parameters together"
 

@@ -16,7 +16,7 @@ from minidl.recording.step import Step, prepared
 
 SLICE = 0.05  # seconds in C between two looks at Ctrl-C, and calls of `progress`
 
-Progress = Callable[[int], object]
+Progress = Callable[["Kept", int], object]
 
 
 def order_of(X: Any, Y: Any, batch_size: int, rng: Any, shuffle: bool) -> Array | None:
@@ -47,7 +47,8 @@ def run_epoch(
     """Run the step over all batches.
 
     Keeps the losses of all steps, and with ``everything`` all that the steps return.
-    ``progress(rows)`` is called now and then, between two steps, with the rows since the last call.
+    ``progress(kept, first)`` is called now and then, between two steps: those from ``first`` to
+    ``kept.done`` are new.
     """
     data = prepared(0, X), prepared(1, Y)
     batch_size = min(batch_size, len(X))
@@ -64,8 +65,8 @@ def run_epoch(
     return kept
 
 
-def _nothing(rows: int) -> None:
-    pass
+def _nothing(kept: Kept, first: int) -> None:
+    """What is called if nobody wants to hear of progress."""
 
 
 class _Part:
@@ -89,14 +90,14 @@ class _Part:
         batch = tuple(np.empty((self.rows, *x.shape[1:]), x.dtype) for x in self.data)
         recorded = None if kernels.isa == "reference" else self.step.program_for(batch)
         while self.done < self.count:
-            before = self.done
+            first = self.kept.done
             if recorded is None:
                 self._from_python()
                 if kernels.isa != "reference":
                     recorded = self.step.program_for(batch)
             else:
                 self._in_c(recorded, batch)
-            progress((self.done - before) * self.rows)
+            progress(self.kept, first)
 
     def _from_python(self) -> None:
         """One step: the first of its kind, which is recorded, or any of the NumPy twin."""
@@ -111,6 +112,7 @@ class _Part:
             room = self.kept.room_from(array, leaf, self.first + self.done)
             room[: max(leaf.size, 1)] = leaf.reshape(-1)
         self.done += 1
+        self.kept.done += 1
 
     def _in_c(self, recorded: Any, batch: tuple[Array, ...]) -> None:
         """As many steps as fit into a slice of time."""
@@ -130,16 +132,21 @@ class _Part:
             self.data, batch, self.order, self.rows, self.done, left, dials, outputs, SLICE
         )
         self.done += made
+        self.kept.done += made
         if failed:
             recorded.explain(failed, batch, self.first + self.done)
 
 
 class Kept:
-    """What the steps of an epoch returned: the losses, or everything."""
+    """What the steps of an epoch returned: the losses, or everything.
+
+    ``arrays`` are filled as far as ``done`` steps go.
+    """
 
     def __init__(self, samples: int, batch_size: int, everything: bool) -> None:
         self.samples, self.batch_size = samples, batch_size
         self.steps = -(-samples // batch_size)
+        self.done = 0
         self.arrays: list[Array] = []
         self._everything = everything
         self._template: Any = None

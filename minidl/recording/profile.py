@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from statistics import median
+from statistics import median_low
 from time import perf_counter
 from typing import Any
 
@@ -63,7 +63,7 @@ class Profile:
         What one look at the clock takes, with all threads waiting for each other before and
         after: about so much of every kernel's time is not its own.
     threads
-        Of the team.
+        That ran it: those of the team, or one where that was faster.
     peak
         Flops per second of nothing but multiply-adds, by all threads.
     inputs, isa, rounds
@@ -173,25 +173,27 @@ def take_profile(recorded: Any, inputs: tuple[Any, ...], rounds: int) -> Profile
     """Time every kernel of a program, and the program, in alternating rounds."""
     if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
         raise ValueError(f"profile: rounds must be a whole number >= 1, got {rounds!r}")
+    program = recorded.program
     stamps = np.empty((rounds, len(recorded.entries) + 1), np.int64)
-    whole = []
-    for row in stamps:
-        failed = recorded.program.time(inputs, row)
-        if not failed:
-            start = perf_counter()
-            failed = recorded.replay(inputs)
-            whole.append(perf_counter() - start)
+    whole, used = np.empty(rounds), np.empty(rounds, int)
+    for index in range(rounds):
+        start = perf_counter()
+        failed = recorded.replay(inputs)
+        whole[index] = perf_counter() - start
+        failed = failed or program.time(inputs, stamps[index])
+        used[index] = program.used
         if failed > 0:
             recorded.explain(failed, inputs)
-    seconds = np.median(np.diff(stamps, axis=1), axis=0) * 1e-9
-    dtype, threads = _dtype(recorded), recorded.program.threads
+    threads = int(median_low(used))  # a program that may use the team tries whether it is faster
+    times = np.diff(stamps[used == threads], axis=1)
+    dtype = _dtype(recorded)
     timed = [
-        _timed(row, max(float(time), 1e-9), dtype)  # a clock may stand still
-        for row, time in zip(rows_of(recorded), seconds, strict=True)
+        _timed(row, min(row.threads, threads), max(time * 1e-9, 1e-9), dtype)
+        for row, time in zip(rows_of(recorded), np.median(times, axis=0).tolist(), strict=True)
     ]
     return Profile(
         timed,
-        median(whole),
+        float(np.median(whole)),
         stamp_seconds(threads),
         threads,
         _peak(kernels.isa, dtype, threads),
@@ -211,14 +213,15 @@ def _dtype(recorded: Any) -> str:
     return next((str(r.dtype) for r in regions if r.dtype.kind == "f"), "float32")
 
 
-def _timed(row: Row, seconds: float, dtype: str) -> Timed:
+def _timed(row: Row, threads: int, seconds: float, dtype: str) -> Timed:
     """Set the time of a kernel against the ceilings for as many threads."""
-    isa, threads = kernels.isa, row.threads
+    isa = kernels.isa
     level = _probes(dtype, threads).level_of(row.footprint)
     roof = _peak(isa, dtype, threads), _bandwidth(isa, dtype, threads, level)
     bound = binding(row.flops, row.nbytes, *roof, level) if row.nbytes >= FEW_BYTES else ""
     fraction = least_seconds(row.flops, row.nbytes, *roof) / seconds
-    return Timed(**vars(row), seconds=seconds, bound=bound, fraction=fraction)
+    fields = {**vars(row), "threads": threads}
+    return Timed(**fields, seconds=seconds, bound=bound, fraction=fraction)
 
 
 # What a machine can do at most stays the same: it is measured once.

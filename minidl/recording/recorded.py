@@ -51,7 +51,7 @@ class Recorded:
         self.least_nbytes = planning.least_memory(self.entries, homes)
         self.memory = planning.aligned_memory(self.nbytes)
         self.regions = recorder.regions
-        self._held = list(_held(recorder.watched))
+        self._held: list[tuple[str, Array]] = []
         self._views = {
             id(leaf): self._lasting(leaf, home)
             for leaf, home in zip(leaves, homes, strict=True)
@@ -94,13 +94,15 @@ class Recorded:
             watch = WATCH.get(entry.kernel, 0)
             args = bytes(entry.args)
             instructions.append((entry.function, args, entry.threads, entry.wait, watch))
-        keep = (self.memory, self.scratch, self.regions, self._held)
+        keep = self.memory, self.scratch, self.regions
         state = [r.array for r in self.regions if r.kind == STATE]
         self.program = Program(instructions, list(self.inputs), patches, state, keep)
         self.program.result = self.result(None)
 
     def accept(self) -> None:
         """Take things as they are now."""
+        if not self._held:
+            self._held = list(_held(self.watched))
         self.program.seen = kernels.changes()
         self._scheduled = [o for o in self.optimizers if o.schedule is not None]
         self.replay = self._turn_and_replay if self._scheduled else self.program.replay

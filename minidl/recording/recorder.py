@@ -148,6 +148,7 @@ class Recorder:
         self._stepped: set[int] = set()
         self._swapped: list[tuple[dict[str, Any], str, Any]] = []
         self._before: list[tuple[Array, Array]] = []
+        self._attributes: list[tuple[Any, dict[str, Any]]] = []
         for number, x in enumerate(inputs):
             if isinstance(x, np.ndarray):
                 self.add(Region(INPUT, f"input {number}", x, number))
@@ -234,6 +235,7 @@ class Recorder:
         if any(root is known for known in self.watched):
             return
         self.watched.append(root)
+        self._attributes += [(part, plain_attributes(part)) for part in parts_of(root)]
         for path, layer in root.layers() if hasattr(root, "layers") else ():
             if id(layer) in self._seen:
                 continue
@@ -314,9 +316,12 @@ class Recorder:
         kernels.set_recorder(self)
         try:
             yield
+            self._check_attributes()
         except BaseException:
             for array, values in self._before:
                 array[...] = values
+            for part, attributes in self._attributes:
+                vars(part).update(attributes)
             raise
         finally:
             kernels.set_recorder(None)
@@ -327,6 +332,17 @@ class Recorder:
                     owner[name] = value
             self._forget_passes()
 
+    def _check_attributes(self) -> None:
+        for part, before in self._attributes:
+            for name, value in plain_attributes(part).items():
+                if name not in before or not _same(before[name], value):
+                    raise RecordingError(
+                        f"{getattr(part, 'label', None) or repr(part)} sets its attribute {name!r} "
+                        "as it runs, which a replay would not. Keep what changes from step to "
+                        "step in an array of state_names that kernels change; or run without "
+                        "minidl.record."
+                    )
+
     def _forget_passes(self) -> None:
         """Drop what layers keep for a backward pass, which is memory of the recording."""
         for root in self.watched:
@@ -334,3 +350,21 @@ class Recorder:
                 layer.forget()
             if hasattr(root, "forget"):
                 root.forget()
+
+
+def _same(old: Any, new: Any) -> bool:
+    return old is new or (type(old) is type(new) and old == new)
+
+
+def parts_of(root: Any) -> list[Any]:
+    """A layer and all below it; a loss or an optimizer alone."""
+    return [layer for _, layer in root.layers()] if hasattr(root, "layers") else [root]
+
+
+def plain_attributes(part: Any) -> dict[str, Any]:
+    """The numbers, flags and words among the public attributes of a layer or a loss."""
+    return {
+        name: value
+        for name, value in vars(part).items()
+        if isinstance(value, (bool, int, float, str, type(None))) and not name.startswith("_")
+    }

@@ -12,7 +12,13 @@ import numpy as np
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
 from minidl.recording.nest import leaves_of, mapped
-from minidl.recording.recorder import RecordedArray, Recorder, RecordingError
+from minidl.recording.recorder import (
+    RecordedArray,
+    Recorder,
+    RecordingError,
+    parts_of,
+    plain_attributes,
+)
 from minidl.threads import get_num_threads
 
 
@@ -97,6 +103,13 @@ class Step:
         self.function = function
         self.copy = copy
         self.forget()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Programs point into the memory of these very layers: a copy records its own.
+        return {"function": self.function, "copy": self.copy}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
 
     def forget(self) -> None:
         """Drop all programs: the next call records anew."""
@@ -305,15 +318,9 @@ def prepared(number: int, x: Any) -> Any:
 
 def traits(root: Any) -> Hashable:
     """What Python code may have asked a layer, a loss or an optimizer: modes and plain numbers."""
-    plain = (bool, int, float, str, type(None))
-    layers = [layer for _, layer in root.layers()] if hasattr(root, "layers") else [root]
     return tuple(
-        tuple(
-            (name, value)
-            for name, value in {"training": getattr(layer, "training", None), **vars(layer)}.items()
-            if isinstance(value, plain) and not name.startswith("_")
-        )
-        for layer in layers
+        (getattr(part, "training", None), tuple(plain_attributes(part).items()))
+        for part in parts_of(root)
     )
 
 

@@ -89,9 +89,17 @@ class Tally:
 
     def add(self, value: Array, prediction: Array, target: Array) -> None:
         """Count a batch."""
-        rows = len(target)
-        self._total += float(value) * rows if self._mean else float(value)
-        if self._metrics:
+        self.extend([float(value)], len(target), prediction, target)
+
+    def extend(
+        self, values: list[float], batch: int, prediction: Array | None, target: Array
+    ) -> None:
+        """Count batches of so many rows each, the last maybe fewer, given one after the other."""
+        rows = left = len(target)
+        for value in values:
+            self._total += value * min(batch, left) if self._mean else value
+            left -= batch
+        if self._metrics and prediction is not None:
             if self._collected is None:
                 self._collected = self._space(prediction), self._space(target)
             predictions, targets = self._collected

@@ -24,7 +24,9 @@ class Progress:
         """Training begins: this many epochs of this many samples."""
 
     def step(self, rows: int, running: Callable[[], Values]) -> None:
-        """A batch was trained; ``running()`` gives the values of the epoch so far."""
+        """So many rows were trained, a batch or several; ``running()`` gives the values of the
+        epoch so far.
+        """
 
     def epoch(self, number: int, values: Values, seconds: float) -> None:
         """Epoch ``number``, counted from 1, has ended after ``seconds``."""

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from minidl import recording
 from minidl._kernels.reference import Array
 from minidl.nn import Layer, Loss
 from minidl.nn.init import Seed, as_generator
 from minidl.optim import Optimizer
-from minidl.training.batching import batches, check_count, check_lengths
+from minidl.recording import RecordingError
+from minidl.recording.epoch import Kept, run_epoch
+from minidl.training.batching import batches, check_count, check_lengths, pieces
 from minidl.training.diagnosis import first_not_finite
 from minidl.training.history import History
 from minidl.training.metrics import Metric, Tally, by_name, measure
@@ -31,6 +37,22 @@ from minidl.training.progress import Progress, choose
 from minidl.training.safety import InterruptBetweenSteps, Snapshot, mode
 
 EVALUATION_BATCH = 1024
+
+
+@dataclass
+class _Epoch:
+    """What an epoch runs over, and how many of its steps are done."""
+
+    features: Array
+    targets: Array
+    batch_size: int
+    order: Array
+    done: int = 0
+
+    def batch(self) -> tuple[Array, Array]:
+        """The batch of the step to come."""
+        rows = self.order[self.done * self.batch_size : (self.done + 1) * self.batch_size]
+        return self.features[rows], self.targets[rows]
 
 
 class Trainer:
@@ -53,6 +75,9 @@ class Trainer:
     rng
         Generator or seed of the order of the rows. It goes on from epoch to epoch and from
         fit to fit: ``fit`` for 3 epochs and again for 2 is ``fit`` for 5.
+    record
+        Whether steps are recorded (see ``minidl.record``), which changes the speed and nothing
+        else. Where a model cannot be recorded, a warning says why, once, and steps run eagerly.
 
     Attributes
     ----------
@@ -88,6 +113,7 @@ class Trainer:
         optimizer: Optimizer,
         metrics: Iterable[str | Metric] | None = None,
         rng: Seed = None,
+        record: bool = True,
     ) -> None:
         check_parts(model, loss, optimizer)
         known = {id(parameter) for parameter in model.parameters()}
@@ -105,6 +131,7 @@ class Trainer:
         self.rng = as_generator(rng)
         self.dtype = optimizer.flat.dtype
         self.history = History()
+        self._recorded = recording.record(partial(self._step, check=False)) if record else None
 
     def fit(
         self,
@@ -229,31 +256,61 @@ class Trainer:
     def _train_epoch(
         self, features: Array, targets: Array, batch_size: int, shown: Progress
     ) -> dict[str, float]:
+        epoch = _Epoch(features, targets, batch_size, self.rng.permutation(len(features)))
         tally = Tally(self.loss, self.metrics, len(features))
         snapshot = Snapshot([*self.model.state().values(), self.optimizer.state])
         # NumPy's warnings would say less than the checks of the step, and twice.
         with np.errstate(all="ignore"), InterruptBetweenSteps() as interrupt:
-            for x, y in batches(features, targets, batch_size, self.rng):
-                with snapshot:
-                    try:
-                        value, prediction = self._step(x, y)
-                    except FloatingPointError:
-                        snapshot.restore()
-                        raise FloatingPointError(self._explain(x, y)) from None
-                tally.add(value, prediction, y)
-                shown.step(len(x), tally.read)
+
+            def count(values: list[float], prediction: Array | None, target: Array) -> None:
+                epoch.done += len(values)
+                tally.extend(values, batch_size, prediction, target)
+                shown.step(len(target), tally.read)
                 interrupt.check()
+
+            try:
+                self._run_recorded(epoch, count)
+                for x, y in pieces(features, targets, batch_size, epoch.order, epoch.done):
+                    with snapshot:
+                        value, prediction = self._step(x, y)
+                    count([float(value)], prediction, y)
+            except FloatingPointError:
+                with snapshot:
+                    why = self._explain(*epoch.batch())
+                    snapshot.restore()
+                raise FloatingPointError(why) from None
         return tally.read()
 
-    def _step(self, x: Array, y: Array) -> tuple[Array, Array]:
+    def _run_recorded(self, epoch: _Epoch, count: Callable[..., None]) -> None:
+        """Run the epoch as a recorded step, as far as that can be."""
+        if self._recorded is None:
+            return
+
+        def progress(kept: Kept, first: int) -> None:
+            losses, *rest = (array for array in kept.arrays)
+            rows = slice(first * kept.batch_size, kept.done * kept.batch_size)
+            prediction = rest[0][rows] if rest else None
+            target = epoch.targets[epoch.order[rows]]
+            count(losses[first : kept.done].tolist(), prediction, target)
+
+        data = epoch.features, epoch.targets, epoch.batch_size, epoch.order
+        try:
+            run_epoch(self._recorded, *data, everything=bool(self.metrics), progress=progress)
+        except RecordingError as error:
+            self._recorded = None
+            warnings.warn(
+                f"training runs eagerly, which is slower: {error}", RuntimeWarning, stacklevel=4
+            )
+
+    def _step(self, x: Array, y: Array, check: bool = True) -> tuple[Array, Array]:
         """One step of training: the loss before it, and the prediction.
 
-        Raises FloatingPointError before a parameter changes, if the loss or the norm of the
-        gradient is not finite.
+        Raises FloatingPointError before a parameter changes, if the norm of the gradient is not
+        finite, or with ``check`` the loss.
         """
         prediction = self.model(x)
         value = self.loss(prediction, y)
-        if not math.isfinite(value):
+        if check and not math.isfinite(value):
             raise FloatingPointError(f"the loss is {value}")
         self.optimizer.zero_grad()
         self.model.backward(self.loss.backward())
