@@ -206,8 +206,7 @@ cdef class Program:
                 leave_team()
             else:
                 walk(run, 0)
-            if self.threads > 1 and run.done > 0 and teamed == (way == TOGETHER) \
-                    and run.stamps == NULL:
+            if self.threads > 1 and run.done > 0 and teamed == (way == TOGETHER):
                 self.learn(way, run)
             if run.failed:
                 self.answer = run.answer
@@ -237,6 +236,8 @@ cdef class Program:
         had to wake the team."""
         cdef int64_t now = nanoseconds()
         cdef int64_t cost = (now - run.begun) // run.done
+        if run.stamps != NULL:
+            return    # there were more barriers than usual
         if self.trial_left > 0 and way == self.trial:
             self.cost[way] = min(self.cost[way], cost)
             self.trial_left = max(0, self.trial_left - <int>run.done)
