@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -107,7 +108,7 @@ def test_layers_with_long_names_fit_into_the_table() -> None:
     text = str(apply)
     assert "0 Twice" in text  # whose repr is a table of its layers
     (deepest,) = [line for line in text.splitlines() if "matmul" in line]
-    assert "  ..dy.0.body.0.body.0 Linear  forward" in deepest
+    assert "  ...0.body.0.body.0 Linear  forward" in deepest
     assert "evaluating" in text
     assert max(map(len, text.splitlines())) <= WIDTH
 
@@ -290,3 +291,31 @@ def test_each_share_of_a_ceiling_is_told_apart(isa: str) -> None:
 
 def test_looking_at_the_clock_takes_time() -> None:
     assert 0 < stamp_seconds(1) < 1e-3
+
+
+# --- the sweep over widths --------------------------------------------------------------
+
+
+def test_width_sweep(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    path = Path(__file__).parents[1] / "benchmarks" / "width_sweep.py"
+    spec = importlib.util.spec_from_file_location("width_sweep", path)
+    assert spec is not None
+    assert spec.loader is not None
+    sweep = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sweep)
+    picture = tmp_path / "widths.png"
+    arguments = ["--widths", "8:10:1", "--passes", "1", "--batch", "4", "--plot", str(picture)]
+    monkeypatch.setattr(sys, "argv", ["width_sweep.py", *arguments])
+    sweep.main()
+    lines = capsys.readouterr().out.splitlines()
+    widths = [line.split()[0] for line in lines if line[:5].strip().isdigit()]
+    assert widths == ["8", "9", "10"]
+    assert sum("worst step up" in line for line in lines) == 3
+    assert picture.stat().st_size > 10_000
+    monkeypatch.setattr(sys, "argv", ["width_sweep.py", "--widths", "9:8:1"])
+    with pytest.raises(SystemExit):
+        sweep.main()
+    assert sweep.neighbours({8: 1.0, 10: 3.0, 9: 2.0}) == {8: 2.0, 9: 1.5}

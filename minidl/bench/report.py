@@ -39,8 +39,12 @@ class Run:
     @property
     def title(self) -> str:
         """What was measured."""
-        team = "one thread" if self.threads == 1 else f"{self.threads} threads"
-        return f"{self.isa}, {self.dtype}, {team}"
+        return title(self.isa, self.dtype, self.threads)
+
+
+def title(isa: str, dtype: str, threads: int) -> str:
+    """What is measured, in words."""
+    return f"{isa}, {dtype}, {'one thread' if threads == 1 else f'{threads} threads'}"
 
 
 # --- the table --------------------------------------------------------------------------

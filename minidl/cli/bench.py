@@ -135,9 +135,10 @@ def _measure(
     isa: str, dtype: str, names: list[str], probes: Probes, effort: Effort, saved: Saved | None
 ) -> Run:
     """Measure with one instruction set, and print each line as soon as it is known."""
-    ceilings = probes.best(effort.rounds)
-    run = Run(isa, dtype, ceilings, call_costs(dtype, effort), [], probes.threads)
-    print(f"\n{run.title}; median of {effort.rounds} rounds", flush=True)
+    threads = probes.threads
+    title = report.title(isa, dtype, threads)
+    print(f"\n{title}; median of {effort.rounds} rounds", flush=True)
+    run = Run(isa, dtype, probes.best(effort.rounds), call_costs(dtype, effort), [], threads)
     print(report.ceilings_text(run.ceilings, run.call_costs), end="\n\n")
     chosen = cases(np.dtype(dtype), names)
     old = None if saved is None else saved[isa, dtype]

@@ -125,8 +125,17 @@ def times(sizes: Sequence[int]) -> str:
 
 
 def shortened(text: str) -> str:
-    """Its end, if it is too long for a table: the last parts of a path tell the most."""
-    return text if len(text) <= LONGEST_NAME else f"..{text[2 - LONGEST_NAME :]}"
+    """Its end, if it is too long for a table: the last parts of a path tell the most.
+
+    Examples
+    --------
+    >>> shortened("encoder.blocks.11.attention.key Linear")
+    '...11.attention.key Linear'
+    """
+    if len(text) <= LONGEST_NAME:
+        return text
+    end = text[2 - LONGEST_NAME :]
+    return f"..{end[max(end.find('.'), 0) :]}"
 
 
 def percent(fraction: float) -> str:
