@@ -108,7 +108,7 @@ def test_layers_with_long_names_fit_into_the_table() -> None:
     text = str(apply)
     assert "0 Twice" in text  # whose repr is a table of its layers
     (deepest,) = [line for line in text.splitlines() if "matmul" in line]
-    assert "  ...0.body.0.body.0 Linear  forward" in deepest
+    assert "  ...0.body.0.body.0 Linear " in deepest
     assert "evaluating" in text
     assert max(map(len, text.splitlines())) <= WIDTH
 
@@ -147,7 +147,7 @@ def test_rows_count_as_the_bench_does() -> None:
     assert adam.flops == ELEMENT["adam"] * size
     state = kernels.reference.OPTIMIZER_STATE.itemsize
     assert adam.footprint - 4 * 4 * size <= state
-    assert adam.nbytes - 7 * 4 * size <= state  # reads the gradients, updates three vectors
+    assert adam.nbytes - adam.footprint == 3 * 4 * size  # updates three vectors in place
     assert {row.phase for row in rows} == {"forward", "backward", "update"}
     total = [row for row in rows if row.kernel == "total"]
     assert [row.phase for row in total] == ["forward", "update"]  # of the loss, and of the norm
