@@ -20,6 +20,7 @@ import itertools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -32,12 +33,13 @@ from minidl.bench.report import machine
 from minidl.recording import planning
 
 INPUTS = CLASSES = 10
-STEPS = 30  # of an epoch
+STEPS = 50  # of an epoch
+USUAL_THREADS = minidl.get_num_threads()
 SETTINGS = {"default": None, "1 thread": 1, "2 threads": 2}
 PEER_STRIDE = 8  # widths from one of the peer's to the next
 COLORS = {"default": "#0072B2", "1 thread": "0.6", "2 threads": "#009E73", "PyTorch": "#D55E00"}
 
-Epoch = Callable[[], Any]
+Epoch = tuple[Callable[[], object], Callable[[], object]]  # what prepares it, and what runs it
 Times = dict[str, dict[int, float]]  # microseconds of a step by setting and width
 
 
@@ -56,20 +58,18 @@ def minidl_epoch(width: int, X: Any, Y: Any, batch: int, threads: int | None) ->
         optimizer.step()
         return value
 
-    usual = minidl.get_num_threads()
+    def prepare() -> None:
+        minidl.set_num_threads(threads or USUAL_THREADS)
 
-    def epoch() -> Any:
-        minidl.set_num_threads(threads or usual)
-        try:
-            return step.epoch(X, Y, batch_size=batch, shuffle=False)
-        finally:
-            minidl.set_num_threads(usual)
+    def run() -> Any:
+        return step.epoch(X, Y, batch_size=batch, shuffle=False)
 
+    prepare()
     with shared_eagerly(threads is not None):
-        epoch()
+        run()
     if threads is not None:
         step._latest.program.together = True
-    return epoch
+    return prepare, run
 
 
 @contextmanager
@@ -88,7 +88,6 @@ def torch_epoch(width: int, X: Any, Y: Any, batch: int, threads: int | None) -> 
     import torch
     from torch import nn as tnn
 
-    torch.set_num_threads(threads or 1)
     torch.manual_seed(0)
     model = tnn.Sequential(
         *(tnn.Linear(INPUTS, width), tnn.ReLU(), tnn.Linear(width, width), tnn.ReLU()),
@@ -98,8 +97,7 @@ def torch_epoch(width: int, X: Any, Y: Any, batch: int, threads: int | None) -> 
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
     data, labels = torch.from_numpy(X).split(batch), torch.from_numpy(Y).split(batch)
 
-    def epoch() -> None:
-        torch.set_num_threads(threads or 1)
+    def run() -> None:
         for x, y in zip(data, labels, strict=True):
             value = loss(model(x), y)
             optimizer.zero_grad()
@@ -107,17 +105,18 @@ def torch_epoch(width: int, X: Any, Y: Any, batch: int, threads: int | None) -> 
             tnn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
 
-    return epoch
+    return partial(torch.set_num_threads, threads or 1), run
 
 
 def measure(epochs: dict[tuple[str, int], Epoch], passes: int) -> Times:
     """The fastest epoch of each, in microseconds of a step."""
     fastest = dict.fromkeys(epochs, float("inf"))
     for number in range(passes):
-        for key, epoch in epochs.items():
-            epoch()  # brings what the others have driven out back into the caches
+        for key, (prepare, run) in epochs.items():
+            prepare()
+            run()  # brings what the others have driven out back into the caches
             start = perf_counter()
-            epoch()
+            run()
             fastest[key] = min(fastest[key], (perf_counter() - start) / STEPS * 1e6)
         show_progress(f"pass {number + 1} of {passes}")
     times: Times = {}
@@ -242,7 +241,7 @@ def main() -> None:
         for name, threads in settings.items()
     }
     if given.peer:
-        for width in widths[::PEER_STRIDE]:
+        for width in widths[:: max(1, PEER_STRIDE // widths.step)]:
             for count in (1, 2):
                 epochs[f"PyTorch {count}", width] = torch_epoch(width, *data, count)
     times = measure(epochs, 2 if given.quick else given.passes)
