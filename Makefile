@@ -7,7 +7,7 @@
 #   make steps    measure what each step of docs/kernels.md buys; with options:
 #                 make steps STEPS="--isa avx2 --sizes 64 250"
 #   make lint     ruff, mypy and cython-lint
-#   make exhaustive   sigmoid and tanh of every float32, against float64 (many minutes)
+#   make exhaustive   exp, log, sigmoid and tanh of every float32, against float64 (many minutes)
 #   make sanitize     the kernel tests under AddressSanitizer and UBSan (needs GCC)
 #   make clean    remove everything that was made
 

@@ -1,4 +1,4 @@
-"""Every float32 through sigmoid and tanh, on every instruction set: the worst error there is.
+"""Every float32 through exp, log, sigmoid and tanh, on every instruction set: the worst error.
 
     make exhaustive
 
@@ -27,22 +27,35 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
     return np.where(x < 0, e, 1) / (1 + e)
 
 
-EXACT: dict[str, Callable[[np.ndarray], np.ndarray]] = {"sigmoid": sigmoid, "tanh": np.tanh}
+EXACT: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "exp": np.exp,
+    "log": np.log,
+    "sigmoid": sigmoid,
+    "tanh": np.tanh,
+}
 Worst = dict[tuple[str, str], tuple[float, float]]  # (set, function): (ulp, x)
+
+
+def wrong(got: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Infinity where got is not right, be that infinity or NaN; else 0."""
+    same = (got == right) | (np.isnan(got) & np.isnan(right))
+    return np.where(same, 0.0, np.inf)
 
 
 def worst_of(chunk: int) -> Worst:
     """The worst errors among the float32 of one stretch of bit patterns."""
-    np.seterr(all="ignore")  # exp overflows, rightly
+    np.seterr(all="ignore")  # exp overflows, and log of a negative number is NaN, rightly
     x = np.arange(chunk * CHUNK, (chunk + 1) * CHUNK, dtype=np.uint32).view(np.float32)
     x = x[np.isfinite(x)]
     worst: Worst = {}
     for name, exact in EXACT.items():
         right = exact(x.astype(np.float64))
-        unit = np.spacing(np.abs(right).astype(np.float32)).astype(np.float64)
+        rounded = right.astype(np.float32)
+        unit = np.spacing(np.abs(rounded)).astype(np.float64)
         for isa in kernels.available()[1:]:
             kernels.select(isa)
-            error = np.abs(getattr(kernels, name)(x) - right) / unit
+            got = getattr(kernels, name)(x)
+            error = np.where(np.isfinite(rounded), np.abs(got - right) / unit, wrong(got, rounded))
             place = int(error.argmax()) if len(error) else -1
             worst[isa, name] = (error[place], x[place]) if place >= 0 else (0.0, 0.0)
     return worst

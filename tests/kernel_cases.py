@@ -126,6 +126,10 @@ def clear(draw: Draw) -> Args:
     return {"x": draw.array(*draw.shape())}
 
 
+def positive(draw: Draw) -> Args:
+    return {"x": np.exp(3 * draw.array(*draw.shape()))}
+
+
 def add(draw: Draw) -> Args:
     shape = draw.shape()
     return {"a": draw.array(*shape), "b": draw.array(*shape)}
@@ -249,6 +253,8 @@ CASES: dict[str, Callable[[Draw], Args]] = {
     "scale": scale,
     "relu": unary,
     "relu_grad": gradient,
+    "exp": unary,
+    "log": positive,
     "sigmoid": unary,
     "sigmoid_grad": gradient,
     "tanh": unary,

@@ -150,6 +150,9 @@ def test_product_over_nothing_is_zero(isa: str, dtype: Any) -> None:
     out = np.full((3, 4), np.nan, dtype)
     kernels.matmul(np.ones((3, 0), dtype), np.ones((0, 4), dtype), out)
     assert np.array_equal(out, np.zeros((3, 4)))
+    out[0] = np.nan
+    kernels.matmul(np.ones((1, 0), dtype), np.ones((0, 4), dtype), out[:1])
+    assert np.array_equal(out[0], np.zeros(4))
     assert kernels.matmul(np.ones((0, 3), dtype), np.ones((3, 2), dtype)).shape == (0, 2)
 
 

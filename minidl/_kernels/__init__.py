@@ -29,9 +29,9 @@ The best one that this CPU has is chosen at import. ``MINIDL_ISA=baseline|avx2|a
 overrides it.
 
 **Where to read.** ``reference.py``; then ``elementwise.pxi``, the simplest loops; then
-``matmul.pxi``, the product in five loops around a microkernel, and ``packing.pxi``;
-``vector_math.pxi`` for exp, tanh and sigmoid. ``docs/kernels.md`` arrives at ``matmul.pxi`` in nine
-steps, each of which can be run and measured.
+``matmul.pxi``, the product in five loops around ``microkernel.pxi``, with ``packing.pxi`` and
+``matvec.pxi``; ``vector_math.pxi`` for exp, log, tanh and sigmoid. ``docs/kernels.md`` arrives at
+``matmul.pxi`` in nine steps, each of which can be run and measured.
 
 **The five loops.** Each has a block that stays at one level of memory while it is used: ::
 
@@ -66,6 +66,8 @@ CALLS = {
         "scale",
         "relu",
         "relu_grad",
+        "exp",
+        "log",
         "sigmoid",
         "sigmoid_grad",
         "tanh",

@@ -36,6 +36,9 @@ from minidl._kernels.reference import (
     dropout_key as dropout_key,
 )
 from minidl._kernels.reference import (
+    exp as exp,
+)
+from minidl._kernels.reference import (
     linear as linear,
 )
 from minidl._kernels.reference import (
@@ -43,6 +46,9 @@ from minidl._kernels.reference import (
 )
 from minidl._kernels.reference import (
     linear_grad_params as linear_grad_params,
+)
+from minidl._kernels.reference import (
+    log as log,
 )
 from minidl._kernels.reference import (
     matmul as matmul,

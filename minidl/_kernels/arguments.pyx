@@ -9,7 +9,7 @@ cdef dict ACTIVATIONS = {
 
 
 cdef tuple VECTORS = ("clear", "scale")
-cdef tuple UNARY = ("relu", "sigmoid", "tanh")
+cdef tuple UNARY = ("relu", "exp", "log", "sigmoid", "tanh")
 cdef tuple BINARY = ("add", "relu_grad", "sigmoid_grad", "tanh_grad")
 cdef tuple ELEMENT_LOSSES = ("mse", "bce_with_logits")
 
@@ -78,11 +78,18 @@ def write_whole(str kernel not None, bytearray args not None, int slot, Py_ssize
     return True."""
     cdef MatmulArgs *matmul = product(args)
     cdef ColumnSumArgs *sums = <ColumnSumArgs *><char *>args
+    cdef BatchNormGradArgs *norm = <BatchNormGradArgs *><char *>args
     if kernel == "matmul" and matmul.m * matmul.n == size and matmul.c_row == matmul.n:
         matmul.accumulate = ADD_TO_ZERO
         return True
     if kernel == "column_sum" and slot == 1 and sums.columns == size:
         sums.accumulate = ADD_TO_ZERO
+        return True
+    if kernel == "batch_norm_grad" and norm.columns == size and slot == 6:
+        norm.accumulate_gamma = ADD_TO_ZERO
+        return True
+    if kernel == "batch_norm_grad" and norm.columns == size and slot == 7:
+        norm.accumulate_beta = ADD_TO_ZERO
         return True
     return False
 

@@ -70,6 +70,16 @@ def relu_grad(ndarray dy not None, ndarray y not None):
     return binary("relu_grad", table_of(dy).relu_grad, dy, y, "relu_grad: y")
 
 
+def exp(ndarray x not None):
+    """y = exp(x)."""
+    return unary("exp", table_of(x).exp, x)
+
+
+def log(ndarray x not None):
+    """y = log(x), the natural logarithm."""
+    return unary("log", table_of(x).log, x)
+
+
 def sigmoid(ndarray x not None):
     """y = 1 / (1 + exp(-x))."""
     return unary("sigmoid", table_of(x).sigmoid, x)

@@ -113,6 +113,7 @@ def batch_norm_grad(
     args.gamma, args.mean = cnp.PyArray_DATA(gamma), cnp.PyArray_DATA(mean)
     args.rstd = cnp.PyArray_DATA(rstd)
     args.dgamma, args.dbeta = cnp.PyArray_DATA(dgamma), cnp.PyArray_DATA(dbeta)
+    args.accumulate_gamma = args.accumulate_beta = ADD
     args.training = training
     run("batch_norm_grad", "rrrrrwuu", table.batch_norm_grad, &args, sizeof(args))
     return dx

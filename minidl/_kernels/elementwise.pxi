@@ -13,6 +13,12 @@ cdef inline void map_one(
     cdef real *y = <real *>args.y
     cdef Py_ssize_t i = share_begin(args.n, GRAIN, thread, threads)
     cdef Py_ssize_t end = share_begin(args.n, GRAIN, thread + 1, threads)
+    cdef vec first, second
+    while i + 2 * LANES <= end:    # two at a time: one computes while the other waits
+        first, second = f(load(x + i)), f(load(x + i + LANES))
+        store(y + i, first)
+        store(y + i + LANES, second)
+        i += 2 * LANES
     while i + LANES <= end:
         store(y + i, f(load(x + i)))
         i += LANES
@@ -59,6 +65,14 @@ cdef inline vec add_vec(vec a, vec b) noexcept nogil:
 
 cdef Py_ssize_t relu(const void *args, int thread, int threads) noexcept nogil:
     map_one(args, thread, threads, relu_vec)
+
+
+cdef Py_ssize_t exp(const void *args, int thread, int threads) noexcept nogil:
+    map_one(args, thread, threads, exp_vec)
+
+
+cdef Py_ssize_t log(const void *args, int thread, int threads) noexcept nogil:
+    map_one(args, thread, threads, log_vec)
 
 
 cdef Py_ssize_t sigmoid(const void *args, int thread, int threads) noexcept nogil:
@@ -138,11 +152,10 @@ cdef real *copy_from(const CopyArgs *args, int axis, const real *x, real *y) noe
 
 # --- dropout: the mask is a hash of (key, position) ---
 
-cdef inline uint32_t mix32(uint32_t h) noexcept nogil:
-    """Finaliser of MurmurHash3."""
-    h = (h ^ (h >> 16)) * <uint32_t>0x85EBCA6BU
-    h = (h ^ (h >> 13)) * <uint32_t>0xC2B2AE35U
-    return h ^ (h >> 16)
+cdef inline uint32_t mix32(uint32_t h, uint32_t key) noexcept nogil:
+    """Every bit of h, and then of the key, reaches the upper bits of the result."""
+    h = (h ^ (h >> 16)) * <uint32_t>0x85EBCA6BU ^ key
+    return (h ^ (h >> 13)) * <uint32_t>0xC2B2AE35U
 
 
 cdef Py_ssize_t dropout_key(const void *arguments, int thread, int threads) noexcept nogil:
@@ -173,7 +186,7 @@ cdef Py_ssize_t dropout(const void *arguments, int thread, int threads) noexcept
     while begin < end:
         # The upper half of the position enters through the salt, once per 2^32 elements.
         stop = smaller(end, ((begin >> 32) + 1) << 32)
-        salt = mix32(<uint32_t>(begin >> 32) ^ key0)
+        salt = mix32(<uint32_t>(begin >> 32), key0)
         for i in range(begin, stop):
-            y[i] = x[i] * factor if mix32(mix32(<uint32_t>i ^ salt) ^ key1) >= threshold else 0
+            y[i] = x[i] * factor if mix32(<uint32_t>i ^ salt, key1) >= threshold else 0
         begin = stop

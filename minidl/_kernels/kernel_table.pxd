@@ -109,9 +109,10 @@ cdef struct BatchNormGradArgs:
     const void *mean
     const void *rstd
     void *dx
-    void *dgamma               # += sum of dy * x_hat
-    void *dbeta                # += sum of dy
+    void *dgamma               # sum of dy * x_hat
+    void *dbeta                # sum of dy
     Py_ssize_t rows, columns
+    Accumulate accumulate_gamma, accumulate_beta
     bint training
 
 cdef struct CrossEntropyArgs:
@@ -187,6 +188,8 @@ cdef struct KernelTable:
     kernel_fn scale
     kernel_fn relu
     kernel_fn relu_grad
+    kernel_fn exp
+    kernel_fn log
     kernel_fn sigmoid
     kernel_fn sigmoid_grad
     kernel_fn tanh

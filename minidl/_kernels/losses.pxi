@@ -1,44 +1,110 @@
 # Losses and their gradients in one pass. Values are summed in double precision.
 
 cdef enum:
-    LOSS_ROWS = 16    # rows of a batch; threads share whole groups
+    LOSS_ROWS = 16    # rows of a group; threads share whole groups
 
 
-cdef double cross_entropy_row(
-    const real *z, Py_ssize_t label, real *dz, Py_ssize_t n, real scale
+cdef inline vec load_logits(const real *z, Py_ssize_t n) noexcept nogil:
+    """The next LANES of n logits; where there are fewer, minus infinity."""
+    if n >= LANES:
+        return load(z)
+    return load_part(z, n, -INFINITY)
+
+
+cdef inline vec exp_logits(const real *z, Py_ssize_t n, vec peak) noexcept nogil:
+    """exp(z - peak) of the same ones; where there are fewer, zero.
+
+    Not as exp(-infinity): multiplying down to zero makes the processor stumble.
+    """
+    if n >= LANES:
+        return exp_vec(load(z) - peak)
+    return keep_part(exp_vec(load_part(z, n, first_lane(peak)) - peak), n)
+
+
+cdef inline void softmax_row(
+    const real *z, real *dz, Py_ssize_t n, Py_ssize_t label, real scale, real *most, real *sum
 ) noexcept nogil:
-    """log(sum of exp(z)) - z[label]; dz = scale (softmax(z) - onehot(label)).
+    """dz = scale (softmax(z) - onehot(label)); the largest z, and the sum of exp(z - most).
 
     A NaN among the z may be missed by the maximum, but not by the sum.
     """
-    cdef vec most = fill(-INFINITY), total = fill(0), e
-    cdef real peak, factor
-    cdef double denominator
+    cdef vec peak = fill(-INFINITY), total = fill(0), e
+    cdef real factor
     cdef Py_ssize_t j = 0
     while j < n:
-        if j + LANES <= n:
-            e = load(z + j)
-        else:
-            e = load_part(z + j, n - j, -INFINITY)
-        most = where_less(e, most, most, e)
+        peak = maximum(load_logits(z + j, n - j), peak)
         j += LANES
-    peak = lane_max(most)
+    peak = spread_max(peak)
     j = 0
-    while j + LANES <= n:
-        e = exp_vec(load(z + j) - peak)
-        store(dz + j, e)
+    while j < n:
+        e = exp_logits(z + j, n - j, peak)
+        store_columns(dz + j, e, n - j)
         total = total + e
         j += LANES
-    if j < n:
-        e = exp_vec(load_part(z + j, n - j, -INFINITY) - peak)
-        store_part(dz + j, e, n - j)
-        total = total + e
-    denominator = lane_sum(total)
-    factor = <real>(scale / denominator)
+    most[0] = first_lane(peak)
+    sum[0] = lane_sum(total)
+    factor = scale / sum[0]
     for j in range(n):
         dz[j] = dz[j] * factor
     dz[label] = dz[label] - scale
-    return log(denominator) - (<double>z[label] - peak)
+
+
+cdef inline void softmax_short_rows(
+    const real *z, const Py_ssize_t *labels, real *dz, Py_ssize_t rows, Py_ssize_t n, real scale,
+    real *most, real *sums
+) noexcept nogil:
+    """The same for a group of rows with n <= LANES: each is one vector."""
+    cdef vec exps[LOSS_ROWS]
+    cdef real factors[LOSS_ROWS]
+    cdef real row[2 * LANES]    # scale amid zeros: from LANES - label on, the onehot of a label
+    cdef vec peak
+    cdef Py_ssize_t i
+    for i in range(2 * LANES):
+        row[i] = 0
+    row[LANES] = scale
+    for i in range(rows):
+        peak = spread_max(load_logits(z + i * n, n))
+        exps[i] = exp_logits(z + i * n, n, peak)
+        most[i] = first_lane(peak)
+        sums[i] = lane_sum(exps[i])
+    i = 0
+    while i < LOSS_ROWS:
+        store(factors + i, fill(scale) / load(sums + i))
+        i += LANES
+    for i in range(rows):
+        store_part(
+            dz + i * n, exps[i] * factors[i] - load(row + LANES - labels[i]), n
+        )
+
+
+cdef inline Py_ssize_t cross_entropy_rows(
+    const CrossEntropyArgs *args, Py_ssize_t begin, Py_ssize_t rows
+) noexcept nogil:
+    """A group of rows, whose logarithms are taken together."""
+    cdef real most[LOSS_ROWS]
+    cdef real sums[LOSS_ROWS]
+    cdef Py_ssize_t i, n = args.classes
+    cdef const Py_ssize_t *labels = args.labels + begin
+    cdef const real *z = <const real *>args.logits + begin * n
+    cdef real *dz = <real *>args.dlogits + begin * n
+    cdef real scale = <real>args.scale
+    for i in range(LOSS_ROWS):
+        sums[i] = 1
+    for i in range(rows):
+        if not 0 <= labels[i] < n:
+            return 1 + begin + i
+    if n <= LANES:
+        softmax_short_rows(z, labels, dz, rows, n, scale, most, sums)
+    else:
+        for i in range(rows):
+            softmax_row(z + i * n, dz + i * n, n, labels[i], scale, most + i, sums + i)
+    i = 0
+    while i < LOSS_ROWS:
+        store(sums + i, log_vec(load(sums + i)))
+        i += LANES
+    for i in range(rows):
+        args.losses[begin + i] = sums[i] + (<double>most[i] - z[i * n + labels[i]])
+    return 0
 
 
 cdef Py_ssize_t softmax_cross_entropy(
@@ -46,17 +112,14 @@ cdef Py_ssize_t softmax_cross_entropy(
 ) noexcept nogil:
     """One loss per row. Returns 1 + the first row whose label is not a class."""
     cdef const CrossEntropyArgs *args = <const CrossEntropyArgs *>arguments
-    cdef Py_ssize_t i, n = args.classes
-    for i in range(
-        share_begin(args.rows, LOSS_ROWS, thread, threads),
-        share_begin(args.rows, LOSS_ROWS, thread + 1, threads)
-    ):
-        if not 0 <= args.labels[i] < n:
-            return 1 + i
-        args.losses[i] = cross_entropy_row(
-            <const real *>args.logits + i * n, args.labels[i],
-            <real *>args.dlogits + i * n, n, <real>args.scale
-        )
+    cdef Py_ssize_t begin = share_begin(args.rows, LOSS_ROWS, thread, threads)
+    cdef Py_ssize_t end = share_begin(args.rows, LOSS_ROWS, thread + 1, threads)
+    cdef Py_ssize_t bad
+    while begin < end:
+        bad = cross_entropy_rows(args, begin, smaller(end - begin, LOSS_ROWS))
+        if bad:
+            return bad
+        begin += LOSS_ROWS
     return 0
 
 
@@ -84,13 +147,21 @@ cdef inline void element_loss(
     cdef Py_ssize_t i = share_begin(args.n, LOSS_BLOCK, thread, threads)
     cdef Py_ssize_t end = share_begin(args.n, LOSS_BLOCK, thread + 1, threads)
     cdef Py_ssize_t stop, block, rest
-    cdef vec total, value, slope
+    cdef vec total, other, value, slope
     cdef real lanes[LANES]
     cdef int j
     while i < end:
         block = i // LOSS_BLOCK
         stop = smaller(end, i + LOSS_BLOCK)
-        total = fill(0)
+        total = other = fill(0)
+        while i + 2 * LANES <= stop:    # two sums, which need not wait for one another
+            total = total + f(load(prediction + i), load(target + i), &slope)
+            store(gradient + i, slope * <real>args.scale)
+            i += LANES
+            other = other + f(load(prediction + i), load(target + i), &slope)
+            store(gradient + i, slope * <real>args.scale)
+            i += LANES
+        total = total + other
         while i + LANES <= stop:
             total = total + f(load(prediction + i), load(target + i), &slope)
             store(gradient + i, slope * <real>args.scale)

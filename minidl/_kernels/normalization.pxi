@@ -1,55 +1,179 @@
 # Sums down the columns of a matrix, and batch normalization, which is made of them.
 #
-# A block of LANES columns is one vector per row. Sums over the rows go through four
-# accumulators and are gathered every SUM_ROWS rows, so that rounding errors stay small
-# however large the batch.
+# A strip of a few vectors of columns is walked down row by row, so that whole runs of cache lines
+# are used. Every column is summed in the same order however wide its strip is: sums over
+# SUM_ROWS rows each, so that rounding errors stay small however large the batch.
 
 cdef enum:
     SUM_ROWS = 128
+    FIRST_ROWS = 8
+    STRIP = 4     # vectors whose sums stay in registers
+    PANEL = 16    # vectors that are written row by row, in long runs
 
 
-cdef inline vec sum_rows(
-    const real *x, const real *dy, vec mean, vec rstd, int what,
-    Py_ssize_t rows, Py_ssize_t row, Py_ssize_t columns
+cdef inline vec load_strip(const real *row, int v, Py_ssize_t columns, int width) noexcept nogil:
+    """Vector v of a strip; only a strip of one vector may lack columns."""
+    if width > 1:
+        return load(row + v * LANES)
+    return load_columns(row, columns)
+
+
+cdef inline void store_strip(
+    real *row, int v, vec x, Py_ssize_t columns, int width
 ) noexcept nogil:
-    """Sum over the rows of x (what = 0), (x - mean)^2 (1) or dy (x - mean) rstd (2)."""
-    cdef vec total = fill(0), term
-    cdef vec acc[4]
+    if width > 1:
+        store(row + v * LANES, x)
+    else:
+        store_columns(row, x, columns)
+
+
+cdef inline void add_strip(
+    real *row, int v, vec total, Py_ssize_t left, const int width, Accumulate accumulate
+) noexcept nogil:
+    """Write a sum to vector v of a strip, add it to what is there, or to zero."""
+    if accumulate == ADD:
+        total = total + load_strip(row, v, left, width)
+    elif accumulate == ADD_TO_ZERO:
+        total = total + fill(0)
+    store_strip(row, v, total, left, width)
+
+
+cdef inline int strip_width(Py_ssize_t columns) noexcept nogil:
+    """Vectors of the next strip: STRIP, or one."""
+    return STRIP if columns >= STRIP * LANES else 1
+
+
+cdef inline int panel_vectors(Py_ssize_t columns) noexcept nogil:
+    """Vectors of the next panel."""
+    return <int>smaller(ceil_div(columns, LANES), PANEL)
+
+
+cdef inline void sum_strip(
+    const real *x, vec *sums, Py_ssize_t rows, Py_ssize_t n, Py_ssize_t left, const int width
+) noexcept nogil:
+    """sums[v] = sum over the rows of vector v."""
+    cdef vec acc[2 * STRIP]
     cdef Py_ssize_t i, begin = 0, end
-    cdef int j
+    cdef int v
+    for v in range(width):
+        sums[v] = fill(0)
     while begin < rows:
         end = smaller(begin + SUM_ROWS, rows)
-        for j in range(4):
-            acc[j] = fill(0)
-        for i in range(begin, end):
-            term = load_columns(x + i * row, columns)
-            if what == 1:
-                term = (term - mean) * (term - mean)
-            elif what == 2:
-                term = (term - mean) * rstd * load_columns(dy + i * row, columns)
-            acc[0], acc[1], acc[2], acc[3] = acc[1], acc[2], acc[3], acc[0] + term
-        total = total + ((acc[0] + acc[1]) + (acc[2] + acc[3]))
+        for v in range(2 * width):
+            acc[v] = fill(0)
+        i = begin
+        while i + 2 <= end:
+            for v in range(width):
+                acc[v] = acc[v] + load_strip(x + i * n, v, left, width)
+                acc[width + v] = acc[width + v] + load_strip(x + (i + 1) * n, v, left, width)
+            i += 2
+        if i < end:
+            for v in range(width):
+                acc[v] = acc[v] + load_strip(x + i * n, v, left, width)
+        for v in range(width):
+            sums[v] = sums[v] + (acc[v] + acc[width + v])
         begin = end
-    return total
+
+
+cdef inline void column_sum_strip(
+    const ColumnSumArgs *args, Py_ssize_t j, const int width
+) noexcept nogil:
+    cdef real *sums = <real *>args.sums + j
+    cdef Py_ssize_t left = args.columns - j
+    cdef vec total[STRIP]
+    cdef int v
+    sum_strip(<const real *>args.x + j, total, args.rows, args.columns, left, width)
+    for v in range(width):
+        add_strip(sums, v, total[v], left, width, args.accumulate)
 
 
 cdef Py_ssize_t column_sum(const void *arguments, int thread, int threads) noexcept nogil:
     """sums[j] = sum over i of x[i, j], added to what is there if asked for."""
     cdef const ColumnSumArgs *args = <const ColumnSumArgs *>arguments
-    cdef real *sums = <real *>args.sums
-    cdef Py_ssize_t n = args.columns
-    cdef Py_ssize_t j = share_begin(n, LANES, thread, threads)
-    cdef vec total
-    while j < share_begin(n, LANES, thread + 1, threads):
-        total = sum_rows(
-            <const real *>args.x + j, NULL, fill(0), fill(0), 0, args.rows, n, n - j
-        )
-        if args.accumulate == ADD:
-            total = total + load_columns(sums + j, n - j)
-        elif args.accumulate == ADD_TO_ZERO:
-            total = total + fill(0)
-        store_columns(sums + j, total, n - j)
-        j += LANES
+    cdef Py_ssize_t j = share_begin(args.columns, LANES, thread, threads)
+    cdef Py_ssize_t end = share_begin(args.columns, LANES, thread + 1, threads)
+    while j < end:
+        if strip_width(end - j) == STRIP:
+            column_sum_strip(args, j, STRIP)
+            j += STRIP * LANES
+        else:
+            column_sum_strip(args, j, 1)
+            j += LANES
+
+
+cdef inline void moments(
+    const real *x, vec *mean, vec *dev, Py_ssize_t rows, Py_ssize_t n, Py_ssize_t left,
+    const int width
+) noexcept nogil:
+    """Mean of every column, and sum of its squared deviations, in one pass over the rows.
+
+    Deviations are taken from the mean of the rows before, for the first SUM_ROWS rows from that of
+    the first few. Blocks are joined as Chan, Golub and LeVeque (1983) do: no digits cancel but
+    those of deviations that are themselves part of the variance.
+    """
+    cdef vec sums[STRIP]
+    cdef vec squares[STRIP]
+    cdef vec shift
+    cdef Py_ssize_t i, begin = 0, end
+    cdef int v
+    cdef real count, whole, share = <real>(1.0 / smaller(rows, FIRST_ROWS))
+    sum_strip(x, mean, smaller(rows, FIRST_ROWS), n, left, width)
+    for v in range(width):
+        mean[v] = mean[v] * share
+        dev[v] = fill(0)
+    while begin < rows:
+        end = smaller(begin + SUM_ROWS, rows)
+        for v in range(width):
+            sums[v] = fill(0)
+            squares[v] = fill(0)
+        for i in range(begin, end):
+            for v in range(width):
+                shift = load_strip(x + i * n, v, left, width) - mean[v]
+                sums[v] = sums[v] + shift
+                squares[v] = squares[v] + shift * shift
+        count, whole = <real>(end - begin), <real>end
+        share = <real>(1.0 / count)
+        for v in range(width):
+            shift = sums[v] * share    # of the mean of this block from that before it
+            squares[v] = maximum(fill(0), squares[v] - sums[v] * shift)
+            dev[v] = dev[v] + squares[v] + shift * shift * (count * (begin / whole))
+            mean[v] = mean[v] + shift * (count / whole)
+        begin = end
+
+
+cdef inline void batch_norm_strip(
+    const BatchNormArgs *args, Py_ssize_t j, vec *mean, vec *slope, vec *beta, const int width
+) noexcept nogil:
+    """What y = (x - mean) slope + beta needs, and the statistics to keep."""
+    cdef real *running_mean = <real *>args.running_mean + j
+    cdef real *running_var = <real *>args.running_var + j
+    cdef real momentum = <real>args.momentum
+    cdef Py_ssize_t left = args.columns - j
+    cdef vec dev[STRIP]
+    cdef vec running, var, rstd
+    cdef vec rows = fill(<real>args.rows)
+    cdef int v
+    for v in range(width):
+        dev[v] = fill(0)
+    if args.training:
+        moments(<const real *>args.x + j, mean, dev, args.rows, args.columns, left, width)
+    for v in range(width):
+        running = load_strip(running_mean, v, left, width)
+        if args.training:
+            running = running + momentum * (mean[v] - running)
+            store_strip(running_mean, v, running, left, width)
+            running = load_strip(running_var, v, left, width)
+            running = running + momentum * (dev[v] / (rows - 1) - running)
+            store_strip(running_var, v, running, left, width)
+            var = dev[v] / rows
+        else:
+            mean[v] = running
+            var = load_strip(running_var, v, left, width)
+        rstd = 1 / square_root(var + <real>args.eps)
+        store_strip(<real *>args.mean + j, v, mean[v], left, width)
+        store_strip(<real *>args.rstd + j, v, rstd, left, width)
+        slope[v] = load_strip(<const real *>args.gamma + j, v, left, width) * rstd
+        beta[v] = load_strip(<const real *>args.beta + j, v, left, width)
 
 
 cdef Py_ssize_t batch_norm(const void *arguments, int thread, int threads) noexcept nogil:
@@ -57,38 +181,92 @@ cdef Py_ssize_t batch_norm(const void *arguments, int thread, int threads) noexc
     cdef const BatchNormArgs *args = <const BatchNormArgs *>arguments
     cdef const real *x = <const real *>args.x
     cdef real *y = <real *>args.y
-    cdef real *running_mean = <real *>args.running_mean
-    cdef real *running_var = <real *>args.running_var
-    cdef real momentum = <real>args.momentum
-    cdef vec rows = fill(<real>args.rows)
-    cdef Py_ssize_t i, n = args.columns, left
-    cdef Py_ssize_t j = share_begin(n, LANES, thread, threads)
-    cdef vec mean, var, running, rstd, gamma, beta
-    while j < share_begin(n, LANES, thread + 1, threads):
-        left = n - j
-        mean = load_columns(running_mean + j, left)
-        var = load_columns(running_var + j, left)
-        if args.training:
-            running = mean
-            mean = sum_rows(x + j, NULL, mean, mean, 0, args.rows, n, left) / rows
-            store_columns(running_mean + j, running + momentum * (mean - running), left)
-            running = var
-            var = sum_rows(x + j, NULL, mean, mean, 1, args.rows, n, left)
-            store_columns(
-                running_var + j, running + momentum * (var / (rows - 1) - running), left
-            )
-            var = var / rows
-        rstd = 1 / square_root(var + <real>args.eps)
-        store_columns(<real *>args.mean + j, mean, left)
-        store_columns(<real *>args.rstd + j, rstd, left)
-        gamma = load_columns(<const real *>args.gamma + j, left)
-        beta = load_columns(<const real *>args.beta + j, left)
+    cdef Py_ssize_t begin = share_begin(args.columns, LANES, thread, threads)
+    cdef Py_ssize_t end = share_begin(args.columns, LANES, thread + 1, threads)
+    cdef Py_ssize_t i, j, at, rest
+    cdef vec mean[PANEL]
+    cdef vec slope[PANEL]
+    cdef vec beta[PANEL]
+    cdef vec own
+    cdef int v, width, whole
+    while begin < end:
+        width = panel_vectors(end - begin)
+        whole = <int>smaller((end - begin) // LANES, PANEL)
+        rest = end - begin - whole * LANES
+        v = 0
+        while v < width:
+            j = begin + v * LANES
+            if strip_width(end - j) == STRIP:
+                batch_norm_strip(args, j, mean + v, slope + v, beta + v, STRIP)
+                v += STRIP
+            else:
+                batch_norm_strip(args, j, mean + v, slope + v, beta + v, 1)
+                v += 1
         for i in range(args.rows):
-            store_columns(
-                y + i * n + j,
-                gamma * ((load_columns(x + i * n + j, left) - mean) * rstd) + beta, left
-            )
-        j += LANES
+            at = i * args.columns + begin
+            for v in range(whole):
+                store(y + at, (load(x + at) - mean[v]) * slope[v] + beta[v])
+                at += LANES
+            if whole < width:
+                own = (load_part(x + at, rest, 0) - mean[whole]) * slope[whole] + beta[whole]
+                store_part(y + at, own, rest)
+        begin += PANEL * LANES
+
+
+cdef inline void sum_products(
+    const real *dy, const real *x, const vec *mean, vec *sums, vec *products, Py_ssize_t rows,
+    Py_ssize_t n, Py_ssize_t left, const int width
+) noexcept nogil:
+    """Sums over the rows of dy and of dy (x - mean)."""
+    cdef vec acc[2 * STRIP]
+    cdef vec slope
+    cdef Py_ssize_t i, begin = 0, end
+    cdef int v
+    for v in range(width):
+        sums[v] = fill(0)
+        products[v] = fill(0)
+    while begin < rows:
+        end = smaller(begin + SUM_ROWS, rows)
+        for v in range(2 * width):
+            acc[v] = fill(0)
+        for i in range(begin, end):
+            for v in range(width):
+                slope = load_strip(dy + i * n, v, left, width)
+                acc[v] = acc[v] + slope
+                acc[width + v] = acc[width + v] + slope * (
+                    load_strip(x + i * n, v, left, width) - mean[v]
+                )
+        for v in range(width):
+            sums[v] = sums[v] + acc[v]
+            products[v] = products[v] + acc[width + v]
+        begin = end
+
+
+cdef inline void batch_norm_grad_strip(
+    const BatchNormGradArgs *args, Py_ssize_t j, vec *mean, vec *slope, vec *tilt, vec *shift,
+    const int width
+) noexcept nogil:
+    """What dx = slope dy - (x - mean) tilt - shift needs, and the gradients of gamma and beta."""
+    cdef real *dgamma = <real *>args.dgamma + j
+    cdef real *dbeta = <real *>args.dbeta + j
+    cdef real share = <real>(1.0 / args.rows if args.training else 0)    # else fixed statistics
+    cdef Py_ssize_t left = args.columns - j
+    cdef vec rstd
+    cdef int v
+    for v in range(width):
+        mean[v] = load_strip(<const real *>args.mean + j, v, left, width)
+    sum_products(
+        <const real *>args.dy + j, <const real *>args.x + j, mean, shift, tilt,
+        args.rows, args.columns, left, width
+    )
+    for v in range(width):
+        rstd = load_strip(<const real *>args.rstd + j, v, left, width)
+        tilt[v] = tilt[v] * rstd
+        add_strip(dgamma, v, tilt[v], left, width, args.accumulate_gamma)
+        add_strip(dbeta, v, shift[v], left, width, args.accumulate_beta)
+        slope[v] = load_strip(<const real *>args.gamma + j, v, left, width) * rstd
+        tilt[v] = slope[v] * rstd * (tilt[v] * share)
+        shift[v] = slope[v] * (shift[v] * share)
 
 
 cdef Py_ssize_t batch_norm_grad(const void *arguments, int thread, int threads) noexcept nogil:
@@ -97,29 +275,35 @@ cdef Py_ssize_t batch_norm_grad(const void *arguments, int thread, int threads) 
     cdef const real *x = <const real *>args.x
     cdef const real *dy = <const real *>args.dy
     cdef real *dx = <real *>args.dx
-    cdef real *dgamma = <real *>args.dgamma
-    cdef real *dbeta = <real *>args.dbeta
-    cdef vec rows = fill(<real>args.rows)
-    cdef Py_ssize_t i, n = args.columns, left
-    cdef Py_ssize_t j = share_begin(n, LANES, thread, threads)
-    cdef vec mean, rstd, slope, sum_dy, sum_dy_x, x_hat
-    while j < share_begin(n, LANES, thread + 1, threads):
-        left = n - j
-        mean = load_columns(<const real *>args.mean + j, left)
-        rstd = load_columns(<const real *>args.rstd + j, left)
-        sum_dy = sum_rows(dy + j, NULL, mean, rstd, 0, args.rows, n, left)
-        sum_dy_x = sum_rows(x + j, dy + j, mean, rstd, 2, args.rows, n, left)
-        store_columns(dgamma + j, load_columns(dgamma + j, left) + sum_dy_x, left)
-        store_columns(dbeta + j, load_columns(dbeta + j, left) + sum_dy, left)
-        slope = load_columns(<const real *>args.gamma + j, left) * rstd
-        sum_dy = sum_dy / rows
-        sum_dy_x = sum_dy_x / rows
-        if not args.training:    # the running statistics do not depend on x
-            sum_dy = sum_dy_x = fill(0)
+    cdef Py_ssize_t begin = share_begin(args.columns, LANES, thread, threads)
+    cdef Py_ssize_t end = share_begin(args.columns, LANES, thread + 1, threads)
+    cdef Py_ssize_t i, j, at, rest
+    cdef vec mean[PANEL]
+    cdef vec slope[PANEL]
+    cdef vec tilt[PANEL]
+    cdef vec shift[PANEL]
+    cdef vec own
+    cdef int v, width, whole
+    while begin < end:
+        width = panel_vectors(end - begin)
+        whole = <int>smaller((end - begin) // LANES, PANEL)
+        rest = end - begin - whole * LANES
+        v = 0
+        while v < width:
+            j = begin + v * LANES
+            if strip_width(end - j) == STRIP:
+                batch_norm_grad_strip(args, j, mean + v, slope + v, tilt + v, shift + v, STRIP)
+                v += STRIP
+            else:
+                batch_norm_grad_strip(args, j, mean + v, slope + v, tilt + v, shift + v, 1)
+                v += 1
         for i in range(args.rows):
-            x_hat = (load_columns(x + i * n + j, left) - mean) * rstd
-            store_columns(
-                dx + i * n + j,
-                slope * (load_columns(dy + i * n + j, left) - (sum_dy + x_hat * sum_dy_x)), left
-            )
-        j += LANES
+            at = i * args.columns + begin
+            for v in range(whole):
+                own = (load(x + at) - mean[v]) * tilt[v] + shift[v]
+                store(dx + at, load(dy + at) * slope[v] - own)
+                at += LANES
+            if whole < width:
+                own = (load_part(x + at, rest, 0) - mean[whole]) * tilt[whole] + shift[whole]
+                store_part(dx + at, load_part(dy + at, rest, 0) * slope[whole] - own, rest)
+        begin += PANEL * LANES

@@ -1,43 +1,75 @@
 # Copying blocks of a matrix into the order in which the microkernel reads them.
 
+cdef inline Py_ssize_t panel_width(Py_ssize_t columns) noexcept nogil:
+    """The width of the next panel of B, where so many columns are left.
+
+    NR; but no panel is less than one vector wide, unless all of B is.
+    """
+    if NR < columns < NR + LANES:
+        return NR - LANES
+    return smaller(NR, columns)
+
+
+cdef inline Py_ssize_t larger(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
+    return a if a > b else b
+
+
+cdef void copy_rows(
+    const real *source, Py_ssize_t source_row, real *packed, Py_ssize_t rows, Py_ssize_t columns
+) noexcept nogil:
+    """A block of A, its rows one after the other."""
+    cdef Py_ssize_t i
+    for i in range(rows):
+        memcpy(packed + i * columns, source + i * source_row, columns * sizeof(real))
+
+
 cdef void pack(
     const real *source, Py_ssize_t source_row, Py_ssize_t source_col,
-    real *packed, Py_ssize_t depth, Py_ssize_t width, Py_ssize_t panel
+    real *packed, Py_ssize_t depth, Py_ssize_t columns
 ) noexcept nogil:
-    """depth x width elements into panels of `panel` columns, each contiguous.
+    """depth x columns elements of B into panels, each contiguous, of rows of whole vectors.
 
-    The last vector of a row is filled up with zeros, so that only whole ones need be read.
-    Serves both sides: a panel of B is NR columns wide; one of A is MR rows high, which are
-    columns of its transpose.
+    The last vector of a panel overlaps the one before it: it ends where the panel ends.
     """
-    cdef Py_ssize_t j, p, columns
-    for j in range(ceil_div(width, panel)):
-        columns = smaller(panel, width - j * panel)
-        if source_row == 1 and source_col != 1 and panel % LANES == 0:
-            pack_transposed(source, source_col, packed, depth, columns, panel, panel)
+    cdef Py_ssize_t j = 0, p, width, row
+    while j < columns:
+        width = panel_width(columns - j)
+        row = ceil_div(width, LANES) * LANES
+        if source_row == 1 and source_col != 1:
+            pack_transposed(source + j * source_col, source_col, packed, depth, width, row, row)
         else:
             for p in range(depth):
-                pack_row(source + p * source_row, source_col, packed + p * panel, columns, panel)
-        source = source + panel * source_col
-        packed = packed + panel * depth
+                pack_row(
+                    source + p * source_row + j * source_col, source_col, packed + p * row, width,
+                    (depth - 1 - p) * source_row + width
+                )
+        packed = packed + row * depth
+        j += width
 
 
 cdef inline void pack_row(
-    const real *source, Py_ssize_t source_col, real *packed, Py_ssize_t columns, Py_ssize_t panel
+    const real *source, Py_ssize_t source_col, real *packed, Py_ssize_t width, Py_ssize_t room
 ) noexcept nogil:
-    """One row of a panel."""
-    cdef Py_ssize_t q = 0
-    if source_col == 1:
-        while q + LANES <= columns:
+    """One row of a panel. `room` elements can be read."""
+    cdef Py_ssize_t q, last = ceil_div(width, LANES) * LANES - LANES
+    if source_col != 1:
+        for q in range(last):
+            packed[q] = source[q * source_col]
+        source = source + larger(width - LANES, 0) * source_col
+        for q in range(LANES):
+            packed[last + q] = source[smaller(q, width - 1) * source_col]
+    elif width < LANES:
+        # What follows in memory does no harm: those columns of C are not stored.
+        if room >= LANES:
+            store(packed, load(source))
+        else:
+            store(packed, load_part(source, width, 0))
+    else:
+        q = 0
+        while q < last:
             store(packed + q, load(source + q))
             q += LANES
-        if q < columns:
-            store_columns(packed + q, load_part(source + q, columns - q, 0), panel - q)
-        return
-    for q in range(columns):
-        packed[q] = source[q * source_col]
-    for q in range(columns, panel):
-        packed[q] = 0
+        store(packed + last, load(source + width - LANES))
 
 
 cdef void pack_transposed(
@@ -46,25 +78,29 @@ cdef void pack_transposed(
 ) noexcept nogil:
     """depth x columns elements whose columns are contiguous in the source, into rows.
 
-    By LANES x LANES squares. No more than `room` columns are written.
+    By LANES x LANES squares; the last ones overlap those before them, in the source and, where
+    a row has no `room` for whole vectors, where they go.
     """
-    cdef Py_ssize_t p = 0, q
-    while p < depth:
-        q = 0
-        while q < columns:
-            if depth - p >= LANES and columns - q >= LANES:
+    cdef Py_ssize_t p = 0, q = 0, p_from, q_from, q_to
+    while q < columns:
+        q_from = larger(0, smaller(q, columns - LANES))
+        q_to = larger(0, smaller(q, room - LANES))
+        p = 0
+        while p < depth:
+            p_from = larger(0, smaller(p, depth - LANES))
+            if depth >= LANES and columns >= LANES:
                 pack_square(
-                    source + q * source_col + p, source_col,
-                    packed + p * packed_row + q, packed_row, LANES, LANES, LANES
+                    source + q_from * source_col + p_from, source_col,
+                    packed + p_from * packed_row + q_to, packed_row, LANES, LANES, LANES
                 )
             else:
                 pack_square(
-                    source + q * source_col + p, source_col,
-                    packed + p * packed_row + q, packed_row,
-                    smaller(LANES, depth - p), smaller(LANES, columns - q), room - q
+                    source + q_from * source_col + p_from, source_col,
+                    packed + p_from * packed_row + q_to, packed_row,
+                    smaller(LANES, depth), smaller(LANES, columns), room
                 )
-            q += LANES
-        p += LANES
+            p += LANES
+        q += LANES
 
 
 cdef inline void pack_square(

@@ -107,6 +107,16 @@ def relu_grad(dy: Array, y: Array) -> Array:
     return np.where(y > 0, dy, dy.dtype.type(0))
 
 
+def exp(x: Array) -> Array:
+    """y = exp(x)."""
+    return np.exp(x)
+
+
+def log(x: Array) -> Array:
+    """y = log(x), the natural logarithm."""
+    return np.log(x)
+
+
 def sigmoid(x: Array) -> Array:
     """y = 1 / (1 + exp(-x)), written so that exp never overflows."""
     e = np.exp(-np.abs(x))
@@ -144,8 +154,8 @@ def dropout(x: Array, key: Array, p: float) -> Array:
     """
     index = np.arange(x.size, dtype=np.uint64)
     block = (index >> np.uint64(32)).astype(np.uint32)
-    bits = _mix32(index.astype(np.uint32) ^ _mix32(block ^ key[0])) ^ key[1]
-    keep = (_mix32(bits) >= np.uint32(p * 2.0**32)).reshape(x.shape)
+    bits = _mix32(index.astype(np.uint32) ^ _mix32(block, key[0]), key[1])
+    keep = (bits >= np.uint32(p * 2.0**32)).reshape(x.shape)
     return np.where(keep, x * x.dtype.type(1 / (1 - p)), x.dtype.type(0))
 
 
@@ -157,11 +167,13 @@ def _splitmix64(z: int) -> int:
     return z ^ (z >> 31)
 
 
-def _mix32(h: Any) -> Any:
-    """Finaliser of MurmurHash3: every input bit reaches every output bit."""
-    h = (h ^ (h >> np.uint32(16))) * np.uint32(0x85EBCA6B)
-    h = (h ^ (h >> np.uint32(13))) * np.uint32(0xC2B2AE35)
-    return h ^ (h >> np.uint32(16))
+def _mix32(h: Any, key: Any) -> Any:
+    """Every bit of h, and then of the key, reaches the upper bits of the result.
+
+    The multipliers are those of MurmurHash3. Its last step is left out: it changes no upper bit.
+    """
+    h = (h ^ (h >> np.uint32(16))) * np.uint32(0x85EBCA6B) ^ key
+    return (h ^ (h >> np.uint32(13))) * np.uint32(0xC2B2AE35)
 
 
 # --- reductions and normalization -------------------------------------------------------

@@ -10,6 +10,7 @@
 #define INLINE static inline __attribute__((always_inline))
 #define ALONE static __attribute__((noinline, unused))
 
+#include <float.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -19,10 +20,14 @@
 typedef double real;
 typedef int64_t integer;
 enum { MANTISSA_BITS = 52, EXPONENT_BIAS = 1023 };
+#define SMALLEST_NORMAL DBL_MIN
+#define EPSILON DBL_EPSILON
 #else
 typedef float real;
 typedef int32_t integer;
 enum { MANTISSA_BITS = 23, EXPONENT_BIAS = 127 };
+#define SMALLEST_NORMAL FLT_MIN
+#define EPSILON FLT_EPSILON
 #endif
 
 /* The register tile of the matrix product (BLIS: the microtile) is MR rows of NR columns,
@@ -64,19 +69,13 @@ ALONE void store_part(real *p, vec v, ptrdiff_t n) {
     for (integer i = 0, end = (integer)n; i < LANES; i++) if (i < end) p[i] = v[i];
 }
 
+/* v in the first n < LANES lanes, 0 in the others. */
+ALONE vec keep_part(vec v, ptrdiff_t n) {
+    for (integer i = 0, end = (integer)n; i < LANES; i++) v[i] = i < end ? v[i] : 0;
+    return v;
+}
+
 INLINE vec fill(real value) { return value - (vec){0}; }
-
-INLINE real lane_sum(vec v) {
-    real total = 0;
-    for (int i = 0; i < LANES; i++) total += v[i];
-    return total;
-}
-
-INLINE real lane_max(vec v) {
-    real most = v[0];
-    for (int i = 1; i < LANES; i++) most = v[i] > most ? v[i] : most;
-    return most;
-}
 
 /* a < b ? x : y in every lane; false where a or b is NaN. */
 INLINE vec where_less(vec a, vec b, vec x, vec y) {
@@ -84,11 +83,15 @@ INLINE vec where_less(vec a, vec b, vec x, vec y) {
     return (vec)((mask & (ivec)x) | (~mask & (ivec)y));
 }
 
+/* The smaller and the larger of two; b where either is NaN. */
+INLINE vec minimum(vec a, vec b) { return where_less(a, b, a, b); }
+INLINE vec maximum(vec a, vec b) { return where_less(b, a, a, b); }
+
 INLINE vec absolute(vec v) { return (vec)((ivec)v & ~(ivec)fill((real)-0.0)); }
 
-INLINE vec copy_sign(vec magnitude, vec sign) {
-    ivec bit = (ivec)fill((real)-0.0);
-    return (vec)(((ivec)magnitude & ~bit) | ((ivec)sign & bit));
+/* v >= 0 with the sign of another. */
+INLINE vec with_sign(vec v, vec sign) {
+    return (vec)((ivec)v | ((ivec)sign & (ivec)fill((real)-0.0)));
 }
 
 INLINE vec square_root(vec v) {
@@ -121,20 +124,60 @@ INLINE vec merge_high(vec a, vec b, const int step) {
 #endif
 }
 
-/* v * 2^k for whole k. Two factors, so that the result may be subnormal or overflow. */
-INLINE vec times_power_of_two(vec v, vec k) {
-    const real magic = (real)3 * ((integer)1 << (MANTISSA_BITS - 1));
-    ivec n = (ivec)(k + magic) - (ivec)fill(magic);
-    ivec half = n >> 1;
-    vec first = (vec)((half + EXPONENT_BIAS) << MANTISSA_BITS);
-    vec second = (vec)((n - half + EXPONENT_BIAS) << MANTISSA_BITS);
-    return v * first * second;
+/* The sum and the largest of all lanes, in every lane: pairs, pairs of pairs, ... */
+INLINE vec swap(vec v, const int step) {
+    ivec from = {0};
+    for (int l = 0; l < LANES; l++) from[l] = l ^ step;
+#ifdef __clang__
+    vec w = v;
+    for (int l = 0; l < LANES; l++) w[l] = v[from[l]];
+    return w;
+#else
+    return __builtin_shuffle(v, from);
+#endif
+}
+INLINE vec spread_sum(vec v) {
+    if (LANES > 8) v = v + swap(v, 8);
+    if (LANES > 4) v = v + swap(v, 4);
+    if (LANES > 2) v = v + swap(v, 2);
+    return v + swap(v, 1);
+}
+INLINE vec spread_max(vec v) {
+    if (LANES > 8) v = maximum(v, swap(v, 8));
+    if (LANES > 4) v = maximum(v, swap(v, 4));
+    if (LANES > 2) v = maximum(v, swap(v, 2));
+    return maximum(v, swap(v, 1));
+}
+INLINE real first_lane(vec v) { return v[0]; }
+INLINE real lane_sum(vec v) { return first_lane(spread_sum(v)); }
+
+/* Added to a whole number, it leaves that number in the lowest bits. */
+INLINE real magic(void) { return (real)3 * ((integer)1 << (MANTISSA_BITS - 1)); }
+
+/* Round v to the nearest whole number k, for |k| < 2^(MANTISSA_BITS - 2). The lowest bits of
+   `bits` are k + bias: what the functions below make of it depends on the bias alone. */
+INLINE vec nearest(vec v, const int bias, vec *bits) {
+    *bits = v + (magic() + bias);
+    return *bits - (magic() + bias);
 }
 
-/* Round to the nearest whole number, for |v| < 2^(MANTISSA_BITS - 1). */
-INLINE vec nearest(vec v) {
-    const real magic = (real)3 * ((integer)1 << (MANTISSA_BITS - 1));
-    return (v + magic) - magic;
+/* 2^k, if that is a normal number. bias = EXPONENT_BIAS, or one less for half of it, and so on;
+   shifting drops the higher bits. */
+INLINE vec power_of_two(vec bits) { return (vec)((ivec)bits << MANTISSA_BITS); }
+
+/* (1 + v) 2^k. bias = 2 EXPONENT_BIAS, for two factors, so that the result may be subnormal. */
+INLINE vec one_plus_times_power_of_two(vec v, vec bits) {
+    ivec half = (ivec)bits >> 1;
+    vec first = power_of_two((vec)half), second = power_of_two((vec)((ivec)bits - half));
+    return (v * first + first) * second;
+}
+
+/* v = 2^k m for whole k, m between sqrt(1/2) and sqrt(2), for normal v > 0. Returns m. */
+INLINE vec split_exponent(vec v, vec *k) {
+    ivec one = (ivec)fill(1), root = (ivec)fill((real)0.70710678118654752);
+    ivec n = ((ivec)v - root + one) >> MANTISSA_BITS;
+    *k = (vec)(n + (ivec)fill(magic())) - (magic() + EXPONENT_BIAS);
+    return (vec)((ivec)v - (n << MANTISSA_BITS) + one);
 }
 
 #endif

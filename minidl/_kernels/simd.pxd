@@ -3,21 +3,29 @@
 cdef extern from "simd.h" nogil:
     ctypedef float real
     ctypedef float vec
-    enum: VEC_BYTES, LANES, ACCUMULATORS, TILE_VECTORS, MR, NR, KC
+    enum: VEC_BYTES, LANES, ACCUMULATORS, TILE_VECTORS, MR, NR, KC, MANTISSA_BITS, EXPONENT_BIAS
+    const real SMALLEST_NORMAL, EPSILON
 
     vec load(const real *p)
     void store(real *p, vec v)
     void prefetch(const real *p)
     vec load_part(const real *p, Py_ssize_t n, real rest)
     void store_part(real *p, vec v, Py_ssize_t n)
+    vec keep_part(vec v, Py_ssize_t n)
     vec fill(real value)
+    vec minimum(vec a, vec b)
+    vec maximum(vec a, vec b)
+    vec spread_sum(vec v)
+    vec spread_max(vec v)
+    real first_lane(vec v)
     real lane_sum(vec v)
-    real lane_max(vec v)
     vec where_less(vec a, vec b, vec x, vec y)
     vec absolute(vec v)
-    vec copy_sign(vec magnitude, vec sign)
+    vec with_sign(vec v, vec sign)
     vec square_root(vec v)
-    vec times_power_of_two(vec v, vec k)
-    vec nearest(vec v)
+    vec nearest(vec v, const int bias, vec *bits)
+    vec power_of_two(vec bits)
+    vec one_plus_times_power_of_two(vec v, vec bits)
+    vec split_exponent(vec v, vec *k)
     vec merge_low(vec a, vec b, const int step)
     vec merge_high(vec a, vec b, const int step)

@@ -1,7 +1,7 @@
 # One build of all kernels: the loops, and the table that names them.
 
 from cpython.pycapsule cimport PyCapsule_New
-from libc.math cimport INFINITY, log, pow, sqrt
+from libc.math cimport INFINITY, NAN, pow, sqrt
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -12,6 +12,8 @@ include "parts.pxi"
 include "vector_math.pxi"
 include "elementwise.pxi"
 include "packing.pxi"
+include "microkernel.pxi"
+include "matvec.pxi"
 include "matmul.pxi"
 include "normalization.pxi"
 include "losses.pxi"
@@ -27,6 +29,8 @@ cdef KernelTable TABLE = KernelTable(
     scale=scale,
     relu=relu,
     relu_grad=relu_grad,
+    exp=exp,
+    log=log,
     sigmoid=sigmoid,
     sigmoid_grad=sigmoid_grad,
     tanh=tanh,

@@ -1,47 +1,41 @@
-# exp, sigmoid, tanh and log(1 + x) of a register full of numbers, without branches.
+# exp, log, sigmoid and tanh of a register full of numbers, without branches.
 #
 # No table and no fitted constant: Taylor series where a variable is small, and identities that
 # make it small. `make exhaustive` measures the errors over every float32.
 
 cdef double LOG2_E = 1.4426950408889634
+cdef double LN2 = 0.6931471805599453
+cdef double LN2_REST = 2.3190468138462996e-17    # what a double LN2 lacks
 cdef double LN2_HIGH = 0.693359375              # 355 / 512: k * LN2_HIGH is exact
 cdef double LN2_LOW = -2.1219444005469058e-4
 
 
-cdef inline vec exp_vec(vec x) noexcept nogil:
-    """exp(x) = 2^k exp(r), where x = k ln 2 + r and |r| <= ln(2) / 2.
-
-    Sums of a large and a small term are kept with their rounding error, found as
-    small - (sum - large), so that the error of the whole is little more than one rounding.
-    """
-    cdef real limit = 104 if sizeof(real) == 4 else 746    # far beyond overflow and underflow
-    cdef vec k, low, r, tail, total
-    x = where_less(x, fill(-limit), fill(-limit), x)
-    x = where_less(fill(limit), x, fill(limit), x)
-    k = nearest(x * <real>LOG2_E)
-    x = x - k * <real>LN2_HIGH
-    low = k * <real>LN2_LOW
-    r = x - low
-    low = (x - r) - low
-    # exp(r) = 1 + r + r^2 tail, tail = 1/2! + r/3! + r^2/4! + ..., by Horner's rule
+cdef inline vec exp_minus_one(vec r) noexcept nogil:
+    """exp(r) - 1 for |r| <= ln(2) / 2."""
+    cdef vec r2 = r * r
+    cdef vec tail
+    # r + r^2 tail, tail = 1/2! + r/3! + r^2/4! + ..., by Horner's rule over pairs of terms:
+    # half as many steps that wait for one another
     if sizeof(real) == 4:
-        tail = fill(<real>(1.0 / 5040))
+        tail = <real>(1.0 / 720) + r * <real>(1.0 / 5040)
     else:
-        tail = fill(<real>(1.0 / 6227020800.0))
-        tail = tail * r + <real>(1.0 / 479001600)
-        tail = tail * r + <real>(1.0 / 39916800)
-        tail = tail * r + <real>(1.0 / 3628800)
-        tail = tail * r + <real>(1.0 / 362880)
-        tail = tail * r + <real>(1.0 / 40320)
-        tail = tail * r + <real>(1.0 / 5040)
-    tail = tail * r + <real>(1.0 / 720)
-    tail = tail * r + <real>(1.0 / 120)
-    tail = tail * r + <real>(1.0 / 24)
-    tail = tail * r + <real>(1.0 / 6)
-    tail = tail * r + <real>(1.0 / 2)
-    total = 1 + r
-    low = low + (r - (total - 1))
-    return times_power_of_two(total + (r * r * tail + low), k)
+        tail = <real>(1.0 / 479001600) + r * <real>(1.0 / 6227020800.0)
+        tail = tail * r2 + (<real>(1.0 / 3628800) + r * <real>(1.0 / 39916800))
+        tail = tail * r2 + (<real>(1.0 / 40320) + r * <real>(1.0 / 362880))
+        tail = tail * r2 + (<real>(1.0 / 720) + r * <real>(1.0 / 5040))
+    tail = tail * r2 + (<real>(1.0 / 24) + r * <real>(1.0 / 120))
+    tail = tail * r2 + (<real>(1.0 / 2) + r * <real>(1.0 / 6))
+    return r + r2 * tail
+
+
+cdef inline vec exp_vec(vec x) noexcept nogil:
+    """exp(x) = 2^k exp(r), where x = k ln 2 + r for a whole k and |r| <= ln(2) / 2."""
+    cdef vec limit = fill(104 if sizeof(real) == 4 else 746)    # far beyond over- and underflow
+    cdef vec k, bits
+    x = maximum(-limit, minimum(limit, x))
+    k = nearest(x * <real>LOG2_E, 2 * EXPONENT_BIAS, &bits)
+    x = x - k * <real>LN2_HIGH - k * <real>LN2_LOW
+    return one_plus_times_power_of_two(exp_minus_one(x), bits)
 
 
 cdef inline vec sigmoid_vec(vec x) noexcept nogil:
@@ -55,31 +49,54 @@ cdef inline vec sigmoid_vec(vec x) noexcept nogil:
 
 
 cdef inline vec tanh_vec(vec x) noexcept nogil:
-    """a - a q: for large |x|, 1 - 2 / (1 + exp(2 |x|)), and for small |x|, x - x q with q
-    from Lambert's continued fraction, x / (1 + x^2 / (3 + x^2 / (5 + ...)))."""
-    cdef vec size = absolute(x)
-    cdef vec z = x * x
-    cdef vec above, below, a
-    cdef vec limit = fill(<real>0.55)
-    if sizeof(real) == 4:
-        above = z * (z * 14 + 315)
-        below = (z * 15 + 420) * z + 945
-    else:
-        above = z * (((z * 44 + 12870) * z + 810810) * z + 11486475)
-        below = (((z * 45 + 13860) * z + 945945) * z + 16216200) * z + <real>34459425
-    above = where_less(size, limit, above, fill(2))
-    below = where_less(size, limit, below, 1 + exp_vec(size + size))
-    a = where_less(size, limit, size, fill(1))
-    return copy_sign(a - a * (above / below), x)
+    """q = h / (1 + h), where 2 h = exp(2 |x|) - 1 = 2^k (exp(r) - 1) + (2^k - 1) keeps its digits.
+
+    For small |x| that is h - h q, in which the rounding of 1 + h hardly enters.
+    """
+    cdef vec limit = fill(10 if sizeof(real) == 4 else 20)      # beyond, tanh rounds to 1
+    cdef vec size = minimum(limit, absolute(x))
+    cdef vec bits, power, h, q
+    cdef vec k = nearest(size * <real>(2 * LOG2_E), EXPONENT_BIAS - 1, &bits)
+    power = power_of_two(bits)    # 2^(k - 1)
+    h = size + size - k * <real>LN2    # for larger k, its error matters less
+    if sizeof(real) == 8:
+        h = h - k * <real>LN2_REST
+    h = exp_minus_one(h) * power + (power - <real>0.5)
+    q = h / (1 + h)
+    return with_sign(where_less(size, fill(<real>0.35), h - h * q, q), x)
+
+
+cdef inline vec log_near(vec f, vec k) noexcept nogil:
+    """log(2^k (1 + f)), 1 + f between sqrt(1/2) and sqrt(2): k ln 2 + 2 artanh(s), s = f / (2 + f).
+
+    2 artanh(s) = 2s + 2/3 s^3 + 2/5 s^5 + ..., and 2s = f - f^2/2 + s f^2/2. Written so that f,
+    which is exact, is added last.
+    """
+    cdef vec s = f / (2 + f)
+    cdef vec s2 = s * s
+    cdef vec half = f * f * <real>0.5
+    cdef int n = 9 if sizeof(real) == 4 else 21
+    cdef vec series = fill(<real>(2.0 / n))
+    while n > 3:
+        n -= 2
+        series = series * s2 + <real>(2.0 / n)
+    return k * <real>LN2_HIGH - ((half - (s * (half + s2 * series) + k * <real>LN2_LOW)) - f)
+
+
+cdef inline vec log_vec(vec x) noexcept nogil:
+    """log(x), where x = 2^k m and m lies between sqrt(1/2) and sqrt(2)."""
+    cdef vec tiny = fill(SMALLEST_NORMAL)
+    cdef vec bad = where_less(x, fill(0), fill(NAN), fill(-INFINITY))
+    cdef vec lift = where_less(x, tiny, fill(MANTISSA_BITS + 1), fill(0))    # of a subnormal
+    cdef vec factor = where_less(x, tiny, fill(<real>(2.0 / EPSILON)), fill(1))    # 2^lift
+    cdef vec k, m
+    m = split_exponent(x * factor, &k)
+    m = where_less(fill(0), x, log_near(m - 1, k - lift), bad)
+    return where_less(x, fill(INFINITY), m, x)    # infinity and NaN stay
 
 
 cdef inline vec log1p_unit(vec e) noexcept nogil:
-    """log(1 + e) for 0 <= e <= 1: 2 artanh(s), s = e / (2 + e) <= 1/3, by its Taylor series."""
-    cdef vec s = e / (2 + e)
-    cdef vec s2 = s * s
-    cdef int n = 17 if sizeof(real) == 4 else 35
-    cdef vec series = fill(<real>(1.0 / n))
-    while n > 1:
-        n -= 2
-        series = series * s2 + <real>(1.0 / n)
-    return 2 * s * series
+    """log(1 + e) for 0 <= e <= 1."""
+    cdef vec limit = fill(<real>0.4142)    # sqrt(2) - 1, beyond which (1 + e) / 2 is nearer to 1
+    cdef vec half = (e - 1) * <real>0.5
+    return log_near(where_less(limit, e, half, e), where_less(limit, e, fill(1), fill(0)))

@@ -100,7 +100,7 @@ class _Maker:
     """Makes cases of one dtype from the names and shapes of their arrays."""
 
     def __init__(self, dtype: Any) -> None:
-        self._dtype = np.dtype(dtype)
+        self.dtype = np.dtype(dtype)
 
     def __call__(
         self,
@@ -128,7 +128,7 @@ class _Maker:
 
     def _bytes(self, arrays: Iterable[Shape | Array]) -> int:
         return sum(
-            math.prod(array) * self._dtype.itemsize if isinstance(array, tuple) else array.nbytes
+            math.prod(array) * self.dtype.itemsize if isinstance(array, tuple) else array.nbytes
             for array in arrays
         )
 
@@ -138,7 +138,7 @@ class _Maker:
         for name, given in arrays.items():
             if isinstance(given, tuple):
                 x = rng.standard_normal(given)
-                array = (1 / (1 + abs(x)) if name in POSITIVE else x).astype(self._dtype)
+                array = (1 / (1 + abs(x)) if name in POSITIVE else x).astype(self.dtype)
             else:
                 array = given
             drawn[name] = aligned(array.shape, array.dtype)
@@ -199,8 +199,10 @@ def _elementwise(case: _Maker) -> Iterator[Case]:
     yield case("add", shape, flops_of("add", size), read={"a": size, "b": size}, results=[size])
     # Times one: repeated, the numbers stay as they are, and the work is the same.
     yield case("scale", shape, flops_of("scale", size), updated={"x": size}, factor=1.0)
+    positive = np.linspace(0.1, 3, math.prod(size), dtype=case.dtype).reshape(size)
     for kernel in UNARY:
-        yield case(kernel, shape, flops_of(kernel, size), read={"x": size}, results=[size])
+        read: Arrays = {"x": positive if kernel == "log" else size}
+        yield case(kernel, shape, flops_of(kernel, size), read=read, results=[size])
     for kernel in GRADIENTS:
         flops = flops_of(kernel, size)
         yield case(kernel, shape, flops, read={"dy": size, "y": size}, results=[size])

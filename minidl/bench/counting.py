@@ -18,7 +18,7 @@ from collections.abc import Sequence
 EXP = 20  # 7 multiply-adds of a polynomial, 3 to reduce the argument and to scale back
 
 # Flops of an element.
-UNARY = {"relu": 1, "sigmoid": EXP + 2, "tanh": EXP + 3}
+UNARY = {"relu": 1, "exp": EXP, "log": EXP, "sigmoid": EXP + 2, "tanh": EXP + 3}
 GRADIENTS = {"relu_grad": 1, "sigmoid_grad": 3, "tanh_grad": 3}
 ELEMENT = {
     "copy": 0,

@@ -1,0 +1,183 @@
+"""JAX, compiled: one step a call, or all batches by a scan within one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from comparison.measuring import Contender
+from comparison.networks import (
+    CHECKED,
+    LEARNING_RATE,
+    MAX_NORM,
+    Network,
+    losses,
+    over,
+    summary,
+)
+from comparison.suites import KernelTask
+
+ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
+BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
+
+
+def about() -> str:
+    """Version."""
+    return f"JAX {jax.__version__}"
+
+
+# --- kernels ----------------------------------------------------------------------------
+
+
+def kernels(task: KernelTask, threads: list[int]) -> Iterator[Contender]:
+    """Each kernel, compiled, on arrays that JAX holds already."""
+    arguments = task.case.arguments()
+    if task.case.kernel == "adam":
+        yield _adam(arguments)
+        return
+    double = any(getattr(value, "dtype", None) == np.float64 for value in arguments.values())
+    jax.config.update("jax_enable_x64", double)
+    calls: dict[str, Callable[..., Any]] = {
+        "matmul": _product,
+        "tanh": lambda x: (jnp.tanh, x),
+        "sigmoid": lambda x: (jax.nn.sigmoid, x),
+        "softmax_cross_entropy": lambda logits, labels: (
+            jax.value_and_grad(_cross_entropy),
+            logits,
+            labels,
+        ),
+    }
+    function, *arrays = calls[task.case.kernel](**arguments)
+    call = _blocking(jax.jit(function), *map(jnp.asarray, arrays))
+    names = ("loss", "gradient") if task.case.kernel == "softmax_cross_entropy" else ("result",)
+
+    def check() -> dict[str, Any]:
+        found = call()
+        return dict(zip(names, found if isinstance(found, tuple) else [found], strict=True))
+
+    yield Contender("JAX", call, check=check)
+
+
+def _blocking(function: Callable[..., Any], *arrays: Any) -> Callable[[], Any]:
+    return lambda: jax.block_until_ready(function(*arrays))
+
+
+def _product(a: Any, b: Any, out: Any, transpose_a: bool, transpose_b: bool) -> Any:
+    return lambda a, b: (a.T if transpose_a else a) @ (b.T if transpose_b else b), a, b
+
+
+def _cross_entropy(logits: Any, labels: Any) -> Any:
+    logs = jax.nn.log_softmax(logits)
+    return -jnp.take_along_axis(logs, labels[:, None], axis=1).mean()
+
+
+def _adam(arguments: dict[str, Any]) -> Contender:
+    data, m, v, grad = (jnp.asarray(arguments[name]) for name in ("data", "m", "v", "grad"))
+    state = [(data, m, v, jnp.zeros((), jnp.int32))]
+    update = jax.jit(partial(_updated, rate=1e-6, decay=1e-4), donate_argnums=0)
+
+    def call() -> None:
+        state[0] = jax.block_until_ready(update(state[0], grad))
+
+    return Contender("JAX", call)
+
+
+def _updated(state: Any, gradient: Any, rate: float, decay: float = 0.0) -> Any:
+    """Adam; of trees of parameters as of one vector."""
+    data, m, v, taken = state
+    taken = taken + 1
+    if decay:
+        gradient = jax.tree.map(lambda g, w: g + decay * w, gradient, data)
+    m = jax.tree.map(lambda m, g: BETA1 * m + (1 - BETA1) * g, m, gradient)
+    v = jax.tree.map(lambda v, g: BETA2 * v + (1 - BETA2) * g * g, v, gradient)
+    first, second = rate / (1 - BETA1**taken), 1 / (1 - BETA2**taken)
+    data = jax.tree.map(lambda w, m, v: w - first * m / (jnp.sqrt(v * second) + EPS), data, m, v)
+    return data, m, v, taken
+
+
+# --- training steps ---------------------------------------------------------------------
+
+
+def steps(network: Network, threads: list[int]) -> Iterator[Contender]:
+    """One step a call, and all steps in one; of a tree of parameters, and of one vector.
+
+    The scan has its batches ready: gathering shuffled ones in it is slower.
+    """
+    arrays = [jnp.asarray(array) for array in network.data]
+    batches = network.split(*arrays)
+    stacked = tuple(
+        array.reshape(network.batches, network.batch, *array.shape[1:]) for array in arrays
+    )
+    for setting in ("tree", "vector"):
+        step, state = _step(network, flat=setting == "vector")
+        call = over(_kept(jax.jit(step, donate_argnums=0), state()), batches)
+        yield Contender("JAX jit", call, setting, check=losses(call))
+        scan = jax.jit(partial(jax.lax.scan, step), donate_argnums=0)
+        call = partial(_kept(scan, state()), stacked)
+        check = partial(_first_losses, call)
+        yield Contender("JAX scan", call, setting, network.batches, check)
+
+
+def _first_losses(scan: Callable[[], Any]) -> dict[str, float]:
+    return summary([float(loss) for loss in scan()[:CHECKED]])
+
+
+def _kept(function: Callable[..., Any], state: Any) -> Callable[..., Any]:
+    """A call that keeps the state, which is donated: its memory is used again."""
+    kept = [state]
+
+    def call(*batch: Any) -> Any:
+        kept[0], result = function(kept[0], batch if len(batch) > 1 else batch[0])
+        return jax.block_until_ready(result)
+
+    return call
+
+
+def _step(network: Network, flat: bool) -> tuple[Callable[..., Any], Callable[[], Any]]:
+    """A step, and what makes the state that it begins with."""
+    tree = [tuple(map(jnp.asarray, layer)) for layer in network.weights()]
+    vector, unravel = ravel_pytree(tree)
+    restore = unravel if flat else lambda data: data
+    loss_of = jax.value_and_grad(
+        lambda data, x, y: _cross_entropy(_forward(network, restore(data), x), y)
+    )
+
+    def step(state: Any, batch: Any) -> Any:
+        loss, gradient = loss_of(state[0], *batch)
+        norm = jnp.sqrt(sum(jnp.vdot(g, g) for g in jax.tree.leaves(gradient)))
+        factor = jnp.minimum(1.0, MAX_NORM / norm)
+        gradient = jax.tree.map(lambda g: g * factor, gradient)
+        return _updated(state, gradient, LEARNING_RATE), loss
+
+    def state() -> Any:
+        def copy(function: Callable[..., Any]) -> Any:
+            return jax.tree.map(function, vector if flat else tree)
+
+        return copy(jnp.copy), copy(jnp.zeros_like), copy(jnp.zeros_like), jnp.zeros((), jnp.int32)
+
+    return step, state
+
+
+def _forward(network: Network, layers: Any, x: Any) -> Any:
+    activation = ACTIVATIONS[network.activation]
+    *hidden, (last, last_bias) = layers
+    for weight, bias in hidden:
+        x = activation(x @ weight + bias)
+    return x @ last + last_bias
+
+
+# --- inference --------------------------------------------------------------------------
+
+
+def inference(network: Network, threads: list[int]) -> Iterator[Contender]:
+    """The formula, with its weights compiled in."""
+    layers = [tuple(map(jnp.asarray, layer)) for layer in network.weights()]
+    x = jnp.asarray(network.data[0])
+    call = _blocking(jax.jit(partial(_forward, network, layers)), x)
+    yield Contender("JAX jit", call, check=lambda: {"result": call()})

@@ -1,0 +1,110 @@
+"""minidl."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+import minidl
+from comparison.measuring import Contender
+from comparison.networks import CHECKED, LEARNING_RATE, MAX_NORM, Network, losses, over
+from comparison.suites import KernelTask
+from minidl import _kernels, nn, optim
+
+ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
+
+
+def about() -> str:
+    """Version, and the instruction set that serves."""
+    return f"minidl {minidl.__version__} ({_kernels.isa})"
+
+
+def kernels(task: KernelTask, threads: list[int]) -> Iterator[Contender]:
+    """The kernel, as minidl's layers call it."""
+    for setting, prepare in _thread_counts(threads):
+        call = task.case.call()
+        check = None if task.case.kernel == "adam" else partial(_result, call)
+        yield Contender("minidl", call, setting, check=check, prepare=prepare)
+
+
+def _result(call: Callable[[], Any]) -> dict[str, Any]:
+    found = call()
+    names = ("loss", "gradient") if isinstance(found, tuple) else ("result",)
+    values = found if isinstance(found, tuple) else (found,)
+    return dict(zip(names, map(np.copy, values), strict=True))
+
+
+def steps(network: Network, threads: list[int]) -> Iterator[Contender]:
+    """A step as the README writes it: as it is, recorded, and a whole epoch of the record."""
+    x, y = network.data
+    batches = network.split(x, y)
+    for setting, prepare in _thread_counts(threads):
+        call = over(_step(network), batches)
+        yield Contender("eager", call, setting, check=losses(call), prepare=prepare)
+        if not hasattr(minidl, "record"):
+            continue
+        call = over(minidl.record(_step(network)), batches)
+        yield Contender("step", call, setting, check=losses(call), prepare=prepare)
+        step = minidl.record(_step(network))
+        yield Contender(
+            "epoch",
+            partial(step.epoch, x, y, batch_size=network.batch, rng=0, shuffle=True),
+            setting,
+            network.batches,
+            partial(_mean_loss, step, network),
+            prepare,
+        )
+
+
+def _mean_loss(step: Any, network: Network) -> dict[str, float]:
+    x, y = (array[: CHECKED * network.batch] for array in network.data)
+    return {"mean loss": float(step.epoch(x, y, batch_size=network.batch, shuffle=False))}
+
+
+def inference(network: Network, threads: list[int]) -> Iterator[Contender]:
+    """A call of the model, as it is and recorded."""
+    x, _ = network.data
+    model = _model(network).eval()
+    for setting, prepare in _thread_counts(threads):
+        calls = {"eager": partial(model, x)}
+        if hasattr(minidl, "record"):
+            calls["recorded"] = partial(minidl.record(lambda x: model(x)), x)
+        for name, call in calls.items():
+            check = partial(_result, call)
+            yield Contender(name, call, setting, check=check, prepare=prepare)
+
+
+def _model(network: Network) -> nn.Sequential:
+    layers: list[nn.Layer] = []
+    for (inputs, outputs), (weight, bias) in zip(network.layers, network.weights(), strict=True):
+        linear = nn.Linear(inputs, outputs)
+        linear.weight.data, linear.bias.data = weight, bias
+        layers += [linear, ACTIVATIONS[network.activation]()]
+    return nn.Sequential(*layers[:-1])
+
+
+def _step(network: Network) -> Callable[[Any, Any], Any]:
+    model, loss = _model(network), nn.CrossEntropyLoss()
+    optimizer = optim.Adam(model.parameters(), lr=LEARNING_RATE, max_norm=MAX_NORM)
+
+    def step(x: Any, y: Any) -> Any:
+        value = loss(model(x), y)
+        optimizer.zero_grad()
+        model.backward(loss.backward())
+        optimizer.step()
+        return value
+
+    return step
+
+
+def _thread_counts(threads: list[int]) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Each number of threads, in words, and what sets it."""
+    if not hasattr(minidl, "set_num_threads"):
+        yield "", lambda: None
+        return
+    for count in threads:
+        words = "1 thread" if count == 1 else f"{count} threads"
+        yield words, partial(minidl.set_num_threads, count)

@@ -1,0 +1,209 @@
+"""PyTorch, eager and compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from comparison.measuring import Contender
+from comparison.networks import LEARNING_RATE, MAX_NORM, Network, losses, over
+from comparison.suites import KernelTask
+
+ACTIVATIONS = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}
+Call = Callable[[], Any]
+
+
+def about() -> str:
+    """Version."""
+    return f"PyTorch {torch.__version__}"
+
+
+# --- kernels ----------------------------------------------------------------------------
+
+
+def kernels(task: KernelTask, threads: list[int]) -> Iterator[Contender]:
+    """Each kernel, into a given output, without a graph."""
+    torch.set_grad_enabled(False)
+    arguments = {
+        name: torch.from_numpy(value)
+        if hasattr(value, "dtype") and value.dtype.names is None
+        else value
+        for name, value in task.case.arguments().items()
+    }
+    calls: dict[str, Callable[..., Any]] = {
+        "matmul": _product,
+        "tanh": lambda x: partial(torch.tanh, x, out=torch.empty_like(x)),
+        "sigmoid": lambda x: partial(torch.sigmoid, x, out=torch.empty_like(x)),
+    }
+    if (kernel := task.case.kernel) in calls:
+        call = calls[kernel](**arguments)
+        yield Contender("PyTorch", call, check=lambda: {"result": call().clone().numpy()})
+    elif kernel == "softmax_cross_entropy":
+        yield from _cross_entropy(arguments["logits"], arguments["labels"])
+    elif kernel == "adam":
+        yield from _adam(arguments["data"], arguments["grad"])
+
+
+def _product(a: Any, b: Any, out: Any, transpose_a: bool, transpose_b: bool) -> Any:
+    return partial(torch.mm, a.T if transpose_a else a, b.T if transpose_b else b, out=out)
+
+
+def _cross_entropy(logits: Any, labels: Any) -> Iterator[Contender]:
+    """By its own loss and a backward pass; and by hand, which spares the graph."""
+    leaf = logits.clone().requires_grad_()
+    chosen, share = labels[:, None], 1 / len(labels)
+    minus_one = torch.full_like(chosen, -1, dtype=logits.dtype)
+
+    def by_graph() -> Any:
+        with torch.enable_grad():
+            loss = functional.cross_entropy(leaf, labels)
+            return loss, torch.autograd.grad(loss, leaf)[0]
+
+    def by_hand() -> Any:
+        logs = torch.log_softmax(logits, 1)
+        loss = functional.nll_loss(logs, labels)
+        return loss, logs.exp_().scatter_add_(1, chosen, minus_one).mul_(share)
+
+    for call, setting in ((by_graph, "autograd"), (by_hand, "gradient by hand")):
+        yield Contender("PyTorch", call, setting, check=partial(_loss_and_gradient, call))
+
+
+def _loss_and_gradient(call: Call) -> dict[str, Any]:
+    loss, gradient = call()
+    return {"loss": loss.detach().numpy(), "gradient": gradient.numpy()}
+
+
+def _adam(data: Any, grad: Any) -> Iterator[Contender]:
+    for setting in ("fused", "foreach"):
+        parameter = torch.nn.Parameter(data.clone())
+        parameter.grad = grad.clone()
+        options = {setting: True, "lr": 1e-6, "weight_decay": 1e-4}
+        yield Contender("PyTorch", torch.optim.Adam([parameter], **options).step, setting)
+
+
+# --- training steps ---------------------------------------------------------------------
+
+
+def steps(network: Network, threads: list[int]) -> Iterator[Contender]:
+    """Eager steps with either Adam; compiled steps."""
+    torch.compiler.reset()  # programs of the network before would be tried before this one's
+    batches = network.split(*map(torch.from_numpy, network.data))
+    makers = {
+        ("PyTorch", "fused Adam"): partial(_eager, fused=True),
+        ("PyTorch", "foreach Adam"): partial(_eager, foreach=True),
+        ("torch.compile", "forward and backward"): _compiled_loss,
+        ("torch.compile", "the whole step"): _compiled_whole,
+    }
+    for (name, setting), make in makers.items():
+        call = over(make(network), batches)
+        yield Contender(name, call, setting, check=losses(call))
+
+
+def _model(network: Network) -> torch.nn.Sequential:
+    layers: list[torch.nn.Module] = []
+    for (inputs, outputs), (weight, bias) in zip(network.layers, network.weights(), strict=True):
+        linear = torch.nn.Linear(inputs, outputs)
+        linear.weight.data, linear.bias.data = map(torch.from_numpy, (weight.T.copy(), bias))
+        layers += [linear, ACTIVATIONS[network.activation]()]
+    return torch.nn.Sequential(*layers[:-1])
+
+
+def _eager(network: Network, **options: Any) -> Callable[[Any, Any], Any]:
+    model = _model(network)
+
+    def loss_of(x: Any, y: Any) -> Any:
+        return functional.cross_entropy(model(x), y)
+
+    return _training(model, loss_of, **options)
+
+
+def _training(model: Any, loss_of: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    parameters = list(model.parameters())
+    optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE, **options)
+
+    def step(x: Any, y: Any) -> Any:
+        loss = loss_of(x, y)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, MAX_NORM, foreach=True)
+        optimizer.step()
+        return loss.detach()
+
+    return step
+
+
+def _compiled_loss(network: Network) -> Callable[[Any, Any], Any]:
+    """Forward and backward compiled; clipping and Adam as they are."""
+    model = _model(network)
+    return _training(
+        model, _compile(lambda x, y: functional.cross_entropy(model(x), y)), fused=True
+    )
+
+
+def _compiled_whole(network: Network) -> Callable[[Any, Any], Any]:
+    """One program, of one flat vector of parameters: gradient by torch.func, Adam by hand."""
+    weights = [torch.from_numpy(array) for pair in network.weights() for array in pair]
+    shapes, counts = [w.shape for w in weights], [w.numel() for w in weights]
+    data = torch.cat([w.flatten() for w in weights])
+    m, v, taken = torch.zeros_like(data), torch.zeros_like(data), torch.zeros(())
+    activation = {"tanh": torch.tanh, "relu": torch.relu}[network.activation]
+
+    def loss_of(flat: Any, x: Any, y: Any) -> Any:
+        parts = [part.view(shape) for part, shape in zip(flat.split(counts), shapes, strict=True)]
+        for layer in range(0, len(parts), 2):
+            x = torch.addmm(parts[layer + 1], activation(x) if layer else x, parts[layer])
+        return functional.cross_entropy(x, y)
+
+    gradient_of = torch.func.grad_and_value(loss_of)
+
+    @_compile
+    def update(data: Any, m: Any, v: Any, taken: Any, x: Any, y: Any) -> Any:
+        gradient, loss = gradient_of(data, x, y)
+        gradient = gradient * (MAX_NORM / (gradient.norm() + 1e-6)).clamp(max=1.0)
+        taken += 1
+        m += 0.1 * (gradient - m)
+        v += 0.001 * (gradient * gradient - v)
+        root = (v / (1 - 0.999**taken)).sqrt() + 1e-8
+        data -= LEARNING_RATE / (1 - 0.9**taken) * m / root
+        return loss
+
+    def step(x: Any, y: Any) -> Any:
+        with torch.no_grad():
+            return update(data, m, v, taken, x, y)
+
+    return step
+
+
+def _compile(function: Callable[..., Any]) -> Any:
+    # Called from C++, without which Python costs a third of a small step.
+    options = {"cpp_wrapper": True, "max_autotune": True}
+    return torch.compile(function, fullgraph=True, dynamic=False, options=options)
+
+
+# --- inference --------------------------------------------------------------------------
+
+
+def inference(network: Network, threads: list[int]) -> Iterator[Contender]:
+    """The module without a graph, and scripted."""
+    x = torch.from_numpy(network.data[0])
+    model = _model(network).eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    scripted = torch.jit.freeze(torch.jit.trace(model, x))
+    for name, module in (("PyTorch", model), ("TorchScript", scripted)):
+        for guard in (torch.no_grad, torch.inference_mode):
+            call = _guarded(guard, module, x)
+            check = lambda call=call: {"result": call().numpy()}  # noqa: E731
+            yield Contender(name, call, guard.__name__, check=check)
+
+
+def _guarded(guard: Callable[[], Any], module: Any, x: Any) -> Call:
+    def call() -> Any:
+        with guard():
+            return module(x)
+
+    return call

@@ -1,0 +1,164 @@
+"""Contenders for the same work, timed in alternating rounds of one process."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from minidl.bench.ceilings import repeats_for
+from minidl.bench.measuring import BURSTS, Effort, from_python
+
+TOLERANCE = 1e-4  # of the largest number of an answer: what float32 leaves of a few steps
+Answers = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to do the work of a task.
+
+    Parameters
+    ----------
+    name
+        The column that it stands in. Of several contenders with one name, the fastest counts.
+    call
+        Does the work, and returns when it is done.
+    setting
+        In words, what sets it apart from others with the same name.
+    units
+        How many times one call does the work.
+    check
+        Numbers, by name, that must be those of the other contenders. Asked before the first
+        measurement, so that it sees the state that all have begun with.
+    prepare
+        Called before each burst, outside of what is timed.
+    """
+
+    name: str
+    call: Callable[[], Any]
+    setting: str = ""
+    units: int = 1
+    check: Callable[[], Answers] | None = None
+    prepare: Callable[[], Any] = lambda: None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was measured of one task.
+
+    Parameters
+    ----------
+    task, groups
+        Its name, and the groups whose means it counts in.
+    threads
+        That all could use.
+    rounds
+        Seconds in each round, by the name of the contender.
+    settings
+        The setting that was the fastest, by the name of the contender.
+    """
+
+    task: str
+    groups: list[str]
+    threads: int
+    rounds: dict[str, list[float]]
+    settings: dict[str, str]
+
+    def seconds(self, name: str) -> float:
+        """Of the work once: the median of the rounds."""
+        return median(self.rounds[name])
+
+    def ratio(self, name: str, base: str) -> float:
+        """How many times longer than ``base`` it takes: the median of the ratios of the rounds."""
+        pairs = zip(self.rounds[name], self.rounds[base], strict=True)
+        return median(theirs / ours for theirs, ours in pairs)
+
+
+def measure(contenders: list[Contender], effort: Effort) -> list[list[float]]:
+    """Seconds of the work once, for each contender and round.
+
+    The bursts of a contender follow each other, and the fastest counts: threads of the
+    contender before it, which may wait for more work in a busy loop, are gone by then.
+    """
+    repeats = [_warm_up(contender, effort.seconds) for contender in contenders]
+    seconds: list[list[float]] = [[] for _ in contenders]
+    gc.collect()
+    gc.disable()
+    try:
+        for first in range(effort.rounds):
+            for place in range(len(contenders)):
+                index = (first + place) % len(contenders)  # none always follows the same one
+                seconds[index].append(_burst(contenders[index], repeats[index]))
+    finally:
+        gc.enable()
+    return seconds
+
+
+def _warm_up(contender: Contender, budget: float) -> int:
+    """Run what is compiled or tuned at the first calls; how many calls make up a burst."""
+    contender.prepare()
+    for _ in range(3):
+        contender.call()
+    return repeats_for(lambda count: from_python(contender.call, count) * count, budget)
+
+
+def _burst(contender: Contender, count: int) -> float:
+    contender.prepare()
+    return min(from_python(contender.call, count) for _ in range(BURSTS)) / contender.units
+
+
+def fastest(contenders: list[Contender], seconds: list[list[float]]) -> dict[str, int]:
+    """The index of the fastest contender of each name, in the median of its rounds."""
+    best: dict[str, int] = {}
+    for index, contender in enumerate(contenders):
+        rival = best.setdefault(contender.name, index)
+        if median(seconds[index]) < median(seconds[rival]):
+            best[contender.name] = index
+    return best
+
+
+def agreeing(contenders: Iterable[Contender], leave_out: Callable[[Contender, str], None]) -> Any:
+    """The contenders that answer as the first one does; ``leave_out`` hears of the others.
+
+    One that fails, for lack of a compiler, say, is left out as well.
+    """
+    expected: dict[str, Any] = {}
+    agreed = []
+    for contender in contenders:
+        contender.prepare()
+        try:
+            answers = contender.check() if contender.check else {}
+            contender.call()
+        except Exception as error:
+            leave_out(contender, in_one_line(error))
+            continue
+        wrong = [name for name in answers if _differ(answers[name], expected.get(name))]
+        if wrong:
+            leave_out(contender, _difference(wrong[0], answers, expected))
+            continue
+        for name, answer in answers.items():
+            expected.setdefault(name, answer)
+        agreed.append(contender)
+    return agreed
+
+
+def in_one_line(error: Exception) -> str:
+    """The kind of an error, and the first line of what it says."""
+    first = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {first}"
+
+
+def _differ(answer: Any, expected: Any) -> bool:
+    if expected is None:
+        return False
+    answer, expected = np.asarray(answer), np.asarray(expected)
+    return not np.all(abs(answer - expected) <= TOLERANCE * abs(expected).max())
+
+
+def _difference(name: str, answers: Answers, expected: Answers) -> str:
+    worst = float(abs(np.asarray(answers[name]) - np.asarray(expected[name])).max())
+    return f"another {name} than the contenders before it, by up to {worst:.2g}"

@@ -1,0 +1,121 @@
+"""Networks that all libraries build alike: same weights, same batches, same loss.
+
+The loss is cross entropy throughout; a step is forward, backward, clipping by the global norm,
+and Adam.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+
+from minidl._kernels.reference import Array
+
+LEARNING_RATE, MAX_NORM = 1e-3, 1.0
+CHECKED = 6  # losses that must agree: of the first step, and so on to the one after five
+
+
+@dataclass(frozen=True)
+class Network:
+    """A multilayer perceptron and the batches it is trained on.
+
+    Parameters
+    ----------
+    widths
+        Of the input, of the hidden layers, and of the output.
+    activation
+        ``"tanh"`` or ``"relu"``, after each layer but the last.
+    batch
+        Rows of a batch.
+    batches
+        How many batches there are.
+    label
+        The name, where the widths are too many to say.
+    """
+
+    widths: tuple[int, ...]
+    activation: str
+    batch: int
+    batches: int = 100
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        """Widths, activation and batch."""
+        shape = self.label or "-".join(map(str, self.widths))
+        return f"{shape} {self.activation}, batch {self.batch}"
+
+    @property
+    def groups(self) -> list[str]:
+        """None but all."""
+        return []
+
+    @property
+    def classes(self) -> int:
+        """How many labels there are."""
+        return self.widths[-1]
+
+    @property
+    def layers(self) -> list[tuple[int, int]]:
+        """Inputs and outputs of each layer."""
+        return list(zip(self.widths, self.widths[1:], strict=False))
+
+    def weights(self) -> list[tuple[Array, Array]]:
+        """Weight (inputs, outputs) and bias of each layer, the same ones each time."""
+        rng = np.random.default_rng(0)
+        gain = 2.0 if self.activation == "relu" else 1.0
+        return [
+            (
+                (rng.standard_normal((n, m)) * np.sqrt(gain / n)).astype(np.float32),
+                (rng.standard_normal(m) * 0.1).astype(np.float32),
+            )
+            for n, m in self.layers
+        ]
+
+    @cached_property
+    def data(self) -> tuple[Array, Array]:
+        """All rows, and their labels, drawn at random so that they cannot soon be learned."""
+        rng = np.random.default_rng(1)
+        rows = self.batch * self.batches
+        x = rng.standard_normal((rows, self.widths[0]), np.float32)
+        return x, rng.integers(self.classes, size=rows)
+
+    def split(self, x: Any, y: Any) -> list[tuple[Any, Any]]:
+        """The batches of rows and labels, in whatever kind of array they are."""
+        starts = range(0, self.batch * self.batches, self.batch)
+        return [(x[i : i + self.batch], y[i : i + self.batch]) for i in starts]
+
+
+def over(step: Callable[[Any, Any], Any], batches: Sequence[Any]) -> Callable[[], Any]:
+    """A call that takes the next batch each time, and begins anew after the last."""
+    following: Iterator[Any] = cycle(batches)
+
+    def call() -> Any:
+        x, y = next(following)
+        return step(x, y)
+
+    return call
+
+
+def losses(call: Callable[[], Any]) -> Callable[[], dict[str, float]]:
+    """A check: the losses of the first steps that a call takes."""
+    return lambda: summary([float(call()) for _ in range(CHECKED)])
+
+
+def first_loss(call: Callable[[], Any]) -> Callable[[], dict[str, float]]:
+    """The check of a library that clips otherwise, and so has the first loss in common only."""
+    return lambda: {"first loss": float(call())}
+
+
+def summary(found: Sequence[float]) -> dict[str, float]:
+    """What is compared of the first losses."""
+    return {
+        "first loss": found[0],
+        f"loss after {CHECKED - 1} steps": found[-1],
+        "mean loss": float(np.mean(found)),
+    }

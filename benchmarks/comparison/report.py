@@ -1,0 +1,204 @@
+"""The comparison as tables of ratios and times, their means, and a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from comparison.measuring import Result
+from comparison.suites import OURS, Suite
+from minidl.bench.measuring import geometric_mean
+
+FORMAT = "minidl peers 1"
+LEAST = 7  # characters of a column
+GAP = "  "
+Results = Sequence[Result]
+
+
+class Table:
+    """Lines of equal columns: a name, and a cell for each column.
+
+    Parameters
+    ----------
+    what
+        Heading of the names.
+    names
+        All names that will be in it.
+    columns
+        Headings of the cells.
+    """
+
+    def __init__(self, what: str, names: Iterable[str], columns: Sequence[str]) -> None:
+        self._what, self._columns = what, list(columns)
+        self._name = max(map(len, [what, *names]))
+
+    def heading(self) -> str:
+        """The names of the columns."""
+        return self.line(self._what, self._columns)
+
+    def line(self, name: str, cells: Iterable[str]) -> str:
+        """A name and its cells."""
+        widths = [max(LEAST, len(column)) for column in self._columns]
+        texts = [f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)]
+        return GAP.join([f"{name:<{self._name}}", *texts]).rstrip()
+
+
+def microseconds(seconds: float | None) -> str:
+    """Three digits at least; a dash for what was not measured."""
+    if seconds is None:
+        return "-"
+    value = seconds * 1e6
+    return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
+
+
+def times(ratio: float | None) -> str:
+    """A ratio; a dash for what was not measured."""
+    return "-" if ratio is None else f"{ratio:.2f}x"
+
+
+# --- one task, of one process or of several ---------------------------------------------
+
+
+def base_of(suite: Suite, results: Results) -> str:
+    """The column of minidl that a reader compares with first."""
+    return next(base for base in suite.bases if any(base in r.rounds for r in results))
+
+
+def ours(base: str) -> str:
+    """A column of minidl as a heading says it."""
+    return base if base == "minidl" else f"minidl, {base}"
+
+
+def best(results: Results, column: str, base: str) -> Result | None:
+    """Of several results of a task, the one in which a column comes closest to ``base``."""
+    known = [result for result in results if column in result.rounds and base in result.rounds]
+    if column == base:
+        return min(known, key=lambda result: result.seconds(column), default=None)
+    return min(known, key=lambda result: result.ratio(column, base), default=None)
+
+
+def ratio(results: Results, column: str, base: str) -> float | None:
+    """The least ratio to ``base`` in any of the results of a task."""
+    found = best(results, column, base)
+    return None if found is None else found.ratio(column, base)
+
+
+def seconds(results: Results, column: str, base: str) -> float | None:
+    """What that ratio was measured from."""
+    found = best(results, column, base)
+    return None if found is None else found.seconds(column)
+
+
+def by_task(results: Results) -> dict[str, list[Result]]:
+    """Results by the name of their task, in order."""
+    found: dict[str, list[Result]] = {}
+    for result in results:
+        found.setdefault(result.task, []).append(result)
+    return found
+
+
+# --- all tasks --------------------------------------------------------------------------
+
+
+def tables(suite: Suite, columns: Sequence[str], results: Results) -> str:
+    """Microseconds and ratios of all tasks, each column at its best number of threads."""
+    tasks, base = by_task(results), base_of(suite, results)
+
+    def cells(show: Callable[..., str], of: Callable[..., Any]) -> list[str]:
+        table = Table(suite.what, tasks, columns)
+        lines = [
+            table.line(name, [show(of(found, column, base)) for column in columns])
+            for name, found in tasks.items()
+        ]
+        return [table.heading(), *lines]
+
+    lines = ["microseconds", *cells(microseconds, seconds)]
+    if len({result.threads for result in results}) > 1:
+        lines += ["", f"ratio to {ours(base)}", *cells(times, ratio)]
+    return "\n".join(lines)
+
+
+def means(suite: Suite, columns: Sequence[str], results: Results) -> str:
+    """Geometric means of the ratios, of each peer and of the best peer, and the least ratio."""
+    tasks = by_task(results)
+    peers = [column for column in columns if suite.columns[column] != OURS]
+    groups = list(dict.fromkeys(group for result in results for group in result.groups))
+    blocks = []
+    for base in suite.bases if peers else []:
+        found: dict[str, dict[str, float]] = {peer: {} for peer in [*peers, "the best peer"]}
+        for name, of_task in tasks.items():
+            ratios = {peer: ratio(of_task, peer, base) for peer in peers}
+            known = {peer: value for peer, value in ratios.items() if value is not None}
+            for peer, value in known.items():
+                found[peer][name] = value
+            if known:
+                found["the best peer"][name] = min(known.values())
+        if found["the best peer"]:
+            blocks.append(_means_of(base, found, groups, tasks))
+    return "\n\n".join(blocks)
+
+
+def _means_of(
+    base: str,
+    found: dict[str, dict[str, float]],
+    groups: list[str],
+    tasks: dict[str, list[Result]],
+) -> str:
+    title = f"time of a peer / time of {ours(base)}"
+    table = Table(title, found, ["all", *groups, "least", "tasks"])
+    lines = ["geometric means", table.heading() + GAP + "least in"]
+    for peer, ratios in found.items():
+        if not ratios:
+            continue
+        least = min(ratios, key=lambda name: ratios[name])
+        cells = [times(geometric_mean(list(ratios.values())))]
+        for group in groups:
+            chosen = [value for name, value in ratios.items() if group in tasks[name][0].groups]
+            cells.append(times(geometric_mean(chosen) if chosen else None))
+        cells += [times(ratios[least]), str(len(ratios))]
+        lines.append(table.line(peer, cells) + GAP + least)
+    return "\n".join(lines)
+
+
+def settings(results: Results) -> str:
+    """How often each setting was the fastest, by the name of the contender."""
+    counts: dict[str, dict[str, int]] = {}
+    for result in results:
+        for name, setting in result.settings.items():
+            of_name = counts.setdefault(name, {})
+            of_name[setting] = of_name.get(setting, 0) + 1
+    lines = []
+    for name, of_name in counts.items():
+        ordered = sorted(of_name.items(), key=lambda item: -item[1])
+        lines.append(f"{name}: " + ", ".join(f"{text} ({count})" for text, count in ordered))
+    return "\n".join(["settings that were the fastest", *lines]) if lines else ""
+
+
+def conclusion(suite: Suite, results: Results) -> str:
+    """All that is said at the end."""
+    columns = [name for name in suite.columns if any(name in r.rounds for r in results)]
+    parts = [tables(suite, columns, results), means(suite, columns, results), settings(results)]
+    return "\n\n".join(part for part in parts if part)
+
+
+# --- files ------------------------------------------------------------------------------
+
+
+def save(path: Path, suite: str, about: dict[str, Any], results: Results) -> None:
+    """Write all rounds as JSON, with what they were measured on."""
+    document = {
+        "format": FORMAT,
+        "suite": suite,
+        "about": about,
+        "results": [asdict(result) for result in results],
+    }
+    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def load(path: Path) -> tuple[dict[str, Any], list[Result]]:
+    """What ``save`` wrote."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    return document["about"], [Result(**result) for result in document["results"]]

@@ -1,0 +1,130 @@
+"""One suite in one process, with one number of threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from comparison import report
+from comparison.measuring import Contender, Result, agreeing, fastest, in_one_line, measure
+from comparison.report import Table
+from comparison.suites import NOT_HELD, OURS, SUITES, Suite, Task
+from minidl.bench.measuring import Effort
+from minidl.bench.report import machine
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to compare.
+
+    Parameters
+    ----------
+    suite
+        Its name.
+    threads
+        That the libraries may use; they were told by the environment.
+    our_threads
+        Numbers of threads of minidl, of which the best counts.
+    dtype
+        float32 or float64.
+    rows
+        Part of the names of the tasks to run.
+    peers
+        Columns of peers to compare with; all that are installed if there are none.
+    held
+        Whether all are held to an older instruction set; who cannot be is left out.
+    effort
+        How long to measure.
+    """
+
+    suite: str
+    threads: int
+    our_threads: list[int]
+    dtype: str
+    rows: str
+    peers: list[str]
+    held: bool
+    effort: Effort
+
+
+def run(plan: Plan) -> tuple[dict[str, Any], list[Result], bool]:
+    """Facts about the machine; the results; and whether these are all, or Ctrl-C ended it."""
+    suite = SUITES[plan.suite]
+    libraries, columns = _libraries(suite, plan)
+    about = machine() | {"libraries": [library.about() for library in libraries.values()]}
+    tasks = [task for task in suite.tasks(plan.dtype) if plan.rows in task.name]
+    print(f"{about['processor']}, {about['cores']} cores; Python {about['Python']}")
+    print(", ".join(about["libraries"]))
+    count = "1 thread" if plan.threads == 1 else f"{plan.threads} threads"
+    print(f"{plan.dtype}, {count}; ratios to minidl, median of {plan.effort.rounds} rounds")
+    ours = [column for column in columns if suite.columns[column] == OURS]
+    shown = [column for column in columns if column not in ours[:1]]
+    table = Table(suite.what, [task.name for task in tasks], ["minidl us", *shown])
+    print("\n" + table.heading(), flush=True)
+    results: list[Result] = []
+    try:
+        for task in tasks:
+            results.append(_measure(task, libraries, columns, plan))
+            print(_line(table, suite, shown, results[-1]), flush=True)
+    except KeyboardInterrupt:
+        print("stopped")
+        return about, results, False
+    return about, results, True
+
+
+def _libraries(suite: Suite, plan: Plan) -> tuple[dict[str, ModuleType], list[str]]:
+    """The modules of the libraries that are installed, and the columns that they fill."""
+    found: dict[str, ModuleType] = {}
+    columns = []
+    for column, name in suite.columns.items():
+        if plan.peers and name != OURS and column not in plan.peers:
+            continue
+        if plan.held and name in NOT_HELD:
+            print(f"{column} is left out: it cannot be held to an instruction set")
+            continue
+        try:
+            found[name] = import_module(f"comparison.libraries.{name}")
+        except ImportError as error:
+            print(f"{column} is left out: {error}")
+            continue
+        columns.append(column)
+    return found, columns
+
+
+def _measure(
+    task: Task, libraries: dict[str, ModuleType], columns: list[str], plan: Plan
+) -> Result:
+    def leave_out(who: str, why: str) -> None:
+        print(f"{who} is left out of {task.name}: {why}", flush=True)
+
+    def send() -> Iterator[Contender]:
+        for name, library in libraries.items():
+            try:
+                yield from getattr(library, plan.suite)(task, plan.our_threads)
+            except Exception as error:
+                if name == OURS:
+                    raise
+                leave_out(library.about(), in_one_line(error))
+
+    sent = (contender for contender in send() if contender.name in columns)
+    contenders = agreeing(
+        sent, lambda who, why: leave_out(f"{who.name} {who.setting}".rstrip(), why)
+    )
+    seconds = measure(contenders, plan.effort)
+    chosen = fastest(contenders, seconds)
+    rounds = {name: seconds[index] for name, index in chosen.items()}
+    settings = {
+        name: contenders[index].setting
+        for name, index in chosen.items()
+        if contenders[index].setting
+    }
+    return Result(task.name, task.groups, plan.threads, rounds, settings)
+
+
+def _line(table: Table, suite: Suite, shown: Sequence[str], result: Result) -> str:
+    base = report.base_of(suite, [result])
+    ratios = [report.times(report.ratio([result], column, base)) for column in shown]
+    return table.line(result.task, [report.microseconds(result.seconds(base)), *ratios])

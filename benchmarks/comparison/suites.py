@@ -1,0 +1,172 @@
+"""What is compared: the suites, their tasks, and who takes part in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+
+from comparison.networks import Network
+from minidl.bench import Case, cases
+from minidl.bench.cases import LAYERS, SQUARES
+
+OURS = "ours"  # the module of libraries/ that is not a peer
+# Choose their instruction set themselves: JAX at least for products, whatever XLA is told.
+NOT_HELD = {"jax_", "onnxruntime_"}
+
+
+class Task(Protocol):
+    """What contenders are made for."""
+
+    @property
+    def name(self) -> str:
+        """As the table says it."""
+
+    @property
+    def groups(self) -> list[str]:
+        """The means that it counts in, beyond the mean of all."""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Tasks of one kind.
+
+    Parameters
+    ----------
+    help
+        One line for the command line.
+    what
+        The heading of the column of tasks.
+    columns
+        The module of ``libraries/`` that each column comes from, in the order of the table.
+    bases
+        Columns of minidl that peers are compared with; the last one is always there.
+    tasks
+        Makes the tasks of a dtype.
+    every_thread_count
+        Whether to compare with one thread and with all cores, and count the better one.
+    notes
+        What a reader of the figures must know.
+    """
+
+    help: str
+    what: str
+    columns: Mapping[str, str]
+    bases: Sequence[str]
+    tasks: Callable[[Any], Sequence[Task]]
+    every_thread_count: bool = False
+    notes: str = ""
+
+
+@dataclass(frozen=True)
+class KernelTask:
+    """A case of ``minidl bench``."""
+
+    case: Case
+
+    @property
+    def name(self) -> str:
+        """Kernel and shape."""
+        return self.case.name
+
+    @property
+    def groups(self) -> list[str]:
+        """Products, and among them the small ones."""
+        if self.case.kernel != "matmul":
+            return ["functions"]
+        small = all(size <= 64 for size in sizes(self.case))
+        return ["products", "<= 64"] if small else ["products"]
+
+
+def sizes(case: Case) -> tuple[int, int, int]:
+    """m, k and n of a product."""
+    m, k, n = (int(size) for size in case.shape.split(" ")[-1].split("x"))
+    return m, k, n
+
+
+def kernel_tasks(dtype: Any) -> list[KernelTask]:
+    """Products of squares and of layers in their three forms, and the other kernels."""
+    products = {tuple(sorted(shape)) for shape in SQUARES + LAYERS}
+    functions = ("sigmoid", "tanh", "softmax_cross_entropy", "adam")
+    chosen = [
+        case
+        for case in cases(np.dtype(dtype), ["matmul"])
+        if tuple(sorted(sizes(case))) in products
+    ]
+    chosen += [case for case in cases(np.dtype(dtype), functions) if case.shape != "17,226"]
+    return [KernelTask(case) for case in chosen]
+
+
+NETWORKS = [
+    Network((4, 64, 64, 2), "tanh", 64),
+    Network((4, 64, 64, 2), "tanh", 1, batches=1000),
+    Network((10, 45, 45, 10), "relu", 128),
+    Network((10, 46, 46, 10), "relu", 128),
+    Network((64, 128, 64, 10), "relu", 32),
+    Network((784, 256, 128, 10), "relu", 64),
+    Network((784, 512, 512, 10), "relu", 128, batches=20),
+    Network((64,) * 21 + (10,), "tanh", 32, label="20 x 64"),
+    Network((4, 32, 16, 4), "tanh", 10000, batches=20),
+]
+SMALL = [Network((4, 64, 64, 2), "tanh", batch, batches=1) for batch in (1, 64)]
+
+
+def networks(known: Sequence[Network], dtype: Any) -> Sequence[Network]:
+    """The networks, which are compared in float32 only."""
+    if np.dtype(dtype) != np.float32:
+        raise ValueError("networks are compared in float32 only")
+    return known
+
+
+SUITES = {
+    "kernels": Suite(
+        "products, functions, softmax cross entropy and Adam, one call from Python each",
+        "kernel",
+        {"minidl": OURS, "NumPy": "numpy_", "SciPy": "scipy_", "PyTorch": "pytorch", "JAX": "jax_"},
+        ["minidl"],
+        kernel_tasks,
+        notes="out= is given where a library has it; what JAX takes to dispatch a call counts",
+    ),
+    "steps": Suite(
+        "whole training steps: forward, backward, clipping by the global norm, Adam",
+        "network",
+        {
+            "epoch": OURS,
+            "step": OURS,
+            "eager": OURS,
+            "PyTorch": "pytorch",
+            "torch.compile": "pytorch",
+            "JAX jit": "jax_",
+            "JAX scan": "jax_",
+            "scikit-learn": "sklearn_",
+            "Thinc": "thinc_",
+        },
+        ["epoch", "step", "eager"],
+        partial(networks, NETWORKS),
+        every_thread_count=True,
+        notes="""\
+epoch: minidl, all batches in one call, shuffled and gathered in it; step: one recorded step a call;
+eager: the same function, not recorded. JAX scan: all batches in one call. All others: one step
+a call. Peers hold their batches ready, in arrays of their own. scikit-learn does not clip,
+Thinc clips each parameter by its own norm.""",
+    ),
+    "inference": Suite(
+        "one forward pass of a small network, from Python",
+        "network",
+        {
+            "recorded": OURS,
+            "eager": OURS,
+            "NumPy": "numpy_",
+            "ONNX Runtime": "onnxruntime_",
+            "PyTorch": "pytorch",
+            "TorchScript": "pytorch",
+            "JAX jit": "jax_",
+        },
+        ["recorded", "eager"],
+        partial(networks, SMALL),
+        notes="input and output are arrays of the library's own kind",
+    ),
+}

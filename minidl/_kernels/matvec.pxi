@@ -1,0 +1,147 @@
+# Products of one row, or a few, which use an element of B too seldom to copy it: they read it
+# in the order in which it lies in memory, as fast as that delivers it.
+
+cdef enum:
+    TOGETHER = 8    # rows of B at a time, so that C is read and written less often
+
+
+cdef inline bint uses_rows(const MatmulArgs *args) noexcept nogil:
+    """One row of A, or a single step over p: the weight gradient of a batch of one."""
+    return args.b_col == 1 and args.k > 0 and (args.m == 1 or (args.k == 1 and args.n >= LANES))
+
+
+cdef inline void add_rows(
+    const MatmulArgs *args, const real *a, Py_ssize_t p, real *c,
+    Py_ssize_t begin, Py_ssize_t end, const int rows
+) noexcept nogil:
+    """Columns begin … end of one row of C: `rows` rows of B more, each times an element of A."""
+    cdef vec factor[TOGETHER]
+    cdef vec sum
+    cdef const real *b = <const real *>args.b + p * args.b_row
+    # Adding to a c of zeros is the same as beginning with zero.
+    cdef bint first = p == 0 and args.accumulate != ADD
+    cdef Py_ssize_t j = begin
+    cdef int q
+    for q in range(rows):
+        factor[q] = fill(a[(p + q) * args.a_col])
+    while j + LANES <= end:
+        if first:
+            sum = fill(0)
+        else:
+            sum = load(c + j)
+        for q in range(rows):
+            sum = sum + factor[q] * load(b + q * args.b_row + j)
+        store(c + j, sum)
+        j += LANES
+    if j < end:
+        sum = fill(0)
+        if not first:
+            sum = load_part(c + j, end - j, 0)
+        for q in range(rows):
+            sum = sum + factor[q] * load_part(b + q * args.b_row + j, end - j, 0)
+        store_part(c + j, sum, end - j)
+
+
+cdef void multiply_by_rows(
+    const MatmulArgs *args, Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t j0, Py_ssize_t j1
+) noexcept nogil:
+    """Rows i0 … i1 and columns j0 … j1 of C: each the sum of the rows of B times elements of A."""
+    cdef Py_ssize_t i, p
+    cdef const real *a
+    cdef real *c
+    for i in range(i0, i1):
+        a, c, p = <const real *>args.a + i * args.a_row, <real *>args.c + i * args.c_row, 0
+        while p + TOGETHER <= args.k:
+            add_rows(args, a, p, c, j0, j1, TOGETHER)
+            p += TOGETHER
+        while p < args.k:
+            add_rows(args, a, p, c, j0, j1, 1)
+            p += 1
+        if args.bias != NULL:
+            add_bias(<const real *>args.bias + j0, c + j0, j1 - j0)
+
+
+cdef void add_bias(const real *bias, real *c, Py_ssize_t n) noexcept nogil:
+    """c += bias"""
+    cdef Py_ssize_t j = 0
+    while j < n:
+        store_columns(c + j, load_columns(c + j, n - j) + load_columns(bias + j, n - j), n - j)
+        j += LANES
+
+
+cdef inline bint uses_dots(const MatmulArgs *args) noexcept nogil:
+    """Few rows times a transposed B: packing B would cost more than the product."""
+    return args.m < 8 and args.a_col == 1 and args.b_row == 1 and args.b_col != 1
+
+
+cdef inline vec lane_sums(vec *sums) noexcept nogil:
+    """Lane q: the sum of the lanes of sums[q]. By halves, in log2(LANES) steps."""
+    add_pairs(sums, 1)
+    if LANES > 2:
+        add_pairs(sums, 2)
+    if LANES > 4:
+        add_pairs(sums, 4)
+    if LANES > 8:
+        add_pairs(sums, 8)
+    return sums[0]
+
+
+cdef inline void add_pairs(vec *sums, const int step) noexcept nogil:
+    """Each pair of vectors `step` apart into the first of them, half of its lanes for each."""
+    cdef vec first, second
+    cdef int i
+    for i in range(LANES):
+        if i % (2 * step) == 0:
+            first = sums[i]
+            second = sums[i + step]
+            sums[i] = merge_low(first, second, step) + merge_high(first, second, step)
+
+
+cdef inline void dots_of(
+    const MatmulArgs *args, const real *a, const real *b, real *c, const real *bias,
+    const Py_ssize_t count
+) noexcept nogil:
+    """c[q] = a . row q of b, for `count` <= LANES of them: whole vectors, then the rest."""
+    cdef vec acc[LANES]
+    cdef vec x
+    cdef Py_ssize_t p = 0, q
+    for q in range(LANES):
+        acc[q] = fill(0)
+    while p + LANES <= args.k:
+        x = load(a + p)
+        for q in range(count):
+            acc[q] = acc[q] + x * load(b + q * args.b_col + p)
+        p += LANES
+    if p < args.k:
+        x = load_part(a + p, args.k - p, 0)
+        for q in range(count):
+            acc[q] = acc[q] + x * load_part(b + q * args.b_col + p, args.k - p, 0)
+    x = lane_sums(acc)
+    if args.accumulate == ADD:
+        x = x + load_columns(c, count)
+    elif args.accumulate == ADD_TO_ZERO:
+        x = x + fill(0)
+    if bias != NULL:
+        x = x + load_columns(bias, count)
+    store_columns(c, x, count)
+
+
+cdef void multiply_by_dots(const MatmulArgs *args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    """Columns begin … end of c, each element a dot product of two contiguous rows."""
+    cdef const real *a
+    cdef const real *b
+    cdef const real *bias = NULL
+    cdef real *c
+    cdef Py_ssize_t i, j = begin
+    while j < end:
+        if args.bias != NULL:
+            bias = <const real *>args.bias + j
+        b = <const real *>args.b + j * args.b_col
+        for i in range(args.m):
+            a = <const real *>args.a + i * args.a_row
+            c = <real *>args.c + i * args.c_row + j
+            if end - j >= LANES:
+                dots_of(args, a, b, c, bias, LANES)
+            else:
+                dots_of(args, a, b, c, bias, end - j)
+        j += LANES

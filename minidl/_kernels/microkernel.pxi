@@ -1,0 +1,244 @@
+# The microkernel of the matrix product: tiles of C, summed in registers.
+#
+# A tile is `rows` x `vectors` accumulators. Each step over p loads one row of B as whole
+# vectors, and spreads one element of every row of A over a vector: rows * vectors
+# multiply-adds for rows + vectors loads. What else a step executes competes with them, so it
+# is kept at next to nothing: where the elements of A lie side by side, in either direction,
+# they are reached by constants from few addresses.
+#
+# Rows come in threes: an address and a multiple of up to two of a_row is one operand, and loops
+# of three are short enough that GCC unrolls them, which keeps the accumulators in registers.
+
+cdef enum:
+    HIGHEST = 12              # rows of any tile
+    UNROLL = 4                # steps at a time
+    GROUPS = 4                # of three rows
+
+
+cdef struct Four:
+    real x[UNROLL]    # elements side by side: reached by a constant from the address of the first
+
+
+cdef struct Tile:
+    # A column of tiles of C, one below the other, and where the operands of the first are.
+    # All steps are in elements.
+    const real *a
+    const real *b
+    const real *bias    # or NULL
+    real *c
+    Py_ssize_t k, a_row, a_col, b_row, c_row
+    Py_ssize_t count    # of tiles
+    Py_ssize_t columns  # of C. B has whole vectors, the last of which ends at the last column
+    Accumulate accumulate
+
+
+cdef inline void begin_three(
+    vec (*acc)[TILE_VECTORS], const real *c, Py_ssize_t c_row, const int rows, const int vectors
+) noexcept nogil:
+    """Up to three rows of zeros; those of C arrive while the sums are formed."""
+    cdef int i, j
+    for i in range(3):
+        if i < rows:
+            for j in range(vectors):
+                acc[i][j] = fill(0)
+                prefetch(c + i * c_row + j * LANES)
+
+
+cdef inline void add_three(
+    vec (*acc)[TILE_VECTORS], const real *a, Py_ssize_t a_row, const Py_ssize_t p, const vec *b,
+    const int rows, const int vectors
+) noexcept nogil:
+    """Up to three rows of `multiply_add`."""
+    cdef real factor
+    cdef int i, j
+    for i in range(3):
+        if i < rows:
+            factor = (<const Four *>(a + i * a_row)).x[p]
+            for j in range(vectors):
+                acc[i][j] = acc[i][j] + factor * b[j]
+
+
+cdef inline void multiply_add(
+    vec (*acc)[TILE_VECTORS], const real **a, Py_ssize_t a_row, const Py_ssize_t p, const real *b,
+    const int rows, const int vectors
+) noexcept nogil:
+    """One step over p: acc += a column of A times a row of B."""
+    cdef vec row[TILE_VECTORS]
+    cdef int j
+    for j in range(vectors):
+        row[j] = load(b + j * LANES)
+    add_three(acc, a[0], a_row, p, row, rows, vectors)
+    add_three(acc + 3, a[1], a_row, p, row, rows - 3, vectors)
+    add_three(acc + 6, a[2], a_row, p, row, rows - 6, vectors)
+    add_three(acc + 9, a[3], a_row, p, row, rows - 9, vectors)
+
+
+cdef inline void tiles_of(const Tile *t, const int rows, const int vectors) noexcept nogil:
+    """The microkernel: for every tile, c (rows x vectors) = a . b in rows * vectors accumulators.
+
+    Called with constants, so that the compiler unrolls the loops over rows and vectors and
+    keeps the accumulators in registers.
+    """
+    cdef vec acc[HIGHEST][TILE_VECTORS]
+    cdef vec sums[HIGHEST]
+    cdef const real *a[GROUPS]    # every third row: an address is at most base + 2 * index
+    cdef const real *b
+    cdef real *c
+    cdef Py_ssize_t p, q, a_row, a_col, b_row, c_row
+    cdef int i
+    for q in range(t.count):
+        a_row, a_col, b_row, c_row = t.a_row, t.a_col, t.b_row, t.c_row
+        c = t.c + q * rows * c_row
+        begin_three(acc, c, c_row, rows, vectors)
+        begin_three(acc + 3, c + 3 * c_row, c_row, rows - 3, vectors)
+        begin_three(acc + 6, c + 6 * c_row, c_row, rows - 6, vectors)
+        begin_three(acc + 9, c + 9 * c_row, c_row, rows - 9, vectors)
+        for i in range(0, rows, 3):
+            a[i // 3] = t.a + (q * rows + i) * a_row
+        b, p = t.b, t.k
+        if a_col == 1:
+            while p >= UNROLL:
+                multiply_add(acc, a, a_row, 0, b, rows, vectors)
+                multiply_add(acc, a, a_row, 1, b + b_row, rows, vectors)
+                b = b + 2 * b_row
+                multiply_add(acc, a, a_row, 2, b, rows, vectors)
+                multiply_add(acc, a, a_row, 3, b + b_row, rows, vectors)
+                b = b + 2 * b_row
+                for i in range((rows + 2) // 3):
+                    a[i] = a[i] + UNROLL
+                p = p - UNROLL
+        elif a_row == 1:
+            while p > 0:
+                multiply_add(acc, a, 1, 0, b, rows, vectors)
+                for i in range((rows + 2) // 3):
+                    a[i] = a[i] + a_col
+                b, p = b + b_row, p - 1
+        while p > 0:
+            multiply_add(acc, a, a_row, 0, b, rows, vectors)
+            for i in range((rows + 2) // 3):
+                a[i] = a[i] + a_col
+            b, p = b + b_row, p - 1
+        if vectors == 1 and t.columns < LANES:
+            for i in range(rows):
+                sums[i] = acc[i][0]
+            finish_narrow(t, sums, c, rows)
+        else:
+            finish_three(t, acc, c, rows, vectors)
+            finish_three(t, acc + 3, c + 3 * c_row, rows - 3, vectors)
+            finish_three(t, acc + 6, c + 6 * c_row, rows - 6, vectors)
+            finish_three(t, acc + 9, c + 9 * c_row, rows - 9, vectors)
+
+
+cdef inline void finish_three(
+    const Tile *t, vec (*acc)[TILE_VECTORS], real *c, const int rows, const int vectors
+) noexcept nogil:
+    """From the accumulators to C. The last vector may overlap the one before it: what both
+    hold is the same, as both are read before one is written."""
+    cdef Py_ssize_t column[TILE_VECTORS]
+    cdef int i, j
+    for j in range(vectors):
+        column[j] = j * LANES
+    column[vectors - 1] = t.columns - LANES
+    for i in range(3):
+        if i < rows:
+            if t.accumulate == ADD:
+                for j in range(vectors):
+                    acc[i][j] = acc[i][j] + load(c + i * t.c_row + column[j])
+            elif t.accumulate == ADD_TO_ZERO:
+                for j in range(vectors):
+                    acc[i][j] = acc[i][j] + fill(0)
+            if t.bias != NULL:
+                for j in range(vectors):
+                    acc[i][j] = acc[i][j] + load(t.bias + column[j])
+            for j in range(vectors):
+                store(c + i * t.c_row + column[j], acc[i][j])
+
+
+cdef void finish_narrow(const Tile *t, vec *sums, real *c, int rows) noexcept nogil:
+    """The same for a C of less than one vector.
+
+    Where its rows follow one another, a whole vector reaches into rows of this tile that are
+    written after it; only at the end of the tile there is no room for one.
+    """
+    cdef Py_ssize_t i, whole = 0
+    cdef vec bias = fill(0)
+    if t.c_row == t.columns:
+        whole = rows - ceil_div(LANES, t.columns) + 1
+    if t.accumulate == ADD:
+        for i in range(rows):
+            if i < whole:
+                sums[i] = sums[i] + load(c + i * t.c_row)
+            else:
+                sums[i] = sums[i] + load_part(c + i * t.c_row, t.columns, 0)
+    elif t.accumulate == ADD_TO_ZERO:
+        for i in range(rows):
+            sums[i] = sums[i] + fill(0)
+    if t.bias != NULL:
+        bias = load_part(t.bias, t.columns, 0)
+        for i in range(rows):
+            sums[i] = sums[i] + bias
+    for i in range(rows):
+        if i < whole:
+            store(c + i * t.c_row, sums[i])
+        else:
+            store_part(c + i * t.c_row, sums[i], t.columns)
+
+
+cdef inline void tiles_of_rows(const Tile *t, int rows, const int vectors) noexcept nogil:
+    """The microkernel for this many rows; those with too many accumulators are not compiled.
+
+    Not one long chain: what stands at its end, GCC takes for unlikely and leaves in loops.
+    """
+    if rows >= 9:
+        if rows == 12 and 12 * vectors <= ACCUMULATORS:
+            tiles_of(t, 12, vectors)
+        elif rows == 11 and 11 * vectors <= ACCUMULATORS:
+            tiles_of(t, 11, vectors)
+        elif rows == 10 and 10 * vectors <= ACCUMULATORS:
+            tiles_of(t, 10, vectors)
+        elif rows == 9 and 9 * vectors <= ACCUMULATORS:
+            tiles_of(t, 9, vectors)
+    elif rows >= 5:
+        if rows == 8 and 8 * vectors <= ACCUMULATORS:
+            tiles_of(t, 8, vectors)
+        elif rows == 7 and 7 * vectors <= ACCUMULATORS:
+            tiles_of(t, 7, vectors)
+        elif rows == 6 and 6 * vectors <= ACCUMULATORS:
+            tiles_of(t, 6, vectors)
+        elif rows == 5 and 5 * vectors <= ACCUMULATORS:
+            tiles_of(t, 5, vectors)
+    else:
+        if rows == 4 and 4 * vectors <= ACCUMULATORS:
+            tiles_of(t, 4, vectors)
+        elif rows == 3:
+            tiles_of(t, 3, vectors)
+        elif rows == 2:
+            tiles_of(t, 2, vectors)
+        elif rows == 1:
+            tiles_of(t, 1, vectors)
+
+
+cdef void multiply_tiles(const Tile *t, int rows, int vectors) noexcept nogil:
+    """The microkernel for this many rows and vectors."""
+    if vectors == 1:
+        tiles_of_rows(t, rows, 1)
+    elif vectors == 2:
+        tiles_of_rows(t, rows, 2)
+    elif TILE_VECTORS > 2 and vectors == 3:
+        tiles_of_rows(t, rows, 3 if TILE_VECTORS > 2 else 1)
+    elif TILE_VECTORS > 2:
+        tiles_of_rows(t, rows, 4 if TILE_VECTORS > 2 else 1)
+
+
+cdef void multiply_rows(Tile *t, Py_ssize_t rows, int vectors) noexcept nogil:
+    """A column of tiles, so many rows high in all: of nearly equal height, rather than full
+    ones and a thin rest."""
+    cdef Py_ssize_t tiles = ceil_div(rows, smaller(HIGHEST, ACCUMULATORS // vectors))
+    cdef Py_ssize_t height = rows // tiles + 1
+    t.count = rows % tiles
+    if t.count > 0:
+        multiply_tiles(t, <int>height, vectors)
+        t.a = t.a + t.count * height * t.a_row
+        t.c = t.c + t.count * height * t.c_row
+    t.count = tiles - rows % tiles
+    multiply_tiles(t, <int>height - 1, vectors)

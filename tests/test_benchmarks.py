@@ -1,0 +1,180 @@
+"""``benchmarks/peers.py``: who is compared, what counts, and what the command prints.
+
+Nothing here depends on how long anything takes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minidl.bench.measuring import Effort
+
+ROOT = Path(__file__).resolve().parents[1]
+BRIEFLY = Effort(rounds=3, seconds=1e-6)
+
+
+def peers(*arguments: str, path: str = "") -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, which looks for modules in ``path`` first."""
+    places = [path, str(ROOT), os.environ.get("PYTHONPATH", "")]
+    return subprocess.run(
+        [sys.executable, "benchmarks/peers.py", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.fixture
+def measuring(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module that measures."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return pytest.importorskip("comparison.measuring")
+
+
+@pytest.fixture
+def report(measuring: ModuleType) -> ModuleType:
+    """The module that prints."""
+    return pytest.importorskip("comparison.report")
+
+
+# --- the command ------------------------------------------------------------------------
+
+
+def test_kernels_beside_numpy(tmp_path: Path) -> None:
+    file = tmp_path / "kernels.json"
+    done = peers("--quick", "--peers", "NumPy", "--rows", " 64x64x64", "--json", str(file))
+    assert done.returncode == 0, done.stderr
+    names = [f"matmul {form} 64x64x64" for form in ("A@B", "A.T@B", "A@B.T")]
+    lines = done.stdout.splitlines()
+    for name in names:
+        ratios, microseconds = (line for line in lines if line.startswith(f"{name} "))
+        assert ratios.split()[-1].endswith("x")
+        assert all(float(cell) > 0 for cell in microseconds.split()[-2:])
+    saved = json.loads(file.read_text(encoding="utf-8"))
+    assert [result["task"] for result in saved["results"]] == names
+    assert all(len(result["rounds"]["NumPy"]) == 3 for result in saved["results"])
+    assert "left out" not in done.stdout
+
+
+def test_a_library_that_is_not_installed_is_left_out_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "scipy.py").write_text("raise ImportError('not here')\n", encoding="utf-8")
+    arguments = ("--quick", "--peers", "NumPy", "SciPy", "--rows", "tanh")
+    done = peers(*arguments, path=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("SciPy") == 1
+    assert "SciPy is left out: not here" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--peers", "Caffe"], "no peer 'Caffe' here; there are NumPy"),
+        (["--rows", "nothing"], "no task has 'nothing' in its name"),
+        (["steps", "--dtype", "float64"], "float32 only"),
+        (["--json", "no/such/folder/file"], "there is no folder"),
+    ],
+)
+def test_what_cannot_be_done_is_said_first(arguments: list[str], complaint: str) -> None:
+    done = peers(*arguments)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+
+
+# --- measuring --------------------------------------------------------------------------
+
+
+def test_all_contenders_run_in_every_round(measuring: ModuleType) -> None:
+    calls: list[str] = []
+
+    def contender(name: str) -> Any:
+        return measuring.Contender(name, lambda: None, prepare=lambda: calls.append(name))
+
+    contenders = [contender(name) for name in "abc"]
+    seconds = measuring.measure(contenders, BRIEFLY)
+    assert "".join(calls) == "abc" + "abc" + "bca" + "cab"
+    assert [len(rounds) for rounds in seconds] == [3, 3, 3]
+
+
+def test_a_call_that_does_the_work_many_times_is_divided(
+    measuring: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "from_python", lambda call, count: 6.0)
+    many = measuring.Contender("many", lambda: None, units=3)
+    assert measuring.measure([many], BRIEFLY) == [[2.0] * 3]
+
+
+def test_the_fastest_setting_counts_in_the_median(measuring: ModuleType) -> None:
+    contenders = [measuring.Contender(name, print) for name in ("a", "b", "a")]
+    seconds = [[2.0, 2.0, 0.1], [9.0, 9.0, 9.0], [1.0, 1.0, 8.0]]
+    assert measuring.fastest(contenders, seconds) == {"a": 2, "b": 1}
+
+
+def test_who_answers_otherwise_or_fails_is_left_out(measuring: ModuleType) -> None:
+    def contender(name: str, answer: Any) -> Any:
+        return measuring.Contender(name, lambda: None, check=lambda: {"loss": answer})
+
+    def fail() -> None:
+        raise OSError("no compiler\nat all")
+
+    right = np.array([1.0, 100.0])
+    sent = [
+        contender("first", right),
+        contender("close", np.array([1.0, 100.009])),
+        contender("wrong", np.array([1.0, 100.011])),
+        contender("not a number", right * math.nan),
+        measuring.Contender("failing", fail),
+        measuring.Contender("without a check", lambda: None),
+    ]
+    out: list[tuple[str, str]] = []
+    agreed = measuring.agreeing(sent, lambda who, why: out.append((who.name, why)))
+    assert [contender.name for contender in agreed] == ["first", "close", "without a check"]
+    assert [name for name, _ in out] == ["wrong", "not a number", "failing"]
+    assert "another loss" in out[0][1]
+    assert out[2][1] == "OSError: no compiler"
+
+
+# --- the tables -------------------------------------------------------------------------
+
+
+def test_ratios_are_formed_within_rounds(measuring: ModuleType) -> None:
+    rounds = {"ours": [1.0, 10.0, 2.0], "theirs": [3.0, 20.0, 2.0]}
+    result = measuring.Result("task", [], 1, rounds, {})
+    assert result.seconds("ours") == 2.0
+    assert result.ratio("theirs", "ours") == 2.0  # of 3, 2 and 1; the medians have 1.5
+
+
+def test_the_best_number_of_threads_counts(measuring: ModuleType, report: ModuleType) -> None:
+    one = measuring.Result("task", [], 1, {"epoch": [1.0], "PyTorch": [8.0]}, {})
+    two = measuring.Result("task", [], 2, {"epoch": [2.0], "PyTorch": [10.0]}, {})
+    assert report.ratio([one, two], "PyTorch", "epoch") == 5.0
+    assert report.seconds([one, two], "PyTorch", "epoch") == 10.0
+    assert report.seconds([one, two], "epoch", "epoch") == 1.0
+    assert report.ratio([one, two], "Thinc", "epoch") is None
+
+
+def test_means_of_peers_and_of_the_best_peer(measuring: ModuleType, report: ModuleType) -> None:
+    suites = pytest.importorskip("comparison.suites")
+    found = [
+        measuring.Result("large", ["products"], 1, {"minidl": [1], "NumPy": [4], "JAX": [1]}, {}),
+        measuring.Result("small", [], 1, {"minidl": [1], "NumPy": [1], "JAX": [16]}, {}),
+    ]
+    columns = ["minidl", "NumPy", "JAX"]
+    lines = report.means(suites.SUITES["kernels"], columns, found).splitlines()
+    cells = {line.split("  ")[0]: line.split()[-5:] for line in lines[2:]}
+    assert cells == {
+        "NumPy": ["2.00x", "4.00x", "1.00x", "2", "small"],
+        "JAX": ["4.00x", "1.00x", "1.00x", "2", "large"],
+        "the best peer": ["1.00x", "1.00x", "1.00x", "2", "large"],
+    }
