@@ -198,6 +198,19 @@ def test_bench_saves_compares_and_draws(capsys: Any, tmp_path: Path) -> None:
 
 
 @compiled
+def test_bench_by_several_threads(capsys: Any, tmp_path: Path) -> None:
+    one, two = tmp_path / "one.json", tmp_path / "two.json"
+    assert main([*QUICK, "--json", str(one)]) == 0
+    assert main([*QUICK, "--threads", "2", "--json", str(two)]) == 0
+    assert "float32, 2 threads; median of 1 rounds" in capsys.readouterr().out
+    assert json.loads(two.read_text())["runs"][0]["threads"] == 2
+    assert main([*QUICK, "--threads", "2", "--compare", str(two)]) == 0
+    assert "over 2 cases: " in capsys.readouterr().out
+    assert main([*QUICK, "--threads", "2", "--compare", str(one)]) == 2
+    assert "and float32 by 2 threads" in capsys.readouterr().err
+
+
+@compiled
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -207,7 +220,9 @@ def test_bench_saves_compares_and_draws(capsys: Any, tmp_path: Path) -> None:
         ("--kernel matmull", "no kernel called 'matmull'; known: matmul, "),
         ("--kernel", "expected at least one argument"),
         ("--rounds 0", "expected a whole number >= 1"),
-        ("--threads 2", "unrecognized arguments"),
+        ("--team 2", "unrecognized arguments"),
+        ("--threads 0", "expected a whole number >= 1"),
+        ("--threads 65", "there can be 64 at most"),
         ("--json nowhere/a.json", "there is no folder nowhere"),
         ("--json .", "cannot save ."),
         ("--plot roofline.docx", "must end in one of"),

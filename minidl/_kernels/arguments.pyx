@@ -8,6 +8,12 @@ cdef dict ACTIVATIONS = {
 }
 
 
+cdef tuple VECTORS = ("clear", "scale")
+cdef tuple UNARY = ("relu", "exp", "log", "sigmoid", "tanh")
+cdef tuple BINARY = ("add", "relu_grad", "sigmoid_grad", "tanh_grad")
+cdef tuple ELEMENT_LOSSES = ("mse", "bce_with_logits")
+
+
 cdef MatmulArgs *product(bytearray args) noexcept:
     return <MatmulArgs *><char *>args
 
@@ -15,6 +21,40 @@ cdef MatmulArgs *product(bytearray args) noexcept:
 def product_shape(bytearray args not None):
     """(m, k, n) of a matrix product."""
     return product(args).m, product(args).k, product(args).n
+
+
+def extent(str kernel not None, bytearray args not None):
+    """What a kernel works on: (m, k, n) of a product, (rows, columns), or (elements,)."""
+    cdef char *at = args
+    if kernel == "matmul":
+        return product_shape(args)
+    if kernel == "copy":
+        return tuple([(<CopyArgs *>at).shape[i] for i in range((<CopyArgs *>at).dimensions)])
+    if kernel == "column_sum":
+        return (<ColumnSumArgs *>at).rows, (<ColumnSumArgs *>at).columns
+    if kernel == "batch_norm":
+        return (<BatchNormArgs *>at).rows, (<BatchNormArgs *>at).columns
+    if kernel == "batch_norm_grad":
+        return (<BatchNormGradArgs *>at).rows, (<BatchNormGradArgs *>at).columns
+    if kernel == "softmax_cross_entropy":
+        return (<CrossEntropyArgs *>at).rows, (<CrossEntropyArgs *>at).classes
+    if kernel in VECTORS:
+        return ((<ClearArgs *>at).n,)
+    if kernel in UNARY:
+        return ((<UnaryArgs *>at).n,)
+    if kernel in BINARY:
+        return ((<BinaryArgs *>at).n,)
+    if kernel == "dropout":
+        return ((<DropoutArgs *>at).n,)
+    if kernel in ELEMENT_LOSSES:
+        return ((<ElementLossArgs *>at).n,)
+    if kernel == "squared_norm":
+        return ((<SquaredNormArgs *>at).n,)
+    if kernel == "total":
+        return ((<TotalArgs *>at).n,)
+    if kernel in ("sgd", "adam"):
+        return ((<UpdateArgs *>at).n,)
+    return (1,)
 
 
 def is_plain(bytearray args not None):

@@ -110,8 +110,8 @@ def fma_peak(ndarray x not None, Py_ssize_t repetitions):
     """Run nothing but multiply-adds in the dtype of x; returns their flops."""
     cdef PeakArgs args
     cdef const KernelTable *table = table_of(x)
-    if cnp.PyArray_NBYTES(updated(x, x, "fma_peak: x")) < 64:
-        raise ValueError("fma_peak: x must hold 64 bytes")
+    if cnp.PyArray_NBYTES(updated(x, x, "fma_peak: x")) < 64 * SHARES:
+        raise ValueError("fma_peak: x must hold 64 bytes for every share")
     args.x, args.n, args.repetitions = cnp.PyArray_DATA(x), cnp.PyArray_SIZE(x), repetitions
     run("fma_peak", "u", table.fma_peak, &args, sizeof(args))
     return table.peak_flops * repetitions * SHARES * REPEATS
@@ -125,7 +125,7 @@ def read_peak(ndarray x not None, Py_ssize_t repetitions):
         raise ValueError("read_peak: x must hold a multiple of 512 bytes")
     args.x, args.n, args.repetitions = cnp.PyArray_DATA(x), cnp.PyArray_SIZE(x), repetitions
     run("read_peak", "u", table.read_peak, &args, sizeof(args))
-    return cnp.PyArray_NBYTES(x) * repetitions * SHARES * REPEATS
+    return cnp.PyArray_NBYTES(x) * repetitions * REPEATS
 
 
 cdef const KernelTable *table_of(ndarray x) except NULL:

@@ -174,7 +174,7 @@ cdef struct UpdateArgs:
     Py_ssize_t n
 
 cdef struct PeakArgs:
-    # fma_peak: nothing but multiply-adds, flops = peak_flops * repetitions.
+    # fma_peak: nothing but multiply-adds, flops = peak_flops * repetitions of every thread.
     # read_peak: nothing but reads of the n elements of x, so often.
     void *x
     Py_ssize_t n, repetitions

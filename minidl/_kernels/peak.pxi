@@ -1,9 +1,12 @@
 # What this core can do at most.
 
 cdef Py_ssize_t fma_peak(const void *arguments, int thread, int threads) noexcept nogil:
-    """As many independent chains of multiply-adds as the microkernel has, and nothing else."""
+    """As many independent chains of multiply-adds as the microkernel has, and nothing else.
+
+    Each thread does all of it, from a cache line of its own.
+    """
     cdef const PeakArgs *args = <const PeakArgs *>arguments
-    cdef real *x = <real *>args.x
+    cdef real *x = <real *>args.x + thread * (64 // sizeof(real))
     cdef vec acc[MR][2]
     cdef vec factor = fill(<real>0.5)
     cdef vec term = load(x)
@@ -25,7 +28,9 @@ cdef Py_ssize_t fma_peak(const void *arguments, int thread, int threads) noexcep
 cdef Py_ssize_t read_peak(const void *arguments, int thread, int threads) noexcept nogil:
     """Read an array from end to end, as fast as its level of memory delivers it."""
     cdef const PeakArgs *args = <const PeakArgs *>arguments
-    cdef real *x = <real *>args.x
+    cdef Py_ssize_t begin = share_begin(args.n, 512 // sizeof(real), thread, threads)
+    cdef Py_ssize_t n = share_begin(args.n, 512 // sizeof(real), thread + 1, threads) - begin
+    cdef real *x = <real *>args.x + begin
     cdef vec acc[8]
     cdef Py_ssize_t repetition, i
     cdef int j
@@ -33,10 +38,11 @@ cdef Py_ssize_t read_peak(const void *arguments, int thread, int threads) noexce
         acc[j] = fill(0)
     for repetition in range(args.repetitions):
         i = 0
-        while i + 8 * LANES <= args.n:
+        while i + 8 * LANES <= n:
             for j in range(8):
                 acc[j] = acc[j] + load(x + i + j * LANES)
             i += 8 * LANES
     for j in range(1, 8):
         acc[0] = acc[0] + acc[j]
-    x[0] = lane_sum(acc[0])
+    if n > 0:
+        x[0] = lane_sum(acc[0])

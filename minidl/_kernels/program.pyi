@@ -10,6 +10,8 @@ class Program:
     result: Any
     seen: int
     threads: int
+    together: bool
+    used: int
     answer: int
     def __init__(
         self,

@@ -79,6 +79,8 @@ cdef class Program:
     cdef int64_t cost[2]             # nanoseconds of a step, alone and together
     cdef int64_t next_trial, trial_begun
     cdef int trial, trial_left       # which way is on trial, for so many more steps
+    cdef public bint together        # always, without trying what is faster
+    cdef readonly int used           # threads of the latest run
     cdef public object result        # what a call returns
     cdef public long seen            # count of changes up to which this program was checked
     cdef readonly int threads
@@ -197,8 +199,9 @@ cdef class Program:
                 way = self.choose(run)
                 teamed = way == TOGETHER and take_team()
             run.begun = nanoseconds()
+            self.used = 1
             if teamed:
-                run.threads = hire(self.threads)
+                self.used = run.threads = hire(self.threads)
                 team_work(walk, run, run.threads)
                 leave_team()
             else:
@@ -214,6 +217,10 @@ cdef class Program:
         """Which way to go: the faster one, unless it is time to try the other."""
         cdef int faster = TOGETHER if self.cost[TOGETHER] < self.cost[ALONE] else ALONE
         cdef int64_t now = nanoseconds()
+        if self.together:
+            return TOGETHER
+        if run.stamps != NULL:
+            return faster
         if self.trial_left == 0 and now > self.next_trial:
             self.trial, self.trial_left, self.trial_begun = 1 - faster, TRIAL, now
             self.cost[self.trial] = NOT_KNOWN
@@ -229,6 +236,8 @@ cdef class Program:
         had to wake the team."""
         cdef int64_t now = nanoseconds()
         cdef int64_t cost = (now - run.begun) // run.done
+        if run.stamps != NULL:
+            return    # there were more barriers than usual
         if self.trial_left > 0 and way == self.trial:
             self.cost[way] = min(self.cost[way], cost)
             self.trial_left = max(0, self.trial_left - <int>run.done)

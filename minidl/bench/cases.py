@@ -1,13 +1,4 @@
-"""Every kernel at the sizes that matter, and how its work is counted.
-
-**Flops.** An addition, multiplication, division, comparison or square root of one number is one
-flop, a multiply-add two. exp, log and tanh have no count of their own: ``EXP`` flops stand for
-what a polynomial of that accuracy takes. Integer arithmetic, such as the hash of dropout, is not
-counted.
-
-**Bytes.** What a kernel cannot avoid: every array that it reads once, every array that it writes
-once, and so twice for one that it updates in place. A kernel that passes over its input twice
-pays for that by a smaller fraction of the ceiling.
+"""Every kernel at the sizes that matter; ``counting.py`` says how its work is counted.
 
 Products are written m x k x n. A layer of a network needs all three forms of one product: ::
 
@@ -31,8 +22,7 @@ from minidl import _kernels as kernels
 from minidl._kernels import reference
 from minidl._kernels.reference import OPTIMIZER_STATE, Array
 from minidl.bench.ceilings import aligned
-
-EXP = 20  # 7 multiply-adds of a polynomial, 3 to reduce the argument and to scale back
+from minidl.bench.counting import GRADIENTS, UNARY, flops_of
 
 SQUARES = [(size, size, size) for size in (32, 64, 128, 256, 512, 1024)]
 LAYERS = [(32, 784, 128), (64, 784, 256), (128, 512, 512), (256, 64, 64)]
@@ -42,15 +32,6 @@ ACTIVATIONS = (128, 128)  # 16k elements: a batch of activations
 BATCHES = [(32, 64), (128, 512)]  # what is normalized: batch x features
 CLASSES = [(32, 10), (128, 1000)]  # what is classified: batch x classes
 PARAMETERS = [17_226, 1_000_000]  # those of 64-128-64-10, and many
-
-# Flops of an element.
-UNARY = {"relu": 1, "exp": EXP, "log": EXP, "sigmoid": EXP + 2, "tanh": EXP + 3}
-GRADIENTS = {"relu_grad": 1, "sigmoid_grad": 3, "tanh_grad": 3}
-BATCH_NORM = {True: 8, False: 4}  # training: mean 1, variance 3; then normalize 4
-BATCH_NORM_GRAD = 9  # x_hat 2, the two sums 3, dx 4
-CROSS_ENTROPY = EXP + 4  # max, subtract, sum, scale; and a log for every row
-MSE, BCE = 4, 2 * EXP + 9
-SGD, ADAM = 7, 16
 
 Arguments = dict[str, Any]
 Shape = tuple[int, ...]
@@ -177,7 +158,7 @@ def _products(case: _Maker) -> Iterator[Case]:
             yield case(
                 "matmul",
                 f"{form} {m}x{k}x{n}",
-                2 * m * k * n,
+                flops_of("matmul", (m, k, n)),
                 read={"a": a, "b": b},
                 out={"out": (m, n)},
                 transpose_a=turn_a,
@@ -187,12 +168,12 @@ def _products(case: _Maker) -> Iterator[Case]:
 
 def _linear(case: _Maker) -> Iterator[Case]:
     for m, k, n in [*LAYERS, ODD[2]]:
-        shape, flops = f"{m}x{k}x{n}", 2 * m * k * n
+        shape, flops = f"{m}x{k}x{n}", flops_of("matmul", (m, k, n))
         x, weight, bias, dy = (m, k), (k, n), (n,), (m, n)
         yield case(
             "linear",
             f"{shape} relu",
-            flops + 2 * m * n,  # the bias, and relu
+            flops_of("matmul", (m, k, n), fused=["add", "relu"]),
             read={"x": x, "weight": weight, "bias": bias},
             results=[dy],
             activation="relu",
@@ -203,49 +184,51 @@ def _linear(case: _Maker) -> Iterator[Case]:
         yield case(
             "linear_grad_params",
             shape,
-            flops + m * n,  # the sums for the bias
+            flops + flops_of("column_sum", (m, n)),  # for the bias
             read={"x": x, "dy": dy},
             updated={"dweight": weight, "dbias": bias},
         )
 
 
 def _elementwise(case: _Maker) -> Iterator[Case]:
-    n, size = math.prod(ACTIVATIONS), ACTIVATIONS
+    size = ACTIVATIONS
     shape = "x".join(map(str, size))
     yield case("copy", shape, 0, read={"x": size}, results=[size])
     # Counted like any array that is changed in place, although it is not read.
     yield case("clear", shape, 0, updated={"x": size})
-    yield case("add", shape, n, read={"a": size, "b": size}, results=[size])
+    yield case("add", shape, flops_of("add", size), read={"a": size, "b": size}, results=[size])
     # Times one: repeated, the numbers stay as they are, and the work is the same.
-    yield case("scale", shape, n, updated={"x": size}, factor=1.0)
-    positive = np.linspace(0.1, 3, n, dtype=case.dtype).reshape(size)
-    for kernel, flops in UNARY.items():
+    yield case("scale", shape, flops_of("scale", size), updated={"x": size}, factor=1.0)
+    positive = np.linspace(0.1, 3, math.prod(size), dtype=case.dtype).reshape(size)
+    for kernel in UNARY:
         read: Arrays = {"x": positive if kernel == "log" else size}
-        yield case(kernel, shape, n * flops, read=read, results=[size])
-    for kernel, flops in GRADIENTS.items():
-        yield case(kernel, shape, n * flops, read={"dy": size, "y": size}, results=[size])
+        yield case(kernel, shape, flops_of(kernel, size), read=read, results=[size])
+    for kernel in GRADIENTS:
+        flops = flops_of(kernel, size)
+        yield case(kernel, shape, flops, read={"dy": size, "y": size}, results=[size])
 
 
 def _dropout(case: _Maker) -> Iterator[Case]:
-    n, size = math.prod(ACTIVATIONS), ACTIVATIONS
+    size = ACTIVATIONS
     key, state = np.array([1, 2], np.uint32), np.array([1, 0], np.uint64)
     shape = "x".join(map(str, size))
     yield case("dropout_key", "2", 0, updated={"state": state}, results=[key])
-    yield case("dropout", shape, 2 * n, read={"x": size, "key": key}, results=[size], p=0.2)
+    flops = flops_of("dropout", size)
+    yield case("dropout", shape, flops, read={"x": size, "key": key}, results=[size], p=0.2)
 
 
 def _normalization(case: _Maker) -> Iterator[Case]:
     for batch, features in BATCHES:
-        n, shape = batch * features, f"{batch}x{features}"
+        shape = f"{batch}x{features}"
         x, row = (batch, features), (features,)
-        yield case("column_sum", shape, n, read={"x": x}, results=[row])
+        yield case("column_sum", shape, flops_of("column_sum", x), read={"x": x}, results=[row])
         fixed: Arrays = {"x": x, "gamma": row, "beta": row}
         running: Arrays = {"running_mean": row, "running_var": row}  # updated in training only
-        for training, flops in BATCH_NORM.items():
+        for training in (True, False):
             yield case(
                 "batch_norm",
                 f"{shape} {'train' if training else 'eval'}",
-                n * flops,
+                flops_of("batch_norm", x, training),
                 read=fixed if training else {**fixed, **running},
                 updated=running if training else NOTHING,
                 results=[x, row, row],
@@ -256,7 +239,7 @@ def _normalization(case: _Maker) -> Iterator[Case]:
         yield case(
             "batch_norm_grad",
             f"{shape} train",
-            n * BATCH_NORM_GRAD,
+            flops_of("batch_norm_grad", x),
             read={"dy": x, "x": x, "gamma": row, "mean": row, "rstd": row},
             updated={"dgamma": row, "dbeta": row},
             results=[x],
@@ -271,15 +254,14 @@ def _losses(case: _Maker) -> Iterator[Case]:
         yield case(
             "softmax_cross_entropy",
             f"{rows}x{classes}",
-            rows * classes * CROSS_ENTROPY + rows * EXP,
+            flops_of("softmax_cross_entropy", (rows, classes)),
             read={"logits": (rows, classes), "labels": labels},
             results=[value, (rows, classes)],
         )
-    n, size = math.prod(ACTIVATIONS), ACTIVATIONS
-    shape = "x".join(map(str, size))
-    for kernel, flops, name in (("mse", MSE, "prediction"), ("bce_with_logits", BCE, "logits")):
+    shape, size = "x".join(map(str, ACTIVATIONS)), ACTIVATIONS
+    for kernel, name in (("mse", "prediction"), ("bce_with_logits", "logits")):
         read = {name: size, "target": size}
-        yield case(kernel, shape, n * flops, read=read, results=[value, size])
+        yield case(kernel, shape, flops_of(kernel, size), read=read, results=[value, size])
 
 
 def _optimizers(case: _Maker) -> Iterator[Case]:
@@ -290,11 +272,15 @@ def _optimizers(case: _Maker) -> Iterator[Case]:
     fields |= {"momentum": 0.9, "max_norm": 1.0, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
     for name, number in fields.items():
         state[name] = number
-    yield case("clip", "1", 4, read={"squared_norm": square}, updated={"state": state})
+    yield case(
+        "clip", "1", flops_of("clip", (1,)), read={"squared_norm": square}, updated={"state": state}
+    )
     for count in PARAMETERS:
         shape, n = f"{count:,}", (count,)
-        yield case("squared_norm", shape, 2 * count, read={"x": n}, results=[square])
+        yield case(
+            "squared_norm", shape, flops_of("squared_norm", n), read={"x": n}, results=[square]
+        )
         read: Arrays = {"grad": n, "state": state}
         momentum, moments = {"data": n, "velocity": n}, {"data": n, "m": n, "v": n}
-        yield case("sgd", shape, SGD * count, read=read, updated=momentum)
-        yield case("adam", shape, ADAM * count, read=read, updated=moments)
+        yield case("sgd", shape, flops_of("sgd", n), read=read, updated=momentum)
+        yield case("adam", shape, flops_of("adam", n), read=read, updated=moments)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -32,6 +33,7 @@ READ_UNIT = 512  # read_peak reads so many bytes at a time, at most
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 USUAL_CACHES = {1: 32 << 10, 2: 1 << 20, 3: 16 << 20}  # where the system does not tell
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+SHARED_LEVEL = 3  # the first level of which all cores have one together, as a rule
 SMALLEST_MEMORY, LARGEST_MEMORY = 64 << 20, 512 << 20  # bytes of the array read from memory
 
 
@@ -137,14 +139,19 @@ class Probes:
         float32 or float64.
     caches
         Bytes of the cache of each level; those of this machine by default.
+    threads
+        How many work at once: each does multiply-adds of its own, and reads a part of its own.
     """
 
-    def __init__(self, dtype: Any, caches: dict[int, int] | None = None) -> None:
-        self.levels = levels(cache_sizes() if caches is None else caches)
+    def __init__(self, dtype: Any, caches: dict[int, int] | None = None, threads: int = 1) -> None:
+        caches = cache_sizes() if caches is None else caches
+        own = {level: size * threads for level, size in caches.items() if level < SHARED_LEVEL}
+        self.levels = levels({**caches, **own})
+        self.threads = threads
         self._dtype = np.dtype(dtype)
-        self._register = aligned((READ_UNIT,), dtype)
+        self._register = aligned((max(READ_UNIT, threads * LINE),), dtype)
         self._arrays: dict[str, Array] = {}
-        self._repeats: dict[tuple[str, str], int] = {}
+        self._work: dict[tuple[str, str], Callable[[], int]] = {}
 
     def level_of(self, nbytes: int) -> str:
         """The nearest level that holds so many bytes."""
@@ -155,7 +162,8 @@ class Probes:
         from minidl._kernels import dispatch
 
         self._register.fill(1)
-        return self._rate(FMA, lambda repeats: dispatch.fma_peak(self._register, repeats))
+        each = self._rate(FMA, lambda repeats: dispatch.fma_peak(self._register, repeats))
+        return self.threads * each
 
     def bandwidth(self, name: str) -> float:
         """Bytes per second of nothing but reads from a level."""
@@ -187,14 +195,24 @@ class Probes:
         """Work per second, repeated for about PROBE_SECONDS."""
         from minidl import _kernels
 
+        key = _kernels.isa, name
+        if key not in self._work:
+            self._work[key] = self._repeated(work)
+        start = perf_counter()
+        done = self._work[key]()
+        return done / (perf_counter() - start)
+
+    def _repeated(self, work: Callable[[int], int]) -> Callable[[], int]:
         def seconds(repeats: int) -> float:
             start = perf_counter()
             work(repeats)
             return perf_counter() - start
 
-        key = _kernels.isa, name
-        if key not in self._repeats:
-            self._repeats[key] = repeats_for(seconds, PROBE_SECONDS)
-        start = perf_counter()
-        done = work(self._repeats[key])
-        return done / (perf_counter() - start)
+        repeats = repeats_for(seconds, PROBE_SECONDS)
+        if self.threads == 1:
+            return partial(work, repeats)
+        from minidl.bench.teamwork import TeamCall
+
+        done = work(repeats)
+        team = TeamCall(partial(work, repeats), self.threads)
+        return lambda: done * team(1)

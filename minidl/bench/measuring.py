@@ -2,7 +2,8 @@
 
 Three times are taken of every case, round by round:
 
-- the kernel, repeated inside C, which leaves the call from Python out of it;
+- the kernel, repeated inside C, which leaves the call from Python out of it; if several threads
+  are asked for, shared by that many as in a recorded step;
 - one call of it from Python;
 - one call of its NumPy twin from Python.
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -101,7 +103,8 @@ def measure(case: Case, probes: Probes, effort: Effort | None = None) -> Result:
     case
         What to measure.
     probes
-        Looks at the ceilings, of the dtype of the case.
+        Looks at the ceilings, of the dtype of the case, with as many threads as are to share
+        the kernel.
     effort
         How long to measure; ``Effort()`` by default.
     """
@@ -127,14 +130,14 @@ def measure(case: Case, probes: Probes, effort: Effort | None = None) -> Result:
 def _rounds(case: Case, probes: Probes, effort: Effort) -> Iterator[tuple[float, ...]]:
     """Peak, bandwidth, seconds of the kernel, of a call, of the twin; and the fraction."""
     kernel, twin, level = case.call(), case.twin(), probes.level_of(case.footprint)
+    timed = partial(in_c, kernel) if probes.threads == 1 else by_team(kernel, probes.threads)
     budget = effort.seconds / BURSTS
-    repeats = repeats_for(lambda count: in_c(kernel, count) * count, budget)
+    repeats = repeats_for(lambda count: timed(count) * count, budget)
     calls = repeats_for(lambda count: from_python(kernel, count) * count, budget)
     twins = repeats_for(lambda count: from_python(twin, count) * count, budget)
     for _ in range(effort.rounds):
         bursts = [
-            (probes.flops(), probes.bandwidth(level), 1 / in_c(kernel, repeats))
-            for _ in range(BURSTS)
+            (probes.flops(), probes.bandwidth(level), 1 / timed(repeats)) for _ in range(BURSTS)
         ]
         peak, bandwidth, speed = map(max, zip(*bursts, strict=True))
         fraction = least_seconds(case.flops, case.nbytes, peak, bandwidth) * speed
@@ -172,6 +175,20 @@ def in_c(call: Callable[[], Any], repeats: int) -> float:
         return from_python(call, 1) / repeats
     finally:
         dispatch.set_repeats(1)
+
+
+def by_team(call: Callable[[], Any], threads: int) -> Callable[[int], float]:
+    """A function of the number of runs in a row: seconds of one run by so many threads."""
+    from minidl.bench.teamwork import TeamCall
+
+    team = TeamCall(call, threads)
+
+    def seconds(repeats: int) -> float:
+        start = perf_counter()
+        made = team(repeats)
+        return (perf_counter() - start) / made
+
+    return seconds
 
 
 def from_python(call: Callable[[], Any], count: int) -> float:

@@ -47,7 +47,7 @@ def draw(path: Path, runs: list[Run]) -> None:
         _ceilings(axes, run)
         _points(axes, run)
         axes.set(
-            title=f"{run.isa}, {run.dtype}, one thread",
+            title=run.title,
             xlabel="intensity: flops per byte moved",
             ylabel="GFLOP/s",
         )

@@ -27,13 +27,24 @@ OLD_NEW = 10  # the width of the column that a comparison adds
 
 @dataclass(frozen=True)
 class Run:
-    """All that was measured with one instruction set and dtype."""
+    """All that was measured with one instruction set, dtype and number of threads."""
 
     isa: str
     dtype: str
     ceilings: Ceilings
     call_costs: dict[str, float]
     results: list[Result]
+    threads: int = 1
+
+    @property
+    def title(self) -> str:
+        """What was measured."""
+        return title(self.isa, self.dtype, self.threads)
+
+
+def title(isa: str, dtype: str, threads: int) -> str:
+    """What is measured, in words."""
+    return f"{isa}, {dtype}, {'one thread' if threads == 1 else f'{threads} threads'}"
 
 
 # --- the table --------------------------------------------------------------------------
@@ -123,8 +134,9 @@ def save(path: Path, runs: list[Run]) -> None:
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
-def load(path: Path) -> dict[tuple[str, str], dict[str, float]]:
-    """Seconds by the name of the case, of each (instruction set, dtype) in a saved file.
+def load(path: Path, threads: int = 1) -> dict[tuple[str, str], dict[str, float]]:
+    """Seconds by the name of the case, of each (instruction set, dtype) in a saved file that was
+    measured with so many threads.
 
     Raises
     ------
@@ -140,17 +152,19 @@ def load(path: Path) -> dict[tuple[str, str], dict[str, float]]:
     if len(text) > LARGEST_FILE:
         raise ValueError(f"{path} is too large for a file that minidl bench saved")
     try:
-        return _timings(json.loads(text))
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return _timings(json.loads(text), threads)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         raise ValueError(f"{path} is damaged, or not a file that minidl bench saved") from None
 
 
-def _timings(document: Any) -> dict[tuple[str, str], dict[str, float]]:
+def _timings(document: Any, threads: int) -> dict[tuple[str, str], dict[str, float]]:
     """The part of a document that a comparison needs; any error if it is not there."""
     if document["format"] != FORMAT:
         raise ValueError
     found: dict[tuple[str, str], dict[str, float]] = {}
     for run in document["runs"]:
+        if run.get("threads", 1) != threads:
+            continue
         timings = found.setdefault((_text(run["isa"]), _text(run["dtype"])), {})
         for result in run["results"]:
             timings[f"{_text(result['kernel'])} {_text(result['shape'])}"] = _time(result)

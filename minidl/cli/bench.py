@@ -21,6 +21,7 @@ from minidl.cli import options
 from minidl.cli import plot as pictures
 from minidl.cli.doctor import usable_cores
 from minidl.cli.options import UsageError, usage_errors
+from minidl.threads import MOST
 
 # Environment variables that hold NumPy's products to one thread, by what NumPy was built with.
 ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -35,6 +36,8 @@ def add_command(commands: Any) -> None:
     add = parser.add_argument
     add("--isa", metavar="NAME", help="instruction set, or all [the one that serves]")
     add("--dtype", choices=("float32", "float64"), default="float32", help="[float32]")
+    help = "that share each kernel, as in a recorded step [1]"
+    add("--threads", type=options.count, default=1, metavar="N", help=help)
     add("--kernel", nargs="+", metavar="NAME", help="these kernels only [all]")
     rounds = f"times that everything is measured [{Effort().rounds}; --quick {QUICK.rounds}]"
     add("--rounds", type=options.count, metavar="N", help=rounds)
@@ -47,9 +50,13 @@ def add_command(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure what the arguments name, print it, and save, compare and draw as they ask."""
+    if arguments.threads > MOST:
+        raise UsageError(f"--threads: there can be {MOST} at most, not {arguments.threads}")
     isas, names = _instruction_sets(arguments.isa), _kernels(arguments.kernel)
     with usage_errors(ImportError, OSError, ValueError):
-        saved = None if arguments.compare is None else report.load(arguments.compare)
+        saved = (
+            None if arguments.compare is None else report.load(arguments.compare, arguments.threads)
+        )
         if arguments.json is not None:
             options.check_writable(arguments.json, "save")
         if arguments.plot is not None:
@@ -59,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     effort = QUICK if arguments.quick else Effort()
     effort = Effort(arguments.rounds or effort.rounds, effort.seconds)
     _print_conditions()
-    probes = Probes(arguments.dtype)
+    probes = Probes(arguments.dtype, threads=arguments.threads)
     runs = []
     for isa in isas:
         with _serving(isa):
@@ -99,7 +106,10 @@ def _check_comparable(saved: Saved, isas: list[str], arguments: argparse.Namespa
     """Complain before the measuring, not after it, where there is nothing to compare with."""
     for isa in isas:
         if not saved.get((isa, arguments.dtype)):
-            raise UsageError(f"{arguments.compare} has no figures of {isa} and {arguments.dtype}")
+            threads = "" if arguments.threads == 1 else f" by {arguments.threads} threads"
+            raise UsageError(
+                f"{arguments.compare} has no figures of {isa} and {arguments.dtype}{threads}"
+            )
 
 
 @contextmanager
@@ -125,8 +135,10 @@ def _measure(
     isa: str, dtype: str, names: list[str], probes: Probes, effort: Effort, saved: Saved | None
 ) -> Run:
     """Measure with one instruction set, and print each line as soon as it is known."""
-    print(f"\n{isa}, {dtype}, one thread; median of {effort.rounds} rounds", flush=True)
-    run = Run(isa, dtype, probes.best(effort.rounds), call_costs(dtype, effort), [])
+    threads = probes.threads
+    title = report.title(isa, dtype, threads)
+    print(f"\n{title}; median of {effort.rounds} rounds", flush=True)
+    run = Run(isa, dtype, probes.best(effort.rounds), call_costs(dtype, effort), [], threads)
     print(report.ceilings_text(run.ceilings, run.call_costs), end="\n\n")
     chosen = cases(np.dtype(dtype), names)
     old = None if saved is None else saved[isa, dtype]

@@ -6,7 +6,7 @@ compiled, and no second description of a layer exists.
 
 ``recorder.py`` writes down; ``fusion.py`` and ``planning.py`` turn the calls into a program;
 ``step.py`` finds the program that serves a call, and ``epoch.py`` runs one over a data set;
-``report.py`` shows what was recorded.
+``report.py`` shows what was recorded, ``profile.py`` and ``plot.py`` where its time goes.
 """
 
 from minidl.recording.recorder import RecordingError

@@ -43,6 +43,7 @@ class Recorded:
     def __init__(self, recorder: Recorder, inputs: tuple[Any, ...], output: Any) -> None:
         self.inputs = inputs
         self.watched, self.optimizers = recorder.watched, recorder.optimizers
+        self.mode = _mode(recorder.watched)
         leaves = [leaf for leaf in leaves_of(output) if isinstance(leaf, np.ndarray)]
         homes = [_home(recorder, leaf) for leaf in leaves]
         self.entries = fuse(recorder.entries, homes)
@@ -201,6 +202,14 @@ class Recorded:
                 break
         self.program.restore()
         return found
+
+
+def _mode(watched: list[Any]) -> str:
+    """Whether the layers train; empty where there are none."""
+    modes = {
+        layer.training for root in watched if hasattr(root, "layers") for _, layer in root.layers()
+    }
+    return "" if not modes else "training" if all(modes) else "in part " * any(modes) + "evaluating"
 
 
 def _finite(array: Array) -> bool:

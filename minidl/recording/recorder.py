@@ -214,7 +214,10 @@ class Recorder:
 
     @contextmanager
     def _within(self, layer: Any, phase: str) -> Iterator[None]:
-        self._labels.append((getattr(layer, "label", None) or repr(layer), phase))
+        label = getattr(layer, "label", None) or repr(layer)
+        if "\n" in label:  # a table of the layers in it
+            label = f"layer {layer.path} " * bool(layer.path) + type(layer).__name__
+        self._labels.append((label, phase))
         yield
         self._labels.pop()  # not if it raised: then `where` still tells the layer
 

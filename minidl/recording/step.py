@@ -286,7 +286,7 @@ class Step:
             Prints as a table: kernel, shape, microseconds, share, flops and bytes, and the fraction
             of what this machine can do at most; ``profile.plot(FILE)`` draws it.
         """
-        from minidl.recording.report import take_profile
+        from minidl.recording.profile import take_profile
 
         self(*inputs)
         if self._latest is None:
