@@ -303,7 +303,7 @@ cdef inline bint turns(const MatmulArgs *args) noexcept nogil:
     """
     return (
         args.b_col != 1 and args.a_col == 1 and 8 <= args.m <= 128 and 2 * args.m <= args.k
-        and not args.accumulate and args.bias == NULL and args.activation == NO_ACTIVATION
+        and not args.accumulate and args.bias == NULL
     )
 
 
