@@ -33,7 +33,8 @@ cdef extern from "team.h" nogil:
     void forget_team()
     int late_at_barriers()
     bint exchange(int *p, int value)
-    int read_int(int *p)
+    void keep_first(int64_t *p, int64_t value)
+    int64_t read_first(int64_t *p)
     void set_int(int *p, int value)
 
 cdef int FORKS = 0           # locks taken before a fork do not hold in the child
@@ -62,6 +63,8 @@ cdef class Program:
         (input, instruction, slot, offset): where the address of an input goes.
     state
         Arrays to restore when a step fails.
+    memory
+        What the program works in, and what it returns lies in: no input of a call may.
     keep
         What must live as long as the program, such as the arrays its pointers point into.
     """
@@ -72,6 +75,8 @@ cdef class Program:
     cdef Stretch *state
     cdef int states
     cdef list kinds, patches, keep, shadows
+    cdef char *memory
+    cdef char *memory_end
     cdef int busy
     cdef int64_t alone_until, time_alone
     cdef public object result        # what a call returns
@@ -86,7 +91,9 @@ cdef class Program:
         self.busy = -1
         self.seen = -1
 
-    def __init__(self, list instructions, list inputs, list patches, list state, object keep):
+    def __init__(
+        self, list instructions, list inputs, list patches, list state, ndarray memory, object keep
+    ):
         cdef Py_ssize_t i, size = sum(len(args) + 64 for _, args, *_ in instructions)
         cdef char *at
         cdef ndarray array, shadow
@@ -111,7 +118,9 @@ cdef class Program:
                 <char *>cnp.PyArray_DATA(array), <char *>cnp.PyArray_DATA(shadow),
                 cnp.PyArray_NBYTES(array)
             )
-        self.kinds, self.patches, self.keep = inputs, patches, [state, keep]
+        self.memory = <char *>cnp.PyArray_DATA(memory)
+        self.memory_end = self.memory + cnp.PyArray_NBYTES(memory)
+        self.kinds, self.patches, self.keep = inputs, patches, [state, memory, keep]
 
     def __dealloc__(self):
         PyMem_Free(self.code)
@@ -134,6 +143,7 @@ cdef class Program:
                 if (
                     cnp.PyArray_TYPE(x) != cnp.PyArray_TYPE(kind)
                     or not cnp.PyArray_ISCARRAY_RO(x) or not cnp.PyArray_SAMESHAPE(x, kind)
+                    or self.memory <= <char *>cnp.PyArray_DATA(x) < self.memory_end
                 ):
                     return False
             elif type(inputs[i]) is not type(self.kinds[i]) or inputs[i] != self.kinds[i]:
@@ -163,15 +173,15 @@ cdef class Program:
             self.perform(&run)
         finally:
             set_int(&self.busy, -1)
-        return run.failed
+        return run.failed >> 40
 
     cdef void begin(self, Run *run) noexcept:
         """A run of one step."""
         run.code, run.length = self.code, self.length
         run.state, run.states = self.state, self.states
         run.epoch = run.go_on = False
-        run.input_count = run.dial_count = run.output_count = run.failed = 0
-        run.first = run.done = run.answer = run.deadline = 0
+        run.input_count = run.dial_count = run.output_count = 0
+        run.first = run.done = run.deadline = run.failed = 0
         run.steps, run.rows, run.order, run.stamps = 1, 0, NULL, NULL
 
     cdef void lock(self):
@@ -196,7 +206,7 @@ cdef class Program:
             else:
                 walk(run, 0)
             if run.failed:
-                self.answer = run.answer
+                self.answer = run.failed & ((<int64_t>1 << 40) - 1)
                 for i in range(run.states):
                     memcpy(run.state[i].source, run.state[i].target, run.state[i].nbytes)
             else:
@@ -252,7 +262,7 @@ cdef class Program:
             self.perform(&run)
         finally:
             set_int(&self.busy, -1)
-        return run.done, run.failed
+        return run.done, run.failed >> 40
 
     def time(self, tuple inputs, ndarray stamps):
         """Run once; stamps[i] becomes the time in nanoseconds before instruction i, and the
@@ -270,7 +280,7 @@ cdef class Program:
             self.perform(&run)
         finally:
             set_int(&self.busy, -1)
-        return run.failed
+        return run.failed >> 40
 
     # --- kernel by kernel ------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
+from minidl.recording.failures import is_finite
 
 # Kinds of memory. The vectors are those of an optimizer: values, gradients, moments.
 INPUT, TEMPORARY, STATE = "input", "temporary", "state"
@@ -82,6 +83,11 @@ class Entry:
         """The kernel, and those that were merged into it."""
         return " + ".join([self.kernel, *self.fused])
 
+    @property
+    def place(self) -> str:
+        """The kernel and the layer that called it: for messages."""
+        return f"{self.title} of {self.label}" + (f", going {self.phase}" if self.phase else "")
+
     def operand(self, slot: int) -> Operand | None:
         """What a slot points to; None for NULL."""
         return next((operand for operand in self.operands if operand.slot == slot), None)
@@ -97,6 +103,15 @@ class RecordedArray(np.ndarray[Any, np.dtype[Any]]):
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> NoReturn:
         refuse(f"np.{func.__name__}")
+
+    def __getitem__(self, index: Any) -> Any:
+        part = super().__getitem__(index)
+        if not isinstance(part, np.ndarray):
+            refuse("one element, x[i]")
+        return part
+
+    def __repr__(self) -> str:
+        return f"<{self.dtype} array of shape {self.shape}, of a step being recorded>"
 
 
 def refuse(what: str) -> NoReturn:
@@ -123,6 +138,7 @@ def _refusing(name: str) -> Any:
 
 # What reads values into Python, or changes them, without asking __array_ufunc__ first.
 for _name in (
+    *("__str__", "__format__", "__reduce_ex__", "__dlpack__", "byteswap", "resize", "tofile"),
     *("__bool__", "__float__", "__int__", "__index__", "__complex__", "__setitem__", "__iter__"),
     *("__contains__", "__reduce__", "__copy__", "__deepcopy__", "item", "tolist", "tobytes"),
     *("copy", "astype", "fill", "sort", "argsort", "argmax", "argmin", "dot", "round", "clip"),
@@ -215,8 +231,10 @@ class Recorder:
     @contextmanager
     def _within(self, layer: Any, phase: str) -> Iterator[None]:
         self._labels.append((getattr(layer, "label", None) or repr(layer), phase))
-        yield
-        self._labels.pop()  # not if it raised: then `where` still tells the layer
+        try:
+            yield
+        finally:
+            self._labels.pop()
 
     def _check(self, output: Any) -> None:
         for array in output if isinstance(output, tuple) else (output,):
@@ -265,7 +283,6 @@ class Recorder:
         """Learn of the vectors and the state of an optimizer."""
         if any(optimizer is known for known in self.optimizers):
             return
-        optimizer.set_rate()
         self.optimizers.append(optimizer)
         self.watched.append(optimizer)
         flat = optimizer.flat
@@ -277,6 +294,7 @@ class Recorder:
         arrays = {n: a for n, a in vars(optimizer).items() if type(a) is np.ndarray}
         for name, array in arrays.items():
             self.adopt(STATE if array.dtype.names else VECTOR, name, array)
+        optimizer.set_rate()
         self._swap(vars(optimizer), *arrays)
 
     def step_of(self, optimizer: Any) -> None:
@@ -291,7 +309,14 @@ class Recorder:
 
     def adopt(self, kind: str, name: str, array: Array) -> None:
         """Let kernels use memory that lives on, and remember its values."""
-        self.add(Region(kind, name, array))
+        region = Region(kind, name, array)
+        for other in self._lasting:
+            if other.kind == INPUT and other.begin < region.end and region.begin < other.end:
+                raise RecordingError(
+                    f"argument {other.number + 1} of the recorded function shares memory with "
+                    f"{name}; pass a copy of it"
+                )
+        self.add(region)
         self._before.append((array, array.copy()))
 
     def _swap(self, owner: dict[str, Any], *names: str) -> None:
@@ -299,6 +324,14 @@ class Recorder:
         for name in names:
             self._swapped.append((owner, name, owner[name]))
             owner[name] = owner[name].view(RecordedArray)
+
+    def first_not_finite(self) -> str:
+        """Which kernel has first written a number that is not finite, or nothing."""
+        for entry in self.entries:
+            for region in (operand.region for operand in entry.operands if operand.writes):
+                if region.kind == TEMPORARY and not is_finite(region.array):
+                    return entry.place
+        return ""
 
     def where(self) -> str:
         """What is running: for messages."""
