@@ -133,7 +133,9 @@ def test_every_layer_recorded_is_the_layer_itself(
         shapes = [*shapes, *(y.shape for y in outputs)]
         calls = [[rng.normal(size=s).astype(dtype) for s in shapes] for _ in range(4)]
 
-        def run(record: bool, example=example, calls=calls, n=len(shapes) - len(outputs)):
+        n = len(shapes) - len(outputs)
+
+        def run(record: bool, example=example, calls=calls, n=n):
             layer = copy.deepcopy(example)
 
             def function(*inputs: np.ndarray) -> list[np.ndarray]:
