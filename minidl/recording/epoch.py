@@ -12,8 +12,8 @@ import numpy as np
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
 from minidl.nn.init import as_generator
+from minidl.recording.arrays import RecordingError
 from minidl.recording.nest import leaves_of, mapped
-from minidl.recording.recorder import RecordingError
 from minidl.recording.step import Step, prepared
 
 SLICE = 0.05  # seconds in C between two looks at Ctrl-C, and calls of `progress`

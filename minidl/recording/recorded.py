@@ -12,6 +12,7 @@ from minidl._kernels import arguments
 from minidl._kernels.program import Program
 from minidl._kernels.reference import Array
 from minidl.recording import planning
+from minidl.recording.arrays import RecordedArray, RecordingError
 from minidl.recording.failures import is_finite, not_finite
 from minidl.recording.fusion import fuse
 from minidl.recording.nest import holds_mutable, leaves_of, mapped
@@ -22,9 +23,7 @@ from minidl.recording.recorder import (
     TEMPORARY,
     VECTOR,
     Entry,
-    RecordedArray,
     Recorder,
-    RecordingError,
     Region,
 )
 from minidl.threads import get_num_threads

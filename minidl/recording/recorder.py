@@ -6,21 +6,18 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
+from minidl.recording.arrays import RecordedArray, RecordingError
 from minidl.recording.failures import is_finite
 
 # Kinds of memory. The vectors are those of an optimizer: values, gradients, moments.
 INPUT, TEMPORARY, STATE = "input", "temporary", "state"
 PARAMETER, GRADIENT, VECTOR = "parameter", "gradient", "vector"
-
-
-class RecordingError(RuntimeError):
-    """A function did something that cannot be recorded; it says what, and in which layer."""
 
 
 @dataclass(eq=False)
@@ -93,61 +90,6 @@ class Entry:
         return next((operand for operand in self.operands if operand.slot == slot), None)
 
 
-class RecordedArray(np.ndarray[Any, np.dtype[Any]]):
-    """An array of a step that is being recorded. Kernels compute with it, NumPy must not:
-    what NumPy does would be missing when the step is replayed.
-    """
-
-    def __array_ufunc__(self, ufunc: Any, *_: Any, **__: Any) -> NoReturn:
-        refuse(f"np.{ufunc.__name__}")
-
-    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> NoReturn:
-        refuse(f"np.{func.__name__}")
-
-    def __getitem__(self, index: Any) -> Any:
-        part = super().__getitem__(index)
-        if not isinstance(part, np.ndarray):
-            refuse("one element, x[i]")
-        return part
-
-    def __repr__(self) -> str:
-        return f"<{self.dtype} array of shape {self.shape}, of a step being recorded>"
-
-
-def refuse(what: str) -> NoReturn:
-    """Raise: this array is of a step that is being recorded."""
-    recorder = kernels.recorder()
-    if recorder is None:
-        raise RecordingError(
-            f"{what} on an array that was used while a step was recorded and kept beyond it; "
-            "take what the step returns instead"
-        )
-    raise RecordingError(
-        f"{recorder.where()} computes with {what} on an array of the step that is being recorded. "
-        "Only kernels are written down, and values are not known to Python. Use minidl's "
-        "kernels and layers, or run the function without minidl.record."
-    )
-
-
-def _refusing(name: str) -> Any:
-    def method(self: RecordedArray, *_: Any, **__: Any) -> NoReturn:
-        refuse(name)
-
-    return method
-
-
-# What reads values into Python, or changes them, without asking __array_ufunc__ first.
-for _name in (
-    *("__str__", "__format__", "__reduce_ex__", "__dlpack__", "byteswap", "resize", "tofile"),
-    *("__bool__", "__float__", "__int__", "__index__", "__complex__", "__setitem__", "__iter__"),
-    *("__contains__", "__reduce__", "__copy__", "__deepcopy__", "item", "tolist", "tobytes"),
-    *("copy", "astype", "fill", "sort", "argsort", "argmax", "argmin", "dot", "round", "clip"),
-    *("cumsum", "cumprod", "nonzero", "take", "put", "choose", "compress", "partition"),
-    *("argpartition", "searchsorted", "repeat", "trace", "ptp", "flatten", "dump", "dumps"),
-):
-    setattr(RecordedArray, _name, _refusing(f".{_name}()".replace(".__", "").replace("__()", "()")))
-
-
 class Recorder:
     """Hears of every array and every kernel call of this thread, and what they belong to."""
 
@@ -197,9 +139,9 @@ class Recorder:
         return (
             f"{self.where()} gives the kernel {kernel} an array (its argument {slot + 1}) that is "
             "neither an input of the step, nor a parameter or state of a layer, nor the output of "
-            "a recorded kernel, so a replay could not know its values. Pass it as an argument of "
-            "the recorded function, name it in the layer's state_names, or compute it with "
-            "minidl's kernels; or run without minidl.record."
+            "a recorded kernel. Pass it as an argument of the recorded function, name it in the "
+            "layer's state_names, or compute it with minidl's kernels; or run without "
+            "minidl.record."
         )
 
     # --- regions ---
@@ -328,9 +270,9 @@ class Recorder:
     def first_not_finite(self) -> str:
         """Which kernel has first written a number that is not finite, or nothing."""
         for entry in self.entries:
-            for region in (operand.region for operand in entry.operands if operand.writes):
-                if region.kind == TEMPORARY and not is_finite(region.array):
-                    return entry.place
+            written = [operand.region for operand in entry.operands if operand.writes]
+            if not all(is_finite(r.array) for r in written if r.kind == TEMPORARY):
+                return entry.place
         return ""
 
     def where(self) -> str:
@@ -351,6 +293,8 @@ class Recorder:
             for array, values in self._before:
                 array[...] = values
             for part, attributes in self._attributes:
+                for name in plain_attributes(part).keys() - attributes.keys():
+                    del vars(part)[name]
                 vars(part).update(attributes)
             raise
         finally:

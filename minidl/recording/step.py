@@ -14,12 +14,11 @@ import numpy as np
 
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
+from minidl.recording.arrays import RecordedArray, RecordingError
 from minidl.recording.failures import not_finite
 from minidl.recording.nest import mapped
 from minidl.recording.recorder import (
-    RecordedArray,
     Recorder,
-    RecordingError,
     parts_of,
     plain_attributes,
 )
