@@ -175,8 +175,8 @@ class Recorded:
         was replaced.
         """
         now = list(_held(self.watched))
-        for (name, array), (new_name, new_array) in zip(self._held, now, strict=False):
-            if array is not new_array or name != new_name:
+        for (name, array), (_, new_array) in zip(self._held, now, strict=False):
+            if array is not new_array:
                 raise RecordingError(
                     f"{name} was replaced or moved since the step was recorded (by an optimizer "
                     "built later, reset() or astype(), or another layer in its place); call "
@@ -263,7 +263,7 @@ def _held(watched: list[Any]) -> Iterator[tuple[str, Any]]:
     """(name, array) of all arrays that layers and optimizers hold between steps."""
     for root in watched:
         for path, layer in root.layers() if hasattr(root, "layers") else ():
-            label = layer.label or path
+            label = f"{type(layer).__name__} {path}".rstrip()
             for parameter in layer.own_parameters():
                 yield f"{label}: parameter {parameter.name}", parameter.data
                 yield f"{label}: gradient of {parameter.name}", parameter.grad
