@@ -169,6 +169,9 @@ def test_other_values_are_constants(backend: str) -> None:
             np.testing.assert_array_equal(step(X, *args), function(X, *args))
     if backend != "reference":
         assert len(calls) == 12 + 4
+        nan = float("nan")
+        for _ in range(3):
+            np.testing.assert_array_equal(step(X, nan), function(X, nan))
         with pytest.raises(TypeError, match=r"argument 2 .* must be an array or a constant"):
             step(X, [1, 2])
     with pytest.raises(TypeError):
