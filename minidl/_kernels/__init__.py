@@ -171,7 +171,7 @@ else:
         program = None
 
         def __call__(self, *inputs: Any) -> Any:
-            return self.first(-1, inputs)  # type: ignore[attr-defined]
+            return self.otherwise(None, -1, inputs)  # type: ignore[attr-defined]
 
     def recorder() -> None:
         """What writes down the kernel calls of this thread: never anything."""

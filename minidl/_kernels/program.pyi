@@ -19,6 +19,7 @@ class Program:
         inputs: list[Any],
         patches: list[tuple[int, int, int, int]],
         state: list[Array],
+        memory: Array,
         keep: object,
     ) -> None: ...
     def replay(self, inputs: tuple[Any, ...]) -> int: ...

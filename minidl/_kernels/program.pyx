@@ -32,7 +32,8 @@ cdef extern from "team.h" nogil:
     void barrier(int threads, int64_t *passed)
     void forget_team()
     bint exchange(int *p, int value)
-    int read_int(int *p)
+    void keep_first(int64_t *p, int64_t value)
+    int64_t read_first(int64_t *p)
     void set_int(int *p, int value)
 
 cdef int FORKS = 0           # locks taken before a fork do not hold in the child
@@ -65,6 +66,8 @@ cdef class Program:
         (input, instruction, slot, offset): where the address of an input goes.
     state
         Arrays to restore when a step fails.
+    memory
+        What the program works in, and what it returns lies in: no input of a call may.
     keep
         What must live as long as the program, such as the arrays its pointers point into.
     """
@@ -75,6 +78,8 @@ cdef class Program:
     cdef Stretch *state
     cdef int states
     cdef list kinds, patches, keep, shadows
+    cdef char *memory
+    cdef char *memory_end
     cdef int busy
     cdef int64_t cost[2]             # nanoseconds of a step, alone and together
     cdef int64_t next_trial, trial_begun
@@ -95,7 +100,9 @@ cdef class Program:
         self.cost[ALONE] = self.cost[TOGETHER] = NOT_KNOWN
         self.next_trial = self.trial_left = 0
 
-    def __init__(self, list instructions, list inputs, list patches, list state, object keep):
+    def __init__(
+        self, list instructions, list inputs, list patches, list state, ndarray memory, object keep
+    ):
         cdef Py_ssize_t i, size = sum(len(args) + 64 for _, args, *_ in instructions)
         cdef char *at
         cdef ndarray array, shadow
@@ -120,7 +127,9 @@ cdef class Program:
                 <char *>cnp.PyArray_DATA(array), <char *>cnp.PyArray_DATA(shadow),
                 cnp.PyArray_NBYTES(array)
             )
-        self.kinds, self.patches, self.keep = inputs, patches, [state, keep]
+        self.memory = <char *>cnp.PyArray_DATA(memory)
+        self.memory_end = self.memory + cnp.PyArray_NBYTES(memory)
+        self.kinds, self.patches, self.keep = inputs, patches, [state, memory, keep]
 
     def __dealloc__(self):
         PyMem_Free(self.code)
@@ -143,6 +152,7 @@ cdef class Program:
                 if (
                     cnp.PyArray_TYPE(x) != cnp.PyArray_TYPE(kind)
                     or not cnp.PyArray_ISCARRAY_RO(x) or not cnp.PyArray_SAMESHAPE(x, kind)
+                    or self.memory <= <char *>cnp.PyArray_DATA(x) < self.memory_end
                 ):
                     return False
             elif type(inputs[i]) is not type(self.kinds[i]) or inputs[i] != self.kinds[i]:
@@ -172,15 +182,15 @@ cdef class Program:
             self.perform(&run)
         finally:
             set_int(&self.busy, -1)
-        return run.failed
+        return run.failed >> 40
 
     cdef void begin(self, Run *run) noexcept:
         """A run of one step."""
         run.code, run.length = self.code, self.length
         run.state, run.states = self.state, self.states
         run.epoch = run.go_on = False
-        run.input_count = run.dial_count = run.output_count = run.failed = 0
-        run.first = run.done = run.answer = run.deadline = run.allowance = 0
+        run.input_count = run.dial_count = run.output_count = 0
+        run.first = run.done = run.deadline = run.allowance = run.failed = 0
         run.steps, run.rows, run.order, run.stamps = 1, 0, NULL, NULL
 
     cdef void lock(self):
@@ -209,7 +219,7 @@ cdef class Program:
             if self.threads > 1 and run.done > 0 and teamed == (way == TOGETHER):
                 self.learn(way, run)
             if run.failed:
-                self.answer = run.answer
+                self.answer = run.failed & ((<int64_t>1 << 40) - 1)
                 for i in range(run.states):
                     memcpy(run.state[i].source, run.state[i].target, run.state[i].nbytes)
 
@@ -294,7 +304,7 @@ cdef class Program:
                 run.first, run.done = run.first + run.done, 0
         finally:
             set_int(&self.busy, -1)
-        return made, run.failed
+        return made, run.failed >> 40
 
     def time(self, tuple inputs, ndarray stamps):
         """Run once; stamps[i] becomes the time in nanoseconds before instruction i, and the
@@ -312,7 +322,7 @@ cdef class Program:
             self.perform(&run)
         finally:
             set_int(&self.busy, -1)
-        return run.failed
+        return run.failed >> 40
 
     # --- kernel by kernel ------------------------------------------------------------------
 
@@ -337,19 +347,20 @@ cdef class Program:
 cdef class Replayer:
     """What is called like a function: runs ``program`` if that was made for these inputs.
 
-    Whatever else there is to do is done by ``first(failed, inputs)`` of a subclass: ``failed`` is
-    as ``Program.replay`` returns it, or -1 if there is no program.
+    Whatever else there is to do is done by ``otherwise(program, failed, inputs)`` of a subclass,
+    where ``failed`` is what ``program.replay`` returned, or -1 if there is no program.
     """
 
     cdef public Program program
 
     def __call__(self, *inputs):
+        cdef Program program = self.program    # once: another thread may set another one
         cdef Py_ssize_t failed = -1
-        if self.program is not None and not is_recording():
-            failed = self.program.replay(inputs)
+        if program is not None and not is_recording():
+            failed = program.replay(inputs)
             if failed == 0:
-                return self.program.result
-        return self.first(failed, inputs)
+                return program.result
+        return self.otherwise(program, failed, inputs)
 
 
 cdef Stretch stretch(ndarray whole, ndarray batch):

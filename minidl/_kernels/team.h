@@ -161,10 +161,17 @@ static void barrier(int threads, int64_t *passed) {
     wait_for(&TEAM.arrived, *passed);
 }
 
+/* *p becomes the smaller of itself and value; 0 stands for nothing yet. */
+static inline void keep_first(int64_t *p, int64_t value) {
+    int64_t now = atomic_read(p);
+    while ((now == 0 || value < now)
+           && !__atomic_compare_exchange_n(p, &now, value, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
+}
+static inline int64_t read_first(const int64_t *p) { return atomic_read(p); }
+
 static inline int exchange(int *p, int value) {
     return __atomic_exchange_n(p, value, __ATOMIC_ACQUIRE);
 }
-static inline int read_int(const int *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
 static inline void set_int(int *p, int value) { __atomic_store_n(p, value, __ATOMIC_RELEASE); }
 
 /* In a forked child: only the thread that forked lives on. */

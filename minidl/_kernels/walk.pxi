@@ -46,9 +46,18 @@ cdef struct Run:
     int64_t begun
     Py_ssize_t done
     bint go_on
-    int failed                 # 1 + index of the instruction whose answer stopped the step
-    Py_ssize_t answer
+    int64_t failed             # the first answer that stops the step, and whose: see failure_of
     int64_t *stamps            # if given: the time after every instruction
+
+
+cdef inline int64_t failure_of(Py_ssize_t instruction, Py_ssize_t answer) noexcept nogil:
+    """One number, smallest for what a single thread would have met first."""
+    return (<int64_t>(instruction + 1) << 40) + answer
+
+
+cdef inline bint failed_before(const Run *run, Py_ssize_t instruction) noexcept nogil:
+    cdef int64_t failed = read_first(&run.failed)
+    return failed != 0 and failed < failure_of(instruction, 0)
 
 
 cdef void gather(const Run *run, int member, Py_ssize_t step) noexcept nogil:
@@ -129,11 +138,10 @@ cdef inline void walk_once(Run *run, int member, int64_t *passed) noexcept nogil
         if run.threads > 1 and (at.wait or run.stamps != NULL):
             barrier(run.threads, passed)
         threads = at.threads if at.threads < run.threads else run.threads
-        if member < threads and read_int(&run.failed) == 0:
+        if member < threads and not failed_before(run, at - run.code):
             answer = at.kernel(at.args, member, threads)
             if answer > 0 and (at.watch == STOP or (at.watch == STOP_EPOCH and run.epoch)):
-                run.answer = answer
-                set_int(&run.failed, 1 + <int>(at - run.code))
+                keep_first(&run.failed, failure_of(at - run.code, answer))
         at += 1
         if run.stamps != NULL:
             if run.threads > 1:

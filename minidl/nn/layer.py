@@ -313,6 +313,8 @@ class Layer(Noticed):
 
     def zero_grad(self) -> None:
         """Set all gradients to zero."""
+        if (recorder := kernels.recorder()) is not None:
+            recorder.watch(self)
         for parameter in self.parameters():
             kernels.clear(parameter.grad)
 

@@ -146,7 +146,7 @@ class Optimizer:
         if not kernels.clip(kernels.squared_norm(self.flat.grad), self.state):
             raise FloatingPointError(
                 f"{type(self).__name__}: the gradient of {self._first_not_finite()} is not finite "
-                f"(norm {self.state['norm']}); no parameter was changed"
+                f"(norm {np.asarray(self.state['norm'])}); no parameter was changed"
             )
         self.update()
         norm: Any = self.state["norm"]

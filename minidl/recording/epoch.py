@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,11 +12,12 @@ import numpy as np
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
 from minidl.nn.init import as_generator
+from minidl.recording.arrays import RecordingError
 from minidl.recording.nest import leaves_of, mapped
-from minidl.recording.recorder import RecordingError
 from minidl.recording.step import Step, prepared
 
 SLICE = 0.05  # seconds in C between two looks at Ctrl-C, and calls of `progress`
+SCHEDULED = 4096  # steps at most for which schedules are asked in advance
 
 Progress = Callable[["Kept", int], object]
 
@@ -88,26 +91,36 @@ class _Part:
 
     def run(self, progress: Progress) -> None:
         batch = tuple(np.empty((self.rows, *x.shape[1:]), x.dtype) for x in self.data)
-        recorded = None if kernels.isa == "reference" else self.step.program_for(batch)
         while self.done < self.count:
             first = self.kept.done
-            if recorded is None:
-                self._from_python()
-                if kernels.isa != "reference":
-                    recorded = self.step.program_for(batch)
-            else:
-                self._in_c(recorded, batch)
+            # Anew every time: whoever hears of the progress may change something.
+            recorded = None if kernels.isa == "reference" else self.step.program_for(batch)
+            with self._told():
+                if recorded is None:
+                    self._from_python()
+                else:
+                    self._in_c(recorded, batch)
             progress(self.kept, first)
 
     def _from_python(self) -> None:
         """One step: the first of its kind, which is recorded, or any of the NumPy twin."""
         rows = slice(self.done * self.rows, (self.done + 1) * self.rows)
         x, y = (a[rows] if self.order is None else a.take(self.order[rows], 0) for a in self.data)
+
+        def check(output: Any) -> None:
+            self.kept.expect(output, (x, y))
+            if not np.isfinite(loss := np.asarray(next(leaves_of(output)))):
+                raise FloatingPointError(f"the loss is {loss}")
+
         if kernels.isa == "reference":
-            output = self.step.function(x, y)
+            # Outside a recording an optimizer's step returns a float.
+            output = mapped(
+                self.step.function(x, y),
+                lambda leaf: np.asarray(leaf) if isinstance(leaf, float) else leaf,
+            )
+            check(output)
         else:
-            output = self.step.record((x, y), finite=True)
-        self.kept.expect(output, self.rows)
+            output = self.step.record((x, y), check)
         for leaf, array in zip(self.kept.leaves(output), self.kept.arrays, strict=True):
             room = self.kept.room_from(array, leaf, self.first + self.done)
             room[: max(leaf.size, 1)] = leaf.reshape(-1)
@@ -117,12 +130,14 @@ class _Part:
     def _in_c(self, recorded: Any, batch: tuple[Array, ...]) -> None:
         """As many steps as fit into a slice of time."""
         output = recorded.result(batch)
-        self.kept.expect(output, self.rows)
+        self.kept.expect(output, batch)
         outputs = [
             (leaf, self.kept.room_from(array, leaf, self.first))
             for leaf, array in zip(self.kept.leaves(output), self.kept.arrays, strict=True)
         ]
         left = self.count - self.done
+        if recorded.scheduled:
+            left = min(left, SCHEDULED)
         # Dials count from the step that the optimizer has reached, all else from the part's first.
         dials = [
             (place, np.concatenate([np.zeros(self.done), values]))
@@ -134,7 +149,24 @@ class _Part:
         self.done += made
         self.kept.done += made
         if failed:
-            recorded.explain(failed, batch, self.first + self.done)
+            recorded.explain(failed, batch)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Add to an error in which step it was, and to the row of a batch that of the data set."""
+        try:
+            yield
+        except (FloatingPointError, ValueError) as error:
+            text = re.sub(r"in row (\d+)", self._row_of_data, str(error))
+            if isinstance(error, FloatingPointError) or text != str(error):
+                text = f"step {self.first + self.done} of the epoch (the first is 0): {text}"
+            raise type(error)(text) from None
+
+    def _row_of_data(self, found: re.Match[str]) -> str:
+        place = self.done * self.rows + int(found[1])
+        beginning = self.first * self.kept.batch_size  # of what `order` is a part of
+        row = beginning + place if self.order is None else self.order[place]
+        return f"in row {row} of the data set"
 
 
 class Kept:
@@ -156,8 +188,8 @@ class Kept:
         arrays = [leaf for leaf in leaves_of(output) if isinstance(leaf, np.ndarray)]
         return arrays if self._everything else arrays[:1]
 
-    def expect(self, output: Any, rows: int) -> None:
-        """Make room for outputs like these, of a step over so many rows."""
+    def expect(self, output: Any, batch: tuple[Array, ...]) -> None:
+        """Make room for outputs like these, of a step over this batch."""
         if self.arrays:
             return
         leaves = self.leaves(output)
@@ -166,10 +198,12 @@ class Kept:
                 f"epoch: the function must return the loss, or begin with it, not {output!r}"
             )
         for leaf in leaves:
-            if leaf.ndim and len(leaf) != rows:
+            given = any(np.may_share_memory(leaf, x) for x in batch)
+            if given or not leaf.flags.c_contiguous or (leaf.ndim and len(leaf) != len(batch[0])):
                 raise RecordingError(
-                    f"epoch: per_step needs outputs that are numbers or have a row for each of the "
-                    f"batch; one has shape {leaf.shape}"
+                    "epoch: per_step needs outputs that kernels have written, contiguous, and "
+                    "that are numbers or have a row for each of the batch; one has shape "
+                    f"{leaf.shape} and strides {leaf.strides}"
                 )
         self._template = output
         self.arrays = [

@@ -126,12 +126,17 @@ def _still_to_clear(clear: Entry, later: list[Entry]) -> list[Entry]:
     firsts: dict[int, tuple[Entry, Operand]] = {}
     begin, end = cleared.begin + clear.operands[0].offset, 0
     end = begin + arguments.cleared_bytes(clear.args, cleared.array.itemsize)
+    looked_at = False
     for entry in later:
         for operand in entry.operands:
             region = operand.region
             if region.kind == GRADIENT and begin <= region.begin and region.end <= end:
                 parts.setdefault(id(region), region)
                 firsts.setdefault(id(region), (entry, operand))
+            elif region.begin < end and begin < region.end and region.kind != TEMPORARY:
+                looked_at = True  # by an optimizer: what was not written yet must be zero
+        if looked_at:
+            break
     done = []
     for key, (entry, operand) in firsts.items():
         if operand.role == "u" and arguments.write_whole(

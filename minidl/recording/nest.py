@@ -19,6 +19,8 @@ def leaves_of(output: Any) -> Iterator[Any]:
 
 def mapped(output: Any, function: Callable[[Any], Any]) -> Any:
     """The same nest with function(leaf) in place of every leaf."""
+    if hasattr(output, "_make"):  # a named tuple
+        return output._make(mapped(item, function) for item in output)
     if isinstance(output, tuple):
         return tuple(mapped(item, function) for item in output)
     if isinstance(output, list):
@@ -26,3 +28,10 @@ def mapped(output: Any, function: Callable[[Any], Any]) -> Any:
     if isinstance(output, dict):
         return {key: mapped(item, function) for key, item in output.items()}
     return function(output)
+
+
+def holds_mutable(output: Any) -> bool:
+    """Whether a list or a dict is in the nest."""
+    return isinstance(output, (list, dict)) or (
+        isinstance(output, tuple) and any(holds_mutable(item) for item in output)
+    )

@@ -12,21 +12,29 @@ from minidl._kernels import arguments
 from minidl._kernels.program import Program
 from minidl._kernels.reference import Array
 from minidl.recording import planning
+from minidl.recording.arrays import RecordedArray, RecordingError
+from minidl.recording.failures import is_finite, not_finite
 from minidl.recording.fusion import fuse
-from minidl.recording.nest import leaves_of, mapped
+from minidl.recording.nest import holds_mutable, leaves_of, mapped
 from minidl.recording.recorder import (
     INPUT,
+    PARAMETER,
     STATE,
     TEMPORARY,
-    RecordedArray,
+    VECTOR,
+    Entry,
     Recorder,
-    RecordingError,
     Region,
 )
 from minidl.threads import get_num_threads
 
-# What the answer of a kernel means (program.pyx): nothing; stop; stop if this is an epoch.
-WATCH = {"softmax_cross_entropy": 1, "clip": 1, "total": 2}
+# What the answer of a kernel means (walk.pxi): nothing; stop; stop if this is an epoch.
+IGNORE, STOP, STOP_EPOCH = range(3)
+
+NOT_BY_KERNELS = (
+    "the recorded function returns a value that no kernel has written, so it was computed with "
+    "NumPy; return what kernels and layers gave, and compute from that outside"
+)
 
 
 class Recorded:
@@ -41,10 +49,16 @@ class Recorded:
     """
 
     def __init__(self, recorder: Recorder, inputs: tuple[Any, ...], output: Any) -> None:
-        self.inputs = inputs
+        # Only their shapes and dtypes: the arrays may be parts of a large data set.
+        self.inputs = [
+            np.broadcast_to(np.empty((), x.dtype), x.shape) if isinstance(x, np.ndarray) else x
+            for x in inputs
+        ]
         self.watched, self.optimizers = recorder.watched, recorder.optimizers
         self.mode = _mode(recorder.watched)
         leaves = [leaf for leaf in leaves_of(output) if isinstance(leaf, np.ndarray)]
+        if any(isinstance(leaf, np.generic) for leaf in leaves_of(output)):
+            raise RecordingError(NOT_BY_KERNELS)
         homes = [_home(recorder, leaf) for leaf in leaves]
         self.entries = fuse(recorder.entries, homes)
         self.nbytes = planning.place(self.entries, homes)
@@ -58,7 +72,7 @@ class Recorded:
             if home.kind != INPUT
         }
         self._numbers = {
-            id(leaf): (home.number, leaf, home)
+            id(leaf): (home.number, leaf, kernels.address_of(leaf) - home.begin)
             for leaf, home in zip(leaves, homes, strict=True)
             if home.kind == INPUT
         }
@@ -67,8 +81,9 @@ class Recorded:
             if region.kind == TEMPORARY:
                 self.view(region)[...] = region.array
         for region in self.regions:
-            if region.kind == TEMPORARY:
+            if region.kind in (TEMPORARY, INPUT):
                 region.array = np.empty(0)  # the recording's own memory is no longer needed
+        self._watch = _watched_answers(self.entries)
         self.plan()
 
     def plan(self) -> None:
@@ -91,12 +106,12 @@ class Recorded:
                     pointers[operand.slot] = start + operand.offset
             if entry.scratch:
                 arguments.set_scratch(entry.args, kernels.address_of(self.scratch), scratch)
-            watch = WATCH.get(entry.kernel, 0)
             args = bytes(entry.args)
+            watch = self._watch[index]
             instructions.append((entry.function, args, entry.threads, entry.wait, watch))
-        keep = self.memory, self.scratch, self.regions
-        state = [r.array for r in self.regions if r.kind == STATE]
-        self.program = Program(instructions, list(self.inputs), patches, state, keep)
+        keep = self.scratch, self.regions
+        state = _changed_before_the_last(self.entries, self._watch)
+        self.program = Program(instructions, self.inputs, patches, state, self.memory, keep)
         self.program.result = self.result(None)
 
     def accept(self) -> None:
@@ -104,11 +119,11 @@ class Recorded:
         if not self._held:
             self._held = list(_held(self.watched))
         self.program.seen = kernels.changes()
-        self._scheduled = [o for o in self.optimizers if o.schedule is not None]
-        self.replay = self._turn_and_replay if self._scheduled else self.program.replay
+        self.scheduled = [o for o in self.optimizers if o.schedule is not None]
+        self.replay = self._turn_and_replay if self.scheduled else self.program.replay
 
     def _turn_and_replay(self, inputs: tuple[Any, ...]) -> int:
-        for optimizer in self._scheduled:
+        for optimizer in self.scheduled:
             optimizer.set_rate()
         return self.program.replay(inputs)
 
@@ -116,16 +131,17 @@ class Recorded:
         """The numbers that schedules set in each of the steps to come, and where."""
         return [
             (optimizer.state["learning_rate"], optimizer.rates(steps))
-            for optimizer in self._scheduled
+            for optimizer in self.scheduled
         ]
 
     # --- outputs ---
 
     def result(self, inputs: tuple[Any, ...] | None) -> Any:
         """What a call returns: arrays of the program, which the next call overwrites. For
-        functions that return an input, it depends on the inputs: None without them.
+        functions that return an input, it depends on the inputs: None without them. So it is for
+        lists and dicts, of which each call returns its own, since a caller may change them.
         """
-        if self._numbers and inputs is None:
+        if inputs is None and (self._numbers or holds_mutable(self._output)):
             return None
         return mapped(self._output, lambda leaf: self._out(leaf, inputs))
 
@@ -133,8 +149,7 @@ class Recorded:
         if id(leaf) in self._views:
             return self._views[id(leaf)]
         if id(leaf) in self._numbers and inputs is not None:
-            number, leaf, home = self._numbers[id(leaf)]
-            offset = kernels.address_of(leaf) - home.begin
+            number, leaf, offset = self._numbers[id(leaf)]
             return np.ndarray(leaf.shape, leaf.dtype, inputs[number], offset, leaf.strides)
         return leaf
 
@@ -148,6 +163,12 @@ class Recorded:
         """A temporary, where the program keeps it."""
         return np.ndarray(region.shape, region.dtype, self.memory, region.place)
 
+    def apart(self, x: Any) -> Any:
+        """An input; a copy, if it is something that this program has returned."""
+        if isinstance(x, np.ndarray) and np.may_share_memory(x, self.memory):
+            return x.copy()
+        return x
+
     # --- is everything as it was? ---
 
     def check(self) -> None:
@@ -155,8 +176,8 @@ class Recorded:
         was replaced.
         """
         now = list(_held(self.watched))
-        for (name, array), (new_name, new_array) in zip(self._held, now, strict=False):
-            if array is not new_array or name != new_name:
+        for (name, array), (_, new_array) in zip(self._held, now, strict=False):
+            if array is not new_array:
                 raise RecordingError(
                     f"{name} was replaced or moved since the step was recorded (by an optimizer "
                     "built later, reset() or astype(), or another layer in its place); call "
@@ -170,21 +191,22 @@ class Recorded:
 
     # --- when a step failed ---
 
-    def explain(self, failed: int, inputs: tuple[Any, ...], step: int | None = None) -> NoReturn:
+    def explain(self, failed: int, inputs: tuple[Any, ...]) -> NoReturn:
         """Raise what the function itself would have raised, and say more."""
         entry = self.entries[failed - 1]
-        when = "" if step is None else f"step {step} of the epoch (the first is 0): "
         if entry.kernel == "softmax_cross_entropy":
             row = self.program.answer - 1
-            labels = entry.operands[1].region
-            given = f"label {inputs[labels.number][row]}" if labels.kind == INPUT else "the label"
-            raise ValueError(f"{when}{given} in row {row} of the batch is outside the classes")
+            classes = entry.operands[0].region.shape[-1]
+            operand = entry.operands[1]
+            given = ""
+            if operand.region.kind == INPUT:
+                flat = inputs[operand.region.number].reshape(-1)
+                given = f" {flat[operand.offset // flat.itemsize + row]}"
+            raise ValueError(
+                f"label{given} in row {row} is outside the {classes} classes 0 to {classes - 1}"
+            )
         what = "the norm of the gradient" if entry.kernel == "clip" else "the loss"
-        found = self.first_not_finite(inputs)
-        where = f"; the first number that is not finite is in {found}" if found else ""
-        raise FloatingPointError(
-            f"{when}{what} is not finite{where}. Parameters and state are as before this step"
-        )
+        raise not_finite(f"{what} is not finite", self.first_not_finite(inputs))
 
     def first_not_finite(self, inputs: tuple[Any, ...]) -> str:
         """Run the step kernel by kernel, and say which one first writes a number that is not
@@ -195,10 +217,9 @@ class Recorded:
         for index, entry in enumerate(self.entries):
             answer = self.program.run_one(index)
             for region in (o.region for o in entry.operands if o.writes):
-                if region.kind == TEMPORARY and not found and not _finite(self.view(region)):
-                    going = f", going {entry.phase}" if entry.phase else ""
-                    found = f"what {entry.title} of {entry.label}{going} has written"
-            if answer and entry.kernel in WATCH:
+                if region.kind == TEMPORARY and not found and not is_finite(self.view(region)):
+                    found = entry.place
+            if answer and self._watch[index] != IGNORE:
                 break
         self.program.restore()
         return found
@@ -212,18 +233,38 @@ def _mode(watched: list[Any]) -> str:
     return "" if not modes else "training" if all(modes) else "in part " * any(modes) + "evaluating"
 
 
-def _finite(array: Array) -> bool:
-    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
+def _watched_answers(entries: list[Entry]) -> list[int]:
+    """What the answer of each entry means."""
+    squares: set[int] = set()  # sums of squares: of their total, `clip` is the judge
+    watch = []
+    for entry in entries:
+        squares |= {id(o.region) for o in entry.operands if entry.kernel == "squared_norm"}
+        if entry.kernel in ("softmax_cross_entropy", "clip"):
+            watch.append(STOP)
+        elif entry.kernel == "total" and id(entry.operands[0].region) not in squares:
+            watch.append(STOP_EPOCH)
+        else:
+            watch.append(IGNORE)
+    return watch
+
+
+def _changed_before_the_last(entries: list[Entry], watch: list[int]) -> list[Array]:
+    """Memory to restore when a step is stopped: what lives on, and is changed before the last
+    entry that may stop it. Gradients are not worth the copy.
+    """
+    last = max((index for index, kind in enumerate(watch) if kind != IGNORE), default=-1)
+    changed = {}
+    for entry in entries[: last + 1]:
+        for region in (operand.region for operand in entry.operands if operand.writes):
+            if region.kind in (STATE, PARAMETER, VECTOR) and entry.kernel != "clear":
+                changed[id(region)] = region.array
+    return list(changed.values())
 
 
 def _home(recorder: Recorder, leaf: Array) -> Region:
     region = recorder.find(kernels.address_of(leaf))
     if region is None:
-        raise RecordingError(
-            "the recorded function returns an array that no kernel has written, so it was "
-            "computed with NumPy; return what kernels and layers gave, and compute from that "
-            "outside"
-        )
+        raise RecordingError(NOT_BY_KERNELS)
     return region
 
 
@@ -231,7 +272,7 @@ def _held(watched: list[Any]) -> Iterator[tuple[str, Any]]:
     """(name, array) of all arrays that layers and optimizers hold between steps."""
     for root in watched:
         for path, layer in root.layers() if hasattr(root, "layers") else ():
-            label = layer.label or path
+            label = f"{type(layer).__name__} {path}".rstrip()
             for parameter in layer.own_parameters():
                 yield f"{label}: parameter {parameter.name}", parameter.data
                 yield f"{label}: gradient of {parameter.name}", parameter.grad

@@ -6,20 +6,18 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
+from minidl.recording.arrays import RecordedArray, RecordingError
+from minidl.recording.failures import is_finite
 
 # Kinds of memory. The vectors are those of an optimizer: values, gradients, moments.
 INPUT, TEMPORARY, STATE = "input", "temporary", "state"
 PARAMETER, GRADIENT, VECTOR = "parameter", "gradient", "vector"
-
-
-class RecordingError(RuntimeError):
-    """A function did something that cannot be recorded; it says what, and in which layer."""
 
 
 @dataclass(eq=False)
@@ -82,54 +80,14 @@ class Entry:
         """The kernel, and those that were merged into it."""
         return " + ".join([self.kernel, *self.fused])
 
+    @property
+    def place(self) -> str:
+        """The kernel and the layer that called it: for messages."""
+        return f"{self.title} of {self.label}" + (f", going {self.phase}" if self.phase else "")
+
     def operand(self, slot: int) -> Operand | None:
         """What a slot points to; None for NULL."""
         return next((operand for operand in self.operands if operand.slot == slot), None)
-
-
-class RecordedArray(np.ndarray[Any, np.dtype[Any]]):
-    """An array of a step that is being recorded. Kernels compute with it, NumPy must not:
-    what NumPy does would be missing when the step is replayed.
-    """
-
-    def __array_ufunc__(self, ufunc: Any, *_: Any, **__: Any) -> NoReturn:
-        refuse(f"np.{ufunc.__name__}")
-
-    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> NoReturn:
-        refuse(f"np.{func.__name__}")
-
-
-def refuse(what: str) -> NoReturn:
-    """Raise: this array is of a step that is being recorded."""
-    recorder = kernels.recorder()
-    if recorder is None:
-        raise RecordingError(
-            f"{what} on an array that was used while a step was recorded and kept beyond it; "
-            "take what the step returns instead"
-        )
-    raise RecordingError(
-        f"{recorder.where()} computes with {what} on an array of the step that is being recorded. "
-        "Only kernels are written down, and values are not known to Python. Use minidl's "
-        "kernels and layers, or run the function without minidl.record."
-    )
-
-
-def _refusing(name: str) -> Any:
-    def method(self: RecordedArray, *_: Any, **__: Any) -> NoReturn:
-        refuse(name)
-
-    return method
-
-
-# What reads values into Python, or changes them, without asking __array_ufunc__ first.
-for _name in (
-    *("__bool__", "__float__", "__int__", "__index__", "__complex__", "__setitem__", "__iter__"),
-    *("__contains__", "__reduce__", "__copy__", "__deepcopy__", "item", "tolist", "tobytes"),
-    *("copy", "astype", "fill", "sort", "argsort", "argmax", "argmin", "dot", "round", "clip"),
-    *("cumsum", "cumprod", "nonzero", "take", "put", "choose", "compress", "partition"),
-    *("argpartition", "searchsorted", "repeat", "trace", "ptp", "flatten", "dump", "dumps"),
-):
-    setattr(RecordedArray, _name, _refusing(f".{_name}()".replace(".__", "").replace("__()", "()")))
 
 
 class Recorder:
@@ -181,9 +139,9 @@ class Recorder:
         return (
             f"{self.where()} gives the kernel {kernel} an array (its argument {slot + 1}) that is "
             "neither an input of the step, nor a parameter or state of a layer, nor the output of "
-            "a recorded kernel, so a replay could not know its values. Pass it as an argument of "
-            "the recorded function, name it in the layer's state_names, or compute it with "
-            "minidl's kernels; or run without minidl.record."
+            "a recorded kernel. Pass it as an argument of the recorded function, name it in the "
+            "layer's state_names, or compute it with minidl's kernels; or run without "
+            "minidl.record."
         )
 
     # --- regions ---
@@ -218,8 +176,10 @@ class Recorder:
         if "\n" in label:  # a table of the layers in it
             label = f"layer {layer.path} " * bool(layer.path) + type(layer).__name__
         self._labels.append((label, phase))
-        yield
-        self._labels.pop()  # not if it raised: then `where` still tells the layer
+        try:
+            yield
+        finally:
+            self._labels.pop()
 
     def _check(self, output: Any) -> None:
         for array in output if isinstance(output, tuple) else (output,):
@@ -268,7 +228,6 @@ class Recorder:
         """Learn of the vectors and the state of an optimizer."""
         if any(optimizer is known for known in self.optimizers):
             return
-        optimizer.set_rate()
         self.optimizers.append(optimizer)
         self.watched.append(optimizer)
         flat = optimizer.flat
@@ -280,6 +239,7 @@ class Recorder:
         arrays = {n: a for n, a in vars(optimizer).items() if type(a) is np.ndarray}
         for name, array in arrays.items():
             self.adopt(STATE if array.dtype.names else VECTOR, name, array)
+        optimizer.set_rate()
         self._swap(vars(optimizer), *arrays)
 
     def step_of(self, optimizer: Any) -> None:
@@ -294,7 +254,14 @@ class Recorder:
 
     def adopt(self, kind: str, name: str, array: Array) -> None:
         """Let kernels use memory that lives on, and remember its values."""
-        self.add(Region(kind, name, array))
+        region = Region(kind, name, array)
+        for other in self._lasting:
+            if other.kind == INPUT and other.begin < region.end and region.begin < other.end:
+                raise RecordingError(
+                    f"argument {other.number + 1} of the recorded function shares memory with "
+                    f"{name}; pass a copy of it"
+                )
+        self.add(region)
         self._before.append((array, array.copy()))
 
     def _swap(self, owner: dict[str, Any], *names: str) -> None:
@@ -302,6 +269,14 @@ class Recorder:
         for name in names:
             self._swapped.append((owner, name, owner[name]))
             owner[name] = owner[name].view(RecordedArray)
+
+    def first_not_finite(self) -> str:
+        """Which kernel has first written a number that is not finite, or nothing."""
+        for entry in self.entries:
+            written = [operand.region for operand in entry.operands if operand.writes]
+            if not all(is_finite(r.array) for r in written if r.kind == TEMPORARY):
+                return entry.place
+        return ""
 
     def where(self) -> str:
         """What is running: for messages."""
@@ -321,6 +296,8 @@ class Recorder:
             for array, values in self._before:
                 array[...] = values
             for part, attributes in self._attributes:
+                for name in plain_attributes(part).keys() - attributes.keys():
+                    del vars(part)[name]
                 vars(part).update(attributes)
             raise
         finally:

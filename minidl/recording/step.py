@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 import functools
+import os
+import threading
 from collections.abc import Callable, Hashable
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import numpy as np
 
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
-from minidl.recording.nest import leaves_of, mapped
+from minidl.recording.arrays import RecordedArray, RecordingError
+from minidl.recording.failures import not_finite
+from minidl.recording.nest import mapped
 from minidl.recording.recorder import (
-    RecordedArray,
     Recorder,
-    RecordingError,
     parts_of,
     plain_attributes,
 )
 from minidl.threads import get_num_threads
+
+# One recording at a time: it puts arrays of its own in the place of those of the layers.
+RECORDING = threading.RLock()
+
+
+def _renew_lock() -> None:
+    """In a forked child: whoever held the lock does not live there."""
+    global RECORDING
+    RECORDING = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def record(function: Callable[..., Any] | None = None, *, copy: bool = False) -> Any:
@@ -91,7 +107,7 @@ def record(function: Callable[..., Any] | None = None, *, copy: bool = False) ->
     return Step(function, copy)
 
 
-class Step:
+class Step(kernels.Replayer):
     """A recorded function; made by ``record``.
 
     One program serves one combination of the inputs' shapes and dtypes and the modes of the
@@ -116,19 +132,32 @@ class Step:
         self._programs: dict[Hashable, Any] = {}
         self._watched: list[Any] = []
         self._latest: Any = None
-        self._run: Any = None
+        self.program = None
 
-    def __call__(self, *inputs: Any) -> Any:
-        """Run the step; returns what the function returns, in arrays of the program."""
-        if self._run is not None and kernels.recorder() is None:
-            failed = self._run(inputs)
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Step:
+        # A recorded method: each object has a step of its own.
+        if instance is None:
+            return self
+        step = Step(MethodType(self.function, instance), self.copy)
+        vars(instance)[self._name] = step
+        return step
+
+    def otherwise(self, program: Any, failed: int, inputs: tuple[Any, ...]) -> Any:
+        """What a call does when there is more to do than to run a program that fits."""
+        if failed > 0:
+            for recorded in self._programs.values():
+                if recorded.program is program:
+                    recorded.explain(failed, inputs)
+        latest = self._latest
+        if program is None and latest is not None and kernels.recorder() is None:
+            failed = latest.replay(inputs)
             if failed == 0:
-                result = self._latest.program.result
-                if result is None or self.copy:
-                    result = self._made(self._latest.result(inputs))
-                return result
+                return self._made(latest.result(inputs))
             if failed > 0:
-                self._latest.explain(failed, inputs)
+                latest.explain(failed, inputs)
         return self._first(inputs)
 
     def _first(self, inputs: tuple[Any, ...]) -> Any:
@@ -136,10 +165,16 @@ class Step:
         if kernels.isa == "reference" or kernels.recorder() is not None:
             return self.function(*inputs)
         inputs = tuple(prepared(number, x) for number, x in enumerate(inputs))
-        recorded = self.program_for(inputs)
-        if recorded is None:
-            return self._made(self.record(inputs))
-        failed = recorded.replay(inputs)
+        failed = -1
+        while failed < 0:  # as a rule once, unless other threads change something meanwhile
+            with RECORDING:
+                recorded = self.program_for(inputs)
+                if recorded is None:
+                    return self._made(self.record(inputs))
+            inputs = tuple(recorded.apart(x) for x in inputs)
+            failed = recorded.replay(inputs)
+            if failed < 0 and recorded.program.seen == kernels.changes():
+                return self._made(self.record(inputs))  # such as NaN, which equals no constant
         if failed > 0:
             recorded.explain(failed, inputs)
         return self._made(recorded.result(inputs))
@@ -163,31 +198,39 @@ class Step:
 
     def _serve(self, recorded: Any) -> None:
         recorded.accept()
-        self._latest, self._run = recorded, recorded.replay
+        self._latest = recorded
+        simple = not (self.copy or recorded.scheduled or recorded.program.result is None)
+        self.program = recorded.program if simple else None
 
-    def record(self, inputs: tuple[Any, ...], finite: bool = False) -> Any:
+    def record(self, inputs: tuple[Any, ...], check: Callable[[Any], object] | None = None) -> Any:
         """Run the function on these inputs and write it down; returns what a replay would.
 
-        With ``finite``, a loss (what is returned, or the first of it) that is not finite raises
-        FloatingPointError, and leaves everything as it was.
+        ``check`` may look at what the function returned. If it raises, or the function, everything
+        is as it was before.
         """
         from minidl.recording.recorded import Recorded  # needs compiled kernels
 
-        recorder = Recorder(inputs)
+        if kernels.recorder() is not None:
+            raise RecordingError("a recorded function cannot record another, or run its epochs")
+        inputs = disjoint(inputs)
         views = [x.view(RecordedArray) if isinstance(x, np.ndarray) else x for x in inputs]
-        with recorder.recording():
-            output = self.function(*views)
-            kernels.set_recorder(None)
-            loss = np.asarray(next(leaves_of(output)))
-            if finite and loss.dtype.kind == "f" and not np.isfinite(loss).all():
-                raise FloatingPointError(f"the loss is not finite: {loss}")
-            recorded = Recorded(recorder, inputs, output)
-        for root in recorder.watched:
-            if not any(root is known for known in self._watched):
-                self._watched.append(root)
-        self._programs[self._key(inputs)] = recorded
-        self._serve(recorded)
-        return recorded.result(inputs)
+        with RECORDING:
+            recorder = Recorder(inputs)
+            with recorder.recording():
+                try:
+                    output = self.function(*views)
+                    kernels.set_recorder(None)
+                    if check is not None:
+                        check(mapped(output, plain))
+                except FloatingPointError as error:
+                    raise not_finite(str(error), recorder.first_not_finite()) from None
+                recorded = Recorded(recorder, inputs, output)
+            for root in recorder.watched:
+                if not any(root is known for known in self._watched):
+                    self._watched.append(root)
+            self._programs[self._key(inputs)] = recorded
+            self._serve(recorded)
+            return recorded.result(inputs)
 
     def _key(self, inputs: tuple[Any, ...]) -> Hashable:
         arrays = tuple(
@@ -243,6 +286,8 @@ class Step:
         """
         from minidl.recording.epoch import order_of, run_epoch
 
+        if kernels.recorder() is not None:
+            raise RecordingError("a recorded function cannot run the epochs of another")
         order = order_of(X, Y, batch_size, rng, shuffle)
         kept = run_epoch(self, X, Y, batch_size, order, everything=per_step)
         return kept.output() if per_step else kept.mean_loss()
@@ -303,9 +348,12 @@ def prepared(number: int, x: Any) -> Any:
     """An input as kernels take it: contiguous, labels as machine integers."""
     if isinstance(x, np.ndarray):
         if x.dtype.kind in "iu":
-            return np.ascontiguousarray(x, np.intp)
+            return np.asarray(x, np.intp, order="C")
         if x.dtype.kind != "f":
-            raise TypeError(f"argument {number + 1} of a recorded step: dtype {x.dtype}")
+            raise TypeError(
+                f"argument {number + 1} of a recorded step: expected floats, or integers for "
+                f"labels, got dtype {x.dtype}"
+            )
         x = x if type(x) is np.ndarray else np.asarray(x)
         return x if x.flags.carray or (x.flags.c_contiguous and x.flags.aligned) else x.copy()
     if isinstance(x, (list, tuple)) or not isinstance(x, Hashable):
@@ -316,10 +364,25 @@ def prepared(number: int, x: Any) -> Any:
     return x
 
 
+def plain(leaf: Any) -> Any:
+    """An array of the recording as one that NumPy may use."""
+    return np.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf
+
+
+def disjoint(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The inputs, none in the memory of another: a kernel tells them by their addresses."""
+    apart: list[Any] = []
+    for x in inputs:
+        arrays = [other for other in apart if isinstance(other, np.ndarray)]
+        shared = isinstance(x, np.ndarray) and any(np.may_share_memory(x, y) for y in arrays)
+        apart.append(x.copy() if shared else x)
+    return tuple(apart)
+
+
 def traits(root: Any) -> Hashable:
     """What Python code may have asked a layer, a loss or an optimizer: modes and plain numbers."""
     return tuple(
-        (getattr(part, "training", None), tuple(plain_attributes(part).items()))
+        (type(part), getattr(part, "training", None), tuple(plain_attributes(part).items()))
         for part in parts_of(root)
     )
 

@@ -1,0 +1,311 @@
+"""The team of threads: the same bits under any load, no core left busy, forks, and Ctrl-C."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from recording_helpers import classes, everything, plain_regression, shared_by
+
+import minidl
+from minidl import _kernels as kernels
+from minidl import nn, optim
+from minidl.threads import _quota
+
+pytestmark = pytest.mark.skipif(kernels.isa == "reference", reason="the twin has no threads")
+unix = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+PATIENCE = 60  # seconds after which something hangs
+
+
+def train(threads: int = 4, epochs: int = 2) -> dict[str, bytes]:
+    """A training that threads share; what it arrives at."""
+    training, (X, Y) = everything(), classes()
+    with shared_by(threads):
+        step = minidl.record(training.step)
+        for epoch in range(epochs):
+            step.epoch(X, Y, 16, rng=epoch)
+        assert step._latest.program.threads == threads
+    return training.bits()
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict[str, bytes]:
+    return train(threads=1)
+
+
+# --- how many -----------------------------------------------------------------------------------
+
+
+def test_number_of_threads_is_checked() -> None:
+    before = minidl.get_num_threads()
+    for bad in (0, -1, 65, 2.0, True, "2", None):
+        with pytest.raises(ValueError, match="from 1 to 64"):
+            minidl.set_num_threads(bad)  # type: ignore[arg-type]
+    assert minidl.get_num_threads() == before
+    minidl.set_num_threads(64)
+    assert minidl.get_num_threads() == 64
+    minidl.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("value", "count"), [("1", "1"), ("7", "7"), ("64", "64"), ("0", ""), ("65", ""), ("x", "")]
+)
+def test_variable_of_the_environment(value: str, count: str) -> None:
+    code = "import minidl; print(minidl.get_num_threads())"
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"MINIDL_NUM_THREADS": value},
+        capture_output=True,
+        text=True,
+    )
+    assert run.stdout.strip() == count
+    assert bool(count) or f"MINIDL_NUM_THREADS={value}: expected a whole number" in run.stderr
+
+
+def test_quota_of_a_container(tmp_path: Any) -> None:
+    file = tmp_path / "cpu.max"
+    assert _quota(str(file)) == 64
+    for text, cores in [("max 100000", 64), ("150000 100000", 2), ("10000 100000", 1)]:
+        file.write_text(text)
+        assert _quota(str(file)) == cores
+
+
+# --- under load -----------------------------------------------------------------------------------
+
+
+def random_step(seed: int) -> list[bytes]:
+    """A few steps of a small random network."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 60, size=rng.integers(2, 5)).tolist()
+    layers: list[nn.Layer] = []
+    for a, b in pairwise(sizes):
+        layers += [nn.Linear(a, b), [nn.Tanh, nn.ReLU, nn.Sigmoid][seed % 3]()]
+    model = nn.Sequential(*layers, nn.Linear(sizes[-1], 2), rng=seed)
+    optimizer, loss = optim.Adam(model.parameters(), max_norm=1.0), nn.MSELoss()
+
+    @minidl.record
+    def step(x: np.ndarray, y: np.ndarray) -> Any:
+        value = loss(model(x), y)
+        optimizer.zero_grad()
+        model.backward(loss.backward())
+        optimizer.step()
+        return value
+
+    rows = int(rng.integers(1, 50))
+    X = rng.normal(size=(rows, sizes[0])).astype(np.float32)
+    Y = rng.normal(size=(rows, 2)).astype(np.float32)
+    losses = [float(step(X, Y)) for _ in range(4)]
+    losses.append(step.epoch(X, Y, 4, rng=0))
+    return [np.array(losses).tobytes(), optimizer.flat.data.tobytes()]
+
+
+def test_more_threads_than_cores() -> None:
+    seeds = list(range(40))
+    with shared_by(1):
+        alone = [random_step(seed) for seed in seeds]
+    begin = time.monotonic()
+    for round in range(3):
+        with shared_by(16):
+            for seed in random.Random(round).sample(seeds, len(seeds)):
+                assert random_step(seed) == alone[seed]
+        if time.monotonic() - begin > 4:
+            break
+    assert time.monotonic() - begin < PATIENCE
+
+
+def test_eight_python_threads_train_eight_models(expected: dict[str, bytes]) -> None:
+    with shared_by(2), ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda _: train_shared(), range(16), timeout=PATIENCE))
+    assert all(result == expected for result in results)
+
+
+def train_shared() -> dict[str, bytes]:
+    """``train``, with the settings of the caller."""
+    training, (X, Y) = everything(), classes()
+    step = minidl.record(training.step)
+    for epoch in range(2):
+        step.epoch(X, Y, 16, rng=epoch)
+    return training.bits()
+
+
+def test_a_step_shared_by_python_threads() -> None:
+    """Calls come one after the other, whoever records first; no step is lost or torn."""
+    training, X, Y = plain_regression()
+    training.optimizer.lr = 0.0
+    step = minidl.record(training.step, copy=True)
+    batches = [(X[:n].copy(), Y[:n].copy()) for n in (1, 3, 8)]
+    values = [float(training.loss(training.model(x), y)) for x, y in batches]
+    barrier = threading.Barrier(6)
+
+    def work(number: int) -> None:
+        barrier.wait()
+        for i in range(150):
+            step(*batches[(number + i) % 3])
+
+    with shared_by(2), ThreadPoolExecutor(6) as pool:
+        for future in [pool.submit(work, number) for number in range(6)]:
+            future.result(timeout=PATIENCE)
+    assert training.optimizer.steps == 6 * 150
+    for parameter in training.model.parameters():
+        assert type(parameter.data) is np.ndarray
+    assert [float(step(*batch)) for batch in batches] == values
+
+
+def test_a_step_may_go_while_others_run(expected: dict[str, bytes]) -> None:
+    with shared_by(2), ThreadPoolExecutor(4) as pool:
+        running = [pool.submit(train_shared) for _ in range(8)]
+        for seed in range(30):
+            random_step(seed)  # made, run and dropped
+        assert all(future.result(timeout=PATIENCE) == expected for future in running)
+
+
+def test_no_core_is_kept_busy() -> None:
+    train(threads=4)
+    time.sleep(0.02)
+    before = time.process_time()
+    time.sleep(0.3)
+    assert time.process_time() - before < 0.005
+
+
+# --- other processes --------------------------------------------------------------------------
+
+
+def train_into(queue: Any) -> None:
+    queue.put(train())
+
+
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_processes_of_all_kinds(method: str, expected: dict[str, bytes]) -> None:
+    assert train() == expected  # so that there is a team to lose
+    context = multiprocessing.get_context(method)
+    queue = context.Queue()
+    children = [context.Process(target=train_into, args=(queue,)) for _ in range(2)]
+    for child in children:
+        child.start()
+    assert [queue.get(timeout=PATIENCE) for _ in children] == [expected] * 2
+    for child in children:
+        child.join(PATIENCE)
+        assert child.exitcode == 0
+    assert train() == expected
+
+
+@unix
+def test_a_step_goes_on_in_a_forked_child() -> None:
+    training, (X, Y) = everything(), classes()
+    other = everything()
+    step, same = minidl.record(training.step), minidl.record(other.step)
+    with shared_by(4):
+        step.epoch(X, Y, 16, rng=0)
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:  # pragma: no cover
+            status = 1
+            try:
+                step.epoch(X, Y, 16, rng=1)
+                os.write(writer, training.optimizer.flat.data.tobytes())
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+        os.close(writer)
+        data = os.read(reader, 1 << 16)
+        os.close(reader)
+    for epoch in range(2):
+        same.epoch(X, Y, 16, rng=epoch)
+    assert data == other.optimizer.flat.data.tobytes()
+    step.epoch(X, Y, 16, rng=1)
+    assert training.bits() == other.bits()
+
+
+@unix
+def test_fork_while_another_thread_trains() -> None:
+    stop = threading.Event()
+
+    def go_on() -> None:
+        while not stop.is_set():
+            random_step(1)
+
+    with shared_by(4):
+        worker = threading.Thread(target=go_on)
+        worker.start()
+        try:
+            for _ in range(5):
+                child = os.fork()
+                if child == 0:  # pragma: no cover
+                    status = 1
+                    try:
+                        random_step(2)
+                        status = 0
+                    finally:
+                        os._exit(status)
+                assert waited_for(child) == 0
+        finally:
+            stop.set()
+            worker.join(PATIENCE)
+
+
+def waited_for(child: int) -> int:
+    """The exit status of a child, which must come."""
+    for _ in range(PATIENCE * 100):
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            return status
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return -1
+
+
+@pytest.mark.parametrize("backend_of_joblib", ["loky", "threading", "multiprocessing"])
+def test_joblib(backend_of_joblib: str) -> None:
+    joblib = pytest.importorskip("joblib")
+    with shared_by(1):
+        alone = [random_step(seed) for seed in range(6)]
+    with shared_by(2):
+        pool = joblib.Parallel(n_jobs=2, backend=backend_of_joblib, timeout=PATIENCE)
+        assert pool(joblib.delayed(random_step)(seed) for seed in range(6)) == alone
+
+
+# --- Ctrl-C -------------------------------------------------------------------------------------
+
+
+@unix
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_interrupt_comes_between_two_steps(threads: int) -> None:
+    training, X, Y = plain_regression(rows=200)
+    other, _, _ = plain_regression()
+    many = np.tile(X, (10_000, 1)), np.tile(Y, (10_000, 1))
+    with shared_by(threads):
+        step = minidl.record(training.step)
+        step.epoch(X[:50], Y[:50], 50, shuffle=False)
+        sent = []
+
+        def interrupt() -> None:
+            time.sleep(0.15)
+            sent.append(time.monotonic())
+            os.kill(os.getpid(), signal.SIGINT)
+
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            step.epoch(*many, 50, shuffle=False)
+        assert time.monotonic() - sent[0] < 0.2
+        thread.join()
+    made = training.optimizer.steps
+    assert 1 < made < 40_000
+    same = minidl.record(other.step)
+    same.epoch(X[:50], Y[:50], 50, shuffle=False)
+    rows = (made - 1) * 50
+    same.epoch(many[0][:rows], many[1][:rows], 50, shuffle=False)
+    assert training.bits() == other.bits()
