@@ -296,7 +296,6 @@ def test_gradients_that_underflow_keep_their_sign(isa: str) -> None:
         dy = np.zeros_like(x)
         dy[0], dy[1:] = -1e-30, -0.0
         fused_and_not(function, x, dy)
-        assert not np.signbit(layer.weight.grad).any()
         fused_and_not(function, x, -0.0 * np.abs(dy))
 
 
