@@ -115,7 +115,7 @@ class Step(kernels.Replayer):
     """
 
     def __init__(self, function: Callable[..., Any], copy: bool = False) -> None:
-        functools.update_wrapper(self, function)
+        functools.update_wrapper(self, function, updated=())
         self.function = function
         self.copy = copy
         self.forget()
