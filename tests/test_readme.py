@@ -50,8 +50,11 @@ def test_step_by_hand_runs() -> None:
         "x": np.ones((4, 3), np.float32),
         "y": np.array([0, 1, 0, 1]),
     }
-    exec(block_with("loss(model(x), y)"), names)
+    exec(block_with("norm = optimizer.step()"), names)
     assert names["norm"] > 0
+    names |= {"X": np.ones((64, 3), np.float32), "Y": np.arange(64) % 2}
+    exec(block_with("@minidl.record"), names)
+    assert float(names["step"](names["x"], names["y"])) < 1
 
 
 def test_layer_and_kernels_shown_are_the_real_ones() -> None:
