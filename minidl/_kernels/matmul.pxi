@@ -45,7 +45,8 @@ cdef inline Py_ssize_t scratch_of_thread(const MatmulArgs *args) noexcept nogil:
     cdef MatmulArgs other
     if turns(args):
         other = turned(args)
-        return scratch_of_blocks(&other) + ceil_div(other.m * other.n, LANES) * LANES
+        # C', and if it must be added to C, C' turned.
+        return scratch_of_blocks(&other) + 2 * ceil_div(other.m * other.n, LANES) * LANES
     return scratch_of_blocks(args)
 
 
@@ -114,11 +115,20 @@ cdef inline bint turns(const MatmulArgs *args) noexcept nogil:
     """Whether to compute C' = B' . A', and turn that.
 
     To multiply with a transposed B, something must be turned: B (k n elements), or A and C
-    ((k + n) m elements).
+    ((k + n) m elements). With a transposed A, nothing but C must, and that pays where C is so
+    narrow that vectors along its rows are mostly empty: the weight gradient of a last layer.
     """
+    if args.bias != NULL:
+        return False
+    if args.b_col != 1:
+        return (
+            args.a_col == 1 and 8 <= args.m <= 128 and 2 * args.m <= args.k
+            and not args.accumulate
+        )
     return (
-        args.b_col != 1 and args.a_col == 1 and 8 <= args.m <= 128 and 2 * args.m <= args.k
-        and not args.accumulate and args.bias == NULL
+        args.a_row == 1 and args.a_col != 1 and args.c_row == args.n
+        and args.n < LANES <= args.m and args.k >= LANES
+        and 4 * ceil_div(args.m, LANES) * args.n <= 3 * args.m
     )
 
 
@@ -137,11 +147,21 @@ cdef void multiply_turned(
     """Columns begin … end of c: rows of C' in scratch memory, then turned."""
     cdef MatmulArgs other = turned(args)
     cdef real *c = scratch + scratch_of_blocks(&other)
+    cdef real *sums = c + ceil_div(other.m * other.n, LANES) * LANES
+    cdef Py_ssize_t i = 0, n = args.m * args.n
     other.c = c - begin * other.c_row    # its rows are counted from `begin`
+    other.accumulate = WRITE
     multiply(&other, scratch, begin, end, 0, other.n)
-    pack_transposed(
-        c, other.c_row, <real *>args.c + begin, args.m, end - begin, args.c_row, end - begin
-    )
+    if args.accumulate == WRITE:
+        pack_transposed(
+            c, other.c_row, <real *>args.c + begin, args.m, end - begin, args.c_row, end - begin
+        )
+        return
+    # Only where C is narrow, so that one thread has all of it.
+    pack_transposed(c, other.c_row, sums, args.m, args.n, args.n, args.n)
+    while i < n and end > begin:
+        accumulate_columns(<real *>args.c + i, load_columns(sums + i, n - i), n - i, args.accumulate)
+        i += LANES
 
 
 cdef void multiply(

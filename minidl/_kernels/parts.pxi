@@ -33,3 +33,14 @@ cdef inline void store_columns(real *row, vec v, Py_ssize_t columns) noexcept no
         store(row, v)
     else:
         store_part(row, v, columns)
+
+
+cdef inline void accumulate_columns(
+    real *row, vec sum, Py_ssize_t columns, Accumulate accumulate
+) noexcept nogil:
+    """Write a sum, add it to what is there, or to zero."""
+    if accumulate == ADD:
+        sum = sum + load_columns(row, columns)
+    elif accumulate == ADD_TO_ZERO:
+        sum = sum + fill(0)
+    store_columns(row, sum, columns)
