@@ -23,7 +23,7 @@ import minidl
 from minidl import _kernels as kernels
 from minidl import nn, optim
 from minidl.recording import planning
-from minidl.recording.recorder import TEMPORARY, Entry, Operand, Region
+from minidl.recording.entries import TEMPORARY, Entry, Operand, Region
 
 LONG = os.environ.get("MINIDL_LONG_TESTS") == "1"
 

@@ -227,6 +227,7 @@ cdef class Program:
         """Which way to go: the faster one, unless it is time to try the other."""
         cdef int faster = TOGETHER if self.cost[TOGETHER] < self.cost[ALONE] else ALONE
         cdef int64_t now = nanoseconds()
+        run.allowance = 0
         if self.together:
             return TOGETHER
         if run.stamps != NULL:
@@ -238,7 +239,8 @@ cdef class Program:
             run.steps = min(run.steps, self.trial_left)
             return self.trial
         run.deadline = min(run.deadline, self.next_trial)
-        run.allowance = 2 * self.cost[1 - faster]
+        if self.cost[1 - faster] < NOT_KNOWN:
+            run.allowance = 2 * self.cost[1 - faster]
         return faster
 
     cdef void learn(self, int way, Run *run) noexcept nogil:

@@ -63,6 +63,9 @@ class Parameter:
             values = self.initializer(self.shape, np.random.default_rng(self._seed))
             # setdefault: of two threads that look at once, both get the array of the first.
             data = self.__dict__.setdefault("_data", np.ascontiguousarray(values, self.dtype))
+        if (recorder := kernels.recorder()) is not None:
+            recorder.adopt_parameter(self)
+            return self.__dict__["_data"]
         return data
 
     @data.setter
@@ -74,6 +77,9 @@ class Parameter:
         grad: Array | None = self.__dict__.get("_grad")
         if grad is None:
             grad = self.__dict__.setdefault("_grad", np.zeros(self.shape, self.dtype))
+        if (recorder := kernels.recorder()) is not None:
+            recorder.adopt_parameter(self)
+            return self.__dict__["_grad"]
         return grad
 
     @grad.setter

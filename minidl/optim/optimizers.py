@@ -32,9 +32,11 @@ def _hyper_parameter(name: str) -> Any:
     """A number that lives in ``state``, where a kernel reads it at every step."""
 
     def get(self: Optimizer) -> float:
+        self._looked_at()
         return float(self.state[name])
 
     def set(self: Optimizer, value: float) -> None:
+        self._looked_at()
         self.state[name] = check_number(type(self).__name__, name, value, *RANGES[name])
 
     return property(get, set, doc=f"{name}, changeable between steps")
@@ -82,15 +84,22 @@ class Optimizer:
         """The learning rate: with a schedule, that of the latest step. Assign a number, or a
         schedule.
         """
+        self._looked_at()
         return float(self.state["learning_rate"])
 
     @lr.setter
     def lr(self, value: Rate) -> None:
+        self._looked_at()
         schedule = value if callable(value) else None
         self.state["learning_rate"] = self._checked(value if schedule is None else schedule(0))
         if schedule is not self.schedule:
             self.schedule = schedule
             kernels.note_change()
+
+    def _looked_at(self) -> None:
+        # While a step is recorded, values are not known to Python: from now on `state` says so.
+        if (recorder := kernels.recorder()) is not None and hasattr(self, "flat"):
+            recorder.optimize(self)
 
     def _checked(self, rate: Any) -> float:
         return check_number(type(self).__name__, "learning_rate", rate, *RANGES["learning_rate"])
@@ -109,10 +118,12 @@ class Optimizer:
     @property
     def max_norm(self) -> float | None:
         """Norm to clip to; None: no clipping."""
+        self._looked_at()
         return float(self.state["max_norm"]) or None
 
     @max_norm.setter
     def max_norm(self, value: float | None) -> None:
+        self._looked_at()
         if value is not None:
             value = check_number(type(self).__name__, "max_norm", value, POSITIVE, np.inf)
         self.state["max_norm"] = value or 0.0
@@ -120,6 +131,7 @@ class Optimizer:
     @property
     def steps(self) -> int:
         """Steps taken so far."""
+        self._looked_at()
         return int(self.state["step"])
 
     def zero_grad(self) -> None:

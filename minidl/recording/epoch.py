@@ -13,11 +13,12 @@ from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
 from minidl.nn.init import as_generator
 from minidl.recording.arrays import RecordingError
+from minidl.recording.inputs import prepared
 from minidl.recording.nest import leaves_of, mapped
-from minidl.recording.step import Step, prepared
+from minidl.recording.step import Step
 
 SLICE = 0.05  # seconds in C between two looks at Ctrl-C, and calls of `progress`
-SCHEDULED = 4096  # steps at most for which schedules are asked in advance
+SCHEDULED = 512  # steps whose rates a schedule is asked for at a time
 
 Progress = Callable[["Kept", int], object]
 

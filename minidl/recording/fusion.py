@@ -10,11 +10,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from minidl._kernels import arguments
-from minidl.recording.recorder import GRADIENT, TEMPORARY, Entry, Operand, Region
+from minidl.recording.entries import GRADIENT, TEMPORARY, Entry, Operand, Region
 
 # Slots of the matrix product's arguments.
 BIAS, GATE, OUTPUT = 2, 3, 4
 ACTIVATIONS = ("relu", "sigmoid", "tanh")
+CHECKING = {"softmax_cross_entropy"}  # it also checks the labels
 GRADIENTS = ("relu_grad", "sigmoid_grad", "tanh_grad")
 
 
@@ -33,7 +34,8 @@ def _without_dead(entries: list[Entry], needed: set[int]) -> list[Entry]:
     kept = []
     for entry in reversed(entries):
         written = [operand.region for operand in entry.operands if operand.writes]
-        if all(r.kind == TEMPORARY and id(r) not in read for r in written):
+        unread = all(r.kind == TEMPORARY and id(r) not in read for r in written)
+        if unread and entry.kernel not in CHECKING:
             continue
         read |= {id(operand.region) for operand in entry.operands if operand.reads}
         kept.append(entry)

@@ -9,7 +9,7 @@ import numpy as np
 from minidl import _kernels as kernels
 from minidl._kernels import arguments
 from minidl._kernels.reference import Array
-from minidl.recording.recorder import TEMPORARY, Entry, Region
+from minidl.recording.entries import TEMPORARY, Entry, Region
 
 LINE = 64  # bytes: every temporary begins on a cache line
 
@@ -96,6 +96,7 @@ def share(entries: list[Entry], memory: int, most: int) -> None:
     """Decide how many threads, up to ``most``, share each kernel, and where all must wait."""
     for entry in entries:
         entry.threads = max(1, min(most, int(work(entry) / LEAST_WORK)))
+        entry.wait = False
     _set_waits(entries, memory)
     gain = sum(work(entry) * (1 - 1 / entry.threads) for entry in entries)
     if gain < 2 * BARRIER * (sum(entry.wait for entry in entries) + 1):
@@ -128,7 +129,10 @@ def _set_waits(entries: list[Entry], memory: int) -> None:
     """A barrier where an entry touches what other threads' shares have written since the last
     one, or writes what they have read.
     """
+    if all(entry.threads == 1 for entry in entries):
+        return
     since: list[tuple[float, float, bool, bool]] = []  # begin, end, written, by several threads
+    stopping = False  # whether a share of another thread may have found that the step must stop
     for entry in entries:
         several = entry.threads > 1
         touched = []
@@ -140,7 +144,8 @@ def _set_waits(entries: list[Entry], memory: int) -> None:
             begin < other_end and other_begin < end and (writes or wrote) and (several or shared)
             for begin, end, writes, _ in touched
             for other_begin, other_end, wrote, shared in since
-        )
+        ) or (stopping and any(o.writes and o.region.kind != TEMPORARY for o in entry.operands))
         if entry.wait:
-            since = []
+            since, stopping = [], False
         since += touched
+        stopping = stopping or (several and entry.kernel == "softmax_cross_entropy")

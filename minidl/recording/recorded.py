@@ -13,19 +13,11 @@ from minidl._kernels.program import Program
 from minidl._kernels.reference import Array
 from minidl.recording import planning
 from minidl.recording.arrays import RecordedArray, RecordingError
+from minidl.recording.entries import INPUT, PARAMETER, STATE, TEMPORARY, VECTOR, Entry, Region
 from minidl.recording.failures import is_finite, not_finite
 from minidl.recording.fusion import fuse
 from minidl.recording.nest import holds_mutable, leaves_of, mapped
-from minidl.recording.recorder import (
-    INPUT,
-    PARAMETER,
-    STATE,
-    TEMPORARY,
-    VECTOR,
-    Entry,
-    Recorder,
-    Region,
-)
+from minidl.recording.recorder import Recorder
 from minidl.threads import get_num_threads
 
 # What the answer of a kernel means (walk.pxi): nothing; stop; stop if this is an epoch.

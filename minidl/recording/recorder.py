@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -13,81 +13,25 @@ import numpy as np
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
 from minidl.recording.arrays import RecordedArray, RecordingError
+from minidl.recording.entries import (
+    GRADIENT,
+    INPUT,
+    PARAMETER,
+    STATE,
+    TEMPORARY,
+    VECTOR,
+    Entry,
+    Operand,
+    Region,
+)
 from minidl.recording.failures import is_finite
+from minidl.recording.nest import leaves_of
 
-# Kinds of memory. The vectors are those of an optimizer: values, gradients, moments.
-INPUT, TEMPORARY, STATE = "input", "temporary", "state"
-PARAMETER, GRADIENT, VECTOR = "parameter", "gradient", "vector"
-
-
-@dataclass(eq=False)
-class Region:
-    """An array that kernels of a step may use.
-
-    An input is an argument of the step, a temporary the output of a kernel; all other memory
-    lives on between steps. The program gives temporaries memory of its own, and ``place`` is
-    where in it.
-    """
-
-    kind: str
-    name: str
-    array: Array
-    number: int = 0  # of an input
-    place: int = -1
-
-    def __post_init__(self) -> None:
-        self.begin = kernels.address_of(self.array)
-        self.nbytes = self.array.nbytes
-        self.end = self.begin + self.nbytes
-        self.shape, self.dtype = self.array.shape, self.array.dtype
-
-
-@dataclass
-class Operand:
-    """A pointer among the arguments of a kernel: which slot, what for, and into what."""
-
-    slot: int
-    role: str  # "r" read, "w" written, "u" read and changed
-    region: Region
-    offset: int = 0
-
-    @property
-    def reads(self) -> bool:
-        return self.role != "w"
-
-    @property
-    def writes(self) -> bool:
-        return self.role != "r"
-
-
-@dataclass
-class Entry:
-    """A kernel call."""
-
-    kernel: str
-    function: int
-    args: bytearray
-    operands: list[Operand]
-    scratch: int  # bytes for each thread, in the slot after the last operand's
-    label: str
-    phase: str
-    threads: int = 1
-    wait: bool = False
-    fused: list[str] = field(default_factory=list)  # kernels whose work it does as well
-
-    @property
-    def title(self) -> str:
-        """The kernel, and those that were merged into it."""
-        return " + ".join([self.kernel, *self.fused])
-
-    @property
-    def place(self) -> str:
-        """The kernel and the layer that called it: for messages."""
-        return f"{self.title} of {self.label}" + (f", going {self.phase}" if self.phase else "")
-
-    def operand(self, slot: int) -> Operand | None:
-        """What a slot points to; None for NULL."""
-        return next((operand for operand in self.operands if operand.slot == slot), None)
+NOT_THE_SAME = "the recorded function does not do the same when it runs twice from the same state"
+ADVICE = (
+    "Keep what changes from step to step in arrays that kernels change (state_names of a layer), "
+    "compute with minidl's kernels only, or run the function without minidl.record."
+)
 
 
 class Recorder:
@@ -104,12 +48,16 @@ class Recorder:
         self._labels = [("the recorded function", "")]
         self._seen: set[int] = set()
         self._stepped: set[int] = set()
-        self._swapped: list[tuple[dict[str, Any], str, Any]] = []
+        self._swapped: list[tuple[dict[str, Any], str, Any, Any]] = []  # …, before, meanwhile
         self._before: list[tuple[Array, Array]] = []
+        self._rates: list[tuple[Array, float]] = []
+        self._first: tuple[list[Entry], list[bytes]] = [], []
         self._attributes: list[tuple[Any, dict[str, Any]]] = []
         for number, x in enumerate(inputs):
             if isinstance(x, np.ndarray):
                 self.add(Region(INPUT, f"input {number}", x, number))
+                if x.flags.writeable:
+                    self._before.append((x, x.copy()))
 
     # --- what dispatch.pyx calls ---
 
@@ -201,14 +149,16 @@ class Recorder:
                 continue
             self._seen.add(id(layer))
             for parameter in layer.own_parameters():
-                self._adopt_parameter(parameter)
+                self.adopt_parameter(parameter)
             for name in layer.state_names:
                 self.adopt(STATE, f"{path}.{name}".lstrip("."), getattr(layer, name))
             self._swap(vars(layer), *layer.state_names)
-            self._swapped.append((vars(layer), "backward", vars(layer).get("backward")))
-            vars(layer)["backward"] = self._backward_of(layer)
+            heard = self._backward_of(layer)
+            self._swapped.append((vars(layer), "backward", vars(layer).get("backward"), heard))
+            vars(layer)["backward"] = heard
 
-    def _adopt_parameter(self, parameter: Any) -> None:
+    def adopt_parameter(self, parameter: Any) -> None:
+        """Learn of a parameter: at the latest when it is first looked at."""
         if id(parameter) not in self._seen:
             self._seen.add(id(parameter))
             self.adopt(PARAMETER, parameter.name, parameter.data)
@@ -216,9 +166,11 @@ class Recorder:
             self._swap(vars(parameter), "_data", "_grad")
 
     def _backward_of(self, layer: Any) -> Any:
+        own = layer.backward
+
         def backward(*inputs: Any) -> Any:
             with self._within(layer, "backward"):
-                outputs = type(layer).backward(layer, *inputs)
+                outputs = own(*inputs)
                 self._check(outputs)
             return outputs
 
@@ -232,7 +184,7 @@ class Recorder:
         self.watched.append(optimizer)
         flat = optimizer.flat
         for parameter in flat.parameters:
-            self._adopt_parameter(parameter)
+            self.adopt_parameter(parameter)
         self.adopt(VECTOR, "parameters", flat.data)
         self.adopt(VECTOR, "gradients", flat.grad)
         self._swap(vars(flat), "data", "grad")
@@ -240,6 +192,7 @@ class Recorder:
         for name, array in arrays.items():
             self.adopt(STATE if array.dtype.names else VECTOR, name, array)
         optimizer.set_rate()
+        self._rates.append((optimizer.state, optimizer.lr))
         self._swap(vars(optimizer), *arrays)
 
     def step_of(self, optimizer: Any) -> None:
@@ -267,8 +220,9 @@ class Recorder:
     def _swap(self, owner: dict[str, Any], *names: str) -> None:
         # In place of the array, one of the same memory that NumPy must not change meanwhile.
         for name in names:
-            self._swapped.append((owner, name, owner[name]))
-            owner[name] = owner[name].view(RecordedArray)
+            meanwhile = owner[name].view(RecordedArray)
+            self._swapped.append((owner, name, owner[name], meanwhile))
+            owner[name] = meanwhile
 
     def first_not_finite(self) -> str:
         """Which kernel has first written a number that is not finite, or nothing."""
@@ -292,9 +246,9 @@ class Recorder:
         try:
             yield
             self._check_attributes()
+            self._check_rebound()
         except BaseException:
-            for array, values in self._before:
-                array[...] = values
+            self._rewind()
             for part, attributes in self._attributes:
                 for name in plain_attributes(part).keys() - attributes.keys():
                     del vars(part)[name]
@@ -302,12 +256,66 @@ class Recorder:
             raise
         finally:
             kernels.set_recorder(None)
-            for owner, name, value in reversed(self._swapped):
+            for owner, name, value, _ in reversed(self._swapped):
                 if value is None:
                     del owner[name]
                 else:
                     owner[name] = value
             self._forget_passes()
+
+    def _rewind(self) -> None:
+        for array, values in self._before:
+            array[...] = values
+
+    def outcome(self, output: Any) -> list[bytes]:
+        """All bits that the function has written and returned."""
+        leaves = [np.asarray(leaf) for leaf in leaves_of(output) if isinstance(leaf, np.ndarray)]
+        return [x.tobytes() for x in (*(array for array, _ in self._before), *leaves)]
+
+    def begin_again(self, output: Any) -> None:
+        """Go back to how everything was before the function ran, to hear it once more."""
+        self._first = self.entries, self.outcome(output)
+        self._restart()
+        self.entries, self.regions = [], list(self._lasting)
+        self._begins, self._temporaries = [], []
+        self._stepped = set()
+        self._forget_passes()
+
+    def _restart(self) -> None:
+        self._rewind()
+        for state, rate in self._rates:
+            state["learning_rate"] = rate
+
+    def check_same(self, output: Any) -> None:
+        """Raise RecordingError if the function has not done the same as the first time."""
+        entries, outcome = self._first
+        for first, second in zip_longest(entries, self.entries):
+            if first is None or second is None or first.told != second.told:
+                places = [entry.place if entry else "nothing" for entry in (first, second)]
+                raise RecordingError(
+                    f"{NOT_THE_SAME}: first {places[0]}, then {places[1]}. {ADVICE}"
+                )
+        if outcome != self.outcome(output):
+            raise RecordingError(f"{NOT_THE_SAME}: its results differ. {ADVICE}")
+
+    def check_replay(self, recorded: Any, inputs: tuple[Any, ...]) -> None:
+        """Replay the step, and raise RecordingError if it does not do what the function did."""
+        self._restart()
+        # As it is timed, because that is how any program runs on any inputs.
+        failed = recorded.program.time(inputs, np.empty(len(recorded.entries) + 1, np.int64))
+        if failed or self.outcome(recorded.result(inputs)) != self._first[1]:
+            raise RecordingError(
+                "the recorded function does something that its replay does not: it changes an "
+                f"array with NumPy, or takes an array's values into Python. {ADVICE}"
+            )
+
+    def _check_rebound(self) -> None:
+        for owner, name, _, meanwhile in self._swapped:
+            if owner.get(name) is not meanwhile:
+                raise RecordingError(
+                    f"the recorded function sets {name!r}, an array that a layer or an optimizer "
+                    "keeps from step to step, to another array; have a kernel change it in place"
+                )
 
     def _check_attributes(self) -> None:
         for part, before in self._attributes:

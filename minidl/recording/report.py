@@ -12,8 +12,8 @@ import numpy as np
 
 from minidl._kernels import arguments
 from minidl.bench.counting import flops_of
+from minidl.recording.entries import TEMPORARY, Entry, Region
 from minidl.recording.fusion import BIAS
-from minidl.recording.recorder import TEMPORARY, Entry, Region
 
 WIDTH = 118  # columns of a listing
 UNBROKEN = "\xa0"  # a space at which no line ends

@@ -16,12 +16,9 @@ from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
 from minidl.recording.arrays import RecordedArray, RecordingError
 from minidl.recording.failures import not_finite
+from minidl.recording.inputs import disjoint, plain, prepared, traits
 from minidl.recording.nest import mapped
-from minidl.recording.recorder import (
-    Recorder,
-    parts_of,
-    plain_attributes,
-)
+from minidl.recording.recorder import Recorder
 from minidl.threads import get_num_threads
 
 # One recording at a time: it puts arrays of its own in the place of those of the layers.
@@ -41,8 +38,9 @@ if hasattr(os, "register_at_fork"):
 def record(function: Callable[..., Any] | None = None, *, copy: bool = False) -> Any:
     """Write down what a function computes, and from then on run that, without Python.
 
-    The first call with inputs of some shape runs as ever, while every kernel call is written down
-    with its arguments. Later calls run the list in C: no Python, no allocation, several
+    At the first call with inputs of some shape every kernel call is written down with its
+    arguments. (The function runs twice, from the same state, and then the list once: all three must
+    do the same to the last bit.) Later calls run the list in C: no Python, no allocation, several
     threads where that pays. The results are those of the function itself, to the last bit.
 
     Parameters
@@ -107,6 +105,10 @@ def record(function: Callable[..., Any] | None = None, *, copy: bool = False) ->
     return Step(function, copy)
 
 
+# Programs a step keeps: of shapes and constants beyond that, the oldest are recorded anew.
+MOST_PROGRAMS = 64
+
+
 class Step(kernels.Replayer):
     """A recorded function; made by ``record``.
 
@@ -120,12 +122,9 @@ class Step(kernels.Replayer):
         self.copy = copy
         self.forget()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __reduce__(self) -> Any:
         # Programs point into the memory of these very layers: a copy records its own.
-        return {"function": self.function, "copy": self.copy}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+        return type(self), (self.function, self.copy)
 
     def forget(self) -> None:
         """Drop all programs: the next call records anew."""
@@ -224,11 +223,21 @@ class Step(kernels.Replayer):
                         check(mapped(output, plain))
                 except FloatingPointError as error:
                     raise not_finite(str(error), recorder.first_not_finite()) from None
+                # Once more from the same state, and as a replay: whatever Python or NumPy do
+                # beside the kernels makes a difference, unless it is the same every time.
+                recorder.begin_again(output)
+                kernels.set_recorder(recorder)
+                output = self.function(*views)
+                kernels.set_recorder(None)
+                recorder.check_same(output)
                 recorded = Recorded(recorder, inputs, output)
+                recorder.check_replay(recorded, inputs)
             for root in recorder.watched:
                 if not any(root is known for known in self._watched):
                     self._watched.append(root)
             self._programs[self._key(inputs)] = recorded
+            if len(self._programs) > MOST_PROGRAMS:
+                del self._programs[next(iter(self._programs))]
             self._serve(recorded)
             return recorded.result(inputs)
 
@@ -342,49 +351,3 @@ class Step(kernels.Replayer):
     def plot(self, path: str | Path, *inputs: Any, rounds: int = 200) -> None:
         """Draw the profile of the step on these inputs as bars, into a file."""
         self.profile(*inputs, rounds=rounds).plot(path)
-
-
-def prepared(number: int, x: Any) -> Any:
-    """An input as kernels take it: contiguous, labels as machine integers."""
-    if isinstance(x, np.ndarray):
-        if x.dtype.kind in "iu":
-            return np.asarray(x, np.intp, order="C")
-        if x.dtype.kind != "f":
-            raise TypeError(
-                f"argument {number + 1} of a recorded step: expected floats, or integers for "
-                f"labels, got dtype {x.dtype}"
-            )
-        x = x if type(x) is np.ndarray else np.asarray(x)
-        return x if x.flags.carray or (x.flags.c_contiguous and x.flags.aligned) else x.copy()
-    if isinstance(x, (list, tuple)) or not isinstance(x, Hashable):
-        raise TypeError(
-            f"argument {number + 1} of a recorded step must be an array or a constant, got "
-            f"{type(x).__name__}; write np.asarray(x, dtype=np.float32)"
-        )
-    return x
-
-
-def plain(leaf: Any) -> Any:
-    """An array of the recording as one that NumPy may use."""
-    return np.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf
-
-
-def disjoint(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The inputs, none in the memory of another: a kernel tells them by their addresses."""
-    apart: list[Any] = []
-    for x in inputs:
-        arrays = [other for other in apart if isinstance(other, np.ndarray)]
-        shared = isinstance(x, np.ndarray) and any(np.may_share_memory(x, y) for y in arrays)
-        apart.append(x.copy() if shared else x)
-    return tuple(apart)
-
-
-def traits(root: Any) -> Hashable:
-    """What Python code may have asked a layer, a loss or an optimizer: modes and plain numbers."""
-    return tuple(
-        (type(part), getattr(part, "training", None), tuple(plain_attributes(part).items()))
-        for part in parts_of(root)
-    )
-
-
-__all__ = ["RecordingError", "Step", "record"]

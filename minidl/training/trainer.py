@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl import _kernels as kernels
 from minidl import recording
 from minidl._kernels.reference import Array
 from minidl.nn import Layer, Loss
@@ -131,6 +132,7 @@ class Trainer:
         self.rng = as_generator(rng)
         self.dtype = optimizer.flat.dtype
         self.history = History()
+        self._parts = model, loss, optimizer  # those that were recorded
         self._recorded = recording.record(partial(self._step, check=False)) if record else None
 
     def fit(
@@ -283,8 +285,12 @@ class Trainer:
 
     def _run_recorded(self, epoch: _Epoch, count: Callable[..., None]) -> None:
         """Run the epoch as a recorded step, as far as that can be."""
-        if self._recorded is None:
+        if self._recorded is None or kernels.isa == "reference":
             return
+        parts = self.model, self.loss, self.optimizer
+        if any(old is not new for old, new in zip(self._parts, parts, strict=True)):
+            self._parts = parts
+            self._recorded.forget()
 
         def progress(kept: Kept, first: int) -> None:
             losses, *rest = (array for array in kept.arrays)

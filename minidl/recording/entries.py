@@ -1,0 +1,89 @@
+"""Kernel calls that were written down, and the memory they use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from minidl import _kernels as kernels
+from minidl._kernels.reference import Array
+
+# Kinds of memory. The vectors are those of an optimizer: values, gradients, moments.
+INPUT, TEMPORARY, STATE = "input", "temporary", "state"
+PARAMETER, GRADIENT, VECTOR = "parameter", "gradient", "vector"
+
+
+@dataclass(eq=False)
+class Region:
+    """An array that kernels of a step may use.
+
+    An input is an argument of the step, a temporary the output of a kernel; all other memory
+    lives on between steps. The program gives temporaries memory of its own, and ``place`` is
+    where in it.
+    """
+
+    kind: str
+    name: str
+    array: Array
+    number: int = 0  # of an input
+    place: int = -1
+
+    def __post_init__(self) -> None:
+        self.begin = kernels.address_of(self.array)
+        self.nbytes = self.array.nbytes
+        self.end = self.begin + self.nbytes
+        self.shape, self.dtype = self.array.shape, self.array.dtype
+
+
+@dataclass
+class Operand:
+    """A pointer among the arguments of a kernel: which slot, what for, and into what."""
+
+    slot: int
+    role: str  # "r" read, "w" written, "u" read and changed
+    region: Region
+    offset: int = 0
+
+    @property
+    def reads(self) -> bool:
+        return self.role != "w"
+
+    @property
+    def writes(self) -> bool:
+        return self.role != "r"
+
+
+@dataclass
+class Entry:
+    """A kernel call."""
+
+    kernel: str
+    function: int
+    args: bytearray
+    operands: list[Operand]
+    scratch: int  # bytes for each thread, in the slot after the last operand's
+    label: str
+    phase: str
+    threads: int = 1
+    wait: bool = False
+    fused: list[str] = field(default_factory=list)  # kernels whose work it does as well
+
+    @property
+    def title(self) -> str:
+        """The kernel, and those that were merged into it."""
+        return " + ".join([self.kernel, *self.fused])
+
+    @property
+    def place(self) -> str:
+        """The kernel and the layer that called it: for messages."""
+        return f"{self.title} of {self.label}" + (f", going {self.phase}" if self.phase else "")
+
+    @property
+    def told(self) -> tuple[Any, ...]:
+        """What must be the same each time the function runs."""
+        operands = [(o.slot, o.role, o.region.kind, o.region.name, o.offset) for o in self.operands]
+        return self.kernel, self.function, self.label, self.phase, operands
+
+    def operand(self, slot: int) -> Operand | None:
+        """What a slot points to; None for NULL."""
+        return next((operand for operand in self.operands if operand.slot == slot), None)

@@ -1,0 +1,53 @@
+"""What a step is called with."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+import numpy as np
+
+from minidl.recording.recorder import parts_of, plain_attributes
+
+
+def prepared(number: int, x: Any) -> Any:
+    """An input as kernels take it: contiguous, labels as machine integers."""
+    if isinstance(x, np.ndarray):
+        if x.dtype.kind in "iu":
+            return np.asarray(x, np.intp, order="C")
+        if x.dtype.kind != "f":
+            raise TypeError(
+                f"argument {number + 1} of a recorded step: expected floats, or integers for "
+                f"labels, got dtype {x.dtype}"
+            )
+        x = x if type(x) is np.ndarray else np.asarray(x)
+        return x if x.flags.carray or (x.flags.c_contiguous and x.flags.aligned) else x.copy()
+    if isinstance(x, (list, tuple)) or not isinstance(x, Hashable):
+        raise TypeError(
+            f"argument {number + 1} of a recorded step must be an array or a constant, got "
+            f"{type(x).__name__}; write np.asarray(x, dtype=np.float32)"
+        )
+    return x
+
+
+def plain(leaf: Any) -> Any:
+    """An array of the recording as one that NumPy may use."""
+    return np.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf
+
+
+def disjoint(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The inputs, none in the memory of another: a kernel tells them by their addresses."""
+    apart: list[Any] = []
+    for x in inputs:
+        arrays = [other for other in apart if isinstance(other, np.ndarray)]
+        shared = isinstance(x, np.ndarray) and any(np.may_share_memory(x, y) for y in arrays)
+        apart.append(x.copy() if shared else x)
+    return tuple(apart)
+
+
+def traits(root: Any) -> Hashable:
+    """What Python code may have asked a layer, a loss or an optimizer: modes and plain numbers."""
+    return tuple(
+        (type(part), getattr(part, "training", None), tuple(plain_attributes(part).items()))
+        for part in parts_of(root)
+    )
