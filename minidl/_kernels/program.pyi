@@ -2,6 +2,10 @@ from typing import Any
 
 from minidl._kernels.reference import Array
 
+class Turn:
+    def __enter__(self) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
+
 class Program:
     result: Any
     seen: int
@@ -14,6 +18,7 @@ class Program:
         patches: list[tuple[int, int, int, int]],
         state: list[Array],
         memory: Array,
+        turn: Turn,
         keep: object,
     ) -> None: ...
     def replay(self, inputs: tuple[Any, ...]) -> int: ...

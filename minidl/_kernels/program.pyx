@@ -27,11 +27,11 @@ cdef extern from "team.h" nogil:
     void nap()
     int hire(int threads)
     bint take_team()
-    void leave_team()
+    void leave_team(int64_t steps)
     void team_work(work_fn work, void *what, int threads)
     void barrier(int threads, int64_t *passed)
     void forget_team()
-    int late_at_barriers()
+    bint often_late(int64_t steps)
     bint exchange(int *p, int value)
     void keep_first(int64_t *p, int64_t value)
     int64_t read_first(int64_t *p)
@@ -39,12 +39,30 @@ cdef extern from "team.h" nogil:
 
 cdef int FORKS = 0           # locks taken before a fork do not hold in the child
 
-# On a loaded machine a thread that others wait for may not be running. A program that meets
-# this more often than every eighth step goes on alone, for so many nanoseconds at first.
-cdef int64_t FIRST_TIME_ALONE = 20_000_000
-cdef int64_t LONGEST_TIME_ALONE = 2_000_000_000
-
 include "walk.pxi"
+
+
+cdef class Turn:
+    """``with turn:`` one at a time. The programs of a step work on the same parameters."""
+
+    cdef int busy
+
+    def __cinit__(self):
+        self.busy = -1
+
+    cdef void take(self) noexcept:
+        while exchange(&self.busy, FORKS) == FORKS:
+            with nogil:
+                nap()
+
+    cdef void leave(self) noexcept:
+        set_int(&self.busy, -1)
+
+    def __enter__(self):
+        self.take()
+
+    def __exit__(self, *_):
+        self.leave()
 
 
 cdef class Program:
@@ -65,6 +83,8 @@ cdef class Program:
         Arrays to restore when a step fails.
     memory
         What the program works in, and what it returns lies in: no input of a call may.
+    turn
+        To be taken for every run.
     keep
         What must live as long as the program, such as the arrays its pointers point into.
     """
@@ -77,8 +97,7 @@ cdef class Program:
     cdef list kinds, patches, keep, shadows
     cdef char *memory
     cdef char *memory_end
-    cdef int busy
-    cdef int64_t alone_until, time_alone
+    cdef Turn turn
     cdef public object result        # what a call returns
     cdef public long seen            # count of changes up to which this program was checked
     cdef readonly int threads
@@ -88,11 +107,11 @@ cdef class Program:
         self.code = NULL
         self.args = NULL
         self.state = NULL
-        self.busy = -1
         self.seen = -1
 
     def __init__(
-        self, list instructions, list inputs, list patches, list state, ndarray memory, object keep
+        self, list instructions, list inputs, list patches, list state, ndarray memory,
+        Turn turn not None, object keep
     ):
         cdef Py_ssize_t i, size = sum(len(args) + 64 for _, args, *_ in instructions)
         cdef char *at
@@ -118,6 +137,7 @@ cdef class Program:
                 <char *>cnp.PyArray_DATA(array), <char *>cnp.PyArray_DATA(shadow),
                 cnp.PyArray_NBYTES(array)
             )
+        self.turn = turn
         self.memory = <char *>cnp.PyArray_DATA(memory)
         self.memory_end = self.memory + cnp.PyArray_NBYTES(memory)
         self.kinds, self.patches, self.keep = inputs, patches, [state, memory, keep]
@@ -163,16 +183,16 @@ cdef class Program:
         """Run on these inputs. Returns 0, or 1 + the instruction at which the step failed, or
         -1 if something is not as it was when this was recorded."""
         cdef Run run
-        if self.seen != change_count() or not self.fits(inputs):
-            return -1
-        self.lock()
+        self.turn.take()
         try:
+            if self.seen != change_count() or not self.fits(inputs):
+                return -1
             self.point(inputs)
             self.begin(&run)
             begin_step(&run)
             self.perform(&run)
         finally:
-            set_int(&self.busy, -1)
+            self.turn.leave()
         return run.failed >> 40
 
     cdef void begin(self, Run *run) noexcept:
@@ -181,14 +201,8 @@ cdef class Program:
         run.state, run.states = self.state, self.states
         run.epoch = run.go_on = False
         run.input_count = run.dial_count = run.output_count = 0
-        run.first = run.done = run.deadline = run.failed = 0
+        run.first = run.done = run.deadline = run.failed = run.alone_from = 0
         run.steps, run.rows, run.order, run.stamps = 1, 0, NULL, NULL
-
-    cdef void lock(self):
-        """One run at a time: the program's memory is used by it."""
-        while exchange(&self.busy, FORKS) == FORKS:
-            with nogil:
-                nap()
 
     cdef void perform(self, Run *run):
         """Have the run done, by the team if it is worth it and free."""
@@ -196,13 +210,12 @@ cdef class Program:
         cdef bint teamed = False
         with nogil:
             run.threads = 1
-            if self.threads > 1 and (self.alone_until == 0 or nanoseconds() > self.alone_until):
+            if self.threads > 1:
                 teamed = take_team()
             if teamed:
                 run.threads = hire(self.threads)
                 team_work(walk, run, run.threads)
-                self.judge()
-                leave_team()
+                leave_team(run.done)
             else:
                 walk(run, 0)
             if run.failed:
@@ -211,16 +224,6 @@ cdef class Program:
                     memcpy(run.state[i].source, run.state[i].target, run.state[i].nbytes)
             else:
                 end_step(run)
-
-    cdef void judge(self) noexcept nogil:
-        """After team work: go on alone for a while if the others kept this thread waiting."""
-        if late_at_barriers() < 8:
-            self.alone_until = 0
-            self.time_alone = FIRST_TIME_ALONE
-            return
-        self.alone_until = nanoseconds() + self.time_alone
-        if self.time_alone < LONGEST_TIME_ALONE:
-            self.time_alone *= 2
 
     # --- many steps -----------------------------------------------------------------------
 
@@ -240,7 +243,7 @@ cdef class Program:
         cdef Dial turned[8]
         if len(sources) > 16 or len(outputs) > 16 or len(dials) > 8:
             raise ValueError("an epoch has at most 16 inputs, 16 outputs and 8 dials")
-        self.lock()
+        self.turn.take()
         try:
             self.point(targets)
             self.begin(&run)
@@ -261,7 +264,7 @@ cdef class Program:
             run.deadline = nanoseconds() + <int64_t>(seconds * 1e9)
             self.perform(&run)
         finally:
-            set_int(&self.busy, -1)
+            self.turn.leave()
         return run.done, run.failed >> 40
 
     def time(self, tuple inputs, ndarray stamps):
@@ -270,7 +273,7 @@ cdef class Program:
         cdef Run run
         if cnp.PyArray_TYPE(stamps) != cnp.NPY_INT64 or stamps.shape[0] != self.length + 1:
             raise ValueError(f"stamps must be {self.length + 1} int64")
-        self.lock()
+        self.turn.take()
         try:
             self.point(inputs)
             self.begin(&run)
@@ -279,7 +282,7 @@ cdef class Program:
             run.stamps[0] = nanoseconds()
             self.perform(&run)
         finally:
-            set_int(&self.busy, -1)
+            self.turn.leave()
         return run.failed >> 40
 
     # --- kernel by kernel ------------------------------------------------------------------

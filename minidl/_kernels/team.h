@@ -46,7 +46,10 @@ enum {
     LOOKS = 32,                /* between two looks at the clock */
     BARRIER_PATIENCE = 20000,  /* nanoseconds of spinning before a waiting thread gives way */
     JOB_PATIENCE = 100000,     /* and before a member without a job goes to sleep */
-    YIELDS = 200               /* times of giving way before a nap */
+    YIELDS = 200,              /* times of giving way before a nap */
+    FEW = 8,                   /* times that members may be late, in so many steps and at all */
+    SHORT_REST = 20000000,     /* nanoseconds */
+    LONG_REST = 2000000000
 };
 
 typedef void (*work_fn)(void *what, int member);
@@ -61,6 +64,8 @@ typedef struct {
     int members;                          /* started, the caller included */
     int64_t born;                         /* the job before the first that a new member heeds */
     int late;                             /* times somebody had to give way at a barrier */
+    int64_t rests_until;                  /* the time at which it may be taken again */
+    int64_t rest;                         /* the latest such time, in nanoseconds */
     int asleep[MOST_THREADS];
     PyThread_type_lock bed[MOST_THREADS]; /* held; whoever wakes a member releases it */
 } Team;
@@ -135,11 +140,26 @@ static int hire(int threads) {
     return TEAM.members < threads ? TEAM.members : threads;
 }
 
-/* Take the team for a job; 0 if somebody else has it. */
+/* Take the team for a job; 0 if somebody else has it, or it rests. */
 static int take_team(void) {
+    int64_t until = atomic_read(&TEAM.rests_until);
+    if (until && nanoseconds() < until) return 0;
     return !__atomic_exchange_n(&TEAM.busy, 1, __ATOMIC_ACQUIRE);
 }
-static void leave_team(void) { atomic_write(&TEAM.busy, 0); }
+
+/* Whether members were late so often in these steps that the machine must be busy with
+   something else: a thread that others wait for may not be running. */
+static int often_late(int64_t steps) {
+    return __atomic_load_n(&TEAM.late, __ATOMIC_RELAXED) >= FEW + steps / FEW;
+}
+
+/* After a job. A team that was often late rests for a while, twice as long every time. */
+static void leave_team(int64_t steps) {
+    TEAM.rest = !often_late(steps) ? 0 : !TEAM.rest ? SHORT_REST
+              : TEAM.rest < LONG_REST ? 2 * TEAM.rest : TEAM.rest;
+    atomic_write(&TEAM.rests_until, TEAM.rest ? nanoseconds() + TEAM.rest : 0);
+    atomic_write(&TEAM.busy, 0);
+}
 
 /* work(what, member) by members 0 ... threads - 1, all of them hired. Returns when all are done. */
 static void team_work(work_fn work, void *what, int threads) {
@@ -164,8 +184,6 @@ static void barrier(int threads, int64_t *passed) {
     if (wait_for(&TEAM.arrived, *passed)) __atomic_add_fetch(&TEAM.late, 1, __ATOMIC_RELAXED);
 }
 
-static int late_at_barriers(void) { return __atomic_load_n(&TEAM.late, __ATOMIC_RELAXED); }
-
 /* *p becomes the smaller of itself and value; 0 stands for nothing yet. */
 static inline void keep_first(int64_t *p, int64_t value) {
     int64_t now = atomic_read(p);
@@ -184,6 +202,7 @@ static void forget_team(void) {
     for (int member = 0; member < MOST_THREADS; member++) TEAM.bed[member] = NULL;
     for (int member = 0; member < MOST_THREADS; member++) TEAM.asleep[member] = 0;
     TEAM.busy = 0;
+    TEAM.rests_until = TEAM.rest = 0;
     TEAM.members = 1;
 }
 

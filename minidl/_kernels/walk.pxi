@@ -45,6 +45,7 @@ cdef struct Run:
     Py_ssize_t done
     bint go_on
     int64_t failed             # the first answer that stops the step, and whose: see failure_of
+    int64_t alone_from         # the barrier from which member 0 goes on alone, or 0
     int64_t *stamps            # if given: the time after every instruction
 
 
@@ -104,11 +105,12 @@ cdef void walk(void *what, int member) noexcept nogil:
             gather(run, member, step)
             if threads > 1:
                 barrier(threads, &passed)
-        walk_once(run, member, &passed)
+        if not walk_once(run, member, &threads, &passed):
+            return
         if member == 0:
             run.go_on = (
                 run.done + 1 < run.steps and nanoseconds() < run.deadline
-                and (threads == 1 or late_at_barriers() < 8 + run.done // 8)
+                and (run.threads == 1 or not often_late(run.done))
             )
         if threads > 1:
             barrier(threads, &passed)
@@ -119,23 +121,35 @@ cdef void walk(void *what, int member) noexcept nogil:
         step += 1
 
 
-cdef inline void walk_once(Run *run, int member, int64_t *passed) noexcept nogil:
-    """The kernels of one step."""
+cdef inline bint meet(Run *run, int member, int *threads, int64_t *passed) noexcept nogil:
+    """A barrier. On a loaded machine member 0 goes on alone from here; False tells to leave."""
+    if member == 0 and often_late(run.done):
+        keep_first(&run.alone_from, passed[0] + threads[0])
+    barrier(threads[0], passed)
+    if read_first(&run.alone_from) == passed[0]:
+        threads[0] = 1
+        return member == 0
+    return True
+
+
+cdef inline bint walk_once(Run *run, int member, int *team, int64_t *passed) noexcept nogil:
+    """The kernels of one step, by a team of so many; False if this member is to leave it."""
     cdef Instruction *at = run.code
     cdef Instruction *end = run.code + run.length
     cdef Py_ssize_t answer
     cdef int threads
     while at < end:
-        if run.threads > 1 and (at.wait or run.stamps != NULL):
-            barrier(run.threads, passed)
-        threads = at.threads if at.threads < run.threads else run.threads
+        if team[0] > 1 and (at.wait or run.stamps != NULL) and not meet(run, member, team, passed):
+            return False
+        threads = at.threads if at.threads < team[0] else team[0]
         if member < threads and not failed_before(run, at - run.code):
             answer = at.kernel(at.args, member, threads)
             if answer > 0 and (at.watch == STOP or (at.watch == STOP_EPOCH and run.epoch)):
                 keep_first(&run.failed, failure_of(at - run.code, answer))
         at += 1
         if run.stamps != NULL:
-            if run.threads > 1:
-                barrier(run.threads, passed)
+            if team[0] > 1:
+                barrier(team[0], passed)
             if member == 0:
                 run.stamps[at - run.code] = nanoseconds()
+    return True

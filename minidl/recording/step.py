@@ -132,6 +132,7 @@ class Step:
         self._programs: dict[Hashable, Any] = {}
         self._watched: list[Any] = []
         self._latest: Any = None
+        self._turn: Any = None
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -204,15 +205,17 @@ class Step:
         ``check`` may look at what the function returned. If it raises, or the function, everything
         is as it was before.
         """
-        from minidl.recording.recorded import Recorded  # needs compiled kernels
+        from minidl._kernels.program import Turn  # needs compiled kernels
+        from minidl.recording.recorded import Recorded
 
         if kernels.recorder() is not None:
             raise RecordingError("a recorded function cannot record another, or run its epochs")
         inputs = disjoint(inputs)
         views = [x.view(RecordedArray) if isinstance(x, np.ndarray) else x for x in inputs]
         with RECORDING:
+            self._turn = self._turn or Turn()
             recorder = Recorder(inputs)
-            with recorder.recording():
+            with self._turn, recorder.recording():
                 try:
                     output = self.function(*views)
                     kernels.set_recorder(None)
@@ -220,7 +223,7 @@ class Step:
                         check(mapped(output, plain))
                 except FloatingPointError as error:
                     raise not_finite(str(error), recorder.first_not_finite()) from None
-                recorded = Recorded(recorder, inputs, output)
+                recorded = Recorded(recorder, inputs, output, self._turn)
             for root in recorder.watched:
                 if not any(root is known for known in self._watched):
                     self._watched.append(root)
