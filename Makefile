@@ -8,7 +8,8 @@
 #                 make steps STEPS="--isa avx2 --sizes 64 250"
 #   make lint     ruff, mypy and cython-lint
 #   make exhaustive   exp, log, sigmoid and tanh of every float32, against float64 (many minutes)
-#   make sanitize     the kernel tests under AddressSanitizer and UBSan (needs GCC)
+#   make sanitize     kernels and recorded steps under AddressSanitizer and UBSan, and
+#                 the team of threads under ThreadSanitizer (needs GCC)
 #   make clean    remove everything that was made
 
 PYTHON ?= python3
@@ -41,18 +42,29 @@ lint: $(VENV)/dev
 exhaustive: $(VENV)/dev
 	$(PY) tests/exhaustive.py
 
-# In a copy, so that the kernels in use stay as they are. -s: reports go to standard error.
-SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
-LIBRARIES = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libubsan.so)
-sanitize: $(VENV)/dev
-	rm -rf build/sanitize
-	mkdir -p build/sanitize
-	cp -r minidl tests setup.py pyproject.toml README.md build/sanitize
-	rm -f build/sanitize/minidl/_kernels/*.so
-	cd build/sanitize && CC=gcc CFLAGS="$(SANITIZE)" LDFLAGS="$(SANITIZE)" MINIDL_REQUIRE_KERNELS=1 \
+# In copies, so that the kernels in use stay as they are. -s: reports go to standard error.
+# ThreadSanitizer needs memory where it expects it: setarch -R. It does not follow forks.
+MEMORY := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+THREADS := -fsanitize=thread -fno-omit-frame-pointer
+LIBRARIES = $(foreach name,$(1),$(shell gcc -print-file-name=lib$(name).so))
+define sanitized_copy
+	rm -rf build/$(1)
+	mkdir -p build/$(1)
+	cp -r minidl tests docs setup.py pyproject.toml README.md LICENSE build/$(1)
+	rm -f build/$(1)/minidl/_kernels/*.so
+	cd build/$(1) && CC=gcc CFLAGS="$(2)" LDFLAGS="$(2)" MINIDL_REQUIRE_KERNELS=1 \
 	    $(abspath $(PY)) setup.py -q build_ext --inplace
-	cd build/sanitize && LD_PRELOAD="$(LIBRARIES)" ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \
-	    PYTHONPATH=. $(abspath $(PY)) -m pytest -q -s tests/test_kernels.py tests/test_layers.py
+endef
+sanitize: $(VENV)/dev
+	$(call sanitized_copy,memory,$(MEMORY))
+	cd build/memory && LD_PRELOAD="$(call LIBRARIES,asan ubsan)" ASAN_OPTIONS=detect_leaks=0 \
+	    PYTHONMALLOC=malloc PYTHONPATH=. $(abspath $(PY)) -m pytest -q -s tests/test_kernels.py \
+	    tests/test_layers.py tests/test_recording.py tests/test_recording_calls.py \
+	    tests/test_recording_errors.py
+	$(call sanitized_copy,threads,$(THREADS))
+	cd build/threads && LD_PRELOAD="$(call LIBRARIES,tsan)" TSAN_OPTIONS=halt_on_error=1 \
+	    PYTHONPATH=. setarch -R $(abspath $(PY)) -m pytest -q -s tests/test_threads.py \
+	    -k "load or python_threads or others_run or between_two_steps"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info minidl/_kernels/*.so minidl/_kernels/*.c

@@ -110,7 +110,7 @@ def random_step(seed: int) -> list[bytes]:
     return [np.array(losses).tobytes(), optimizer.flat.data.tobytes()]
 
 
-def test_more_threads_than_cores() -> None:
+def test_load_of_more_threads_than_cores() -> None:
     seeds = list(range(40))
     with shared_by(1):
         alone = [random_step(seed) for seed in seeds]

@@ -53,8 +53,8 @@ def softmax_cross_entropy(ndarray logits not None, ndarray labels not None, bint
     )
     if bad:
         raise ValueError(
-            f"label {ndarray.item(given, bad - 1)} in row {bad - 1} is outside the {args.classes} classes "
-            f"0 to {args.classes - 1}"
+            f"label {ndarray.item(given, bad - 1)} in row {bad - 1} is outside the "
+            f"{args.classes} classes 0 to {args.classes - 1}"
         )
     return total_of(table, losses, args.scale), dlogits
 
