@@ -140,6 +140,79 @@ def gradient(draw: Draw) -> Args:
     return {"dy": draw.array(*shape), "y": draw.array(*shape)}
 
 
+def gradient_of_input(draw: Draw) -> Args:
+    shape = draw.shape()
+    return {"dy": draw.array(*shape), "x": 3 * draw.array(*shape)}
+
+
+def leaky_relu(draw: Draw) -> Args:
+    return {**unary(draw), "slope": draw.rng.uniform()}
+
+
+def leaky_relu_grad(draw: Draw) -> Args:
+    return {**gradient(draw), "slope": draw.rng.uniform()}
+
+
+def elu(draw: Draw) -> Args:
+    return {**unary(draw), "alpha": draw.rng.uniform(0, 2)}
+
+
+def elu_grad(draw: Draw) -> Args:
+    return {**gradient(draw), "alpha": draw.rng.uniform(0, 2)}
+
+
+def softplus(draw: Draw) -> Args:
+    return {**unary(draw), "beta": draw.rng.uniform(0.5, 4)}
+
+
+def softplus_grad(draw: Draw) -> Args:
+    return {**gradient_of_input(draw), "beta": draw.rng.uniform(0.5, 4)}
+
+
+def prelu(draw: Draw) -> Args:
+    x = draw.array(*draw.shape())
+    return {"x": x, "slope": draw.array(x.shape[-1] if draw.flag() else 1)}
+
+
+def prelu_grad(draw: Draw) -> Args:
+    args = prelu(draw)
+    dslope = draw.array(*args["slope"].shape)
+    return {"dy": draw.array(*args["x"].shape), **args, "dslope": dslope}
+
+
+def layer_norm(draw: Draw) -> Args:
+    # Columns far enough apart that every row has a variance.
+    x = draw.array(*draw.shape(), 1 + draw.size())
+    x[..., ::2] += 4
+    columns = x.shape[-1]
+    return {"x": x, "gamma": draw.array(columns), "beta": draw.array(columns), "eps": 1e-5}
+
+
+def layer_norm_grad_input(draw: Draw) -> Args:
+    args = layer_norm(draw)
+    x = args["x"]
+    rows = x.reshape(-1, x.shape[-1])
+    return {
+        "dy": draw.array(*x.shape),
+        "x": x,
+        "gamma": args["gamma"],
+        "mean": rows.mean(axis=1),
+        "rstd": 1 / rows.std(axis=1),
+    }
+
+
+def layer_norm_grad_params(draw: Draw) -> Args:
+    args = layer_norm_grad_input(draw)
+    columns = args.pop("gamma").size
+    return {**args, "dgamma": draw.array(columns), "dbeta": draw.array(columns)}
+
+
+def standardize(draw: Draw) -> Args:
+    x = draw.array(*draw.shape())
+    columns = x.shape[-1]
+    return {"x": x, "mean": draw.optional(columns), "std": 0.5 + draw.array(columns) ** 2}
+
+
 def scale(draw: Draw) -> Args:
     return {**unary(draw), "factor": draw.rng.normal()}
 
@@ -259,11 +332,31 @@ CASES: dict[str, Callable[[Draw], Args]] = {
     "sigmoid_grad": gradient,
     "tanh": unary,
     "tanh_grad": gradient,
+    "leaky_relu": leaky_relu,
+    "leaky_relu_grad": leaky_relu_grad,
+    "prelu": prelu,
+    "prelu_grad": prelu_grad,
+    "elu": elu,
+    "elu_grad": elu_grad,
+    "silu": unary,
+    "silu_grad": gradient_of_input,
+    "softplus": softplus,
+    "softplus_grad": softplus_grad,
+    "gelu": unary,
+    "gelu_grad": gradient_of_input,
+    "softmax": unary,
+    "softmax_grad": gradient,
+    "log_softmax": unary,
+    "log_softmax_grad": gradient,
     "dropout_key": dropout_key,
     "dropout": dropout,
     "column_sum": column_sum,
     "batch_norm": batch_norm,
     "batch_norm_grad": batch_norm_grad,
+    "layer_norm": layer_norm,
+    "layer_norm_grad_input": layer_norm_grad_input,
+    "layer_norm_grad_params": layer_norm_grad_params,
+    "standardize": standardize,
     "softmax_cross_entropy": softmax_cross_entropy,
     "mse": mse,
     "bce_with_logits": bce_with_logits,
@@ -282,13 +375,18 @@ IN_PLACE = {
     "dropout_key": {"state"},
     "batch_norm": {"running_mean", "running_var"},
     "batch_norm_grad": {"dgamma", "dbeta"},
+    "prelu_grad": {"dslope"},
+    "layer_norm_grad_params": {"dgamma", "dbeta"},
     "clip": {"state"},
     "sgd": {"data", "velocity"},
     "adam": {"data", "m", "v"},
 }
 
 # Kernels that round at most once, so that they match their twins bit by bit.
-EXACT = {"copy", "clear", "add", "scale", "relu", "relu_grad", "dropout_key", "dropout"}
+EXACT = {
+    *("copy", "clear", "add", "scale", "relu", "relu_grad", "leaky_relu", "leaky_relu_grad"),
+    *("prelu", "dropout_key", "dropout", "standardize"),
+}
 
 
 def copied(args: Args) -> Args:

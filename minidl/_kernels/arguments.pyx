@@ -79,6 +79,8 @@ def write_whole(str kernel not None, bytearray args not None, int slot, Py_ssize
     cdef MatmulArgs *matmul = product(args)
     cdef ColumnSumArgs *sums = <ColumnSumArgs *><char *>args
     cdef BatchNormGradArgs *norm = <BatchNormGradArgs *><char *>args
+    cdef PreluGradArgs *prelu = <PreluGradArgs *><char *>args
+    cdef LayerNormGradParamsArgs *layer_norm = <LayerNormGradParamsArgs *><char *>args
     if kernel == "matmul" and matmul.m * matmul.n == size and matmul.c_row == matmul.n:
         matmul.accumulate = ADD_TO_ZERO
         return True
@@ -90,6 +92,15 @@ def write_whole(str kernel not None, bytearray args not None, int slot, Py_ssize
         return True
     if kernel == "batch_norm_grad" and norm.columns == size and slot == 7:
         norm.accumulate_beta = ADD_TO_ZERO
+        return True
+    if kernel == "prelu_grad" and prelu.slopes == prelu.columns == size and slot == 4:
+        prelu.accumulate = ADD_TO_ZERO
+        return True
+    if kernel == "layer_norm_grad_params" and layer_norm.columns == size and slot == 4:
+        layer_norm.accumulate_gamma = ADD_TO_ZERO
+        return True
+    if kernel == "layer_norm_grad_params" and layer_norm.columns == size and slot == 5:
+        layer_norm.accumulate_beta = ADD_TO_ZERO
         return True
     return False
 
