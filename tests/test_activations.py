@@ -16,12 +16,14 @@ from minidl._kernels import reference
 @pytest.mark.parametrize("name", ["elu", "silu", "softplus", "gelu"])
 def test_float32_activation_is_within_its_ulps(isa: str, name: str) -> None:
     """All of them scale tails of exp: where these are subnormal, so is what is left of digits."""
-    limit = {"elu": 2, "silu": 4, "softplus": 2, "gelu": 6}[name]
+    limit = {"elu": 2, "silu": 4, "softplus": 2, "gelu": 4.5}[name]
     x = np.concatenate([SAMPLE[np.abs(SAMPLE) < 1e4], np.linspace(-12.8, 9, 500_001, dtype="f4")])
     x = x[x > (-12.8 if name == "gelu" else -87)]
     parameters = () if name in ("silu", "gelu") else (1.0,)
     exact = getattr(reference, name)(x.astype(np.float64), *parameters)
     error = ulps(getattr(kernels, name)(x, *parameters), exact)
+    if name == "gelu":
+        error[x < 0] /= 5.5 / limit  # below zero it is a product of four rounded factors
     assert error.max() <= limit, f"{name}({x[error.argmax()]!r}) is {error.max()} ulps off"
 
 

@@ -99,7 +99,7 @@ class Softplus(Layer):
     >>> import numpy as np
     >>> from minidl import nn
     >>> nn.Softplus()(np.array([[-1000.0, 0.0, 1000.0]])).round(4)
-    array([[0.0000e+00, 6.9310e-01, 1.0000e+03]])
+    array([[0.000e+00, 6.931e-01, 1.000e+03]])
     """
 
     preferred_init = "he_normal"
