@@ -1,4 +1,7 @@
-"""One case per kernel: valid arguments, drawn at random. And what each kernel changes in place."""
+"""One case per kernel: valid arguments, drawn at random. And what each kernel changes in place.
+
+The cases of the activations are in activation_cases.py.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from activation_cases import ACTIVATION_CASES, unary
 
 from minidl._kernels.reference import OPTIMIZER_STATE
 
@@ -114,10 +118,6 @@ def linear_grad_params(draw: Draw) -> Args:
     }
 
 
-def unary(draw: Draw) -> Args:
-    return {"x": 3 * draw.array(*draw.shape())}
-
-
 def copy(draw: Draw) -> Args:
     return {"x": draw.array(*draw.shape())}
 
@@ -133,11 +133,6 @@ def positive(draw: Draw) -> Args:
 def add(draw: Draw) -> Args:
     shape = draw.shape()
     return {"a": draw.array(*shape), "b": draw.array(*shape)}
-
-
-def gradient(draw: Draw) -> Args:
-    shape = draw.shape()
-    return {"dy": draw.array(*shape), "y": draw.array(*shape)}
 
 
 def scale(draw: Draw) -> Args:
@@ -184,6 +179,39 @@ def batch_norm_grad(draw: Draw) -> Args:
         "dbeta": draw.array(columns),
         "training": draw.flag(),
     }
+
+
+def layer_norm(draw: Draw) -> Args:
+    # Columns far enough apart that every row has a variance.
+    x = draw.array(*draw.shape(), 1 + draw.size())
+    x[..., ::2] += 4
+    columns = x.shape[-1]
+    return {"x": x, "gamma": draw.array(columns), "beta": draw.array(columns), "eps": 1e-5}
+
+
+def layer_norm_grad_input(draw: Draw) -> Args:
+    args = layer_norm(draw)
+    x = args["x"]
+    rows = x.reshape(-1, x.shape[-1])
+    return {
+        "dy": draw.array(*x.shape),
+        "x": x,
+        "gamma": args["gamma"],
+        "mean": rows.mean(axis=1),
+        "rstd": 1 / rows.std(axis=1),
+    }
+
+
+def layer_norm_grad_params(draw: Draw) -> Args:
+    args = layer_norm_grad_input(draw)
+    columns = args.pop("gamma").size
+    return {**args, "dgamma": draw.array(columns), "dbeta": draw.array(columns)}
+
+
+def standardize(draw: Draw) -> Args:
+    x = draw.array(*draw.shape())
+    columns = x.shape[-1]
+    return {"x": x, "mean": draw.optional(columns), "std": 0.5 + draw.array(columns) ** 2}
 
 
 def softmax_cross_entropy(draw: Draw) -> Args:
@@ -251,19 +279,18 @@ CASES: dict[str, Callable[[Draw], Args]] = {
     "clear": clear,
     "add": add,
     "scale": scale,
-    "relu": unary,
-    "relu_grad": gradient,
     "exp": unary,
     "log": positive,
-    "sigmoid": unary,
-    "sigmoid_grad": gradient,
-    "tanh": unary,
-    "tanh_grad": gradient,
+    **ACTIVATION_CASES,
     "dropout_key": dropout_key,
     "dropout": dropout,
     "column_sum": column_sum,
     "batch_norm": batch_norm,
     "batch_norm_grad": batch_norm_grad,
+    "layer_norm": layer_norm,
+    "layer_norm_grad_input": layer_norm_grad_input,
+    "layer_norm_grad_params": layer_norm_grad_params,
+    "standardize": standardize,
     "softmax_cross_entropy": softmax_cross_entropy,
     "mse": mse,
     "bce_with_logits": bce_with_logits,
@@ -282,13 +309,18 @@ IN_PLACE = {
     "dropout_key": {"state"},
     "batch_norm": {"running_mean", "running_var"},
     "batch_norm_grad": {"dgamma", "dbeta"},
+    "prelu_grad": {"dslope"},
+    "layer_norm_grad_params": {"dgamma", "dbeta"},
     "clip": {"state"},
     "sgd": {"data", "velocity"},
     "adam": {"data", "m", "v"},
 }
 
 # Kernels that round at most once, so that they match their twins bit by bit.
-EXACT = {"copy", "clear", "add", "scale", "relu", "relu_grad", "dropout_key", "dropout"}
+EXACT = {
+    *("copy", "clear", "add", "scale", "relu", "relu_grad", "leaky_relu", "leaky_relu_grad"),
+    *("prelu", "dropout_key", "dropout", "standardize"),
+}
 
 
 def copied(args: Args) -> Args:

@@ -56,8 +56,10 @@ def module_name(path: Path) -> str:
 
 
 def room_of(module: str) -> str:
-    """The room a module belongs to: nn.linear -> nn; _kernels.reference is its own."""
-    return "_kernels.reference" if module == "_kernels.reference" else module.split(".")[0]
+    """The room a module belongs to: nn.linear -> nn; the twin, _kernels.reference*, is its own."""
+    if module.startswith("_kernels.reference"):
+        return "_kernels.reference"
+    return module.split(".")[0]
 
 
 def imported_modules(path: Path) -> Iterator[str]:
@@ -90,15 +92,17 @@ def test_imports_run_one_way(path: Path) -> None:
             assert FLOOR_OF[room] < FLOOR_OF[target], f"{room} must not import {name}"
 
 
-def test_the_twin_imports_numpy_only() -> None:
-    tree = ast.parse((PACKAGE / "_kernels" / "reference.py").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("name", ["reference", "reference_activations"])
+def test_the_twin_imports_numpy_only(name: str) -> None:
+    tree = ast.parse((PACKAGE / "_kernels" / f"{name}.py").read_text(encoding="utf-8"))
     roots = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             roots |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             roots.add(node.module.split(".")[0])
-    assert roots <= {"__future__", "typing", "numpy"}
+            assert room_of(node.module.removeprefix("minidl.")) in (*roots, "_kernels.reference")
+    assert roots <= {"__future__", "typing", "math", "numpy", "minidl"}
 
 
 def test_layers_do_no_arithmetic_but_through_kernels() -> None:

@@ -36,6 +36,19 @@ LAYERS: dict[str, tuple[Callable[[], nn.Layer], tuple[int, ...]]] = {
     "Sigmoid()": (nn.Sigmoid, (5, 3)),
     "Tanh()": (nn.Tanh, (5, 3)),
     "Dropout(0.5)": (nn.Dropout, (5, 3)),
+    "LeakyReLU(0.01)": (nn.LeakyReLU, (5, 3)),
+    "PReLU()": (nn.PReLU, (5, 3)),
+    "PReLU(3)": (lambda: nn.PReLU(3), (5, 3)),
+    "ELU(1.0)": (nn.ELU, (5, 3)),
+    "SiLU()": (nn.SiLU, (5, 3)),
+    "GELU()": (nn.GELU, (5, 3)),
+    "Softplus(1.0)": (nn.Softplus, (5, 3)),
+    "Softmax()": (nn.Softmax, (5, 3)),
+    "LogSoftmax()": (nn.LogSoftmax, (5, 3)),
+    "Identity()": (nn.Identity, (5, 3)),
+    "Flatten()": (nn.Flatten, (5, 3)),
+    "LayerNorm(3)": (lambda: nn.LayerNorm(3), (5, 3)),
+    "Standardize(3)": (lambda: nn.Standardize(3), (5, 3)),
 }
 WITH_WIDTH = [name for name in LAYERS if "(3" in name]
 every_layer = pytest.mark.parametrize("name", LAYERS)

@@ -46,6 +46,31 @@ def activation(cls: type[nn.Layer]) -> Callable[[Shapes], Problem]:
     return lambda s: (cls(), [s.normal(*s.lead(), s.width())])
 
 
+def with_parameter(cls: type[nn.Layer], low: float, high: float) -> Callable[[Shapes], Problem]:
+    return lambda s: (cls(s.rng.uniform(low, high)), [s.normal(*s.lead(), s.width())])
+
+
+def prelu(s: Shapes) -> Problem:
+    width = s.width()
+    layer = nn.PReLU(width if s.flag() else None)
+    layer.weight.data = s.normal(layer.weight.size)
+    return layer, [s.normal(*s.lead(), width)]
+
+
+def layer_norm(s: Shapes) -> Problem:
+    layer = nn.LayerNorm(1 + s.width())
+    layer.gamma.data, layer.beta.data = s.normal(layer.in_features), s.normal(layer.in_features)
+    x = s.normal(*s.lead(), layer.in_features)
+    x[..., ::2] += 4  # a row that is nearly constant has no accurate finite differences
+    return layer, [x]
+
+
+def standardize(s: Shapes) -> Problem:
+    layer = nn.Standardize(s.width())
+    layer.adapt(5 * s.normal(4, layer.in_features) + 3)
+    return layer, [s.normal(*s.lead(), layer.in_features)]
+
+
 def batch_norm(s: Shapes) -> Problem:
     layer = nn.BatchNorm(s.width()).train(s.flag())
     layer.gamma.data, layer.beta.data = s.normal(layer.in_features), s.normal(layer.in_features)
@@ -106,6 +131,18 @@ PROBLEMS: dict[str, Callable[[Shapes], Problem]] = {
     "ReLU": activation(nn.ReLU),
     "Sigmoid": activation(nn.Sigmoid),
     "Tanh": activation(nn.Tanh),
+    "LeakyReLU": with_parameter(nn.LeakyReLU, 0, 1),
+    "PReLU": prelu,
+    "ELU": with_parameter(nn.ELU, 0, 2),
+    "SiLU": activation(nn.SiLU),
+    "GELU": activation(nn.GELU),
+    "Softplus": with_parameter(nn.Softplus, 0.5, 4),
+    "Softmax": activation(nn.Softmax),
+    "LogSoftmax": activation(nn.LogSoftmax),
+    "Identity": activation(nn.Identity),
+    "Flatten": activation(nn.Flatten),
+    "LayerNorm": layer_norm,
+    "Standardize": standardize,
     "BatchNorm": batch_norm,
     "Dropout": dropout,
     "Sequential": sequential,

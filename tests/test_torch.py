@@ -47,6 +47,23 @@ def peer_of(layer: nn.Layer | None) -> Any:
             peer = torch.nn.BatchNorm1d(layer.in_features, layer.eps, layer.momentum)
             fill(peer.weight, layer.gamma.data)
             fill(peer.bias, layer.beta.data)
+        case nn.LayerNorm():
+            peer = torch.nn.LayerNorm(layer.in_features, layer.eps)
+            fill(peer.weight, layer.gamma.data)
+            fill(peer.bias, layer.beta.data)
+        case nn.PReLU():
+            peer = torch.nn.PReLU(layer.weight.size)
+            fill(peer.weight, layer.weight.data)
+        case nn.LeakyReLU():
+            peer = torch.nn.LeakyReLU(layer.slope)
+        case nn.ELU():
+            peer = torch.nn.ELU(layer.alpha)
+        case nn.Softplus():
+            peer = torch.nn.Softplus(layer.beta, threshold=50)  # theirs is not smooth there
+        case nn.Softmax() | nn.LogSoftmax():
+            peer = getattr(torch.nn, type(layer).__name__)(dim=-1)
+        case nn.GELU() | nn.SiLU() | nn.Identity() | nn.Flatten():
+            peer = getattr(torch.nn, type(layer).__name__)()
         case _:
             peer = {nn.ReLU: torch.nn.ReLU, nn.Sigmoid: torch.nn.Sigmoid, nn.Tanh: torch.nn.Tanh}[
                 type(layer)
@@ -82,6 +99,21 @@ NETS: dict[str, Callable[[], nn.Layer]] = {
     "Tanh": nn.Tanh,
     "BatchNorm": lambda: nn.BatchNorm(7, dtype=np.float64),
     "BatchNorm in evaluation": lambda: nn.BatchNorm(7, dtype=np.float64).eval(),
+    "LeakyReLU": lambda: nn.LeakyReLU(0.2),
+    "PReLU": lambda: nn.PReLU(dtype=np.float64),
+    "PReLU by feature": lambda: nn.PReLU(7, dtype=np.float64),
+    "ELU": lambda: nn.ELU(1.5),
+    "SiLU": nn.SiLU,
+    "GELU": nn.GELU,
+    "Softplus": lambda: nn.Softplus(2.0),
+    "Softmax": nn.Softmax,
+    "LogSoftmax": nn.LogSoftmax,
+    "Identity": nn.Identity,
+    "Flatten": nn.Flatten,
+    "LayerNorm": lambda: nn.LayerNorm(7, dtype=np.float64),
+    "pre-activation": lambda: net(
+        nn.Linear(7, 10), nn.pre_activation(10, 6, nn.LayerNorm, nn.GELU), nn.PReLU(10)
+    ),
     "Residual": lambda: nn.Residual(net(nn.Linear(7, 5), nn.Tanh()), net(nn.Linear(7, 5))),
     "MLP": lambda: net(nn.Linear(7, 45), nn.ReLU(), nn.Linear(45, 46), nn.Tanh(), nn.Linear(46, 5)),
     "deep": lambda: net(
@@ -93,7 +125,7 @@ NETS: dict[str, Callable[[], nn.Layer]] = {
         nn.Linear(10, 5),
     ),
 }
-TRAINABLE = ["Linear", "BatchNorm", "Residual", "MLP", "deep"]
+TRAINABLE = ["Linear", "BatchNorm", "LayerNorm", "pre-activation", "Residual", "MLP", "deep"]
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -110,6 +142,40 @@ def test_outputs_and_gradients(backend: str, name: str) -> None:
         y_theirs.backward(torch.tensor(dy))
         np.testing.assert_allclose(layer.backward(dy), theirs.grad, **CLOSE)
         assert_same_gradients(layer, peer)  # which both add up
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm_of_sequences(backend: str, training: bool) -> None:
+    """Over batch and time; PyTorch has the features of (batch, features, time) in the middle."""
+    layer = nn.BatchNorm(7, dtype=np.float64)
+    layer.gamma.data = np.linspace(0.5, 2, 7)
+    layer.running_var[...] = np.linspace(1, 3, 7)
+    peer = peer_of(layer).train(training)
+    peer.running_var.copy_(torch.tensor(layer.running_var))
+    rng = np.random.default_rng(3)
+    x, dy = rng.normal(2, 3, (4, 5, 7)), rng.normal(size=(4, 5, 7))
+    theirs = tensor(x)
+    y_theirs = peer(theirs.transpose(1, 2)).transpose(1, 2)
+    np.testing.assert_allclose(layer.train(training)(x), y_theirs.detach(), **CLOSE)
+    y_theirs.backward(torch.tensor(dy))
+    np.testing.assert_allclose(layer.backward(dy), theirs.grad, **CLOSE)
+    assert_same_gradients(layer, peer)
+    np.testing.assert_allclose(layer.running_var, peer.running_var, **CLOSE)
+
+
+@pytest.mark.parametrize("name", ["LayerNorm", "Softmax", "LogSoftmax", "GELU", "SiLU", "Flatten"])
+def test_sequences(backend: str, name: str) -> None:
+    layer = NETS[name]()
+    peer = peer_of(layer)
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(3, 5, 7))
+    theirs = tensor(x)
+    y, y_theirs = layer(x), peer(theirs)
+    np.testing.assert_allclose(y, y_theirs.detach(), **CLOSE)
+    dy = rng.normal(size=y.shape)
+    y_theirs.backward(torch.tensor(dy))
+    np.testing.assert_allclose(layer.backward(dy), theirs.grad, **CLOSE)
+    assert_same_gradients(layer, peer)
 
 
 def test_running_statistics(backend: str) -> None:

@@ -1,8 +1,8 @@
 """All compiled code of minidl, and its NumPy twin.
 
-**A kernel exists twice.** ``reference.py`` defines it in one to five lines of NumPy. The
-``*.pxi`` files hold the same arithmetic as loops, which the compiler turns into vector
-instructions. The twin is the definition, the oracle of the tests, the baseline of the
+**A kernel exists twice.** ``reference.py``, with ``reference_activations.py``, defines it in one to
+five lines of NumPy. The ``*.pxi`` files hold the same arithmetic as loops, which the compiler turns
+into vector instructions. The twin is the definition, the oracle of the tests, the baseline of the
 benchmarks and a complete backend.
 
 **How a call travels.** ``kernels.relu(x)`` arrives in ``calls_elementwise.pyx``, which checks
@@ -30,8 +30,8 @@ overrides it.
 
 **Where to read.** ``reference.py``; then ``elementwise.pxi``, the simplest loops; then
 ``matmul.pxi``, the product in five loops around ``microkernel.pxi``, with ``packing.pxi`` and
-``matvec.pxi``; ``vector_math.pxi`` for exp, log, tanh and sigmoid. ``docs/kernels.md`` arrives at
-``matmul.pxi`` in nine steps, each of which can be run and measured.
+``matvec.pxi``; ``vector_math.pxi`` for exp, log, tanh and their like. ``docs/kernels.md`` arrives
+at ``matmul.pxi`` in nine steps, each of which can be run and measured.
 
 **The five loops.** Each has a block that stays at one level of memory while it is used: ::
 
@@ -75,7 +75,33 @@ CALLS = {
         "dropout_key",
         "dropout",
     ),
-    "calls_normalization": ("column_sum", "batch_norm", "batch_norm_grad"),
+    "calls_activations": (
+        "leaky_relu",
+        "leaky_relu_grad",
+        "prelu",
+        "prelu_grad",
+        "elu",
+        "elu_grad",
+        "silu",
+        "silu_grad",
+        "softplus",
+        "softplus_grad",
+        "gelu",
+        "gelu_grad",
+        "softmax",
+        "softmax_grad",
+        "log_softmax",
+        "log_softmax_grad",
+    ),
+    "calls_normalization": (
+        "column_sum",
+        "batch_norm",
+        "batch_norm_grad",
+        "layer_norm",
+        "layer_norm_grad_input",
+        "layer_norm_grad_params",
+        "standardize",
+    ),
     "calls_losses": ("softmax_cross_entropy", "mse", "bce_with_logits", "squared_norm"),
     "calls_optimizers": ("clip", "sgd", "adam"),
 }

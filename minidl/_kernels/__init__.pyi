@@ -39,6 +39,15 @@ from minidl._kernels.reference import (
     exp as exp,
 )
 from minidl._kernels.reference import (
+    layer_norm as layer_norm,
+)
+from minidl._kernels.reference import (
+    layer_norm_grad_input as layer_norm_grad_input,
+)
+from minidl._kernels.reference import (
+    layer_norm_grad_params as layer_norm_grad_params,
+)
+from minidl._kernels.reference import (
     linear as linear,
 )
 from minidl._kernels.reference import (
@@ -57,22 +66,10 @@ from minidl._kernels.reference import (
     mse as mse,
 )
 from minidl._kernels.reference import (
-    relu as relu,
-)
-from minidl._kernels.reference import (
-    relu_grad as relu_grad,
-)
-from minidl._kernels.reference import (
     scale as scale,
 )
 from minidl._kernels.reference import (
     sgd as sgd,
-)
-from minidl._kernels.reference import (
-    sigmoid as sigmoid,
-)
-from minidl._kernels.reference import (
-    sigmoid_grad as sigmoid_grad,
 )
 from minidl._kernels.reference import (
     softmax_cross_entropy as softmax_cross_entropy,
@@ -81,9 +78,72 @@ from minidl._kernels.reference import (
     squared_norm as squared_norm,
 )
 from minidl._kernels.reference import (
+    standardize as standardize,
+)
+from minidl._kernels.reference_activations import (
+    elu as elu,
+)
+from minidl._kernels.reference_activations import (
+    elu_grad as elu_grad,
+)
+from minidl._kernels.reference_activations import (
+    gelu as gelu,
+)
+from minidl._kernels.reference_activations import (
+    gelu_grad as gelu_grad,
+)
+from minidl._kernels.reference_activations import (
+    leaky_relu as leaky_relu,
+)
+from minidl._kernels.reference_activations import (
+    leaky_relu_grad as leaky_relu_grad,
+)
+from minidl._kernels.reference_activations import (
+    log_softmax as log_softmax,
+)
+from minidl._kernels.reference_activations import (
+    log_softmax_grad as log_softmax_grad,
+)
+from minidl._kernels.reference_activations import (
+    prelu as prelu,
+)
+from minidl._kernels.reference_activations import (
+    prelu_grad as prelu_grad,
+)
+from minidl._kernels.reference_activations import (
+    relu as relu,
+)
+from minidl._kernels.reference_activations import (
+    relu_grad as relu_grad,
+)
+from minidl._kernels.reference_activations import (
+    sigmoid as sigmoid,
+)
+from minidl._kernels.reference_activations import (
+    sigmoid_grad as sigmoid_grad,
+)
+from minidl._kernels.reference_activations import (
+    silu as silu,
+)
+from minidl._kernels.reference_activations import (
+    silu_grad as silu_grad,
+)
+from minidl._kernels.reference_activations import (
+    softmax as softmax,
+)
+from minidl._kernels.reference_activations import (
+    softmax_grad as softmax_grad,
+)
+from minidl._kernels.reference_activations import (
+    softplus as softplus,
+)
+from minidl._kernels.reference_activations import (
+    softplus_grad as softplus_grad,
+)
+from minidl._kernels.reference_activations import (
     tanh as tanh,
 )
-from minidl._kernels.reference import (
+from minidl._kernels.reference_activations import (
     tanh_grad as tanh_grad,
 )
 

@@ -9,8 +9,12 @@ cdef dict ACTIVATIONS = {
 
 
 cdef tuple VECTORS = ("clear", "scale")
-cdef tuple UNARY = ("relu", "exp", "log", "sigmoid", "tanh")
-cdef tuple BINARY = ("add", "relu_grad", "sigmoid_grad", "tanh_grad")
+cdef tuple UNARY = ("relu", "exp", "log", "sigmoid", "tanh", "silu", "gelu")
+cdef tuple UNARY_WITH = ("leaky_relu", "elu", "softplus")
+cdef tuple BINARY = ("add", "relu_grad", "sigmoid_grad", "tanh_grad", "silu_grad", "gelu_grad")
+cdef tuple BINARY_WITH = ("leaky_relu_grad", "elu_grad", "softplus_grad")
+cdef tuple ALONG_ROWS = ("softmax", "log_softmax")
+cdef tuple ALONG_ROWS_GRAD = ("softmax_grad", "log_softmax_grad")
 cdef tuple ELEMENT_LOSSES = ("mse", "bce_with_logits")
 
 
@@ -38,6 +42,26 @@ def extent(str kernel not None, bytearray args not None):
         return (<BatchNormGradArgs *>at).rows, (<BatchNormGradArgs *>at).columns
     if kernel == "softmax_cross_entropy":
         return (<CrossEntropyArgs *>at).rows, (<CrossEntropyArgs *>at).classes
+    if kernel in ALONG_ROWS:
+        return (<RowsArgs *>at).rows, (<RowsArgs *>at).columns
+    if kernel in ALONG_ROWS_GRAD:
+        return (<RowsGradArgs *>at).rows, (<RowsGradArgs *>at).columns
+    if kernel == "prelu":
+        return (<PreluArgs *>at).rows, (<PreluArgs *>at).columns
+    if kernel == "prelu_grad":
+        return (<PreluGradArgs *>at).rows, (<PreluGradArgs *>at).columns
+    if kernel == "layer_norm":
+        return (<LayerNormArgs *>at).rows, (<LayerNormArgs *>at).columns
+    if kernel == "layer_norm_grad_input":
+        return (<LayerNormGradInputArgs *>at).rows, (<LayerNormGradInputArgs *>at).columns
+    if kernel == "layer_norm_grad_params":
+        return (<LayerNormGradParamsArgs *>at).rows, (<LayerNormGradParamsArgs *>at).columns
+    if kernel == "standardize":
+        return (<StandardizeArgs *>at).rows, (<StandardizeArgs *>at).columns
+    if kernel in UNARY_WITH:
+        return ((<UnaryWithArgs *>at).n,)
+    if kernel in BINARY_WITH:
+        return ((<BinaryWithArgs *>at).n,)
     if kernel in VECTORS:
         return ((<ClearArgs *>at).n,)
     if kernel in UNARY:
@@ -79,6 +103,8 @@ def write_whole(str kernel not None, bytearray args not None, int slot, Py_ssize
     cdef MatmulArgs *matmul = product(args)
     cdef ColumnSumArgs *sums = <ColumnSumArgs *><char *>args
     cdef BatchNormGradArgs *norm = <BatchNormGradArgs *><char *>args
+    cdef PreluGradArgs *prelu = <PreluGradArgs *><char *>args
+    cdef LayerNormGradParamsArgs *layer_norm = <LayerNormGradParamsArgs *><char *>args
     if kernel == "matmul" and matmul.m * matmul.n == size and matmul.c_row == matmul.n:
         matmul.accumulate = ADD_TO_ZERO
         return True
@@ -90,6 +116,15 @@ def write_whole(str kernel not None, bytearray args not None, int slot, Py_ssize
         return True
     if kernel == "batch_norm_grad" and norm.columns == size and slot == 7:
         norm.accumulate_beta = ADD_TO_ZERO
+        return True
+    if kernel == "prelu_grad" and prelu.slopes == prelu.columns == size and slot == 4:
+        prelu.accumulate = ADD_TO_ZERO
+        return True
+    if kernel == "layer_norm_grad_params" and layer_norm.columns == size and slot == 4:
+        layer_norm.accumulate_gamma = ADD_TO_ZERO
+        return True
+    if kernel == "layer_norm_grad_params" and layer_norm.columns == size and slot == 5:
+        layer_norm.accumulate_beta = ADD_TO_ZERO
         return True
     return False
 

@@ -117,3 +117,110 @@ def batch_norm_grad(
     args.training = training
     run("batch_norm_grad", "rrrrrwuu", table.batch_norm_grad, &args, sizeof(args))
     return dx
+
+
+cdef ndarray per_row(ndarray v, ndarray x, str name):
+    """v, dense, after checking that it has one value per row of x, of its dtype."""
+    cdef Py_ssize_t rows = cnp.PyArray_SIZE(x) // x.shape[x.ndim - 1]
+    if cnp.PyArray_TYPE(v) != cnp.PyArray_TYPE(x):
+        raise TypeError(f"{name} must be {x.dtype}, got {v.dtype}")
+    if v.ndim != 1 or v.shape[0] != rows:
+        raise ValueError(f"{name} must have shape {(rows,)}, got {(<object>v).shape}")
+    return dense(v)
+
+
+def layer_norm(ndarray x not None, ndarray gamma not None, ndarray beta not None, double eps):
+    """y = γ · (x - μ) / √(σ² + ε) + β, μ and σ² those of a row; returns y, μ and 1/√(σ² + ε)."""
+    cdef LayerNormArgs args
+    cdef const KernelTable *table = table_of(x)
+    cdef ndarray y, mean, rstd
+    cdef cnp.npy_intp rows
+    args.columns = columns_of(x, "layer_norm: x")
+    args.rows = rows = cnp.PyArray_SIZE(x) // args.columns
+    x = dense(x)
+    gamma = per_column(gamma, x, "layer_norm: gamma")
+    beta = per_column(beta, x, "layer_norm: beta")
+    y = empty_like(x)
+    mean = new(1, &rows, cnp.PyArray_TYPE(x))
+    rstd = new(1, &rows, cnp.PyArray_TYPE(x))
+    args.x, args.y = cnp.PyArray_DATA(x), cnp.PyArray_DATA(y)
+    args.gamma, args.beta = cnp.PyArray_DATA(gamma), cnp.PyArray_DATA(beta)
+    args.mean, args.rstd, args.eps = cnp.PyArray_DATA(mean), cnp.PyArray_DATA(rstd), eps
+    run("layer_norm", "rrrwww", table.layer_norm, &args, sizeof(args))
+    return y, mean, rstd
+
+
+def layer_norm_grad_input(
+    ndarray dy not None,
+    ndarray x not None,
+    ndarray gamma not None,
+    ndarray mean not None,
+    ndarray rstd not None,
+):
+    """dx = 1/σ · (g - mean(g) - x̂ · mean(g · x̂)), g = γ · dy, means over a row."""
+    cdef LayerNormGradInputArgs args
+    cdef const KernelTable *table = table_of(x)
+    cdef ndarray dx
+    args.columns = columns_of(x, "layer_norm_grad_input: x")
+    args.rows = cnp.PyArray_SIZE(x) // args.columns
+    x, dy = dense(x), same(dy, x, "layer_norm_grad_input: dy")
+    gamma = per_column(gamma, x, "layer_norm_grad_input: gamma")
+    mean = per_row(mean, x, "layer_norm_grad_input: mean")
+    rstd = per_row(rstd, x, "layer_norm_grad_input: rstd")
+    dx = empty_like(x)
+    args.dy, args.x, args.dx = cnp.PyArray_DATA(dy), cnp.PyArray_DATA(x), cnp.PyArray_DATA(dx)
+    args.gamma, args.mean = cnp.PyArray_DATA(gamma), cnp.PyArray_DATA(mean)
+    args.rstd = cnp.PyArray_DATA(rstd)
+    run(
+        "layer_norm_grad_input", "rrrrrw", table.layer_norm_grad_input, &args, sizeof(args)
+    )
+    return dx
+
+
+def layer_norm_grad_params(
+    ndarray dy not None,
+    ndarray x not None,
+    ndarray mean not None,
+    ndarray rstd not None,
+    ndarray dgamma not None,
+    ndarray dbeta not None,
+):
+    """dγ += Σ dy · x̂ and dβ += Σ dy over the rows."""
+    cdef LayerNormGradParamsArgs args
+    cdef const KernelTable *table = table_of(x)
+    args.columns = columns_of(x, "layer_norm_grad_params: x")
+    args.rows = cnp.PyArray_SIZE(x) // args.columns
+    x, dy = dense(x), same(dy, x, "layer_norm_grad_params: dy")
+    mean = per_row(mean, x, "layer_norm_grad_params: mean")
+    rstd = per_row(rstd, x, "layer_norm_grad_params: rstd")
+    per_column(dgamma, x, "layer_norm_grad_params: dgamma")
+    per_column(dbeta, x, "layer_norm_grad_params: dbeta")
+    dgamma = updated(dgamma, x, "layer_norm_grad_params: dgamma")
+    dbeta = updated(dbeta, x, "layer_norm_grad_params: dbeta")
+    apart(dgamma, (dy, x, mean, rstd, dbeta), "layer_norm_grad_params: dgamma")
+    apart(dbeta, (dy, x, mean, rstd), "layer_norm_grad_params: dbeta")
+    args.dy, args.x = cnp.PyArray_DATA(dy), cnp.PyArray_DATA(x)
+    args.mean, args.rstd = cnp.PyArray_DATA(mean), cnp.PyArray_DATA(rstd)
+    args.dgamma, args.dbeta = cnp.PyArray_DATA(dgamma), cnp.PyArray_DATA(dbeta)
+    args.accumulate_gamma = args.accumulate_beta = ADD
+    run(
+        "layer_norm_grad_params", "rrrruu", table.layer_norm_grad_params, &args, sizeof(args)
+    )
+
+
+def standardize(ndarray x not None, ndarray mean, ndarray std not None):
+    """y = (x - μ) / σ, column by column; without μ, y = x / σ, which is the gradient."""
+    cdef StandardizeArgs args
+    cdef const KernelTable *table = table_of(x)
+    cdef ndarray y
+    args.columns = columns_of(x, "standardize: x")
+    args.rows, args.mean = cnp.PyArray_SIZE(x) // args.columns, NULL
+    x = dense(x)
+    if mean is not None:
+        mean = per_column(mean, x, "standardize: mean")
+        args.mean = cnp.PyArray_DATA(mean)
+    std = per_column(std, x, "standardize: std")
+    y = empty_like(x)
+    args.x, args.std, args.y = cnp.PyArray_DATA(x), cnp.PyArray_DATA(std), cnp.PyArray_DATA(y)
+    run("standardize", "rrrw", table.standardize, &args, sizeof(args))
+    return y

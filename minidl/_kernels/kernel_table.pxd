@@ -47,6 +47,21 @@ cdef struct BinaryArgs:
     void *y
     Py_ssize_t n
 
+cdef struct UnaryWithArgs:
+    # y[i] = f(x[i], parameter)
+    const void *x
+    void *y
+    Py_ssize_t n
+    double parameter
+
+cdef struct BinaryWithArgs:
+    # y[i] = f(a[i], b[i], parameter)
+    const void *a
+    const void *b
+    void *y
+    Py_ssize_t n
+    double parameter
+
 cdef struct ScaleArgs:
     # x[i] *= factor
     void *x
@@ -114,6 +129,69 @@ cdef struct BatchNormGradArgs:
     Py_ssize_t rows, columns
     Accumulate accumulate_gamma, accumulate_beta
     bint training
+
+cdef struct PreluArgs:
+    # One slope for every column, or one for all.
+    const void *x
+    const void *slope
+    void *y
+    Py_ssize_t rows, columns, slopes
+
+cdef struct PreluGradArgs:
+    const void *dy
+    const void *x
+    const void *slope
+    void *dx
+    void *dslope               # a sum for every column
+    Py_ssize_t rows, columns, slopes
+    Accumulate accumulate
+
+cdef struct RowsArgs:
+    const void *x
+    void *y
+    Py_ssize_t rows, columns
+
+cdef struct RowsGradArgs:
+    const void *dy
+    const void *y
+    void *dx
+    Py_ssize_t rows, columns
+
+cdef struct LayerNormArgs:
+    const void *x
+    const void *gamma
+    const void *beta
+    void *y
+    void *mean                 # of every row: saved for the gradient
+    void *rstd
+    Py_ssize_t rows, columns
+    double eps
+
+cdef struct LayerNormGradInputArgs:
+    const void *dy
+    const void *x
+    const void *gamma
+    const void *mean
+    const void *rstd
+    void *dx
+    Py_ssize_t rows, columns
+
+cdef struct LayerNormGradParamsArgs:
+    const void *dy
+    const void *x
+    const void *mean
+    const void *rstd
+    void *dgamma               # sum of dy * x_hat
+    void *dbeta                # sum of dy
+    Py_ssize_t rows, columns
+    Accumulate accumulate_gamma, accumulate_beta
+
+cdef struct StandardizeArgs:
+    const void *x
+    const void *mean           # or NULL
+    const void *std
+    void *y
+    Py_ssize_t rows, columns
 
 cdef struct CrossEntropyArgs:
     # Returns 1 + the first row whose label is not in [0, classes).
@@ -194,11 +272,31 @@ cdef struct KernelTable:
     kernel_fn sigmoid_grad
     kernel_fn tanh
     kernel_fn tanh_grad
+    kernel_fn leaky_relu
+    kernel_fn leaky_relu_grad
+    kernel_fn prelu
+    kernel_fn prelu_grad
+    kernel_fn elu
+    kernel_fn elu_grad
+    kernel_fn silu
+    kernel_fn silu_grad
+    kernel_fn softplus
+    kernel_fn softplus_grad
+    kernel_fn gelu
+    kernel_fn gelu_grad
+    kernel_fn softmax
+    kernel_fn softmax_grad
+    kernel_fn log_softmax
+    kernel_fn log_softmax_grad
     kernel_fn dropout_key
     kernel_fn dropout
     kernel_fn column_sum
     kernel_fn batch_norm
     kernel_fn batch_norm_grad
+    kernel_fn layer_norm
+    kernel_fn layer_norm_grad_input
+    kernel_fn layer_norm_grad_params
+    kernel_fn standardize
     kernel_fn softmax_cross_entropy
     kernel_fn mse
     kernel_fn bce_with_logits

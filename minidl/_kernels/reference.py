@@ -2,8 +2,9 @@
 
 The twin is what the tests hold the compiled loops against, what the benchmarks compare
 with, and a complete backend (``MINIDL_ISA=reference``). Read it first: a compiled kernel
-does the same arithmetic, only faster. Gradients are named after the variable that they
-belong to: ``dx`` is the derivative of the loss with respect to ``x``.
+does the same arithmetic, only faster. The activations are in ``reference_activations.py``.
+Gradients are named after the variable that they belong to: ``dx`` is the derivative of the loss
+with respect to ``x``.
 
 Arrays are float32 or float64, rows are the batch, columns the features; an input of more
 than two dimensions is treated as the matrix of its last dimension.
@@ -15,7 +16,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from minidl._kernels.reference_activations import *  # noqa: F403 (a part of the twin)
+from minidl._kernels.reference_activations import Array, relu, sigmoid, tanh
+
 ActivationName = Literal["relu", "sigmoid", "tanh"]
 
 # What an optimizer changes from step to step, in memory; see OptimizerState in
@@ -97,16 +100,6 @@ def scale(x: Array, factor: float) -> None:
     x *= x.dtype.type(factor)
 
 
-def relu(x: Array) -> Array:
-    """y = max(0, x)."""
-    return np.maximum(x, x.dtype.type(0))
-
-
-def relu_grad(dy: Array, y: Array) -> Array:
-    """dx = dy where y > 0, else 0."""
-    return np.where(y > 0, dy, dy.dtype.type(0))
-
-
 def exp(x: Array) -> Array:
     """y = exp(x)."""
     return np.exp(x)
@@ -115,27 +108,6 @@ def exp(x: Array) -> Array:
 def log(x: Array) -> Array:
     """y = log(x), the natural logarithm."""
     return np.log(x)
-
-
-def sigmoid(x: Array) -> Array:
-    """y = 1 / (1 + exp(-x)), written so that exp never overflows."""
-    e = np.exp(-np.abs(x))
-    return np.where(x < 0, e, x.dtype.type(1)) / (1 + e)
-
-
-def sigmoid_grad(dy: Array, y: Array) -> Array:
-    """dx = dy · y · (1 - y)."""
-    return dy * y * (1 - y)
-
-
-def tanh(x: Array) -> Array:
-    """y = tanh(x)."""
-    return np.tanh(x)
-
-
-def tanh_grad(dy: Array, y: Array) -> Array:
-    """dx = dy · (1 - y²)."""
-    return dy * (1 - y * y)
 
 
 _ACTIVATIONS = {"relu": relu, "sigmoid": sigmoid, "tanh": tanh}
@@ -230,6 +202,35 @@ def batch_norm_grad(
     if training:
         dy = dy - (sum_dy + x_hat * sum_dy_x) / len(_matrix(x))
     return dy * (gamma * rstd)
+
+
+def layer_norm(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array]:
+    """y = γ · (x - μ) / √(σ² + ε) + β, μ and σ² those of a row; returns y, μ and 1/√(σ² + ε)."""
+    rows = _matrix(x)
+    mean, var = rows.mean(axis=1), rows.var(axis=1)
+    rstd = (1 / np.sqrt(var + eps)).astype(x.dtype)
+    y = gamma * ((rows - mean[:, None]) * rstd[:, None]) + beta
+    return y.reshape(x.shape), mean, rstd
+
+
+def layer_norm_grad_input(dy: Array, x: Array, gamma: Array, mean: Array, rstd: Array) -> Array:
+    """dx = 1/σ · (g - mean(g) - x̂ · mean(g · x̂)), g = γ · dy, means over a row."""
+    g, x_hat = _matrix(gamma * dy), (_matrix(x) - mean[:, None]) * rstd[:, None]
+    g_mean, g_x_mean = (m.mean(axis=1, keepdims=True) for m in (g, g * x_hat))
+    return (rstd[:, None] * (g - g_mean - x_hat * g_x_mean)).reshape(x.shape)
+
+
+def layer_norm_grad_params(
+    dy: Array, x: Array, mean: Array, rstd: Array, dgamma: Array, dbeta: Array
+) -> None:
+    """dγ += Σ dy · x̂ and dβ += Σ dy over the rows."""
+    dgamma += column_sum(_matrix(dy) * ((_matrix(x) - mean[:, None]) * rstd[:, None]))
+    dbeta += column_sum(dy)
+
+
+def standardize(x: Array, mean: Array | None, std: Array) -> Array:
+    """y = (x - μ) / σ, column by column; without μ, y = x / σ, which is the gradient."""
+    return x / std if mean is None else (x - mean) / std
 
 
 # --- losses: (value, gradient), the value a float64 array of no dimensions --------------

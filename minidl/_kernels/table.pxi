@@ -17,6 +17,8 @@ include "matvec.pxi"
 include "matmul.pxi"
 include "normalization.pxi"
 include "losses.pxi"
+include "activations.pxi"
+include "rows.pxi"
 include "optimizers.pxi"
 include "peak.pxi"
 
@@ -35,11 +37,31 @@ cdef KernelTable TABLE = KernelTable(
     sigmoid_grad=sigmoid_grad,
     tanh=tanh,
     tanh_grad=tanh_grad,
+    leaky_relu=leaky_relu,
+    leaky_relu_grad=leaky_relu_grad,
+    prelu=prelu,
+    prelu_grad=prelu_grad,
+    elu=elu,
+    elu_grad=elu_grad,
+    silu=silu,
+    silu_grad=silu_grad,
+    softplus=softplus,
+    softplus_grad=softplus_grad,
+    gelu=gelu,
+    gelu_grad=gelu_grad,
+    softmax=softmax,
+    softmax_grad=softmax_grad,
+    log_softmax=log_softmax,
+    log_softmax_grad=log_softmax_grad,
     dropout_key=dropout_key,
     dropout=dropout,
     column_sum=column_sum,
     batch_norm=batch_norm,
     batch_norm_grad=batch_norm_grad,
+    layer_norm=layer_norm,
+    layer_norm_grad_input=layer_norm_grad_input,
+    layer_norm_grad_params=layer_norm_grad_params,
+    standardize=standardize,
     softmax_cross_entropy=softmax_cross_entropy,
     mse=mse,
     bce_with_logits=bce_with_logits,

@@ -1,7 +1,8 @@
-# exp, log, sigmoid and tanh of a register full of numbers, without branches.
+# exp, log, sigmoid, tanh and the normal distribution of a register full of numbers, without
+# branches.
 #
-# No table and no fitted constant: Taylor series where a variable is small, and identities that
-# make it small. `make exhaustive` measures the errors over every float32.
+# No table, and but for one function no fitted constant: Taylor series where a variable is small,
+# and identities that make it small. `make exhaustive` measures the errors over every float32.
 
 cdef double LOG2_E = 1.4426950408889634
 cdef double LN2 = 0.6931471805599453
@@ -100,3 +101,72 @@ cdef inline vec log1p_unit(vec e) noexcept nogil:
     cdef vec limit = fill(<real>0.4142)    # sqrt(2) - 1, beyond which (1 + e) / 2 is nearer to 1
     cdef vec half = (e - 1) * <real>0.5
     return log_near(where_less(limit, e, half, e), where_less(limit, e, fill(1), fill(0)))
+
+cdef inline vec expm1_vec(vec x) noexcept nogil:
+    """exp(x) - 1 = 2^k (exp(r) - 1) + (2^k - 1) for x <= 0, which loses no digits near zero."""
+    cdef vec limit = fill(-20 if sizeof(real) == 4 else -40)    # beyond, it rounds to -1
+    cdef vec bits, power, k
+    x = maximum(limit, minimum(fill(0), x))
+    k = nearest(x * <real>LOG2_E, EXPONENT_BIAS, &bits)
+    power = power_of_two(bits)
+    x = x - k * <real>LN2_HIGH - k * <real>LN2_LOW
+    return exp_minus_one(x) * power + (power - 1)
+
+
+cdef inline vec two_terms(vec q, vec t, vec t2, const double a, const double b) noexcept nogil:
+    """q t^2 + a + b t: a step of Horner's rule over pairs of terms."""
+    return q * t2 + (<real>a + t * <real>b)
+
+
+cdef inline vec mills_ratio(vec a) noexcept nogil:
+    """(1 - Phi(a)) exp(a^2 / 2) for a >= 0, Phi the distribution of normal numbers.
+
+    It falls like 1 / a, so times a + 4 it is smooth in t = (a - 4) / (a + 4) up to infinity
+    (Shepherd and Laframboise 1981): a polynomial, which agrees with it in the Chebyshev points of
+    0 <= a <= 15 or 39, computed with 50 digits. Relative error 1.4e-8 or 4e-18.
+    """
+    cdef vec inverse = 1 / (a + 4)
+    cdef vec t = 2 * (a * inverse) - 1    # so rounded, it is most exact near a = 0
+    cdef vec t2 = t * t
+    cdef vec q
+    if sizeof(real) == 4:
+        q = <real>9.44982597e-5 + t * <real>-6.27791928e-5
+        q = two_terms(q, t, t2, -0.00176048641, 0.000783440844)
+        q = two_terms(q, t, t2, 0.0302030928, -0.00376270121)
+        q = two_terms(q, t, t2, 0.193568342, -0.0932616534)
+        q = two_terms(q, t, t2, 0.377642569, -0.303948297)
+    else:
+        q = <real>-1.26104972893903677e-9 + t * <real>-3.63120990520478965e-10
+        q = two_terms(q, t, t2, 9.80980543067777987e-9, 9.59138510186670131e-10)
+        q = two_terms(q, t, t2, -4.27042090784256249e-8, 6.64039889365516392e-9)
+        q = two_terms(q, t, t2, 1.35902264812964179e-7, -7.74824587112372523e-8)
+        q = two_terms(q, t, t2, -3.14848280290791166e-7, 5.10777018598050767e-7)
+        q = two_terms(q, t, t2, 3.58333162261051559e-7, -2.96008666150805146e-6)
+        q = two_terms(q, t, t2, -9.54129239886716554e-7, 0.0000175723430265017315)
+        q = two_terms(q, t, t2, 0.0000666721562048228683, -0.000115547467584729507)
+        q = two_terms(q, t, t2, -0.00173984618369679758, 0.000815409228794350596)
+        q = two_terms(q, t, t2, 0.0301982874454682803, -0.00377009448336339579)
+        q = two_terms(q, t, t2, 0.193568700371107270, -0.0932609289798286234)
+        q = two_terms(q, t, t2, 0.377642565207875747, -0.303948320985946054)
+    return 2 * inverse * q
+
+
+cdef inline vec normal_cdf(vec x, vec *density) noexcept nogil:
+    """Phi(x), the probability of less than x, and its derivative exp(-x^2 / 2) / sqrt(2 pi).
+
+    x^2 = near^2 + (x - near)(x + near), where near has so few digits that its square is exact:
+    rounding x^2 would cost exp(-x^2 / 2) its last digits.
+    """
+    cdef vec limit = fill(16 if sizeof(real) == 4 else 40)    # beyond, both round to 0 or 1
+    cdef vec steps = fill(256 if sizeof(real) == 4 else 1048576)
+    cdef vec a = minimum(limit, absolute(x))
+    cdef vec near, rest, k, bits, power
+    near = nearest(a * steps, 0, &bits) / steps
+    rest = (a - near) * (a + near) * <real>0.5
+    near = near * near * <real>-0.5
+    k = nearest((near - rest) * <real>LOG2_E, 2 * EXPONENT_BIAS, &bits)
+    near = near - k * <real>LN2_HIGH - (k * <real>LN2_LOW + rest)
+    power = one_plus_times_power_of_two(exp_minus_one(near), bits)
+    density[0] = power * <real>0.3989422804014327
+    power = power * mills_ratio(a)
+    return where_less(x, fill(0), power, 1 - power)

@@ -37,7 +37,13 @@ Arguments = dict[str, Any]
 Shape = tuple[int, ...]
 Arrays = Mapping[str, Shape | Array]  # the shape of an array to draw, or an array as it is
 NOTHING: Arrays = MappingProxyType({})
-POSITIVE = {"v", "rstd", "running_var", "target"}
+POSITIVE = {"v", "rstd", "running_var", "target", "std"}
+PARAMETER_OF: dict[str, Any] = {
+    "leaky_relu": {"slope": 0.01},
+    "elu": {"alpha": 1.0},
+    "softplus": {"beta": 1.0},
+}
+OF_INPUT = {"silu_grad", "softplus_grad", "gelu_grad"}  # which take x, the others y
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,16 @@ class Case:
 
 def cases(dtype: Any = np.float32, names: Sequence[str] = kernels.NAMES) -> list[Case]:
     """The cases of the named kernels, in the order of ``_kernels.NAMES``."""
-    families = (_products, _linear, _elementwise, _dropout, _normalization, _losses, _optimizers)
+    families = (
+        _products,
+        _linear,
+        _elementwise,
+        _dropout,
+        _normalization,
+        _rows,
+        _losses,
+        _optimizers,
+    )
     make = _Maker(dtype)
     found = [case for family in families for case in family(make) if case.kernel in names]
     return sorted(found, key=lambda case: kernels.NAMES.index(case.kernel))
@@ -202,10 +217,23 @@ def _elementwise(case: _Maker) -> Iterator[Case]:
     positive = np.linspace(0.1, 3, math.prod(size), dtype=case.dtype).reshape(size)
     for kernel in UNARY:
         read: Arrays = {"x": positive if kernel == "log" else size}
-        yield case(kernel, shape, flops_of(kernel, size), read=read, results=[size])
+        flops, scalars = flops_of(kernel, size), PARAMETER_OF.get(kernel, {})
+        yield case(kernel, shape, flops, read=read, results=[size], **scalars)
     for kernel in GRADIENTS:
-        flops = flops_of(kernel, size)
-        yield case(kernel, shape, flops, read={"dy": size, "y": size}, results=[size])
+        read = {"dy": size, "x" if kernel in OF_INPUT else "y": size}
+        flops, scalars = flops_of(kernel, size), PARAMETER_OF.get(kernel.removesuffix("_grad"), {})
+        yield case(kernel, shape, flops, read=read, results=[size], **scalars)
+    slopes = size[1:]
+    read = {"x": size, "slope": slopes}
+    yield case("prelu", shape, flops_of("prelu", size), read=read, results=[size])
+    yield case(
+        "prelu_grad",
+        shape,
+        flops_of("prelu_grad", size),
+        read={"dy": size, **read},
+        updated={"dslope": slopes},
+        results=[size],
+    )
 
 
 def _dropout(case: _Maker) -> Iterator[Case]:
@@ -245,6 +273,22 @@ def _normalization(case: _Maker) -> Iterator[Case]:
             results=[x],
             training=True,
         )
+
+
+def _rows(case: _Maker) -> Iterator[Case]:
+    for batch, features in BATCHES:
+        shape, x, row, each = f"{batch}x{features}", (batch, features), (features,), (batch,)
+        names = ("layer_norm", "layer_norm_grad_input", "layer_norm_grad_params", "standardize")
+        forward, grad_input, grad_params, scaling = (
+            (name, shape, flops_of(name, x)) for name in names
+        )
+        affine: Arrays = {"x": x, "gamma": row, "beta": row}
+        grad: Arrays = {"dy": x, "x": x, "mean": each, "rstd": each}
+        sums: Arrays = {"dgamma": row, "dbeta": row}
+        yield case(*forward, read=affine, results=[x, each, each], eps=1e-5)
+        yield case(*grad_input, read={**grad, "gamma": row}, results=[x])
+        yield case(*grad_params, read=grad, updated=sums)
+        yield case(*scaling, read={"x": x, "mean": row, "std": row}, results=[x])
 
 
 def _losses(case: _Maker) -> Iterator[Case]:

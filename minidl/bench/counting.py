@@ -18,8 +18,32 @@ from collections.abc import Sequence
 EXP = 20  # 7 multiply-adds of a polynomial, 3 to reduce the argument and to scale back
 
 # Flops of an element.
-UNARY = {"relu": 1, "exp": EXP, "log": EXP, "sigmoid": EXP + 2, "tanh": EXP + 3}
-GRADIENTS = {"relu_grad": 1, "sigmoid_grad": 3, "tanh_grad": 3}
+UNARY = {
+    "relu": 1,
+    "exp": EXP,
+    "log": EXP,
+    "sigmoid": EXP + 2,
+    "tanh": EXP + 3,
+    "leaky_relu": 2,
+    "elu": EXP + 2,
+    "silu": EXP + 3,
+    "softplus": 2 * EXP + 4,
+    "gelu": 2 * EXP + 12,  # an exp, a polynomial like one, and the square in two parts
+    "softmax": EXP + 4,  # max, subtract, sum, divide
+    "log_softmax": EXP + 4,
+}
+GRADIENTS = {
+    "relu_grad": 1,
+    "sigmoid_grad": 3,
+    "tanh_grad": 3,
+    "leaky_relu_grad": 2,
+    "elu_grad": 3,
+    "silu_grad": EXP + 7,
+    "softplus_grad": EXP + 4,
+    "gelu_grad": 2 * EXP + 16,
+    "softmax_grad": 4,
+    "log_softmax_grad": EXP + 3,
+}
 ELEMENT = {
     "copy": 0,
     "clear": 0,
@@ -27,11 +51,17 @@ ELEMENT = {
     "scale": 1,
     **UNARY,
     **GRADIENTS,
+    "prelu": 2,
+    "prelu_grad": 4,
     "dropout_key": 0,
     "dropout": 2,
     "column_sum": 1,
     "batch_norm": 8,  # in training: mean 1, variance 3; then normalize 4
     "batch_norm_grad": 9,  # x_hat 2, the two sums 3, dx 4
+    "layer_norm": 8,
+    "layer_norm_grad_input": 11,  # g 1, the two sums 4, x_hat 2, dx 4
+    "layer_norm_grad_params": 5,
+    "standardize": 2,
     "softmax_cross_entropy": EXP + 4,  # max, subtract, sum, scale
     "mse": 4,
     "bce_with_logits": 2 * EXP + 9,

@@ -20,6 +20,7 @@ STYLES = {
     "calls_normalization": ("normalization", "^", "#009E73"),
     "calls_losses": ("losses and norm", "D", "#CC79A7"),
     "calls_optimizers": ("optimizers", "v", "#D55E00"),
+    "calls_activations": ("activations", "P", "#56B4E9"),
 }
 FAMILY_OF = {name: STYLES[module] for module, names in CALLS.items() for name in names}
 PANEL = 11.0, 7.5  # inches, of one instruction set

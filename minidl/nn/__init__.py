@@ -1,30 +1,46 @@
 """Layers, losses and initialisers."""
 
 from minidl.nn import init
-from minidl.nn.activations import ReLU, Sigmoid, Tanh
-from minidl.nn.containers import Residual, Sequential
+from minidl.nn.activations import LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
+from minidl.nn.containers import Residual, Sequential, pre_activation
 from minidl.nn.dropout import Dropout
 from minidl.nn.layer import Layer, Parameter
 from minidl.nn.linear import Linear
 from minidl.nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, Loss, MSELoss
-from minidl.nn.normalization import BatchNorm
+from minidl.nn.normalization import BatchNorm, LayerNorm, Standardize
+from minidl.nn.rectifiers import ELU, LeakyReLU, PReLU
 from minidl.nn.recurrent import RNNCell
+from minidl.nn.shaping import Flatten, Identity
+from minidl.nn.smooth import GELU, SiLU, Softplus
 
 __all__ = [
+    "ELU",
+    "GELU",
     "BCEWithLogitsLoss",
     "BatchNorm",
     "CrossEntropyLoss",
     "Dropout",
+    "Flatten",
+    "Identity",
     "Layer",
+    "LayerNorm",
+    "LeakyReLU",
     "Linear",
+    "LogSoftmax",
     "Loss",
     "MSELoss",
+    "PReLU",
     "Parameter",
     "RNNCell",
     "ReLU",
     "Residual",
     "Sequential",
+    "SiLU",
     "Sigmoid",
+    "Softmax",
+    "Softplus",
+    "Standardize",
     "Tanh",
     "init",
+    "pre_activation",
 ]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
-from minidl.nn.activations import Tanh
-from minidl.nn.init import Seed
+from minidl.nn.activations import ReLU, Tanh
+from minidl.nn.init import Initializer, Seed
 from minidl.nn.layer import Examples, Layer
 from minidl.nn.linear import Linear
+from minidl.nn.normalization import BatchNorm
 
 
 class Sequential(Layer):
@@ -52,7 +53,7 @@ class Sequential(Layer):
                 layer.suit(self._preferred_init_after(index))
         self.adopt_children()
 
-    def _preferred_init_after(self, index: int) -> str | None:
+    def _preferred_init_after(self, index: int) -> str | Initializer | None:
         preferences = (layer.preferred_init for layer in self.stack[index + 1 :])
         return next((name for name in preferences if name != "skip"), None)
 
@@ -156,6 +157,46 @@ class Residual(Layer):
     def examples(cls) -> Examples:
         yield cls(Sequential(Linear(3, 3), Tanh(), rng=0)), ((4, 3),)
         yield cls(Linear(3, 2, rng=1), shortcut=Linear(3, 2, rng=2)), ((1, 3),)
+
+
+def pre_activation(
+    features: int,
+    hidden: int | None = None,
+    norm: Callable[[int], Layer] = BatchNorm,
+    activation: Callable[[], Layer] = ReLU,
+    rng: Seed = None,
+) -> Residual:
+    """A residual block whose way around is the identity, with nothing after the sum.
+
+    y = x + W₂ · φ(norm(W₁ · φ(norm(x))))
+
+    However many blocks follow one another, every one of them hands the gradient on as it is, plus
+    what comes through its body. Source: He et al. 2016b, figure 4 (e).
+
+    Parameters
+    ----------
+    features
+        Width of input and output.
+    hidden
+        Width between the two ``Linear``; as many as ``features`` by default.
+    norm
+        Makes a normalization of a width: ``BatchNorm``, ``LayerNorm`` or a function.
+    activation
+        Makes an activation, which also decides the initialiser of the weights.
+    rng
+        Generator or seed of the weights.
+
+    Examples
+    --------
+    >>> from minidl import nn
+    >>> nn.pre_activation(64, norm=nn.LayerNorm, activation=nn.GELU)
+    Residual(LayerNorm -> GELU -> Linear -> LayerNorm -> GELU -> Linear)
+    """
+    hidden = features if hidden is None else hidden
+    first, last = Linear(features, hidden), Linear(hidden, features)
+    last.suit(activation().preferred_init)  # it is the activation before it that counts here
+    body = (norm(features), activation(), first, norm(hidden), activation(), last)
+    return Residual(Sequential(*body, rng=rng))
 
 
 def table_of_layers(model: Layer) -> str:

@@ -17,7 +17,8 @@ class Dropout(Layer):
     y = m · x / (1 - p),  m ~ Bernoulli(1 - p), independent for every element
 
     The mean stays that of x, so evaluation is y = x. The mask is a function of (seed, number
-    of calls, position), never stored: the backward pass computes it again.
+    of calls, position), never stored: the backward pass computes it again, and ``gradcheck``,
+    which puts the generator back before every pass, differentiates with a mask that stays.
     Source: Srivastava et al. 2014, in the "inverted" form.
 
     Parameters

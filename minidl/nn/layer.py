@@ -147,7 +147,7 @@ class Layer(Noticed):
     in_features: int | None = None
     # The initialiser that suits weights whose output this layer receives. "skip" means
     # that the layer after this one decides; None that none is preferred.
-    preferred_init: ClassVar[str | None] = None
+    preferred_init: str | Initializer | None = None
 
     training = True
     path = ""

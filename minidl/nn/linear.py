@@ -26,9 +26,9 @@ class Linear(Layer):
     bias
         Whether b is added.
     init
-        Initialiser of W, or its name. By default He normal if a ``Sequential`` has a ReLU
-        follow (batch normalization and dropout between them do not count) before the weight
-        is first looked at, else Xavier uniform. b starts at zero.
+        Initialiser of W, or its name. By default He normal if a ``Sequential`` has a ReLU or
+        one of its relatives follow (normalization and dropout between them do not count) before
+        the weight is first looked at, else Xavier uniform. b starts at zero.
     rng
         Generator or seed of the weights.
     dtype
@@ -73,7 +73,7 @@ class Linear(Layer):
         kernels.linear_grad_params(x, dy, self.weight.grad, self.bias.grad if self.bias else None)
         return kernels.linear_grad_input(dy, self.weight.data)
 
-    def suit(self, preferred_init: str | None) -> None:
+    def suit(self, preferred_init: str | Initializer | None) -> None:
         """Take the initialiser that suits what follows, if none was asked for or drawn yet."""
         if self.default_init and preferred_init and not self.weight.drawn:
             self.weight.initializer = initializers.by_name(preferred_init)

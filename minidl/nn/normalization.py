@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Self
+
 import numpy as np
 
 from minidl import _kernels as kernels
@@ -108,3 +110,144 @@ class BatchNorm(Layer):
         yield cls(1), ((2, 1),)
         yield cls(3), ((2, 3, 3),)
         yield cls(3).eval(), ((1, 3),)
+
+
+class LayerNorm(Layer):
+    """Layer normalization of every row over its features.
+
+    y = γ · x̂ + β,  x̂ = (x - μ) / sqrt(σ² + ε)
+
+    μ and σ² (biased) are those of the row, so that training and evaluation are the same, and a
+    batch of one is as good as any:
+
+    dx = 1 / sqrt(σ² + ε) · (g - mean(g) - x̂ · mean(g · x̂)),  g = γ · dy
+
+    Source: Ba, Kiros and Hinton 2016, equation 4.
+
+    Parameters
+    ----------
+    features
+        Width of the last dimension, over which means are taken.
+    eps
+        ε > 0, added to the variance.
+
+    Shapes
+    ------
+    x and y (batch, ..., features); gamma and beta (features).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidl import nn
+    >>> nn.LayerNorm(2, eps=1e-12, dtype=np.float64)(np.array([[1.0, 3.0]])).round(6)
+    array([[-1.,  1.]])
+    """
+
+    preferred_init = "skip"
+
+    def __init__(self, features: int, eps: float = 1e-5, dtype: DType = np.float32) -> None:
+        self.in_features = features = check_width("LayerNorm", "features", features)
+        self.eps = check_number("LayerNorm", "eps", eps, POSITIVE, float("inf"))
+        self.gamma = Parameter((features,), initializers.constant(1), 0, dtype)
+        self.beta = Parameter((features,), initializers.zeros(), 0, dtype)
+
+    def forward(self, x: Array) -> Array:
+        y, mean, rstd = kernels.layer_norm(x, self.gamma.data, self.beta.data, self.eps)
+        self.save(x, mean, rstd)
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        x, mean, rstd = self.saved(dy)
+        kernels.layer_norm_grad_params(dy, x, mean, rstd, self.gamma.grad, self.beta.grad)
+        return kernels.layer_norm_grad_input(dy, x, self.gamma.data, mean, rstd)
+
+    def __repr__(self) -> str:
+        return f"LayerNorm({self.in_features})"
+
+    @classmethod
+    def examples(cls) -> Examples:
+        yield cls(4), ((6, 4),)
+        yield cls(5), ((1, 5),)
+        yield cls(3), ((2, 3, 3),)
+
+
+class Standardize(Layer):
+    """Bring every feature to mean 0 and variance 1, by what ``adapt`` has seen of the data.
+
+    y = (x - μ) / σ,  dx = dy / σ
+
+    Raw features of any scale (years, incomes) saturate sigmoids and tanh, whose gradients then
+    vanish. μ and σ are found once, from training data, and are state of the model: saved and
+    loaded with it, and left alone by training and by ``reset``. Before ``adapt``, y = x.
+
+    Parameters
+    ----------
+    features
+        Width of the last dimension.
+
+    Shapes
+    ------
+    x and y (batch, ..., features); mean and std (features).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidl import nn
+    >>> incomes = np.array([[20_000.0], [40_000.0]])
+    >>> nn.Standardize(1, dtype=np.float64).adapt(incomes)(incomes)
+    array([[-1.],
+           [ 1.]])
+    """
+
+    state_names = ("mean", "std")
+    preferred_init = "skip"
+
+    def __init__(self, features: int, dtype: DType = np.float32) -> None:
+        self.in_features = features = check_width("Standardize", "features", features)
+        self.mean = np.zeros(features, float_dtype(dtype))
+        self.std = np.ones(features, float_dtype(dtype))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """dtype of mean and deviation."""
+        return self.mean.dtype
+
+    def adapt(self, data: Any) -> Self:
+        """Take mean and deviation from all rows of ``data``; a feature that is constant has σ = 1.
+
+        Raises
+        ------
+        ValueError
+            If the data are not numbers of this many features, or not finite.
+        """
+        x = np.asarray(data)
+        if x.dtype.kind not in "fiu" or x.ndim < 2 or x.shape[-1] != self.in_features or not x.size:
+            raise ValueError(
+                f"{self.label}: adapt expected numbers of shape (rows, ..., {self.in_features}), "
+                f"got {x.dtype} of shape {x.shape}"
+            )
+        rows = x.reshape(-1, x.shape[-1]).astype(np.float64)
+        bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+        if len(bad):
+            raise ValueError(f"{self.label}: adapt got data that are not finite, in row {bad[0]}")
+        shifted = rows - rows[0]  # exactly zero where a feature is constant
+        self.mean[...], self.std[...] = rows[0] + shifted.mean(axis=0), shifted.std(axis=0)
+        self.std[self.std == 0] = 1
+        return self
+
+    def forward(self, x: Array) -> Array:
+        self.save(None)
+        return kernels.standardize(x, self.mean, self.std)
+
+    def backward(self, dy: Array) -> Array:
+        self.saved(dy)
+        return kernels.standardize(dy, None, self.std)
+
+    def __repr__(self) -> str:
+        return f"Standardize({self.in_features})"
+
+    @classmethod
+    def examples(cls) -> Examples:
+        yield cls(2).adapt([[1, 50_000], [3, 20_000], [2, 90_000]]), ((4, 2),)
+        yield cls(3).adapt([[1, 2, 3], [1, 3, 5]]), ((2, 2, 3),)
+        yield cls(1), ((1, 1),)

@@ -21,7 +21,11 @@ BYTES = 16.0
 LEAST_WORK = 2500.0
 BARRIER = 700.0
 # How much more than moving its bytes an elementwise kernel takes that computes an exp.
-HEAVY = {"sigmoid", "tanh", "softmax_cross_entropy", "bce_with_logits", "dropout", "adam", "exp"}
+HEAVY = {
+    *("sigmoid", "tanh", "exp", "elu", "silu", "silu_grad", "softplus", "softplus_grad", "gelu"),
+    *("gelu_grad", "softmax", "log_softmax", "log_softmax_grad", "softmax_cross_entropy"),
+    *("bce_with_logits", "dropout", "adam"),
+}
 
 
 # --- memory ---------------------------------------------------------------------------------

@@ -1,0 +1,192 @@
+# Activations beyond those of elementwise.pxi: with a parameter, or built on exp and log.
+
+cdef inline void map_one_with(
+    const void *arguments, int thread, int threads, vec (*f)(vec, vec) noexcept nogil
+) noexcept nogil:
+    """y[i] = f(x[i], parameter)."""
+    cdef const UnaryWithArgs *args = <const UnaryWithArgs *>arguments
+    cdef const real *x = <const real *>args.x
+    cdef real *y = <real *>args.y
+    cdef vec parameter = fill(<real>args.parameter)
+    cdef Py_ssize_t i = share_begin(args.n, GRAIN, thread, threads)
+    cdef Py_ssize_t end = share_begin(args.n, GRAIN, thread + 1, threads)
+    while i + LANES <= end:
+        store(y + i, f(load(x + i), parameter))
+        i += LANES
+    if i < end:
+        store_part(y + i, f(load_part(x + i, end - i, 0), parameter), end - i)
+
+
+cdef inline void map_two_with(
+    const void *arguments, int thread, int threads, vec (*f)(vec, vec, vec) noexcept nogil
+) noexcept nogil:
+    """y[i] = f(a[i], b[i], parameter)."""
+    cdef const BinaryWithArgs *args = <const BinaryWithArgs *>arguments
+    cdef const real *a = <const real *>args.a
+    cdef const real *b = <const real *>args.b
+    cdef real *y = <real *>args.y
+    cdef vec own, parameter = fill(<real>args.parameter)
+    cdef Py_ssize_t i = share_begin(args.n, GRAIN, thread, threads)
+    cdef Py_ssize_t end = share_begin(args.n, GRAIN, thread + 1, threads)
+    while i + LANES <= end:
+        store(y + i, f(load(a + i), load(b + i), parameter))
+        i += LANES
+    if i < end:
+        own = f(load_part(a + i, end - i, 0), load_part(b + i, end - i, 0), parameter)
+        store_part(y + i, own, end - i)
+
+
+# --- rectifiers; a leaky one decides by y, which has the sign of x ---
+
+cdef inline vec leaky_relu_vec(vec x, vec slope) noexcept nogil:
+    return where_less(fill(0), x, x, slope * x)
+
+
+cdef inline vec leaky_relu_grad_vec(vec dy, vec y, vec slope) noexcept nogil:
+    return where_less(fill(0), y, dy, slope * dy)
+
+
+cdef inline vec elu_vec(vec x, vec alpha) noexcept nogil:
+    return where_less(x, fill(0), alpha * expm1_vec(x), x)
+
+
+cdef inline vec elu_grad_vec(vec dy, vec y, vec alpha) noexcept nogil:
+    return where_less(y, fill(0), dy * (y + alpha), dy)
+
+
+cdef Py_ssize_t leaky_relu(const void *args, int thread, int threads) noexcept nogil:
+    map_one_with(args, thread, threads, leaky_relu_vec)
+
+
+cdef Py_ssize_t leaky_relu_grad(const void *args, int thread, int threads) noexcept nogil:
+    map_two_with(args, thread, threads, leaky_relu_grad_vec)
+
+
+cdef Py_ssize_t elu(const void *args, int thread, int threads) noexcept nogil:
+    map_one_with(args, thread, threads, elu_vec)
+
+
+cdef Py_ssize_t elu_grad(const void *args, int thread, int threads) noexcept nogil:
+    map_two_with(args, thread, threads, elu_grad_vec)
+
+
+# --- smooth ones; x is kept finite where it meets a factor of zero ---
+
+cdef inline vec silu_vec(vec x) noexcept nogil:
+    return maximum(fill(-1000), x) * sigmoid_vec(x)
+
+
+cdef inline vec silu_grad_vec(vec dy, vec x) noexcept nogil:
+    """dy s (1 + x t), s = sigmoid(x), t = sigmoid(-x), neither of them as 1 minus the other."""
+    cdef vec e = exp_vec(-absolute(x))
+    cdef vec more = 1 / (1 + e)
+    cdef vec less = e * more
+    cdef vec s = where_less(x, fill(0), less, more)
+    cdef vec t = where_less(x, fill(0), more, less)
+    x = maximum(fill(-1000), minimum(fill(1000), x))
+    return dy * s * (1 + x * t)
+
+
+cdef inline vec softplus_vec(vec x, vec beta) noexcept nogil:
+    return maximum(fill(0), x) + log1p_unit(exp_vec(-beta * absolute(x))) / beta
+
+
+cdef inline vec softplus_grad_vec(vec dy, vec x, vec beta) noexcept nogil:
+    return dy * sigmoid_vec(beta * x)
+
+
+cdef inline vec gelu_vec(vec x) noexcept nogil:
+    cdef vec density
+    return maximum(fill(-1000), x) * normal_cdf(x, &density)
+
+
+cdef inline vec gelu_grad_vec(vec dy, vec x) noexcept nogil:
+    cdef vec density
+    cdef vec below = normal_cdf(x, &density)
+    x = maximum(fill(-1000), minimum(fill(1000), x))
+    return dy * (below + x * density)
+
+
+cdef Py_ssize_t silu(const void *args, int thread, int threads) noexcept nogil:
+    map_one(args, thread, threads, silu_vec)
+
+
+cdef Py_ssize_t silu_grad(const void *args, int thread, int threads) noexcept nogil:
+    map_two(args, thread, threads, silu_grad_vec)
+
+
+cdef Py_ssize_t softplus(const void *args, int thread, int threads) noexcept nogil:
+    map_one_with(args, thread, threads, softplus_vec)
+
+
+cdef Py_ssize_t softplus_grad(const void *args, int thread, int threads) noexcept nogil:
+    map_two_with(args, thread, threads, softplus_grad_vec)
+
+
+cdef Py_ssize_t gelu(const void *args, int thread, int threads) noexcept nogil:
+    map_one(args, thread, threads, gelu_vec)
+
+
+cdef Py_ssize_t gelu_grad(const void *args, int thread, int threads) noexcept nogil:
+    map_two(args, thread, threads, gelu_grad_vec)
+
+
+# --- PReLU: its slopes are an array, one for every column or one for all ---
+
+cdef inline vec slope_at(const PreluArgs *args, Py_ssize_t j) noexcept nogil:
+    """The slopes of the next columns."""
+    if args.slopes == 1:
+        return fill((<const real *>args.slope)[0])
+    return load_columns(<const real *>args.slope + j, args.columns - j)
+
+
+cdef Py_ssize_t prelu(const void *arguments, int thread, int threads) noexcept nogil:
+    """y = x where x > 0, else slope x; threads share the rows."""
+    cdef const PreluArgs *args = <const PreluArgs *>arguments
+    cdef Py_ssize_t i = share_begin(args.rows, 1, thread, threads)
+    cdef Py_ssize_t end = share_begin(args.rows, 1, thread + 1, threads)
+    cdef Py_ssize_t j, n = args.columns
+    cdef const real *x
+    cdef real *y
+    while i < end:
+        x, y = <const real *>args.x + i * n, <real *>args.y + i * n
+        j = 0
+        while j < n:
+            store_columns(
+                y + j, leaky_relu_vec(load_columns(x + j, n - j), slope_at(args, j)), n - j
+            )
+            j += LANES
+        i += 1
+    return 0
+
+
+cdef Py_ssize_t prelu_grad(const void *arguments, int thread, int threads) noexcept nogil:
+    """dx, and the sums over the rows of dy x where x <= 0; threads share the columns."""
+    cdef const PreluGradArgs *args = <const PreluGradArgs *>arguments
+    cdef PreluArgs slopes
+    cdef Py_ssize_t j = share_begin(args.columns, LANES, thread, threads)
+    cdef Py_ssize_t columns_end = share_begin(args.columns, LANES, thread + 1, threads)
+    cdef Py_ssize_t i, begin, end, at, left, n = args.columns
+    cdef vec total, block, slope, x, dy
+    slopes.slope, slopes.slopes, slopes.columns = args.slope, args.slopes, args.columns
+    while j < columns_end:
+        left = n - j
+        slope = slope_at(&slopes, j)
+        total = fill(0)
+        begin = 0
+        while begin < args.rows:
+            end = smaller(begin + SUM_ROWS, args.rows)
+            block = fill(0)
+            for i in range(begin, end):
+                at = i * n + j
+                x = load_columns(<const real *>args.x + at, left)
+                dy = load_columns(<const real *>args.dy + at, left)
+                block = block + where_less(fill(0), x, fill(0), dy * x)
+                store_columns(
+                    <real *>args.dx + at, where_less(fill(0), x, dy, slope * dy), left
+                )
+            total = total + block
+            begin = end
+        add_strip(<real *>args.dslope + j, 0, total, left, 1, args.accumulate)
+        j += LANES
+    return 0

@@ -1,0 +1,86 @@
+"""The cases of kernel_cases.py that belong to activations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kernel_cases import Draw
+
+Args = dict[str, Any]
+
+
+def unary(draw: Draw) -> Args:
+    return {"x": 3 * draw.array(*draw.shape())}
+
+
+def gradient(draw: Draw) -> Args:
+    shape = draw.shape()
+    return {"dy": draw.array(*shape), "y": draw.array(*shape)}
+
+
+def gradient_of_input(draw: Draw) -> Args:
+    shape = draw.shape()
+    return {"dy": draw.array(*shape), "x": 3 * draw.array(*shape)}
+
+
+def leaky_relu(draw: Draw) -> Args:
+    return {**unary(draw), "slope": draw.rng.uniform()}
+
+
+def leaky_relu_grad(draw: Draw) -> Args:
+    return {**gradient(draw), "slope": draw.rng.uniform()}
+
+
+def elu(draw: Draw) -> Args:
+    return {**unary(draw), "alpha": draw.rng.uniform(0, 2)}
+
+
+def elu_grad(draw: Draw) -> Args:
+    return {**gradient(draw), "alpha": draw.rng.uniform(0, 2)}
+
+
+def softplus(draw: Draw) -> Args:
+    return {**unary(draw), "beta": draw.rng.uniform(0.5, 4)}
+
+
+def softplus_grad(draw: Draw) -> Args:
+    return {**gradient_of_input(draw), "beta": draw.rng.uniform(0.5, 4)}
+
+
+def prelu(draw: Draw) -> Args:
+    x = draw.array(*draw.shape())
+    return {"x": x, "slope": draw.array(x.shape[-1] if draw.flag() else 1)}
+
+
+def prelu_grad(draw: Draw) -> Args:
+    args = prelu(draw)
+    dslope = draw.array(*args["slope"].shape)
+    return {"dy": draw.array(*args["x"].shape), **args, "dslope": dslope}
+
+
+ACTIVATION_CASES: dict[str, Callable[[Draw], Args]] = {
+    "relu": unary,
+    "relu_grad": gradient,
+    "sigmoid": unary,
+    "sigmoid_grad": gradient,
+    "tanh": unary,
+    "tanh_grad": gradient,
+    "leaky_relu": leaky_relu,
+    "leaky_relu_grad": leaky_relu_grad,
+    "prelu": prelu,
+    "prelu_grad": prelu_grad,
+    "elu": elu,
+    "elu_grad": elu_grad,
+    "silu": unary,
+    "silu_grad": gradient_of_input,
+    "softplus": softplus,
+    "softplus_grad": softplus_grad,
+    "gelu": unary,
+    "gelu_grad": gradient_of_input,
+    "softmax": unary,
+    "softmax_grad": gradient,
+    "log_softmax": unary,
+    "log_softmax_grad": gradient,
+}
