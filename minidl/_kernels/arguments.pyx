@@ -8,10 +8,11 @@ cdef dict ACTIVATIONS = {
 }
 
 
-cdef tuple VECTORS = ("clear", "scale")
+cdef tuple VECTORS = ("clear", "scale", "clamp")
 cdef tuple UNARY = ("relu", "exp", "log", "sigmoid", "tanh")
 cdef tuple BINARY = ("add", "relu_grad", "sigmoid_grad", "tanh_grad")
-cdef tuple ELEMENT_LOSSES = ("mse", "bce_with_logits")
+cdef tuple ELEMENT_LOSSES = ("mse", "bce_with_logits", "absolute_error", "huber")
+cdef tuple UPDATES = ("sgd", "adam", "nadam", "rmsprop", "adagrad")
 
 
 cdef MatmulArgs *product(bytearray args) noexcept:
@@ -36,7 +37,7 @@ def extent(str kernel not None, bytearray args not None):
         return (<BatchNormArgs *>at).rows, (<BatchNormArgs *>at).columns
     if kernel == "batch_norm_grad":
         return (<BatchNormGradArgs *>at).rows, (<BatchNormGradArgs *>at).columns
-    if kernel == "softmax_cross_entropy":
+    if kernel in ("softmax_cross_entropy", "nll"):
         return (<CrossEntropyArgs *>at).rows, (<CrossEntropyArgs *>at).classes
     if kernel in VECTORS:
         return ((<ClearArgs *>at).n,)
@@ -52,7 +53,9 @@ def extent(str kernel not None, bytearray args not None):
         return ((<SquaredNormArgs *>at).n,)
     if kernel == "total":
         return ((<TotalArgs *>at).n,)
-    if kernel in ("sgd", "adam"):
+    if kernel == "follow":
+        return ((<FollowArgs *>at).n,)
+    if kernel in UPDATES:
         return ((<UpdateArgs *>at).n,)
     return (1,)
 

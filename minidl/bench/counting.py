@@ -25,6 +25,8 @@ ELEMENT = {
     "clear": 0,
     "add": 1,
     "scale": 1,
+    "clamp": 2,
+    "follow": 3,
     **UNARY,
     **GRADIENTS,
     "dropout_key": 0,
@@ -33,13 +35,19 @@ ELEMENT = {
     "batch_norm": 8,  # in training: mean 1, variance 3; then normalize 4
     "batch_norm_grad": 9,  # x_hat 2, the two sums 3, dx 4
     "softmax_cross_entropy": EXP + 4,  # max, subtract, sum, scale
+    "nll": 1,
     "mse": 4,
+    "absolute_error": 4,
+    "huber": 7,
     "bce_with_logits": 2 * EXP + 9,
     "squared_norm": 2,
     "total": 1,
     "clip": 4,
     "sgd": 7,
     "adam": 16,
+    "nadam": 18,
+    "rmsprop": 11,
+    "adagrad": 9,
 }
 BATCH_NORM_EVAL = 4  # only normalize
 

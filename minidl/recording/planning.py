@@ -21,7 +21,8 @@ BYTES = 16.0
 LEAST_WORK = 2500.0
 BARRIER = 700.0
 # How much more than moving its bytes an elementwise kernel takes that computes an exp.
-HEAVY = {"sigmoid", "tanh", "softmax_cross_entropy", "bce_with_logits", "dropout", "adam", "exp"}
+HEAVY = {"sigmoid", "tanh", "softmax_cross_entropy", "bce_with_logits", "dropout", "exp"}
+HEAVY |= {"adam", "nadam"}  # a root and a division
 
 
 # --- memory ---------------------------------------------------------------------------------
@@ -118,7 +119,7 @@ def traffic(entry: Entry) -> int:
 
 def work(entry: Entry) -> float:
     """Nanoseconds on one thread, roughly."""
-    if entry.kernel in ("total", "clip", "dropout_key"):
+    if entry.kernel in ("total", "clip", "dropout_key", "weight_total"):
         return 0.0  # done by one thread, whatever their size
     heavy = 4 if entry.kernel in HEAVY else 1
     return flops(entry) / FLOPS + heavy * traffic(entry) / BYTES

@@ -231,7 +231,7 @@ class Recorder:
         self.optimizers.append(optimizer)
         self.watched.append(optimizer)
         flat = optimizer.flat
-        for parameter in flat.parameters:
+        for parameter in (*flat.parameters, *flat.frozen):
             self._adopt_parameter(parameter)
         self.adopt(VECTOR, "parameters", flat.data)
         self.adopt(VECTOR, "gradients", flat.grad)
@@ -245,7 +245,7 @@ class Recorder:
     def step_of(self, optimizer: Any) -> None:
         """An optimizer is about to make a step."""
         self.optimize(optimizer)
-        if optimizer.schedule is not None and id(optimizer) in self._stepped:
+        if optimizer.scheduled() and id(optimizer) in self._stepped:
             raise RecordingError(
                 f"{type(optimizer).__name__} has a schedule and makes two steps in one recorded "
                 "function; record a function that makes one"
