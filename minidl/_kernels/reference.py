@@ -237,6 +237,7 @@ def softmax_cross_entropy(
     every = np.log(sums.astype(np.float64)) - shifted  # the loss, were this the label
     share, count = _label_shares(logits, labels, weight, class_weight, smoothing)
     dlogits = share.sum(axis=1, keepdims=True) * (exp / sums) - share
+    every[share == 0] = 0  # also where it is infinite
     return _reduce((share * every).sum(axis=1), dlogits.astype(logits.dtype), count, mean)
 
 

@@ -8,6 +8,7 @@ from minidl.nn.label_losses import CrossEntropyLoss, NLLLoss
 from minidl.nn.layer import Layer, Parameter
 from minidl.nn.linear import Linear
 from minidl.nn.losses import BCEWithLogitsLoss, HuberLoss, L1Loss, Loss, MSELoss
+from minidl.nn.lsuv import lsuv
 from minidl.nn.normalization import BatchNorm
 from minidl.nn.recurrent import RNNCell
 
@@ -31,4 +32,5 @@ __all__ = [
     "Sigmoid",
     "Tanh",
     "init",
+    "lsuv",
 ]
