@@ -56,9 +56,10 @@ def module_name(path: Path) -> str:
 
 
 def room_of(module: str) -> str:
-    """The room a module belongs to: nn.linear -> nn; _kernels.reference is its own."""
-    twin = module.startswith("_kernels.reference")  # and reference_optimizers
-    return "_kernels.reference" if twin else module.split(".")[0]
+    """The room a module belongs to: nn.linear -> nn; the twin, _kernels.reference*, is its own."""
+    if module.startswith("_kernels.reference"):
+        return "_kernels.reference"
+    return module.split(".")[0]
 
 
 def imported_modules(path: Path) -> Iterator[str]:
@@ -91,17 +92,17 @@ def test_imports_run_one_way(path: Path) -> None:
             assert FLOOR_OF[room] < FLOOR_OF[target], f"{room} must not import {name}"
 
 
-def test_the_twin_imports_numpy_only() -> None:
-    names = ("reference.py", "reference_optimizers.py")
-    texts = [(PACKAGE / "_kernels" / name).read_text(encoding="utf-8") for name in names]
+@pytest.mark.parametrize("name", ["reference", "reference_optimizers"])
+def test_the_twin_imports_numpy_only(name: str) -> None:
+    tree = ast.parse((PACKAGE / "_kernels" / f"{name}.py").read_text(encoding="utf-8"))
     roots = set()
-    for node in (node for text in texts for node in ast.walk(ast.parse(text))):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             roots |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            own = node.module == "minidl._kernels.reference_optimizers"
-            roots |= set() if own else {node.module.split(".")[0]}
-    assert roots <= {"__future__", "typing", "numpy"}
+            roots.add(node.module.split(".")[0])
+            assert room_of(node.module.removeprefix("minidl.")) in (*roots, "_kernels.reference")
+    assert roots <= {"__future__", "typing", "math", "numpy", "minidl"}
 
 
 def test_layers_do_no_arithmetic_but_through_kernels() -> None:

@@ -26,7 +26,7 @@ NOT_COMPILED = """
 import sys, warnings
 class Missing:
     def find_spec(self, name, path=None, target=None):
-        if name.startswith("minidl._kernels.") and name.split(".")[-1] != "reference":
+        if name.startswith("minidl._kernels.") and not name.split(".")[-1].startswith("reference"):
             raise ERROR(name)
 sys.meta_path.insert(0, Missing())
 with warnings.catch_warnings(record=True) as caught:
@@ -104,7 +104,7 @@ def test_select_switches_every_call(isa: str) -> None:
     compiled = {name: getattr(kernels, name) for name in kernels.NAMES}
     kernels.select("reference")
     for name, call in compiled.items():
-        assert getattr(kernels, name).__module__ == "minidl._kernels.reference"
+        assert getattr(kernels, name).__module__.startswith("minidl._kernels.reference")
         assert call.__module__ == f"minidl._kernels.{module_of(name)}"
 
 
