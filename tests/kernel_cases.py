@@ -77,6 +77,14 @@ class Draw:
         x[::2] += 4
         return x
 
+    def weights(self, n: int) -> np.ndarray | None:
+        """None, or a weight for each of n, some of them zero."""
+        if self.flag():
+            return None
+        weights = np.maximum(self.rng.uniform(-0.3, 2, n), 0)
+        weights[-1] = 1
+        return weights.astype(self.dtype)
+
     def optional(self, *shape: int) -> np.ndarray | None:
         return self.array(*shape) if self.flag() else None
 
@@ -220,24 +228,51 @@ def softmax_cross_entropy(draw: Draw) -> Args:
         "logits": 5 * draw.array(rows, classes),
         "labels": draw.rng.integers(classes, size=rows),
         "mean": draw.flag(),
+        "weight": draw.weights(rows),
+        "class_weight": draw.weights(classes),
+        "smoothing": float(draw.rng.choice([0, 0.1, 0.7])),
     }
+
+
+def nll(draw: Draw) -> Args:
+    args = softmax_cross_entropy(draw)
+    del args["smoothing"]
+    return {"log_probabilities": -np.abs(args.pop("logits")), **args}
 
 
 def mse(draw: Draw) -> Args:
     shape = draw.shape()
-    return {"prediction": draw.array(*shape), "target": draw.array(*shape), "mean": draw.flag()}
+    return {
+        "prediction": draw.array(*shape),
+        "target": draw.array(*shape),
+        "mean": draw.flag(),
+        "weight": draw.weights(shape[0]),
+    }
+
+
+def huber(draw: Draw) -> Args:
+    return {**mse(draw), "delta": draw.rng.uniform(0.1, 2)}
 
 
 def bce_with_logits(draw: Draw) -> Args:
     shape = draw.shape()
     target = draw.rng.uniform(size=shape).astype(draw.dtype)
-    return {"logits": 5 * draw.array(*shape), "target": target, "mean": draw.flag()}
+    return {
+        "logits": 5 * draw.array(*shape),
+        "target": target,
+        "mean": draw.flag(),
+        "weight": draw.weights(shape[0]),
+    }
 
 
 def optimizer_state(draw: Draw) -> np.ndarray:
     state = np.zeros((), OPTIMIZER_STATE)
     for name in ("learning_rate", "weight_decay", "scale", "momentum", "beta1", "beta2"):
         state[name] = draw.rng.uniform(0, 0.99)
+    state["alpha"], state["mu_product"] = draw.rng.uniform(0, 0.99, 2)
+    for name in ("l1", "max_value", "momentum", "momentum_decay"):
+        state[name] = draw.flag() * draw.rng.uniform(0.01, 0.99)
+    state["centered"], state["decoupled"] = draw.flag(), draw.flag()
     state["step"] = draw.rng.integers(1, 50)
     state["nesterov"], state["eps"] = draw.flag(), 1e-8
     state["max_norm"] = draw.rng.choice([0, 0.5, 100])
@@ -246,7 +281,23 @@ def optimizer_state(draw: Draw) -> np.ndarray:
 
 def clip(draw: Draw) -> Args:
     square = draw.rng.choice([0.0, 1.7, 1e10, np.inf, np.nan])
-    return {"squared_norm": np.array(square), "state": optimizer_state(draw)}
+    state = optimizer_state(draw)
+    if draw.flag():
+        state = np.array([optimizer_state(draw) for _ in range(3)])
+    return {"squared_norm": np.array(square), "state": state}
+
+
+def clamp(draw: Draw) -> Args:
+    return {**unary(draw), "limit": draw.rng.uniform(0, 3)}
+
+
+def follow(draw: Draw) -> Args:
+    shape = draw.shape()
+    return {
+        "average": draw.array(*shape),
+        "x": draw.array(*shape),
+        "weight": draw.rng.uniform(),
+    }
 
 
 def sgd(draw: Draw) -> Args:
@@ -266,6 +317,29 @@ def adam(draw: Draw) -> Args:
         "grad": draw.array(n),
         "m": draw.array(n),
         "v": draw.array(n) ** 2,
+        "state": optimizer_state(draw),
+    }
+
+
+def rmsprop(draw: Draw) -> Args:
+    n = int(draw.rng.choice(draw.lengths))
+    mean = draw.array(n)
+    return {
+        "data": draw.array(n),
+        "grad": draw.array(n),
+        "square": mean**2 + 1 + draw.array(n) ** 2,
+        "mean": mean,
+        "velocity": draw.array(n),
+        "state": optimizer_state(draw),
+    }
+
+
+def adagrad(draw: Draw) -> Args:
+    n = int(draw.rng.choice(draw.lengths))
+    return {
+        "data": draw.array(n),
+        "grad": draw.array(n),
+        "square": 0.1 + draw.array(n) ** 2,
         "state": optimizer_state(draw),
     }
 
@@ -292,12 +366,20 @@ CASES: dict[str, Callable[[Draw], Args]] = {
     "layer_norm_grad_params": layer_norm_grad_params,
     "standardize": standardize,
     "softmax_cross_entropy": softmax_cross_entropy,
+    "nll": nll,
     "mse": mse,
+    "absolute_error": mse,
+    "huber": huber,
     "bce_with_logits": bce_with_logits,
     "squared_norm": unary,
     "clip": clip,
+    "clamp": clamp,
     "sgd": sgd,
     "adam": adam,
+    "nadam": adam,
+    "rmsprop": rmsprop,
+    "adagrad": adagrad,
+    "follow": follow,
 }
 
 # Arguments that a kernel changes; all others it must leave alone.
@@ -314,12 +396,27 @@ IN_PLACE = {
     "clip": {"state"},
     "sgd": {"data", "velocity"},
     "adam": {"data", "m", "v"},
+    "nadam": {"data", "m", "v"},
+    "rmsprop": {"data", "square", "mean", "velocity"},
+    "adagrad": {"data", "square"},
+    "clamp": {"x"},
+    "follow": {"average"},
 }
 
 # Kernels that round at most once, so that they match their twins bit by bit.
 EXACT = {
-    *("copy", "clear", "add", "scale", "relu", "relu_grad", "leaky_relu", "leaky_relu_grad"),
-    *("prelu", "dropout_key", "dropout", "standardize"),
+    *(
+        "copy",
+        "clear",
+        "add",
+        "scale",
+        "clamp",
+        "relu",
+        "relu_grad",
+        "leaky_relu",
+        "leaky_relu_grad",
+    ),
+    *("leaky_relu_grad", "prelu", "dropout_key", "dropout", "standardize"),
 }
 
 

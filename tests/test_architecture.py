@@ -92,7 +92,7 @@ def test_imports_run_one_way(path: Path) -> None:
             assert FLOOR_OF[room] < FLOOR_OF[target], f"{room} must not import {name}"
 
 
-@pytest.mark.parametrize("name", ["reference", "reference_activations"])
+@pytest.mark.parametrize("name", ["reference", "reference_activations", "reference_optimizers"])
 def test_the_twin_imports_numpy_only(name: str) -> None:
     tree = ast.parse((PACKAGE / "_kernels" / f"{name}.py").read_text(encoding="utf-8"))
     roots = set()

@@ -113,12 +113,31 @@ def reduction(s: Shapes) -> str:
 def cross_entropy(s: Shapes) -> Problem:
     rows, classes = s.width(), s.width()
     labels = s.rng.integers(classes, size=rows)
-    return nn.CrossEntropyLoss(reduction(s)), [2 * s.normal(rows, classes), labels]
+    weights = 0.5 + s.rng.uniform(size=classes) if s.flag() else None
+    loss = nn.CrossEntropyLoss(reduction(s), weights, 0.3 * s.flag())
+    return loss, [2 * s.normal(rows, classes), labels]
 
 
 def mse(s: Shapes) -> Problem:
     shape = (*s.lead(), s.width())
     return nn.MSELoss(reduction(s)), [s.normal(*shape), s.normal(*shape)]
+
+
+def nll(s: Shapes) -> Problem:
+    loss, (logits, labels) = cross_entropy(s)
+    classes = 1 + s.rng.uniform(size=logits.shape[1]) if s.flag() else None
+    return nn.NLLLoss(loss.reduction, classes), [-np.abs(logits), labels]
+
+
+def l1(s: Shapes) -> Problem:
+    shape = (*s.lead(), s.width())
+    return nn.L1Loss(reduction(s)), [s.normal(*shape), s.normal(*shape)]
+
+
+def huber(s: Shapes) -> Problem:
+    shape = (*s.lead(), s.width())
+    loss = nn.HuberLoss(s.rng.uniform(0.3, 3), reduction(s))
+    return loss, [s.normal(*shape), s.normal(*shape)]
 
 
 def bce(s: Shapes) -> Problem:
@@ -149,6 +168,9 @@ PROBLEMS: dict[str, Callable[[Shapes], Problem]] = {
     "Residual": residual,
     "RNNCell": rnn_cell,
     "CrossEntropyLoss": cross_entropy,
+    "NLLLoss": nll,
+    "L1Loss": l1,
+    "HuberLoss": huber,
     "MSELoss": mse,
     "BCEWithLogitsLoss": bce,
 }

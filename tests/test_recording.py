@@ -149,7 +149,8 @@ def test_every_layer_recorded_is_the_layer_itself(
             return results_of(minidl.record(function) if record else function, calls, arrays)
 
         eager = run(record=False)
-        assert eager[1] != eager[2]
+        if shapes[0][-1] > 1:  # the softmax of one number is one
+            assert eager[1] != eager[2]
         for threads in (1, 3):
             with shared_by(threads):
                 assert run(record=True) == eager

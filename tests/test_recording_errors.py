@@ -343,7 +343,7 @@ def test_an_epoch_stops_at_the_first_number_that_is_not_finite(
         step.epoch(X, Y, 16, shuffle=False)
     if where:
         same.epoch(X[: 16 * where], Y[: 16 * where], 16, shuffle=False)
-    without = (".grad", "state")  # in the state is the rate that the schedule has set
+    without = (".grad", "states")  # in the state is the rate that the schedule has set
     assert training.bits(but=without) == other.bits(but=without)
     assert training.optimizer.steps == where
     clean = np.nan_to_num(X, posinf=0, neginf=0)

@@ -28,7 +28,8 @@ avx512    16            6 × 64        AVX-512 F BW DQ VL   x86-64 servers; Zen 
 The best one that this CPU has is chosen at import. ``MINIDL_ISA=baseline|avx2|avx512|reference``
 overrides it.
 
-**Where to read.** ``reference.py``; then ``elementwise.pxi``, the simplest loops; then
+**Where to read.** ``reference.py``, of which ``reference_optimizers.py`` is a part; then
+``elementwise.pxi``, the simplest loops; then
 ``matmul.pxi``, the product in five loops around ``microkernel.pxi``, with ``packing.pxi`` and
 ``matvec.pxi``; ``vector_math.pxi`` for exp, log, tanh and their like. ``docs/kernels.md`` arrives
 at ``matmul.pxi`` in nine steps, each of which can be run and measured.
@@ -102,8 +103,16 @@ CALLS = {
         "layer_norm_grad_params",
         "standardize",
     ),
-    "calls_losses": ("softmax_cross_entropy", "mse", "bce_with_logits", "squared_norm"),
-    "calls_optimizers": ("clip", "sgd", "adam"),
+    "calls_losses": (
+        "softmax_cross_entropy",
+        "nll",
+        "mse",
+        "absolute_error",
+        "huber",
+        "bce_with_logits",
+        "squared_norm",
+    ),
+    "calls_optimizers": ("clip", "clamp", "sgd", "adam", "nadam", "rmsprop", "adagrad", "follow"),
 }
 NAMES = tuple(name for names in CALLS.values() for name in names)
 

@@ -3,6 +3,12 @@ from typing import Any
 
 from minidl._kernels.reference import Array
 from minidl._kernels.reference import (
+    absolute_error as absolute_error,
+)
+from minidl._kernels.reference import (
+    adagrad as adagrad,
+)
+from minidl._kernels.reference import (
     adam as adam,
 )
 from minidl._kernels.reference import (
@@ -16,6 +22,9 @@ from minidl._kernels.reference import (
 )
 from minidl._kernels.reference import (
     bce_with_logits as bce_with_logits,
+)
+from minidl._kernels.reference import (
+    clamp as clamp,
 )
 from minidl._kernels.reference import (
     clear as clear,
@@ -37,6 +46,12 @@ from minidl._kernels.reference import (
 )
 from minidl._kernels.reference import (
     exp as exp,
+)
+from minidl._kernels.reference import (
+    follow as follow,
+)
+from minidl._kernels.reference import (
+    huber as huber,
 )
 from minidl._kernels.reference import (
     layer_norm as layer_norm,
@@ -64,6 +79,15 @@ from minidl._kernels.reference import (
 )
 from minidl._kernels.reference import (
     mse as mse,
+)
+from minidl._kernels.reference import (
+    nadam as nadam,
+)
+from minidl._kernels.reference import (
+    nll as nll,
+)
+from minidl._kernels.reference import (
+    rmsprop as rmsprop,
 )
 from minidl._kernels.reference import (
     scale as scale,

@@ -8,14 +8,15 @@ cdef dict ACTIVATIONS = {
 }
 
 
-cdef tuple VECTORS = ("clear", "scale")
+cdef tuple VECTORS = ("clear", "scale", "clamp")
 cdef tuple UNARY = ("relu", "exp", "log", "sigmoid", "tanh", "silu", "gelu")
 cdef tuple UNARY_WITH = ("leaky_relu", "elu", "softplus")
 cdef tuple BINARY = ("add", "relu_grad", "sigmoid_grad", "tanh_grad", "silu_grad", "gelu_grad")
 cdef tuple BINARY_WITH = ("leaky_relu_grad", "elu_grad", "softplus_grad")
 cdef tuple ALONG_ROWS = ("softmax", "log_softmax")
 cdef tuple ALONG_ROWS_GRAD = ("softmax_grad", "log_softmax_grad")
-cdef tuple ELEMENT_LOSSES = ("mse", "bce_with_logits")
+cdef tuple ELEMENT_LOSSES = ("mse", "bce_with_logits", "absolute_error", "huber")
+cdef tuple UPDATES = ("sgd", "adam", "nadam", "rmsprop", "adagrad")
 
 
 cdef MatmulArgs *product(bytearray args) noexcept:
@@ -40,7 +41,7 @@ def extent(str kernel not None, bytearray args not None):
         return (<BatchNormArgs *>at).rows, (<BatchNormArgs *>at).columns
     if kernel == "batch_norm_grad":
         return (<BatchNormGradArgs *>at).rows, (<BatchNormGradArgs *>at).columns
-    if kernel == "softmax_cross_entropy":
+    if kernel in ("softmax_cross_entropy", "nll"):
         return (<CrossEntropyArgs *>at).rows, (<CrossEntropyArgs *>at).classes
     if kernel in ALONG_ROWS:
         return (<RowsArgs *>at).rows, (<RowsArgs *>at).columns
@@ -76,7 +77,9 @@ def extent(str kernel not None, bytearray args not None):
         return ((<SquaredNormArgs *>at).n,)
     if kernel == "total":
         return ((<TotalArgs *>at).n,)
-    if kernel in ("sgd", "adam"):
+    if kernel == "follow":
+        return ((<FollowArgs *>at).n,)
+    if kernel in UPDATES:
         return ((<UpdateArgs *>at).n,)
     return (1,)
 

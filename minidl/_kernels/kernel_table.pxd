@@ -79,6 +79,13 @@ cdef struct CopyArgs:
     Py_ssize_t shape[COPY_DIMENSIONS]
     Py_ssize_t strides[COPY_DIMENSIONS]
 
+cdef struct FollowArgs:
+    # y[i] += weight * (x[i] - y[i])
+    const void *x
+    void *y
+    Py_ssize_t n
+    double weight
+
 cdef struct ClearArgs:
     # x[i] = 0
     void *x
@@ -199,17 +206,33 @@ cdef struct CrossEntropyArgs:
     const Py_ssize_t *labels
     void *dlogits
     double *losses             # one per row
+    const void *weight         # of every row, or NULL
+    const void *class_weight   # of every class, or NULL
+    const double *weights      # their total, by which losses and gradient are divided; or NULL
     Py_ssize_t rows, classes
     double scale               # of the gradient: 1 / rows for a mean
+    double smoothing           # of the labels
 
 cdef struct ElementLossArgs:
-    # Losses summed over blocks of LOSS_BLOCK elements.
+    # Losses summed over blocks of LOSS_BLOCK elements; with weights, over rows.
     const void *prediction
     const void *target
     void *dprediction
-    double *losses             # one per block
-    Py_ssize_t n
+    double *losses             # one per block, or row
+    const void *weight         # of every row, or NULL
+    const double *weights      # their total, by which losses and gradient are divided; or NULL
+    Py_ssize_t n, rows
     double scale
+    double delta               # of Huber's loss
+
+cdef struct WeightTotalArgs:
+    # total[0] = sum of what the rows count: their weight, times that of their label's class.
+    # Returns 1 if a weight is negative or NaN, or all are zero.
+    const void *weight         # or NULL: 1
+    const Py_ssize_t *labels   # or NULL
+    const void *class_weight   # or NULL: 1
+    double *total
+    Py_ssize_t rows, classes
 
 cdef struct SquaredNormArgs:
     const void *x
@@ -237,18 +260,26 @@ cdef struct OptimizerState:
     double step                # steps taken
     double momentum, nesterov
     double beta1, beta2, eps
+    double l1
+    double max_value           # 0: no clipping
+    double alpha, centered     # of RMSprop
+    double decoupled           # 1: weights decay apart from the gradient (AdamW)
+    double momentum_decay
+    double mu_product          # of Nadam's momentum at all steps so far; 0 elsewhere
 
 cdef struct ClipArgs:
     # Fills norm and scale and counts the step. Returns 1 if the norm is not finite.
     const double *squared_norm
-    OptimizerState *state
+    OptimizerState *state      # one for each group of parameters
+    Py_ssize_t groups
 
 cdef struct UpdateArgs:
     const void *grad
     const OptimizerState *state
     void *data
-    void *moment1              # velocity of SGD (NULL without momentum), m of Adam
-    void *moment2              # v of Adam
+    void *moment1              # velocity of SGD (NULL without momentum), m of Adam, mean of RMSprop
+    void *moment2              # v of Adam, mean square of RMSprop and AdaGrad
+    void *moment3              # velocity of RMSprop
     Py_ssize_t n
 
 cdef struct PeakArgs:
@@ -264,6 +295,8 @@ cdef struct KernelTable:
     kernel_fn clear
     kernel_fn add
     kernel_fn scale
+    kernel_fn clamp
+    kernel_fn follow
     kernel_fn relu
     kernel_fn relu_grad
     kernel_fn exp
@@ -300,11 +333,18 @@ cdef struct KernelTable:
     kernel_fn softmax_cross_entropy
     kernel_fn mse
     kernel_fn bce_with_logits
+    kernel_fn absolute_error
+    kernel_fn huber
+    kernel_fn nll
+    kernel_fn weight_total
     kernel_fn squared_norm
     kernel_fn total
     kernel_fn clip
     kernel_fn sgd
     kernel_fn adam
+    kernel_fn nadam
+    kernel_fn rmsprop
+    kernel_fn adagrad
     kernel_fn fma_peak
     kernel_fn read_peak
     Py_ssize_t peak_flops      # of one repetition of fma_peak

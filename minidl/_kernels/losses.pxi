@@ -107,6 +107,99 @@ cdef inline Py_ssize_t cross_entropy_rows(
     return 0
 
 
+cdef inline double weight_of(const void *weights, Py_ssize_t i) noexcept nogil:
+    """One of the weights; 1 where there are none."""
+    return 1 if weights == NULL else (<const real *>weights)[i]
+
+
+cdef inline double divided(double scale, const double *weights) noexcept nogil:
+    """The scale, divided by the total of the weights if there is one."""
+    return scale if weights == NULL else scale / weights[0]
+
+
+cdef Py_ssize_t weighted_rows(
+    const CrossEntropyArgs *args, Py_ssize_t begin, Py_ssize_t rows
+) noexcept nogil:
+    """A group of rows with weights of rows or classes, or with smoothed labels."""
+    cdef Py_ssize_t i, label
+    for i in range(begin, begin + rows):
+        label = args.labels[i]
+        if not 0 <= label < args.classes:
+            return 1 + i
+        weighted_row(args, i, label, divided(args.scale, args.weights))
+    return 0
+
+
+cdef void weighted_row(
+    const CrossEntropyArgs *args, Py_ssize_t row, Py_ssize_t label, double scale
+) noexcept nogil:
+    """own (lse - z_label) + rest sum_c weight_c (lse - z_c), lse = log sum exp z, and its gradient.
+
+    own and rest are what the label and every class count.
+    """
+    cdef Py_ssize_t c, n = args.classes
+    cdef const real *z = <const real *>args.logits + row * n
+    cdef real *dz = <real *>args.dlogits + row * n
+    cdef double factor = scale * weight_of(args.weight, row)
+    cdef double own = (1 - args.smoothing) * factor * weight_of(args.class_weight, label)
+    cdef double rest = args.smoothing * factor / n
+    cdef double lse, loss, every = 0
+    cdef real most, sum, of_class
+    softmax_row(z, dz, n, label, 1, &most, &sum)
+    lse = <double>most + first_lane(log_vec(fill(sum)))
+    loss = own * (lse - z[label])
+    for c in range(n):
+        every += rest * weight_of(args.class_weight, c)
+    # dz is softmax - onehot so far.
+    for c in range(n):
+        of_class = <real>(rest * weight_of(args.class_weight, c))
+        if rest > 0:
+            loss += of_class * (lse - z[c])
+        dz[c] = dz[c] * <real>(own + every) - of_class
+    dz[label] = dz[label] + <real>every
+    args.losses[row] = loss
+
+
+cdef Py_ssize_t nll(const void *arguments, int thread, int threads) noexcept nogil:
+    """-z_label of every row, and its gradient. Returns as softmax_cross_entropy does."""
+    cdef const CrossEntropyArgs *args = <const CrossEntropyArgs *>arguments
+    cdef Py_ssize_t i = share_begin(args.rows, LOSS_ROWS, thread, threads)
+    cdef Py_ssize_t end = share_begin(args.rows, LOSS_ROWS, thread + 1, threads)
+    cdef Py_ssize_t label, n = args.classes
+    cdef const real *z = <const real *>args.logits
+    cdef real *dz = <real *>args.dlogits
+    cdef double factor, scale = divided(args.scale, args.weights)
+    while i < end:
+        label = args.labels[i]
+        if not 0 <= label < n:
+            return 1 + i
+        factor = scale * weight_of(args.weight, i) * weight_of(args.class_weight, label)
+        memset(dz + i * n, 0, n * sizeof(real))
+        dz[i * n + label] = <real>-factor
+        args.losses[i] = -factor * z[i * n + label]
+        i += 1
+    return 0
+
+
+cdef Py_ssize_t weight_total(const void *arguments, int thread, int threads) noexcept nogil:
+    """total[0] = sum of the rows' weights, in order. Returns 1 if they are of no use."""
+    cdef const WeightTotalArgs *args = <const WeightTotalArgs *>arguments
+    cdef double weight, total = 0
+    cdef Py_ssize_t i
+    cdef bint bad = False
+    if thread > 0:
+        return 0
+    for i in range(args.rows):
+        weight = weight_of(args.weight, i)
+        # A label that is no class is the error of the loss, which looks at it next.
+        if args.class_weight != NULL and 0 <= args.labels[i] < args.classes:
+            weight *= weight_of(args.class_weight, args.labels[i])
+        bad = bad or not weight >= 0
+        total += weight
+    args.total[0] = total
+    return bad or not 0 < total < INFINITY
+
+
 cdef Py_ssize_t softmax_cross_entropy(
     const void *arguments, int thread, int threads
 ) noexcept nogil:
@@ -115,32 +208,90 @@ cdef Py_ssize_t softmax_cross_entropy(
     cdef Py_ssize_t begin = share_begin(args.rows, LOSS_ROWS, thread, threads)
     cdef Py_ssize_t end = share_begin(args.rows, LOSS_ROWS, thread + 1, threads)
     cdef Py_ssize_t bad
+    cdef bint plain = args.weight == NULL and args.class_weight == NULL and args.smoothing == 0
     while begin < end:
-        bad = cross_entropy_rows(args, begin, smaller(end - begin, LOSS_ROWS))
+        if plain:
+            bad = cross_entropy_rows(args, begin, smaller(end - begin, LOSS_ROWS))
+        else:
+            bad = weighted_rows(args, begin, smaller(end - begin, LOSS_ROWS))
         if bad:
             return bad
         begin += LOSS_ROWS
     return 0
 
 
-cdef inline vec mse_vec(vec prediction, vec target, vec *gradient) noexcept nogil:
+cdef inline vec mse_vec(vec prediction, vec target, real delta, vec *gradient) noexcept nogil:
     cdef vec error = prediction - target
     gradient[0] = 2 * error
     return error * error
 
 
-cdef inline vec bce_vec(vec z, vec target, vec *gradient) noexcept nogil:
+cdef inline vec absolute_vec(
+    vec prediction, vec target, real delta, vec *gradient
+) noexcept nogil:
+    cdef vec error = prediction - target
+    cdef vec size = absolute(error)
+    gradient[0] = where_less(fill(0), size, with_sign(fill(1), error), fill(0))
+    return size
+
+
+cdef inline vec huber_vec(vec prediction, vec target, real delta, vec *gradient) noexcept nogil:
+    """m (|e| - m / 2), m = min(|e|, delta): e^2 / 2 near zero, delta (|e| - delta / 2) beyond."""
+    cdef vec error = prediction - target
+    cdef vec size = absolute(error)
+    cdef vec near = minimum(fill(delta), size)
+    gradient[0] = with_sign(near, error)
+    return near * (size - near * <real>0.5)
+
+
+cdef inline vec bce_vec(vec z, vec target, real delta, vec *gradient) noexcept nogil:
     cdef vec e = exp_vec(-absolute(z))
     gradient[0] = where_less(z, fill(0), e, fill(1)) / (1 + e) - target
     return where_less(z, fill(0), fill(0), z) - z * target + log1p_unit(e)
 
 
+cdef inline void weighted_loss(
+    const ElementLossArgs *args, int thread, int threads,
+    vec (*f)(vec, vec, real, vec *) noexcept nogil
+) noexcept nogil:
+    """losses[row] = weight times the sum of f over the row, and the gradient of every element."""
+    cdef Py_ssize_t row = share_begin(args.rows, LOSS_ROWS, thread, threads)
+    cdef Py_ssize_t end = share_begin(args.rows, LOSS_ROWS, thread + 1, threads)
+    cdef Py_ssize_t columns = args.n // args.rows, j
+    cdef const real *prediction
+    cdef const real *target
+    cdef real *gradient
+    cdef real delta = <real>args.delta
+    cdef vec total, value, slope
+    cdef double factor
+    while row < end:
+        prediction = <const real *>args.prediction + row * columns
+        target = <const real *>args.target + row * columns
+        gradient = <real *>args.dprediction + row * columns
+        factor = divided(args.scale, args.weights) * weight_of(args.weight, row)
+        total = fill(0)
+        j = 0
+        while j < columns:
+            value = f(
+                load_columns(prediction + j, columns - j), load_columns(target + j, columns - j),
+                delta, &slope
+            )
+            store_columns(gradient + j, slope * <real>factor, columns - j)
+            if columns - j < LANES:
+                value = keep_part(value, columns - j)
+            total = total + value
+            j += LANES
+        args.losses[row] = factor * lane_sum(total)
+        row += 1
+
+
 cdef inline void element_loss(
     const void *arguments, int thread, int threads,
-    vec (*f)(vec, vec, vec *) noexcept nogil
+    vec (*f)(vec, vec, real, vec *) noexcept nogil
 ) noexcept nogil:
     """losses[block] = sum of f over the block, and the gradient of every element."""
     cdef const ElementLossArgs *args = <const ElementLossArgs *>arguments
+    cdef real delta = <real>args.delta
     cdef const real *prediction = <const real *>args.prediction
     cdef const real *target = <const real *>args.target
     cdef real *gradient = <real *>args.dprediction
@@ -150,26 +301,31 @@ cdef inline void element_loss(
     cdef vec total, other, value, slope
     cdef real lanes[LANES]
     cdef int j
+    if args.weight != NULL:
+        weighted_loss(args, thread, threads, f)
+        return
     while i < end:
         block = i // LOSS_BLOCK
         stop = smaller(end, i + LOSS_BLOCK)
         total = other = fill(0)
         while i + 2 * LANES <= stop:    # two sums, which need not wait for one another
-            total = total + f(load(prediction + i), load(target + i), &slope)
+            total = total + f(load(prediction + i), load(target + i), delta, &slope)
             store(gradient + i, slope * <real>args.scale)
             i += LANES
-            other = other + f(load(prediction + i), load(target + i), &slope)
+            other = other + f(load(prediction + i), load(target + i), delta, &slope)
             store(gradient + i, slope * <real>args.scale)
             i += LANES
         total = total + other
         while i + LANES <= stop:
-            total = total + f(load(prediction + i), load(target + i), &slope)
+            total = total + f(load(prediction + i), load(target + i), delta, &slope)
             store(gradient + i, slope * <real>args.scale)
             i += LANES
         args.losses[block] = lane_sum(total)
         if i < stop:
             rest = stop - i
-            value = f(load_part(prediction + i, rest, 0), load_part(target + i, rest, 0), &slope)
+            value = f(
+                load_part(prediction + i, rest, 0), load_part(target + i, rest, 0), delta, &slope
+            )
             store_part(gradient + i, slope * <real>args.scale, rest)
             store(lanes, value)
             for j in range(<int>rest):    # the lanes beyond hold losses of nothing
@@ -179,6 +335,14 @@ cdef inline void element_loss(
 
 cdef Py_ssize_t mse(const void *args, int thread, int threads) noexcept nogil:
     element_loss(args, thread, threads, mse_vec)
+
+
+cdef Py_ssize_t absolute_error(const void *args, int thread, int threads) noexcept nogil:
+    element_loss(args, thread, threads, absolute_vec)
+
+
+cdef Py_ssize_t huber(const void *args, int thread, int threads) noexcept nogil:
+    element_loss(args, thread, threads, huber_vec)
 
 
 cdef Py_ssize_t bce_with_logits(const void *args, int thread, int threads) noexcept nogil:

@@ -160,7 +160,9 @@ cdef void multiply_turned(
     # Only where C is narrow, so that one thread has all of it.
     pack_transposed(c, other.c_row, sums, args.m, args.n, args.n, args.n)
     while i < n and end > begin:
-        accumulate_columns(<real *>args.c + i, load_columns(sums + i, n - i), n - i, args.accumulate)
+        accumulate_columns(
+            <real *>args.c + i, load_columns(sums + i, n - i), n - i, args.accumulate
+        )
         i += LANES
 
 

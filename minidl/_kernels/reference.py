@@ -7,7 +7,8 @@ Gradients are named after the variable that they belong to: ``dx`` is the deriva
 with respect to ``x``.
 
 Arrays are float32 or float64, rows are the batch, columns the features; an input of more
-than two dimensions is treated as the matrix of its last dimension.
+than two dimensions is treated as the matrix of its last dimension. What optimizers do is in
+``reference_optimizers.py``.
 """
 
 from __future__ import annotations
@@ -18,30 +19,9 @@ import numpy as np
 
 from minidl._kernels.reference_activations import *  # noqa: F403 (a part of the twin)
 from minidl._kernels.reference_activations import Array, relu, sigmoid, tanh
+from minidl._kernels.reference_optimizers import *  # noqa: F403 (all of it: the twins are one)
 
 ActivationName = Literal["relu", "sigmoid", "tanh"]
-
-# What an optimizer changes from step to step, in memory; see OptimizerState in
-# kernel_table.pxd, which is the same layout for C.
-OPTIMIZER_STATE = np.dtype(
-    [
-        (name, np.float64)
-        for name in (
-            "learning_rate",
-            "weight_decay",
-            "max_norm",
-            "norm",
-            "scale",
-            "step",
-            "momentum",
-            "nesterov",
-            "beta1",
-            "beta2",
-            "eps",
-        )
-    ]
-)
-
 
 # --- products ---------------------------------------------------------------------------
 
@@ -236,29 +216,103 @@ def standardize(x: Array, mean: Array | None, std: Array) -> Array:
 # --- losses: (value, gradient), the value a float64 array of no dimensions --------------
 
 
-def softmax_cross_entropy(logits: Array, labels: Array, mean: bool = True) -> tuple[Array, Array]:
-    """L_i = log Σ_j exp(z_ij) - z_i,label; dz = softmax(z) - onehot(label)."""
+def softmax_cross_entropy(
+    logits: Array,
+    labels: Array,
+    mean: bool = True,
+    weight: Array | None = None,
+    class_weight: Array | None = None,
+    smoothing: float = 0.0,
+) -> tuple[Array, Array]:
+    """L_i = log Σ_j exp(z_ij) - z_i,label; dz = softmax(z) - onehot(label).
+
+    Row i counts weight_i · class_weight_label. Smoothing ε: (1 - ε) · L_i, and ε times the mean
+    over all classes c of class_weight_c · L_i with c for a label. A mean is divided by Σ of
+    what the rows count.
+    """
     _check_labels(labels, logits.shape[1])
-    rows = np.arange(len(labels))
     exp = np.exp(logits - logits.max(axis=1, keepdims=True))
     sums = exp.sum(axis=1, keepdims=True)
-    shifted = (logits - logits.max(axis=1, keepdims=True))[rows, labels].astype(np.float64)
-    losses = np.log(sums[:, 0].astype(np.float64)) - shifted
-    dlogits = exp / sums
-    dlogits[rows, labels] -= 1
-    return _reduce(losses, dlogits, len(labels), mean)
+    shifted = (logits - logits.max(axis=1, keepdims=True)).astype(np.float64)
+    every = np.log(sums.astype(np.float64)) - shifted  # the loss, were this the label
+    share, count = _label_shares(logits, labels, weight, class_weight, smoothing)
+    dlogits = share.sum(axis=1, keepdims=True) * (exp / sums) - share
+    every[share == 0] = 0  # also where it is infinite
+    return _reduce((share * every).sum(axis=1), dlogits.astype(logits.dtype), count, mean)
 
 
-def mse(prediction: Array, target: Array, mean: bool = True) -> tuple[Array, Array]:
-    """L = (prediction - target)²; dprediction = 2 · (prediction - target)."""
+def nll(
+    log_probabilities: Array,
+    labels: Array,
+    mean: bool = True,
+    weight: Array | None = None,
+    class_weight: Array | None = None,
+) -> tuple[Array, Array]:
+    """L_i = -log p_i,label; dlog p = -onehot(label). Weights as in softmax_cross_entropy."""
+    _check_labels(labels, log_probabilities.shape[1])
+    share, count = _label_shares(log_probabilities, labels, weight, class_weight, 0.0)
+    rows = np.arange(len(labels))
+    losses = -share[rows, labels] * log_probabilities[rows, labels]
+    return _reduce(losses, -share.astype(log_probabilities.dtype), count, mean)
+
+
+def _label_shares(
+    logits: Array,
+    labels: Array,
+    weight: Array | None,
+    class_weight: Array | None,
+    smoothing: float,
+) -> tuple[Array, Any]:
+    """What every class of every row counts, and what all rows count together."""
+    rows, classes = logits.shape
+    of_class = np.ones(classes) if class_weight is None else class_weight.astype(np.float64)
+    of_row = np.ones(rows) if weight is None else weight.astype(np.float64)
+    own = of_row * of_class[labels]
+    _check_weights(own)
+    share = of_row[:, None] * (smoothing / classes * of_class)
+    share[np.arange(rows), labels] += (1 - smoothing) * own
+    return share, own.sum()
+
+
+def mse(
+    prediction: Array, target: Array, mean: bool = True, weight: Array | None = None
+) -> tuple[Array, Array]:
+    """L = (prediction - target)²; dprediction = 2 · (prediction - target).
+
+    With weights, row i counts weight_i, and a mean is divided by their sum.
+    """
     error = prediction - target
-    return _reduce(np.square(error).astype(np.float64), 2 * error, error.size, mean)
+    return _reduce_elements(np.square(error), 2 * error, mean, weight)
 
 
-def bce_with_logits(logits: Array, target: Array, mean: bool = True) -> tuple[Array, Array]:
+def absolute_error(
+    prediction: Array, target: Array, mean: bool = True, weight: Array | None = None
+) -> tuple[Array, Array]:
+    """L = |prediction - target|; dprediction = sign(prediction - target)."""
+    error = prediction - target
+    return _reduce_elements(np.abs(error), np.sign(error), mean, weight)
+
+
+def huber(
+    prediction: Array,
+    target: Array,
+    delta: float = 1.0,
+    mean: bool = True,
+    weight: Array | None = None,
+) -> tuple[Array, Array]:
+    """L = e²/2 for |e| ≤ δ, δ · (|e| - δ/2) beyond; dprediction = e within ±δ."""
+    error = prediction - target
+    near = np.minimum(np.abs(error), error.dtype.type(delta))
+    losses = near * (np.abs(error) - near / 2)
+    return _reduce_elements(losses, np.copysign(near, error), mean, weight)
+
+
+def bce_with_logits(
+    logits: Array, target: Array, mean: bool = True, weight: Array | None = None
+) -> tuple[Array, Array]:
     """L = max(z, 0) - z · t + log(1 + exp(-|z|)); dz = sigmoid(z) - t."""
     losses = np.maximum(logits, 0) - logits * target + np.log1p(np.exp(-np.abs(logits)))
-    return _reduce(losses.astype(np.float64), sigmoid(logits) - target, logits.size, mean)
+    return _reduce_elements(losses, sigmoid(logits) - target, mean, weight)
 
 
 def _check_labels(labels: Array, classes: int) -> None:
@@ -270,57 +324,28 @@ def _check_labels(labels: Array, classes: int) -> None:
         )
 
 
-def _reduce(losses: Array, gradient: Array, count: int, mean: bool) -> tuple[Array, Array]:
+def _check_weights(weights: Array) -> None:
+    if not (weights >= 0).all() or not 0 < weights.sum() < np.inf:
+        raise ValueError("weights must be finite and >= 0, and not all zero")
+
+
+def _reduce_elements(
+    losses: Array, gradient: Array, mean: bool, weight: Array | None
+) -> tuple[Array, Array]:
+    count: Any = losses.size
+    losses = losses.astype(np.float64)
+    if weight is not None:
+        _check_weights(weight)
+        columns = losses.size // len(weight)
+        count = weight.sum(dtype=np.float64) * columns
+        weight = weight.reshape(-1, *[1] * (losses.ndim - 1))
+        losses, gradient = weight * losses, weight * gradient
+    return _reduce(losses, gradient, count, mean)
+
+
+def _reduce(losses: Array, gradient: Array, count: Any, mean: bool) -> tuple[Array, Array]:
     factor = 1 / count if mean else 1.0
     return np.asarray(losses.sum() * factor), gradient * gradient.dtype.type(factor)
-
-
-# --- optimizers, over flat vectors ------------------------------------------------------
-
-
-def squared_norm(x: Array) -> Array:
-    """Σ x², in float64."""
-    return np.asarray(np.square(x, dtype=np.float64).sum())
-
-
-def clip(squared_norm: Array, state: Array) -> bool:
-    """Count the step and find the factor that brings the norm down to max_norm.
-
-    Returns whether the norm is finite; when it is not, nothing is changed but ``norm``.
-    """
-    state["norm"] = norm = np.sqrt(squared_norm)
-    if not np.isfinite(norm):
-        return False
-    state["scale"] = state["max_norm"] / norm if 0 < state["max_norm"] < norm else 1.0
-    state["step"] += 1
-    return True
-
-
-def sgd(data: Array, grad: Array, velocity: Array | None, state: Array) -> None:
-    """g ← scale · grad + λ · w; v ← μ · v + g; w ← w - η · v (Nesterov: g + μ · v)."""
-    g = _clipped(data, grad, state)
-    if velocity is not None:
-        velocity *= data.dtype.type(state["momentum"])
-        velocity += g
-        g = g + data.dtype.type(state["momentum"]) * velocity if state["nesterov"] else velocity
-    data -= data.dtype.type(state["learning_rate"]) * g
-
-
-def adam(data: Array, grad: Array, m: Array, v: Array, state: Array) -> None:
-    """m ← β₁m + (1-β₁)g; v ← β₂v + (1-β₂)g²; w ← w - η · m̂ / (√v̂ + ε) (Kingma and Ba 2015)."""
-    real, (beta1, beta2) = data.dtype.type, (state["beta1"], state["beta2"])
-    g = _clipped(data, grad, state)
-    m += real(1 - beta1) * (g - m)
-    v *= real(beta2)
-    v += real(1 - beta2) * (g * g)
-    rate = real(state["learning_rate"] / (1 - beta1 ** state["step"]))
-    root = np.sqrt(v) * real(1 / np.sqrt(1 - beta2 ** state["step"]))
-    data -= rate * m / (root + real(state["eps"]))
-
-
-def _clipped(data: Array, grad: Array, state: Array) -> Array:
-    real = data.dtype.type
-    return grad * real(state["scale"]) + data * real(state["weight_decay"])
 
 
 def _matrix(x: Array) -> Array:

@@ -37,7 +37,7 @@ Arguments = dict[str, Any]
 Shape = tuple[int, ...]
 Arrays = Mapping[str, Shape | Array]  # the shape of an array to draw, or an array as it is
 NOTHING: Arrays = MappingProxyType({})
-POSITIVE = {"v", "rstd", "running_var", "target", "std"}
+POSITIVE = {"v", "square", "rstd", "running_var", "target", "std"}
 PARAMETER_OF: dict[str, Any] = {
     "leaky_relu": {"slope": 0.01},
     "elu": {"alpha": 1.0},
@@ -302,8 +302,16 @@ def _losses(case: _Maker) -> Iterator[Case]:
             read={"logits": (rows, classes), "labels": labels},
             results=[value, (rows, classes)],
         )
+        yield case(
+            "nll",
+            f"{rows}x{classes}",
+            flops_of("nll", (rows, classes)),
+            read={"log_probabilities": (rows, classes), "labels": labels},
+            results=[value, (rows, classes)],
+        )
     shape, size = "x".join(map(str, ACTIVATIONS)), ACTIVATIONS
-    for kernel, name in (("mse", "prediction"), ("bce_with_logits", "logits")):
+    for kernel in ("mse", "absolute_error", "huber", "bce_with_logits"):
+        name = "logits" if kernel == "bce_with_logits" else "prediction"
         read = {name: size, "target": size}
         yield case(kernel, shape, flops_of(kernel, size), read=read, results=[value, size])
 
@@ -314,6 +322,7 @@ def _optimizers(case: _Maker) -> Iterator[Case]:
     state, square = np.zeros((), OPTIMIZER_STATE), np.array(4.0)
     fields = {"learning_rate": 1e-6, "weight_decay": 1e-4, "scale": 0.5, "step": 10.0}
     fields |= {"momentum": 0.9, "max_norm": 1.0, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
+    fields |= {"alpha": 0.99, "momentum_decay": 4e-3, "mu_product": 0.1}
     for name, number in fields.items():
         state[name] = number
     yield case(
@@ -328,3 +337,12 @@ def _optimizers(case: _Maker) -> Iterator[Case]:
         momentum, moments = {"data": n, "velocity": n}, {"data": n, "m": n, "v": n}
         yield case("sgd", shape, flops_of("sgd", n), read=read, updated=momentum)
         yield case("adam", shape, flops_of("adam", n), read=read, updated=moments)
+        yield case("nadam", shape, flops_of("nadam", n), read=read, updated=moments)
+        squares: Arrays = {"data": n, "square": n}
+        moving: Arrays = {**squares, "mean": n, "velocity": n}
+        yield case("rmsprop", shape, flops_of("rmsprop", n), read=read, updated=moving)
+        yield case("adagrad", shape, flops_of("adagrad", n), read=read, updated=squares)
+        average: Arrays = {"average": n}
+        follow = flops_of("follow", n)
+        yield case("follow", shape, follow, read={"x": n}, updated=average, weight=0.01)
+        yield case("clamp", shape, flops_of("clamp", n), updated={"x": n}, limit=1.0)

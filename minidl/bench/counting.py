@@ -49,6 +49,8 @@ ELEMENT = {
     "clear": 0,
     "add": 1,
     "scale": 1,
+    "clamp": 2,
+    "follow": 3,
     **UNARY,
     **GRADIENTS,
     "prelu": 2,
@@ -63,13 +65,19 @@ ELEMENT = {
     "layer_norm_grad_params": 5,
     "standardize": 2,
     "softmax_cross_entropy": EXP + 4,  # max, subtract, sum, scale
+    "nll": 1,
     "mse": 4,
+    "absolute_error": 4,
+    "huber": 7,
     "bce_with_logits": 2 * EXP + 9,
     "squared_norm": 2,
     "total": 1,
     "clip": 4,
     "sgd": 7,
     "adam": 16,
+    "nadam": 18,
+    "rmsprop": 11,
+    "adagrad": 9,
 }
 BATCH_NORM_EVAL = 4  # only normalize
 

@@ -31,7 +31,7 @@ from minidl.bench.ceilings import FMA, Probes, aligned, binding, least_seconds, 
 
 BURSTS = 3  # in a round
 # Below so many bytes a kernel is over before any ceiling could bind it.
-FEW_BYTES = 256
+FEW_BYTES = 512
 
 
 @dataclass(frozen=True)

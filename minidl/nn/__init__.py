@@ -4,9 +4,11 @@ from minidl.nn import init
 from minidl.nn.activations import LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
 from minidl.nn.containers import Residual, Sequential, pre_activation
 from minidl.nn.dropout import Dropout
+from minidl.nn.label_losses import CrossEntropyLoss, NLLLoss
 from minidl.nn.layer import Layer, Parameter
 from minidl.nn.linear import Linear
-from minidl.nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, Loss, MSELoss
+from minidl.nn.losses import BCEWithLogitsLoss, HuberLoss, L1Loss, Loss, MSELoss
+from minidl.nn.lsuv import lsuv
 from minidl.nn.normalization import BatchNorm, LayerNorm, Standardize
 from minidl.nn.rectifiers import ELU, LeakyReLU, PReLU
 from minidl.nn.recurrent import RNNCell
@@ -21,7 +23,9 @@ __all__ = [
     "CrossEntropyLoss",
     "Dropout",
     "Flatten",
+    "HuberLoss",
     "Identity",
+    "L1Loss",
     "Layer",
     "LayerNorm",
     "LeakyReLU",
@@ -29,6 +33,7 @@ __all__ = [
     "LogSoftmax",
     "Loss",
     "MSELoss",
+    "NLLLoss",
     "PReLU",
     "Parameter",
     "RNNCell",
@@ -42,5 +47,6 @@ __all__ = [
     "Standardize",
     "Tanh",
     "init",
+    "lsuv",
     "pre_activation",
 ]

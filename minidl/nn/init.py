@@ -16,11 +16,19 @@ initialiser         distribution                                      source
 ``xavier_normal``   N(0, 2 / (fan_in + fan_out))                       Glorot & Bengio 2010
 ``he_uniform``      U(-a, a), a = sqrt(6 / fan_in)                     He et al. 2015, eq. 10
 ``he_normal``       N(0, 2 / fan_in)                                   He et al. 2015, eq. 10
+``lecun_uniform``   U(-a, a), a = sqrt(3 / fan_in)                     LeCun et al. 1998
+``lecun_normal``    N(0, 1 / fan_in)                                   LeCun et al. 1998
+``orthogonal``      gain · a random orthonormal matrix                 Saxe et al. 2014
+``critical``        N(0, 1 / (fan_in · E[φ'(z)²])), z ~ N(0, q)        Schoenholz et al. 2017
 ==================  ================================================  ====================
+
+``critical`` finds the factor of any activation by itself. ``nn.lsuv`` scales the layers of a model
+by what they make of given data.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -99,6 +107,121 @@ def he_normal() -> Initializer:
     return Initializer("he_normal", _he_normal)
 
 
+def lecun_uniform() -> Initializer:
+    """U(-a, a) with a = sqrt(3 / fan_in): for SELU and linear layers."""
+    return Initializer("lecun_uniform", _lecun_uniform)
+
+
+def lecun_normal() -> Initializer:
+    """N(0, 1 / fan_in): for SELU and linear layers."""
+    return Initializer("lecun_normal", _lecun_normal)
+
+
+def truncated_normal(std: float = 1.0, bound: float = 2.0) -> Initializer:
+    """N(0, std²), without what lies farther than ``bound`` · std from zero: that is drawn again."""
+    if not std > 0 or not bound > 0:
+        raise ValueError(f"truncated_normal needs std > 0 and bound > 0, got {std}, {bound}")
+    return Initializer("truncated_normal", _truncated_normal, (std, bound))
+
+
+def orthogonal(gain: float = 1.0) -> Initializer:
+    """gain · Q with orthonormal rows, or columns where there are fewer of them.
+
+    All singular values are equal: a signal, and a gradient, keeps its length in every direction,
+    not only on average. Source: Saxe et al. 2014.
+    """
+    if not gain > 0:
+        raise ValueError(f"orthogonal needs gain > 0, got {gain}")
+    return Initializer("orthogonal", _orthogonal, (gain,))
+
+
+def gain(activation: str, slope: float = 0.01) -> float:
+    """What weights of variance 1 / fan_in are multiplied with before this activation.
+
+    The values that PyTorch's ``calculate_gain`` has: 1 for "linear" and "sigmoid", 5/3 for "tanh",
+    sqrt(2) for "relu", sqrt(2 / (1 + slope²)) for "leaky_relu", 3/4 for "selu".
+
+    Examples
+    --------
+    >>> from minidl import nn
+    >>> nn.init.gain("tanh")
+    1.6666666666666667
+    >>> nn.init.orthogonal(nn.init.gain("relu"))
+    orthogonal(1.4142135623730951)
+    """
+    gains = {
+        "linear": 1.0,
+        "sigmoid": 1.0,
+        "tanh": 5 / 3,
+        "relu": math.sqrt(2),
+        "leaky_relu": math.sqrt(2 / (1 + slope**2)),
+        "selu": 3 / 4,
+    }
+    if activation not in gains:
+        raise ValueError(f"no gain is known for {activation!r}; known: {', '.join(gains)}")
+    return gains[activation]
+
+
+def critical(activation: Any, variance: float = 1.0) -> Initializer:
+    """N(0, 1 / (fan_in · E[φ'(z)²])) with z ~ N(0, q): the gradient keeps its size.
+
+    At the border between order and chaos, n · Var(W) · E[φ'(z)²] = 1, gradients neither vanish
+    nor explode on average. The expectation is found by Gauss-Hermite quadrature.
+
+    Source: Schoenholz et al. 2017, equation 5; Glorot and Bengio 2010 for φ' = 1.
+
+    Parameters
+    ----------
+    activation
+        A layer such as ``nn.Tanh()``, its name ("tanh"), or a function of an array.
+    variance
+        q > 0, of what the activation receives: 1 after a normalization, and for data that is
+        standardized. (ReLU's factor of 2 is the same for all.)
+
+    Raises
+    ------
+    ValueError
+        If the activation is not known, or flat.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidl import nn
+    >>> nn.init.critical("relu")
+    critical(2.0)
+    >>> nn.init.critical(np.sin, variance=1.0)
+    critical(1.7616)
+    >>> nn.Linear(64, 64, init=nn.init.critical(nn.Tanh()))
+    Linear(64, 64)
+    """
+    if not 0 < variance < np.inf:
+        raise ValueError(f"critical needs variance > 0, got {variance}")
+    nodes, weights = np.polynomial.hermite_e.hermegauss(100)
+    slopes = _slopes(activation, np.sqrt(variance) * nodes)
+    mean = float(weights @ slopes**2 / weights.sum())
+    if not 0 < mean < np.inf:
+        raise ValueError(f"critical: the derivative of {activation!r} is zero or not finite")
+    return Initializer("critical", _critical, (round(1 / mean, 4),))
+
+
+def _slopes(activation: Any, z: Any) -> Any:
+    """The derivative at these points."""
+    from minidl.nn.layer import Layer  # which draws its parameters with this module
+
+    if isinstance(activation, str):
+        kinds = {kind.__name__.lower(): kind for kind in Layer.registry}
+        if activation.lower() == "linear" or activation.lower() not in kinds:
+            raise ValueError(f"critical: no activation is called {activation!r}")
+        activation = kinds[activation.lower()]()
+    if isinstance(activation, Layer):
+        y = activation(z[:, None])
+        return activation.backward(np.ones_like(y))[:, 0]
+    if not callable(activation):
+        raise TypeError(f"critical: expected a layer, a name or a function, got {activation!r}")
+    step = 1e-5
+    return (np.asarray(activation(z + step)) - np.asarray(activation(z - step))) / (2 * step)
+
+
 def by_name(init: str | Initializer) -> Initializer:
     """The initialiser itself, or the one of that name with its default arguments."""
     if isinstance(init, str):
@@ -142,6 +265,33 @@ def _he_normal(shape: Shape, rng: np.random.Generator) -> Any:
     return rng.normal(0.0, np.sqrt(2 / _fans(shape)[0]), shape)
 
 
+def _lecun_uniform(shape: Shape, rng: np.random.Generator) -> Any:
+    limit = np.sqrt(3 / _fans(shape)[0])
+    return rng.uniform(-limit, limit, shape)
+
+
+def _lecun_normal(shape: Shape, rng: np.random.Generator) -> Any:
+    return rng.normal(0.0, np.sqrt(1 / _fans(shape)[0]), shape)
+
+
+def _truncated_normal(shape: Shape, rng: np.random.Generator, std: float, bound: float) -> Any:
+    values = rng.normal(size=shape)
+    while (outside := np.abs(values) > bound).any():
+        values[outside] = rng.normal(size=np.count_nonzero(outside))
+    return std * values
+
+
+def _orthogonal(shape: Shape, rng: np.random.Generator, gain: float) -> Any:
+    rows, columns = _fans(shape)
+    q, r = np.linalg.qr(rng.normal(size=(max(rows, columns), min(rows, columns))))
+    q *= np.sign(np.diag(r))  # without this, Q is not spread evenly over all such matrices
+    return gain * (q if rows >= columns else q.T)
+
+
+def _critical(shape: Shape, rng: np.random.Generator, factor: float) -> Any:
+    return rng.normal(0.0, np.sqrt(factor / _fans(shape)[0]), shape)
+
+
 def _fans(shape: Shape) -> tuple[int, int]:
     if len(shape) != 2:
         raise ValueError(f"needs a weight of shape (fan_in, fan_out), got {shape}")
@@ -150,5 +300,14 @@ def _fans(shape: Shape) -> tuple[int, int]:
 
 NAMED: dict[str, Callable[[], Initializer]] = {
     factory.__name__: factory
-    for factory in (xavier_uniform, xavier_normal, he_uniform, he_normal, zeros)
+    for factory in (
+        xavier_uniform,
+        xavier_normal,
+        he_uniform,
+        he_normal,
+        lecun_uniform,
+        lecun_normal,
+        orthogonal,
+        zeros,
+    )
 }

@@ -25,7 +25,12 @@ class Parameter:
 
     Once an optimizer holds the parameter, ``data`` and ``grad`` are views into two flat
     vectors. Assigning to ``data`` copies into it.
+
+    An optimizer that is built while the parameter is ``frozen`` leaves it alone: neither changes
+    it, nor counts its gradient in the norm. Gradients still flow through to layers below.
     """
+
+    frozen = False
 
     def __init__(
         self,
@@ -323,6 +328,13 @@ class Layer(Noticed):
             recorder.watch(self)
         for parameter in self.parameters():
             kernels.clear(parameter.grad)
+
+    def freeze(self, frozen: bool = True) -> Self:
+        """Have optimizers that are built from now on leave all parameters as they are."""
+        for parameter in self.parameters():
+            parameter.frozen = frozen
+            kernels.note_change()  # for recorded steps whose optimizer holds it
+        return self
 
     def reset(self, rng: Seed = None) -> Self:
         """Draw all parameters anew and start all state afresh, seeded by ``rng``."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
+from minidl.nn.checks import POSITIVE, check_number
 from minidl.nn.layer import Noticed
 
 
@@ -18,7 +19,11 @@ class Loss(Noticed):
 
     The value is a float64 array of no dimensions, which prints and formats as a number.
 
-    A subclass writes ``forward(prediction, target)``, which returns (value, gradient), and
+    ``loss(prediction, target, weight)``, with a weight ≥ 0 for each row of the batch, lets rows
+    count more or less: a mean is then Σ weight_i · L_i / Σ weight_i, a sum Σ weight_i · L_i.
+
+    A subclass writes ``forward(prediction, target)``, which returns (value, gradient) and may take
+    a weight as well, and
     ``examples()``, from which the tests and ``minidl check`` verify it.
 
     Parameters
@@ -47,8 +52,20 @@ class Loss(Noticed):
         """Triples of a loss, a prediction and a target."""
         return iter(())
 
-    def forward(self, prediction: Array, target: Array) -> tuple[Array, Array]:
+    def forward(
+        self, prediction: Array, target: Array, weight: Array | None = None
+    ) -> tuple[Array, Array]:
         raise NotImplementedError(f"{type(self).__name__} has no forward pass")
+
+    def check_weight(self, prediction: Array, weight: Array) -> None:
+        """Raise if this is not a weight for each row, of the prediction's dtype."""
+        if not isinstance(weight, np.ndarray) or weight.dtype != prediction.dtype:
+            got = weight.dtype if isinstance(weight, np.ndarray) else type(weight).__name__
+            raise TypeError(f"{self!r}: weight must be a {prediction.dtype} array, got {got}")
+        if weight.shape != prediction.shape[:1]:
+            raise ValueError(
+                f"{self!r}: expected weights of shape {prediction.shape[:1]}, got {weight.shape}"
+            )
 
     def check_input(self, prediction: Array, target: Array) -> None:
         """Raise if prediction and target cannot be compared; here: same shape and dtype."""
@@ -76,10 +93,13 @@ class Loss(Noticed):
                 f"write target.astype(np.{prediction.dtype})"
             )
 
-    def __call__(self, prediction: Array, target: Array) -> Array:
+    def __call__(self, prediction: Array, target: Array, weight: Array | None = None) -> Array:
         self.check_input(prediction, target)
+        inputs: tuple[Array, ...] = (prediction, target)
+        if weight is not None:
+            self.check_weight(prediction, weight)
+            inputs = prediction, target, weight
         recorder = kernels.recorder()
-        inputs = prediction, target
         value, gradient = (
             self.forward(*inputs) if recorder is None else recorder.forward(self, inputs)
         )
@@ -102,53 +122,6 @@ class Loss(Noticed):
         return f"{type(self).__name__}({reduction})"
 
 
-class CrossEntropyLoss(Loss):
-    """Cross entropy of softmax(logits) against class labels.
-
-    L = -log softmax(z)_label = log Σ_j exp(z_j) - z_label,  dz = softmax(z) - onehot(label)
-
-    Shapes
-    ------
-    logits (batch, classes); labels (batch), integers in [0, classes).
-
-    Raises
-    ------
-    ValueError
-        For float labels or labels outside the classes, naming the first such row.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from minidl import nn
-    >>> loss = nn.CrossEntropyLoss()
-    >>> f"{loss(np.zeros((2, 10)), np.array([3, 7])):.4f}"  # log 10
-    '2.3026'
-    """
-
-    takes_labels = True
-
-    def check_target(self, prediction: Array, target: Array) -> None:
-        if prediction.ndim != 2:
-            raise ValueError(f"{self!r}: logits must be (batch, classes), got {prediction.shape}")
-        if target.dtype.kind not in "iu":
-            raise ValueError(
-                f"{self!r}: labels must be integers, got {target.dtype}; write labels.astype(int)"
-            )
-        if target.shape != prediction.shape[:1]:
-            raise ValueError(
-                f"{self!r}: expected labels of shape {prediction.shape[:1]}, got {target.shape}"
-            )
-
-    def forward(self, logits: Array, labels: Array) -> tuple[Array, Array]:
-        return kernels.softmax_cross_entropy(logits, labels, self.reduction == "mean")
-
-    @classmethod
-    def examples(cls) -> Iterator[tuple[Loss, Array, Array]]:
-        rng = np.random.default_rng(0)
-        yield cls(), rng.normal(size=(4, 3)), np.array([0, 2, 1, 2])
-        yield cls("sum"), rng.normal(size=(1, 5)), np.array([4])
-
-
 class MSELoss(Loss):
     """Mean squared error.
 
@@ -166,14 +139,89 @@ class MSELoss(Loss):
     5.0
     """
 
-    def forward(self, prediction: Array, target: Array) -> tuple[Array, Array]:
-        return kernels.mse(prediction, target, self.reduction == "mean")
+    def forward(
+        self, prediction: Array, target: Array, weight: Array | None = None
+    ) -> tuple[Array, Array]:
+        return kernels.mse(prediction, target, self.reduction == "mean", weight)
 
     @classmethod
     def examples(cls) -> Iterator[tuple[Loss, Array, Array]]:
         rng = np.random.default_rng(0)
         yield cls(), rng.normal(size=(4, 3)), rng.normal(size=(4, 3))
         yield cls("sum"), rng.normal(size=(1, 1)), rng.normal(size=(1, 1))
+
+
+class L1Loss(Loss):
+    """Mean absolute error: an outlier pulls no harder than any other error.
+
+    L = |prediction - target|,  dprediction = sign(prediction - target), 0 where they are equal
+
+    Shapes
+    ------
+    prediction and target of the same shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidl import nn
+    >>> float(nn.L1Loss()(np.array([[1.0, -3.0]]), np.array([[0.0, 0.0]])))
+    2.0
+    """
+
+    def forward(
+        self, prediction: Array, target: Array, weight: Array | None = None
+    ) -> tuple[Array, Array]:
+        return kernels.absolute_error(prediction, target, self.reduction == "mean", weight)
+
+    @classmethod
+    def examples(cls) -> Iterator[tuple[Loss, Array, Array]]:
+        rng = np.random.default_rng(0)
+        yield cls(), rng.normal(size=(4, 3)), rng.normal(size=(4, 3))
+        yield cls("sum"), rng.normal(size=(1, 1)), rng.normal(size=(1, 1))
+
+
+class HuberLoss(Loss):
+    """Squared error near zero, absolute error beyond δ: no gradient is larger than δ.
+
+    L = e² / 2 for |e| ≤ δ, else δ · (|e| - δ / 2), with e = prediction - target
+    dprediction = min(max(e, -δ), δ)
+
+    Source: Huber 1964.
+
+    Parameters
+    ----------
+    delta
+        δ > 0.
+    reduction
+        ``"mean"`` over all elements or ``"sum"``.
+
+    Shapes
+    ------
+    prediction and target of the same shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidl import nn
+    >>> float(nn.HuberLoss(delta=1.0)(np.array([[1.0, -3.0]]), np.array([[0.0, 0.0]])))
+    1.5
+    """
+
+    def __init__(self, delta: float = 1.0, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.delta = check_number("HuberLoss", "delta", delta, POSITIVE, np.inf)
+
+    def forward(
+        self, prediction: Array, target: Array, weight: Array | None = None
+    ) -> tuple[Array, Array]:
+        mean = self.reduction == "mean"
+        return kernels.huber(prediction, target, self.delta, mean, weight)
+
+    @classmethod
+    def examples(cls) -> Iterator[tuple[Loss, Array, Array]]:
+        rng = np.random.default_rng(0)
+        yield cls(), rng.normal(size=(4, 3)), rng.normal(size=(4, 3))
+        yield cls(0.3, "sum"), rng.normal(size=(2, 3)), rng.normal(size=(2, 3))
 
 
 class BCEWithLogitsLoss(Loss):
@@ -195,8 +243,10 @@ class BCEWithLogitsLoss(Loss):
     '0.6931'
     """
 
-    def forward(self, logits: Array, target: Array) -> tuple[Array, Array]:
-        return kernels.bce_with_logits(logits, target, self.reduction == "mean")
+    def forward(
+        self, logits: Array, target: Array, weight: Array | None = None
+    ) -> tuple[Array, Array]:
+        return kernels.bce_with_logits(logits, target, self.reduction == "mean", weight)
 
     @classmethod
     def examples(cls) -> Iterator[tuple[Loss, Array, Array]]:

@@ -1,6 +1,23 @@
-"""Optimizers and gradient clipping."""
+"""Optimizers, schedules of the learning rate, and gradient clipping."""
 
-from minidl.optim.clipping import clip_by_norm
-from minidl.optim.optimizers import SGD, Adam, Optimizer
+from minidl.optim import schedules
+from minidl.optim.adam import Adam, AdamW, Nadam
+from minidl.optim.averaging import EMA
+from minidl.optim.base import Group, Optimizer
+from minidl.optim.clipping import clip_by_norm, clip_by_value
+from minidl.optim.optimizers import SGD, AdaGrad, RMSprop
 
-__all__ = ["SGD", "Adam", "Optimizer", "clip_by_norm"]
+__all__ = [
+    "EMA",
+    "SGD",
+    "AdaGrad",
+    "Adam",
+    "AdamW",
+    "Group",
+    "Nadam",
+    "Optimizer",
+    "RMSprop",
+    "clip_by_norm",
+    "clip_by_value",
+    "schedules",
+]

@@ -53,3 +53,35 @@ def clip_by_norm(parameters: Iterable[Parameter], max_norm: float) -> float:
         for gradient in gradients:
             kernels.scale(gradient, max_norm / norm)
     return norm
+
+
+def clip_by_value(parameters: Iterable[Parameter], max_value: float) -> None:
+    """Cut every gradient off at ``max_value``: g ← min(max(g, -max_value), max_value).
+
+    The direction changes, unlike with ``clip_by_norm``. It can be recorded; an optimizer does the
+    same, in the pass of its update, when it is given ``max_value``.
+
+    Parameters
+    ----------
+    parameters
+        Parameters, with gradients.
+    max_value
+        The largest gradient allowed, > 0.
+
+    Raises
+    ------
+    ValueError
+        If ``max_value`` is not positive.
+
+    Examples
+    --------
+    >>> from minidl import nn, optim
+    >>> layer = nn.Linear(2, 1, bias=False)
+    >>> layer.weight.grad[:, 0] = 3, -4
+    >>> optim.clip_by_value(layer.parameters(), max_value=3.5)
+    >>> layer.weight.grad[:, 0]
+    array([ 3. , -3.5], dtype=float32)
+    """
+    max_value = check_number("clip_by_value", "max_value", max_value, POSITIVE, np.inf)
+    for parameter in parameters:
+        kernels.clamp(parameter.grad, max_value)

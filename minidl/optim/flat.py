@@ -18,28 +18,44 @@ class FlatParameters:
 
     Each begins on a cache line; the few elements before the first and between two of them stay
     zero. So a norm is one reduction, an update one pass, whatever the number of layers.
+
+    Groups of parameters follow one another: ``parts`` are their slices of the vectors. Frozen
+    parameters stay where they are.
+
+    Parameters
+    ----------
+    *groups
+        The parameters of each group; at least one that is not frozen in each.
     """
 
-    def __init__(self, parameters: Iterable[Parameter]) -> None:
-        if isinstance(parameters, Parameter) or not isinstance(parameters, Iterable):
-            raise TypeError(f"expected model.parameters(), got {parameters!r}")
-        self.parameters = list(parameters)
-        if not self.parameters:
-            raise ValueError("no parameters given")
-        for parameter in self.parameters:
-            if not isinstance(parameter, Parameter):
-                raise TypeError(f"expected parameters, got {parameter!r}")
-        if len({id(parameter) for parameter in self.parameters}) < len(self.parameters):
+    def __init__(self, *groups: Iterable[Parameter]) -> None:
+        given = [_listed(group) for group in groups]
+        everything = [parameter for group in given for parameter in group]
+        if len({id(parameter) for parameter in everything}) < len(everything):
             raise ValueError("the same parameter was given twice")
+        self.groups = [[p for p in group if not p.frozen] for group in given]
+        if not all(self.groups):
+            raise ValueError("all parameters given are frozen: there is nothing to train")
+        self.frozen = [parameter for parameter in everything if parameter.frozen]
+        self.parameters = [parameter for group in self.groups for parameter in group]
         dtypes = {parameter.dtype for parameter in self.parameters}
         if len(dtypes) > 1:
             raise TypeError(f"all parameters must have one dtype, got {sorted(map(str, dtypes))}")
         self.dtype = dtypes.pop()
         step = ALIGNMENT // self.dtype.itemsize
-        sizes = [-(-parameter.size // step) * step for parameter in self.parameters]
-        # A line before the first, so that the vector's address is that of no parameter: a
-        # recorded step tells by its address what a kernel is given.
-        *self.starts, self.size = np.cumsum([step, *sizes]).tolist()
+        # A line before the first of a group, so that the address of the vector, and of each
+        # part, is that of no parameter: a recorded step tells by its address what a kernel is
+        # given.
+        self.starts: list[int] = []
+        self.parts: list[slice] = []
+        self.size = 0
+        for group in self.groups:
+            begin, end = self.size, self.size + step
+            for parameter in group:
+                self.starts.append(end)
+                end += -(-parameter.size // step) * step
+            self.parts.append(slice(begin, end))
+            self.size = end
         self.data, self.grad = self.zeros(), self.zeros()
         for parameter, start in zip(self.parameters, self.starts, strict=True):
             part = slice(start, start + parameter.size)
@@ -50,10 +66,11 @@ class FlatParameters:
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy, by copy or pickle, lays out vectors of its own for the copied parameters.
-        return {"parameters": self.parameters}
+        return {"groups": self.groups, "frozen": self.frozen}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["parameters"])  # type: ignore[misc]
+        self.__init__(*state["groups"])  # type: ignore[misc]
+        self.frozen = state["frozen"]
 
     def zeros(self) -> Array:
         """A vector of the same layout: for moments."""
@@ -63,13 +80,30 @@ class FlatParameters:
         return buffer[start : start + self.size]
 
     def check(self) -> None:
-        """Raise RuntimeError if a parameter has left the vectors."""
+        """Raise RuntimeError if a parameter has left the vectors, or was frozen in them."""
         for parameter, (data, grad) in zip(self.parameters, self._views, strict=True):
             if not (_same(parameter.data, data) and _same(parameter.grad, grad)):
                 raise RuntimeError(
                     f"parameter {parameter.name or parameter!r} has left this optimizer: it was "
                     "handed to another optimizer, reset or converted. Build the optimizer last."
                 )
+            if parameter.frozen:
+                raise RuntimeError(
+                    f"parameter {parameter.name or parameter!r} was frozen after this optimizer "
+                    "was built, which would still change it: freeze first, then build it"
+                )
+
+
+def _listed(parameters: Iterable[Parameter]) -> list[Parameter]:
+    if isinstance(parameters, (Parameter, dict)) or not isinstance(parameters, Iterable):
+        raise TypeError(f"expected model.parameters(), got {parameters!r}")
+    parameters = list(parameters)
+    if not parameters:
+        raise ValueError("no parameters given")
+    for parameter in parameters:
+        if not isinstance(parameter, Parameter):
+            raise TypeError(f"expected parameters, got {parameter!r}")
+    return parameters
 
 
 def _same(array: Array, view: Array) -> bool:

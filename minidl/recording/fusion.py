@@ -15,7 +15,7 @@ from minidl.recording.entries import GRADIENT, TEMPORARY, Entry, Operand, Region
 # Slots of the matrix product's arguments.
 BIAS, GATE, OUTPUT = 2, 3, 4
 ACTIVATIONS = ("relu", "sigmoid", "tanh")
-CHECKING = {"softmax_cross_entropy"}  # it also checks the labels
+CHECKING = {"softmax_cross_entropy", "nll"}  # it also checks the labels
 GRADIENTS = ("relu_grad", "sigmoid_grad", "tanh_grad")
 
 

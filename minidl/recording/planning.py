@@ -24,7 +24,7 @@ BARRIER = 700.0
 HEAVY = {
     *("sigmoid", "tanh", "exp", "elu", "silu", "silu_grad", "softplus", "softplus_grad", "gelu"),
     *("gelu_grad", "softmax", "log_softmax", "log_softmax_grad", "softmax_cross_entropy"),
-    *("bce_with_logits", "dropout", "adam"),
+    *("bce_with_logits", "dropout", "adam", "nadam"),
 }
 
 
@@ -123,7 +123,7 @@ def traffic(entry: Entry) -> int:
 
 def work(entry: Entry) -> float:
     """Nanoseconds on one thread, roughly."""
-    if entry.kernel in ("total", "clip", "dropout_key"):
+    if entry.kernel in ("total", "clip", "dropout_key", "weight_total"):
         return 0.0  # done by one thread, whatever their size
     heavy = 4 if entry.kernel in HEAVY else 1
     return flops(entry) / FLOPS + heavy * traffic(entry) / BYTES
@@ -152,4 +152,4 @@ def _set_waits(entries: list[Entry], memory: int) -> None:
         if entry.wait:
             since, stopping = [], False
         since += touched
-        stopping = stopping or (several and entry.kernel == "softmax_cross_entropy")
+        stopping = stopping or (several and entry.kernel in ("softmax_cross_entropy", "nll"))

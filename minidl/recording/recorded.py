@@ -111,20 +111,17 @@ class Recorded:
         if not self._held:
             self._held = list(_held(self.watched))
         self.program.seen = kernels.changes()
-        self.scheduled = [o for o in self.optimizers if o.schedule is not None]
+        self.scheduled = [group for o in self.optimizers for group in o.scheduled()]
         self.replay = self._turn_and_replay if self.scheduled else self.program.replay
 
     def _turn_and_replay(self, inputs: tuple[Any, ...]) -> int:
-        for optimizer in self.scheduled:
-            optimizer.set_rate()
+        for group in self.scheduled:
+            group.set_rate()
         return self.program.replay(inputs)
 
     def dials(self, steps: int) -> list[tuple[Array, Array]]:
         """The numbers that schedules set in each of the steps to come, and where."""
-        return [
-            (optimizer.state["learning_rate"], optimizer.rates(steps))
-            for optimizer in self.scheduled
-        ]
+        return [(group.state["learning_rate"], group.rates(steps)) for group in self.scheduled]
 
     # --- outputs ---
 
@@ -180,13 +177,15 @@ class Recorded:
                 f"there were {len(self._held)} arrays of parameters and state when the step was "
                 f"recorded, now there are {len(now)}; call .forget() on the step to record anew"
             )
+        for optimizer in self.optimizers:
+            optimizer.flat.check()  # is a parameter frozen by now?
 
     # --- when a step failed ---
 
     def explain(self, failed: int, inputs: tuple[Any, ...]) -> NoReturn:
         """Raise what the function itself would have raised, and say more."""
         entry = self.entries[failed - 1]
-        if entry.kernel == "softmax_cross_entropy":
+        if entry.kernel in ("softmax_cross_entropy", "nll"):
             row = self.program.answer - 1
             classes = entry.operands[0].region.shape[-1]
             operand = entry.operands[1]
@@ -231,7 +230,7 @@ def _watched_answers(entries: list[Entry]) -> list[int]:
     watch = []
     for entry in entries:
         squares |= {id(o.region) for o in entry.operands if entry.kernel == "squared_norm"}
-        if entry.kernel in ("softmax_cross_entropy", "clip"):
+        if entry.kernel in ("softmax_cross_entropy", "nll", "clip"):
             watch.append(STOP)
         elif entry.kernel == "total" and id(entry.operands[0].region) not in squares:
             watch.append(STOP_EPOCH)

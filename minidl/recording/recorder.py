@@ -50,7 +50,7 @@ class Recorder:
         self._stepped: set[int] = set()
         self._swapped: list[tuple[dict[str, Any], str, Any, Any]] = []  # …, before, meanwhile
         self._before: list[tuple[Array, Array]] = []
-        self._rates: list[tuple[Array, float]] = []
+        self._rates: list[tuple[Array, Array]] = []
         self._first: tuple[list[Entry], list[bytes]] = [], []
         self._attributes: list[tuple[Any, dict[str, Any]]] = []
         for number, x in enumerate(inputs):
@@ -183,7 +183,7 @@ class Recorder:
         self.optimizers.append(optimizer)
         self.watched.append(optimizer)
         flat = optimizer.flat
-        for parameter in flat.parameters:
+        for parameter in (*flat.parameters, *flat.frozen):
             self.adopt_parameter(parameter)
         self.adopt(VECTOR, "parameters", flat.data)
         self.adopt(VECTOR, "gradients", flat.grad)
@@ -192,13 +192,13 @@ class Recorder:
         for name, array in arrays.items():
             self.adopt(STATE if array.dtype.names else VECTOR, name, array)
         optimizer.set_rate()
-        self._rates.append((optimizer.state, optimizer.lr))
+        self._rates.append((optimizer.states, optimizer.states["learning_rate"].copy()))
         self._swap(vars(optimizer), *arrays)
 
     def step_of(self, optimizer: Any) -> None:
         """An optimizer is about to make a step."""
         self.optimize(optimizer)
-        if optimizer.schedule is not None and id(optimizer) in self._stepped:
+        if optimizer.scheduled() and id(optimizer) in self._stepped:
             raise RecordingError(
                 f"{type(optimizer).__name__} has a schedule and makes two steps in one recorded "
                 "function; record a function that makes one"
@@ -207,6 +207,8 @@ class Recorder:
 
     def adopt(self, kind: str, name: str, array: Array) -> None:
         """Let kernels use memory that lives on, and remember its values."""
+        if any(other.array is array for other in self._lasting):
+            return
         region = Region(kind, name, array)
         for other in self._lasting:
             if other.kind == INPUT and other.begin < region.end and region.begin < other.end:
@@ -283,8 +285,8 @@ class Recorder:
 
     def _restart(self) -> None:
         self._rewind()
-        for state, rate in self._rates:
-            state["learning_rate"] = rate
+        for states, rates in self._rates:
+            states["learning_rate"] = rates
 
     def check_same(self, output: Any) -> None:
         """Raise RecordingError if the function has not done the same as the first time."""

@@ -19,7 +19,7 @@ WIDTH = 118  # columns of a listing
 UNBROKEN = "\xa0"  # a space at which no line ends
 LONGEST_NAME = 26  # of a layer, and of an array
 # Without a layer of their own: kernels of an optimizer. A `total` after one of them is, too.
-UPDATES = {"clear", "squared_norm", "clip", "sgd", "adam"}
+UPDATES = {"clear", "squared_norm", "clip", "sgd", "adam", "nadam", "rmsprop", "adagrad", "follow"}
 
 
 @dataclass(frozen=True)

@@ -260,7 +260,7 @@ class Trainer:
     ) -> dict[str, float]:
         epoch = _Epoch(features, targets, batch_size, self.rng.permutation(len(features)))
         tally = Tally(self.loss, self.metrics, len(features))
-        snapshot = Snapshot([*self.model.state().values(), self.optimizer.state])
+        snapshot = Snapshot([*self.model.state().values(), self.optimizer.states])
         # NumPy's warnings would say less than the checks of the step, and twice.
         with np.errstate(all="ignore"), InterruptBetweenSteps() as interrupt:
 

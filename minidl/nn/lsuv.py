@@ -1,0 +1,83 @@
+"""Initialisation by data: every layer's output gets variance one."""
+
+from __future__ import annotations
+
+from minidl._kernels.reference import Array
+from minidl.nn import init
+from minidl.nn.init import Seed, as_generator
+from minidl.nn.layer import Layer
+from minidl.nn.linear import Linear
+
+
+def lsuv(
+    model: Layer, X: Array, tolerance: float = 0.01, tries: int = 10, rng: Seed = None
+) -> Layer:
+    """Layer-sequential unit-variance initialisation: W ← W / std(layer's output), front to back.
+
+    The weight of every ``Linear`` begins orthonormal, and is then divided by the deviation of
+    what the layer makes of the data, until its variance is one. So no theory of the activation
+    is needed: signals, and with them gradients, neither vanish nor explode in depth.
+
+    Source: Mishkin and Matas 2016, algorithm 1.
+
+    Parameters
+    ----------
+    model
+        Any layer; its ``Linear`` layers are initialised. Build the optimizer before or after.
+    X
+        A batch of inputs, as large as training's or larger.
+    tolerance
+        How far from one a variance may stay, > 0.
+    tries
+        The most forward passes for one layer, ≥ 1.
+    rng
+        Seed of the orthonormal weights.
+
+    Returns
+    -------
+    Layer
+        The model.
+
+    Raises
+    ------
+    ValueError
+        If a layer's output is constant or not finite, naming it, or for settings out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidl import nn
+    >>> layers = [layer for _ in range(20) for layer in (nn.Linear(64, 64), nn.Tanh())]
+    >>> X = np.random.default_rng(0).normal(size=(256, 64)).astype(np.float32)
+    >>> model = nn.lsuv(nn.Sequential(*layers), X, rng=0)
+    >>> f"{np.var(model(X)):.1f}"  # that of tanh(z) for z ~ N(0, 1), after twenty layers
+    '0.4'
+    """
+    if not tolerance > 0 or tries < 1:
+        raise ValueError(f"lsuv needs tolerance > 0 and tries >= 1, got {tolerance}, {tries}")
+    rng = as_generator(rng)
+    layers = [layer for _, layer in model.layers()]
+    modes = [layer.training for layer in layers]
+    model.eval()  # running statistics stay as they are
+    try:
+        for layer in layers:
+            if isinstance(layer, Linear):
+                layer.weight.data = init.orthogonal()(layer.weight.shape, rng)
+                _scale(model, layer, X, tolerance, tries)
+    finally:
+        for layer, mode in zip(layers, modes, strict=True):
+            layer.training = mode
+            layer.forget()
+    return model
+
+
+def _scale(model: Layer, layer: Linear, X: Array, tolerance: float, tries: int) -> None:
+    """Bring the variance of one layer's output to one."""
+    for _ in range(tries):
+        model(X)
+        variance = float(layer._output.var())
+        if not 0 < variance < float("inf"):
+            raise ValueError(f"lsuv: the output of {layer.label} has variance {variance}")
+        if abs(variance - 1) <= tolerance:
+            return
+        layer.weight.data = layer.weight.data / variance**0.5

@@ -1,0 +1,306 @@
+"""What all optimizers share: groups of parameters, clipping, and the step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from minidl import _kernels as kernels
+from minidl._kernels.reference import OPTIMIZER_STATE, Array
+from minidl.nn.checks import POSITIVE, check_number
+from minidl.nn.layer import Parameter
+from minidl.optim.flat import FlatParameters
+
+# Hyper-parameters: the lowest value allowed, and the first that is not.
+RANGES = {
+    "learning_rate": (0, np.inf),
+    "weight_decay": (0, np.inf),
+    "l1": (0, np.inf),
+    "momentum": (0, 1),
+    "momentum_decay": (0, np.inf),
+    "alpha": (0, 1),
+    "beta1": (0, 1),
+    "beta2": (0, 1),
+    "eps": (POSITIVE, np.inf),
+}
+LIMITS = ("max_norm", "max_value")  # of the gradient: greater than zero, or None
+SHARED = ("weight_decay", "l1", "max_value")  # what every optimizer's groups may set
+
+# A learning rate, or a schedule: the rate after so many steps.
+Rate = float | Callable[[int], float]
+Parameters = Iterable[Parameter] | Iterable[Mapping[str, Any]]
+
+
+class Group:
+    """Some of an optimizer's parameters, and their hyper-parameters, by name.
+
+    ``group["lr"]``, ``group["weight_decay"]`` and so on are read, and changed between steps,
+    like those of a dict.
+    """
+
+    def __init__(self, optimizer: Optimizer, index: int) -> None:
+        self.optimizer, self.index = optimizer, index
+
+    @property
+    def parameters(self) -> list[Parameter]:
+        """The parameters that are trained: without the frozen ones."""
+        return self.optimizer.flat.groups[self.index]
+
+    @property
+    def part(self) -> slice:
+        """Where in the flat vectors they are."""
+        return self.optimizer.flat.parts[self.index]
+
+    @property
+    def state(self) -> Array:
+        """The group's own struct of what kernels read at every step."""
+        self.optimizer.looked_at()
+        return self.optimizer.states[self.index : self.index + 1].reshape(())
+
+    @property
+    def schedule(self) -> Callable[[int], float] | None:
+        """The schedule of the learning rate, if it has one."""
+        return self.optimizer.schedules[self.index]
+
+    def __getitem__(self, name: str) -> Any:
+        value = float(self.state["learning_rate" if name == "lr" else name])
+        return (value or None) if name in LIMITS else value
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        owner = type(self.optimizer).__name__
+        if name == "lr":
+            self._set_lr(value)
+        elif name in LIMITS:
+            if value is not None:
+                value = check_number(owner, name, value, POSITIVE, np.inf)
+            self.state[name] = value or 0.0
+        elif name in RANGES:
+            self.state[name] = check_number(owner, name, value, *RANGES[name])
+        else:
+            raise ValueError(f"{owner} has no hyper-parameter {name!r}")
+
+    def _set_lr(self, value: Rate) -> None:
+        schedule = value if callable(value) else None
+        self.state["learning_rate"] = self._checked(value if schedule is None else schedule(0))
+        if schedule is not self.schedule:
+            self.optimizer.schedules[self.index] = schedule
+            kernels.note_change()
+
+    def _checked(self, rate: Any) -> float:
+        owner = type(self.optimizer).__name__
+        return check_number(owner, "learning_rate", rate, *RANGES["learning_rate"])
+
+    def set_rate(self) -> None:
+        """Set the rate of the step to come, if there is a schedule."""
+        if self.schedule is not None:
+            self.state["learning_rate"] = self._checked(self.schedule(self.optimizer.steps))
+
+    def rates(self, count: int) -> Array:
+        """The schedule's rates for so many steps to come."""
+        assert self.schedule is not None
+        steps = range(self.optimizer.steps, self.optimizer.steps + count)
+        return np.array([self._checked(self.schedule(step)) for step in steps])
+
+
+def hyper_parameter(name: str, meaning: str = "") -> Any:
+    """An attribute of an optimizer: read from its first group, assigned to all of them."""
+
+    def get(self: Optimizer) -> Any:
+        return self.groups[0][name]
+
+    def set(self: Optimizer, value: Any) -> None:
+        for group in self.groups:
+            group[name] = value
+
+    return property(get, set, doc=meaning or f"{name}, changeable between steps")
+
+
+class Optimizer:
+    """What all optimizers share: the flat vectors, the clipping, the step.
+
+    In this order: gradients are scaled by ``max_norm``, cut off at ``max_value``, and the penalties
+    on the weights are added: g ← g + λ · w + λ₁ · sign(w).
+
+    Parameters
+    ----------
+    parameters
+        ``model.parameters()``. They move into the optimizer's flat vectors, so a parameter
+        belongs to one optimizer at a time. Those that are ``frozen`` are left alone.
+        Or a list of groups, as in PyTorch: ``{"params": [...], "lr": 1e-3, "weight_decay": 0.0}``;
+        what a group does not set is as for the whole optimizer. All but ``max_norm`` can be set.
+    lr
+        Learning rate η ≥ 0, or a schedule: a function of the number of steps taken so far that
+        returns one (``optim.schedules`` has the usual ones).
+    weight_decay
+        λ ≥ 0, of the penalty λ/2 · ‖w‖² (L2).
+    l1
+        λ₁ ≥ 0, of the penalty λ₁ · Σ|w| (L1).
+    max_norm
+        If given, > 0: gradients are clipped by their global norm, over all groups, before every
+        step. Pascanu et al. 2013, algorithm 1.
+    max_value
+        If given, > 0: after that, every gradient is clipped to [-max_value, max_value].
+    """
+
+    # Hyper-parameters that a group may set beside those of all optimizers.
+    names: tuple[str, ...] = ()
+
+    lr = hyper_parameter("lr", "The learning rate: with a schedule, that of the latest step.")
+    weight_decay = hyper_parameter("weight_decay")
+    l1 = hyper_parameter("l1")
+    max_norm = hyper_parameter("max_norm", "Norm to clip to; None: no clipping.")
+    max_value = hyper_parameter("max_value", "Largest gradient; None: any.")
+
+    def __init__(
+        self, parameters: Parameters, lr: Rate, max_norm: float | None, **hyper: Any
+    ) -> None:
+        groups = self._split(parameters)
+        self.states = np.zeros(len(groups), OPTIMIZER_STATE)
+        self.schedules: list[Callable[[int], float] | None] = [None] * len(groups)
+        self.lr, self.max_norm = lr, max_norm
+        for name, value in hyper.items():
+            for group, settings in zip(self.groups, groups, strict=True):
+                group[name] = settings.get(name, value)
+        for group, settings in zip(self.groups, groups, strict=True):
+            if "lr" in settings:
+                group["lr"] = settings["lr"]
+        # Last: a constructor that fails must not have taken the parameters from another one.
+        self.flat = FlatParameters(*(settings["params"] for settings in groups))
+
+    def _split(self, parameters: Parameters) -> list[dict[str, Any]]:
+        """The groups as dicts, their settings known to this optimizer."""
+        owner = type(self).__name__
+        if not isinstance(parameters, (Parameter, Mapping)) and isinstance(parameters, Iterable):
+            parameters = list(parameters)  # type: ignore[assignment]
+            if parameters and all(isinstance(group, Mapping) for group in parameters):
+                groups = [unfolded(owner, group) for group in parameters]
+                for group in groups:
+                    unknown = group.keys() - {"params", "lr", *SHARED, *self.names}
+                    if unknown or "params" not in group:
+                        raise ValueError(
+                            f"{owner}: a group has 'params', and may have lr, "
+                            f"{', '.join((*SHARED, *self.names))}; got {', '.join(sorted(group))}"
+                        )
+                return groups
+        return [{"params": parameters}]
+
+    @property
+    def groups(self) -> list[Group]:
+        """The groups of parameters, each with its hyper-parameters."""
+        return [Group(self, index) for index in range(len(self.states))]
+
+    @property
+    def state(self) -> Array:
+        """The state of the first group."""
+        self.looked_at()
+        return self.states[:1].reshape(())
+
+    def looked_at(self) -> None:
+        """Tell a recorder, if there is one: values are then not known to Python any more."""
+        if (recorder := kernels.recorder()) is not None and hasattr(self, "flat"):
+            recorder.optimize(self)
+
+    @property
+    def schedule(self) -> Callable[[int], float] | None:
+        """The schedule of the first group that has one."""
+        return next((schedule for schedule in self.schedules if schedule is not None), None)
+
+    def scheduled(self) -> list[Group]:
+        """The groups whose learning rate follows a schedule."""
+        return [group for group in self.groups if group.schedule is not None]
+
+    def set_rate(self) -> None:
+        """Set the rates of the step to come, where there are schedules."""
+        if self.schedule is not None:
+            for group in self.groups:
+                group.set_rate()
+
+    @property
+    def steps(self) -> int:
+        """Steps taken so far."""
+        return int(self.state["step"])
+
+    def zero_grad(self) -> None:
+        """Set all gradients to zero."""
+        if (recorder := kernels.recorder()) is not None:
+            recorder.optimize(self)
+        kernels.clear(self.flat.grad)
+        for parameter in self.flat.frozen:
+            kernels.clear(parameter.grad)
+
+    def step(self) -> float:
+        """Clip, update all parameters, and return the gradient norm before clipping.
+
+        Raises
+        ------
+        FloatingPointError
+            If the norm is not finite; nothing is changed then.
+        RuntimeError
+            If a parameter was taken over by another optimizer, reset, converted or frozen.
+        """
+        self.flat.check()
+        if (recorder := kernels.recorder()) is not None:
+            recorder.step_of(self)
+        else:
+            self.set_rate()
+        if not kernels.clip(kernels.squared_norm(self.flat.grad), self.states):
+            raise FloatingPointError(
+                f"{type(self).__name__}: the gradient of {self._first_not_finite()} is not finite "
+                f"(norm {np.asarray(self.state['norm'])}); no parameter was changed"
+            )
+        self.update()
+        norm: Any = self.state["norm"]
+        # While a step is recorded, values are not known to Python: the array itself.
+        return float(norm) if recorder is None else norm
+
+    def update(self) -> None:
+        """Change the parameters of all groups."""
+        for group in self.groups:
+            part = group.part
+            self.update_part(self.flat.data[part], self.flat.grad[part], part, group.state)
+
+    def update_part(self, data: Array, grad: Array, part: slice, state: Array) -> None:
+        """Change the parameters of one group; the subclass's formula."""
+        raise NotImplementedError(f"{type(self).__name__} has no update")
+
+    def penalty(self) -> float:
+        """Σ λ/2 · ‖w‖² + λ₁ · Σ|w| over all groups: what the step adds to the loss, to report it.
+
+        A decoupled decay (``AdamW``) is not the gradient of a penalty, and does not count.
+        """
+        total = 0.0
+        for group in self.groups:
+            w = self.flat.data[group.part].astype(np.float64)
+            if not group.state["decoupled"]:
+                total += group["weight_decay"] / 2 * float(w @ w)
+            total += group["l1"] * float(np.abs(w).sum())
+        return total
+
+    def _first_not_finite(self) -> str:
+        # Gradients come into being from the last layer to the first.
+        for parameter in reversed(self.flat.parameters):
+            if not np.isfinite(np.asarray(parameter.grad)).all():  # of a recorded step as well
+                return f"parameter {parameter.name!r} of shape {parameter.shape}"
+        return "the parameters together"
+
+    def __repr__(self) -> str:
+        rate = f"{self.lr:g}" if self.schedule is None else repr(self.schedule)
+        shown = [f"lr={rate}", *(f"{name}={getattr(self, name):g}" for name in self.names)]
+        shown += [f"{n}={getattr(self, n):g}" for n in SHARED if getattr(self, n)]
+        if len(self.states) > 1:
+            shown.append(f"groups={len(self.states)}")
+        return f"{type(self).__name__}({', '.join(shown)}, max_norm={self.max_norm})"
+
+
+def unfolded(owner: str, settings: Any) -> dict[str, Any]:
+    """The settings, with ``betas`` as ``beta1`` and ``beta2``."""
+    settings = dict(settings)
+    if "betas" in settings:
+        betas = settings.pop("betas")
+        try:
+            settings["beta1"], settings["beta2"] = betas
+        except TypeError:
+            raise TypeError(f"{owner}: betas must be two numbers, got {betas!r}") from None
+    return settings

@@ -1,0 +1,116 @@
+"""Initialisers: their distributions, PyTorch's gains, and what depth makes of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minidl import nn, optim
+from minidl.nn import init
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (40, 7), (7, 40), (1, 3), (3, 1)])
+def test_orthogonal_weights_are_orthonormal(shape: tuple[int, int]) -> None:
+    w = init.orthogonal(1.5)(shape, 0)
+    assert w.shape == shape
+    product = w.T @ w if shape[0] >= shape[1] else w @ w.T
+    np.testing.assert_allclose(product, 2.25 * np.eye(min(shape)), atol=1e-12)
+
+
+def test_variances() -> None:
+    shape = (200, 500)
+    for name, variance in [("lecun_uniform", 1 / 200), ("lecun_normal", 1 / 200)]:
+        w = init.by_name(name)(shape, 0)
+        assert w.var() == pytest.approx(variance, rel=0.02)
+        assert abs(w.mean()) < 1e-3
+    assert np.abs(init.lecun_uniform()(shape, 0)).max() <= np.sqrt(3 / 200)
+
+
+def test_truncated_normal_stays_within_its_bounds() -> None:
+    w = init.truncated_normal(0.5, bound=2.0)((300, 300), 0)
+    assert np.abs(w).max() <= 1
+    # Of N(0, 1) between -2 and 2 the variance is 1 - 4 f(2) / (2 F(2) - 1) = 0.7737.
+    assert w.var() == pytest.approx(0.25 * 0.7737, rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["linear", "sigmoid", "tanh", "relu", "leaky_relu", "selu"])
+def test_gains_are_those_of_pytorch(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    assert init.gain(name) == pytest.approx(torch.nn.init.calculate_gain(name), rel=1e-12)
+    expected = torch.nn.init.calculate_gain("leaky_relu", 0.3)
+    assert init.gain("leaky_relu", 0.3) == pytest.approx(expected, rel=1e-12)
+
+
+def integral(slope: Any, variance: float) -> float:
+    """E[slope(z)²] for z ~ N(0, variance), by the trapezoidal rule."""
+    z = np.linspace(-12, 12, 200_001) * np.sqrt(variance)
+    density = np.exp(-(z**2) / (2 * variance)) / np.sqrt(2 * np.pi * variance)
+    return float((slope(z) ** 2 * density).sum() * (z[1] - z[0]))
+
+
+@pytest.mark.parametrize("variance", [0.25, 1.0, 4.0])
+def test_critical_factors(backend: str, variance: float) -> None:
+    for activation, slope in [
+        ("tanh", lambda z: 1 - np.tanh(z) ** 2),
+        (nn.Tanh(), lambda z: 1 - np.tanh(z) ** 2),
+        (np.tanh, lambda z: 1 - np.tanh(z) ** 2),
+        ("sigmoid", lambda z: np.exp(-z) / (1 + np.exp(-z)) ** 2),
+        (lambda z: 3 * z, lambda z: 3 + 0 * z),
+        ("relu", lambda z: (z > 0) + 0.0),
+    ]:
+        (factor,) = init.critical(activation, variance).arguments
+        assert factor == pytest.approx(1 / integral(slope, variance), rel=1e-3)
+
+
+def test_critical_weights_keep_the_gradient_in_depth() -> None:
+    rng = np.random.default_rng(0)
+    (factor,) = init.critical("relu").arguments
+    for name, low, high in [(init.critical("relu"), 0.1, 10), (init.lecun_normal(), 0, 1e-3)]:
+        layers = [c for _ in range(30) for c in (nn.Linear(200, 200, init=name), nn.ReLU())]
+        model = nn.Sequential(*layers, rng=1)
+        model(rng.normal(size=(20, 200)).astype(np.float32))
+        dy = rng.normal(size=(20, 200)).astype(np.float32)
+        assert low <= np.linalg.norm(model.backward(dy)) / np.linalg.norm(dy) < high
+    assert factor == 2
+
+
+@pytest.mark.parametrize("activation", [nn.Tanh, nn.ReLU, nn.Sigmoid])
+def test_lsuv_gives_every_layer_variance_one(backend: str, activation: Any) -> None:
+    blocks = [x for _ in range(8) for x in (nn.Linear(30, 30), nn.BatchNorm(30), activation())]
+    model = nn.Sequential(*blocks, nn.Linear(30, 4))
+    optimizer = optim.Adam(model.parameters())
+    X = np.random.default_rng(0).normal(1, 3, (300, 30)).astype(np.float32)
+    before = {name: array.copy() for name, array in model.state().items()}
+    assert nn.lsuv(model, X, rng=0) is model
+    assert model.training
+    assert all(np.array_equal(before[name], array) for name, array in model.state().items())
+    model.eval()
+    model(X)
+    for layer in model.stack:
+        if isinstance(layer, nn.Linear):
+            assert layer._output.var() == pytest.approx(1, abs=0.011)
+    optimizer.step()  # which still holds the parameters
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: init.orthogonal(0), "gain"),
+        (lambda: init.truncated_normal(-1), "std"),
+        (lambda: init.truncated_normal(1, 0), "bound"),
+        (lambda: init.gain("softplus"), "softplus"),
+        (lambda: init.critical("nonsense"), "nonsense"),
+        (lambda: init.critical("relu", 0), "variance"),
+        (lambda: init.critical(np.sign), "zero"),
+        (lambda: init.critical(np.ones_like), "zero"),
+        (lambda: nn.lsuv(nn.Linear(2, 2), np.zeros((3, 2), np.float32)), "variance 0"),
+        (lambda: nn.lsuv(nn.Linear(2, 2), np.zeros((3, 2), np.float32), tries=0), "tries"),
+    ],
+)
+def test_bad_arguments(make: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make()
+    with pytest.raises(TypeError, match="expected a layer"):
+        init.critical(3)

@@ -1,0 +1,179 @@
+"""Weights of rows and classes, and smoothed labels: PyTorch's values, gradients, recorded steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minidl
+from minidl import nn, optim
+
+CLOSE = {"rtol": 1e-10, "atol": 1e-12}
+CLASSES = [0.5, 2.0, 0.0, 1.5, 1.0]
+LOSSES: dict[str, Callable[[str], nn.Loss]] = {
+    "cross entropy": nn.CrossEntropyLoss,
+    "cross entropy of weighted classes": lambda r: nn.CrossEntropyLoss(r, CLASSES),
+    "smoothed": lambda r: nn.CrossEntropyLoss(r, None, 0.2),
+    "smoothed, of weighted classes": lambda r: nn.CrossEntropyLoss(r, CLASSES, 0.2),
+    "nll": nn.NLLLoss,
+    "nll of weighted classes": lambda r: nn.NLLLoss(r, CLASSES),
+    "squared": nn.MSELoss,
+    "absolute": nn.L1Loss,
+    "huber": lambda r: nn.HuberLoss(0.7, r),
+    "binary": nn.BCEWithLogitsLoss,
+}
+every_loss = pytest.mark.parametrize("name", LOSSES)
+both = pytest.mark.parametrize("reduction", ["mean", "sum"])
+
+
+def problem(loss: nn.Loss, rows: int, dtype: Any = np.float64) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(rows)
+    prediction = (2 * rng.normal(size=(rows, 5))).astype(dtype)
+    if loss.takes_labels:
+        return -np.abs(prediction), rng.permutation(np.arange(rows) % 5)
+    return prediction, rng.uniform(size=(rows, 5)).astype(dtype)
+
+
+def peer(name: str, reduction: str) -> Any:
+    torch = pytest.importorskip("torch")
+    classes = torch.tensor(CLASSES).double() if "classes" in name else None
+    match name.split(" ")[0].rstrip(","):
+        case "nll":
+            return torch.nn.NLLLoss(classes, reduction=reduction)
+        case "squared":
+            return torch.nn.MSELoss(reduction=reduction)
+        case "absolute":
+            return torch.nn.L1Loss(reduction=reduction)
+        case "huber":
+            return torch.nn.HuberLoss(reduction, 0.7)
+        case "binary":
+            return torch.nn.BCEWithLogitsLoss(reduction=reduction)
+        case _:
+            smoothing = 0.2 if "smoothed" in name else 0.0
+            return torch.nn.CrossEntropyLoss(
+                classes, reduction=reduction, label_smoothing=smoothing
+            )
+
+
+@every_loss
+@both
+def test_values_and_gradients_are_those_of_pytorch(backend: str, name: str, reduction: str) -> None:
+    torch = pytest.importorskip("torch")
+    loss, theirs = LOSSES[name](reduction), peer(name, reduction)
+    for rows in (1, 7, 40):
+        prediction, target = problem(loss, rows)
+        z = torch.tensor(prediction, requires_grad=True)
+        value = theirs(z, torch.tensor(target))
+        value.backward()
+        np.testing.assert_allclose(loss(prediction, target), value.item(), **CLOSE)
+        np.testing.assert_allclose(loss.backward(), z.grad, **CLOSE)
+
+
+@every_loss
+@both
+def test_weighted_rows_are_rows_that_come_more_often(
+    backend: str, name: str, reduction: str
+) -> None:
+    loss = LOSSES[name](reduction)
+    prediction, target = problem(loss, 10)
+    times = np.array([1, 0, 2, 3, 1, 1, 0, 1, 2, 1])
+    value = loss(prediction, target, times.astype(np.float64))
+    gradient = loss.backward()
+    rows = np.repeat(np.arange(10), times)
+    np.testing.assert_allclose(value, loss(prediction[rows], target[rows]), **CLOSE)
+    expected = np.zeros_like(gradient)
+    np.add.at(expected, rows, loss.backward())
+    np.testing.assert_allclose(gradient, expected, **CLOSE)
+
+
+@every_loss
+@both
+def test_gradient_with_weights(backend: str, name: str, reduction: str) -> None:
+    loss = LOSSES[name](reduction)
+    prediction, target = problem(loss, 6)
+    weight = np.random.default_rng(1).uniform(size=6)
+    report = minidl.gradcheck(loss, prediction, target, weight)
+    assert report.worst <= 1e-6
+
+
+@every_loss
+def test_recorded_is_eager(backend: str, name: str) -> None:
+    def run(recorded: bool) -> list[bytes]:
+        loss = LOSSES[name]("mean")
+        model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 5), rng=0)
+        optimizer = optim.SGD(model.parameters(), lr=0.1)
+        rng = np.random.default_rng(0)
+
+        def step(x: Any, y: Any, weight: Any) -> Any:
+            value = loss(model(x), y, weight)
+            optimizer.zero_grad()
+            model.backward(loss.backward())
+            optimizer.step()
+            return value
+
+        go = minidl.record(step) if recorded else step
+        out = []
+        for _ in range(6):
+            x = rng.normal(size=(12, 4)).astype(np.float32)
+            y = problem(loss, 12, np.float32)[1]
+            weight = rng.uniform(size=12).astype(np.float32)
+            out.append(np.array(go(x, y, weight)).tobytes())
+        return [*out, optimizer.flat.data.tobytes()]
+
+    assert run(True) == run(False)
+
+
+@every_loss
+def test_bad_weights(backend: str, name: str) -> None:
+    loss = LOSSES[name]("mean")
+    prediction, target = problem(loss, 4)
+    for bad in ([1, -1, 1, 1], [0, 0, 0, 0], [1, np.nan, 1, 1], [1, np.inf, 1, 1]):
+        with pytest.raises(ValueError, match="weights must be finite"):
+            loss(prediction, target, np.array(bad, np.float64))
+    with pytest.raises(ValueError, match=r"\(4,\)"):
+        loss(prediction, target, np.ones(3))
+    with pytest.raises(TypeError, match="float64"):
+        loss(prediction, target, np.ones(4, np.float32))
+    with pytest.raises(TypeError, match="list"):
+        loss(prediction, target, [1, 1, 1, 1])
+
+
+@pytest.mark.parametrize("cls", [nn.CrossEntropyLoss, nn.NLLLoss])
+@pytest.mark.parametrize("bad", [[-1, 1], [0, 0], [np.nan, 1], [[1, 2]], 3])
+def test_bad_class_weights(cls: Any, bad: Any) -> None:
+    with pytest.raises(ValueError, match="class_weight"):
+        cls(class_weight=bad)
+
+
+def test_class_weights_fit_the_classes() -> None:
+    with pytest.raises(ValueError, match="2 class weights for 3 classes"):
+        nn.NLLLoss(class_weight=[1, 2])(np.zeros((1, 3)), np.array([0]))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: nn.CrossEntropyLoss(label_smoothing=1.0), "label_smoothing"),
+        (lambda: nn.CrossEntropyLoss(label_smoothing=-0.1), "label_smoothing"),
+        (lambda: nn.HuberLoss(0), "delta"),
+        (lambda: nn.HuberLoss(float("nan")), "delta"),
+        (lambda: nn.L1Loss("average"), "reduction"),
+    ],
+)
+def test_bad_hyper_parameters(make: Callable[[], nn.Loss], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_bad_label_in_a_recorded_step() -> None:
+    loss = nn.NLLLoss()
+    step = minidl.record(lambda z, y: loss(z, y))
+    z = -np.ones((3, 2), np.float32)
+    step(z, np.array([0, 1, 1]))
+    with pytest.raises(ValueError, match="label 2 in row 1"):
+        step(z, np.array([0, 2, 1]))
+    with pytest.raises(ValueError, match="label 2 in row 1"):
+        loss(z, np.array([0, 2, 1]))
