@@ -207,7 +207,7 @@ class Recorder:
 
     def adopt(self, kind: str, name: str, array: Array) -> None:
         """Let kernels use memory that lives on, and remember its values."""
-        if any(other.array is array for other in self._lasting):
+        if any(other.array is array and other.kind != INPUT for other in self._lasting):
             return
         region = Region(kind, name, array)
         for other in self._lasting:
