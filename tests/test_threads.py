@@ -299,13 +299,17 @@ def test_an_interrupt_comes_between_two_steps(threads: int) -> None:
         thread = threading.Thread(target=interrupt)
         thread.start()
         with pytest.raises(KeyboardInterrupt):
-            step.epoch(*many, 50, shuffle=False)
+            while True:  # or it would come too late, to whoever runs then
+                step.epoch(*many, 50, shuffle=False)
         assert time.monotonic() - sent[0] < 0.2
         thread.join()
     made = training.optimizer.steps
-    assert 1 < made < 40_000
+    assert made > 1
     same = minidl.record(other.step)
     same.epoch(X[:50], Y[:50], 50, shuffle=False)
-    rows = (made - 1) * 50
-    same.epoch(many[0][:rows], many[1][:rows], 50, shuffle=False)
+    left = made - 1
+    while left:
+        steps = min(left, len(many[0]) // 50)
+        same.epoch(many[0][: 50 * steps], many[1][: 50 * steps], 50, shuffle=False)
+        left -= steps
     assert training.bits() == other.bits()
