@@ -296,11 +296,14 @@ def test_an_interrupt_comes_between_two_steps(threads: int) -> None:
             sent.append(time.monotonic())
             os.kill(os.getpid(), signal.SIGINT)
 
+        def train() -> None:
+            while True:  # or it would come too late, to whoever runs then
+                step.epoch(*many, 50, shuffle=False)
+
         thread = threading.Thread(target=interrupt)
         thread.start()
         with pytest.raises(KeyboardInterrupt):
-            while True:  # or it would come too late, to whoever runs then
-                step.epoch(*many, 50, shuffle=False)
+            train()
         assert time.monotonic() - sent[0] < 0.2
         thread.join()
     made = training.optimizer.steps
