@@ -112,6 +112,22 @@ CALLS = {
         "bce_with_logits",
         "squared_norm",
     ),
+    "calls_recurrent": (
+        "lstm_gates",
+        "lstm_gates_grad",
+        "gru_gates",
+        "gru_gates_grad",
+        "rnn_sequence",
+        "rnn_sequence_grad",
+        "lstm_sequence",
+        "lstm_sequence_grad",
+        "gru_sequence",
+        "gru_sequence_grad",
+        "time_first",
+        "batch_first",
+        "embedding",
+        "embedding_grad",
+    ),
     "calls_optimizers": ("clip", "clamp", "sgd", "adam", "nadam", "rmsprop", "adagrad", "follow"),
 }
 NAMES = tuple(name for names in CALLS.values() for name in names)

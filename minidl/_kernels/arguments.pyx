@@ -16,6 +16,8 @@ cdef tuple BINARY_WITH = ("leaky_relu_grad", "elu_grad", "softplus_grad")
 cdef tuple ALONG_ROWS = ("softmax", "log_softmax")
 cdef tuple ALONG_ROWS_GRAD = ("softmax_grad", "log_softmax_grad")
 cdef tuple ELEMENT_LOSSES = ("mse", "bce_with_logits", "absolute_error", "huber")
+cdef tuple SEQUENCES = ("rnn_sequence", "lstm_sequence", "gru_sequence")
+cdef tuple SEQUENCES_GRAD = ("rnn_sequence_grad", "lstm_sequence_grad", "gru_sequence_grad")
 cdef tuple UPDATES = ("sgd", "adam", "nadam", "rmsprop", "adagrad")
 
 
@@ -31,6 +33,10 @@ def product_shape(bytearray args not None):
 def extent(str kernel not None, bytearray args not None):
     """What a kernel works on: (m, k, n) of a product, (rows, columns), or (elements,)."""
     cdef char *at = args
+    cdef SequenceArgs *sequence
+    cdef SequenceGradArgs *grad
+    cdef TimeFirstArgs *there
+    cdef BatchFirstArgs *back
     if kernel == "matmul":
         return product_shape(args)
     if kernel == "copy":
@@ -57,6 +63,30 @@ def extent(str kernel not None, bytearray args not None):
         return (<LayerNormGradInputArgs *>at).rows, (<LayerNormGradInputArgs *>at).columns
     if kernel == "layer_norm_grad_params":
         return (<LayerNormGradParamsArgs *>at).rows, (<LayerNormGradParamsArgs *>at).columns
+    if kernel == "lstm_gates":
+        return (<LstmGatesArgs *>at).rows, (<LstmGatesArgs *>at).hidden
+    if kernel == "lstm_gates_grad":
+        return (<LstmGatesGradArgs *>at).rows, (<LstmGatesGradArgs *>at).hidden
+    if kernel == "gru_gates":
+        return (<GruGatesArgs *>at).rows, (<GruGatesArgs *>at).hidden
+    if kernel == "gru_gates_grad":
+        return (<GruGatesGradArgs *>at).rows, (<GruGatesGradArgs *>at).hidden
+    if kernel in SEQUENCES:
+        sequence = <SequenceArgs *>at
+        return sequence.steps, sequence.batch, sequence.hidden
+    if kernel in SEQUENCES_GRAD:
+        grad = <SequenceGradArgs *>at
+        return grad.steps, grad.batch, grad.hidden
+    if kernel == "time_first":
+        there = <TimeFirstArgs *>at
+        return there.steps, there.batch, there.width
+    if kernel == "batch_first":
+        back = <BatchFirstArgs *>at
+        return back.batch, back.steps, back.width + back.other_width
+    if kernel == "embedding":
+        return (<EmbeddingArgs *>at).count, (<EmbeddingArgs *>at).features
+    if kernel == "embedding_grad":
+        return (<EmbeddingGradArgs *>at).count, (<EmbeddingGradArgs *>at).features
     if kernel == "standardize":
         return (<StandardizeArgs *>at).rows, (<StandardizeArgs *>at).columns
     if kernel in UNARY_WITH:
@@ -94,10 +124,11 @@ def set_activation(bytearray args not None, str name not None):
     product(args).activation = ACTIVATIONS[name]
 
 
-def set_scratch(bytearray args not None, size_t address, Py_ssize_t step):
-    """Where a matrix product finds its scratch memory: `step` bytes for each thread."""
-    product(args).scratch = <void *>address
-    product(args).scratch_step = step
+def set_scratch(bytearray args not None, int slot, size_t address, Py_ssize_t step):
+    """Where a kernel finds its scratch memory, `step` bytes for each thread: behind the pointer
+    in this slot stands the step."""
+    cdef char *at = args
+    (<size_t *>at)[slot], (<Py_ssize_t *>at)[slot + 1] = address, step
 
 
 def write_whole(str kernel not None, bytearray args not None, int slot, Py_ssize_t size):

@@ -14,6 +14,10 @@ cdef ndarray empty_like(ndarray x)
 cdef Py_ssize_t run(
     str name, str roles, kernel_fn kernel, void *args, size_t size, size_t scratch=*
 ) except -1
+cdef Py_ssize_t run_with_scratch(
+    str name, str roles, kernel_fn kernel, void *args, size_t size, void **scratch,
+    Py_ssize_t *step, size_t needed
+) except -1
 cdef int run_matmul(const KernelTable *table, MatmulArgs *args) except -1
 cdef long change_count() noexcept
 cdef bint is_recording() noexcept

@@ -241,21 +241,29 @@ cdef Py_ssize_t run(
     return status
 
 
-cdef int run_matmul(const KernelTable *table, MatmulArgs *args) except -1:
-    """Run the matrix product with scratch memory of its own."""
-    cdef size_t scratch = table.matmul_scratch(args)
-    cdef void *memory = PyMem_RawMalloc(scratch * SHARES + ALIGNMENT)
+cdef Py_ssize_t run_with_scratch(
+    str name, str roles, kernel_fn kernel, void *args, size_t size, void **scratch,
+    Py_ssize_t *step, size_t needed
+) except -1:
+    """Run a kernel with scratch memory of its own, `needed` bytes for each thread; where that is
+    goes into two fields of args, `scratch` and `step`."""
+    cdef void *memory = PyMem_RawMalloc(needed * SHARES + ALIGNMENT)
     if memory == NULL:
         raise MemoryError
-    args.scratch = <void *>((<size_t>memory + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT)
-    args.scratch_step = scratch
+    scratch[0] = <void *>((<size_t>memory + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT)
+    step[0] = needed
     try:
-        run(
-            "matmul", "rrrrus" if args.accumulate else "rrrrws",
-            table.matmul, args, sizeof(args[0]), scratch
-        )
+        return run(name, roles, kernel, args, size, needed)
     finally:
         PyMem_RawFree(memory)
+
+
+cdef int run_matmul(const KernelTable *table, MatmulArgs *args) except -1:
+    """Run the matrix product."""
+    run_with_scratch(
+        "matmul", "rrrrus" if args.accumulate else "rrrrws", table.matmul, args, sizeof(args[0]),
+        &args.scratch, &args.scratch_step, table.matmul_scratch(args)
+    )
     return 0
 
 

@@ -20,6 +20,8 @@ include "losses.pxi"
 include "activations.pxi"
 include "rows.pxi"
 include "optimizers.pxi"
+include "recurrent.pxi"
+include "gather.pxi"
 include "peak.pxi"
 
 cdef KernelTable TABLE = KernelTable(
@@ -79,6 +81,20 @@ cdef KernelTable TABLE = KernelTable(
     nadam=nadam,
     rmsprop=rmsprop,
     adagrad=adagrad,
+    lstm_gates=lstm_gates,
+    lstm_gates_grad=lstm_gates_grad,
+    gru_gates=gru_gates,
+    gru_gates_grad=gru_gates_grad,
+    rnn_sequence=rnn_sequence,
+    rnn_sequence_grad=rnn_sequence_grad,
+    lstm_sequence=lstm_sequence,
+    lstm_sequence_grad=lstm_sequence_grad,
+    gru_sequence=gru_sequence,
+    gru_sequence_grad=gru_sequence_grad,
+    time_first=time_first,
+    batch_first=batch_first,
+    embedding=embedding,
+    embedding_grad=embedding_grad,
     fma_peak=fma_peak,
     read_peak=read_peak,
     peak_flops=2 * 2 * MR * LANES,

@@ -64,7 +64,7 @@ class _Heard:
         if scratch:
             memory = aligned((scratch * self._threads,), np.uint8)
             self.keep.append(memory)
-            arguments.set_scratch(own, kernels.address_of(memory), scratch)
+            arguments.set_scratch(own, roles.index("s"), kernels.address_of(memory), scratch)
         self.instructions.append((function, bytes(own), self._threads, True, 0))
 
 

@@ -61,9 +61,10 @@ class Entry:
     function: int
     args: bytearray
     operands: list[Operand]
-    scratch: int  # bytes for each thread, in the slot after the last operand's
+    scratch: int  # bytes for each thread
     label: str
     phase: str
+    scratch_slot: int = -1  # of the pointer to it
     threads: int = 1
     wait: bool = False
     fused: list[str] = field(default_factory=list)  # kernels whose work it does as well

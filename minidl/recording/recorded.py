@@ -97,7 +97,8 @@ class Recorded:
                     start = base + region.place if region.kind == TEMPORARY else region.begin
                     pointers[operand.slot] = start + operand.offset
             if entry.scratch:
-                arguments.set_scratch(entry.args, kernels.address_of(self.scratch), scratch)
+                address = kernels.address_of(self.scratch)
+                arguments.set_scratch(entry.args, entry.scratch_slot, address, scratch)
             args = bytes(entry.args)
             watch = self._watch[index]
             instructions.append((entry.function, args, entry.threads, entry.wait, watch))
@@ -230,7 +231,7 @@ def _watched_answers(entries: list[Entry]) -> list[int]:
     watch = []
     for entry in entries:
         squares |= {id(o.region) for o in entry.operands if entry.kernel == "squared_norm"}
-        if entry.kernel in ("softmax_cross_entropy", "nll", "clip"):
+        if entry.kernel in STOPPING:
             watch.append(STOP)
         elif entry.kernel == "total" and id(entry.operands[0].region) not in squares:
             watch.append(STOP_EPOCH)

@@ -81,7 +81,9 @@ class Recorder:
                     raise RecordingError(self._foreign(name, slot))
                 operands.append(Operand(slot, role, region, address - region.begin))
         copy = bytearray(args)
-        self.entries.append(Entry(name, function, copy, operands, scratch, *self._labels[-1]))
+        entry = Entry(name, function, copy, operands, scratch, *self._labels[-1])
+        entry.scratch_slot = roles.find("s")
+        self.entries.append(entry)
 
     def _foreign(self, kernel: str, slot: int) -> str:
         return (

@@ -1,0 +1,452 @@
+"""Gates, sequences and embeddings: the Python-facing calls, twins in reference_recurrent.py."""
+
+cimport numpy as cnp
+from numpy cimport ndarray
+
+from minidl._kernels.dispatch cimport (
+    apart, dense, new, run, run_with_scratch, same, table_of, updated
+)
+from minidl._kernels.kernel_table cimport *
+
+cnp.import_array()
+
+
+# --- checks -----------------------------------------------------------------------------
+
+cdef void *data_of(ndarray x) noexcept:
+    """Its address; NULL for None."""
+    return NULL if x is None else cnp.PyArray_DATA(x)
+
+
+cdef ndarray shaped(ndarray x, ndarray like, tuple shape, str name):
+    """x, dense, after checking its shape and that its dtype is that of another array; None
+    stays None."""
+    if x is None:
+        return None
+    if cnp.PyArray_TYPE(x) != cnp.PyArray_TYPE(like):
+        raise TypeError(f"{name} must be {like.dtype}, got {x.dtype}")
+    if (<object>x).shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {(<object>x).shape}")
+    return dense(x)
+
+
+cdef ndarray empty(ndarray like, tuple shape):
+    """A new array of this shape, of the dtype of another."""
+    cdef cnp.npy_intp sizes[8]
+    cdef int i, n = len(shape)
+    for i in range(n):
+        sizes[i] = shape[i]
+    return new(n, sizes, cnp.PyArray_TYPE(like))
+
+
+cdef ndarray doubles(Py_ssize_t rows, Py_ssize_t columns):
+    cdef cnp.npy_intp shape[2]
+    shape[0], shape[1] = rows, columns
+    return new(2, shape, cnp.NPY_FLOAT64)
+
+
+cdef ndarray whole_numbers(ndarray x, str name):
+    """x, dense, as the integers that kernels read."""
+    if not cnp.PyArray_ISINTEGER(x):
+        raise TypeError(f"{name} must be integers, got {x.dtype}")
+    return cnp.PyArray_FROMANY(
+        x, cnp.NPY_INTP, 0, 0, cnp.NPY_ARRAY_CARRAY_RO | cnp.NPY_ARRAY_FORCECAST
+    )
+
+
+cdef ndarray lengths_of(ndarray lengths, Py_ssize_t batch, str name):
+    """Checked but for their values; None stays None."""
+    if lengths is None:
+        return None
+    if lengths.ndim != 1 or lengths.shape[0] != batch:
+        raise ValueError(f"{name}: lengths must have shape ({batch},), got {(<object>lengths).shape}")
+    return whole_numbers(lengths, f"{name}: lengths")
+
+
+cdef Py_ssize_t check_rows(ndarray z, Py_ssize_t gates, str name) except -1:
+    """The width of the state, where each row of z has so many gates."""
+    if z.ndim != 2 or z.shape[0] == 0 or z.shape[1] == 0 or z.shape[1] % gates:
+        raise ValueError(
+            f"{name} must have shape (batch, {gates} * hidden), got {(<object>z).shape}"
+        )
+    return z.shape[1] // gates
+
+
+cdef int check_sequence(
+    ndarray z, ndarray weight, Py_ssize_t gates, str name
+) except -1:
+    """z (steps, batch, gates * hidden) and weight (hidden, gates * hidden)."""
+    if cnp.PyArray_TYPE(z) != cnp.PyArray_TYPE(weight):
+        raise TypeError(f"{name}: weight must be {z.dtype}, got {weight.dtype}")
+    if weight.ndim != 2 or weight.shape[0] == 0 or weight.shape[1] != gates * weight.shape[0]:
+        raise ValueError(
+            f"{name}: weight must have shape (hidden, {gates} * hidden), "
+            f"got {(<object>weight).shape}"
+        )
+    if z.ndim != 3 or cnp.PyArray_SIZE(z) == 0 or z.shape[2] != weight.shape[1]:
+        raise ValueError(
+            f"{name}: z must have shape (steps, batch, {weight.shape[1]}) with no empty "
+            f"dimension, got {(<object>z).shape}"
+        )
+    return 0
+
+
+# --- gates ------------------------------------------------------------------------------
+
+def lstm_gates(ndarray z not None, ndarray c not None):
+    """i, f, o = σ(z_i), σ(z_f), σ(z_o); g = tanh(z_g); c' = f · c + i · g; h' = o · tanh(c')."""
+    cdef LstmGatesArgs args
+    cdef const KernelTable *table = table_of(z)
+    cdef ndarray gates, new_c, h
+    args.hidden, args.rows = check_rows(z, 4, "lstm_gates: z"), z.shape[0]
+    z, c = dense(z), shaped(c, z, (args.rows, args.hidden), "lstm_gates: c")
+    gates, new_c = empty(z, (<object>z).shape), empty(z, (<object>c).shape)
+    h = empty(z, (<object>c).shape)
+    args.z, args.c = cnp.PyArray_DATA(z), cnp.PyArray_DATA(c)
+    args.gates, args.new_c = cnp.PyArray_DATA(gates), cnp.PyArray_DATA(new_c)
+    args.h = cnp.PyArray_DATA(h)
+    run("lstm_gates", "rrwww", table.lstm_gates, &args, sizeof(args))
+    return gates, new_c, h
+
+
+def lstm_gates_grad(
+    ndarray dh not None,
+    ndarray dc not None,
+    ndarray gates not None,
+    ndarray c not None,
+    ndarray new_c not None,
+):
+    """From the gradients of h' and c': those of z and of c."""
+    cdef LstmGatesGradArgs args
+    cdef const KernelTable *table = table_of(gates)
+    cdef ndarray dz, dc_before
+    args.hidden, args.rows = check_rows(gates, 4, "lstm_gates_grad: gates"), gates.shape[0]
+    gates = dense(gates)
+    c = shaped(c, gates, (args.rows, args.hidden), "lstm_gates_grad: c")
+    dh, dc = same(dh, c, "lstm_gates_grad: dh"), same(dc, c, "lstm_gates_grad: dc")
+    new_c = same(new_c, c, "lstm_gates_grad: new_c")
+    dz, dc_before = empty(gates, (<object>gates).shape), empty(gates, (<object>c).shape)
+    args.dh, args.dc = cnp.PyArray_DATA(dh), cnp.PyArray_DATA(dc)
+    args.gates, args.c = cnp.PyArray_DATA(gates), cnp.PyArray_DATA(c)
+    args.new_c, args.dz = cnp.PyArray_DATA(new_c), cnp.PyArray_DATA(dz)
+    args.dc_before = cnp.PyArray_DATA(dc_before)
+    run("lstm_gates_grad", "rrrrrww", table.lstm_gates_grad, &args, sizeof(args))
+    return dz, dc_before
+
+
+def gru_gates(ndarray z not None, ndarray u not None, ndarray h not None):
+    """r, z = σ(z_r + u_r), σ(z_z + u_z); n = tanh(z_n + r · u_n); h' = n + z · (h - n)."""
+    cdef GruGatesArgs args
+    cdef const KernelTable *table = table_of(z)
+    cdef ndarray gates, new_h
+    args.hidden, args.rows = check_rows(z, 3, "gru_gates: z"), z.shape[0]
+    z, u = dense(z), same(u, z, "gru_gates: u")
+    h = shaped(h, z, (args.rows, args.hidden), "gru_gates: h")
+    gates, new_h = empty(z, (<object>z).shape), empty(z, (<object>h).shape)
+    args.z, args.u, args.h = cnp.PyArray_DATA(z), cnp.PyArray_DATA(u), cnp.PyArray_DATA(h)
+    args.gates, args.new_h = cnp.PyArray_DATA(gates), cnp.PyArray_DATA(new_h)
+    args.u_n = NULL
+    run("gru_gates", "rrrwww", table.gru_gates, &args, sizeof(args))
+    return gates, new_h
+
+
+def gru_gates_grad(
+    ndarray dh not None, ndarray gates not None, ndarray u_n not None, ndarray h not None
+):
+    """From the gradient of h': those of z, of u, and of h where it does not pass through u."""
+    cdef GruGatesGradArgs args
+    cdef const KernelTable *table = table_of(gates)
+    cdef ndarray dz, du, dh_before
+    args.hidden, args.rows = check_rows(gates, 3, "gru_gates_grad: gates"), gates.shape[0]
+    gates = dense(gates)
+    h = shaped(h, gates, (args.rows, args.hidden), "gru_gates_grad: h")
+    dh, u_n = same(dh, h, "gru_gates_grad: dh"), same(u_n, h, "gru_gates_grad: u_n")
+    dz, du = empty(gates, (<object>gates).shape), empty(gates, (<object>gates).shape)
+    dh_before = empty(gates, (<object>h).shape)
+    args.dh, args.gates = cnp.PyArray_DATA(dh), cnp.PyArray_DATA(gates)
+    args.u_n, args.h = cnp.PyArray_DATA(u_n), cnp.PyArray_DATA(h)
+    args.dz, args.du = cnp.PyArray_DATA(dz), cnp.PyArray_DATA(du)
+    args.dh_before = cnp.PyArray_DATA(dh_before)
+    run("gru_gates_grad", "rrrrwww", table.gru_gates_grad, &args, sizeof(args))
+    return dz, du, dh_before
+
+
+# --- sequences --------------------------------------------------------------------------
+
+cdef size_t room(ndarray like, Py_ssize_t hidden, Py_ssize_t width) noexcept:
+    """Scratch memory of a thread: the weight or its transpose, in rows of whole vectors."""
+    cdef size_t size = cnp.PyArray_ITEMSIZE(like)
+    cdef size_t there = hidden * ((width * size + 63) // 64) * 64
+    cdef size_t back = width * ((hidden * size + 63) // 64) * 64
+    return there if there > back else back
+
+
+cdef tuple sequence(
+    const KernelTable *table, str name, kernel_fn kernel, Py_ssize_t gates, ndarray z,
+    ndarray weight, ndarray bias, ndarray h, ndarray c, ndarray lengths, bint reverse,
+    Activation activation
+):
+    """Run a kernel over a whole sequence; returns states, cells, gates and u_n, or None."""
+    cdef SequenceArgs args
+    cdef ndarray states, cells = None, opened = None, u_n = None
+    cdef Py_ssize_t bad
+    check_sequence(z, weight, gates, name)
+    args.steps, args.batch, args.hidden = z.shape[0], z.shape[1], weight.shape[0]
+    state = (args.batch, args.hidden)
+    z, weight = dense(z), dense(weight)
+    bias = shaped(bias, z, (gates * args.hidden,), f"{name}: bias")
+    h, c = shaped(h, z, state, f"{name}: h"), shaped(c, z, state, f"{name}: c")
+    lengths = lengths_of(lengths, args.batch, name)
+    states = empty(z, (args.steps + 1, *state))
+    if gates == 4:
+        cells = empty(z, (args.steps + 1, *state))
+    if gates > 1:
+        opened = empty(z, (<object>z).shape)
+    if gates == 3:
+        u_n = empty(z, (args.steps, *state))
+    args.z, args.weight, args.bias = data_of(z), data_of(weight), data_of(bias)
+    args.h, args.c = data_of(h), data_of(c)
+    args.lengths = <const Py_ssize_t *>data_of(lengths)
+    args.states, args.cells = data_of(states), data_of(cells)
+    args.gates, args.u_n = data_of(opened), data_of(u_n)
+    args.reverse, args.activation = reverse, activation
+    bad = run_with_scratch(
+        name, "rrrrrrwwwws", kernel, &args, sizeof(args), &args.scratch, &args.scratch_step,
+        room(z, args.hidden, gates * args.hidden)
+    )
+    if bad:
+        raise ValueError(
+            f"{name}: length {lengths[bad - 1]} of sequence {bad - 1} is not in 1 to {args.steps}"
+        )
+    return states, cells, opened, u_n
+
+
+cdef tuple sequence_grad(
+    const KernelTable *table, str name, kernel_fn kernel, Py_ssize_t gates, ndarray dy,
+    ndarray dh, ndarray dc, ndarray states, ndarray cells, ndarray opened, ndarray u_n,
+    ndarray weight, ndarray lengths, bint reverse, Activation activation
+):
+    """Run a kernel back over a whole sequence; returns dz, du, dh, dc, and squared norms."""
+    cdef SequenceGradArgs args
+    cdef ndarray kept = states if states is not None else cells
+    cdef ndarray dz, du = None, dh0, dc0 = None, norms
+    if kept.ndim != 3 or kept.shape[0] < 2 or cnp.PyArray_SIZE(kept) == 0:
+        raise ValueError(
+            f"{name}: states must have shape (steps + 1, batch, hidden), "
+            f"got {(<object>kept).shape}"
+        )
+    args.steps, args.batch, args.hidden = kept.shape[0] - 1, kept.shape[1], kept.shape[2]
+    state = (args.batch, args.hidden)
+    width = gates * args.hidden
+    states = None if states is None else dense(states)
+    cells = None if cells is None else dense(cells)
+    opened = shaped(opened, kept, (args.steps, args.batch, width), f"{name}: gates")
+    u_n = shaped(u_n, kept, (args.steps, *state), f"{name}: u_n")
+    weight = shaped(weight, kept, (args.hidden, width), f"{name}: weight")
+    dy = shaped(dy, kept, (args.steps, *state), f"{name}: dy")
+    dh, dc = shaped(dh, kept, state, f"{name}: dh"), shaped(dc, kept, state, f"{name}: dc")
+    lengths = lengths_of(lengths, args.batch, name)
+    dz, dh0 = empty(kept, (args.steps, args.batch, width)), empty(kept, state)
+    if gates == 3:
+        du = empty(kept, (args.steps, args.batch, width))
+    if gates == 4:
+        dc0 = empty(kept, state)
+    norms = doubles(args.steps, args.batch)
+    args.dy, args.dh, args.dc = data_of(dy), data_of(dh), data_of(dc)
+    args.states, args.cells = data_of(states), data_of(cells)
+    args.gates, args.u_n, args.weight = data_of(opened), data_of(u_n), data_of(weight)
+    args.lengths = <const Py_ssize_t *>data_of(lengths)
+    args.dz, args.du, args.dh0, args.dc0 = data_of(dz), data_of(du), data_of(dh0), data_of(dc0)
+    args.norms = <double *>data_of(norms)
+    args.reverse, args.activation = reverse, activation
+    run_with_scratch(
+        name, "rrrrrrrrrwwwwws", kernel, &args, sizeof(args), &args.scratch, &args.scratch_step,
+        room(kept, args.hidden, width)
+    )
+    return dz, du, dh0, dc0, norms
+
+
+cdef Activation activation_of(str name, object activation) except *:
+    if activation == "tanh":
+        return TANH
+    if activation == "relu":
+        return RELU
+    raise ValueError(f"{name}: activation must be 'tanh' or 'relu', got {activation!r}")
+
+
+def rnn_sequence(
+    ndarray z not None, ndarray weight not None, ndarray h=None, ndarray lengths=None,
+    bint reverse=False, activation="tanh",
+):
+    """h_t = activation(z_t + h_{t-1} · W). Returns the states."""
+    cdef const KernelTable *table = table_of(z)
+    return sequence(
+        table, "rnn_sequence", table.rnn_sequence, 1, z, weight, None, h, None, lengths, reverse,
+        activation_of("rnn_sequence", activation),
+    )[0]
+
+
+def rnn_sequence_grad(
+    ndarray dy, ndarray dh, ndarray states not None, ndarray weight not None,
+    ndarray lengths=None, bint reverse=False, activation="tanh",
+):
+    """The gradients of z and of the initial state, and squared norms of those of all states."""
+    cdef const KernelTable *table = table_of(states)
+    dz, _, dh, _, norms = sequence_grad(
+        table, "rnn_sequence_grad", table.rnn_sequence_grad, 1, dy, dh, None, states, None, None,
+        None, weight, lengths, reverse, activation_of("rnn_sequence_grad", activation),
+    )
+    return dz, dh, norms
+
+
+def lstm_sequence(
+    ndarray z not None, ndarray weight not None, ndarray h=None, ndarray c=None,
+    ndarray lengths=None, bint reverse=False,
+):
+    """``lstm_gates`` of z_t + h_{t-1} · W, step after step. Returns states, cells and gates."""
+    cdef const KernelTable *table = table_of(z)
+    return sequence(
+        table, "lstm_sequence", table.lstm_sequence, 4, z, weight, None, h, c, lengths, reverse,
+        NO_ACTIVATION,
+    )[:3]
+
+
+def lstm_sequence_grad(
+    ndarray dy, ndarray dh, ndarray dc, ndarray cells not None, ndarray gates not None,
+    ndarray weight not None, ndarray lengths=None, bint reverse=False,
+):
+    """The gradients of z and of the initial h and c, and squared norms of those of all states."""
+    cdef const KernelTable *table = table_of(cells)
+    dz, _, dh, dc, norms = sequence_grad(
+        table, "lstm_sequence_grad", table.lstm_sequence_grad, 4, dy, dh, dc, None, cells, gates,
+        None, weight, lengths, reverse, NO_ACTIVATION,
+    )
+    return dz, dh, dc, norms
+
+
+def gru_sequence(
+    ndarray z not None, ndarray weight not None, ndarray bias=None, ndarray h=None,
+    ndarray lengths=None, bint reverse=False,
+):
+    """``gru_gates`` of z_t and u_t = h_{t-1} · W + b. Returns states, gates and u_n."""
+    cdef const KernelTable *table = table_of(z)
+    states, _, gates, u_n = sequence(
+        table, "gru_sequence", table.gru_sequence, 3, z, weight, bias, h, None, lengths, reverse,
+        NO_ACTIVATION,
+    )
+    return states, gates, u_n
+
+
+def gru_sequence_grad(
+    ndarray dy, ndarray dh, ndarray states not None, ndarray gates not None,
+    ndarray u_n not None, ndarray weight not None, ndarray lengths=None, bint reverse=False,
+):
+    """The gradients of z, u and the initial state, and squared norms of those of all states."""
+    cdef const KernelTable *table = table_of(states)
+    dz, du, dh, _, norms = sequence_grad(
+        table, "gru_sequence_grad", table.gru_sequence_grad, 3, dy, dh, None, states, None, gates,
+        u_n, weight, lengths, reverse, NO_ACTIVATION,
+    )
+    return dz, du, dh, norms
+
+
+# --- between (batch, time, features) and (time, batch, features) --------------------------
+
+def time_first(ndarray x not None, ndarray lengths=None, Py_ssize_t begin=0, width=None):
+    """y_tbj = x_bt(begin + j), and 0 beyond the length of b."""
+    cdef TimeFirstArgs args
+    cdef const KernelTable *table = table_of(x)
+    cdef ndarray y
+    if x.ndim != 3 or cnp.PyArray_SIZE(x) == 0:
+        raise ValueError(
+            f"time_first: x must have shape (batch, time, features) with no empty dimension, "
+            f"got {(<object>x).shape}"
+        )
+    args.batch, args.steps, args.features = x.shape[0], x.shape[1], x.shape[2]
+    args.begin, args.width = begin, args.features - begin if width is None else width
+    if not (0 <= begin and 1 <= args.width <= args.features - begin):
+        raise ValueError(
+            f"time_first: columns {begin} to {begin + args.width} are not among {args.features}"
+        )
+    x, lengths = dense(x), lengths_of(lengths, args.batch, "time_first")
+    y = empty(x, (args.steps, args.batch, args.width))
+    args.x, args.y = cnp.PyArray_DATA(x), cnp.PyArray_DATA(y)
+    args.lengths = <const Py_ssize_t *>data_of(lengths)
+    run("time_first", "rrw", table.time_first, &args, sizeof(args))
+    return y
+
+
+def batch_first(ndarray x not None, ndarray lengths=None, ndarray other=None):
+    """y_btj = x_tbj, followed by the features of ``other``, and 0 beyond the length of b."""
+    cdef BatchFirstArgs args
+    cdef const KernelTable *table = table_of(x)
+    cdef ndarray y
+    if x.ndim != 3 or cnp.PyArray_SIZE(x) == 0:
+        raise ValueError(
+            f"batch_first: x must have shape (time, batch, features) with no empty dimension, "
+            f"got {(<object>x).shape}"
+        )
+    args.steps, args.batch, args.width, args.other_width = x.shape[0], x.shape[1], x.shape[2], 0
+    if other is not None:
+        if other.ndim != 3:
+            raise ValueError("batch_first: other must have three dimensions")
+        args.other_width = other.shape[2]
+        shape = (args.steps, args.batch, args.other_width)
+        other = shaped(other, x, shape, "batch_first: other")
+    x, lengths = dense(x), lengths_of(lengths, args.batch, "batch_first")
+    y = empty(x, (args.batch, args.steps, args.width + args.other_width))
+    args.x, args.other, args.y = data_of(x), data_of(other), data_of(y)
+    args.lengths = <const Py_ssize_t *>data_of(lengths)
+    run("batch_first", "rrrw", table.batch_first, &args, sizeof(args))
+    return y
+
+
+# --- embedding --------------------------------------------------------------------------
+
+def embedding(ndarray indices not None, ndarray weight not None):
+    """y = the rows of W that the indices name."""
+    cdef EmbeddingArgs args
+    cdef const KernelTable *table = table_of(weight)
+    cdef ndarray y
+    cdef Py_ssize_t bad
+    indices, weight = whole_numbers(indices, "embedding: indices"), dense(weight)
+    args.count = cnp.PyArray_SIZE(indices)
+    if weight.ndim != 2 or cnp.PyArray_SIZE(weight) == 0 or args.count == 0:
+        raise ValueError(
+            f"embedding takes indices and a weight (rows, features), none of them empty, got "
+            f"{(<object>indices).shape} and {(<object>weight).shape}"
+        )
+    args.rows, args.features = weight.shape[0], weight.shape[1]
+    y = empty(weight, (*(<object>indices).shape, args.features))
+    args.indices = <const Py_ssize_t *>cnp.PyArray_DATA(indices)
+    args.weight, args.y = cnp.PyArray_DATA(weight), cnp.PyArray_DATA(y)
+    bad = run("embedding", "rrw", table.embedding, &args, sizeof(args))
+    if bad:
+        raise ValueError(
+            f"embedding: index {(<object>indices).flat[bad - 1]} is not in 0 to {args.rows - 1}"
+        )
+    return y
+
+
+def embedding_grad(ndarray indices not None, ndarray dy not None, ndarray dweight not None):
+    """Adds every row of dy to the row of dW that its index names."""
+    cdef EmbeddingGradArgs args
+    cdef const KernelTable *table = table_of(dweight)
+    cdef Py_ssize_t bad
+    indices = whole_numbers(indices, "embedding_grad: indices")
+    dweight = updated(dweight, dweight, "embedding_grad: dweight")
+    if dweight.ndim != 2 or cnp.PyArray_SIZE(dweight) == 0:
+        raise ValueError("embedding_grad: dweight must have shape (rows, features)")
+    args.count, args.rows, args.features = (
+        cnp.PyArray_SIZE(indices), dweight.shape[0], dweight.shape[1]
+    )
+    dy = shaped(dy, dweight, (*(<object>indices).shape, args.features), "embedding_grad: dy")
+    apart(dweight, (dy,), "embedding_grad: dweight")
+    args.indices = <const Py_ssize_t *>cnp.PyArray_DATA(indices)
+    args.dy, args.dweight = cnp.PyArray_DATA(dy), cnp.PyArray_DATA(dweight)
+    bad = run("embedding_grad", "rru", table.embedding_grad, &args, sizeof(args))
+    if bad:
+        raise ValueError(
+            f"embedding_grad: index {(<object>indices).flat[bad - 1]} is not in 0 to "
+            f"{args.rows - 1}"
+        )

@@ -1,0 +1,435 @@
+# Recurrent networks: the gates of one step, and whole sequences.
+#
+# A sequence kernel packs the recurrent weight once, and then alternates for every step between
+# one product and the gates, while what they share is in the cache. The rows of a batch do not
+# depend on each other, so each thread takes some of them through all steps and waits for nobody.
+
+cdef enum Cell:
+    RNN_CELL, LSTM_CELL, GRU_CELL
+
+
+# --- the gates of LSTM ---
+
+cdef inline void lstm_columns(
+    const LstmGatesArgs *args, const real *product, Py_ssize_t j, const Py_ssize_t width
+) noexcept nogil:
+    """Columns j … j + width, at most LANES of them, of one row. `product` is added to z."""
+    cdef Py_ssize_t n = args.hidden
+    cdef const real *z = <const real *>args.z + j
+    cdef real *gates = <real *>args.gates + j
+    cdef vec i = load_columns(z, width), f = load_columns(z + n, width)
+    cdef vec g = load_columns(z + 2 * n, width), o = load_columns(z + 3 * n, width)
+    cdef vec c
+    if product != NULL:
+        i, f = i + load_columns(product + j, width), f + load_columns(product + n + j, width)
+        g = g + load_columns(product + 2 * n + j, width)
+        o = o + load_columns(product + 3 * n + j, width)
+    i, f, g, o = sigmoid_vec(i), sigmoid_vec(f), tanh_vec(g), sigmoid_vec(o)
+    c = f * load_columns(<const real *>args.c + j, width) + i * g
+    store_columns(gates, i, width)
+    store_columns(gates + n, f, width)
+    store_columns(gates + 2 * n, g, width)
+    store_columns(gates + 3 * n, o, width)
+    store_columns(<real *>args.new_c + j, c, width)
+    store_columns(<real *>args.h + j, o * tanh_vec(c), width)
+
+
+cdef inline void lstm_row(const LstmGatesArgs *args, const real *product) noexcept nogil:
+    cdef Py_ssize_t j = 0
+    while j + LANES <= args.hidden:
+        lstm_columns(args, product, j, LANES)
+        j += LANES
+    if j < args.hidden:
+        lstm_columns(args, product, j, args.hidden - j)
+
+
+cdef Py_ssize_t lstm_gates(const void *arguments, int thread, int threads) noexcept nogil:
+    """i, f, g, o; c' = f c + i g; h' = o tanh(c'); threads share the rows."""
+    cdef LstmGatesArgs args = (<const LstmGatesArgs *>arguments)[0], row = args
+    cdef Py_ssize_t b, n = args.hidden
+    for b in range(
+        share_begin(args.rows, 1, thread, threads), share_begin(args.rows, 1, thread + 1, threads)
+    ):
+        row.z, row.gates = <const real *>args.z + 4 * b * n, <real *>args.gates + 4 * b * n
+        row.c, row.new_c = <const real *>args.c + b * n, <real *>args.new_c + b * n
+        row.h = <real *>args.h + b * n
+        lstm_row(&row, NULL)
+    return 0
+
+
+cdef inline void lstm_grad_columns(
+    const LstmGatesGradArgs *args, Py_ssize_t j, const Py_ssize_t width
+) noexcept nogil:
+    cdef Py_ssize_t n = args.hidden
+    cdef const real *gates = <const real *>args.gates + j
+    cdef real *dz = <real *>args.dz + j
+    cdef vec i = load_columns(gates, width), f = load_columns(gates + n, width)
+    cdef vec g = load_columns(gates + 2 * n, width), o = load_columns(gates + 3 * n, width)
+    cdef vec t = tanh_vec(load_columns(<const real *>args.new_c + j, width))
+    cdef vec dh = load_columns(<const real *>args.dh + j, width)
+    cdef vec dc = load_columns(<const real *>args.dc + j, width) + dh * o * (1 - t * t)
+    store_columns(dz, dc * g * i * (1 - i), width)
+    store_columns(
+        dz + n, dc * load_columns(<const real *>args.c + j, width) * f * (1 - f), width
+    )
+    store_columns(dz + 2 * n, dc * i * (1 - g * g), width)
+    store_columns(dz + 3 * n, dh * t * o * (1 - o), width)
+    store_columns(<real *>args.dc_before + j, dc * f, width)
+
+
+cdef inline void lstm_grad_row(const LstmGatesGradArgs *args) noexcept nogil:
+    cdef Py_ssize_t j = 0
+    while j + LANES <= args.hidden:
+        lstm_grad_columns(args, j, LANES)
+        j += LANES
+    if j < args.hidden:
+        lstm_grad_columns(args, j, args.hidden - j)
+
+
+cdef Py_ssize_t lstm_gates_grad(const void *arguments, int thread, int threads) noexcept nogil:
+    """dz and the gradient of c; threads share the rows."""
+    cdef LstmGatesGradArgs args = (<const LstmGatesGradArgs *>arguments)[0], row = args
+    cdef Py_ssize_t b, n = args.hidden
+    for b in range(
+        share_begin(args.rows, 1, thread, threads), share_begin(args.rows, 1, thread + 1, threads)
+    ):
+        row.dh, row.dc = <const real *>args.dh + b * n, <const real *>args.dc + b * n
+        row.gates, row.dz = <const real *>args.gates + 4 * b * n, <real *>args.dz + 4 * b * n
+        row.c, row.new_c = <const real *>args.c + b * n, <const real *>args.new_c + b * n
+        row.dc_before = <real *>args.dc_before + b * n
+        lstm_grad_row(&row)
+    return 0
+
+
+# --- the gates of GRU ---
+
+cdef inline void gru_columns(
+    const GruGatesArgs *args, Py_ssize_t j, const Py_ssize_t width
+) noexcept nogil:
+    """Columns of one row. The gates may take the place of u."""
+    cdef Py_ssize_t n = args.hidden
+    cdef const real *z = <const real *>args.z + j
+    cdef const real *u = <const real *>args.u + j
+    cdef real *gates = <real *>args.gates + j
+    cdef vec h = load_columns(<const real *>args.h + j, width)
+    cdef vec u_n = load_columns(u + 2 * n, width)
+    cdef vec r = sigmoid_vec(load_columns(z, width) + load_columns(u, width))
+    cdef vec update = sigmoid_vec(load_columns(z + n, width) + load_columns(u + n, width))
+    cdef vec new = tanh_vec(load_columns(z + 2 * n, width) + r * u_n)
+    if args.u_n != NULL:
+        store_columns(<real *>args.u_n + j, u_n, width)
+    store_columns(gates, r, width)
+    store_columns(gates + n, update, width)
+    store_columns(gates + 2 * n, new, width)
+    store_columns(<real *>args.new_h + j, new + update * (h - new), width)
+
+
+cdef inline void gru_row(const GruGatesArgs *args) noexcept nogil:
+    cdef Py_ssize_t j = 0
+    while j + LANES <= args.hidden:
+        gru_columns(args, j, LANES)
+        j += LANES
+    if j < args.hidden:
+        gru_columns(args, j, args.hidden - j)
+
+
+cdef Py_ssize_t gru_gates(const void *arguments, int thread, int threads) noexcept nogil:
+    """r, z, n; h' = n + z (h - n); threads share the rows."""
+    cdef GruGatesArgs args = (<const GruGatesArgs *>arguments)[0], row = args
+    cdef Py_ssize_t b, n = args.hidden
+    for b in range(
+        share_begin(args.rows, 1, thread, threads), share_begin(args.rows, 1, thread + 1, threads)
+    ):
+        row.z, row.u = <const real *>args.z + 3 * b * n, <const real *>args.u + 3 * b * n
+        row.gates, row.h = <real *>args.gates + 3 * b * n, <const real *>args.h + b * n
+        row.new_h = <real *>args.new_h + b * n
+        gru_row(&row)
+    return 0
+
+
+cdef inline void gru_grad_columns(
+    const GruGatesGradArgs *args, Py_ssize_t j, const Py_ssize_t width
+) noexcept nogil:
+    cdef Py_ssize_t n = args.hidden
+    cdef const real *gates = <const real *>args.gates + j
+    cdef real *dz = <real *>args.dz + j
+    cdef real *du = <real *>args.du + j
+    cdef vec r = load_columns(gates, width), update = load_columns(gates + n, width)
+    cdef vec new = load_columns(gates + 2 * n, width)
+    cdef vec dh = load_columns(<const real *>args.dh + j, width)
+    cdef vec dn = dh * (1 - update) * (1 - new * new)
+    cdef vec dr = dn * load_columns(<const real *>args.u_n + j, width) * r * (1 - r)
+    cdef vec dupdate = load_columns(<const real *>args.h + j, width) - new
+    dupdate = dh * dupdate * update * (1 - update)
+    store_columns(dz, dr, width)
+    store_columns(dz + n, dupdate, width)
+    store_columns(dz + 2 * n, dn, width)
+    store_columns(du, dr, width)
+    store_columns(du + n, dupdate, width)
+    store_columns(du + 2 * n, dn * r, width)
+    store_columns(<real *>args.dh_before + j, dh * update, width)
+
+
+cdef inline void gru_grad_row(const GruGatesGradArgs *args) noexcept nogil:
+    cdef Py_ssize_t j = 0
+    while j + LANES <= args.hidden:
+        gru_grad_columns(args, j, LANES)
+        j += LANES
+    if j < args.hidden:
+        gru_grad_columns(args, j, args.hidden - j)
+
+
+cdef Py_ssize_t gru_gates_grad(const void *arguments, int thread, int threads) noexcept nogil:
+    """dz, du, and what of dh passes to h without u; threads share the rows."""
+    cdef GruGatesGradArgs args = (<const GruGatesGradArgs *>arguments)[0], row = args
+    cdef Py_ssize_t b, n = args.hidden
+    for b in range(
+        share_begin(args.rows, 1, thread, threads), share_begin(args.rows, 1, thread + 1, threads)
+    ):
+        row.dh, row.h = <const real *>args.dh + b * n, <const real *>args.h + b * n
+        row.gates = <const real *>args.gates + 3 * b * n
+        row.u_n = <const real *>args.u_n + b * n
+        row.dz, row.du = <real *>args.dz + 3 * b * n, <real *>args.du + 3 * b * n
+        row.dh_before = <real *>args.dh_before + b * n
+        gru_grad_row(&row)
+    return 0
+
+
+# --- the recurrent product, with a weight that was packed before ---
+
+cdef inline Py_ssize_t packed_row(Py_ssize_t columns) noexcept nogil:
+    """Elements that a row of B takes in all panels together."""
+    return ceil_div(columns, LANES) * LANES
+
+
+cdef void pack_whole(
+    const real *b, Py_ssize_t b_row, Py_ssize_t b_col, real *packed, Py_ssize_t k, Py_ssize_t n
+) noexcept nogil:
+    """All of B (k x n): blocks of KC rows, each in panels."""
+    cdef Py_ssize_t p = 0
+    while p < k:
+        pack(b + p * b_row, b_row, b_col, packed + p * packed_row(n), smaller(KC, k - p), n)
+        p += KC
+
+
+cdef void multiply_packed(
+    Tile *t, const real *packed, Py_ssize_t rows, Py_ssize_t k, Py_ssize_t n, const real *bias,
+    Accumulate accumulate
+) noexcept nogil:
+    """c = a . b + bias, or c += a . b; t has a, c and their steps."""
+    cdef Py_ssize_t p = 0
+    cdef const real *a = t.a
+    t.b_row, t.a_col = 0, 1
+    while p < k:
+        t.a, t.b, t.k = a + p, packed + p * packed_row(n), smaller(KC, k - p)
+        t.accumulate = accumulate if p == 0 else ADD
+        t.bias = bias if p + KC >= k else NULL
+        multiply_block(t, NULL, rows, n, True)
+        p += KC
+
+
+# --- whole sequences ---
+
+cdef inline void begin_rows(
+    const void *given, void *rows, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t n
+) noexcept nogil:
+    """Rows begin … end of what is given; without anything, zeros."""
+    if given == NULL:
+        memset(<real *>rows + begin * n, 0, (end - begin) * n * sizeof(real))
+    else:
+        memcpy(
+            <real *>rows + begin * n, <const real *>given + begin * n,
+            (end - begin) * n * sizeof(real)
+        )
+
+
+cdef inline bint is_over(const Py_ssize_t *lengths, Py_ssize_t row, Py_ssize_t t) noexcept nogil:
+    """Whether a sequence has ended before time t."""
+    return lengths != NULL and t >= lengths[row]
+
+
+cdef inline void activate_row(
+    const real *z, real *h, Py_ssize_t n, Activation activation
+) noexcept nogil:
+    """h = activation(z + h)"""
+    cdef vec sum
+    cdef Py_ssize_t j = 0
+    while j < n:
+        sum = load_columns(z + j, n - j) + load_columns(h + j, n - j)
+        store_columns(h + j, tanh_vec(sum) if activation == TANH else relu_vec(sum), n - j)
+        j += LANES
+
+
+cdef inline Py_ssize_t sequence(
+    const SequenceArgs *args, int thread, int threads, const Cell cell, const Py_ssize_t count
+) noexcept nogil:
+    """All steps of this thread's rows; `count` is the number of gates."""
+    cdef Py_ssize_t row = share_begin(args.batch, 1, thread, threads), b, s, t, before, after
+    cdef Py_ssize_t end = share_begin(args.batch, 1, thread + 1, threads)
+    cdef Py_ssize_t n = args.hidden, width = count * args.hidden, size = args.batch * args.hidden
+    cdef real *packed = <real *>(<char *>args.scratch + thread * args.scratch_step)
+    cdef real *h = <real *>args.states
+    cdef real *c = <real *>args.cells
+    cdef const real *z
+    cdef real *into
+    cdef Tile tile
+    cdef LstmGatesArgs lstm
+    cdef GruGatesArgs gru
+    if row == end:
+        return 0
+    for b in range(row, end):
+        if args.lengths != NULL and not 1 <= args.lengths[b] <= args.steps:
+            return 1 + b
+    pack_whole(<const real *>args.weight, width, 1, packed, n, width)
+    s = args.steps * size if args.reverse else 0
+    begin_rows(args.h, h + s, row, end, n)
+    if cell == LSTM_CELL:
+        begin_rows(args.c, c + s, row, end, n)
+    lstm.hidden = gru.hidden = n
+    for s in range(args.steps):
+        t = args.steps - 1 - s if args.reverse else s
+        before = (t + 1 if args.reverse else t) * size
+        after = (t if args.reverse else t + 1) * size
+        into = h + after if cell == RNN_CELL else <real *>args.gates + t * count * size
+        tile.a, tile.a_row = h + before + row * n, n
+        tile.c, tile.c_row = into + row * width, width
+        multiply_packed(&tile, packed, end - row, n, width, <const real *>args.bias, WRITE)
+        for b in range(row, end):
+            z = <const real *>args.z + t * count * size + b * width
+            if is_over(args.lengths, b, t):
+                memcpy(h + after + b * n, h + before + b * n, n * sizeof(real))
+                if cell == LSTM_CELL:
+                    memcpy(c + after + b * n, c + before + b * n, n * sizeof(real))
+                if cell == GRU_CELL:
+                    memset(<real *>args.u_n + t * size + b * n, 0, n * sizeof(real))
+                if cell != RNN_CELL:
+                    memset(into + b * width, 0, width * sizeof(real))
+            elif cell == RNN_CELL:
+                activate_row(z, into + b * n, n, args.activation)
+            elif cell == LSTM_CELL:
+                lstm.z, lstm.c, lstm.gates = z, c + before + b * n, into + b * width
+                lstm.new_c, lstm.h = c + after + b * n, h + after + b * n
+                lstm_row(&lstm, into + b * width)
+            else:
+                gru.z, gru.u, gru.gates = z, into + b * width, into + b * width
+                gru.h, gru.new_h = h + before + b * n, h + after + b * n
+                gru.u_n = <real *>args.u_n + t * size + b * n
+                gru_row(&gru)
+    return 0
+
+
+cdef Py_ssize_t rnn_sequence(const void *args, int thread, int threads) noexcept nogil:
+    """h_t = activation(z_t + h_{t-1} . W)"""
+    return sequence(<const SequenceArgs *>args, thread, threads, RNN_CELL, 1)
+
+
+cdef Py_ssize_t lstm_sequence(const void *args, int thread, int threads) noexcept nogil:
+    """lstm_gates of z_t + h_{t-1} . W, step after step"""
+    return sequence(<const SequenceArgs *>args, thread, threads, LSTM_CELL, 4)
+
+
+cdef Py_ssize_t gru_sequence(const void *args, int thread, int threads) noexcept nogil:
+    """gru_gates of z_t and h_{t-1} . W + b, step after step"""
+    return sequence(<const SequenceArgs *>args, thread, threads, GRU_CELL, 3)
+
+
+# --- and back ---
+
+cdef inline void arrive(const real *dy, real *dh, Py_ssize_t n) noexcept nogil:
+    """dh += dy"""
+    cdef Py_ssize_t j = 0
+    while j < n:
+        store_columns(dh + j, load_columns(dh + j, n - j) + load_columns(dy + j, n - j), n - j)
+        j += LANES
+
+
+cdef inline void activate_grad_row(
+    const real *dh, const real *h, real *dz, Py_ssize_t n, Activation activation
+) noexcept nogil:
+    """dz = dh times the derivative where the activation gave h"""
+    cdef vec d, y
+    cdef Py_ssize_t j = 0
+    while j < n:
+        d, y = load_columns(dh + j, n - j), load_columns(h + j, n - j)
+        d = tanh_grad_vec(d, y) if activation == TANH else relu_grad_vec(d, y)
+        store_columns(dz + j, d, n - j)
+        j += LANES
+
+
+cdef inline Py_ssize_t sequence_grad(
+    const SequenceGradArgs *args, int thread, int threads, const Cell cell, const Py_ssize_t count
+) noexcept nogil:
+    """All steps of this thread's rows, the last one first. The gradient of the state on its way
+    back is kept where that of the initial state is to be."""
+    cdef Py_ssize_t row = share_begin(args.batch, 1, thread, threads), b, s, t, before, after
+    cdef Py_ssize_t end = share_begin(args.batch, 1, thread + 1, threads)
+    cdef Py_ssize_t n = args.hidden, width = count * args.hidden, size = args.batch * args.hidden
+    cdef real *packed = <real *>(<char *>args.scratch + thread * args.scratch_step)
+    cdef const real *h = <const real *>args.states
+    cdef const real *c = <const real *>args.cells
+    cdef real *dh
+    cdef real *dz
+    cdef real *to_state    # the gradient of what the product with the state gave
+    cdef const real *gates
+    cdef Tile tile
+    cdef LstmGatesGradArgs lstm
+    cdef GruGatesGradArgs gru
+    if row == end:
+        return 0
+    pack_whole(<const real *>args.weight, 1, width, packed, width, n)
+    begin_rows(args.dh, args.dh0, row, end, n)
+    if cell == LSTM_CELL:
+        begin_rows(args.dc, args.dc0, row, end, n)
+    lstm.hidden = gru.hidden = n
+    for s in range(args.steps):
+        t = s if args.reverse else args.steps - 1 - s
+        before = (t + 1 if args.reverse else t) * size
+        after = (t if args.reverse else t + 1) * size
+        to_state = <real *>(args.du if cell == GRU_CELL else args.dz) + t * count * size
+        for b in range(row, end):
+            dh = <real *>args.dh0 + b * n
+            dz = <real *>args.dz + t * count * size + b * width
+            gates = <const real *>args.gates + t * count * size + b * width
+            if is_over(args.lengths, b, t):
+                args.norms[t * args.batch + b] = 0
+                memset(dz, 0, width * sizeof(real))
+                if cell == GRU_CELL:
+                    memset(to_state + b * width, 0, width * sizeof(real))
+                continue
+            if args.dy != NULL:
+                arrive(<const real *>args.dy + t * size + b * n, dh, n)
+            args.norms[t * args.batch + b] = squared_norm_block(dh, n)
+            if cell == GRU_CELL:
+                gru.dh, gru.dh_before, gru.gates, gru.h = dh, dh, gates, h + before + b * n
+                gru.u_n = <const real *>args.u_n + t * size + b * n
+                gru.dz, gru.du = dz, to_state + b * width
+                gru_grad_row(&gru)
+                continue
+            if cell == RNN_CELL:
+                activate_grad_row(dh, h + after + b * n, dz, n, args.activation)
+            else:
+                lstm.dh, lstm.dc = dh, <const real *>args.dc0 + b * n
+                lstm.dc_before = <real *>args.dc0 + b * n
+                lstm.gates, lstm.dz = gates, dz
+                lstm.c, lstm.new_c = c + before + b * n, c + after + b * n
+                lstm_grad_row(&lstm)
+            memset(dh, 0, n * sizeof(real))    # all of it goes through the product
+        tile.a, tile.a_row = to_state + row * width, width
+        tile.c, tile.c_row = <real *>args.dh0 + row * n, n
+        multiply_packed(&tile, packed, end - row, width, n, NULL, ADD)
+    return 0
+
+
+cdef Py_ssize_t rnn_sequence_grad(const void *args, int thread, int threads) noexcept nogil:
+    """dz, the gradient of the initial state, and the norms on the way"""
+    return sequence_grad(<const SequenceGradArgs *>args, thread, threads, RNN_CELL, 1)
+
+
+cdef Py_ssize_t lstm_sequence_grad(const void *args, int thread, int threads) noexcept nogil:
+    """dz, the gradients of the initial h and c, and the norms on the way"""
+    return sequence_grad(<const SequenceGradArgs *>args, thread, threads, LSTM_CELL, 4)
+
+
+cdef Py_ssize_t gru_sequence_grad(const void *args, int thread, int threads) noexcept nogil:
+    """dz, du, the gradient of the initial state, and the norms on the way"""
+    return sequence_grad(<const SequenceGradArgs *>args, thread, threads, GRU_CELL, 3)
