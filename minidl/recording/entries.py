@@ -12,6 +12,10 @@ from minidl._kernels.reference import Array
 INPUT, TEMPORARY, STATE = "input", "temporary", "state"
 PARAMETER, GRADIENT, VECTOR = "parameter", "gradient", "vector"
 
+SEQUENCES = {"rnn_sequence": 1, "lstm_sequence": 4, "gru_sequence": 3}  # and how many gates
+# Kernels that check what they read: labels, indices, lengths. Their answer is 1 + the first bad.
+CHECKING = {"softmax_cross_entropy", "nll", "embedding", "embedding_grad", *SEQUENCES}
+
 
 @dataclass(eq=False)
 class Region:

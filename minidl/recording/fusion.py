@@ -10,12 +10,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from minidl._kernels import arguments
-from minidl.recording.entries import GRADIENT, TEMPORARY, Entry, Operand, Region
+from minidl.recording.entries import CHECKING, GRADIENT, TEMPORARY, Entry, Operand, Region
 
 # Slots of the matrix product's arguments.
 BIAS, GATE, OUTPUT = 2, 3, 4
 ACTIVATIONS = ("relu", "sigmoid", "tanh")
-CHECKING = {"softmax_cross_entropy", "nll"}  # it also checks the labels
 GRADIENTS = ("relu_grad", "sigmoid_grad", "tanh_grad")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from minidl import _kernels as kernels
 from minidl._kernels import arguments
 from minidl._kernels.reference import Array
-from minidl.recording.entries import TEMPORARY, Entry, Region
+from minidl.recording.entries import CHECKING, SEQUENCES, TEMPORARY, Entry, Region
 
 LINE = 64  # bytes: every temporary begins on a cache line
 
@@ -24,7 +24,8 @@ BARRIER = 700.0
 HEAVY = {
     *("sigmoid", "tanh", "exp", "elu", "silu", "silu_grad", "softplus", "softplus_grad", "gelu"),
     *("gelu_grad", "softmax", "log_softmax", "log_softmax_grad", "softmax_cross_entropy"),
-    *("bce_with_logits", "dropout", "adam", "nadam"),
+    *("bce_with_logits", "dropout", "adam", "nadam", "lstm_gates", "lstm_gates_grad", "gru_gates"),
+    *SEQUENCES,
 }
 
 
@@ -99,7 +100,7 @@ def aligned_memory(nbytes: int) -> Array:
 def share(entries: list[Entry], memory: int, most: int) -> None:
     """Decide how many threads, up to ``most``, share each kernel, and where all must wait."""
     for entry in entries:
-        entry.threads = max(1, min(most, int(work(entry) / LEAST_WORK)))
+        entry.threads = max(1, min(most, parts(entry), int(work(entry) / LEAST_WORK)))
         entry.wait = False
     _set_waits(entries, memory)
     gain = sum(work(entry) * (1 - 1 / entry.threads) for entry in entries)
@@ -108,12 +109,22 @@ def share(entries: list[Entry], memory: int, most: int) -> None:
             entry.threads, entry.wait = 1, False
 
 
+def parts(entry: Entry) -> int:
+    """How many threads can share an entry at all: a sequence is not divided."""
+    sequence = entry.kernel.removesuffix("_grad") in SEQUENCES
+    return arguments.extent(entry.kernel, entry.args)[1] if sequence else 1 << 30
+
+
 def flops(entry: Entry) -> float:
     """Of the matrix products; what other kernels compute is counted by their bytes."""
-    if entry.kernel != "matmul":
-        return 0.0
-    m, k, n = arguments.product_shape(entry.args)
-    return 2.0 * m * k * n
+    if entry.kernel == "matmul":
+        m, k, n = arguments.product_shape(entry.args)
+        return 2.0 * m * k * n
+    gates = SEQUENCES.get(entry.kernel.removesuffix("_grad"), 0)
+    if gates:
+        steps, batch, hidden = arguments.extent(entry.kernel, entry.args)
+        return 2.0 * steps * batch * hidden * hidden * gates
+    return 0.0
 
 
 def traffic(entry: Entry) -> int:
@@ -152,4 +163,4 @@ def _set_waits(entries: list[Entry], memory: int) -> None:
         if entry.wait:
             since, stopping = [], False
         since += touched
-        stopping = stopping or (several and entry.kernel in ("softmax_cross_entropy", "nll"))
+        stopping = stopping or (several and entry.kernel in CHECKING)

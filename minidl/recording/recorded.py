@@ -13,7 +13,17 @@ from minidl._kernels.program import Program
 from minidl._kernels.reference import Array
 from minidl.recording import planning
 from minidl.recording.arrays import RecordedArray, RecordingError
-from minidl.recording.entries import INPUT, PARAMETER, STATE, TEMPORARY, VECTOR, Entry, Region
+from minidl.recording.entries import (
+    CHECKING,
+    INPUT,
+    PARAMETER,
+    SEQUENCES,
+    STATE,
+    TEMPORARY,
+    VECTOR,
+    Entry,
+    Region,
+)
 from minidl.recording.failures import is_finite, not_finite
 from minidl.recording.fusion import fuse
 from minidl.recording.nest import holds_mutable, leaves_of, mapped
@@ -186,19 +196,30 @@ class Recorded:
     def explain(self, failed: int, inputs: tuple[Any, ...]) -> NoReturn:
         """Raise what the function itself would have raised, and say more."""
         entry = self.entries[failed - 1]
-        if entry.kernel in ("softmax_cross_entropy", "nll"):
-            row = self.program.answer - 1
-            classes = entry.operands[0].region.shape[-1]
-            operand = entry.operands[1]
-            given = ""
-            if operand.region.kind == INPUT:
-                flat = inputs[operand.region.number].reshape(-1)
-                given = f" {flat[operand.offset // flat.itemsize + row]}"
-            raise ValueError(
-                f"label{given} in row {row} is outside the {classes} classes 0 to {classes - 1}"
-            )
+        if entry.kernel in CHECKING:
+            raise ValueError(self._bad_number(entry, self.program.answer - 1, inputs))
         what = "the norm of the gradient" if entry.kernel == "clip" else "the loss"
         raise not_finite(f"{what} is not finite", self.first_not_finite(inputs))
+
+    def _bad_number(self, entry: Entry, row: int, inputs: tuple[Any, ...]) -> str:
+        """Which label, index or length cannot be."""
+        what, slot = "label", 1
+        if entry.kernel in SEQUENCES:
+            what, slot = "length", 5
+        elif "embedding" in entry.kernel:
+            what, slot = "index", 0
+        operand = entry.operand(slot)
+        if operand is not None and operand.region.kind == INPUT:
+            flat = inputs[operand.region.number].reshape(-1)
+            what += f" {flat[operand.offset // flat.itemsize + row]}"
+        if entry.kernel in SEQUENCES:
+            steps = arguments.extent(entry.kernel, entry.args)[0]
+            return f"{what} of sequence {row} is not in 1 to {steps}"
+        if "embedding" in entry.kernel:
+            rows, _ = entry.operands[-2 if entry.kernel == "embedding" else -1].region.shape
+            return f"{what} in place {row} is not in 0 to {rows - 1}"
+        classes = entry.operands[0].region.shape[-1]
+        return f"{what} in row {row} is outside the {classes} classes 0 to {classes - 1}"
 
     def first_not_finite(self, inputs: tuple[Any, ...]) -> str:
         """Run the step kernel by kernel, and say which one first writes a number that is not
@@ -231,7 +252,7 @@ def _watched_answers(entries: list[Entry]) -> list[int]:
     watch = []
     for entry in entries:
         squares |= {id(o.region) for o in entry.operands if entry.kernel == "squared_norm"}
-        if entry.kernel in STOPPING:
+        if entry.kernel == "clip" or entry.kernel in CHECKING:
             watch.append(STOP)
         elif entry.kernel == "total" and id(entry.operands[0].region) not in squares:
             watch.append(STOP_EPOCH)
