@@ -20,6 +20,7 @@ import numpy as np
 from minidl._kernels.reference_activations import *  # noqa: F403 (a part of the twin)
 from minidl._kernels.reference_activations import Array, relu, sigmoid, tanh
 from minidl._kernels.reference_optimizers import *  # noqa: F403 (all of it: the twins are one)
+from minidl._kernels.reference_recurrent import *  # noqa: F403
 
 ActivationName = Literal["relu", "sigmoid", "tanh"]
 
