@@ -138,7 +138,9 @@ def gradcheck_all(names: list[str] | None = None) -> Iterator[GradcheckReport]:
     for name in names or classes:
         for seed, (subject, *rest) in enumerate(classes[name].examples()):
             rng = np.random.default_rng(seed)
-            inputs = [rng.normal(size=s) for s in rest[0]] if isinstance(subject, Layer) else rest
+            inputs = rest
+            if isinstance(subject, Layer):  # of integer inputs, not the shapes but themselves
+                inputs = [rng.normal(size=x) if isinstance(x, tuple) else x for x in rest[0]]
             yield gradcheck(subject, *inputs, raise_error=False)
 
 

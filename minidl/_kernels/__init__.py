@@ -129,6 +129,22 @@ CALLS = {
         "embedding_grad",
     ),
     "calls_optimizers": ("clip", "clamp", "sgd", "adam", "nadam", "rmsprop", "adagrad", "follow"),
+    "calls_recurrent": (
+        "rnn_sequence",
+        "rnn_sequence_grad",
+        "lstm_gates",
+        "lstm_gates_grad",
+        "lstm_sequence",
+        "lstm_sequence_grad",
+        "gru_gates",
+        "gru_gates_grad",
+        "gru_sequence",
+        "gru_sequence_grad",
+        "time_first",
+        "batch_first",
+        "embedding",
+        "embedding_grad",
+    ),
 }
 NAMES = tuple(name for names in CALLS.values() for name in names)
 

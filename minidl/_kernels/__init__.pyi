@@ -170,6 +170,48 @@ from minidl._kernels.reference_activations import (
 from minidl._kernels.reference_activations import (
     tanh_grad as tanh_grad,
 )
+from minidl._kernels.reference_recurrent import (
+    batch_first as batch_first,
+)
+from minidl._kernels.reference_recurrent import (
+    embedding as embedding,
+)
+from minidl._kernels.reference_recurrent import (
+    embedding_grad as embedding_grad,
+)
+from minidl._kernels.reference_recurrent import (
+    gru_gates as gru_gates,
+)
+from minidl._kernels.reference_recurrent import (
+    gru_gates_grad as gru_gates_grad,
+)
+from minidl._kernels.reference_recurrent import (
+    gru_sequence as gru_sequence,
+)
+from minidl._kernels.reference_recurrent import (
+    gru_sequence_grad as gru_sequence_grad,
+)
+from minidl._kernels.reference_recurrent import (
+    lstm_gates as lstm_gates,
+)
+from minidl._kernels.reference_recurrent import (
+    lstm_gates_grad as lstm_gates_grad,
+)
+from minidl._kernels.reference_recurrent import (
+    lstm_sequence as lstm_sequence,
+)
+from minidl._kernels.reference_recurrent import (
+    lstm_sequence_grad as lstm_sequence_grad,
+)
+from minidl._kernels.reference_recurrent import (
+    rnn_sequence as rnn_sequence,
+)
+from minidl._kernels.reference_recurrent import (
+    rnn_sequence_grad as rnn_sequence_grad,
+)
+from minidl._kernels.reference_recurrent import (
+    time_first as time_first,
+)
 
 CALLS: dict[str, tuple[str, ...]]
 NAMES: tuple[str, ...]

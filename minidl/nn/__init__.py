@@ -4,6 +4,7 @@ from minidl.nn import init
 from minidl.nn.activations import LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
 from minidl.nn.containers import Residual, Sequential, pre_activation
 from minidl.nn.dropout import Dropout
+from minidl.nn.embedding import Embedding
 from minidl.nn.label_losses import CrossEntropyLoss, NLLLoss
 from minidl.nn.layer import Layer, Parameter
 from minidl.nn.linear import Linear
@@ -11,21 +12,28 @@ from minidl.nn.losses import BCEWithLogitsLoss, HuberLoss, L1Loss, Loss, MSELoss
 from minidl.nn.lsuv import lsuv
 from minidl.nn.normalization import BatchNorm, LayerNorm, Standardize
 from minidl.nn.rectifiers import ELU, LeakyReLU, PReLU
-from minidl.nn.recurrent import RNNCell
+from minidl.nn.recurrent import GRUCell, LSTMCell, RNNCell
+from minidl.nn.recurrent_layers import GRU, LSTM, RNN
 from minidl.nn.shaping import Flatten, Identity
 from minidl.nn.smooth import GELU, SiLU, Softplus
 
 __all__ = [
     "ELU",
     "GELU",
+    "GRU",
+    "LSTM",
+    "RNN",
     "BCEWithLogitsLoss",
     "BatchNorm",
     "CrossEntropyLoss",
     "Dropout",
+    "Embedding",
     "Flatten",
+    "GRUCell",
     "HuberLoss",
     "Identity",
     "L1Loss",
+    "LSTMCell",
     "Layer",
     "LayerNorm",
     "LeakyReLU",

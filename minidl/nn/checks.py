@@ -18,17 +18,27 @@ def check_width(owner: str, name: str, value: Any) -> int:
 
 
 def check_number(owner: str, name: str, value: Any, lowest: float, beyond: float) -> float:
-    """The value as a float, if lowest <= value < beyond."""
+    """The value as a float, if lowest <= value < beyond, and finite."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(
         value, (int, float, np.integer, np.floating)
     ):
         raise TypeError(f"{owner}: {name} must be a number, got {value!r}")
-    if not lowest <= value < beyond:
+    if not lowest <= value < beyond or math.isinf(value):
         allowed = f"in [{lowest:g}, {beyond:g})"
-        if math.isinf(beyond):
+        if math.isinf(lowest):
+            allowed = "finite"
+        elif math.isinf(beyond):
             allowed = "finite and >= 0" if lowest == 0 else "finite and > 0"
         raise ValueError(f"{owner}: {name} must be {allowed}, got {value}")
     return float(value)
+
+
+def check_choice(owner: str, name: str, value: Any, *choices: str) -> str:
+    """The value, if it is one of the words."""
+    if value not in choices:
+        words = " or ".join(f'"{choice}"' for choice in choices)
+        raise ValueError(f"{owner}: {name} must be {words}, got {value!r}")
+    return str(value)
 
 
 # The least that counts as "greater than zero": below it float32 would round to zero.

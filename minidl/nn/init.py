@@ -54,7 +54,7 @@ class Initializer:
 
     name: str
     draw: Callable[..., Any]
-    arguments: tuple[float, ...] = ()
+    arguments: tuple[Any, ...] = ()
 
     def __call__(self, shape: Shape, rng: Seed = None) -> np.ndarray[Any, np.dtype[Any]]:
         return np.asarray(self.draw(shape, as_generator(rng), *self.arguments))
@@ -133,6 +133,18 @@ def orthogonal(gain: float = 1.0) -> Initializer:
     if not gain > 0:
         raise ValueError(f"orthogonal needs gain > 0, got {gain}")
     return Initializer("orthogonal", _orthogonal, (gain,))
+
+
+def by_gate(*gates: Initializer) -> Initializer:
+    """Side by side along the last axis, as wide each: what the gates of a recurrent cell draw.
+
+    Examples
+    --------
+    >>> from minidl import nn
+    >>> nn.init.by_gate(nn.init.zeros(), nn.init.constant(1.0))((4,))
+    array([0., 0., 1., 1.])
+    """
+    return Initializer("by_gate", _by_gate, gates)
 
 
 def gain(activation: str, slope: float = 0.01) -> float:
@@ -286,6 +298,11 @@ def _orthogonal(shape: Shape, rng: np.random.Generator, gain: float) -> Any:
     q, r = np.linalg.qr(rng.normal(size=(max(rows, columns), min(rows, columns))))
     q *= np.sign(np.diag(r))  # without this, Q is not spread evenly over all such matrices
     return gain * (q if rows >= columns else q.T)
+
+
+def _by_gate(shape: Shape, rng: np.random.Generator, *gates: Initializer) -> Any:
+    one = (*shape[:-1], shape[-1] // len(gates))
+    return np.concatenate([gate(one, rng) for gate in gates], axis=-1)
 
 
 def _critical(shape: Shape, rng: np.random.Generator, factor: float) -> Any:

@@ -12,7 +12,8 @@ from minidl._kernels.reference import Array
 from minidl.nn.init import Initializer, Seed, as_generator
 
 DType = Any  # whatever numpy.dtype() accepts
-Examples = Iterator[tuple["Layer", tuple[tuple[int, ...], ...]]]  # layers, shapes of their inputs
+# Layers with the shapes of their inputs, or with the inputs themselves where they are integers.
+Examples = Iterator[tuple["Layer", tuple[Any, ...]]]
 
 
 class Parameter:
@@ -137,8 +138,8 @@ class Layer(Noticed):
     - ``forward(x)``, which keeps what the gradient needs with ``self.save(...)``;
     - ``backward(dy)``, which gets it back with ``self.saved(dy)``, *adds* to the gradient of
       every parameter, and returns the gradient with respect to ``x``;
-    - ``examples()``, a few small instances with the shapes of their inputs, from which the
-      tests and ``minidl check`` verify the layer.
+    - ``examples()``, a few small instances with the shapes of their inputs (integer inputs as
+      they are), from which the tests and ``minidl check`` verify the layer.
 
     Parameters and layers that are attributes, or in a list or tuple that is one, are found by
     themselves. Arrays that a forward
@@ -148,8 +149,10 @@ class Layer(Noticed):
     """
 
     registry: ClassVar[list[type[Layer]]] = []
-    state_names: ClassVar[tuple[str, ...]] = ()
+    state_names: tuple[str, ...] = ()
     in_features: int | None = None
+    # Whether the input holds integers (words, characters), which a Trainer must not cast.
+    takes_indices = False
     # The initialiser that suits weights whose output this layer receives. "skip" means
     # that the layer after this one decides; None that none is preferred.
     preferred_init: str | Initializer | None = None
@@ -166,7 +169,7 @@ class Layer(Noticed):
 
     @classmethod
     def examples(cls) -> Examples:
-        """Pairs of a small layer and the shapes of its inputs."""
+        """Pairs of a small layer and the shapes of its inputs, or integer inputs themselves."""
         return iter(())
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -175,10 +178,12 @@ class Layer(Noticed):
     def backward(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} has no backward pass")
 
-    def __call__(self, *inputs: Array) -> Any:
-        self.check_input(*inputs)
-        recorder = kernels.recorder()
-        output = self.forward(*inputs) if recorder is None else recorder.forward(self, inputs)
+    def __call__(self, *inputs: Array, **options: Any) -> Any:
+        self.check_input(*inputs, **options)
+        if (recorder := kernels.recorder()) is None:
+            output = self.forward(*inputs, **options)
+        else:
+            output = recorder.forward(self, inputs, options)
         vars(self)["_output"] = output
         return output
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import zip_longest
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from minidl.recording.entries import (
 from minidl.recording.failures import is_finite
 from minidl.recording.nest import leaves_of
 
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 NOT_THE_SAME = "the recorded function does not do the same when it runs twice from the same state"
 ADVICE = (
     "Keep what changes from step to step in arrays that kernels change (state_names of a layer), "
@@ -111,12 +113,14 @@ class Recorder:
 
     # --- what layers, losses and optimizers call ---
 
-    def forward(self, layer: Any, inputs: tuple[Any, ...]) -> Any:
-        """``layer.forward(*inputs)``, written down under the layer's name."""
+    def forward(
+        self, layer: Any, inputs: tuple[Any, ...], options: Mapping[str, Any] = NO_OPTIONS
+    ) -> Any:
+        """``layer.forward(*inputs, **options)``, written down under the layer's name."""
         if len(self._labels) == 1:
             self.watch(layer)
         with self._within(layer, "forward"):
-            output = layer.forward(*inputs)
+            output = layer.forward(*inputs, **options)
             self._check(output)
         return output
 

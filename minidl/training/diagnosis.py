@@ -55,8 +55,8 @@ def watching(model: Layer, name: str, watcher: Watcher) -> Iterator[None]:
     layers = [layer for _, layer in model.layers()]
 
     def watched(layer: Layer, method: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*inputs: Any) -> Any:
-            result = method(*inputs)
+        def call(*inputs: Any, **options: Any) -> Any:
+            result = method(*inputs, **options)
             watcher(layer, result)
             return result
 

@@ -1,0 +1,109 @@
+"""Rows of numbers for words, characters and other things that are counted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minidl import _kernels as kernels
+from minidl._kernels.reference import Array
+from minidl.nn import init as initializers
+from minidl.nn.checks import check_width
+from minidl.nn.init import Initializer, Seed
+from minidl.nn.layer import DType, Examples, Layer, Parameter
+
+
+class Embedding(Layer):
+    """A row of the weight for every index.
+
+    y_ij = W[x_ij]: what a ``Linear`` without bias makes of one-hot rows, without the zeros.
+    Its gradient adds dy_ij to row x_ij of dW, and touches no other row.
+
+    Parameters
+    ----------
+    num_embeddings
+        How many indices there are: 0 to num_embeddings - 1.
+    features
+        Width of a row.
+    init
+        Initialiser of W, by default N(0, 1).
+    rng
+        Generator or seed of the weight.
+    dtype
+        float32 or float64.
+
+    Shapes
+    ------
+    x (batch, ...), int64; y (batch, ..., features); weight (num_embeddings, features).
+    ``backward`` returns None: an index has no gradient.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For indices that are not int64 or not below ``num_embeddings``, naming the first.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidl import nn
+    >>> layer = nn.Embedding(3, 2, rng=0)
+    >>> layer.weight.data = [[1, 2], [3, 4], [5, 6]]
+    >>> layer(np.array([[2, 0]]))
+    array([[[5., 6.],
+            [1., 2.]]], dtype=float32)
+    """
+
+    takes_indices = True
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        features: int,
+        init: str | Initializer | None = None,
+        rng: Seed = None,
+        dtype: DType = np.float32,
+    ) -> None:
+        self.num_embeddings = check_width("Embedding", "num_embeddings", num_embeddings)
+        self.features = check_width("Embedding", "features", features)
+        weight_init = initializers.normal() if init is None else initializers.by_name(init)
+        self.weight = Parameter((num_embeddings, features), weight_init, rng, dtype)
+
+    def check_input(self, x: Array) -> None:
+        if not isinstance(x, np.ndarray) or x.dtype != np.int64:
+            got = x.dtype if isinstance(x, np.ndarray) else type(x).__name__
+            raise TypeError(
+                f"{self.label}: expected an int64 array of indices, got {got}; "
+                "write x.astype(np.int64)"
+            )
+        if x.size == 0 or x.ndim == 0:
+            raise ValueError(
+                f"{self.label}: expected indices of shape (batch, ...) with no empty dimension, "
+                f"got {x.shape}"
+            )
+        if kernels.recorder() is not None:
+            return  # the kernel looks at the values, now and when it is replayed
+        if not 0 <= x.min() <= x.max() < self.num_embeddings:
+            place = tuple(np.argwhere((x < 0) | (x >= self.num_embeddings))[0].tolist())
+            raise ValueError(
+                f"{self.label}: expected indices of 0 to {self.num_embeddings - 1}, got {x[place]} "
+                f"at {list(place)}"
+            )
+
+    def forward(self, x: Array) -> Array:
+        self.save(x)
+        return kernels.embedding(x, self.weight.data)
+
+    def backward(self, dy: Array) -> None:
+        kernels.embedding_grad(self.saved(dy), dy, self.weight.grad)
+
+    def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...]:
+        return (*(input_shape or ("batch", "time")), self.features)
+
+    def __repr__(self) -> str:
+        return f"Embedding({self.num_embeddings}, {self.features})"
+
+    @classmethod
+    def examples(cls) -> Examples:
+        yield cls(4, 3, rng=0), (np.array([[0, 3, 3], [1, 0, 3]]),)
+        yield cls(2, 1, rng=1), (np.array([1]),)
