@@ -84,7 +84,8 @@ def measure(contenders: list[Contender], effort: Effort) -> list[list[float]]:
     The bursts of a contender follow each other, and the fastest counts: threads of the
     contender before it, which may wait for more work in a busy loop, are gone by then.
     """
-    repeats = [_warm_up(contender, effort.seconds) for contender in contenders]
+    budget = max(effort.seconds, *map(_warm_up, contenders))  # bursts are as long for all
+    repeats = [_repeats(contender, budget) for contender in contenders]
     seconds: list[list[float]] = [[] for _ in contenders]
     gc.collect()
     gc.disable()
@@ -98,11 +99,17 @@ def measure(contenders: list[Contender], effort: Effort) -> list[list[float]]:
     return seconds
 
 
-def _warm_up(contender: Contender, budget: float) -> int:
-    """Run what is compiled or tuned at the first calls; how many calls make up a burst."""
+def _warm_up(contender: Contender) -> float:
+    """Run what is compiled or tuned at the first calls; seconds of one call."""
     contender.prepare()
     for _ in range(3):
         contender.call()
+    return from_python(contender.call, 1)
+
+
+def _repeats(contender: Contender, budget: float) -> int:
+    """How many calls make up a burst."""
+    contender.prepare()
     return repeats_for(lambda count: from_python(contender.call, count) * count, budget)
 
 

@@ -45,7 +45,7 @@ class Network:
     widths: tuple[int, ...]
     activation: str
     batch: int
-    batches: int = 100
+    batches: int = 400
     label: str = ""
 
     @property

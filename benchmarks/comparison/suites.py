@@ -102,13 +102,13 @@ def kernel_tasks(dtype: Any) -> list[KernelTask]:
 
 NETWORKS = [
     Network((4, 64, 64, 2), "tanh", 64),
-    Network((4, 64, 64, 2), "tanh", 1, batches=1000),
+    Network((4, 64, 64, 2), "tanh", 1, batches=2000),
     Network((10, 45, 45, 10), "relu", 128),
     Network((10, 46, 46, 10), "relu", 128),
     Network((64, 128, 64, 10), "relu", 32),
-    Network((784, 256, 128, 10), "relu", 64),
+    Network((784, 256, 128, 10), "relu", 64, batches=100),
     Network((784, 512, 512, 10), "relu", 128, batches=20),
-    Network((64,) * 21 + (10,), "tanh", 32, label="20 x 64"),
+    Network((64,) * 21 + (10,), "tanh", 32, batches=100, label="20 x 64"),
     Network((4, 32, 16, 4), "tanh", 10000, batches=20),
 ]
 SMALL = [Network((4, 64, 64, 2), "tanh", batch, batches=1) for batch in (1, 64)]

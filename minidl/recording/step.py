@@ -130,6 +130,7 @@ class Step(kernels.Replayer):
         """Drop all programs: the next call records anew."""
         self._programs: dict[Hashable, Any] = {}
         self._watched: list[Any] = []
+        self._traits: tuple[Any, Hashable] = (None, ())  # as of when, of whom; and what they are
         self._latest: Any = None
         self.program = None
 
@@ -245,7 +246,10 @@ class Step(kernels.Replayer):
         arrays = tuple(
             (x.dtype, x.shape) if isinstance(x, np.ndarray) else (type(x), x) for x in inputs
         )
-        return kernels.isa, arrays, tuple(map(traits, self._watched))
+        now = kernels.changes(), len(self._watched)
+        if self._traits[0] != now:
+            self._traits = now, tuple(map(traits, self._watched))
+        return kernels.isa, arrays, self._traits[1]
 
     def epoch(
         self,

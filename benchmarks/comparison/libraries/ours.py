@@ -44,8 +44,6 @@ def steps(network: Network, threads: list[int]) -> Iterator[Contender]:
     for setting, prepare in _thread_counts(threads):
         call = over(_step(network), batches)
         yield Contender("eager", call, setting, check=losses(call), prepare=prepare)
-        if not hasattr(minidl, "record"):
-            continue
         call = over(minidl.record(_step(network)), batches)
         yield Contender("step", call, setting, check=losses(call), prepare=prepare)
         step = minidl.record(_step(network))
@@ -69,9 +67,7 @@ def inference(network: Network, threads: list[int]) -> Iterator[Contender]:
     x, _ = network.data
     model = _model(network).eval()
     for setting, prepare in _thread_counts(threads):
-        calls = {"eager": partial(model, x)}
-        if hasattr(minidl, "record"):
-            calls["recorded"] = partial(minidl.record(lambda x: model(x)), x)
+        calls = {"eager": partial(model, x), "recorded": partial(minidl.record(model), x)}
         for name, call in calls.items():
             check = partial(_result, call)
             yield Contender(name, call, setting, check=check, prepare=prepare)
@@ -102,9 +98,6 @@ def _step(network: Network) -> Callable[[Any, Any], Any]:
 
 def _thread_counts(threads: list[int]) -> Iterator[tuple[str, Callable[[], Any]]]:
     """Each number of threads, in words, and what sets it."""
-    if not hasattr(minidl, "set_num_threads"):
-        yield "", lambda: None
-        return
     for count in threads:
         words = "1 thread" if count == 1 else f"{count} threads"
         yield words, partial(minidl.set_num_threads, count)
