@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from comparison.networks import Network
+from comparison.sequences import Sequences
 from minidl.bench import Case, cases
 from minidl.bench.cases import LAYERS, SQUARES
 
@@ -114,7 +115,22 @@ NETWORKS = [
 SMALL = [Network((4, 64, 64, 2), "tanh", batch, batches=1) for batch in (1, 64)]
 
 
-def networks(known: Sequence[Network], dtype: Any) -> Sequence[Network]:
+RECURRENT = [
+    Sequences("RNN", 32, 64, 50, 32, batches=40),
+    Sequences("LSTM", 64, 128, 50, 32),
+    Sequences("GRU", 64, 128, 50, 32),
+    Sequences("LSTM", 8, 32, 100, 16, batches=40),
+    Sequences("LSTM", 64, 128, 50, 1, batches=40),
+    Sequences("GRU", 64, 128, 50, 1, batches=40),
+    Sequences("RNN", 32, 64, 50, 1, batches=200),
+    Sequences("LSTM", 32, 32, 50, 128),
+    Sequences("LSTM", 64, 256, 50, 32, batches=8),
+    Sequences("GRU", 64, 256, 50, 128, batches=6),
+    Sequences("RNN", 64, 256, 50, 128, batches=6),
+]
+
+
+def networks(known: Sequence[Any], dtype: Any) -> Sequence[Any]:
     """The networks, which are compared in float32 only."""
     if np.dtype(dtype) != np.float32:
         raise ValueError("networks are compared in float32 only")
@@ -152,6 +168,26 @@ epoch: minidl, all batches in one call, shuffled and gathered in it; step: one r
 eager: the same function, not recorded. JAX scan: all batches in one call. All others: one step
 a call. Peers hold their batches ready, in arrays of their own. scikit-learn does not clip,
 Thinc clips each parameter by its own norm.""",
+    ),
+    "recurrent": Suite(
+        "whole training steps of recurrent networks, with the same rest",
+        "network",
+        {
+            "epoch": OURS,
+            "step": OURS,
+            "eager": OURS,
+            "PyTorch": "pytorch",
+            "torch.compile": "pytorch",
+            "JAX jit": "jax_",
+            "JAX scan": "jax_",
+        },
+        ["epoch", "step", "eager"],
+        partial(networks, RECURRENT),
+        every_thread_count=True,
+        notes="""\
+epoch: minidl, all batches in one call, shuffled and gathered in it; step: one recorded step a call;
+eager: the same function, not recorded. PyTorch runs its own nn.RNN, LSTM and GRU. JAX scans over
+time, the input's product for all steps taken before; JAX scan: all batches in one call as well.""",
     ),
     "inference": Suite(
         "one forward pass of a small network, from Python",

@@ -21,6 +21,7 @@ from comparison.networks import (
     over,
     summary,
 )
+from comparison.sequences import Sequences
 from comparison.suites import KernelTask
 
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
@@ -109,13 +110,60 @@ def steps(network: Network, threads: list[int]) -> Iterator[Contender]:
 
     The scan has its batches ready: gathering shuffled ones in it is slower.
     """
+    tree = [tuple(map(jnp.asarray, layer)) for layer in network.weights()]
+    forward = partial(_forward, network)
+    makers = {kind: partial(_step, tree, forward, kind == "vector") for kind in ("tree", "vector")}
+    yield from _training(network, makers)
+
+
+def recurrent(network: Sequences, threads: list[int]) -> Iterator[Contender]:
+    """The same of a recurrent network, its loop over time unrolled or not."""
+    tree = {name: jnp.asarray(weight) for name, weight in network.weights().items()}
+    if network.kind != "GRU":
+        del tree["recurrent_bias"]
+    forwards = {unroll: partial(_over_time, network.kind, unroll) for unroll in (1, 5)}
+    makers = {f"unroll={n}": partial(_step, tree, f, False) for n, f in forwards.items()}
+    yield from _training(network, makers)
+
+
+def _over_time(kind: str, unroll: int, weights: Any, x: Any) -> Any:
+    products = jnp.swapaxes(x, 0, 1) @ weights["input_weight"] + weights["bias"]
+    zero = jnp.zeros((x.shape[0], weights["recurrent_weight"].shape[0]))
+    cell = {"RNN": _rnn, "LSTM": _lstm, "GRU": _gru}[kind]
+    begin = (zero, zero) if kind == "LSTM" else zero
+    end, _ = jax.lax.scan(partial(cell, weights), begin, products, unroll=unroll)
+    h = end[0] if kind == "LSTM" else end
+    return h @ weights["last_weight"] + weights["last_bias"]
+
+
+def _rnn(weights: Any, h: Any, z: Any) -> Any:
+    return jnp.tanh(z + h @ weights["recurrent_weight"]), None
+
+
+def _lstm(weights: Any, state: Any, z: Any) -> Any:
+    h, c = state
+    i, f, g, o = jnp.split(z + h @ weights["recurrent_weight"], 4, axis=1)
+    c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+    return (jax.nn.sigmoid(o) * jnp.tanh(c), c), None
+
+
+def _gru(weights: Any, h: Any, z: Any) -> Any:
+    u = h @ weights["recurrent_weight"] + weights["recurrent_bias"]
+    (z_r, z_z, z_n), (u_r, u_z, u_n) = jnp.split(z, 3, axis=1), jnp.split(u, 3, axis=1)
+    n = jnp.tanh(z_n + jax.nn.sigmoid(z_r + u_r) * u_n)
+    return n + jax.nn.sigmoid(z_z + u_z) * (h - n), None
+
+
+def _training(
+    network: Any, makers: dict[str, Callable[[], tuple[Any, Callable[[], Any]]]]
+) -> Iterator[Contender]:
     arrays = [jnp.asarray(array) for array in network.data]
     batches = network.split(*arrays)
     stacked = tuple(
         array.reshape(network.batches, network.batch, *array.shape[1:]) for array in arrays
     )
-    for setting in ("tree", "vector"):
-        step, state = _step(network, flat=setting == "vector")
+    for setting, make in makers.items():
+        step, state = make()
         call = over(_kept(jax.jit(step, donate_argnums=0), state()), batches)
         yield Contender("JAX jit", call, setting, check=losses(call))
         scan = jax.jit(partial(jax.lax.scan, step), donate_argnums=0)
@@ -139,13 +187,14 @@ def _kept(function: Callable[..., Any], state: Any) -> Callable[..., Any]:
     return call
 
 
-def _step(network: Network, flat: bool) -> tuple[Callable[..., Any], Callable[[], Any]]:
+def _step(
+    tree: Any, forward: Callable[..., Any], flat: bool
+) -> tuple[Callable[..., Any], Callable[[], Any]]:
     """A step, and what makes the state that it begins with."""
-    tree = [tuple(map(jnp.asarray, layer)) for layer in network.weights()]
     vector, unravel = ravel_pytree(tree)
     restore = unravel if flat else lambda data: data
     loss_of = jax.value_and_grad(
-        lambda data, x, y: _cross_entropy(_forward(network, restore(data), x), y)
+        lambda data, x, y: _cross_entropy(forward(restore(data), x), y)
     )
 
     def step(state: Any, batch: Any) -> Any:

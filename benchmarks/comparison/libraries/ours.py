@@ -11,6 +11,7 @@ import numpy as np
 import minidl
 from comparison.measuring import Contender
 from comparison.networks import CHECKED, LEARNING_RATE, MAX_NORM, Network, losses, over
+from comparison.sequences import Sequences
 from comparison.suites import KernelTask
 from minidl import _kernels, nn, optim
 
@@ -39,14 +40,25 @@ def _result(call: Callable[[], Any]) -> dict[str, Any]:
 
 def steps(network: Network, threads: list[int]) -> Iterator[Contender]:
     """A step as the README writes it: as it is, recorded, and a whole epoch of the record."""
+    yield from _training(network, partial(_model, network), threads)
+
+
+def recurrent(network: Sequences, threads: list[int]) -> Iterator[Contender]:
+    """The same of a recurrent network."""
+    yield from _training(network, partial(_recurrent, network), threads)
+
+
+def _training(
+    network: Any, model: Callable[[], nn.Layer], threads: list[int]
+) -> Iterator[Contender]:
     x, y = network.data
     batches = network.split(x, y)
     for setting, prepare in _thread_counts(threads):
-        call = over(_step(network), batches)
+        call = over(_step(model()), batches)
         yield Contender("eager", call, setting, check=losses(call), prepare=prepare)
-        call = over(minidl.record(_step(network)), batches)
+        call = over(minidl.record(_step(model())), batches)
         yield Contender("step", call, setting, check=losses(call), prepare=prepare)
-        step = minidl.record(_step(network))
+        step = minidl.record(_step(model()))
         yield Contender(
             "epoch",
             partial(step.epoch, x, y, batch_size=network.batch, rng=0, shuffle=True),
@@ -57,7 +69,7 @@ def steps(network: Network, threads: list[int]) -> Iterator[Contender]:
         )
 
 
-def _mean_loss(step: Any, network: Network) -> dict[str, float]:
+def _mean_loss(step: Any, network: Any) -> dict[str, float]:
     x, y = (array[: CHECKED * network.batch] for array in network.data)
     return {"mean loss": float(step.epoch(x, y, batch_size=network.batch, shuffle=False))}
 
@@ -82,8 +94,20 @@ def _model(network: Network) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-def _step(network: Network) -> Callable[[Any, Any], Any]:
-    model, loss = _model(network), nn.CrossEntropyLoss()
+def _recurrent(network: Sequences) -> nn.Sequential:
+    weights = network.weights()
+    layer = getattr(nn, network.kind)(network.inputs, network.hidden, return_sequences=False)
+    last = nn.Linear(network.hidden, network.classes)
+    (cell,) = layer.cells
+    for name in ("input_weight", "recurrent_weight", "bias", "recurrent_bias"):
+        if hasattr(cell, name):
+            getattr(cell, name).data = weights[name]
+    last.weight.data, last.bias.data = weights["last_weight"], weights["last_bias"]
+    return nn.Sequential(layer, last)
+
+
+def _step(model: nn.Layer) -> Callable[[Any, Any], Any]:
+    loss = nn.CrossEntropyLoss()
     optimizer = optim.Adam(model.parameters(), lr=LEARNING_RATE, max_norm=MAX_NORM)
 
     def step(x: Any, y: Any) -> Any:

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from comparison.measuring import Contender
 from comparison.networks import LEARNING_RATE, MAX_NORM, Network, losses, over
+from comparison.sequences import Sequences
 from comparison.suites import KernelTask
 
 ACTIVATIONS = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}
@@ -118,11 +119,12 @@ def _eager(network: Network, **options: Any) -> Callable[[Any, Any], Any]:
     def loss_of(x: Any, y: Any) -> Any:
         return functional.cross_entropy(model(x), y)
 
-    return _training(model, loss_of, **options)
+    return _training(list(model.parameters()), loss_of, **options)
 
 
-def _training(model: Any, loss_of: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    parameters = list(model.parameters())
+def _training(
+    parameters: list[Any], loss_of: Callable[..., Any], **options: Any
+) -> Callable[..., Any]:
     optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE, **options)
 
     def step(x: Any, y: Any) -> Any:
@@ -139,9 +141,8 @@ def _training(model: Any, loss_of: Callable[..., Any], **options: Any) -> Callab
 def _compiled_loss(network: Network) -> Callable[[Any, Any], Any]:
     """Forward and backward compiled; clipping and Adam as they are."""
     model = _model(network)
-    return _training(
-        model, _compile(lambda x, y: functional.cross_entropy(model(x), y)), fused=True
-    )
+    loss_of = _compile(lambda x, y: functional.cross_entropy(model(x), y))
+    return _training(list(model.parameters()), loss_of, fused=True)
 
 
 def _compiled_whole(network: Network) -> Callable[[Any, Any], Any]:
@@ -176,6 +177,47 @@ def _compiled_whole(network: Network) -> Callable[[Any, Any], Any]:
             return update(data, m, v, taken, x, y)
 
     return step
+
+
+class _Recurrent(torch.nn.Module):
+    """PyTorch's own recurrent layer, and a linear one on its last output."""
+
+    def __init__(self, network: Sequences) -> None:
+        super().__init__()
+        weights = {name: torch.from_numpy(w) for name, w in network.weights().items()}
+        layer = getattr(torch.nn, network.kind)(network.inputs, network.hidden, batch_first=True)
+        self.layer, self.last = layer, torch.nn.Linear(network.hidden, network.classes)
+        for own, name in (("weight_ih_l0", "input_weight"), ("weight_hh_l0", "recurrent_weight")):
+            getattr(layer, own).data = weights[name].T.contiguous()
+        layer.bias_ih_l0.data, layer.bias_hh_l0.data = weights["bias"], weights["recurrent_bias"]
+        self.last.weight.data = weights["last_weight"].T.contiguous()
+        self.last.bias.data = weights["last_bias"]
+        if network.kind != "GRU":  # elsewhere the second bias would only repeat the first
+            layer.bias_hh_l0.requires_grad_(False)
+
+    def forward(self, x: Any) -> Any:
+        return self.last(self.layer(x)[0][:, -1])
+
+
+def recurrent(network: Sequences, threads: list[int]) -> Iterator[Contender]:
+    """Eager steps with either Adam; the forward pass compiled, as far as that goes."""
+    torch.compiler.reset()
+    batches = network.split(*map(torch.from_numpy, network.data))
+
+    def step(compiled: bool, **options: Any) -> Callable[[Any, Any], Any]:
+        model = _Recurrent(network)
+        forward = torch.compile(model, dynamic=False) if compiled else model
+        loss_of = lambda x, y: functional.cross_entropy(forward(x), y)  # noqa: E731
+        trained = [p for p in model.parameters() if p.requires_grad]
+        return _training(trained, loss_of, **options)
+
+    for name, setting, compiled, options in (
+        ("PyTorch", "fused Adam", False, {"fused": True}),
+        ("PyTorch", "foreach Adam", False, {"foreach": True}),
+        ("torch.compile", "fused Adam", True, {"fused": True}),
+    ):
+        call = over(step(compiled, **options), batches)
+        yield Contender(name, call, setting, check=losses(call))
 
 
 def _compile(function: Callable[..., Any]) -> Any:

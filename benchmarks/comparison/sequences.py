@@ -1,0 +1,87 @@
+"""Recurrent networks that all libraries build alike: same weights, same batches, same loss.
+
+A recurrent layer, and a linear one on its last state; the loss is cross entropy. A step is as in
+``networks.py``: forward, backward, clipping by the global norm, and Adam.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from minidl._kernels.reference import Array
+
+GATES = {"RNN": 1, "LSTM": 4, "GRU": 3}
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """A recurrent network and the batches it is trained on.
+
+    Parameters
+    ----------
+    kind
+        ``"RNN"`` (with tanh), ``"LSTM"`` or ``"GRU"``.
+    inputs, hidden
+        Features of a step, and width of the state.
+    steps
+        Length of all sequences.
+    batch, batches
+        Sequences of a batch, and how many batches there are.
+    classes
+        How many labels there are.
+    """
+
+    kind: str
+    inputs: int
+    hidden: int
+    steps: int
+    batch: int
+    batches: int = 10
+    classes: int = 10
+
+    @property
+    def name(self) -> str:
+        """Kind, widths, steps and batch."""
+        return f"{self.kind} {self.inputs}-{self.hidden}, {self.steps} steps, batch {self.batch}"
+
+    @property
+    def groups(self) -> list[str]:
+        """The kind."""
+        return [self.kind]
+
+    def weights(self) -> dict[str, Array]:
+        """Weights (inputs, outputs) and biases, the same ones each time.
+
+        Gates lie side by side, in PyTorch's order: i, f, g, o and r, z, n.
+        """
+        rng = np.random.default_rng(0)
+        width = GATES[self.kind] * self.hidden
+
+        def normal(*shape: int) -> Array:
+            return (rng.standard_normal(shape) * np.sqrt(0.5 / self.hidden)).astype(np.float32)
+
+        return {
+            "input_weight": normal(self.inputs, width),
+            "recurrent_weight": normal(self.hidden, width),
+            "bias": normal(width),
+            "recurrent_bias": normal(width) if self.kind == "GRU" else np.zeros(width, np.float32),
+            "last_weight": normal(self.hidden, self.classes),
+            "last_bias": normal(self.classes),
+        }
+
+    @cached_property
+    def data(self) -> tuple[Array, Array]:
+        """All sequences, and their labels, drawn at random so that they cannot soon be learned."""
+        rng = np.random.default_rng(1)
+        rows = self.batch * self.batches
+        x = rng.standard_normal((rows, self.steps, self.inputs), np.float32)
+        return x, rng.integers(self.classes, size=rows)
+
+    def split(self, x: Any, y: Any) -> list[tuple[Any, Any]]:
+        """The batches, in whatever kind of array they are."""
+        starts = range(0, self.batch * self.batches, self.batch)
+        return [(x[i : i + self.batch], y[i : i + self.batch]) for i in starts]
