@@ -108,7 +108,9 @@ class Recorded:
             instructions.append((entry.function, args, entry.threads, entry.wait, watch))
         keep = self.scratch, self.regions
         state = _changed_before_the_last(self.entries, self._watch)
-        self.program = Program(instructions, self.inputs, patches, state, self.memory, keep, self._turn)
+        self.program = Program(
+            instructions, self.inputs, patches, state, self.memory, keep, self._turn
+        )
         self.program.result = self.result(None)
 
     def accept(self) -> None:
