@@ -209,7 +209,8 @@ class Step(kernels.Replayer):
         ``check`` may look at what the function returned. If it raises, or the function, everything
         is as it was before.
         """
-        from minidl.recording.recorded import Recorded, Turn  # need compiled kernels
+        from minidl._kernels.program import Turn
+        from minidl.recording.recorded import Recorded  # needs compiled kernels
 
         if kernels.recorder() is not None:
             raise RecordingError("a recorded function cannot record another, or run its epochs")
