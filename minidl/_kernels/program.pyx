@@ -25,6 +25,7 @@ cdef extern from "team.h" nogil:
     enum: MOST_THREADS
     int64_t nanoseconds()
     void nap()
+    void expect(const void *p)
     int hire(int threads)
     bint take_team()
     void leave_team()
