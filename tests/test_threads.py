@@ -316,3 +316,35 @@ def test_an_interrupt_comes_between_two_steps(threads: int) -> None:
         same.epoch(many[0][: 50 * steps], many[1][: 50 * steps], 50, shuffle=False)
         left -= steps
     assert training.bits() == other.bits()
+
+
+def test_two_threads_with_two_shapes_of_one_step_take_turns() -> None:
+    model = nn.Linear(64, 64, init=nn.init.zeros(), rng=0)
+    optimizer = optim.SGD(model.parameters(), lr=2.0**-10)
+
+    @minidl.record
+    def step(x: Any, dy: Any) -> Any:
+        y = model(x)
+        optimizer.zero_grad()
+        model.backward(dy)
+        optimizer.step()
+        return y
+
+    def batch(rows: int, sign: float) -> Any:
+        return np.ones((rows, 64), np.float32), np.full((rows, 64), sign / rows, np.float32)
+
+    batches = [batch(256, 1), batch(512, -1)]  # one goes up a step of lr, the other down
+
+    def work(x: Any, dy: Any) -> None:
+        for _ in range(1000):
+            step(x, dy)
+
+    threads = [threading.Thread(target=work, args=arrays) for arrays in batches]
+    for arrays in batches:
+        step(*arrays)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    # Nobody's gradient was cleared, or taken for its own, by the other.
+    np.testing.assert_array_equal(model.weight.data, 0)

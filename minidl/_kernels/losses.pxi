@@ -50,31 +50,40 @@ cdef inline void softmax_row(
 
 
 cdef inline void softmax_short_rows(
-    const real *z, const Py_ssize_t *labels, real *dz, Py_ssize_t rows, Py_ssize_t n, real scale,
-    real *most, real *sums
+    const real *z, const Py_ssize_t *labels, real *dz, Py_ssize_t rows, Py_ssize_t n,
+    Py_ssize_t room, real scale, real *most, real *sums
 ) noexcept nogil:
-    """The same for a group of rows with n <= LANES: each is one vector."""
-    cdef vec exps[LOSS_ROWS]
-    cdef real factors[LOSS_ROWS]
-    cdef real row[2 * LANES]    # scale amid zeros: from LANES - label on, the onehot of a label
-    cdef vec peak
-    cdef Py_ssize_t i
-    for i in range(2 * LANES):
-        row[i] = 0
-    row[LANES] = scale
-    for i in range(rows):
-        peak = spread_max(load_logits(z + i * n, n))
-        exps[i] = exp_logits(z + i * n, n, peak)
-        most[i] = first_lane(peak)
-        sums[i] = lane_sum(exps[i])
-    i = 0
-    while i < LOSS_ROWS:
-        store(factors + i, fill(scale) / load(sums + i))
-        i += LANES
-    for i in range(rows):
-        store_part(
-            dz + i * n, exps[i] * factors[i] - load(row + LANES - labels[i]), n
+    """The same for up to LANES rows with n <= LANES: turned, so that a vector is one class of all
+    rows, and nothing need be summed across its lanes. `room` elements of z can be read."""
+    cdef vec column[LANES]
+    cdef vec label, peak = fill(-INFINITY), total = fill(0), factor
+    cdef real numbers[LANES]
+    cdef Py_ssize_t i, j, at
+    for i in range(LANES):
+        at = i * n if i < rows else 0
+        numbers[i] = <real>labels[i if i < rows else 0]
+        column[i] = load_columns(z + at, room - at)
+    label = load(numbers)
+    transpose(column)
+    for j in range(n):
+        peak = maximum(column[j], peak)
+    for j in range(n):
+        column[j] = exp_vec(column[j] - peak)
+        total = total + column[j]
+    factor = fill(scale) / total
+    for j in range(n):
+        column[j] = column[j] * factor
+        column[j] = column[j] - where_less(
+            absolute(label - <real>j), fill(<real>0.5), fill(scale), fill(0)
         )
+    store(most, peak)
+    store(sums, total)
+    transpose(column)
+    for i in range(rows):    # what a vector writes beyond its row, the next ones write again
+        if (rows - i) * n >= LANES:
+            store(dz + i * n, column[i])
+        else:
+            store_part(dz + i * n, column[i], n)
 
 
 cdef inline Py_ssize_t cross_entropy_rows(
@@ -94,7 +103,13 @@ cdef inline Py_ssize_t cross_entropy_rows(
         if not 0 <= labels[i] < n:
             return 1 + begin + i
     if n <= LANES:
-        softmax_short_rows(z, labels, dz, rows, n, scale, most, sums)
+        i = 0
+        while i < rows:
+            softmax_short_rows(
+                z + i * n, labels + i, dz + i * n, smaller(LANES, rows - i), n,
+                (args.rows - begin - i) * n, scale, most + i, sums + i
+            )
+            i += LANES
     else:
         for i in range(rows):
             softmax_row(z + i * n, dz + i * n, n, labels[i], scale, most + i, sums + i)

@@ -7,9 +7,9 @@
 #           for ir in steps of MR over MC   one tile of C, in registers: microkernel.pxi
 #
 # Every element of C is summed over p = 0 … k-1 in order, in pieces of KC, whatever the tile
-# it falls into and whichever thread computes it. One row of A, and few rows times a transposed
-# B, take another way (matvec.pxi); a few more times a transposed B compute the transpose of C
-# (`multiply_turned`). The shapes alone decide which.
+# it falls into and whichever thread computes it. One row of A, few columns of B, and few rows
+# times a transposed B, take another way (matvec.pxi); a few more times a transposed B compute
+# the transpose of C (`multiply_turned`). The shapes alone decide which.
 
 cdef enum:
     MC = 240
@@ -43,6 +43,8 @@ cdef inline Py_ssize_t scratch_of_blocks(const MatmulArgs *args) noexcept nogil:
 cdef inline Py_ssize_t scratch_of_thread(const MatmulArgs *args) noexcept nogil:
     """Elements one thread needs; a multiple of LANES."""
     cdef MatmulArgs other
+    if uses_narrow(args):
+        return ceil_div(scratch_of_narrow(args), LANES) * LANES
     if turns(args):
         other = turned(args)
         # C', and if it must be added to C, C' turned.
@@ -217,9 +219,10 @@ cdef Py_ssize_t matmul(const void *arguments, int thread, int threads) noexcept 
     """c = activation(a . b + bias), or c += a . b."""
     cdef const MatmulArgs *args = <const MatmulArgs *>arguments
     cdef bint dots = uses_dots(args), turn = turns(args), by_rows = uses_rows(args)
+    cdef bint narrow = uses_narrow(args)
     cdef Py_ssize_t i0 = 0, i1 = args.m, j0 = 0, j1 = args.n
     cdef real *scratch = <real *>(<char *>args.scratch + thread * args.scratch_step)
-    if not dots and not turn and args.m * NR > args.n * MR:    # more tiles down than across
+    if narrow or (not dots and not turn and args.m * NR > args.n * MR):    # more tiles down
         i0 = share_begin(args.m, MR, thread, threads)
         i1 = share_begin(args.m, MR, thread + 1, threads)
     else:
@@ -229,6 +232,8 @@ cdef Py_ssize_t matmul(const void *arguments, int thread, int threads) noexcept 
         multiply_by_rows(args, i0, i1, j0, j1)
     elif dots:
         multiply_by_dots(args, j0, j1)
+    elif narrow:
+        multiply_narrow(args, scratch, i0, i1)
     elif turn:
         multiply_turned(args, scratch, j0, j1)
     else:

@@ -126,6 +126,88 @@ cdef inline void dots_of(
     store_columns(c, x, count)
 
 
+# --- few columns ---
+
+cdef enum:
+    NARROW = 4    # columns at most
+
+
+cdef inline bint uses_narrow(const MatmulArgs *args) noexcept nogil:
+    """So few columns that vectors along them would be mostly empty: vectors along k instead."""
+    return (
+        args.n <= smaller(NARROW, LANES) and args.m >= 8 and args.k >= LANES
+        and args.a_col == 1 and args.b_col == 1 and args.c_row == args.n
+    )
+
+
+cdef inline Py_ssize_t scratch_of_narrow(const MatmulArgs *args) noexcept nogil:
+    """Elements for the columns of B, each in whole vectors, and one vector of the bias."""
+    return args.n * ceil_div(args.k, LANES) * LANES + LANES
+
+
+cdef inline void narrow_rows(
+    const MatmulArgs *args, const real *columns, const real *bias, Py_ssize_t i, Py_ssize_t rows,
+    const int n
+) noexcept nogil:
+    """As many rows of C as are one vector; from `rows` on, they are not there."""
+    cdef vec acc[LANES]
+    cdef vec x
+    cdef const real *a[LANES]
+    cdef real *c = <real *>args.c + i * n
+    cdef Py_ssize_t p = 0, step = ceil_div(args.k, LANES) * LANES
+    cdef int r, q, many = LANES // n
+    for r in range(LANES):
+        acc[r] = fill(0)
+    for r in range(many):
+        a[r] = <const real *>args.a + (i + r if r < rows else i) * args.a_row
+    while p + LANES <= args.k:
+        for r in range(many):
+            x = load(a[r] + p)
+            for q in range(n):
+                acc[r * n + q] = acc[r * n + q] + x * load(columns + q * step + p)
+        p += LANES
+    if p < args.k:
+        for r in range(many):
+            x = load_part(a[r] + p, args.k - p, 0)
+            for q in range(n):
+                acc[r * n + q] = acc[r * n + q] + x * load(columns + q * step + p)
+    x = lane_sums(acc)
+    if args.accumulate == ADD:
+        x = x + load_columns(c, rows * n)
+    elif args.accumulate == ADD_TO_ZERO:
+        x = x + fill(0)
+    if args.bias != NULL:
+        x = x + load(bias)
+    store_columns(c, x, rows * n)
+
+
+cdef void multiply_narrow(
+    const MatmulArgs *args, real *scratch, Py_ssize_t i0, Py_ssize_t i1
+) noexcept nogil:
+    """Rows i0 ... i1 of C, each element a dot product of a row of A and a column of B."""
+    cdef const real *b = <const real *>args.b
+    cdef Py_ssize_t n = args.n, step = ceil_div(args.k, LANES) * LANES, many = LANES // n
+    cdef Py_ssize_t i = i0, p, q
+    cdef real *bias = scratch + n * step
+    for q in range(n):
+        for p in range(args.k):
+            scratch[q * step + p] = b[p * args.b_row + q]
+        for p in range(args.k, step):
+            scratch[q * step + p] = 0
+    for q in range(LANES):
+        bias[q] = (<const real *>args.bias)[q % n] if args.bias != NULL else 0
+    while i < i1:
+        if n == 1:
+            narrow_rows(args, scratch, bias, i, smaller(many, i1 - i), 1)
+        elif n == 2:
+            narrow_rows(args, scratch, bias, i, smaller(many, i1 - i), 2)
+        elif LANES > 2 and n == 3:
+            narrow_rows(args, scratch, bias, i, smaller(many, i1 - i), 3 if LANES > 2 else 1)
+        elif LANES > 2:
+            narrow_rows(args, scratch, bias, i, smaller(many, i1 - i), 4 if LANES > 2 else 1)
+        i += many
+
+
 cdef void multiply_by_dots(const MatmulArgs *args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     """Columns begin … end of c, each element a dot product of two contiguous rows."""
     cdef const real *a

@@ -97,161 +97,197 @@ cdef Py_ssize_t follow(const void *arguments, int thread, int threads) noexcept 
         i += LANES
 
 
-cdef inline vec clipped(
-    const UpdateArgs *args, Py_ssize_t i, vec data, Py_ssize_t n
+# --- updates ---
+
+cdef struct Rule:
+    # The numbers of an update, which do not change from element to element.
+    real scale, max_value, l1, weight_decay
+    real rate, rate2, momentum, new1, new2, old2, root, eps, keep
+    bint cut, sparse, decoupled, nesterov, centered
+
+
+cdef inline Rule rule_of(const OptimizerState *state) noexcept nogil:
+    """What all optimizers have in common."""
+    cdef Rule rule
+    rule.scale, rule.max_value = <real>state.scale, <real>state.max_value
+    rule.l1, rule.weight_decay = <real>state.l1, <real>state.weight_decay
+    rule.cut, rule.sparse = state.max_value > 0, state.l1 > 0
+    rule.decoupled = state.decoupled > 0
+    rule.rate, rule.eps = <real>state.learning_rate, <real>state.eps
+    rule.momentum, rule.nesterov = <real>state.momentum, state.nesterov != 0
+    rule.centered = state.centered > 0
+    return rule
+
+
+cdef inline void update_all(
+    const UpdateArgs *args, int thread, int threads, const Rule *rule,
+    void (*update)(const UpdateArgs *, const Rule *, Py_ssize_t, const Py_ssize_t) noexcept nogil
+) noexcept nogil:
+    """Update this thread's share: whole vectors, then the rest."""
+    cdef Py_ssize_t i = share_begin(args.n, GRAIN, thread, threads)
+    cdef Py_ssize_t end = share_begin(args.n, GRAIN, thread + 1, threads)
+    while i + LANES <= end:
+        update(args, rule, i, LANES)
+        i += LANES
+    if i < end:
+        update(args, rule, i, end - i)
+
+
+cdef inline vec gradient(
+    const UpdateArgs *args, const Rule *rule, Py_ssize_t i, vec data, const Py_ssize_t n
 ) noexcept nogil:
     """scale * gradient within +-max_value, and the gradient of the penalties on the weights."""
-    cdef vec grad = load_columns(<const real *>args.grad + i, n)
+    cdef vec grad = load_columns(<const real *>args.grad + i, n) * rule.scale
     cdef vec size, sign
-    grad = grad * <real>args.state.scale
-    if args.state.max_value > 0:
-        grad = within(grad, fill(<real>args.state.max_value))
-    if args.state.l1 > 0:
+    if rule.cut:
+        grad = within(grad, fill(rule.max_value))
+    if rule.sparse:
         size = absolute(data)
-        sign = with_sign(fill(<real>args.state.l1), data)
+        sign = with_sign(fill(rule.l1), data)
         grad = grad + where_less(fill(0), size, sign, fill(0))
-    if args.state.decoupled > 0:
+    if rule.decoupled:
         return grad
-    return grad + data * <real>args.state.weight_decay
+    return grad + data * rule.weight_decay
+
+
+cdef inline vec average(
+    void *moment, Py_ssize_t i, vec value, const real fresh, const Py_ssize_t n
+) noexcept nogil:
+    """A moving average, brought up to date: m + fresh (value - m)."""
+    cdef vec m = load_columns(<real *>moment + i, n)
+    m = m + fresh * (value - m)
+    store_columns(<real *>moment + i, m, n)
+    return m
+
+
+cdef inline vec mean_square(
+    const UpdateArgs *args, const Rule *rule, Py_ssize_t i, vec g, const Py_ssize_t n
+) noexcept nogil:
+    """The moving average of squares, brought up to date: old2 v + new2 g^2."""
+    cdef vec v = rule.old2 * load_columns(<real *>args.moment2 + i, n) + rule.new2 * (g * g)
+    store_columns(<real *>args.moment2 + i, v, n)
+    return v
+
+
+cdef inline void sgd_columns(
+    const UpdateArgs *args, const Rule *rule, Py_ssize_t i, const Py_ssize_t n
+) noexcept nogil:
+    cdef real *velocity = <real *>args.moment1
+    cdef vec w = load_columns(<real *>args.data + i, n)
+    cdef vec g = gradient(args, rule, i, w, n), v
+    if velocity != NULL:
+        v = rule.momentum * load_columns(velocity + i, n) + g
+        store_columns(velocity + i, v, n)
+        if rule.nesterov:
+            g = g + rule.momentum * v
+        else:
+            g = v
+    store_columns(<real *>args.data + i, w - rule.rate * g, n)
 
 
 cdef Py_ssize_t sgd(const void *arguments, int thread, int threads) noexcept nogil:
     """v = momentum v + g; data -= rate v."""
-    cdef const UpdateArgs *args = <const UpdateArgs *>arguments
-    cdef real *velocity = <real *>args.moment1
-    cdef real *data = <real *>args.data
-    cdef real rate = <real>args.state.learning_rate
-    cdef real momentum = <real>args.state.momentum
-    cdef bint nesterov = args.state.nesterov != 0
-    cdef Py_ssize_t i = share_begin(args.n, GRAIN, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.n, GRAIN, thread + 1, threads)
-    cdef vec w, g, v
-    while i < end:
-        w = load_columns(data + i, end - i)
-        g = clipped(args, i, w, end - i)
-        if velocity != NULL:
-            v = momentum * load_columns(velocity + i, end - i) + g
-            store_columns(velocity + i, v, end - i)
-            if nesterov:
-                g = g + momentum * v
-            else:
-                g = v
-        store_columns(data + i, w - rate * g, end - i)
-        i += LANES
+    cdef UpdateArgs args = (<const UpdateArgs *>arguments)[0]
+    cdef Rule rule = rule_of(args.state)
+    update_all(&args, thread, threads, &rule, sgd_columns)
+    return 0
+
+
+cdef inline void adam_columns(
+    const UpdateArgs *args, const Rule *rule, Py_ssize_t i, const Py_ssize_t n
+) noexcept nogil:
+    cdef vec w = load_columns(<real *>args.data + i, n)
+    cdef vec g = gradient(args, rule, i, w, n)
+    cdef vec m = average(args.moment1, i, g, rule.new1, n)
+    cdef vec size = square_root(mean_square(args, rule, i, g, n)) * rule.root + rule.eps
+    cdef vec step = rule.rate * m
+    store_columns(<real *>args.data + i, rule.keep * w - step / size, n)
 
 
 cdef Py_ssize_t adam(const void *arguments, int thread, int threads) noexcept nogil:
     """m += (1 - beta1) (g - m); v = beta2 v + (1 - beta2) g^2; data -= rate m / (sqrt(v) + eps)."""
-    cdef const UpdateArgs *args = <const UpdateArgs *>arguments
+    cdef UpdateArgs args = (<const UpdateArgs *>arguments)[0]
     cdef const OptimizerState *state = args.state
-    cdef real *m = <real *>args.moment1
-    cdef real *v = <real *>args.moment2
-    cdef real *data = <real *>args.data
-    cdef vec rate = fill(<real>(state.learning_rate / (1 - pow(state.beta1, state.step))))
-    cdef vec root = fill(<real>(1 / sqrt(1 - pow(state.beta2, state.step))))
-    cdef vec eps = fill(<real>state.eps)
-    cdef real new1 = <real>(1 - state.beta1)
-    cdef real new2 = <real>(1 - state.beta2), beta2 = <real>state.beta2
-    cdef real keep = 1
-    cdef Py_ssize_t i = share_begin(args.n, GRAIN, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.n, GRAIN, thread + 1, threads)
-    cdef vec w, g, mi, vi
-    if state.decoupled > 0:
-        keep = <real>(1 - state.learning_rate * state.weight_decay)
-    while i < end:
-        w = load_columns(data + i, end - i)
-        g = clipped(args, i, w, end - i)
-        mi = load_columns(m + i, end - i)
-        vi = load_columns(v + i, end - i)
-        mi = mi + new1 * (g - mi)
-        vi = beta2 * vi + new2 * (g * g)
-        store_columns(m + i, mi, end - i)
-        store_columns(v + i, vi, end - i)
-        store_columns(data + i, keep * w - rate * mi / (square_root(vi) * root + eps), end - i)
-        i += LANES
+    cdef Rule rule = rule_of(state)
+    rule.rate = <real>(state.learning_rate / (1 - pow(state.beta1, state.step)))
+    rule.root = <real>(1 / sqrt(1 - pow(state.beta2, state.step)))
+    rule.new1 = <real>(1 - state.beta1)
+    rule.new2, rule.old2 = <real>(1 - state.beta2), <real>state.beta2
+    rule.keep = 1
+    if rule.decoupled:
+        rule.keep = <real>(1 - state.learning_rate * state.weight_decay)
+    update_all(&args, thread, threads, &rule, adam_columns)
+    return 0
+
+
+cdef inline void nadam_columns(
+    const UpdateArgs *args, const Rule *rule, Py_ssize_t i, const Py_ssize_t n
+) noexcept nogil:
+    cdef vec w = load_columns(<real *>args.data + i, n)
+    cdef vec g = gradient(args, rule, i, w, n)
+    cdef vec m = average(args.moment1, i, g, rule.new1, n)
+    cdef vec size = square_root(mean_square(args, rule, i, g, n)) * rule.root + rule.eps
+    cdef vec step = rule.rate * m + rule.rate2 * g
+    store_columns(<real *>args.data + i, w - step / size, n)
 
 
 cdef Py_ssize_t nadam(const void *arguments, int thread, int threads) noexcept nogil:
     """m and v as in adam; data -= (rate1 m + rate2 g) / (sqrt(v) + eps)."""
-    cdef const UpdateArgs *args = <const UpdateArgs *>arguments
+    cdef UpdateArgs args = (<const UpdateArgs *>arguments)[0]
     cdef const OptimizerState *state = args.state
-    cdef real *m = <real *>args.moment1
-    cdef real *v = <real *>args.moment2
-    cdef real *data = <real *>args.data
+    cdef Rule rule = rule_of(state)
     cdef double now = nadam_momentum(state, state.step)
     cdef double after = nadam_momentum(state, state.step + 1)
-    cdef double rate = state.learning_rate
-    cdef real rate1 = <real>(rate * after / (1 - state.mu_product * after))
-    cdef real rate2 = <real>(rate * (1 - now) / (1 - state.mu_product))
-    cdef vec root = fill(<real>(1 / sqrt(1 - pow(state.beta2, state.step))))
-    cdef vec eps = fill(<real>state.eps)
-    cdef real new1 = <real>(1 - state.beta1)
-    cdef real new2 = <real>(1 - state.beta2), beta2 = <real>state.beta2
-    cdef Py_ssize_t i = share_begin(args.n, GRAIN, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.n, GRAIN, thread + 1, threads)
-    cdef vec w, g, mi, vi
-    while i < end:
-        w = load_columns(data + i, end - i)
-        g = clipped(args, i, w, end - i)
-        mi = load_columns(m + i, end - i)
-        vi = load_columns(v + i, end - i)
-        mi = mi + new1 * (g - mi)
-        vi = beta2 * vi + new2 * (g * g)
-        store_columns(m + i, mi, end - i)
-        store_columns(v + i, vi, end - i)
-        g = (rate1 * mi + rate2 * g) / (square_root(vi) * root + eps)
-        store_columns(data + i, w - g, end - i)
-        i += LANES
+    rule.rate = <real>(state.learning_rate * after / (1 - state.mu_product * after))
+    rule.rate2 = <real>(state.learning_rate * (1 - now) / (1 - state.mu_product))
+    rule.root = <real>(1 / sqrt(1 - pow(state.beta2, state.step)))
+    rule.new1 = <real>(1 - state.beta1)
+    rule.new2, rule.old2 = <real>(1 - state.beta2), <real>state.beta2
+    update_all(&args, thread, threads, &rule, nadam_columns)
+    return 0
+
+
+cdef inline void rmsprop_columns(
+    const UpdateArgs *args, const Rule *rule, Py_ssize_t i, const Py_ssize_t n
+) noexcept nogil:
+    cdef real *velocity = <real *>args.moment3
+    cdef vec w = load_columns(<real *>args.data + i, n)
+    cdef vec g = gradient(args, rule, i, w, n)
+    cdef vec s = mean_square(args, rule, i, g, n), m
+    if rule.centered:
+        m = average(args.moment1, i, g, rule.new2, n)
+        s = maximum(s - m * m, fill(0))    # rounding may take it below zero
+    s = square_root(s) + rule.eps
+    g = g / s
+    if rule.momentum > 0:
+        g = rule.momentum * load_columns(velocity + i, n) + g
+        store_columns(velocity + i, g, n)
+    store_columns(<real *>args.data + i, w - rule.rate * g, n)
 
 
 cdef Py_ssize_t rmsprop(const void *arguments, int thread, int threads) noexcept nogil:
     """s = alpha s + (1 - alpha) g^2; data -= rate g / (sqrt(s) + eps). Centered: less m^2."""
-    cdef const UpdateArgs *args = <const UpdateArgs *>arguments
-    cdef const OptimizerState *state = args.state
-    cdef real *mean = <real *>args.moment1
-    cdef real *square = <real *>args.moment2
-    cdef real *velocity = <real *>args.moment3
-    cdef real *data = <real *>args.data
-    cdef bint centered = state.centered > 0, moving = state.momentum > 0
-    cdef real rate = <real>state.learning_rate, momentum = <real>state.momentum
-    cdef real alpha = <real>state.alpha, fresh = <real>(1 - state.alpha)
-    cdef vec eps = fill(<real>state.eps)
-    cdef Py_ssize_t i = share_begin(args.n, GRAIN, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.n, GRAIN, thread + 1, threads)
-    cdef vec w, g, m, s
-    while i < end:
-        w = load_columns(data + i, end - i)
-        g = clipped(args, i, w, end - i)
-        s = load_columns(square + i, end - i)
-        s = alpha * s + fresh * (g * g)
-        store_columns(square + i, s, end - i)
-        if centered:
-            m = load_columns(mean + i, end - i)
-            m = m + fresh * (g - m)
-            store_columns(mean + i, m, end - i)
-            s = maximum(s - m * m, fill(0))    # rounding may take it below zero
-        g = g / (square_root(s) + eps)
-        if moving:
-            g = momentum * load_columns(velocity + i, end - i) + g
-            store_columns(velocity + i, g, end - i)
-        store_columns(data + i, w - rate * g, end - i)
-        i += LANES
+    cdef UpdateArgs args = (<const UpdateArgs *>arguments)[0]
+    cdef Rule rule = rule_of(args.state)
+    rule.old2, rule.new2 = <real>args.state.alpha, <real>(1 - args.state.alpha)
+    update_all(&args, thread, threads, &rule, rmsprop_columns)
+    return 0
+
+
+cdef inline void adagrad_columns(
+    const UpdateArgs *args, const Rule *rule, Py_ssize_t i, const Py_ssize_t n
+) noexcept nogil:
+    cdef vec w = load_columns(<real *>args.data + i, n)
+    cdef vec g = gradient(args, rule, i, w, n)
+    cdef vec size = square_root(mean_square(args, rule, i, g, n)) + rule.eps
+    cdef vec step = rule.rate * g
+    store_columns(<real *>args.data + i, w - step / size, n)
 
 
 cdef Py_ssize_t adagrad(const void *arguments, int thread, int threads) noexcept nogil:
     """s = s + g^2; data -= rate g / (sqrt(s) + eps)."""
-    cdef const UpdateArgs *args = <const UpdateArgs *>arguments
-    cdef real *square = <real *>args.moment2
-    cdef real *data = <real *>args.data
-    cdef real rate = <real>args.state.learning_rate
-    cdef vec eps = fill(<real>args.state.eps)
-    cdef Py_ssize_t i = share_begin(args.n, GRAIN, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.n, GRAIN, thread + 1, threads)
-    cdef vec w, g, s
-    while i < end:
-        w = load_columns(data + i, end - i)
-        g = clipped(args, i, w, end - i)
-        s = load_columns(square + i, end - i) + g * g
-        store_columns(square + i, s, end - i)
-        store_columns(data + i, w - rate * g / (square_root(s) + eps), end - i)
-        i += LANES
+    cdef UpdateArgs args = (<const UpdateArgs *>arguments)[0]
+    cdef Rule rule = rule_of(args.state)
+    rule.old2 = rule.new2 = 1
+    update_all(&args, thread, threads, &rule, adagrad_columns)
+    return 0

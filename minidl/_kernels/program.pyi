@@ -6,6 +6,8 @@ class Replayer:
     program: Program | None
     def __call__(self, *inputs: Any) -> Any: ...
 
+class Turn: ...
+
 class Program:
     result: Any
     seen: int
@@ -21,6 +23,7 @@ class Program:
         state: list[Array],
         memory: Array,
         keep: object,
+        turn: Turn | None = None,
     ) -> None: ...
     def replay(self, inputs: tuple[Any, ...]) -> int: ...
     def steps(

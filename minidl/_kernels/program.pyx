@@ -25,6 +25,7 @@ cdef extern from "team.h" nogil:
     enum: MOST_THREADS
     int64_t nanoseconds()
     void nap()
+    void expect(const void *p)
     int hire(int threads)
     bint take_team()
     void leave_team()
@@ -50,6 +51,16 @@ cdef enum:
 include "walk.pxi"
 
 
+cdef class Turn:
+    """One run at a time, of all programs that share it: those of a step, which change the same
+    parameters, and those made of one recording, which work in the same memory."""
+
+    cdef int busy
+
+    def __cinit__(self):
+        self.busy = -1
+
+
 cdef class Program:
     """Kernels with their arguments, ready to run.
 
@@ -70,6 +81,8 @@ cdef class Program:
         What the program works in, and what it returns lies in: no input of a call may.
     keep
         What must live as long as the program, such as the arrays its pointers point into.
+    turn
+        Shared with the programs that must not run at the same time.
     """
 
     cdef Instruction *code
@@ -80,7 +93,7 @@ cdef class Program:
     cdef list kinds, patches, keep, shadows
     cdef char *memory
     cdef char *memory_end
-    cdef int busy
+    cdef Turn turn
     cdef int64_t cost[2]             # nanoseconds of a step, alone and together
     cdef int64_t next_trial, trial_begun
     cdef int trial, trial_left       # which way is on trial, for so many more steps
@@ -95,13 +108,13 @@ cdef class Program:
         self.code = NULL
         self.args = NULL
         self.state = NULL
-        self.busy = -1
         self.seen = -1
         self.cost[ALONE] = self.cost[TOGETHER] = NOT_KNOWN
         self.next_trial = self.trial_left = 0
 
     def __init__(
-        self, list instructions, list inputs, list patches, list state, ndarray memory, object keep
+        self, list instructions, list inputs, list patches, list state, ndarray memory,
+        object keep, Turn turn=None
     ):
         cdef Py_ssize_t i, size = sum(len(args) + 64 for _, args, *_ in instructions)
         cdef char *at
@@ -130,6 +143,7 @@ cdef class Program:
         self.memory = <char *>cnp.PyArray_DATA(memory)
         self.memory_end = self.memory + cnp.PyArray_NBYTES(memory)
         self.kinds, self.patches, self.keep = inputs, patches, [state, memory, keep]
+        self.turn = Turn() if turn is None else turn
 
     def __dealloc__(self):
         PyMem_Free(self.code)
@@ -181,7 +195,7 @@ cdef class Program:
             begin_step(&run)
             self.perform(&run)
         finally:
-            set_int(&self.busy, -1)
+            set_int(&self.turn.busy, -1)
         return run.failed >> 40
 
     cdef void begin(self, Run *run) noexcept:
@@ -194,8 +208,8 @@ cdef class Program:
         run.steps, run.rows, run.order, run.stamps = 1, 0, NULL, NULL
 
     cdef void lock(self):
-        """One run at a time: the program's memory is used by it."""
-        while exchange(&self.busy, FORKS) == FORKS:
+        """Wait until no other program of this turn is running."""
+        while exchange(&self.turn.busy, FORKS) == FORKS:
             with nogil:
                 nap()
 
@@ -305,7 +319,7 @@ cdef class Program:
                 made += run.done
                 run.first, run.done = run.first + run.done, 0
         finally:
-            set_int(&self.busy, -1)
+            set_int(&self.turn.busy, -1)
         return made, run.failed >> 40
 
     def time(self, tuple inputs, ndarray stamps):
@@ -323,7 +337,7 @@ cdef class Program:
             run.stamps[0] = nanoseconds()
             self.perform(&run)
         finally:
-            set_int(&self.busy, -1)
+            set_int(&self.turn.busy, -1)
         return run.failed >> 40
 
     # --- kernel by kernel ------------------------------------------------------------------

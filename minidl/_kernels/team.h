@@ -21,6 +21,9 @@ static inline void nap(void) { Sleep(1); }
 static inline void nap(void) { nanosleep(&(struct timespec){0, 50000}, NULL); }
 #endif
 
+/* Ask for a cache line that is soon to be read. */
+static inline void expect(const void *p) { __builtin_prefetch(p); }
+
 static inline int64_t nanoseconds(void) {
     struct timespec t;
 #ifdef _WIN32

@@ -4,6 +4,9 @@
 cdef enum:
     IGNORE, STOP, STOP_EPOCH
 
+cdef enum:
+    AHEAD = 16    # rows in random order are asked of memory so many before they are copied
+
 cdef struct Instruction:
     kernel_fn kernel
     const void *args
@@ -69,8 +72,16 @@ cdef void gather(const Run *run, int member, Py_ssize_t step) noexcept nogil:
     end = run.rows * (member + 1) // run.threads
     for i in range(run.input_count):
         x = run.inputs + i
+        if run.order == NULL:
+            memcpy(
+                x.target + begin * x.nbytes, x.source + (first + begin) * x.nbytes,
+                (end - begin) * x.nbytes
+            )
+            continue
         for row in range(begin, end):
-            source = run.order[first + row] if run.order != NULL else first + row
+            if row + AHEAD < end:
+                expect(x.source + run.order[first + row + AHEAD] * x.nbytes)
+            source = run.order[first + row]
             memcpy(x.target + row * x.nbytes, x.source + source * x.nbytes, x.nbytes)
 
 

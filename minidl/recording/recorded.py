@@ -9,7 +9,7 @@ import numpy as np
 
 from minidl import _kernels as kernels
 from minidl._kernels import arguments
-from minidl._kernels.program import Program
+from minidl._kernels.program import Program, Turn
 from minidl._kernels.reference import Array
 from minidl.recording import planning
 from minidl.recording.arrays import RecordedArray, RecordingError
@@ -48,9 +48,14 @@ class Recorded:
         That has heard the whole step.
     inputs, output
         Arguments and result of the call that was recorded.
+    turn
+        Shared with the other programs of the step.
     """
 
-    def __init__(self, recorder: Recorder, inputs: tuple[Any, ...], output: Any) -> None:
+    def __init__(
+        self, recorder: Recorder, inputs: tuple[Any, ...], output: Any, turn: Turn
+    ) -> None:
+        self._turn = turn
         # Only their shapes and dtypes: the arrays may be parts of a large data set.
         self.inputs = [
             np.broadcast_to(np.empty((), x.dtype), x.shape) if isinstance(x, np.ndarray) else x
@@ -114,7 +119,9 @@ class Recorded:
             instructions.append((entry.function, args, entry.threads, entry.wait, watch))
         keep = self.scratch, self.regions
         state = _changed_before_the_last(self.entries, self._watch)
-        self.program = Program(instructions, self.inputs, patches, state, self.memory, keep)
+        self.program = Program(
+            instructions, self.inputs, patches, state, self.memory, keep, self._turn
+        )
         self.program.result = self.result(None)
 
     def accept(self) -> None:

@@ -355,9 +355,17 @@ def parts_of(root: Any) -> list[Any]:
 
 
 def plain_attributes(part: Any) -> dict[str, Any]:
-    """The numbers, flags and words among the public attributes of a layer or a loss."""
+    """The numbers, flags and words among the public attributes of a layer or a loss, and tuples
+    of them.
+    """
     return {
         name: value
         for name, value in vars(part).items()
-        if isinstance(value, (bool, int, float, str, type(None))) and not name.startswith("_")
+        if not name.startswith("_") and _is_plain(value)
     }
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return isinstance(value, (bool, int, float, str, np.generic, type(None)))

@@ -130,6 +130,7 @@ class Step(kernels.Replayer):
         """Drop all programs: the next call records anew."""
         self._programs: dict[Hashable, Any] = {}
         self._watched: list[Any] = []
+        self._turn: Any = None  # what keeps two programs from running at the same time
         self._traits: tuple[Any, Hashable] = (None, ())  # as of when, of whom; and what they are
         self._latest: Any = None
         self.program = None
@@ -208,6 +209,7 @@ class Step(kernels.Replayer):
         ``check`` may look at what the function returned. If it raises, or the function, everything
         is as it was before.
         """
+        from minidl._kernels.program import Turn
         from minidl.recording.recorded import Recorded  # needs compiled kernels
 
         if kernels.recorder() is not None:
@@ -231,7 +233,8 @@ class Step(kernels.Replayer):
                 output = self.function(*views)
                 kernels.set_recorder(None)
                 recorder.check_same(output)
-                recorded = Recorded(recorder, inputs, output)
+                self._turn = self._turn or Turn()
+                recorded = Recorded(recorder, inputs, output, self._turn)
                 recorder.check_replay(recorded, inputs)
             for root in recorder.watched:
                 if not any(root is known for known in self._watched):
