@@ -11,6 +11,7 @@ from minidl import _kernels as kernels
 from minidl._kernels import arguments
 from minidl._kernels.program import Program
 from minidl._kernels.reference import Array
+from minidl.nn.label_losses import in_steps
 from minidl.recording import planning
 from minidl.recording.arrays import RecordedArray, RecordingError
 from minidl.recording.entries import INPUT, PARAMETER, STATE, TEMPORARY, VECTOR, Entry, Region
@@ -189,13 +190,12 @@ class Recorded:
             row = self.program.answer - 1
             classes = entry.operands[0].region.shape[-1]
             operand = entry.operands[1]
-            given = ""
+            given, shape = "", operand.region.shape
             if operand.region.kind == INPUT:
                 flat = inputs[operand.region.number].reshape(-1)
                 given = f" {flat[operand.offset // flat.itemsize + row]}"
-            raise ValueError(
-                f"label{given} in row {row} is outside the {classes} classes 0 to {classes - 1}"
-            )
+            message = f"label{given} in row {row} is outside the {classes} classes 0 to "
+            raise ValueError(in_steps(message, () if operand.offset else shape) + f"{classes - 1}")
         what = "the norm of the gradient" if entry.kernel == "clip" else "the loss"
         raise not_finite(f"{what} is not finite", self.first_not_finite(inputs))
 
