@@ -307,19 +307,17 @@ def test_state_gradient_norms(backend: str) -> None:
         single.state_gradient_norms(reverse=True)
 
 
-def test_an_orthogonal_linear_step_keeps_the_norm_and_a_smaller_one_lets_it_vanish() -> None:
-    for scale in (1.0, 0.8, 1.25):
-        layer = nn.RNN(1, 8, nonlinearity="relu", rng=0, dtype=np.float64)
-        cell = layer.cells[0]
-        cell.recurrent_weight.data = scale * cell.recurrent_weight.data
-        cell.bias.data = np.full(8, 1e6)  # so large that relu is the identity
-        y, _ = layer(np.zeros((1, 30, 1)), np.full((1, 8), 1e6))
-        assert (y > 0).all()
-        dy = np.zeros_like(y)
-        dy[:, -1] = 1
-        layer.backward(dy)
-        norms = layer.state_gradient_norms()
-        np.testing.assert_allclose(norms[:-1] / norms[1:], scale, rtol=1e-9)
+@pytest.mark.parametrize("scale", [1.0, 0.8, 1.25])
+def test_the_gradient_keeps_its_norm_vanishes_or_explodes(backend: str, scale: float) -> None:
+    """Where the slope of tanh is one, an orthogonal W_h keeps it; times s, T steps make it s^T."""
+    layer = nn.RNN(1, 8, rng=0, dtype=np.float64)
+    (cell,) = layer.cells
+    cell.recurrent_weight.data = scale * cell.recurrent_weight.data
+    dy = np.zeros_like(layer(np.zeros((1, 30, 1))))
+    dy[:, -1] = 1
+    layer.backward(dy)
+    norms = layer.state_gradient_norms()
+    np.testing.assert_allclose(norms, norms[-1] * scale ** np.arange(29, -1, -1), rtol=1e-10)
 
 
 # --- bad input --------------------------------------------------------------------------
@@ -518,7 +516,7 @@ def test_trainer_fits_sequences_of_indices(backend: str) -> None:
 
 
 def peak(steps: int) -> int:
-    layer = nn.LSTM(2, 3, rng=0)
+    layer = nn.RNN(2, 3, rng=0)
     x = np.zeros((1, steps, 2), np.float32)
     tracemalloc.start()
     layer.backward(layer(x))
@@ -529,51 +527,48 @@ def peak(steps: int) -> int:
 
 def test_memory_is_linear_in_the_number_of_steps() -> None:
     # Of ten thousand steps; a step keeps a few hundred bytes, not what all steps before it did.
-    few, many = peak(1000), peak(10_000)
-    assert many < 11 * few
+    few, many = peak(500), peak(10_000)
+    assert many < 21 * few
     assert many < 10_000 * 1000
 
 
 # --- training ---------------------------------------------------------------------------
 
 
-def adding_loss(layer: Any, steps: int, epochs: int, lr: float) -> float:
-    """Mean squared error on new sequences after training."""
-    model = nn.Sequential(layer, nn.Linear(layer.hidden_size, 1), rng=0)
-    trainer = minidl.Trainer(
-        model, nn.MSELoss(), optim.Adam(model.parameters(), lr=lr, max_norm=1.0), rng=0
-    )
-    trainer.fit(*datasets.adding(1000, steps, rng=0), epochs, batch_size=50, progress=False)
-    return trainer.evaluate(*datasets.adding(200, steps, rng=1))["loss"]
-
-
-@pytest.mark.parametrize("cls", [nn.LSTM, nn.GRU])
-def test_gates_carry_a_number_over_many_steps(cls: Any) -> None:
-    assert adding_loss(cls(2, 16, return_sequences=False), 25, 40, 0.01) < 0.02
+def test_gates_carry_numbers_over_steps_where_a_plain_network_forgets_them() -> None:
+    """The adding problem; of 200 steps: ``minidl train adding``."""
+    losses = {}
+    for cls in (nn.RNN, nn.LSTM, nn.GRU):
+        model = nn.Sequential(cls(2, 16, return_sequences=False), nn.Linear(16, 1), rng=0)
+        optimizer = optim.Adam(model.parameters(), lr=0.02, max_norm=1.0)
+        trainer = minidl.Trainer(model, nn.MSELoss(), optimizer, rng=0)
+        trainer.fit(*datasets.adding(800, 20, rng=0), 12, batch_size=40, progress=False)
+        losses[cls] = trainer.evaluate(*datasets.adding(200, 20, rng=1))["loss"]
+    assert max(losses[nn.LSTM], losses[nn.GRU]) < 0.01
+    assert losses[nn.RNN] > 0.1
 
 
 def test_clipping_turns_a_training_that_diverges_into_one_that_converges() -> None:
-    x, y = datasets.adding(200, 30, rng=0)
-    losses = {}
-    for max_norm in (None, 1.0):
+    x, y = datasets.adding(100, 30, rng=0)
+    losses: dict[float | None, list[float]] = {None: [], 1.0: []}
+    for max_norm, values in losses.items():
         layer = nn.RNN(2, 16, nonlinearity="relu", return_sequences=False)
         model = nn.Sequential(layer, nn.Linear(16, 1), rng=0)
         weight = layer.cells[0].recurrent_weight
-        weight.data = 1.3 * weight.data  # gradients grow by up to 1.3 from step to step
+        weight.data = 1.6 * weight.data  # gradients may grow by 1.6 from step to step
         loss, optimizer = nn.MSELoss(), optim.SGD(model.parameters(), lr=0.02, max_norm=max_norm)
-        losses[max_norm] = []
         with np.errstate(all="ignore"):
-            for _ in range(100):
-                losses[max_norm].append(float(loss(model(x), y)))
+            for _ in range(40):
+                values.append(float(loss(model(x), y)))
                 optimizer.zero_grad()
                 model.backward(loss.backward())
                 try:
                     optimizer.step()
                 except FloatingPointError:
-                    losses[max_norm].append(np.inf)
                     break
-    assert losses[None][-1] > 1e3 * losses[None][0] or not np.isfinite(losses[None][-1])
-    assert losses[1.0][-1] < 0.25 < losses[1.0][0]
+    assert len(losses[None]) < 40  # it ended in a gradient that is not finite
+    assert losses[1.0][0] == losses[None][0] > 100
+    assert losses[1.0][-1] < 0.2
 
 
 # --- recorded ---------------------------------------------------------------------------
