@@ -44,6 +44,13 @@ GRADIENTS = {
     "softmax_grad": 4,
     "log_softmax_grad": EXP + 3,
 }
+# Of an element of the state: sigmoids and tanhs of the gates, and what they are combined by.
+GATES = {
+    "rnn": EXP + 4,
+    "lstm": 3 * (EXP + 2) + 2 * (EXP + 3) + 8,
+    "gru": 2 * (EXP + 2) + (EXP + 3) + 7,
+}
+GATES_GRAD = {"rnn": 6, "lstm": EXP + 26, "gru": 20}
 ELEMENT = {
     "copy": 0,
     "clear": 0,
@@ -78,6 +85,9 @@ ELEMENT = {
     "nadam": 18,
     "rmsprop": 11,
     "adagrad": 9,
+    "embedding_grad": 1,
+    **{f"{kind}_{what}": n for kind, n in GATES.items() for what in ("gates", "sequence")},
+    **{f"{kind}_{w}_grad": n for kind, n in GATES_GRAD.items() for w in ("gates", "sequence")},
 }
 BATCH_NORM_EVAL = 4  # only normalize
 
