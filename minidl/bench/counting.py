@@ -44,13 +44,6 @@ GRADIENTS = {
     "softmax_grad": 4,
     "log_softmax_grad": EXP + 3,
 }
-# Of an element of the state: sigmoids and tanhs of the gates, and what they are combined by.
-GATES = {
-    "rnn": EXP + 4,
-    "lstm": 3 * (EXP + 2) + 2 * (EXP + 3) + 8,
-    "gru": 2 * (EXP + 2) + (EXP + 3) + 7,
-}
-GATES_GRAD = {"rnn": 6, "lstm": EXP + 26, "gru": 20}
 ELEMENT = {
     "copy": 0,
     "clear": 0,
@@ -71,6 +64,14 @@ ELEMENT = {
     "layer_norm_grad_input": 11,  # g 1, the two sums 4, x_hat 2, dx 4
     "layer_norm_grad_params": 5,
     "standardize": 2,
+    "lstm_gates": 5 * EXP + 16,
+    "lstm_gates_grad": EXP + 24,
+    "gru_gates": 3 * EXP + 14,
+    "gru_gates_grad": 16,
+    "time_first": 0,
+    "batch_first": 0,
+    "embedding": 0,
+    "embedding_grad": 1,
     "softmax_cross_entropy": EXP + 4,  # max, subtract, sum, scale
     "nll": 1,
     "mse": 4,
@@ -85,9 +86,15 @@ ELEMENT = {
     "nadam": 18,
     "rmsprop": 11,
     "adagrad": 9,
-    "embedding_grad": 1,
-    **{f"{kind}_{what}": n for kind, n in GATES.items() for what in ("gates", "sequence")},
-    **{f"{kind}_{w}_grad": n for kind, n in GATES_GRAD.items() for w in ("gates", "sequence")},
+}
+# How many gates, and the flops of an element of the state beside the product.
+SEQUENCES = {
+    "rnn_sequence": (1, EXP + 4),
+    "rnn_sequence_grad": (1, 6),
+    "lstm_sequence": (4, ELEMENT["lstm_gates"] + 4),
+    "lstm_sequence_grad": (4, ELEMENT["lstm_gates_grad"] + 3),
+    "gru_sequence": (3, ELEMENT["gru_gates"] + 3),
+    "gru_sequence_grad": (3, ELEMENT["gru_gates_grad"] + 3),
 }
 BATCH_NORM_EVAL = 4  # only normalize
 
@@ -116,6 +123,9 @@ def flops_of(
     8192
     """
     count = math.prod(extent)
+    if kernel in SEQUENCES:  # of every step the product with the state, and the gates
+        gates, own = SEQUENCES[kernel]
+        return count * (2 * gates * extent[2] + own)
     if kernel == "matmul":
         m, _, n = extent
         return 2 * count + m * n * sum(ELEMENT.get(name, 0) for name in fused)
