@@ -124,10 +124,14 @@ class CharacterModel:
         return prime + self.characters.decode(said)
 
     def state_gradient_norms(self, data: Pair) -> Array:
-        """‖∂L/∂h_t‖ of the last layer over one batch of chunks: how far back it is felt."""
+        """‖∂L/∂h_t‖ of the last layer over one batch of chunks, L of the last step alone: how far
+        back it is felt.
+        """
         x, y = data
+        last = np.zeros(y.shape, np.float32)
+        last[:, -1] = 1
         with mode(self.model, training=False):
-            self.loss(self.model(x), y)
+            self.loss(self.model(x), y, last)
             self.model.backward(self.loss.backward())
         self.model.zero_grad()
         return self.recurrent.state_gradient_norms()
