@@ -14,6 +14,7 @@ import json
 import math
 import os
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,9 @@ class ModelFileError(ValueError):
     """A file that does not hold the model it should: damaged, truncated, or of another model."""
 
 
-def save(model: Layer, path: str | os.PathLike[str]) -> None:
+def save(
+    model: Layer, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None
+) -> None:
     """Write the parameters and the state (running statistics, generators) of a model.
 
     The file appears under its name only when it is complete.
@@ -45,6 +48,8 @@ def save(model: Layer, path: str | os.PathLike[str]) -> None:
         Any layer.
     path
         Where to; an existing file is replaced.
+    metadata
+        Words to keep with it, by name, such as what the model was made from.
 
     Examples
     --------
@@ -72,7 +77,8 @@ def save(model: Layer, path: str | os.PathLike[str]) -> None:
         }
         pieces.append(piece)
     data = b"".join(pieces)
-    header["__metadata__"] = {"format": "minidl", "crc32": f"{zlib.crc32(data):08x}"}
+    checked = {"format": "minidl", "crc32": f"{zlib.crc32(data):08x}"}
+    header["__metadata__"] = {**(metadata or {}), **checked}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     path = Path(path)
@@ -104,8 +110,7 @@ def load(path: str | os.PathLike[str], into: Layer) -> None:
         If the file cannot be read.
     """
     path = Path(path)
-    content = path.read_bytes()
-    header, data = _header(path, content)
+    header, _, data = _parts(path)
     arrays = _arrays(into)
     missing, unknown = arrays.keys() - header.keys(), header.keys() - arrays.keys()
     if missing or unknown:
@@ -127,8 +132,22 @@ def _arrays(model: Layer) -> dict[str, Array]:
     return parameters | model.state()
 
 
-def _header(path: Path, content: bytes) -> tuple[dict[str, Any], bytes]:
-    """The header without its metadata, and the numbers, whose checksum is right."""
+def metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The words that ``save`` kept with a model.
+
+    Raises
+    ------
+    ModelFileError
+        If the file is damaged.
+    OSError
+        If it cannot be read.
+    """
+    return _parts(Path(path))[1]
+
+
+def _parts(path: Path) -> tuple[dict[str, Any], dict[str, str], bytes]:
+    """The header without its metadata, these, and the numbers, whose checksum is right."""
+    content = path.read_bytes()
     length = int.from_bytes(content[:8], "little")
     if len(content) < 8 or length > min(len(content) - 8, LARGEST_HEADER):
         raise ModelFileError(f"{path}: truncated, or not a safetensors file")
@@ -143,7 +162,7 @@ def _header(path: Path, content: bytes) -> tuple[dict[str, Any], bytes]:
     checksum = metadata.get("crc32")
     if checksum is not None and checksum != f"{zlib.crc32(data):08x}":
         raise ModelFileError(f"{path}: damaged; the checksum of its numbers is wrong")
-    return header, data
+    return header, {name: str(words) for name, words in metadata.items()}, data
 
 
 def _tensor(path: Path, name: str, entry: Any, data: bytes, like: Array) -> Array:

@@ -1,6 +1,7 @@
 """One case per kernel: valid arguments, drawn at random. And what each kernel changes in place.
 
-The cases of the activations are in activation_cases.py.
+The cases of the activations are in activation_cases.py, those of recurrent networks in
+recurrent_cases.py.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from activation_cases import ACTIVATION_CASES, unary
+from recurrent_cases import RECURRENT_CASES
 
 from minidl._kernels.reference import OPTIMIZER_STATE
 
@@ -380,6 +382,7 @@ CASES: dict[str, Callable[[Draw], Args]] = {
     "rmsprop": rmsprop,
     "adagrad": adagrad,
     "follow": follow,
+    **RECURRENT_CASES,
 }
 
 # Arguments that a kernel changes; all others it must leave alone.
@@ -401,6 +404,7 @@ IN_PLACE = {
     "adagrad": {"data", "square"},
     "clamp": {"x"},
     "follow": {"average"},
+    "embedding_grad": {"dweight"},
 }
 
 # Kernels that round at most once, so that they match their twins bit by bit.
@@ -417,6 +421,7 @@ EXACT = {
         "leaky_relu_grad",
     ),
     *("leaky_relu_grad", "prelu", "dropout_key", "dropout", "standardize"),
+    *("time_first", "batch_first", "embedding"),
 }
 
 

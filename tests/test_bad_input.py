@@ -209,7 +209,9 @@ def test_labels_of_a_wrong_shape(backend: str, shape: tuple[int, ...]) -> None:
 
 
 def test_logits_of_a_wrong_rank(backend: str) -> None:
-    words = ("CrossEntropyLoss", "(batch, classes)", "(5, 3, 2)")
+    words = ("CrossEntropyLoss", "(batch, classes)", "(5,)")
+    loss_rejects(nn.CrossEntropyLoss(), ValueError, *words, x=zeros(5), y=np.zeros(5, int))
+    words = ("CrossEntropyLoss", "labels", "(5, 3)", "(5,)")
     loss_rejects(nn.CrossEntropyLoss(), ValueError, *words, x=zeros(5, 3, 2), y=np.zeros(5, int))
 
 

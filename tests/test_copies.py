@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from layer_helpers import assert_same, inputs_of
 
 from minidl import gradcheck, nn, optim
 
@@ -76,9 +77,9 @@ def test_copy_goes_on_as_the_original_would(
 @pytest.mark.parametrize("cls", nn.Layer.registry, ids=lambda cls: cls.__name__)
 def test_every_layer_can_be_copied(cls: type[nn.Layer], make_copy: Callable[[Any], Any]) -> None:
     for layer, shapes in cls.examples():
-        inputs = [np.random.default_rng(0).normal(size=s).astype(np.float32) for s in shapes]
+        inputs = inputs_of(shapes, np.random.default_rng(0))
         other = make_copy(layer)  # before anything was drawn
-        assert np.array_equal(other(*inputs), layer(*inputs))
+        assert_same(other(*inputs), layer(*inputs))
         assert repr(other) == repr(layer)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from layer_helpers import as_dtype, as_tuple, ones_like
 from test_kernels import LAYOUTS
 
 import minidl
@@ -99,11 +100,39 @@ def residual(s: Shapes) -> Problem:
     return nn.Residual(body, shortcut), [s.normal(*s.lead(), a)]
 
 
-def rnn_cell(s: Shapes) -> Problem:
-    cell = nn.RNNCell(s.width(), s.width(), rng=s.rng)
-    cell.bias.data = s.normal(cell.hidden_size)
-    batch = s.width()
-    return cell, [s.normal(batch, cell.in_features), s.normal(batch, cell.hidden_size)]
+def cell(cls: Any, **options: Any) -> Callable[[Shapes], Problem]:
+    def problem(s: Shapes) -> Problem:
+        cell = cls(s.width(), s.width(), rng=s.rng, **options)
+        batch = s.width()
+        state = [s.normal(batch, cell.hidden_size) for _ in cell.state_of]
+        return with_biases(cell, s), [s.normal(batch, cell.in_features), *state]
+
+    return problem
+
+
+def sequences(cls: Any) -> Callable[[Shapes], Problem]:
+    def problem(s: Shapes) -> Problem:
+        options = {"num_layers": 1 + s.flag(), "bidirectional": s.flag()}
+        options["return_sequences"] = s.flag()
+        layer = cls(s.width(), s.width(), **options, rng=s.rng)
+        batch, steps = s.width(), s.width()
+        shape = (batch, layer.hidden_size)
+        state = [s.normal(*shape) for _ in range(layer.state_size * s.flag())]
+        return with_biases(layer, s), [s.normal(batch, steps, layer.in_features), *state]
+
+    return problem
+
+
+def with_biases(layer: nn.Layer, s: Shapes) -> nn.Layer:
+    for name, parameter in layer.named_parameters():
+        if "bias" in name:
+            parameter.data = s.normal(*parameter.shape)
+    return layer
+
+
+def embedding(s: Shapes) -> Problem:
+    layer = nn.Embedding(s.width(), s.width(), rng=s.rng)
+    return layer, [s.rng.integers(layer.num_embeddings, size=s.lead())]
 
 
 def reduction(s: Shapes) -> str:
@@ -166,7 +195,13 @@ PROBLEMS: dict[str, Callable[[Shapes], Problem]] = {
     "Dropout": dropout,
     "Sequential": sequential,
     "Residual": residual,
-    "RNNCell": rnn_cell,
+    "RNNCell": cell(nn.RNNCell),
+    "LSTMCell": cell(nn.LSTMCell),
+    "GRUCell": cell(nn.GRUCell),
+    "RNN": sequences(nn.RNN),
+    "LSTM": sequences(nn.LSTM),
+    "GRU": sequences(nn.GRU),
+    "Embedding": embedding,
     "CrossEntropyLoss": cross_entropy,
     "NLLLoss": nll,
     "L1Loss": l1,
@@ -224,7 +259,7 @@ def parameter_gradients(layer: nn.Layer, inputs: list[np.ndarray], times: int) -
     for _ in range(times):
         for path, array in layer.state().items():
             array[...] = start[path]
-        layer.backward(np.ones_like(layer(*inputs)))
+        layer.backward(*ones_like(layer(*inputs)))
     return [parameter.grad for parameter in layer.parameters()]
 
 
@@ -271,19 +306,16 @@ def test_layout_of_the_input_changes_nothing(backend: str, name: str, layout: st
     for seed in range(3):
         layer, inputs = PROBLEMS[name](Shapes(seed))
         plain, other = copy.deepcopy(layer), copy.deepcopy(layer)
-        inputs = [x.astype(np.float32) for x in inputs]
+        inputs = as_dtype(inputs, np.float32)
         laid_out = [LAYOUTS[layout](x) for x in inputs]
-        y, z = plain(*inputs), other(*laid_out)
-        np.testing.assert_allclose(z, y, rtol=1e-6, atol=1e-6)
-        dy = np.ones_like(y)
-        for a, b in zip(
-            as_tuple(plain.backward(dy)), as_tuple(other.backward(LAYOUTS[layout](dy))), strict=True
-        ):
-            np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-6)
-
-
-def as_tuple(value: Any) -> tuple[Any, ...]:
-    return value if isinstance(value, tuple) else (value,)
+        y, z = as_tuple(plain(*inputs)), as_tuple(other(*laid_out))
+        for a, b in zip(y, z, strict=True):
+            np.testing.assert_allclose(b, a, rtol=1e-6, atol=1e-6)
+        dy = ones_like(y)
+        dx, dz = plain.backward(*dy), other.backward(*[LAYOUTS[layout](part) for part in dy])
+        for a, b in zip(as_tuple(dx), as_tuple(dz), strict=True):
+            if a is not None:
+                np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-6)
 
 
 @every_layer
@@ -291,15 +323,16 @@ def as_tuple(value: Any) -> tuple[Any, ...]:
 def test_output_keeps_dtype_and_leaves_the_input_alone(backend: str, name: str, dtype: Any) -> None:
     layer, inputs = PROBLEMS[name](Shapes(0))
     layer.astype(dtype)
-    inputs = [x.astype(dtype) for x in inputs]
+    inputs = as_dtype(inputs, dtype)
     before = [x.copy() for x in inputs]
-    y = layer(*inputs)
-    kept = y.copy()
-    for dx, x in zip(as_tuple(layer.backward(np.ones_like(y))), inputs, strict=True):
-        assert dx.dtype == dtype
-        assert dx.shape == x.shape
-    assert y.dtype == dtype
-    assert np.array_equal(y, kept)
+    outputs = as_tuple(layer(*inputs))
+    kept = [y.copy() for y in outputs]
+    for dx, x in zip(as_tuple(layer.backward(*ones_like(outputs))), inputs, strict=True):
+        if x.dtype.kind == "f":
+            assert dx.dtype == dtype
+            assert dx.shape == x.shape
+    assert all(y.dtype == dtype for y in outputs)
+    assert all(np.array_equal(y, z) for y, z in zip(outputs, kept, strict=True))
     assert all(np.array_equal(a, b) for a, b in zip(inputs, before, strict=True))
 
 
@@ -320,16 +353,15 @@ def test_outputs_of_two_calls_are_two_arrays(backend: str) -> None:
 def test_backward_needs_a_forward_of_its_own(name: str) -> None:
     layer, inputs = PROBLEMS[name](Shapes(1))
     layer.astype(np.float64)
-    y = layer(*inputs)
-    dy = np.ones_like(y)
-    layer.backward(dy)
+    dy = ones_like(layer(*inputs))
+    layer.backward(*dy)
     before = [parameter.grad.copy() for parameter in layer.parameters()]
     with pytest.raises(RuntimeError, match="backward without a forward"):
-        layer.backward(dy)
+        layer.backward(*dy)
     after = [parameter.grad for parameter in layer.parameters()]
     assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
     layer(*inputs)
-    layer.backward(dy)
+    layer.backward(*dy)
 
 
 @pytest.mark.parametrize("name", [cls.__name__ for cls in nn.Loss.registry])

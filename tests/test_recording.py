@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from layer_helpers import as_tuple, inputs_of
 from recording_helpers import Training, classes, everything, plain_regression, shared_by
 
 import minidl
@@ -128,10 +129,10 @@ def test_every_layer_recorded_is_the_layer_itself(
     for seed, (example, shapes) in enumerate(examples):
         rng = np.random.default_rng(seed)
         example.astype(dtype)
-        output = copy.deepcopy(example)(*(np.zeros(shape, dtype) for shape in shapes))
-        outputs = output if isinstance(output, tuple) else (output,)
+        output = copy.deepcopy(example)(*inputs_of(shapes, rng, dtype))
+        outputs = as_tuple(output)
         shapes = [*shapes, *(y.shape for y in outputs)]
-        calls = [[rng.normal(size=s).astype(dtype) for s in shapes] for _ in range(4)]
+        calls = [inputs_of(shapes, rng, dtype) for _ in range(4)]
 
         n = len(shapes) - len(outputs)
 
@@ -141,7 +142,7 @@ def test_every_layer_recorded_is_the_layer_itself(
             def function(*inputs: np.ndarray) -> list[np.ndarray]:
                 layer.zero_grad()
                 y, dx = layer(*inputs[:n]), layer.backward(*inputs[n:])
-                return [a for part in (y, dx) for a in (part if type(part) is tuple else (part,))]
+                return [a for part in (y, dx) for a in as_tuple(part) if a is not None]
 
             def arrays() -> list[np.ndarray]:
                 return [p.grad for p in layer.parameters()] + list(layer.state().values())
@@ -149,7 +150,8 @@ def test_every_layer_recorded_is_the_layer_itself(
             return results_of(minidl.record(function) if record else function, calls, arrays)
 
         eager = run(record=False)
-        if shapes[0][-1] > 1:  # the softmax of one number is one
+        # The softmax of one number is one.
+        if isinstance(shapes[0], np.ndarray) or shapes[0][-1] > 1:
             assert eager[1] != eager[2]
         for threads in (1, 3):
             with shared_by(threads):

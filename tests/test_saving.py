@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from layer_helpers import assert_same, inputs_of
 
 import minidl
 from minidl import nn, optim
@@ -54,11 +55,11 @@ def test_model_comes_back_bit_for_bit(path: Path, dtype: Any) -> None:
 @pytest.mark.parametrize("cls", nn.Layer.registry, ids=lambda cls: cls.__name__)
 def test_every_layer_comes_back(cls: type[nn.Layer], path: Path) -> None:
     for (layer, shapes), (other, _) in zip(cls.examples(), cls.examples(), strict=True):
-        inputs = [np.random.default_rng(0).normal(size=s).astype(np.float32) for s in shapes]
+        inputs = inputs_of(shapes, np.random.default_rng(0))
         minidl.save(layer, path)
         other.reset(99)
         minidl.load(path, into=other)
-        assert np.array_equal(other(*inputs), layer(*inputs))
+        assert_same(other(*inputs), layer(*inputs))
 
 
 def test_load_into_a_model_that_an_optimizer_holds(path: Path) -> None:

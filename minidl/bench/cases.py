@@ -23,6 +23,7 @@ from minidl._kernels import reference
 from minidl._kernels.reference import OPTIMIZER_STATE, Array
 from minidl.bench.ceilings import aligned
 from minidl.bench.counting import GRADIENTS, UNARY, flops_of
+from minidl.bench.recurrent_cases import recurrent
 
 SQUARES = [(size, size, size) for size in (32, 64, 128, 256, 512, 1024)]
 LAYERS = [(32, 784, 128), (64, 784, 256), (128, 512, 512), (256, 64, 64)]
@@ -105,6 +106,7 @@ def cases(dtype: Any = np.float32, names: Sequence[str] = kernels.NAMES) -> list
         _rows,
         _losses,
         _optimizers,
+        recurrent,
     )
     make = _Maker(dtype)
     found = [case for family in families for case in family(make) if case.kernel in names]

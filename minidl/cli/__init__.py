@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 
-from minidl.cli import bench, checking, doctor, train
+from minidl.cli import bench, checking, doctor, text, train
 from minidl.cli.options import UsageError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     train.add_command(commands)
+    text.add_command(commands)
     checking.add_command(commands)
     bench.add_command(commands)
     doctor.add_command(commands)

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from minidl.nn import init
 from minidl.nn.init import Initializer
@@ -17,6 +18,12 @@ INITIALIZERS = {"he": "he_normal", "xavier": "xavier_uniform", **{n: n for n in 
 
 class UsageError(Exception):
     """The user asked for what cannot be done; the message says what and why."""
+
+
+def add_option(group: Any, name: str, default: Any, help: str, **options: Any) -> None:
+    """Add an option whose help ends with what holds without it."""
+    shown = {True: "on", False: "off"}[default] if isinstance(default, bool) else default
+    group.add_argument(name, default=default, help=f"{help} [{shown}]", **options)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from minidl._kernels.reference import Array
 from minidl.cli.options import check_writable
 from minidl.training.history import History
 
@@ -51,6 +52,33 @@ def draw(path: Path, history: History, gradients: dict[str, list[float]], title:
         axes.xaxis.get_major_locator().set_params(integer=True)
         if axes.get_yscale() == "log":
             _plain_ticks(axes)
+        axes.grid(color="0.9")
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+
+
+def draw_sequences(
+    path: Path, history: History, measured: str, words: str, norms: dict[str, Array], title: str
+) -> None:
+    """Draw what was measured, epoch by epoch, and ‖∂L/∂h_t‖ before and after training."""
+    figure = _new_figure()
+    left, right = figure.subplots(1, 2)
+    _curves(left, history, measured)
+    left.set(title=words.capitalize(), ylabel=words, xlabel="epoch")
+    left.xaxis.get_major_locator().set_params(integer=True)
+    for (name, values), color in zip(norms.items(), (TRAIN, TEST), strict=True):
+        right.plot(range(1, len(values) + 1), values, color=color, label=name)
+    if all(values.min() > 0 for values in norms.values()):
+        right.set_yscale("log")
+    right.set(
+        title="How far back the loss is felt",
+        xlabel="step t",
+        ylabel="norm of the gradient of the state after step t",
+    )
+    right.legend(frameon=False)
+    for axes in (left, right):
         axes.grid(color="0.9")
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from minidl import datasets, nn, optim
-from minidl.cli import options, plot, report
-from minidl.cli.options import UsageError, usage_errors
+from minidl.cli import options, plot, report, sequences, text
+from minidl.cli.options import UsageError, add_option, usage_errors
 from minidl.datasets import Dataset
 from minidl.training import History, Trainer
 
@@ -36,8 +36,8 @@ IDX = Defaults(hidden="256,128", norm=True, dropout=0.2, adam_rate=1e-3, epochs=
 
 
 def add_command(commands: Any) -> None:
-    """Add ``train digits`` and ``train idx``."""
-    parser = commands.add_parser("train", help="train a network on real data")
+    """Add ``train digits``, ``train idx``, ``train text`` and ``train adding``."""
+    parser = commands.add_parser("train", help="train a network")
     data = parser.add_subparsers(title="data", metavar="DATA", required=True)
 
     digits = data.add_parser("digits", help="the 8 x 8 digits that come with minidl")
@@ -53,10 +53,13 @@ def add_command(commands: Any) -> None:
     _add_options(idx, IDX)
     idx.set_defaults(run=lambda arguments: run(_idx(arguments), arguments))
 
+    text.add_text(data)
+    sequences.add_adding(data)
+
 
 def _add_options(parser: argparse.ArgumentParser, defaults: Defaults) -> None:
     network = parser.add_argument_group("network", "In brackets: what holds without the option.")
-    add = partial(_add_option, network)
+    add = partial(add_option, network)
     add("--hidden", defaults.hidden, "widths, or none", type=options.widths, metavar="N,N")
     add("--activation", "relu", "after every hidden layer", choices=ACTIVATIONS)
     known = f"initialiser: {', '.join(options.INITIALIZERS)}, normal:STD; auto: by activation"
@@ -66,7 +69,7 @@ def _add_options(parser: argparse.ArgumentParser, defaults: Defaults) -> None:
     add("--dropout", defaults.dropout, "share set to zero", type=options.probability, metavar="P")
 
     training = parser.add_argument_group("training")
-    add = partial(_add_option, training)
+    add = partial(add_option, training)
     add("--optimizer", "adam", f"sgd has momentum {SGD_MOMENTUM}", choices=["adam", "sgd"])
     rates = f"learning rate [adam {defaults.adam_rate}, sgd {SGD_RATE}]"
     training.add_argument("--lr", type=options.rate, metavar="RATE", help=rates)
@@ -80,11 +83,6 @@ def _add_options(parser: argparse.ArgumentParser, defaults: Defaults) -> None:
     output = parser.add_argument_group("output")
     output.add_argument("--plot", type=Path, metavar="FILE", help="draw the training: .png, .pdf")
     output.add_argument("--quiet", action="store_true", help="print the test accuracy only")
-
-
-def _add_option(group: Any, name: str, default: Any, help: str, **options: Any) -> None:
-    shown = {True: "on", False: "off"}[default] if isinstance(default, bool) else default
-    group.add_argument(name, default=default, help=f"{help} [{shown}]", **options)
 
 
 def run(data: Dataset, arguments: argparse.Namespace) -> int:

@@ -40,7 +40,7 @@ class Dataset:
     @property
     def features(self) -> int:
         """Width of the features."""
-        return int(self.x_train.shape[1])
+        return int(self.x_train.shape[-1])
 
     @property
     def classes(self) -> int:

@@ -57,6 +57,11 @@ class Sequential(Layer):
         preferences = (layer.preferred_init for layer in self.stack[index + 1 :])
         return next((name for name in preferences if name != "skip"), None)
 
+    @property
+    def takes_indices(self) -> bool:  # type: ignore[override]
+        """Whether the first layer does."""
+        return bool(self.stack) and self.stack[0].takes_indices
+
     def check_input(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: every layer checks its own input."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -48,8 +50,8 @@ class _LabelLoss(Loss):
         """The weights of the classes in the dtype of the prediction, known to a recorder."""
         if self._class_weight is None:
             return None
-        if len(self._class_weight) != prediction.shape[1]:
-            count, classes = len(self._class_weight), prediction.shape[1]
+        if len(self._class_weight) != prediction.shape[-1]:
+            count, classes = len(self._class_weight), prediction.shape[-1]
             raise ValueError(f"{self!r}: {count} class weights for {classes} classes")
         if self._class_weight.dtype != prediction.dtype:
             self._class_weight = self._class_weight.astype(prediction.dtype)
@@ -57,17 +59,48 @@ class _LabelLoss(Loss):
             recorder.adopt("state", "class weights", self._class_weight)
         return self._class_weight
 
+    def by_rows(
+        self, kernel: Callable[..., Any], prediction: Array, labels: Array, weight: Array | None
+    ) -> tuple[Array, Array]:
+        """What the kernel makes of them, where every step of a sequence is a row of its own."""
+        if not prediction.flags.c_contiguous:
+            prediction = kernels.copy(prediction)
+        rows = prediction.reshape(-1, prediction.shape[-1])
+        classes, mean = self._class_weight_like(prediction), self.reduction == "mean"
+        weight = None if weight is None else weight.reshape(-1)
+        try:
+            value, gradient = kernel(rows, labels.reshape(-1), mean, weight, classes)
+        except ValueError as error:
+            raise ValueError(in_steps(str(error), labels.shape)) from None
+        return value, gradient.reshape(prediction.shape)
+
+    def weighted_shape(self, prediction: Array) -> tuple[int, ...]:
+        return prediction.shape[:-1]  # every step of a sequence has its weight
+
     def check_target(self, prediction: Array, target: Array) -> None:
-        if prediction.ndim != 2:
-            raise ValueError(f"{self!r}: logits must be (batch, classes), got {prediction.shape}")
+        if prediction.ndim < 2:
+            raise ValueError(
+                f"{self!r}: logits must be (batch, classes), or (batch, time, classes) of "
+                f"sequences, got {prediction.shape}"
+            )
         if target.dtype.kind not in "iu":
             raise ValueError(
                 f"{self!r}: labels must be integers, got {target.dtype}; write labels.astype(int)"
             )
-        if target.shape != prediction.shape[:1]:
+        if target.shape != prediction.shape[:-1]:
             raise ValueError(
-                f"{self!r}: expected labels of shape {prediction.shape[:1]}, got {target.shape}"
+                f"{self!r}: expected labels of shape {prediction.shape[:-1]}, got {target.shape}"
             )
+
+
+def in_steps(message: str, shape: tuple[int, ...]) -> str:
+    """The message with "row 7" said as "row 1, step 2", where labels are those of sequences."""
+
+    def place(found: re.Match[str]) -> str:
+        row, *steps = (int(index) for index in np.unravel_index(int(found[1]), shape))
+        return f"row {row}" + "".join(f", step {step}" for step in steps)
+
+    return re.sub(r"row (\d+)", place, message) if len(shape) > 1 else message
 
 
 class CrossEntropyLoss(_LabelLoss):
@@ -90,12 +123,13 @@ class CrossEntropyLoss(_LabelLoss):
 
     Shapes
     ------
-    logits (batch, classes); labels (batch), integers in [0, classes).
+    logits (batch, classes); labels (batch), integers in [0, classes). Of sequences: logits
+    (batch, time, classes), labels and weights (batch, time); the mean is over all steps.
 
     Raises
     ------
     ValueError
-        For float labels or labels outside the classes, naming the first such row.
+        For float labels or labels outside the classes, naming the first such row and step.
 
     Examples
     --------
@@ -120,17 +154,15 @@ class CrossEntropyLoss(_LabelLoss):
     def forward(
         self, logits: Array, labels: Array, weight: Array | None = None
     ) -> tuple[Array, Array]:
-        classes = self._class_weight_like(logits)
-        mean = self.reduction == "mean"
-        return kernels.softmax_cross_entropy(
-            logits, labels, mean, weight, classes, self.label_smoothing
-        )
+        kernel = partial(kernels.softmax_cross_entropy, smoothing=self.label_smoothing)
+        return self.by_rows(kernel, logits, labels, weight)
 
     @classmethod
     def examples(cls) -> Iterator[tuple[Loss, Array, Array]]:
         rng = np.random.default_rng(0)
         yield cls(), rng.normal(size=(4, 3)), np.array([0, 2, 1, 2])
         yield cls("sum"), rng.normal(size=(1, 5)), np.array([4])
+        yield cls(), rng.normal(size=(2, 3, 4)), np.array([[0, 3, 1], [2, 2, 0]])
         yield cls("mean", [1, 2, 0.5], 0.2), rng.normal(size=(4, 3)), np.array([0, 2, 1, 2])
 
 
@@ -143,12 +175,13 @@ class NLLLoss(_LabelLoss):
 
     Shapes
     ------
-    log probabilities (batch, classes); labels (batch), integers in [0, classes).
+    log probabilities (batch, classes); labels (batch), integers in [0, classes). Of sequences:
+    (batch, time, classes) and (batch, time), as in ``CrossEntropyLoss``.
 
     Raises
     ------
     ValueError
-        For float labels or labels outside the classes, naming the first such row.
+        For float labels or labels outside the classes, naming the first such row and step.
 
     Examples
     --------
@@ -161,8 +194,7 @@ class NLLLoss(_LabelLoss):
     def forward(
         self, log_probabilities: Array, labels: Array, weight: Array | None = None
     ) -> tuple[Array, Array]:
-        classes = self._class_weight_like(log_probabilities)
-        return kernels.nll(log_probabilities, labels, self.reduction == "mean", weight, classes)
+        return self.by_rows(kernels.nll, log_probabilities, labels, weight)
 
     @classmethod
     def examples(cls) -> Iterator[tuple[Loss, Array, Array]]:

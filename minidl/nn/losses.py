@@ -57,15 +57,18 @@ class Loss(Noticed):
     ) -> tuple[Array, Array]:
         raise NotImplementedError(f"{type(self).__name__} has no forward pass")
 
+    def weighted_shape(self, prediction: Array) -> tuple[int, ...]:
+        """Shape of the weights: one for each row of the batch."""
+        return prediction.shape[:1]
+
     def check_weight(self, prediction: Array, weight: Array) -> None:
         """Raise if this is not a weight for each row, of the prediction's dtype."""
         if not isinstance(weight, np.ndarray) or weight.dtype != prediction.dtype:
             got = weight.dtype if isinstance(weight, np.ndarray) else type(weight).__name__
             raise TypeError(f"{self!r}: weight must be a {prediction.dtype} array, got {got}")
-        if weight.shape != prediction.shape[:1]:
-            raise ValueError(
-                f"{self!r}: expected weights of shape {prediction.shape[:1]}, got {weight.shape}"
-            )
+        expected = self.weighted_shape(prediction)
+        if weight.shape != expected:
+            raise ValueError(f"{self!r}: expected weights of shape {expected}, got {weight.shape}")
 
     def check_input(self, prediction: Array, target: Array) -> None:
         """Raise if prediction and target cannot be compared; here: same shape and dtype."""

@@ -11,6 +11,7 @@ from minidl import _kernels as kernels
 from minidl._kernels import arguments
 from minidl._kernels.program import Program, Turn
 from minidl._kernels.reference import Array
+from minidl.nn.label_losses import in_steps
 from minidl.recording import planning
 from minidl.recording.arrays import RecordedArray, RecordingError
 from minidl.recording.entries import (
@@ -226,7 +227,9 @@ class Recorded:
             rows, _ = entry.operands[-2 if entry.kernel == "embedding" else -1].region.shape
             return f"{what} in place {row} is not in 0 to {rows - 1}"
         classes = entry.operands[0].region.shape[-1]
-        return f"{what} in row {row} is outside the {classes} classes 0 to {classes - 1}"
+        message = f"{what} in row {row} is outside the {classes} classes 0 to "
+        shape = () if operand is None or operand.offset else operand.region.shape
+        return in_steps(message, shape) + f"{classes - 1}"
 
     def first_not_finite(self, inputs: tuple[Any, ...]) -> str:
         """Run the step kernel by kernel, and say which one first writes a number that is not

@@ -18,13 +18,13 @@ Metric = Callable[[Array, Array], float]
 
 
 def accuracy(prediction: Array, target: Array) -> float:
-    """Share of the rows whose largest logit is that of the label.
+    """Share of the rows, or of all steps of sequences, whose largest logit is that of the label.
 
     accuracy = 1/n · Σ_i [argmax_j z_ij = label_i]
 
     Shapes
     ------
-    prediction (samples, classes), target (samples).
+    prediction (samples, ..., classes), target (samples, ...).
 
     Raises
     ------
@@ -38,12 +38,12 @@ def accuracy(prediction: Array, target: Array) -> float:
     >>> accuracy(np.array([[2.0, 1.0], [3.0, 0.0]]), np.array([0, 1]))
     0.5
     """
-    if prediction.ndim != 2 or target.shape != prediction.shape[:1]:
+    if prediction.ndim < 2 or target.shape != prediction.shape[:-1]:
         raise ValueError(
-            "accuracy needs prediction (samples, classes) and target (samples), "
+            "accuracy needs prediction (samples, ..., classes) and target (samples, ...), "
             f"got {prediction.shape} and {target.shape}"
         )
-    return float(np.count_nonzero(prediction.argmax(axis=1) == target) / len(target))
+    return float(np.count_nonzero(prediction.argmax(axis=-1) == target) / target.size)
 
 
 NAMED: dict[str, Metric] = {"accuracy": accuracy}

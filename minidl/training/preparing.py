@@ -8,6 +8,7 @@ import numpy as np
 
 from minidl._kernels.reference import Array
 from minidl.nn import BatchNorm, BCEWithLogitsLoss, Layer, Loss
+from minidl.nn.label_losses import in_steps
 from minidl.optim import Optimizer
 
 
@@ -26,6 +27,18 @@ def as_real(name: str, data: Any, dtype: np.dtype[Any]) -> Array:
         raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}")
     with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf, and is found as such
         return np.ascontiguousarray(array, dtype=dtype)
+
+
+def as_features(name: str, data: Any, model: Layer, dtype: np.dtype[Any]) -> Array:
+    """Features as ``model`` wants them: integers for an ``Embedding``, else real numbers."""
+    if not model.takes_indices:
+        return as_real(name, data, dtype)
+    indices = as_array(name, data)
+    if indices.dtype.kind not in "ui":
+        raise TypeError(
+            f"{name}: the model takes integers, got dtype {indices.dtype}; write X.astype(np.int64)"
+        )
+    return np.ascontiguousarray(indices, np.int64)
 
 
 def as_array(name: str, data: Any) -> Array:
@@ -63,21 +76,22 @@ def as_targets(name: str, y: Any, loss: Loss, dtype: np.dtype[Any]) -> Array:
 
 
 def as_labels(name: str, labels: Array) -> Array:
-    """``labels``, if they are a vector of integers.
+    """``labels``, if they are integers: a vector, or a row for every sequence.
 
     Raises
     ------
     ValueError
         For floats, naming the first row that is no whole number, or the first row if all are.
     """
-    if labels.ndim != 1:
+    if labels.ndim == 0:
         raise ValueError(f"{name}: expected labels of shape (samples,), got {labels.shape}")
     if labels.dtype.kind == "f":
-        row = int(np.argmax(labels != np.floor(labels)))
-        raise ValueError(
-            f"{name}: labels must be integers, row {row} holds {labels[row]} ({labels.dtype}); "
-            "write labels.astype(int) if they are whole numbers"
+        place = int(np.argmax(labels != np.floor(labels)))
+        message = (
+            f"{name}: labels must be integers, row {place} holds {labels.flat[place]} "
+            f"({labels.dtype}); write labels.astype(int) if they are whole numbers"
         )
+        raise ValueError(in_steps(message, labels.shape))
     if labels.dtype.kind not in "bui":
         raise TypeError(f"{name}: labels must be integers, got dtype {labels.dtype}")
     return labels
@@ -87,10 +101,11 @@ def check_labels(name: str, labels: Array, classes: int) -> Array:
     """The labels as int64, or a ValueError with the first row whose label is no class."""
     bad = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(bad):
-        raise ValueError(
-            f"{name}: label {labels[bad[0]]} in row {bad[0]} is outside the {classes} classes "
+        message = (
+            f"{name}: label {labels.flat[bad[0]]} in row {bad[0]} is outside the {classes} classes "
             f"0 to {classes - 1}"
         )
+        raise ValueError(in_steps(message, labels.shape))
     return labels.astype(np.int64)  # only now: a uint64 label could have become another one
 
 

@@ -25,8 +25,8 @@ from minidl.training.diagnosis import first_not_finite
 from minidl.training.history import History
 from minidl.training.metrics import Metric, Tally, by_name, measure
 from minidl.training.preparing import (
+    as_features,
     as_pair,
-    as_real,
     as_targets,
     check_agreement,
     check_batch_size,
@@ -169,7 +169,9 @@ class Trainer:
 
         Shapes
         ------
-        X (samples, ..., features); y (samples) for labels, else as the model's output.
+        X (samples, ..., features), or (samples, ...) integers for a model that begins with an
+        ``Embedding``; y (samples) for labels, (samples, time) for those of sequences, else as the
+        model's output.
 
         Returns
         -------
@@ -228,7 +230,7 @@ class Trainer:
             the labels.
         """
         check_count("batch_size", batch_size)
-        features = as_real("X", X, self.dtype)
+        features = as_features("X", X, self.model, self.dtype)
         if features.size == 0:
             raise ValueError(f"X is empty: shape {features.shape}")
         with mode(self.model, training=False):
@@ -341,7 +343,7 @@ class Trainer:
     # --- checks, all before the first step ---
 
     def _prepare(self, X: Any, y: Any, what: str = "") -> tuple[Array, Array]:
-        features = as_real(f"{what}X", X, self.dtype)
+        features = as_features(f"{what}X", X, self.model, self.dtype)
         check_lengths(features, np.asarray(y), what)
         check_finite(f"{what}X", features)
         targets = as_targets(f"{what}y", y, self.loss, self.dtype)

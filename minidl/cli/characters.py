@@ -1,0 +1,177 @@
+"""A model that predicts the next character: made, trained, measured, asked, saved."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import minidl
+from minidl import nn, optim, saving
+from minidl._kernels.reference import Array
+from minidl.datasets import Characters
+from minidl.nn.sequences import Recurrent
+from minidl.training.progress import Progress
+from minidl.training.safety import mode
+
+CELLS: dict[str, type[Recurrent]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+Pair = tuple[Array, Array]  # x and y of ``Characters.chunks``
+REPORTS = 50  # of progress, in an epoch
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What has to be known to make the model again, beside its characters."""
+
+    cell: str
+    hidden: int
+    layers: int
+    embedding: int
+    dropout: float
+    streams: int
+
+    def model(self, characters: int, seed: int = 0) -> nn.Sequential:
+        """Embedding, recurrent layers whose state goes on in training, and logits."""
+        layer = CELLS[self.cell](
+            *(self.embedding, self.hidden, self.layers),
+            dropout=self.dropout,
+            stateful=self.streams,
+        )
+        embedding = nn.Embedding(characters, self.embedding)
+        return nn.Sequential(embedding, layer, nn.Linear(self.hidden, characters), rng=seed)
+
+
+class CharacterModel:
+    """The model and the characters it speaks in."""
+
+    def __init__(self, characters: Characters, shape: Shape, seed: int = 0) -> None:
+        self.characters, self.shape = characters, shape
+        self.model = shape.model(len(characters), seed)
+        self.loss = nn.CrossEntropyLoss()
+
+    @property
+    def recurrent(self) -> Recurrent:
+        """The layer that has a state."""
+        layer = self.model[1]
+        assert isinstance(layer, Recurrent)
+        return layer
+
+    # --- training ---
+
+    def train(
+        self, data: Pair, optimizer: optim.Optimizer, epochs: int, shown: Progress
+    ) -> Iterator[float]:
+        """Truncated backpropagation through time: the state goes on from chunk to chunk, the
+        gradient does not. Yields the bits per character of every epoch.
+        """
+
+        @minidl.record
+        def step(x: Array, y: Array) -> Array:
+            value = self.loss(self.model(x), y)
+            optimizer.zero_grad()
+            self.model.backward(self.loss.backward())
+            optimizer.step()
+            return value
+
+        (x, y), batch = data, self.shape.streams
+        some = batch * max(1, len(x) // batch // REPORTS)
+        for _ in range(epochs):
+            self.recurrent.reset_state()
+            total = done = 0.0
+            for rows in (slice(begin, begin + some) for begin in range(0, len(x), some)):
+                count = len(x[rows])
+                total += count * step.epoch(x[rows], y[rows], batch, shuffle=False)
+                done += count
+                bits = total / done / math.log(2)
+                shown.step(count * x.shape[1], lambda bits=bits: {"bits": bits})  # type: ignore[misc]
+            yield bits
+
+    # --- reading and speaking, with the state in the open ---
+
+    def logits(self, x: Array, state: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
+        """What may come next after every character, and the state at the end."""
+        embedding, recurrent, linear = self.model.stack
+        h, *state_after = recurrent(embedding(x), *state)
+        return linear(h), tuple(state_after)
+
+    def bits_per_character(self, data: Pair, batch: int) -> float:
+        """Cross entropy in bits, of chunks as ``Characters.chunks`` lays them out."""
+        (x, y), state, losses = data, self.recurrent.zero_state(batch), []
+        with mode(self.model, training=False):
+            for begin in range(0, len(x), batch):
+                rows = slice(begin, begin + batch)
+                z, state = self.logits(x[rows], state)
+                losses.append(float(self.loss(z, y[rows])))
+        return float(np.mean(losses)) / math.log(2)
+
+    def sample(self, length: int, temperature: float, seed: int, prime: str = "") -> str:
+        """``prime``, or the first of all characters, and what the model says after it.
+
+        A character is drawn from softmax(z / temperature); at 0 it is the likeliest.
+        """
+        rng, state = np.random.default_rng(seed), self.recurrent.zero_state(1)
+        given = self.characters.encode(prime or self.characters.characters[0])
+        said: list[int] = []
+        with mode(self.model, training=False):
+            z, state = self.logits(given[None], state)
+            while len(said) < length:
+                said.append(_draw(z[0, -1], temperature, rng))
+                z, state = self.logits(np.array([said[-1:]]), state)
+        return prime + self.characters.decode(said)
+
+    def state_gradient_norms(self, data: Pair) -> Array:
+        """‖∂L/∂h_t‖ of the last layer over one batch of chunks, L of the last step alone: how far
+        back it is felt.
+        """
+        x, y = data
+        last = np.zeros(y.shape, np.float32)
+        last[:, -1] = 1
+        with mode(self.model, training=False):
+            self.loss(self.model(x), y, last)
+            self.model.backward(self.loss.backward())
+        self.model.zero_grad()
+        return self.recurrent.state_gradient_norms()
+
+    # --- files ---
+
+    def save(self, path: Path) -> None:
+        """Write parameters, characters and shape into one file."""
+        words = {name: str(value) for name, value in asdict(self.shape).items()}
+        saving.save(self.model, path, {"characters": self.characters.characters, **words})
+
+    @classmethod
+    def load(cls, path: Path) -> CharacterModel:
+        """The model of a file that ``save`` wrote.
+
+        Raises
+        ------
+        ModelFileError
+            If it holds no such model.
+        """
+        words = saving.metadata(path)
+        try:
+            loaded = cls(Characters(words["characters"]), _shape_of(words))
+        except (KeyError, ValueError) as error:
+            raise saving.ModelFileError(
+                f"{path}: not a character model of minidl train text --save ({error})"
+            ) from None
+        saving.load(path, into=loaded.model)
+        return loaded
+
+
+def _shape_of(words: Mapping[str, str]) -> Shape:
+    kinds: dict[str, Any] = {"cell": str, "dropout": float}
+    values = {name: kinds.get(name, int)(words[name]) for name in Shape.__dataclass_fields__}
+    return Shape(**values)
+
+
+def _draw(z: Array, temperature: float, rng: np.random.Generator) -> int:
+    if temperature == 0:
+        return int(z.argmax())
+    z = z.astype(np.float64) / temperature
+    p = np.exp(z - z.max())
+    return int(rng.choice(len(p), p=p / p.sum()))

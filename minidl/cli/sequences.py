@@ -1,0 +1,111 @@
+"""``minidl train adding``, and the options of all commands that train recurrent networks."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from minidl import datasets, nn, optim
+from minidl.cli import options, plot
+from minidl.cli.characters import CELLS
+from minidl.cli.options import add_option, usage_errors
+from minidl.nn.sequences import Recurrent
+from minidl.training import Trainer
+from minidl.training.safety import mode
+
+ALWAYS_ONE = 1 / 6  # the squared error of who knows nothing
+TEST = 1000  # sequences, new ones
+WATCHED = 100  # of them, for the gradient of the states
+
+
+def add_network(parser: argparse.ArgumentParser, hidden: int) -> Any:
+    """Add the options of the network; returns their group."""
+    group = parser.add_argument_group("network", "In brackets: what holds without the option.")
+    add_option(group, "--cell", "lstm", "of the recurrent layers", choices=CELLS)
+    add_option(group, "--hidden", hidden, "width of the state", type=options.count, metavar="N")
+    add_option(group, "--layers", 1, "one above the other", type=options.count, metavar="N")
+    return group
+
+
+def add_training(parser: argparse.ArgumentParser, epochs: int, batch_size: int, lr: float) -> Any:
+    """Add the options of the training; returns their group."""
+    group = parser.add_argument_group("training")
+    add_option(group, "--lr", lr, "learning rate of Adam", type=options.rate, metavar="RATE")
+    limit = "longest gradient, or none"
+    add_option(group, "--max-norm", "1", limit, type=options.norm_limit, metavar="NORM")
+    help = "passes over the data"
+    add_option(group, "--epochs", epochs, help, type=options.count, metavar="N")
+    help = "sequences of a step"
+    add_option(group, "--batch-size", batch_size, help, type=options.count, metavar="N")
+    add_option(group, "--seed", 0, "of all that is random", type=options.seed, metavar="N")
+    return group
+
+
+def add_output(parser: argparse.ArgumentParser, only: str) -> Any:
+    """Add ``--plot`` and ``--quiet``; returns their group."""
+    group = parser.add_argument_group("output")
+    group.add_argument("--plot", type=Path, metavar="FILE", help="draw the training: .png, .pdf")
+    group.add_argument("--quiet", action="store_true", help=f"print {only} only")
+    return group
+
+
+def add_adding(data: Any) -> None:
+    """Add ``train adding``."""
+    parser = data.add_parser("adding", help="two marked numbers among many: a test of memory")
+    group = parser.add_argument_group("data")
+    add_option(group, "--steps", 200, "of a sequence", type=options.whole_number(2), metavar="N")
+    add_option(group, "--samples", 10_000, "sequences", type=options.count, metavar="N")
+    add_network(parser, hidden=64)
+    add_training(parser, epochs=20, batch_size=50, lr=5e-3)
+    add_output(parser, "the test error")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train on sequences that are made, test on new ones, and report."""
+    if arguments.plot is not None:
+        with usage_errors(ImportError, OSError, ValueError):
+            plot.check(arguments.plot)
+    x, y = datasets.adding(arguments.samples, arguments.steps, rng=arguments.seed + 1)
+    test = datasets.adding(TEST, arguments.steps, rng=arguments.seed + 2)
+    layer = CELLS[arguments.cell](2, arguments.hidden, arguments.layers, return_sequences=False)
+    model = nn.Sequential(layer, nn.Linear(arguments.hidden, 1), rng=arguments.seed)
+    optimizer = optim.Adam(model.parameters(), arguments.lr, max_norm=arguments.max_norm)
+    trainer = Trainer(model, nn.MSELoss(), optimizer, rng=arguments.seed + 3)
+    if not arguments.quiet:
+        print(model, end="\n\n")
+        print(
+            f"adding problem: {len(x):,} sequences of {arguments.steps} steps, {TEST:,} to test "
+            f"(val_); {optimizer!r}, batch size {arguments.batch_size}, seed {arguments.seed}\n"
+        )
+    norms = {"before training": _norms(model, layer, *test)}
+    history = trainer.fit(
+        *(x, y, arguments.epochs, arguments.batch_size),
+        validation=test,
+        progress=not arguments.quiet,
+    )
+    norms["after training"] = _norms(model, layer, *test)
+    error = f"test error: {history['val_loss'][-1]:.4f}"
+    if arguments.quiet:
+        print(error)
+    else:
+        print(f"\ntraining took {sum(history.seconds):.2f} s")
+        print(f"{error} (always one: {ALWAYS_ONE:.4f})")
+    if arguments.plot is not None:
+        title = f"adding problem, {arguments.steps} steps, {layer!r}"
+        with usage_errors(OSError, ValueError):
+            plot.draw_sequences(arguments.plot, history, "loss", "mean squared error", norms, title)
+        if not arguments.quiet:
+            print(f"\nplot written to {arguments.plot}")
+    return 0
+
+
+def _norms(model: nn.Layer, layer: Recurrent, x: Any, y: Any) -> Any:
+    """‖∂L/∂h_t‖ over some sequences."""
+    loss = nn.MSELoss()
+    with mode(model, training=False):
+        loss(model(x[:WATCHED]), y[:WATCHED])
+        model.backward(loss.backward())
+    model.zero_grad()
+    return layer.state_gradient_norms()

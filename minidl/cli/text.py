@@ -1,0 +1,162 @@
+"""``minidl train text`` and ``minidl sample``: a network that has read a text, and goes on."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from minidl import datasets, optim
+from minidl.cli import options, plot, sequences
+from minidl.cli.characters import CharacterModel, Pair, Shape
+from minidl.cli.options import UsageError, add_option, usage_errors
+from minidl.datasets import Characters
+from minidl.training.history import History
+from minidl.training.progress import choose
+
+HELD_OUT = 0.1  # of a text, its end
+BATCH = 16  # streams of the held-out text
+
+
+def add_text(data: Any) -> None:
+    """Add ``train text``."""
+    parser = data.add_parser("text", help="a text, character by character")
+    group = parser.add_argument_group("data")
+    what = "UTF-8 text [the help topics of Python]"
+    group.add_argument("--file", type=Path, metavar="FILE", help=what)
+    network = sequences.add_network(parser, hidden=128)
+    add_option(network, "--embedding", 64, "width", type=options.count, metavar="N")
+    add_option(network, "--dropout", 0.0, "between layers", type=options.probability, metavar="P")
+    training = sequences.add_training(parser, epochs=4, batch_size=32, lr=4e-3)
+    steps = "characters that the gradient goes back"
+    add_option(training, "--steps", 64, steps, type=options.count, metavar="N")
+    output = sequences.add_output(parser, "the bits per character")
+    output.add_argument("--save", type=Path, metavar="MODEL", help="keep the model in a file")
+    _add_sampling(output, length=400)
+    parser.set_defaults(run=train)
+
+
+def add_command(commands: Any) -> None:
+    """Add ``sample``."""
+    parser = commands.add_parser("sample", help="have a model of train text go on with a text")
+    parser.add_argument("model", type=Path, metavar="MODEL", help="of train text --save")
+    _add_sampling(parser, length=1000)
+    help = "text to go on from [none]"
+    parser.add_argument("--prime", default="", metavar="TEXT", help=help)
+    add_option(parser, "--seed", 0, "of what is drawn", type=options.seed, metavar="N")
+    parser.set_defaults(run=sample)
+
+
+def _add_sampling(group: Any, length: int) -> None:
+    add_option(group, "--length", length, "characters drawn", type=options.seed, metavar="N")
+    kind = options.number("a number >= 0", lambda value: value >= 0)
+    help = "of a sample: 0 is the likeliest only"
+    add_option(group, "--temperature", 0.8, help, type=kind, metavar="T")
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Train on the first nine tenths of a text, and report on the rest."""
+    if arguments.plot is not None:
+        with usage_errors(ImportError, OSError, ValueError):
+            plot.check(arguments.plot)
+    if arguments.save is not None:
+        with usage_errors(OSError):
+            options.check_writable(arguments.save, "save")
+    name, text = _read(arguments.file)
+    characters, cut = Characters.of(text), int(len(text) * (1 - HELD_OUT))
+    with usage_errors(ValueError):
+        x, y = characters.chunks(text[:cut], arguments.batch_size, arguments.steps)
+        held_out = characters.chunks(text[cut:], min(BATCH, arguments.batch_size), arguments.steps)
+    shape = Shape(
+        *(arguments.cell, arguments.hidden, arguments.layers, arguments.embedding),
+        *(arguments.dropout, arguments.batch_size),
+    )
+    with usage_errors(ValueError):
+        speaker = CharacterModel(characters, shape, arguments.seed)
+    parameters = speaker.model.parameters()
+    optimizer = optim.Adam(parameters, arguments.lr, max_norm=arguments.max_norm)
+    if not arguments.quiet:
+        print(speaker.model, end="\n\n")
+        print(
+            f"{name}: {cut:,} characters to train on, {len(text) - cut:,} held out (val_), "
+            f"{len(characters)} different ones; {optimizer!r}, {arguments.batch_size} chunks of "
+            f"{arguments.steps}, seed {arguments.seed}\n"
+        )
+    history, norms = _fit(speaker, (x, y), held_out, optimizer, arguments)
+    _report(speaker, history, arguments, x.size)
+    if arguments.plot is not None:
+        with usage_errors(OSError, ValueError):
+            plot.draw_sequences(arguments.plot, history, "bits", "bits per character", norms, name)
+        if not arguments.quiet:
+            print(f"\nplot written to {arguments.plot}")
+    return 0
+
+
+def _fit(
+    speaker: CharacterModel, data: Pair, held_out: Pair, optimizer: Any, arguments: Any
+) -> tuple[History, dict[str, Any]]:
+    """Train; what was measured after every epoch, and how far back the gradient is felt."""
+    history, norms = History(), {}
+    shown, batch = choose(not arguments.quiet), min(BATCH, arguments.batch_size)
+    one = (
+        data[0][: arguments.batch_size],
+        data[1][: arguments.batch_size],
+    )  # the first chunk of every stream
+    norms["before training"] = speaker.state_gradient_norms(one)
+    shown.begin(arguments.epochs, data[0].size)
+    try:
+        started = time.perf_counter()
+        epochs = speaker.train(data, optimizer, arguments.epochs, shown)
+        for epoch, bits in enumerate(epochs, 1):
+            seconds = time.perf_counter() - started
+            values = {"bits": bits, "val_bits": speaker.bits_per_character(held_out, batch)}
+            history.append(values, seconds)
+            shown.epoch(epoch, values, seconds)
+            started = time.perf_counter()
+    finally:
+        shown.close()
+    norms["after training"] = speaker.state_gradient_norms(one)
+    return history, norms
+
+
+def _report(speaker: CharacterModel, history: History, arguments: Any, size: int) -> None:
+    bits = history["val_bits"][-1]
+    if arguments.save is not None:
+        with usage_errors(OSError):
+            speaker.save(arguments.save)
+    if arguments.quiet:
+        print(f"bits per character: {bits:.4f}")
+        return
+    seconds = sum(history.seconds)
+    speed = history.epochs * size / seconds
+    print(f"\ntraining took {seconds:.2f} s, {speed:,.0f} characters/s")
+    print(f"bits per character: {bits:.4f}")
+    if arguments.save is not None:
+        print(f"saved to {arguments.save}")
+    text = speaker.sample(arguments.length, arguments.temperature, arguments.seed)
+    print(f"\na sample at temperature {arguments.temperature:g}:\n\n{text}")
+
+
+def _read(path: Path | None) -> tuple[str, str]:
+    """The name of a text, and the text."""
+    if path is None:
+        return "help topics of Python", datasets.python_topics()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {path}: {error}") from error
+    if not text:
+        raise UsageError(f"{path} is empty")
+    return path.name, text
+
+
+def sample(arguments: argparse.Namespace) -> int:
+    """Print what a saved model says."""
+    with usage_errors(OSError, ValueError):
+        speaker = CharacterModel.load(arguments.model)
+        text = speaker.sample(
+            arguments.length, arguments.temperature, arguments.seed, arguments.prime
+        )
+    print(text)
+    return 0
