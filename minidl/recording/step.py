@@ -298,10 +298,15 @@ class Step(kernels.Replayer):
         if kernels.recorder() is not None:
             raise RecordingError("a recorded function cannot run the epochs of another")
         order = order_of(X, Y, batch_size, rng, shuffle)
-        kept = run_epoch(self, X, Y, batch_size, order, everything=per_step)
+        kept = run_epoch(self, (X, Y), batch_size, order, everything=per_step)
         return kept.output() if per_step else kept.mean_loss()
 
     # --- look inside ---
+
+    @property
+    def programs(self) -> int:
+        """How many there are: one for each combination of shapes, dtypes and modes seen."""
+        return len(self._programs)
 
     @property
     def memory(self) -> int:
