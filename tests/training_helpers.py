@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from minidl import nn, optim
-from minidl.training import Trainer, batches
+from minidl.training import Callback, Trainer, batches
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(50, 4)).astype(np.float32)
@@ -55,3 +55,13 @@ def fit(trainer, epochs=2, **options):
 def first_batches(rng, count):
     """The first batches of an epoch."""
     return [batch for batch, _ in zip(batches(X, LABELS, 16, rng), range(count), strict=False)]
+
+
+class AfterEpoch(Callback):
+    """Calls a function with the history after every epoch."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def on_epoch_end(self, trainer, epoch, values):
+        self.function(trainer.history)

@@ -57,6 +57,13 @@ class _LabelLoss(Loss):
             recorder.adopt("state", "class weights", self._class_weight)
         return self._class_weight
 
+    def row_weights(self, target: Array, weight: Array | None = None) -> Array | None:
+        """The weight of the row times that of its label."""
+        if self._class_weight is None:
+            return weight
+        of_label = self._class_weight[target].astype(np.float64)
+        return of_label if weight is None else of_label * weight
+
     def check_target(self, prediction: Array, target: Array) -> None:
         if prediction.ndim != 2:
             raise ValueError(f"{self!r}: logits must be (batch, classes), got {prediction.shape}")

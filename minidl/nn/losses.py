@@ -67,6 +67,10 @@ class Loss(Noticed):
                 f"{self!r}: expected weights of shape {prediction.shape[:1]}, got {weight.shape}"
             )
 
+    def row_weights(self, target: Array, weight: Array | None = None) -> Array | None:
+        """What each row counts in a mean; None: all the same."""
+        return weight
+
     def check_input(self, prediction: Array, target: Array) -> None:
         """Raise if prediction and target cannot be compared; here: same shape and dtype."""
         for name, array in (("prediction", prediction), ("target", target)):
