@@ -28,9 +28,10 @@ def classifier(seed=0, lr=1e-2, dtype=np.float32, metrics=None, **options):
     return Trainer(model, loss, optimizer, metrics=metrics, rng=seed, **options)
 
 
-def regressor(seed=0, loss=None, lr=1e-2, outputs=2):
+def regressor(seed=0, loss=None, lr=1e-2, outputs=2, **options):
     model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, outputs), rng=seed)
-    return Trainer(model, loss or nn.MSELoss(), optim.SGD(model.parameters(), lr=lr), rng=seed)
+    optimizer = optim.SGD(model.parameters(), lr=lr)
+    return Trainer(model, loss or nn.MSELoss(), optimizer, rng=seed, **options)
 
 
 def everything(trainer):

@@ -37,12 +37,12 @@ def draw_history(values: Mapping[str, Sequence[float]]) -> Figure:
     columns = min(COLUMNS, len(names))
     rows = -(-len(names) // columns)
     figure = new_figure((columns * PANEL[0], rows * PANEL[1]))
-    panels = figure.subplots(rows, columns, squeeze=False).flat
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for name, axes in zip(names, panels, strict=False):
         curves(axes, values, name, "validation")
         axes.set(title=name)
         tidy(axes)
-    for axes in list(panels)[len(names) :]:
+    for axes in panels[len(names) :]:
         axes.remove()
     return figure
 

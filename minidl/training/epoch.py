@@ -95,8 +95,8 @@ class Epoch:
                     raise FloatingPointError(self._explain()) from None
                 if heard:
                     tell("on_batch_end", self.number, {**batch, "loss": self.loss})
-                if self.trainer._stopping:
-                    break
+                    if self.trainer._stopping:
+                        break
         return self.tally.read()
 
     # --- steps ---
