@@ -152,6 +152,12 @@ def test_what_is_no_callback_is_a_type_error(bad):
 # --- early stopping -------------------------------------------------------------------------
 
 
+def model_of(trainer):
+    """Copies of parameters and state."""
+    arrays = [parameter.data for parameter in trainer.model.parameters()]
+    return [array.copy() for array in (*arrays, *trainer.model.state().values())]
+
+
 class Scripted(Callback):
     """Keeps copies of the model after every epoch."""
 
@@ -159,7 +165,7 @@ class Scripted(Callback):
         self.kept = []
 
     def on_epoch_end(self, trainer, epoch, values):
-        self.kept.append([array.copy() for array in trainer.lasting()])
+        self.kept.append(model_of(trainer))
 
 
 def stopped(values, epochs=20, **options):
@@ -178,7 +184,7 @@ def test_the_best_epoch_is_restored_with_its_running_statistics(record):
     values = [5.0, 3.0, 4.0, 3.5, 3.1, 1.0]
     trainer, kept, stopping, epochs = stopped(values, patience=3, record=record)
     assert (epochs, stopping.best, stopping.best_epoch) == (5, 3.0, 2)
-    assert same(trainer.lasting(), kept[1])
+    assert same(model_of(trainer), kept[1])
     assert not np.array_equal(trainer.model[1].running_mean, np.zeros(16))
     assert not np.array_equal(kept[1][0], kept[4][0])
     assert trainer.optimizer.steps == 5 * 4  # the optimizer goes on from the last
@@ -193,12 +199,30 @@ def test_the_best_epoch_is_restored_with_its_running_statistics(record):
         ([1, 2, 3, 2, 2], {"patience": 2, "mode": "max"}, 5, 2),
         ([3, np.nan, 2, np.nan, np.nan], {"patience": 2}, 5, 2),
         ([np.nan, np.nan], {"patience": 2}, 2, 1),
+        ([3, 3, 3], {"patience": 2}, 3, 0),
+        ([3, 2.5, 2.5], {"patience": 2, "min_delta": 0.5}, 3, 0),
     ],
 )
 def test_when_training_stops_and_what_it_leaves(values, options, epochs, restored):
     trainer, kept, _, seen = stopped(values, **options)
     assert seen == epochs
-    assert same(trainer.lasting(), kept[restored])
+    assert same(model_of(trainer), kept[restored])
+
+
+def test_averages_are_restored_too():
+    trainer = classifier()
+    trainer.ema = optim.EMA(trainer.model.parameters(), decay=0.9)
+    seen = []
+
+    class Keep(Callback):
+        def on_epoch_end(self, trainer, epoch, values):
+            seen.append([average.copy() for average in trainer.ema.averages])
+
+    stopping = EarlyStopping("loss", mode="max", patience=1)  # the first epoch is the worst
+    fit(trainer, epochs=5, callbacks=[Keep(), stopping])
+    assert len(seen) == 2
+    assert same(trainer.ema.averages, seen[0])
+    assert not same(seen[0], seen[1])
 
 
 def test_names_say_which_values_are_good():
