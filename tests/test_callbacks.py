@@ -9,7 +9,16 @@ import warnings
 
 import numpy as np
 import pytest
-from training_helpers import LABELS, X, assert_same, classifier, everything, fit, regressor
+from training_helpers import (
+    LABELS,
+    X,
+    assert_same,
+    classifier,
+    compiled,
+    everything,
+    fit,
+    regressor,
+)
 
 from minidl import nn, optim
 from minidl.training import Callback, EarlyStopping, History, TensorBoard, Trainer
@@ -97,6 +106,7 @@ def test_a_callback_may_hear_of_every_step(record, accumulate):
     )
 
 
+@compiled
 def test_steps_one_at_a_time_are_recorded_ones(monkeypatch):
     trainer = classifier()
     fit(trainer, callbacks=[BatchDiary()])
@@ -105,6 +115,7 @@ def test_steps_one_at_a_time_are_recorded_ones(monkeypatch):
     fit(trainer, callbacks=[BatchDiary()])
 
 
+@compiled
 def test_a_model_that_cannot_be_recorded_is_noticed_once():
     class Plain(nn.Layer):
         def forward(self, x):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from training_helpers import LABELS, VALUES, X, assert_same, classifier, everything, fit
+from training_helpers import LABELS, VALUES, X, assert_same, classifier, compiled, everything, fit
 
 from minidl import nn, optim
 from minidl.training import Trainer, accuracy, epoch
@@ -86,6 +86,7 @@ def test_r2_of_validation_is_that_of_the_whole_set(record, monkeypatch):
     assert history["val_mse"] == pytest.approx(history["val_loss"])
 
 
+@compiled
 @pytest.mark.parametrize("kept", [1, 20, 40, 8192])
 def test_epochs_in_slices_are_the_same_epochs(kept, monkeypatch):
     """So many rows of predictions are kept at a time."""
@@ -113,6 +114,7 @@ def test_epochs_in_slices_are_the_same_epochs(kept, monkeypatch):
     assert seen.count(50) == len(seen)
 
 
+@compiled
 def test_without_metrics_a_recorded_epoch_is_one_run(monkeypatch):
     runs = []
     run_epoch = epoch.run_epoch

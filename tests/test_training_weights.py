@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from training_helpers import LABELS, VALUES, X, assert_same, classifier, everything, fit, regressor
+from training_helpers import (
+    LABELS,
+    VALUES,
+    X,
+    assert_same,
+    classifier,
+    compiled,
+    everything,
+    fit,
+    regressor,
+)
 
 from minidl import nn, optim
 from minidl.training import Trainer, batches, epoch
@@ -55,6 +65,7 @@ def test_weighted_epochs_are_the_loop_one_would_write(loss, dtype):
     assert dict(histories[0]) == dict(histories[1])
 
 
+@compiled
 @pytest.mark.parametrize("class_weight", ["balanced", {0: 0.5, np.int64(2): 3.0}])
 def test_recorded_and_eager_weights_are_the_same_to_the_bit(class_weight):
     """With batch norm, dropout, Adam and clipping."""
@@ -176,6 +187,7 @@ def test_accumulated_steps_are_those_of_larger_batches(record, reduction, accumu
         np.testing.assert_allclose(values, everything(small)[name], rtol=1e-9, atol=1e-14)
 
 
+@compiled
 @pytest.mark.parametrize("accumulate", [2, 3, 100])
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
 def test_accumulation_recorded_is_eager(accumulate, weights):
@@ -286,6 +298,7 @@ def test_a_training_in_parts_is_one_training(record, accumulate, split):
 # --- recordings that no longer hold -----------------------------------------------------------
 
 
+@compiled
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_replaced_array_is_recorded_anew(accumulate):
@@ -299,6 +312,7 @@ def test_a_replaced_array_is_recorded_anew(accumulate):
     assert not recorded._recorded.empty
 
 
+@compiled
 def test_a_model_that_stops_being_recordable_warns_once_and_goes_on():
     class Switch(nn.Layer):
         plain = False
@@ -319,6 +333,7 @@ def test_a_model_that_stops_being_recordable_warns_once_and_goes_on():
     assert trainer._recorded is None
 
 
+@compiled
 def test_recorded_runs_are_used(monkeypatch):
     """All of the above would hold if everything ran eagerly."""
     sizes = []
