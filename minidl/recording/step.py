@@ -187,9 +187,9 @@ class Step(kernels.Replayer):
     def program_for(self, inputs: tuple[Any, ...]) -> Any:
         """The program that serves these inputs now; None if they must be recorded first."""
         latest, kinds = self._latest, kinds_of(inputs)
-        if latest is not None and kinds == self._latest_kinds:
-            if latest.program.seen == kernels.changes():
-                return latest  # nothing has changed since the latest call
+        unchanged = latest is not None and latest.program.seen == kernels.changes()
+        if unchanged and kinds == self._latest_kinds:
+            return latest
         for recorded in self._programs.values():
             if recorded.program.seen != kernels.changes():
                 recorded.check()

@@ -193,6 +193,7 @@ class Epoch:
         trainer = self.trainer
         step = trainer.optimizer.steps - self.steps_before
         rows = self.order[step * self.step_rows : (step + 1) * self.step_rows]
+        why = ""
         with self.snapshot:
             for begin in range(0, len(rows), self.plan.batch_size):
                 batch = self.data.take(rows[begin : begin + self.plan.batch_size])
