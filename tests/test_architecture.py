@@ -45,7 +45,14 @@ DOCUMENTED_IN_BASE = {
     for base in (minidl.nn.Layer, minidl.nn.Loss, minidl.optim.Optimizer, Recurrent)
     for name in (*vars(base), "forward", "backward")
 }
-PUBLIC = ["minidl", "minidl.nn", "minidl.nn.init", "minidl.optim", "minidl.datasets"]
+PUBLIC = [
+    "minidl",
+    "minidl.nn",
+    "minidl.nn.init",
+    "minidl.optim",
+    "minidl.datasets",
+    "minidl.training",
+]
 
 
 # --- imports ----------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import sys
 import types
 
 import pytest
-from training_helpers import LABELS, X, classifier, fit, regressor
+from training_helpers import LABELS, AfterEpoch, X, classifier, fit, regressor
 
 from minidl.training import History, Progress
 from minidl.training.progress import fitting
@@ -16,7 +16,7 @@ from minidl.training.progress import fitting
 
 def test_history_is_a_mapping_with_a_readable_table():
     seen = []
-    history = fit(classifier(), epochs=3, after_epoch=lambda h: seen.append(h.epochs))
+    history = fit(classifier(), epochs=3, callbacks=[AfterEpoch(lambda h: seen.append(h.epochs))])
     assert seen == [1, 2, 3]
     assert history.epochs == 3
     assert len(history.seconds) == 3
@@ -57,7 +57,7 @@ def test_the_history_so_far_outlives_what_ends_a_fit(error):
 
     trainer = classifier()
     with pytest.raises(error):
-        fit(trainer, epochs=5, after_epoch=stop)
+        fit(trainer, epochs=5, callbacks=[AfterEpoch(stop)])
     assert trainer.history.epochs == 3
     assert dict(trainer.history) == dict(fit(classifier(), epochs=3))
 

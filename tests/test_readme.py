@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,6 +39,20 @@ def test_first_program_is_short_and_learns(capsys: pytest.CaptureFixture[str]) -
     accuracy = re.search(r"'accuracy': (0\.\d+)", capsys.readouterr().out)
     assert accuracy is not None
     assert float(accuracy[1]) > 0.95
+
+
+def test_early_stopping_and_the_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(block_with("datasets.digits()"), names)
+    exec(textwrap.dedent(block_with("EarlyStopping")), names)
+    assert names["history"].epochs < 100
+    scores = names["trainer"].evaluate(names["data"].x_test, names["data"].y_test)
+    assert scores["loss"] == min(names["history"]["val_loss"])
+    assert (tmp_path / "history.png").exists()
 
 
 def test_step_by_hand_runs() -> None:

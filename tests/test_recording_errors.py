@@ -435,3 +435,49 @@ def test_record_refuses_what_is_no_function() -> None:
     step = minidl.record(lambda x: x)
     with pytest.raises(TypeError, match="recorded already"):
         minidl.record(step)
+
+
+# --- modes ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("when", ["before", "between", "after"])
+def test_a_failing_recording_puts_modes_back(first: bool, when: str) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.Dropout(0.5), nn.Tanh()), rng=0)
+    model.train(first)
+    model[1][1].train(not first)
+    modes = [layer.training for _, layer in model.layers()]
+
+    def function(x: np.ndarray) -> np.ndarray:
+        if when == "before":
+            model.train(not first)
+        y = model[0](x)
+        if when == "between":
+            model[1].eval()
+            model[1].train()
+        y = model[1](y)
+        if when == "after":
+            model.eval().train()
+            model[1].eval()
+        return y * 2
+
+    for _ in range(2):
+        with pytest.raises(RecordingError, match="multiply"):
+            minidl.record(function)(np.ones((3, 4), np.float32))
+        assert [layer.training for _, layer in model.layers()] == modes
+
+
+def test_both_runs_of_a_recording_begin_in_the_same_mode() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm(4), rng=0)
+
+    @minidl.record
+    def function(x: np.ndarray) -> np.ndarray:
+        training = model.training
+        model.eval()
+        return model(x) if training else model[0](x)
+
+    x = np.ones((3, 4), np.float32)
+    expected = model[1].eval()(model[0](x))
+    model.train()
+    assert np.array_equal(function(x), expected)
+    assert not model.training

@@ -117,13 +117,13 @@ def test_masked_arrays_without_a_mask_are_data():
         classifier().predict(np.ma.array(X, mask=np.arange(50)[:, None] == [2] * 4))
 
 
-@pytest.mark.parametrize("validation", [0.2, (X, LABELS, 3), (X,), X[:2]])
+@pytest.mark.parametrize("validation", [0.2, (X, LABELS, None, 3), (X,), X[:2]])
 def test_validation_is_a_pair(validation):
     with pytest.raises(ValueError, match=r"validation must be a pair \(X, y\).*, got "):
         fit(classifier(), validation=validation)
 
 
-@pytest.mark.parametrize("name", ["epochs", "batch_size"])
+@pytest.mark.parametrize("name", ["epochs", "batch_size", "accumulate"])
 @pytest.mark.parametrize("value", [0, -1, 1.5, "3", None, True])
 def test_counts_must_be_counts(name, value):
     with pytest.raises(ValueError, match=f"{name} must be a whole number >= 1"):
@@ -183,7 +183,7 @@ def needs_30_rows(prediction, target):
 @pytest.mark.parametrize(
     ("metric", "error", "words"),
     [
-        ("accuracy", ValueError, r"accuracy needs .* got \(50, 2\) and \(50, 2\)"),
+        ("accuracy", ValueError, r"accuracy needs .* got \(1, 2\) and \(1, 2\)"),
         (needs_30_rows, ValueError, "too few rows"),  # of the validation data only
         (lambda prediction, target: "good", ValueError, "could not convert"),
         (lambda prediction, target: None, TypeError, "NoneType"),

@@ -8,6 +8,7 @@ import threading
 import numpy as np
 import pytest
 from training_helpers import (
+    AfterEpoch,
     assert_same,
     classifier,
     everything,
@@ -221,7 +222,7 @@ def test_fit_in_another_thread_leaves_signals_alone():
     thread = threading.Thread(
         target=lambda: fit(
             classifier(),
-            after_epoch=lambda _: handlers.append(signal.getsignal(signal.SIGINT)),
+            callbacks=[AfterEpoch(lambda _: handlers.append(signal.getsignal(signal.SIGINT)))],
         )
     )
     thread.start()

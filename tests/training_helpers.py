@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from minidl import _kernels as kernels
 from minidl import nn, optim
-from minidl.training import Trainer, batches
+from minidl.training import Callback, Trainer, batches
+
+compiled = pytest.mark.skipif(kernels.isa == "reference", reason="the twin records nothing")
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(50, 4)).astype(np.float32)
@@ -28,9 +32,10 @@ def classifier(seed=0, lr=1e-2, dtype=np.float32, metrics=None, **options):
     return Trainer(model, loss, optimizer, metrics=metrics, rng=seed, **options)
 
 
-def regressor(seed=0, loss=None, lr=1e-2, outputs=2):
+def regressor(seed=0, loss=None, lr=1e-2, outputs=2, **options):
     model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, outputs), rng=seed)
-    return Trainer(model, loss or nn.MSELoss(), optim.SGD(model.parameters(), lr=lr), rng=seed)
+    optimizer = optim.SGD(model.parameters(), lr=lr)
+    return Trainer(model, loss or nn.MSELoss(), optimizer, rng=seed, **options)
 
 
 def everything(trainer):
@@ -55,3 +60,13 @@ def fit(trainer, epochs=2, **options):
 def first_batches(rng, count):
     """The first batches of an epoch."""
     return [batch for batch, _ in zip(batches(X, LABELS, 16, rng), range(count), strict=False)]
+
+
+class AfterEpoch(Callback):
+    """Calls a function with the history after every epoch."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def on_epoch_end(self, trainer, epoch, values):
+        self.function(trainer.history)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from minidl._kernels.reference import Array
 from minidl.cli.options import check_writable
+from minidl.training.curves import TRAINING, VALIDATION, curves, new_figure, tidy
 from minidl.training.history import History
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-TRAIN, TEST = "#0072B2", "#D55E00"  # blue and vermilion of Okabe and Ito: apart for every eye
 SIZE = 16.0, 4.4  # inches; the legend of the layers stands beside the last panel
 DARKEST, LIGHTEST = 0.0, 0.85  # part of the viridis scale that shows on white
 
@@ -29,7 +26,7 @@ def check(path: Path) -> None:
     OSError
         If the folder is missing or the file cannot be written.
     """
-    kinds = _new_figure().canvas.get_supported_filetypes()
+    kinds = new_figure(SIZE).canvas.get_supported_filetypes()
     if path.suffix[1:].lower() not in kinds:
         raise ValueError(f"cannot draw {path}: the name must end in one of .{', .'.join(kinds)}")
     check_writable(path, "draw")
@@ -37,24 +34,20 @@ def check(path: Path) -> None:
 
 def draw(path: Path, history: History, gradients: dict[str, list[float]], title: str) -> None:
     """Draw loss, accuracy and the gradient norm of every layer, epoch by epoch."""
-    figure = _new_figure()
+    figure = new_figure(SIZE)
     loss, accuracy, gradient = figure.subplots(1, 3)
-    _curves(loss, history, "loss")
+    curves(loss, history, "loss", "test")
     loss.set(title="Loss", ylabel="mean cross entropy", yscale="log")
-    _curves(accuracy, history, "accuracy")
+    curves(accuracy, history, "accuracy", "test")
     accuracy.set(title="Accuracy", ylabel="share of images classified correctly")
     _layers(gradient, gradients)
     gradient.set(
         title="Gradient norm by layer", ylabel="norm of the gradient over all training images"
     )
     for axes in (loss, accuracy, gradient):
-        axes.set_xlabel("epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        tidy(axes)
         if axes.get_yscale() == "log":
             _plain_ticks(axes)
-        axes.grid(color="0.9")
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title)
     figure.savefig(path, dpi=120)
 
@@ -63,46 +56,24 @@ def draw_sequences(
     path: Path, history: History, measured: str, words: str, norms: dict[str, Array], title: str
 ) -> None:
     """Draw what was measured, epoch by epoch, and ‖∂L/∂h_t‖ before and after training."""
-    figure = _new_figure()
+    figure = new_figure(SIZE)
     left, right = figure.subplots(1, 2)
-    _curves(left, history, measured)
-    left.set(title=words.capitalize(), ylabel=words, xlabel="epoch")
-    left.xaxis.get_major_locator().set_params(integer=True)
-    for (name, values), color in zip(norms.items(), (TRAIN, TEST), strict=True):
+    curves(left, history, measured, "test")
+    left.set(title=words.capitalize(), ylabel=words)
+    tidy(left)
+    for (name, values), color in zip(norms.items(), (TRAINING, VALIDATION), strict=True):
         right.plot(range(1, len(values) + 1), values, color=color, label=name)
     if all(values.min() > 0 for values in norms.values()):
         right.set_yscale("log")
     right.set(
         title="How far back the loss is felt",
-        xlabel="step t",
         ylabel="norm of the gradient of the state after step t",
     )
     right.legend(frameon=False)
-    for axes in (left, right):
-        axes.grid(color="0.9")
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+    tidy(right)
+    right.set(xlabel="step t")
     figure.suptitle(title)
     figure.savefig(path, dpi=120)
-
-
-def _new_figure() -> Figure:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError("a plot needs matplotlib: pip install 'minidl[plot]'") from None
-    # No pyplot: a figure of one's own needs no display and leaves global settings alone.
-    figure = Figure(figsize=SIZE)
-    figure.set_layout_engine("constrained", w_pad=0.15)
-    return figure
-
-
-def _curves(axes: Any, history: History, name: str) -> None:
-    epochs = range(1, history.epochs + 1)
-    style = {"markersize": 4, "linewidth": 1.6}
-    axes.plot(epochs, history[name], "o-", color=TRAIN, label="training", **style)
-    axes.plot(epochs, history[f"val_{name}"], "s--", color=TEST, label="test", **style)
-    axes.legend(frameon=False)
 
 
 def _layers(axes: Any, gradients: dict[str, list[float]]) -> None:

@@ -7,8 +7,10 @@ import numpy as np
 from minidl._kernels.reference import Array
 from minidl.nn import Layer, Loss, Parameter
 from minidl.training.batching import batches
-from minidl.training.history import History, show
+from minidl.training.callbacks import Callback, Values
+from minidl.training.history import show
 from minidl.training.safety import mode
+from minidl.training.trainer import Trainer
 
 LARGEST_MATRIX = 20  # classes; a wider matrix would not fit a terminal
 WORST_PAIRS = 3
@@ -41,11 +43,12 @@ def _matrix(counts: Array) -> list[str]:
     return lines
 
 
-class Norms:
+class Norms(Callback):
     """Norms of gradient and parameters of every layer that has parameters.
 
     The gradient is that of the mean loss over all the data, in evaluation mode: the same
     for every order of the rows, and measuring it changes nothing that training depends on.
+    As a callback it measures after every epoch.
     """
 
     def __init__(self, model: Layer, loss: Loss, x: Array, y: Array) -> None:
@@ -57,7 +60,11 @@ class Norms:
                 self._layers[f"{path} {layer!r}".strip()] = layer, own
         self.gradients: dict[str, list[float]] = {name: [] for name in self._layers}
 
-    def measure(self, history: History | None = None) -> None:
+    def on_epoch_end(self, trainer: Trainer, epoch: int, values: Values) -> None:
+        """Measure."""
+        self.measure()
+
+    def measure(self) -> None:
         """Add the gradient norms of now to ``gradients``; the gradient is zero afterwards."""
         self._model.zero_grad()
         with mode(self._model, training=False):

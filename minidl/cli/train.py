@@ -108,7 +108,7 @@ def run(data: Dataset, arguments: argparse.Namespace) -> int:
             arguments.batch_size,
             validation=(data.x_test, data.y_test),
             progress=not arguments.quiet,
-            after_epoch=norms.measure if arguments.plot is not None else None,
+            callbacks=[norms] if arguments.plot is not None else [],
         )
     _print_results(trainer, data, history, norms, arguments.quiet)
     if arguments.plot is not None:

@@ -77,6 +77,13 @@ class _LabelLoss(Loss):
     def weighted_shape(self, prediction: Array) -> tuple[int, ...]:
         return prediction.shape[:-1]  # every step of a sequence has its weight
 
+    def row_weights(self, target: Array, weight: Array | None = None) -> Array | None:
+        """The weight of the row times that of its label."""
+        if self._class_weight is None:
+            return weight
+        of_label = self._class_weight[target].astype(np.float64)
+        return of_label if weight is None else of_label * weight
+
     def check_target(self, prediction: Array, target: Array) -> None:
         if prediction.ndim < 2:
             raise ValueError(

@@ -319,7 +319,10 @@ class Layer(Noticed):
 
     def train(self, mode: bool = True) -> Self:
         """Switch to training mode (batch statistics, dropout on)."""
+        recorder = kernels.recorder()
         for _, layer in self.layers():
+            if recorder is not None:
+                recorder.switch(layer)
             layer.training = mode
         return self
 

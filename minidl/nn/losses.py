@@ -70,6 +70,10 @@ class Loss(Noticed):
         if weight.shape != expected:
             raise ValueError(f"{self!r}: expected weights of shape {expected}, got {weight.shape}")
 
+    def row_weights(self, target: Array, weight: Array | None = None) -> Array | None:
+        """What each row counts in a mean; None: all the same."""
+        return weight
+
     def check_input(self, prediction: Array, target: Array) -> None:
         """Raise if prediction and target cannot be compared; here: same shape and dtype."""
         for name, array in (("prediction", prediction), ("target", target)):

@@ -230,6 +230,11 @@ class Optimizer:
         for parameter in self.flat.frozen:
             kernels.clear(parameter.grad)
 
+    def scale_grad(self, factor: float) -> None:
+        """Multiply all gradients: by 1/k for the mean of k batches whose gradients were added."""
+        self.looked_at()
+        kernels.scale(self.flat.grad, factor)
+
     def step(self) -> float:
         """Clip, update all parameters, and return the gradient norm before clipping.
 

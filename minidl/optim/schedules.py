@@ -235,6 +235,8 @@ class ReduceOnPlateau:
         The rate is never lowered further, ≥ 0.
     mode
         ``"min"`` for a loss, ``"max"`` for an accuracy.
+    monitor
+        Given to ``Trainer.fit`` as one of its callbacks, it observes this value of every epoch.
 
     Raises
     ------
@@ -259,11 +261,12 @@ class ReduceOnPlateau:
         cooldown: int = 0,
         smallest: float = 0.0,
         mode: str = "min",
+        monitor: str = "val_loss",
     ) -> None:
         name = "ReduceOnPlateau"
         if mode not in ("min", "max"):
             raise ValueError(f'{name}: mode must be "min" or "max", got {mode!r}')
-        self.optimizer, self.mode = optimizer, mode
+        self.optimizer, self.mode, self.monitor = optimizer, mode, monitor
         self.factor = check_number(name, "factor", factor, POSITIVE, 1)
         self.patience = _count(name, "patience", patience, least=0)
         self.threshold = check_number(name, "threshold", threshold, 0, 1)

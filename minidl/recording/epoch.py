@@ -41,28 +41,28 @@ def order_of(X: Any, Y: Any, batch_size: int, rng: Any, shuffle: bool) -> Array 
 
 def run_epoch(
     step: Step,
-    X: Array,
-    Y: Array,
+    arrays: tuple[Array, ...],
     batch_size: int,
     order: Array | None,
     everything: bool = False,
     progress: Progress | None = None,
 ) -> Kept:
-    """Run the step over all batches.
+    """Run the step over all batches of the arrays, which are its inputs, for all rows.
 
-    Keeps the losses of all steps, and with ``everything`` all that the steps return.
-    ``progress(kept, first)`` is called now and then, between two steps: those from ``first`` to
-    ``kept.done`` are new.
+    With an ``order``, over the rows that it names. Keeps the losses of all steps, and with
+    ``everything`` all that the steps return. ``progress(kept, first)`` is called now and then,
+    between two steps: those from ``first`` to ``kept.done`` are new.
     """
-    data = prepared(0, X), prepared(1, Y)
-    batch_size = min(batch_size, len(X))
-    kept = Kept(len(X), batch_size, everything)
-    full = len(X) // batch_size
+    data = tuple(prepared(number, array) for number, array in enumerate(arrays))
+    samples = len(arrays[0]) if order is None else len(order)
+    batch_size = min(batch_size, samples)
+    kept = Kept(samples, batch_size, everything)
+    full = samples // batch_size
     _Part(step, data, order, 0, full, batch_size, kept).run(progress or _nothing)
-    if rest := len(X) - full * batch_size:
+    if rest := samples - full * batch_size:
         tail = slice(full * batch_size, None)
         if order is None:
-            data = data[0][tail], data[1][tail]
+            data = tuple(array[tail] for array in data)
         else:
             order = order[tail]
         _Part(step, data, order, full, 1, rest, kept).run(progress or _nothing)
@@ -79,7 +79,7 @@ class _Part:
     def __init__(
         self,
         step: Step,
-        data: tuple[Array, Array],
+        data: tuple[Array, ...],
         order: Array | None,
         first: int,
         count: int,
@@ -106,22 +106,23 @@ class _Part:
     def _from_python(self) -> None:
         """One step: the first of its kind, which is recorded, or any of the NumPy twin."""
         rows = slice(self.done * self.rows, (self.done + 1) * self.rows)
-        x, y = (a[rows] if self.order is None else a.take(self.order[rows], 0) for a in self.data)
+        order = self.order
+        batch = tuple(a[rows] if order is None else a.take(order[rows], 0) for a in self.data)
 
         def check(output: Any) -> None:
-            self.kept.expect(output, (x, y))
+            self.kept.expect(output, batch)
             if not np.isfinite(loss := np.asarray(next(leaves_of(output)))):
                 raise FloatingPointError(f"the loss is {loss}")
 
         if kernels.isa == "reference":
             # Outside a recording an optimizer's step returns a float.
             output = mapped(
-                self.step.function(x, y),
+                self.step.function(*batch),
                 lambda leaf: np.asarray(leaf) if isinstance(leaf, float) else leaf,
             )
             check(output)
         else:
-            output = self.step.record((x, y), check)
+            output = self.step.record(batch, check)
         for leaf, array in zip(self.kept.leaves(output), self.kept.arrays, strict=True):
             room = self.kept.room_from(array, leaf, self.first + self.done)
             room[: max(leaf.size, 1)] = leaf.reshape(-1)

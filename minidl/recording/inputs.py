@@ -45,6 +45,11 @@ def disjoint(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(apart)
 
 
+def kinds_of(inputs: tuple[Any, ...]) -> Hashable:
+    """What a program is made for: shapes and dtypes of arrays, values of constants."""
+    return tuple((x.dtype, x.shape) if isinstance(x, np.ndarray) else (type(x), x) for x in inputs)
+
+
 def traits(root: Any) -> Hashable:
     """What Python code may have asked a layer, a loss or an optimizer: modes and plain numbers."""
     return tuple(

@@ -55,6 +55,7 @@ class Recorder:
         self._rates: list[tuple[Array, Array]] = []
         self._first: tuple[list[Entry], list[bytes]] = [], []
         self._attributes: list[tuple[Any, dict[str, Any]]] = []
+        self._modes: dict[int, tuple[Any, bool]] = {}  # of layers that the function has switched
         for number, x in enumerate(inputs):
             if isinstance(x, np.ndarray):
                 self.add(Region(INPUT, f"input {number}", x, number))
@@ -163,6 +164,10 @@ class Recorder:
             self._swapped.append((vars(layer), "backward", vars(layer).get("backward"), heard))
             vars(layer)["backward"] = heard
 
+    def switch(self, layer: Any) -> None:
+        """A layer is about to be switched to training or evaluation."""
+        self._modes.setdefault(id(layer), (layer, layer.training))
+
     def adopt_parameter(self, parameter: Any) -> None:
         """Learn of a parameter: at the latest when it is first looked at."""
         if id(parameter) not in self._seen:
@@ -261,6 +266,7 @@ class Recorder:
                 for name in plain_attributes(part).keys() - attributes.keys():
                     del vars(part)[name]
                 vars(part).update(attributes)
+            self._switch_back()
             raise
         finally:
             kernels.set_recorder(None)
@@ -270,6 +276,10 @@ class Recorder:
                 else:
                     owner[name] = value
             self._forget_passes()
+
+    def _switch_back(self) -> None:
+        for layer, training in self._modes.values():
+            layer.training = training
 
     def _rewind(self) -> None:
         for array, values in self._before:
@@ -284,6 +294,7 @@ class Recorder:
         """Go back to how everything was before the function ran, to hear it once more."""
         self._first = self.entries, self.outcome(output)
         self._restart()
+        self._switch_back()
         self.entries, self.regions = [], list(self._lasting)
         self._begins, self._temporaries = [], []
         self._stepped = set()

@@ -16,7 +16,7 @@ from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
 from minidl.recording.arrays import RecordedArray, RecordingError
 from minidl.recording.failures import not_finite
-from minidl.recording.inputs import disjoint, plain, prepared, traits
+from minidl.recording.inputs import disjoint, kinds_of, plain, prepared, traits
 from minidl.recording.nest import mapped
 from minidl.recording.recorder import Recorder
 from minidl.threads import get_num_threads
@@ -133,6 +133,7 @@ class Step(kernels.Replayer):
         self._turn: Any = None  # what keeps two programs from running at the same time
         self._traits: tuple[Any, Hashable] = (None, ())  # as of when, of whom; and what they are
         self._latest: Any = None
+        self._latest_kinds: Hashable = None
         self.program = None
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -187,6 +188,10 @@ class Step(kernels.Replayer):
 
     def program_for(self, inputs: tuple[Any, ...]) -> Any:
         """The program that serves these inputs now; None if they must be recorded first."""
+        latest, kinds = self._latest, kinds_of(inputs)
+        unchanged = latest is not None and latest.program.seen == kernels.changes()
+        if unchanged and kinds == self._latest_kinds:
+            return latest
         for recorded in self._programs.values():
             if recorded.program.seen != kernels.changes():
                 recorded.check()
@@ -194,12 +199,12 @@ class Step(kernels.Replayer):
         if recorded is not None:
             if recorded.threads != get_num_threads():
                 recorded.plan()
-            self._serve(recorded)
+            self._serve(recorded, kinds)
         return recorded
 
-    def _serve(self, recorded: Any) -> None:
+    def _serve(self, recorded: Any, kinds: Hashable) -> None:
         recorded.accept()
-        self._latest = recorded
+        self._latest, self._latest_kinds = recorded, kinds
         simple = not (self.copy or recorded.scheduled or recorded.program.result is None)
         self.program = recorded.program if simple else None
 
@@ -242,17 +247,14 @@ class Step(kernels.Replayer):
             self._programs[self._key(inputs)] = recorded
             if len(self._programs) > MOST_PROGRAMS:
                 del self._programs[next(iter(self._programs))]
-            self._serve(recorded)
+            self._serve(recorded, kinds_of(inputs))
             return recorded.result(inputs)
 
     def _key(self, inputs: tuple[Any, ...]) -> Hashable:
-        arrays = tuple(
-            (x.dtype, x.shape) if isinstance(x, np.ndarray) else (type(x), x) for x in inputs
-        )
         now = kernels.changes(), len(self._watched)
         if self._traits[0] != now:
             self._traits = now, tuple(map(traits, self._watched))
-        return kernels.isa, arrays, self._traits[1]
+        return kernels.isa, kinds_of(inputs), self._traits[1]
 
     def epoch(
         self,
@@ -305,10 +307,15 @@ class Step(kernels.Replayer):
         if kernels.recorder() is not None:
             raise RecordingError("a recorded function cannot run the epochs of another")
         order = order_of(X, Y, batch_size, rng, shuffle)
-        kept = run_epoch(self, X, Y, batch_size, order, everything=per_step)
+        kept = run_epoch(self, (X, Y), batch_size, order, everything=per_step)
         return kept.output() if per_step else kept.mean_loss()
 
     # --- look inside ---
+
+    @property
+    def programs(self) -> int:
+        """How many there are: one for each combination of shapes, dtypes and modes seen."""
+        return len(self._programs)
 
     @property
     def memory(self) -> int:

@@ -49,14 +49,13 @@ def batches(
     check_lengths(X, y)
     check_count("batch_size", batch_size)
     order = as_generator(rng).permutation(len(X)) if shuffle else None
-    return pieces(X, y, batch_size, order)
+    return _pieces(X, y, batch_size, order)
 
 
-def pieces(
-    X: Array, y: Array, batch_size: int, order: Array | None, first: int = 0
+def _pieces(
+    X: Array, y: Array, batch_size: int, order: Array | None
 ) -> Iterator[tuple[Array, Array]]:
-    """The batches from the first-th on, of rows in this order."""
-    for start in range(first * batch_size, len(X), batch_size):
+    for start in range(0, len(X), batch_size):
         piece = slice(start, start + batch_size)
         if order is None:
             yield X[piece], y[piece]

@@ -19,10 +19,11 @@ from minidl.nn import Layer, Loss
 Watcher = Callable[[Layer, Any], None]
 
 
-def first_not_finite(model: Layer, loss: Loss, x: Array, y: Array) -> str:
-    """Say in which layer the first number that is not finite appears, forward then backward.
+def first_not_finite(model: Layer, loss: Loss, x: Array, *target: Array) -> str:
+    """In which layer the first number that is not finite appears, forward then backward; or "".
 
-    Runs the forward and the backward pass; the caller restores the state they change.
+    ``target`` is what the loss takes beside the prediction: targets, and maybe weights. Runs the
+    forward and the backward pass; the caller restores the state they change.
     """
     found: list[str] = []
 
@@ -39,14 +40,14 @@ def first_not_finite(model: Layer, loss: Loss, x: Array, y: Array) -> str:
 
     with watching(model, "forward", watch_output):
         prediction = model(x)
-    value = loss(prediction, y)
+    value = loss(prediction, *target)
     if not found and not np.isfinite(value):
         return f"every layer's output is finite, the loss {loss!r} is not"
     if not found:
         model.zero_grad()
         with watching(model, "backward", watch_gradient):
             model.backward(loss.backward())
-    return found[0] if found else "every gradient is finite, their norm is not"
+    return found[0] if found else ""
 
 
 @contextmanager

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from minidl.training.curves import draw_history
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SHOWN_ROWS = 30  # a longer table is cut in the middle
 
@@ -43,6 +50,50 @@ class History(Mapping[str, list[float]]):
         for name, value in values.items():
             self._values.setdefault(name, []).append(float(value))
         self.seconds.append(float(seconds))
+
+    def as_dict(self) -> dict[str, list[float]]:
+        """Columns of a table, an entry for each epoch: ``epoch``, the values, ``seconds``.
+
+        ``pandas.DataFrame(history.as_dict())`` takes it, and so does ``json.dumps``.
+
+        Examples
+        --------
+        >>> from minidl.training import History
+        >>> history = History()
+        >>> history.append({"loss": 0.5}, seconds=0.25)
+        >>> history.as_dict()
+        {'epoch': [1], 'loss': [0.5], 'seconds': [0.25]}
+        """
+        values = {name: list(column) for name, column in self.items()}
+        epochs: list[float] = [*range(1, self.epochs + 1)]
+        return {"epoch": epochs, **values, "seconds": list(self.seconds)}
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """Draw a panel for each value, training and validation in one, epoch by epoch.
+
+        Parameters
+        ----------
+        path
+            A file to write the picture to, as its suffix says (.png, .pdf, .svg); None: none.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            A notebook shows it; it belongs to no window.
+
+        Raises
+        ------
+        ImportError
+            Without matplotlib.
+        ValueError
+            Without an epoch, or for a suffix that matplotlib does not know.
+        """
+        if not self.epochs:
+            raise ValueError("there is nothing to draw: the history has no epoch")
+        figure = draw_history(self)
+        if path is not None:
+            figure.savefig(path, dpi=120)
+        return figure
 
     def __getitem__(self, name: str) -> list[float]:
         return self._values[name]

@@ -1,13 +1,27 @@
 """What is measured beside the loss.
 
-A metric is a callable ``(prediction, target) -> float``, or the name of one known here.
-It sees the predictions of a whole epoch or data set at once, so that it need not be an
-average over rows: R² and F1 are metrics like any other.
+A metric is the name of one known here, or a function ``(prediction, target) -> float``. Those known
+here keep sums from batch to batch, and are exact over an epoch or a data set all the same: R² is
+that of all rows, not a mean over batches. A function sees all predictions at once, which are kept
+for it, so that it need not be an average over rows either.
+
+===========  ==================================================================================
+name         over the rows i, predictions ŷ and targets y
+===========  ==================================================================================
+accuracy     share of the rows whose largest logit is that of the label
+top_k        share of the rows whose label is among the k largest logits: ``top_5``, any k
+mse          mean of (ŷ - y)²
+mae          mean of |ŷ - y|
+r2           1 - Σ (ŷ - y)² / Σ (y - mean y)², the mean over the columns of the targets
+===========  ==================================================================================
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 
@@ -38,82 +52,222 @@ def accuracy(prediction: Array, target: Array) -> float:
     >>> accuracy(np.array([[2.0, 1.0], [3.0, 0.0]]), np.array([0, 1]))
     0.5
     """
-    if prediction.ndim < 2 or target.shape != prediction.shape[:-1]:
-        raise ValueError(
-            "accuracy needs prediction (samples, ..., classes) and target (samples, ...), "
-            f"got {prediction.shape} and {target.shape}"
-        )
+    _check_logits("accuracy", prediction, target)
     return float(np.count_nonzero(prediction.argmax(axis=-1) == target) / target.size)
 
 
-NAMED: dict[str, Metric] = {"accuracy": accuracy}
+class Running(Protocol):
+    """A metric under way: it is shown batch after batch, and can be read at any time."""
+
+    def add(self, prediction: Array, target: Array) -> None:
+        """Count these rows."""
+
+    def read(self) -> float:
+        """The value over all rows so far."""
 
 
-def by_name(metrics: Iterable[str | Metric]) -> dict[str, Metric]:
+class TopK:
+    """Share of the rows whose label is among the k largest logits.
+
+    Of equal logits the first counts as the largest, so top_1 is the accuracy.
+    """
+
+    def __init__(self, k: int, name: str) -> None:
+        self._k, self._name = k, name
+        self._rows = self._right = 0
+
+    def add(self, prediction: Array, target: Array) -> None:
+        _check_logits(self._name, prediction, target)
+        classes = prediction.shape[-1]
+        # Every step of a sequence is a row of its own.
+        prediction, target = prediction.reshape(-1, classes), target.reshape(-1)
+        if self._k > classes:
+            raise ValueError(f"{self._name}: there are only {classes} classes")
+        self._rows += len(target)
+        if self._k == 1:
+            right = prediction.argmax(axis=1) == target
+        else:
+            own = np.take_along_axis(prediction, target[:, None], axis=1)
+            before = np.arange(classes) < target[:, None]
+            right = ((prediction > own) | ((prediction == own) & before)).sum(axis=1) < self._k
+        self._right += int(np.count_nonzero(right))
+
+    def read(self) -> float:
+        return self._right / self._rows
+
+
+class MeanError:
+    """Mean over all elements of |error|^power: 1 for the absolute, 2 for the squared error."""
+
+    def __init__(self, power: int, name: str) -> None:
+        self._power, self._name = power, name
+        self._elements, self._total = 0, 0.0
+
+    def add(self, prediction: Array, target: Array) -> None:
+        _check_alike(self._name, prediction, target)
+        error = np.subtract(prediction, target, dtype=np.float64)
+        self._total += float((np.abs(error) if self._power == 1 else np.square(error)).sum())
+        self._elements += error.size
+
+    def read(self) -> float:
+        return self._total / self._elements
+
+
+class R2:
+    """1 - Σ (ŷ - y)² / Σ (y - mean y)² for every column of the targets, and their mean.
+
+    A column that does not vary counts 1 if it is predicted exactly, else 0. The mean of the
+    targets and the squares around it are merged from batch to batch, which loses no digits where
+    the mean is large. Source: Chan, Golub and LeVeque 1983, equation 2.1.
+    """
+
+    def __init__(self) -> None:
+        self._rows = 0
+        self._residual: Array = np.zeros(())
+        self._mean: Array = np.zeros(())
+        self._around: Array = np.zeros(())  # squares around the mean
+
+    def add(self, prediction: Array, target: Array) -> None:
+        _check_alike("r2", prediction, target)
+        rows = len(target)
+        y = target.reshape(rows, -1).astype(np.float64)
+        self._residual = self._residual + np.square(prediction.reshape(rows, -1) - y).sum(axis=0)
+        mean = y.mean(axis=0)
+        shift, total = mean - self._mean, self._rows + rows
+        between = np.square(shift) * self._rows * rows / total
+        self._around = self._around + np.square(y - mean).sum(axis=0) + between
+        self._mean = self._mean + shift * rows / total
+        self._rows = total
+
+    def read(self) -> float:
+        constant = self._around == 0
+        ratio = self._residual / np.where(constant, 1.0, self._around)
+        return float(np.where(constant, self._residual == 0, 1 - ratio).mean())
+
+
+class Whole:
+    """A function of all predictions and targets: both are kept for it."""
+
+    def __init__(self, function: Metric) -> None:
+        self._function = function
+        self._predictions: list[Array] = []
+        self._targets: list[Array] = []
+
+    def add(self, prediction: Array, target: Array) -> None:
+        self._predictions.append(prediction)
+        self._targets.append(target)
+
+    def read(self) -> float:
+        for parts in (self._predictions, self._targets):
+            parts[:] = [np.concatenate(parts)]  # what is read again need not be joined again
+        return float(self._function(self._predictions[0], self._targets[0]))
+
+
+Start = Callable[[], Running]  # makes a metric that has seen nothing yet
+
+
+def by_name(metrics: Iterable[str | Metric]) -> dict[str, Start]:
     """The metrics with the names under which a history lists them."""
-    found: dict[str, Metric] = {}
+    found: dict[str, Start] = {}
     for metric in [metrics] if isinstance(metrics, str) or callable(metrics) else metrics:
+        if metric is accuracy:
+            metric = "accuracy"
         if isinstance(metric, str):
-            if metric not in NAMED:
-                raise ValueError(f"unknown metric {metric!r}; known: {', '.join(NAMED)}")
-            name, metric = metric, NAMED[metric]
+            name, start = metric, _known(metric)
         elif callable(metric):
             name = getattr(metric, "__name__", type(metric).__name__)
+            start = partial(Whole, metric)
         else:
             raise TypeError(f"a metric is a name or a callable, got {metric!r}")
         if name == "loss" or name in found:
             raise ValueError(f"two entries of the history would be called {name!r}")
-        found[name] = metric
+        found[name] = start
     return found
 
 
-def measure(metrics: dict[str, Metric], prediction: Array, target: Array) -> dict[str, float]:
-    """The value of every metric."""
-    return {name: float(metric(prediction, target)) for name, metric in metrics.items()}
+def _known(name: str) -> Start:
+    """The metric of this name."""
+    if name == "accuracy":
+        return partial(TopK, 1, name)
+    if match := re.fullmatch(r"top_([1-9]\d*)", name):
+        return partial(TopK, int(match[1]), name)
+    if name in ("mse", "mae"):
+        return partial(MeanError, 2 if name == "mse" else 1, name)
+    if name == "r2":
+        return R2
+    raise ValueError(
+        f"unknown metric {name!r}; known: accuracy, top_k (such as top_5), mse, mae, r2"
+    )
+
+
+def best_is_largest(name: str) -> bool | None:
+    """Whether a metric is to be large (or, as a loss, small); None for a name not known here."""
+    name = name.removeprefix("val_")
+    if name in ("accuracy", "r2") or name.startswith("top_"):
+        return True
+    return False if name in ("loss", "mse", "mae") else None
+
+
+def try_out(metrics: dict[str, Start], prediction: Array, target: Array) -> None:
+    """Raise what a metric raises on such predictions and targets.
+
+    A function is shown all of them, as it will be later; for the others the first row will do.
+    """
+    for start in metrics.values():
+        metric = start()
+        rows = slice(None) if isinstance(metric, Whole) else slice(1)
+        metric.add(prediction[rows], target[rows])
+        float(metric.read())
+
+
+def _check_logits(name: str, prediction: Array, target: Array) -> None:
+    if prediction.ndim < 2 or target.shape != prediction.shape[:-1]:
+        raise ValueError(
+            f"{name} needs prediction (samples, ..., classes) and target (samples, ...), "
+            f"got {prediction.shape} and {target.shape}"
+        )
+
+
+def _check_alike(name: str, prediction: Array, target: Array) -> None:
+    if prediction.shape != target.shape:
+        raise ValueError(
+            f"{name} needs prediction and target of one shape, "
+            f"got {prediction.shape} and {target.shape}"
+        )
 
 
 class Tally:
     """Loss and metrics over the batches of an epoch or of a data set.
 
-    Predictions and targets are collected, and the metrics see them all at once: that is exact
-    for any metric, and one copy a batch is cheaper than one metric a batch.
+    A mean over batches weighs each as the loss does: with its rows, or the weights of its rows.
     """
 
-    def __init__(self, loss: Loss, metrics: dict[str, Metric], samples: int) -> None:
+    def __init__(self, loss: Loss, metrics: dict[str, Start]) -> None:
         self._mean = getattr(loss, "reduction", "mean") == "mean"
-        self._metrics = metrics
-        self._samples = samples
-        self._rows = 0
+        self._metrics = {name: start() for name, start in metrics.items()}
+        self._weight = 0.0
         self._total = 0.0
-        self._collected: tuple[Array, Array] | None = None
 
-    def add(self, value: Array, prediction: Array, target: Array) -> None:
-        """Count a batch."""
-        self.extend([float(value)], len(target), prediction, target)
+    def add(self, values: list[float], batch: int, rows: int, weight: Array | None = None) -> None:
+        """Count batches of so many rows each, the last maybe fewer, given one after the other.
 
-    def extend(
-        self, values: list[float], batch: int, prediction: Array | None, target: Array
-    ) -> None:
-        """Count batches of so many rows each, the last maybe fewer, given one after the other."""
-        rows = left = len(target)
-        for value in values:
-            self._total += value * min(batch, left) if self._mean else value
-            left -= batch
-        if self._metrics and prediction is not None:
-            if self._collected is None:
-                self._collected = self._space(prediction), self._space(target)
-            predictions, targets = self._collected
-            predictions[self._rows : self._rows + rows] = prediction
-            targets[self._rows : self._rows + rows] = target
-        self._rows += rows
+        ``weight`` is what each row counts in the loss; None: all the same.
+        """
+        for number, value in enumerate(values):
+            if not self._mean:
+                self._total += value
+                continue
+            begin, end = number * batch, min((number + 1) * batch, rows)
+            share = end - begin if weight is None else float(weight[begin:end].sum())
+            self._total += value * share
+            self._weight += share
 
-    def _space(self, batch: Array) -> Array:
-        return np.empty((self._samples, *batch.shape[1:]), batch.dtype)
+    def show(self, prediction: Array, target: Array) -> None:
+        """Let the metrics count the predictions for these rows."""
+        for metric in self._metrics.values():
+            metric.add(prediction, target)
 
     def read(self) -> dict[str, float]:
         """The values so far."""
-        values = {"loss": self._total / self._rows if self._mean else self._total}
-        if self._collected is not None:
-            predictions, targets = (array[: self._rows] for array in self._collected)
-            values |= measure(self._metrics, predictions, targets)
-        return values
+        values = {"loss": self._total / self._weight if self._mean else self._total}
+        return values | {name: metric.read() for name, metric in self._metrics.items()}

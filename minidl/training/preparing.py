@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,41 @@ import numpy as np
 from minidl._kernels.reference import Array
 from minidl.nn import BatchNorm, BCEWithLogitsLoss, Layer, Loss
 from minidl.nn.label_losses import in_steps
-from minidl.optim import Optimizer
+from minidl.optim import EMA, Optimizer
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a model is trained or judged on: features, targets, and maybe weights of the rows."""
+
+    features: Array
+    targets: Array
+    weights: Array | None = None
+
+    @property
+    def arrays(self) -> tuple[Array, ...]:
+        """What a step takes, for all rows."""
+        given = self.features, self.targets
+        return given if self.weights is None else (*given, self.weights)
+
+    def take(self, rows: Array) -> tuple[Array, ...]:
+        """What a step takes, for these rows."""
+        return tuple(array.take(rows, axis=0) for array in self.arrays)
+
+    def batches(self, batch_size: int) -> Iterator[tuple[Array, ...]]:
+        """What a step takes, for all rows in order; views."""
+        for begin in range(0, len(self), batch_size):
+            yield tuple(array[begin : begin + batch_size] for array in self.arrays)
+
+    def counting(self) -> Data:
+        """Without the rows of weight zero: a batch of nothing else would have no mean."""
+        if self.weights is None or self.weights.all():
+            return self
+        counts = self.weights.reshape(len(self), -1).any(axis=1)
+        return Data(*self.take(np.flatnonzero(counts)))
+
+    def __len__(self) -> int:
+        return len(self.features)
 
 
 def as_real(name: str, data: Any, dtype: np.dtype[Any]) -> Array:
@@ -109,18 +145,21 @@ def check_labels(name: str, labels: Array, classes: int) -> Array:
     return labels.astype(np.int64)  # only now: a uint64 label could have become another one
 
 
-def as_pair(validation: Any) -> tuple[Any, Any]:
-    """``validation``, if it is a pair."""
-    if isinstance(validation, (tuple, list)) and len(validation) == 2:
-        return validation[0], validation[1]
+def as_validation(validation: Any) -> tuple[Any, Any, Any]:
+    """Features, targets and weights or None, if ``validation`` is two or three of them."""
+    if isinstance(validation, (tuple, list)) and len(validation) in (2, 3):
+        X, y, *weight = validation
+        return X, y, weight[0] if weight else None
     got = type(validation).__name__
     if isinstance(validation, (tuple, list)):
         got += f" of {len(validation)}"
-    raise ValueError(f"validation must be a pair (X, y) of held-out data, got {got}")
+    raise ValueError(
+        f"validation must be a pair (X, y) of held-out data, or (X, y, weight), got {got}"
+    )
 
 
-def check_parts(model: Any, loss: Any, optimizer: Any) -> None:
-    """Raise TypeError unless each is an instance of what a Trainer needs, and in its place."""
+def check_parts(model: Any, loss: Any, optimizer: Any, ema: Any) -> None:
+    """Raise unless each is an instance of what a Trainer needs, in its place, of this model."""
     wanted = [
         ("model", model, Layer, "a layer such as nn.Sequential(...)"),
         ("loss", loss, Loss, "a loss such as nn.MSELoss()"),
@@ -133,6 +172,16 @@ def check_parts(model: Any, loss: Any, optimizer: Any) -> None:
         if isinstance(part, type):
             got = f"the class {part.__name__} itself"
         raise TypeError(f"Trainer(model, loss, optimizer): {name} must be {example}, got {got}")
+    if ema is not None and not isinstance(ema, EMA):
+        raise TypeError(f"Trainer: ema must be an optim.EMA, got {ema!r}")
+    known = {id(parameter) for parameter in model.parameters()}
+    averaged = [] if ema is None else ema.parameters
+    for name, parameters in ("optimizer", optimizer.flat.parameters), ("ema", averaged):
+        if any(id(parameter) not in known for parameter in parameters):
+            raise ValueError(
+                f"Trainer: the {name} holds parameters that are not the model's; "
+                "build it from model.parameters()"
+            )
 
 
 def check_agreement(

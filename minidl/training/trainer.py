@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 
-from minidl import _kernels as kernels
-from minidl import recording
 from minidl._kernels.reference import Array
 from minidl.nn import Layer, Loss
 from minidl.nn.init import Seed, as_generator
-from minidl.optim import Optimizer
-from minidl.recording import RecordingError
-from minidl.recording.epoch import Kept, run_epoch
-from minidl.training.batching import batches, check_count, check_lengths, pieces
-from minidl.training.diagnosis import first_not_finite
+from minidl.optim import EMA, Optimizer
+from minidl.optim.schedules import ReduceOnPlateau
+from minidl.training.batching import check_count, check_lengths
+from minidl.training.callbacks import Callback, Callbacks
+from minidl.training.epoch import Epoch, Plan, RecordedSteps
 from minidl.training.history import History
-from minidl.training.metrics import Metric, Tally, by_name, measure
+from minidl.training.metrics import Metric, Tally, by_name, try_out
 from minidl.training.preparing import (
+    Data,
     as_features,
-    as_pair,
     as_targets,
+    as_validation,
     check_agreement,
     check_batch_size,
     check_finite,
@@ -35,25 +32,10 @@ from minidl.training.preparing import (
     check_parts,
 )
 from minidl.training.progress import Progress, choose
-from minidl.training.safety import InterruptBetweenSteps, Snapshot, mode
+from minidl.training.safety import mode
+from minidl.training.weighting import ClassWeight, row_weights
 
 EVALUATION_BATCH = 1024
-
-
-@dataclass
-class _Epoch:
-    """What an epoch runs over, and how many of its steps are done."""
-
-    features: Array
-    targets: Array
-    batch_size: int
-    order: Array
-    done: int = 0
-
-    def batch(self) -> tuple[Array, Array]:
-        """The batch of the step to come."""
-        rows = self.order[self.done * self.batch_size : (self.done + 1) * self.batch_size]
-        return self.features[rows], self.targets[rows]
 
 
 class Trainer:
@@ -71,14 +53,22 @@ class Trainer:
     optimizer
         Of the model's parameters, built last.
     metrics
-        Names or callables ``(prediction, target) -> float`` to measure beside the loss; by
-        default accuracy for a loss that takes labels, and nothing otherwise.
+        What to measure beside the loss: ``"accuracy"``, ``"top_5"`` (any k), ``"mse"``,
+        ``"mae"``, ``"r2"``, or functions ``(prediction, target) -> float`` of all rows at once.
+        Rows count alike in them, whatever their weights. By default accuracy for a loss that
+        takes labels, and nothing otherwise.
     rng
         Generator or seed of the order of the rows. It goes on from epoch to epoch and from
         fit to fit: ``fit`` for 3 epochs and again for 2 is ``fit`` for 5.
     record
         Whether steps are recorded (see ``minidl.record``), which changes the speed and nothing
         else. Where a model cannot be recorded, a warning says why, once, and steps run eagerly.
+    ema
+        An average of the weights that follows every step. Validation in ``fit`` is of the
+        averages; ``with ema.average():`` evaluates and predicts with them afterwards.
+    report_penalty
+        Whether every loss that is reported includes ``optimizer.penalty()``, the L1 and L2
+        penalties of the weights at that time: for an epoch, those at its end.
 
     Attributes
     ----------
@@ -91,7 +81,8 @@ class Trainer:
     TypeError
         For a model, a loss or an optimizer that is none, or is the class of one.
     ValueError
-        For an optimizer of other parameters, or a metric that is unknown or given twice.
+        For an optimizer or an average of other parameters, or a metric that is unknown or given
+        twice.
 
     Examples
     --------
@@ -115,25 +106,24 @@ class Trainer:
         metrics: Iterable[str | Metric] | None = None,
         rng: Seed = None,
         record: bool = True,
+        ema: EMA | None = None,
+        report_penalty: bool = False,
     ) -> None:
-        check_parts(model, loss, optimizer)
-        known = {id(parameter) for parameter in model.parameters()}
-        if any(id(parameter) not in known for parameter in optimizer.flat.parameters):
-            raise ValueError(
-                "Trainer: the optimizer holds parameters that are not the model's; "
-                "build it from model.parameters()"
-            )
+        check_parts(model, loss, optimizer, ema)
         if metrics is None:
             metrics = ("accuracy",) if loss.takes_labels else ()
         self.model = model
         self.loss = loss
         self.optimizer = optimizer
+        self.ema = ema
+        self.report_penalty = report_penalty
         self.metrics = by_name(metrics)
         self.rng = as_generator(rng)
         self.dtype = optimizer.flat.dtype
         self.history = History()
-        self._parts = model, loss, optimizer  # those that were recorded
-        self._recorded = recording.record(partial(self._step, check=False)) if record else None
+        self._stopping = False
+        self._parts = self._steps_depend_on()  # those that were recorded
+        self._recorded = RecordedSteps(self) if record else None
 
     def fit(
         self,
@@ -141,9 +131,12 @@ class Trainer:
         y: Any,
         epochs: int,
         batch_size: int = 32,
-        validation: tuple[Any, Any] | None = None,
+        validation: tuple[Any, ...] | None = None,
         progress: str | bool | Progress = "auto",
-        after_epoch: Callable[[History], object] | None = None,
+        callbacks: Iterable[Callback | ReduceOnPlateau] = (),
+        sample_weight: Any = None,
+        class_weight: ClassWeight | None = None,
+        accumulate: int = 1,
     ) -> History:
         """Train; called again, go on from there.
 
@@ -160,18 +153,29 @@ class Trainer:
         batch_size
             Rows of a step, ≥ 1; the last step of an epoch may have fewer.
         validation
-            ``(X, y)`` to evaluate on after every epoch, or None.
+            ``(X, y)`` or ``(X, y, weight)`` to evaluate on after every epoch, or None.
         progress
             ``"auto"`` or True: a bar at a terminal (with tqdm installed), else a line for
             every epoch; ``"bar"``, ``"lines"``; ``"none"`` or False; or a ``Progress``.
-        after_epoch
-            Called with the history so far.
+        callbacks
+            Each a ``Callback``, such as ``EarlyStopping``, or a ``ReduceOnPlateau``.
+        sample_weight
+            A weight ≥ 0 for each row, see ``Loss``; a row of weight 0 is left out.
+        class_weight
+            ``{label: weight}``, 1 for labels that are missing, or ``"balanced"``, where each
+            class counts as much as any other: the row's weight is multiplied by that of its
+            label. Validation has the weights that it is given.
+        accumulate
+            Batches of a step, ≥ 1: the gradients of so many batches are averaged (added up, for
+            a loss with the reduction "sum") before the optimizer makes its step, which is that of
+            a batch so many times as large, in the memory of one. At the end of an epoch
+            there may be fewer; all count alike.
 
         Shapes
         ------
         X (samples, ..., features), or (samples, ...) integers for a model that begins with an
         ``Embedding``; y (samples) for labels, (samples, time) for those of sequences, else as the
-        model's output.
+        model's output; sample_weight (samples), or of the shape of labels.
 
         Returns
         -------
@@ -188,30 +192,52 @@ class Trainer:
             concerned.
         """
         epochs, batch_size = check_count("epochs", epochs), check_count("batch_size", batch_size)
-        features, targets = self._prepare(X, y)
+        data = self._prepare(X, y, sample_weight, class_weight)
         held_out = None
         if validation is not None:
-            held_out = self._prepare(*as_pair(validation), "validation ")
-        check_batch_size(self.model, features, batch_size)
-        shown = choose(progress)
-        self.history = history = History()
+            held_out = self._prepare(*as_validation(validation), None, "validation ")
+        check_batch_size(self.model, data.features, batch_size)
+        names = ["loss", *self.metrics]
+        names += [f"val_{name}" for name in names if held_out is not None]
+        calls, shown = Callbacks(callbacks, self, names), choose(progress)
+        plan = Plan(data, batch_size, check_count("accumulate", accumulate), calls, shown)
+        self._record_what_is_there()
+        self.history, self._stopping = History(), False
         with mode(self.model, training=True):
             try:
-                shown.begin(epochs, len(features))
-                for epoch in range(1, epochs + 1):
-                    started = time.perf_counter()
-                    values = self._train_epoch(features, targets, batch_size, shown)
-                    seconds = time.perf_counter() - started
-                    if held_out is not None:
-                        scores = self._evaluate(*held_out, EVALUATION_BATCH)
-                        values |= {f"val_{name}": value for name, value in scores.items()}
-                    history.append(values, seconds)
-                    shown.epoch(epoch, values, seconds)
-                    if after_epoch is not None:
-                        after_epoch(history)
+                self._train(plan, epochs, held_out)
             finally:
                 shown.close()
-        return history
+        return self.history
+
+    def _train(self, plan: Plan, epochs: int, held_out: Data | None) -> None:
+        """All epochs, and what comes between them."""
+        tell, shown, number = plan.callbacks.tell, plan.shown, 0
+        values: dict[str, float] = {}
+        shown.begin(epochs, len(plan.data))
+        tell("on_train_begin", number, values)
+        while number < epochs and not self._stopping:
+            number += 1
+            tell("on_epoch_begin", number, values)
+            started = time.perf_counter()
+            values = Epoch(self, plan, number).run()
+            seconds = time.perf_counter() - started
+            values["loss"] += self._penalty()
+            if held_out is not None:
+                with self.ema.average() if self.ema is not None else nullcontext():
+                    scores = self._evaluate(held_out, EVALUATION_BATCH)
+                values |= {f"val_{name}": value for name, value in scores.items()}
+            self.history.append(values, seconds)
+            shown.epoch(number, values, seconds)
+            tell("on_epoch_end", number, values)
+        tell("on_train_end", number, values)
+
+    def stop(self) -> None:
+        """End ``fit`` soon: after the epoch under way, or the step if a callback hears of steps.
+
+        The epoch counts then as one that is over, with the steps that were made.
+        """
+        self._stopping = True
 
     def predict(self, X: Any, batch_size: int = EVALUATION_BATCH) -> Array:
         """The model's output for every row, in evaluation mode.
@@ -237,7 +263,9 @@ class Trainer:
             pieces = (features[i : i + batch_size] for i in range(0, len(features), batch_size))
             return np.concatenate([self.model(piece) for piece in pieces])
 
-    def evaluate(self, X: Any, y: Any, batch_size: int = EVALUATION_BATCH) -> dict[str, float]:
+    def evaluate(
+        self, X: Any, y: Any, batch_size: int = EVALUATION_BATCH, sample_weight: Any = None
+    ) -> dict[str, float]:
         """Loss and metrics of the model in evaluation mode.
 
         Parameters
@@ -246,6 +274,8 @@ class Trainer:
             Features and targets, as for ``fit``.
         batch_size
             Rows at a time.
+        sample_weight
+            A weight for each row in the loss, as for ``fit``.
 
         Returns
         -------
@@ -253,96 +283,89 @@ class Trainer:
             ``{"loss": ..., "accuracy": ...}``
         """
         check_count("batch_size", batch_size)
-        return self._evaluate(*self._prepare(X, y), batch_size)
+        return self._evaluate(self._prepare(X, y, sample_weight), batch_size)
 
-    # --- one epoch ---
+    def lasting(self) -> list[Array]:
+        """What a trained model is: parameters, the layers' state, and averages of an ``ema``."""
+        averages = self.ema.averages if self.ema is not None else []
+        arrays = [parameter.data for parameter in self.model.parameters()]
+        return [*arrays, *self.model.state().values(), *averages]
 
-    def _train_epoch(
-        self, features: Array, targets: Array, batch_size: int, shown: Progress
-    ) -> dict[str, float]:
-        epoch = _Epoch(features, targets, batch_size, self.rng.permutation(len(features)))
-        tally = Tally(self.loss, self.metrics, len(features))
-        snapshot = Snapshot([*self.model.state().values(), self.optimizer.states])
-        # NumPy's warnings would say less than the checks of the step, and twice.
-        with np.errstate(all="ignore"), InterruptBetweenSteps() as interrupt:
+    # --- steps: an epoch makes them, recorded or not ---
 
-            def count(values: list[float], prediction: Array | None, target: Array) -> None:
-                epoch.done += len(values)
-                tally.extend(values, batch_size, prediction, target)
-                shown.step(len(target), tally.read)
-                interrupt.check()
+    def _gradient(
+        self,
+        x: Array,
+        y: Array,
+        *weight: Array,
+        check: bool = True,
+        fresh: bool = True,
+    ) -> tuple[Array, Array]:
+        """The loss and the prediction; their gradients are added to what there is, unless fresh.
 
-            try:
-                self._run_recorded(epoch, count)
-                for x, y in pieces(features, targets, batch_size, epoch.order, epoch.done):
-                    with snapshot:
-                        value, prediction = self._step(x, y)
-                    count([float(value)], prediction, y)
-            except FloatingPointError:
-                with snapshot:
-                    why = self._explain(*epoch.batch())
-                    snapshot.restore()
-                raise FloatingPointError(why) from None
-        return tally.read()
-
-    def _run_recorded(self, epoch: _Epoch, count: Callable[..., None]) -> None:
-        """Run the epoch as a recorded step, as far as that can be."""
-        if self._recorded is None or kernels.isa == "reference":
-            return
-        parts = self.model, self.loss, self.optimizer
-        if any(old is not new for old, new in zip(self._parts, parts, strict=True)):
-            self._parts = parts
-            self._recorded.forget()
-
-        def progress(kept: Kept, first: int) -> None:
-            losses, *rest = (array for array in kept.arrays)
-            rows = slice(first * kept.batch_size, kept.done * kept.batch_size)
-            prediction = rest[0][rows] if rest else None
-            target = epoch.targets[epoch.order[rows]]
-            count(losses[first : kept.done].tolist(), prediction, target)
-
-        data = epoch.features, epoch.targets, epoch.batch_size, epoch.order
-        try:
-            run_epoch(self._recorded, *data, everything=bool(self.metrics), progress=progress)
-        except RecordingError as error:
-            self._recorded = None
-            warnings.warn(
-                f"training runs eagerly, which is slower: {error}", RuntimeWarning, stacklevel=4
-            )
-
-    def _step(self, x: Array, y: Array, check: bool = True) -> tuple[Array, Array]:
-        """One step of training: the loss before it, and the prediction.
-
-        Raises FloatingPointError before a parameter changes, if the norm of the gradient is not
-        finite, or with ``check`` the loss.
+        Raises FloatingPointError with ``check``, if the loss is not finite.
         """
         prediction = self.model(x)
-        value = self.loss(prediction, y)
+        value = self.loss(prediction, y, *weight)
         if check and not math.isfinite(value):
             raise FloatingPointError(f"the loss is {value}")
-        self.optimizer.zero_grad()
+        if fresh:
+            self.optimizer.zero_grad()
         self.model.backward(self.loss.backward())
-        self.optimizer.step()
         return value, prediction
 
-    def _explain(self, x: Array, y: Array) -> str:
-        return (
-            f"training step {self.optimizer.steps + 1}: loss or gradient is not finite; "
-            f"{first_not_finite(self.model, self.loss, x, y)}. Parameters and state are as before "
-            "this step. A lower learning rate, max_norm or another initialiser may help."
-        )
+    def _update(self, batches: int = 1) -> None:
+        """Change the parameters by the gradients of so many batches.
 
-    def _evaluate(self, features: Array, targets: Array, batch_size: int) -> dict[str, float]:
-        tally = Tally(self.loss, self.metrics, len(features))
+        Raises FloatingPointError before a parameter changes, if their norm is not finite.
+        """
+        if batches > 1 and getattr(self.loss, "reduction", "mean") == "mean":
+            self.optimizer.scale_grad(1 / batches)
+        self.optimizer.step()
+        if self.ema is not None:
+            self.ema.update()
+
+    def _step(self, *batch: Array, check: bool = True) -> tuple[Array, Array]:
+        """One step of training: the loss before it, and the prediction."""
+        result = self._gradient(*batch, check=check)
+        self._update()
+        return result
+
+    def _steps_depend_on(self) -> tuple[Any, ...]:
+        decay = self.ema.decay if self.ema is not None else 0.0
+        return self.model, self.loss, self.optimizer, self.ema, decay
+
+    def _record_what_is_there(self) -> None:
+        """Drop recordings of a model, a loss or an optimizer that was replaced since."""
+        if self._recorded is not None and self._parts != self._steps_depend_on():
+            self._parts = self._steps_depend_on()
+            self._recorded.forget()
+
+    def _penalty(self) -> float:
+        return self.optimizer.penalty() if self.report_penalty else 0.0
+
+    def _evaluate(self, data: Data, batch_size: int) -> dict[str, float]:
+        tally = Tally(self.loss, self.metrics)
         with mode(self.model, training=False):
-            for x, y in batches(features, targets, batch_size, shuffle=False):
+            for x, y, *weight in data.batches(batch_size):
                 prediction = self.model(x)
-                tally.add(self.loss(prediction, y), prediction, y)
-        return tally.read()
+                value = float(self.loss(prediction, y, *weight))
+                tally.add([value], batch_size, len(y), self.loss.row_weights(y, *weight))
+                tally.show(prediction, y)
+        values = tally.read()
+        values["loss"] += self._penalty()
+        return values
 
     # --- checks, all before the first step ---
 
-    def _prepare(self, X: Any, y: Any, what: str = "") -> tuple[Array, Array]:
+    def _prepare(
+        self,
+        X: Any,
+        y: Any,
+        weight: Any = None,
+        class_weight: ClassWeight | None = None,
+        what: str = "",
+    ) -> Data:
         features = as_features(f"{what}X", X, self.model, self.dtype)
         check_lengths(features, np.asarray(y), what)
         check_finite(f"{what}X", features)
@@ -356,6 +379,9 @@ class Trainer:
             predictions = np.broadcast_to(output[:1], (len(features), *output.shape[1:]))
             check_agreement(what, self.loss, features, targets, predictions)
             self.loss(output, targets[:1])
+            name = f"{what}sample_weight"
+            weights = row_weights(name, weight, class_weight, targets, self.loss, self.dtype)
+            data = Data(features, targets, weights).counting()
             if self.metrics:
-                measure(self.metrics, predictions.copy(), targets.copy())
-        return features, targets
+                try_out(self.metrics, predictions[: len(data)], data.targets)
+        return data

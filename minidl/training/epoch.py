@@ -1,0 +1,208 @@
+"""One pass over the data: recorded steps as far as can be, and eager ones for the rest."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from minidl import _kernels as kernels
+from minidl import recording
+from minidl._kernels.reference import Array
+from minidl.recording import RecordingError
+from minidl.recording.epoch import Kept, run_epoch
+from minidl.training.callbacks import Callbacks
+from minidl.training.diagnosis import first_not_finite
+from minidl.training.metrics import Tally
+from minidl.training.preparing import Data
+from minidl.training.progress import Progress
+from minidl.training.safety import InterruptBetweenSteps, Snapshot
+
+if TYPE_CHECKING:
+    from minidl.training.trainer import Trainer
+
+# Rows of a recorded run whose predictions the metrics want: so many are kept at a time.
+KEPT_ROWS = 8192
+
+
+class RecordedSteps:
+    """What a trainer records: a whole step, and the two halves of one that takes many batches."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.step = recording.record(partial(trainer._step, check=False))
+        self.gradient = recording.record(partial(trainer._gradient, check=False, fresh=False))
+        self.update = recording.record(trainer._update)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is recorded yet."""
+        return not (self.step.programs + self.gradient.programs + self.update.programs)
+
+    def forget(self) -> None:
+        """Record anew what is needed next."""
+        for step in (self.step, self.gradient, self.update):
+            step.forget()
+
+
+@dataclass
+class Plan:
+    """What is the same in all epochs of a ``fit``."""
+
+    data: Data
+    batch_size: int
+    accumulate: int
+    callbacks: Callbacks
+    shown: Progress
+
+
+class Epoch:
+    """One pass over the data.
+
+    Parameters
+    ----------
+    trainer, plan
+        Who trains, and on what.
+    number
+        Of the epoch, from 1.
+    """
+
+    def __init__(self, trainer: Trainer, plan: Plan, number: int) -> None:
+        self.trainer, self.plan, self.number = trainer, plan, number
+        self.data = plan.data
+        self.order = trainer.rng.permutation(len(self.data))
+        self.step_rows = plan.batch_size * plan.accumulate
+        self.tally = Tally(trainer.loss, trainer.metrics)
+        self.done = 0  # rows
+        self.steps_before = trainer.optimizer.steps
+        self.snapshot = Snapshot([*trainer.model.state().values(), trainer.optimizer.states])
+        self.loss = 0.0  # of the latest step, if a callback wants to know
+
+    def run(self) -> dict[str, float]:
+        """Train; returns the loss and the metrics of the epoch."""
+        tell, heard = self.plan.callbacks.tell, self.plan.callbacks.per_batch
+        # NumPy's warnings would say less than the checks of the step, and twice.
+        with np.errstate(all="ignore"), InterruptBetweenSteps() as self.interrupt:
+            while self.done < len(self.order):
+                batch = {"batch": self.done // self.step_rows}
+                if heard:
+                    tell("on_batch_begin", self.number, batch)
+                try:
+                    self._advance()
+                except FloatingPointError:
+                    raise FloatingPointError(self._explain()) from None
+                if heard:
+                    tell("on_batch_end", self.number, {**batch, "loss": self.loss})
+                    if self.trainer._stopping:
+                        break
+        return self.tally.read()
+
+    # --- steps ---
+
+    def _advance(self) -> None:
+        """Make the next steps: as many as can be recorded ones, or one."""
+        while self.trainer._recorded is not None and kernels.isa != "reference":
+            fresh = self.trainer._recorded.empty
+            try:
+                return self._recorded_steps(self.trainer._recorded)
+            except RecordingError as error:
+                if fresh:
+                    self._give_up(error)
+                else:  # say, an array of a layer was replaced: perhaps it can be recorded anew
+                    self.trainer._recorded.forget()
+        return self._eager_step()
+
+    def _give_up(self, error: RecordingError) -> None:
+        self.trainer._recorded = None
+        warnings.warn(
+            f"training runs eagerly, which is slower: {error}", RuntimeWarning, stacklevel=6
+        )
+
+    def _next(self, rows: int) -> Array:
+        return self.order[self.done : self.done + rows]
+
+    def _recorded_steps(self, recorded: RecordedSteps) -> None:
+        if self.plan.accumulate > 1:
+            return self._recorded_halves(recorded)
+        steps = len(self.order)
+        if self.plan.callbacks.per_batch:
+            steps = 1
+        elif self.trainer.metrics:
+            steps = max(1, KEPT_ROWS // self.step_rows)
+        rows = self._next(steps * self.step_rows)
+
+        def progress(kept: Kept, first: int) -> None:
+            new = slice(first * kept.batch_size, kept.done * kept.batch_size)
+            losses, *rest = kept.arrays
+            prediction = [rest[0][new]] if rest else []
+            self._count(losses[first : kept.done].tolist(), prediction, rows[new])
+
+        everything = bool(self.trainer.metrics)
+        batch_size = self.plan.batch_size
+        run_epoch(recorded.step, self.data.arrays, batch_size, rows, everything, progress)
+        return None
+
+    def _recorded_halves(self, recorded: RecordedSteps) -> None:
+        """A step that takes many batches: their gradients, added up, then the update."""
+        rows, size = self._next(self.step_rows), self.plan.batch_size
+        everything = bool(self.trainer.metrics)
+        with self.snapshot:
+            self.trainer.optimizer.zero_grad()
+            kept = run_epoch(recorded.gradient, self.data.arrays, size, rows, everything)
+            recorded.update(kept.steps)
+        losses, *predictions = kept.arrays
+        self._count(losses.tolist(), predictions, rows)
+
+    def _eager_step(self) -> None:
+        rows, size = self._next(self.step_rows), self.plan.batch_size
+        values, predictions = [], []
+        with self.snapshot:
+            for begin in range(0, len(rows), size):
+                batch = self.data.take(rows[begin : begin + size])
+                value, prediction = self.trainer._gradient(*batch, fresh=begin == 0)
+                values.append(float(value))
+                if self.trainer.metrics:
+                    predictions.append(prediction)
+            self.trainer._update(len(values))
+        self._count(values, predictions, rows)
+
+    def _count(self, values: list[float], predictions: list[Array], rows: Array) -> None:
+        """These batches were trained: their losses, predictions one after the other, and rows."""
+        size, loss = self.plan.batch_size, self.trainer.loss
+        target, *weight = (array.take(rows, axis=0) for array in self.data.arrays[1:])
+        counts = loss.row_weights(target, *weight)
+        self.tally.add(values, size, len(rows), counts)
+        if self.plan.callbacks.per_batch:
+            step = Tally(loss, {})
+            step.add(values, size, len(rows), counts)
+            self.loss = step.read()["loss"]
+        begin = 0
+        for prediction in predictions:
+            self.tally.show(prediction, target[begin : begin + len(prediction)])
+            begin += len(prediction)
+        self.done += len(rows)
+        self.plan.shown.step(len(rows), self.tally.read)
+        self.interrupt.check()
+
+    # --- a step that failed ---
+
+    def _explain(self) -> str:
+        """Where in the next step a number is not finite."""
+        trainer = self.trainer
+        step = trainer.optimizer.steps - self.steps_before
+        rows = self.order[step * self.step_rows : (step + 1) * self.step_rows]
+        why = ""
+        with self.snapshot:
+            for begin in range(0, len(rows), self.plan.batch_size):
+                batch = self.data.take(rows[begin : begin + self.plan.batch_size])
+                why = first_not_finite(trainer.model, trainer.loss, *batch)
+                if why:
+                    break
+            self.snapshot.restore()
+        return (
+            f"training step {trainer.optimizer.steps + 1}: loss or gradient is not finite; "
+            f"{why or 'every gradient is finite, their norm is not'}. Parameters and state are as "
+            "before this step. A lower learning rate, max_norm or another initialiser may help."
+        )

@@ -1,0 +1,153 @@
+"""Metrics by name: exact over a whole epoch, whatever the batches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from training_helpers import LABELS, VALUES, X, assert_same, classifier, compiled, everything, fit
+
+from minidl import nn, optim
+from minidl.training import Trainer, accuracy, epoch
+from minidl.training.metrics import by_name
+
+RNG = np.random.default_rng(0)
+LOGITS = RNG.integers(0, 4, size=(97, 6)).astype(np.float32)  # with many ties
+LABELS6 = RNG.integers(0, 6, size=97)
+PREDICTED = RNG.normal(size=(97, 3)).astype(np.float32)
+TARGETS = (PREDICTED + RNG.normal(size=(97, 3))).astype(np.float32)
+
+
+def value_of(name, prediction, target, batch):
+    """The value of a metric that sees batches of so many rows."""
+    metric = by_name(name)[name]()
+    for begin in range(0, len(target), batch):
+        metric.add(prediction[begin : begin + batch], target[begin : begin + batch])
+    return metric.read()
+
+
+@pytest.mark.parametrize("batch", [1, 7, 97])
+def test_top_k_is_that_of_a_stable_sort(batch):
+    ranks = np.argsort(-LOGITS, axis=1, kind="stable")
+    for k in range(1, 7):
+        expected = np.mean((ranks[:, :k] == LABELS6[:, None]).any(axis=1))
+        assert value_of(f"top_{k}", LOGITS, LABELS6, batch) == expected
+    assert value_of("accuracy", LOGITS, LABELS6, batch) == accuracy(LOGITS, LABELS6)
+    assert value_of("top_1", LOGITS, LABELS6, batch) == accuracy(LOGITS, LABELS6)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 97])
+@pytest.mark.parametrize("offset", [0.0, 1e8])
+def test_errors_and_r2_are_those_of_all_rows(batch, offset):
+    prediction, target = (a.astype(np.float64) + offset for a in (PREDICTED, TARGETS))
+    error = prediction - target
+    around = np.square(target - target.mean(axis=0)).sum(axis=0)
+    expected = {
+        "mse": np.mean(error**2),
+        "mae": np.mean(np.abs(error)),
+        "r2": np.mean(1 - (error**2).sum(axis=0) / around),
+    }
+    for name, value in expected.items():
+        assert value_of(name, prediction, target, batch) == pytest.approx(value, rel=1e-7)
+
+
+def test_metrics_agree_with_scikit_learn():
+    metrics = pytest.importorskip("sklearn.metrics")
+    assert value_of("r2", PREDICTED, TARGETS, 10) == pytest.approx(
+        metrics.r2_score(TARGETS, PREDICTED), rel=1e-6
+    )
+    constant = np.ones((97, 3), np.float32)
+    for prediction in (constant, PREDICTED):
+        assert value_of("r2", prediction, constant, 10) == metrics.r2_score(constant, prediction)
+    scores = RNG.normal(size=(97, 6))
+    assert value_of("top_2", scores, LABELS6, 10) == pytest.approx(
+        metrics.top_k_accuracy_score(LABELS6, scores, k=2)
+    )
+
+
+@pytest.mark.parametrize("record", [True, False])
+def test_r2_of_validation_is_that_of_the_whole_set(record, monkeypatch):
+    monkeypatch.setattr("minidl.training.trainer.EVALUATION_BATCH", 7)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2), rng=0)
+    trainer = Trainer(
+        model,
+        nn.MSELoss(),
+        optim.SGD(model.parameters()),
+        metrics=["r2", "mse", "mae"],
+        rng=0,
+        record=record,
+    )
+    history = fit(trainer, validation=(X, VALUES))
+    predicted = trainer.predict(X)
+    error = predicted.astype(np.float64) - VALUES
+    around = np.square(VALUES - VALUES.mean(axis=0, dtype=np.float64)).sum(axis=0)
+    assert history["val_r2"][-1] == pytest.approx(np.mean(1 - (error**2).sum(axis=0) / around))
+    assert history["val_mse"][-1] == pytest.approx(np.mean(error**2))
+    assert history["val_mae"][-1] == pytest.approx(np.mean(np.abs(error)))
+    assert history["val_mse"] == pytest.approx(history["val_loss"])
+
+
+@compiled
+@pytest.mark.parametrize("kept", [1, 20, 40, 8192])
+def test_epochs_in_slices_are_the_same_epochs(kept, monkeypatch):
+    """So many rows of predictions are kept at a time."""
+    most = []
+
+    def observed(*arguments, **options):
+        result = run_epoch(*arguments, **options)
+        most.append(result.samples)
+        return result
+
+    run_epoch = epoch.run_epoch
+    monkeypatch.setattr(epoch, "run_epoch", observed)
+    monkeypatch.setattr(epoch, "KEPT_ROWS", kept)
+    seen = []
+
+    def whole(prediction, target):
+        seen.append(len(target))
+        return float(prediction.sum())
+
+    metrics = ["accuracy", "top_2", whole]
+    sliced, eager = classifier(metrics=metrics), classifier(metrics=metrics, record=False)
+    assert dict(fit(sliced)) == dict(fit(eager))
+    assert_same(everything(sliced), everything(eager))
+    assert max(most) <= max(kept, 16)
+    assert seen.count(50) == len(seen)
+
+
+@compiled
+def test_without_metrics_a_recorded_epoch_is_one_run(monkeypatch):
+    runs = []
+    run_epoch = epoch.run_epoch
+    monkeypatch.setattr(epoch, "KEPT_ROWS", 16)
+    monkeypatch.setattr(epoch, "run_epoch", lambda *args: runs.append(args[4]) or run_epoch(*args))
+    fit(classifier(metrics=()), epochs=3)
+    assert runs == [False] * 3
+
+
+@pytest.mark.parametrize(
+    ("metrics", "words"),
+    [
+        (["f1"], "unknown metric 'f1'; known: accuracy, top_k"),
+        (["top_0"], "unknown metric"),
+        (["top_five"], "unknown metric"),
+        (["accuracy", accuracy], "would be called 'accuracy'"),
+    ],
+)
+def test_unknown_metrics_are_refused(metrics, words):
+    with pytest.raises(ValueError, match=words):
+        classifier(metrics=metrics)
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [
+        ("top_4", "top_4: there are only 3 classes"),
+        ("mse", r"mse needs prediction and target of one shape, got \(1, 3\) and \(1,\)"),
+        ("r2", "r2 needs"),
+    ],
+)
+def test_metrics_that_do_not_suit_the_data_are_refused_before_any_step(metric, words):
+    trainer = classifier(metrics=[metric])
+    with pytest.raises(ValueError, match=words):
+        trainer.fit(X, LABELS, 1)
+    assert trainer.optimizer.steps == 0

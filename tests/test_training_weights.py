@@ -1,0 +1,347 @@
+"""The Trainer: weights of samples and classes, accumulated gradients, penalties, going on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from training_helpers import (
+    LABELS,
+    VALUES,
+    X,
+    assert_same,
+    classifier,
+    compiled,
+    everything,
+    fit,
+    regressor,
+)
+
+from minidl import nn, optim
+from minidl.training import Trainer, batches, epoch
+
+both = pytest.mark.parametrize("record", [True, False])
+WEIGHTS = np.random.default_rng(4).uniform(0.1, 3, 50)
+
+
+def plain(loss, record=True, lr=0.1, dtype=np.float64, **options):
+    """A net without state, trained by plain gradient descent."""
+    outputs = 3 if loss.takes_labels else 2
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, outputs), rng=0).astype(dtype)
+    optimizer = optim.SGD(model.parameters(), lr=lr)
+    return Trainer(model, loss, optimizer, rng=0, record=record, **options)
+
+
+# --- weights ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "loss", [nn.CrossEntropyLoss, nn.MSELoss, lambda: nn.CrossEntropyLoss("sum", [1, 2, 3])]
+)
+def test_weighted_epochs_are_the_loop_one_would_write(loss, dtype):
+    trainers = [plain(loss(), record, dtype=dtype) for record in (True, False)]
+    by_hand = plain(loss(), dtype=dtype)
+    y = LABELS if by_hand.loss.takes_labels else VALUES
+    histories = [
+        t.fit(X, y, 3, 16, progress=False, sample_weight=WEIGHTS.tolist()) for t in trainers
+    ]
+    rng, losses = np.random.default_rng(0), []
+    weights, x = WEIGHTS.astype(dtype), X.astype(dtype)
+    targets = y if by_hand.loss.takes_labels else y.astype(dtype)
+    for _ in range(3):
+        values, shares = [], []
+        for _, rows in batches(x, np.arange(50), 16, rng):
+            batch = targets[rows], weights[rows]
+            values.append(float(by_hand.loss(by_hand.model(x[rows]), *batch)))
+            shares.append(batch[1].sum(dtype=np.float64))
+            by_hand.optimizer.zero_grad()
+            by_hand.model.backward(by_hand.loss.backward())
+            by_hand.optimizer.step()
+        mean = by_hand.loss.reduction == "mean"
+        losses.append(np.average(values, weights=shares) if mean else np.sum(values))
+    for trainer, history in zip(trainers, histories, strict=True):
+        assert_same(everything(trainer), everything(by_hand))
+        assert history["loss"] == pytest.approx(losses, rel=1e-6)
+    assert dict(histories[0]) == dict(histories[1])
+
+
+@compiled
+@pytest.mark.parametrize("class_weight", ["balanced", {0: 0.5, np.int64(2): 3.0}])
+def test_recorded_and_eager_weights_are_the_same_to_the_bit(class_weight):
+    """With batch norm, dropout, Adam and clipping."""
+    options = {"sample_weight": WEIGHTS, "class_weight": class_weight}
+    options["validation"] = X[:20], LABELS[:20], WEIGHTS[:20]
+    recorded, eager = classifier(), classifier(record=False)
+    assert dict(fit(recorded, **options)) == dict(fit(eager, **options))
+    assert_same(everything(recorded), everything(eager))
+    assert recorded._recorded.step.programs == 2
+
+
+@both
+@pytest.mark.parametrize("how", ["balanced", "mapping"])
+def test_class_weights_are_weights_of_rows_by_label(record, how):
+    counts = np.bincount(LABELS)
+    of_label = 50 / (3 * counts) if how == "balanced" else np.array([1.0, 0.25, 4.0])
+    by_class, by_row = (plain(nn.CrossEntropyLoss(), record) for _ in range(2))
+    mapping = "balanced" if how == "balanced" else {1: 0.25, 2: 4.0}
+    fit(by_class, class_weight=mapping)
+    fit(by_row, sample_weight=of_label[LABELS])
+    assert_same(everything(by_class), everything(by_row))
+    if how == "mapping":  # and the same as those of the loss
+        by_loss = plain(nn.CrossEntropyLoss(class_weight=of_label), record)
+        fit(by_loss)
+        for name, values in everything(by_loss).items():
+            np.testing.assert_allclose(values, everything(by_row)[name], rtol=1e-10)
+
+
+def test_balanced_is_that_of_scikit_learn():
+    weights = pytest.importorskip("sklearn.utils.class_weight")
+    first, second = plain(nn.CrossEntropyLoss()), plain(nn.CrossEntropyLoss())
+    fit(first, class_weight="balanced")
+    fit(second, sample_weight=weights.compute_sample_weight("balanced", LABELS))
+    assert_same(everything(first), everything(second))
+
+
+@both
+def test_a_row_of_weight_zero_is_not_there(record):
+    weights = WEIGHTS * (np.arange(50) % 5 > 0) * (np.arange(50) >= 20)  # whole batches of zero
+    rows = np.flatnonzero(weights)
+    with_zeros, without = classifier(record=record), classifier(record=record)
+    first = fit(with_zeros, sample_weight=weights, validation=(X, LABELS, weights), batch_size=4)
+    held_out = X[rows], LABELS[rows], weights[rows]
+    second = without.fit(
+        X[rows],
+        LABELS[rows],
+        2,
+        4,
+        sample_weight=weights[rows],
+        validation=held_out,
+        progress=False,
+    )
+    assert dict(first) == dict(second)
+    assert_same(everything(with_zeros), everything(without))
+
+
+@pytest.mark.parametrize("class_weight", [None, [1.0, 2.0, 0.5]])
+def test_a_weighted_loss_does_not_depend_on_the_batch_size(class_weight):
+    trainer = plain(nn.CrossEntropyLoss(class_weight=class_weight))
+    fit(trainer)
+    logits = trainer.predict(X)
+    expected = float(nn.CrossEntropyLoss(class_weight=class_weight)(logits, LABELS, WEIGHTS))
+    for size in (1, 7, 50):
+        value = trainer.evaluate(X, LABELS, size, sample_weight=WEIGHTS)["loss"]
+        assert value == pytest.approx(expected, rel=1e-12)
+    history = fit(trainer, validation=(X, LABELS, WEIGHTS), epochs=1)
+    assert history["val_loss"][0] == trainer.evaluate(X, LABELS, sample_weight=WEIGHTS)["loss"]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"sample_weight": WEIGHTS[:-1]}, ValueError, r"sample_weight: expected shape \(50,\)"),
+        ({"sample_weight": WEIGHTS[:, None]}, ValueError, r"got \(50, 1\)"),
+        ({"sample_weight": -WEIGHTS}, ValueError, "row 0 holds -.*>= 0"),
+        ({"sample_weight": WEIGHTS * np.nan}, ValueError, "row 0 holds nan"),
+        ({"sample_weight": WEIGHTS * 0}, ValueError, "all weights are zero"),
+        ({"sample_weight": ["a"] * 50}, TypeError, "real numbers"),
+        ({"class_weight": "even"}, ValueError, 'a mapping or "balanced"'),
+        ({"class_weight": [1, 2, 3]}, TypeError, 'a mapping or "balanced"'),
+        ({"class_weight": {3: 1.0}}, ValueError, "no row has the label 3"),
+        ({"class_weight": {"1": 1.0}}, ValueError, "no row has the label '1'"),
+        ({"class_weight": {1: -1.0}}, ValueError, "finite and >= 0"),
+        ({"class_weight": dict.fromkeys(range(3), 0)}, ValueError, "all weights are zero"),
+        ({"validation": (X, LABELS, -WEIGHTS)}, ValueError, "validation sample_weight: row 0"),
+    ],
+)
+def test_bad_weights_are_refused_before_any_step(options, error, words):
+    trainer = classifier()
+    with pytest.raises(error, match=words):
+        fit(trainer, **options)
+    assert trainer.optimizer.steps == 0
+
+
+def test_losses_that_take_no_weights_say_so():
+    class Own(nn.MSELoss):
+        def forward(self, prediction, target):
+            return super().forward(prediction, target)
+
+    with pytest.raises(TypeError, match="takes no weights"):
+        fit(regressor(loss=Own()), sample_weight=WEIGHTS)
+    with pytest.raises(ValueError, match="class_weight needs a loss of labels"):
+        fit(regressor(), class_weight="balanced")
+
+
+# --- accumulation -----------------------------------------------------------------------------
+
+
+@both
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("accumulate", [2, 5])
+def test_accumulated_steps_are_those_of_larger_batches(record, reduction, accumulate):
+    small, large = (plain(nn.MSELoss(reduction), record, lr=0.01) for _ in range(2))
+    first = fit(small, epochs=3, batch_size=5, accumulate=accumulate)
+    second = fit(large, epochs=3, batch_size=5 * accumulate)
+    assert small.optimizer.steps == large.optimizer.steps == 3 * 10 // accumulate
+    assert first["loss"] == pytest.approx(second["loss"], rel=1e-12)
+    for name, values in everything(large).items():
+        np.testing.assert_allclose(values, everything(small)[name], rtol=1e-9, atol=1e-14)
+
+
+@compiled
+@pytest.mark.parametrize("accumulate", [2, 3, 100])
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+def test_accumulation_recorded_is_eager(accumulate, weights):
+    """With batch norm, dropout, Adam, clipping, metrics, and a last batch that is smaller."""
+    recorded, eager = classifier(), classifier(record=False)
+    options = {"accumulate": accumulate, "sample_weight": weights, "epochs": 3}
+    assert dict(fit(recorded, **options)) == dict(fit(eager, **options))
+    assert_same(everything(recorded), everything(eager))
+    assert recorded.optimizer.steps == 3 * -(-4 // accumulate)
+    assert recorded._recorded.gradient.programs == 2
+    fit(recorded, epochs=1), fit(eager, epochs=1)  # and without, after that
+    assert_same(everything(recorded), everything(eager))
+
+
+@both
+def test_accumulation_averages_gradients(record):
+    trainer, by_hand = (plain(nn.CrossEntropyLoss(), record, lr=1.0) for _ in range(2))
+    before = [p.data.copy() for p in by_hand.model.parameters()]
+    fit(trainer, epochs=1, accumulate=100)  # one step, of batches of 16, 16, 16 and 2 rows
+    gradients = []
+    for x, y in batches(X.astype(np.float64), LABELS, 16, 0):
+        by_hand.loss(by_hand.model(x), y)
+        by_hand.optimizer.zero_grad()
+        by_hand.model.backward(by_hand.loss.backward())
+        gradients.append([p.grad.copy() for p in by_hand.model.parameters()])
+    mean = [np.mean(parts, axis=0) for parts in zip(*gradients, strict=True)]
+    for parameter, old, gradient in zip(trainer.model.parameters(), before, mean, strict=True):
+        np.testing.assert_allclose(parameter.data, old - gradient, rtol=1e-12)
+
+
+@both
+def test_a_failing_step_of_many_batches_leaves_all_as_before_it(record):
+    trainer = classifier(record=record)
+    fit(trainer, epochs=1, accumulate=4)
+    trainer.model[5].weight.data[0, 0] = np.inf
+    before, steps = everything(trainer), trainer.optimizer.steps
+    with pytest.raises(FloatingPointError, match=r"training step 2: .*layer 5 Linear\(16, 3\)"):
+        fit(trainer, accumulate=4)
+    assert_same(before, everything(trainer))
+    assert trainer.optimizer.steps == steps
+
+
+@both
+def test_a_failing_step_names_the_layer_and_the_step_late_in_an_epoch(record):
+    """What is explained is the batch that failed, not the first of a recorded run."""
+    data = X.copy()
+    order = np.random.default_rng(0).permutation(50)
+    data[order[40]] = 3e38  # in the third step; the sum over features is beyond float32
+    first = nn.Linear(4, 2, init=nn.init.constant(1.0))
+    model = nn.Sequential(first, nn.Linear(2, 2), rng=0)
+    optimizer = optim.SGD(model.parameters(), lr=1e-3)
+    trainer = Trainer(model, nn.MSELoss(), optimizer, rng=0, record=record)
+    with pytest.raises(FloatingPointError, match=r"step 3: .*output .* layer 0 Linear\(4, 2\)"):
+        trainer.fit(data, VALUES, 1, 16, progress=False)
+    assert trainer.optimizer.steps == 2
+
+
+# --- penalties --------------------------------------------------------------------------------
+
+
+@both
+def test_the_penalty_is_reported_on_request(record):
+    def trained(**options):
+        model = nn.Sequential(nn.Linear(4, 2), rng=0).astype(np.float64)
+        optimizer = optim.SGD(model.parameters(), lr=0.05, weight_decay=0.3, l1=0.1)
+        trainer = Trainer(model, nn.MSELoss(), optimizer, rng=0, record=record, **options)
+        return trainer, fit(trainer, validation=(X, VALUES))
+
+    silent, without = trained()
+    telling, history = trained(report_penalty=True)
+    assert_same(everything(silent), everything(telling))
+    weights = np.concatenate([p.data.ravel() for p in telling.model.parameters()])
+    penalty = 0.15 * (weights**2).sum() + 0.1 * np.abs(weights).sum()
+    for name in ("loss", "val_loss"):
+        assert history[name][-1] == pytest.approx(without[name][-1] + penalty, rel=1e-12)
+    assert telling.evaluate(X, VALUES)["loss"] == history["val_loss"][-1]
+
+
+# --- going on ---------------------------------------------------------------------------------
+
+
+@both
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("split", [(2, 3), (1, 1, 3)])
+def test_a_training_in_parts_is_one_training(record, accumulate, split):
+    """Moments, schedule, averages, order of the rows, masks, running statistics: to the bit."""
+
+    def trainer():
+        made = classifier(record=record)
+        made.optimizer.lr = optim.schedules.warmup(optim.schedules.cosine(0.05, steps=15), steps=3)
+        made.ema = optim.EMA(made.model.parameters(), decay=0.9)
+        return made
+
+    options = {"accumulate": accumulate, "sample_weight": WEIGHTS, "validation": (X, LABELS)}
+    once, parts, again = trainer(), trainer(), trainer()
+    whole = fit(once, epochs=5, **options)
+    histories = [fit(parts, epochs=epochs, **options) for epochs in split]
+    for name in whole:
+        assert whole[name] == [value for history in histories for value in history[name]]
+    assert dict(fit(again, epochs=5, **options)) == dict(whole)
+    for other in (parts, again):
+        assert_same(everything(once), everything(other))
+        assert once.optimizer.lr == other.optimizer.lr
+        for average, same in zip(once.ema.averages, other.ema.averages, strict=True):
+            assert np.array_equal(average, same)
+
+
+# --- recordings that no longer hold -----------------------------------------------------------
+
+
+@compiled
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_replaced_array_is_recorded_anew(accumulate):
+    recorded, eager = classifier(), classifier(record=False)
+    for trainer in (recorded, eager):
+        fit(trainer, epochs=1, accumulate=accumulate)
+        trainer.model[1].running_mean = np.full(16, 0.5, np.float32)
+        fit(trainer, accumulate=accumulate)
+    assert_same(everything(recorded), everything(eager))
+    assert recorded._recorded is not None
+    assert not recorded._recorded.empty
+
+
+@compiled
+def test_a_model_that_stops_being_recordable_warns_once_and_goes_on():
+    class Switch(nn.Layer):
+        plain = False
+
+        def forward(self, x):
+            return x * np.float32(1) if self.plain else x
+
+        def backward(self, dy):
+            return dy
+
+    model = nn.Sequential(nn.Linear(4, 2), Switch(), rng=0)
+    trainer = Trainer(model, nn.MSELoss(), optim.SGD(model.parameters()), rng=0)
+    fit(trainer)
+    model[1].plain = True
+    with pytest.warns(RuntimeWarning, match="training runs eagerly") as heard:
+        fit(trainer)
+    assert len(heard) == 1
+    assert trainer._recorded is None
+
+
+@compiled
+def test_recorded_runs_are_used(monkeypatch):
+    """All of the above would hold if everything ran eagerly."""
+    sizes = []
+    run_epoch = epoch.run_epoch
+    monkeypatch.setattr(
+        epoch, "run_epoch", lambda *args: sizes.append(len(args[1])) or run_epoch(*args)
+    )
+    fit(classifier(), sample_weight=WEIGHTS)
+    fit(classifier())
+    fit(classifier(), accumulate=4)
+    assert sizes == [3, 3, 2, 2, 2, 2]
