@@ -512,6 +512,17 @@ def test_trainer_fits_sequences_of_indices(backend: str) -> None:
     assert trainer.predict(x[64:]).shape == (16, 6, 4)
 
 
+def test_a_gradient_that_explodes_in_time_is_found_there() -> None:
+    model = nn.Sequential(nn.RNN(1, 4, return_sequences=False), nn.Linear(4, 1), rng=0)
+    weight = model[0].cells[0].recurrent_weight
+    weight.data = 1e9 * weight.data  # float32 ends at 3e38: after four steps back
+    model[1].bias.data = [1.0]
+    trainer = minidl.Trainer(model, nn.MSELoss(), optim.SGD(model.parameters()), rng=0)
+    x, y = np.zeros((3, 12, 1), np.float32), np.zeros((3, 1), np.float32)
+    with pytest.raises(FloatingPointError, match=r"layer 0 RNN\(1, 4.*at step [678] of 12"):
+        trainer.fit(x, y, 1, progress=False)
+
+
 # --- memory -----------------------------------------------------------------------------
 
 

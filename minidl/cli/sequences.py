@@ -55,9 +55,9 @@ def add_adding(data: Any) -> None:
     parser = data.add_parser("adding", help="two marked numbers among many: a test of memory")
     group = parser.add_argument_group("data")
     add_option(group, "--steps", 200, "of a sequence", type=options.whole_number(2), metavar="N")
-    add_option(group, "--samples", 10_000, "sequences", type=options.count, metavar="N")
-    add_network(parser, hidden=64)
-    add_training(parser, epochs=20, batch_size=50, lr=5e-3)
+    add_option(group, "--samples", 5000, "sequences", type=options.count, metavar="N")
+    add_network(parser, hidden=32)
+    add_training(parser, epochs=12, batch_size=20, lr=1e-2)
     add_output(parser, "the test error")
     parser.set_defaults(run=run)
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from minidl._kernels.reference import Array
 from minidl.nn import Layer, Loss
+from minidl.nn.sequences import Recurrent
 
 Watcher = Callable[[Layer, Any], None]
 
@@ -32,10 +33,12 @@ def first_not_finite(model: Layer, loss: Loss, x: Array, *target: Array) -> str:
             found.append(f"the first output that is not finite is that of {layer.label}")
 
     def watch_gradient(layer: Layer, gradient: Any) -> None:
-        own = [p.grad for p in vars(layer).values() if hasattr(p, "grad")]
+        own = [parameter.grad for parameter in layer.parameters()]
         if not found and not _finite((gradient, *own)):
             found.append(
-                "the first gradient that is not finite, going backward, is that of " + layer.label
+                "the first gradient that is not finite, going backward, is that of "
+                + layer.label
+                + _in_time(layer)
             )
 
     with watching(model, "forward", watch_output):
@@ -70,6 +73,19 @@ def watching(model: Layer, name: str, watcher: Watcher) -> Iterator[None]:
     finally:
         for layer in layers:
             vars(layer).pop(name, None)
+
+
+def _in_time(layer: Layer) -> str:
+    """At which step of a sequence, going backward, the gradient of a recurrent state ceased to be
+    finite.
+    """
+    if not isinstance(layer, Recurrent):
+        return ""
+    norms = layer.state_gradient_norms()
+    bad = np.flatnonzero(~np.isfinite(norms))
+    if not len(bad):
+        return ""
+    return f", whose state's at step {bad[-1]} of {len(norms)} (the first is 0)"
 
 
 def _finite(values: Any) -> bool:
