@@ -1,9 +1,10 @@
 """All compiled code of minidl, and its NumPy twin.
 
-**A kernel exists twice.** ``reference.py``, with ``reference_activations.py``, defines it in one to
-five lines of NumPy. The ``*.pxi`` files hold the same arithmetic as loops, which the compiler turns
-into vector instructions. The twin is the definition, the oracle of the tests, the baseline of the
-benchmarks and a complete backend.
+**A kernel exists twice.** ``reference.py``, with ``reference_activations.py``,
+``reference_recurrent.py`` and ``reference_optimizers.py``, defines it in a few lines of NumPy. The
+``*.pxi`` files hold the same arithmetic as loops, which the compiler turns into vector
+instructions. The twin is the definition, the oracle of the tests, the baseline of the benchmarks
+and a complete backend.
 
 **How a call travels.** ``kernels.relu(x)`` arrives in ``calls_elementwise.pyx``, which checks
 the array, allocates the output, and fills an argument struct (``kernel_table.pxd``).
@@ -28,11 +29,11 @@ avx512    16            6 × 64        AVX-512 F BW DQ VL   x86-64 servers; Zen 
 The best one that this CPU has is chosen at import. ``MINIDL_ISA=baseline|avx2|avx512|reference``
 overrides it.
 
-**Where to read.** ``reference.py``, of which ``reference_optimizers.py`` is a part; then
-``elementwise.pxi``, the simplest loops; then
+**Where to read.** ``reference.py``; then ``elementwise.pxi``, the simplest loops; then
 ``matmul.pxi``, the product in five loops around ``microkernel.pxi``, with ``packing.pxi`` and
-``matvec.pxi``; ``vector_math.pxi`` for exp, log, tanh and their like. ``docs/kernels.md`` arrives
-at ``matmul.pxi`` in nine steps, each of which can be run and measured.
+``matvec.pxi``; ``recurrent.pxi``, which runs a whole sequence around the product; and
+``vector_math.pxi`` for exp, log, tanh and their like. ``docs/kernels.md`` arrives at ``matmul.pxi``
+in nine steps, each of which can be run and measured.
 
 **The five loops.** Each has a block that stays at one level of memory while it is used: ::
 
@@ -112,11 +113,8 @@ CALLS = {
         "bce_with_logits",
         "squared_norm",
     ),
+    "calls_gates": ("lstm_gates", "lstm_gates_grad", "gru_gates", "gru_gates_grad"),
     "calls_recurrent": (
-        "lstm_gates",
-        "lstm_gates_grad",
-        "gru_gates",
-        "gru_gates_grad",
         "rnn_sequence",
         "rnn_sequence_grad",
         "lstm_sequence",
@@ -129,22 +127,6 @@ CALLS = {
         "embedding_grad",
     ),
     "calls_optimizers": ("clip", "clamp", "sgd", "adam", "nadam", "rmsprop", "adagrad", "follow"),
-    "calls_recurrent": (
-        "rnn_sequence",
-        "rnn_sequence_grad",
-        "lstm_gates",
-        "lstm_gates_grad",
-        "lstm_sequence",
-        "lstm_sequence_grad",
-        "gru_gates",
-        "gru_gates_grad",
-        "gru_sequence",
-        "gru_sequence_grad",
-        "time_first",
-        "batch_first",
-        "embedding",
-        "embedding_grad",
-    ),
 }
 NAMES = tuple(name for names in CALLS.values() for name in names)
 

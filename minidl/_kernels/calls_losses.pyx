@@ -3,7 +3,7 @@
 cimport numpy as cnp
 from numpy cimport ndarray
 
-from minidl._kernels.dispatch cimport dense, empty_like, new, run, same, table_of
+from minidl._kernels.dispatch cimport data_of, dense, empty_like, new, run, same, table_of
 from minidl._kernels.kernel_table cimport *
 
 cnp.import_array()
@@ -32,11 +32,6 @@ cdef ndarray weights_of(ndarray weight, ndarray like, Py_ssize_t n, str name):
     if weight.ndim != 1 or weight.shape[0] != n:
         raise ValueError(f"{name} must have shape ({n},), got {(<object>weight).shape}")
     return dense(weight)
-
-
-cdef void *data_of(ndarray x) noexcept:
-    """Its address; NULL for None."""
-    return NULL if x is None else cnp.PyArray_DATA(x)
 
 
 cdef ndarray weight_total(

@@ -1,10 +1,10 @@
-"""Gates, sequences and embeddings: the Python-facing calls, twins in reference_recurrent.py."""
+"""Sequences and embeddings: the Python-facing calls, twins in reference_recurrent.py."""
 
 cimport numpy as cnp
 from numpy cimport ndarray
 
 from minidl._kernels.dispatch cimport (
-    apart, dense, new, run, run_with_scratch, same, table_of, updated
+    apart, data_of, dense, empty, new, run, run_with_scratch, shaped, table_of, updated
 )
 from minidl._kernels.kernel_table cimport *
 
@@ -12,32 +12,6 @@ cnp.import_array()
 
 
 # --- checks -----------------------------------------------------------------------------
-
-cdef void *data_of(ndarray x) noexcept:
-    """Its address; NULL for None."""
-    return NULL if x is None else cnp.PyArray_DATA(x)
-
-
-cdef ndarray shaped(ndarray x, ndarray like, tuple shape, str name):
-    """x, dense, after checking its shape and that its dtype is that of another array; None
-    stays None."""
-    if x is None:
-        return None
-    if cnp.PyArray_TYPE(x) != cnp.PyArray_TYPE(like):
-        raise TypeError(f"{name} must be {like.dtype}, got {x.dtype}")
-    if (<object>x).shape != shape:
-        raise ValueError(f"{name} must have shape {shape}, got {(<object>x).shape}")
-    return dense(x)
-
-
-cdef ndarray empty(ndarray like, tuple shape):
-    """A new array of this shape, of the dtype of another."""
-    cdef cnp.npy_intp sizes[8]
-    cdef int i, n = len(shape)
-    for i in range(n):
-        sizes[i] = shape[i]
-    return new(n, sizes, cnp.PyArray_TYPE(like))
-
 
 cdef ndarray doubles(Py_ssize_t rows, Py_ssize_t columns):
     cdef cnp.npy_intp shape[2]
@@ -63,15 +37,6 @@ cdef ndarray lengths_of(ndarray lengths, Py_ssize_t batch, str name):
     return whole_numbers(lengths, f"{name}: lengths")
 
 
-cdef Py_ssize_t check_rows(ndarray z, Py_ssize_t gates, str name) except -1:
-    """The width of the state, where each row of z has so many gates."""
-    if z.ndim != 2 or z.shape[0] == 0 or z.shape[1] == 0 or z.shape[1] % gates:
-        raise ValueError(
-            f"{name} must have shape (batch, {gates} * hidden), got {(<object>z).shape}"
-        )
-    return z.shape[1] // gates
-
-
 cdef int check_sequence(
     ndarray z, ndarray weight, Py_ssize_t gates, str name
 ) except -1:
@@ -89,86 +54,6 @@ cdef int check_sequence(
             f"dimension, got {(<object>z).shape}"
         )
     return 0
-
-
-# --- gates ------------------------------------------------------------------------------
-
-def lstm_gates(ndarray z not None, ndarray c not None):
-    """i, f, o = σ(z_i), σ(z_f), σ(z_o); g = tanh(z_g); c' = f · c + i · g; h' = o · tanh(c')."""
-    cdef LstmGatesArgs args
-    cdef const KernelTable *table = table_of(z)
-    cdef ndarray gates, new_c, h
-    args.hidden, args.rows = check_rows(z, 4, "lstm_gates: z"), z.shape[0]
-    z, c = dense(z), shaped(c, z, (args.rows, args.hidden), "lstm_gates: c")
-    gates, new_c = empty(z, (<object>z).shape), empty(z, (<object>c).shape)
-    h = empty(z, (<object>c).shape)
-    args.z, args.c = cnp.PyArray_DATA(z), cnp.PyArray_DATA(c)
-    args.gates, args.new_c = cnp.PyArray_DATA(gates), cnp.PyArray_DATA(new_c)
-    args.h = cnp.PyArray_DATA(h)
-    run("lstm_gates", "rrwww", table.lstm_gates, &args, sizeof(args))
-    return gates, new_c, h
-
-
-def lstm_gates_grad(
-    ndarray dh not None,
-    ndarray dc not None,
-    ndarray gates not None,
-    ndarray c not None,
-    ndarray new_c not None,
-):
-    """From the gradients of h' and c': those of z and of c."""
-    cdef LstmGatesGradArgs args
-    cdef const KernelTable *table = table_of(gates)
-    cdef ndarray dz, dc_before
-    args.hidden, args.rows = check_rows(gates, 4, "lstm_gates_grad: gates"), gates.shape[0]
-    gates = dense(gates)
-    c = shaped(c, gates, (args.rows, args.hidden), "lstm_gates_grad: c")
-    dh, dc = same(dh, c, "lstm_gates_grad: dh"), same(dc, c, "lstm_gates_grad: dc")
-    new_c = same(new_c, c, "lstm_gates_grad: new_c")
-    dz, dc_before = empty(gates, (<object>gates).shape), empty(gates, (<object>c).shape)
-    args.dh, args.dc = cnp.PyArray_DATA(dh), cnp.PyArray_DATA(dc)
-    args.gates, args.c = cnp.PyArray_DATA(gates), cnp.PyArray_DATA(c)
-    args.new_c, args.dz = cnp.PyArray_DATA(new_c), cnp.PyArray_DATA(dz)
-    args.dc_before = cnp.PyArray_DATA(dc_before)
-    run("lstm_gates_grad", "rrrrrww", table.lstm_gates_grad, &args, sizeof(args))
-    return dz, dc_before
-
-
-def gru_gates(ndarray z not None, ndarray u not None, ndarray h not None):
-    """r, z = σ(z_r + u_r), σ(z_z + u_z); n = tanh(z_n + r · u_n); h' = n + z · (h - n)."""
-    cdef GruGatesArgs args
-    cdef const KernelTable *table = table_of(z)
-    cdef ndarray gates, new_h
-    args.hidden, args.rows = check_rows(z, 3, "gru_gates: z"), z.shape[0]
-    z, u = dense(z), same(u, z, "gru_gates: u")
-    h = shaped(h, z, (args.rows, args.hidden), "gru_gates: h")
-    gates, new_h = empty(z, (<object>z).shape), empty(z, (<object>h).shape)
-    args.z, args.u, args.h = cnp.PyArray_DATA(z), cnp.PyArray_DATA(u), cnp.PyArray_DATA(h)
-    args.gates, args.new_h = cnp.PyArray_DATA(gates), cnp.PyArray_DATA(new_h)
-    args.u_n = NULL
-    run("gru_gates", "rrrwww", table.gru_gates, &args, sizeof(args))
-    return gates, new_h
-
-
-def gru_gates_grad(
-    ndarray dh not None, ndarray gates not None, ndarray u_n not None, ndarray h not None
-):
-    """From the gradient of h': those of z, of u, and of h where it does not pass through u."""
-    cdef GruGatesGradArgs args
-    cdef const KernelTable *table = table_of(gates)
-    cdef ndarray dz, du, dh_before
-    args.hidden, args.rows = check_rows(gates, 3, "gru_gates_grad: gates"), gates.shape[0]
-    gates = dense(gates)
-    h = shaped(h, gates, (args.rows, args.hidden), "gru_gates_grad: h")
-    dh, u_n = same(dh, h, "gru_gates_grad: dh"), same(u_n, h, "gru_gates_grad: u_n")
-    dz, du = empty(gates, (<object>gates).shape), empty(gates, (<object>gates).shape)
-    dh_before = empty(gates, (<object>h).shape)
-    args.dh, args.gates = cnp.PyArray_DATA(dh), cnp.PyArray_DATA(gates)
-    args.u_n, args.h = cnp.PyArray_DATA(u_n), cnp.PyArray_DATA(h)
-    args.dz, args.du = cnp.PyArray_DATA(dz), cnp.PyArray_DATA(du)
-    args.dh_before = cnp.PyArray_DATA(dh_before)
-    run("gru_gates_grad", "rrrrwww", table.gru_gates_grad, &args, sizeof(args))
-    return dz, du, dh_before
 
 
 # --- sequences --------------------------------------------------------------------------
@@ -290,7 +175,8 @@ def rnn_sequence_grad(
     ndarray dy, ndarray dh, ndarray states not None, ndarray weight not None,
     ndarray lengths=None, bint reverse=False, activation="tanh",
 ):
-    """The gradients of z and of the initial state, and squared norms of those of all states."""
+    """From the gradients of the outputs and the last state: those of z and the initial state,
+    and the squared norm of that of every state."""
     cdef const KernelTable *table = table_of(states)
     dz, _, dh, _, norms = sequence_grad(
         table, "rnn_sequence_grad", table.rnn_sequence_grad, 1, dy, dh, None, states, None, None,
@@ -315,7 +201,8 @@ def lstm_sequence_grad(
     ndarray dy, ndarray dh, ndarray dc, ndarray cells not None, ndarray gates not None,
     ndarray weight not None, ndarray lengths=None, bint reverse=False,
 ):
-    """The gradients of z and of the initial h and c, and squared norms of those of all states."""
+    """From the gradients of the outputs and the last h and c: those of z and the initial h and c,
+    and the squared norm of that of every state."""
     cdef const KernelTable *table = table_of(cells)
     dz, _, dh, dc, norms = sequence_grad(
         table, "lstm_sequence_grad", table.lstm_sequence_grad, 4, dy, dh, dc, None, cells, gates,
@@ -341,7 +228,8 @@ def gru_sequence_grad(
     ndarray dy, ndarray dh, ndarray states not None, ndarray gates not None,
     ndarray u_n not None, ndarray weight not None, ndarray lengths=None, bint reverse=False,
 ):
-    """The gradients of z, u and the initial state, and squared norms of those of all states."""
+    """From the gradients of the outputs and the last state: those of z, u and the initial state,
+    and the squared norm of that of every state."""
     cdef const KernelTable *table = table_of(states)
     dz, du, dh, _, norms = sequence_grad(
         table, "gru_sequence_grad", table.gru_sequence_grad, 3, dy, dh, None, states, None, gates,

@@ -7,6 +7,9 @@ cdef const KernelTable *table_of(ndarray x) except NULL
 cdef ndarray dense(ndarray x)
 cdef ndarray copied(ndarray x)
 cdef ndarray same(ndarray x, ndarray like, str name)
+cdef void *data_of(ndarray x) noexcept
+cdef ndarray shaped(ndarray x, ndarray like, tuple shape, str name)
+cdef ndarray empty(ndarray like, tuple shape)
 cdef ndarray updated(ndarray x, ndarray like, str name)
 cdef int apart(ndarray changed, tuple others, str name) except -1
 cdef ndarray new(int ndim, cnp.npy_intp *shape, int typenum)

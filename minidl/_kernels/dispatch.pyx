@@ -173,6 +173,32 @@ cdef ndarray same(ndarray x, ndarray like, str name):
     return dense(x)
 
 
+cdef void *data_of(ndarray x) noexcept:
+    """Its address; NULL for None."""
+    return NULL if x is None else cnp.PyArray_DATA(x)
+
+
+cdef ndarray shaped(ndarray x, ndarray like, tuple shape, str name):
+    """x, dense, after checking its shape and that its dtype is that of another array; None
+    stays None."""
+    if x is None:
+        return None
+    if cnp.PyArray_TYPE(x) != cnp.PyArray_TYPE(like):
+        raise TypeError(f"{name} must be {like.dtype}, got {x.dtype}")
+    if (<object>x).shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {(<object>x).shape}")
+    return dense(x)
+
+
+cdef ndarray empty(ndarray like, tuple shape):
+    """A new array of this shape, of the dtype of another."""
+    cdef cnp.npy_intp sizes[8]
+    cdef int i, n = len(shape)
+    for i in range(n):
+        sizes[i] = shape[i]
+    return new(n, sizes, cnp.PyArray_TYPE(like))
+
+
 cdef ndarray updated(ndarray x, ndarray like, str name):
     """x, after checking that it can be changed in place and is of the dtype of another array."""
     if cnp.PyArray_TYPE(x) != cnp.PyArray_TYPE(like):

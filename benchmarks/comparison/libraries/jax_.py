@@ -193,9 +193,7 @@ def _step(
     """A step, and what makes the state that it begins with."""
     vector, unravel = ravel_pytree(tree)
     restore = unravel if flat else lambda data: data
-    loss_of = jax.value_and_grad(
-        lambda data, x, y: _cross_entropy(forward(restore(data), x), y)
-    )
+    loss_of = jax.value_and_grad(lambda data, x, y: _cross_entropy(forward(restore(data), x), y))
 
     def step(state: Any, batch: Any) -> Any:
         loss, gradient = loss_of(state[0], *batch)
