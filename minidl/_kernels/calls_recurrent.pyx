@@ -33,7 +33,9 @@ cdef ndarray lengths_of(ndarray lengths, Py_ssize_t batch, str name):
     if lengths is None:
         return None
     if lengths.ndim != 1 or lengths.shape[0] != batch:
-        raise ValueError(f"{name}: lengths must have shape ({batch},), got {(<object>lengths).shape}")
+        raise ValueError(
+            f"{name}: lengths must have shape ({batch},), got {(<object>lengths).shape}"
+        )
     return whole_numbers(lengths, f"{name}: lengths")
 
 
