@@ -3,6 +3,7 @@
     python benchmarks/peers.py                    # kernels
     python benchmarks/peers.py steps              # training steps
     python benchmarks/peers.py inference --rows "batch 1"
+    python benchmarks/peers.py text --file FILE   # a whole training, of minidl and PyTorch
 
 How it is measured: in one process, all contenders for a task in alternating rounds, the same
 number of threads for all; the fastest of a few bursts counts in each round. What is reported is
@@ -24,7 +25,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from comparison import report
+from comparison import report, text
 from comparison.measuring import Result
 from comparison.running import Plan, run
 from comparison.suites import OURS, SUITES
@@ -35,6 +36,7 @@ from minidl.cli.doctor import usable_cores
 from minidl.cli.options import check_writable, count
 
 ROUNDS = 7
+TEXT = "text"  # a training from beginning to end, not a table of tasks
 THREAD_VARIABLES = (
     "BLIS_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -68,13 +70,16 @@ HELD = {
 
 def parser() -> argparse.ArgumentParser:
     """The arguments."""
-    suites = "\n".join(f"  {name:<11}{suite.help}" for name, suite in SUITES.items())
+    helps = {name: suite.help for name, suite in SUITES.items()} | {
+        TEXT: text.__doc__.split("\n")[0]
+    }
+    suites = "\n".join(f"  {name:<11}{help}" for name, help in helps.items())
     parser = argparse.ArgumentParser(
         description=f"minidl and other libraries at the same work.\n\nsuites:\n{suites}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("suite", nargs="?", choices=SUITES, default="kernels", help="[kernels]")
+    add("suite", nargs="?", choices=[*SUITES, TEXT], default="kernels", help="[kernels]")
     add("--rows", default="", metavar="TEXT", help="only tasks with this text in their name")
     add("--peers", nargs="+", default=[], metavar="NAME", help="only these columns of the table")
     add("--threads", nargs="+", type=count, metavar="N", help="numbers of threads to compare with")
@@ -82,6 +87,8 @@ def parser() -> argparse.ArgumentParser:
     add("--dtype", choices=("float32", "float64"), default="float32", help="[float32]")
     add("--rounds", type=count, metavar="N", help=f"[{ROUNDS}; --quick {QUICK.rounds}]")
     add("--quick", action="store_true", help="measure less, and less exactly")
+    add("--file", type=Path, metavar="FILE", help="text: what to read [the help topics of Python]")
+    add("--epochs", type=count, default=3, metavar="N", help="text: how often [3]")
     add("--json", type=Path, metavar="FILE", help="save all rounds")
     add("--child", nargs=2, metavar=("THREADS", "FILE"), help=argparse.SUPPRESS)
     return parser
@@ -90,6 +97,8 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Compare with each number of threads, and print each contender at its best."""
     arguments = parser().parse_args()
+    if arguments.suite == TEXT:
+        return _read_text(arguments)
     suite = SUITES[arguments.suite]
     _check(arguments)
     counts = arguments.threads or ([1, usable_cores()] if suite.every_thread_count else [1])
@@ -106,6 +115,20 @@ def main() -> int:
         report.save(arguments.json, arguments.suite, about, results)
         print(f"\nsaved to {arguments.json}")
     return code
+
+
+def _read_text(arguments: argparse.Namespace) -> int:
+    """The suite that is one long task: in a process of its own, for its number of threads."""
+    threads = max(arguments.threads or [usable_cores()])
+    if not arguments.child:
+        return _start(threads, arguments.isa, Path(os.devnull))
+    try:
+        text.run(arguments.file, arguments.epochs, threads)
+    except (OSError, ValueError, ImportError) as error:
+        parser().error(str(error))
+    except KeyboardInterrupt:
+        return 130
+    return 0
 
 
 def _all_processes(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Result], int]:

@@ -21,6 +21,7 @@ STYLES = {
     "calls_losses": ("losses and norm", "D", "#CC79A7"),
     "calls_optimizers": ("optimizers", "v", "#D55E00"),
     "calls_activations": ("activations", "P", "#56B4E9"),
+    "calls_gates": ("recurrent", "X", "#000000"),
     "calls_recurrent": ("recurrent", "X", "#000000"),
 }
 FAMILY_OF = {name: STYLES[module] for module, names in CALLS.items() for name in names}
