@@ -246,6 +246,8 @@ def test_a_stateful_layer_in_evaluation_begins_with_zero_and_keeps_its_place(bac
     first = layer(x)
     carried = layer.carried.copy()
     assert carried.any()
+    assert minidl.gradcheck(layer, x).worst <= 1e-6  # from where it is
+    np.testing.assert_array_equal(layer.carried, carried)
     layer.eval()
     np.testing.assert_array_equal(layer(x), first)
     layer(normal(7, 5, 3))  # of any batch
