@@ -246,6 +246,8 @@ def test_a_stateful_layer_in_evaluation_begins_with_zero_and_keeps_its_place(bac
     first = layer(x)
     carried = layer.carried.copy()
     assert carried.any()
+    assert minidl.gradcheck(layer, x).worst <= 1e-6  # from where it is
+    np.testing.assert_array_equal(layer.carried, carried)
     layer.eval()
     np.testing.assert_array_equal(layer(x), first)
     layer(normal(7, 5, 3))  # of any batch
@@ -270,7 +272,10 @@ def test_what_is_carried_is_exact_even_after_what_is_not_finite(backend: str) ->
     assert layer.carried[0, 0, 0] == y[0, 0, 0]
 
 
-def test_the_state_is_saved_and_started_afresh() -> None:
+def test_the_state_is_converted_saved_and_started_afresh() -> None:
+    layer = nn.GRU(3, 4, stateful=2, rng=0).astype(np.float64)
+    layer(normal(2, 5, 3))
+    assert layer.carried.dtype == np.float64
     model = nn.Sequential(nn.LSTM(3, 4, stateful=2, rng=0))
     assert list(model.state()) == ["0.carried"]
     assert model.state()["0.carried"].shape == (2, 2, 4)
@@ -649,6 +654,24 @@ def test_a_recorded_epoch_carries_the_state(isa: str) -> None:
         return losses, [p.data.tobytes() for p in model.parameters()]
 
     assert train(record=True) == train(record=False)
+
+
+@compiled
+def test_bad_labels_of_a_recorded_epoch_are_named_by_row_and_step(isa: str) -> None:
+    model = nn.Sequential(nn.Embedding(5, 3), nn.GRU(3, 4), nn.Linear(4, 2), rng=0)
+    loss = nn.CrossEntropyLoss()
+
+    @minidl.record
+    def step(x: np.ndarray, y: np.ndarray) -> Any:
+        return loss(model(x), y)
+
+    x, y = np.zeros((20, 3), int), np.zeros((20, 3), int)
+    step.epoch(x, y, 4, rng=0)
+    for row in (2, 13):
+        bad = y.copy()
+        bad[row, 1] = 2
+        with pytest.raises(ValueError, match=f"label 2 in row {row} of the data set, step 1 is"):
+            step.epoch(x, bad, 4, rng=0)
 
 
 @compiled

@@ -89,8 +89,8 @@ def rnn_sequence_grad(
     reverse: bool = False,
     activation: str = "tanh",
 ) -> tuple[Array, Array, Array]:
-    """From the gradients of the outputs and of the last state (None: zero), those of z and of
-    the initial state, and ‖∂L/∂h_t‖² of every step and sequence, in float64.
+    """The gradients of z and of the initial state, from those of the outputs and of the last
+    state (None: zero); and ‖∂L/∂h_t‖² of every step and sequence, in float64.
     """
     dz, norms = np.empty_like(states[1:]), np.zeros(states[1:, :, 0].shape)
     dh = np.zeros_like(states[0]) if dh is None else dh
@@ -131,8 +131,8 @@ def lstm_sequence_grad(
     lengths: Array | None = None,
     reverse: bool = False,
 ) -> tuple[Array, Array, Array, Array]:
-    """From the gradients of the outputs and of the last h and c (None: zero), those of z and of
-    the initial h and c, and ‖∂L/∂h_t‖² of every step and sequence, in float64.
+    """The gradients of z and of the initial h and c, from those of the outputs and of the last h
+    and c (None: zero); and ‖∂L/∂h_t‖² of every step and sequence, in float64.
     """
     dz, norms = np.empty_like(gates), np.zeros(gates[:, :, 0].shape)
     dh = np.zeros_like(cells[0]) if dh is None else dh
@@ -177,8 +177,8 @@ def gru_sequence_grad(
     lengths: Array | None = None,
     reverse: bool = False,
 ) -> tuple[Array, Array, Array, Array]:
-    """From the gradients of the outputs and of the last state (None: zero), those of z, u and
-    the initial state, and ‖∂L/∂h_t‖² of every step and sequence, in float64.
+    """The gradients of z, u and the initial state, from those of the outputs and of the last
+    state (None: zero); and ‖∂L/∂h_t‖² of every step and sequence, in float64.
     """
     dz, du, norms = np.empty_like(gates), np.empty_like(gates), np.zeros(gates[:, :, 0].shape)
     dh = np.zeros_like(states[0]) if dh is None else dh

@@ -40,7 +40,8 @@ class RNN(Recurrent):
         None, or how many sequences a batch has that go on from call to call: in training, a call
         without a state begins where the one before it ended, through which no gradient
         flows. ``reset_state()`` makes the next one begin with zero. In evaluation each call begins
-        with zero.
+        with zero. Batches have to come in order: ``step.epoch(..., shuffle=False)`` of a recorded
+        step; a ``Trainer`` shuffles.
     rng
         Generator or seed of the weights.
     dtype

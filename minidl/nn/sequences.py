@@ -110,7 +110,7 @@ class Recurrent(Layer):
         self.bidirectional, self.return_sequences = bool(bidirectional), bool(return_sequences)
         check_number(name, "dropout", dropout, 0, 1)
         if dropout and num_layers == 1:
-            raise ValueError(f"{name}: dropout is between layers, and num_layers=1 has nothing")
+            raise ValueError(f"{name}: dropout is between layers, and num_layers=1 is a single one")
         self._directions = 1 + self.bidirectional
         above = [hidden_size * self._directions] * (num_layers - 1)
         self.cells = [
