@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch_peers import peer_of_optimizer
 
 import minidl
 from minidl import nn, optim
 
 Settings = dict[str, Any]
 EVERY = [(cls, settings) for cls in optim.Optimizer.registry for settings in cls.examples()]
-THEIR_NAMES = {"AdaGrad": "Adagrad", "Nadam": "NAdam"}
 every_setting = pytest.mark.parametrize(
     ("cls", "settings"), EVERY, ids=lambda x: getattr(x, "__name__", None)
 )
@@ -55,10 +55,9 @@ def test_hundred_steps_are_those_of_pytorch(
     net = model()
     theirs = [torch.nn.Parameter(torch.tensor(p.data)) for p in net.parameters()]
     optimizer = cls(net.parameters(), **settings, **limits)
-    their_name = THEIR_NAMES.get(cls.__name__, cls.__name__)
-    if not hasattr(torch.optim, their_name):
-        pytest.skip(f"PyTorch has no {their_name}")
-    peer = getattr(torch.optim, their_name)(theirs, **settings)
+    if peer_of_optimizer(cls) is None:
+        pytest.skip(f"PyTorch has no {cls.__name__}")
+    peer = peer_of_optimizer(cls)(theirs, **settings)
     for seed in range(100):
         grads = gradients(net, seed)
         norm = np.sqrt(sum((g * g).sum() for g in grads))
