@@ -37,7 +37,7 @@ def peer_of(layer: nn.Layer | None) -> Any:
             if layer.bias is not None:
                 fill(peer.bias, layer.bias.data)
         case nn.BatchNorm():
-            peer = _BatchNormOfLast(layer.in_features, layer.eps, layer.momentum)
+            peer = _BatchNormOfLast(layer.in_features, layer.eps, layer.momentum).double()
             fill(peer.weight, layer.gamma.data)
             fill(peer.bias, layer.beta.data)
             peer.running_mean.copy_(torch.tensor(layer.running_mean))
