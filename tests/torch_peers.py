@@ -59,6 +59,8 @@ def peer_of(layer: nn.Layer | None) -> Any:
             peer = getattr(torch.nn, type(layer).__name__)(dim=-1)
         case nn.Dropout() if not layer.training:
             peer = torch.nn.Dropout(layer.p)
+        case nn.Standardize():
+            peer = _Standardize(layer.mean, layer.std)
         case nn.RNNCell():
             return _cell(layer)
         case _ if type(layer).__name__ in PLAIN:
@@ -94,6 +96,14 @@ if torch is not None:
 
         def forward(self, x: Any) -> Any:
             return self.body(x) + (x if self.shortcut is None else self.shortcut(x))
+
+    class _Standardize(torch.nn.Module):
+        def __init__(self, mean: np.ndarray, std: np.ndarray) -> None:
+            super().__init__()
+            self.mean, self.std = torch.tensor(mean), torch.tensor(std)
+
+        def forward(self, x: Any) -> Any:
+            return (x - self.mean) / self.std
 
     # PyTorch has the features of (batch, features, time) in the middle.
     class _BatchNormOfLast(torch.nn.BatchNorm1d):
