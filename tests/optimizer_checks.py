@@ -154,8 +154,9 @@ OPTIMIZER_CHECKS: dict[str, Callable[[type[optim.Optimizer], Settings], None]] =
 # --- schedules ------------------------------------------------------------------------------------
 
 
-def schedule_oracle(schedule: Any) -> None:
-    """The rate of every step, and beyond the end."""
+def schedule_oracle(schedule: Any, functions: dict[str, Any]) -> None:
+    """The rate of every step, and beyond the end; and its repr, read by these, is itself."""
+    assert eval(repr(schedule), dict(functions)) == schedule
     formula = oracles.SCHEDULES.get(schedule.name)
     if formula is None:
         raise NoOracleError(schedule.name)
