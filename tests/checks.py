@@ -7,7 +7,6 @@ to whatever is registered; ``test_planted_faults.py`` shows that they find fault
 from __future__ import annotations
 
 import copy
-import pickle
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -350,8 +349,7 @@ def loss_complains(problem: LossProblem) -> None:
 
 def loss_readable(problem: LossProblem) -> None:
     loss, *_ = problem
-    for other in (copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))):
-        assert repr(other) == repr(loss)
+    assert repr(copy.deepcopy(loss)) == repr(loss)
     assert repr(loss).startswith(type(loss).__name__)
     assert ("sum" in repr(loss)) == (loss.reduction == "sum")
 

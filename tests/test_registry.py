@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import pickle
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,14 @@ def test_loss(cls: type[nn.Loss], check: Any) -> None:
 def test_gradients_of_losses(backend: str, cls: type[nn.Loss]) -> None:
     for problem in loss_problems(cls, seeds=2):
         loss_gradients(problem)
+
+
+@every_loss
+def test_loss_can_be_pickled(cls: type[nn.Loss]) -> None:
+    for loss, prediction, target, _ in loss_problems(cls, seeds=1):
+        other = pickle.loads(pickle.dumps(loss))
+        assert repr(other) == repr(loss)
+        assert float(other(prediction, target)) == float(loss(prediction, target))
 
 
 @every_optimizer
