@@ -1,7 +1,7 @@
 """Why a deep network does not learn, and what each remedy alone changes about it.
 
 Thirty hidden layers of tanh whose weights are drawn from N(0, 0.05²) stay at chance; each
-other network differs from that one in a single thing.
+other network has one remedy.
 """
 
 from __future__ import annotations
