@@ -166,10 +166,12 @@ def round_trip(layer: nn.Layer, inputs: Arrays) -> None:
     copied = copy.deepcopy(layer)
     for twin in (other, copied):
         assert_same(list(twin.state().values()), list(layer.state().values()), "state")
-    layer.zero_grad(), copied.zero_grad(), other.zero_grad()
-    expected = call(layer, inputs)
-    assert_same(call(copied, inputs), expected, "a copy goes on otherwise")
-    assert_same(call(other, inputs), expected, "what was loaded goes on otherwise")
+    for training in {layer.training, False}:
+        for subject in (layer, copied, other):
+            subject.train(training).zero_grad()
+        expected = call(layer, inputs)
+        assert_same(call(copied, inputs), expected, "a copy goes on otherwise")
+        assert_same(call(other, inputs), expected, "what was loaded goes on otherwise")
 
 
 def twin(layer: nn.Layer, inputs: Arrays) -> None:

@@ -210,13 +210,13 @@ def check_pytorch(case: Case) -> None:
         optimizer.step()
         peer_optimizer.step()
         for parameter, tensor in zip(model.parameters(), theirs, strict=True):
-            close(parameter.data.T, tensor.detach())
+            close(parameter.data.T, tensor.detach(), 1e-7)  # Nadam's product is float32 there
 
 
-def close(a: Any, b: Any) -> None:
+def close(a: Any, b: Any, tolerance: float = 1e-9) -> None:
     a, b = np.asarray(a), np.asarray(b)
     size = max(1.0, float(np.abs(b).max(initial=0)))
-    np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9 * size)
+    np.testing.assert_allclose(a, b, rtol=1e-6, atol=tolerance * size)
 
 
 @pytest.fixture

@@ -141,6 +141,8 @@ def problems_of(cls: type) -> tuple[dict[str, Any], Iterator[tuple[Any, ...]]]:
 
 @pytest.mark.parametrize("fault", IN_CLASSES, ids=str)
 def test_fault_in_a_class_is_caught(fault: Fault) -> None:
+    if fault.check in ("recorded", "twin") and kernels.isa == "reference":
+        pytest.skip("the twin alone records nothing, and has nothing to be compared with")
     checks, problems = problems_of(planted(fault.classes, fault))
     assert fails(checks[fault.check], problems), f"{fault.check} does not see it"
 
