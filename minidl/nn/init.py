@@ -19,10 +19,10 @@ initialiser         distribution                                      source
 ``lecun_uniform``   U(-a, a), a = sqrt(3 / fan_in)                     LeCun et al. 1998
 ``lecun_normal``    N(0, 1 / fan_in)                                   LeCun et al. 1998
 ``orthogonal``      gain · a random orthonormal matrix                 Saxe et al. 2014
-``critical``        N(0, 1 / (fan_in · E[φ'(√q z)²])), q where it stays  Schoenholz et al. 2017
+``critical``        N(0, 1 / (fan_in · E[φ'(√q z)²]))                  Schoenholz et al. 2017
 ==================  ================================================  ====================
 
-``critical`` finds the factor of any activation by itself. ``nn.lsuv`` scales the layers of a model
+``critical`` finds q, and with it the factor of any activation, by itself. ``nn.lsuv`` scales the layers of a model
 by what they make of given data.
 """
 
