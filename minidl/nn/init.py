@@ -22,8 +22,8 @@ initialiser         distribution                                      source
 ``critical``        N(0, 1 / (fan_in · E[φ'(√q z)²]))                  Schoenholz et al. 2017
 ==================  ================================================  ====================
 
-``critical`` finds q, and with it the factor of any activation, by itself. ``nn.lsuv`` scales the layers of a model
-by what they make of given data.
+``critical`` finds q, and with it the factor of any activation, by itself. ``nn.lsuv`` scales the
+layers of a model by what they make of given data.
 """
 
 from __future__ import annotations
