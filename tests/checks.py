@@ -59,10 +59,20 @@ def layer_problems(cls: type[nn.Layer], seeds: int = 3) -> Iterator[tuple[nn.Lay
             for array in layer.state().values():
                 if array.dtype.kind == "f":
                     array += rng.uniform(0.1, 0.5, array.shape)
-            inputs = [rng.normal(size=shape) for shape in shapes]
-            for x in inputs:
-                x += 1.5 * (-1.0) ** sum(np.indices(x.shape))
-            yield layer, inputs
+            yield layer, [_apart(s, rng) if isinstance(s, tuple) else s for s in shapes]
+
+
+def _apart(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    return rng.normal(size=shape) + 1.5 * (-1.0) ** sum(np.indices(shape))
+
+
+def scaled(inputs: Arrays, factor: float) -> Arrays:
+    """Other inputs of the same dtype; integers stay what they are."""
+    return [x * x.dtype.type(factor) if x.dtype.kind == "f" else x for x in inputs]
+
+
+def as_dtype(inputs: Arrays, dtype: Any) -> Arrays:
+    return [x.astype(dtype) if x.dtype.kind == "f" else x for x in inputs]
 
 
 def call(layer: nn.Layer, inputs: Arrays, seed: int = 7) -> Arrays:
@@ -104,7 +114,7 @@ def many(layer: nn.Layer, inputs: Arrays) -> None:
 def memory(layer: nn.Layer, inputs: Arrays) -> None:
     """A second call, with other inputs and weights, is that of a layer that knows no first."""
     fresh = copy.deepcopy(layer)
-    call(layer, [-0.7 * x for x in inputs])
+    call(layer, scaled(inputs, -0.7))
     layer.zero_grad()
     for subject in (layer, fresh):
         for parameter in subject.parameters():
@@ -183,7 +193,7 @@ def twin(layer: nn.Layer, inputs: Arrays) -> None:
             for isa in ["reference", *ISAS]:
                 kernels.select(isa)
                 subject = copy.deepcopy(layer).astype(dtype)
-                outcomes.append(call(subject, [x.astype(dtype) for x in inputs]))
+                outcomes.append(call(subject, as_dtype(inputs, dtype)))
             for isa, found in zip(ISAS, outcomes[1:], strict=True):
                 assert_close(found, outcomes[0], isa, rtol=tolerance, atol=10 * tolerance)
     finally:
@@ -200,15 +210,15 @@ def recorded(layer: nn.Layer, inputs: Arrays) -> None:
             outputs = as_list(subject(*arrays[: len(inputs)]))
             return outputs, subject.backward(*arrays[len(inputs) :])
 
-        xs = [x.astype(np.float32) for x in inputs]
+        xs = as_dtype(inputs, np.float32)
         ys = as_list(copy.deepcopy(subject)(*xs))
         step: Any = minidl.record(run) if record else run
         found: Arrays = []
         for i in range(4):
             scale = np.float32(1 - 0.3 * i)
             dys = [np.cos(y) * scale for y in ys]
-            outputs, dxs = step(*[scale * x for x in xs], *dys)
-            found += [np.array(a) for a in (*outputs, *as_list(dxs))]
+            outputs, dxs = step(*scaled(xs, scale), *dys)
+            found += [np.array(a) for a in (*outputs, *as_list(dxs)) if a is not None]
         found += [parameter.grad for parameter in subject.parameters()]
         results.append([*found, *subject.state().values()])
     assert_same(*results, "recorded is not eager")
@@ -228,9 +238,9 @@ def complains(layer: nn.Layer, inputs: Arrays) -> None:
     x = inputs[0]
     rejects(x.tolist(), *rest)
     rejects(None, *rest)
-    rejects(x.astype(np.int64), *rest)
+    rejects(x.astype(np.int64 if x.dtype.kind == "f" else np.float64), *rest)
     rejects(x.astype(np.float16), *rest)
-    rejects(x.ravel()[:1], *rest)
+    rejects(x.ravel()[:1] if x.dtype.kind == "f" else x.ravel()[0], *rest)
     rejects(x[:0], *rest)
     if layer.in_features is not None:
         rejects(np.concatenate([x, x], axis=-1), *rest)
@@ -273,7 +283,8 @@ def loss_problems(cls: type[nn.Loss], seeds: int = 3) -> Iterator[LossProblem]:
         for loss, prediction, target in cls.examples():
             rng = np.random.default_rng(seed)
             prediction = prediction + (seed > 0) * rng.normal(size=prediction.shape)
-            weight = rng.uniform(0.2, 2, len(prediction)) if seed % 2 else None
+            rows = target.shape if loss.takes_labels else len(prediction)
+            weight = rng.uniform(0.2, 2, rows) if seed % 2 else None
             yield loss, prediction, target, weight
 
 

@@ -73,7 +73,7 @@ def _dropout(layer: Any, y: Array, x: Array) -> Array:
 
 def _rnn_cell(layer: Any, y: Array, x: Array, h: Array) -> Array:
     z = x @ layer.input_weight.data + h @ layer.recurrent_weight.data + layer.bias.data
-    return np.tanh(z)
+    return np.maximum(z, 0) if getattr(layer, "nonlinearity", "tanh") == "relu" else np.tanh(z)
 
 
 def _of(layer: Any, *inputs: Array) -> Array:
@@ -119,6 +119,7 @@ LAYERS: dict[str, Callable[..., Any]] = {
 
 
 def _cross_entropy(loss: Any, z: Array, labels: Array) -> tuple[Array, Array]:
+    z, labels = z.reshape(-1, z.shape[-1]), labels.ravel()
     log_p = np.log(_softmax(None, z, z))
     classes = np.ones(z.shape[1]) if loss.class_weight is None else loss.class_weight
     own = -classes[labels] * log_p[np.arange(len(z)), labels]
@@ -128,6 +129,7 @@ def _cross_entropy(loss: Any, z: Array, labels: Array) -> tuple[Array, Array]:
 
 
 def _nll(loss: Any, log_p: Array, labels: Array) -> tuple[Array, Array]:
+    log_p, labels = log_p.reshape(-1, log_p.shape[-1]), labels.ravel()
     classes = np.ones(log_p.shape[1]) if loss.class_weight is None else loss.class_weight
     return -classes[labels] * log_p[np.arange(len(log_p)), labels], classes[labels]
 
@@ -155,7 +157,7 @@ def loss_value(loss: Any, prediction: Array, target: Array, weight: Array | None
     """Σ weight · L, or that over Σ weight."""
     losses, counts = LOSSES[type(loss).__name__](loss, prediction, target)
     if weight is not None:
-        weight = weight.reshape(-1, *[1] * (losses.ndim - 1))
+        weight = weight.reshape(-1, *[1] * (losses.ndim - 1))  # of each row
         losses, counts = weight * losses, weight * counts
     return float(losses.sum() / counts.sum() if loss.reduction == "mean" else losses.sum())
 

@@ -180,8 +180,8 @@ def check_recorded(case: Case) -> None:
 def check_pytorch(case: Case) -> None:
     """Three steps in PyTorch: outputs, losses, gradients, and what the optimizer makes of them.
 
-    Their optimizer gets our gradients, which by then are known to be theirs: Adam would make a
-    step of full size from one that is nothing but rounding.
+    Their optimizer gets our gradients, and they our parameters, once these are known to be
+    the same: Adam would make a step of full size from a gradient that is nothing but rounding.
     """
     model, loss = case.build(), build(case.loss)
     for _, layer in model.layers():
@@ -211,6 +211,7 @@ def check_pytorch(case: Case) -> None:
         peer_optimizer.step()
         for parameter, tensor in zip(model.parameters(), theirs, strict=True):
             close(parameter.data.T, tensor.detach(), 1e-7)  # Nadam's product is float32 there
+            tensor.data.copy_(torch.tensor(parameter.data.T.copy()))
 
 
 def close(a: Any, b: Any, tolerance: float = 1e-9) -> None:

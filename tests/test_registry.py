@@ -203,7 +203,8 @@ def test_loss_is_that_of_pytorch(cls: type[nn.Loss]) -> None:
         if peer is None:
             pytest.skip(f"PyTorch has no {cls.__name__}")
         z = torch.tensor(prediction, requires_grad=True)
-        value = peer(z, torch.tensor(target))
+        classes_second = z.movedim(-1, 1) if loss.takes_labels else z
+        value = peer(classes_second, torch.tensor(target))
         value.backward()
         np.testing.assert_allclose(loss(prediction, target), value.item(), rtol=1e-10)
         np.testing.assert_allclose(loss.backward(), z.grad, rtol=1e-9, atol=1e-12)

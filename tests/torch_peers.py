@@ -74,7 +74,8 @@ PLAIN = ("ReLU", "Sigmoid", "Tanh", "GELU", "SiLU", "Identity", "Flatten")
 
 
 def _cell(layer: nn.RNNCell) -> Any:
-    peer = torch.nn.RNNCell(layer.in_features, layer.hidden_size).double()
+    nonlinearity = getattr(layer, "nonlinearity", "tanh")
+    peer = torch.nn.RNNCell(layer.in_features, layer.hidden_size, True, nonlinearity).double()
     fill(peer.weight_ih, layer.input_weight.data.T)
     fill(peer.weight_hh, layer.recurrent_weight.data.T)
     fill(peer.bias_ih, layer.bias.data)
