@@ -8,6 +8,8 @@
 #                 make steps STEPS="--isa avx2 --sizes 64 250"
 #   make lint     ruff, mypy and cython-lint
 #   make exhaustive   exp, log, sigmoid and tanh of every float32, against float64 (many minutes)
+#   make fuzz         5000 random networks: gradients, recorded steps, PyTorch (many minutes);
+#                     with another number: make fuzz FUZZ=500
 #   make sanitize     kernels and recorded steps under AddressSanitizer and UBSan, and
 #                 the team of threads under ThreadSanitizer (needs GCC)
 #   make clean    remove everything that was made
@@ -18,7 +20,7 @@ PY := $(VENV)/bin/python
 SOURCES := setup.py pyproject.toml $(wildcard minidl/_kernels/*.p* minidl/_kernels/*.h)
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test bench steps lint exhaustive sanitize clean
+.PHONY: demo test bench steps lint exhaustive fuzz sanitize clean
 
 demo: $(VENV)/demo
 	$(PY) -m minidl train digits
@@ -41,6 +43,10 @@ lint: $(VENV)/dev
 
 exhaustive: $(VENV)/dev
 	$(PY) tests/exhaustive.py
+
+FUZZ := 5000
+fuzz: $(VENV)/dev
+	MINIDL_FUZZ=$(FUZZ) $(PY) -m pytest -q -s tests/test_fuzz.py
 
 # In copies, so that the kernels in use stay as they are. -s: reports go to standard error.
 # ThreadSanitizer needs memory where it expects it: setarch -R. It does not follow forks.

@@ -9,6 +9,7 @@ import pytest
 
 from minidl import nn, optim
 from minidl.nn import init
+from minidl.nn.criticality import critical_point
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (40, 7), (7, 40), (1, 3), (3, 1)])
@@ -64,16 +65,100 @@ def test_critical_factors(backend: str, variance: float) -> None:
         assert factor == pytest.approx(1 / integral(slope, variance), rel=1e-3)
 
 
-def test_critical_weights_keep_the_gradient_in_depth() -> None:
+@pytest.mark.parametrize(
+    ("activation", "bias_variance", "q", "factor"),
+    [
+        (nn.Identity(), 0, 0, 1),
+        ("tanh", 0, 0, 1),
+        ("relu", 0, 0, 2),
+        (nn.LeakyReLU(0.2), 0, 0, 2 / 1.04),
+        ("elu", 0, 0, 1),
+        (np.sin, 0, 0, 1),
+        # Xiao et al. 2018 train 10,000 layers of tanh there.
+        ("tanh", 2.01e-5, None, 1.05),
+        # Schoenholz et al. 2017, figure 5: the border at σ_b² = 0.05.
+        ("tanh", 0.05, None, 1.76),
+        # Roberts, Yaida and Hanin 2022, section 5.3.4: where these begin to have a stable point.
+        ("silu", 0.5552, 14.32, 1.98800),
+        ("gelu", 0.1730, 3.6, 1.98306),
+    ],
+)
+def test_critical_points(
+    activation: Any, bias_variance: float, q: float | None, factor: float
+) -> None:
+    found, found_factor = critical_point(activation, bias_variance)
+    assert found_factor == pytest.approx(factor, rel=1e-3)
+    if q is not None:
+        assert found == pytest.approx(q, rel=0.05, abs=1e-9)
+    (drawn,) = init.critical(activation, bias_variance=bias_variance).arguments
+    assert drawn == pytest.approx(found_factor, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("activation", "bias_variance", "scale"),
+    [
+        (nn.Tanh, 0.0, 1e-2),
+        (nn.Tanh, 0.05, 1.0),
+        (nn.Sigmoid, 0.0, 1.0),
+        (nn.ReLU, 0.0, 1.0),
+        (lambda: nn.LeakyReLU(0.3), 0.0, 5.0),
+        (nn.ELU, 0.0, 1e-3),
+        (nn.GELU, 0.5, 3.3),  # near its q: the way there is long
+        (nn.SiLU, 1.0, 4.4),
+    ],
+)
+def test_a_deep_critical_network_keeps_its_gradient(
+    activation: Any, bias_variance: float, scale: float
+) -> None:
+    """Of 60 layers, between those of which q has found its fixed point: by simulation."""
+    width, depth, rows = 600, 60, 8
     rng = np.random.default_rng(0)
-    (factor,) = init.critical("relu").arguments
-    for name, low, high in [(init.critical("relu"), 0.1, 10), (init.lecun_normal(), 0, 1e-3)]:
-        layers = [c for _ in range(30) for c in (nn.Linear(200, 200, init=name), nn.ReLU())]
-        model = nn.Sequential(*layers, rng=1)
-        model(rng.normal(size=(20, 200)).astype(np.float32))
-        dy = rng.normal(size=(20, 200)).astype(np.float32)
-        assert low <= np.linalg.norm(model.backward(dy)) / np.linalg.norm(dy) < high
-    assert factor == 2
+    weights = init.critical(activation(), bias_variance=bias_variance)
+    blocks = []
+    for _ in range(depth):
+        linear = nn.Linear(width, width, init=weights, rng=rng, dtype=np.float64)
+        linear.bias.data = rng.normal(0, np.sqrt(bias_variance), width)
+        blocks.append(nn.Sequential(linear, activation()))
+    x = scale * rng.normal(size=(rows, width))
+    lengths, gradients = [], []
+    for block in blocks:
+        x = block(x)
+        lengths.append(block[0]._output.var(axis=None, mean=0))
+    dy = rng.normal(size=x.shape)
+    for block in reversed(blocks):
+        gradients.append(np.linalg.norm(dy))
+        dy = block.backward(dy)
+    top, bottom = gradients[5], gradients[45]  # 40 layers between them
+    assert 0.5 < bottom / top < 2
+    q, _ = critical_point(activation(), bias_variance)
+    if q:
+        assert 0.5 < np.mean(lengths[20:]) / q < 2
+
+
+@pytest.mark.parametrize(
+    ("weights", "activation", "low", "high"),
+    [
+        (init.lecun_normal(), nn.ReLU, 0, 1e-3),
+        (init.critical("tanh", variance=1.0), nn.Tanh, 3, np.inf),  # that is for a kept variance
+    ],
+)
+def test_other_weights_do_not(weights: Any, activation: Any, low: float, high: float) -> None:
+    rng = np.random.default_rng(0)
+    layers = [c for _ in range(30) for c in (nn.Linear(200, 200, init=weights), activation())]
+    model = nn.Sequential(*layers, rng=1)
+    model(rng.normal(size=(20, 200)).astype(np.float32))
+    dy = rng.normal(size=(20, 200)).astype(np.float32)
+    assert low <= np.linalg.norm(model.backward(dy)) / np.linalg.norm(dy) <= high
+
+
+@pytest.mark.parametrize(
+    ("activation", "bias_variance"),
+    [("gelu", 0), ("gelu", 0.15), ("silu", 0.5), ("softplus", 0), ("softplus", 1), ("relu", 0.1)],
+)
+def test_no_critical_point(activation: str, bias_variance: float) -> None:
+    with pytest.raises(ValueError, match=rf"variance {bias_variance:g}, '{activation}'.*variance="):
+        init.critical(activation, bias_variance=bias_variance)
+    assert init.critical(activation, variance=1.0).arguments[0] > 1
 
 
 @pytest.mark.parametrize("activation", [nn.Tanh, nn.ReLU, nn.Sigmoid])
@@ -103,6 +188,7 @@ def test_lsuv_gives_every_layer_variance_one(backend: str, activation: Any) -> N
         (lambda: init.gain("softplus"), "softplus"),
         (lambda: init.critical("nonsense"), "nonsense"),
         (lambda: init.critical("relu", 0), "variance"),
+        (lambda: init.critical("relu", bias_variance=-1), "bias_variance"),
         (lambda: init.critical(np.sign), "zero"),
         (lambda: init.critical(np.ones_like), "zero"),
         (lambda: nn.lsuv(nn.Linear(2, 2), np.zeros((3, 2), np.float32)), "variance 0"),

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch_peers import peer_of, their_name
 
 from minidl import nn, optim
 
@@ -20,71 +21,12 @@ def tensor(x: np.ndarray) -> Any:
     return torch.tensor(x, requires_grad=x.dtype.kind == "f")
 
 
-class PeerResidual(torch.nn.Module):
-    def __init__(self, body: Any, shortcut: Any) -> None:
-        super().__init__()
-        self.body, self.shortcut = body, shortcut
-
-    def forward(self, x: Any) -> Any:
-        return self.body(x) + (x if self.shortcut is None else self.shortcut(x))
-
-
-def peer_of(layer: nn.Layer | None) -> Any:
-    """The PyTorch module of the same parameters."""
-    match layer:
-        case None:
-            return None
-        case nn.Sequential():
-            return torch.nn.Sequential(*(peer_of(child) for _, child in layer.children()))
-        case nn.Residual():
-            return PeerResidual(peer_of(layer.body), peer_of(layer.shortcut))
-        case nn.Linear():
-            peer = torch.nn.Linear(layer.in_features, layer.out_features, layer.bias is not None)
-            fill(peer.weight, layer.weight.data.T)
-            if layer.bias is not None:
-                fill(peer.bias, layer.bias.data)
-        case nn.BatchNorm():
-            peer = torch.nn.BatchNorm1d(layer.in_features, layer.eps, layer.momentum)
-            fill(peer.weight, layer.gamma.data)
-            fill(peer.bias, layer.beta.data)
-        case nn.LayerNorm():
-            peer = torch.nn.LayerNorm(layer.in_features, layer.eps)
-            fill(peer.weight, layer.gamma.data)
-            fill(peer.bias, layer.beta.data)
-        case nn.PReLU():
-            peer = torch.nn.PReLU(layer.weight.size)
-            fill(peer.weight, layer.weight.data)
-        case nn.LeakyReLU():
-            peer = torch.nn.LeakyReLU(layer.slope)
-        case nn.ELU():
-            peer = torch.nn.ELU(layer.alpha)
-        case nn.Softplus():
-            peer = torch.nn.Softplus(layer.beta, threshold=50)  # theirs is not smooth there
-        case nn.Softmax() | nn.LogSoftmax():
-            peer = getattr(torch.nn, type(layer).__name__)(dim=-1)
-        case nn.GELU() | nn.SiLU() | nn.Identity() | nn.Flatten():
-            peer = getattr(torch.nn, type(layer).__name__)()
-        case _:
-            peer = {nn.ReLU: torch.nn.ReLU, nn.Sigmoid: torch.nn.Sigmoid, nn.Tanh: torch.nn.Tanh}[
-                type(layer)
-            ]()
-    return peer.double()
-
-
-def fill(parameter: Any, values: np.ndarray) -> None:
-    parameter.data = torch.tensor(values.astype(np.float64))
-
-
 def assert_same_gradients(layer: nn.Layer, peer: Any) -> None:
     theirs = dict(peer.named_parameters())
     ours = {their_name(name): parameter.grad.T for name, parameter in layer.named_parameters()}
     assert ours.keys() == theirs.keys()
     for name, gradient in ours.items():  # transposed: their weights are (out, in)
         np.testing.assert_allclose(gradient, theirs[name].grad, **CLOSE, err_msg=name)
-
-
-def their_name(name: str) -> str:
-    return name.replace("gamma", "weight").replace("beta", "bias")
 
 
 def net(*layers: nn.Layer) -> nn.Sequential:
@@ -146,16 +88,15 @@ def test_outputs_and_gradients(backend: str, name: str) -> None:
 
 @pytest.mark.parametrize("training", [True, False])
 def test_batch_norm_of_sequences(backend: str, training: bool) -> None:
-    """Over batch and time; PyTorch has the features of (batch, features, time) in the middle."""
+    """Over batch and time."""
     layer = nn.BatchNorm(7, dtype=np.float64)
     layer.gamma.data = np.linspace(0.5, 2, 7)
     layer.running_var[...] = np.linspace(1, 3, 7)
     peer = peer_of(layer).train(training)
-    peer.running_var.copy_(torch.tensor(layer.running_var))
     rng = np.random.default_rng(3)
     x, dy = rng.normal(2, 3, (4, 5, 7)), rng.normal(size=(4, 5, 7))
     theirs = tensor(x)
-    y_theirs = peer(theirs.transpose(1, 2)).transpose(1, 2)
+    y_theirs = peer(theirs)
     np.testing.assert_allclose(layer.train(training)(x), y_theirs.detach(), **CLOSE)
     y_theirs.backward(torch.tensor(dy))
     np.testing.assert_allclose(layer.backward(dy), theirs.grad, **CLOSE)
@@ -192,11 +133,7 @@ def test_running_statistics(backend: str) -> None:
 
 def test_recurrent_cell(backend: str) -> None:
     cell = nn.RNNCell(3, 5, rng=0, dtype=np.float64)
-    peer = torch.nn.RNNCell(3, 5).double()
-    fill(peer.weight_ih, cell.input_weight.data.T)
-    fill(peer.weight_hh, cell.recurrent_weight.data.T)
-    fill(peer.bias_ih, cell.bias.data)
-    fill(peer.bias_hh, np.zeros(5))
+    peer = peer_of(cell)
     rng = np.random.default_rng(0)
     x, start, dy = rng.normal(size=(4, 2, 3)), rng.normal(size=(2, 5)), rng.normal(size=(2, 5))
     x_theirs, start_theirs = tensor(x), tensor(start)

@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 
-from minidl.cli import bench, checking, doctor, text, train
+from minidl.cli import bench, checking, doctor, lab, text, train
 from minidl.cli.options import UsageError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
@@ -84,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     text.add_command(commands)
     checking.add_command(commands)
     bench.add_command(commands)
+    lab.add_command(commands)
     doctor.add_command(commands)
     return parser
 

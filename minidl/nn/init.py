@@ -19,11 +19,11 @@ initialiser         distribution                                      source
 ``lecun_uniform``   U(-a, a), a = sqrt(3 / fan_in)                     LeCun et al. 1998
 ``lecun_normal``    N(0, 1 / fan_in)                                   LeCun et al. 1998
 ``orthogonal``      gain · a random orthonormal matrix                 Saxe et al. 2014
-``critical``        N(0, 1 / (fan_in · E[φ'(z)²])), z ~ N(0, q)        Schoenholz et al. 2017
+``critical``        N(0, 1 / (fan_in · E[φ'(√q z)²]))                  Schoenholz et al. 2017
 ==================  ================================================  ====================
 
-``critical`` finds the factor of any activation by itself. ``nn.lsuv`` scales the layers of a model
-by what they make of given data.
+``critical`` finds q, and with it the factor of any activation, by itself. ``nn.lsuv`` scales the
+layers of a model by what they make of given data.
 """
 
 from __future__ import annotations
@@ -174,26 +174,40 @@ def gain(activation: str, slope: float = 0.01) -> float:
     return gains[activation]
 
 
-def critical(activation: Any, variance: float = 1.0) -> Initializer:
-    """N(0, 1 / (fan_in · E[φ'(z)²])) with z ~ N(0, q): the gradient keeps its size.
+def critical(
+    activation: Any, variance: float | None = None, bias_variance: float = 0.0
+) -> Initializer:
+    """N(0, σ_w² / fan_in) at the border of order and chaos, where the gradient keeps its size.
 
-    At the border between order and chaos, n · Var(W) · E[φ'(z)²] = 1, gradients neither vanish
-    nor explode on average. The expectation is found by Gauss-Hermite quadrature.
+    With weights N(0, σ_w² / fan_in) and biases N(0, σ_b²), the variance q of what an activation
+    receives goes from layer to layer as the length map says, and the squared norm of the
+    gradient is multiplied by χ:
 
-    Source: Schoenholz et al. 2017, equation 5; Glorot and Bengio 2010 for φ' = 1.
+    q ← σ_w² · E[φ(√q z)²] + σ_b²,  χ = σ_w² · E[φ'(√q z)²],  z ~ N(0, 1)
+
+    σ_w² is such that χ = 1 at the fixed point q to which the map leads; both are found by
+    quadrature. For tanh without biases q falls to 0, where σ_w² = 1; for ReLU any q stays as it
+    is, and σ_w² = 2; for the sigmoid q is 46 and σ_w² 103, since its mean of ½ counts as well.
+
+    GELU, SiLU and Softplus have no such point without biases: their q grows or dies out. GELU
+    has one for σ_b² ≥ 0.173, SiLU for σ_b² ≥ 0.556.
+
+    Source: Poole et al. 2016; Schoenholz et al. 2017, equation 5.
 
     Parameters
     ----------
     activation
         A layer such as ``nn.Tanh()``, its name ("tanh"), or a function of an array.
     variance
-        q > 0, of what the activation receives: 1 after a normalization, and for data that is
-        standardized. (ReLU's factor of 2 is the same for all.)
+        None: q is the fixed point. Or q > 0, where something else keeps it: 1 after a
+        normalization.
+    bias_variance
+        σ_b² ≥ 0. ``Linear`` starts with biases of zero; who asks for others has to draw them.
 
     Raises
     ------
     ValueError
-        If the activation is not known, or flat.
+        If the activation is not known, is flat, or has no such point.
 
     Examples
     --------
@@ -206,32 +220,17 @@ def critical(activation: Any, variance: float = 1.0) -> Initializer:
     >>> nn.Linear(64, 64, init=nn.init.critical(nn.Tanh()))
     Linear(64, 64)
     """
-    if not 0 < variance < np.inf:
-        raise ValueError(f"critical needs variance > 0, got {variance}")
-    nodes, weights = np.polynomial.hermite_e.hermegauss(100)
-    slopes = _slopes(activation, np.sqrt(variance) * nodes)
-    mean = float(weights @ slopes**2 / weights.sum())
-    if not 0 < mean < np.inf:
-        raise ValueError(f"critical: the derivative of {activation!r} is zero or not finite")
-    return Initializer("critical", _critical, (round(1 / mean, 4),))
+    from minidl.nn import criticality  # which needs layers, which need this module
 
-
-def _slopes(activation: Any, z: Any) -> Any:
-    """The derivative at these points."""
-    from minidl.nn.layer import Layer  # which draws its parameters with this module
-
-    if isinstance(activation, str):
-        kinds = {kind.__name__.lower(): kind for kind in Layer.registry}
-        if activation.lower() == "linear" or activation.lower() not in kinds:
-            raise ValueError(f"critical: no activation is called {activation!r}")
-        activation = kinds[activation.lower()]()
-    if isinstance(activation, Layer):
-        y = activation(z[:, None])
-        return activation.backward(np.ones_like(y))[:, 0]
-    if not callable(activation):
-        raise TypeError(f"critical: expected a layer, a name or a function, got {activation!r}")
-    step = 1e-5
-    return (np.asarray(activation(z + step)) - np.asarray(activation(z - step))) / (2 * step)
+    if variance is not None and not 0 < variance < np.inf:
+        raise ValueError(f"critical needs variance > 0 or None, got {variance}")
+    if not 0 <= bias_variance < np.inf:
+        raise ValueError(f"critical needs bias_variance >= 0, got {bias_variance}")
+    if variance is None:
+        _, factor = criticality.critical_point(activation, bias_variance)
+    else:
+        factor = 1 / criticality.mean_squares(activation, variance)[1]
+    return Initializer("critical", _critical, (round(factor, 4),))
 
 
 def by_name(init: str | Initializer) -> Initializer:

@@ -54,7 +54,8 @@ class LeakyReLU(Layer):
     @classmethod
     def examples(cls) -> Examples:
         yield cls(), ((3, 5),)
-        yield cls(0.3), ((1, 1),)
+        yield cls(0.3), ((2, 4),)
+        yield cls(), ((1, 1),)
 
 
 class PReLU(Layer):
@@ -154,7 +155,8 @@ class ELU(Layer):
     @classmethod
     def examples(cls) -> Examples:
         yield cls(), ((3, 5),)
-        yield cls(0.5), ((1, 1),)
+        yield cls(0.5), ((2, 4),)
+        yield cls(), ((1, 1),)
 
 
 def he_normal_for(slope: float) -> Initializer:

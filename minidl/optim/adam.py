@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from minidl import _kernels as kernels
@@ -84,6 +85,11 @@ class Adam(_TwoMoments):
         shared = {"weight_decay": weight_decay, "l1": l1, "max_value": max_value}
         super().__init__(parameters, lr, betas, max_norm, eps=eps, **shared)
 
+    @classmethod
+    def examples(cls) -> Iterator[dict[str, Any]]:
+        yield {"lr": 0.01}
+        yield {"lr": 0.01, "betas": (0.5, 0.9), "eps": 1e-3, "weight_decay": 0.1}
+
 
 class AdamW(_TwoMoments):
     """Adam with decoupled weight decay: the decay is not divided by the second moment.
@@ -135,6 +141,11 @@ class AdamW(_TwoMoments):
         shared = {"weight_decay": weight_decay, "l1": l1, "max_value": max_value}
         super().__init__(parameters, lr, betas, max_norm, eps=eps, **shared)
         self.states["decoupled"] = True
+
+    @classmethod
+    def examples(cls) -> Iterator[dict[str, Any]]:
+        yield {"lr": 0.01}
+        yield {"lr": 0.01, "betas": (0.8, 0.9), "weight_decay": 0.3}
 
 
 class Nadam(_TwoMoments):
@@ -199,3 +210,8 @@ class Nadam(_TwoMoments):
 
     def update_part(self, data: Array, grad: Array, part: slice, state: Array) -> None:
         kernels.nadam(data, grad, self.moment1[part], self.moment2[part], state)
+
+    @classmethod
+    def examples(cls) -> Iterator[dict[str, Any]]:
+        yield {"lr": 0.01}
+        yield {"lr": 0.01, "betas": (0.8, 0.9), "momentum_decay": 0.02, "weight_decay": 0.1}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -144,6 +144,8 @@ class Optimizer:
         If given, > 0: after that, every gradient is clipped to [-max_value, max_value].
     """
 
+    registry: ClassVar[list[type[Optimizer]]] = []
+
     # Hyper-parameters that a group may set beside those of all optimizers.
     names: tuple[str, ...] = ()
 
@@ -168,6 +170,16 @@ class Optimizer:
                 group["lr"] = settings["lr"]
         # Last: a constructor that fails must not have taken the parameters from another one.
         self.flat = FlatParameters(*(settings["params"] for settings in groups))
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "examples" in cls.__dict__:
+            Optimizer.registry.append(cls)
+
+    @classmethod
+    def examples(cls) -> Iterator[dict[str, Any]]:
+        """Settings, as keywords: from these the tests verify the optimizer."""
+        return iter(())
 
     def _split(self, parameters: Parameters) -> list[dict[str, Any]]:
         """The groups as dicts, their settings known to this optimizer."""

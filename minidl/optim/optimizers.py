@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
 from minidl.optim.base import Optimizer, Parameters, Rate, hyper_parameter
@@ -66,6 +69,12 @@ class SGD(Optimizer):
 
     def update_part(self, data: Array, grad: Array, part: slice, state: Array) -> None:
         kernels.sgd(data, grad, self.velocity[part], state)
+
+    @classmethod
+    def examples(cls) -> Iterator[dict[str, Any]]:
+        yield {"lr": 0.1}
+        yield {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.1}
+        yield {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01, "nesterov": True}
 
 
 class RMSprop(Optimizer):
@@ -140,6 +149,13 @@ class RMSprop(Optimizer):
         square, mean, velocity = self.square[part], self.mean[part], self.velocity[part]
         kernels.rmsprop(data, grad, square, mean, velocity, state)
 
+    @classmethod
+    def examples(cls) -> Iterator[dict[str, Any]]:
+        yield {"lr": 0.01}
+        yield {"lr": 0.01, "alpha": 0.9, "eps": 1e-5, "momentum": 0.8, "weight_decay": 0.1}
+        yield {"lr": 0.01, "centered": True, "weight_decay": 0.01}
+        yield {"lr": 0.01, "centered": True, "momentum": 0.5}
+
 
 class AdaGrad(Optimizer):
     """A rate for every weight, that falls as its gradients add up.
@@ -194,3 +210,8 @@ class AdaGrad(Optimizer):
 
     def update_part(self, data: Array, grad: Array, part: slice, state: Array) -> None:
         kernels.adagrad(data, grad, self.square[part], state)
+
+    @classmethod
+    def examples(cls) -> Iterator[dict[str, Any]]:
+        yield {"lr": 0.1}
+        yield {"lr": 0.1, "eps": 1e-3, "weight_decay": 0.01}

@@ -367,3 +367,15 @@ def _count(owner: str, name: str, value: Any, least: int = 1) -> int:
     if value < least:
         raise ValueError(f"{owner}: {name} must be >= {least}, got {value}")
     return int(value)
+
+
+# From these the tests verify the schedules: at least one of each.
+EXAMPLES = (
+    step_decay(0.1, 30, 0.5),
+    exponential(0.1, 0.97),
+    cosine(0.1, 130, 1e-3),
+    warmup(0.1, 40, start=0.25),
+    warmup(cosine(0.1, 90), 40),
+    one_cycle(0.1, 130),
+    one_cycle(0.1, 130, 0.47, 7.0, 30.0),
+)

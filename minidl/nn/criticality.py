@@ -1,0 +1,116 @@
+"""The border of order and chaos: where signals and gradients keep their size in depth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minidl._kernels.reference import Array
+from minidl.nn.layer import Layer
+
+# Midpoints of z with the weights of N(0, 1). Half of them lie on either side of zero, so that
+# means over rectifiers are exact; and they are fine enough for a sigmoid that is all but a step.
+_NODES = (np.arange(20_000) + 0.5) / 1000 - 10
+_WEIGHTS = np.exp(-(_NODES**2) / 2)
+_WEIGHTS /= _WEIGHTS.sum()
+
+# Variances among which fixed points are looked for. The first stands for zero.
+_VARIANCES = np.geomspace(1e-10, 1e5, 151)
+
+
+def critical_point(activation: Any, bias_variance: float = 0.0) -> tuple[float, float]:
+    """(q, σ_w²): the fixed point q of the length map, where the gradient keeps its size.
+
+    q = σ_w² · E[φ(√q z)²] + σ_b²  and  σ_w² · E[φ'(√q z)²] = 1,  z ~ N(0, 1)
+
+    The second equation gives σ_w² for any q, and put into the first leaves one equation in q. Of
+    its solutions, the one is taken to which other variances are drawn: no network stays
+    where it is driven away from.
+
+    Source: Poole et al. 2016 (the length map); Schoenholz et al. 2017, equation 5.
+
+    Raises
+    ------
+    ValueError
+        If there is no such point.
+
+    Examples
+    --------
+    >>> from minidl.nn.criticality import critical_point
+    >>> q, factor = critical_point("tanh", bias_variance=0.05)
+    >>> f"{q:.2f} {factor:.2f}"
+    '0.57 1.76'
+    """
+    moments = np.array([mean_squares(activation, variance) for variance in _VARIANCES])
+    squares, slopes = moments.T
+    excess = _VARIANCES - squares / slopes - bias_variance
+    # At zero: what it maps to must be zero, and no variance may grow on its way.
+    if abs(excess[0]) < 1e-3 * _VARIANCES[0]:
+        factor = 1 / slopes[0]
+        if (factor * squares <= _VARIANCES * (1 + 1e-9)).all():
+            return 0.0, float(factor)
+    for index in np.flatnonzero(np.sign(excess[1:]) != np.sign(excess[:-1])):
+        low, high = _VARIANCES[index], _VARIANCES[index + 1]
+        q = _bisected(activation, bias_variance, low, high)
+        factor = 1 / mean_squares(activation, q)[1]
+        below, above = (
+            factor * mean_squares(activation, near)[0] + bias_variance - near
+            for near in (q / 1.01, q * 1.01)
+        )
+        if below > 0 > above:
+            return q, float(factor)
+    raise ValueError(
+        f"critical: with biases of variance {bias_variance:g}, {activation!r} has no variance that "
+        "stays and at which gradients keep their size. Give bias_variance (and draw "
+        "the biases so), or the variance after a normalization: variance=1.0"
+    )
+
+
+def _bisected(activation: Any, bias_variance: float, low: float, high: float) -> float:
+    """The variance between these two at which both equations hold."""
+    sign = _excess(activation, bias_variance, low) > 0
+    for _ in range(50):
+        middle = float(np.sqrt(low * high))
+        if (_excess(activation, bias_variance, middle) > 0) == sign:
+            low = middle
+        else:
+            high = middle
+    return float(np.sqrt(low * high))
+
+
+def _excess(activation: Any, bias_variance: float, variance: float) -> float:
+    square, slope = mean_squares(activation, variance)
+    return variance - square / slope - bias_variance
+
+
+def mean_squares(activation: Any, variance: float) -> tuple[float, float]:
+    """E[φ(x)²] and E[φ'(x)²] for x ~ N(0, variance), by the midpoint rule.
+
+    Raises
+    ------
+    ValueError
+        If the activation is not known, or the second is zero or not finite.
+    """
+    x = np.sqrt(variance) * _NODES
+    values, slopes = _values_and_slopes(activation, x, 1e-5 * np.sqrt(variance))
+    square, slope = float(_WEIGHTS @ values**2), float(_WEIGHTS @ slopes**2)
+    if not (0 < slope < np.inf and square < np.inf):
+        raise ValueError(f"critical: the derivative of {activation!r} is zero or not finite")
+    return square, slope
+
+
+def _values_and_slopes(activation: Any, x: Array, step: float) -> tuple[Array, Array]:
+    """An activation and its derivative at these points."""
+    if isinstance(activation, str):
+        kinds = {kind.__name__.lower(): kind for kind in Layer.registry}
+        if activation.lower() == "linear" or activation.lower() not in kinds:
+            raise ValueError(f"critical: no activation is called {activation!r}")
+        activation = kinds[activation.lower()]()
+    if isinstance(activation, Layer):
+        y = activation(x[:, None])
+        return y[:, 0], activation.backward(np.ones_like(y))[:, 0]
+    if not callable(activation):
+        raise TypeError(f"critical: expected a layer, a name or a function, got {activation!r}")
+    right, left = np.asarray(activation(x + step)), np.asarray(activation(x - step))
+    return np.asarray(activation(x)), (right - left) / (2 * step)

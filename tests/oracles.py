@@ -1,0 +1,342 @@
+"""What layers, losses, optimizers and schedules should compute, in NumPy, from their formulas.
+
+Nothing here calls a kernel or its twin: it is written anew from the docstrings and the papers,
+without regard to overflow or speed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+
+Array = np.ndarray
+State = dict[str, Array]
+
+# --- layers: (layer before the call, its output, *inputs) -> the output that is right, and state --
+
+
+def sigmoid(x: Array) -> Array:
+    return 1 / (1 + np.exp(-x))
+
+
+def _linear(layer: Any, y: Array, x: Array) -> Array:
+    assert layer.weight.shape == (layer.in_features, layer.out_features)
+    out = np.einsum("...i,io->...o", x, layer.weight.data)
+    return out if layer.bias is None else out + layer.bias.data
+
+
+def _prelu(layer: Any, y: Array, x: Array) -> Array:
+    assert layer.weight.shape == (layer.in_features or 1,)
+    return np.maximum(x, 0) + layer.weight.data * np.minimum(x, 0)
+
+
+def _gelu(layer: Any, y: Array, x: Array) -> Array:
+    return x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))) / 2
+
+
+def _softmax(layer: Any, y: Array, x: Array) -> Array:
+    return np.exp(x) / np.exp(x).sum(axis=-1, keepdims=True)
+
+
+def _batch_norm(layer: Any, y: Array, x: Array) -> tuple[Array, State]:
+    mean, var = layer.running_mean, layer.running_var
+    state = {"running_mean": mean, "running_var": var}
+    if layer.training:
+        rows = x.reshape(-1, x.shape[-1])
+        mean = rows.sum(axis=0) / len(rows)
+        squares = ((rows - mean) ** 2).sum(axis=0)
+        var, unbiased = squares / len(rows), squares / (len(rows) - 1)
+        m = layer.momentum
+        state["running_mean"] = (1 - m) * state["running_mean"] + m * mean
+        state["running_var"] = (1 - m) * state["running_var"] + m * unbiased
+    return layer.gamma.data * (x - mean) / np.sqrt(var + layer.eps) + layer.beta.data, state
+
+
+def _layer_norm(layer: Any, y: Array, x: Array) -> Array:
+    n = x.shape[-1]
+    mean = x.sum(axis=-1, keepdims=True) / n
+    var = ((x - mean) ** 2).sum(axis=-1, keepdims=True) / n
+    return layer.gamma.data * (x - mean) / np.sqrt(var + layer.eps) + layer.beta.data
+
+
+def _dropout(layer: Any, y: Array, x: Array) -> Array:
+    if not layer.training:
+        return x
+    dropped = y == 0
+    if x.size >= 1000:
+        assert abs(dropped.mean() - layer.p) < 0.05, "not this share is dropped"
+    return np.where(dropped, 0, x / (1 - layer.p))
+
+
+def _rnn_cell(layer: Any, y: Array, x: Array, h: Array) -> Array:
+    z = x @ layer.input_weight.data + h @ layer.recurrent_weight.data + layer.bias.data
+    return np.maximum(z, 0) if getattr(layer, "nonlinearity", "tanh") == "relu" else np.tanh(z)
+
+
+def _of(layer: Any, *inputs: Array) -> Array:
+    found = LAYERS[type(layer).__name__](layer, np.ones(1), *inputs)
+    return found[0] if isinstance(found, tuple) else found
+
+
+def _sequential(layer: Any, y: Array, x: Array) -> Array:
+    for _, child in layer.children():
+        x = _of(child, x)
+    return x
+
+
+def _residual(layer: Any, y: Array, x: Array) -> Array:
+    return _of(layer.body, x) + (x if layer.shortcut is None else _of(layer.shortcut, x))
+
+
+LAYERS: dict[str, Callable[..., Any]] = {
+    "Linear": _linear,
+    "ReLU": lambda layer, y, x: np.maximum(x, 0),
+    "LeakyReLU": lambda layer, y, x: np.maximum(x, 0) + layer.slope * np.minimum(x, 0),
+    "PReLU": _prelu,
+    "ELU": lambda layer, y, x: np.where(x > 0, x, layer.alpha * (np.exp(x) - 1)),
+    "Sigmoid": lambda layer, y, x: sigmoid(x),
+    "Tanh": lambda layer, y, x: (np.exp(2 * x) - 1) / (np.exp(2 * x) + 1),
+    "SiLU": lambda layer, y, x: x * sigmoid(x),
+    "GELU": _gelu,
+    "Softplus": lambda layer, y, x: np.log(1 + np.exp(layer.beta * x)) / layer.beta,
+    "Softmax": _softmax,
+    "LogSoftmax": lambda layer, y, x: np.log(_softmax(layer, y, x)),
+    "Identity": lambda layer, y, x: x,
+    "Flatten": lambda layer, y, x: np.stack([row.ravel() for row in x]),
+    "BatchNorm": _batch_norm,
+    "LayerNorm": _layer_norm,
+    "Standardize": lambda layer, y, x: (x - layer.mean) / layer.std,
+    "Dropout": _dropout,
+    "RNNCell": _rnn_cell,
+    "Sequential": _sequential,
+    "Residual": _residual,
+}
+
+# --- losses: (loss, prediction, target) -> the loss of every row and element, its weight ----------
+
+
+def _cross_entropy(loss: Any, z: Array, labels: Array) -> tuple[Array, Array]:
+    z, labels = z.reshape(-1, z.shape[-1]), labels.ravel()
+    log_p = np.log(_softmax(None, z, z))
+    classes = np.ones(z.shape[1]) if loss.class_weight is None else loss.class_weight
+    own = -classes[labels] * log_p[np.arange(len(z)), labels]
+    smooth = -(classes * log_p).mean(axis=1)
+    eps = loss.label_smoothing
+    return (1 - eps) * own + eps * smooth, classes[labels]
+
+
+def _nll(loss: Any, log_p: Array, labels: Array) -> tuple[Array, Array]:
+    log_p, labels = log_p.reshape(-1, log_p.shape[-1]), labels.ravel()
+    classes = np.ones(log_p.shape[1]) if loss.class_weight is None else loss.class_weight
+    return -classes[labels] * log_p[np.arange(len(log_p)), labels], classes[labels]
+
+
+def _huber(loss: Any, p: Array, t: Array) -> tuple[Array, Array]:
+    e, d = np.abs(p - t), loss.delta
+    return np.where(e <= d, e**2 / 2, d * (e - d / 2)), np.ones_like(e)
+
+
+def _bce(loss: Any, z: Array, t: Array) -> tuple[Array, Array]:
+    return -t * np.log(sigmoid(z)) - (1 - t) * np.log(1 - sigmoid(z)), np.ones_like(z)
+
+
+LOSSES: dict[str, Callable[..., tuple[Array, Array]]] = {
+    "MSELoss": lambda loss, p, t: ((p - t) ** 2, np.ones_like(p)),
+    "L1Loss": lambda loss, p, t: (np.abs(p - t), np.ones_like(p)),
+    "HuberLoss": _huber,
+    "BCEWithLogitsLoss": _bce,
+    "CrossEntropyLoss": _cross_entropy,
+    "NLLLoss": _nll,
+}
+
+
+def loss_value(loss: Any, prediction: Array, target: Array, weight: Array | None) -> float:
+    """Σ weight · L, or that over Σ weight."""
+    losses, counts = LOSSES[type(loss).__name__](loss, prediction, target)
+    if weight is not None:
+        weight = weight.reshape(-1, *[1] * (losses.ndim - 1))  # of each row
+        losses, counts = weight * losses, weight * counts
+    return float(losses.sum() / counts.sum() if loss.reduction == "mean" else losses.sum())
+
+
+# --- optimizers: parameter by parameter -----------------------------------------------------------
+
+
+class Plain:
+    """One parameter under one optimizer: ``step`` is the formula of the docstring."""
+
+    def __init__(self, lr: float, weight_decay: float = 0.0, l1: float = 0.0, **own: Any) -> None:
+        self.lr, self.weight_decay, self.l1, self.t = lr, weight_decay, l1, 0
+        self.own = {**self.defaults, **own}
+        self.m: Any = 0.0
+        self.v: Any = 0.0
+        self.b: Any = 0.0
+        self.product = 1.0
+
+    defaults: ClassVar[dict[str, Any]] = {}
+
+    def step(self, w: Array, g: Array) -> Array:
+        self.t += 1
+        g = g + self.l1 * np.sign(w)
+        return self.update(w, g + self.weight_decay * w)
+
+    def update(self, w: Array, g: Array) -> Array:
+        raise NotImplementedError
+
+
+class PlainSGD(Plain):
+    defaults: ClassVar[dict[str, Any]] = {"momentum": 0.0, "nesterov": False}
+
+    def update(self, w: Array, g: Array) -> Array:
+        mu = self.own["momentum"]
+        self.v = mu * self.v + g
+        return w - self.lr * (g + mu * self.v if self.own["nesterov"] else self.v)
+
+
+class PlainAdam(Plain):
+    defaults: ClassVar[dict[str, Any]] = {"betas": (0.9, 0.999), "eps": 1e-8}
+
+    def moments(self, g: Array) -> None:
+        beta1, beta2 = self.own["betas"]
+        self.m = beta1 * self.m + (1 - beta1) * g
+        self.v = beta2 * self.v + (1 - beta2) * g**2
+
+    def update(self, w: Array, g: Array) -> Array:
+        self.moments(g)
+        beta1, beta2 = self.own["betas"]
+        m, v = self.m / (1 - beta1**self.t), self.v / (1 - beta2**self.t)
+        return w - self.lr * m / (np.sqrt(v) + self.own["eps"])
+
+
+class PlainAdamW(PlainAdam):
+    def __init__(self, lr: float, weight_decay: float = 1e-2, **own: Any) -> None:
+        super().__init__(lr, **own)
+        self.decay = weight_decay
+
+    def update(self, w: Array, g: Array) -> Array:
+        return super().update(w * (1 - self.lr * self.decay), g)
+
+
+class PlainNadam(PlainAdam):
+    defaults: ClassVar[dict[str, Any]] = {**PlainAdam.defaults, "momentum_decay": 4e-3}
+
+    def update(self, w: Array, g: Array) -> Array:
+        self.moments(g)
+        beta1, beta2 = self.own["betas"]
+        psi = self.own["momentum_decay"]
+        now, after = (beta1 * (1 - 0.5 * 0.96 ** (t * psi)) for t in (self.t, self.t + 1))
+        self.product *= now
+        m = after * self.m / (1 - self.product * after) + (1 - now) * g / (1 - self.product)
+        return w - self.lr * m / (np.sqrt(self.v / (1 - beta2**self.t)) + self.own["eps"])
+
+
+class PlainRMSprop(Plain):
+    defaults: ClassVar[dict[str, Any]] = {
+        "alpha": 0.99,
+        "eps": 1e-8,
+        "momentum": 0.0,
+        "centered": False,
+    }
+
+    def update(self, w: Array, g: Array) -> Array:
+        alpha = self.own["alpha"]
+        self.v = alpha * self.v + (1 - alpha) * g**2
+        self.m = alpha * self.m + (1 - alpha) * g
+        spread = self.v - self.m**2 if self.own["centered"] else self.v
+        step = g / (np.sqrt(spread) + self.own["eps"])
+        self.b = self.own["momentum"] * self.b + step
+        return w - self.lr * self.b
+
+
+class PlainAdaGrad(Plain):
+    defaults: ClassVar[dict[str, Any]] = {"eps": 1e-10}
+
+    def update(self, w: Array, g: Array) -> Array:
+        self.v = self.v + g**2
+        return w - self.lr * g / (np.sqrt(self.v) + self.own["eps"])
+
+
+OPTIMIZERS: dict[str, type[Plain]] = {
+    "SGD": PlainSGD,
+    "RMSprop": PlainRMSprop,
+    "AdaGrad": PlainAdaGrad,
+    "Adam": PlainAdam,
+    "AdamW": PlainAdamW,
+    "Nadam": PlainNadam,
+}
+
+
+def clipped(
+    gradients: list[Array], max_norm: float | None = None, max_value: float | None = None
+) -> list[Array]:
+    """By the norm of all together, then by value."""
+    norm = math.sqrt(sum(float((g**2).sum()) for g in gradients))
+    factor = max_norm / norm if max_norm and norm > max_norm else 1.0
+    limit = max_value or math.inf
+    return [np.minimum(np.maximum(factor * g, -limit), limit) for g in gradients]
+
+
+# --- schedules: (step, *arguments) -> rate --------------------------------------------------------
+
+
+def _between(begin: float, end: float, done: float) -> float:
+    """Half a cosine, by the half angle."""
+    return end + (begin - end) * math.cos(math.pi * done / 2) ** 2
+
+
+def _step_decay(t: int, lr: float, every: int, factor: float) -> float:
+    for step in range(1, t + 1):
+        lr = lr * factor if step % every == 0 else lr
+    return lr
+
+
+def _exponential(t: int, lr: float, factor: float) -> float:
+    for _ in range(t):
+        lr *= factor
+    return lr
+
+
+def _warmup(t: int, rate: Any, steps: int, start: float) -> float:
+    if t >= steps:
+        return rate(t - steps) if callable(rate) else rate
+    return float(np.interp(t, [0, steps], [start, 1])) * (rate(0) if callable(rate) else rate)
+
+
+def _one_cycle(
+    t: int, top: float, steps: int, rise: float, divide: float, final_divide: float
+) -> float:
+    peak, end = rise * steps - 1, steps - 1
+    if t <= peak:
+        return _between(top / divide, top, t / peak)
+    return _between(top, top / divide / final_divide, min(1.0, (t - peak) / (end - peak)))
+
+
+SCHEDULES: dict[str, Callable[..., float]] = {
+    "step_decay": _step_decay,
+    "exponential": _exponential,
+    "cosine": lambda t, lr, steps, final: _between(lr, final, min(t, steps) / steps),
+    "warmup": _warmup,
+    "one_cycle": _one_cycle,
+}
+
+
+def plateau(values: list[float], lr: float, settings: dict[str, Any]) -> list[float]:
+    """The rates after each observation, told in words: see ``ReduceOnPlateau``."""
+    rates, best, bad, rest = [], None, 0, 0
+    sign = 1 if settings["mode"] == "min" else -1
+    for value in values:
+        slack = 1 - sign * settings["threshold"]
+        if best is None or sign * value < sign * best * slack:
+            best, bad = value, 0
+        else:
+            bad += 1
+        if rest:
+            rest, bad = rest - 1, 0
+        if bad > settings["patience"]:
+            lr = max(lr * settings["factor"], settings["smallest"])
+            rest, bad = settings["cooldown"], 0
+        rates.append(lr)
+    return rates

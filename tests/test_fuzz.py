@@ -1,0 +1,273 @@
+"""Random stacks of layers: finite differences, recorded steps, and the same net in PyTorch.
+
+A sample runs with all other tests. ``make fuzz`` runs 5000, or as many as ``MINIDL_FUZZ`` says, and
+prints what they were made of and how many passed.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from checks import assert_same
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from recording_helpers import Training
+from torch_peers import peer_of, peer_of_loss, peer_of_optimizer, their_name, torch
+
+import minidl
+from minidl import nn, optim
+
+RUNS = int(os.environ.get("MINIDL_FUZZ", "150"))
+SIMPLE = ["ReLU", "Sigmoid", "Tanh", "SiLU", "GELU", "Softmax", "LogSoftmax", "Identity"]
+KINDS = ["Linear", *SIMPLE, "LeakyReLU", "PReLU", "ELU", "Softplus", "BatchNorm", "LayerNorm"]
+KINDS += ["Standardize", "Dropout"]
+OPTIMIZERS = {
+    f"{cls.__name__}, {settings}": (cls, settings)
+    for cls in optim.Optimizer.registry
+    for settings in cls.examples()
+}
+EPS = 1e-2  # of normalizations: a batch that is nearly constant has no accurate differences
+
+widths = st.integers(1, 4)
+fractions = st.floats(0.05, 0.9)
+
+
+@dataclass
+class Case:
+    """A network, what it is trained on, and how. Layers as code, so that a failure can be read."""
+
+    lead: tuple[int, ...]
+    features: int
+    layers: list[str]
+    loss: str
+    optimizer: str
+    max_norm: float | None
+    seed: int
+
+    def build(self, dtype: Any = np.float64) -> nn.Sequential:
+        """The network, with parameters that are all random, biases too."""
+        rng = np.random.default_rng(self.seed)
+        model = nn.Sequential(*map(build, self.layers), rng=rng).astype(dtype)
+        for parameter in model.parameters():
+            parameter.data = rng.normal(0, 0.8, parameter.shape)
+        return model
+
+    def data(self, model: nn.Layer, dtype: Any = np.float64) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs, and targets that suit the loss."""
+        rng = np.random.default_rng(self.seed + 1)
+        x = rng.normal(size=(*self.lead, self.features)).astype(dtype)
+        shape = copy.deepcopy(model)(x).shape
+        if build(self.loss).takes_labels:
+            return x, rng.integers(shape[-1], size=shape[0])
+        return x, rng.uniform(size=shape).astype(dtype)
+
+
+def build(code: str) -> Any:
+    return eval(code, {**vars(nn), "Standardize": standardize})
+
+
+def standardize(width: int) -> nn.Layer:
+    return nn.Standardize(width).adapt(np.random.default_rng(width).normal(1, 2, (9, width)))
+
+
+@st.composite
+def layers(draw: Any, width: int, matrix: bool, depth: int = 1) -> tuple[str, int, bool]:
+    """(one layer as code, its width, whether its output is a matrix) for an input of that width."""
+    blocks = ["Residual", "shortcut"] if depth else []
+    kind = draw(st.sampled_from(["Linear", *KINDS, *blocks]))
+    code = f"{kind}()"
+    match kind:
+        case "Linear":
+            out = draw(widths)
+            return f"Linear({width}, {out}, bias={draw(st.booleans())})", out, matrix
+        case "LeakyReLU" | "ELU" | "Softplus":
+            code = f"{kind}({draw(fractions):.3g})"
+        case "PReLU":
+            code = f"PReLU({draw(st.sampled_from(['', width]))})"
+        case "Standardize":
+            code = f"Standardize({width})"
+        case "BatchNorm":
+            code = f"BatchNorm({width}, {draw(fractions):.3g}, {EPS})"
+        case "LayerNorm":
+            code = f"LayerNorm({width}, {EPS})"
+        case "Dropout":
+            code = f"Dropout({draw(fractions):.3g})"
+        case "Residual" | "shortcut":
+            body, out = draw(stacks(width, matrix, depth - 1))
+            around = "" if out == width else f", Linear({width}, {out})"
+            if kind == "Residual":
+                code = f"Residual(Sequential({', '.join(body)}){around})"
+            else:
+                code = f"Residual(Linear({width}, {out}), Sequential({', '.join(body)}))"
+            return code, out, matrix
+    return code, width, matrix
+
+
+@st.composite
+def stacks(draw: Any, width: int, matrix: bool, depth: int) -> tuple[list[str], int]:
+    """Some layers, and the width of the last."""
+    codes = []
+    for _ in range(draw(st.integers(1, 2 + 2 * depth))):
+        code, width, matrix = draw(layers(width, matrix, depth))
+        codes.append(code)
+    return codes, width
+
+
+@st.composite
+def cases(draw: Any) -> Case:
+    lead = draw(st.tuples(st.integers(4, 6)) | st.tuples(st.integers(4, 5), st.integers(1, 3)))
+    features = draw(widths)
+    codes, width = draw(stacks(features, len(lead) == 1, 1))
+    if len(lead) > 1 and draw(st.booleans()):
+        codes.append("Flatten()")
+        width *= lead[1]
+        lead = lead[:2]
+    matrix = len(lead) == 1 or codes[-1] == "Flatten()"
+    out = draw(widths)
+    codes.append(f"Linear({width}, {out})")
+    reduction = draw(st.sampled_from(["mean", "sum"]))
+    losses = ["MSELoss", "L1Loss", "HuberLoss", "BCEWithLogitsLoss"]
+    losses += ["CrossEntropyLoss", "NLLLoss"] if matrix else []
+    loss = draw(st.sampled_from(losses))
+    if loss == "NLLLoss":
+        codes.append("LogSoftmax()")
+    return Case(
+        lead,
+        features,
+        codes,
+        f"{loss}(reduction={reduction!r})",
+        draw(st.sampled_from(list(OPTIMIZERS))),
+        draw(st.sampled_from([None, 0.5])),
+        draw(st.integers(0, 2**20)),
+    )
+
+
+# --- what every network is put to -----------------------------------------------------------------
+
+
+def check_gradients(case: Case) -> int:
+    """Finite differences of network and loss; the number of kinks."""
+    model, loss = case.build(), build(case.loss)
+    x, y = case.data(model)
+    report = minidl.gradcheck(model, x, rtol=1e-5, atol=1e-8)
+    minidl.gradcheck(loss, copy.deepcopy(model)(x), y)
+    return report.kinks
+
+
+def check_recorded(case: Case) -> None:
+    """Four recorded steps of training are four eager ones, bit for bit."""
+    results = []
+    cls, options = OPTIMIZERS[case.optimizer]
+    for record in (True, False):
+        model = case.build(np.float32)
+        x, y = case.data(model, np.float32)
+        options = {**options, "lr": 1e-3, "max_norm": case.max_norm}  # more may diverge
+        optimizer = cls(model.parameters(), **options)
+        training = Training(model, build(case.loss), optimizer)
+        step: Any = minidl.record(training.step) if record else training.step
+        values = [np.array(step(np.float32(1 - 0.1 * i) * x, y)) for i in range(4)]
+        results.append([*values, *training.arrays().values()])
+    assert_same(*results, "recorded is not eager")
+
+
+def check_pytorch(case: Case) -> None:
+    """Three steps in PyTorch: outputs, losses, gradients, and what the optimizer makes of them.
+
+    Their optimizer gets our gradients, and they our parameters, once these are known to be
+    the same: Adam would make a step of full size from a gradient that is nothing but rounding.
+    """
+    model, loss = case.build(), build(case.loss)
+    for _, layer in model.layers():
+        if isinstance(layer, nn.Dropout):
+            layer.eval()  # their masks are others
+    x, y = case.data(model)
+    peer, peer_loss = peer_of(model), peer_of_loss(loss)
+    cls, options = OPTIMIZERS[case.optimizer]
+    optimizer = cls(model.parameters(), **options)
+    theirs = [dict(peer.named_parameters())[their_name(n)] for n, _ in model.named_parameters()]
+    peer_optimizer = peer_of_optimizer(cls)(theirs, **options)
+    for _ in range(3):
+        peer_optimizer.zero_grad()
+        input_, target = torch.tensor(x, requires_grad=True), torch.tensor(y)
+        their_output = peer(input_)
+        their_value = peer_loss(their_output, target)
+        their_value.backward()
+        output = model(x)
+        close(output, their_output.detach())
+        close(loss(output, y), their_value.item())
+        optimizer.zero_grad()
+        close(model.backward(loss.backward()), input_.grad)
+        for parameter, tensor in zip(model.parameters(), theirs, strict=True):
+            close(parameter.grad.T, tensor.grad)
+            tensor.grad = torch.tensor(parameter.grad.T.copy())
+        optimizer.step()
+        peer_optimizer.step()
+        for parameter, tensor in zip(model.parameters(), theirs, strict=True):
+            close(parameter.data.T, tensor.detach(), 1e-7)  # Nadam's product is float32 there
+            tensor.data.copy_(torch.tensor(parameter.data.T.copy()))
+
+
+def close(a: Any, b: Any, tolerance: float = 1e-9) -> None:
+    a, b = np.asarray(a), np.asarray(b)
+    size = max(1.0, float(np.abs(b).max(initial=0)))
+    np.testing.assert_allclose(a, b, rtol=1e-6, atol=tolerance * size)
+
+
+@pytest.fixture
+def tally() -> Iterator[Counter[str]]:
+    """What was drawn and what passed: printed at the end, which ``make fuzz`` shows."""
+    counts: Counter[str] = Counter()
+    yield counts
+    print()
+    for name, count in sorted(counts.items()):
+        print(f"{count:7,}  {name}")
+
+
+def test_random_stacks(tally: Counter[str]) -> None:
+    @settings(max_examples=RUNS, suppress_health_check=list(HealthCheck), print_blob=False)
+    @given(cases())
+    def run(case: Case) -> None:
+        tally["networks drawn"] += 1
+        tally["  elements at kinks"] += check_gradients(case)
+        tally["passed: gradients"] += 1
+        check_recorded(case)
+        tally["passed: recorded = eager"] += 1
+        if torch is not None:
+            check_pytorch(case)
+            tally["passed: PyTorch"] += 1
+        names = {type(layer).__name__ for _, layer in case.build().layers()}
+        tally.update(f"  with {name}" for name in names | {case.loss.split("(")[0]})
+        tally[f"  with {OPTIMIZERS[case.optimizer][0].__name__}"] += 1
+        tally[f"  with inputs of {len(case.lead) + 1} dimensions"] += 1
+
+    run()
+    if RUNS >= 1000:
+        missing = [name for name in KINDS if not tally[f"  with {name}"]]
+        assert not missing, f"never drawn: {missing}"
+
+
+def test_a_fault_in_a_stack_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(
+        (4,),
+        3,
+        ["Linear(3, 4)", "Tanh()", "Linear(4, 2)"],
+        "MSELoss()",
+        next(iter(OPTIMIZERS)),
+        None,
+        0,
+    )
+    check_gradients(case)
+    sound = nn.Tanh.backward
+    monkeypatch.setattr(nn.Tanh, "backward", lambda self, dy: 0.999 * sound(self, dy))
+    with pytest.raises(minidl.GradcheckError):
+        check_gradients(case)
+    if torch is not None:
+        with pytest.raises(AssertionError):
+            check_pytorch(case)

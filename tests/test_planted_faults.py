@@ -1,0 +1,252 @@
+"""The suite finds faults: those of faults.txt are planted, and the checks must catch each.
+
+A fault is a change of text in the source of a class, of the NumPy twin or of the schedules. The
+changed source is executed beside the real one, and the copy is put to the check that should
+fail, one of checks.py and optimizer_checks.py, which test_registry.py applies to everything
+that is registered. A copy without a fault must pass the same check.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from checks import LAYER_CHECKS, LOSS_CHECKS, NoOracleError, layer_problems, loss_problems
+from kernel_cases import Draw
+from optimizer_checks import LIMITS, OPTIMIZER_CHECKS, plateau_oracle, schedule_oracle
+from test_kernels import assert_matches_twin
+
+from minidl import _kernels as kernels
+from minidl import nn, optim
+from minidl._kernels import reference
+from minidl.optim import adam, base, flat, optimizers, schedules
+
+FAILURES = (Exception, pytest.fail.Exception)  # the second is what pytest.raises raises
+HOMES = [nn, adam, base, flat, optimizers]  # where the classes are that faults.txt names
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Where it is planted and through what it is seen, what it is, and the change of text."""
+
+    places: tuple[str, ...]
+    what: str
+    check: str
+    old: str
+    new: str
+
+    def __str__(self) -> str:
+        return f"{' > '.join(self.places)}: {self.what}"
+
+    @property
+    def classes(self) -> tuple[type, ...]:
+        return tuple(map(class_of, self.places))
+
+    @property
+    def seen(self) -> type:
+        return class_of(self.places[-1])
+
+
+def class_of(name: str) -> type:
+    return next(getattr(home, name) for home in HOMES if hasattr(home, name))
+
+
+def faults() -> Iterator[Fault]:
+    text = Path(__file__).with_name("faults.txt").read_text(encoding="utf-8")
+    for block in re.split(r"\n\n+", text.strip()):
+        head, *lines = [line for line in block.splitlines() if not line.startswith("#")] or [""]
+        if not head:
+            continue
+        match = re.fullmatch(r"(.+?): (.+) \[(\w+)\]", head)
+        assert match is not None, f"not a fault: {head!r}"
+        old, new = ("\n".join(line[1:] for line in lines if line.startswith(sign)) for sign in "-+")
+        yield Fault(tuple(match[1].split(" > ")), match[2], match[3], old, new)
+
+
+FAULTS = list(faults())
+IN_SCHEDULES = [fault for fault in FAULTS if fault.places == ("schedules",)]
+IN_KERNELS = [fault for fault in FAULTS if fault.places[0] in kernels.NAMES]
+IN_CLASSES = [fault for fault in FAULTS if fault not in (*IN_SCHEDULES, *IN_KERNELS)]
+
+
+@pytest.fixture(autouse=True)
+def registries() -> Iterator[None]:
+    """Faulty copies must not stay where the tests of all others find them."""
+    lists: list[list[Any]] = [nn.Layer.registry, nn.Loss.registry, optim.Optimizer.registry]
+    before = [list(registry) for registry in lists]
+    yield
+    for registry, classes in zip(lists, before, strict=True):
+        registry[:] = classes
+
+
+def changed(source: str, fault: Fault | None) -> str:
+    if fault is None:
+        return source
+    assert fault.old in source, f"the text to change is not there: {fault.old!r}"
+    return source.replace(fault.old, fault.new)
+
+
+def planted(chain: tuple[type, ...], fault: Fault | None) -> Any:
+    """A copy of the last class, which inherits from a changed copy of the first, and so on."""
+    names: dict[str, Any] = {}
+    for position, cls in enumerate(chain):
+        source = textwrap.dedent(inspect.getsource(cls))
+        source = changed(source, fault) if position == 0 else source
+        space = {**vars(sys.modules[cls.__module__]), **names}
+        exec(compile(source, f"<{cls.__name__}, changed>", "exec"), space)
+        names[cls.__name__] = space[cls.__name__]
+    return names[chain[-1].__name__]
+
+
+def planted_module(module: ModuleType, fault: Fault) -> dict[str, Any]:
+    """The names of a changed copy of a module."""
+    space: dict[str, Any] = {"__name__": module.__name__}
+    exec(compile(changed(inspect.getsource(module), fault), "<changed>", "exec"), space)
+    return space
+
+
+def fails(check: Any, problems: Iterator[tuple[Any, ...]]) -> bool:
+    for problem in problems:
+        try:
+            with np.errstate(all="ignore"):
+                check(*problem)
+        except NoOracleError:
+            raise
+        except FAILURES:
+            return True
+    return False
+
+
+def problems_of(cls: type) -> tuple[dict[str, Any], Iterator[tuple[Any, ...]]]:
+    """The checks for a class, and what to call them with."""
+    if issubclass(cls, nn.Layer):
+        return LAYER_CHECKS, layer_problems(cls)
+    if issubclass(cls, nn.Loss):
+        return LOSS_CHECKS, ((problem,) for problem in loss_problems(cls))
+    settings = ((cls, own | limits) for own in cls.examples() for limits in LIMITS)
+    return OPTIMIZER_CHECKS, settings
+
+
+# --- in classes ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", IN_CLASSES, ids=str)
+def test_fault_in_a_class_is_caught(fault: Fault) -> None:
+    if fault.check in ("recorded", "twin") and kernels.isa == "reference":
+        pytest.skip("the twin alone records nothing, and has nothing to be compared with")
+    checks, problems = problems_of(planted(fault.classes, fault))
+    assert fails(checks[fault.check], problems), f"{fault.check} does not see it"
+
+
+CONTROLS = list(dict.fromkeys((fault.classes, fault.check) for fault in IN_CLASSES))
+
+
+@pytest.mark.parametrize(
+    ("chain", "check"), CONTROLS, ids=[f"{c[-1].__name__}-{check}" for c, check in CONTROLS]
+)
+def test_copy_without_a_fault_passes(chain: tuple[type, ...], check: str) -> None:
+    cls = planted(chain, None)
+    assert cls is not chain[-1]
+    checks, problems = problems_of(cls)
+    for problem in problems:
+        checks[check](*problem)
+
+
+# --- in the twin --------------------------------------------------------------------------------
+
+
+def faulty_twin(fault: Fault) -> dict[str, Any]:
+    """All calls of the module in which the kernel's twin is."""
+    module = sys.modules[getattr(reference, fault.places[0]).__module__]
+    space = planted_module(module, fault)
+    return {name: space[name] for name in kernels.NAMES if name in space}
+
+
+@pytest.fixture
+def on_the_twin() -> Iterator[None]:
+    before = kernels.isa
+    kernels.select("reference")
+    yield
+    kernels.select(before)
+
+
+@pytest.mark.parametrize("fault", IN_KERNELS, ids=str)
+def test_fault_in_the_arithmetic_is_caught(
+    on_the_twin: None, monkeypatch: pytest.MonkeyPatch, fault: Fault
+) -> None:
+    for name, call in faulty_twin(fault).items():
+        monkeypatch.setattr(kernels, name, call)
+    checks, problems = problems_of(fault.seen)
+    assert fails(checks[fault.check], problems), f"{fault.check} does not see it"
+
+
+@pytest.mark.parametrize("fault", IN_KERNELS, ids=str)
+def test_fault_in_the_arithmetic_is_no_longer_the_kernel(
+    monkeypatch: pytest.MonkeyPatch, fault: Fault
+) -> None:
+    if kernels.isa == "reference":
+        pytest.skip("no compiled kernels to compare with")
+    call = fault.places[0]
+    monkeypatch.setattr(reference, call, faulty_twin(fault)[call])
+    assert fails(assert_matches_twin, ((call, Draw(seed, np.float64)) for seed in range(15)))
+
+
+# --- in schedules -------------------------------------------------------------------------------
+
+PLATEAU = {"patience": 3, "factor": 0.5, "cooldown": 3, "smallest": 0.01, "threshold": 0.02}
+
+
+def schedule_check(space: dict[str, Any]) -> None:
+    for schedule in space["EXAMPLES"]:
+        schedule_oracle(schedule, space)
+
+
+def plateau_check(space: dict[str, Any]) -> None:
+    for mode in ("min", "max"):
+        plateau_oracle(space["ReduceOnPlateau"], mode=mode, **PLATEAU)
+
+
+SCHEDULE_CHECKS = {"schedule": schedule_check, "plateau": plateau_check}
+
+
+@pytest.mark.parametrize("fault", IN_SCHEDULES, ids=str)
+def test_fault_in_a_schedule_is_caught(fault: Fault) -> None:
+    space = planted_module(schedules, fault)
+    assert fails(SCHEDULE_CHECKS[fault.check], iter([(space,)]))
+
+
+@pytest.mark.parametrize("check", SCHEDULE_CHECKS.values(), ids=SCHEDULE_CHECKS)
+def test_schedules_without_a_fault_pass(check: Any) -> None:
+    check(vars(schedules))
+
+
+# --- the planting itself ------------------------------------------------------------------------
+
+
+def test_there_are_faults_of_everything_and_no_copy_stays() -> None:
+    assert len(FAULTS) == len(set(map(str, FAULTS))) >= 150
+    for registry in (nn.Layer.registry, nn.Loss.registry, optim.Optimizer.registry):
+        for cls in registry:
+            if cls.__module__.startswith("minidl."):
+                assert getattr(sys.modules[cls.__module__], cls.__name__) is cls
+
+
+@pytest.mark.parametrize("checks", [LAYER_CHECKS, LOSS_CHECKS, OPTIMIZER_CHECKS])
+def test_every_check_catches_something(checks: dict[str, Any]) -> None:
+    subjects = [fault for fault in FAULTS if fault not in IN_SCHEDULES]
+    caught_by = {fault.check for fault in subjects if problems_of(fault.seen)[0] is checks}
+    assert caught_by == checks.keys()
+
+
+def test_text_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(AssertionError, match="not there"):
+        planted((nn.ReLU,), Fault(("ReLU",), "none", "oracle", "no such text", ""))

@@ -1,0 +1,159 @@
+"""The same things in PyTorch, where it is installed: modules, losses, optimizers.
+
+``peer_of``, ``peer_of_loss`` and ``peer_of_optimizer`` return None for what PyTorch has not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minidl import nn, optim
+
+try:
+    import torch
+except ImportError:
+    torch = None  # type: ignore[assignment]
+else:
+    torch.set_num_threads(1)
+
+
+def peer_of(layer: nn.Layer | None) -> Any:
+    """The PyTorch module of the same parameters and state, in the same mode."""
+    match layer:
+        case None:
+            return None
+        case nn.Sequential():
+            parts = [peer_of(child) for _, child in layer.children()]
+            return None if None in parts else torch.nn.Sequential(*parts)
+        case nn.Residual():
+            body, shortcut = peer_of(layer.body), peer_of(layer.shortcut)
+            missing = body is None or (shortcut is None and layer.shortcut is not None)
+            return None if missing else _residual(body, shortcut)
+        case nn.Linear():
+            peer = torch.nn.Linear(layer.in_features, layer.out_features, layer.bias is not None)
+            fill(peer.weight, layer.weight.data.T)
+            if layer.bias is not None:
+                fill(peer.bias, layer.bias.data)
+        case nn.BatchNorm():
+            peer = _BatchNormOfLast(layer.in_features, layer.eps, layer.momentum).double()
+            fill(peer.weight, layer.gamma.data)
+            fill(peer.bias, layer.beta.data)
+            peer.running_mean.copy_(torch.tensor(layer.running_mean))
+            peer.running_var.copy_(torch.tensor(layer.running_var))
+        case nn.LayerNorm():
+            peer = torch.nn.LayerNorm(layer.in_features, layer.eps)
+            fill(peer.weight, layer.gamma.data)
+            fill(peer.bias, layer.beta.data)
+        case nn.PReLU():
+            peer = _PReLUOfLast(layer.in_features or 1)
+            fill(peer.weight, layer.weight.data)
+        case nn.LeakyReLU():
+            peer = torch.nn.LeakyReLU(layer.slope)
+        case nn.ELU():
+            peer = torch.nn.ELU(layer.alpha)
+        case nn.Softplus():
+            peer = torch.nn.Softplus(layer.beta, threshold=50)  # theirs is not smooth there
+        case nn.Softmax() | nn.LogSoftmax():
+            peer = getattr(torch.nn, type(layer).__name__)(dim=-1)
+        case nn.Dropout() if not layer.training:
+            peer = torch.nn.Dropout(layer.p)
+        case nn.Standardize():
+            peer = _Standardize(layer.mean, layer.std)
+        case nn.RNNCell():
+            return _cell(layer)
+        case _ if type(layer).__name__ in PLAIN:
+            peer = getattr(torch.nn, type(layer).__name__)()
+        case _:
+            return None
+    return peer.double().train(layer.training)
+
+
+PLAIN = ("ReLU", "Sigmoid", "Tanh", "GELU", "SiLU", "Identity", "Flatten")
+
+
+def _cell(layer: nn.RNNCell) -> Any:
+    nonlinearity = getattr(layer, "nonlinearity", "tanh")
+    peer = torch.nn.RNNCell(layer.in_features, layer.hidden_size, True, nonlinearity).double()
+    fill(peer.weight_ih, layer.input_weight.data.T)
+    fill(peer.weight_hh, layer.recurrent_weight.data.T)
+    fill(peer.bias_ih, layer.bias.data)
+    fill(peer.bias_hh, np.zeros(layer.hidden_size))
+    peer.bias_hh.requires_grad_(False)  # theirs has two
+    return peer
+
+
+def _residual(body: Any, shortcut: Any) -> Any:
+    return PeerResidual(body, shortcut)
+
+
+if torch is not None:
+
+    class PeerResidual(torch.nn.Module):
+        def __init__(self, body: Any, shortcut: Any) -> None:
+            super().__init__()
+            self.body, self.shortcut = body, shortcut
+
+        def forward(self, x: Any) -> Any:
+            return self.body(x) + (x if self.shortcut is None else self.shortcut(x))
+
+    class _Standardize(torch.nn.Module):
+        def __init__(self, mean: np.ndarray, std: np.ndarray) -> None:
+            super().__init__()
+            self.mean, self.std = torch.tensor(mean), torch.tensor(std)
+
+        def forward(self, x: Any) -> Any:
+            return (x - self.mean) / self.std
+
+    # PyTorch has the features of (batch, features, time) in the middle.
+    class _BatchNormOfLast(torch.nn.BatchNorm1d):
+        def forward(self, x: Any) -> Any:
+            return super().forward(x.transpose(1, -1)).transpose(1, -1)
+
+    class _PReLUOfLast(torch.nn.PReLU):
+        def forward(self, x: Any) -> Any:
+            return super().forward(x.transpose(1, -1)).transpose(1, -1)
+
+
+def fill(parameter: Any, values: np.ndarray) -> None:
+    parameter.data = torch.tensor(values.astype(np.float64))
+
+
+def their_name(name: str) -> str:
+    """A parameter's name in PyTorch."""
+    for ours, theirs in (
+        ("gamma", "weight"),
+        ("beta", "bias"),
+        ("input_weight", "weight_ih"),
+        ("recurrent_weight", "weight_hh"),
+    ):
+        name = name.replace(ours, theirs)
+    return name
+
+
+def peer_of_loss(loss: nn.Loss) -> Any:
+    """PyTorch's loss with the same settings."""
+    reduction = loss.reduction
+    classes = getattr(loss, "class_weight", None)
+    classes = None if classes is None else torch.tensor(classes, dtype=torch.float64)
+    match loss:
+        case nn.MSELoss() | nn.L1Loss() | nn.BCEWithLogitsLoss():
+            return getattr(torch.nn, type(loss).__name__)(reduction=reduction)
+        case nn.HuberLoss():
+            return torch.nn.HuberLoss(reduction, loss.delta)
+        case nn.NLLLoss():
+            return torch.nn.NLLLoss(classes, reduction=reduction)
+        case nn.CrossEntropyLoss():
+            return torch.nn.CrossEntropyLoss(
+                classes, reduction=reduction, label_smoothing=loss.label_smoothing
+            )
+    return None
+
+
+THEIR_OPTIMIZERS = {"AdaGrad": "Adagrad", "Nadam": "NAdam"}
+
+
+def peer_of_optimizer(cls: type[optim.Optimizer]) -> Any:
+    """PyTorch's optimizer, which takes the same settings; those of clipping it has not."""
+    return getattr(torch.optim, THEIR_OPTIMIZERS.get(cls.__name__, cls.__name__), None)
