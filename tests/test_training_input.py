@@ -37,7 +37,7 @@ REFUSED = [
     ("label fraction", X, with_value(LABELS, 5, 0.5), "integers, row 5 holds 0.5"),
     ("label nan", X, with_value(LABELS, 8, np.nan), "integers, row 8 holds nan"),
     ("float labels", X, LABELS.astype(np.float32), "integers, row 0 holds"),
-    ("label matrix", X, LABELS[:, None], r"y: expected labels of shape \(samples,\)"),
+    ("label matrix", X, LABELS[:, None], r"expected labels of shape \((50|1),\), got"),
     ("width", X[:, :3], LABELS, r"layer 0 Linear\(4, 16\): expected .* got \(1, 3\)"),
     ("rank", X[:, 0], LABELS, r"layer 0 Linear\(4, 16\): expected"),
 ]
