@@ -28,10 +28,19 @@ from test_kernels import assert_matches_twin
 from minidl import _kernels as kernels
 from minidl import nn, optim
 from minidl._kernels import reference
+from minidl.nn import label_losses, recurrent
 from minidl.optim import adam, base, flat, optimizers, schedules
 
 FAILURES = (Exception, pytest.fail.Exception)  # the second is what pytest.raises raises
-HOMES = [nn, adam, base, flat, optimizers]  # where the classes are that faults.txt names
+HOMES = [
+    nn,
+    label_losses,
+    recurrent,
+    adam,
+    base,
+    flat,
+    optimizers,
+]  # where the classes are that faults.txt names
 
 
 @dataclass(frozen=True)

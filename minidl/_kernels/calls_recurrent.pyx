@@ -177,8 +177,8 @@ def rnn_sequence_grad(
     ndarray dy, ndarray dh, ndarray states not None, ndarray weight not None,
     ndarray lengths=None, bint reverse=False, activation="tanh",
 ):
-    """From the gradients of the outputs and the last state: those of z and the initial state,
-    and the squared norm of that of every state."""
+    """The gradients of z and of the initial state, from those of the outputs and of the last
+    state; and the squared norm of that of every state."""
     cdef const KernelTable *table = table_of(states)
     dz, _, dh, _, norms = sequence_grad(
         table, "rnn_sequence_grad", table.rnn_sequence_grad, 1, dy, dh, None, states, None, None,
@@ -203,8 +203,8 @@ def lstm_sequence_grad(
     ndarray dy, ndarray dh, ndarray dc, ndarray cells not None, ndarray gates not None,
     ndarray weight not None, ndarray lengths=None, bint reverse=False,
 ):
-    """From the gradients of the outputs and the last h and c: those of z and the initial h and c,
-    and the squared norm of that of every state."""
+    """The gradients of z and of the initial h and c, from those of the outputs and of the last h
+    and c; and the squared norm of that of every state."""
     cdef const KernelTable *table = table_of(cells)
     dz, _, dh, dc, norms = sequence_grad(
         table, "lstm_sequence_grad", table.lstm_sequence_grad, 4, dy, dh, dc, None, cells, gates,
@@ -230,8 +230,8 @@ def gru_sequence_grad(
     ndarray dy, ndarray dh, ndarray states not None, ndarray gates not None,
     ndarray u_n not None, ndarray weight not None, ndarray lengths=None, bint reverse=False,
 ):
-    """From the gradients of the outputs and the last state: those of z, u and the initial state,
-    and the squared norm of that of every state."""
+    """The gradients of z, u and the initial state, from those of the outputs and of the last
+    state; and the squared norm of that of every state."""
     cdef const KernelTable *table = table_of(states)
     dz, du, dh, _, norms = sequence_grad(
         table, "gru_sequence_grad", table.gru_sequence_grad, 3, dy, dh, None, states, None, gates,
