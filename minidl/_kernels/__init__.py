@@ -35,13 +35,15 @@ overrides it.
 ``vector_math.pxi`` for exp, log, tanh and their like. ``docs/kernels.md`` arrives at ``matmul.pxi``
 in nine steps, each of which can be run and measured.
 
-**The five loops.** Each has a block that stays at one level of memory while it is used: ::
+**The five loops,** and one more. Each has a block that stays at one level of memory while it is
+used: ::
 
-    for jc in 0 … n by NC              NC columns of C         } multiply
-      for pc in 0 … k by KC            KC x NC of B: L2, L3    }
-        for ic in 0 … m by MC          MC x KC of A: L2        }
-          for jr in 0 … NC by NR       KC x NR of B: L1        } multiply_block
-            for ir in 0 … MC by MR     MR x NR of C: registers } tiles_of
+    for jc in 0 … n by NC              NC columns of C           } multiply
+      for pd in 0 … k by DEPTH         DEPTH x NC of B: L2, L3   }
+        for ic in 0 … m by MC          MC x NC of C: L2          }
+          for pc in 0 … DEPTH by KC    MC x KC of A: L2          } multiply_rows_of_c
+            for jr in 0 … NC by NR     KC x NR of B: L1          } multiply_block
+              for ir in 0 … MC by MR   MR x NR of C: registers   } tiles_of
 
 **How to add a kernel.** Its twin in ``reference.py``; its loop in a ``*.pxi``; its struct and
 table entry in ``kernel_table.pxd`` and ``table.pxi``; its Python-facing call in a

@@ -1,10 +1,14 @@
 # The matrix product, after Goto and van de Geijn 2008 and the BLIS papers.
 #
-#   for jc in steps of NC over n            columns of C
-#     for pc in steps of KC over k          depth: a KC x NC block of B, packed if that pays
-#       for ic in steps of MC over m        rows: an MC x KC block of A, packed if that pays
-#         for jr in steps of NR over NC     one panel of B, which stays in the L1 cache
-#           for ir in steps of MR over MC   one tile of C, in registers: microkernel.pxi
+#   for jc in steps of NC over n              columns of C
+#     for pd in steps of DEPTH over k         a DEPTH x NC block of B, packed if that pays
+#       for ic in steps of MC over m          an MC x NC block of C, which stays in the L2 cache
+#         for pc in steps of KC over DEPTH    an MC x KC block of A, packed if that pays
+#           for jr in steps of NR over NC     one panel of B, which stays in the L1 cache
+#             for ir in steps of MR over MC   one tile of C, in registers: microkernel.pxi
+#
+# These are the five loops of the papers and one more, for C: without it, C would be read and
+# written once for every KC steps over k.
 #
 # Every element of C is summed over p = 0 … k-1 in order, in pieces of KC, whatever the tile
 # it falls into and whichever thread computes it. One row of A, few columns of B, and few rows
@@ -12,8 +16,9 @@
 # the transpose of C (`multiply_turned`). The shapes alone decide which.
 
 cdef enum:
-    MC = 240
-    NC = 1024                             # a multiple of every NR
+    MC = 120
+    NC = 1024      # a multiple of every NR
+    DEPTH = 512    # a multiple of every KC
 
 
 cdef inline bint packs_a(const MatmulArgs *args) noexcept nogil:
@@ -30,9 +35,16 @@ cdef inline bint packs_b(const MatmulArgs *args) noexcept nogil:
     return args.b_col != 1 or (args.n > 128 and args.m >= 96)
 
 
+cdef inline Py_ssize_t depth_of(const MatmulArgs *args) noexcept nogil:
+    """Rows of B in a block: few, where all rows of C stay in the cache anyway."""
+    return DEPTH if args.m > 256 else KC
+
+
 cdef inline Py_ssize_t block_of_b(const MatmulArgs *args) noexcept nogil:
     """Elements of a packed block of B, or of its last panel alone."""
-    return KC * (smaller(NC, ceil_div(args.n, NR) * NR) if packs_b(args) else NR)
+    if not packs_b(args):
+        return KC * NR
+    return smaller(depth_of(args), ceil_div(args.k, KC) * KC) * smaller(NC, packed_row(args.n))
 
 
 cdef inline Py_ssize_t scratch_of_blocks(const MatmulArgs *args) noexcept nogil:
@@ -140,6 +152,7 @@ cdef inline MatmulArgs turned(const MatmulArgs *args) noexcept nogil:
     other.a, other.a_row, other.a_col = args.b, args.b_col, args.b_row
     other.b, other.b_row, other.b_col = args.a, args.a_col, args.a_row
     other.m, other.n, other.c_row = args.n, args.m, args.m
+    other.activation = NO_ACTIVATION    # that is applied to C
     return other
 
 
@@ -172,47 +185,72 @@ cdef void multiply(
     const MatmulArgs *args, real *pack_b,
     Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t j0, Py_ssize_t j1
 ) noexcept nogil:
-    """Rows i0 … i1 and columns j0 … j1 of c: the three outer loops."""
-    cdef bint packed_a = packs_a(args), packed_b = packs_b(args)
-    # For one or two rows, few rows of B at a time, so that B is read in order.
-    cdef Py_ssize_t kc = KC if args.m > 2 else 64
-    cdef Py_ssize_t ic, jc = j0, pc, rows, columns, depth
-    cdef const real *b
-    cdef real *pack_a = pack_b + block_of_b(args)
-    cdef Tile t
-    t.c_row = args.c_row
+    """Rows i0 … i1 and columns j0 … j1 of c: the outer loops."""
+    cdef Py_ssize_t ic, jc = j0, pd, rows, columns, depth
     while jc < j1:
         columns = smaller(NC, j1 - jc)
-        pc = 0
-        while pc < args.k or pc == 0:    # k = 0 still writes the bias
-            depth = smaller(kc, args.k - pc)
-            b = <const real *>args.b + pc * args.b_row + jc * args.b_col
-            if packed_b:
-                pack(b, args.b_row, args.b_col, pack_b, depth, columns)
-                b = pack_b
-            t.b = b
-            t.b_row = args.b_row
-            t.k = depth
-            t.accumulate = args.accumulate if pc == 0 else ADD
-            t.bias = NULL
-            if args.bias != NULL and pc + depth == args.k:
-                t.bias = <const real *>args.bias + jc
+        pd = 0
+        while pd < args.k or pd == 0:    # k = 0 still writes the bias
+            depth = smaller(depth_of(args), args.k - pd)
+            if packs_b(args):
+                pack_deep(args, pack_b, pd, depth, jc, columns)
             ic = i0
             while ic < i1:
                 rows = smaller(MC, i1 - ic)
-                t.a = <const real *>args.a + ic * args.a_row + pc * args.a_col
-                t.a_row, t.a_col = args.a_row, args.a_col
-                if packed_a and args.a_col == 1:
-                    copy_rows(t.a, args.a_row, pack_a, rows, depth)
-                    t.a, t.a_row = pack_a, depth
-                elif packed_a:
-                    copy_rows(t.a, args.a_col, pack_a, depth, rows)
-                    t.a, t.a_col = pack_a, rows
-                t.c = <real *>args.c + ic * args.c_row + jc
-                multiply_block(&t, pack_b, rows, columns, packed_b)
+                multiply_rows_of_c(args, pack_b, ic, rows, jc, columns, pd, depth)
+                if pd + depth == args.k and args.activation != NO_ACTIVATION:
+                    activate(args, ic, ic + rows, jc, jc + columns)
                 ic += MC
-            pc += kc
+            pd += depth_of(args)
         jc += NC
+
+
+cdef void pack_deep(
+    const MatmulArgs *args, real *packed, Py_ssize_t pd, Py_ssize_t depth, Py_ssize_t jc,
+    Py_ssize_t columns
+) noexcept nogil:
+    """Rows pd … pd + depth of B, KC of them after the other."""
+    cdef const real *b = <const real *>args.b + pd * args.b_row + jc * args.b_col
+    cdef Py_ssize_t p = 0
+    while p < depth:
+        pack(
+            b + p * args.b_row, args.b_row, args.b_col, packed + p * packed_row(columns),
+            smaller(KC, depth - p), columns
+        )
+        p += KC
+
+
+cdef void multiply_rows_of_c(
+    const MatmulArgs *args, real *pack_b, Py_ssize_t ic, Py_ssize_t rows, Py_ssize_t jc,
+    Py_ssize_t columns, Py_ssize_t pd, Py_ssize_t depth
+) noexcept nogil:
+    """A block of C: += (or, from p = 0 on, =) blocks of A times blocks of B, KC deep."""
+    cdef bint packed_a = packs_a(args), packed_b = packs_b(args)
+    # For one or two rows, few rows of B at a time, so that B is read in order.
+    cdef Py_ssize_t kc = KC if args.m > 2 or packed_b else 64
+    cdef Py_ssize_t pc = pd
+    cdef real *pack_a = pack_b + block_of_b(args)
+    cdef Tile t
+    t.c, t.c_row = <real *>args.c + ic * args.c_row + jc, args.c_row
+    while pc < pd + depth or pc == 0:
+        t.k = smaller(kc, pd + depth - pc)
+        t.b, t.b_row = <const real *>args.b + pc * args.b_row + jc * args.b_col, args.b_row
+        if packed_b:
+            t.b = pack_b + (pc - pd) * packed_row(columns)
+        t.accumulate = args.accumulate if pc == 0 else ADD
+        t.bias = NULL
+        if args.bias != NULL and pc + t.k == args.k:
+            t.bias = <const real *>args.bias + jc
+        t.a = <const real *>args.a + ic * args.a_row + pc * args.a_col
+        t.a_row, t.a_col = args.a_row, args.a_col
+        if packed_a and args.a_col == 1:
+            copy_rows(t.a, args.a_row, pack_a, rows, t.k)
+            t.a, t.a_row = pack_a, t.k
+        elif packed_a:
+            copy_rows(t.a, args.a_col, pack_a, t.k, rows)
+            t.a, t.a_col = pack_a, rows
+        multiply_block(&t, pack_b, rows, columns, packed_b)
+        pc += kc
 
 
 cdef Py_ssize_t matmul(const void *arguments, int thread, int threads) noexcept nogil:
@@ -238,5 +276,7 @@ cdef Py_ssize_t matmul(const void *arguments, int thread, int threads) noexcept 
         multiply_turned(args, scratch, j0, j1)
     else:
         multiply(args, scratch, i0, i1, j0, j1)
+        return 0    # and it has applied the activation where C was in the cache
     if args.activation != NO_ACTIVATION:
         activate(args, i0, i1, j0, j1)
+    return 0

@@ -23,6 +23,11 @@ cdef void copy_rows(
         memcpy(packed + i * columns, source + i * source_row, columns * sizeof(real))
 
 
+cdef inline Py_ssize_t packed_row(Py_ssize_t columns) noexcept nogil:
+    """Elements that a row of B takes in all panels together."""
+    return ceil_div(columns, LANES) * LANES
+
+
 cdef void pack(
     const real *source, Py_ssize_t source_row, Py_ssize_t source_col,
     real *packed, Py_ssize_t depth, Py_ssize_t columns

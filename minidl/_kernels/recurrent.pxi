@@ -10,11 +10,6 @@ cdef enum Cell:
 
 # --- the recurrent product, with a weight that was packed before ---
 
-cdef inline Py_ssize_t packed_row(Py_ssize_t columns) noexcept nogil:
-    """Elements that a row of B takes in all panels together."""
-    return ceil_div(columns, LANES) * LANES
-
-
 cdef void pack_whole(
     const real *b, Py_ssize_t b_row, Py_ssize_t b_col, real *packed, Py_ssize_t k, Py_ssize_t n
 ) noexcept nogil:
