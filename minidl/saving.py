@@ -129,7 +129,7 @@ def load(path: str | os.PathLike[str], into: Layer) -> None:
 
 def _arrays(model: Layer) -> dict[str, Array]:
     parameters = {name: parameter.data for name, parameter in model.named_parameters()}
-    return parameters | model.state()
+    return parameters | model.lasting_state()
 
 
 def metadata(path: str | os.PathLike[str]) -> dict[str, str]:

@@ -192,8 +192,10 @@ cdef ndarray shaped(ndarray x, ndarray like, tuple shape, str name):
 
 cdef ndarray empty(ndarray like, tuple shape):
     """A new array of this shape, of the dtype of another."""
-    cdef cnp.npy_intp sizes[8]
+    cdef cnp.npy_intp sizes[64]
     cdef int i, n = len(shape)
+    if n > 64:
+        raise ValueError(f"{n} dimensions are more than NumPy has")
     for i in range(n):
         sizes[i] = shape[i]
     return new(n, sizes, cnp.PyArray_TYPE(like))

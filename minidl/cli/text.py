@@ -65,9 +65,17 @@ def train(arguments: argparse.Namespace) -> int:
             options.check_writable(arguments.save, "save")
     name, text = _read(arguments.file)
     characters, cut = Characters.of(text), int(len(text) * (1 - HELD_OUT))
+    if arguments.dropout and arguments.layers == 1:
+        raise UsageError("--dropout is between layers: it needs --layers 2 or more")
     with usage_errors(ValueError):
         x, y = characters.chunks(text[:cut], arguments.batch_size, arguments.steps)
+    try:
         held_out = characters.chunks(text[cut:], min(BATCH, arguments.batch_size), arguments.steps)
+    except ValueError as error:
+        raise UsageError(
+            f"the last tenth of the text, which is held out, is too short ({error}); "
+            "use a longer text, or fewer --steps"
+        ) from None
     shape = Shape(
         *(arguments.cell, arguments.hidden, arguments.layers, arguments.embedding),
         *(arguments.dropout, arguments.batch_size),

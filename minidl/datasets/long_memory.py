@@ -18,7 +18,7 @@ def adding(samples: int, steps: int, rng: Seed = None) -> tuple[Array, Array]:
     Each step has a number from U(0, 1) and a mark, which is 1 at one step of the first half and
     at one of the second, else 0. Who always says 1, the mean, has a squared error of 1/6 = 0.167.
 
-    Source: Hochreiter and Schmidhuber 1997, section 5.4, in the form of Le et al. 2015.
+    Source: Hochreiter and Schmidhuber 1997, section 5.4, in the form of Arjovsky et al. 2016.
 
     Parameters
     ----------

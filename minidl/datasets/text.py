@@ -66,6 +66,10 @@ class Characters:
 
     def decode(self, numbers: Iterable[int]) -> str:
         """The text of these numbers."""
+        numbers = list(numbers)
+        for number in numbers:
+            if not 0 <= number < len(self):
+                raise ValueError(f"decode: {number} is none of the numbers 0 to {len(self) - 1}")
         return "".join(self.characters[number] for number in numbers)
 
     def chunks(self, text: str, batch_size: int, steps: int) -> tuple[Array, Array]:

@@ -28,6 +28,8 @@ class Sequential(Layer):
         Generator or seed. If given, all parameters and generators of the layers start anew
         from it, so that one number makes the whole model repeatable.
 
+    Options of a call, such as the ``lengths`` of a recurrent layer, go to the first layer.
+
     Examples
     --------
     >>> from minidl import nn
@@ -65,9 +67,9 @@ class Sequential(Layer):
     def check_input(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: every layer checks its own input."""
 
-    def forward(self, x: Array) -> Array:
+    def forward(self, x: Array, **options: Any) -> Array:
         for layer in self.stack:
-            x = layer(x)
+            x, options = layer(x, **options), {}
         return x
 
     def backward(self, dy: Array) -> Array:

@@ -70,10 +70,10 @@ class Embedding(Layer):
         self.weight = Parameter((num_embeddings, features), weight_init, rng, dtype)
 
     def check_input(self, x: Array) -> None:
-        if not isinstance(x, np.ndarray) or x.dtype != np.int64:
+        if not isinstance(x, np.ndarray) or x.dtype.kind not in "iu":
             got = x.dtype if isinstance(x, np.ndarray) else type(x).__name__
             raise TypeError(
-                f"{self.label}: expected an int64 array of indices, got {got}; "
+                f"{self.label}: expected an array of integers as indices, got {got}; "
                 "write x.astype(np.int64)"
             )
         if x.size == 0 or x.ndim == 0:

@@ -40,6 +40,7 @@ class _LabelLoss(Loss):
                     f"finite, >= 0 and not all zero, got {class_weight!r}"
                 )
         self._class_weight: Array | None = class_weight
+        self._of_dtype: dict[Any, Array] = {}
 
     @property
     def class_weight(self) -> Array | None:
@@ -53,11 +54,12 @@ class _LabelLoss(Loss):
         if len(self._class_weight) != prediction.shape[-1]:
             count, classes = len(self._class_weight), prediction.shape[-1]
             raise ValueError(f"{self!r}: {count} class weights for {classes} classes")
-        if self._class_weight.dtype != prediction.dtype:
-            self._class_weight = self._class_weight.astype(prediction.dtype)
+        weight = self._of_dtype.get(prediction.dtype)
+        if weight is None:
+            weight = self._of_dtype[prediction.dtype] = self._class_weight.astype(prediction.dtype)
         if (recorder := kernels.recorder()) is not None:
-            recorder.adopt("state", "class weights", self._class_weight)
-        return self._class_weight
+            recorder.adopt("state", "class weights", weight)
+        return weight
 
     def by_rows(
         self, kernel: Callable[..., Any], prediction: Array, labels: Array, weight: Array | None

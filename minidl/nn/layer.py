@@ -150,6 +150,7 @@ class Layer(Noticed):
 
     registry: ClassVar[list[type[Layer]]] = []
     state_names: tuple[str, ...] = ()
+    passing_names: tuple[str, ...] = ()  # of state_names, what belongs in no model file
     in_features: int | None = None
     # Whether the input holds integers (words, characters), which a Trainer must not cast.
     takes_indices = False
@@ -307,6 +308,15 @@ class Layer(Noticed):
             for path, layer in self.layers()
             for name in layer.state_names
         }
+
+    def lasting_state(self) -> dict[str, Array]:
+        """What of the state belongs to the model wherever it is used: what is saved."""
+        passing = {
+            f"{path}.{name}" if path else name
+            for path, layer in self.layers()
+            for name in layer.passing_names
+        }
+        return {path: array for path, array in self.state().items() if path not in passing}
 
     def adopt_children(self) -> None:
         """Tell every layer and parameter below its path. Containers call it when they are built."""

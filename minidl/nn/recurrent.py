@@ -58,6 +58,11 @@ class RecurrentCell(Layer):
             )
         x, *state = inputs
         self.check_array(x, self.in_features)
+        if x.ndim != 2:
+            raise ValueError(
+                f"{self.label}: expected input of shape (batch, {self.in_features}), one step of "
+                f"every sequence, got {x.shape}"
+            )
         for name, h in zip(self.state_of, state, strict=True):
             self.check_array(h, self.hidden_size, f"state {name}")
             if x.shape[:-1] != h.shape[:-1]:

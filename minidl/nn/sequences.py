@@ -113,16 +113,18 @@ class Recurrent(Layer):
             raise ValueError(f"{name}: dropout is between layers, and num_layers=1 is a single one")
         self._directions = 1 + self.bidirectional
         above = [hidden_size * self._directions] * (num_layers - 1)
-        self.cells = [
+        self.cells = tuple(
             self.cell_type(width, hidden_size, rng=rng, dtype=dtype, **cell_options)
             for width in (in_features, *above)
             for _ in range(self._directions)
-        ]
+        )
         between = len(above) * self._directions if dropout else 0
-        self.dropouts = [Dropout(dropout, rng) for _ in range(between)]
+        self.dropouts = tuple(Dropout(dropout, rng) for _ in range(between))
         self.stateful = None if stateful is None else check_width(name, "stateful", stateful)
+        if stateful and bidirectional:
+            raise ValueError(f"{name}: in reverse, no state goes on; stateful has one direction")
         if self.stateful is not None:
-            self.state_names = ("carried",)
+            self.state_names = self.passing_names = ("carried",)
             self.carried = np.zeros((self.state_size, self.stateful, hidden_size), dtype)
         self._squares: list[Array] = []
         self.adopt_children()
@@ -221,12 +223,14 @@ class Recurrent(Layer):
 
     def zero_state(self, batch: int) -> tuple[Array, ...]:
         """The state of a beginning, to be passed as ``layer(x, *state)``: zeros."""
-        shape = (batch, self.hidden_size)
+        shape = (check_width(type(self).__name__, "batch", batch), self.hidden_size)
         return tuple(np.zeros(shape, self.dtype) for _ in range(self.state_size))
 
     def reset_state(self) -> None:
         """Let the next call of a stateful layer start from zero."""
         if self.stateful is not None:
+            if (recorder := kernels.recorder()) is not None:
+                recorder.watch(self)
             kernels.clear(self.carried)
 
     @property
@@ -247,9 +251,9 @@ class Recurrent(Layer):
         self.reset_state()
 
     def state_gradient_norms(self, layer: int = -1, reverse: bool = False) -> Array:
-        """‖∂L/∂h_t‖ over the batch, for every step of the latest backward pass: (time).
+        """‖∂L/∂h_t‖ over the batch, for every step of the latest eager backward pass: (time).
 
-        How far back the loss can be felt. In a recorded step nothing is kept.
+        How far back the loss can be felt. A recorded step keeps nothing.
 
         Parameters
         ----------
@@ -262,9 +266,13 @@ class Recurrent(Layer):
         ------
         RuntimeError
             Without a backward pass before it.
+        ValueError
+            For a layer or a direction that there is not.
         """
         if not self._squares:
             raise RuntimeError(f"{self.label}: state_gradient_norms without a backward pass")
+        if not -self.num_layers <= layer < self.num_layers:
+            raise ValueError(f"{self.label} has {self.num_layers} layers, and no layer {layer}")
         if reverse and not self.bidirectional:
             raise ValueError(f"{self.label} has no reverse direction")
         squares = self._squares[self._level(range(self.num_layers)[layer])][reverse]
@@ -308,9 +316,9 @@ class Recurrent(Layer):
                 )
 
     def _check_lengths(self, x: Array, lengths: Array) -> None:
-        if not isinstance(lengths, np.ndarray) or lengths.dtype != np.int64:
+        if not isinstance(lengths, np.ndarray) or lengths.dtype.kind not in "iu":
             got = lengths.dtype if isinstance(lengths, np.ndarray) else type(lengths).__name__
-            raise TypeError(f"{self.label}: expected lengths to be an int64 array, got {got}")
+            raise TypeError(f"{self.label}: expected lengths to be an array of integers, got {got}")
         if lengths.shape != x.shape[:1]:
             raise ValueError(
                 f"{self.label}: expected lengths of shape {x.shape[:1]}, got {lengths.shape}"

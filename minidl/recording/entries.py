@@ -12,9 +12,14 @@ from minidl._kernels.reference import Array
 INPUT, TEMPORARY, STATE = "input", "temporary", "state"
 PARAMETER, GRADIENT, VECTOR = "parameter", "gradient", "vector"
 
-SEQUENCES = {"rnn_sequence": 1, "lstm_sequence": 4, "gru_sequence": 3}  # and how many gates
-# Kernels that check what they read: labels, indices, lengths. Their answer is 1 + the first bad.
-CHECKING = {"softmax_cross_entropy", "nll", "embedding", "embedding_grad", *SEQUENCES}
+# Kernels over whole sequences, and how many gates each has.
+SEQUENCES = {"rnn_sequence": 1, "lstm_sequence": 4, "gru_sequence": 3}
+# Kernels that check what they read: labels, weights, indices, lengths. Their answer is 0, or 1 +
+# the first row that cannot be.
+CHECKING = {
+    *("softmax_cross_entropy", "nll", "weight_total", "embedding", "embedding_grad"),
+    *SEQUENCES,
+}
 
 
 @dataclass(eq=False)

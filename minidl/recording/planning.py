@@ -25,6 +25,7 @@ HEAVY = {
     *("sigmoid", "tanh", "exp", "elu", "silu", "silu_grad", "softplus", "softplus_grad", "gelu"),
     *("gelu_grad", "softmax", "log_softmax", "log_softmax_grad", "softmax_cross_entropy"),
     *("bce_with_logits", "dropout", "adam", "nadam", "lstm_gates", "lstm_gates_grad", "gru_gates"),
+    "lstm_sequence_grad",
     *SEQUENCES,
 }
 
@@ -147,7 +148,8 @@ def _set_waits(entries: list[Entry], memory: int) -> None:
     if all(entry.threads == 1 for entry in entries):
         return
     since: list[tuple[float, float, bool, bool]] = []  # begin, end, written, by several threads
-    stopping = False  # whether a share of another thread may have found that the step must stop
+    # Whether the step may have been stopped since, and by the share of another thread.
+    stopping = apart = False
     for entry in entries:
         several = entry.threads > 1
         touched = []
@@ -159,8 +161,13 @@ def _set_waits(entries: list[Entry], memory: int) -> None:
             begin < other_end and other_begin < end and (writes or wrote) and (several or shared)
             for begin, end, writes, _ in touched
             for other_begin, other_end, wrote, shared in since
-        ) or (stopping and any(o.writes and o.region.kind != TEMPORARY for o in entry.operands))
+        ) or (
+            stopping
+            and (several or apart)
+            and any(o.writes and o.region.kind != TEMPORARY for o in entry.operands)
+        )
         if entry.wait:
-            since, stopping = [], False
+            since, stopping, apart = [], False, False
         since += touched
-        stopping = stopping or (several and entry.kernel in CHECKING)
+        if entry.kernel in CHECKING or entry.kernel in ("total", "clip"):
+            stopping, apart = True, apart or several

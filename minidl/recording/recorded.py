@@ -210,7 +210,9 @@ class Recorded:
         raise not_finite(f"{what} is not finite", self.first_not_finite(inputs))
 
     def _bad_number(self, entry: Entry, row: int, inputs: tuple[Any, ...]) -> str:
-        """Which label, index or length cannot be."""
+        """Which label, weight, index or length cannot be."""
+        if entry.kernel == "weight_total":
+            return "weights must be finite and >= 0, and not all zero"
         what, slot = "label", 1
         if entry.kernel in SEQUENCES:
             what, slot = "length", 5
@@ -223,12 +225,12 @@ class Recorded:
         if entry.kernel in SEQUENCES:
             steps = arguments.extent(entry.kernel, entry.args)[0]
             return f"{what} of sequence {row} is not in 1 to {steps}"
+        shape = () if operand is None or operand.offset else operand.region.shape
         if "embedding" in entry.kernel:
             rows, _ = entry.operands[-2 if entry.kernel == "embedding" else -1].region.shape
-            return f"{what} in place {row} is not in 0 to {rows - 1}"
+            return in_steps(f"{what} in row {row} is not in 0 to {rows - 1}", shape)
         classes = entry.operands[0].region.shape[-1]
         message = f"{what} in row {row} is outside the {classes} classes 0 to "
-        shape = () if operand is None or operand.offset else operand.region.shape
         return in_steps(message, shape) + f"{classes - 1}"
 
     def first_not_finite(self, inputs: tuple[Any, ...]) -> str:

@@ -172,6 +172,12 @@ def check_parts(model: Any, loss: Any, optimizer: Any, ema: Any) -> None:
         if isinstance(part, type):
             got = f"the class {part.__name__} itself"
         raise TypeError(f"Trainer(model, loss, optimizer): {name} must be {example}, got {got}")
+    for _, layer in model.layers():
+        if getattr(layer, "stateful", None) is not None:
+            raise ValueError(
+                f"Trainer: it shuffles the rows, and the state of {layer.label} goes on from batch "
+                "to batch; use minidl.record and step.epoch(..., shuffle=False)"
+            )
     if ema is not None and not isinstance(ema, EMA):
         raise TypeError(f"Trainer: ema must be an optim.EMA, got {ema!r}")
     known = {id(parameter) for parameter in model.parameters()}
