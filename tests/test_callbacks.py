@@ -266,6 +266,9 @@ def test_a_value_that_will_not_be_there_is_refused_before_any_step():
     plateau = optim.schedules.ReduceOnPlateau(trainer.optimizer, monitor="val_r2", mode="max")
     with pytest.raises(ValueError, match="ReduceOnPlateau: there will be no value 'val_r2'"):
         fit(trainer, callbacks=[plateau], validation=HELD_OUT)
+    other = optim.schedules.ReduceOnPlateau(classifier().optimizer, monitor="loss")
+    with pytest.raises(ValueError, match="ReduceOnPlateau: its optimizer is not the trainer's"):
+        fit(trainer, callbacks=[other])
     assert trainer.optimizer.steps == 0
 
 

@@ -179,6 +179,23 @@ def test_plateau_needs_a_rate_that_is_a_number() -> None:
         schedules.ReduceOnPlateau(optimizer)
 
 
+def test_plateau_knows_which_values_are_good_by_their_name() -> None:
+    optimizer = optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
+    names = ["val_loss", "val_accuracy", "top_3", "val_r2", "mae"]
+    modes = [schedules.ReduceOnPlateau(optimizer, monitor=name).mode for name in names]
+    assert modes == ["min", "max", "max", "max", "min"]
+    assert schedules.ReduceOnPlateau(optimizer, mode="min", monitor="accuracy").mode == "min"
+    with pytest.raises(ValueError, match=r'is a large .val_gain. good\? Give mode="max"'):
+        schedules.ReduceOnPlateau(optimizer, monitor="val_gain")
+
+
+@pytest.mark.parametrize(("mode", "values"), [("min", (-1, -2, -1.5)), ("max", (-2, -1, -1.5))])
+def test_plateau_sees_one_below_zero(mode: str, values: tuple[float, ...]) -> None:
+    optimizer = optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
+    plateau = schedules.ReduceOnPlateau(optimizer, 0.5, patience=0, mode=mode)
+    assert [plateau.observe(value) for value in values] == [1.0, 1.0, 0.5]
+
+
 def test_plateau_takes_nan_for_no_improvement() -> None:
     optimizer = optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
     plateau = schedules.ReduceOnPlateau(optimizer, 0.5, patience=0)

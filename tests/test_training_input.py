@@ -126,7 +126,9 @@ def test_validation_is_a_pair(validation):
 @pytest.mark.parametrize("name", ["epochs", "batch_size", "accumulate"])
 @pytest.mark.parametrize("value", [0, -1, 1.5, "3", None, True])
 def test_counts_must_be_counts(name, value):
-    with pytest.raises(ValueError, match=f"{name} must be a whole number >= 1"):
+    error = ValueError if value in (0, -1) else TypeError
+    words = ">= 1" if error is ValueError else "a whole number"
+    with pytest.raises(error, match=f"fit: {name} must be {words}, got {value!r}"):
         fit(classifier(), **{name: value})
 
 

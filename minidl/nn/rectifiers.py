@@ -7,7 +7,7 @@ import numpy as np
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
 from minidl.nn import init as initializers
-from minidl.nn.checks import check_number, check_width
+from minidl.nn.checks import check_count, check_number
 from minidl.nn.init import Initializer, Shape
 from minidl.nn.layer import DType, Examples, Layer, Parameter
 
@@ -88,7 +88,7 @@ class PReLU(Layer):
         self, features: int | None = None, slope: float = 0.25, dtype: DType = np.float32
     ) -> None:
         if features is not None:
-            self.in_features = check_width("PReLU", "features", features)
+            self.in_features = check_count("PReLU", "features", features)
         slope = check_number("PReLU", "slope", slope, 0, 1)
         start = initializers.constant(slope)
         self.weight = Parameter((self.in_features or 1,), start, 0, dtype)

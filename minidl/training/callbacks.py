@@ -7,10 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from minidl._kernels.reference import Array
-from minidl.nn.checks import check_number
-from minidl.optim.schedules import ReduceOnPlateau
-from minidl.training.batching import check_count
-from minidl.training.metrics import best_is_largest
+from minidl.nn.checks import check_count, check_number
+from minidl.optim.schedules import ReduceOnPlateau, usual_mode
 
 if TYPE_CHECKING:
     from minidl.training.trainer import Trainer
@@ -136,14 +134,9 @@ class EarlyStopping(Callback):
     ) -> None:
         if mode not in ("min", "max", None):
             raise ValueError(f'EarlyStopping: mode must be "min" or "max", got {mode!r}')
-        largest = best_is_largest(monitor) if mode is None else mode == "max"
-        if largest is None:
-            raise ValueError(
-                f'EarlyStopping: is a large {monitor!r} good? Give mode="max" or mode="min"'
-            )
         self.monitor = monitor
-        self.mode = "max" if largest else "min"
-        self.patience = check_count("EarlyStopping: patience", patience)
+        self.mode = mode or usual_mode("EarlyStopping", monitor)
+        self.patience = check_count("EarlyStopping", "patience", patience)
         self.min_delta = check_number("EarlyStopping", "min_delta", min_delta, 0, math.inf)
         self.restore_best = restore_best
         self._begin()
@@ -186,6 +179,13 @@ class _ReduceOnPlateau(Callback):
     def __init__(self, plateau: ReduceOnPlateau) -> None:
         self.plateau, self.monitor = plateau, plateau.monitor
 
+    def check(self, trainer: Trainer) -> None:
+        if self.plateau.optimizer is not trainer.optimizer:
+            raise ValueError(
+                "ReduceOnPlateau: its optimizer is not the trainer's: it would lower the rate of "
+                f"{self.plateau.optimizer!r}"
+            )
+
     def on_epoch_end(self, trainer: Trainer, epoch: int, values: Values) -> None:
         self.plateau.observe(values[self.plateau.monitor])
 
@@ -198,7 +198,7 @@ class Callbacks:
     TypeError
         For what is no callback.
     ValueError
-        For one that needs a value which there will not be.
+        For one that needs a value which there will not be, or of another optimizer.
     """
 
     def __init__(self, callbacks: Any, trainer: Trainer, names: list[str]) -> None:
@@ -209,6 +209,8 @@ class Callbacks:
         self._trainer = trainer
         self._list = [as_callback(callback) for callback in callbacks]
         for callback in self._list:
+            if isinstance(callback, _ReduceOnPlateau):
+                callback.check(trainer)
             if callback.monitor is not None and callback.monitor not in names:
                 known = callback.monitor.removeprefix("val_") in names
                 raise ValueError(

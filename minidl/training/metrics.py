@@ -200,14 +200,6 @@ def _known(name: str) -> Start:
     )
 
 
-def best_is_largest(name: str) -> bool | None:
-    """Whether a metric is to be large (or, as a loss, small); None for a name not known here."""
-    name = name.removeprefix("val_")
-    if name in ("accuracy", "r2") or name.startswith("top_"):
-        return True
-    return False if name in ("loss", "mse", "mae") else None
-
-
 def try_out(metrics: dict[str, Start], prediction: Array, target: Array) -> None:
     """Raise what a metric raises on such predictions and targets.
 

@@ -12,10 +12,11 @@ import numpy as np
 
 from minidl._kernels.reference import Array
 from minidl.nn import Layer, Loss
+from minidl.nn.checks import check_count
 from minidl.nn.init import Seed, as_generator
 from minidl.optim import EMA, Optimizer
 from minidl.optim.schedules import ReduceOnPlateau
-from minidl.training.batching import check_count, check_lengths
+from minidl.training.batching import check_lengths
 from minidl.training.callbacks import Callback, Callbacks
 from minidl.training.epoch import Epoch, Plan, RecordedSteps
 from minidl.training.history import History
@@ -191,7 +192,9 @@ class Trainer:
             If the loss or the gradient is not finite, naming the step and the first layer
             concerned.
         """
-        epochs, batch_size = check_count("epochs", epochs), check_count("batch_size", batch_size)
+        epochs = check_count("fit", "epochs", epochs)
+        batch_size = check_count("fit", "batch_size", batch_size)
+        accumulate = check_count("fit", "accumulate", accumulate)
         data = self._prepare(X, y, sample_weight, class_weight)
         held_out = None
         if validation is not None:
@@ -200,7 +203,7 @@ class Trainer:
         names = ["loss", *self.metrics]
         names += [f"val_{name}" for name in names if held_out is not None]
         calls, shown = Callbacks(callbacks, self, names), choose(progress)
-        plan = Plan(data, batch_size, check_count("accumulate", accumulate), calls, shown)
+        plan = Plan(data, batch_size, accumulate, calls, shown)
         self._record_what_is_there()
         self.history, self._stopping = History(), False
         with mode(self.model, training=True):
@@ -255,7 +258,7 @@ class Trainer:
             (samples, ...): for a classifier the logits; ``predict(X).argmax(axis=1)`` are
             the labels.
         """
-        check_count("batch_size", batch_size)
+        check_count("predict", "batch_size", batch_size)
         features = as_features("X", X, self.model, self.dtype)
         if features.size == 0:
             raise ValueError(f"X is empty: shape {features.shape}")
@@ -282,7 +285,7 @@ class Trainer:
         dict
             ``{"loss": ..., "accuracy": ...}``
         """
-        check_count("batch_size", batch_size)
+        check_count("evaluate", "batch_size", batch_size)
         return self._evaluate(self._prepare(X, y, sample_weight), batch_size)
 
     def lasting(self) -> list[Array]:
