@@ -236,6 +236,24 @@ def test_averages_are_restored_too():
     assert not same(seen[0], seen[1])
 
 
+def test_the_best_epoch_can_be_had_after_an_interrupt():
+    class Interrupt(Callback):
+        def on_epoch_begin(self, trainer, epoch, values):
+            if epoch == 4:
+                raise KeyboardInterrupt
+
+    trainer, best = classifier(), classifier()
+    stopping = EarlyStopping("loss", mode="max", patience=9)  # the first epoch is the worst
+    with pytest.raises(RuntimeError, match="no best epoch"):
+        stopping.restore(trainer)
+    with pytest.raises(KeyboardInterrupt):
+        fit(trainer, epochs=5, callbacks=[stopping, Interrupt()])
+    fit(best, epochs=stopping.best_epoch)
+    stopping.restore(trainer)
+    for name, values in everything(best).items():
+        assert name.startswith("moment") or np.array_equal(values, everything(trainer)[name])
+
+
 def test_names_say_which_values_are_good():
     modes = {name: EarlyStopping(name).mode for name in ("loss", "val_accuracy", "val_top_3")}
     assert modes == {"loss": "min", "val_accuracy": "max", "val_top_3": "max"}

@@ -119,6 +119,7 @@ def test_every_rectifier_gets_the_variance_that_keeps_signals_alive() -> None:
         lambda: nn.PReLU(0),
         lambda: nn.PReLU(3, slope=float("nan")),
         lambda: nn.ELU(-1),
+        lambda: nn.ELU(0),
         lambda: nn.ELU(float("inf")),
         lambda: nn.Softplus(0),
         lambda: nn.LayerNorm(0),
@@ -147,6 +148,11 @@ def test_gradient_reaches_the_bottom_of_forty_blocks(
     chain = nn.Sequential(*plain).astype(np.float64)
     chain(x)
     assert np.linalg.norm(chain.backward(dy)) < 1e-12
+
+
+def test_a_pre_activation_block_without_an_activation() -> None:
+    block = nn.pre_activation(4, activation=nn.Identity, rng=0)
+    assert block(np.ones((2, 4), np.float32)).shape == (2, 4)
 
 
 def test_gradients_of_a_pre_activation_block() -> None:

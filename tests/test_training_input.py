@@ -11,6 +11,7 @@ from training_helpers import LABELS, VALUES, X, assert_same, classifier, everyth
 from minidl import nn, optim
 from minidl.training import Trainer, accuracy
 from minidl.training.metrics import by_name
+from minidl.training.preparing import check_batch_size
 
 # --- input that is refused --------------------------------------------------------------
 
@@ -136,11 +137,34 @@ def test_counts_must_be_counts(name, value):
 def test_a_last_batch_of_one_row_is_refused_where_it_has_no_variance(size, rows):
     trainer = classifier()
     why = {(7, 50): "leave one for the last", (1, 50): "every batch has one", (16, 1): "no more"}
-    words = rf"layer 1 BatchNorm\(16\) cannot train on one row, .*{why.get((size, rows), '')}"
+    words = rf"one row fails \(layer 1 BatchNorm\(16\): .*\), and .*{why.get((size, rows), '')}"
     with pytest.raises(ValueError, match=words):
         trainer.fit(X[:rows], LABELS[:rows], 1, size, progress=False)
     assert trainer.optimizer.steps == 0
     regressor().fit(X[:rows], VALUES[:rows], 1, size, progress=False)  # no such layer, no matter
+
+
+def test_whether_one_row_will_do_is_tried():
+    """Behind Flatten a sequence is one row; behind Embedding it is as many as it has steps."""
+    numbers = np.random.default_rng(0).integers(3, size=(9, 3))
+    words = nn.Sequential(nn.Embedding(3, 4), nn.BatchNorm(4), nn.Linear(4, 3), rng=0)
+    trainer = Trainer(words, nn.CrossEntropyLoss(), optim.SGD(words.parameters()), rng=0)
+    trainer.fit(numbers, numbers, 1, 4, progress=False)
+    flat = nn.Sequential(nn.Flatten(), nn.BatchNorm(12), nn.Dropout(0.5), nn.Linear(12, 3), rng=0)
+    trainer = Trainer(flat, nn.CrossEntropyLoss(), optim.SGD(flat.parameters()), rng=0)
+    x, before = numbers[..., None] * np.ones(4), everything(trainer)
+    with pytest.raises(ValueError, match=r"one row fails .*leave one for the last"):
+        trainer.fit(x, LABELS[:9], 1, 4, progress=False)
+    assert_same(before, everything(trainer))
+    trainer.fit(x, LABELS[:9], 1, 3, progress=False)
+
+
+def test_trying_one_row_leaves_no_trace():
+    model = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5), rng=0)
+    trainer = Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters()), rng=0)
+    before = everything(trainer)
+    check_batch_size(model, X, 7)
+    assert_same(before, everything(trainer))
 
 
 def test_predict_needs_data():

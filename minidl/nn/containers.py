@@ -199,7 +199,8 @@ def pre_activation(
     """
     hidden = features if hidden is None else hidden
     first, last = Linear(features, hidden), Linear(hidden, features)
-    last.suit(activation().preferred_init)  # it is the activation before it that counts here
+    preferred = activation().preferred_init  # it is the activation before it that counts here
+    last.suit(None if preferred == "skip" else preferred)
     body = (norm(features), activation(), first, norm(hidden), activation(), last)
     return Residual(Sequential(*body, rng=rng))
 

@@ -50,9 +50,6 @@ class _LabelLoss(Loss):
         """The weights of the classes in the dtype of the prediction, known to a recorder."""
         if self._class_weight is None:
             return None
-        if len(self._class_weight) != prediction.shape[-1]:
-            count, classes = len(self._class_weight), prediction.shape[-1]
-            raise ValueError(f"{self!r}: {count} class weights for {classes} classes")
         if self._class_weight.dtype != prediction.dtype:
             self._class_weight = self._class_weight.astype(prediction.dtype)
         if (recorder := kernels.recorder()) is not None:
@@ -98,6 +95,9 @@ class _LabelLoss(Loss):
             raise ValueError(
                 f"{self!r}: expected labels of shape {prediction.shape[:-1]}, got {target.shape}"
             )
+        if self._class_weight is not None and len(self._class_weight) != prediction.shape[-1]:
+            count, classes = len(self._class_weight), prediction.shape[-1]
+            raise ValueError(f"{self!r}: {count} class weights for {classes} classes")
 
 
 def in_steps(message: str, shape: tuple[int, ...]) -> str:

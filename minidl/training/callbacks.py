@@ -87,9 +87,9 @@ class EarlyStopping(Callback):
     restore_best
         Whether training ends (also after all its epochs) with the parameters and the layers'
         state (running statistics, generators) of the best epoch, and the averages of the
-        trainer's ``ema``. The optimizer keeps its moments and its count of steps, and the order
-        of the rows goes on: a ``fit`` after that begins at the best weights, with the moments
-        of the last.
+        trainer's ``ema``; if Ctrl-C ends it, ``restore(trainer)`` does that. The optimizer keeps
+        its moments and its count of steps, and the order of the rows goes on: a ``fit`` after
+        that begins at the best weights, with the moments of the last.
 
     Attributes
     ----------
@@ -164,10 +164,22 @@ class EarlyStopping(Callback):
 
     def on_train_end(self, trainer: Trainer, epoch: int, values: Values) -> None:
         """Go back to the best epoch."""
-        if self.best_epoch not in (0, epoch):
-            for array, best in zip(trainer.lasting(), self._kept, strict=False):
-                array[...] = best
+        if self._kept and self.best_epoch != epoch:
+            self.restore(trainer)
         self._kept = []
+
+    def restore(self, trainer: Trainer) -> None:
+        """Go back to the best epoch, after Ctrl-C or an error has ended the training.
+
+        Raises
+        ------
+        RuntimeError
+            If there is none, or the training came to its end and has gone back by itself.
+        """
+        if not self._kept:
+            raise RuntimeError("EarlyStopping: there is no best epoch to go back to")
+        for array, best in zip(trainer.lasting(), self._kept, strict=True):
+            array[...] = best
 
     def __repr__(self) -> str:
         return f"EarlyStopping({self.monitor!r}, patience={self.patience}, mode={self.mode!r})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from typing import Any
 
@@ -33,7 +33,7 @@ from minidl.training.preparing import (
     check_parts,
 )
 from minidl.training.progress import Progress, choose
-from minidl.training.safety import mode
+from minidl.training.safety import InterruptBetweenSteps, mode
 from minidl.training.weighting import ClassWeight, row_weights
 
 EVALUATION_BATCH = 1024
@@ -56,8 +56,9 @@ class Trainer:
     metrics
         What to measure beside the loss: ``"accuracy"``, ``"top_5"`` (any k), ``"mse"``,
         ``"mae"``, ``"r2"``, or functions ``(prediction, target) -> float`` of all rows at once.
-        Rows count alike in them, whatever their weights. By default accuracy for a loss that
-        takes labels, and nothing otherwise.
+        Rows count alike in them, whatever their weights, but those of weight 0 not at all, be they
+        steps of sequences, such as padding: what is left of these comes as rows. By default
+        accuracy for a loss that takes labels, and nothing otherwise.
     rng
         Generator or seed of the order of the rows. It goes on from epoch to epoch and from
         fit to fit: ``fit`` for 3 epochs and again for 2 is ``fit`` for 5.
@@ -167,10 +168,10 @@ class Trainer:
             class counts as much as any other: the row's weight is multiplied by that of its
             label. Validation has the weights that it is given.
         accumulate
-            Batches of a step, ≥ 1: the gradients of so many batches are averaged (added up, for
-            a loss with the reduction "sum") before the optimizer makes its step, which is that of
-            a batch so many times as large, in the memory of one. At the end of an epoch
-            there may be fewer; all count alike.
+            Batches of a step, ≥ 1: the gradients of so many batches are averaged, each by what
+            its rows count (added up, for a loss with the reduction "sum"), before the optimizer
+            makes its step, which is that of a batch so many times as large, in the memory of one.
+            But ``BatchNorm`` sees one batch at a time.
 
         Shapes
         ------
@@ -204,7 +205,6 @@ class Trainer:
         names += [f"val_{name}" for name in names if held_out is not None]
         calls, shown = Callbacks(callbacks, self, names), choose(progress)
         plan = Plan(data, batch_size, accumulate, calls, shown)
-        self._record_what_is_there()
         self.history, self._stopping = History(), False
         with mode(self.model, training=True):
             try:
@@ -227,9 +227,7 @@ class Trainer:
             seconds = time.perf_counter() - started
             values["loss"] += self._penalty()
             if held_out is not None:
-                with self.ema.average() if self.ema is not None else nullcontext():
-                    scores = self._evaluate(held_out, EVALUATION_BATCH)
-                values |= {f"val_{name}": value for name, value in scores.items()}
+                values |= {f"val_{k}": value for k, value in self._validate(held_out).items()}
             self.history.append(values, seconds)
             shown.epoch(number, values, seconds)
             tell("on_epoch_end", number, values)
@@ -317,13 +315,11 @@ class Trainer:
         self.model.backward(self.loss.backward())
         return value, prediction
 
-    def _update(self, batches: int = 1) -> None:
-        """Change the parameters by the gradients of so many batches.
+    def _update(self) -> None:
+        """Change the parameters by their gradients.
 
-        Raises FloatingPointError before a parameter changes, if their norm is not finite.
+        Raises FloatingPointError before a parameter changes, if the norm is not finite.
         """
-        if batches > 1 and getattr(self.loss, "reduction", "mean") == "mean":
-            self.optimizer.scale_grad(1 / batches)
         self.optimizer.step()
         if self.ema is not None:
             self.ema.update()
@@ -335,8 +331,7 @@ class Trainer:
         return result
 
     def _steps_depend_on(self) -> tuple[Any, ...]:
-        decay = self.ema.decay if self.ema is not None else 0.0
-        return self.model, self.loss, self.optimizer, self.ema, decay
+        return self.model, self.loss, self.optimizer, self.ema
 
     def _record_what_is_there(self) -> None:
         """Drop recordings of a model, a loss or an optimizer that was replaced since."""
@@ -347,14 +342,28 @@ class Trainer:
     def _penalty(self) -> float:
         return self.optimizer.penalty() if self.report_penalty else 0.0
 
-    def _evaluate(self, data: Data, batch_size: int) -> dict[str, float]:
+    def _validate(self, held_out: Data) -> dict[str, float]:
+        """Loss and metrics with the averages, if there are any. Ctrl-C waits for a batch to end:
+        within ``swap`` it would leave the weights of both mixed.
+        """
+        with (
+            InterruptBetweenSteps() as interrupt,
+            self.ema.average() if self.ema is not None else nullcontext(),
+        ):
+            return self._evaluate(held_out, EVALUATION_BATCH, interrupt.check)
+
+    def _evaluate(
+        self, data: Data, batch_size: int, between: Callable[[], object] = lambda: None
+    ) -> dict[str, float]:
         tally = Tally(self.loss, self.metrics)
         with mode(self.model, training=False):
             for x, y, *weight in data.batches(batch_size):
                 prediction = self.model(x)
                 value = float(self.loss(prediction, y, *weight))
-                tally.add([value], batch_size, len(y), self.loss.row_weights(y, *weight))
-                tally.show(prediction, y)
+                counts = self.loss.row_weights(y, *weight)
+                tally.add([value], batch_size, len(y), counts)
+                tally.show(prediction, y, counts)
+                between()
         values = tally.read()
         values["loss"] += self._penalty()
         return values
@@ -381,10 +390,10 @@ class Trainer:
             # Standing for all rows, it tells the same of the metrics.
             predictions = np.broadcast_to(output[:1], (len(features), *output.shape[1:]))
             check_agreement(what, self.loss, features, targets, predictions)
-            self.loss(output, targets[:1])
             name = f"{what}sample_weight"
             weights = row_weights(name, weight, class_weight, targets, self.loss, self.dtype)
-            data = Data(features, targets, weights).counting()
-            if self.metrics:
-                try_out(self.metrics, predictions[: len(data)], data.targets)
+            data = Data(features, targets, weights).counting(what, self.loss)
+            self.loss(output, *(array[:1] for array in data.arrays[1:]))
+            counts = self.loss.row_weights(*data.arrays[1:])
+            try_out(self.metrics, predictions[: len(data)], data.targets, counts)
         return data
