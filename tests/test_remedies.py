@@ -62,6 +62,15 @@ def test_constant_feature_is_only_shifted(value: float) -> None:
     assert np.array_equal(layer(np.full((3, 2), value + 1)) > 0.9, np.ones((3, 2), bool))
 
 
+@pytest.mark.parametrize("column", [[1e300, 1e300], [1e30, -1e300], [1e-60, 2e-60]])
+def test_adapt_refuses_what_is_beyond_its_dtype(column: list[float]) -> None:
+    layer, data = nn.Standardize(2), np.column_stack([[1.0, 2.0], column])
+    with pytest.raises(ValueError, match=r"Standardize\(2\).*feature 1 .*beyond float32"):
+        layer.adapt(data)
+    assert layer.mean.tolist() == [0, 0]
+    assert layer.std.tolist() == [1, 1]
+
+
 def test_it_is_the_identity_before_adapt_and_takes_sequences() -> None:
     x = np.random.default_rng(0).normal(3, 2, (4, 5, 3))
     layer = nn.Standardize(3, dtype=np.float64)

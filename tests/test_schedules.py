@@ -13,6 +13,7 @@ import pytest
 import minidl
 from minidl import nn, optim
 from minidl.optim import schedules
+from minidl.training import Trainer
 
 STEPS = 130
 every_schedule = pytest.mark.parametrize("schedule", schedules.EXAMPLES, ids=repr)
@@ -140,6 +141,31 @@ def test_every_group_follows_its_own_schedule(backend: str) -> None:
         return optim.SGD([{"params": model[0].parameters()}, slow], lr=schedules.cosine(0.1, 30))
 
     assert trained(make, recorded=True) == trained(make, recorded=False)
+
+
+def cut_short(step: int) -> float:
+    return [0.1, 0.2, 0.3, 0.2, 0.1, 0.05, 0.01, float("nan")][step]
+
+
+def falls_below_zero(step: int) -> float:
+    return 0.1 - 0.02 * step
+
+
+@pytest.mark.parametrize("schedule", [cut_short, falls_below_zero])
+def test_a_schedule_that_fails_ends_training_at_that_step(
+    backend: str, schedule: Callable[[int], float]
+) -> None:
+    found = []
+    for record in (True, False):
+        model, X, Y = problem()
+        constant = {"params": model[0].parameters(), "lr": schedules.exponential(0.1, 0.9)}
+        optimizer = optim.SGD([constant, {"params": model[2].parameters(), "lr": schedule}])
+        trainer = Trainer(model, nn.MSELoss(), optimizer, rng=0, record=record)
+        with pytest.raises(ValueError, match=r"learning_rate must be .* after \d steps"):
+            trainer.fit(X, Y, 3, 8, progress=False)
+        found.append((optimizer.steps, optimizer.flat.data.tobytes()))
+    assert found[0] == found[1]
+    assert found[0][0] == (7 if schedule is cut_short else 6)
 
 
 NAN = float("nan")

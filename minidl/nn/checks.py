@@ -35,7 +35,7 @@ def check_number(owner: str, name: str, value: Any, lowest: float, beyond: float
 
 def check_choice(owner: str, name: str, value: Any, *choices: str) -> str:
     """The value, if it is one of the words."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         words = " or ".join(f'"{choice}"' for choice in choices)
         raise ValueError(f"{owner}: {name} must be {words}, got {value!r}")
     return str(value)

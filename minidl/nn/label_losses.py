@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -32,6 +32,11 @@ class _LabelLoss(Loss):
     def __init__(self, reduction: str = "mean", class_weight: Any = None) -> None:
         super().__init__(reduction)
         if class_weight is not None:
+            if isinstance(class_weight, Mapping):
+                raise TypeError(
+                    f"{type(self).__name__}: class_weight must be a list of a weight for every "
+                    f"class, got {class_weight!r}; Trainer.fit takes a mapping"
+                )
             class_weight = np.array(class_weight, np.float64)
             good = class_weight.ndim == 1 and np.isfinite(class_weight).all()
             if not (good and (class_weight >= 0).all() and class_weight.any()):
@@ -55,6 +60,11 @@ class _LabelLoss(Loss):
         if (recorder := kernels.recorder()) is not None:
             recorder.adopt("state", "class weights", self._class_weight)
         return self._class_weight
+
+    def settings(self) -> dict[str, Any]:
+        if self._class_weight is None:
+            return super().settings()
+        return super().settings() | {"class_weight": self._class_weight.tolist()}
 
     def by_rows(
         self, kernel: Callable[..., Any], prediction: Array, labels: Array, weight: Array | None
@@ -163,6 +173,10 @@ class CrossEntropyLoss(_LabelLoss):
     ) -> tuple[Array, Array]:
         kernel = partial(kernels.softmax_cross_entropy, smoothing=self.label_smoothing)
         return self.by_rows(kernel, logits, labels, weight)
+
+    def settings(self) -> dict[str, Any]:
+        smoothing = {"label_smoothing": self.label_smoothing} if self.label_smoothing else {}
+        return super().settings() | smoothing
 
     @classmethod
     def examples(cls) -> Iterator[tuple[Loss, Array, Array]]:

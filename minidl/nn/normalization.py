@@ -218,7 +218,8 @@ class Standardize(Layer):
         Raises
         ------
         ValueError
-            If the data are not numbers of this many features, or not finite.
+            If the data are not numbers of this many features, not finite, or their mean and
+            deviation beyond the layer's dtype.
         """
         x = np.asarray(data)
         if x.dtype.kind not in "fiu" or x.ndim < 2 or x.shape[-1] != self.in_features or not x.size:
@@ -231,8 +232,16 @@ class Standardize(Layer):
         if len(bad):
             raise ValueError(f"{self.label}: adapt got data that are not finite, in row {bad[0]}")
         shifted = rows - rows[0]  # exactly zero where a feature is constant
-        self.mean[...], self.std[...] = rows[0] + shifted.mean(axis=0), shifted.std(axis=0)
-        self.std[self.std == 0] = 1
+        mean, std = rows[0] + shifted.mean(axis=0), shifted.std(axis=0)
+        least, most = np.finfo(self.dtype).tiny, np.finfo(self.dtype).max
+        beyond = (np.abs(mean) > most) | ~(std <= most) | ((std > 0) & (std < least))
+        if beyond.any():
+            place = int(np.flatnonzero(beyond)[0])
+            raise ValueError(
+                f"{self.label}: feature {place} has mean {mean[place]:g} and deviation "
+                f"{std[place]:g}, beyond {self.dtype}"
+            )
+        self.mean[...], self.std[...] = mean, np.where(std == 0, 1, std)
         return self
 
     def forward(self, x: Array) -> Array:

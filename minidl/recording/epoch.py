@@ -139,10 +139,10 @@ class _Part:
         if recorded.scheduled:
             left = min(left, SCHEDULED)
         # Dials count from the step that the optimizer has reached, all else from the part's first.
-        dials = [
-            (place, np.concatenate([np.zeros(self.done), values]))
-            for place, values in recorded.dials(left)
-        ]
+        dials = []
+        for place, values in recorded.dials(left):
+            left = len(values)
+            dials.append((place, np.concatenate([np.zeros(self.done), values])))
         made, failed = recorded.program.steps(
             self.data, batch, self.order, self.rows, self.done, left, dials, outputs, SLICE
         )

@@ -137,6 +137,12 @@ def as_labels(name: str, labels: Array) -> Array:
             f"{name}: labels must be integers, row {place} holds {labels.flat[place]} "
             f"({labels.dtype}); write labels.astype(int) if they are whole numbers"
         )
+        if (
+            labels.ndim > 1
+            and set(np.unique(labels)) == {0, 1}
+            and (labels.sum(axis=-1) == 1).all()
+        ):
+            message = f"{name}: labels must be integers; one-hot? write y.argmax(axis=-1)"
         raise ValueError(in_steps(message, labels.shape))
     if labels.dtype.kind not in "bui":
         raise TypeError(f"{name}: labels must be integers, got dtype {labels.dtype}")
@@ -201,10 +207,16 @@ def check_agreement(
     try:
         loss.check_input(predictions, targets)
     except ValueError as error:
-        column = (*targets.shape, 1) == predictions.shape
+        advice = ""
+        if loss.takes_labels and targets.shape == predictions.shape:
+            advice = "; one-hot? write y.argmax(axis=-1)"
+        elif loss.takes_labels and targets.shape == (*predictions.shape[:-1], 1):
+            advice = "; write y[..., 0]"
+        elif (*targets.shape, 1) == predictions.shape:
+            advice = "; write y[:, None]"
         raise ValueError(
             f"{what}y of shape {targets.shape} does not suit {what}X of shape {features.shape}: "
-            f"{error}" + ("; write y[:, None]" if column else "")
+            f"{error}{advice}"
         ) from None
 
 
