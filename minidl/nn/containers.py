@@ -99,6 +99,7 @@ class Sequential(Layer):
 
     @classmethod
     def examples(cls) -> Examples:
+        yield cls(Linear(3, 3), Tanh(), Linear(3, 3), rng=2), ((2, 3),)
         yield cls(Linear(3, 4), Tanh(), Linear(4, 2), rng=0), ((5, 3),)
         yield cls(Linear(2, 1), rng=1), ((1, 2),)
 

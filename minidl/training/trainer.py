@@ -69,8 +69,9 @@ class Trainer:
         An average of the weights that follows every step. Validation in ``fit`` is of the
         averages; ``with ema.average():`` evaluates and predicts with them afterwards.
     report_penalty
-        Whether every loss that is reported includes ``optimizer.penalty()``, the L1 and L2
-        penalties of the weights at that time: for an epoch, those at its end.
+        Whether the losses of epochs and of ``evaluate`` include ``optimizer.penalty()``, the L1
+        and L2 penalties of the weights at that time: for an epoch, those at its end. What
+        ``on_batch_end`` hears and a bar shows meanwhile never does.
 
     Attributes
     ----------
@@ -182,8 +183,8 @@ class Trainer:
         Returns
         -------
         History
-            ``loss`` and the metrics of every epoch, averaged over its steps as they were
-            taken, and with ``validation`` also ``val_loss`` and so on at its end.
+            ``loss`` and the metrics of every epoch, from the predictions its steps were made
+            with (a loss as its reduction says), and ``val_loss`` and so on of ``validation``.
 
         Raises
         ------
