@@ -29,8 +29,8 @@ from minidl import _kernels as kernels
 from minidl import nn, optim
 from minidl._kernels import reference
 from minidl.nn import label_losses, recurrent
-from minidl.recording import RecordingError
 from minidl.optim import adam, base, flat, optimizers, schedules
+from minidl.recording import RecordingError
 
 # What a check raises that has found something; the second is what pytest.raises raises.
 FAILURES = (AssertionError, pytest.fail.Exception, RecordingError)
