@@ -166,13 +166,23 @@ def schedule_oracle(schedule: Any, functions: dict[str, Any]) -> None:
 
 
 def plateau_oracle(cls: Any, **settings: Any) -> None:
-    """The rates of ReduceOnPlateau over losses that fall, stop and fall again."""
+    """The rates of ReduceOnPlateau over losses that fall, stop and fall again, below zero too.
+
+    In three groups; the rate of the last is below ``smallest`` where there is one.
+    """
     defaults = {"factor": 0.1, "patience": 10, "threshold": 1e-4}
     settings = {**defaults, "cooldown": 0, "smallest": 0.0, "mode": "min", **settings}
     rng = np.random.default_rng(0)
     values = [1 + 1 / (1 + t) + 0.02 * rng.normal() for t in range(120)]
     values[20:28] = [1.2] * 8
-    optimizer = optim.SGD(parameters(), lr=0.1)
-    watcher = cls(optimizer, **settings)
-    found = [watcher.observe(value) for value in values]
-    np.testing.assert_allclose(found, oracles.plateau(values, 0.1, settings))
+    for shift in (0.0, -3.0):
+        rates = [0.1, 0.04, 0.002]
+        groups = zip(parameters(), rates, strict=True)
+        optimizer = optim.SGD([{"params": [p], "lr": rate} for p, rate in groups])
+        watcher = cls(optimizer, **settings)
+        found = []
+        for value in values:
+            assert watcher.observe(value + shift) == optimizer.lr
+            found.append([group["lr"] for group in optimizer.groups])
+        shifted = [value + shift for value in values]
+        np.testing.assert_allclose(found, oracles.plateau(shifted, rates, settings))

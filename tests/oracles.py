@@ -323,20 +323,20 @@ SCHEDULES: dict[str, Callable[..., float]] = {
 }
 
 
-def plateau(values: list[float], lr: float, settings: dict[str, Any]) -> list[float]:
-    """The rates after each observation, told in words: see ``ReduceOnPlateau``."""
-    rates, best, bad, rest = [], None, 0, 0
+def plateau(values: list[float], rates: list[float], settings: dict[str, Any]) -> list[list[float]]:
+    """The rates of groups after each observation, told in words: see ``ReduceOnPlateau``."""
+    found, best, bad, rest = [], None, 0, 0
     sign = 1 if settings["mode"] == "min" else -1
     for value in values:
-        slack = 1 - sign * settings["threshold"]
-        if best is None or sign * value < sign * best * slack:
+        if best is None or sign * value + settings["threshold"] * abs(best) < sign * best:
             best, bad = value, 0
         else:
             bad += 1
         if rest:
             rest, bad = rest - 1, 0
         if bad > settings["patience"]:
-            lr = max(lr * settings["factor"], settings["smallest"])
+            least = settings["smallest"]
+            rates = [max(r * settings["factor"], least) if r > least else r for r in rates]
             rest, bad = settings["cooldown"], 0
-        rates.append(lr)
-    return rates
+        found.append(rates)
+    return found

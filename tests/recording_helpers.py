@@ -32,8 +32,8 @@ class Training:
     def __init__(self, model: nn.Layer, loss: nn.Loss, optimizer: optim.Optimizer) -> None:
         self.model, self.loss, self.optimizer = model, loss, optimizer
 
-    def step(self, x: np.ndarray, y: np.ndarray) -> Any:
-        value = self.loss(self.model(x), y)
+    def step(self, x: np.ndarray, y: np.ndarray, *weight: np.ndarray) -> Any:
+        value = self.loss(self.model(x), y, *weight)
         self.optimizer.zero_grad()
         self.model.backward(self.loss.backward())
         self.optimizer.step()

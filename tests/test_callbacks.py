@@ -236,6 +236,24 @@ def test_averages_are_restored_too():
     assert not same(seen[0], seen[1])
 
 
+def test_the_best_epoch_can_be_had_after_an_interrupt():
+    class Interrupt(Callback):
+        def on_epoch_begin(self, trainer, epoch, values):
+            if epoch == 4:
+                raise KeyboardInterrupt
+
+    trainer, best = classifier(), classifier()
+    stopping = EarlyStopping("loss", mode="max", patience=9)  # the first epoch is the worst
+    with pytest.raises(RuntimeError, match="no best epoch"):
+        stopping.restore(trainer)
+    with pytest.raises(KeyboardInterrupt):
+        fit(trainer, epochs=5, callbacks=[stopping, Interrupt()])
+    fit(best, epochs=stopping.best_epoch)
+    stopping.restore(trainer)
+    for name, values in everything(best).items():
+        assert name.startswith("moment") or np.array_equal(values, everything(trainer)[name])
+
+
 def test_names_say_which_values_are_good():
     modes = {name: EarlyStopping(name).mode for name in ("loss", "val_accuracy", "val_top_3")}
     assert modes == {"loss": "min", "val_accuracy": "max", "val_top_3": "max"}
@@ -266,6 +284,9 @@ def test_a_value_that_will_not_be_there_is_refused_before_any_step():
     plateau = optim.schedules.ReduceOnPlateau(trainer.optimizer, monitor="val_r2", mode="max")
     with pytest.raises(ValueError, match="ReduceOnPlateau: there will be no value 'val_r2'"):
         fit(trainer, callbacks=[plateau], validation=HELD_OUT)
+    other = optim.schedules.ReduceOnPlateau(classifier().optimizer, monitor="loss")
+    with pytest.raises(ValueError, match="ReduceOnPlateau: its optimizer is not the trainer's"):
+        fit(trainer, callbacks=[other])
     assert trainer.optimizer.steps == 0
 
 

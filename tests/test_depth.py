@@ -74,6 +74,12 @@ def test_unknown_network(capsys: pytest.CaptureFixture[str]) -> None:
 # --- the page -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", ["depth", "epochs", "seeds"])
+def test_numbers_below_one_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"depth: {name} must be >= 1, got 0"):
+        list(depth.run(["plain"], **{name: 0}))
+
+
 def test_the_page_shows_the_rows_of_the_command() -> None:
     rows = table_in(TEXT)
     assert list(rows) == list(depth.NETWORKS)

@@ -23,6 +23,7 @@ from torch_peers import peer_of, peer_of_loss, peer_of_optimizer, their_name, to
 
 import minidl
 from minidl import nn, optim
+from minidl.training import Trainer
 
 RUNS = int(os.environ.get("MINIDL_FUZZ", "150"))
 SIMPLE = ["ReLU", "Sigmoid", "Tanh", "SiLU", "GELU", "Softmax", "LogSoftmax", "Identity"]
@@ -50,6 +51,9 @@ class Case:
     optimizer: str
     max_norm: float | None
     seed: int
+    weighted: bool = False  # rows, or steps of sequences of labels; one of weight zero
+    grouped: bool = False  # the parameters after the first have a rate and a decay of their own
+    accumulate: int = 1
 
     def build(self, dtype: Any = np.float64) -> nn.Sequential:
         """The network, with parameters that are all random, biases too."""
@@ -59,14 +63,26 @@ class Case:
             parameter.data = rng.normal(0, 0.8, parameter.shape)
         return model
 
-    def data(self, model: nn.Layer, dtype: Any = np.float64) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs, and targets that suit the loss."""
+    def data(self, model: nn.Layer, dtype: Any = np.float64) -> tuple[np.ndarray, ...]:
+        """Inputs, targets that suit the loss, and weights if there are any."""
         rng = np.random.default_rng(self.seed + 1)
         x = rng.normal(size=(*self.lead, self.features)).astype(dtype)
-        shape = copy.deepcopy(model)(x).shape
-        if build(self.loss).takes_labels:
-            return x, rng.integers(shape[-1], size=shape[0])
-        return x, rng.uniform(size=shape).astype(dtype)
+        prediction, loss = copy.deepcopy(model)(x), build(self.loss)
+        y = rng.uniform(size=prediction.shape).astype(dtype)
+        if loss.takes_labels:
+            y = rng.integers(prediction.shape[-1], size=prediction.shape[:-1])
+        if not self.weighted:
+            return x, y
+        weight = rng.uniform(0.2, 2, loss.weighted_shape(prediction)).astype(dtype)
+        weight.flat[0] = 0
+        return x, y, weight
+
+    def parameters(self, parameters: list[Any], rate: float) -> list[Any]:
+        """Parameters, ours or theirs, for an optimizer."""
+        if not self.grouped or len(parameters) < 2:
+            return parameters
+        own = {"params": parameters[1:], "lr": rate / 2, "weight_decay": 0.05}
+        return [{"params": parameters[:1]}, own]
 
 
 def build(code: str) -> Any:
@@ -129,23 +145,30 @@ def cases(draw: Any) -> Case:
         codes.append("Flatten()")
         width *= lead[1]
         lead = lead[:2]
-    matrix = len(lead) == 1 or codes[-1] == "Flatten()"
     out = draw(widths)
     codes.append(f"Linear({width}, {out})")
     reduction = draw(st.sampled_from(["mean", "sum"]))
-    losses = ["MSELoss", "L1Loss", "HuberLoss", "BCEWithLogitsLoss"]
-    losses += ["CrossEntropyLoss", "NLLLoss"] if matrix else []
+    losses = ["MSELoss", "L1Loss", "HuberLoss", "BCEWithLogitsLoss", "CrossEntropyLoss", "NLLLoss"]
     loss = draw(st.sampled_from(losses))
+    arguments = f"reduction={reduction!r}"
     if loss == "NLLLoss":
         codes.append("LogSoftmax()")
+    if loss in ("CrossEntropyLoss", "NLLLoss") and draw(st.booleans()):
+        weights = draw(st.lists(st.sampled_from([0.25, 1.0, 3.0]), min_size=out, max_size=out))
+        arguments += f", class_weight={weights}"
+    if loss == "CrossEntropyLoss" and draw(st.booleans()):
+        arguments += f", label_smoothing={draw(fractions):.3g}"
     return Case(
         lead,
         features,
         codes,
-        f"{loss}(reduction={reduction!r})",
+        f"{loss}({arguments})",
         draw(st.sampled_from(list(OPTIMIZERS))),
         draw(st.sampled_from([None, 0.5])),
         draw(st.integers(0, 2**20)),
+        draw(st.booleans()),
+        draw(st.booleans()),
+        draw(st.integers(1, 2)),
     )
 
 
@@ -155,9 +178,9 @@ def cases(draw: Any) -> Case:
 def check_gradients(case: Case) -> int:
     """Finite differences of network and loss; the number of kinks."""
     model, loss = case.build(), build(case.loss)
-    x, y = case.data(model)
+    x, *target = case.data(model)
     report = minidl.gradcheck(model, x, rtol=1e-5, atol=1e-8)
-    minidl.gradcheck(loss, copy.deepcopy(model)(x), y)
+    minidl.gradcheck(loss, copy.deepcopy(model)(x), *target)
     return report.kinks
 
 
@@ -167,14 +190,36 @@ def check_recorded(case: Case) -> None:
     cls, options = OPTIMIZERS[case.optimizer]
     for record in (True, False):
         model = case.build(np.float32)
-        x, y = case.data(model, np.float32)
+        x, *target = case.data(model, np.float32)
         options = {**options, "lr": 1e-3, "max_norm": case.max_norm}  # more may diverge
-        optimizer = cls(model.parameters(), **options)
+        optimizer = cls(case.parameters(model.parameters(), 1e-3), **options)
         training = Training(model, build(case.loss), optimizer)
         step: Any = minidl.record(training.step) if record else training.step
-        values = [np.array(step(np.float32(1 - 0.1 * i) * x, y)) for i in range(4)]
+        values = [np.array(step(np.float32(1 - 0.1 * i) * x, *target)) for i in range(4)]
         results.append([*values, *training.arrays().values()])
     assert_same(*results, "recorded is not eager")
+
+
+def check_trainer(case: Case) -> None:
+    """Two recorded epochs of a Trainer are two eager ones, bit for bit."""
+    results = []
+    cls, options = OPTIMIZERS[case.optimizer]
+    for record in (True, False):
+        model = case.build(np.float32)
+        x, y, *weight = case.data(model, np.float32)
+        rows = len(x) if not weight else int(weight[0].reshape(len(x), -1).any(axis=1).sum())
+        options = {**options, "lr": 1e-3, "max_norm": case.max_norm}
+        optimizer = cls(case.parameters(model.parameters(), 1e-3), **options)
+        trainer = Trainer(model, build(case.loss), optimizer, rng=0, record=record)
+        history = trainer.fit(
+            *(x, y, 2),
+            batch_size=3 if rows % 2 else 2,  # a last batch of one would have no variance
+            sample_weight=weight[0] if weight else None,
+            accumulate=case.accumulate,
+            progress=False,
+        )
+        results.append([*map(np.array, history.values()), *Training.arrays(trainer).values()])
+    assert_same(*results, "a recorded epoch is not an eager one")
 
 
 def check_pytorch(case: Case) -> None:
@@ -187,17 +232,19 @@ def check_pytorch(case: Case) -> None:
     for _, layer in model.layers():
         if isinstance(layer, nn.Dropout):
             layer.eval()  # their masks are others
-    x, y = case.data(model)
+    x, y, *_ = case.data(model)  # theirs has no weights of rows
     peer, peer_loss = peer_of(model), peer_of_loss(loss)
     cls, options = OPTIMIZERS[case.optimizer]
-    optimizer = cls(model.parameters(), **options)
+    optimizer = cls(case.parameters(model.parameters(), options["lr"]), **options)
     theirs = [dict(peer.named_parameters())[their_name(n)] for n, _ in model.named_parameters()]
-    peer_optimizer = peer_of_optimizer(cls)(theirs, **options)
+    peer_optimizer = peer_of_optimizer(cls)(case.parameters(theirs, options["lr"]), **options)
     for _ in range(3):
         peer_optimizer.zero_grad()
         input_, target = torch.tensor(x, requires_grad=True), torch.tensor(y)
         their_output = peer(input_)
-        their_value = peer_loss(their_output, target)
+        # Their classes of sequences are in the middle.
+        sequences = loss.takes_labels and y.ndim > 1
+        their_value = peer_loss(their_output.mT if sequences else their_output, target)
         their_value.backward()
         output = model(x)
         close(output, their_output.detach())
@@ -239,12 +286,17 @@ def test_random_stacks(tally: Counter[str]) -> None:
         tally["passed: gradients"] += 1
         check_recorded(case)
         tally["passed: recorded = eager"] += 1
+        check_trainer(case)
+        tally["passed: Trainer, recorded = eager"] += 1
         if torch is not None:
             check_pytorch(case)
             tally["passed: PyTorch"] += 1
         names = {type(layer).__name__ for _, layer in case.build().layers()}
         tally.update(f"  with {name}" for name in names | {case.loss.split("(")[0]})
         tally[f"  with {OPTIMIZERS[case.optimizer][0].__name__}"] += 1
+        tally["  with weights of rows"] += case.weighted
+        tally["  with weights of classes"] += "class_weight" in case.loss
+        tally["  with groups"] += case.grouped
         tally[f"  with inputs of {len(case.lead) + 1} dimensions"] += 1
 
     run()

@@ -51,6 +51,33 @@ def integral(slope: Any, variance: float) -> float:
     return float((slope(z) ** 2 * density).sum() * (z[1] - z[0]))
 
 
+@pytest.mark.parametrize(
+    ("name", "layer", "factor"),
+    [
+        ("leaky_relu", nn.LeakyReLU(), 2 / (1 + 0.01**2)),
+        ("prelu", nn.PReLU(), 2 / (1 + 0.25**2)),
+        ("Linear", nn.Identity(), 1.0),
+        ("log_softmax", None, None),
+    ],
+)
+def test_critical_by_name(name: str, layer: nn.Layer | None, factor: float | None) -> None:
+    if layer is None:
+        with pytest.raises(ValueError, match="zero"):  # of one feature it is constant
+            init.critical(name)
+        return
+    for parameter in layer.parameters():
+        parameter.grad = np.full(parameter.shape, 7.0)
+    for activation in (name, layer):
+        assert init.critical(activation).arguments == (pytest.approx(factor, rel=1e-5),)
+    assert all((parameter.grad == 7).all() for parameter in layer.parameters())
+    assert layer.dtype in (None, np.float32)
+
+
+def test_critical_factors_are_not_rounded_away() -> None:
+    (factor,) = init.critical(lambda x: 3000 * x, variance=1.0).arguments
+    assert factor == pytest.approx(1 / 3000**2, rel=1e-5)
+
+
 @pytest.mark.parametrize("variance", [0.25, 1.0, 4.0])
 def test_critical_factors(backend: str, variance: float) -> None:
     for activation, slope in [
@@ -179,6 +206,23 @@ def test_lsuv_gives_every_layer_variance_one(backend: str, activation: Any) -> N
     optimizer.step()  # which still holds the parameters
 
 
+def test_lsuv_leaves_frozen_weights_alone() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4), rng=0)
+    model[0].freeze()
+    before = model[0].weight.data.copy()
+    X = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    nn.lsuv(model, X, rng=0)
+    assert np.array_equal(model[0].weight.data, before)
+    assert np.var(model(X)) == pytest.approx(1, abs=0.01)
+
+
+def unreached() -> None:
+    """The biases alone make a variance beyond one."""
+    model = nn.Sequential(nn.Linear(4, 4))
+    model[0].bias.data[...] = [-9, -9, 9, 9]
+    nn.lsuv(model, np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32), rng=0)
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -186,7 +230,10 @@ def test_lsuv_gives_every_layer_variance_one(backend: str, activation: Any) -> N
         (lambda: init.truncated_normal(-1), "std"),
         (lambda: init.truncated_normal(1, 0), "bound"),
         (lambda: init.gain("softplus"), "softplus"),
-        (lambda: init.critical("nonsense"), "nonsense"),
+        (lambda: init.critical("nonsense"), "'nonsense'; known: .*leakyrelu, linear, "),
+        (lambda: init.critical("batchnorm"), "no activation is called 'batchnorm'"),
+        (lambda: init.critical("dropout"), "no activation is called 'dropout'"),
+        (unreached, r"layer 0 Linear\(4, 4\) has variance .* after 10 tries"),
         (lambda: init.critical("relu", 0), "variance"),
         (lambda: init.critical("relu", bias_variance=-1), "bias_variance"),
         (lambda: init.critical(np.sign), "zero"),

@@ -148,6 +148,13 @@ def test_bad_class_weights(cls: Any, bad: Any) -> None:
         cls(class_weight=bad)
 
 
+def test_arguments_in_the_wrong_place_or_of_the_wrong_kind() -> None:
+    with pytest.raises(ValueError, match=r'CrossEntropyLoss: reduction must be "mean" or "sum"'):
+        nn.CrossEntropyLoss(np.array([1.0, 2.0]))
+    with pytest.raises(TypeError, match=r"CrossEntropyLoss: class_weight .* Trainer\.fit takes"):
+        nn.CrossEntropyLoss(class_weight={0: 1.0})
+
+
 def test_class_weights_fit_the_classes() -> None:
     with pytest.raises(ValueError, match="2 class weights for 3 classes"):
         nn.NLLLoss(class_weight=[1, 2])(np.zeros((1, 3)), np.array([0]))
@@ -166,6 +173,14 @@ def test_class_weights_fit_the_classes() -> None:
 def test_bad_hyper_parameters(make: Callable[[], nn.Loss], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()
+
+
+@pytest.mark.parametrize("cls", nn.Loss.registry)
+def test_a_repr_makes_the_same_loss(cls: Any) -> None:
+    for loss, prediction, target in cls.examples():
+        same = eval(repr(loss), dict(vars(nn)))
+        assert repr(same) == repr(loss)
+        assert same(prediction, target) == loss(prediction, target)
 
 
 def test_bad_label_in_a_recorded_step() -> None:

@@ -7,7 +7,7 @@ import pytest
 from training_helpers import LABELS, VALUES, X, assert_same, classifier, compiled, everything, fit
 
 from minidl import nn, optim
-from minidl.training import Trainer, accuracy, epoch
+from minidl.training import Progress, Trainer, accuracy, epoch
 from minidl.training.metrics import by_name
 
 RNG = np.random.default_rng(0)
@@ -64,6 +64,15 @@ def test_metrics_agree_with_scikit_learn():
     )
 
 
+@pytest.mark.parametrize("batch", [1, 7, 97])
+def test_r2_of_a_column_that_does_not_vary(batch):
+    """0 if it is missed and 1 if it is hit, whatever rounding makes of a mean of tenths."""
+    target = np.tile([0.1, 1 / 3], (97, 1))
+    missed = target + np.array([0.0, 1e-3])
+    assert value_of("r2", target, target, batch) == 1.0
+    assert value_of("r2", missed, target, batch) == 0.5
+
+
 @pytest.mark.parametrize("record", [True, False])
 def test_r2_of_validation_is_that_of_the_whole_set(record, monkeypatch):
     monkeypatch.setattr("minidl.training.trainer.EVALUATION_BATCH", 7)
@@ -114,6 +123,22 @@ def test_epochs_in_slices_are_the_same_epochs(kept, monkeypatch):
     assert seen.count(50) == len(seen)
 
 
+@pytest.mark.parametrize("record", [True, False])
+def test_a_function_of_all_rows_is_not_asked_about_some(record, monkeypatch):
+    monkeypatch.setattr(epoch, "KEPT_ROWS", 16)
+
+    def whole(prediction, target):
+        assert len(target) == 50
+        return 1.0
+
+    running = []
+    shown = Progress()
+    shown.step = lambda rows, values: running.append(list(values()))
+    history = fit(classifier(metrics=["accuracy", whole], record=record), progress=shown)
+    assert running == [["loss", "accuracy"]] * 8
+    assert list(history) == ["loss", "accuracy", "whole"]
+
+
 @compiled
 def test_without_metrics_a_recorded_epoch_is_one_run(monkeypatch):
     runs = []
@@ -124,6 +149,14 @@ def test_without_metrics_a_recorded_epoch_is_one_run(monkeypatch):
     assert runs == [False] * 3
 
 
+def named(name):
+    def metric(prediction, target):
+        return 0.0
+
+    metric.__name__ = name
+    return metric
+
+
 @pytest.mark.parametrize(
     ("metrics", "words"),
     [
@@ -131,6 +164,10 @@ def test_without_metrics_a_recorded_epoch_is_one_run(monkeypatch):
         (["top_0"], "unknown metric"),
         (["top_five"], "unknown metric"),
         (["accuracy", accuracy], "would be called 'accuracy'"),
+        ([named("loss")], "cannot be called 'loss'"),
+        ([named("epoch")], "cannot be called 'epoch'"),
+        ([named("seconds")], "cannot be called 'seconds'"),
+        ([named("val_f1")], "cannot be called 'val_f1'"),
     ],
 )
 def test_unknown_metrics_are_refused(metrics, words):

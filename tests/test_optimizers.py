@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from recording_helpers import Training
 from torch_peers import peer_of_optimizer
 
 import minidl
@@ -237,6 +238,57 @@ def test_recorded_step_hears_of_freezing() -> None:
     net[0].freeze()
     with pytest.raises(RuntimeError, match="was frozen after"):
         step(x, y)
+
+
+def test_a_group_may_be_frozen_as_a_whole(backend: str) -> None:
+    """A whole training, recorded and copied, is that without the group."""
+    results = []
+    for with_it in (True, False):
+        net = model()
+        net[0].freeze()
+        groups = [{"params": net[i].parameters(), "lr": 0.1 / (i + 1)} for i in (0, 2, 4)]
+        optimizer = optim.Adam(groups if with_it else groups[1:], max_norm=1.0)
+        step = minidl.record(Training(net, nn.MSELoss(), optimizer).step)
+        x = np.random.default_rng(0).normal(size=(4, 3))
+        for _ in range(3):
+            step(x, x[:, :1])
+        net, optimizer = copy.deepcopy((net, optimizer))
+        for _ in range(2):
+            Training(net, nn.MSELoss(), optimizer).step(x, x[:, :1])
+        results.append(values(net))
+        assert len(optimizer.groups) == 2 + with_it
+        assert optimizer.groups[0].parameters == ([] if with_it else net[2].parameters())
+    assert all(np.array_equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_hyper_parameters_that_would_do_nothing_are_refused() -> None:
+    net = model()
+    groups = [{"params": net[0].parameters()}, {"params": net[2].parameters()}]
+    optimizer = optim.SGD(groups)
+    for name in ("alpha", "beta1", "learning_rate", "eps"):
+        with pytest.raises(ValueError, match=f"SGD has no hyper-parameter '{name}'; it has lr, "):
+            optimizer.groups[0][name] = 0.5
+        with pytest.raises(ValueError, match=f"SGD has no hyper-parameter '{name}'"):
+            optimizer.groups[0][name]
+    with pytest.raises(ValueError, match=r"write optimizer\.max_norm"):
+        optimizer.groups[1]["max_norm"] = 1.0
+    optimizer.max_norm = 2.0
+    assert [group["max_norm"] for group in optimizer.groups] == [2.0, 2.0]
+    with pytest.raises(AttributeError, match=r"write optimizer\.lr"):
+        optimizer.learning_rate = 5.0
+    assert not hasattr(optimizer, "learning_rate")
+    for betas in ((0.9, 0.9, 0.9), (0.9,)):
+        with pytest.raises(ValueError, match=r"Adam: betas must be two numbers, got \(0.9"):
+            optim.Adam(net.parameters(), betas=betas)
+
+
+def test_flags_are_shown() -> None:
+    net = model()
+    assert "nesterov=True" in repr(optim.SGD(net.parameters(), momentum=0.9, nesterov=True))
+    assert "centered=True" in repr(optim.RMSprop(net.parameters(), centered=True))
+    assert "=True" not in repr(optim.RMSprop(net.parameters())) + repr(
+        optim.AdamW(net.parameters())
+    )
 
 
 def test_groups_follow_one_another_in_the_vectors() -> None:

@@ -276,8 +276,8 @@ def test_epoch_checks_its_arguments() -> None:
         ((X, Y[:5], 8), ValueError, "rows"),
         ((X[:0], Y[:0], 8), ValueError, "empty"),
         ((X, Y, 0), ValueError, "batch_size"),
-        ((X, Y, 2.5), ValueError, "batch_size"),
-        ((X, Y, True), ValueError, "batch_size"),
+        ((X, Y, 2.5), TypeError, "batch_size"),
+        ((X, Y, True), TypeError, "batch_size"),
         ((X, [1, 2], 8), TypeError, "Y must be"),
     ]:
         with pytest.raises(error, match=match):

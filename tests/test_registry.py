@@ -157,7 +157,7 @@ def test_documented_with_formula_and_example(thing: Any) -> None:
     text = inspect.getdoc(thing)
     assert text is not None
     assert "Examples\n--------\n>>> " in text  # test_architecture.py runs it
-    assert any(sign in text.split("Examples")[0] for sign in " =·←→")
+    assert any(sign in text.split("Examples")[0] for sign in "=·←→")
 
 
 # --- PyTorch --------------------------------------------------------------------------------------

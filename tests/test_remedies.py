@@ -62,6 +62,15 @@ def test_constant_feature_is_only_shifted(value: float) -> None:
     assert np.array_equal(layer(np.full((3, 2), value + 1)) > 0.9, np.ones((3, 2), bool))
 
 
+@pytest.mark.parametrize("column", [[1e300, 1e300], [1e30, -1e300], [1e-60, 2e-60]])
+def test_adapt_refuses_what_is_beyond_its_dtype(column: list[float]) -> None:
+    layer, data = nn.Standardize(2), np.column_stack([[1.0, 2.0], column])
+    with pytest.raises(ValueError, match=r"Standardize\(2\).*feature 1 .*beyond float32"):
+        layer.adapt(data)
+    assert layer.mean.tolist() == [0, 0]
+    assert layer.std.tolist() == [1, 1]
+
+
 def test_it_is_the_identity_before_adapt_and_takes_sequences() -> None:
     x = np.random.default_rng(0).normal(3, 2, (4, 5, 3))
     layer = nn.Standardize(3, dtype=np.float64)
@@ -119,6 +128,7 @@ def test_every_rectifier_gets_the_variance_that_keeps_signals_alive() -> None:
         lambda: nn.PReLU(0),
         lambda: nn.PReLU(3, slope=float("nan")),
         lambda: nn.ELU(-1),
+        lambda: nn.ELU(0),
         lambda: nn.ELU(float("inf")),
         lambda: nn.Softplus(0),
         lambda: nn.LayerNorm(0),
@@ -147,6 +157,11 @@ def test_gradient_reaches_the_bottom_of_forty_blocks(
     chain = nn.Sequential(*plain).astype(np.float64)
     chain(x)
     assert np.linalg.norm(chain.backward(dy)) < 1e-12
+
+
+def test_a_pre_activation_block_without_an_activation() -> None:
+    block = nn.pre_activation(4, activation=nn.Identity, rng=0)
+    assert block(np.ones((2, 4), np.float32)).shape == (2, 4)
 
 
 def test_gradients_of_a_pre_activation_block() -> None:

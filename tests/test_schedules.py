@@ -13,6 +13,7 @@ import pytest
 import minidl
 from minidl import nn, optim
 from minidl.optim import schedules
+from minidl.training import Trainer
 
 STEPS = 130
 every_schedule = pytest.mark.parametrize("schedule", schedules.EXAMPLES, ids=repr)
@@ -142,6 +143,31 @@ def test_every_group_follows_its_own_schedule(backend: str) -> None:
     assert trained(make, recorded=True) == trained(make, recorded=False)
 
 
+def cut_short(step: int) -> float:
+    return [0.1, 0.2, 0.3, 0.2, 0.1, 0.05, 0.01, float("nan")][step]
+
+
+def falls_below_zero(step: int) -> float:
+    return 0.1 - 0.02 * step
+
+
+@pytest.mark.parametrize("schedule", [cut_short, falls_below_zero])
+def test_a_schedule_that_fails_ends_training_at_that_step(
+    backend: str, schedule: Callable[[int], float]
+) -> None:
+    found = []
+    for record in (True, False):
+        model, X, Y = problem()
+        constant = {"params": model[0].parameters(), "lr": schedules.exponential(0.1, 0.9)}
+        optimizer = optim.SGD([constant, {"params": model[2].parameters(), "lr": schedule}])
+        trainer = Trainer(model, nn.MSELoss(), optimizer, rng=0, record=record)
+        with pytest.raises(ValueError, match=r"learning_rate must be .* after \d steps"):
+            trainer.fit(X, Y, 3, 8, progress=False)
+        found.append((optimizer.steps, optimizer.flat.data.tobytes()))
+    assert found[0] == found[1]
+    assert found[0][0] == (7 if schedule is cut_short else 6)
+
+
 NAN = float("nan")
 BAD: list[tuple[Callable[..., Any], tuple[Any, ...], str]] = [
     (schedules.step_decay, (-1, 3), "lr"),
@@ -177,6 +203,23 @@ def test_plateau_needs_a_rate_that_is_a_number() -> None:
     optimizer = optim.SGD(nn.Linear(1, 1).parameters(), lr=schedules.cosine(0.1, 5))
     with pytest.raises(ValueError, match="schedule"):
         schedules.ReduceOnPlateau(optimizer)
+
+
+def test_plateau_knows_which_values_are_good_by_their_name() -> None:
+    optimizer = optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
+    names = ["val_loss", "val_accuracy", "top_3", "val_r2", "mae"]
+    modes = [schedules.ReduceOnPlateau(optimizer, monitor=name).mode for name in names]
+    assert modes == ["min", "max", "max", "max", "min"]
+    assert schedules.ReduceOnPlateau(optimizer, mode="min", monitor="accuracy").mode == "min"
+    with pytest.raises(ValueError, match=r'is a large .val_gain. good\? Give mode="max"'):
+        schedules.ReduceOnPlateau(optimizer, monitor="val_gain")
+
+
+@pytest.mark.parametrize(("mode", "values"), [("min", (-1, -2, -1.5)), ("max", (-2, -1, -1.5))])
+def test_plateau_sees_one_below_zero(mode: str, values: tuple[float, ...]) -> None:
+    optimizer = optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
+    plateau = schedules.ReduceOnPlateau(optimizer, 0.5, patience=0, mode=mode)
+    assert [plateau.observe(value) for value in values] == [1.0, 1.0, 0.5]
 
 
 def test_plateau_takes_nan_for_no_improvement() -> None:

@@ -11,6 +11,7 @@ from training_helpers import LABELS, VALUES, X, assert_same, classifier, everyth
 from minidl import nn, optim
 from minidl.training import Trainer, accuracy
 from minidl.training.metrics import by_name
+from minidl.training.preparing import check_batch_size
 
 # --- input that is refused --------------------------------------------------------------
 
@@ -37,6 +38,9 @@ REFUSED = [
     ("label fraction", X, with_value(LABELS, 5, 0.5), "integers, row 5 holds 0.5"),
     ("label nan", X, with_value(LABELS, 8, np.nan), "integers, row 8 holds nan"),
     ("float labels", X, LABELS.astype(np.float32), "integers, row 0 holds"),
+    ("one-hot", X, np.eye(3, dtype=int)[LABELS], r"one-hot\? write y.argmax\(axis=-1\)"),
+    ("one-hot floats", X, np.eye(3)[LABELS], r"one-hot\? write y.argmax\(axis=-1\)"),
+    ("label column", X, LABELS[:, None], r"write y\[\.\.\., 0\]"),
     ("label matrix", X, LABELS[:, None], r"expected labels of shape \((50|1),\), got"),
     ("width", X[:, :3], LABELS, r"layer 0 Linear\(4, 16\): expected .* got \(1, 3\)"),
     ("rank", X[:, 0], LABELS, r"layer 0 Linear\(4, 16\): expected"),
@@ -126,7 +130,9 @@ def test_validation_is_a_pair(validation):
 @pytest.mark.parametrize("name", ["epochs", "batch_size", "accumulate"])
 @pytest.mark.parametrize("value", [0, -1, 1.5, "3", None, True])
 def test_counts_must_be_counts(name, value):
-    with pytest.raises(ValueError, match=f"{name} must be a whole number >= 1"):
+    error = ValueError if value in (0, -1) else TypeError
+    words = ">= 1" if error is ValueError else "a whole number"
+    with pytest.raises(error, match=f"fit: {name} must be {words}, got {value!r}"):
         fit(classifier(), **{name: value})
 
 
@@ -134,11 +140,34 @@ def test_counts_must_be_counts(name, value):
 def test_a_last_batch_of_one_row_is_refused_where_it_has_no_variance(size, rows):
     trainer = classifier()
     why = {(7, 50): "leave one for the last", (1, 50): "every batch has one", (16, 1): "no more"}
-    words = rf"layer 1 BatchNorm\(16\) cannot train on one row, .*{why.get((size, rows), '')}"
+    words = rf"one row fails \(layer 1 BatchNorm\(16\): .*\), and .*{why.get((size, rows), '')}"
     with pytest.raises(ValueError, match=words):
         trainer.fit(X[:rows], LABELS[:rows], 1, size, progress=False)
     assert trainer.optimizer.steps == 0
     regressor().fit(X[:rows], VALUES[:rows], 1, size, progress=False)  # no such layer, no matter
+
+
+def test_whether_one_row_will_do_is_tried():
+    """Behind Flatten a sequence is one row; behind Embedding it is as many as it has steps."""
+    numbers = np.random.default_rng(0).integers(3, size=(9, 3))
+    words = nn.Sequential(nn.Embedding(3, 4), nn.BatchNorm(4), nn.Linear(4, 3), rng=0)
+    trainer = Trainer(words, nn.CrossEntropyLoss(), optim.SGD(words.parameters()), rng=0)
+    trainer.fit(numbers, numbers, 1, 4, progress=False)
+    flat = nn.Sequential(nn.Flatten(), nn.BatchNorm(12), nn.Dropout(0.5), nn.Linear(12, 3), rng=0)
+    trainer = Trainer(flat, nn.CrossEntropyLoss(), optim.SGD(flat.parameters()), rng=0)
+    x, before = numbers[..., None] * np.ones(4), everything(trainer)
+    with pytest.raises(ValueError, match=r"one row fails .*leave one for the last"):
+        trainer.fit(x, LABELS[:9], 1, 4, progress=False)
+    assert_same(before, everything(trainer))
+    trainer.fit(x, LABELS[:9], 1, 3, progress=False)
+
+
+def test_trying_one_row_leaves_no_trace():
+    model = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5), rng=0)
+    trainer = Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters()), rng=0)
+    before = everything(trainer)
+    check_batch_size(model, X, 7)
+    assert_same(before, everything(trainer))
 
 
 def test_predict_needs_data():

@@ -8,7 +8,9 @@ import threading
 import numpy as np
 import pytest
 from training_helpers import (
+    LABELS,
     AfterEpoch,
+    X,
     assert_same,
     classifier,
     everything,
@@ -190,6 +192,45 @@ def test_an_interrupt_leaves_a_whole_number_of_steps():
     assert_same(everything(trainer), everything(whole))
     assert signal.getsignal(signal.SIGINT) is handler
     fit(trainer, epochs=1)  # and training can go on
+
+
+def test_an_interrupt_is_not_lost_when_the_step_fails():
+    class Failing(optim.Adam):
+        def update(self):
+            signal.raise_signal(signal.SIGINT)
+            raise OSError("disk full")
+
+    model = nn.Sequential(nn.Linear(4, 3), rng=0)
+    trainer = Trainer(model, nn.CrossEntropyLoss(), Failing(model.parameters()), rng=0)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        fit(trainer)
+    assert "disk full" in str(caught.value.__context__)
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_an_interrupt_in_validation_leaves_weights_and_averages_apart(monkeypatch, at):
+    """In the first swap, or in the second."""
+    trainer, whole = classifier(), classifier()
+    for each in (trainer, whole):
+        each.ema = optim.EMA(each.model.parameters(), decay=0.5)
+    fit(whole, epochs=1)
+    parameter = trainer.model.parameters()[1]
+    sound, calls = type(parameter).data, [0]
+
+    def set_data(self, values):
+        if self is parameter and values is trainer.ema.averages[1]:
+            if calls[0] == at:
+                signal.raise_signal(signal.SIGINT)
+            calls[0] += 1
+        sound.fset(self, values)
+
+    monkeypatch.setattr(type(parameter), "data", property(sound.fget, set_data))
+    with pytest.raises(KeyboardInterrupt):
+        fit(trainer, epochs=1, validation=(X, LABELS))
+    assert calls[0] == 2
+    assert_same(everything(trainer), everything(whole))
+    for average, same in zip(trainer.ema.averages, whole.ema.averages, strict=True):
+        assert np.array_equal(average, same)
 
 
 def test_a_second_interrupt_does_not_wait():

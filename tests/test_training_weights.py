@@ -17,7 +17,7 @@ from training_helpers import (
 )
 
 from minidl import nn, optim
-from minidl.training import Trainer, batches, epoch
+from minidl.training import Callback, Trainer, batches, epoch
 
 both = pytest.mark.parametrize("record", [True, False])
 WEIGHTS = np.random.default_rng(4).uniform(0.1, 3, 50)
@@ -122,6 +122,44 @@ def test_a_row_of_weight_zero_is_not_there(record):
     assert_same(everything(with_zeros), everything(without))
 
 
+@both
+def test_a_class_of_weight_zero_is_not_there(record):
+    """Sorted by label, whole batches of the validation are of it."""
+    order = np.argsort(LABELS, kind="stable")
+    x, y = X[order], LABELS[order]
+    rows = y > 0
+    loss = nn.CrossEntropyLoss(class_weight=[0, 1, 2])
+    with_zeros, without = plain(loss, record), plain(loss, record)
+    first = with_zeros.fit(x, y, 2, 4, (x, y), progress=False)
+    second = without.fit(x[rows], y[rows], 2, 4, (x[rows], y[rows]), progress=False)
+    assert dict(first) == dict(second)
+    assert_same(everything(with_zeros), everything(without))
+    none = without.evaluate(x, y, 4)
+    assert none == without.evaluate(x[rows], y[rows], 4)
+    with pytest.raises(ValueError, match=r"y: in CrossEntropyLoss.* no row counts"):
+        without.fit(x[~rows], y[~rows], 1, progress=False)
+
+
+@both
+@pytest.mark.parametrize("metrics", [["accuracy", "top_2"], [lambda p, t: float(t.size)]])
+def test_steps_of_weight_zero_count_in_no_metric(record, metrics):
+    """Padded sequences: those without padding, one by one, tell what there is to count."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(20, 5, 4)), rng.integers(3, size=(20, 5))
+    weight = (np.arange(5) < rng.integers(1, 6, (20, 1))).astype(float)
+    model = nn.Linear(4, 3, rng=0)
+    trainer = Trainer(
+        model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=1e-12), metrics, 0, record
+    )
+    history = trainer.fit(x, y, 1, 8, (x, y, weight), sample_weight=weight, progress=False)
+    flat = weight.reshape(-1) > 0
+    logits = trainer.predict(x).reshape(-1, 3)[flat]
+    expected = trainer.evaluate(x.reshape(-1, 4)[flat], y.reshape(-1)[flat])
+    assert len(logits) < 100
+    for name, column in history.items():
+        assert column[0] == pytest.approx(expected[name.removeprefix("val_")], rel=1e-6)
+
+
 @pytest.mark.parametrize("class_weight", [None, [1.0, 2.0, 0.5]])
 def test_a_weighted_loss_does_not_depend_on_the_batch_size(class_weight):
     trainer = plain(nn.CrossEntropyLoss(class_weight=class_weight))
@@ -148,7 +186,8 @@ def test_a_weighted_loss_does_not_depend_on_the_batch_size(class_weight):
         ({"class_weight": [1, 2, 3]}, TypeError, 'a mapping or "balanced"'),
         ({"class_weight": {3: 1.0}}, ValueError, "no row has the label 3"),
         ({"class_weight": {"1": 1.0}}, ValueError, "no row has the label '1'"),
-        ({"class_weight": {1: -1.0}}, ValueError, "finite and >= 0"),
+        ({"class_weight": {1: -1.0}}, ValueError, "weight of label 1 must be finite and >= 0"),
+        ({"class_weight": {0: "a"}}, TypeError, "weight of label 0 must be a number, got 'a'"),
         ({"class_weight": dict.fromkeys(range(3), 0)}, ValueError, "all weights are zero"),
         ({"validation": (X, LABELS, -WEIGHTS)}, ValueError, "validation sample_weight: row 0"),
     ],
@@ -203,19 +242,34 @@ def test_accumulation_recorded_is_eager(accumulate, weights):
 
 
 @both
-def test_accumulation_averages_gradients(record):
-    trainer, by_hand = (plain(nn.CrossEntropyLoss(), record, lr=1.0) for _ in range(2))
-    before = [p.data.copy() for p in by_hand.model.parameters()]
-    fit(trainer, epochs=1, accumulate=100)  # one step, of batches of 16, 16, 16 and 2 rows
-    gradients = []
-    for x, y in batches(X.astype(np.float64), LABELS, 16, 0):
-        by_hand.loss(by_hand.model(x), y)
-        by_hand.optimizer.zero_grad()
-        by_hand.model.backward(by_hand.loss.backward())
-        gradients.append([p.grad.copy() for p in by_hand.model.parameters()])
-    mean = [np.mean(parts, axis=0) for parts in zip(*gradients, strict=True)]
-    for parameter, old, gradient in zip(trainer.model.parameters(), before, mean, strict=True):
-        np.testing.assert_allclose(parameter.data, old - gradient, rtol=1e-12)
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("weights", [None, WEIGHTS, np.repeat([0.5, 2.0], 25)])
+def test_accumulated_batches_count_as_much_as_their_rows(record, reduction, weights):
+    """Batches of 16, 16, 16 and 2 rows, of any weights, make the step of all 50."""
+    small, large = (plain(nn.CrossEntropyLoss(reduction, [1, 2, 3]), record) for _ in range(2))
+    small.optimizer.lr = large.optimizer.lr = 0.1 if reduction == "mean" else 0.001
+    first = fit(small, epochs=3, accumulate=100, sample_weight=weights)
+    second = fit(large, epochs=3, batch_size=50, sample_weight=weights)
+    assert small.optimizer.steps == large.optimizer.steps == 3
+    assert first["loss"] == pytest.approx(second["loss"], rel=1e-12)
+    for name, values in everything(large).items():
+        np.testing.assert_allclose(values, everything(small)[name], rtol=1e-9, atol=1e-14)
+
+
+@both
+def test_the_reduction_may_change_between_trainings(record):
+    changed, other = (plain(nn.MSELoss(), record, lr=1e-3) for _ in range(2))
+    for trainer in (changed, other):
+        fit(trainer, epochs=1, accumulate=2)
+        trainer.loss = nn.MSELoss("sum") if trainer is other else trainer.loss
+        trainer.loss.reduction = "sum"
+        fit(trainer, epochs=1, accumulate=2)
+    assert_same(everything(changed), everything(other))
+    eager = plain(nn.MSELoss(), False, lr=1e-3)
+    fit(eager, epochs=1, accumulate=2)
+    eager.loss.reduction = "sum"
+    fit(eager, epochs=1, accumulate=2)
+    assert_same(everything(changed), everything(eager))
 
 
 @both
@@ -295,6 +349,26 @@ def test_a_training_in_parts_is_one_training(record, accumulate, split):
             assert np.array_equal(average, same)
 
 
+@compiled
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_what_a_callback_replaces_is_recorded_anew(accumulate):
+    class Replace(Callback):
+        def on_epoch_begin(self, trainer, epoch, values):
+            if epoch == 2:
+                trainer.ema.decay = 0.5
+            if epoch == 3:
+                trainer.loss = nn.CrossEntropyLoss(label_smoothing=0.3)
+
+    made = classifier(), classifier(record=False)
+    for trainer in made:
+        trainer.ema = optim.EMA(trainer.model.parameters(), decay=0.9)
+    histories = [fit(t, 4, accumulate=accumulate, callbacks=[Replace()]) for t in made]
+    assert dict(histories[0]) == dict(histories[1])
+    assert_same(*map(everything, made))
+    for average, same in zip(made[0].ema.averages, made[1].ema.averages, strict=True):
+        assert np.array_equal(average, same)
+
+
 # --- recordings that no longer hold -----------------------------------------------------------
 
 
@@ -344,4 +418,4 @@ def test_recorded_runs_are_used(monkeypatch):
     fit(classifier(), sample_weight=WEIGHTS)
     fit(classifier())
     fit(classifier(), accumulate=4)
-    assert sizes == [3, 3, 2, 2, 2, 2]
+    assert sizes == [3, 3, 2, 2, *[2, 2] * 2]  # the last batch is smaller: a run of its own

@@ -6,7 +6,7 @@ import numpy as np
 
 from minidl._kernels.reference import Array
 from minidl.datasets.optical_digits import Dataset, digits
-from minidl.nn.checks import check_width
+from minidl.nn.checks import check_count
 from minidl.nn.init import Seed, as_generator
 
 BLANK, DELIMITER = 0, 1  # of copy_memory; the symbols follow
@@ -45,7 +45,7 @@ def adding(samples: int, steps: int, rng: Seed = None) -> tuple[Array, Array]:
     >>> f"{((y - 1) ** 2).mean():.2f}"
     '0.17'
     """
-    samples, steps = check_width("adding", "samples", samples), _check_steps("adding", steps)
+    samples, steps = check_count("adding", "samples", samples), _check_steps("adding", steps)
     rng = as_generator(rng)
     x = np.zeros((samples, steps, 2), np.float32)
     x[:, :, 0] = rng.uniform(size=(samples, steps))
@@ -93,8 +93,8 @@ def copy_memory(
     ([[8, 7, 0, 0, 1, 0, 0]], [[0, 0, 0, 0, 0, 8, 7]])
     """
     owner = "copy_memory"
-    samples, delay = check_width(owner, "samples", samples), check_width(owner, "delay", delay)
-    symbols, length = check_width(owner, "symbols", symbols), check_width(owner, "length", length)
+    samples, delay = check_count(owner, "samples", samples), check_count(owner, "delay", delay)
+    symbols, length = check_count(owner, "symbols", symbols), check_count(owner, "length", length)
     drawn = as_generator(rng).integers(2, 2 + symbols, size=(samples, length))
     x = np.full((samples, delay + 2 * length), BLANK, np.int64)
     y = x.copy()
@@ -131,7 +131,7 @@ def sequential_digits(pixels: int = 1) -> Dataset:
     (1437, 8, 8)
     """
     data = digits()
-    pixels = check_width("sequential_digits", "pixels", pixels)
+    pixels = check_count("sequential_digits", "pixels", pixels)
     if data.features % pixels:
         raise ValueError(f"sequential_digits: pixels must divide {data.features}, got {pixels}")
     x_train, x_test = (x.reshape(len(x), -1, pixels) for x in (data.x_train, data.x_test))
@@ -140,6 +140,6 @@ def sequential_digits(pixels: int = 1) -> Dataset:
 
 
 def _check_steps(owner: str, steps: int) -> int:
-    if check_width(owner, "steps", steps) < 2:
+    if check_count(owner, "steps", steps) < 2:
         raise ValueError(f"{owner}: steps must be >= 2, got {steps}")
     return steps

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from minidl._kernels.reference import Array
-from minidl.nn.checks import check_width
+from minidl.nn.checks import check_count
 
 
 class Characters:
@@ -110,8 +110,8 @@ class Characters:
         >>> [text.decode(row) for row in x], [text.decode(row) for row in y]
         (['abc', 'ghi', 'def', 'jkl'], ['bcd', 'hij', 'efg', 'klm'])
         """
-        batch_size = check_width("chunks", "batch_size", batch_size)
-        steps = check_width("chunks", "steps", steps)
+        batch_size = check_count("chunks", "batch_size", batch_size)
+        steps = check_count("chunks", "steps", steps)
         count = (len(text) - 1) // (batch_size * steps)
         if count < 1:
             raise ValueError(

@@ -15,6 +15,7 @@ import numpy as np
 from minidl import datasets, nn, optim
 from minidl.datasets import Dataset
 from minidl.nn import Layer, Linear, Sequential, init
+from minidl.nn.checks import check_count
 from minidl.nn.init import Initializer
 from minidl.training import Trainer
 
@@ -114,7 +115,7 @@ def run(
     Raises
     ------
     ValueError
-        For an unknown name.
+        For an unknown name, and for numbers that are less than one.
 
     Examples
     --------
@@ -123,6 +124,8 @@ def run(
     >>> plain.accuracy[0] < 0.2
     True
     """
+    depth, epochs = check_count("depth", "depth", depth), check_count("depth", "epochs", epochs)
+    seeds = check_count("depth", "seeds", seeds)
     unknown = [name for name in names if name not in NETWORKS]
     if unknown:
         raise ValueError(f"no network is called {unknown[0]!r}; there are {', '.join(NETWORKS)}")

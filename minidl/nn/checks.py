@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 
-def check_width(owner: str, name: str, value: Any) -> int:
-    """The value as an int, if it is a whole number of at least one."""
+def check_count(owner: str, name: str, value: Any, least: int = 1) -> int:
+    """The value as an int, if it is a whole number and not less than ``least``."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{owner}: {name} must be a whole number, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{owner}: {name} must be >= 1, got {value}")
+    if value < least:
+        raise ValueError(f"{owner}: {name} must be >= {least}, got {value}")
     return int(value)
 
 
@@ -35,7 +35,7 @@ def check_number(owner: str, name: str, value: Any, lowest: float, beyond: float
 
 def check_choice(owner: str, name: str, value: Any, *choices: str) -> str:
     """The value, if it is one of the words."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         words = " or ".join(f'"{choice}"' for choice in choices)
         raise ValueError(f"{owner}: {name} must be {words}, got {value!r}")
     return str(value)

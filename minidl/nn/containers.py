@@ -101,6 +101,7 @@ class Sequential(Layer):
 
     @classmethod
     def examples(cls) -> Examples:
+        yield cls(Linear(3, 3), Tanh(), Linear(3, 3), rng=2), ((2, 3),)
         yield cls(Linear(3, 4), Tanh(), Linear(4, 2), rng=0), ((5, 3),)
         yield cls(Linear(2, 1), rng=1), ((1, 2),)
 
@@ -201,7 +202,8 @@ def pre_activation(
     """
     hidden = features if hidden is None else hidden
     first, last = Linear(features, hidden), Linear(hidden, features)
-    last.suit(activation().preferred_init)  # it is the activation before it that counts here
+    preferred = activation().preferred_init  # it is the activation before it that counts here
+    last.suit(None if preferred == "skip" else preferred)
     body = (norm(features), activation(), first, norm(hidden), activation(), last)
     return Residual(Sequential(*body, rng=rng))
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 from typing import Any
 
 import numpy as np
 
 from minidl._kernels.reference import Array
 from minidl.nn.layer import Layer
+from minidl.nn.shaping import Identity
 
 # Midpoints of z with the weights of N(0, 1). Half of them lie on either side of zero, so that
 # means over rectifiers are exact; and they are fine enough for a sigmoid that is all but a step.
@@ -100,14 +103,27 @@ def mean_squares(activation: Any, variance: float) -> tuple[float, float]:
     return square, slope
 
 
+def _by_name(name: str) -> Layer:
+    """An activation by the name of its class, such as "leaky_relu"; "linear" is none."""
+    known: dict[str, type[Layer]] = {"linear": Identity}
+    for kind in Layer.registry:
+        optional = (p.default is not p.empty for p in inspect.signature(kind).parameters.values())
+        if all(optional) and kind().preferred_init not in (None, "skip"):
+            known[kind.__name__.lower()] = kind
+    plain = name.lower().replace("_", "")
+    if plain not in known:
+        raise ValueError(
+            f"critical: no activation is called {name!r}; known: {', '.join(sorted(known))}"
+        )
+    return known[plain]()
+
+
 def _values_and_slopes(activation: Any, x: Array, step: float) -> tuple[Array, Array]:
     """An activation and its derivative at these points."""
     if isinstance(activation, str):
-        kinds = {kind.__name__.lower(): kind for kind in Layer.registry}
-        if activation.lower() == "linear" or activation.lower() not in kinds:
-            raise ValueError(f"critical: no activation is called {activation!r}")
-        activation = kinds[activation.lower()]()
+        activation = _by_name(activation)
     if isinstance(activation, Layer):
+        activation = copy.deepcopy(activation).astype(np.float64)
         y = activation(x[:, None])
         return y[:, 0], activation.backward(np.ones_like(y))[:, 0]
     if not callable(activation):

@@ -9,7 +9,7 @@ import numpy as np
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
 from minidl.nn import init as initializers
-from minidl.nn.checks import check_width
+from minidl.nn.checks import check_count
 from minidl.nn.init import Initializer, Seed
 from minidl.nn.layer import DType, Examples, Layer, Parameter
 
@@ -64,8 +64,8 @@ class Embedding(Layer):
         rng: Seed = None,
         dtype: DType = np.float32,
     ) -> None:
-        self.num_embeddings = check_width("Embedding", "num_embeddings", num_embeddings)
-        self.features = check_width("Embedding", "features", features)
+        self.num_embeddings = check_count("Embedding", "num_embeddings", num_embeddings)
+        self.features = check_count("Embedding", "features", features)
         weight_init = initializers.normal() if init is None else initializers.by_name(init)
         self.weight = Parameter((num_embeddings, features), weight_init, rng, dtype)
 

@@ -197,7 +197,8 @@ def critical(
     Parameters
     ----------
     activation
-        A layer such as ``nn.Tanh()``, its name ("tanh"), or a function of an array.
+        A layer such as ``nn.Tanh()``, its name ("tanh"), or a function of an array. A layer is
+        copied: its own gradients and state stay as they are.
     variance
         None: q is the fixed point. Or q > 0, where something else keeps it: 1 after a
         normalization.
@@ -216,7 +217,7 @@ def critical(
     >>> nn.init.critical("relu")
     critical(2.0)
     >>> nn.init.critical(np.sin, variance=1.0)
-    critical(1.7616)
+    critical(1.76159)
     >>> nn.Linear(64, 64, init=nn.init.critical(nn.Tanh()))
     Linear(64, 64)
     """
@@ -230,7 +231,7 @@ def critical(
         _, factor = criticality.critical_point(activation, bias_variance)
     else:
         factor = 1 / criticality.mean_squares(activation, variance)[1]
-    return Initializer("critical", _critical, (round(factor, 4),))
+    return Initializer("critical", _critical, (float(f"{factor:.6g}"),))
 
 
 def by_name(init: str | Initializer) -> Initializer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -32,6 +32,11 @@ class _LabelLoss(Loss):
     def __init__(self, reduction: str = "mean", class_weight: Any = None) -> None:
         super().__init__(reduction)
         if class_weight is not None:
+            if isinstance(class_weight, Mapping):
+                raise TypeError(
+                    f"{type(self).__name__}: class_weight must be a list of a weight for every "
+                    f"class, got {class_weight!r}; Trainer.fit takes a mapping"
+                )
             class_weight = np.array(class_weight, np.float64)
             good = class_weight.ndim == 1 and np.isfinite(class_weight).all()
             if not (good and (class_weight >= 0).all() and class_weight.any()):
@@ -51,15 +56,17 @@ class _LabelLoss(Loss):
         """The weights of the classes in the dtype of the prediction, known to a recorder."""
         if self._class_weight is None:
             return None
-        if len(self._class_weight) != prediction.shape[-1]:
-            count, classes = len(self._class_weight), prediction.shape[-1]
-            raise ValueError(f"{self!r}: {count} class weights for {classes} classes")
         weight = self._of_dtype.get(prediction.dtype)
         if weight is None:
             weight = self._of_dtype[prediction.dtype] = self._class_weight.astype(prediction.dtype)
         if (recorder := kernels.recorder()) is not None:
             recorder.adopt("state", "class weights", weight)
         return weight
+
+    def settings(self) -> dict[str, Any]:
+        if self._class_weight is None:
+            return super().settings()
+        return super().settings() | {"class_weight": self._class_weight.tolist()}
 
     def by_rows(
         self, kernel: Callable[..., Any], prediction: Array, labels: Array, weight: Array | None
@@ -100,6 +107,9 @@ class _LabelLoss(Loss):
             raise ValueError(
                 f"{self!r}: expected labels of shape {prediction.shape[:-1]}, got {target.shape}"
             )
+        if self._class_weight is not None and len(self._class_weight) != prediction.shape[-1]:
+            count, classes = len(self._class_weight), prediction.shape[-1]
+            raise ValueError(f"{self!r}: {count} class weights for {classes} classes")
 
 
 def in_steps(message: str, shape: tuple[int, ...]) -> str:
@@ -165,6 +175,10 @@ class CrossEntropyLoss(_LabelLoss):
     ) -> tuple[Array, Array]:
         kernel = partial(kernels.softmax_cross_entropy, smoothing=self.label_smoothing)
         return self.by_rows(kernel, logits, labels, weight)
+
+    def settings(self) -> dict[str, Any]:
+        smoothing = {"label_smoothing": self.label_smoothing} if self.label_smoothing else {}
+        return super().settings() | smoothing
 
     @classmethod
     def examples(cls) -> Iterator[tuple[Loss, Array, Array]]:

@@ -9,7 +9,7 @@ import numpy as np
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
 from minidl.nn import init as initializers
-from minidl.nn.checks import check_width
+from minidl.nn.checks import check_count
 from minidl.nn.init import Initializer, Seed
 from minidl.nn.layer import DType, Examples, Layer, Parameter
 
@@ -57,8 +57,8 @@ class Linear(Layer):
         rng: Seed = None,
         dtype: DType = np.float32,
     ) -> None:
-        self.in_features = in_features = check_width("Linear", "in_features", in_features)
-        self.out_features = out_features = check_width("Linear", "out_features", out_features)
+        self.in_features = in_features = check_count("Linear", "in_features", in_features)
+        self.out_features = out_features = check_count("Linear", "out_features", out_features)
         self.default_init = init is None
         weight_init = initializers.by_name("xavier_uniform" if init is None else init)
         self.weight = Parameter((in_features, out_features), weight_init, rng, dtype)

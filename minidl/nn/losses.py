@@ -9,7 +9,7 @@ import numpy as np
 
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
-from minidl.nn.checks import POSITIVE, check_number
+from minidl.nn.checks import POSITIVE, check_choice, check_number
 from minidl.nn.layer import Noticed
 
 
@@ -43,9 +43,7 @@ class Loss(Noticed):
             Loss.registry.append(cls)
 
     def __init__(self, reduction: str = "mean") -> None:
-        if reduction not in ("mean", "sum"):
-            raise ValueError(f'reduction must be "mean" or "sum", got {reduction!r}')
-        self.reduction = reduction
+        self.reduction = check_choice(type(self).__name__, "reduction", reduction, "mean", "sum")
 
     @classmethod
     def examples(cls) -> Iterator[tuple[Loss, Array, Array]]:
@@ -124,9 +122,13 @@ class Loss(Noticed):
         """Drop the gradient of the latest call."""
         self._gradient = None
 
+    def settings(self) -> dict[str, Any]:
+        """The arguments that are not as by default, to show."""
+        return {} if self.reduction == "mean" else {"reduction": self.reduction}
+
     def __repr__(self) -> str:
-        reduction = "" if self.reduction == "mean" else f'"{self.reduction}"'
-        return f"{type(self).__name__}({reduction})"
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.settings().items())
+        return f"{type(self).__name__}({shown})"
 
 
 class MSELoss(Loss):
@@ -223,6 +225,9 @@ class HuberLoss(Loss):
     ) -> tuple[Array, Array]:
         mean = self.reduction == "mean"
         return kernels.huber(prediction, target, self.delta, mean, weight)
+
+    def settings(self) -> dict[str, Any]:
+        return super().settings() | ({} if self.delta == 1 else {"delta": self.delta})
 
     @classmethod
     def examples(cls) -> Iterator[tuple[Loss, Array, Array]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from minidl._kernels.reference import Array
 from minidl.nn import init
+from minidl.nn.checks import POSITIVE, check_count, check_number
 from minidl.nn.init import Seed, as_generator
 from minidl.nn.layer import Layer
 from minidl.nn.linear import Linear
@@ -15,8 +16,9 @@ def lsuv(
     """Layer-sequential unit-variance initialisation: W ← W / std(layer's output), front to back.
 
     The weight of every ``Linear`` begins orthonormal, and is then divided by the deviation of
-    what the layer makes of the data, until its variance is one. So no theory of the activation
-    is needed: signals, and with them gradients, neither vanish nor explode in depth.
+    what the layer makes of the data, until its variance is one; frozen weights stay. So no theory
+    of the activation is needed: signals, and with them gradients, neither vanish nor explode in
+    depth.
 
     Source: Mishkin and Matas 2016, algorithm 1.
 
@@ -29,7 +31,7 @@ def lsuv(
     tolerance
         How far from one a variance may stay, > 0.
     tries
-        The most forward passes for one layer, ≥ 1.
+        How often the weight of one layer is scaled at most, ≥ 1.
     rng
         Seed of the orthonormal weights.
 
@@ -41,7 +43,8 @@ def lsuv(
     Raises
     ------
     ValueError
-        If a layer's output is constant or not finite, naming it, or for settings out of range.
+        If a layer's output is constant or not finite, or its variance not one after so many
+        tries, naming it; or for settings out of range.
 
     Examples
     --------
@@ -53,15 +56,15 @@ def lsuv(
     >>> f"{np.var(model(X)):.1f}"  # that of tanh(z) for z ~ N(0, 1), after twenty layers
     '0.4'
     """
-    if not tolerance > 0 or tries < 1:
-        raise ValueError(f"lsuv needs tolerance > 0 and tries >= 1, got {tolerance}, {tries}")
+    tolerance = check_number("lsuv", "tolerance", tolerance, POSITIVE, float("inf"))
+    tries = check_count("lsuv", "tries", tries)
     rng = as_generator(rng)
     layers = [layer for _, layer in model.layers()]
     modes = [layer.training for layer in layers]
     model.eval()  # running statistics stay as they are
     try:
         for layer in layers:
-            if isinstance(layer, Linear):
+            if isinstance(layer, Linear) and not layer.weight.frozen:
                 layer.weight.data = init.orthogonal()(layer.weight.shape, rng)
                 _scale(model, layer, X, tolerance, tries)
     finally:
@@ -81,3 +84,10 @@ def _scale(model: Layer, layer: Linear, X: Array, tolerance: float, tries: int) 
         if abs(variance - 1) <= tolerance:
             return
         layer.weight.data = layer.weight.data / variance**0.5
+    model(X)
+    variance = float(layer._output.var())
+    if not abs(variance - 1) <= tolerance:
+        raise ValueError(
+            f"lsuv: the output of {layer.label} has variance {variance:.6g} after {tries} tries; "
+            "allow more, or a larger tolerance"
+        )

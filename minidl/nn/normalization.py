@@ -9,7 +9,7 @@ import numpy as np
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
 from minidl.nn import init as initializers
-from minidl.nn.checks import POSITIVE, check_number, check_width
+from minidl.nn.checks import POSITIVE, check_count, check_number
 from minidl.nn.layer import DType, Examples, Layer, Parameter, float_dtype
 
 
@@ -59,7 +59,7 @@ class BatchNorm(Layer):
     def __init__(
         self, features: int, momentum: float = 0.1, eps: float = 1e-5, dtype: DType = np.float32
     ) -> None:
-        self.in_features = features = check_width("BatchNorm", "features", features)
+        self.in_features = features = check_count("BatchNorm", "features", features)
         self.momentum = check_number("BatchNorm", "momentum", momentum, POSITIVE, np.inf)
         if self.momentum > 1:
             raise ValueError(f"BatchNorm: momentum must be in (0, 1], got {momentum}")
@@ -146,7 +146,7 @@ class LayerNorm(Layer):
     preferred_init = "skip"
 
     def __init__(self, features: int, eps: float = 1e-5, dtype: DType = np.float32) -> None:
-        self.in_features = features = check_width("LayerNorm", "features", features)
+        self.in_features = features = check_count("LayerNorm", "features", features)
         self.eps = check_number("LayerNorm", "eps", eps, POSITIVE, float("inf"))
         self.gamma = Parameter((features,), initializers.constant(1), 0, dtype)
         self.beta = Parameter((features,), initializers.zeros(), 0, dtype)
@@ -203,7 +203,7 @@ class Standardize(Layer):
     preferred_init = "skip"
 
     def __init__(self, features: int, dtype: DType = np.float32) -> None:
-        self.in_features = features = check_width("Standardize", "features", features)
+        self.in_features = features = check_count("Standardize", "features", features)
         self.mean = np.zeros(features, float_dtype(dtype))
         self.std = np.ones(features, float_dtype(dtype))
 
@@ -218,7 +218,8 @@ class Standardize(Layer):
         Raises
         ------
         ValueError
-            If the data are not numbers of this many features, or not finite.
+            If the data are not numbers of this many features, not finite, or their mean and
+            deviation beyond the layer's dtype.
         """
         x = np.asarray(data)
         if x.dtype.kind not in "fiu" or x.ndim < 2 or x.shape[-1] != self.in_features or not x.size:
@@ -231,8 +232,16 @@ class Standardize(Layer):
         if len(bad):
             raise ValueError(f"{self.label}: adapt got data that are not finite, in row {bad[0]}")
         shifted = rows - rows[0]  # exactly zero where a feature is constant
-        self.mean[...], self.std[...] = rows[0] + shifted.mean(axis=0), shifted.std(axis=0)
-        self.std[self.std == 0] = 1
+        mean, std = rows[0] + shifted.mean(axis=0), shifted.std(axis=0)
+        least, most = np.finfo(self.dtype).tiny, np.finfo(self.dtype).max
+        beyond = (np.abs(mean) > most) | ~(std <= most) | ((std > 0) & (std < least))
+        if beyond.any():
+            place = int(np.flatnonzero(beyond)[0])
+            raise ValueError(
+                f"{self.label}: feature {place} has mean {mean[place]:g} and deviation "
+                f"{std[place]:g}, beyond {self.dtype}"
+            )
+        self.mean[...], self.std[...] = mean, np.where(std == 0, 1, std)
         return self
 
     def forward(self, x: Array) -> Array:

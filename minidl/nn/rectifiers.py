@@ -7,7 +7,7 @@ import numpy as np
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
 from minidl.nn import init as initializers
-from minidl.nn.checks import check_number, check_width
+from minidl.nn.checks import POSITIVE, check_count, check_number
 from minidl.nn.init import Initializer, Shape
 from minidl.nn.layer import DType, Examples, Layer, Parameter
 
@@ -88,7 +88,7 @@ class PReLU(Layer):
         self, features: int | None = None, slope: float = 0.25, dtype: DType = np.float32
     ) -> None:
         if features is not None:
-            self.in_features = check_width("PReLU", "features", features)
+            self.in_features = check_count("PReLU", "features", features)
         slope = check_number("PReLU", "slope", slope, 0, 1)
         start = initializers.constant(slope)
         self.weight = Parameter((self.in_features or 1,), start, 0, dtype)
@@ -122,7 +122,7 @@ class ELU(Layer):
     Parameters
     ----------
     alpha
-        α ≥ 0.
+        α > 0; with α = 0 it would be ``ReLU``.
 
     Shapes
     ------
@@ -139,7 +139,7 @@ class ELU(Layer):
     preferred_init = "he_normal"
 
     def __init__(self, alpha: float = 1.0) -> None:
-        self.alpha = check_number("ELU", "alpha", alpha, 0, float("inf"))
+        self.alpha = check_number("ELU", "alpha", alpha, POSITIVE, float("inf"))
 
     def forward(self, x: Array) -> Array:
         y = kernels.elu(x, self.alpha)

@@ -12,7 +12,7 @@ import numpy as np
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
 from minidl.nn import init as initializers
-from minidl.nn.checks import check_choice, check_number, check_width
+from minidl.nn.checks import check_choice, check_count, check_number
 from minidl.nn.init import Initializer, Seed, as_generator
 from minidl.nn.layer import DType, Examples, Layer, Parameter
 
@@ -40,8 +40,8 @@ class RecurrentCell(Layer):
         dtype: DType,
     ) -> None:
         name, rng, gates = type(self).__name__, as_generator(rng), self.gates
-        self.in_features = in_features = check_width(name, "in_features", in_features)
-        self.hidden_size = hidden_size = check_width(name, "hidden_size", hidden_size)
+        self.in_features = in_features = check_count(name, "in_features", in_features)
+        self.hidden_size = hidden_size = check_count(name, "hidden_size", hidden_size)
         inits = (initializers.by_name(init), initializers.by_name(recurrent_init))
         of_input, of_state = (initializers.by_gate(*[init] * gates) for init in inits)
         width = gates * hidden_size

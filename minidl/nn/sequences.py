@@ -16,7 +16,7 @@ import numpy as np
 
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
-from minidl.nn.checks import check_number, check_width
+from minidl.nn.checks import check_count, check_number
 from minidl.nn.dropout import Dropout
 from minidl.nn.init import Seed, as_generator
 from minidl.nn.layer import DType, Layer
@@ -104,9 +104,9 @@ class Recurrent(Layer):
         **cell_options: Any,
     ) -> None:
         name, rng = type(self).__name__, as_generator(rng)
-        self.in_features = in_features = check_width(name, "in_features", in_features)
-        self.hidden_size = hidden_size = check_width(name, "hidden_size", hidden_size)
-        self.num_layers = check_width(name, "num_layers", num_layers)
+        self.in_features = in_features = check_count(name, "in_features", in_features)
+        self.hidden_size = hidden_size = check_count(name, "hidden_size", hidden_size)
+        self.num_layers = check_count(name, "num_layers", num_layers)
         self.bidirectional, self.return_sequences = bool(bidirectional), bool(return_sequences)
         check_number(name, "dropout", dropout, 0, 1)
         if dropout and num_layers == 1:
@@ -120,7 +120,7 @@ class Recurrent(Layer):
         )
         between = len(above) * self._directions if dropout else 0
         self.dropouts = tuple(Dropout(dropout, rng) for _ in range(between))
-        self.stateful = None if stateful is None else check_width(name, "stateful", stateful)
+        self.stateful = None if stateful is None else check_count(name, "stateful", stateful)
         if stateful and bidirectional:
             raise ValueError(f"{name}: in reverse, no state goes on; stateful has one direction")
         if self.stateful is not None:
@@ -223,7 +223,7 @@ class Recurrent(Layer):
 
     def zero_state(self, batch: int) -> tuple[Array, ...]:
         """The state of a beginning, to be passed as ``layer(x, *state)``: zeros."""
-        shape = (check_width(type(self).__name__, "batch", batch), self.hidden_size)
+        shape = (check_count(type(self).__name__, "batch", batch), self.hidden_size)
         return tuple(np.zeros(shape, self.dtype) for _ in range(self.state_size))
 
     def reset_state(self) -> None:

@@ -9,10 +9,10 @@ import numpy as np
 
 from minidl import _kernels as kernels
 from minidl.nn.checks import check_number
-from minidl.nn.layer import Parameter
+from minidl.nn.layer import Noticed, Parameter
 
 
-class EMA:
+class EMA(Noticed):
     """Exponential moving average of weights, which often predicts better than the latest ones.
 
     a ← d · a + (1 - d) · w after every step; a begins as w.
@@ -60,6 +60,7 @@ class EMA:
     def update(self) -> None:
         """Let the averages follow the weights."""
         if (recorder := kernels.recorder()) is not None:
+            recorder.watch(self)
             for parameter, average in zip(self.parameters, self.averages, strict=True):
                 recorder.adopt("state", f"average of {parameter.name}", average)
         for parameter, average in zip(self.parameters, self.averages, strict=True):

@@ -65,10 +65,29 @@ class Group:
         return self.optimizer.schedules[self.index]
 
     def __getitem__(self, name: str) -> Any:
+        self._check_name(name)
         value = float(self.state["learning_rate" if name == "lr" else name])
         return (value or None) if name in LIMITS else value
 
     def __setitem__(self, name: str, value: Any) -> None:
+        self._check_name(name)
+        if name == "max_norm":
+            raise ValueError(
+                "max_norm is one for all groups, whose gradients have one norm: write "
+                "optimizer.max_norm = ..."
+            )
+        self.set(name, value)
+
+    def _check_name(self, name: str) -> None:
+        known = ("lr", *SHARED, *self.optimizer.names)
+        if name not in (*known, "max_norm"):
+            owner = type(self.optimizer).__name__
+            raise ValueError(
+                f"{owner} has no hyper-parameter {name!r}; it has {', '.join(known)}, max_norm"
+            )
+
+    def set(self, name: str, value: Any) -> None:
+        """Set a hyper-parameter, of which it is known that the optimizer has it."""
         owner = type(self.optimizer).__name__
         if name == "lr":
             self._set_lr(value)
@@ -76,14 +95,13 @@ class Group:
             if value is not None:
                 value = check_number(owner, name, value, POSITIVE, np.inf)
             self.state[name] = value or 0.0
-        elif name in RANGES:
-            self.state[name] = check_number(owner, name, value, *RANGES[name])
         else:
-            raise ValueError(f"{owner} has no hyper-parameter {name!r}")
+            self.state[name] = check_number(owner, name, value, *RANGES[name])
 
     def _set_lr(self, value: Rate) -> None:
         schedule = value if callable(value) else None
-        self.state["learning_rate"] = self._checked(value if schedule is None else schedule(0))
+        rate = self._checked(value) if schedule is None else self._rate(schedule, 0)
+        self.state["learning_rate"] = rate
         if schedule is not self.schedule:
             self.optimizer.schedules[self.index] = schedule
             kernels.note_change()
@@ -92,16 +110,34 @@ class Group:
         owner = type(self.optimizer).__name__
         return check_number(owner, "learning_rate", rate, *RANGES["learning_rate"])
 
+    def _rate(self, schedule: Callable[[int], float], step: int) -> float:
+        rate = schedule(step)
+        try:
+            return self._checked(rate)
+        except (TypeError, ValueError) as error:
+            where = f"the schedule {schedule!r} after {step} steps"
+            raise type(error)(f"{error}, by {where}") from None
+
     def set_rate(self) -> None:
         """Set the rate of the step to come, if there is a schedule."""
         if self.schedule is not None:
-            self.state["learning_rate"] = self._checked(self.schedule(self.optimizer.steps))
+            self.state["learning_rate"] = self._rate(self.schedule, self.optimizer.steps)
 
     def rates(self, count: int) -> Array:
-        """The schedule's rates for so many steps to come."""
+        """The schedule's rates for so many steps to come, at least one.
+
+        Only those before the first that is none: the steps until then are still to be made.
+        """
         assert self.schedule is not None
-        steps = range(self.optimizer.steps, self.optimizer.steps + count)
-        return np.array([self._checked(self.schedule(step)) for step in steps])
+        found: list[float] = []
+        for step in range(self.optimizer.steps, self.optimizer.steps + count):
+            try:
+                found.append(self._rate(self.schedule, step))
+            except Exception:  # whatever a function of the user raises
+                if not found:
+                    raise
+                break
+        return np.array(found)
 
 
 def hyper_parameter(name: str, meaning: str = "") -> Any:
@@ -112,7 +148,7 @@ def hyper_parameter(name: str, meaning: str = "") -> Any:
 
     def set(self: Optimizer, value: Any) -> None:
         for group in self.groups:
-            group[name] = value
+            group.set(name, value)
 
     return property(get, set, doc=meaning or f"{name}, changeable between steps")
 
@@ -197,6 +233,15 @@ class Optimizer:
                         )
                 return groups
         return [{"params": parameters}]
+
+    @property
+    def learning_rate(self) -> float:
+        """Not its name here: an attribute of this name would set nothing."""
+        raise AttributeError(f"{type(self).__name__} has no learning_rate: write optimizer.lr")
+
+    @learning_rate.setter
+    def learning_rate(self, value: Any) -> None:
+        raise AttributeError(f"{type(self).__name__} has no learning_rate: write optimizer.lr")
 
     @property
     def groups(self) -> list[Group]:
@@ -305,6 +350,7 @@ class Optimizer:
     def __repr__(self) -> str:
         rate = f"{self.lr:g}" if self.schedule is None else repr(self.schedule)
         shown = [f"lr={rate}", *(f"{name}={getattr(self, name):g}" for name in self.names)]
+        shown += [f"{flag}=True" for flag in ("nesterov", "centered") if self.states[flag].any()]
         shown += [f"{n}={getattr(self, n):g}" for n in SHARED if getattr(self, n)]
         if len(self.states) > 1:
             shown.append(f"groups={len(self.states)}")
@@ -318,6 +364,6 @@ def unfolded(owner: str, settings: Any) -> dict[str, Any]:
         betas = settings.pop("betas")
         try:
             settings["beta1"], settings["beta2"] = betas
-        except TypeError:
-            raise TypeError(f"{owner}: betas must be two numbers, got {betas!r}") from None
+        except (TypeError, ValueError) as error:  # no sequence, or another number of them
+            raise type(error)(f"{owner}: betas must be two numbers, got {betas!r}") from None
     return settings

@@ -25,16 +25,18 @@ class FlatParameters:
     Parameters
     ----------
     *groups
-        The parameters of each group; at least one that is not frozen in each.
+        The parameters of each group; at least one of them all is not frozen.
     """
 
     def __init__(self, *groups: Iterable[Parameter]) -> None:
-        given = [_listed(group) for group in groups]
+        self._lay_out([_listed(group) for group in groups])
+
+    def _lay_out(self, given: list[list[Parameter]]) -> None:
         everything = [parameter for group in given for parameter in group]
         if len({id(parameter) for parameter in everything}) < len(everything):
             raise ValueError("the same parameter was given twice")
         self.groups = [[p for p in group if not p.frozen] for group in given]
-        if not all(self.groups):
+        if not any(self.groups):
             raise ValueError("all parameters given are frozen: there is nothing to train")
         self.frozen = [parameter for parameter in everything if parameter.frozen]
         self.parameters = [parameter for group in self.groups for parameter in group]
@@ -69,7 +71,7 @@ class FlatParameters:
         return {"groups": self.groups, "frozen": self.frozen}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(*state["groups"])  # type: ignore[misc]
+        self._lay_out(state["groups"])
         self.frozen = state["frozen"]
 
     def zeros(self) -> Array:

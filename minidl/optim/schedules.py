@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.nn.checks import POSITIVE, check_number
+from minidl.nn.checks import POSITIVE, check_count, check_number
 from minidl.optim.base import Optimizer, Rate
 
 BEYOND_ONE = math.nextafter(1.0, 2.0)  # for ranges that include 1
@@ -78,7 +78,7 @@ def step_decay(lr: float, every: int, factor: float = 0.1) -> Schedule:
     >>> [rate(step) for step in range(5)]
     [1.0, 1.0, 0.5, 0.5, 0.25]
     """
-    arguments = _lr("step_decay", lr), _count("step_decay", "every", every)
+    arguments = _lr("step_decay", lr), check_count("step_decay", "every", every)
     return Schedule("step_decay", _step_decay, (*arguments, _factor("step_decay", factor)))
 
 
@@ -136,7 +136,11 @@ def cosine(lr: float, steps: int, final: float = 0.0) -> Schedule:
     >>> f"{schedules.cosine(0.01, steps=1000)(500):.3f}"
     '0.005'
     """
-    arguments = _lr("cosine", lr), _count("cosine", "steps", steps), _lr("cosine", final, "final")
+    arguments = (
+        _lr("cosine", lr),
+        check_count("cosine", "steps", steps),
+        _lr("cosine", final, "final"),
+    )
     return Schedule("cosine", _cosine, arguments)
 
 
@@ -169,7 +173,7 @@ def warmup(rate: Rate, steps: int, start: float = 0.01) -> Schedule:
     """
     rate = rate if callable(rate) else _lr("warmup", rate)
     start = check_number("warmup", "start", start, 0, BEYOND_ONE)
-    return Schedule("warmup", _warmup, (rate, _count("warmup", "steps", steps), start))
+    return Schedule("warmup", _warmup, (rate, check_count("warmup", "steps", steps), start))
 
 
 def one_cycle(
@@ -209,7 +213,7 @@ def one_cycle(
     rise = check_number("one_cycle", "rise", rise, POSITIVE, 1)
     divide = check_number("one_cycle", "divide", divide, POSITIVE, np.inf)
     final_divide = check_number("one_cycle", "final_divide", final_divide, POSITIVE, np.inf)
-    top, steps = _lr("one_cycle", max_lr, "max_lr"), _count("one_cycle", "steps", steps)
+    top, steps = _lr("one_cycle", max_lr, "max_lr"), check_count("one_cycle", "steps", steps)
     return Schedule("one_cycle", _one_cycle, (top, steps, rise, divide, final_divide))
 
 
@@ -222,26 +226,28 @@ class ReduceOnPlateau:
     Parameters
     ----------
     optimizer
-        Its learning rate (that of every group) is lowered; it must be a number, not a schedule.
+        The learning rate of each of its groups is lowered; it must be a number, not a schedule.
     factor
         In (0, 1).
     patience
         Observations without improvement that are borne, ≥ 0.
     threshold
-        The least relative improvement that counts as one, in [0, 1).
+        The least improvement that counts as one, as a fraction of the best value, in [0, 1).
     cooldown
         Observations after a reduction that are not counted, ≥ 0.
     smallest
-        The rate is never lowered further, ≥ 0.
+        The rate is never lowered further, ≥ 0; one that is smaller stays as it is.
     mode
-        ``"min"`` for a loss, ``"max"`` for an accuracy.
+        ``"min"`` for a loss, ``"max"`` for an accuracy; by default what the name in ``monitor``
+        says, which it does for the loss and the metrics known by name.
     monitor
         Given to ``Trainer.fit`` as one of its callbacks, it observes this value of every epoch.
 
     Raises
     ------
     ValueError
-        For values outside these ranges, or if the optimizer has a schedule.
+        For values outside these ranges, if the optimizer has a schedule, and for a name that does
+        not say which values are good.
 
     Examples
     --------
@@ -260,19 +266,20 @@ class ReduceOnPlateau:
         threshold: float = 1e-4,
         cooldown: int = 0,
         smallest: float = 0.0,
-        mode: str = "min",
+        mode: str | None = None,
         monitor: str = "val_loss",
     ) -> None:
         name = "ReduceOnPlateau"
-        if mode not in ("min", "max"):
+        if mode not in ("min", "max", None):
             raise ValueError(f'{name}: mode must be "min" or "max", got {mode!r}')
-        self.optimizer, self.mode, self.monitor = optimizer, mode, monitor
+        self.optimizer, self.monitor = optimizer, monitor
+        self.mode = mode or usual_mode(name, monitor)
         self.factor = check_number(name, "factor", factor, POSITIVE, 1)
-        self.patience = _count(name, "patience", patience, least=0)
+        self.patience = check_count(name, "patience", patience, least=0)
         self.threshold = check_number(name, "threshold", threshold, 0, 1)
-        self.cooldown = _count(name, "cooldown", cooldown, least=0)
+        self.cooldown = check_count(name, "cooldown", cooldown, least=0)
         self.smallest = _lr(name, smallest, "smallest")
-        self.best = math.inf if mode == "min" else -math.inf
+        self.best = math.inf if self.mode == "min" else -math.inf
         self.waited = self.cooling = 0
         self._check_rate()
 
@@ -286,7 +293,7 @@ class ReduceOnPlateau:
     def observe(self, value: float) -> float:
         """Take note of a loss, say after each epoch; returns the learning rate from now on.
 
-        A value that is not a number is no improvement.
+        With several groups that is the first one's. A value that is not a number is no improvement.
         """
         self._check_rate()
         value = float(value)
@@ -303,12 +310,15 @@ class ReduceOnPlateau:
         return self.optimizer.lr
 
     def _is_better(self, value: float) -> bool:
-        if self.mode == "min":
-            return value < self.best * (1 - self.threshold)
-        return value > self.best * (1 + self.threshold)
+        # Of the size of the best, whatever its sign: log likelihoods are negative.
+        margin = self.threshold * abs(self.best) if math.isfinite(self.best) else 0.0
+        gain = self.best - value if self.mode == "min" else value - self.best
+        return gain > margin
 
     def _reduce(self) -> None:
-        self.optimizer.lr = max(self.optimizer.lr * self.factor, self.smallest)
+        for group in self.optimizer.groups:
+            rate = group["lr"]
+            group["lr"] = min(rate, max(rate * self.factor, self.smallest))
 
     def __repr__(self) -> str:
         return (
@@ -353,20 +363,22 @@ def _half_cosine(begin: float, end: float, done: float) -> float:
     return end + (begin - end) / 2 * (1 + math.cos(math.pi * done))
 
 
+def usual_mode(owner: str, monitor: str) -> str:
+    """Which values of the loss or of a metric known by name are good: "min" or "max"."""
+    name = monitor.removeprefix("val_")
+    if name in ("accuracy", "r2") or name.startswith("top_"):
+        return "max"
+    if name not in ("loss", "mse", "mae"):
+        raise ValueError(f'{owner}: is a large {monitor!r} good? Give mode="max" or mode="min"')
+    return "min"
+
+
 def _lr(owner: str, value: Any, name: str = "lr") -> float:
     return check_number(owner, name, value, 0, np.inf)
 
 
 def _factor(owner: str, value: Any) -> float:
     return check_number(owner, "factor", value, POSITIVE, BEYOND_ONE)
-
-
-def _count(owner: str, name: str, value: Any, least: int = 1) -> int:
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{owner}: {name} must be a whole number, got {value!r}")
-    if value < least:
-        raise ValueError(f"{owner}: {name} must be >= {least}, got {value}")
-    return int(value)
 
 
 # From these the tests verify the schedules: at least one of each.

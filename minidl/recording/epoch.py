@@ -11,6 +11,7 @@ import numpy as np
 
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
+from minidl.nn.checks import check_count
 from minidl.nn.init import as_generator
 from minidl.recording.arrays import RecordingError
 from minidl.recording.inputs import prepared
@@ -32,10 +33,7 @@ def order_of(X: Any, Y: Any, batch_size: int, rng: Any, shuffle: bool) -> Array 
             raise ValueError(f"epoch: {name} is empty: shape {array.shape}")
     if len(X) != len(Y):
         raise ValueError(f"epoch: X has {len(X):,} rows, Y has {len(Y):,}")
-    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)):
-        raise ValueError(f"epoch: batch_size must be a whole number, got {batch_size!r}")
-    if batch_size < 1:
-        raise ValueError(f"epoch: batch_size must be >= 1, got {batch_size}")
+    check_count("epoch", "batch_size", batch_size)
     return as_generator(rng).permutation(len(X)).astype(np.intp) if shuffle else None
 
 
@@ -141,10 +139,10 @@ class _Part:
         if recorded.scheduled:
             left = min(left, SCHEDULED)
         # Dials count from the step that the optimizer has reached, all else from the part's first.
-        dials = [
-            (place, np.concatenate([np.zeros(self.done), values]))
-            for place, values in recorded.dials(left)
-        ]
+        dials = []
+        for place, values in recorded.dials(left):
+            left = len(values)
+            dials.append((place, np.concatenate([np.zeros(self.done), values])))
         made, failed = recorded.program.steps(
             self.data, batch, self.order, self.rows, self.done, left, dials, outputs, SLICE
         )

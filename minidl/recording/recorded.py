@@ -139,8 +139,13 @@ class Recorded:
         return self.program.replay(inputs)
 
     def dials(self, steps: int) -> list[tuple[Array, Array]]:
-        """The numbers that schedules set in each of the steps to come, and where."""
-        return [(group.state["learning_rate"], group.rates(steps)) for group in self.scheduled]
+        """The numbers that schedules set in each of the steps to come, and where: for as many
+        steps as all schedules have a rate, at least one.
+        """
+        rates = [group.rates(steps) for group in self.scheduled]
+        least = min(map(len, rates), default=0)
+        places = (group.state["learning_rate"] for group in self.scheduled)
+        return [(place, values[:least]) for place, values in zip(places, rates, strict=True)]
 
     # --- outputs ---
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from minidl._kernels.reference import Array
+from minidl.nn.checks import check_count
 from minidl.nn.init import Seed, as_generator
 
 
@@ -34,8 +35,10 @@ def batches(
 
     Raises
     ------
+    TypeError
+        At the call, if batch_size is no whole number.
     ValueError
-        At the call, if the lengths differ, there is no row, or batch_size is no count.
+        At the call, if the lengths differ, there is no row, or batch_size is less than one.
 
     Examples
     --------
@@ -47,7 +50,7 @@ def batches(
     """
     X, y = np.asarray(X), np.asarray(y)
     check_lengths(X, y)
-    check_count("batch_size", batch_size)
+    check_count("batches", "batch_size", batch_size)
     order = as_generator(rng).permutation(len(X)) if shuffle else None
     return _pieces(X, y, batch_size, order)
 
@@ -71,10 +74,3 @@ def check_lengths(X: Array, y: Array, what: str = "") -> None:
             raise ValueError(f"{what}{name} is empty: shape {array.shape}")
     if len(X) != len(y):
         raise ValueError(f"{what}X has {len(X):,} rows, {what}y has {len(y):,}")
-
-
-def check_count(name: str, value: Any) -> int:
-    """``value`` as an int, if it is a whole number of at least one."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
-    return int(value)

@@ -7,10 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from minidl._kernels.reference import Array
-from minidl.nn.checks import check_number
-from minidl.optim.schedules import ReduceOnPlateau
-from minidl.training.batching import check_count
-from minidl.training.metrics import best_is_largest
+from minidl.nn.checks import check_count, check_number
+from minidl.optim.schedules import ReduceOnPlateau, usual_mode
 
 if TYPE_CHECKING:
     from minidl.training.trainer import Trainer
@@ -89,9 +87,9 @@ class EarlyStopping(Callback):
     restore_best
         Whether training ends (also after all its epochs) with the parameters and the layers'
         state (running statistics, generators) of the best epoch, and the averages of the
-        trainer's ``ema``. The optimizer keeps its moments and its count of steps, and the order
-        of the rows goes on: a ``fit`` after that begins at the best weights, with the moments
-        of the last.
+        trainer's ``ema``; if Ctrl-C ends it, ``restore(trainer)`` does that. The optimizer keeps
+        its moments and its count of steps, and the order of the rows goes on: a ``fit`` after
+        that begins at the best weights, with the moments of the last.
 
     Attributes
     ----------
@@ -136,14 +134,9 @@ class EarlyStopping(Callback):
     ) -> None:
         if mode not in ("min", "max", None):
             raise ValueError(f'EarlyStopping: mode must be "min" or "max", got {mode!r}')
-        largest = best_is_largest(monitor) if mode is None else mode == "max"
-        if largest is None:
-            raise ValueError(
-                f'EarlyStopping: is a large {monitor!r} good? Give mode="max" or mode="min"'
-            )
         self.monitor = monitor
-        self.mode = "max" if largest else "min"
-        self.patience = check_count("EarlyStopping: patience", patience)
+        self.mode = mode or usual_mode("EarlyStopping", monitor)
+        self.patience = check_count("EarlyStopping", "patience", patience)
         self.min_delta = check_number("EarlyStopping", "min_delta", min_delta, 0, math.inf)
         self.restore_best = restore_best
         self._begin()
@@ -171,10 +164,22 @@ class EarlyStopping(Callback):
 
     def on_train_end(self, trainer: Trainer, epoch: int, values: Values) -> None:
         """Go back to the best epoch."""
-        if self.best_epoch not in (0, epoch):
-            for array, best in zip(trainer.lasting(), self._kept, strict=False):
-                array[...] = best
+        if self._kept and self.best_epoch != epoch:
+            self.restore(trainer)
         self._kept = []
+
+    def restore(self, trainer: Trainer) -> None:
+        """Go back to the best epoch, after Ctrl-C or an error has ended the training.
+
+        Raises
+        ------
+        RuntimeError
+            If there is none, or the training came to its end and has gone back by itself.
+        """
+        if not self._kept:
+            raise RuntimeError("EarlyStopping: there is no best epoch to go back to")
+        for array, best in zip(trainer.lasting(), self._kept, strict=True):
+            array[...] = best
 
     def __repr__(self) -> str:
         return f"EarlyStopping({self.monitor!r}, patience={self.patience}, mode={self.mode!r})"
@@ -185,6 +190,13 @@ class _ReduceOnPlateau(Callback):
 
     def __init__(self, plateau: ReduceOnPlateau) -> None:
         self.plateau, self.monitor = plateau, plateau.monitor
+
+    def check(self, trainer: Trainer) -> None:
+        if self.plateau.optimizer is not trainer.optimizer:
+            raise ValueError(
+                "ReduceOnPlateau: its optimizer is not the trainer's: it would lower the rate of "
+                f"{self.plateau.optimizer!r}"
+            )
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, values: Values) -> None:
         self.plateau.observe(values[self.plateau.monitor])
@@ -198,7 +210,7 @@ class Callbacks:
     TypeError
         For what is no callback.
     ValueError
-        For one that needs a value which there will not be.
+        For one that needs a value which there will not be, or of another optimizer.
     """
 
     def __init__(self, callbacks: Any, trainer: Trainer, names: list[str]) -> None:
@@ -209,6 +221,8 @@ class Callbacks:
         self._trainer = trainer
         self._list = [as_callback(callback) for callback in callbacks]
         for callback in self._list:
+            if isinstance(callback, _ReduceOnPlateau):
+                callback.check(trainer)
             if callback.monitor is not None and callback.monitor not in names:
                 known = callback.monitor.removeprefix("val_") in names
                 raise ValueError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -103,6 +104,7 @@ class Epoch:
 
     def _advance(self) -> None:
         """Make the next steps: as many as can be recorded ones, or one."""
+        self.trainer._record_what_is_there()  # a callback may have replaced something
         while self.trainer._recorded is not None and kernels.isa != "reference":
             fresh = self.trainer._recorded.empty
             try:
@@ -147,25 +149,59 @@ class Epoch:
     def _recorded_halves(self, recorded: RecordedSteps) -> None:
         """A step that takes many batches: their gradients, added up, then the update."""
         rows, size = self._next(self.step_rows), self.plan.batch_size
+        shares, values, predictions = self._shares(rows), [], []
         everything = bool(self.trainer.metrics)
         with self.snapshot:
             self.trainer.optimizer.zero_grad()
-            kept = run_epoch(recorded.gradient, self.data.arrays, size, rows, everything)
-            recorded.update(kept.steps)
-        losses, *predictions = kept.arrays
-        self._count(losses.tolist(), predictions, rows)
+            done = 0
+            for _, alike in groupby(shares):
+                self._weigh(shares, done)
+                count = len(list(alike))
+                some = rows[done * size : (done + count) * size]
+                kept = run_epoch(recorded.gradient, self.data.arrays, size, some, everything)
+                losses, *rest = kept.arrays
+                values += losses.tolist()
+                predictions += rest
+                done += count
+            self._weigh(shares, done)
+            recorded.update()
+        self._count(values, predictions, rows)
+
+    def _shares(self, rows: Array) -> list[float]:
+        """What each batch of a step counts in it: its rows, or the weights of its rows."""
+        trainer, size = self.trainer, self.plan.batch_size
+        starts = range(0, len(rows), size)
+        if getattr(trainer.loss, "reduction", "mean") != "mean":
+            return [1.0] * len(starts)
+        target, *weight = (array.take(rows, axis=0) for array in self.data.arrays[1:])
+        counts = trainer.loss.row_weights(target, *weight)
+        if counts is None:
+            return [float(min(size, len(rows) - start)) for start in starts]
+        return [float(counts[start : start + size].sum(dtype=np.float64)) for start in starts]
+
+    def _weigh(self, shares: list[float], done: int) -> None:
+        """Scale the gradients of these batches for the next one, which adds to them as one of
+        share 1; in the end, to their mean. Between batches that count alike there is nothing to do.
+        """
+        if done == 0 or getattr(self.trainer.loss, "reduction", "mean") != "mean":
+            return
+        after = shares[done] if done < len(shares) else sum(shares)
+        if after != shares[done - 1]:
+            self.trainer.optimizer.scale_grad(shares[done - 1] / after)
 
     def _eager_step(self) -> None:
         rows, size = self._next(self.step_rows), self.plan.batch_size
-        values, predictions = [], []
+        shares, values, predictions = self._shares(rows), [], []
         with self.snapshot:
-            for begin in range(0, len(rows), size):
-                batch = self.data.take(rows[begin : begin + size])
-                value, prediction = self.trainer._gradient(*batch, fresh=begin == 0)
+            for number in range(len(shares)):
+                self._weigh(shares, number)
+                batch = self.data.take(rows[number * size : (number + 1) * size])
+                value, prediction = self.trainer._gradient(*batch, fresh=number == 0)
                 values.append(float(value))
                 if self.trainer.metrics:
                     predictions.append(prediction)
-            self.trainer._update(len(values))
+            self._weigh(shares, len(shares))
+            self.trainer._update()
         self._count(values, predictions, rows)
 
     def _count(self, values: list[float], predictions: list[Array], rows: Array) -> None:
@@ -180,10 +216,11 @@ class Epoch:
             self.loss = step.read()["loss"]
         begin = 0
         for prediction in predictions:
-            self.tally.show(prediction, target[begin : begin + len(prediction)])
+            some = slice(begin, begin + len(prediction))
+            self.tally.show(prediction, target[some], None if counts is None else counts[some])
             begin += len(prediction)
         self.done += len(rows)
-        self.plan.shown.step(len(rows), self.tally.read)
+        self.plan.shown.step(len(rows), self.tally.read_running)
         self.interrupt.check()
 
     # --- a step that failed ---

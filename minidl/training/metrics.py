@@ -123,6 +123,7 @@ class R2:
 
     def __init__(self) -> None:
         self._rows = 0
+        self._first: Array | None = None  # row: of a column that does not vary, exactly the mean
         self._residual: Array = np.zeros(())
         self._mean: Array = np.zeros(())
         self._around: Array = np.zeros(())  # squares around the mean
@@ -132,6 +133,8 @@ class R2:
         rows = len(target)
         y = target.reshape(rows, -1).astype(np.float64)
         self._residual = self._residual + np.square(prediction.reshape(rows, -1) - y).sum(axis=0)
+        self._first = y[0] if self._first is None else self._first
+        y = y - self._first
         mean = y.mean(axis=0)
         shift, total = mean - self._mean, self._rows + rows
         between = np.square(shift) * self._rows * rows / total
@@ -179,7 +182,9 @@ def by_name(metrics: Iterable[str | Metric]) -> dict[str, Start]:
             start = partial(Whole, metric)
         else:
             raise TypeError(f"a metric is a name or a callable, got {metric!r}")
-        if name == "loss" or name in found:
+        if name in ("epoch", "loss", "seconds") or name.startswith("val_"):
+            raise ValueError(f"a metric cannot be called {name!r}: the history has its own")
+        if name in found:
             raise ValueError(f"two entries of the history would be called {name!r}")
         found[name] = start
     return found
@@ -200,15 +205,9 @@ def _known(name: str) -> Start:
     )
 
 
-def best_is_largest(name: str) -> bool | None:
-    """Whether a metric is to be large (or, as a loss, small); None for a name not known here."""
-    name = name.removeprefix("val_")
-    if name in ("accuracy", "r2") or name.startswith("top_"):
-        return True
-    return False if name in ("loss", "mse", "mae") else None
-
-
-def try_out(metrics: dict[str, Start], prediction: Array, target: Array) -> None:
+def try_out(
+    metrics: dict[str, Start], prediction: Array, target: Array, counts: Array | None
+) -> None:
     """Raise what a metric raises on such predictions and targets.
 
     A function is shown all of them, as it will be later; for the others the first row will do.
@@ -216,8 +215,16 @@ def try_out(metrics: dict[str, Start], prediction: Array, target: Array) -> None
     for start in metrics.values():
         metric = start()
         rows = slice(None) if isinstance(metric, Whole) else slice(1)
-        metric.add(prediction[rows], target[rows])
+        weight = None if counts is None else counts[rows]
+        metric.add(*_counting(prediction[rows], target[rows], weight))
         float(metric.read())
+
+
+def _counting(prediction: Array, target: Array, counts: Array | None) -> tuple[Array, Array]:
+    """Both as they are; or if every step of sequences has a weight, those that count, as rows."""
+    if counts is None or counts.ndim == 1:  # then rows of weight zero are left out from the start
+        return prediction, target
+    return prediction[counts > 0], target[counts > 0]
 
 
 def _check_logits(name: str, prediction: Array, target: Array) -> None:
@@ -262,12 +269,21 @@ class Tally:
             self._total += value * share
             self._weight += share
 
-    def show(self, prediction: Array, target: Array) -> None:
-        """Let the metrics count the predictions for these rows."""
+    def show(self, prediction: Array, target: Array, counts: Array | None) -> None:
+        """Let the metrics count the predictions for these rows, but steps of weight zero."""
+        prediction, target = _counting(prediction, target, counts)
         for metric in self._metrics.values():
             metric.add(prediction, target)
 
     def read(self) -> dict[str, float]:
-        """The values so far."""
+        """The values over all rows."""
+        return self._read(self._metrics)
+
+    def read_running(self) -> dict[str, float]:
+        """The values so far, without those that a function makes of all rows at once."""
+        kept = {k: m for k, m in self._metrics.items() if not isinstance(m, Whole)}
+        return self._read(kept)
+
+    def _read(self, metrics: dict[str, Running]) -> dict[str, float]:
         values = {"loss": self._total / self._weight if self._mean else self._total}
-        return values | {name: metric.read() for name, metric in self._metrics.items()}
+        return values | {name: metric.read() for name, metric in metrics.items()}

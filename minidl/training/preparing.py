@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from minidl._kernels.reference import Array
-from minidl.nn import BatchNorm, BCEWithLogitsLoss, Layer, Loss
+from minidl.nn import BCEWithLogitsLoss, Layer, Loss
 from minidl.nn.label_losses import in_steps
 from minidl.optim import EMA, Optimizer
+from minidl.training.safety import Snapshot, mode
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,21 @@ class Data:
         for begin in range(0, len(self), batch_size):
             yield tuple(array[begin : begin + batch_size] for array in self.arrays)
 
-    def counting(self) -> Data:
-        """Without the rows of weight zero: a batch of nothing else would have no mean."""
-        if self.weights is None or self.weights.all():
+    def counting(self, what: str, loss: Loss) -> Data:
+        """Without the rows that count nothing: a batch of nothing else would have no mean.
+
+        Raises
+        ------
+        ValueError
+            If no row counts.
+        """
+        weights = loss.row_weights(self.targets, self.weights)
+        if weights is None or weights.all():
             return self
-        counts = self.weights.reshape(len(self), -1).any(axis=1)
-        return Data(*self.take(np.flatnonzero(counts)))
+        counts = weights.reshape(len(self), -1).any(axis=1)
+        if not counts.any():
+            raise ValueError(f"{what}y: in {loss!r} no row counts, all weights are zero")
+        return self if counts.all() else Data(*self.take(np.flatnonzero(counts)))
 
     def __len__(self) -> int:
         return len(self.features)
@@ -127,6 +137,12 @@ def as_labels(name: str, labels: Array) -> Array:
             f"{name}: labels must be integers, row {place} holds {labels.flat[place]} "
             f"({labels.dtype}); write labels.astype(int) if they are whole numbers"
         )
+        if (
+            labels.ndim > 1
+            and set(np.unique(labels)) == {0, 1}
+            and (labels.sum(axis=-1) == 1).all()
+        ):
+            message = f"{name}: labels must be integers; one-hot? write y.argmax(axis=-1)"
         raise ValueError(in_steps(message, labels.shape))
     if labels.dtype.kind not in "bui":
         raise TypeError(f"{name}: labels must be integers, got dtype {labels.dtype}")
@@ -197,23 +213,33 @@ def check_agreement(
     try:
         loss.check_input(predictions, targets)
     except ValueError as error:
-        column = (*targets.shape, 1) == predictions.shape
+        advice = ""
+        if loss.takes_labels and targets.shape == predictions.shape:
+            advice = "; one-hot? write y.argmax(axis=-1)"
+        elif loss.takes_labels and targets.shape == (*predictions.shape[:-1], 1):
+            advice = "; write y[..., 0]"
+        elif (*targets.shape, 1) == predictions.shape:
+            advice = "; write y[:, None]"
         raise ValueError(
             f"{what}y of shape {targets.shape} does not suit {what}X of shape {features.shape}: "
-            f"{error}" + ("; write y[:, None]" if column else "")
+            f"{error}{advice}"
         ) from None
 
 
 def check_batch_size(model: Layer, features: Array, batch_size: int) -> None:
-    """Raise ValueError if a batch would have one row and a layer needs more."""
+    """Raise ValueError if a batch would have one row and a layer needs more: by trying."""
     samples = len(features)
-    if features.ndim > 2 or (samples - 1) % batch_size:
+    if (samples - 1) % batch_size:
         return  # every step has more than one row
     why = f"{samples:,} rows in batches of {batch_size} leave one for the last; choose another"
     if samples == 1:
         why = "X has no more, for any"
     elif batch_size == 1:
         why = "with batch size 1 every batch has one; choose a larger"
-    for _, layer in model.layers():
-        if isinstance(layer, BatchNorm):
-            raise ValueError(f"{layer.label} cannot train on one row, and {why} batch_size")
+    snapshot = Snapshot(model.state().values())
+    try:
+        with snapshot, mode(model, training=True), np.errstate(all="ignore"):
+            model(features[:1])
+            snapshot.restore()
+    except ValueError as error:
+        raise ValueError(f"training on one row fails ({error}), and {why} batch_size") from None

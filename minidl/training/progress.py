@@ -25,7 +25,7 @@ class Progress:
 
     def step(self, rows: int, running: Callable[[], Values]) -> None:
         """So many rows were trained, a batch or several; ``running()`` gives the values of the
-        epoch so far.
+        epoch so far, without those of metrics that are functions of all rows.
         """
 
     def epoch(self, number: int, values: Values, seconds: float) -> None:

@@ -80,8 +80,7 @@ class InterruptBetweenSteps:
     ) -> None:
         if self._handler is not None:
             signal.signal(signal.SIGINT, self._handler)
-        if error is None:
-            self.check()
+        self.check()
 
 
 @contextmanager

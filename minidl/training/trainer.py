@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from typing import Any
 
@@ -12,10 +12,11 @@ import numpy as np
 
 from minidl._kernels.reference import Array
 from minidl.nn import Layer, Loss
+from minidl.nn.checks import check_count
 from minidl.nn.init import Seed, as_generator
 from minidl.optim import EMA, Optimizer
 from minidl.optim.schedules import ReduceOnPlateau
-from minidl.training.batching import check_count, check_lengths
+from minidl.training.batching import check_lengths
 from minidl.training.callbacks import Callback, Callbacks
 from minidl.training.epoch import Epoch, Plan, RecordedSteps
 from minidl.training.history import History
@@ -32,7 +33,7 @@ from minidl.training.preparing import (
     check_parts,
 )
 from minidl.training.progress import Progress, choose
-from minidl.training.safety import mode
+from minidl.training.safety import InterruptBetweenSteps, mode
 from minidl.training.weighting import ClassWeight, row_weights
 
 EVALUATION_BATCH = 1024
@@ -55,8 +56,9 @@ class Trainer:
     metrics
         What to measure beside the loss: ``"accuracy"``, ``"top_5"`` (any k), ``"mse"``,
         ``"mae"``, ``"r2"``, or functions ``(prediction, target) -> float`` of all rows at once.
-        Rows count alike in them, whatever their weights. By default accuracy for a loss that
-        takes labels, and nothing otherwise.
+        Rows count alike in them, whatever their weights, but those of weight 0 not at all, be they
+        steps of sequences, such as padding: what is left of these comes as rows. By default
+        accuracy for a loss that takes labels, and nothing otherwise.
     rng
         Generator or seed of the order of the rows. It goes on from epoch to epoch and from
         fit to fit: ``fit`` for 3 epochs and again for 2 is ``fit`` for 5.
@@ -67,8 +69,9 @@ class Trainer:
         An average of the weights that follows every step. Validation in ``fit`` is of the
         averages; ``with ema.average():`` evaluates and predicts with them afterwards.
     report_penalty
-        Whether every loss that is reported includes ``optimizer.penalty()``, the L1 and L2
-        penalties of the weights at that time: for an epoch, those at its end.
+        Whether the losses of epochs and of ``evaluate`` include ``optimizer.penalty()``, the L1
+        and L2 penalties of the weights at that time: for an epoch, those at its end. What
+        ``on_batch_end`` hears and a bar shows meanwhile never does.
 
     Attributes
     ----------
@@ -166,10 +169,10 @@ class Trainer:
             class counts as much as any other: the row's weight is multiplied by that of its
             label. Validation has the weights that it is given.
         accumulate
-            Batches of a step, ≥ 1: the gradients of so many batches are averaged (added up, for
-            a loss with the reduction "sum") before the optimizer makes its step, which is that of
-            a batch so many times as large, in the memory of one. At the end of an epoch
-            there may be fewer; all count alike.
+            Batches of a step, ≥ 1: the gradients of so many batches are averaged, each by what
+            its rows count (added up, for a loss with the reduction "sum"), before the optimizer
+            makes its step, which is that of a batch so many times as large, in the memory of one.
+            But ``BatchNorm`` sees one batch at a time.
 
         Shapes
         ------
@@ -180,8 +183,8 @@ class Trainer:
         Returns
         -------
         History
-            ``loss`` and the metrics of every epoch, averaged over its steps as they were
-            taken, and with ``validation`` also ``val_loss`` and so on at its end.
+            ``loss`` and the metrics of every epoch, from the predictions its steps were made
+            with (a loss as its reduction says), and ``val_loss`` and so on of ``validation``.
 
         Raises
         ------
@@ -191,7 +194,9 @@ class Trainer:
             If the loss or the gradient is not finite, naming the step and the first layer
             concerned.
         """
-        epochs, batch_size = check_count("epochs", epochs), check_count("batch_size", batch_size)
+        epochs = check_count("fit", "epochs", epochs)
+        batch_size = check_count("fit", "batch_size", batch_size)
+        accumulate = check_count("fit", "accumulate", accumulate)
         data = self._prepare(X, y, sample_weight, class_weight)
         held_out = None
         if validation is not None:
@@ -200,8 +205,7 @@ class Trainer:
         names = ["loss", *self.metrics]
         names += [f"val_{name}" for name in names if held_out is not None]
         calls, shown = Callbacks(callbacks, self, names), choose(progress)
-        plan = Plan(data, batch_size, check_count("accumulate", accumulate), calls, shown)
-        self._record_what_is_there()
+        plan = Plan(data, batch_size, accumulate, calls, shown)
         self.history, self._stopping = History(), False
         with mode(self.model, training=True):
             try:
@@ -224,9 +228,7 @@ class Trainer:
             seconds = time.perf_counter() - started
             values["loss"] += self._penalty()
             if held_out is not None:
-                with self.ema.average() if self.ema is not None else nullcontext():
-                    scores = self._evaluate(held_out, EVALUATION_BATCH)
-                values |= {f"val_{name}": value for name, value in scores.items()}
+                values |= {f"val_{k}": value for k, value in self._validate(held_out).items()}
             self.history.append(values, seconds)
             shown.epoch(number, values, seconds)
             tell("on_epoch_end", number, values)
@@ -255,7 +257,7 @@ class Trainer:
             (samples, ...): for a classifier the logits; ``predict(X).argmax(axis=1)`` are
             the labels.
         """
-        check_count("batch_size", batch_size)
+        check_count("predict", "batch_size", batch_size)
         features = as_features("X", X, self.model, self.dtype)
         if features.size == 0:
             raise ValueError(f"X is empty: shape {features.shape}")
@@ -282,7 +284,7 @@ class Trainer:
         dict
             ``{"loss": ..., "accuracy": ...}``
         """
-        check_count("batch_size", batch_size)
+        check_count("evaluate", "batch_size", batch_size)
         return self._evaluate(self._prepare(X, y, sample_weight), batch_size)
 
     def lasting(self) -> list[Array]:
@@ -314,13 +316,11 @@ class Trainer:
         self.model.backward(self.loss.backward())
         return value, prediction
 
-    def _update(self, batches: int = 1) -> None:
-        """Change the parameters by the gradients of so many batches.
+    def _update(self) -> None:
+        """Change the parameters by their gradients.
 
-        Raises FloatingPointError before a parameter changes, if their norm is not finite.
+        Raises FloatingPointError before a parameter changes, if the norm is not finite.
         """
-        if batches > 1 and getattr(self.loss, "reduction", "mean") == "mean":
-            self.optimizer.scale_grad(1 / batches)
         self.optimizer.step()
         if self.ema is not None:
             self.ema.update()
@@ -332,8 +332,7 @@ class Trainer:
         return result
 
     def _steps_depend_on(self) -> tuple[Any, ...]:
-        decay = self.ema.decay if self.ema is not None else 0.0
-        return self.model, self.loss, self.optimizer, self.ema, decay
+        return self.model, self.loss, self.optimizer, self.ema
 
     def _record_what_is_there(self) -> None:
         """Drop recordings of a model, a loss or an optimizer that was replaced since."""
@@ -344,14 +343,28 @@ class Trainer:
     def _penalty(self) -> float:
         return self.optimizer.penalty() if self.report_penalty else 0.0
 
-    def _evaluate(self, data: Data, batch_size: int) -> dict[str, float]:
+    def _validate(self, held_out: Data) -> dict[str, float]:
+        """Loss and metrics with the averages, if there are any. Ctrl-C waits for a batch to end:
+        within ``swap`` it would leave the weights of both mixed.
+        """
+        with (
+            InterruptBetweenSteps() as interrupt,
+            self.ema.average() if self.ema is not None else nullcontext(),
+        ):
+            return self._evaluate(held_out, EVALUATION_BATCH, interrupt.check)
+
+    def _evaluate(
+        self, data: Data, batch_size: int, between: Callable[[], object] = lambda: None
+    ) -> dict[str, float]:
         tally = Tally(self.loss, self.metrics)
         with mode(self.model, training=False):
             for x, y, *weight in data.batches(batch_size):
                 prediction = self.model(x)
                 value = float(self.loss(prediction, y, *weight))
-                tally.add([value], batch_size, len(y), self.loss.row_weights(y, *weight))
-                tally.show(prediction, y)
+                counts = self.loss.row_weights(y, *weight)
+                tally.add([value], batch_size, len(y), counts)
+                tally.show(prediction, y, counts)
+                between()
         values = tally.read()
         values["loss"] += self._penalty()
         return values
@@ -378,10 +391,10 @@ class Trainer:
             # Standing for all rows, it tells the same of the metrics.
             predictions = np.broadcast_to(output[:1], (len(features), *output.shape[1:]))
             check_agreement(what, self.loss, features, targets, predictions)
-            self.loss(output, targets[:1])
             name = f"{what}sample_weight"
             weights = row_weights(name, weight, class_weight, targets, self.loss, self.dtype)
-            data = Data(features, targets, weights).counting()
-            if self.metrics:
-                try_out(self.metrics, predictions[: len(data)], data.targets)
+            data = Data(features, targets, weights).counting(what, self.loss)
+            self.loss(output, *(array[:1] for array in data.arrays[1:]))
+            counts = self.loss.row_weights(*data.arrays[1:])
+            try_out(self.metrics, predictions[: len(data)], data.targets, counts)
         return data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from minidl._kernels.reference import Array
 from minidl.nn import Loss
+from minidl.nn.checks import check_number
 from minidl.training.preparing import as_real, check_finite
 
 ClassWeight = Mapping[int, float] | str
@@ -70,9 +72,10 @@ def class_weights(weight: ClassWeight, targets: Array, loss: Loss) -> Array:
     Raises
     ------
     TypeError
-        For something else.
+        For something else, and for weights that are no numbers.
     ValueError
-        For labels that do not occur, weights that are none, or a loss that takes no labels.
+        For labels that do not occur, weights below zero or not finite, or a loss that takes no
+        labels.
     """
     if not loss.takes_labels:
         raise ValueError(f"class_weight needs a loss of labels, not {loss!r}; use sample_weight")
@@ -85,9 +88,9 @@ def class_weights(weight: ClassWeight, targets: Array, loss: Loss) -> Array:
         unknown = [label for label in weight if label not in labels]
         if unknown:
             raise ValueError(f"class_weight: no row has the label {unknown[0]!r}")
+        for label, value in weight.items():
+            check_number("class_weight", f"the weight of label {label}", value, 0, math.inf)
         of_class = np.array([weight.get(label, 1.0) for label in labels.tolist()], np.float64)
-        if not (np.isfinite(of_class).all() and (of_class >= 0).all()):
-            raise ValueError(f"class_weight: weights must be finite and >= 0, got {weight!r}")
     else:
         raise TypeError(f'class_weight must be a mapping or "balanced", got {weight!r}')
     return of_class[places].reshape(targets.shape)
