@@ -33,7 +33,7 @@ def test_programs_run_one_after_the_other(capsys: pytest.CaptureFixture[str]) ->
 
 def test_commands_are_understood(capsys: pytest.CaptureFixture[str]) -> None:
     commands = [shlex.split(line) for block in blocks("sh") for line in block.splitlines()]
-    assert len(commands) == 4
+    assert len(commands) == 5
     for program, *command in commands:
         assert program == "minidl"
         assert main([*command, "--help"]) == 0
