@@ -103,7 +103,8 @@ cdef tuple sequence(
     )
     if bad:
         raise ValueError(
-            f"{name}: length {args.lengths[bad - 1]} of sequence {bad - 1} is not in 1 to {args.steps}"
+            f"{name}: length {args.lengths[bad - 1]} of sequence {bad - 1} is not in 1 to "
+            f"{args.steps}"
         )
     return states, cells, opened, u_n
 
@@ -313,7 +314,8 @@ def embedding(ndarray indices not None, ndarray weight not None):
     bad = run("embedding", "rrw", table.embedding, &args, sizeof(args))
     if bad:
         raise ValueError(
-            f"embedding: index {args.indices[bad - 1]} in row {bad - 1} is not in 0 to {args.rows - 1}"
+            f"embedding: index {args.indices[bad - 1]} in row {bad - 1} is not in 0 to "
+            f"{args.rows - 1}"
         )
     return y
 
