@@ -6,7 +6,9 @@ class Replayer:
     program: Program | None
     def __call__(self, *inputs: Any) -> Any: ...
 
-class Turn: ...
+class Turn:
+    def take(self) -> None: ...
+    def give(self) -> None: ...
 
 class Program:
     result: Any
@@ -15,6 +17,7 @@ class Program:
     together: bool
     used: int
     answer: int
+    turn: Turn
     def __init__(
         self,
         instructions: list[tuple[int, bytes, int, bool, int]],

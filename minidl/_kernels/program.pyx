@@ -53,12 +53,23 @@ include "walk.pxi"
 
 cdef class Turn:
     """One run at a time, of all programs that share it: those of a step, which change the same
-    parameters, and those made of one recording, which work in the same memory."""
+    parameters, and those made of one recording, which work in the same memory. While the step is
+    being recorded, none of them runs."""
 
     cdef int busy
 
     def __cinit__(self):
         self.busy = -1
+
+    cpdef void take(self):
+        """Wait until nobody else has the turn, and have it."""
+        while exchange(&self.busy, FORKS) == FORKS:
+            with nogil:
+                nap()
+
+    cpdef void give(self):
+        """Let others have it."""
+        set_int(&self.busy, -1)
 
 
 cdef class Program:
@@ -93,7 +104,7 @@ cdef class Program:
     cdef list kinds, patches, keep, shadows
     cdef char *memory
     cdef char *memory_end
-    cdef Turn turn
+    cdef public Turn turn
     cdef int64_t cost[2]             # nanoseconds of a step, alone and together
     cdef int64_t next_trial, trial_begun
     cdef int trial, trial_left       # which way is on trial, for so many more steps
@@ -188,14 +199,16 @@ cdef class Program:
         cdef Run run
         if self.seen != change_count() or not self.fits(inputs):
             return -1
-        self.lock()
+        self.turn.take()
         try:
+            if self.seen != change_count():    # while this waited
+                return -1
             self.point(inputs)
             self.begin(&run)
             begin_step(&run)
             self.perform(&run)
         finally:
-            set_int(&self.turn.busy, -1)
+            self.turn.give()
         return run.failed >> 40
 
     cdef void begin(self, Run *run) noexcept:
@@ -206,12 +219,6 @@ cdef class Program:
         run.input_count = run.dial_count = run.output_count = 0
         run.first = run.done = run.deadline = run.allowance = run.failed = 0
         run.steps, run.rows, run.order, run.stamps = 1, 0, NULL, NULL
-
-    cdef void lock(self):
-        """Wait until no other program of this turn is running."""
-        while exchange(&self.turn.busy, FORKS) == FORKS:
-            with nogil:
-                nap()
 
     cdef void perform(self, Run *run):
         """Have the run done, alone or by the team, whichever is faster."""
@@ -294,7 +301,7 @@ cdef class Program:
         cdef Py_ssize_t made = 0
         if len(sources) > 16 or len(outputs) > 16 or len(dials) > 8:
             raise ValueError("an epoch has at most 16 inputs, 16 outputs and 8 dials")
-        self.lock()
+        self.turn.take()
         try:
             self.point(targets)
             self.begin(&run)
@@ -319,7 +326,7 @@ cdef class Program:
                 made += run.done
                 run.first, run.done = run.first + run.done, 0
         finally:
-            set_int(&self.turn.busy, -1)
+            self.turn.give()
         return made, run.failed >> 40
 
     def time(self, tuple inputs, ndarray stamps):
@@ -328,7 +335,7 @@ cdef class Program:
         cdef Run run
         if cnp.PyArray_TYPE(stamps) != cnp.NPY_INT64 or stamps.shape[0] != self.length + 1:
             raise ValueError(f"stamps must be {self.length + 1} int64")
-        self.lock()
+        self.turn.take()
         try:
             self.point(inputs)
             self.begin(&run)
@@ -337,7 +344,7 @@ cdef class Program:
             run.stamps[0] = nanoseconds()
             self.perform(&run)
         finally:
-            set_int(&self.turn.busy, -1)
+            self.turn.give()
         return run.failed >> 40
 
     # --- kernel by kernel ------------------------------------------------------------------

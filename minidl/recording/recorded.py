@@ -49,14 +49,10 @@ class Recorded:
         That has heard the whole step.
     inputs, output
         Arguments and result of the call that was recorded.
-    turn
-        Shared with the other programs of the step.
     """
 
-    def __init__(
-        self, recorder: Recorder, inputs: tuple[Any, ...], output: Any, turn: Turn
-    ) -> None:
-        self._turn = turn
+    def __init__(self, recorder: Recorder, inputs: tuple[Any, ...], output: Any) -> None:
+        self._turn = Turn()
         # Only their shapes and dtypes: the arrays may be parts of a large data set.
         self.inputs = [
             np.broadcast_to(np.empty((), x.dtype), x.shape) if isinstance(x, np.ndarray) else x
@@ -124,6 +120,10 @@ class Recorded:
             instructions, self.inputs, patches, state, self.memory, keep, self._turn
         )
         self.program.result = self.result(None)
+
+    def join(self, turn: Turn) -> None:
+        """From now on, take turns with the other programs of the step."""
+        self._turn = self.program.turn = turn
 
     def accept(self) -> None:
         """Take things as they are now."""

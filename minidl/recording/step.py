@@ -120,6 +120,7 @@ class Step(kernels.Replayer):
         functools.update_wrapper(self, function, updated=())
         self.function = function
         self.copy = copy
+        self._turn: Any = None  # keeps two programs from running at the same time
         self.forget()
 
     def __reduce__(self) -> Any:
@@ -130,7 +131,6 @@ class Step(kernels.Replayer):
         """Drop all programs: the next call records anew."""
         self._programs: dict[Hashable, Any] = {}
         self._watched: list[Any] = []
-        self._turn: Any = None  # what keeps two programs from running at the same time
         self._traits: tuple[Any, Hashable] = (None, ())  # as of when, of whom; and what they are
         self._latest: Any = None
         self._latest_kinds: Hashable = None
@@ -192,14 +192,15 @@ class Step(kernels.Replayer):
         unchanged = latest is not None and latest.program.seen == kernels.changes()
         if unchanged and kinds == self._latest_kinds:
             return latest
-        for recorded in self._programs.values():
-            if recorded.program.seen != kernels.changes():
-                recorded.check()
-        recorded = self._programs.get(self._key(inputs))
-        if recorded is not None:
-            if recorded.threads != get_num_threads():
-                recorded.plan()
-            self._serve(recorded, kinds)
+        with RECORDING:
+            for recorded in self._programs.values():
+                if recorded.program.seen != kernels.changes():
+                    recorded.check()
+            recorded = self._programs.get(self._key(inputs))
+            if recorded is not None:
+                if recorded.threads != get_num_threads():
+                    recorded.plan()
+                self._serve(recorded, kinds)
         return recorded
 
     def _serve(self, recorded: Any, kinds: Hashable) -> None:
@@ -214,33 +215,20 @@ class Step(kernels.Replayer):
         ``check`` may look at what the function returned. If it raises, or the function, everything
         is as it was before.
         """
-        from minidl._kernels.program import Turn
-        from minidl.recording.recorded import Recorded  # needs compiled kernels
+        from minidl._kernels.program import Turn  # needs compiled kernels
 
         if kernels.recorder() is not None:
             raise RecordingError("a recorded function cannot record another, or run its epochs")
         inputs = disjoint(inputs)
-        views = [x.view(RecordedArray) if isinstance(x, np.ndarray) else x for x in inputs]
         with RECORDING:
-            recorder = Recorder(inputs)
-            with recorder.recording():
-                try:
-                    output = self.function(*views)
-                    kernels.set_recorder(None)
-                    if check is not None:
-                        check(mapped(output, plain))
-                except FloatingPointError as error:
-                    raise not_finite(str(error), recorder.first_not_finite()) from None
-                # Once more from the same state, and as a replay: whatever Python or NumPy do
-                # beside the kernels makes a difference, unless it is the same every time.
-                recorder.begin_again(output)
-                kernels.set_recorder(recorder)
-                output = self.function(*views)
-                kernels.set_recorder(None)
-                recorder.check_same(output)
-                self._turn = self._turn or Turn()
-                recorded = Recorded(recorder, inputs, output, self._turn)
-                recorder.check_replay(recorded, inputs)
+            if self._turn is None:
+                self._turn = Turn()
+            self._turn.take()  # other threads must not run what is recorded already meanwhile
+            try:
+                recorder, recorded = self._recorded(inputs, check)
+            finally:
+                self._turn.give()
+            recorded.join(self._turn)
             for root in recorder.watched:
                 if not any(root is known for known in self._watched):
                     self._watched.append(root)
@@ -249,6 +237,33 @@ class Step(kernels.Replayer):
                 del self._programs[next(iter(self._programs))]
             self._serve(recorded, kinds_of(inputs))
             return recorded.result(inputs)
+
+    def _recorded(
+        self, inputs: tuple[Any, ...], check: Callable[[Any], object] | None
+    ) -> tuple[Recorder, Any]:
+        """Run the function twice and replay it once, all from the same state."""
+        from minidl.recording.recorded import Recorded  # needs compiled kernels
+
+        views = [x.view(RecordedArray) if isinstance(x, np.ndarray) else x for x in inputs]
+        recorder = Recorder(inputs)
+        with recorder.recording():
+            try:
+                output = self.function(*views)
+                kernels.set_recorder(None)
+                if check is not None:
+                    check(mapped(output, plain))
+            except FloatingPointError as error:
+                raise not_finite(str(error), recorder.first_not_finite()) from None
+            # Once more from the same state, and as a replay: whatever Python or NumPy do
+            # beside the kernels makes a difference, unless it is the same every time.
+            recorder.begin_again(output)
+            kernels.set_recorder(recorder)
+            output = self.function(*views)
+            kernels.set_recorder(None)
+            recorder.check_same(output)
+            recorded = Recorded(recorder, inputs, output)
+            recorder.check_replay(recorded, inputs)
+        return recorder, recorded
 
     def _key(self, inputs: tuple[Any, ...]) -> Hashable:
         now = kernels.changes(), len(self._watched)
