@@ -59,8 +59,9 @@ def extensions():
     for path in sorted(KERNELS.glob("calls_*.pyx")):
         yield extension(path.stem)
     yield extension("arguments")
-    yield extension("program", depends=["team.h", "walk.pxi"])
-    loops = [path.name for path in KERNELS.glob("*.pxi") if path.name != "walk.pxi"]
+    of_program = ["walk.pxi", "turn.pxi"]
+    yield extension("program", depends=["team.h", *of_program])
+    loops = [path.name for path in KERNELS.glob("*.pxi") if path.name not in of_program]
     # The microkernel must be inlined to know its constants, so that they unroll its loops.
     inline = ("CYTHON_INLINE", "inline __attribute__((always_inline, unused))")
     for isa, flags in INSTRUCTION_SETS.items():
