@@ -188,7 +188,7 @@ def test_layer_is_that_of_pytorch(cls: type[nn.Layer]) -> None:
             if name in layer.state():
                 assert_close([layer.state()[name]], [buffer.numpy()], name)
     if not compared:
-        pytest.skip(f"PyTorch has no {cls.__name__}")
+        pytest.skip(f"torch_peers.py has no counterpart of {cls.__name__}")
 
 
 def matches(name: str, theirs: str) -> bool:
@@ -201,7 +201,7 @@ def test_loss_is_that_of_pytorch(cls: type[nn.Loss]) -> None:
     for loss, prediction, target, _ in loss_problems(cls):
         peer = peer_of_loss(loss)
         if peer is None:
-            pytest.skip(f"PyTorch has no {cls.__name__}")
+            pytest.skip(f"torch_peers.py has no counterpart of {cls.__name__}")
         z = torch.tensor(prediction, requires_grad=True)
         classes_second = z.movedim(-1, 1) if loss.takes_labels else z
         value = peer(classes_second, torch.tensor(target))
@@ -214,7 +214,7 @@ def test_loss_is_that_of_pytorch(cls: type[nn.Loss]) -> None:
 def test_ten_steps_are_those_of_pytorch(cls: type[optim.Optimizer], settings: Settings) -> None:
     torch = pytest.importorskip("torch")
     if peer_of_optimizer(cls) is None:
-        pytest.skip(f"PyTorch has no {cls.__name__}")
+        pytest.skip(f"torch_peers.py has no counterpart of {cls.__name__}")
     optimizer, own = built(cls, settings)
     theirs = [torch.nn.Parameter(torch.tensor(parameter.data)) for parameter in own]
     last = {"params": theirs[2:], "lr": 0.02, "weight_decay": 0.05}

@@ -131,13 +131,13 @@ class Recurrent(Layer):
 
     def scan(self, run: Run, z: Array, begin: State) -> None:
         """Go over the sequences; sets ``run.sequences`` and ``run.kept``."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not say how its cell goes over time")
 
     def scan_grad(self, run: Run, dy: Array | None, dend: State) -> tuple[Array, ...]:
         """From the gradients of the outputs and of the last state, those of z and of the initial
         state, and ‖∂L/∂h_t‖²; adds to those of the recurrent weights.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not say how its cell goes over time")
 
     # --- forward and backward ---
 
