@@ -283,38 +283,37 @@ def test_joblib(backend_of_joblib: str) -> None:
 @unix
 @pytest.mark.parametrize("threads", [1, 2])
 def test_an_interrupt_comes_between_two_steps(threads: int) -> None:
-    training, X, Y = plain_regression(rows=200)
-    other, _, _ = plain_regression()
-    many = np.tile(X, (10_000, 1)), np.tile(Y, (10_000, 1))
+    training, X, Y = plain_regression(rows=50)
+    other, _, _ = plain_regression(rows=50)
+    epoch = 40_000  # steps, so many that an interrupt hardly ever finds the end of one
+    many = np.tile(X, (epoch, 1)), np.tile(Y, (epoch, 1))
+    made = []
     with shared_by(threads):
         step = minidl.record(training.step)
-        step.epoch(X[:50], Y[:50], 50, shuffle=False)
-        sent = []
+        for _ in range(3):
+            started = threading.Event()
 
-        def interrupt() -> None:
-            time.sleep(0.15)
-            sent.append(time.monotonic())
-            os.kill(os.getpid(), signal.SIGINT)
+            def interrupt(started: threading.Event = started) -> None:
+                started.wait(PATIENCE)
+                time.sleep(0.15)
+                os.kill(os.getpid(), signal.SIGINT)
 
-        def train() -> None:
-            while True:  # or it would come too late, to whoever runs then
-                step.epoch(*many, 50, shuffle=False)
+            def train(started: threading.Event = started) -> None:
+                started.set()  # earlier or later, the signal would hit whoever runs then
+                while True:
+                    step.epoch(*many, 50, shuffle=False)
 
-        thread = threading.Thread(target=interrupt)
-        thread.start()
-        with pytest.raises(KeyboardInterrupt):
-            train()
-        assert time.monotonic() - sent[0] < 0.2
-        thread.join()
-    made = training.optimizer.steps
-    assert made > 1
+            thread = threading.Thread(target=interrupt)
+            thread.start()
+            with pytest.raises(KeyboardInterrupt):
+                train()
+            thread.join()
+            made.append(training.optimizer.steps)
+    assert any(steps % epoch for steps in np.diff(made, prepend=0))
     same = minidl.record(other.step)
-    same.epoch(X[:50], Y[:50], 50, shuffle=False)
-    left = made - 1
-    while left:
-        steps = min(left, len(many[0]) // 50)
-        same.epoch(many[0][: 50 * steps], many[1][: 50 * steps], 50, shuffle=False)
-        left -= steps
+    for left in range(made[-1], 0, -epoch):
+        rows = 50 * min(left, epoch)
+        same.epoch(many[0][:rows], many[1][:rows], 50, shuffle=False)
     assert training.bits() == other.bits()
 
 
