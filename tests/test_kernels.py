@@ -146,6 +146,18 @@ def test_product_of_whole_numbers_is_exact(
 
 
 @every_dtype
+def test_rows_of_a_product_do_not_depend_on_each_other(isa: str, dtype: Any) -> None:
+    """So that steps of a sequence, one by one or in chunks, are those of the whole."""
+    draw = Draw(2, dtype)
+    for k, n in itertools.product((1, 9, 64, 65, 300, 800), (1, 2, 4, 5, 45, 260)):
+        x, weight, bias = draw.array(140, k), draw.array(k, n), draw.array(n)
+        whole = kernels.linear(x, weight, bias)
+        for begin, end in ((0, 1), (1, 3), (3, 10), (10, 80)):
+            part = kernels.linear(x[begin:end], weight, bias)
+            assert np.array_equal(part, whole[begin:end]), (end - begin, k, n)
+
+
+@every_dtype
 def test_product_over_nothing_is_zero(isa: str, dtype: Any) -> None:
     out = np.full((3, 4), np.nan, dtype)
     kernels.matmul(np.ones((3, 0), dtype), np.ones((0, 4), dtype), out)

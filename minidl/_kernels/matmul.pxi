@@ -1,24 +1,28 @@
 # The matrix product, after Goto and van de Geijn 2008 and the BLIS papers.
 #
 #   for jc in steps of NC over n              columns of C
-#     for pd in steps of DEPTH over k         a DEPTH x NC block of B, packed if that pays
+#     for pd in steps of DEEP KC over k       a DEEP KC x NC block of B, packed if that pays
 #       for ic in steps of MC over m          an MC x NC block of C, which stays in the L2 cache
-#         for pc in steps of KC over DEPTH    an MC x KC block of A, packed if that pays
+#         for pc in steps of KC over DEEP KC  an MC x KC block of A, packed if that pays
 #           for jr in steps of NR over NC     one panel of B, which stays in the L1 cache
 #             for ir in steps of MR over MC   one tile of C, in registers: microkernel.pxi
 #
 # These are the five loops of the papers and one more, for C: without it, C would be read and
-# written once for every KC steps over k.
+# written once for every KC steps over k. What a tile needs comes from the L1 and L2 caches;
+# what will be needed is brought there from memory meanwhile, a cache line every few steps:
+# the rest of a packed block of B, or the rows of B that are packed next.
 #
-# Every element of C is summed over p = 0 … k-1 in order, in pieces of KC, whatever the tile
-# it falls into and whichever thread computes it. One row of A, few columns of B, and few rows
-# times a transposed B, take another way (matvec.pxi); a few more times a transposed B compute
-# the transpose of C (`multiply_turned`). The shapes alone decide which.
+# Every element of C is summed over p = 0 … k-1 in order, in pieces of about KC (`piece_of`),
+# whatever the tile it falls into and whichever thread computes it. One row of A, few columns
+# of B, and few rows times a transposed B, take another way (matvec.pxi); a few more times a
+# transposed B compute the transpose of C (`multiply_turned`). The shapes alone decide which; and
+# where neither A nor B is transposed, a row of C is the same to the bit whatever m is: steps of
+# a sequence one by one are those of the whole.
 
 cdef enum:
-    MC = 120
+    MC = 132
     NC = 1024      # a multiple of every NR
-    DEPTH = 512    # a multiple of every KC
+    DEEP = 4       # pieces of KC in a deep block
 
 
 cdef inline bint packs_a(const MatmulArgs *args) noexcept nogil:
@@ -31,25 +35,33 @@ cdef inline bint packs_a(const MatmulArgs *args) noexcept nogil:
 
 cdef inline bint packs_b(const MatmulArgs *args) noexcept nogil:
     """Transposed rows must be gathered into vectors. Rows far apart are worth a copy if
-    enough rows of A use it."""
-    return args.b_col != 1 or (args.n > 128 and args.m >= 96)
+    enough rows of A use it: fewer, where B is large."""
+    cdef Py_ssize_t enough = 64 if args.k > 256 or args.n >= 1024 else 96
+    return args.b_col != 1 or (args.n > 128 and args.m >= enough)
+
+
+cdef inline Py_ssize_t piece_of(Py_ssize_t k) noexcept nogil:
+    """Terms of each sum that are added up before they go to C: near KC, and as good as equal,
+    as a short piece at the end would cost nearly as much as a whole one."""
+    cdef Py_ssize_t pieces = larger(1, (k + KC // 2) // KC)
+    return larger(1, ceil_div(ceil_div(k, pieces), UNROLL)) * UNROLL
 
 
 cdef inline Py_ssize_t depth_of(const MatmulArgs *args) noexcept nogil:
     """Rows of B in a block: few, where all rows of C stay in the cache anyway."""
-    return DEPTH if args.m > 256 else KC
+    return piece_of(args.k) * (DEEP if args.m > 256 else 1)
 
 
 cdef inline Py_ssize_t block_of_b(const MatmulArgs *args) noexcept nogil:
     """Elements of a packed block of B, or of its last panel alone."""
     if not packs_b(args):
-        return KC * NR
-    return smaller(depth_of(args), ceil_div(args.k, KC) * KC) * smaller(NC, packed_row(args.n))
+        return piece_of(args.k) * NR
+    return smaller(depth_of(args), args.k) * smaller(NC, packed_row(args.n))
 
 
 cdef inline Py_ssize_t scratch_of_blocks(const MatmulArgs *args) noexcept nogil:
     """Elements of both packed blocks; a multiple of LANES."""
-    return block_of_b(args) + (MC * KC if packs_a(args) else 0)
+    return block_of_b(args) + (MC * piece_of(args.k) if packs_a(args) else 0)
 
 
 cdef inline Py_ssize_t scratch_of_thread(const MatmulArgs *args) noexcept nogil:
@@ -57,6 +69,8 @@ cdef inline Py_ssize_t scratch_of_thread(const MatmulArgs *args) noexcept nogil:
     cdef MatmulArgs other
     if uses_narrow(args):
         return ceil_div(scratch_of_narrow(args), LANES) * LANES
+    if uses_rows(args):
+        return packed_row(args.n)
     if turns(args):
         other = turned(args)
         # C', and if it must be added to C, C' turned.
@@ -92,6 +106,7 @@ cdef void multiply_block(
         if t.bias != NULL:
             at.bias = t.bias + j
         at.a, at.c = t.a, t.c + j
+        at.ahead = t.ahead + j * t.k
         multiply_rows(&at, rows, vectors)
         j += width
 
@@ -187,70 +202,79 @@ cdef void multiply(
 ) noexcept nogil:
     """Rows i0 … i1 and columns j0 … j1 of c: the outer loops."""
     cdef Py_ssize_t ic, jc = j0, pd, rows, columns, depth
+    cdef Py_ssize_t blocks = larger(1, ceil_div(i1 - i0, MC))
+    cdef Py_ssize_t height = ceil_div(i1 - i0, blocks)    # nearly equal, like pieces
     while jc < j1:
         columns = smaller(NC, j1 - jc)
         pd = 0
         while pd < args.k or pd == 0:    # k = 0 still writes the bias
             depth = smaller(depth_of(args), args.k - pd)
-            if packs_b(args):
-                pack_deep(args, pack_b, pd, depth, jc, columns)
             ic = i0
             while ic < i1:
-                rows = smaller(MC, i1 - ic)
-                multiply_rows_of_c(args, pack_b, ic, rows, jc, columns, pd, depth)
+                rows = smaller(height, i1 - ic)
+                multiply_rows_of_c(args, pack_b, ic, rows, jc, columns, pd, depth, ic == i0)
                 if pd + depth == args.k and args.activation != NO_ACTIVATION:
                     activate(args, ic, ic + rows, jc, jc + columns)
-                ic += MC
+                ic += rows
             pd += depth_of(args)
         jc += NC
 
 
-cdef void pack_deep(
-    const MatmulArgs *args, real *packed, Py_ssize_t pd, Py_ssize_t depth, Py_ssize_t jc,
-    Py_ssize_t columns
-) noexcept nogil:
-    """Rows pd … pd + depth of B, KC of them after the other."""
-    cdef const real *b = <const real *>args.b + pd * args.b_row + jc * args.b_col
-    cdef Py_ssize_t p = 0
-    while p < depth:
-        pack(
-            b + p * args.b_row, args.b_row, args.b_col, packed + p * packed_row(columns),
-            smaller(KC, depth - p), columns
-        )
-        p += KC
-
-
 cdef void multiply_rows_of_c(
     const MatmulArgs *args, real *pack_b, Py_ssize_t ic, Py_ssize_t rows, Py_ssize_t jc,
-    Py_ssize_t columns, Py_ssize_t pd, Py_ssize_t depth
+    Py_ssize_t columns, Py_ssize_t pd, Py_ssize_t depth, bint first
 ) noexcept nogil:
-    """A block of C: += (or, from p = 0 on, =) blocks of A times blocks of B, KC deep."""
-    cdef bint packed_a = packs_a(args), packed_b = packs_b(args)
-    # For one or two rows, few rows of B at a time, so that B is read in order.
-    cdef Py_ssize_t kc = KC if args.m > 2 or packed_b else 64
-    cdef Py_ssize_t pc = pd
+    """A block of C: += (or, from p = 0 on, =) blocks of A times blocks of B, KC deep.
+
+    The first of them packs B for all, piece by piece, so that it finds them in the cache.
+    """
+    cdef Py_ssize_t pc = pd, piece = piece_of(args.k)
     cdef real *pack_a = pack_b + block_of_b(args)
     cdef Tile t
     t.c, t.c_row = <real *>args.c + ic * args.c_row + jc, args.c_row
     while pc < pd + depth or pc == 0:
-        t.k = smaller(kc, pd + depth - pc)
-        t.b, t.b_row = <const real *>args.b + pc * args.b_row + jc * args.b_col, args.b_row
-        if packed_b:
-            t.b = pack_b + (pc - pd) * packed_row(columns)
+        t.k = smaller(piece, pd + depth - pc)
         t.accumulate = args.accumulate if pc == 0 else ADD
         t.bias = NULL
         if args.bias != NULL and pc + t.k == args.k:
             t.bias = <const real *>args.bias + jc
-        t.a = <const real *>args.a + ic * args.a_row + pc * args.a_col
-        t.a_row, t.a_col = args.a_row, args.a_col
-        if packed_a and args.a_col == 1:
-            copy_rows(t.a, args.a_row, pack_a, rows, t.k)
-            t.a, t.a_row = pack_a, t.k
-        elif packed_a:
-            copy_rows(t.a, args.a_col, pack_a, t.k, rows)
-            t.a, t.a_col = pack_a, rows
-        multiply_block(&t, pack_b, rows, columns, packed_b)
-        pc += kc
+        place_a(args, &t, pack_a, ic, rows, pc)
+        place_b(args, &t, pack_b + (pc - pd) * packed_row(columns), jc, columns, pc, first)
+        multiply_block(&t, pack_b, rows, columns, packs_b(args))
+        pc += piece
+
+
+cdef void place_a(
+    const MatmulArgs *args, Tile *t, real *packed, Py_ssize_t ic, Py_ssize_t rows, Py_ssize_t pc
+) noexcept nogil:
+    """Where the tiles find their block of A; if that pays, a copy with rows one after the other."""
+    t.a = <const real *>args.a + ic * args.a_row + pc * args.a_col
+    t.a_row, t.a_col = args.a_row, args.a_col
+    if not packs_a(args):
+        return
+    if args.a_col == 1:
+        copy_rows(t.a, args.a_row, packed, rows, t.k)
+    else:
+        pack_transposed(t.a, args.a_col, packed, rows, t.k, t.k, t.k)
+    t.a, t.a_row, t.a_col = packed, t.k, 1
+
+
+cdef void place_b(
+    const MatmulArgs *args, Tile *t, real *packed, Py_ssize_t jc, Py_ssize_t columns,
+    Py_ssize_t pc, bint first
+) noexcept nogil:
+    """Where the tiles find their block of B, and what to fetch meanwhile."""
+    t.b, t.b_row = <const real *>args.b + pc * args.b_row + jc * args.b_col, args.b_row
+    t.ahead = t.b    # nothing new
+    if args.b_row == columns and pc + t.k < args.k:
+        t.ahead = t.b + t.k * args.b_row
+    if not packs_b(args):
+        return
+    if first:
+        pack(t.b, args.b_row, args.b_col, packed, t.k, columns)
+    else:
+        t.ahead = packed + t.k * panel_width(columns)
+    t.b = packed
 
 
 cdef Py_ssize_t matmul(const void *arguments, int thread, int threads) noexcept nogil:
@@ -267,7 +291,7 @@ cdef Py_ssize_t matmul(const void *arguments, int thread, int threads) noexcept 
         j0 = share_begin(args.n, NR, thread, threads)
         j1 = share_begin(args.n, NR, thread + 1, threads)
     if by_rows:
-        multiply_by_rows(args, i0, i1, j0, j1)
+        multiply_by_rows(args, scratch, i0, i1, j0, j1)
     elif dots:
         multiply_by_dots(args, j0, j1)
     elif narrow:

@@ -7,19 +7,19 @@ cdef enum:
 
 cdef inline bint uses_rows(const MatmulArgs *args) noexcept nogil:
     """One row of A, or a single step over p: the weight gradient of a batch of one."""
-    return args.b_col == 1 and args.k > 0 and (args.m == 1 or (args.k == 1 and args.n >= LANES))
+    if args.b_col != 1 or args.k == 0 or uses_narrow(args):
+        return False
+    return args.m == 1 or (args.k == 1 and args.n >= LANES)
 
 
 cdef inline void add_rows(
-    const MatmulArgs *args, const real *a, Py_ssize_t p, real *c,
+    const MatmulArgs *args, const real *a, Py_ssize_t p, real *c, bint first,
     Py_ssize_t begin, Py_ssize_t end, const int rows
 ) noexcept nogil:
     """Columns begin … end of one row of C: `rows` rows of B more, each times an element of A."""
     cdef vec factor[TOGETHER]
     cdef vec sum
     cdef const real *b = <const real *>args.b + p * args.b_row
-    # Adding to a c of zeros is the same as beginning with zero.
-    cdef bint first = p == 0 and args.accumulate != ADD
     cdef Py_ssize_t j = begin
     cdef int q
     for q in range(rows):
@@ -43,29 +43,44 @@ cdef inline void add_rows(
 
 
 cdef void multiply_by_rows(
-    const MatmulArgs *args, Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t j0, Py_ssize_t j1
+    const MatmulArgs *args, real *scratch,
+    Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t j0, Py_ssize_t j1
 ) noexcept nogil:
-    """Rows i0 … i1 and columns j0 … j1 of C: each the sum of the rows of B times elements of A."""
-    cdef Py_ssize_t i, p
+    """Rows i0 … i1 and columns j0 … j1 of C: each the sum of the rows of B times elements of A.
+
+    In the same pieces as tiles of many rows: a row of C does not depend on the other rows.
+    """
+    cdef Py_ssize_t i, p, pc, end, piece = piece_of(args.k)
     cdef const real *a
     cdef real *c
+    cdef real *sums
+    cdef bint first
     for i in range(i0, i1):
-        a, c, p = <const real *>args.a + i * args.a_row, <real *>args.c + i * args.c_row, 0
-        while p + TOGETHER <= args.k:
-            add_rows(args, a, p, c, j0, j1, TOGETHER)
-            p += TOGETHER
-        while p < args.k:
-            add_rows(args, a, p, c, j0, j1, 1)
-            p += 1
+        a, c = <const real *>args.a + i * args.a_row, <real *>args.c + i * args.c_row
+        pc = 0
+        while pc < args.k:
+            # Adding to a c of zeros is the same as beginning with zero.
+            first = pc > 0 or args.accumulate != ADD
+            sums = scratch if pc > 0 else c
+            p, end = pc, smaller(pc + piece, args.k)
+            while p + TOGETHER <= end:
+                add_rows(args, a, p, sums, first, j0, j1, TOGETHER)
+                first, p = False, p + TOGETHER
+            while p < end:
+                add_rows(args, a, p, sums, first, j0, j1, 1)
+                first, p = False, p + 1
+            if pc > 0:
+                add_to_row(sums + j0, c + j0, j1 - j0)
+            pc += piece
         if args.bias != NULL:
-            add_bias(<const real *>args.bias + j0, c + j0, j1 - j0)
+            add_to_row(<const real *>args.bias + j0, c + j0, j1 - j0)
 
 
-cdef void add_bias(const real *bias, real *c, Py_ssize_t n) noexcept nogil:
-    """c += bias"""
+cdef void add_to_row(const real *x, real *c, Py_ssize_t n) noexcept nogil:
+    """c += x"""
     cdef Py_ssize_t j = 0
     while j < n:
-        store_columns(c + j, load_columns(c + j, n - j) + load_columns(bias + j, n - j), n - j)
+        store_columns(c + j, load_columns(c + j, n - j) + load_columns(x + j, n - j), n - j)
         j += LANES
 
 
@@ -135,7 +150,7 @@ cdef enum:
 cdef inline bint uses_narrow(const MatmulArgs *args) noexcept nogil:
     """So few columns that vectors along them would be mostly empty: vectors along k instead."""
     return (
-        args.n <= smaller(NARROW, LANES) and args.m >= 8 and args.k >= LANES
+        args.n <= smaller(NARROW, LANES) and args.k >= LANES
         and args.a_col == 1 and args.b_col == 1 and args.c_row == args.n
     )
 

@@ -13,6 +13,8 @@ cdef enum:
     HIGHEST = 12              # rows of any tile
     UNROLL = 4                # steps at a time
     GROUPS = 4                # of three rows
+    WIDE = 4                  # vectors of a tile that computes for so long that memory keeps pace
+    LINE = 64 // sizeof(real)  # elements of a cache line
 
 
 cdef struct Four:
@@ -26,6 +28,7 @@ cdef struct Tile:
     const real *b
     const real *bias    # or NULL
     real *c
+    const real *ahead   # what wide tiles bring into the L2 cache meanwhile
     Py_ssize_t k, a_row, a_col, b_row, c_row
     Py_ssize_t count    # of tiles
     Py_ssize_t columns  # of C. B has whole vectors, the last of which ends at the last column
@@ -83,6 +86,7 @@ cdef inline void tiles_of(const Tile *t, const int rows, const int vectors) noex
     cdef vec sums[HIGHEST]
     cdef const real *a[GROUPS]    # every third row: an address is at most base + 2 * index
     cdef const real *b
+    cdef const real *ahead = t.ahead
     cdef real *c
     cdef Py_ssize_t p, q, a_row, a_col, b_row, c_row
     cdef int i
@@ -104,6 +108,9 @@ cdef inline void tiles_of(const Tile *t, const int rows, const int vectors) noex
                 multiply_add(acc, a, a_row, 2, b, rows, vectors)
                 multiply_add(acc, a, a_row, 3, b + b_row, rows, vectors)
                 b = b + 2 * b_row
+                if vectors == WIDE:
+                    prefetch_l2(ahead)
+                    ahead = ahead + LINE
                 for i in range((rows + 2) // 3):
                     a[i] = a[i] + UNROLL
                 p = p - UNROLL
@@ -240,5 +247,6 @@ cdef void multiply_rows(Tile *t, Py_ssize_t rows, int vectors) noexcept nogil:
         multiply_tiles(t, <int>height, vectors)
         t.a = t.a + t.count * height * t.a_row
         t.c = t.c + t.count * height * t.c_row
+        t.ahead = t.ahead + t.count * (t.k // UNROLL) * LINE
     t.count = tiles - rows % tiles
     multiply_tiles(t, <int>height - 1, vectors)

@@ -36,27 +36,39 @@ cdef void pack(
 
     The last vector of a panel overlaps the one before it: it ends where the panel ends.
     """
-    cdef Py_ssize_t j = 0, p, width, row
-    while j < columns:
-        width = panel_width(columns - j)
-        row = ceil_div(width, LANES) * LANES
-        if source_row == 1 and source_col != 1:
-            pack_transposed(source + j * source_col, source_col, packed, depth, width, row, row)
-        else:
-            for p in range(depth):
-                pack_row(
-                    source + p * source_row + j * source_col, source_col, packed + p * row, width,
-                    (depth - 1 - p) * source_row + width
-                )
-        packed = packed + row * depth
-        j += width
+    cdef Py_ssize_t j, p
+    if source_row == 1 and source_col != 1:
+        j = 0
+        while j < columns:
+            j += pack_panel(
+                source + j * source_col, source_col, packed + j * depth, depth, columns - j
+            )
+        return
+    for p in range(depth):    # in the order of the source: memory is read ahead along rows
+        j = 0
+        while j < columns:
+            j += pack_row(
+                source + p * source_row + j * source_col, source_col, packed + j * depth, p,
+                columns - j, (depth - 1 - p) * source_row
+            )
 
 
-cdef inline void pack_row(
-    const real *source, Py_ssize_t source_col, real *packed, Py_ssize_t width, Py_ssize_t room
+cdef inline Py_ssize_t pack_panel(
+    const real *source, Py_ssize_t source_col, real *packed, Py_ssize_t depth, Py_ssize_t columns
 ) noexcept nogil:
-    """One row of a panel. `room` elements can be read."""
-    cdef Py_ssize_t q, last = ceil_div(width, LANES) * LANES - LANES
+    """A panel of a transposed B. Returns its width."""
+    cdef Py_ssize_t width = panel_width(columns), row = packed_row(width)
+    pack_transposed(source, source_col, packed, depth, width, row, row)
+    return width
+
+
+cdef inline Py_ssize_t pack_row(
+    const real *source, Py_ssize_t source_col, real *panel, Py_ssize_t p, Py_ssize_t columns,
+    Py_ssize_t room
+) noexcept nogil:
+    """Row p of a panel, after which `room` more elements can be read. Returns the width."""
+    cdef Py_ssize_t width = panel_width(columns), row = packed_row(width), last = row - LANES, q
+    cdef real *packed = panel + p * row
     if source_col != 1:
         for q in range(last):
             packed[q] = source[q * source_col]
@@ -65,7 +77,7 @@ cdef inline void pack_row(
             packed[last + q] = source[smaller(q, width - 1) * source_col]
     elif width < LANES:
         # What follows in memory does no harm: those columns of C are not stored.
-        if room >= LANES:
+        if width + room >= LANES:
             store(packed, load(source))
         else:
             store(packed, load_part(source, width, 0))
@@ -75,6 +87,7 @@ cdef inline void pack_row(
             store(packed + q, load(source + q))
             q += LANES
         store(packed + last, load(source + width - LANES))
+    return width
 
 
 cdef void pack_transposed(

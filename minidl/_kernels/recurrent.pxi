@@ -13,11 +13,11 @@ cdef enum Cell:
 cdef void pack_whole(
     const real *b, Py_ssize_t b_row, Py_ssize_t b_col, real *packed, Py_ssize_t k, Py_ssize_t n
 ) noexcept nogil:
-    """All of B (k x n): blocks of KC rows, each in panels."""
-    cdef Py_ssize_t p = 0
+    """All of B (k x n): pieces of its rows, each in panels."""
+    cdef Py_ssize_t p = 0, piece = piece_of(k)
     while p < k:
-        pack(b + p * b_row, b_row, b_col, packed + p * packed_row(n), smaller(KC, k - p), n)
-        p += KC
+        pack(b + p * b_row, b_row, b_col, packed + p * packed_row(n), smaller(piece, k - p), n)
+        p += piece
 
 
 cdef void multiply_packed(
@@ -25,15 +25,16 @@ cdef void multiply_packed(
     Accumulate accumulate
 ) noexcept nogil:
     """c = a . b + bias, or c += a . b; t has a, c and their steps."""
-    cdef Py_ssize_t p = 0
+    cdef Py_ssize_t p = 0, piece = piece_of(k)
     cdef const real *a = t.a
     t.b_row, t.a_col = 0, 1
     while p < k:
-        t.a, t.b, t.k = a + p, packed + p * packed_row(n), smaller(KC, k - p)
+        t.a, t.b, t.k = a + p, packed + p * packed_row(n), smaller(piece, k - p)
+        t.ahead = t.b + t.k * panel_width(n)
         t.accumulate = accumulate if p == 0 else ADD
-        t.bias = bias if p + KC >= k else NULL
+        t.bias = bias if p + piece >= k else NULL
         multiply_block(t, NULL, rows, n, True)
-        p += KC
+        p += piece
 
 
 # --- whole sequences ---

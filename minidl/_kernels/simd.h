@@ -44,7 +44,7 @@ enum { VEC_BYTES = 16, ACCUMULATORS = 12, TILE_VECTORS = 2 };
 #endif
 enum { LANES = VEC_BYTES / sizeof(real) };
 enum { MR = ACCUMULATORS / TILE_VECTORS, NR = TILE_VECTORS * LANES };
-/* Depth of a block: so that a panel of B, KC x NR, stays in the L1 cache. */
+/* Depth of a block, or near it: so that a panel of B, KC x NR, stays in the L1 cache. */
 enum { KC = NR * sizeof(real) < 256 ? 256 : 128 };
 
 typedef real vec __attribute__((vector_size(VEC_BYTES)));
@@ -55,8 +55,9 @@ typedef real loose_vec __attribute__((vector_size(VEC_BYTES), aligned(sizeof(rea
 INLINE vec load(const real *p) { return *(const loose_vec *)p; }
 INLINE void store(real *p, vec v) { *(loose_vec *)p = v; }
 
-/* Ask for the cache line of p, to be written soon. */
+/* Ask for the cache line of p: to be written soon, or in the L2 cache, to be read later. */
 INLINE void prefetch(const real *p) { __builtin_prefetch(p, 1); }
+INLINE void prefetch_l2(const real *p) { __builtin_prefetch(p, 0, 2); }
 
 /* The first n < LANES elements; the other lanes are `rest` (load) or left alone (store).
    Not inlined: standing alone, each compiles to one masked instruction where there is one. */
