@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,12 @@ from minidl import _kernels as kernels
 
 settings.register_profile("minidl", derandomize=True, deadline=None, database=None)
 settings.load_profile("minidl")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Ctrl-C raises KeyboardInterrupt, even where a shell has its background jobs ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def instruction_sets() -> list[str]:

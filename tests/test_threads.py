@@ -300,7 +300,8 @@ def test_an_interrupt_comes_between_two_steps(threads: int) -> None:
 
             def train(started: threading.Event = started) -> None:
                 started.set()  # earlier or later, the signal would hit whoever runs then
-                while True:
+                deadline = time.monotonic() + PATIENCE
+                while time.monotonic() < deadline:
                     step.epoch(*many, 50, shuffle=False)
 
             thread = threading.Thread(target=interrupt)

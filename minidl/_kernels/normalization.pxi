@@ -1,11 +1,12 @@
 # Sums down the columns of a matrix, and batch normalization, which is made of them.
 #
 # A strip of a few vectors of columns is walked down row by row, so that whole runs of cache lines
-# are used. Every column is summed in the same order however wide its strip is: sums over
+# are used. Every column is summed in the same order however wide its strip is: sums over at most
 # SUM_ROWS rows each, so that rounding errors stay small however large the batch.
 
 cdef enum:
     SUM_ROWS = 128
+    TURN = 32     # rows of which all columns are summed, before the next rows
     FIRST_ROWS = 8
     STRIP = 4     # vectors whose sums stay in registers
     PANEL = 16    # vectors that are written row by row, in long runs
@@ -76,29 +77,40 @@ cdef inline void sum_strip(
 
 
 cdef inline void column_sum_strip(
-    const ColumnSumArgs *args, Py_ssize_t j, const int width
+    const ColumnSumArgs *args, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t j, const int width
 ) noexcept nogil:
-    cdef real *sums = <real *>args.sums + j
+    """Rows begin … end of a strip, added to what the rows before have come to."""
     cdef Py_ssize_t left = args.columns - j
+    cdef const real *x = <const real *>args.x + begin * args.columns + j
     cdef vec total[STRIP]
     cdef int v
-    sum_strip(<const real *>args.x + j, total, args.rows, args.columns, left, width)
+    sum_strip(x, total, end - begin, args.columns, left, width)
     for v in range(width):
-        add_strip(sums, v, total[v], left, width, args.accumulate)
+        add_strip(
+            <real *>args.sums + j, v, total[v], left, width, args.accumulate if begin == 0 else ADD
+        )
 
 
 cdef Py_ssize_t column_sum(const void *arguments, int thread, int threads) noexcept nogil:
-    """sums[j] = sum over i of x[i, j], added to what is there if asked for."""
+    """sums[j] = sum over i of x[i, j], added to what is there if asked for.
+
+    All columns of some rows, then of the next: memory is read ahead along rows.
+    """
     cdef const ColumnSumArgs *args = <const ColumnSumArgs *>arguments
-    cdef Py_ssize_t j = share_begin(args.columns, LANES, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.columns, LANES, thread + 1, threads)
-    while j < end:
-        if strip_width(end - j) == STRIP:
-            column_sum_strip(args, j, STRIP)
-            j += STRIP * LANES
-        else:
-            column_sum_strip(args, j, 1)
-            j += LANES
+    cdef Py_ssize_t j0 = share_begin(args.columns, LANES, thread, threads)
+    cdef Py_ssize_t j1 = share_begin(args.columns, LANES, thread + 1, threads)
+    cdef Py_ssize_t begin = 0, end, j
+    while begin < args.rows or begin == 0:    # no rows still write their sum
+        end = smaller(begin + TURN, args.rows)
+        j = j0
+        while j < j1:
+            if strip_width(j1 - j) == STRIP:
+                column_sum_strip(args, begin, end, j, STRIP)
+                j += STRIP * LANES
+            else:
+                column_sum_strip(args, begin, end, j, 1)
+                j += LANES
+        begin += TURN
 
 
 cdef inline void moments(
