@@ -18,8 +18,8 @@ from minidl._kernels.reference import OPTIMIZER_STATE
 SIZES = (1, 2, 3, 7, 10, 16, 32, 45, 46, 64, 127)
 LENGTHS = (*SIZES, 1023, 1024, 1025, 4097, 10007)  # around GRAIN, LOSS_BLOCK and NORM_BLOCK
 
-# m, k, n of products that cross the blocking limits KC = 128 or 256, MC = 240, NC = 1024, and on
-# both sides of the limits beyond which A and B are packed.
+# m, k, n of products that cross the blocking limits KC = 128 or 256, MC = 132, NC = 1024, and
+# 4 KC over k where m > 256; and on both sides of the limits beyond which A and B are packed.
 BLOCKED = (
     (50, 600, 130),
     (250, 520, 530),
@@ -29,7 +29,8 @@ BLOCKED = (
     (1, 1000, 45),
     (127, 513, 46),
     (46, 257, 513),
-    (241, 256, 33),
+    (133, 256, 33),
+    (270, 1300, 140),
 )
 
 Args = dict[str, Any]

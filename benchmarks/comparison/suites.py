@@ -151,6 +151,7 @@ SUITES = {
         "network",
         {
             "epoch": OURS,
+            "shuffled": OURS,
             "step": OURS,
             "eager": OURS,
             "PyTorch": "pytorch",
@@ -160,20 +161,21 @@ SUITES = {
             "scikit-learn": "sklearn_",
             "Thinc": "thinc_",
         },
-        ["epoch", "step", "eager"],
+        ["epoch", "shuffled", "step", "eager"],
         partial(networks, NETWORKS),
         every_thread_count=True,
         notes="""\
-epoch: minidl, all batches in one call, shuffled and gathered in it; step: one recorded step a call;
-eager: the same function, not recorded. JAX scan: all batches in one call. All others: one step
-a call. Peers hold their batches ready, in arrays of their own. scikit-learn does not clip,
-Thinc clips each parameter by its own norm.""",
+epoch: minidl, all batches in one call, in order; shuffled: their rows in random order, gathered in
+it, which no peer does; step: one recorded step a call; eager: the same function, not recorded.
+JAX scan: all batches in one call. All others: one step a call. Peers hold their batches ready, in
+arrays of their own. scikit-learn does not clip, Thinc clips each parameter by its own norm.""",
     ),
     "recurrent": Suite(
         "whole training steps of recurrent networks, with the same rest",
         "network",
         {
             "epoch": OURS,
+            "shuffled": OURS,
             "step": OURS,
             "eager": OURS,
             "PyTorch": "pytorch",
@@ -181,13 +183,14 @@ Thinc clips each parameter by its own norm.""",
             "JAX jit": "jax_",
             "JAX scan": "jax_",
         },
-        ["epoch", "step", "eager"],
+        ["epoch", "shuffled", "step", "eager"],
         partial(networks, RECURRENT),
         every_thread_count=True,
         notes="""\
-epoch: minidl, all batches in one call, shuffled and gathered in it; step: one recorded step a call;
-eager: the same function, not recorded. PyTorch runs its own nn.RNN, LSTM and GRU. JAX scans over
-time, the input's product for all steps taken before; JAX scan: all batches in one call as well.""",
+epoch: minidl, all batches in one call, in order; shuffled: their rows in random order, gathered in
+it, which no peer does; step: one recorded step a call; eager: the same function, not recorded.
+PyTorch runs its own nn.RNN, LSTM and GRU. JAX scans over time, the input's product for all steps
+taken before; JAX scan: all batches in one call as well.""",
     ),
     "inference": Suite(
         "one forward pass of a small network, from Python",

@@ -88,6 +88,8 @@ def linear(ndarray x not None, ndarray weight not None, ndarray bias=None, activ
     x, weight = dense(x), dense(weight)
     describe(&args, x, weight.shape[0] if weight.ndim == 2 else -1, "linear: x")
     args.k, args.n = weight.shape[0], weight.shape[1]
+    if args.n < 1:
+        raise ValueError("linear: the weight must be a matrix of widths >= 1")
     args.bias = args.gate = NULL
     if bias is not None:
         one_table(x, bias, "linear")

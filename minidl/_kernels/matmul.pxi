@@ -8,19 +8,22 @@
 #             for ir in steps of MR over MC   one tile of C, in registers: microkernel.pxi
 #
 # These are the five loops of the papers and one more, for C: without it, C would be read and
-# written once for every KC steps over k. What a tile needs comes from the L1 and L2 caches;
-# what will be needed is brought there from memory meanwhile, a cache line every few steps:
-# the rest of a packed block of B, or the rows of B that are packed next.
+# written once for every KC steps over k. Few rows of C (`depth_of`) do without it. MC and KC are
+# not exact: blocks and pieces are nearly equal, as a thin rest would cost as much as a whole one.
+#
+# What a tile needs comes from the L1 and L2 caches. What will be needed, wide tiles bring there
+# from memory meanwhile, a cache line every few steps: the rest of a packed block of B, or, where
+# a block spans whole rows of B, the rows after it.
 #
 # Every element of C is summed over p = 0 … k-1 in order, in pieces of about KC (`piece_of`),
 # whatever the tile it falls into and whichever thread computes it. One row of A, few columns
 # of B, and few rows times a transposed B, take another way (matvec.pxi); a few more times a
 # transposed B compute the transpose of C (`multiply_turned`). The shapes alone decide which; and
-# where neither A nor B is transposed, a row of C is the same to the bit whatever m is: steps of
-# a sequence one by one are those of the whole.
+# where neither A nor B is transposed and C is written, not added to, a row of C is the same to the
+# bit whatever m is: steps of a sequence one by one are those of the whole.
 
 cdef enum:
-    MC = 132
+    MC = 132       # MC * UNROLL is a multiple of every LANES
     NC = 1024      # a multiple of every NR
     DEEP = 4       # pieces of KC in a deep block
 
@@ -41,10 +44,10 @@ cdef inline bint packs_b(const MatmulArgs *args) noexcept nogil:
 
 
 cdef inline Py_ssize_t piece_of(Py_ssize_t k) noexcept nogil:
-    """Terms of each sum that are added up before they go to C: near KC, and as good as equal,
-    as a short piece at the end would cost nearly as much as a whole one."""
+    """Terms of each sum that are added up before they go to C: up to 1.5 KC, nearly as many in
+    each piece, and never 0, so that loops over no terms end."""
     cdef Py_ssize_t pieces = larger(1, (k + KC // 2) // KC)
-    return larger(1, ceil_div(ceil_div(k, pieces), UNROLL)) * UNROLL
+    return larger(1, ceil_div(k, pieces * UNROLL)) * UNROLL
 
 
 cdef inline Py_ssize_t depth_of(const MatmulArgs *args) noexcept nogil:
@@ -265,16 +268,16 @@ cdef void place_b(
 ) noexcept nogil:
     """Where the tiles find their block of B, and what to fetch meanwhile."""
     t.b, t.b_row = <const real *>args.b + pc * args.b_row + jc * args.b_col, args.b_row
-    t.ahead = t.b    # nothing new
+    cdef bint packs = packs_b(args)
+    t.ahead = packed if packs else t.b    # what is there already
     if args.b_row == columns and pc + t.k < args.k:
         t.ahead = t.b + t.k * args.b_row
-    if not packs_b(args):
-        return
-    if first:
+    if packs and first:
         pack(t.b, args.b_row, args.b_col, packed, t.k, columns)
-    else:
+    elif packs:
         t.ahead = packed + t.k * panel_width(columns)
-    t.b = packed
+    if packs:
+        t.b = packed
 
 
 cdef Py_ssize_t matmul(const void *arguments, int thread, int threads) noexcept nogil:

@@ -6,7 +6,8 @@ cdef enum:
 
 
 cdef inline bint uses_rows(const MatmulArgs *args) noexcept nogil:
-    """One row of A, or a single step over p: the weight gradient of a batch of one."""
+    """One row of A, or a single step over p (the weight gradient of a batch of one), unless C has
+    few columns."""
     if args.b_col != 1 or args.k == 0 or uses_narrow(args):
         return False
     return args.m == 1 or (args.k == 1 and args.n >= LANES)
@@ -48,7 +49,7 @@ cdef void multiply_by_rows(
 ) noexcept nogil:
     """Rows i0 … i1 and columns j0 … j1 of C: each the sum of the rows of B times elements of A.
 
-    In the same pieces as tiles of many rows: a row of C does not depend on the other rows.
+    In the same pieces as tiles of many rows, so that what is written does not depend on m.
     """
     cdef Py_ssize_t i, p, pc, end, piece = piece_of(args.k)
     cdef const real *a
@@ -150,7 +151,7 @@ cdef enum:
 cdef inline bint uses_narrow(const MatmulArgs *args) noexcept nogil:
     """So few columns that vectors along them would be mostly empty: vectors along k instead."""
     return (
-        args.n <= smaller(NARROW, LANES) and args.k >= LANES
+        1 <= args.n <= smaller(NARROW, LANES) and args.k >= LANES
         and args.a_col == 1 and args.b_col == 1 and args.c_row == args.n
     )
 
@@ -204,6 +205,8 @@ cdef void multiply_narrow(
     cdef Py_ssize_t n = args.n, step = ceil_div(args.k, LANES) * LANES, many = LANES // n
     cdef Py_ssize_t i = i0, p, q
     cdef real *bias = scratch + n * step
+    if i0 == i1:
+        return
     for q in range(n):
         for p in range(args.k):
             scratch[q * step + p] = b[p * args.b_row + q]

@@ -144,14 +144,6 @@ cdef Py_ssize_t gru_sequence(const void *args, int thread, int threads) noexcept
 
 # --- and back ---
 
-cdef inline void arrive(const real *dy, real *dh, Py_ssize_t n) noexcept nogil:
-    """dh += dy"""
-    cdef Py_ssize_t j = 0
-    while j < n:
-        store_columns(dh + j, load_columns(dh + j, n - j) + load_columns(dy + j, n - j), n - j)
-        j += LANES
-
-
 cdef inline void activate_grad_row(
     const real *dh, const real *h, real *dz, Py_ssize_t n, Activation activation
 ) noexcept nogil:
@@ -206,7 +198,7 @@ cdef inline Py_ssize_t sequence_grad(
                     memset(to_state + b * width, 0, width * sizeof(real))
                 continue
             if args.dy != NULL:
-                arrive(<const real *>args.dy + t * size + b * n, dh, n)
+                add_to_row(<const real *>args.dy + t * size + b * n, dh, n)
             args.norms[t * args.batch + b] = squared_norm_block(dh, n)
             if cell == GRU_CELL:
                 gru.dh, gru.dh_before, gru.gates, gru.h = dh, dh, gates, h + before + b * n

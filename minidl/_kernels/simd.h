@@ -44,7 +44,7 @@ enum { VEC_BYTES = 16, ACCUMULATORS = 12, TILE_VECTORS = 2 };
 #endif
 enum { LANES = VEC_BYTES / sizeof(real) };
 enum { MR = ACCUMULATORS / TILE_VECTORS, NR = TILE_VECTORS * LANES };
-/* Depth of a block, or near it: so that a panel of B, KC x NR, stays in the L1 cache. */
+/* Depth of a block: so that a panel of B, about KC x NR, stays in the L1 cache. */
 enum { KC = NR * sizeof(real) < 256 ? 256 : 128 };
 
 typedef real vec __attribute__((vector_size(VEC_BYTES)));

@@ -8,8 +8,8 @@ cdef extern from "simd.h" nogil:
 
     vec load(const real *p)
     void store(real *p, vec v)
-    void prefetch_l2(const real *p)
     void prefetch(const real *p)
+    void prefetch_l2(const real *p)
     vec load_part(const real *p, Py_ssize_t n, real rest)
     void store_part(real *p, vec v, Py_ssize_t n)
     vec keep_part(vec v, Py_ssize_t n)

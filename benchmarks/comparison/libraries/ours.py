@@ -39,7 +39,7 @@ def _result(call: Callable[[], Any]) -> dict[str, Any]:
 
 
 def steps(network: Network, threads: list[int]) -> Iterator[Contender]:
-    """A step as the README writes it: as it is, recorded, and a whole epoch of the record."""
+    """A step as the README writes it: as it is, recorded, and whole epochs of the record."""
     yield from _training(network, partial(_model, network), threads)
 
 
@@ -58,15 +58,18 @@ def _training(
         yield Contender("eager", call, setting, check=losses(call), prepare=prepare)
         call = over(minidl.record(_step(model())), batches)
         yield Contender("step", call, setting, check=losses(call), prepare=prepare)
-        step = minidl.record(_step(model()))
-        yield Contender(
-            "epoch",
-            partial(step.epoch, x, y, batch_size=network.batch, rng=0, shuffle=True),
-            setting,
-            network.batches,
-            partial(_mean_loss, step, network),
-            prepare,
-        )
+        for name in ("epoch", "shuffled"):
+            step = minidl.record(_step(model()))
+            yield Contender(
+                name,
+                partial(
+                    step.epoch, x, y, batch_size=network.batch, rng=0, shuffle=name == "shuffled"
+                ),
+                setting,
+                network.batches,
+                partial(_mean_loss, step, network),
+                prepare,
+            )
 
 
 def _mean_loss(step: Any, network: Any) -> dict[str, float]:
