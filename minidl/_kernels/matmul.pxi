@@ -269,7 +269,7 @@ cdef void place_b(
     """Where the tiles find their block of B, and what to fetch meanwhile."""
     t.b, t.b_row = <const real *>args.b + pc * args.b_row + jc * args.b_col, args.b_row
     cdef bint packs = packs_b(args)
-    t.ahead = packed if packs else t.b    # what is there already
+    t.ahead = <const real *>packed if packs else t.b    # what is there already
     if args.b_row == columns and pc + t.k < args.k:
         t.ahead = t.b + t.k * args.b_row
     if packs and first:
