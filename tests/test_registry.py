@@ -172,13 +172,14 @@ def test_layer_is_that_of_pytorch(cls: type[nn.Layer]) -> None:
         if peer is None:
             continue
         compared += 1
-        theirs = [torch.tensor(x, requires_grad=True) for x in inputs]
+        theirs = [torch.tensor(x, requires_grad=x.dtype.kind == "f") for x in inputs]
         outputs, their_outputs = as_list(layer(*inputs)), as_list(peer(*theirs))
         assert_close(outputs, [y.detach().numpy() for y in their_outputs], "forward")
         dys = [np.cos(y) for y in outputs]
         torch.autograd.backward(their_outputs, [torch.tensor(dy) for dy in dys])
         gradients = as_list(layer.backward(*dys))
-        assert_close(gradients, [x.grad.numpy() for x in theirs], "gradients of inputs")
+        if theirs[0].requires_grad:  # indices have no gradient
+            assert_close(gradients, [x.grad.numpy() for x in theirs], "gradients of inputs")
         named = {n: p for n, p in peer.named_parameters() if p.requires_grad}
         assert len(named) == len(layer.parameters())
         for name, parameter in layer.named_parameters():
@@ -188,7 +189,13 @@ def test_layer_is_that_of_pytorch(cls: type[nn.Layer]) -> None:
             if name in layer.state():
                 assert_close([layer.state()[name]], [buffer.numpy()], name)
     if not compared:
-        pytest.skip(f"torch_peers.py has no counterpart of {cls.__name__}")
+        skip_without_peer(torch.nn, cls.__name__)
+
+
+def skip_without_peer(theirs: Any, name: str) -> None:
+    """Nothing to compare with; but what PyTorch has must be in torch_peers.py."""
+    assert not hasattr(theirs, name), f"torch_peers.py lacks {name}, which PyTorch has"
+    pytest.skip(f"PyTorch has no {name}")
 
 
 def matches(name: str, theirs: str) -> bool:
@@ -201,7 +208,7 @@ def test_loss_is_that_of_pytorch(cls: type[nn.Loss]) -> None:
     for loss, prediction, target, _ in loss_problems(cls):
         peer = peer_of_loss(loss)
         if peer is None:
-            pytest.skip(f"torch_peers.py has no counterpart of {cls.__name__}")
+            skip_without_peer(torch.nn, cls.__name__)
         z = torch.tensor(prediction, requires_grad=True)
         classes_second = z.movedim(-1, 1) if loss.takes_labels else z
         value = peer(classes_second, torch.tensor(target))
@@ -214,7 +221,7 @@ def test_loss_is_that_of_pytorch(cls: type[nn.Loss]) -> None:
 def test_ten_steps_are_those_of_pytorch(cls: type[optim.Optimizer], settings: Settings) -> None:
     torch = pytest.importorskip("torch")
     if peer_of_optimizer(cls) is None:
-        pytest.skip(f"torch_peers.py has no counterpart of {cls.__name__}")
+        skip_without_peer(torch.optim, cls.__name__)
     optimizer, own = built(cls, settings)
     theirs = [torch.nn.Parameter(torch.tensor(parameter.data)) for parameter in own]
     last = {"params": theirs[2:], "lr": 0.02, "weight_decay": 0.05}

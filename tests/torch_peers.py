@@ -61,8 +61,12 @@ def peer_of(layer: nn.Layer | None) -> Any:
             peer = torch.nn.Dropout(layer.p)
         case nn.Standardize():
             peer = _Standardize(layer.mean, layer.std)
-        case nn.RNNCell():
+        case nn.RNNCell() | nn.LSTMCell() | nn.GRUCell():
             return _cell(layer)
+        case nn.RNN() | nn.LSTM() | nn.GRU():
+            return _CellsOverTime(layer)
+        case nn.Embedding():
+            peer = _EmbeddingOfColumns(layer.weight.data)
         case _ if type(layer).__name__ in PLAIN:
             peer = getattr(torch.nn, type(layer).__name__)()
         case _:
@@ -73,15 +77,20 @@ def peer_of(layer: nn.Layer | None) -> Any:
 PLAIN = ("ReLU", "Sigmoid", "Tanh", "GELU", "SiLU", "Identity", "Flatten")
 
 
-def _cell(layer: nn.RNNCell) -> Any:
-    nonlinearity = getattr(layer, "nonlinearity", "tanh")
-    peer = torch.nn.RNNCell(layer.in_features, layer.hidden_size, True, nonlinearity).double()
+def _cell(layer: Any) -> Any:
+    kind, options = getattr(torch.nn, type(layer).__name__), {}
+    if isinstance(layer, nn.RNNCell):
+        options["nonlinearity"] = layer.nonlinearity
+    peer = kind(layer.in_features, layer.hidden_size, **options).double()
     fill(peer.weight_ih, layer.input_weight.data.T)
     fill(peer.weight_hh, layer.recurrent_weight.data.T)
     fill(peer.bias_ih, layer.bias.data)
-    fill(peer.bias_hh, np.zeros(layer.hidden_size))
-    peer.bias_hh.requires_grad_(False)  # theirs has two
-    return peer
+    if isinstance(layer, nn.GRUCell):
+        fill(peer.bias_hh, layer.recurrent_bias.data)
+    else:
+        fill(peer.bias_hh, np.zeros(layer.bias.shape))
+        peer.bias_hh.requires_grad_(False)  # theirs has two, where one is enough
+    return _StateApart(peer) if isinstance(layer, nn.LSTMCell) else peer
 
 
 def _residual(body: Any, shortcut: Any) -> Any:
@@ -97,6 +106,62 @@ if torch is not None:
 
         def forward(self, x: Any) -> Any:
             return self.body(x) + (x if self.shortcut is None else self.shortcut(x))
+
+    class _StateApart(torch.nn.Module):
+        """An LSTMCell whose state is two arguments, and not a pair."""
+
+        def __init__(self, cell: Any) -> None:
+            super().__init__()
+            for name, parameter in cell.named_parameters():
+                setattr(self, name, parameter)
+            self.weights = [cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh]
+
+        def forward(self, x: Any, h: Any, c: Any) -> Any:
+            return torch.lstm_cell(x, (h, c), *self.weights)
+
+    class _CellsOverTime(torch.nn.Module):
+        """RNN, LSTM and GRU as PyTorch's cells, step by step.
+
+        test_recurrent_torch.py compares with its layers over whole sequences, and has lengths.
+        """
+
+        def __init__(self, layer: Any) -> None:
+            super().__init__()
+            self.cells = torch.nn.ModuleList(peer_of(cell) for cell in layer.cells)
+            self.directions = 1 + layer.bidirectional
+            self.states = layer.state_size // len(layer.cells)
+            self.hidden, self.whole = layer.hidden_size, layer.return_sequences
+
+        def forward(self, x: Any, *state: Any) -> Any:
+            ends, outputs = [], [x]
+            for index, cell in enumerate(self.cells):
+                reverse = index % self.directions == 1
+                if not reverse:
+                    x, outputs = torch.cat(outputs, dim=-1), []
+                zeros = [x.new_zeros(len(x), self.hidden)] * self.states
+                now = list(state[index * self.states :][: self.states]) or zeros
+                steps = []
+                for t in reversed(range(x.shape[1])) if reverse else range(x.shape[1]):
+                    new = cell(x[:, t], *now)
+                    now = list(new) if isinstance(new, tuple) else [new]
+                    steps.append(now[0])
+                if not self.whole and index >= len(self.cells) - self.directions:
+                    outputs.append(steps[-1])
+                else:
+                    outputs.append(torch.stack(steps[::-1] if reverse else steps, dim=1))
+                ends += now
+            y = torch.cat(outputs, dim=-1)
+            return (y, *ends) if state else y
+
+    class _EmbeddingOfColumns(torch.nn.Module):
+        """With the weight turned, as that of a Linear layer is."""
+
+        def __init__(self, weight: np.ndarray) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.tensor(weight.T.copy()))
+
+        def forward(self, x: Any) -> Any:
+            return torch.nn.functional.embedding(x, self.weight.T)
 
     class _Standardize(torch.nn.Module):
         def __init__(self, mean: np.ndarray, std: np.ndarray) -> None:
@@ -127,6 +192,7 @@ def their_name(name: str) -> str:
         ("beta", "bias"),
         ("input_weight", "weight_ih"),
         ("recurrent_weight", "weight_hh"),
+        ("recurrent_bias", "bias_hh"),
     ):
         name = name.replace(ours, theirs)
     return name
