@@ -26,6 +26,9 @@ cdef enum:
     MC = 132       # MC * UNROLL is a multiple of every LANES
     NC = 1024      # a multiple of every NR
     DEEP = 4       # pieces of KC in a deep block
+    # To bring an element of A, or of B, to one more thread takes as long as so many multiply-adds.
+    COST_OF_A = 24
+    COST_OF_B = 12
 
 
 cdef inline bint packs_a(const MatmulArgs *args) noexcept nogil:
@@ -280,19 +283,39 @@ cdef void place_b(
         t.b = packed
 
 
+cdef int parts_across(const MatmulArgs *args, int threads) noexcept nogil:
+    """Into how many parts the columns of C are cut, where its rows are cut into threads / that.
+
+    A thread reads all of the rows of A and the columns of B that its part of C depends on: parts
+    that are nearly square need the least. The thread with the largest part decides.
+    """
+    cdef int across, best = 1
+    cdef Py_ssize_t rows, columns, cost, least = -1
+    for across in range(1, threads + 1):
+        if threads % across == 0:
+            rows = largest_share(args.m, MR, threads // across)
+            columns = largest_share(args.n, NR, across)
+            cost = rows * columns + COST_OF_A * rows + COST_OF_B * columns
+            if across > 1:
+                cost += cost // 4    # nothing fetches the rows of B before they are needed: `place_b`
+            if least < 0 or cost < least:
+                best, least = across, cost
+    return best
+
+
 cdef Py_ssize_t matmul(const void *arguments, int thread, int threads) noexcept nogil:
     """c = activation(a . b + bias), or c += a . b."""
     cdef const MatmulArgs *args = <const MatmulArgs *>arguments
     cdef bint dots = uses_dots(args), turn = turns(args), by_rows = uses_rows(args)
     cdef bint narrow = uses_narrow(args)
-    cdef Py_ssize_t i0 = 0, i1 = args.m, j0 = 0, j1 = args.n
     cdef real *scratch = <real *>(<char *>args.scratch + thread * args.scratch_step)
-    if narrow or (not dots and not turn and args.m * NR > args.n * MR):    # more tiles down
-        i0 = share_begin(args.m, MR, thread, threads)
-        i1 = share_begin(args.m, MR, thread + 1, threads)
-    else:
-        j0 = share_begin(args.n, NR, thread, threads)
-        j1 = share_begin(args.n, NR, thread + 1, threads)
+    cdef Py_ssize_t i0 = 0, i1 = args.m, j0 = 0, j1 = args.n
+    cdef int across, down, i, j
+    if threads > 1:
+        across = 1 if narrow else threads if dots or turn else parts_across(args, threads)
+        down, i, j = threads // across, thread // across, thread % across
+        i0, i1 = share_begin(args.m, MR, i, down), share_begin(args.m, MR, i + 1, down)
+        j0, j1 = share_begin(args.n, NR, j, across), share_begin(args.n, NR, j + 1, across)
     if by_rows:
         multiply_by_rows(args, scratch, i0, i1, j0, j1)
     elif dots:

@@ -13,19 +13,19 @@ cdef enum:
 
 
 cdef inline vec load_strip(const real *row, int v, Py_ssize_t columns, int width) noexcept nogil:
-    """Vector v of a strip; only a strip of one vector may lack columns."""
-    if width > 1:
+    """Vector v of a strip; only the last one of a narrow strip may lack columns."""
+    if width == STRIP or v < width - 1:
         return load(row + v * LANES)
-    return load_columns(row, columns)
+    return load_columns(row + v * LANES, columns - v * LANES)
 
 
 cdef inline void store_strip(
     real *row, int v, vec x, Py_ssize_t columns, int width
 ) noexcept nogil:
-    if width > 1:
+    if width == STRIP or v < width - 1:
         store(row + v * LANES, x)
     else:
-        store_columns(row, x, columns)
+        store_columns(row + v * LANES, x, columns - v * LANES)
 
 
 cdef inline void add_strip(
@@ -52,9 +52,14 @@ cdef inline int panel_vectors(Py_ssize_t columns) noexcept nogil:
 cdef inline void sum_strip(
     const real *x, vec *sums, Py_ssize_t rows, Py_ssize_t n, Py_ssize_t left, const int width
 ) noexcept nogil:
-    """sums[v] = sum over the rows of vector v."""
+    """sums[v] = sum over the rows of vector v.
+
+    What a last vector lacks, it reads from the rows below, as long as there are enough of them: it
+    does no harm there, as those lanes are not stored.
+    """
     cdef vec acc[2 * STRIP]
     cdef Py_ssize_t i, begin = 0, end
+    cdef Py_ssize_t below = ceil_div(larger(0, width * LANES - left), n)
     cdef int v
     for v in range(width):
         sums[v] = fill(0)
@@ -63,14 +68,18 @@ cdef inline void sum_strip(
         for v in range(2 * width):
             acc[v] = fill(0)
         i = begin
-        while i + 2 <= end:
+        while i + 2 <= smaller(end, rows - below):
             for v in range(width):
-                acc[v] = acc[v] + load_strip(x + i * n, v, left, width)
-                acc[width + v] = acc[width + v] + load_strip(x + (i + 1) * n, v, left, width)
+                acc[v] = acc[v] + load(x + i * n + v * LANES)
+                acc[width + v] = acc[width + v] + load(x + (i + 1) * n + v * LANES)
             i += 2
-        if i < end:
+        while i < end:
             for v in range(width):
                 acc[v] = acc[v] + load_strip(x + i * n, v, left, width)
+            if i + 1 < end:
+                for v in range(width):
+                    acc[width + v] = acc[width + v] + load_strip(x + (i + 1) * n, v, left, width)
+            i += 2
         for v in range(width):
             sums[v] = sums[v] + (acc[v] + acc[width + v])
         begin = end
@@ -100,16 +109,23 @@ cdef Py_ssize_t column_sum(const void *arguments, int thread, int threads) noexc
     cdef Py_ssize_t j0 = share_begin(args.columns, LANES, thread, threads)
     cdef Py_ssize_t j1 = share_begin(args.columns, LANES, thread + 1, threads)
     cdef Py_ssize_t begin = 0, end, j
+    cdef int width
     while begin < args.rows or begin == 0:    # no rows still write their sum
         end = smaller(begin + TURN, args.rows)
         j = j0
         while j < j1:
-            if strip_width(j1 - j) == STRIP:
+            width = STRIP
+            if j1 - j < STRIP * LANES:
+                width = <int>smaller(ceil_div(j1 - j, LANES), STRIP - 1)
+            if width == STRIP:
                 column_sum_strip(args, begin, end, j, STRIP)
-                j += STRIP * LANES
+            elif width == 3:
+                column_sum_strip(args, begin, end, j, 3)
+            elif width == 2:
+                column_sum_strip(args, begin, end, j, 2)
             else:
                 column_sum_strip(args, begin, end, j, 1)
-                j += LANES
+            j += width * LANES
         begin += TURN
 
 

@@ -21,6 +21,11 @@ cdef inline Py_ssize_t share_begin(
     return smaller(ceil_div(n, grain) * thread // threads * grain, n)
 
 
+cdef inline Py_ssize_t largest_share(Py_ssize_t n, Py_ssize_t grain, int threads) noexcept nogil:
+    """The size of the largest of these shares."""
+    return smaller(ceil_div(ceil_div(n, grain), threads) * grain, n)
+
+
 cdef inline vec load_columns(const real *row, Py_ssize_t columns) noexcept nogil:
     """The next LANES elements, or as many as there are."""
     if columns >= LANES:

@@ -39,15 +39,15 @@ def place(entries: list[Entry], returned: Iterable[Region]) -> int:
     Two temporaries share memory if one is last used before the other is first. The largest
     are placed first, each at the lowest place that is free while it lives.
     """
-    lives = _lives(entries, returned)
-    placed: list[tuple[Region, int, int]] = []
-    size = 0
-    for region, begin, end in sorted(lives, key=lambda life: -life[0].nbytes):
-        rivals = [r for r, first, last in placed if first <= end and begin <= last]
-        region.place = _lowest_gap(region.nbytes, rivals)
-        placed.append((region, begin, end))
-        size = max(size, region.place + _lines(region.nbytes))
-    return size
+    lives = sorted(_lives(entries, returned), key=lambda life: -life[0].nbytes)
+    # Of what is placed already: the entries that use it, and the bytes it occupies.
+    first, last, begin, end = np.zeros((4, len(lives)), np.int64)
+    for i, (region, born, died) in enumerate(lives):
+        rivals = (first[:i] <= died) & (born <= last[:i])
+        size = _lines(region.nbytes)
+        region.place = _lowest_gap(size, begin[:i][rivals], end[:i][rivals])
+        first[i], last[i], begin[i], end[i] = born, died, region.place, region.place + size
+    return int(end.max(initial=0))
 
 
 def least_memory(entries: list[Entry], returned: Iterable[Region]) -> int:
@@ -75,13 +75,12 @@ def _lives(entries: list[Entry], returned: Iterable[Region]) -> list[tuple[Regio
     return list(lives.values())
 
 
-def _lowest_gap(nbytes: int, rivals: list[Region]) -> int:
-    place = 0
-    for rival in sorted(rivals, key=lambda region: region.place):
-        if place + _lines(nbytes) <= rival.place:
-            break
-        place = max(place, rival.place + _lines(rival.nbytes))
-    return place
+def _lowest_gap(size: int, begin: Array, end: Array) -> int:
+    """The lowest place for so many bytes outside all stretches begin … end."""
+    order = begin.argsort()
+    free = np.maximum.accumulate(np.concatenate(([0], end[order])))  # from here to the next stretch
+    fits = free[:-1] + size <= begin[order]
+    return int(free[fits.argmax()] if fits.any() else free[-1])
 
 
 def _lines(nbytes: int) -> int:
