@@ -99,6 +99,25 @@ def test_any_layout_of_the_input(backend: str) -> None:
             np.testing.assert_array_equal(step(x), 2 * X)
 
 
+def test_an_input_that_is_changed_must_be_writeable(backend: str) -> None:
+    """As without recording; before it was recorded, and after."""
+
+    @minidl.record
+    def step(x: np.ndarray) -> np.ndarray:
+        kernels.clear(x)
+        return kernels.add(x, x)
+
+    fixed = X.copy()
+    fixed.flags.writeable = False
+    for _ in range(2):
+        with pytest.raises(ValueError, match="changed in place|read-only"):
+            step(fixed)
+        np.testing.assert_array_equal(fixed, X)
+        x = X.copy()
+        assert not step(x).any()
+        assert not x.any()
+
+
 @pytest.mark.parametrize("first", ["same", "overlapping", "apart"])
 def test_inputs_that_share_memory(backend: str, first: str) -> None:
     """Recorded or replayed with inputs of the same memory, or not: they are two inputs."""

@@ -62,8 +62,8 @@ cdef class Program:
         struct as bytes, how many threads share it, whether all wait before it, and what its
         answer means.
     inputs
-        What each argument of a call must be: an array of the same dtype and shape, or else
-        the same value.
+        What each argument of a call must be: an array of the same dtype and shape, writeable if
+        this one is, or else the same value.
     patches
         (input, instruction, slot, offset): where the address of an input goes.
     state
@@ -157,6 +157,7 @@ cdef class Program:
                 if (
                     cnp.PyArray_TYPE(x) != cnp.PyArray_TYPE(kind)
                     or not cnp.PyArray_ISCARRAY_RO(x) or not cnp.PyArray_SAMESHAPE(x, kind)
+                    or (cnp.PyArray_ISWRITEABLE(kind) and not cnp.PyArray_ISWRITEABLE(x))
                     or self.memory <= <char *>cnp.PyArray_DATA(x) < self.memory_end
                 ):
                     return False

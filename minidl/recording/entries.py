@@ -61,6 +61,10 @@ class Operand:
     def writes(self) -> bool:
         return self.role != "r"
 
+    @property
+    def changes_input(self) -> bool:
+        return self.writes and self.region.kind == INPUT
+
 
 @dataclass
 class Entry:

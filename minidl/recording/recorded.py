@@ -53,10 +53,10 @@ class Recorded:
 
     def __init__(self, recorder: Recorder, inputs: tuple[Any, ...], output: Any) -> None:
         self._turn = Turn()
-        # Only their shapes and dtypes: the arrays may be parts of a large data set.
+        changed = {o.region.number for e in recorder.entries for o in e.operands if o.changes_input}
         self.inputs = [
-            np.broadcast_to(np.empty((), x.dtype), x.shape) if isinstance(x, np.ndarray) else x
-            for x in inputs
+            _kind(x, number in changed) if isinstance(x, np.ndarray) else x
+            for number, x in enumerate(inputs)
         ]
         self.watched, self.optimizers = recorder.watched, recorder.optimizers
         self.mode = _mode(recorder.watched)
@@ -253,6 +253,12 @@ class Recorded:
                 break
         self.program.restore()
         return found
+
+
+def _kind(x: Array, changed: bool) -> Array:
+    """An array like an input, writeable if that is changed; without its numbers, as it may be a part
+    of a large data set."""
+    return np.empty(x.shape, x.dtype) if changed else np.broadcast_to(np.empty((), x.dtype), x.shape)
 
 
 def _mode(watched: list[Any]) -> str:
