@@ -110,7 +110,7 @@ def test_an_input_that_is_changed_must_be_writeable(backend: str) -> None:
     fixed = X.copy()
     fixed.flags.writeable = False
     for _ in range(2):
-        with pytest.raises(ValueError, match="changed in place|read-only"):
+        with pytest.raises(ValueError, match=r"changed in place|read-only"):
             step(fixed)
         np.testing.assert_array_equal(fixed, X)
         x = X.copy()

@@ -112,7 +112,7 @@ cdef void multiply_block(
         if t.bias != NULL:
             at.bias = t.bias + j
         at.a, at.c = t.a, t.c + j
-        at.ahead = t.ahead + j * t.k
+        at.ahead = t.ahead + j * t.ahead_step
         multiply_rows(&at, rows, vectors)
         j += width
 
@@ -273,6 +273,7 @@ cdef void place_b(
     t.b, t.b_row = <const real *>args.b + pc * args.b_row + jc * args.b_col, args.b_row
     cdef bint packs = packs_b(args)
     t.ahead = <const real *>packed if packs else t.b    # what is there already
+    t.ahead_step = t.k
     if args.b_row == columns and pc + t.k < args.k:
         t.ahead = t.b + t.k * args.b_row
     if packs and first:
@@ -297,7 +298,7 @@ cdef int parts_across(const MatmulArgs *args, int threads) noexcept nogil:
             columns = largest_share(args.n, NR, across)
             cost = rows * columns + COST_OF_A * rows + COST_OF_B * columns
             if across > 1:
-                cost += cost // 4    # nothing fetches the rows of B before they are needed: `place_b`
+                cost += cost // 4    # rows of B are not fetched before they are needed: `place_b`
             if least < 0 or cost < least:
                 best, least = across, cost
     return best

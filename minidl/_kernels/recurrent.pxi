@@ -22,18 +22,22 @@ cdef void pack_whole(
 
 cdef void multiply_packed(
     Tile *t, const real *packed, Py_ssize_t rows, Py_ssize_t k, Py_ssize_t n, const real *bias,
-    Accumulate accumulate
+    Accumulate accumulate, const real *next, Py_ssize_t size
 ) noexcept nogil:
-    """c = a . b + bias, or c += a . b; t has a, c and their steps."""
+    """c = a . b + bias, or c += a . b; t has a, c and their steps.
+
+    Meanwhile, as all of B is near already, so many elements are fetched that are needed next.
+    """
     cdef Py_ssize_t p = 0, piece = piece_of(k)
     cdef const real *a = t.a
+    t.ahead, t.ahead_step = next, size // (ceil_div(k, piece) * n)
     t.b_row, t.a_col = 0, 1
     while p < k:
         t.a, t.b, t.k = a + p, packed + p * packed_row(n), smaller(piece, k - p)
-        t.ahead = t.b + t.k * panel_width(n)
         t.accumulate = accumulate if p == 0 else ADD
         t.bias = bias if p + piece >= k else NULL
         multiply_block(t, NULL, rows, n, True)
+        t.ahead = t.ahead + t.ahead_step * n
         p += piece
 
 
@@ -102,7 +106,11 @@ cdef inline Py_ssize_t sequence(
         into = h + after if cell == RNN_CELL else <real *>args.gates + t * count * size
         tile.a, tile.a_row = h + before + row * n, n
         tile.c, tile.c_row = into + row * width, width
-        multiply_packed(&tile, packed, end - row, n, width, <const real *>args.bias, WRITE)
+        z = <const real *>args.z + t * count * size + row * width
+        multiply_packed(
+            &tile, packed, end - row, n, width, <const real *>args.bias, WRITE,
+            z, (end - row) * width
+        )
         for b in range(row, end):
             z = <const real *>args.z + t * count * size + b * width
             if is_over(args.lengths, b, t):
@@ -217,7 +225,13 @@ cdef inline Py_ssize_t sequence_grad(
             memset(dh, 0, n * sizeof(real))    # all of it goes through the product
         tile.a, tile.a_row = to_state + row * width, width
         tile.c, tile.c_row = <real *>args.dh0 + row * n, n
-        multiply_packed(&tile, packed, end - row, width, n, NULL, ADD)
+        gates = packed    # where there are none
+        if args.gates != NULL and s + 1 < args.steps:
+            t = t + 1 if args.reverse else t - 1
+            gates = <const real *>args.gates + t * count * size + row * width
+        multiply_packed(
+            &tile, packed, end - row, width, n, NULL, ADD, gates, (end - row) * width
+        )
     return 0
 
 

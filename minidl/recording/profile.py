@@ -175,17 +175,18 @@ def take_profile(recorded: Any, inputs: tuple[Any, ...], rounds: int) -> Profile
         raise ValueError(f"profile: rounds must be a whole number >= 1, got {rounds!r}")
     program = recorded.program
     stamps = np.empty((rounds, len(recorded.entries) + 1), np.int64)
-    whole, used = np.empty(rounds), np.empty(rounds, int)
+    whole, used, by = np.empty(rounds), np.empty(rounds, int), np.empty(rounds, int)
     for index in range(rounds):
         start = perf_counter()
         failed = recorded.replay(inputs)
-        whole[index] = perf_counter() - start
+        whole[index], by[index] = perf_counter() - start, program.used
         failed = failed or program.time(inputs, stamps[index])
         used[index] = program.used
         if failed > 0:
             recorded.explain(failed, inputs)
     threads = int(median_low(used))  # a program that may use the team tries whether it is faster
     times = np.diff(stamps[used == threads], axis=1)
+    whole = whole[by == threads] if (by == threads).any() else whole
     dtype = _dtype(recorded)
     timed = [
         _timed(row, min(row.threads, threads), max(time * 1e-9, 1e-9), dtype)

@@ -256,9 +256,12 @@ class Recorded:
 
 
 def _kind(x: Array, changed: bool) -> Array:
-    """An array like an input, writeable if that is changed; without its numbers, as it may be a part
-    of a large data set."""
-    return np.empty(x.shape, x.dtype) if changed else np.broadcast_to(np.empty((), x.dtype), x.shape)
+    """An array like an input, writeable if that is changed; without its numbers, as the input may
+    be a part of a large data set.
+    """
+    if changed:
+        return np.empty(x.shape, x.dtype)
+    return np.broadcast_to(np.empty((), x.dtype), x.shape)
 
 
 def _mode(watched: list[Any]) -> str:
