@@ -41,8 +41,10 @@ cdef int FORKS = 0           # locks taken before a fork do not hold in the chil
 
 # A program that may use the team tries both ways, alone and together, and takes the faster. Now
 # and then it tries the other one again, because the machine may be busier than it was, or less:
-# for so many steps, and not before fifty times as long has passed as the trial took.
+# for so many steps (or one, if that takes so many nanoseconds), and not before fifty times as long
+# has passed as the trial took.
 cdef int TRIAL = 4
+cdef int64_t LONG_TRIAL = 2000000
 cdef int64_t BETWEEN_TRIALS = 50
 cdef int64_t NOT_KNOWN = 1 << 60    # nanoseconds
 cdef enum:
@@ -255,12 +257,14 @@ cdef class Program:
         if self.trial_left > 0 and way == self.trial:
             self.cost[way] = min(self.cost[way], cost)
             self.trial_left = max(0, self.trial_left - <int>run.done)
+            if now - self.trial_begun > LONG_TRIAL:
+                self.trial_left = 0
             if self.trial_left == 0:
                 self.next_trial = now + BETWEEN_TRIALS * (now - self.trial_begun)
                 if self.cost[1 - way] == NOT_KNOWN:
                     self.next_trial = 0
-        else:
-            self.cost[way] += (cost - self.cost[way]) // 8
+        else:    # one step that other work held up tells little
+            self.cost[way] += (min(cost, 2 * self.cost[way]) - self.cost[way]) // 8
 
     # --- many steps -----------------------------------------------------------------------
 
