@@ -30,7 +30,7 @@ class NoOracleError(Exception):
 
 
 def as_list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, tuple) else [value]
+    return list(value) if isinstance(value, tuple | list) else [value]
 
 
 def assert_same(a: Arrays, b: Arrays, what: str) -> None:

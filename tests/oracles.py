@@ -71,9 +71,47 @@ def _dropout(layer: Any, y: Array, x: Array) -> Array:
     return np.where(dropped, 0, x / (1 - layer.p))
 
 
-def _rnn_cell(layer: Any, y: Array, x: Array, h: Array) -> Array:
-    z = x @ layer.input_weight.data + h @ layer.recurrent_weight.data + layer.bias.data
-    return np.maximum(z, 0) if getattr(layer, "nonlinearity", "tanh") == "relu" else np.tanh(z)
+def _of_input(cell: Any, x: Array) -> Array:
+    return x @ cell.input_weight.data + cell.bias.data
+
+
+def _rnn_cell(cell: Any, y: Array, x: Array, h: Array) -> Array:
+    z = _of_input(cell, x) + h @ cell.recurrent_weight.data
+    return np.maximum(z, 0) if cell.nonlinearity == "relu" else np.tanh(z)
+
+
+def _lstm_cell(cell: Any, y: Array, x: Array, h: Array, c: Array) -> list[Array]:
+    i, f, g, o = np.split(_of_input(cell, x) + h @ cell.recurrent_weight.data, 4, axis=-1)
+    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    return [sigmoid(o) * np.tanh(c), c]
+
+
+def _gru_cell(cell: Any, y: Array, x: Array, h: Array) -> Array:
+    of_x = np.split(_of_input(cell, x), 3, axis=-1)
+    of_h = np.split(h @ cell.recurrent_weight.data + cell.recurrent_bias.data, 3, axis=-1)
+    r, z = sigmoid(of_x[0] + of_h[0]), sigmoid(of_x[1] + of_h[1])
+    return (1 - z) * np.tanh(of_x[2] + r * of_h[2]) + z * h
+
+
+def _sequences(layer: Any, y: Array, x: Array, *state: Array) -> Any:
+    """The cells in loops over time: layer upon layer, the second of two directions in reverse."""
+    directions, zero = 1 + layer.bidirectional, np.zeros((len(x), layer.hidden_size))
+    begins, ends, h = iter(state), [], []
+    for index, cell in enumerate(layer.cells):
+        reverse = index % directions == 1
+        if not reverse:  # a new layer reads what all directions of the one below gave
+            x, h = np.concatenate(h, axis=-1) if h else x, []
+        now = [next(begins, zero) for _ in cell.state_of]
+        steps = []
+        for x_t in np.moveaxis(x, 1, 0)[:: -1 if reverse else 1]:
+            now = LAYERS[type(cell).__name__](cell, y, x_t, *now)
+            now = now if isinstance(now, list) else [now]
+            steps.append(now[0])
+        h.append(np.stack(steps[:: -1 if reverse else 1], axis=1))
+        ends += now
+    last = ends[-directions * len(now) :: len(now)]
+    y = np.concatenate(h if layer.return_sequences else last, axis=-1)
+    return [y, *ends] if state else y
 
 
 def _of(layer: Any, *inputs: Array) -> Array:
@@ -110,7 +148,13 @@ LAYERS: dict[str, Callable[..., Any]] = {
     "LayerNorm": _layer_norm,
     "Standardize": lambda layer, y, x: (x - layer.mean) / layer.std,
     "Dropout": _dropout,
+    "Embedding": lambda layer, y, x: layer.weight.data[x],
     "RNNCell": _rnn_cell,
+    "LSTMCell": _lstm_cell,
+    "GRUCell": _gru_cell,
+    "RNN": _sequences,
+    "LSTM": _sequences,
+    "GRU": _sequences,
     "Sequential": _sequential,
     "Residual": _residual,
 }
