@@ -112,6 +112,24 @@ def optimizer_recorded(cls: type[optim.Optimizer], settings: Settings) -> None:
     assert_same(*results, "recorded is not eager")
 
 
+def optimizer_settles(cls: type[optim.Optimizer], settings: Settings) -> None:
+    """Where a gradient is zero for good, nothing is left among the subnormal numbers."""
+    before = kernels.isa
+    for isa in ("reference", *ISAS):
+        kernels.select(isa)
+        own = parameters(np.float32)
+        optimizer: Any = cls(own, **{**settings, "weight_decay": 0.0, "l1": 0.0})
+        advance(optimizer, own, 3)
+        optimizer.zero_grad()
+        for _ in range(2500):
+            optimizer.step()
+        moments = [v for v in vars(optimizer).values() if isinstance(v, np.ndarray)]
+        for moment in (v for v in moments if v.dtype == np.float32):
+            size = np.abs(moment)
+            assert not ((size > 0) & (size < np.finfo(np.float32).tiny)).any(), isa
+    kernels.select(before)
+
+
 def optimizer_complains(cls: type[optim.Optimizer], settings: Settings) -> None:
     """Hyper-parameters outside their ranges, in the constructor and later; unknown groups."""
     fit = {name for name in cls.names if not name.startswith("beta")}
@@ -147,7 +165,7 @@ OPTIMIZER_CHECKS: dict[str, Callable[[type[optim.Optimizer], Settings], None]] =
     check.__name__.removeprefix("optimizer_"): check
     for check in (
         *(optimizer_oracle, optimizer_round_trip, optimizer_twin, optimizer_recorded),
-        *(optimizer_complains, optimizer_readable),
+        *(optimizer_settles, optimizer_complains, optimizer_readable),
     )
 }
 

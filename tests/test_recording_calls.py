@@ -99,23 +99,41 @@ def test_any_layout_of_the_input(backend: str) -> None:
             np.testing.assert_array_equal(step(x), 2 * X)
 
 
-def test_an_input_that_is_changed_must_be_writeable(backend: str) -> None:
-    """As without recording; before it was recorded, and after."""
+def test_an_input_that_is_changed_must_be_the_callers_own_memory(isa: str) -> None:
+    """Before the step was recorded and after: what is read-only or must be copied is refused."""
 
     @minidl.record
-    def step(x: np.ndarray) -> np.ndarray:
-        kernels.clear(x)
-        return kernels.add(x, x)
+    def step(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        kernels.clear(b)
+        return kernels.add(a, b)
 
     fixed = X.copy()
     fixed.flags.writeable = False
+    with pytest.raises(ValueError, match="share no memory"):
+        step(fixed, fixed[:])
     for _ in range(2):
-        with pytest.raises(ValueError, match=r"changed in place|read-only"):
-            step(fixed)
-        np.testing.assert_array_equal(fixed, X)
-        x = X.copy()
-        assert not step(x).any()
-        assert not x.any()
+        for b in (fixed, np.asfortranarray(X)):
+            with pytest.raises(ValueError, match="changed in place"):
+                step(X, b)
+            np.testing.assert_array_equal(b, X)
+        b = X.copy()
+        np.testing.assert_array_equal(step(fixed, b), X)
+        assert not b.any()
+    np.testing.assert_array_equal(fixed, X)
+
+
+def test_an_epoch_leaves_the_data_as_they_are(backend: str) -> None:
+    """Its steps work on copies of the batches, the first of all as well."""
+    rows = np.ones((8, 3), np.float32)
+
+    @minidl.record
+    def step(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        kernels.scale(x, 2.0)
+        return nn.MSELoss()(x, y)
+
+    for _ in range(2):
+        assert step.epoch(rows, rows, 4, shuffle=False) == 1
+    np.testing.assert_array_equal(rows, 1)
 
 
 @pytest.mark.parametrize("first", ["same", "overlapping", "apart"])

@@ -13,7 +13,7 @@
 #
 # What a tile needs comes from the L1 and L2 caches. What will be needed, wide tiles bring there
 # from memory meanwhile, a cache line every few steps: the rest of a packed block of B, or, where
-# a block spans whole rows of B, the rows after it.
+# a block spans whole rows of B, the rows after it. (Sequences choose what: recurrent.pxi.)
 #
 # Every element of C is summed over p = 0 … k-1 in order, in pieces of about KC (`piece_of`),
 # whatever the tile it falls into and whichever thread computes it. One row of A, few columns
@@ -26,7 +26,7 @@ cdef enum:
     MC = 132       # MC * UNROLL is a multiple of every LANES
     NC = 1024      # a multiple of every NR
     DEEP = 4       # pieces of KC in a deep block
-    # To bring an element of A, or of B, to one more thread takes as long as so many multiply-adds.
+    # For a thread to read an element of A, or of B, takes as long as so many multiply-adds.
     COST_OF_A = 24
     COST_OF_B = 12
 
@@ -285,7 +285,7 @@ cdef void place_b(
 
 
 cdef int parts_across(const MatmulArgs *args, int threads) noexcept nogil:
-    """Into how many parts the columns of C are cut, where its rows are cut into threads / that.
+    """How many parts the columns of C are cut into; the rows, into threads / that.
 
     A thread reads all of the rows of A and the columns of B that its part of C depends on: parts
     that are nearly square need the least. The thread with the largest part decides.
@@ -297,8 +297,8 @@ cdef int parts_across(const MatmulArgs *args, int threads) noexcept nogil:
             rows = largest_share(args.m, MR, threads // across)
             columns = largest_share(args.n, NR, across)
             cost = rows * columns + COST_OF_A * rows + COST_OF_B * columns
-            if across > 1:
-                cost += cost // 4    # rows of B are not fetched before they are needed: `place_b`
+            if across > 1:    # then parts of rows of B are not fetched before they are needed
+                cost += cost // 4
             if least < 0 or cost < least:
                 best, least = across, cost
     return best

@@ -29,7 +29,7 @@ cdef struct Tile:
     const real *bias    # or NULL
     real *c
     const real *ahead   # what wide tiles bring into the L2 cache meanwhile, if a_col is 1
-    Py_ssize_t ahead_step    # how much further tiles begin for each column to the right
+    Py_ssize_t ahead_step    # how much further on that begins for each column to the right
     Py_ssize_t k, a_row, a_col, b_row, c_row
     Py_ssize_t count    # of tiles
     Py_ssize_t columns  # of C. B has whole vectors, the last of which ends at the last column

@@ -150,12 +150,21 @@ cdef inline vec gradient(
     return grad + data * rule.weight_decay
 
 
+cdef inline vec settled(vec v, const real scale) noexcept nogil:
+    """Zero where v scale is subnormal: with such numbers CPUs compute many times slower.
+
+    Where a gradient is zero for good, moments would decay to them, and stay: a tenth of the
+    smallest number rounds to none.
+    """
+    return where_less(absolute(v), fill(SMALLEST_NORMAL / scale), fill(0), v)
+
+
 cdef inline vec average(
     void *moment, Py_ssize_t i, vec value, const real fresh, const Py_ssize_t n
 ) noexcept nogil:
     """A moving average, brought up to date: m + fresh (value - m)."""
     cdef vec m = load_columns(<real *>moment + i, n)
-    m = m + fresh * (value - m)
+    m = settled(m + fresh * (value - m), EPSILON)    # times the rate, it is normal too
     store_columns(<real *>moment + i, m, n)
     return m
 
@@ -165,6 +174,7 @@ cdef inline vec mean_square(
 ) noexcept nogil:
     """The moving average of squares, brought up to date: old2 v + new2 g^2."""
     cdef vec v = rule.old2 * load_columns(<real *>args.moment2 + i, n) + rule.new2 * (g * g)
+    v = settled(v, 1)
     store_columns(<real *>args.moment2 + i, v, n)
     return v
 
@@ -176,7 +186,7 @@ cdef inline void sgd_columns(
     cdef vec w = load_columns(<real *>args.data + i, n)
     cdef vec g = gradient(args, rule, i, w, n), v
     if velocity != NULL:
-        v = rule.momentum * load_columns(velocity + i, n) + g
+        v = settled(rule.momentum * load_columns(velocity + i, n) + g, EPSILON)
         store_columns(velocity + i, v, n)
         if rule.nesterov:
             g = g + rule.momentum * v
@@ -260,7 +270,7 @@ cdef inline void rmsprop_columns(
     s = square_root(s) + rule.eps
     g = g / s
     if rule.momentum > 0:
-        g = rule.momentum * load_columns(velocity + i, n) + g
+        g = settled(rule.momentum * load_columns(velocity + i, n) + g, EPSILON)
         store_columns(velocity + i, g, n)
     store_columns(<real *>args.data + i, w - rule.rate * g, n)
 

@@ -41,7 +41,7 @@ cdef int FORKS = 0           # locks taken before a fork do not hold in the chil
 
 # A program that may use the team tries both ways, alone and together, and takes the faster. Now
 # and then it tries the other one again, because the machine may be busier than it was, or less:
-# for so many steps (or one, if that takes so many nanoseconds), and not before fifty times as long
+# for so many steps (or two, if they take so many nanoseconds), and not before fifty times as long
 # has passed as the trial took.
 cdef int TRIAL = 4
 cdef int64_t LONG_TRIAL = 2000000
@@ -88,7 +88,7 @@ cdef class Program:
     cdef char *memory_end
     cdef public Turn turn
     cdef int64_t cost[2]             # nanoseconds of a step, alone and together
-    cdef int64_t next_trial, trial_begun
+    cdef int64_t next_trial, trial_spent
     cdef int trial, trial_left       # which way is on trial, for so many more steps
     cdef public bint together        # always, without trying what is faster
     cdef readonly int used           # threads of the latest run
@@ -237,10 +237,10 @@ cdef class Program:
         if run.stamps != NULL:
             return faster
         if self.trial_left == 0 and now > self.next_trial:
-            self.trial, self.trial_left, self.trial_begun = 1 - faster, TRIAL, now
+            self.trial, self.trial_left, self.trial_spent = 1 - faster, TRIAL, 0
             self.cost[self.trial] = NOT_KNOWN
         if self.trial_left > 0:
-            run.steps = min(run.steps, self.trial_left)
+            run.steps = min(run.steps, 1)    # so that the fastest one is known
             return self.trial
         run.deadline = min(run.deadline, self.next_trial)
         if self.cost[1 - faster] < NOT_KNOWN:
@@ -256,11 +256,12 @@ cdef class Program:
             return    # there were more barriers than usual
         if self.trial_left > 0 and way == self.trial:
             self.cost[way] = min(self.cost[way], cost)
-            self.trial_left = max(0, self.trial_left - <int>run.done)
-            if now - self.trial_begun > LONG_TRIAL:
+            self.trial_left -= 1
+            self.trial_spent += cost
+            if self.trial_left <= TRIAL - 2 and self.trial_spent > LONG_TRIAL:
                 self.trial_left = 0
             if self.trial_left == 0:
-                self.next_trial = now + BETWEEN_TRIALS * (now - self.trial_begun)
+                self.next_trial = now + BETWEEN_TRIALS * self.trial_spent
                 if self.cost[1 - way] == NOT_KNOWN:
                     self.next_trial = 0
         else:    # one step that other work held up tells little

@@ -7,6 +7,9 @@
 cdef enum Cell:
     RNN_CELL, LSTM_CELL, GRU_CELL
 
+cdef enum:
+    NEAR = 1 << 20    # bytes of a weight that stays in the L2 cache from step to step
+
 
 # --- the recurrent product, with a weight that was packed before ---
 
@@ -22,22 +25,27 @@ cdef void pack_whole(
 
 cdef void multiply_packed(
     Tile *t, const real *packed, Py_ssize_t rows, Py_ssize_t k, Py_ssize_t n, const real *bias,
-    Accumulate accumulate, const real *next, Py_ssize_t size
+    Accumulate accumulate, const real *needed, Py_ssize_t size
 ) noexcept nogil:
     """c = a . b + bias, or c += a . b; t has a, c and their steps.
 
-    Meanwhile, as all of B is near already, so many elements are fetched that are needed next.
+    What is fetched meanwhile: the next panel of B, or, if all of B stays near, about so many
+    elements of what is needed after this product.
     """
     cdef Py_ssize_t p = 0, piece = piece_of(k)
     cdef const real *a = t.a
-    t.ahead, t.ahead_step = next, size // (ceil_div(k, piece) * n)
+    cdef bint stays = k * n * sizeof(real) <= NEAR
+    t.ahead, t.ahead_step = needed, size // (ceil_div(k, piece) * n)
     t.b_row, t.a_col = 0, 1
     while p < k:
         t.a, t.b, t.k = a + p, packed + p * packed_row(n), smaller(piece, k - p)
+        if not stays:
+            t.ahead, t.ahead_step = t.b + t.k * panel_width(n), t.k
         t.accumulate = accumulate if p == 0 else ADD
         t.bias = bias if p + piece >= k else NULL
         multiply_block(t, NULL, rows, n, True)
-        t.ahead = t.ahead + t.ahead_step * n
+        if stays:
+            t.ahead = t.ahead + t.ahead_step * n
         p += piece
 
 
@@ -180,6 +188,7 @@ cdef inline Py_ssize_t sequence_grad(
     cdef real *dz
     cdef real *to_state    # the gradient of what the product with the state gave
     cdef const real *gates
+    cdef const real *needed    # by the step that follows
     cdef Tile tile
     cdef LstmGatesGradArgs lstm
     cdef GruGatesGradArgs gru
@@ -225,12 +234,12 @@ cdef inline Py_ssize_t sequence_grad(
             memset(dh, 0, n * sizeof(real))    # all of it goes through the product
         tile.a, tile.a_row = to_state + row * width, width
         tile.c, tile.c_row = <real *>args.dh0 + row * n, n
-        gates = packed    # where there are none
+        needed = packed
         if args.gates != NULL and s + 1 < args.steps:
-            t = t + 1 if args.reverse else t - 1
-            gates = <const real *>args.gates + t * count * size + row * width
+            needed = <const real *>args.gates + row * width
+            needed = needed + (t + 1 if args.reverse else t - 1) * count * size
         multiply_packed(
-            &tile, packed, end - row, width, n, NULL, ADD, gates, (end - row) * width
+            &tile, packed, end - row, width, n, NULL, ADD, needed, (end - row) * width
         )
     return 0
 

@@ -105,7 +105,9 @@ class _Part:
         """One step: the first of its kind, which is recorded, or any of the NumPy twin."""
         rows = slice(self.done * self.rows, (self.done + 1) * self.rows)
         order = self.order
-        batch = tuple(a[rows] if order is None else a.take(order[rows], 0) for a in self.data)
+        batch = tuple(
+            a[rows].copy() if order is None else a.take(order[rows], 0) for a in self.data
+        )
 
         def check(output: Any) -> None:
             self.kept.expect(output, batch)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from minidl._kernels import arguments
-from minidl.recording.entries import CHECKING, GRADIENT, TEMPORARY, Entry, Operand, Region
+from minidl.recording.entries import CHECKING, GRADIENT, INPUT, TEMPORARY, Entry, Operand, Region
 
 # Slots of the matrix product's arguments.
 BIAS, GATE, OUTPUT = 2, 3, 4
@@ -123,6 +123,8 @@ def _without_clearing(entries: list[Entry]) -> list[Entry]:
 
 def _still_to_clear(clear: Entry, later: list[Entry]) -> list[Entry]:
     cleared = clear.operands[0].region
+    if cleared.kind in (INPUT, TEMPORARY):
+        return [clear]  # not a vector of gradients
     parts: dict[int, Region] = {}
     firsts: dict[int, tuple[Entry, Operand]] = {}
     begin, end = cleared.begin + clear.operands[0].offset, 0

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from minidl import _kernels as kernels
+from minidl.recording.arrays import RecordingError
 from minidl.bench.ceilings import FMA, Probes, binding, least_seconds
 from minidl.bench.measuring import FEW_BYTES
 from minidl.bench.teamwork import stamp_seconds
@@ -175,18 +176,21 @@ def take_profile(recorded: Any, inputs: tuple[Any, ...], rounds: int) -> Profile
         raise ValueError(f"profile: rounds must be a whole number >= 1, got {rounds!r}")
     program = recorded.program
     stamps = np.empty((rounds, len(recorded.entries) + 1), np.int64)
-    whole, used, by = np.empty(rounds), np.empty(rounds, int), np.empty(rounds, int)
+    whole, whole_by, used = np.empty(rounds), np.empty(rounds, int), np.empty(rounds, int)
+    inputs = tuple(recorded.apart(x) for x in inputs)
     for index in range(rounds):
         start = perf_counter()
         failed = recorded.replay(inputs)
-        whole[index], by[index] = perf_counter() - start, program.used
+        whole[index], whole_by[index] = perf_counter() - start, program.used
+        if failed < 0:
+            raise RecordingError("something was changed since the step was recorded: profile anew")
         failed = failed or program.time(inputs, stamps[index])
         used[index] = program.used
         if failed > 0:
             recorded.explain(failed, inputs)
     threads = int(median_low(used))  # a program that may use the team tries whether it is faster
     times = np.diff(stamps[used == threads], axis=1)
-    whole = whole[by == threads] if (by == threads).any() else whole
+    whole = whole[whole_by == threads] if (whole_by == threads).any() else whole
     dtype = _dtype(recorded)
     timed = [
         _timed(row, min(row.threads, threads), max(time * 1e-9, 1e-9), dtype)

@@ -53,9 +53,10 @@ class Recorded:
 
     def __init__(self, recorder: Recorder, inputs: tuple[Any, ...], output: Any) -> None:
         self._turn = Turn()
-        changed = {o.region.number for e in recorder.entries for o in e.operands if o.changes_input}
+        operands = [operand for entry in recorder.entries for operand in entry.operands]
+        self.changed = {operand.region.number for operand in operands if operand.changes_input}
         self.inputs = [
-            _kind(x, number in changed) if isinstance(x, np.ndarray) else x
+            _kind(x, number in self.changed) if isinstance(x, np.ndarray) else x
             for number, x in enumerate(inputs)
         ]
         self.watched, self.optimizers = recorder.watched, recorder.optimizers
@@ -182,6 +183,16 @@ class Recorded:
             return x.copy()
         return x
 
+    def check_copies(self, given: tuple[Any, ...], used: tuple[Any, ...]) -> None:
+        """Raise ValueError if the step changes an input in place, but works on a copy of it."""
+        for number in self.changed:
+            if not np.may_share_memory(given[number], used[number]):
+                raise ValueError(
+                    f"argument {number + 1} of a recorded step is changed in place: it must be "
+                    "C-contiguous and writeable, and share no memory with another argument or "
+                    "with what the step returned"
+                )
+
     # --- is everything as it was? ---
 
     def check(self) -> None:
@@ -256,12 +267,11 @@ class Recorded:
 
 
 def _kind(x: Array, changed: bool) -> Array:
-    """An array like an input, writeable if that is changed; without its numbers, as the input may
-    be a part of a large data set.
+    """An array like an input, writeable if that is changed; but of a single number, as the input
+    may be a part of a large data set.
     """
-    if changed:
-        return np.empty(x.shape, x.dtype)
-    return np.broadcast_to(np.empty((), x.dtype), x.shape)
+    one, strides = np.empty((), x.dtype), (0,) * x.ndim
+    return np.lib.stride_tricks.as_strided(one, x.shape, strides, writeable=changed)
 
 
 def _mode(watched: list[Any]) -> str:

@@ -166,17 +166,19 @@ class Step(kernels.Replayer):
         """The slow way: inputs not yet seen, or something may have changed since they were."""
         if kernels.isa == "reference" or kernels.recorder() is not None:
             return self.function(*inputs)
-        inputs = tuple(prepared(number, x) for number, x in enumerate(inputs))
-        failed = -1
+        given, failed = inputs, -1
+        inputs = tuple(prepared(number, x) for number, x in enumerate(given))
         while failed < 0:  # as a rule once, unless other threads change something meanwhile
             with RECORDING:
                 recorded = self.program_for(inputs)
                 if recorded is None:
-                    return self._made(self.record(inputs))
+                    return self._made(self.record(inputs, given=given))
             inputs = tuple(recorded.apart(x) for x in inputs)
+            recorded.check_copies(given, inputs)
             failed = recorded.replay(inputs)
             if failed < 0 and recorded.program.seen == kernels.changes():
-                return self._made(self.record(inputs))  # such as NaN, which equals no constant
+                # Such as NaN, which equals no constant.
+                return self._made(self.record(inputs, given=given))
         if failed > 0:
             recorded.explain(failed, inputs)
         return self._made(recorded.result(inputs))
@@ -209,23 +211,28 @@ class Step(kernels.Replayer):
         simple = not (self.copy or recorded.scheduled or recorded.program.result is None)
         self.program = recorded.program if simple else None
 
-    def record(self, inputs: tuple[Any, ...], check: Callable[[Any], object] | None = None) -> Any:
+    def record(
+        self,
+        inputs: tuple[Any, ...],
+        check: Callable[[Any], object] | None = None,
+        given: tuple[Any, ...] | None = None,
+    ) -> Any:
         """Run the function on these inputs and write it down; returns what a replay would.
 
         ``check`` may look at what the function returned. If it raises, or the function, everything
-        is as it was before.
+        is as it was before. ``given`` is what the inputs were made from.
         """
         from minidl._kernels.program import Turn  # needs compiled kernels
 
         if kernels.recorder() is not None:
             raise RecordingError("a recorded function cannot record another, or run its epochs")
-        inputs = disjoint(inputs)
+        given, inputs = given or inputs, disjoint(inputs)
         with RECORDING:
             if self._turn is None:
                 self._turn = Turn()
             self._turn.take()  # other threads must not run what is recorded already meanwhile
             try:
-                recorder, recorded = self._recorded(inputs, check)
+                recorder, recorded = self._recorded(inputs, check, given)
             finally:
                 self._turn.give()
             recorded.join(self._turn)
@@ -239,7 +246,10 @@ class Step(kernels.Replayer):
             return recorded.result(inputs)
 
     def _recorded(
-        self, inputs: tuple[Any, ...], check: Callable[[Any], object] | None
+        self,
+        inputs: tuple[Any, ...],
+        check: Callable[[Any], object] | None,
+        given: tuple[Any, ...],
     ) -> tuple[Recorder, Any]:
         """Run the function twice and replay it once, all from the same state."""
         from minidl.recording.recorded import Recorded  # needs compiled kernels
@@ -262,6 +272,7 @@ class Step(kernels.Replayer):
             kernels.set_recorder(None)
             recorder.check_same(output)
             recorded = Recorded(recorder, inputs, output)
+            recorded.check_copies(given, inputs)
             recorder.check_replay(recorded, inputs)
         return recorder, recorded
 
