@@ -122,6 +122,20 @@ def test_an_input_that_is_changed_must_be_the_callers_own_memory(isa: str) -> No
     np.testing.assert_array_equal(fixed, X)
 
 
+def test_a_name_that_means_another_model_is_not_mixed_with_the_first(isa: str) -> None:
+    """A notebook's cell that makes the model runs again, and then the last, smaller batch."""
+    model, loss = nn.Linear(3, 2, rng=0), nn.MSELoss()
+    step = minidl.record(lambda x, y: loss(model(x), y))
+    y = np.zeros((4, 2), np.float32)
+    first = step.epoch(X, y, 3, shuffle=False)
+    model = nn.Linear(3, 2, rng=1)
+    for call in (lambda: step.epoch(X, y, 3, shuffle=False), lambda: step(X[:2], y[:2])):
+        with pytest.raises(RecordingError, match="model is not the Linear that it was"):
+            call()
+    step.forget()
+    assert step.epoch(X, y, 3, shuffle=False) != first
+
+
 def test_an_epoch_leaves_the_data_as_they_are(backend: str) -> None:
     """Its steps work on copies of the batches, the first of all as well."""
     rows = np.ones((8, 3), np.float32)

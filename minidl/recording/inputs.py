@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import inspect
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
 
+from minidl.nn.layer import Layer
+from minidl.nn.losses import Loss
+from minidl.optim.base import Optimizer
+from minidl.recording.arrays import RecordingError
 from minidl.recording.recorder import parts_of, plain_attributes
 
 
@@ -48,6 +53,27 @@ def disjoint(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
 def kinds_of(inputs: tuple[Any, ...]) -> Hashable:
     """What a program is made for: shapes and dtypes of arrays, values of constants."""
     return tuple((x.dtype, x.shape) if isinstance(x, np.ndarray) else (type(x), x) for x in inputs)
+
+
+def named_by(function: Callable[..., Any]) -> dict[str, Any]:
+    """The layers, losses and optimizers that are globals of a function, or in its closure."""
+    try:
+        found = inspect.getclosurevars(function)
+    except TypeError:  # an object that is called
+        return {}
+    known = {**found.globals, **found.nonlocals}
+    return {name: x for name, x in known.items() if isinstance(x, (Layer, Loss, Optimizer))}
+
+
+def check_names(function: Callable[..., Any], named: dict[str, Any]) -> None:
+    """Refuse to mix programs of one model with those of another of the same name."""
+    now = named_by(function) if named else {}
+    for name, thing in named.items():
+        if now.get(name) is not thing:
+            raise RecordingError(
+                f"{name} is not the {type(thing).__name__} that it was when this step was "
+                "recorded; call .forget() on the step to record it anew"
+            )
 
 
 def traits(root: Any) -> Hashable:

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from minidl import _kernels as kernels
-from minidl.recording.arrays import RecordingError
 from minidl.bench.ceilings import FMA, Probes, binding, least_seconds
 from minidl.bench.measuring import FEW_BYTES
 from minidl.bench.teamwork import stamp_seconds
+from minidl.recording.arrays import RecordingError
 from minidl.recording.report import Row, in_columns, percent, rows_of, shortened, times
 
 LOOKS = 9  # at each ceiling: the best counts

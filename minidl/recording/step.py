@@ -16,10 +16,21 @@ from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
 from minidl.recording.arrays import RecordedArray, RecordingError
 from minidl.recording.failures import not_finite
-from minidl.recording.inputs import disjoint, kinds_of, plain, prepared, traits
+from minidl.recording.inputs import (
+    check_names,
+    disjoint,
+    kinds_of,
+    named_by,
+    plain,
+    prepared,
+    traits,
+)
 from minidl.recording.nest import mapped
 from minidl.recording.recorder import Recorder
 from minidl.threads import get_num_threads
+
+Inputs = tuple[Any, ...]
+Check = Callable[[Any], object] | None  # of what the function returned
 
 # One recording at a time: it puts arrays of its own in the place of those of the layers.
 RECORDING = threading.RLock()
@@ -130,6 +141,7 @@ class Step(kernels.Replayer):
     def forget(self) -> None:
         """Drop all programs: the next call records anew."""
         self._programs: dict[Hashable, Any] = {}
+        self._named: dict[str, Any] = {}  # what the function's names meant when it was recorded
         self._watched: list[Any] = []
         self._traits: tuple[Any, Hashable] = (None, ())  # as of when, of whom; and what they are
         self._latest: Any = None
@@ -147,7 +159,7 @@ class Step(kernels.Replayer):
         vars(instance)[self._name] = step
         return step
 
-    def otherwise(self, program: Any, failed: int, inputs: tuple[Any, ...]) -> Any:
+    def otherwise(self, program: Any, failed: int, inputs: Inputs) -> Any:
         """What a call does when there is more to do than to run a program that fits."""
         if failed > 0:
             for recorded in self._programs.values():
@@ -162,7 +174,7 @@ class Step(kernels.Replayer):
                 latest.explain(failed, inputs)
         return self._first(inputs)
 
-    def _first(self, inputs: tuple[Any, ...]) -> Any:
+    def _first(self, inputs: Inputs) -> Any:
         """The slow way: inputs not yet seen, or something may have changed since they were."""
         if kernels.isa == "reference" or kernels.recorder() is not None:
             return self.function(*inputs)
@@ -188,7 +200,7 @@ class Step(kernels.Replayer):
             return output
         return mapped(output, lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) else leaf)
 
-    def program_for(self, inputs: tuple[Any, ...]) -> Any:
+    def program_for(self, inputs: Inputs) -> Any:
         """The program that serves these inputs now; None if they must be recorded first."""
         latest, kinds = self._latest, kinds_of(inputs)
         unchanged = latest is not None and latest.program.seen == kernels.changes()
@@ -211,12 +223,7 @@ class Step(kernels.Replayer):
         simple = not (self.copy or recorded.scheduled or recorded.program.result is None)
         self.program = recorded.program if simple else None
 
-    def record(
-        self,
-        inputs: tuple[Any, ...],
-        check: Callable[[Any], object] | None = None,
-        given: tuple[Any, ...] | None = None,
-    ) -> Any:
+    def record(self, inputs: Inputs, check: Check = None, given: Inputs | None = None) -> Any:
         """Run the function on these inputs and write it down; returns what a replay would.
 
         ``check`` may look at what the function returned. If it raises, or the function, everything
@@ -226,6 +233,7 @@ class Step(kernels.Replayer):
 
         if kernels.recorder() is not None:
             raise RecordingError("a recorded function cannot record another, or run its epochs")
+        check_names(self.function, self._named)
         given, inputs = given or inputs, disjoint(inputs)
         with RECORDING:
             if self._turn is None:
@@ -243,14 +251,10 @@ class Step(kernels.Replayer):
             if len(self._programs) > MOST_PROGRAMS:
                 del self._programs[next(iter(self._programs))]
             self._serve(recorded, kinds_of(inputs))
+            self._named = named_by(self.function)
             return recorded.result(inputs)
 
-    def _recorded(
-        self,
-        inputs: tuple[Any, ...],
-        check: Callable[[Any], object] | None,
-        given: tuple[Any, ...],
-    ) -> tuple[Recorder, Any]:
+    def _recorded(self, inputs: Inputs, check: Check, given: Inputs) -> tuple[Recorder, Any]:
         """Run the function twice and replay it once, all from the same state."""
         from minidl.recording.recorded import Recorded  # needs compiled kernels
 
@@ -276,7 +280,7 @@ class Step(kernels.Replayer):
             recorder.check_replay(recorded, inputs)
         return recorder, recorded
 
-    def _key(self, inputs: tuple[Any, ...]) -> Hashable:
+    def _key(self, inputs: Inputs) -> Hashable:
         now = kernels.changes(), len(self._watched)
         if self._traits[0] != now:
             self._traits = now, tuple(map(traits, self._watched))
@@ -332,6 +336,7 @@ class Step(kernels.Replayer):
 
         if kernels.recorder() is not None:
             raise RecordingError("a recorded function cannot run the epochs of another")
+        check_names(self.function, self._named)
         order = order_of(X, Y, batch_size, rng, shuffle)
         kept = run_epoch(self, (X, Y), batch_size, order, everything=per_step)
         return kept.output() if per_step else kept.mean_loss()
