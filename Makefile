@@ -78,7 +78,7 @@ clean:
 $(VENV)/created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	    || { echo "minidl needs Python 3.11 or later; try: make PYTHON=python3.12 ..."; exit 1; }
-	@echo "making $(VENV) and compiling the kernels: about a minute, once"
+	@echo "making $(VENV) and compiling the kernels: some minutes, once"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) "setuptools>=77" "Cython>=3.1" "numpy>=2.0"
 	touch $@

@@ -217,6 +217,21 @@ def test_a_saved_model_speaks_as_it_did(capsys, book, tmp_path):
     assert (words["cell"], words["layers"], words["format"]) == ("lstm", "2", "minidl")
 
 
+def test_ctrl_c_keeps_what_was_learned(capsys, book, tmp_path, monkeypatch):
+    train = CharacterModel.train
+
+    def interrupted(*arguments):
+        yield next(train(*arguments))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(CharacterModel, "train", interrupted)
+    path = tmp_path / "model.safetensors"
+    assert main(["train", "text", "--file", str(book), *SMALL, "--save", str(path)]) == 130
+    capsys.readouterr()
+    assert main(["sample", str(path), "--length", "5"]) == 0
+    assert len(capsys.readouterr().out) == 6
+
+
 def test_train_text_takes_the_text_that_python_carries(monkeypatch, capsys):
     monkeypatch.setattr(datasets, "python_topics", lambda: TEXT)
     assert main(["train", "text", "--epochs", "1", *SMALL, "--length", "0"]) == 0

@@ -32,7 +32,9 @@ def add_text(data: Any) -> None:
     steps = "characters that the gradient goes back"
     add_option(training, "--steps", 64, steps, type=options.count, metavar="N")
     output = sequences.add_output(parser, "the bits per character")
-    output.add_argument("--save", type=Path, metavar="MODEL", help="keep the model in a file")
+    output.add_argument(
+        "--save", type=Path, metavar="MODEL", help="keep the model in a file, after Ctrl-C too"
+    )
     _add_sampling(output, length=400)
     parser.set_defaults(run=train)
 
@@ -122,6 +124,10 @@ def _fit(
             history.append(values, seconds)
             shown.epoch(epoch, values, seconds)
             started = time.perf_counter()
+    except KeyboardInterrupt:  # between two steps: what was learned so far is kept
+        if arguments.save is not None:
+            speaker.save(arguments.save)
+        raise
     finally:
         shown.close()
     norms["after training"] = speaker.state_gradient_norms(one)

@@ -223,7 +223,7 @@ class Recorded:
         if entry.kernel in CHECKING:
             raise ValueError(self._bad_number(entry, self.program.answer - 1, inputs))
         what = "the norm of the gradient" if entry.kernel == "clip" else "the loss"
-        raise not_finite(f"{what} is not finite", self.first_not_finite(inputs))
+        raise not_finite(f"{what} is not finite", self.first_not_finite(inputs), inputs)
 
     def _bad_number(self, entry: Entry, row: int, inputs: tuple[Any, ...]) -> str:
         """Which label, weight, index or length cannot be."""

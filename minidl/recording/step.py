@@ -267,7 +267,8 @@ class Step(kernels.Replayer):
                 if check is not None:
                     check(mapped(output, plain))
             except FloatingPointError as error:
-                raise not_finite(str(error), recorder.first_not_finite()) from None
+                place = recorder.first_not_finite()
+                raise not_finite(str(error), place, inputs) from None
             # Once more from the same state, and as a replay: whatever Python or NumPy do
             # beside the kernels makes a difference, unless it is the same every time.
             recorder.begin_again(output)
