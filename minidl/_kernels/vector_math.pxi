@@ -25,6 +25,9 @@ cdef inline vec exp_minus_one(vec r) noexcept nogil:
         tail = tail * r2 + (<real>(1.0 / 40320) + r * <real>(1.0 / 362880))
         tail = tail * r2 + (<real>(1.0 / 720) + r * <real>(1.0 / 5040))
     tail = tail * r2 + (<real>(1.0 / 24) + r * <real>(1.0 / 120))
+    if VEC_BYTES == 16 and sizeof(real) == 4:
+        # Here a multiply-add may round twice; r^2 / 2 does not, added by itself.
+        return r + (r2 * <real>(1.0 / 2) + r2 * (tail * r2 + r * <real>(1.0 / 6)))
     tail = tail * r2 + (<real>(1.0 / 2) + r * <real>(1.0 / 6))
     return r + r2 * tail
 
