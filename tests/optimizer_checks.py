@@ -115,19 +115,21 @@ def optimizer_recorded(cls: type[optim.Optimizer], settings: Settings) -> None:
 def optimizer_settles(cls: type[optim.Optimizer], settings: Settings) -> None:
     """Where a gradient is zero for good, nothing is left among the subnormal numbers."""
     before = kernels.isa
-    for isa in ("reference", *ISAS):
-        kernels.select(isa)
-        own = parameters(np.float32)
-        optimizer: Any = cls(own, **{**settings, "weight_decay": 0.0, "l1": 0.0})
-        advance(optimizer, own, 3)
-        optimizer.zero_grad()
-        for _ in range(2500):
-            optimizer.step()
-        moments = [v for v in vars(optimizer).values() if isinstance(v, np.ndarray)]
-        for moment in (v for v in moments if v.dtype == np.float32):
-            size = np.abs(moment)
-            assert not ((size > 0) & (size < np.finfo(np.float32).tiny)).any(), isa
-    kernels.select(before)
+    try:
+        for isa in ("reference", *ISAS):
+            kernels.select(isa)
+            own = parameters(np.float32)
+            optimizer: Any = cls(own, **{**settings, "weight_decay": 0.0, "l1": 0.0})
+            advance(optimizer, own, 3)
+            optimizer.zero_grad()
+            for _ in range(2500):
+                optimizer.step()
+            moments = [v for v in vars(optimizer).values() if isinstance(v, np.ndarray)]
+            for moment in (v for v in moments if v.dtype == np.float32):
+                size = np.abs(moment)
+                assert not ((size > 0) & (size < np.finfo(np.float32).tiny)).any(), isa
+    finally:
+        kernels.select(before)
 
 
 def optimizer_complains(cls: type[optim.Optimizer], settings: Settings) -> None:
