@@ -158,6 +158,28 @@ def test_rows_of_a_product_do_not_depend_on_each_other(isa: str, dtype: Any) -> 
 
 
 @every_dtype
+def test_product_does_not_depend_on_where_its_operands_lie(isa: str, dtype: Any) -> None:
+    """Which of them are packed does depend on it."""
+    draw = Draw(3, dtype)
+    for m, k, n in ((30, 300, 200), (30, 7, 128), (60, 300, 260), (140, 9, 130)):
+        a, b = draw.array(m, k), draw.array(k, n)
+        results = {
+            kernels.matmul(shifted(a, elements), shifted(b, elements)).tobytes()
+            for elements in range(17)
+        }
+        assert len(results) == 1, (m, k, n)
+
+
+def shifted(x: np.ndarray, elements: int) -> np.ndarray:
+    """A copy so many elements after a multiple of 64 bytes."""
+    memory = bytearray(x.nbytes + 64 + elements * x.itemsize)
+    start = -np.frombuffer(memory, np.uint8).ctypes.data % 64 + elements * x.itemsize
+    y = np.ndarray(x.shape, x.dtype, memory, start)
+    y[...] = x
+    return y
+
+
+@every_dtype
 def test_product_over_nothing_is_zero(isa: str, dtype: Any) -> None:
     out = np.full((3, 4), np.nan, dtype)
     kernels.matmul(np.ones((3, 0), dtype), np.ones((0, 4), dtype), out)

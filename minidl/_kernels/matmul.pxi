@@ -31,6 +31,12 @@ cdef enum:
     COST_OF_B = 12
 
 
+cdef enum WhereB:
+    IN_PLACE      # in B itself
+    IN_PASSING    # there too, but each panel is packed as it comes, and then forgotten
+    PACKED        # in a packed block
+
+
 cdef inline bint packs_a(const MatmulArgs *args) noexcept nogil:
     """Rows of A, or of its transpose, that are so long that they collide in the cache are
     worth a copy, if enough columns of B use it."""
@@ -39,11 +45,14 @@ cdef inline bint packs_a(const MatmulArgs *args) noexcept nogil:
     return args.k >= 512 and args.n >= 256
 
 
-cdef inline bint packs_b(const MatmulArgs *args) noexcept nogil:
-    """Transposed rows must be gathered into vectors. Rows far apart are worth a copy if
-    enough rows of A use it: fewer, where B is large."""
-    cdef Py_ssize_t enough = 64 if args.k > 256 or args.n >= 1024 else 96
-    return args.b_col != 1 or (args.n > 128 and args.m >= enough)
+cdef inline WhereB where_b(const MatmulArgs *args) noexcept nogil:
+    """Transposed rows must be gathered into vectors. Rows far apart are worth a copy if enough
+    rows of A use it: fewer, where vectors of B lie across cache lines. (No array of minidl's own
+    begins there, but one of NumPy's may.) More than one block of A keep the copy."""
+    cdef Py_ssize_t enough = 48 if <size_t>args.b % VEC_BYTES == 0 else 24
+    if args.b_col == 1 and (args.n < 128 or args.m < enough):
+        return IN_PLACE
+    return PACKED if args.m > MC else IN_PASSING
 
 
 cdef inline Py_ssize_t piece_of(Py_ssize_t k) noexcept nogil:
@@ -60,7 +69,7 @@ cdef inline Py_ssize_t depth_of(const MatmulArgs *args) noexcept nogil:
 
 cdef inline Py_ssize_t block_of_b(const MatmulArgs *args) noexcept nogil:
     """Elements of a packed block of B, or of its last panel alone."""
-    if not packs_b(args):
+    if where_b(args) != PACKED:
         return piece_of(args.k) * NR
     return smaller(depth_of(args), args.k) * smaller(NC, packed_row(args.n))
 
@@ -90,11 +99,12 @@ cdef Py_ssize_t matmul_scratch(const MatmulArgs *args) noexcept nogil:
 
 
 cdef void multiply_block(
-    const Tile *t, real *edge, Py_ssize_t rows, Py_ssize_t columns, bint packed_b
+    const Tile *t, Py_ssize_t rows, Py_ssize_t columns, WhereB where, Py_ssize_t b_col, real *room
 ) noexcept nogil:
     """The two inner loops: a block of A times a block of B, one panel of B after the other.
 
-    t holds the first tile. `edge` has room to pack the last panel of an unpacked B.
+    t holds the first tile. `room` is for one panel: what is packed in passing, by the first tile,
+    which loads all of it anyway, or before it; and the last panel of B, if that is narrow.
     """
     cdef Py_ssize_t j = 0, width
     cdef int vectors
@@ -103,12 +113,14 @@ cdef void multiply_block(
         width = panel_width(columns - j)
         vectors = <int>ceil_div(width, LANES)
         at.columns = width
-        at.b, at.b_row = t.b + j, t.b_row
-        if packed_b:
+        at.b, at.b_row, at.packed = t.b + j * b_col, t.b_row, NULL
+        if where == PACKED:
             at.b, at.b_row = t.b + j * t.k, vectors * LANES
-        elif width % LANES:
-            pack(at.b, t.b_row, 1, edge, t.k, width)
-            at.b, at.b_row = edge, vectors * LANES
+        elif where == IN_PASSING and width == NR and b_col == 1:
+            at.packed = room
+        elif where == IN_PASSING or width % LANES:
+            pack(at.b, t.b_row, b_col, room, t.k, width)
+            at.b, at.b_row = room, vectors * LANES
         if t.bias != NULL:
             at.bias = t.bias + j
         at.a, at.c = t.a, t.c + j
@@ -246,7 +258,7 @@ cdef void multiply_rows_of_c(
             t.bias = <const real *>args.bias + jc
         place_a(args, &t, pack_a, ic, rows, pc)
         place_b(args, &t, pack_b + (pc - pd) * packed_row(columns), jc, columns, pc, first)
-        multiply_block(&t, pack_b, rows, columns, packs_b(args))
+        multiply_block(&t, rows, columns, where_b(args), args.b_col, pack_b)
         pc += piece
 
 
@@ -270,8 +282,8 @@ cdef void place_b(
     Py_ssize_t pc, bint first
 ) noexcept nogil:
     """Where the tiles find their block of B, and what to fetch meanwhile."""
+    cdef bint packs = where_b(args) == PACKED
     t.b, t.b_row = <const real *>args.b + pc * args.b_row + jc * args.b_col, args.b_row
-    cdef bint packs = packs_b(args)
     t.ahead = <const real *>packed if packs else t.b    # what is there already
     t.ahead_step = t.k
     if args.b_row == columns and pc + t.k < args.k:

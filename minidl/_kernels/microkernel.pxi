@@ -34,6 +34,7 @@ cdef struct Tile:
     Py_ssize_t count    # of tiles
     Py_ssize_t columns  # of C. B has whole vectors, the last of which ends at the last column
     Accumulate accumulate
+    real *packed        # room for B, a whole panel, which the first tile packs there; or NULL
 
 
 cdef inline void begin_three(
@@ -64,20 +65,24 @@ cdef inline void add_three(
 
 cdef inline void multiply_add(
     vec (*acc)[TILE_VECTORS], const real **a, Py_ssize_t a_row, const Py_ssize_t p, const real *b,
-    const int rows, const int vectors
+    real *packed, const int rows, const int vectors, const bint packs
 ) noexcept nogil:
-    """One step over p: acc += a column of A times a row of B."""
+    """One step over p: acc += a column of A times a row of B, which is copied if asked for."""
     cdef vec row[TILE_VECTORS]
     cdef int j
     for j in range(vectors):
         row[j] = load(b + j * LANES)
+        if packs:
+            store(packed + j * LANES, row[j])
     add_three(acc, a[0], a_row, p, row, rows, vectors)
     add_three(acc + 3, a[1], a_row, p, row, rows - 3, vectors)
     add_three(acc + 6, a[2], a_row, p, row, rows - 6, vectors)
     add_three(acc + 9, a[3], a_row, p, row, rows - 9, vectors)
 
 
-cdef inline void tiles_of(const Tile *t, const int rows, const int vectors) noexcept nogil:
+cdef inline void tiles_of(
+    const Tile *t, const int rows, const int vectors, const bint packs
+) noexcept nogil:
     """The microkernel: for every tile, c (rows x vectors) = a . b in rows * vectors accumulators.
 
     Called with constants, so that the compiler unrolls the loops over rows and vectors and
@@ -88,6 +93,8 @@ cdef inline void tiles_of(const Tile *t, const int rows, const int vectors) noex
     cdef const real *a[GROUPS]    # every third row: an address is at most base + 2 * index
     cdef const real *b
     cdef const real *ahead = t.ahead
+    cdef real *packed = t.packed
+    cdef Py_ssize_t row = vectors * LANES if packs else 0    # of the packed panel
     cdef real *c
     cdef Py_ssize_t p, q, a_row, a_col, b_row, c_row
     cdef int i
@@ -103,12 +110,12 @@ cdef inline void tiles_of(const Tile *t, const int rows, const int vectors) noex
         b, p = t.b, t.k
         if a_col == 1:
             while p >= UNROLL:
-                multiply_add(acc, a, a_row, 0, b, rows, vectors)
-                multiply_add(acc, a, a_row, 1, b + b_row, rows, vectors)
-                b = b + 2 * b_row
-                multiply_add(acc, a, a_row, 2, b, rows, vectors)
-                multiply_add(acc, a, a_row, 3, b + b_row, rows, vectors)
-                b = b + 2 * b_row
+                multiply_add(acc, a, a_row, 0, b, packed, rows, vectors, packs)
+                multiply_add(acc, a, a_row, 1, b + b_row, packed + row, rows, vectors, packs)
+                b, packed = b + 2 * b_row, packed + 2 * row
+                multiply_add(acc, a, a_row, 2, b, packed, rows, vectors, packs)
+                multiply_add(acc, a, a_row, 3, b + b_row, packed + row, rows, vectors, packs)
+                b, packed = b + 2 * b_row, packed + 2 * row
                 if vectors == WIDE:
                     prefetch_l2(ahead)
                     ahead = ahead + LINE
@@ -117,15 +124,15 @@ cdef inline void tiles_of(const Tile *t, const int rows, const int vectors) noex
                 p = p - UNROLL
         elif a_row == 1:
             while p > 0:
-                multiply_add(acc, a, 1, 0, b, rows, vectors)
+                multiply_add(acc, a, 1, 0, b, packed, rows, vectors, packs)
                 for i in range((rows + 2) // 3):
                     a[i] = a[i] + a_col
-                b, p = b + b_row, p - 1
+                b, packed, p = b + b_row, packed + row, p - 1
         while p > 0:
-            multiply_add(acc, a, a_row, 0, b, rows, vectors)
+            multiply_add(acc, a, a_row, 0, b, packed, rows, vectors, packs)
             for i in range((rows + 2) // 3):
                 a[i] = a[i] + a_col
-            b, p = b + b_row, p - 1
+            b, packed, p = b + b_row, packed + row, p - 1
         if vectors == 1 and t.columns < LANES:
             for i in range(rows):
                 sums[i] = acc[i][0]
@@ -192,62 +199,77 @@ cdef void finish_narrow(const Tile *t, vec *sums, real *c, int rows) noexcept no
             store_part(c + i * t.c_row, sums[i], t.columns)
 
 
-cdef inline void tiles_of_rows(const Tile *t, int rows, const int vectors) noexcept nogil:
+cdef inline void tiles_of_rows(
+    const Tile *t, int rows, const int vectors, const bint packs
+) noexcept nogil:
     """The microkernel for this many rows; those with too many accumulators are not compiled.
 
     Not one long chain: what stands at its end, GCC takes for unlikely and leaves in loops.
     """
     if rows >= 9:
         if rows == 12 and 12 * vectors <= ACCUMULATORS:
-            tiles_of(t, 12, vectors)
+            tiles_of(t, 12, vectors, packs)
         elif rows == 11 and 11 * vectors <= ACCUMULATORS:
-            tiles_of(t, 11, vectors)
+            tiles_of(t, 11, vectors, packs)
         elif rows == 10 and 10 * vectors <= ACCUMULATORS:
-            tiles_of(t, 10, vectors)
+            tiles_of(t, 10, vectors, packs)
         elif rows == 9 and 9 * vectors <= ACCUMULATORS:
-            tiles_of(t, 9, vectors)
+            tiles_of(t, 9, vectors, packs)
     elif rows >= 5:
         if rows == 8 and 8 * vectors <= ACCUMULATORS:
-            tiles_of(t, 8, vectors)
+            tiles_of(t, 8, vectors, packs)
         elif rows == 7 and 7 * vectors <= ACCUMULATORS:
-            tiles_of(t, 7, vectors)
+            tiles_of(t, 7, vectors, packs)
         elif rows == 6 and 6 * vectors <= ACCUMULATORS:
-            tiles_of(t, 6, vectors)
+            tiles_of(t, 6, vectors, packs)
         elif rows == 5 and 5 * vectors <= ACCUMULATORS:
-            tiles_of(t, 5, vectors)
+            tiles_of(t, 5, vectors, packs)
     else:
         if rows == 4 and 4 * vectors <= ACCUMULATORS:
-            tiles_of(t, 4, vectors)
+            tiles_of(t, 4, vectors, packs)
         elif rows == 3:
-            tiles_of(t, 3, vectors)
+            tiles_of(t, 3, vectors, packs)
         elif rows == 2:
-            tiles_of(t, 2, vectors)
+            tiles_of(t, 2, vectors, packs)
         elif rows == 1:
-            tiles_of(t, 1, vectors)
+            tiles_of(t, 1, vectors, packs)
 
 
-cdef void multiply_tiles(const Tile *t, int rows, int vectors) noexcept nogil:
+cdef void multiply_tiles(const Tile *t, Py_ssize_t rows, int vectors) noexcept nogil:
     """The microkernel for this many rows and vectors."""
-    if vectors == 1:
-        tiles_of_rows(t, rows, 1)
+    if t.packed != NULL:
+        tiles_of_rows(t, <int>rows, TILE_VECTORS, True)
+    elif vectors == 1:
+        tiles_of_rows(t, <int>rows, 1, False)
     elif vectors == 2:
-        tiles_of_rows(t, rows, 2)
+        tiles_of_rows(t, <int>rows, 2, False)
     elif TILE_VECTORS > 2 and vectors == 3:
-        tiles_of_rows(t, rows, 3 if TILE_VECTORS > 2 else 1)
+        tiles_of_rows(t, <int>rows, 3 if TILE_VECTORS > 2 else 1, False)
     elif TILE_VECTORS > 2:
-        tiles_of_rows(t, rows, 4 if TILE_VECTORS > 2 else 1)
+        tiles_of_rows(t, <int>rows, 4 if TILE_VECTORS > 2 else 1, False)
+
+
+cdef inline void multiply_next(
+    Tile *t, Py_ssize_t count, Py_ssize_t rows, int vectors
+) noexcept nogil:
+    """So many tiles of so many rows, and on to what is below them."""
+    if count == 0:
+        return
+    t.count = count
+    multiply_tiles(t, rows, vectors)
+    t.a = t.a + count * rows * t.a_row
+    t.c = t.c + count * rows * t.c_row
+    t.ahead = t.ahead + count * (t.k // UNROLL) * LINE
 
 
 cdef void multiply_rows(Tile *t, Py_ssize_t rows, int vectors) noexcept nogil:
     """A column of tiles, so many rows high in all: of nearly equal height, rather than full
-    ones and a thin rest."""
+    ones and a thin rest. The lowest come first."""
     cdef Py_ssize_t tiles = ceil_div(rows, smaller(HIGHEST, ACCUMULATORS // vectors))
-    cdef Py_ssize_t height = rows // tiles + 1
-    t.count = rows % tiles
-    if t.count > 0:
-        multiply_tiles(t, <int>height, vectors)
-        t.a = t.a + t.count * height * t.a_row
-        t.c = t.c + t.count * height * t.c_row
-        t.ahead = t.ahead + t.count * (t.k // UNROLL) * LINE
-    t.count = tiles - rows % tiles
-    multiply_tiles(t, <int>height - 1, vectors)
+    cdef Py_ssize_t low = rows // tiles, high_tiles = rows % tiles, low_tiles = tiles - rows % tiles
+    if t.packed != NULL:
+        multiply_next(t, 1, low, vectors)
+        t.b, t.b_row, t.packed = t.packed, TILE_VECTORS * LANES, NULL
+        low_tiles = low_tiles - 1
+    multiply_next(t, low_tiles, low, vectors)
+    multiply_next(t, high_tiles, low + 1, vectors)

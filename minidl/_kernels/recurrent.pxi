@@ -43,7 +43,7 @@ cdef void multiply_packed(
             t.ahead, t.ahead_step = t.b + t.k * panel_width(n), t.k
         t.accumulate = accumulate if p == 0 else ADD
         t.bias = bias if p + piece >= k else NULL
-        multiply_block(t, NULL, rows, n, True)
+        multiply_block(t, rows, n, PACKED, 1, NULL)
         if stays:
             t.ahead = t.ahead + t.ahead_step * n
         p += piece
