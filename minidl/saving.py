@@ -1,11 +1,12 @@
-"""Models on disk, in the safetensors format: a JSON header and raw numbers, nothing that runs.
+"""Models and optimizers on disk as safetensors: a JSON header and raw numbers, nothing that runs.
 
     8 bytes   N, the length of the header, little-endian
     N bytes   JSON: {"0.weight": {"dtype": "F32", "shape": [64, 10], "data_offsets": [0, 2560]}, …,
               "__metadata__": {"format": "minidl", "crc32": "…"}}
     the rest  the numbers, little-endian, row by row, without gaps
 
-Any reader of safetensors opens these files. The checksum is over the numbers.
+Any reader of safetensors opens these files. The checksum is over the numbers. What belongs to an
+optimizer has names like ``optimizer/moment1/0.weight``.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 
 from minidl._kernels.reference import Array
 from minidl.nn.layer import Layer
+from minidl.optim.base import Optimizer
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
@@ -29,6 +31,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "U64": np.dtype("<u8"),
 }
 LARGEST_HEADER = 100_000_000  # bytes, as in the format's own reader
+OPTIMIZER = "optimizer/"  # begins the names of what is not the model's
 
 
 class ModelFileError(ValueError):
@@ -36,7 +39,10 @@ class ModelFileError(ValueError):
 
 
 def save(
-    model: Layer, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None
+    model: Layer,
+    path: str | os.PathLike[str],
+    metadata: Mapping[str, str] | None = None,
+    optimizer: Optimizer | None = None,
 ) -> None:
     """Write the parameters and the state (running statistics, generators) of a model.
 
@@ -50,23 +56,36 @@ def save(
         Where to; an existing file is replaced.
     metadata
         Words to keep with it, by name, such as what the model was made from.
+    optimizer
+        Of the model's parameters, to go on training later: its hyper-parameters, counters and
+        moments are kept too. A schedule is not: give the new optimizer the same one.
 
     Examples
     --------
     >>> import minidl, tempfile, pathlib
-    >>> from minidl import nn
+    >>> from minidl import nn, optim
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "model.safetensors"
-    >>> minidl.save(nn.Linear(3, 2, rng=0), path)
+    >>> model = nn.Linear(3, 2, rng=0)
+    >>> optimizer = optim.Adam(model.parameters(), lr=0.01)
+    >>> minidl.save(model, path, optimizer=optimizer)
     >>> other = nn.Linear(3, 2, rng=1)
     >>> minidl.load(path, into=other)
-    >>> bool((other.weight.data == nn.Linear(3, 2, rng=0).weight.data).all())
+    >>> bool((other.weight.data == model.weight.data).all())
     True
+
+    To go on training with the same moments:
+
+    >>> optimizer = optim.Adam(other.parameters())
+    >>> minidl.load(path, into=other, optimizer=optimizer)
+    >>> optimizer.lr
+    0.01
     """
+    _check_types("save", model, optimizer)
     names = {dtype: name for name, dtype in DTYPES.items()}
     header: dict[str, Any] = {}
     pieces = []
     end = 0
-    for name, array in _arrays(model).items():
+    for name, array in _arrays(model, optimizer).items():
         dtype = array.dtype.newbyteorder("<")
         piece = array.astype(dtype, order="C").tobytes()
         begin, end = end, end + len(piece)
@@ -78,6 +97,8 @@ def save(
         pieces.append(piece)
     data = b"".join(pieces)
     checked = {"format": "minidl", "crc32": f"{zlib.crc32(data):08x}"}
+    if optimizer is not None:
+        checked["optimizer"] = type(optimizer).__name__
     header["__metadata__"] = {**(metadata or {}), **checked}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
@@ -90,10 +111,10 @@ def save(
         partial.unlink(missing_ok=True)
 
 
-def load(path: str | os.PathLike[str], into: Layer) -> None:
-    """Fill a model with what ``save`` wrote.
+def load(path: str | os.PathLike[str], into: Layer, optimizer: Optimizer | None = None) -> None:
+    """Fill a model with what ``save`` wrote, and an optimizer too, if one is given.
 
-    Everything is checked first: if anything is wrong, the model stays as it is.
+    Everything is checked first: if anything is wrong, both stay as they are.
 
     Parameters
     ----------
@@ -101,17 +122,28 @@ def load(path: str | os.PathLike[str], into: Layer) -> None:
         A file in the safetensors format.
     into
         A model of the same layers, shapes and dtype.
+    optimizer
+        Of the parameters of ``into``, of the class that was saved and with the same groups. Its
+        hyper-parameters become those of the file. None: what the file has of one is left aside.
 
     Raises
     ------
     ModelFileError
-        A ``ValueError``: if the file is damaged, or not of such a model; names the tensor.
+        A ``ValueError``: if the file is damaged, or not of such a model or optimizer; names the
+        tensor.
     OSError
         If the file cannot be read.
     """
+    _check_types("load", into, optimizer)
     path = Path(path)
-    header, _, data = _parts(path)
-    arrays = _arrays(into)
+    header, words, data = _parts(path)
+    if optimizer is None:
+        header = {name: entry for name, entry in header.items() if not name.startswith(OPTIMIZER)}
+    elif words.get("optimizer") != type(optimizer).__name__:
+        raise ModelFileError(
+            f"{path}: holds {words.get('optimizer', 'no optimizer')}, not {optimizer!r}"
+        )
+    arrays = _arrays(into, optimizer)
     missing, unknown = arrays.keys() - header.keys(), header.keys() - arrays.keys()
     if missing or unknown:
         raise ModelFileError(
@@ -127,9 +159,21 @@ def load(path: str | os.PathLike[str], into: Layer) -> None:
         array[...] = found[name]
 
 
-def _arrays(model: Layer) -> dict[str, Array]:
+def _check_types(caller: str, model: Any, optimizer: Any) -> None:
+    if not isinstance(model, Layer):
+        hint = "; an optimizer goes with its model: save(model, path, optimizer=optimizer)"
+        raise TypeError(
+            f"{caller} takes a model, got {model!r}{hint if isinstance(model, Optimizer) else ''}"
+        )
+    if not isinstance(optimizer, Optimizer | None):
+        raise TypeError(f"{caller}: optimizer must be one, or None, got {optimizer!r}")
+
+
+def _arrays(model: Layer, optimizer: Optimizer | None) -> dict[str, Array]:
     parameters = {name: parameter.data for name, parameter in model.named_parameters()}
-    return parameters | model.lasting_state()
+    state = {} if optimizer is None else optimizer.lasting_state(model)
+    kept = {f"{OPTIMIZER}{name}": array for name, array in state.items()}
+    return parameters | model.lasting_state() | kept
 
 
 def metadata(path: str | os.PathLike[str]) -> dict[str, str]:

@@ -236,6 +236,17 @@ def test_averages_are_restored_too():
     assert not same(seen[0], seen[1])
 
 
+def test_early_stopping_says_so(capsys):
+    trainer = classifier()
+    stopping = EarlyStopping("loss", mode="max", patience=2)  # the first epoch is the worst
+    fit(trainer, epochs=9, callbacks=[stopping], progress="lines")
+    line = capsys.readouterr().out.splitlines()[-1]
+    worst = f"loss was best in epoch 1 ({trainer.history['loss'][0]:.4f})"
+    assert line == f"stopped after epoch 3: {worst}, whose weights are restored"
+    fit(trainer, epochs=2, progress="lines")
+    assert "stopped" not in capsys.readouterr().out
+
+
 def test_the_best_epoch_can_be_had_after_an_interrupt():
     class Interrupt(Callback):
         def on_epoch_begin(self, trainer, epoch, values):

@@ -57,6 +57,36 @@ def test_outputs_of_all_kinds(backend: str, kind: str, make_copy: bool) -> None:
     assert all(type(a) is np.ndarray for a in leaves(step(X)) if hasattr(a, "shape"))
 
 
+def test_arguments_by_name(backend: str) -> None:
+    @minidl.record
+    def step(x: Any, y: Any = None, negative: bool = False) -> Any:
+        z = kernels.tanh(x) if y is None else kernels.add(x, y)
+        return kernels.relu(z) if negative else z
+
+    for _ in range(2):
+        assert np.array_equal(step(X, y=X), X + X)
+        assert np.array_equal(step(y=X, x=X), X + X)
+        assert np.array_equal(step(X, negative=True), np.maximum(kernels.tanh(X), 0))
+        assert np.array_equal(step(X), kernels.tanh(X))
+    with pytest.raises(TypeError, match="unexpected keyword argument 'z'"):
+        step(X, z=X)
+    with pytest.raises(TypeError, match="multiple values for argument 'x'"):
+        step(X, x=X)
+
+    class Doubled:
+        @minidl.record
+        def __call__(self, x: Any) -> Any:
+            return kernels.add(x, x)
+
+        @minidl.record
+        def method(self, x: Any, *, y: Any) -> Any:
+            return kernels.add(x, y)
+
+    assert np.array_equal(minidl.record(Doubled())(x=X), X + X)
+    with pytest.raises(TypeError, match=r"by place; y of .*method can be given by name only"):
+        Doubled().method(X, y=X)
+
+
 def leaves(output: Any) -> list[Any]:
     if isinstance(output, dict):
         output = list(output.values())

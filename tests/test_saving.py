@@ -72,6 +72,97 @@ def test_load_into_a_model_that_an_optimizer_holds(path: Path) -> None:
     optimizer.step()  # raises, had a parameter left the optimizer's vectors
 
 
+# --- optimizers ---
+
+
+def trained(optimizer: optim.Optimizer, net: nn.Layer, steps: int, rng: int) -> None:
+    """So many steps, over data that depends on nothing else."""
+    loss, draws = nn.MSELoss(), np.random.default_rng(rng)
+    for _ in range(steps):
+        x = draws.normal(size=(8, 3)).astype(np.float32)
+        loss(net(x), x[:, :1] * np.ones((1, 4), np.float32))
+        optimizer.zero_grad()
+        net.backward(loss.backward())
+        optimizer.step()
+
+
+@pytest.mark.parametrize("cls", optim.Optimizer.registry, ids=lambda cls: cls.__name__)
+def test_training_goes_on_as_if_it_had_never_stopped(
+    cls: type[optim.Optimizer], path: Path
+) -> None:
+    for settings_ in cls.examples():
+        net, whole = model(), model()
+        optimizer = cls(net.parameters(), **settings_)
+        other = cls(whole.parameters(), **settings_)
+        trained(other, whole, 3, 0)
+        trained(other, whole, 3, 1)
+        trained(optimizer, net, 3, 0)
+        minidl.save(net, path, optimizer=optimizer)
+        net = model(rng=5)
+        # Momenta, betas and which form of the formula come from the file.
+        optimizer = cls(net.parameters(), lr=settings_.get("lr", 1e-3))
+        minidl.load(path, into=net, optimizer=optimizer)
+        trained(optimizer, net, 3, 1)
+        assert bits(net) == bits(whole)
+        assert optimizer.steps == 6
+        assert repr(optimizer) == repr(other)
+
+
+def test_groups_come_back_with_what_they_were_set_to(path: Path) -> None:
+    def grouped(net: nn.Sequential, lr: float) -> optim.Adam:
+        first, *rest = net
+        return optim.Adam(
+            [
+                {"params": first.parameters(), "lr": lr},
+                {"params": [p for layer in rest for p in layer.parameters()]},
+            ]
+        )
+
+    net = model()
+    optimizer = grouped(net, 0.5)
+    trained(optimizer, net, 2, 0)
+    optimizer.groups[1]["weight_decay"] = 0.25
+    minidl.save(net, path, optimizer=optimizer)
+    net = model(1)
+    other = grouped(net, 0.125)
+    minidl.load(path, into=net, optimizer=other)
+    assert [group["lr"] for group in other.groups] == [0.5, 1e-3]
+    assert [group["weight_decay"] for group in other.groups] == [0.0, 0.25]
+    with pytest.raises(minidl.ModelFileError, match=r"learning_rate is float64 \(2,\)"):
+        minidl.load(path, into=net, optimizer=optim.Adam(net.parameters()))
+
+
+def test_optimizer_that_is_not_the_one_saved(path: Path) -> None:
+    net, stranger = model(), model()
+    adam = optim.Adam(net.parameters(), lr=0.5)
+    minidl.save(net, path)
+    with pytest.raises(minidl.ModelFileError, match="holds no optimizer, not Adam"):
+        minidl.load(path, into=net, optimizer=adam)
+    minidl.save(net, path, optimizer=adam)
+    net = model(1)
+    minidl.load(path, into=net)  # the model alone
+    sgd = optim.SGD(net.parameters(), lr=0.25)
+    before = bits(net)
+    with pytest.raises(minidl.ModelFileError, match="holds Adam, not SGD"):
+        minidl.load(path, into=net, optimizer=sgd)
+    assert sgd.lr == 0.25
+    assert bits(net) == before
+    with pytest.raises(ValueError, match="not of this model"):
+        minidl.save(stranger, path, optimizer=adam)
+
+
+def test_what_is_no_model(path: Path) -> None:
+    net = model()
+    adam: Any = optim.Adam(net.parameters())
+    with pytest.raises(TypeError, match=r"save takes a model, got Adam\(.*optimizer=optimizer"):
+        minidl.save(adam, path)
+    with pytest.raises(TypeError, match="load takes a model, got 3"):
+        minidl.load(path, 3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="optimizer must be one"):
+        minidl.save(net, path, optimizer=net)  # type: ignore[arg-type]
+    assert not path.exists()
+
+
 def test_the_file_is_safetensors(path: Path) -> None:
     safetensors = pytest.importorskip("safetensors.numpy")
     net = used()

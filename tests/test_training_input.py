@@ -27,6 +27,7 @@ REFUSED = [
     ("length", X, LABELS[:-1], r"X has 50 rows, (validation )?y has 49"),
     ("empty", X[:0], LABELS[:0], "X is empty"),
     ("no features", X[:, :0], LABELS, "X is empty"),
+    ("another width", X[:, :2], LABELS, r"X of shape \(50, 2\) does not suit the model.*0 Linear"),
     ("nan", with_value(X, (17, 2), np.nan), LABELS, r"X: row 17 holds nan at \(2,\)"),
     ("inf", with_value(X, (3, 0), -np.inf), LABELS, "X: row 3 holds -inf"),
     ("beyond float32", with_value(X.astype(float), (9, 1), 1e300), LABELS, "X: row 9 holds inf"),

@@ -221,7 +221,9 @@ else:
 
         program = None
 
-        def __call__(self, *inputs: Any) -> Any:
+        def __call__(self, *inputs: Any, **named: Any) -> Any:
+            if named:
+                inputs = self.by_place(inputs, named)  # type: ignore[attr-defined]
             return self.otherwise(None, -1, inputs)  # type: ignore[attr-defined]
 
     def recorder() -> None:

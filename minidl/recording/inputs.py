@@ -35,6 +35,20 @@ def prepared(number: int, x: Any) -> Any:
     return x
 
 
+def by_place(
+    function: Callable[..., Any], inputs: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[Any, ...]:
+    """The arguments of a call in the order of the function's parameters, without names."""
+    bound = inspect.signature(function).bind(*inputs, **named)
+    bound.apply_defaults()
+    if bound.kwargs:
+        raise TypeError(
+            f"a recorded function takes its arguments by place; {', '.join(bound.kwargs)} of "
+            f"{getattr(function, '__qualname__', function)} can be given by name only"
+        )
+    return bound.args
+
+
 def plain(leaf: Any) -> Any:
     """An array of the recording as one that NumPy may use."""
     return np.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf

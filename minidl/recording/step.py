@@ -17,6 +17,7 @@ from minidl._kernels.reference import Array
 from minidl.recording.arrays import RecordedArray, RecordingError
 from minidl.recording.failures import not_finite
 from minidl.recording.inputs import (
+    by_place,
     check_names,
     disjoint,
     kinds_of,
@@ -131,6 +132,7 @@ class Step(kernels.Replayer):
         functools.update_wrapper(self, function, updated=())
         self.function = function
         self.copy = copy
+        self.by_place = functools.partial(by_place, function)
         self._turn: Any = None  # keeps two programs from running at the same time
         self.forget()
 
@@ -360,9 +362,8 @@ class Step(kernels.Replayer):
         """The programs: every kernel with its operands, by layer and role."""
         from minidl.recording.report import listing
 
-        if not self._programs:
-            return f"{self!r}: nothing recorded yet"
-        return "\n\n".join(listing(recorded) for recorded in self._programs.values())
+        programs = "\n\n".join(listing(recorded) for recorded in self._programs.values())
+        return programs or f"{self!r}: nothing recorded yet"
 
     def __repr__(self) -> str:
         name = getattr(self.function, "__qualname__", repr(self.function))

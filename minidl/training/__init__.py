@@ -21,6 +21,7 @@ module           what it does
 ===============  ===========================================================================
 """
 
+from minidl.optim.schedules import ReduceOnPlateau
 from minidl.training.batching import batches
 from minidl.training.callbacks import Callback, EarlyStopping
 from minidl.training.history import History
@@ -34,6 +35,7 @@ __all__ = [
     "EarlyStopping",
     "History",
     "Progress",
+    "ReduceOnPlateau",
     "TensorBoard",
     "Trainer",
     "accuracy",

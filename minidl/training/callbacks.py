@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from minidl._kernels.reference import Array
 from minidl.nn.checks import check_count, check_number
 from minidl.optim.schedules import ReduceOnPlateau, usual_mode
+from minidl.training.history import show
 
 if TYPE_CHECKING:
     from minidl.training.trainer import Trainer
@@ -160,7 +161,8 @@ class EarlyStopping(Callback):
             if self.restore_best:
                 self._kept = [array.copy() for array in trainer.lasting()]
         elif epoch - self.best_epoch >= self.patience:
-            trainer.stop()
+            best = f"{self.monitor} was best in epoch {self.best_epoch} ({show(self.best)})"
+            trainer.stop(best + (", whose weights are restored" if self._kept else ""))
 
     def on_train_end(self, trainer: Trainer, epoch: int, values: Values) -> None:
         """Go back to the best epoch."""

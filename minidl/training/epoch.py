@@ -96,7 +96,7 @@ class Epoch:
                     raise FloatingPointError(self._explain()) from None
                 if heard:
                     tell("on_batch_end", self.number, {**batch, "loss": self.loss})
-                    if self.trainer._stopping:
+                    if self.trainer._stopping is not None:
                         break
         return self.tally.read()
 

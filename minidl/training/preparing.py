@@ -206,6 +206,16 @@ def check_parts(model: Any, loss: Any, optimizer: Any, ema: Any) -> None:
             )
 
 
+def first_output(name: str, features: Array, model: Layer) -> Array:
+    """The output for the first row: ValueError, with the shape of all, if the model takes none."""
+    try:
+        return model(features[:1])
+    except ValueError as error:
+        raise ValueError(
+            f"{name} of shape {features.shape} does not suit the model; with its first row, {error}"
+        ) from None
+
+
 def check_agreement(
     what: str, loss: Loss, features: Array, targets: Array, predictions: Array
 ) -> None:

@@ -31,6 +31,9 @@ class Progress:
     def epoch(self, number: int, values: Values, seconds: float) -> None:
         """Epoch ``number``, counted from 1, has ended after ``seconds``."""
 
+    def stopped(self, number: int, why: str) -> None:
+        """Training ends after epoch ``number``, for the reason that ``Trainer.stop`` was given."""
+
     def close(self) -> None:
         """Training has ended, well or not."""
 
@@ -46,6 +49,9 @@ class Lines(Progress):
         shown += [f"{name} {show(value)}" for name, value in values.items()]
         shown += [f"{self.samples / max(seconds, 1e-9):,.0f} samples/s"]
         print("  ".join(shown), flush=True)
+
+    def stopped(self, number: int, why: str) -> None:
+        print(f"stopped after epoch {number}: {why}", flush=True)
 
 
 class Bar(Progress):
@@ -82,6 +88,9 @@ class Bar(Progress):
         self._validation = {k: v for k, v in values.items() if k.startswith("val_")}
         self._show(values, self.samples / max(seconds, 1e-9))
         self._start_epoch(number + 1)
+
+    def stopped(self, number: int, why: str) -> None:
+        self._tqdm.write(f"stopped after epoch {number}: {why}", file=sys.stderr)
 
     def close(self) -> None:
         if self._bar is not None:

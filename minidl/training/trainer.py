@@ -31,6 +31,7 @@ from minidl.training.preparing import (
     check_finite,
     check_labels,
     check_parts,
+    first_output,
 )
 from minidl.training.progress import Progress, choose
 from minidl.training.safety import InterruptBetweenSteps, mode
@@ -124,7 +125,7 @@ class Trainer:
         self.rng = as_generator(rng)
         self.dtype = optimizer.flat.dtype
         self.history = History()
-        self._stopping = False
+        self._stopping: str | None = None  # why, once somebody said so
         self._parts = self._steps_depend_on()  # those that were recorded
         self._recorded = RecordedSteps(self) if record else None
 
@@ -206,7 +207,7 @@ class Trainer:
         names += [f"val_{name}" for name in names if held_out is not None]
         calls, shown = Callbacks(callbacks, self, names), choose(progress)
         plan = Plan(data, batch_size, accumulate, calls, shown)
-        self.history, self._stopping = History(), False
+        self.history, self._stopping = History(), None
         with mode(self.model, training=True):
             try:
                 self._train(plan, epochs, held_out)
@@ -220,7 +221,7 @@ class Trainer:
         values: dict[str, float] = {}
         shown.begin(epochs, len(plan.data))
         tell("on_train_begin", number, values)
-        while number < epochs and not self._stopping:
+        while number < epochs and self._stopping is None:
             number += 1
             tell("on_epoch_begin", number, values)
             started = time.perf_counter()
@@ -233,13 +234,15 @@ class Trainer:
             shown.epoch(number, values, seconds)
             tell("on_epoch_end", number, values)
         tell("on_train_end", number, values)
+        if self._stopping:
+            shown.stopped(number, self._stopping)
 
-    def stop(self) -> None:
+    def stop(self, why: str = "") -> None:
         """End ``fit`` soon: after the epoch under way, or the step if a callback hears of steps.
 
-        The epoch counts then as one that is over, with the steps that were made.
+        The epoch counts then as one that is over, with the steps that were made. ``why`` is shown.
         """
-        self._stopping = True
+        self._stopping = why
 
     def predict(self, X: Any, batch_size: int = EVALUATION_BATCH) -> Array:
         """The model's output for every row, in evaluation mode.
@@ -293,15 +296,13 @@ class Trainer:
         arrays = [parameter.data for parameter in self.model.parameters()]
         return [*arrays, *self.model.state().values(), *averages]
 
+    def __repr__(self) -> str:
+        return f"Trainer({type(self.model).__name__}, {self.loss!r}, {self.optimizer!r})"
+
     # --- steps: an epoch makes them, recorded or not ---
 
     def _gradient(
-        self,
-        x: Array,
-        y: Array,
-        *weight: Array,
-        check: bool = True,
-        fresh: bool = True,
+        self, x: Array, y: Array, *weight: Array, check: bool = True, fresh: bool = True
     ) -> tuple[Array, Array]:
         """The loss and the prediction; their gradients are added to what there is, unless fresh.
 
@@ -344,9 +345,8 @@ class Trainer:
         return self.optimizer.penalty() if self.report_penalty else 0.0
 
     def _validate(self, held_out: Data) -> dict[str, float]:
-        """Loss and metrics with the averages, if there are any. Ctrl-C waits for a batch to end:
-        within ``swap`` it would leave the weights of both mixed.
-        """
+        """Loss and metrics, with the averages if there are any."""
+        # Ctrl-C waits for a batch to end: within `swap` it would leave the weights of both mixed.
         with (
             InterruptBetweenSteps() as interrupt,
             self.ema.average() if self.ema is not None else nullcontext(),
@@ -385,7 +385,7 @@ class Trainer:
         targets = as_targets(f"{what}y", y, self.loss, self.dtype)
         with mode(self.model, training=False), np.errstate(all="ignore"):
             # One row tells the number of classes, and whether model, loss and data fit at all.
-            output = self.model(features[:1])
+            output = first_output(f"{what}X", features, self.model)
             if self.loss.takes_labels:
                 targets = check_labels(f"{what}y", targets, output.shape[-1])
             # Standing for all rows, it tells the same of the metrics.
