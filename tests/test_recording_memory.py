@@ -23,7 +23,7 @@ import minidl
 from minidl import _kernels as kernels
 from minidl import nn, optim
 from minidl.recording import planning
-from minidl.recording.entries import TEMPORARY, Entry, Operand, Region
+from minidl.recording.entries import IN_PLACE, TEMPORARY, Entry, Operand, Region
 
 LONG = os.environ.get("MINIDL_LONG_TESTS") == "1"
 
@@ -70,6 +70,62 @@ def test_memory_of_what_is_needed_at_the_same_time_is_apart(
         for low, high in pairwise(alive):
             assert low.place + low.nbytes <= high.place
     assert planning.least_memory(entries, returned) <= size
+
+
+@st.composite
+def sequences(draw: st.DrawFn) -> tuple[list[Entry], list[Region]]:
+    """Kernels that may write over what they read, in any order; each writes a new array."""
+    regions = [Region(TEMPORARY, "0", np.empty(64, np.uint8))]
+    entries = [Entry("add", 0, bytearray(), [Operand(0, "w", regions[0])], 0, "", "")]
+    for i in range(draw(st.integers(1, 12))):
+        kernel = draw(st.sampled_from(["lstm_sequence", "lstm_sequence", "add"]))
+        operands = [Operand(slot, "r", draw(st.sampled_from(regions[-3:]))) for slot in (0, 1)]
+        size = draw(st.sampled_from([64, 64, 64, 60, 200]))
+        regions.append(Region(TEMPORARY, str(i + 1), np.empty(size, np.uint8)))
+        given = [*operands[: draw(st.integers(1, 2))], Operand(8, "w", regions[-1])]
+        entries.append(Entry(kernel, 0, bytearray(), given, 0, "", ""))
+    return entries, draw(st.lists(st.sampled_from(regions[-4:]), max_size=2))
+
+
+@given(program=sequences())
+@settings(max_examples=500)
+def test_nothing_is_written_over_before_it_was_read(
+    program: tuple[list[Entry], list[Region]],
+) -> None:
+    entries, returned = program
+    memory = np.zeros(planning.place(entries, returned), np.uint8)
+
+    def part(region: Region) -> np.ndarray:
+        return memory[region.place : region.place + region.nbytes]
+
+    for entry in entries:
+        *reads, written = entry.operands
+        for operand in reads:
+            assert (part(operand.region) == int(operand.region.name) + 1).all()
+            # What a kernel writes over, it reads as the first of its operands only.
+            assert operand is reads[0] or operand.region.place != written.region.place
+        part(written.region)[:] = int(written.region.name) + 1
+    for region in returned:
+        assert (part(region) == int(region.name) + 1).all()
+    assert planning.least_memory(entries, returned) <= len(memory)
+
+
+@pytest.mark.parametrize("layer", [nn.LSTM, nn.GRU])
+def test_gates_and_their_gradients_take_the_place_of_what_they_come_from(layer: Any) -> None:
+    net, loss = layer(3, 5, rng=0), nn.MSELoss()
+    x, y = np.ones((4, 6, 3), np.float32), np.ones((4, 6, 5), np.float32)
+
+    def step(x: np.ndarray, y: np.ndarray) -> Any:
+        value = loss(net(x), y)
+        net.backward(loss.backward())
+        return value
+
+    found = [e for e in recorded_by(minidl.record(step), x, y).entries if e.kernel in IN_PLACE]
+    assert len(found) == 2
+    for entry in found:
+        over, written = (entry.operand(slot).region for slot in IN_PLACE[entry.kernel])
+        assert over is not written
+        assert over.place == written.place
 
 
 def networks() -> dict[str, tuple[Training, np.ndarray, np.ndarray]]:

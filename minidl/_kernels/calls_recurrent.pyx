@@ -60,12 +60,9 @@ cdef int check_sequence(
 
 # --- sequences --------------------------------------------------------------------------
 
-cdef size_t room(ndarray like, Py_ssize_t hidden, Py_ssize_t width) noexcept:
-    """Scratch memory of a thread: the weight or its transpose, in rows of whole vectors."""
-    cdef size_t size = cnp.PyArray_ITEMSIZE(like)
-    cdef size_t there = hidden * ((width * size + 63) // 64) * 64
-    cdef size_t back = width * ((hidden * size + 63) // 64) * 64
-    return there if there > back else back
+cdef size_t packed_size(ndarray like, Py_ssize_t rows, Py_ssize_t columns) noexcept:
+    """Bytes of a weight in rows of whole vectors."""
+    return rows * ((columns * <size_t>cnp.PyArray_ITEMSIZE(like) + 63) // 64) * 64
 
 
 cdef tuple sequence(
@@ -99,7 +96,8 @@ cdef tuple sequence(
     args.reverse, args.activation = reverse, activation
     bad = run_with_scratch(
         name, "rrrrrrwwwws", kernel, &args, sizeof(args), &args.scratch, &args.scratch_step,
-        room(z, args.hidden, gates * args.hidden)
+        packed_size(z, args.hidden, gates * args.hidden)
+        + packed_size(z, args.batch, gates * args.hidden)
     )
     if bad:
         raise ValueError(
@@ -149,7 +147,7 @@ cdef tuple sequence_grad(
     args.reverse, args.activation = reverse, activation
     run_with_scratch(
         name, "rrrrrrrrrwwwwws", kernel, &args, sizeof(args), &args.scratch, &args.scratch_step,
-        room(kept, args.hidden, width)
+        packed_size(kept, width, args.hidden)
     )
     return dz, du, dh0, dc0, norms
 

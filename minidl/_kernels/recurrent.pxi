@@ -89,10 +89,11 @@ cdef inline Py_ssize_t sequence(
     cdef Py_ssize_t end = share_begin(args.batch, 1, thread + 1, threads)
     cdef Py_ssize_t n = args.hidden, width = count * args.hidden, size = args.batch * args.hidden
     cdef real *packed = <real *>(<char *>args.scratch + thread * args.scratch_step)
+    cdef real *product = packed + n * packed_row(width)    # near, and z may be where gates go
     cdef real *h = <real *>args.states
     cdef real *c = <real *>args.cells
     cdef const real *z
-    cdef real *into
+    cdef real *gates
     cdef Tile tile
     cdef LstmGatesArgs lstm
     cdef GruGatesArgs gru
@@ -111,9 +112,10 @@ cdef inline Py_ssize_t sequence(
         t = args.steps - 1 - s if args.reverse else s
         before = (t + 1 if args.reverse else t) * size
         after = (t if args.reverse else t + 1) * size
-        into = h + after if cell == RNN_CELL else <real *>args.gates + t * count * size
         tile.a, tile.a_row = h + before + row * n, n
-        tile.c, tile.c_row = into + row * width, width
+        tile.c, tile.c_row = product, width
+        if cell == RNN_CELL:
+            tile.c = product = h + after + row * n
         z = <const real *>args.z + t * count * size + row * width
         multiply_packed(
             &tile, packed, end - row, n, width, <const real *>args.bias, WRITE,
@@ -121,6 +123,7 @@ cdef inline Py_ssize_t sequence(
         )
         for b in range(row, end):
             z = <const real *>args.z + t * count * size + b * width
+            gates = <real *>args.gates + t * count * size + b * width
             if is_over(args.lengths, b, t):
                 memcpy(h + after + b * n, h + before + b * n, n * sizeof(real))
                 if cell == LSTM_CELL:
@@ -128,15 +131,15 @@ cdef inline Py_ssize_t sequence(
                 if cell == GRU_CELL:
                     memset(<real *>args.u_n + t * size + b * n, 0, n * sizeof(real))
                 if cell != RNN_CELL:
-                    memset(into + b * width, 0, width * sizeof(real))
+                    memset(gates, 0, width * sizeof(real))
             elif cell == RNN_CELL:
-                activate_row(z, into + b * n, n, args.activation)
+                activate_row(z, h + after + b * n, n, args.activation)
             elif cell == LSTM_CELL:
-                lstm.z, lstm.c, lstm.gates = z, c + before + b * n, into + b * width
+                lstm.z, lstm.c, lstm.gates = z, c + before + b * n, gates
                 lstm.new_c, lstm.h = c + after + b * n, h + after + b * n
-                lstm_row(&lstm, into + b * width)
+                lstm_row(&lstm, product + (b - row) * width)
             else:
-                gru.z, gru.u, gru.gates = z, into + b * width, into + b * width
+                gru.z, gru.u, gru.gates = z, product + (b - row) * width, gates
                 gru.h, gru.new_h = h + before + b * n, h + after + b * n
                 gru.u_n = <real *>args.u_n + t * size + b * n
                 gru_row(&gru)

@@ -49,10 +49,10 @@ cdef struct SequenceArgs:
     const Py_ssize_t *lengths  # of every sequence, or NULL
     void *states               # (steps + 1) x batch x hidden
     void *cells                # of LSTM, likewise
-    void *gates                # of LSTM and GRU: steps x batch x gates * hidden
+    void *gates                # of LSTM and GRU: steps x batch x gates * hidden; may be z
     void *u_n                  # of GRU: steps x batch x hidden
     void *scratch              # aligned; `scratch_step` bytes for each thread
-    Py_ssize_t scratch_step    # room for the weight and for its transpose, in rows of 64 bytes
+    Py_ssize_t scratch_step    # room for the weight, in rows of 64 bytes, and the batch's product
     Py_ssize_t steps, batch, hidden
     bint reverse
     Activation activation      # of RNN
@@ -67,13 +67,13 @@ cdef struct SequenceGradArgs:
     const void *u_n
     const void *weight
     const Py_ssize_t *lengths
-    void *dz
+    void *dz                   # may be gates
     void *du                   # of GRU
     void *dh0                  # of the initial state
     void *dc0
     double *norms              # steps x batch: the squared norm of the gradient of each state
     void *scratch
-    Py_ssize_t scratch_step
+    Py_ssize_t scratch_step    # room for the transposed weight, in rows of 64 bytes
     Py_ssize_t steps, batch, hidden
     bint reverse
     Activation activation

@@ -14,6 +14,14 @@ PARAMETER, GRADIENT, VECTOR = "parameter", "gradient", "vector"
 
 # Kernels over whole sequences, and how many gates each has.
 SEQUENCES = {"rnn_sequence": 1, "lstm_sequence": 4, "gru_sequence": 3}
+# Kernels that may write an output over an input of the same size: the slots of both. Then memory
+# that the next step of a sequence writes to is in the cache already: it has just been read.
+IN_PLACE = {
+    "lstm_sequence": (0, 8),
+    "gru_sequence": (0, 8),
+    "lstm_sequence_grad": (5, 9),
+    "gru_sequence_grad": (5, 9),
+}
 # Kernels that check what they read: labels, weights, indices, lengths. Their answer is 0, or 1 +
 # the first row that cannot be.
 CHECKING = {

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
 from minidl import _kernels as kernels
 from minidl._kernels import arguments
 from minidl._kernels.reference import Array
-from minidl.recording.entries import CHECKING, SEQUENCES, TEMPORARY, Entry, Region
+from minidl.recording.entries import CHECKING, IN_PLACE, SEQUENCES, TEMPORARY, Entry, Region
 
 LINE = 64  # bytes: every temporary begins on a cache line
 
@@ -36,43 +37,70 @@ HEAVY = {
 def place(entries: list[Entry], returned: Iterable[Region]) -> int:
     """Give every temporary a place in the program's memory; returns the bytes needed.
 
-    Two temporaries share memory if one is last used before the other is first. The largest
-    are placed first, each at the lowest place that is free while it lives.
+    Two temporaries share memory if one is last used before the other is first, or where a kernel
+    may write one over the other. The largest are placed first, each at the lowest place that is
+    free while it lives.
     """
-    lives = sorted(_lives(entries, returned), key=lambda life: -life[0].nbytes)
+    lives = sorted(_lives(entries, returned), key=lambda life: -life.nbytes)
     # Of what is placed already: the entries that use it, and the bytes it occupies.
     first, last, begin, end = np.zeros((4, len(lives)), np.int64)
-    for i, (region, born, died) in enumerate(lives):
-        rivals = (first[:i] <= died) & (born <= last[:i])
-        size = _lines(region.nbytes)
-        region.place = _lowest_gap(size, begin[:i][rivals], end[:i][rivals])
-        first[i], last[i], begin[i], end[i] = born, died, region.place, region.place + size
+    for i, life in enumerate(lives):
+        rivals = (first[:i] <= life.last) & (life.first <= last[:i])
+        found = _lowest_gap(life.nbytes, begin[:i][rivals], end[:i][rivals])
+        first[i], last[i], begin[i], end[i] = life.first, life.last, found, found + life.nbytes
+        for region in life.regions:
+            region.place = found
     return int(end.max(initial=0))
 
 
 def least_memory(entries: list[Entry], returned: Iterable[Region]) -> int:
     """Bytes of the temporaries that are alive at the same time, at most: no plan needs less."""
-    change = np.zeros(len(entries) + 1, np.int64)
-    for region, begin, end in _lives(entries, returned):
-        change[begin] += _lines(region.nbytes)
-        change[end + 1] -= _lines(region.nbytes)
+    change = np.zeros(len(entries) + 2, np.int64)
+    for life in _lives(entries, returned):
+        change[life.first] += life.nbytes
+        change[life.last + 1] -= life.nbytes
     return int(change.cumsum().max(initial=0))
 
 
-def _lives(entries: list[Entry], returned: Iterable[Region]) -> list[tuple[Region, int, int]]:
-    """(region, first entry, last entry) of all temporaries."""
-    lives: dict[int, tuple[Region, int, int]] = {}
+@dataclass
+class _Life:
+    """A temporary, or several, each written over the one before, and the entries of their time."""
+
+    regions: list[Region]
+    first: int
+    last: int
+
+    @property
+    def nbytes(self) -> int:
+        return max(1, -(-self.regions[0].nbytes // LINE)) * LINE
+
+
+def _lives(entries: list[Entry], returned: Iterable[Region]) -> list[_Life]:
+    lives: dict[int, _Life] = {}
     for index, entry in enumerate(entries):
         for operand in entry.operands:
             region = operand.region
             if region.kind == TEMPORARY:
-                first = lives[id(region)][1] if id(region) in lives else index
-                lives[id(region)] = region, first, index
-    last = len(entries) - 1
+                lives.setdefault(id(region), _Life([region], index, index)).last = index
     for region in returned:
         if id(region) in lives:
-            lives[id(region)] = region, lives[id(region)][1], last
-    return list(lives.values())
+            lives[id(region)].last = len(entries)
+    for index, entry in enumerate(entries):
+        if entry.kernel in IN_PLACE:
+            over, written = (entry.operand(slot) for slot in IN_PLACE[entry.kernel])
+            if over is not None and written is not None:
+                _join(lives, index, over.region, written.region, entry)
+    return list({id(life): life for life in lives.values()}.values())
+
+
+def _join(lives: dict[int, _Life], index: int, over: Region, written: Region, entry: Entry) -> None:
+    """Let an entry write one temporary over another, if nobody else needs that any more."""
+    old, new = lives.get(id(over)), lives.get(id(written))
+    once = sum(operand.region is over for operand in entry.operands) == 1
+    if old and new and once and old.last == index == new.first and over.nbytes == written.nbytes:
+        old.regions += new.regions
+        old.last = new.last
+        lives[id(written)] = old
 
 
 def _lowest_gap(size: int, begin: Array, end: Array) -> int:
@@ -81,10 +109,6 @@ def _lowest_gap(size: int, begin: Array, end: Array) -> int:
     free = np.maximum.accumulate(np.concatenate(([0], end[order])))  # from here to the next stretch
     fits = free[:-1] + size <= begin[order]
     return int(free[fits.argmax()] if fits.any() else free[-1])
-
-
-def _lines(nbytes: int) -> int:
-    return max(1, -(-nbytes // LINE)) * LINE
 
 
 def aligned_memory(nbytes: int) -> Array:
