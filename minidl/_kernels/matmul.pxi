@@ -26,6 +26,7 @@ cdef enum:
     MC = 132       # MC * UNROLL is a multiple of every LANES
     NC = 1024      # a multiple of every NR
     DEEP = 4       # pieces of KC in a deep block
+    FAR = 1 << 22  # bytes of a B beyond what stays in the L2 cache
     # For a thread to read an element of A, or of B, takes as long as so many multiply-adds.
     COST_OF_A = 24
     COST_OF_B = 12
@@ -48,11 +49,18 @@ cdef inline bint packs_a(const MatmulArgs *args) noexcept nogil:
 cdef inline WhereB where_b(const MatmulArgs *args) noexcept nogil:
     """Transposed rows must be gathered into vectors. Rows far apart are worth a copy if enough
     rows of A use it: fewer, where vectors of B lie across cache lines. (No array of minidl's own
-    begins there, but one of NumPy's may.) More than one block of A keep the copy."""
-    cdef Py_ssize_t enough = 48 if <size_t>args.b % VEC_BYTES == 0 else 24
+    begins there, but one of NumPy's may.)
+
+    More than one block of A keep the copy. So do few rows of A where B comes from far away: it is
+    read faster in order than panel by panel. Of the address, a copy to keep, for which there must
+    be room, may not depend.
+    """
+    cdef bint far = <size_t>(args.k * args.n) * sizeof(real) > FAR
+    cdef bint kept = args.m > MC or (far and args.m < 96)
+    cdef Py_ssize_t enough = 64 if kept else 48 if <size_t>args.b % VEC_BYTES == 0 else 24
     if args.b_col == 1 and (args.n < 128 or args.m < enough):
         return IN_PLACE
-    return PACKED if args.m > MC else IN_PASSING
+    return PACKED if kept else IN_PASSING
 
 
 cdef inline Py_ssize_t piece_of(Py_ssize_t k) noexcept nogil:
