@@ -6,7 +6,7 @@
     the rest  the numbers, little-endian, row by row, without gaps
 
 Any reader of safetensors opens these files. The checksum is over the numbers. What belongs to an
-optimizer has names like ``optimizer/moment1/0.weight``.
+optimizer has names like ``optimizer/0/moment1/2.weight``: group, vector, parameter.
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ from typing import Any
 
 import numpy as np
 
-from minidl._kernels.reference import Array
+from minidl._kernels.reference import OPTIMIZER_STATE, Array
 from minidl.nn.layer import Layer
 from minidl.optim.base import Optimizer
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
     "F64": np.dtype("<f8"),
+    "I64": np.dtype("<i8"),
     "U64": np.dtype("<u8"),
 }
 LARGEST_HEADER = 100_000_000  # bytes, as in the format's own reader
 OPTIMIZER = "optimizer/"  # begins the names of what is not the model's
+OWN_WORDS = {"format", "crc32", "optimizer"}  # of the metadata
 
 
 class ModelFileError(ValueError):
@@ -41,6 +43,7 @@ class ModelFileError(ValueError):
 def save(
     model: Layer,
     path: str | os.PathLike[str],
+    *,
     metadata: Mapping[str, str] | None = None,
     optimizer: Optimizer | None = None,
 ) -> None:
@@ -58,7 +61,15 @@ def save(
         Words to keep with it, by name, such as what the model was made from.
     optimizer
         Of the model's parameters, to go on training later: its hyper-parameters, counters and
-        moments are kept too. A schedule is not: give the new optimizer the same one.
+        moments are kept too. Not kept are a schedule (give the new optimizer the same one), a
+        ``ReduceOnPlateau``, the averages of an ``EMA``, and a generator of the order of rows.
+
+    Raises
+    ------
+    ValueError
+        For an optimizer of another model, and for metadata under a name that ``save`` itself uses.
+    RuntimeError
+        For an optimizer that a parameter has left.
 
     Examples
     --------
@@ -81,6 +92,8 @@ def save(
     0.01
     """
     _check_types("save", model, optimizer)
+    if taken := OWN_WORDS & dict(metadata or {}).keys():
+        raise ValueError(f"save: the metadata {', '.join(sorted(taken))} are its own, rename yours")
     names = {dtype: name for name, dtype in DTYPES.items()}
     header: dict[str, Any] = {}
     pieces = []
@@ -98,7 +111,7 @@ def save(
     data = b"".join(pieces)
     checked = {"format": "minidl", "crc32": f"{zlib.crc32(data):08x}"}
     if optimizer is not None:
-        checked["optimizer"] = type(optimizer).__name__
+        checked["optimizer"] = _kind(optimizer)
     header["__metadata__"] = {**(metadata or {}), **checked}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
@@ -131,6 +144,8 @@ def load(path: str | os.PathLike[str], into: Layer, optimizer: Optimizer | None 
     ModelFileError
         A ``ValueError``: if the file is damaged, or not of such a model or optimizer; names the
         tensor.
+    ValueError, RuntimeError
+        For an optimizer that is not of ``into``, as in ``save``.
     OSError
         If the file cannot be read.
     """
@@ -139,15 +154,15 @@ def load(path: str | os.PathLike[str], into: Layer, optimizer: Optimizer | None 
     header, words, data = _parts(path)
     if optimizer is None:
         header = {name: entry for name, entry in header.items() if not name.startswith(OPTIMIZER)}
-    elif words.get("optimizer") != type(optimizer).__name__:
+    elif words.get("optimizer") != _kind(optimizer):
         raise ModelFileError(
-            f"{path}: holds {words.get('optimizer', 'no optimizer')}, not {optimizer!r}"
+            f"{path}: holds {words.get('optimizer', 'no optimizer')}, not {_kind(optimizer)}"
         )
     arrays = _arrays(into, optimizer)
     missing, unknown = arrays.keys() - header.keys(), header.keys() - arrays.keys()
     if missing or unknown:
         raise ModelFileError(
-            f"{path}: not this model; "
+            f"{path}: not this model{' and optimizer' if optimizer else ''}; "
             + "; ".join(
                 f"{words} {', '.join(sorted(names)[:5])}"
                 for words, names in (("without", missing), ("with unknown", unknown))
@@ -169,11 +184,46 @@ def _check_types(caller: str, model: Any, optimizer: Any) -> None:
         raise TypeError(f"{caller}: optimizer must be one, or None, got {optimizer!r}")
 
 
+def _kind(optimizer: Optimizer) -> str:
+    """The name of its class: with that of the module, if it is not one of minidl's."""
+    cls = type(optimizer)
+    own = cls.__module__.startswith("minidl.")
+    return cls.__name__ if own else f"{cls.__module__}.{cls.__qualname__}"
+
+
 def _arrays(model: Layer, optimizer: Optimizer | None) -> dict[str, Array]:
+    """What is kept, by name: views, so that to fill them is to load."""
     parameters = {name: parameter.data for name, parameter in model.named_parameters()}
-    state = {} if optimizer is None else optimizer.lasting_state(model)
+    state = {} if optimizer is None else _state(optimizer, model)
     kept = {f"{OPTIMIZER}{name}": array for name, array in state.items()}
     return parameters | model.lasting_state() | kept
+
+
+def _state(optimizer: Optimizer, model: Layer) -> dict[str, Array]:
+    """What the steps to come depend on: of each group, its hyper-parameters and counters, and the
+    pieces of every vector that has the layout of the parameters, named as these are in the model.
+    """
+    flat = optimizer.flat
+    flat.check()
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for parameter in flat.parameters:
+        if id(parameter) not in names:
+            raise ValueError(f"{optimizer!r} is not of this model: {parameter!r} is not in it")
+    vectors = {
+        name: vector
+        for name, vector in vars(optimizer).items()
+        if isinstance(vector, np.ndarray) and vector.shape == (flat.size,)
+    }
+    found: dict[str, Array] = {}
+    starts = iter(flat.starts)
+    for index, group in enumerate(flat.groups):
+        for field in OPTIMIZER_STATE.names or ():
+            found[f"{index}/{field}"] = optimizer.states[field][index : index + 1].reshape(())
+        for parameter, start in zip(group, starts, strict=False):
+            for name, vector in vectors.items():
+                piece = vector[start : start + parameter.size].reshape(parameter.shape)
+                found[f"{index}/{name}/{names[id(parameter)]}"] = piece
+    return found
 
 
 def metadata(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -218,7 +268,7 @@ def _tensor(path: Path, name: str, entry: Any, data: bytes, like: Array) -> Arra
         raise ModelFileError(f"{path}: {name} is not described as a tensor") from None
     if dtype != like.dtype or shape != like.shape:
         raise ModelFileError(
-            f"{path}: {name} is {dtype.name} {shape}, the model's is {like.dtype} {like.shape}"
+            f"{path}: {name} is {dtype.name} {shape}, here it is {like.dtype} {like.shape}"
         )
     size = dtype.itemsize * math.prod(like.shape)
     whole = all(type(offset) is int for offset in (begin, end))

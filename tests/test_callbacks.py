@@ -244,7 +244,28 @@ def test_early_stopping_says_so(capsys):
     worst = f"loss was best in epoch 1 ({trainer.history['loss'][0]:.4f})"
     assert line == f"stopped after epoch 3: {worst}, whose weights are restored"
     fit(trainer, epochs=2, progress="lines")
+    fit(trainer, epochs=3, callbacks=[stopping], progress="lines")  # nothing was cut short
     assert "stopped" not in capsys.readouterr().out
+
+
+def test_the_first_reason_to_stop_is_shown(capsys):
+    class Stop(Callback):
+        def on_epoch_end(self, trainer, epoch, values):
+            trainer.stop()
+
+    trainer = classifier(metrics=[never])
+    stopping = EarlyStopping("never", mode="min", patience=2)
+    fit(trainer, epochs=9, callbacks=[stopping], progress="lines")
+    assert capsys.readouterr().out.endswith("stopped after epoch 2: never was never a number\n")
+    stopping = EarlyStopping("never", mode="min", patience=1)
+    fit(trainer, epochs=9, callbacks=[stopping, Stop()], progress="lines")
+    assert "stopped after epoch 1: never" in capsys.readouterr().out
+    assert fit(trainer, epochs=9, callbacks=[Stop()], progress="lines").epochs == 1
+    assert "stopped" not in capsys.readouterr().out
+
+
+def never(prediction, target):
+    return float("nan")
 
 
 def test_the_best_epoch_can_be_had_after_an_interrupt():

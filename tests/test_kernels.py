@@ -131,13 +131,16 @@ def test_identity_leaves_a_matrix_as_it_is(
         )
 
 
+LARGE = [(70, 1100, 1000), (100, 1030, 1030)]  # few rows times a B that is far from the core
+
+
 @pytest.mark.parametrize(("transpose_a", "transpose_b"), TRANSPOSES)
 @every_dtype
 def test_product_of_whole_numbers_is_exact(
     isa: str, dtype: Any, transpose_a: bool, transpose_b: bool
 ) -> None:
     draw = Draw(1, dtype)
-    for m, k, n in [*(draw.product() for _ in range(40)), *BLOCKED]:
+    for m, k, n in [*(draw.product() for _ in range(40)), *BLOCKED, *LARGE]:
         a, b = (draw.rng.integers(-8, 9, shape) for shape in ((m, k), (k, n)))
         given_a = np.ascontiguousarray(a.T if transpose_a else a).astype(dtype)
         given_b = np.ascontiguousarray(b.T if transpose_b else b).astype(dtype)

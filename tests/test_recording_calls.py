@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import copy
+import functools
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -73,18 +74,30 @@ def test_arguments_by_name(backend: str) -> None:
     with pytest.raises(TypeError, match="multiple values for argument 'x'"):
         step(X, x=X)
 
-    class Doubled:
-        @minidl.record
-        def __call__(self, x: Any) -> Any:
-            return kernels.add(x, x)
+    if kernels.isa != "reference":
+        assert step.programs == 3  # (X), (X, X) and (X, None, True)
+        step(X, None, True)
+        assert step.programs == 3
 
-        @minidl.record
-        def method(self, x: Any, *, y: Any) -> Any:
-            return kernels.add(x, y)
 
-    assert np.array_equal(minidl.record(Doubled())(x=X), X + X)
-    with pytest.raises(TypeError, match=r"by place; y of .*method can be given by name only"):
-        Doubled().method(X, y=X)
+def test_names_without_a_place(backend: str) -> None:
+    @functools.wraps(kernels.add)
+    def swapped(b: Any, a: Any) -> Any:
+        return kernels.add(a, kernels.add(b, b))
+
+    def scaled(x: Any, sizes: Any = (1, 2), *, double: bool = True) -> Any:
+        return kernels.add(x, x) if double else x
+
+    step, minus = minidl.record(swapped), np.ascontiguousarray(-X)
+    assert np.array_equal(step(a=X, b=minus), -X)
+    assert np.array_equal(step(minus, a=X), -X)
+    assert np.array_equal(minidl.record(scaled)(x=X), X + X)
+    partial = minidl.record(functools.partial(scaled, double=False))
+    assert np.array_equal(partial(x=X), X)
+    with pytest.raises(TypeError, match=r"by place, and .*scaled\(x: .* has none for double"):
+        minidl.record(scaled)(X, double=False)
+    with pytest.raises(TypeError, match=r"has none for x"):
+        minidl.record(nn.Linear(3, 2))(x=X)
 
 
 def leaves(output: Any) -> list[Any]:

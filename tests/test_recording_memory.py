@@ -110,6 +110,21 @@ def test_nothing_is_written_over_before_it_was_read(
     assert planning.least_memory(entries, returned) <= len(memory)
 
 
+def test_operands_may_lie_elsewhere_when_a_product_is_replayed() -> None:
+    """Where B lies decides how it is packed, but not how much scratch memory there must be."""
+    rng = np.random.default_rng(0)
+    for m, k, n in ((30, 300, 256), (30, 1100, 1024), (60, 1100, 1024), (140, 40, 130)):
+        step = minidl.record(kernels.matmul)
+        a, b = rng.normal(size=(m, k)), rng.normal(size=(k, n))
+        expected = kernels.matmul(a, b)
+        for elements in (0, 1, 3, 0):
+            memory = np.zeros(k * n + 8 + elements)
+            start = -memory.ctypes.data % 64 // 8 + elements
+            elsewhere = memory[start : start + k * n].reshape(k, n)
+            elsewhere[...] = b
+            assert np.array_equal(step(a, elsewhere), expected)
+
+
 @pytest.mark.parametrize("layer", [nn.LSTM, nn.GRU])
 def test_gates_and_their_gradients_take_the_place_of_what_they_come_from(layer: Any) -> None:
     net, loss = layer(3, 5, rng=0), nn.MSELoss()

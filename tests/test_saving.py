@@ -128,8 +128,17 @@ def test_groups_come_back_with_what_they_were_set_to(path: Path) -> None:
     minidl.load(path, into=net, optimizer=other)
     assert [group["lr"] for group in other.groups] == [0.5, 1e-3]
     assert [group["weight_decay"] for group in other.groups] == [0.0, 0.25]
-    with pytest.raises(minidl.ModelFileError, match=r"learning_rate is float64 \(2,\)"):
+    with pytest.raises(minidl.ModelFileError, match=r"and optimizer; .*optimizer/1/"):
         minidl.load(path, into=net, optimizer=optim.Adam(net.parameters()))
+    first, *rest = net
+    swapped = optim.Adam(
+        [
+            {"params": [p for layer in rest for p in layer.parameters()]},
+            {"params": first.parameters()},
+        ]
+    )
+    with pytest.raises(minidl.ModelFileError, match="without optimizer/0/moment1/1"):
+        minidl.load(path, into=net, optimizer=swapped)
 
 
 def test_optimizer_that_is_not_the_one_saved(path: Path) -> None:
@@ -149,6 +158,16 @@ def test_optimizer_that_is_not_the_one_saved(path: Path) -> None:
     assert bits(net) == before
     with pytest.raises(ValueError, match="not of this model"):
         minidl.save(stranger, path, optimizer=adam)
+
+    class Adam(optim.Adam):
+        """Of the user."""
+
+    with pytest.raises(minidl.ModelFileError, match=r"holds Adam, not .*test_saving\..*Adam"):
+        minidl.load(path, into=net, optimizer=Adam(net.parameters()))
+    with pytest.raises(RuntimeError, match="has left this optimizer"):
+        minidl.save(net, path, optimizer=sgd)
+    with pytest.raises(ValueError, match="metadata crc32, optimizer are its own"):
+        minidl.save(net, path, metadata={"optimizer": "Adam", "crc32": "0", "mine": "1"})
 
 
 def test_what_is_no_model(path: Path) -> None:
@@ -220,7 +239,7 @@ def entry(field: str, value: Any) -> Any:
         (entry("dtype", "F16"), "0.weight is not described"),
         (entry("dtype", []), "0.weight is not described"),
         (entry("dtype", "F64"), "0.weight is float64"),
-        (entry("shape", [4, 3]), r"0.weight is float32 \(4, 3\), the model's is float32 \(3, 4\)"),
+        (entry("shape", [4, 3]), r"0.weight is float32 \(4, 3\), here it is float32 \(3, 4\)"),
         (entry("shape", "ab"), "0.weight is float32"),
         (entry("data_offsets", [0]), "0.weight is not described"),
         (entry("data_offsets", [0, 10**30]), "outside the file"),

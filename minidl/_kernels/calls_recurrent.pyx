@@ -97,7 +97,7 @@ cdef tuple sequence(
     bad = run_with_scratch(
         name, "rrrrrrwwwws", kernel, &args, sizeof(args), &args.scratch, &args.scratch_step,
         packed_size(z, args.hidden, gates * args.hidden)
-        + packed_size(z, args.batch, gates * args.hidden)
+        + (packed_size(z, args.batch, gates * args.hidden) if gates > 1 else 0)
     )
     if bad:
         raise ValueError(

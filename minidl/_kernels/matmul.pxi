@@ -48,8 +48,8 @@ cdef inline bint packs_a(const MatmulArgs *args) noexcept nogil:
 
 cdef inline WhereB where_b(const MatmulArgs *args) noexcept nogil:
     """Transposed rows must be gathered into vectors. Rows far apart are worth a copy if enough
-    rows of A use it: fewer, where vectors of B lie across cache lines. (No array of minidl's own
-    begins there, but one of NumPy's may.)
+    rows of A use it: fewer, where all vectors of B lie across cache lines, as they may in arrays
+    of NumPy's, though not in an optimizer's vectors or a program's memory.
 
     More than one block of A keep the copy. So do few rows of A where B comes from far away: it is
     read faster in order than panel by panel. Of the address, a copy to keep, for which there must
@@ -57,7 +57,8 @@ cdef inline WhereB where_b(const MatmulArgs *args) noexcept nogil:
     """
     cdef bint far = <size_t>(args.k * args.n) * sizeof(real) > FAR
     cdef bint kept = args.m > MC or (far and args.m < 96)
-    cdef Py_ssize_t enough = 64 if kept else 48 if <size_t>args.b % VEC_BYTES == 0 else 24
+    cdef bint across = <size_t>args.b % VEC_BYTES != 0 and args.b_row % LANES == 0
+    cdef Py_ssize_t enough = 64 if kept else 24 if across else 48
     if args.b_col == 1 and (args.n < 128 or args.m < enough):
         return IN_PLACE
     return PACKED if kept else IN_PASSING
@@ -292,7 +293,7 @@ cdef void place_b(
     """Where the tiles find their block of B, and what to fetch meanwhile."""
     cdef bint packs = where_b(args) == PACKED
     t.b, t.b_row = <const real *>args.b + pc * args.b_row + jc * args.b_col, args.b_row
-    t.ahead = <const real *>packed if packs else t.b    # what is there already
+    t.ahead = <const real *>packed if packs or args.b_col != 1 else t.b    # what is near already
     t.ahead_step = t.k
     if args.b_row == columns and pc + t.k < args.k:
         t.ahead = t.b + t.k * args.b_row

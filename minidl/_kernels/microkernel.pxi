@@ -93,7 +93,7 @@ cdef inline void tiles_of(
     cdef const real *a[GROUPS]    # every third row: an address is at most base + 2 * index
     cdef const real *b
     cdef const real *ahead = t.ahead
-    cdef real *packed = t.packed
+    cdef real *packed = t.packed if packs else t.c    # where nothing is packed, any address
     cdef Py_ssize_t row = vectors * LANES if packs else 0    # of the packed panel
     cdef real *c
     cdef Py_ssize_t p, q, a_row, a_col, b_row, c_row
@@ -264,12 +264,13 @@ cdef inline void multiply_next(
 
 cdef void multiply_rows(Tile *t, Py_ssize_t rows, int vectors) noexcept nogil:
     """A column of tiles, so many rows high in all: of nearly equal height, rather than full
-    ones and a thin rest. The lowest come first."""
+    ones and a thin rest. The first one packs B, if somebody needs that."""
     cdef Py_ssize_t tiles = ceil_div(rows, smaller(HIGHEST, ACCUMULATORS // vectors))
     cdef Py_ssize_t low = rows // tiles, high_tiles = rows % tiles, low_tiles = tiles - rows % tiles
-    if t.packed != NULL:
+    if t.packed != NULL and tiles > 1:
         multiply_next(t, 1, low, vectors)
-        t.b, t.b_row, t.packed = t.packed, TILE_VECTORS * LANES, NULL
+        t.b, t.b_row = t.packed, TILE_VECTORS * LANES
         low_tiles = low_tiles - 1
+    t.packed = NULL
     multiply_next(t, low_tiles, low, vectors)
     multiply_next(t, high_tiles, low + 1, vectors)

@@ -93,7 +93,7 @@ cdef inline Py_ssize_t sequence(
     cdef real *h = <real *>args.states
     cdef real *c = <real *>args.cells
     cdef const real *z
-    cdef real *gates
+    cdef real *gates = NULL
     cdef Tile tile
     cdef LstmGatesArgs lstm
     cdef GruGatesArgs gru
@@ -123,7 +123,8 @@ cdef inline Py_ssize_t sequence(
         )
         for b in range(row, end):
             z = <const real *>args.z + t * count * size + b * width
-            gates = <real *>args.gates + t * count * size + b * width
+            if cell != RNN_CELL:
+                gates = <real *>args.gates + t * count * size + b * width
             if is_over(args.lengths, b, t):
                 memcpy(h + after + b * n, h + before + b * n, n * sizeof(real))
                 if cell == LSTM_CELL:
@@ -190,7 +191,7 @@ cdef inline Py_ssize_t sequence_grad(
     cdef real *dh
     cdef real *dz
     cdef real *to_state    # the gradient of what the product with the state gave
-    cdef const real *gates
+    cdef const real *gates = NULL
     cdef const real *needed    # by the step that follows
     cdef Tile tile
     cdef LstmGatesGradArgs lstm
@@ -210,7 +211,8 @@ cdef inline Py_ssize_t sequence_grad(
         for b in range(row, end):
             dh = <real *>args.dh0 + b * n
             dz = <real *>args.dz + t * count * size + b * width
-            gates = <const real *>args.gates + t * count * size + b * width
+            if cell != RNN_CELL:
+                gates = <const real *>args.gates + t * count * size + b * width
             if is_over(args.lengths, b, t):
                 args.norms[t * args.batch + b] = 0
                 memset(dz, 0, width * sizeof(real))

@@ -141,7 +141,7 @@ class CharacterModel:
     def save(self, path: Path) -> None:
         """Write parameters, characters and shape into one file."""
         words = {name: str(value) for name, value in asdict(self.shape).items()}
-        saving.save(self.model, path, {"characters": self.characters.characters, **words})
+        saving.save(self.model, path, metadata={"characters": self.characters.characters, **words})
 
     @classmethod
     def load(cls, path: Path) -> CharacterModel:

@@ -10,7 +10,7 @@ import numpy as np
 from minidl import _kernels as kernels
 from minidl._kernels.reference import OPTIMIZER_STATE, Array
 from minidl.nn.checks import POSITIVE, check_number
-from minidl.nn.layer import Layer, Parameter
+from minidl.nn.layer import Parameter
 from minidl.optim.flat import FlatParameters
 
 # Hyper-parameters: the lowest value allowed, and the first that is not.
@@ -330,26 +330,6 @@ class Optimizer:
     def update_part(self, data: Array, grad: Array, part: slice, state: Array) -> None:
         """Change the parameters of one group; the subclass's formula."""
         raise NotImplementedError(f"{type(self).__name__} has no update")
-
-    def lasting_state(self, model: Layer) -> dict[str, Array]:
-        """What the steps to come depend on, by name: what ``minidl.save`` keeps. They are views.
-
-        Hyper-parameters and counters, one of each group, and every vector of the layout of the
-        parameters, such as a moment, in pieces named after those of ``model``. Schedules, which
-        are functions, are not among them.
-        """
-        names = {id(parameter): name for name, parameter in model.named_parameters()}
-        found = {str(name): self.states[name] for name in self.states.dtype.names or ()}
-        for vector, values in vars(self).items():
-            if isinstance(values, np.ndarray) and values.shape == (self.flat.size,):
-                for parameter, start in zip(self.flat.parameters, self.flat.starts, strict=True):
-                    if id(parameter) not in names:
-                        raise ValueError(
-                            f"{self!r} is not of this model: {parameter!r} is not in it"
-                        )
-                    piece = values[start : start + parameter.size].reshape(parameter.shape)
-                    found[f"{vector}/{names[id(parameter)]}"] = piece
-        return found
 
     def penalty(self) -> float:
         """Σ λ/2 · ‖w‖² + λ₁ · Σ|w| over all groups: what the step adds to the loss, to report it.

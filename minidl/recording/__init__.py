@@ -10,7 +10,81 @@ compiled, and no second description of a layer exists.
 ``plot.py`` where its time goes.
 """
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 from minidl.recording.arrays import RecordingError
-from minidl.recording.step import Step, record
+from minidl.recording.step import Step
 
 __all__ = ["RecordingError", "Step", "record"]
+
+
+def record(function: Callable[..., Any] | None = None, *, copy: bool = False) -> Any:
+    """Write down what a function computes, and from then on run that, without Python.
+
+    At the first call with inputs of some shape every kernel call is written down with its
+    arguments. (The function runs twice, from the same state, and then the list once: all three must
+    do the same to the last bit.) Later calls run the list in C: no Python, no allocation, several
+    threads where that pays. The results are those of the function itself, to the last bit.
+
+    Parameters
+    ----------
+    function
+        Takes arrays, and computes with layers, losses, optimizers and kernels of minidl only:
+        a training step, an evaluation, a forward pass. Other arguments are constants: another
+        value is another recording. What has a place may also be given by name.
+    copy
+        Whether to return copies. By default, what is returned are arrays of the recorded program,
+        the same ones every time, overwritten by the next call.
+
+    Returns
+    -------
+    Step
+        Called like the function; ``step.epoch(X, Y, batch_size)`` runs a whole epoch in one call.
+
+    Raises
+    ------
+    RecordingError
+        At the first call, if the function computes with NumPy, reads values into Python or uses an
+        array that it was not given, naming the layer; nothing is changed then. At later
+        calls, if a parameter was replaced.
+
+    Notes
+    -----
+    What changes between steps lives in memory that kernels read: the learning rate and what else
+    an optimizer holds, the state of generators, running statistics. Numbers that are attributes
+    of layers, such as the rate of a dropout, and train or eval mode are looked at too: when they
+    change, the function is recorded again. Other Python values are taken as they were when it was
+    recorded. On the NumPy twin (``MINIDL_ISA=reference``) nothing is recorded, and every call
+    simply runs the function.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import minidl
+    >>> from minidl import nn, optim
+    >>> model = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1), rng=0)
+    >>> loss = nn.MSELoss()
+    >>> optimizer = optim.Adam(model.parameters(), lr=0.05, max_norm=1.0)
+    >>> @minidl.record
+    ... def step(x, y):
+    ...     value = loss(model(x), y)
+    ...     optimizer.zero_grad()
+    ...     model.backward(loss.backward())
+    ...     optimizer.step()
+    ...     return value
+    >>> X = np.random.default_rng(0).normal(size=(256, 2)).astype(np.float32)
+    >>> Y = X[:, :1] * X[:, 1:]
+    >>> first = float(step(X[:32], Y[:32]))
+    >>> losses = [step.epoch(X, Y, batch_size=32, rng=epoch) for epoch in range(100)]
+    >>> losses[-1] < first / 20
+    True
+    """
+    if function is None:
+        return functools.partial(record, copy=copy)
+    if isinstance(function, Step):
+        raise TypeError(f"record: {function!r} is recorded already")
+    if not callable(function):
+        raise TypeError(f"record takes a function, got {function!r}")
+    return Step(function, copy)

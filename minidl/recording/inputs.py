@@ -35,18 +35,32 @@ def prepared(number: int, x: Any) -> Any:
     return x
 
 
-def by_place(
-    function: Callable[..., Any], inputs: tuple[Any, ...], named: dict[str, Any]
-) -> tuple[Any, ...]:
-    """The arguments of a call in the order of the function's parameters, without names."""
-    bound = inspect.signature(function).bind(*inputs, **named)
-    bound.apply_defaults()
-    if bound.kwargs:
-        raise TypeError(
-            f"a recorded function takes its arguments by place; {', '.join(bound.kwargs)} of "
-            f"{getattr(function, '__qualname__', function)} can be given by name only"
-        )
-    return bound.args
+def places_of(function: Callable[..., Any], count: int, *names: str) -> list[tuple[str, Any]]:
+    """After so many arguments, the name and the default of each up to the last of ``names``.
+
+    Raises
+    ------
+    TypeError
+        As a call of the function would, and if a name has no place among the arguments.
+    """
+    signature = inspect.signature(function, follow_wrapped=False)
+    signature.bind(*range(count), **dict.fromkeys(names))
+    places = [
+        parameter
+        for parameter in signature.parameters.values()
+        if parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+        or parameter.kind is inspect.Parameter.POSITIONAL_ONLY
+    ]
+    known = [parameter.name for parameter in places]
+    for name in names:
+        if name not in known:
+            called = getattr(function, "__qualname__", repr(function))
+            raise TypeError(
+                f"a recorded step takes its arguments by place, and {called}{signature} has none "
+                f"for {name}"
+            )
+    last = max(map(known.index, names))
+    return [(parameter.name, parameter.default) for parameter in places[count : last + 1]]
 
 
 def plain(leaf: Any) -> Any:

@@ -1,4 +1,4 @@
-"""``record``, and the object it makes."""
+"""A recorded function: which program serves a call, and when another must be recorded."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from minidl._kernels.reference import Array
 from minidl.recording.arrays import RecordedArray, RecordingError
 from minidl.recording.failures import not_finite
 from minidl.recording.inputs import (
-    by_place,
     check_names,
     disjoint,
     kinds_of,
     named_by,
+    places_of,
     plain,
     prepared,
     traits,
@@ -47,76 +47,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_lock)
 
 
-def record(function: Callable[..., Any] | None = None, *, copy: bool = False) -> Any:
-    """Write down what a function computes, and from then on run that, without Python.
-
-    At the first call with inputs of some shape every kernel call is written down with its
-    arguments. (The function runs twice, from the same state, and then the list once: all three must
-    do the same to the last bit.) Later calls run the list in C: no Python, no allocation, several
-    threads where that pays. The results are those of the function itself, to the last bit.
-
-    Parameters
-    ----------
-    function
-        Takes arrays, and computes with layers, losses, optimizers and kernels of minidl only:
-        a training step, an evaluation, a forward pass. Other arguments are constants: another
-        value is another recording.
-    copy
-        Whether to return copies. By default, what is returned are arrays of the recorded program,
-        the same ones every time, overwritten by the next call.
-
-    Returns
-    -------
-    Step
-        Called like the function; ``step.epoch(X, Y, batch_size)`` runs a whole epoch in one call.
-
-    Raises
-    ------
-    RecordingError
-        At the first call, if the function computes with NumPy, reads values into Python or uses an
-        array that it was not given, naming the layer; nothing is changed then. At later
-        calls, if a parameter was replaced.
-
-    Notes
-    -----
-    What changes between steps lives in memory that kernels read: the learning rate and what else
-    an optimizer holds, the state of generators, running statistics. Numbers that are attributes
-    of layers, such as the rate of a dropout, and train or eval mode are looked at too: when they
-    change, the function is recorded again. Other Python values are taken as they were when it was
-    recorded. On the NumPy twin (``MINIDL_ISA=reference``) nothing is recorded, and every call
-    simply runs the function.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import minidl
-    >>> from minidl import nn, optim
-    >>> model = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1), rng=0)
-    >>> loss = nn.MSELoss()
-    >>> optimizer = optim.Adam(model.parameters(), lr=0.05, max_norm=1.0)
-    >>> @minidl.record
-    ... def step(x, y):
-    ...     value = loss(model(x), y)
-    ...     optimizer.zero_grad()
-    ...     model.backward(loss.backward())
-    ...     optimizer.step()
-    ...     return value
-    >>> X = np.random.default_rng(0).normal(size=(256, 2)).astype(np.float32)
-    >>> Y = X[:, :1] * X[:, 1:]
-    >>> first = float(step(X[:32], Y[:32]))
-    >>> losses = [step.epoch(X, Y, batch_size=32, rng=epoch) for epoch in range(100)]
-    >>> losses[-1] < first / 20
-    True
-    """
-    if function is None:
-        return functools.partial(record, copy=copy)
-    if isinstance(function, Step):
-        raise TypeError(f"record: {function!r} is recorded already")
-    if not callable(function):
-        raise TypeError(f"record takes a function, got {function!r}")
-    return Step(function, copy)
-
-
 # Programs a step keeps: of shapes and constants beyond that, the oldest are recorded anew.
 MOST_PROGRAMS = 64
 
@@ -132,7 +62,7 @@ class Step(kernels.Replayer):
         functools.update_wrapper(self, function, updated=())
         self.function = function
         self.copy = copy
-        self.by_place = functools.partial(by_place, function)
+        self._places: dict[tuple[Any, ...], Any] = {}  # of arguments that are given by name
         self._turn: Any = None  # keeps two programs from running at the same time
         self.forget()
 
@@ -160,6 +90,13 @@ class Step(kernels.Replayer):
         step = Step(MethodType(self.function, instance), self.copy)
         vars(instance)[self._name] = step
         return step
+
+    def by_place(self, inputs: Inputs, named: dict[str, Any]) -> Inputs:
+        """The arguments of a call that named some of them, in the order of the parameters."""
+        given: tuple[Any, ...] = (len(inputs), *named)
+        if given not in self._places:
+            self._places[given] = places_of(self.function, *given)
+        return (*inputs, *(named.get(name, default) for name, default in self._places[given]))
 
     def otherwise(self, program: Any, failed: int, inputs: Inputs) -> Any:
         """What a call does when there is more to do than to run a program that fits."""

@@ -161,8 +161,9 @@ class EarlyStopping(Callback):
             if self.restore_best:
                 self._kept = [array.copy() for array in trainer.lasting()]
         elif epoch - self.best_epoch >= self.patience:
-            best = f"{self.monitor} was best in epoch {self.best_epoch} ({show(self.best)})"
-            trainer.stop(best + (", whose weights are restored" if self._kept else ""))
+            why = f"{self.monitor} was best in epoch {self.best_epoch} ({show(self.best)})"
+            why += ", whose weights are restored" if self._kept else ""
+            trainer.stop(why if self.best_epoch else f"{self.monitor} was never a number")
 
     def on_train_end(self, trainer: Trainer, epoch: int, values: Values) -> None:
         """Go back to the best epoch."""

@@ -213,7 +213,7 @@ def first_output(name: str, features: Array, model: Layer) -> Array:
     except ValueError as error:
         raise ValueError(
             f"{name} of shape {features.shape} does not suit the model; with its first row, {error}"
-        ) from None
+        ) from error
 
 
 def check_agreement(

@@ -234,7 +234,7 @@ class Trainer:
             shown.epoch(number, values, seconds)
             tell("on_epoch_end", number, values)
         tell("on_train_end", number, values)
-        if self._stopping:
+        if self._stopping and number < epochs:
             shown.stopped(number, self._stopping)
 
     def stop(self, why: str = "") -> None:
@@ -242,7 +242,7 @@ class Trainer:
 
         The epoch counts then as one that is over, with the steps that were made. ``why`` is shown.
         """
-        self._stopping = why
+        self._stopping = self._stopping or why
 
     def predict(self, X: Any, batch_size: int = EVALUATION_BATCH) -> Array:
         """The model's output for every row, in evaluation mode.
