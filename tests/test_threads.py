@@ -21,6 +21,7 @@ from recording_helpers import classes, everything, plain_regression, shared_by
 import minidl
 from minidl import _kernels as kernels
 from minidl import nn, optim
+from minidl.recording import epoch as epochs_of_steps
 from minidl.threads import _quota
 
 pytestmark = pytest.mark.skipif(kernels.isa == "reference", reason="the twin has no threads")
@@ -282,7 +283,11 @@ def test_joblib(backend_of_joblib: str) -> None:
 
 @unix
 @pytest.mark.parametrize("threads", [1, 2])
-def test_an_interrupt_comes_between_two_steps(threads: int) -> None:
+def test_an_interrupt_comes_between_two_steps(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An epoch of a fast machine takes hardly longer than C goes on before it looks for Ctrl-C.
+    monkeypatch.setattr(epochs_of_steps, "SLICE", 0.005)
     training, X, Y = plain_regression(rows=50)
     other, _, _ = plain_regression(rows=50)
     epoch = 40_000  # steps, so many that an interrupt hardly ever finds the end of one
