@@ -124,7 +124,7 @@ def save(
         partial.unlink(missing_ok=True)
 
 
-def load(path: str | os.PathLike[str], into: Layer, optimizer: Optimizer | None = None) -> None:
+def load(path: str | os.PathLike[str], into: Layer, *, optimizer: Optimizer | None = None) -> None:
     """Fill a model with what ``save`` wrote, and an optimizer too, if one is given.
 
     Everything is checked first: if anything is wrong, both stay as they are.
