@@ -176,7 +176,7 @@ def load(path: str | os.PathLike[str], into: Layer, *, optimizer: Optimizer | No
 
 def _check_types(caller: str, model: Any, optimizer: Any) -> None:
     if not isinstance(model, Layer):
-        hint = "; an optimizer goes with its model: save(model, path, optimizer=optimizer)"
+        hint = "; an optimizer goes with its model, as optimizer=optimizer"
         raise TypeError(
             f"{caller} takes a model, got {model!r}{hint if isinstance(model, Optimizer) else ''}"
         )

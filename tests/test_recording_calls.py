@@ -98,6 +98,9 @@ def test_names_without_a_place(backend: str) -> None:
         minidl.record(scaled)(X, double=False)
     with pytest.raises(TypeError, match=r"has none for x"):
         minidl.record(nn.Linear(3, 2))(x=X)
+    for inputs in ((X,), (X, X)):
+        with pytest.raises(TypeError, match=r"none for y|'y' .* positional only"):
+            minidl.record(lambda x, y=None, /, **options: x)(*inputs, y=X)
 
 
 def leaves(output: Any) -> list[Any]:

@@ -45,13 +45,13 @@ def places_of(function: Callable[..., Any], count: int, *names: str) -> list[tup
     """
     signature = inspect.signature(function, follow_wrapped=False)
     signature.bind(*range(count), **dict.fromkeys(names))
-    places = [
-        parameter
-        for parameter in signature.parameters.values()
-        if parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
-        or parameter.kind is inspect.Parameter.POSITIONAL_ONLY
-    ]
-    known = [parameter.name for parameter in places]
+    either, unnamed = (
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        inspect.Parameter.POSITIONAL_ONLY,
+    )
+    places = [p for p in signature.parameters.values() if p.kind in (either, unnamed)]
+    # `bind` lets **options take a name whose place has none.
+    known = [parameter.name if parameter.kind is either else "" for parameter in places]
     for name in names:
         if name not in known:
             called = getattr(function, "__qualname__", repr(function))
