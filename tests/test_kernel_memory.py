@@ -1,12 +1,19 @@
-"""No kernel reads or writes beyond its arrays: pages without access lie before and behind."""
+"""Memory for kernels; and none reads or writes beyond its arrays: pages without access lie
+before and behind.
+"""
 
 from __future__ import annotations
 
+import gc
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from minidl._kernels.memory import HUGE_PAGE, LARGE, LINE, aligned_zeros
 
 # Runs in a process of its own, for a read too far ends the process.
 PROGRAM = r"""
@@ -64,3 +71,33 @@ def test_kernels_stay_inside_their_arrays(isa: str) -> None:
     )
     last = result.stdout.strip().split("\n")[-1]
     assert last == "done", f"stopped in {last}\n{result.stderr}"
+
+
+@pytest.mark.parametrize("nbytes", [0, 1, 100, LARGE - 1, LARGE, HUGE_PAGE, HUGE_PAGE + 1])
+def test_memory_of_any_size_begins_on_a_cache_line(nbytes: int) -> None:
+    memory = aligned_zeros(nbytes)
+    assert memory.dtype == np.uint8
+    assert memory.shape == (nbytes,)
+    assert not memory.any()
+    boundary = HUGE_PAGE if nbytes >= LARGE and sys.platform == "linux" else LINE
+    assert memory.ctypes.data % boundary == 0
+    memory[:] = 1  # all of it is there, and may be written
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.parametrize("nbytes", [LINE, HUGE_PAGE])
+def test_what_a_forked_process_writes_is_its_own(nbytes: int) -> None:
+    memory = aligned_zeros(nbytes)
+    child = os.fork()
+    if child == 0:
+        memory[:] = 1
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert not memory.any()
+
+
+def test_memory_goes_with_its_last_array() -> None:
+    part = aligned_zeros(HUGE_PAGE).view(np.float32)[5:7]
+    gc.collect()
+    part[:] = 3
+    assert part.tolist() == [3, 3]

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
+from minidl._kernels.memory import LINE, aligned_zeros
 from minidl._kernels.reference import Array
 from minidl.nn.layer import Parameter
-
-ALIGNMENT = 64  # bytes: one cache line, one AVX-512 register
 
 
 class FlatParameters:
@@ -44,7 +41,7 @@ class FlatParameters:
         if len(dtypes) > 1:
             raise TypeError(f"all parameters must have one dtype, got {sorted(map(str, dtypes))}")
         self.dtype = dtypes.pop()
-        step = ALIGNMENT // self.dtype.itemsize
+        step = LINE // self.dtype.itemsize
         # A line before the first of a group, so that the address of the vector, and of each
         # part, is that of no parameter: a recorded step tells by its address what a kernel is
         # given.
@@ -76,10 +73,7 @@ class FlatParameters:
 
     def zeros(self) -> Array:
         """A vector of the same layout: for moments."""
-        spare = ALIGNMENT // self.dtype.itemsize
-        buffer = np.zeros(self.size + spare, self.dtype)
-        start = -buffer.ctypes.data % ALIGNMENT // self.dtype.itemsize
-        return buffer[start : start + self.size]
+        return aligned_zeros(self.size * self.dtype.itemsize).view(self.dtype)
 
     def check(self) -> None:
         """Raise RuntimeError if a parameter has left the vectors, or was frozen in them."""

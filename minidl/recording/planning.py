@@ -7,12 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minidl import _kernels as kernels
 from minidl._kernels import arguments
+from minidl._kernels.memory import LINE
 from minidl._kernels.reference import Array
 from minidl.recording.entries import CHECKING, IN_PLACE, SEQUENCES, TEMPORARY, Entry, Region
-
-LINE = 64  # bytes: every temporary begins on a cache line
 
 # A rough clock for decisions about threads: what one thread does in a nanosecond.
 FLOPS = 40.0
@@ -109,13 +107,6 @@ def _lowest_gap(size: int, begin: Array, end: Array) -> int:
     free = np.maximum.accumulate(np.concatenate(([0], end[order])))  # from here to the next stretch
     fits = free[:-1] + size <= begin[order]
     return int(free[fits.argmax()] if fits.any() else free[-1])
-
-
-def aligned_memory(nbytes: int) -> Array:
-    """So many bytes, beginning on a cache line."""
-    memory = np.zeros(nbytes + LINE, np.uint8)
-    start = -kernels.address_of(memory) % LINE
-    return memory[start : start + nbytes]
 
 
 # --- threads --------------------------------------------------------------------------------

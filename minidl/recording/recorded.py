@@ -9,6 +9,7 @@ import numpy as np
 
 from minidl import _kernels as kernels
 from minidl._kernels import arguments
+from minidl._kernels.memory import aligned_zeros
 from minidl._kernels.program import Program, Turn
 from minidl._kernels.reference import Array
 from minidl.nn.label_losses import in_steps
@@ -68,7 +69,7 @@ class Recorded:
         self.entries = fuse(recorder.entries, homes)
         self.nbytes = planning.place(self.entries, homes)
         self.least_nbytes = planning.least_memory(self.entries, homes)
-        self.memory = planning.aligned_memory(self.nbytes)
+        self.memory = aligned_zeros(self.nbytes)
         self.regions = recorder.regions
         self._held: list[tuple[str, Array]] = []
         self._views = {
@@ -98,7 +99,7 @@ class Recorded:
         planning.share(self.entries, base, self.threads)
         scratch = max((entry.scratch for entry in self.entries), default=0)
         team = max((entry.threads for entry in self.entries), default=1)
-        self.scratch = planning.aligned_memory(scratch * team)
+        self.scratch = aligned_zeros(scratch * team)
         instructions, patches = [], []
         for index, entry in enumerate(self.entries):
             pointers = np.frombuffer(entry.args, np.uintp)
