@@ -38,15 +38,26 @@ cdef struct Tile:
 
 
 cdef inline void begin_three(
-    vec (*acc)[TILE_VECTORS], const real *c, Py_ssize_t c_row, const int rows, const int vectors
+    vec (*acc)[TILE_VECTORS], const int rows, const int vectors
 ) noexcept nogil:
-    """Up to three rows of zeros; those of C arrive while the sums are formed."""
+    """Up to three rows of zeros."""
     cdef int i, j
     for i in range(3):
         if i < rows:
             for j in range(vectors):
                 acc[i][j] = fill(0)
-                prefetch(c + i * c_row + j * LANES)
+
+
+cdef inline real *ask_for_row(real *c, Py_ssize_t c_row, const int vectors) noexcept nogil:
+    """Have a row of C come while sums are formed. Returns the next one.
+
+    Row by row: all of a tile at once would hold up what is loaded from A and B, for a core waits
+    for no more than a dozen cache lines or so at a time.
+    """
+    cdef int j
+    for j in range(vectors):
+        prefetch(c + j * LANES)
+    return c + c_row
 
 
 cdef inline void add_three(
@@ -96,20 +107,23 @@ cdef inline void tiles_of(
     cdef real *packed = t.packed if packs else t.c    # where nothing is packed, any address
     cdef Py_ssize_t row = vectors * LANES if packs else 0    # of the packed panel
     cdef real *c
+    cdef real *awaited    # the next row of the tile of C to ask for
     cdef Py_ssize_t p, q, a_row, a_col, b_row, c_row
     cdef int i
     for q in range(t.count):
         a_row, a_col, b_row, c_row = t.a_row, t.a_col, t.b_row, t.c_row
         c = t.c + q * rows * c_row
-        begin_three(acc, c, c_row, rows, vectors)
-        begin_three(acc + 3, c + 3 * c_row, c_row, rows - 3, vectors)
-        begin_three(acc + 6, c + 6 * c_row, c_row, rows - 6, vectors)
-        begin_three(acc + 9, c + 9 * c_row, c_row, rows - 9, vectors)
+        begin_three(acc, rows, vectors)
+        begin_three(acc + 3, rows - 3, vectors)
+        begin_three(acc + 6, rows - 6, vectors)
+        begin_three(acc + 9, rows - 9, vectors)
         for i in range(0, rows, 3):
             a[i // 3] = t.a + (q * rows + i) * a_row
-        b, p = t.b, t.k
+        b, p, awaited = t.b, t.k, c
         if a_col == 1:
             while p >= UNROLL:
+                if awaited < c + rows * c_row:
+                    awaited = ask_for_row(awaited, c_row, vectors)
                 multiply_add(acc, a, a_row, 0, b, packed, rows, vectors, packs)
                 multiply_add(acc, a, a_row, 1, b + b_row, packed + row, rows, vectors, packs)
                 b, packed = b + 2 * b_row, packed + 2 * row
@@ -124,6 +138,8 @@ cdef inline void tiles_of(
                 p = p - UNROLL
         elif a_row == 1:
             while p > 0:
+                if awaited < c + rows * c_row:
+                    awaited = ask_for_row(awaited, c_row, vectors)
                 multiply_add(acc, a, 1, 0, b, packed, rows, vectors, packs)
                 for i in range((rows + 2) // 3):
                     a[i] = a[i] + a_col
