@@ -26,8 +26,8 @@ cdef MatmulArgs *product(bytearray args) noexcept:
 
 
 def product_shape(bytearray args not None):
-    """(m, k, n) of a matrix product."""
-    return product(args).m, product(args).k, product(args).n
+    """(m, k, n) of a matrix product, and of the second one in it."""
+    return product(args).m + product(args).m2, product(args).k, product(args).n
 
 
 def extent(str kernel not None, bytearray args not None):
@@ -122,6 +122,29 @@ def is_plain(bytearray args not None):
 def set_activation(bytearray args not None, str name not None):
     """Have a matrix product apply this activation, or this gradient of one, to its output."""
     product(args).activation = ACTIVATIONS[name]
+
+
+def put_together(bytearray args not None, bytearray other not None):
+    """If another product with the same B may be the second one in this product, have it so, and
+    return True.
+
+    Both are gradients of weights, A transposed, and so large that on no instruction set they would
+    take another way than that of blocks: then no bit of either changes.
+    """
+    cdef MatmulArgs *here = product(args)
+    cdef MatmulArgs *there = product(other)
+    if not (
+        here.m2 == there.m2 == 0 and here.n == there.n >= 64 and here.k == there.k > 1
+        and here.m > 1 and there.m > 1
+        and here.a_row == there.a_row == 1 and here.a_col > 1 and there.a_col > 1
+        and here.b_row == there.b_row and here.b_col == there.b_col == 1
+        and here.c_row == there.c_row and here.bias == there.bias == NULL
+        and here.accumulate == there.accumulate
+        and here.activation == there.activation == NO_ACTIVATION
+    ):
+        return False
+    here.m2, here.a2_col = there.m, there.a_col
+    return True
 
 
 def set_scratch(bytearray args not None, int slot, size_t address, Py_ssize_t step):

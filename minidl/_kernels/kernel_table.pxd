@@ -21,16 +21,19 @@ cdef enum Accumulate:
     WRITE, ADD, ADD_TO_ZERO
 
 cdef struct MatmulArgs:
-    # c (m x n) = a (m x k) . b (k x n); strides in elements, rows of c contiguous.
+    # c (m x n) = a (m x k) . b (k x n); strides in elements, rows of c contiguous. And with the
+    # same b, if m2 > 0: c2 (m2 x n) = a2 (m2 x k) . b, where a2 is like a but for a2_col.
     const void *a
     const void *b
     const void *bias           # n values added to every row, or NULL
     const void *gate           # m x n contiguous: for the gradient of an activation, else NULL
     void *c
+    const void *a2
+    void *c2
     void *scratch              # aligned; `scratch_step` bytes for each thread
     Py_ssize_t scratch_step    # at least matmul_scratch(args), a multiple of 64
-    Py_ssize_t m, n, k
-    Py_ssize_t a_row, a_col, b_row, b_col, c_row
+    Py_ssize_t m, n, k, m2
+    Py_ssize_t a_row, a_col, b_row, b_col, c_row, a2_col
     Accumulate accumulate
     Activation activation      # applied last
 

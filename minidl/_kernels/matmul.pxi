@@ -38,6 +38,19 @@ cdef enum WhereB:
     PACKED        # in a packed block
 
 
+cdef inline Py_ssize_t height_of(const MatmulArgs *args) noexcept nogil:
+    """Rows of C, and of the C of a second product below them."""
+    return args.m + args.m2
+
+
+cdef inline MatmulArgs second(const MatmulArgs *args) noexcept nogil:
+    """The second product, its rows counted on from those of the first."""
+    cdef MatmulArgs other = args[0]
+    other.a, other.a_col = <const real *>args.a2 - args.m * args.a_row, args.a2_col
+    other.c = <real *>args.c2 - args.m * args.c_row
+    return other
+
+
 cdef inline bint packs_a(const MatmulArgs *args) noexcept nogil:
     """Rows of A, or of its transpose, that are so long that they collide in the cache are
     worth a copy, if enough columns of B use it."""
@@ -56,10 +69,11 @@ cdef inline WhereB where_b(const MatmulArgs *args) noexcept nogil:
     be room, may not depend.
     """
     cdef bint far = <size_t>(args.k * args.n) * sizeof(real) > FAR
-    cdef bint kept = args.m > MC or (far and args.m < 96)
+    cdef Py_ssize_t height = height_of(args)
+    cdef bint kept = height > MC or args.m2 > 0 or (far and height < 96)
     cdef bint across = <size_t>args.b % VEC_BYTES != 0 and args.b_row % LANES == 0
     cdef Py_ssize_t enough = 64 if kept else 24 if across else 48
-    if args.b_col == 1 and (args.n < 128 or args.m < enough):
+    if args.b_col == 1 and (args.n < 128 or height < enough):
         return IN_PLACE
     return PACKED if kept else IN_PASSING
 
@@ -73,7 +87,7 @@ cdef inline Py_ssize_t piece_of(Py_ssize_t k) noexcept nogil:
 
 cdef inline Py_ssize_t depth_of(const MatmulArgs *args) noexcept nogil:
     """Rows of B in a block: few, where all rows of C stay in the cache anyway."""
-    return piece_of(args.k) * (DEEP if args.m > 256 else 1)
+    return piece_of(args.k) * (DEEP if height_of(args) > 256 else 1)
 
 
 cdef inline Py_ssize_t block_of_b(const MatmulArgs *args) noexcept nogil:
@@ -227,10 +241,14 @@ cdef void multiply(
     const MatmulArgs *args, real *pack_b,
     Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t j0, Py_ssize_t j1
 ) noexcept nogil:
-    """Rows i0 … i1 and columns j0 … j1 of c: the outer loops."""
+    """Rows i0 … i1 and columns j0 … j1 of c, and of c2 below it: the outer loops."""
+    cdef const MatmulArgs *here
+    cdef MatmulArgs below
     cdef Py_ssize_t ic, jc = j0, pd, rows, columns, depth
     cdef Py_ssize_t blocks = larger(1, ceil_div(i1 - i0, MC))
     cdef Py_ssize_t height = ceil_div(i1 - i0, blocks)    # nearly equal, like pieces
+    if args.m2 > 0:
+        below = second(args)
     while jc < j1:
         columns = smaller(NC, j1 - jc)
         pd = 0
@@ -238,8 +256,12 @@ cdef void multiply(
             depth = smaller(depth_of(args), args.k - pd)
             ic = i0
             while ic < i1:
-                rows = smaller(height, i1 - ic)
-                multiply_rows_of_c(args, pack_b, ic, rows, jc, columns, pd, depth, ic == i0)
+                rows, here = smaller(height, i1 - ic), args
+                if ic >= args.m:
+                    here = &below
+                elif ic + rows > args.m:
+                    rows = args.m - ic
+                multiply_rows_of_c(here, pack_b, ic, rows, jc, columns, pd, depth, ic == i0)
                 if pd + depth == args.k and args.activation != NO_ACTIVATION:
                     activate(args, ic, ic + rows, jc, jc + columns)
                 ic += rows
@@ -315,7 +337,7 @@ cdef int parts_across(const MatmulArgs *args, int threads) noexcept nogil:
     cdef Py_ssize_t rows, columns, cost, least = -1
     for across in range(1, threads + 1):
         if threads % across == 0:
-            rows = largest_share(args.m, MR, threads // across)
+            rows = largest_share(height_of(args), MR, threads // across)
             columns = largest_share(args.n, NR, across)
             cost = rows * columns + COST_OF_A * rows + COST_OF_B * columns
             if across > 1:    # then parts of rows of B are not fetched before they are needed
@@ -326,17 +348,18 @@ cdef int parts_across(const MatmulArgs *args, int threads) noexcept nogil:
 
 
 cdef Py_ssize_t matmul(const void *arguments, int thread, int threads) noexcept nogil:
-    """c = activation(a . b + bias), or c += a . b."""
+    """c = activation(a . b + bias), or c += a . b; and, where no other way than that of blocks
+    is taken, c2 likewise."""
     cdef const MatmulArgs *args = <const MatmulArgs *>arguments
     cdef bint dots = uses_dots(args), turn = turns(args), by_rows = uses_rows(args)
     cdef bint narrow = uses_narrow(args)
     cdef real *scratch = <real *>(<char *>args.scratch + thread * args.scratch_step)
-    cdef Py_ssize_t i0 = 0, i1 = args.m, j0 = 0, j1 = args.n
+    cdef Py_ssize_t i0 = 0, i1 = height_of(args), j0 = 0, j1 = args.n
     cdef int across, down, i, j
     if threads > 1:
         across = 1 if narrow else threads if dots or turn else parts_across(args, threads)
         down, i, j = threads // across, thread // across, thread % across
-        i0, i1 = share_begin(args.m, MR, i, down), share_begin(args.m, MR, i + 1, down)
+        i0, i1 = share_begin(i1, MR, i, down), share_begin(i1, MR, i + 1, down)
         j0, j1 = share_begin(args.n, NR, j, across), share_begin(args.n, NR, j + 1, across)
     if by_rows:
         multiply_by_rows(args, scratch, i0, i1, j0, j1)

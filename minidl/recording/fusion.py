@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from minidl._kernels import arguments
+from minidl._kernels import arguments, dispatch
 from minidl.recording.entries import CHECKING, GRADIENT, INPUT, TEMPORARY, Entry, Operand, Region
 
 # Slots of the matrix product's arguments.
-BIAS, GATE, OUTPUT = 2, 3, 4
+LEFT, RIGHT, BIAS, GATE, OUTPUT, SECOND_LEFT, SECOND_OUTPUT = range(7)
 ACTIVATIONS = ("relu", "sigmoid", "tanh")
 GRADIENTS = ("relu_grad", "sigmoid_grad", "tanh_grad")
 
@@ -24,7 +24,7 @@ def fuse(entries: list[Entry], returned: Iterable[Region]) -> list[Entry]:
     entries = _without_dead(entries, needed)
     entries = _into_product(entries, needed, ACTIVATIONS, _activation)
     entries = _into_product(entries, needed, GRADIENTS, _activation_gradient)
-    return _without_clearing(entries)
+    return _sharing_b(_without_clearing(entries))
 
 
 def _without_dead(entries: list[Entry], needed: set[int]) -> list[Entry]:
@@ -105,6 +105,41 @@ def _activation_gradient(product: Entry, gradient: Entry) -> None:
     y, dx = gradient.operands[1], gradient.operands[2]
     product.operands.insert(-1, Operand(GATE, "r", y.region, y.offset))
     _output(product).region = dx.region
+
+
+# --- two gradients of weights with the same dy read it once ---
+
+
+def _sharing_b(entries: list[Entry]) -> list[Entry]:
+    """Merge the product of x' · dy with the one of h' · dy before it: those of a recurrent layer."""
+    kept: list[Entry] = []
+    for entry in entries:
+        if not (kept and _put_together(kept[-1], entry)):
+            kept.append(entry)
+    return kept
+
+
+def _put_together(entry: Entry, other: Entry) -> bool:
+    if not entry.kernel == other.kernel == "matmul":
+        return False
+    right, other_right, left = entry.operand(RIGHT), other.operand(RIGHT), other.operand(LEFT)
+    assert right is not None and other_right is not None and left is not None
+    written = _output(entry).region, _output(other).region
+    if (
+        (right.region, right.offset) != (other_right.region, other_right.offset)
+        or (entry.label, entry.phase) != (other.label, other.phase)
+        or left.region is written[0]
+        or any(operand.region is written[1] for operand in entry.operands)
+        or not arguments.put_together(entry.args, other.args)
+    ):
+        return False
+    output = _output(other)
+    entry.operands += [
+        Operand(SECOND_LEFT, "r", left.region, left.offset),
+        Operand(SECOND_OUTPUT, output.role, output.region, output.offset),
+    ]
+    entry.scratch = dispatch.product_scratch(entry.args, output.region.array)
+    return True
 
 
 # --- gradients: the first to write one need not find it cleared ---

@@ -13,7 +13,7 @@ import numpy as np
 from minidl._kernels import arguments
 from minidl.bench.counting import flops_of
 from minidl.recording.entries import TEMPORARY, Entry, Region
-from minidl.recording.fusion import BIAS
+from minidl.recording.fusion import BIAS, LEFT, RIGHT, SECOND_LEFT
 
 WIDTH = 118  # columns of a listing
 UNBROKEN = "\xa0"  # a space at which no line ends
@@ -99,7 +99,7 @@ def _nbytes(entry: Entry, index: int, extent: tuple[int, ...]) -> int:
     size = int(np.prod(extent))
     if entry.kernel == "matmul":
         m, k, n = extent
-        size = {0: m * k, 1: k * n, BIAS: n}.get(operand.slot, m * n)
+        size = {LEFT: m * k, RIGHT: k * n, BIAS: n, SECOND_LEFT: m * k}.get(operand.slot, m * n)
     return min(operand.region.nbytes, size * operand.region.dtype.itemsize)
 
 
