@@ -5,6 +5,7 @@ before and behind.
 from __future__ import annotations
 
 import gc
+import mmap
 import os
 import subprocess
 import sys
@@ -79,9 +80,15 @@ def test_memory_of_any_size_begins_on_a_cache_line(nbytes: int) -> None:
     assert memory.dtype == np.uint8
     assert memory.shape == (nbytes,)
     assert not memory.any()
-    boundary = HUGE_PAGE if nbytes >= LARGE and sys.platform == "linux" else LINE
-    assert memory.ctypes.data % boundary == 0
+    assert memory.ctypes.data % LINE == 0
     memory[:] = 1  # all of it is there, and may be written
+
+
+def test_vectors_of_one_size_do_not_begin_at_the_same_place_of_a_page() -> None:
+    for nbytes in (LARGE, 3 * HUGE_PAGE, 14 * HUGE_PAGE):
+        vectors = [aligned_zeros(nbytes) for _ in range(4)]
+        places = {vector.ctypes.data % HUGE_PAGE for vector in vectors}
+        assert len(places) >= 3 or not hasattr(mmap, "MADV_HUGEPAGE")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")

@@ -67,7 +67,7 @@ def _into_product(
             kept[index].fused.append(entry.kernel)
             continue
         if entry.kernel == "matmul" and arguments.is_plain(entry.args):
-            products[id(_output(entry).region)] = len(kept)
+            products[id(_operand(entry, OUTPUT).region)] = len(kept)
         kept.append(entry)
     return kept
 
@@ -89,29 +89,29 @@ def _written(between: list[Entry], entry: Entry) -> bool:
     )
 
 
-def _output(product: Entry) -> Operand:
-    operand = product.operand(OUTPUT)
+def _operand(product: Entry, slot: int) -> Operand:
+    operand = product.operand(slot)
     assert operand is not None
     return operand
 
 
 def _activation(product: Entry, activation: Entry) -> None:
     arguments.set_activation(product.args, activation.kernel)
-    _output(product).region = activation.operands[1].region
+    _operand(product, OUTPUT).region = activation.operands[1].region
 
 
 def _activation_gradient(product: Entry, gradient: Entry) -> None:
     arguments.set_activation(product.args, gradient.kernel)
     y, dx = gradient.operands[1], gradient.operands[2]
     product.operands.insert(-1, Operand(GATE, "r", y.region, y.offset))
-    _output(product).region = dx.region
+    _operand(product, OUTPUT).region = dx.region
 
 
 # --- two gradients of weights with the same dy read it once ---
 
 
 def _sharing_b(entries: list[Entry]) -> list[Entry]:
-    """Merge the product of x' · dy with the one of h' · dy before it: those of a recurrent layer."""
+    """Merge x' · dy into the h' · dy before it, as in a recurrent layer."""
     kept: list[Entry] = []
     for entry in entries:
         if not (kept and _put_together(kept[-1], entry)):
@@ -122,18 +122,16 @@ def _sharing_b(entries: list[Entry]) -> list[Entry]:
 def _put_together(entry: Entry, other: Entry) -> bool:
     if not entry.kernel == other.kernel == "matmul":
         return False
-    right, other_right, left = entry.operand(RIGHT), other.operand(RIGHT), other.operand(LEFT)
-    assert right is not None and other_right is not None and left is not None
-    written = _output(entry).region, _output(other).region
+    right, other_right = _operand(entry, RIGHT), _operand(other, RIGHT)
+    left, output = _operand(other, LEFT), _operand(other, OUTPUT)
     if (
         (right.region, right.offset) != (other_right.region, other_right.offset)
         or (entry.label, entry.phase) != (other.label, other.phase)
-        or left.region is written[0]
-        or any(operand.region is written[1] for operand in entry.operands)
+        or left.region is _operand(entry, OUTPUT).region
+        or any(operand.region is output.region for operand in entry.operands)
         or not arguments.put_together(entry.args, other.args)
     ):
         return False
-    output = _output(other)
     entry.operands += [
         Operand(SECOND_LEFT, "r", left.region, left.offset),
         Operand(SECOND_OUTPUT, output.role, output.region, output.offset),
