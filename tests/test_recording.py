@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from typing import Any
 from unittest import mock
 
@@ -356,3 +357,54 @@ def test_what_is_returned_is_not_merged_away(isa: str) -> None:
         return [z, activation(z)]
 
     fused_and_not(function, x)
+
+
+# Few rows and many, several blocks of C, several pieces of the sum, widths between two panels.
+@pytest.mark.parametrize(
+    ("first", "second", "rows", "width"),
+    [(24, 20, 50, 96), (2, 3, 2, 64), (130, 7, 700, 201), (7, 300, 33, 1100), (256, 64, 1700, 130)],
+)
+@pytest.mark.parametrize("threads", [1, 2, 4])
+@both_dtypes
+def test_two_gradients_that_share_dy(
+    isa: str, first: int, second: int, rows: int, width: int, threads: int, dtype: Any
+) -> None:
+    rng = np.random.default_rng(0)
+    h, x = (rng.normal(size=(rows, m)).astype(dtype) for m in (first, second))
+    dy = rng.normal(size=(rows, width)).astype(dtype)
+    weights = [nn.Linear(m, width, bias=False, dtype=dtype).weight for m in (first, second)]
+    optimizer = optim.SGD(weights, lr=0.1)
+
+    def function(clear: bool, h: np.ndarray, x: np.ndarray, dy: np.ndarray) -> list[np.ndarray]:
+        if clear:
+            optimizer.zero_grad()
+        for features, weight in zip((h, x), weights, strict=True):
+            kernels.linear_grad_params(features, dy, weight.grad)
+        return [weight.grad for weight in weights]
+
+    for clear in (True, False):
+        step = minidl.record(functools.partial(function, clear))
+        results = []
+        for run in (functools.partial(function, clear), step, step):
+            optimizer.zero_grad()
+            with shared_by(threads):
+                results.append([array.tobytes() for array in run(h, x, dy)])
+        assert results[0] == results[1] == results[2]
+        products = [entry for entry in step._latest.entries if entry.kernel == "matmul"]
+        assert len(products) == 1
+        assert f"-> grad ({first}x{width}), grad ({second}x{width})" in str(step)
+
+
+def test_two_gradients_for_the_same_weight_stay_two(isa: str) -> None:
+    layer = nn.Linear(30, 70, bias=False, rng=0)
+    optimizer = optim.SGD(layer.parameters(), lr=0.1)
+    rng = np.random.default_rng(0)
+    h, x, dy = (rng.normal(size=(9, n)).astype(np.float32) for n in (30, 30, 70))
+
+    def function(h: np.ndarray, x: np.ndarray, dy: np.ndarray) -> list[np.ndarray]:
+        optimizer.zero_grad()
+        for features in (h, x):
+            kernels.linear_grad_params(features, dy, layer.weight.grad)
+        return [layer.weight.grad]
+
+    fused_and_not(function, h, x, dy)
