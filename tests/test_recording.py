@@ -392,7 +392,8 @@ def test_two_gradients_that_share_dy(
         assert results[0] == results[1] == results[2]
         products = [entry for entry in step._latest.entries if entry.kernel == "matmul"]
         assert len(products) == 1
-        assert f"-> grad ({first}x{width}), grad ({second}x{width})" in str(step)
+        outputs = f"-> grad ({first}x{width}), grad ({second}x{width})"
+        assert outputs in str(step).replace("*", "")
 
 
 def test_two_gradients_for_the_same_weight_stay_two(isa: str) -> None:
