@@ -175,6 +175,7 @@ def test_train_text(capsys, book, cell):
     assert f"{cell.upper()}(8, 16, stateful=4)" in output
     assert "1,296 characters to train on, 144 held out" in output
     assert output.count("\nepoch ") == 4
+    assert output.count(" characters/s\n") == 5  # with the one of the whole training
     first, last = (float(re.findall(r"val_bits ([\d.]+)", output)[place]) for place in (0, -1))
     assert last < first < math.log2(len(set(TEXT))) + 0.5
     assert said_bits(output) == pytest.approx(last, rel=1e-3)

@@ -114,6 +114,7 @@ def _fit(
         data[1][: arguments.batch_size],
     )  # the first chunk of every stream
     norms["before training"] = speaker.state_gradient_norms(one)
+    shown.unit = "characters"
     shown.begin(arguments.epochs, data[0].size)
     try:
         started = time.perf_counter()

@@ -18,7 +18,12 @@ Values = Mapping[str, float]
 
 
 class Progress:
-    """Shows nothing; subclasses override what they want to hear of."""
+    """Shows nothing; subclasses override what they want to hear of.
+
+    ``unit`` is what one row is called, where speed is shown.
+    """
+
+    unit = "samples"
 
     def begin(self, epochs: int, samples: int) -> None:
         """Training begins: this many epochs of this many samples."""
@@ -47,7 +52,7 @@ class Lines(Progress):
     def epoch(self, number: int, values: Values, seconds: float) -> None:
         shown = [f"epoch {number:>{len(str(self.epochs))}}/{self.epochs}"]
         shown += [f"{name} {show(value)}" for name, value in values.items()]
-        shown += [f"{self.samples / max(seconds, 1e-9):,.0f} samples/s"]
+        shown += [f"{self.samples / max(seconds, 1e-9):,.0f} {self.unit}/s"]
         print("  ".join(shown), flush=True)
 
     def stopped(self, number: int, why: str) -> None:
@@ -104,7 +109,7 @@ class Bar(Progress):
         words = [f"epoch {self._number:>{len(str(self.epochs))}}/{self.epochs}"]
         words += [f"{name} {show(value)}" for name, value in values.items()]
         if speed:
-            words.append(f"{self._tqdm.format_sizeof(speed)} samples/s")
+            words.append(f"{self._tqdm.format_sizeof(speed)} {self.unit}/s")
         columns = self._bar.format_dict["ncols"] or 80
         if columns >= WIDE:
             self._bar.bar_format, line = BAR, fitting(words, columns - BAR_COLUMNS, "  ")
