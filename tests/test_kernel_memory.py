@@ -10,6 +10,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -85,10 +87,25 @@ def test_memory_of_any_size_begins_on_a_cache_line(nbytes: int) -> None:
 
 
 def test_vectors_of_one_size_do_not_begin_at_the_same_place_of_a_page() -> None:
-    for nbytes in (LARGE, 3 * HUGE_PAGE, 14 * HUGE_PAGE):
-        vectors = [aligned_zeros(nbytes) for _ in range(4)]
+    for pages in range(1, 33):
+        vectors = [aligned_zeros(pages * HUGE_PAGE) for _ in range(7)]
         places = {vector.ctypes.data % HUGE_PAGE for vector in vectors}
-        assert len(places) >= 3 or not hasattr(mmap, "MADV_HUGEPAGE")
+        assert len(places) == 7 or not hasattr(mmap, "MADV_HUGEPAGE")
+
+
+@pytest.mark.parametrize("error", [OSError, None])
+def test_without_huge_pages_memory_is_ordinary(monkeypatch: Any, error: Any) -> None:
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        pytest.skip("so it always is here")
+    if error is None:
+        monkeypatch.delattr(mmap, "MADV_HUGEPAGE")
+    else:
+        monkeypatch.setattr(mmap, "mmap", mock.Mock(side_effect=error))
+    memory = aligned_zeros(HUGE_PAGE)
+    assert memory.size == HUGE_PAGE
+    assert memory.ctypes.data % LINE == 0
+    with pytest.raises(MemoryError):
+        aligned_zeros(1 << 60)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
@@ -103,8 +120,12 @@ def test_what_a_forked_process_writes_is_its_own(nbytes: int) -> None:
     assert not memory.any()
 
 
-def test_memory_goes_with_its_last_array() -> None:
+def test_memory_stays_as_long_as_a_part_of_it() -> None:
     part = aligned_zeros(HUGE_PAGE).view(np.float32)[5:7]
     gc.collect()
     part[:] = 3
     assert part.tolist() == [3, 3]
+
+
+def test_no_bytes_are_an_empty_array() -> None:
+    assert aligned_zeros(0).shape == (0,)

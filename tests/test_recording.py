@@ -71,6 +71,29 @@ def test_twin_records_nothing() -> None:
         kernels.select(before)
 
 
+@pytest.mark.parametrize("clears", ["before", "after", "never"])
+def test_gradients_may_be_cleared_when_it_suits(isa: str, clears: str) -> None:
+    x, y = classes(40)
+
+    def trained(record: bool) -> tuple[list[float], dict[str, bytes]]:
+        training = everything()
+
+        def step(x: np.ndarray, y: np.ndarray) -> Any:
+            value = training.loss(training.model(x), y)
+            if clears == "before":
+                training.optimizer.zero_grad()
+            training.model.backward(training.loss.backward())
+            training.optimizer.step()
+            if clears == "after":
+                training.optimizer.zero_grad()
+            return value
+
+        step = minidl.record(step) if record else step
+        return [float(step(x, y)) for _ in range(4)], training.bits()
+
+    assert trained(record=True) == trained(record=False)
+
+
 def test_epoch_means_the_losses_over_the_rows(backend: str) -> None:
     X, Y = classes()
     losses = by_epochs(everything(), X, Y)[:5]
@@ -385,8 +408,9 @@ def test_two_gradients_that_share_dy(
     def function(clear: bool, h: np.ndarray, x: np.ndarray, dy: np.ndarray) -> list[np.ndarray]:
         if clear:
             optimizer.zero_grad()
-        for features, weight in zip((h, x), weights, strict=True):
-            kernels.linear_grad_params(features, dy, weight.grad)
+        dy, *features = map(kernels.copy, (dy, h, x))  # inputs might share memory with anything
+        for left, weight in zip(features, weights, strict=True):
+            kernels.linear_grad_params(left, dy, weight.grad)
         return [weight.grad for weight in weights]
 
     for clear in (True, False):
@@ -403,16 +427,58 @@ def test_two_gradients_that_share_dy(
         assert outputs in " ".join(str(step).replace("*", "").split())
 
 
-def test_two_gradients_for_the_same_weight_stay_two(isa: str) -> None:
-    layer = nn.Linear(30, 70, bias=False, rng=0)
-    optimizer = optim.SGD(layer.parameters(), lr=0.1)
+def not_for_one_weight(h: Any, x: Any, dy: Any, one: Any, other: Any) -> None:
+    kernels.linear_grad_params(h, dy, one)
+    kernels.linear_grad_params(x, dy, one)
+
+
+def not_of_different_dy(h: Any, x: Any, dy: Any, one: Any, other: Any) -> None:
+    kernels.linear_grad_params(h, dy, one)
+    kernels.linear_grad_params(x, kernels.copy(dy), other)
+
+
+def not_where_one_reads_the_other(h: Any, x: Any, dy: Any, one: Any, other: Any) -> None:
+    kernels.linear_grad_params(h, dy, one)
+    kernels.linear_grad_params(one[:9, :30], dy, other)
+
+
+@pytest.mark.parametrize(
+    "products", [not_for_one_weight, not_of_different_dy, not_where_one_reads_the_other]
+)
+def test_two_gradients_stay_two(isa: str, products: Any) -> None:
+    layers = [nn.Linear(30, 70, bias=False, rng=seed) for seed in range(2)]
+    optimizer = optim.SGD([layer.weight for layer in layers], lr=0.1)
     rng = np.random.default_rng(0)
     h, x, dy = (rng.normal(size=(9, n)).astype(np.float32) for n in (30, 30, 70))
 
     def function(h: np.ndarray, x: np.ndarray, dy: np.ndarray) -> list[np.ndarray]:
         optimizer.zero_grad()
-        for features in (h, x):
-            kernels.linear_grad_params(features, dy, layer.weight.grad)
-        return [layer.weight.grad]
+        gradients = [layer.weight.grad for layer in layers]
+        products(*map(kernels.copy, (h, x, dy)), *gradients)
+        return gradients
 
     fused_and_not(function, h, x, dy)
+    step = minidl.record(function)
+    step(h, x, dy)
+    assert sum(entry.kernel == "matmul" for entry in step._latest.entries) == 2
+
+
+def test_inputs_that_are_the_same_memory_in_a_later_call(isa: str) -> None:
+    rng = np.random.default_rng(0)
+    h, x, dy, one, other = (
+        rng.normal(size=s).astype(np.float32)
+        for s in ((900, 200), (900, 200), (900, 256), (200, 256), (200, 256))
+    )
+
+    def function(h: Any, x: Any, dy: Any, one: Any, other: Any) -> np.ndarray:
+        kernels.linear_grad_params(h, dy, one)
+        kernels.linear_grad_params(x, dy, other)
+        return kernels.add(one, other)
+
+    step = minidl.record(function)
+    with shared_by(2):
+        step(h, x, dy, one, other)
+        expected = one.copy()
+        function(h, x, dy, expected, expected)
+        step(h, x, dy, one, one)
+    assert one.tobytes() == expected.tobytes()

@@ -26,8 +26,13 @@ cdef MatmulArgs *product(bytearray args) noexcept:
 
 
 def product_shape(bytearray args not None):
-    """(m, k, n) of a matrix product, and of the second one in it."""
+    """(m, k, n) of a matrix product; m counts the rows of both, if it holds two."""
     return product(args).m + product(args).m2, product(args).k, product(args).n
+
+
+def second_rows(bytearray args not None):
+    """Those of the rows of a matrix product that belong to a second one."""
+    return product(args).m2
 
 
 def extent(str kernel not None, bytearray args not None):
@@ -125,11 +130,12 @@ def set_activation(bytearray args not None, str name not None):
 
 
 def put_together(bytearray args not None, bytearray other not None):
-    """If another product with the same B may be the second one in this product, have it so, and
+    """If another product with the same B may be the second one in this product, make it so, and
     return True.
 
     Both are gradients of weights, A transposed, and so large that on no instruction set they would
-    take another way than that of blocks: then no bit of either changes.
+    take another way than that of blocks (`uses_rows`, `uses_dots`, `uses_narrow`, `turns`), which
+    alone knows of a second product: then no bit of either changes.
     """
     cdef MatmulArgs *here = product(args)
     cdef MatmulArgs *there = product(other)

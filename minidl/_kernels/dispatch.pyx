@@ -288,7 +288,7 @@ cdef Py_ssize_t run_with_scratch(
 
 cdef int run_matmul(const KernelTable *table, MatmulArgs *args) except -1:
     """Run a matrix product without a second one."""
-    args.a2, args.c2, args.m2 = NULL, NULL, 0
+    args.a2, args.c2, args.m2, args.a2_col = NULL, NULL, 0, 0
     run_with_scratch(
         "matmul", "rrrrurus" if args.accumulate else "rrrrwrws", table.matmul, args,
         sizeof(args[0]), &args.scratch, &args.scratch_step, table.matmul_scratch(args)
@@ -297,7 +297,7 @@ cdef int run_matmul(const KernelTable *table, MatmulArgs *args) except -1:
 
 
 def product_scratch(bytearray args not None, ndarray like not None):
-    """Bytes of scratch memory that each thread needs for a recorded matrix product of this dtype."""
+    """Bytes of scratch memory that each thread needs for a recorded product of this dtype."""
     return table_of(like).matmul_scratch(<const MatmulArgs *><char *>args)
 
 

@@ -22,7 +22,8 @@ cdef enum Accumulate:
 
 cdef struct MatmulArgs:
     # c (m x n) = a (m x k) . b (k x n); strides in elements, rows of c contiguous. And with the
-    # same b, if m2 > 0: c2 (m2 x n) = a2 (m2 x k) . b, where a2 is like a but for a2_col.
+    # same b, if m2 > 0: c2 (m2 x n) = a2 (m2 x k) . b, where a2 is like a but for a2_col, and
+    # there is no bias, gate or activation (`put_together` of arguments.pyx).
     const void *a
     const void *b
     const void *bias           # n values added to every row, or NULL

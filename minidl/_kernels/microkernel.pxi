@@ -108,7 +108,7 @@ cdef inline void tiles_of(
     cdef Py_ssize_t row = vectors * LANES if packs else 0    # of the packed panel
     cdef real *c
     cdef real *awaited    # the next row of the tile of C to ask for
-    cdef Py_ssize_t p, q, a_row, a_col, b_row, c_row
+    cdef Py_ssize_t p, q, rounds, a_row, a_col, b_row, c_row
     cdef int i
     for q in range(t.count):
         a_row, a_col, b_row, c_row = t.a_row, t.a_col, t.b_row, t.c_row
@@ -120,6 +120,9 @@ cdef inline void tiles_of(
         for i in range(0, rows, 3):
             a[i // 3] = t.a + (q * rows + i) * a_row
         b, p, awaited = t.b, t.k, c
+        rounds = p // UNROLL if a_col == 1 else p if a_row == 1 else 0
+        while rounds < rows:    # at once, those whose turn would not come
+            awaited, rounds = ask_for_row(awaited, c_row, vectors), rounds + 1
         if a_col == 1:
             while p >= UNROLL:
                 if awaited < c + rows * c_row:

@@ -111,7 +111,11 @@ def _activation_gradient(product: Entry, gradient: Entry) -> None:
 
 
 def _sharing_b(entries: list[Entry]) -> list[Entry]:
-    """Merge x' · dy into the h' · dy before it, as in a recurrent layer."""
+    """Merge x' · dy into the h' · dy before it, as in a recurrent layer.
+
+    Both write gradients of parameters and read what kernels have computed, which share no memory
+    with one another. (Inputs may share memory with each other, from call to call.)
+    """
     kept: list[Entry] = []
     for entry in entries:
         if not (kept and _put_together(kept[-1], entry)):
@@ -124,11 +128,12 @@ def _put_together(entry: Entry, other: Entry) -> bool:
         return False
     right, other_right = _operand(entry, RIGHT), _operand(other, RIGHT)
     left, output = _operand(other, LEFT), _operand(other, OUTPUT)
+    kinds = {True: GRADIENT, False: TEMPORARY}
     if (
         (right.region, right.offset) != (other_right.region, other_right.offset)
         or (entry.label, entry.phase) != (other.label, other.phase)
-        or left.region is _operand(entry, OUTPUT).region
-        or any(operand.region is output.region for operand in entry.operands)
+        or output.region is _operand(entry, OUTPUT).region
+        or any(o.region.kind != kinds[o.writes] for o in (*entry.operands, *other.operands))
         or not arguments.put_together(entry.args, other.args)
     ):
         return False
@@ -137,6 +142,7 @@ def _put_together(entry: Entry, other: Entry) -> bool:
         Operand(SECOND_OUTPUT, output.role, output.region, output.offset),
     ]
     entry.scratch = dispatch.product_scratch(entry.args, output.region.array)
+    entry.fused.append(other.kernel)
     return True
 
 

@@ -282,7 +282,9 @@ class Recorder:
             layer.training = training
 
     def _rewind(self) -> None:
-        for array, values in self._before:
+        # The earliest values last: an optimizer whose first deed follows a backward pass has its
+        # vector of gradients remembered after those of the parameters in it have changed.
+        for array, values in reversed(self._before):
             array[...] = values
 
     def outcome(self, output: Any) -> list[bytes]:

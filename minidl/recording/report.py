@@ -13,7 +13,7 @@ import numpy as np
 from minidl._kernels import arguments
 from minidl.bench.counting import flops_of
 from minidl.recording.entries import TEMPORARY, Entry, Region
-from minidl.recording.fusion import BIAS, LEFT, RIGHT, SECOND_LEFT
+from minidl.recording.fusion import BIAS, LEFT, RIGHT, SECOND_LEFT, SECOND_OUTPUT
 
 WIDTH = 118  # columns of a listing
 UNBROKEN = "\xa0"  # a space at which no line ends
@@ -33,7 +33,8 @@ class Row:
     layer, phase
         Whose it is; ``forward``, ``backward`` or ``update``.
     extent
-        What it works on: (m, k, n) of a product, (rows, columns) or (elements,).
+        What it works on: (m, k, n) of a product (m counts the rows of both, where two that share
+        B are merged), (rows, columns) or (elements,).
     threads, waits
         How many threads share it, and whether all wait for each other before it.
     flops, nbytes
@@ -99,7 +100,10 @@ def _nbytes(entry: Entry, index: int, extent: tuple[int, ...]) -> int:
     size = int(np.prod(extent))
     if entry.kernel == "matmul":
         m, k, n = extent
-        size = {LEFT: m * k, RIGHT: k * n, BIAS: n, SECOND_LEFT: m * k}.get(operand.slot, m * n)
+        below = arguments.second_rows(entry.args)
+        first = {LEFT: (m - below) * k, RIGHT: k * n, BIAS: n}
+        second = {SECOND_LEFT: below * k, SECOND_OUTPUT: below * n}
+        size = (first | second).get(operand.slot, (m - below) * n)
     return min(operand.region.nbytes, size * operand.region.dtype.itemsize)
 
 
