@@ -96,7 +96,7 @@ def test_vectors_of_one_size_do_not_begin_at_the_same_place_of_a_page() -> None:
 @pytest.mark.parametrize("error", [OSError, None])
 def test_without_huge_pages_memory_is_ordinary(monkeypatch: Any, error: Any) -> None:
     if not hasattr(mmap, "MADV_HUGEPAGE"):
-        pytest.skip("so it always is here")
+        pytest.skip("this system has no huge pages to ask for")
     if error is None:
         monkeypatch.delattr(mmap, "MADV_HUGEPAGE")
     else:
@@ -108,7 +108,7 @@ def test_without_huge_pages_memory_is_ordinary(monkeypatch: Any, error: Any) -> 
         aligned_zeros(1 << 60)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.parametrize("nbytes", [LINE, HUGE_PAGE])
 def test_what_a_forked_process_writes_is_its_own(nbytes: int) -> None:
     memory = aligned_zeros(nbytes)
