@@ -125,6 +125,19 @@ def test_load_of_more_threads_than_cores() -> None:
     assert time.monotonic() - begin < PATIENCE
 
 
+def test_alone_and_together_are_both_tried() -> None:
+    training, X, Y = plain_regression()
+    used = set()
+    with shared_by(2):
+        step = minidl.record(training.step)
+        step(X, Y)
+        begin = time.monotonic()
+        while used != {1, 2} and time.monotonic() - begin < PATIENCE:
+            step(X, Y)
+            used.add(step._latest.program.used)
+    assert used == {1, 2}
+
+
 def test_eight_python_threads_train_eight_models(expected: dict[str, bytes]) -> None:
     with shared_by(2), ThreadPoolExecutor(8) as pool:
         results = list(pool.map(lambda _: train_shared(), range(16), timeout=PATIENCE))

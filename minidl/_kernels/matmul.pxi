@@ -27,6 +27,7 @@ cdef enum:
     NC = 1024      # a multiple of every NR
     DEEP = 4       # pieces of KC in a deep block
     FAR = 1 << 22  # bytes of a B beyond what stays in the L2 cache
+    STREAM = 3 << 16    # bytes of a block of C to which no tile comes back
     # For a thread to read an element of A, or of B, takes as long as so many multiply-adds.
     COST_OF_A = 24
     COST_OF_B = 12
@@ -62,7 +63,8 @@ cdef inline bint packs_a(const MatmulArgs *args) noexcept nogil:
 cdef inline WhereB where_b(const MatmulArgs *args) noexcept nogil:
     """Transposed rows must be gathered into vectors. Rows far apart are worth a copy if enough
     rows of A use it: fewer, where all vectors of B lie across cache lines, as they may in arrays
-    of NumPy's, though not in an optimizer's vectors or a program's memory.
+    of NumPy's, though not in an optimizer's vectors or a program's memory. Rows near each other
+    are worth one if their vectors lie across lines because they are odd, and A has many rows.
 
     More than one block of A keep the copy. So do few rows of A where B comes from far away: it is
     read faster in order than panel by panel. Of the address, a copy to keep, for which there must
@@ -73,7 +75,8 @@ cdef inline WhereB where_b(const MatmulArgs *args) noexcept nogil:
     cdef bint kept = height > MC or args.m2 > 0 or (far and height < 96)
     cdef bint across = <size_t>args.b % VEC_BYTES != 0 and args.b_row % LANES == 0
     cdef Py_ssize_t enough = 64 if kept else 24 if across else 48
-    if args.b_col == 1 and (args.n < 128 or height < enough):
+    cdef bint in_line = args.b_row % LANES == 0 or height <= MC
+    if args.b_col == 1 and (height < enough or (args.n < 128 and in_line)):
         return IN_PLACE
     return PACKED if kept else IN_PASSING
 
@@ -88,6 +91,17 @@ cdef inline Py_ssize_t piece_of(Py_ssize_t k) noexcept nogil:
 cdef inline Py_ssize_t depth_of(const MatmulArgs *args) noexcept nogil:
     """Rows of B in a block: few, where all rows of C stay in the cache anyway."""
     return piece_of(args.k) * (DEEP if height_of(args) > 256 else 1)
+
+
+cdef inline Py_ssize_t rows_of_block(const MatmulArgs *args, Py_ssize_t rows) noexcept nogil:
+    """The most rows of a block of C.
+
+    Where tiles are done after one piece of k, lines of a long C come and go fast: fewer than
+    elsewhere, so that few pages are in use at a time, and the processor fetches ahead in each.
+    """
+    if rows <= MC or args.k > piece_of(args.k):
+        return MC
+    return smaller(MC, STREAM // (smaller(NC, args.n) * <Py_ssize_t>sizeof(real)))
 
 
 cdef inline Py_ssize_t block_of_b(const MatmulArgs *args) noexcept nogil:
@@ -245,7 +259,7 @@ cdef void multiply(
     cdef const MatmulArgs *here
     cdef MatmulArgs below
     cdef Py_ssize_t ic, jc = j0, pd, rows, columns, depth
-    cdef Py_ssize_t blocks = larger(1, ceil_div(i1 - i0, MC))
+    cdef Py_ssize_t blocks = larger(1, ceil_div(i1 - i0, rows_of_block(args, i1 - i0)))
     cdef Py_ssize_t height = ceil_div(i1 - i0, blocks)    # nearly equal, like pieces
     if args.m2 > 0:
         below = second(args)

@@ -39,14 +39,14 @@ cdef extern from "team.h" nogil:
 
 cdef int FORKS = 0           # locks taken before a fork do not hold in the child
 
-# A program that may use the team tries both ways, alone and together, and takes the faster. Now
-# and then it tries the other one again, because the machine may be busier than it was, or less:
-# for so many steps (or two, if they take so many nanoseconds), and not before fifty times as long
-# has passed as the trial took.
-cdef int TRIAL = 4
-cdef int64_t LONG_TRIAL = 2000000
+# A program that may use the team may also run alone, and does what is faster. Now and then, because
+# the machine may be busier than it was, or less, it tries the other way: a sample of the one, a
+# sample of the other, in turns. Where other work holds up whole steps, a single sample tells
+# little; so the way is changed only when the other one was faster in three pairs on end. The next
+# trial comes when fifty times as long has passed as the samples of the other way took.
+cdef int64_t SAMPLE = 5000000    # nanoseconds, or one step, if that takes longer
+cdef int PAIRS = 3
 cdef int64_t BETWEEN_TRIALS = 50
-cdef int64_t NOT_KNOWN = 1 << 60    # nanoseconds
 cdef enum:
     ALONE, TOGETHER
 
@@ -87,9 +87,11 @@ cdef class Program:
     cdef char *memory
     cdef char *memory_end
     cdef public Turn turn
-    cdef int64_t cost[2]             # nanoseconds of a step, alone and together
-    cdef int64_t next_trial, trial_spent
-    cdef int trial, trial_left       # which way is on trial, for so many more steps
+    cdef int way                     # alone or together
+    cdef int lead                    # pairs on end in which the other way was faster
+    cdef bint trial, other           # whether a trial is on, and it is the turn of the other way
+    cdef int64_t next_trial, spent, spent_on_other, cost_of_other    # nanoseconds
+    cdef Py_ssize_t sampled          # steps in which `spent` was spent
     cdef public bint together        # always, without trying what is faster
     cdef readonly int used           # threads of the latest run
     cdef public object result        # what a call returns
@@ -102,8 +104,7 @@ cdef class Program:
         self.args = NULL
         self.state = NULL
         self.seen = -1
-        self.cost[ALONE] = self.cost[TOGETHER] = NOT_KNOWN
-        self.next_trial = self.trial_left = 0
+        self.way = TOGETHER
 
     def __init__(
         self, list instructions, list inputs, list patches, list state, ndarray memory,
@@ -200,19 +201,20 @@ cdef class Program:
         run.state, run.states = self.state, self.states
         run.epoch = run.go_on = False
         run.input_count = run.dial_count = run.output_count = 0
-        run.first = run.done = run.deadline = run.allowance = run.failed = 0
+        run.first = run.done = run.deadline = run.failed = 0
         run.steps, run.rows, run.order, run.stamps = 1, 0, NULL, NULL
 
     cdef void perform(self, Run *run):
         """Have the run done, alone or by the team, whichever is faster."""
         cdef int i, way = ALONE
         cdef bint teamed = False
+        cdef int64_t begun
         with nogil:
             run.threads = 1
             if self.threads > 1:
                 way = self.choose(run)
                 teamed = way == TOGETHER and take_team()
-            run.begun = nanoseconds()
+            begun = nanoseconds()
             self.used = 1
             if teamed:
                 self.used = run.threads = hire(self.threads)
@@ -220,52 +222,49 @@ cdef class Program:
                 leave_team()
             else:
                 walk(run, 0)
-            if self.threads > 1 and run.done > 0 and teamed == (way == TOGETHER):
-                self.learn(way, run)
+            if self.trial and run.stamps == NULL and teamed == (way == TOGETHER):
+                self.learn(nanoseconds() - begun, run.done)
             if run.failed:
                 self.answer = run.failed & ((<int64_t>1 << 40) - 1)
                 for i in range(run.states):
                     memcpy(run.state[i].source, run.state[i].target, run.state[i].nbytes)
 
     cdef int choose(self, Run *run) noexcept nogil:
-        """Which way to go: the faster one, unless it is time to try the other."""
-        cdef int faster = TOGETHER if self.cost[TOGETHER] < self.cost[ALONE] else ALONE
+        """Which way to go."""
         cdef int64_t now = nanoseconds()
-        run.allowance = 0
         if self.together:
             return TOGETHER
         if run.stamps != NULL:
-            return faster
-        if self.trial_left == 0 and now > self.next_trial:
-            self.trial, self.trial_left, self.trial_spent = 1 - faster, TRIAL, 0
-            self.cost[self.trial] = NOT_KNOWN
-        if self.trial_left > 0:
-            run.steps = min(run.steps, 1)    # so that the fastest one is known
-            return self.trial
-        run.deadline = min(run.deadline, self.next_trial)
-        if self.cost[1 - faster] < NOT_KNOWN:
-            run.allowance = 2 * self.cost[1 - faster]
-        return faster
+            return self.way
+        if not self.trial and now > self.next_trial:
+            self.trial = self.other = True
+            self.spent = self.sampled = self.spent_on_other = self.lead = 0
+        if not self.trial:
+            run.deadline = min(run.deadline, self.next_trial)
+            return self.way
+        run.deadline = min(run.deadline, now + SAMPLE - self.spent)
+        return 1 - self.way if self.other else self.way
 
-    cdef void learn(self, int way, Run *run) noexcept nogil:
-        """Remember what a step cost. On trial the fastest one counts, as the others may have
-        had to wake the team."""
-        cdef int64_t now = nanoseconds()
-        cdef int64_t cost = (now - run.begun) // run.done
-        if run.stamps != NULL:
-            return    # there were more barriers than usual
-        if self.trial_left > 0 and way == self.trial:
-            self.cost[way] = min(self.cost[way], cost)
-            self.trial_left -= 1
-            self.trial_spent += cost
-            if self.trial_left <= TRIAL - 2 and self.trial_spent > LONG_TRIAL:
-                self.trial_left = 0
-            if self.trial_left == 0:
-                self.next_trial = now + BETWEEN_TRIALS * self.trial_spent
-                if self.cost[1 - way] == NOT_KNOWN:
-                    self.next_trial = 0
-        else:    # one step that other work held up tells little
-            self.cost[way] += (min(cost, 2 * self.cost[way]) - self.cost[way]) // 8
+    cdef void learn(self, int64_t spent, Py_ssize_t steps) noexcept nogil:
+        """What came of so many steps of a trial."""
+        cdef int64_t cost
+        self.spent, self.sampled = self.spent + spent, self.sampled + steps
+        if self.spent < SAMPLE or self.sampled == 0:
+            return
+        cost = self.spent // self.sampled
+        if self.other:
+            self.cost_of_other, self.spent_on_other = cost, self.spent_on_other + self.spent
+        elif self.cost_of_other < cost:
+            self.lead += 1
+            self.trial = self.lead < PAIRS
+        else:
+            self.lead, self.trial = 0, False
+        self.other = not self.other
+        self.spent = self.sampled = 0
+        if not self.trial:
+            self.next_trial = nanoseconds() + BETWEEN_TRIALS * self.spent_on_other
+            if self.lead == PAIRS:
+                self.way = 1 - self.way
 
     # --- many steps -----------------------------------------------------------------------
 

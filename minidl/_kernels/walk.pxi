@@ -45,8 +45,6 @@ cdef struct Run:
     Stretch *outputs           # kept from each step
     int output_count
     int64_t deadline
-    int64_t allowance          # nanoseconds a step may take on average; 0: as many as it takes
-    int64_t begun
     Py_ssize_t done
     bint go_on
     int64_t failed             # the first answer that stops the step, and whose: see failure_of
@@ -104,14 +102,6 @@ cdef void end_step(Run *run) noexcept nogil:
     run.done += 1
 
 
-cdef inline bint in_time(const Run *run) noexcept nogil:
-    """Whether there is time for another step after this one."""
-    cdef int64_t now = nanoseconds()
-    if run.allowance > 0 and now - run.begun > (run.done + 1) * run.allowance:
-        return False
-    return now < run.deadline
-
-
 cdef void walk(void *what, int member) noexcept nogil:
     """What each member of the team does: walk the list, step after step."""
     cdef Run *run = <Run *>what
@@ -127,7 +117,7 @@ cdef void walk(void *what, int member) noexcept nogil:
                 barrier(threads, &passed)
         walk_once(run, member, &passed)
         if member == 0:
-            run.go_on = run.done + 1 < run.steps and in_time(run)
+            run.go_on = run.done + 1 < run.steps and nanoseconds() < run.deadline
         if threads > 1:
             barrier(threads, &passed)
         if run.failed:
