@@ -59,7 +59,7 @@ def extensions():
     for path in sorted(KERNELS.glob("calls_*.pyx")):
         yield extension(path.stem)
     yield extension("arguments")
-    of_program = ["walk.pxi", "turn.pxi"]
+    of_program = ["walk.pxi", "turn.pxi", "ways.pxi"]
     yield extension("program", depends=["team.h", *of_program])
     loops = [path.name for path in KERNELS.glob("*.pxi") if path.name not in of_program]
     # The microkernel must be inlined to know its constants, so that they unroll its loops.

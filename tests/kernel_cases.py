@@ -19,7 +19,8 @@ SIZES = (1, 2, 3, 7, 10, 16, 32, 45, 46, 64, 127)
 LENGTHS = (*SIZES, 1023, 1024, 1025, 4097, 10007)  # around GRAIN, LOSS_BLOCK and NORM_BLOCK
 
 # m, k, n of products that cross the blocking limits KC = 128 or 256, MC = 132, NC = 1024, and
-# 4 KC over k where m > 256; and on both sides of the limits beyond which A and B are packed.
+# 4 KC over k where m > 256; on both sides of the limits beyond which A and B are packed; and in
+# lower blocks of C.
 BLOCKED = (
     (50, 600, 130),
     (250, 520, 530),

@@ -40,7 +40,7 @@ used: ::
 
     for jc in 0 … n by NC              NC columns of C           } multiply
       for pd in 0 … k by 4 KC          4 KC x NC of B: L2, L3    }
-        for ic in 0 … m by MC          MC x NC of C: L2          }
+        for ic in 0 … m by MC          ≤ MC x NC of C: L2        }
           for pc in 0 … 4 KC by KC     MC x KC of A: L2          } multiply_rows_of_c
             for jr in 0 … NC by NR     KC x NR of B: L1          } multiply_block
               for ir in 0 … MC by MR   MR x NR of C: registers   } tiles_of

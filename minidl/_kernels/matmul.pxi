@@ -2,7 +2,8 @@
 #
 #   for jc in steps of NC over n              columns of C
 #     for pd in steps of DEEP KC over k       a DEEP KC x NC block of B, packed if that pays
-#       for ic in steps of MC over m          an MC x NC block of C, which stays in the L2 cache
+#       for ic in steps of MC over m          an MC x NC block of C, which stays in the L2 cache;
+#                                             or a lower one: see rows_of_block
 #         for pc in steps of KC over DEEP KC  an MC x KC block of A, packed if that pays
 #           for jr in steps of NR over NC     one panel of B, which stays in the L1 cache
 #             for ir in steps of MR over MC   one tile of C, in registers: microkernel.pxi
@@ -64,7 +65,7 @@ cdef inline WhereB where_b(const MatmulArgs *args) noexcept nogil:
     """Transposed rows must be gathered into vectors. Rows far apart are worth a copy if enough
     rows of A use it: fewer, where all vectors of B lie across cache lines, as they may in arrays
     of NumPy's, though not in an optimizer's vectors or a program's memory. Rows near each other
-    are worth one if their vectors lie across lines because they are odd, and A has many rows.
+    are worth one if they are not whole vectors, which so lie across lines, and A has many rows.
 
     More than one block of A keep the copy. So do few rows of A where B comes from far away: it is
     read faster in order than panel by panel. Of the address, a copy to keep, for which there must
@@ -94,12 +95,12 @@ cdef inline Py_ssize_t depth_of(const MatmulArgs *args) noexcept nogil:
 
 
 cdef inline Py_ssize_t rows_of_block(const MatmulArgs *args, Py_ssize_t rows) noexcept nogil:
-    """The most rows of a block of C.
+    """How high blocks of C are at most, of which there are so many rows in all.
 
-    Where tiles are done after one piece of k, lines of a long C come and go fast: fewer than
-    elsewhere, so that few pages are in use at a time, and the processor fetches ahead in each.
+    Where one piece of k is all there is, no tile of C is needed again. Blocks of a wide C are lower
+    then, so that few pages are in use at a time, and the processor fetches ahead in each.
     """
-    if rows <= MC or args.k > piece_of(args.k):
+    if rows <= MC or args.n == 0 or args.k > piece_of(args.k):
         return MC
     return smaller(MC, STREAM // (smaller(NC, args.n) * <Py_ssize_t>sizeof(real)))
 

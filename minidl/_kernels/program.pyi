@@ -2,6 +2,8 @@ from typing import Any
 
 from minidl._kernels.reference import Array
 
+def ways_taken(costs: list[tuple[int, int]]) -> list[int]: ...
+
 class Replayer:
     program: Program | None
     def __call__(self, *inputs: Any, **named: Any) -> Any: ...

@@ -39,19 +39,9 @@ cdef extern from "team.h" nogil:
 
 cdef int FORKS = 0           # locks taken before a fork do not hold in the child
 
-# A program that may use the team may also run alone, and does what is faster. Now and then, because
-# the machine may be busier than it was, or less, it tries the other way: a sample of the one, a
-# sample of the other, in turns. Where other work holds up whole steps, a single sample tells
-# little; so the way is changed only when the other one was faster in three pairs on end. The next
-# trial comes when fifty times as long has passed as the samples of the other way took.
-cdef int64_t SAMPLE = 5000000    # nanoseconds, or one step, if that takes longer
-cdef int PAIRS = 3
-cdef int64_t BETWEEN_TRIALS = 50
-cdef enum:
-    ALONE, TOGETHER
-
 include "walk.pxi"
 include "turn.pxi"
+include "ways.pxi"
 
 
 cdef class Program:
@@ -87,11 +77,7 @@ cdef class Program:
     cdef char *memory
     cdef char *memory_end
     cdef public Turn turn
-    cdef int way                     # alone or together
-    cdef int lead                    # pairs on end in which the other way was faster
-    cdef bint trial, other           # whether a trial is on, and it is the turn of the other way
-    cdef int64_t next_trial, spent, spent_on_other, cost_of_other    # nanoseconds
-    cdef Py_ssize_t sampled          # steps in which `spent` was spent
+    cdef Ways ways
     cdef public bint together        # always, without trying what is faster
     cdef readonly int used           # threads of the latest run
     cdef public object result        # what a call returns
@@ -104,7 +90,7 @@ cdef class Program:
         self.args = NULL
         self.state = NULL
         self.seen = -1
-        self.way = TOGETHER
+        self.ways.way, self.ways.trial, self.ways.until_trial = TOGETHER, False, 0
 
     def __init__(
         self, list instructions, list inputs, list patches, list state, ndarray memory,
@@ -222,49 +208,26 @@ cdef class Program:
                 leave_team()
             else:
                 walk(run, 0)
-            if self.trial and run.stamps == NULL and teamed == (way == TOGETHER):
-                self.learn(nanoseconds() - begun, run.done)
+            if self.learns(run) and run.failed == 0 and teamed == (way == TOGETHER):
+                note(&self.ways, nanoseconds() - begun, run.done)
             if run.failed:
                 self.answer = run.failed & ((<int64_t>1 << 40) - 1)
                 for i in range(run.states):
                     memcpy(run.state[i].source, run.state[i].target, run.state[i].nbytes)
 
+    cdef bint learns(self, const Run *run) noexcept nogil:
+        """Whether there are two ways. While a run is timed, there are more barriers than usual."""
+        return self.threads > 1 and not self.together and run.stamps == NULL
+
     cdef int choose(self, Run *run) noexcept nogil:
         """Which way to go."""
-        cdef int64_t now = nanoseconds()
-        if self.together:
-            return TOGETHER
-        if run.stamps != NULL:
-            return self.way
-        if not self.trial and now > self.next_trial:
-            self.trial = self.other = True
-            self.spent = self.sampled = self.spent_on_other = self.lead = 0
-        if not self.trial:
-            run.deadline = min(run.deadline, self.next_trial)
-            return self.way
-        run.deadline = min(run.deadline, now + SAMPLE - self.spent)
-        return 1 - self.way if self.other else self.way
-
-    cdef void learn(self, int64_t spent, Py_ssize_t steps) noexcept nogil:
-        """What came of so many steps of a trial."""
-        cdef int64_t cost
-        self.spent, self.sampled = self.spent + spent, self.sampled + steps
-        if self.spent < SAMPLE or self.sampled == 0:
-            return
-        cost = self.spent // self.sampled
-        if self.other:
-            self.cost_of_other, self.spent_on_other = cost, self.spent_on_other + self.spent
-        elif self.cost_of_other < cost:
-            self.lead += 1
-            self.trial = self.lead < PAIRS
-        else:
-            self.lead, self.trial = 0, False
-        self.other = not self.other
-        self.spent = self.sampled = 0
-        if not self.trial:
-            self.next_trial = nanoseconds() + BETWEEN_TRIALS * self.spent_on_other
-            if self.lead == PAIRS:
-                self.way = 1 - self.way
+        cdef int64_t most
+        cdef int way
+        if not self.learns(run):
+            return TOGETHER if self.together else self.ways.way
+        way = choose_way(&self.ways, &most)
+        run.deadline = min(run.deadline, nanoseconds() + most)
+        return way
 
     # --- many steps -----------------------------------------------------------------------
 
