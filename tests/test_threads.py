@@ -153,9 +153,9 @@ def test_what_holds_up_single_steps_changes_no_way() -> None:
     from minidl._kernels.program import ways_taken
 
     rng = np.random.default_rng(0)
-    held_up = 1 + 4 * (rng.random((20000, 2)) < 0.2)  # a fifth of all steps, five times as long
+    held_up = 1 + 4 * (rng.random((20000, 2)) < 0.4)  # many steps take five times as long
     costs = (np.array([40, 20]) * held_up * 10**6).tolist()
-    assert ways_taken(costs).count(1) > 0.95 * len(costs)
+    assert ways_taken(costs).count(1) > 0.97 * len(costs)
 
 
 def test_another_way_when_the_machine_changes() -> None:
