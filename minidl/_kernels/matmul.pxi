@@ -355,8 +355,6 @@ cdef int parts_across(const MatmulArgs *args, int threads) noexcept nogil:
             rows = largest_share(height_of(args), MR, threads // across)
             columns = largest_share(args.n, NR, across)
             cost = rows * columns + COST_OF_A * rows + COST_OF_B * columns
-            if across > 1:    # then parts of rows of B are not fetched before they are needed
-                cost += cost // 4
             if least < 0 or cost < least:
                 best, least = across, cost
     return best

@@ -99,11 +99,15 @@ cdef Py_ssize_t follow(const void *arguments, int thread, int threads) noexcept 
 
 # --- updates ---
 
+cdef enum:
+    SOON = 32 * LANES    # elements that are asked of other threads so far ahead
+
+
 cdef struct Rule:
     # The numbers of an update, which do not change from element to element.
     real scale, max_value, l1, weight_decay
     real rate, rate2, momentum, new1, new2, old2, root, eps, keep
-    bint cut, sparse, decoupled, nesterov, centered
+    bint cut, sparse, decays, decoupled, nesterov, centered
 
 
 cdef inline Rule rule_of(const OptimizerState *state) noexcept nogil:
@@ -113,24 +117,44 @@ cdef inline Rule rule_of(const OptimizerState *state) noexcept nogil:
     rule.l1, rule.weight_decay = <real>state.l1, <real>state.weight_decay
     rule.cut, rule.sparse = state.max_value > 0, state.l1 > 0
     rule.decoupled = state.decoupled > 0
-    rule.rate, rule.eps = <real>state.learning_rate, <real>state.eps
+    rule.decays = state.weight_decay != 0 and not rule.decoupled
+    rule.rate = <real>state.learning_rate
+    rule.eps = <real>state.eps if state.eps > SMALLEST_NORMAL else SMALLEST_NORMAL
     rule.momentum, rule.nesterov = <real>state.momentum, state.nesterov != 0
     rule.centered = state.centered > 0
     return rule
+
+
+cdef inline void update_share(
+    const UpdateArgs *args, int thread, int threads, const Rule *rule,
+    void (*update)(const UpdateArgs *, const Rule *, Py_ssize_t, const Py_ssize_t) noexcept nogil
+) noexcept nogil:
+    """Update this thread's share: whole vectors, then the rest.
+
+    Weights that several threads have read lie in the caches of all. To write them is to have them
+    taken out of the others, which is slow, unless it is asked for early.
+    """
+    cdef Py_ssize_t i = share_begin(args.n, GRAIN, thread, threads)
+    cdef Py_ssize_t end = share_begin(args.n, GRAIN, thread + 1, threads)
+    while i + LANES <= end:
+        prefetch(<const real *>args.data + i + SOON)
+        update(args, rule, i, LANES)
+        i += LANES
+    if i < end:
+        update(args, rule, i, end - i)
 
 
 cdef inline void update_all(
     const UpdateArgs *args, int thread, int threads, const Rule *rule,
     void (*update)(const UpdateArgs *, const Rule *, Py_ssize_t, const Py_ssize_t) noexcept nogil
 ) noexcept nogil:
-    """Update this thread's share: whole vectors, then the rest."""
-    cdef Py_ssize_t i = share_begin(args.n, GRAIN, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.n, GRAIN, thread + 1, threads)
-    while i + LANES <= end:
-        update(args, rule, i, LANES)
-        i += LANES
-    if i < end:
-        update(args, rule, i, end - i)
+    """Update this thread's share; in a loop of its own where gradients are only scaled."""
+    cdef Rule plain = rule[0]
+    plain.cut = plain.sparse = plain.decays = False
+    if rule.cut or rule.sparse or rule.decays:
+        update_share(args, thread, threads, rule, update)
+    else:
+        update_share(args, thread, threads, &plain, update)
 
 
 cdef inline vec gradient(
@@ -145,9 +169,9 @@ cdef inline vec gradient(
         size = absolute(data)
         sign = with_sign(fill(rule.l1), data)
         grad = grad + where_less(fill(0), size, sign, fill(0))
-    if rule.decoupled:
-        return grad
-    return grad + data * rule.weight_decay
+    if rule.decays:
+        grad = grad + data * rule.weight_decay
+    return grad
 
 
 cdef inline vec settled(vec v, const real scale) noexcept nogil:
@@ -174,7 +198,7 @@ cdef inline vec mean_square(
 ) noexcept nogil:
     """The moving average of squares, brought up to date: old2 v + new2 g^2."""
     cdef vec v = rule.old2 * load_columns(<real *>args.moment2 + i, n) + rule.new2 * (g * g)
-    v = settled(v, 1)
+    v = where_less(v, fill(SMALLEST_NORMAL), fill(0), v)    # as in `settled`
     store_columns(<real *>args.moment2 + i, v, n)
     return v
 
@@ -211,7 +235,7 @@ cdef inline void adam_columns(
     cdef vec m = average(args.moment1, i, g, rule.new1, n)
     cdef vec size = square_root(mean_square(args, rule, i, g, n)) * rule.root + rule.eps
     cdef vec step = rule.rate * m
-    store_columns(<real *>args.data + i, rule.keep * w - step / size, n)
+    store_columns(<real *>args.data + i, rule.keep * w - quotient(step, size), n)
 
 
 cdef Py_ssize_t adam(const void *arguments, int thread, int threads) noexcept nogil:
@@ -238,7 +262,7 @@ cdef inline void nadam_columns(
     cdef vec m = average(args.moment1, i, g, rule.new1, n)
     cdef vec size = square_root(mean_square(args, rule, i, g, n)) * rule.root + rule.eps
     cdef vec step = rule.rate * m + rule.rate2 * g
-    store_columns(<real *>args.data + i, w - step / size, n)
+    store_columns(<real *>args.data + i, w - quotient(step, size), n)
 
 
 cdef Py_ssize_t nadam(const void *arguments, int thread, int threads) noexcept nogil:
@@ -268,7 +292,7 @@ cdef inline void rmsprop_columns(
         m = average(args.moment1, i, g, rule.new2, n)
         s = maximum(s - m * m, fill(0))    # rounding may take it below zero
     s = square_root(s) + rule.eps
-    g = g / s
+    g = quotient(g, s)
     if rule.momentum > 0:
         g = settled(rule.momentum * load_columns(velocity + i, n) + g, EPSILON)
         store_columns(velocity + i, g, n)
@@ -291,7 +315,7 @@ cdef inline void adagrad_columns(
     cdef vec g = gradient(args, rule, i, w, n)
     cdef vec size = square_root(mean_square(args, rule, i, g, n)) + rule.eps
     cdef vec step = rule.rate * g
-    store_columns(<real *>args.data + i, w - step / size, n)
+    store_columns(<real *>args.data + i, w - quotient(step, size), n)
 
 
 cdef Py_ssize_t adagrad(const void *arguments, int thread, int threads) noexcept nogil:

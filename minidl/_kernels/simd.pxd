@@ -24,6 +24,7 @@ cdef extern from "simd.h" nogil:
     vec absolute(vec v)
     vec with_sign(vec v, vec sign)
     vec square_root(vec v)
+    vec quotient(vec a, vec b)
     vec nearest(vec v, const int bias, vec *bits)
     vec power_of_two(vec bits)
     vec one_plus_times_power_of_two(vec v, vec bits)
