@@ -4,11 +4,13 @@
 # the machine may be busier than it was, or less, it tries the other way: a sample of the one, a
 # sample of the other, in turns. Where other work holds up whole steps, a single sample tells
 # little; so the way is changed only when the other one was faster in three pairs in a row. The next
-# trial comes when the program has run for a hundred times as long as the samples of the other way.
+# trial comes when the program has run for several times as long as the samples of the other way:
+# five times at first, and after a change, which other work may have misled; twice as many after
+# each trial that changes nothing, up to a hundred.
 
 cdef int64_t SAMPLE = 5000000    # nanoseconds, or one step, if that takes longer
 cdef int PAIRS = 3
-cdef int64_t BETWEEN_TRIALS = 100
+cdef int64_t SOON = 5, LATE = 100
 
 cdef enum:
     ALONE, TOGETHER
@@ -18,6 +20,7 @@ cdef struct Ways:
     bint trial, other            # whether a trial is on, and it is the turn of the other way
     int lead                     # pairs in a row in which the other way was faster
     int64_t until_trial, spent, spent_on_other, cost_of_other    # nanoseconds
+    int64_t patience             # how many times as long; 0 before the first trial
     Py_ssize_t sampled           # steps in which `spent` was spent
 
 
@@ -49,10 +52,12 @@ cdef void note(Ways *ways, int64_t spent, Py_ssize_t steps) noexcept nogil:
         ways.lead, ways.trial = 0, False
     ways.other = not ways.other
     ways.spent = ways.sampled = 0
-    if not ways.trial:
-        ways.until_trial = BETWEEN_TRIALS * ways.spent_on_other
-        if ways.lead == PAIRS:
-            ways.way = 1 - ways.way
+    if ways.trial:
+        return
+    ways.patience = min(LATE, max(SOON, 2 * ways.patience))
+    if ways.lead == PAIRS:
+        ways.way, ways.patience = 1 - ways.way, SOON
+    ways.until_trial = ways.patience * ways.spent_on_other
 
 
 def ways_taken(list costs):
@@ -61,7 +66,7 @@ def ways_taken(list costs):
     cdef Ways ways
     cdef int64_t most
     cdef int way
-    ways.way, ways.trial, ways.until_trial = TOGETHER, False, 0
+    ways.way, ways.trial, ways.until_trial, ways.patience = TOGETHER, False, 0, 0
     taken = []
     for cost in costs:
         way = choose_way(&ways, &most)
