@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import minidl
 from minidl.bench.measuring import Effort
+from minidl.recording.planning import flops
 
 ROOT = Path(__file__).resolve().parents[1]
 BRIEFLY = Effort(rounds=3, seconds=1e-6)
@@ -162,6 +164,37 @@ def test_the_best_number_of_threads_counts(measuring: ModuleType, report: Module
     assert report.seconds([one, two], "PyTorch", "epoch") == 10.0
     assert report.seconds([one, two], "epoch", "epoch") == 1.0
     assert report.ratio([one, two], "Thinc", "epoch") is None
+
+
+def test_what_nobody_can_go_below(measuring: ModuleType, report: ModuleType) -> None:
+    suite = pytest.importorskip("comparison.suites").SUITES["steps"]
+    one = measuring.Result("net", [], 1, {"epoch": [2.0], "PyTorch": [8.0]}, {}, limit=1.0)
+    two = measuring.Result("net", [], 2, {"epoch": [1.5], "PyTorch": [9.0]}, {}, limit=0.5)
+    assert report.limit([one, two]) == 0.5
+    assert report.tables(suite, ["epoch", "PyTorch"], [one, two]).splitlines()[1].endswith("limit")
+    lines = report.means(suite, ["epoch", "PyTorch"], [one, two]).splitlines()
+    (line,) = (line for line in lines if line.startswith(report.AT_LIMIT))
+    assert "  16.00x  " in line  # PyTorch's 8 seconds, to half a second
+    one = measuring.Result("net", [], 1, {"epoch": [2.0], "PyTorch": [8.0]}, {})
+    assert "limit" not in report.conclusion(suite, [one])
+
+
+def test_flops_of_networks_are_those_of_their_steps(measuring: ModuleType) -> None:
+    """Of the products, as the recorded step has them."""
+    ours = pytest.importorskip("comparison.libraries.ours")
+    networks = pytest.importorskip("comparison.networks")
+    sequences = pytest.importorskip("comparison.sequences")
+    perceptron = networks.Network((4, 8, 6, 2), "tanh", 3, batches=1)
+    for network, model in [
+        (perceptron, ours._model),
+        *((sequences.Sequences(kind, 3, 4, 5, 2, 1), ours._recurrent) for kind in sequences.GATES),
+    ]:
+        step = minidl.record(ours._step(model(network)))
+        step(*network.data)
+        assert sum(map(flops, step._latest.entries)) == network.step_flops
+    predict = minidl.record(ours._model(perceptron).eval())
+    predict(perceptron.data[0])
+    assert sum(map(flops, predict._latest.entries)) == perceptron.forward_flops
 
 
 def test_means_of_peers_and_of_the_best_peer(measuring: ModuleType, report: ModuleType) -> None:

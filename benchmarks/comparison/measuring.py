@@ -60,6 +60,9 @@ class Result:
         Seconds in each round, by the name of the contender.
     settings
         The setting that was the fastest, by the name of the contender.
+    limit
+        Seconds that the multiply-adds of its products take at the FMA peak of all threads: nobody
+        can be faster. None where that is not what limits it.
     """
 
     task: str
@@ -67,6 +70,7 @@ class Result:
     threads: int
     rounds: dict[str, list[float]]
     settings: dict[str, str]
+    limit: float | None = None
 
     def seconds(self, name: str) -> float:
         """Of the work once: the median of the rounds."""

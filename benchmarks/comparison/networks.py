@@ -69,6 +69,17 @@ class Network:
         """Inputs and outputs of each layer."""
         return list(zip(self.widths, self.widths[1:], strict=False))
 
+    @property
+    def forward_flops(self) -> int:
+        """Of the products of a forward pass."""
+        return sum(2 * self.batch * inputs * outputs for inputs, outputs in self.layers)
+
+    @property
+    def step_flops(self) -> int:
+        """Of the products of a step: of each weight three, but no gradient of the first input."""
+        inputs, outputs = self.layers[0]
+        return 3 * self.forward_flops - 2 * self.batch * inputs * outputs
+
     def weights(self) -> list[tuple[Array, Array]]:
         """Weight (inputs, outputs) and bias of each layer, the same ones each time."""
         rng = np.random.default_rng(0)

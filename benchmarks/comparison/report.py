@@ -13,6 +13,8 @@ from comparison.suites import OURS, Suite
 from minidl.bench.measuring import geometric_mean
 
 FORMAT = "minidl peers 1"
+BEST, AT_LIMIT = "the best peer", "... at the FMA limit"
+LIMIT = "FMA limit"  # the column of what nobody can go below
 LEAST = 7  # characters of a column
 GAP = "  "
 Results = Sequence[Result]
@@ -92,6 +94,11 @@ def seconds(results: Results, column: str, base: str) -> float | None:
     return None if found is None else found.seconds(column)
 
 
+def limit(results: Results) -> float | None:
+    """Seconds that nobody can go below in a task, with the best number of threads."""
+    return min((r.limit for r in results if r.limit is not None), default=None)
+
+
 def by_task(results: Results) -> dict[str, list[Result]]:
     """Results by the name of their task, in order."""
     found: dict[str, list[Result]] = {}
@@ -107,7 +114,9 @@ def tables(suite: Suite, columns: Sequence[str], results: Results) -> str:
     """Microseconds and ratios of all tasks, each column at its best number of threads."""
     tasks, base = by_task(results), base_of(suite, results)
 
-    def cells(show: Callable[..., str], of: Callable[..., Any]) -> list[str]:
+    def cells(
+        show: Callable[..., str], of: Callable[..., Any], columns: Sequence[str] = columns
+    ) -> list[str]:
         table = Table(suite.what, tasks, columns)
         lines = [
             table.line(name, [show(of(found, column, base)) for column in columns])
@@ -115,28 +124,40 @@ def tables(suite: Suite, columns: Sequence[str], results: Results) -> str:
         ]
         return [table.heading(), *lines]
 
-    lines = ["microseconds", *cells(microseconds, seconds)]
+    def of_column(found: Results, column: str, base: str) -> float | None:
+        return limit(found) if column == LIMIT else seconds(found, column, base)
+
+    limited = [LIMIT] * any(limit(found) is not None for found in tasks.values())
+    lines = ["microseconds", *cells(microseconds, of_column, [*columns, *limited])]
     if len({result.threads for result in results}) > 1:
         lines += ["", f"ratio to {ours(base)}", *cells(times, ratio)]
     return "\n".join(lines)
 
 
 def means(suite: Suite, columns: Sequence[str], results: Results) -> str:
-    """Geometric means of the ratios, of each peer and of the best peer, and the least ratio."""
+    """Geometric means of the ratios, of each peer and of the best peer, and the least ratio.
+
+    And what the best peer's ratio would be to products that ran at the FMA peak, in no time else.
+    """
     tasks = by_task(results)
     peers = [column for column in columns if suite.columns[column] != OURS]
     groups = list(dict.fromkeys(group for result in results for group in result.groups))
     blocks = []
     for base in suite.bases if peers else []:
-        found: dict[str, dict[str, float]] = {peer: {} for peer in [*peers, "the best peer"]}
+        names = [*peers, BEST, AT_LIMIT]
+        found: dict[str, dict[str, float]] = {name: {} for name in names}
         for name, of_task in tasks.items():
             ratios = {peer: ratio(of_task, peer, base) for peer in peers}
             known = {peer: value for peer, value in ratios.items() if value is not None}
             for peer, value in known.items():
                 found[peer][name] = value
             if known:
-                found["the best peer"][name] = min(known.values())
-        if found["the best peer"]:
+                found[BEST][name] = min(known.values())
+            least = limit(of_task)
+            if known and least is not None:
+                fastest = min(seconds(of_task, peer, base) or 0.0 for peer in known)
+                found[AT_LIMIT][name] = fastest / least
+        if found[BEST]:
             blocks.append(_means_of(base, found, groups, tasks))
     return "\n\n".join(blocks)
 

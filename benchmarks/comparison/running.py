@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -12,8 +12,11 @@ from comparison import report
 from comparison.measuring import Contender, Result, agreeing, fastest, in_one_line, measure
 from comparison.report import Table
 from comparison.suites import NOT_HELD, OURS, SUITES, Suite, Task
+from minidl.bench.ceilings import Probes
 from minidl.bench.measuring import Effort
 from minidl.bench.report import machine
+
+LOOKS = 9  # at the FMA peak: the best counts
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ class Plan:
 def run(plan: Plan) -> tuple[dict[str, Any], list[Result], bool]:
     """Facts about the machine; the results; and whether these are all, or Ctrl-C ended it."""
     suite = SUITES[plan.suite]
+    probes = Probes(plan.dtype, threads=plan.threads)
+    peak = max(probes.flops() for _ in range(LOOKS))
     libraries, columns = _libraries(suite, plan)
     about = machine() | {"libraries": [library.about() for library in libraries.values()]}
     tasks = [task for task in suite.tasks(plan.dtype) if plan.rows in task.name]
@@ -60,6 +65,7 @@ def run(plan: Plan) -> tuple[dict[str, Any], list[Result], bool]:
     print(", ".join(about["libraries"]))
     count = "1 thread" if plan.threads == 1 else f"{plan.threads} threads"
     print(f"{plan.dtype}, {count}; ratios to minidl, median of {plan.effort.rounds} rounds")
+    print(f"FMA peak {peak / 1e9:.0f} GFLOP/s")
     ours = [column for column in columns if suite.columns[column] == OURS]
     shown = [column for column in columns if column not in ours[:1]]
     table = Table(suite.what, [task.name for task in tasks], ["minidl us", *shown])
@@ -67,7 +73,8 @@ def run(plan: Plan) -> tuple[dict[str, Any], list[Result], bool]:
     results: list[Result] = []
     try:
         for task in tasks:
-            results.append(_measure(task, libraries, columns, plan))
+            limit = suite.flops(task) / peak or None
+            results.append(replace(_measure(task, libraries, columns, plan), limit=limit))
             print(_line(table, suite, shown, results[-1]), flush=True)
     except KeyboardInterrupt:
         print("stopped")

@@ -53,6 +53,13 @@ class Sequences:
         """The kind."""
         return [self.kind]
 
+    @property
+    def step_flops(self) -> int:
+        """Of the products of a step: of each weight three, but no gradient of the input."""
+        rows, width = self.batch * self.steps, GATES[self.kind] * self.hidden
+        last = self.batch * self.hidden * self.classes
+        return 2 * (2 * rows * self.inputs * width + 3 * rows * self.hidden * width + 3 * last)
+
     def weights(self) -> dict[str, Array]:
         """Weights (inputs, outputs) and biases, the same ones each time.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from typing import Any, Protocol
 
 import numpy as np
@@ -47,6 +48,8 @@ class Suite:
         Columns of minidl that peers are compared with; the last one is always there.
     tasks
         Makes the tasks of a dtype.
+    flops
+        Of the matrix products of a task; 0 where they are not what it is about.
     every_thread_count
         Whether to compare with one thread and with all cores, and count the better one.
     notes
@@ -58,6 +61,7 @@ class Suite:
     columns: Mapping[str, str]
     bases: Sequence[str]
     tasks: Callable[[Any], Sequence[Task]]
+    flops: Callable[[Any], int]
     every_thread_count: bool = False
     notes: str = ""
 
@@ -144,6 +148,7 @@ SUITES = {
         {"minidl": OURS, "NumPy": "numpy_", "SciPy": "scipy_", "PyTorch": "pytorch", "JAX": "jax_"},
         ["minidl"],
         kernel_tasks,
+        lambda task: task.case.flops if "products" in task.groups else 0,
         notes="out= is given where a library has it; what JAX takes to dispatch a call counts",
     ),
     "steps": Suite(
@@ -163,6 +168,7 @@ SUITES = {
         },
         ["epoch", "shuffled", "step", "eager"],
         partial(networks, NETWORKS),
+        attrgetter("step_flops"),
         every_thread_count=True,
         notes="""\
 epoch: minidl, all batches in one call, in order; shuffled: their rows in random order, gathered in
@@ -185,6 +191,7 @@ arrays of their own. scikit-learn does not clip, Thinc clips each parameter by i
         },
         ["epoch", "shuffled", "step", "eager"],
         partial(networks, RECURRENT),
+        attrgetter("step_flops"),
         every_thread_count=True,
         notes="""\
 epoch: minidl, all batches in one call, in order; shuffled: their rows in random order, gathered in
@@ -206,6 +213,7 @@ taken before; JAX scan: all batches in one call as well.""",
         },
         ["recorded", "eager"],
         partial(networks, SMALL),
+        attrgetter("forward_flops"),
         notes="input and output are arrays of the library's own kind",
     ),
 }

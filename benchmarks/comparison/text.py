@@ -1,14 +1,17 @@
 """A character model, trained by minidl and by PyTorch: the same weights at first, the same chunks.
 
-Epochs alternate, so that both meet the same machine, and after each the held-out text is read.
+They take turns, a round of a few steps each, so that both meet the same machine; after every epoch
+the held-out text is read. What is reported is the median, over the rounds, of the time of minidl /
+time of PyTorch, and all the seconds of both.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,10 +20,23 @@ from minidl import datasets, optim
 from minidl.bench.report import machine
 from minidl.cli.characters import CharacterModel, Pair, Shape
 from minidl.datasets import Characters
-from minidl.training.progress import choose
 
 SHAPE = Shape(cell="lstm", hidden=256, layers=2, embedding=64, dropout=0.0, streams=64)
 STEPS, RATE, MAX_NORM, HELD_OUT = 64, 2e-3, 1.0, 0.1
+ROUND = 10  # steps in turn
+
+
+class Contender(Protocol):
+    """One who learns to write."""
+
+    def begin(self) -> None:
+        """Begin an epoch: at the beginning of the text, nothing remembered."""
+
+    def train(self, x: Any, y: Any) -> None:
+        """Make a step for each batch of chunks, going on from those before."""
+
+    def bits(self, x: Any, y: Any) -> float:
+        """Bits per character of a text."""
 
 
 def run(path: Path | None, epochs: int, threads: int) -> None:
@@ -30,75 +46,99 @@ def run(path: Path | None, epochs: int, threads: int) -> None:
     data = characters.chunks(text[:cut], SHAPE.streams, STEPS)
     held_out = characters.chunks(text[cut:], SHAPE.streams, STEPS)
     minidl.set_num_threads(threads)
-    speaker = CharacterModel(characters, SHAPE, seed=0)
-    contenders = {"minidl": iter(_ours(speaker, data, held_out))}
-    contenders["PyTorch"] = iter(_pytorch(speaker, data, held_out, threads))  # before any training
+    ours = Ours(CharacterModel(characters, SHAPE, seed=0))
+    both: list[Contender] = [ours, PyTorch(ours.speaker, threads)]
     about = machine()
     print(f"{about['processor']}, {threads} of {about['cores']} cores; {SHAPE}")
     print(f"{cut:,} characters, {len(text) - cut:,} held out, {len(characters)} different ones\n")
     print(f"epoch{'':4}minidl s{'':4}bits{'':4}PyTorch s{'':4}bits{'':4}minidl / PyTorch, so far")
-    spent = dict.fromkeys(contenders, 0.0)
+    rounds: list[tuple[float, float]] = []
     for epoch in range(1, epochs + 1):
-        line = f"{epoch:5}"
-        for name, training in contenders.items():
-            seconds, bits = next(training)
-            spent[name] += seconds
-            line += f"{seconds:{12 if name == 'minidl' else 13}.1f}{bits:8.3f}"
-        print(f"{line}{spent['minidl'] / spent['PyTorch']:12.2f}", flush=True)
-    print(f"\nin all: {spent['minidl']:.1f} s and {spent['PyTorch']:.1f} s")
+        before = len(rounds)
+        rounds += _epoch(both, data)
+        seconds = np.sum(rounds[before:], axis=0)
+        bits = [contender.bits(*held_out) for contender in both]
+        print(
+            f"{epoch:5}{seconds[0]:12.1f}{bits[0]:8.3f}{seconds[1]:13.1f}{bits[1]:8.3f}"
+            f"{median(a / b for a, b in rounds):12.2f}",
+            flush=True,
+        )
+    spent = np.sum(rounds, axis=0)
+    print(f"\nin all: {spent[0]:.1f} s and {spent[1]:.1f} s, {spent[0] / spent[1]:.2f}; ", end="")
+    print(f"median of {len(rounds)} rounds: {median(a / b for a, b in rounds):.2f}")
 
 
-def _timed(epoch: Callable[[], Any]) -> float:
-    begin = time.perf_counter()
-    epoch()
-    return time.perf_counter() - begin
+def _epoch(both: list[Contender], data: Pair) -> Iterator[tuple[float, float]]:
+    """Seconds of both in each round of an epoch; who begins, changes."""
+    x, y = data
+    for contender in both:
+        contender.begin()
+    some = ROUND * SHAPE.streams
+    for number, begin in enumerate(range(0, len(x), some)):
+        seconds = [0.0, 0.0]
+        for place in (number % 2, 1 - number % 2):
+            start = time.perf_counter()
+            both[place].train(x[begin : begin + some], y[begin : begin + some])
+            seconds[place] = time.perf_counter() - start
+        yield seconds[0], seconds[1]
 
 
-def _ours(speaker: CharacterModel, data: Pair, held_out: Pair) -> Iterator[tuple[float, float]]:
-    optimizer = optim.Adam(speaker.model.parameters(), RATE, max_norm=MAX_NORM)
-    epochs = speaker.train(data, optimizer, 1 << 30, choose(False))
-    while True:
-        seconds = _timed(lambda: next(epochs))
-        yield seconds, speaker.bits_per_character(held_out, SHAPE.streams)
+class Ours:
+    """minidl, as ``minidl train text`` does it."""
+
+    def __init__(self, speaker: CharacterModel) -> None:
+        self.speaker = speaker
+        parameters = speaker.model.parameters()
+        self._step = speaker.step(optim.Adam(parameters, RATE, max_norm=MAX_NORM))
+
+    def begin(self) -> None:
+        self.speaker.recurrent.reset_state()
+
+    def train(self, x: Any, y: Any) -> None:
+        self._step.epoch(x, y, SHAPE.streams, shuffle=False)
+
+    def bits(self, x: Any, y: Any) -> float:
+        return self.speaker.bits_per_character((x, y), SHAPE.streams)
 
 
-def _pytorch(
-    speaker: CharacterModel, data: Pair, held_out: Pair, threads: int
-) -> Iterator[tuple[float, float]]:
-    import torch
-    from torch.nn import functional
+class PyTorch:
+    """PyTorch, with the weights that minidl has at first."""
 
-    torch.set_num_threads(threads)
-    embedding, lstm, linear = _copied(speaker)
-    parameters = [*embedding.parameters(), *lstm.parameters(), *linear.parameters()]
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
-    optimizer = torch.optim.Adam(trained, lr=RATE, fused=True)
+    def __init__(self, speaker: CharacterModel, threads: int) -> None:
+        import torch
 
-    def losses(pair: Pair) -> Iterator[Any]:
-        x, y = map(torch.from_numpy, pair)
-        state = None
+        torch.set_num_threads(threads)
+        self._torch = torch
+        self._layers = _copied(speaker)
+        parameters = [p for layer in self._layers for p in layer.parameters()]
+        self._trained = [parameter for parameter in parameters if parameter.requires_grad]
+        self._optimizer = torch.optim.Adam(self._trained, lr=RATE, fused=True)
+        self._state: Any = None
+
+    def begin(self) -> None:
+        self._state = None
+
+    def train(self, x: Any, y: Any) -> None:
+        for loss in self._losses(x, y):
+            self._optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self._torch.nn.utils.clip_grad_norm_(self._trained, MAX_NORM, foreach=True)
+            self._optimizer.step()
+
+    def bits(self, x: Any, y: Any) -> float:
+        self.begin()
+        with self._torch.no_grad():
+            return float(np.mean([float(loss) for loss in self._losses(x, y)]) / np.log(2))
+
+    def _losses(self, x: Any, y: Any) -> Iterator[Any]:
+        embedding, lstm, linear = self._layers
+        x, y = self._torch.from_numpy(x), self._torch.from_numpy(y)
         for begin in range(0, len(x), SHAPE.streams):
             rows = slice(begin, begin + SHAPE.streams)
-            h, state = lstm(embedding(x[rows]), state)
-            state = tuple(part.detach() for part in state)
-            yield functional.cross_entropy(linear(h).flatten(0, 1), y[rows].flatten())
-
-    def epoch() -> None:
-        for loss in losses(data):
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(trained, MAX_NORM, foreach=True)
-            optimizer.step()
-
-    def bits() -> float:
-        with torch.no_grad():
-            return float(np.mean([float(loss) for loss in losses(held_out)]) / np.log(2))
-
-    def train() -> Iterator[tuple[float, float]]:
-        while True:
-            yield _timed(epoch), bits()
-
-    return train()
+            h, state = lstm(embedding(x[rows]), self._state)
+            self._state = tuple(part.detach() for part in state)
+            logits = linear(h).flatten(0, 1)
+            yield self._torch.nn.functional.cross_entropy(logits, y[rows].flatten())
 
 
 def _copied(speaker: CharacterModel) -> tuple[Any, Any, Any]:

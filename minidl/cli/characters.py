@@ -15,6 +15,7 @@ from minidl import nn, optim, saving
 from minidl._kernels.reference import Array
 from minidl.datasets import Characters
 from minidl.nn.sequences import Recurrent
+from minidl.recording.step import Step
 from minidl.training.progress import Progress
 from minidl.training.safety import mode
 
@@ -62,12 +63,8 @@ class CharacterModel:
 
     # --- training ---
 
-    def train(
-        self, data: Pair, optimizer: optim.Optimizer, epochs: int, shown: Progress
-    ) -> Iterator[float]:
-        """Truncated backpropagation through time: the state goes on from chunk to chunk, the
-        gradient does not. Yields the bits per character of every epoch.
-        """
+    def step(self, optimizer: optim.Optimizer) -> Step:
+        """A recorded training step on one batch of chunks."""
 
         @minidl.record
         def step(x: Array, y: Array) -> Array:
@@ -77,6 +74,15 @@ class CharacterModel:
             optimizer.step()
             return value
 
+        return step
+
+    def train(
+        self, data: Pair, optimizer: optim.Optimizer, epochs: int, shown: Progress
+    ) -> Iterator[float]:
+        """Truncated backpropagation through time: the state goes on from chunk to chunk, the
+        gradient does not. Yields the bits per character of every epoch.
+        """
+        step = self.step(optimizer)
         (x, y), batch = data, self.shape.streams
         some = batch * max(1, len(x) // batch // REPORTS)
         for _ in range(epochs):
