@@ -24,11 +24,12 @@
 # bit whatever m is: steps of a sequence one by one are those of the whole.
 
 cdef enum:
-    MC = 132       # MC * UNROLL is a multiple of every LANES
+    MC = 132       # twice as much where C has few columns; MC * UNROLL is a multiple of every LANES
     NC = 1024      # a multiple of every NR
     DEEP = 4       # pieces of KC in a deep block
     FAR = 1 << 22  # bytes of a B beyond what stays in the L2 cache
     STREAM = 3 << 16    # bytes of a block of C to which no tile comes back
+    APART = 1 << 14     # bytes between two rows that make many rows collide in the L2 cache
     # For a thread to read an element of A, or of B, takes as long as so many multiply-adds.
     COST_OF_A = 24
     COST_OF_B = 12
@@ -53,12 +54,18 @@ cdef inline MatmulArgs second(const MatmulArgs *args) noexcept nogil:
     return other
 
 
+cdef inline Py_ssize_t highest_block(const MatmulArgs *args) noexcept nogil:
+    """Rows of a block of C, so that it stays in the L2 cache."""
+    return 2 * MC if args.n <= NC // 2 else MC
+
+
 cdef inline bint packs_a(const MatmulArgs *args) noexcept nogil:
-    """Rows of A, or of its transpose, that are so long that they collide in the cache are
-    worth a copy, if enough columns of B use it."""
-    if args.a_col != 1 and args.a_row != 1:
+    """Rows of the transpose of A, and rows of A that are so long that they collide in the cache,
+    are worth a copy, if enough columns of B use it."""
+    cdef bint apart = <size_t>args.a_row * sizeof(real) >= APART
+    if args.k < 512 or args.n < 256:
         return False
-    return args.k >= 512 and args.n >= 256
+    return args.a_row == 1 if args.a_col != 1 else apart
 
 
 cdef inline WhereB where_b(const MatmulArgs *args) noexcept nogil:
@@ -73,10 +80,11 @@ cdef inline WhereB where_b(const MatmulArgs *args) noexcept nogil:
     """
     cdef bint far = <size_t>(args.k * args.n) * sizeof(real) > FAR
     cdef Py_ssize_t height = height_of(args)
-    cdef bint kept = height > MC or args.m2 > 0 or (far and height < 96)
+    cdef bint one = height <= highest_block(args)
+    cdef bint kept = not one or args.m2 > 0 or (far and height < 96)
     cdef bint across = <size_t>args.b % VEC_BYTES != 0 and args.b_row % LANES == 0
     cdef Py_ssize_t enough = 64 if kept else 24 if across else 48
-    cdef bint in_line = args.b_row % LANES == 0 or height <= MC
+    cdef bint in_line = args.b_row % LANES == 0 or one
     if args.b_col == 1 and (height < enough or (args.n < 128 and in_line)):
         return IN_PLACE
     return PACKED if kept else IN_PASSING
@@ -100,8 +108,9 @@ cdef inline Py_ssize_t rows_of_block(const MatmulArgs *args, Py_ssize_t rows) no
     Where one piece of k is all there is, no tile of C is needed again. Blocks of a wide C are lower
     then, so that few pages are in use at a time, and the processor fetches ahead in each.
     """
-    if rows <= MC or args.n == 0 or args.k > piece_of(args.k):
-        return MC
+    cdef Py_ssize_t highest = highest_block(args)
+    if rows <= highest or args.n == 0 or args.k > piece_of(args.k):
+        return highest
     return smaller(MC, STREAM // (smaller(NC, args.n) * <Py_ssize_t>sizeof(real)))
 
 
@@ -114,7 +123,9 @@ cdef inline Py_ssize_t block_of_b(const MatmulArgs *args) noexcept nogil:
 
 cdef inline Py_ssize_t scratch_of_blocks(const MatmulArgs *args) noexcept nogil:
     """Elements of both packed blocks; a multiple of LANES."""
-    return block_of_b(args) + (MC * piece_of(args.k) if packs_a(args) else 0)
+    return block_of_b(args) + (
+        highest_block(args) * piece_of(args.k) if packs_a(args) else 0
+    )
 
 
 cdef inline Py_ssize_t scratch_of_thread(const MatmulArgs *args) noexcept nogil:
