@@ -18,9 +18,9 @@ from minidl._kernels.reference import OPTIMIZER_STATE
 SIZES = (1, 2, 3, 7, 10, 16, 32, 45, 46, 64, 127)
 LENGTHS = (*SIZES, 1023, 1024, 1025, 4097, 10007)  # around GRAIN, LOSS_BLOCK and NORM_BLOCK
 
-# m, k, n of products that cross the blocking limits KC = 128 or 256, MC = 132, NC = 1024, and
-# 4 KC over k where m > 256; on both sides of the limits beyond which A and B are packed; and in
-# lower blocks of C.
+# m, k, n of products that cross the blocking limits KC = 128 or 256, MC = 132 (264 where n <= 512),
+# NC = 1024, and 4 KC over k where m > 256; on both sides of the limits beyond which A and B are
+# packed; and in lower blocks of C.
 BLOCKED = (
     (50, 600, 130),
     (250, 520, 530),
@@ -33,6 +33,10 @@ BLOCKED = (
     (133, 256, 33),
     (270, 1300, 140),
     (270, 45, 1100),
+    (264, 140, 512),
+    (265, 140, 512),
+    (140, 140, 513),
+    (20, 4100, 260),
 )
 
 Args = dict[str, Any]

@@ -24,7 +24,7 @@
 # bit whatever m is: steps of a sequence one by one are those of the whole.
 
 cdef enum:
-    MC = 132       # twice as much where C has few columns; MC * UNROLL is a multiple of every LANES
+    MC = 132       # MC * UNROLL is a multiple of every LANES
     NC = 1024      # a multiple of every NR
     DEEP = 4       # pieces of KC in a deep block
     FAR = 1 << 22  # bytes of a B beyond what stays in the L2 cache
@@ -55,7 +55,7 @@ cdef inline MatmulArgs second(const MatmulArgs *args) noexcept nogil:
 
 
 cdef inline Py_ssize_t highest_block(const MatmulArgs *args) noexcept nogil:
-    """Rows of a block of C, so that it stays in the L2 cache."""
+    """Rows of a block of C, so that it stays in the L2 cache: more, where it has few columns."""
     return 2 * MC if args.n <= NC // 2 else MC
 
 
@@ -63,9 +63,7 @@ cdef inline bint packs_a(const MatmulArgs *args) noexcept nogil:
     """Rows of the transpose of A, and rows of A that are so long that they collide in the cache,
     are worth a copy, if enough columns of B use it."""
     cdef bint apart = <size_t>args.a_row * sizeof(real) >= APART
-    if args.k < 512 or args.n < 256:
-        return False
-    return args.a_row == 1 if args.a_col != 1 else apart
+    return args.k >= 512 and args.n >= 256 and (apart if args.a_col == 1 else args.a_row == 1)
 
 
 cdef inline WhereB where_b(const MatmulArgs *args) noexcept nogil:
