@@ -431,3 +431,17 @@ def test_wrong_arguments_raise_and_change_nothing(name: str, data: st.DataObject
         for key, value in before.items():
             if isinstance(value, np.ndarray) and value.dtype != object:
                 assert args[key].tobytes() == value.tobytes(), f"{key} was half-updated"
+
+
+@every_dtype
+@pytest.mark.parametrize(("moment", "change"), [(np.nan, np.nan), (np.inf, 0.0)])
+def test_a_moment_that_is_no_number_is_not_hidden(
+    isa: str, dtype: Any, moment: float, change: float
+) -> None:
+    """Divisions by NaN and by infinity, in whole vectors and in what is left of one."""
+    arguments = CASES["adam"](Draw(0, dtype, lengths=(1023,)))
+    before = arguments["data"].copy()
+    arguments["v"][...] = moment
+    arguments["state"]["weight_decay"] = 0.0
+    kernels.adam(**arguments)
+    assert np.array_equal(arguments["data"] - before, np.full(1023, change), equal_nan=True)

@@ -107,7 +107,7 @@ INLINE vec quotient(vec a, vec b) {
 #ifdef __AVX512F__
     integer guess = sizeof(real) == 4 ? 0x7ef311c7 : (integer)0x7fde623822fc16e6;
     vec r, q;
-    b = minimum(b, fill(1 / (4 * SMALLEST_NORMAL)));    /* infinity, too, has an inverse now */
+    b = minimum(fill(1 / (4 * SMALLEST_NORMAL)), b);    /* infinity has an inverse now, NaN stays */
     r = (vec)(((ivec){0} + guess) - (ivec)b);
     for (int i = 0; i < (sizeof(real) == 4 ? 2 : 3); i++) r = r * (2 - b * r);
     q = a * r;
