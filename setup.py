@@ -20,8 +20,8 @@ X86 = platform.machine().lower() in ("x86_64", "amd64")
 
 # -O3: at -O2 the loops run at half speed. gnu11, because c11 turns contraction off.
 # No -ffast-math: it would change the floating-point mode of the whole process.
-# prfchw: a cache line that is asked for to be written is taken from other cores, at once and not
-# when the store comes. Processors with AVX2 that lack it do nothing then.
+# prfchw: a cache line that is asked for to be written (weights, tiles of C) is taken from other
+# cores, at once and not when the store comes. Processors with AVX2 that lack it do nothing then.
 COMMON = ["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
 AVX2 = ["-mavx2", "-mfma", "-mprfchw"]
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]

@@ -62,7 +62,7 @@ class Result:
         The setting that was the fastest, by the name of the contender.
     limit
         Seconds that the multiply-adds of its products take at the FMA peak of all threads: nobody
-        can be faster. None where that is not what limits it.
+        who does all of them can be faster. None where that is not what limits it.
     """
 
     task: str

@@ -13,7 +13,7 @@ from comparison.suites import OURS, Suite
 from minidl.bench.measuring import geometric_mean
 
 FORMAT = "minidl peers 1"
-BEST, AT_LIMIT = "the best peer", "... at the FMA limit"
+BEST = "the best peer"
 LIMIT = "FMA limit"  # the column of what nobody can go below
 LEAST = 7  # characters of a column
 GAP = "  "
@@ -137,15 +137,15 @@ def tables(suite: Suite, columns: Sequence[str], results: Results) -> str:
 def means(suite: Suite, columns: Sequence[str], results: Results) -> str:
     """Geometric means of the ratios, of each peer and of the best peer, and the least ratio.
 
-    And what the best peer's ratio would be to products that ran at the FMA peak, in no time else.
+    And the time of the fastest peer / the time that the products take at the FMA peak: what the
+    ratio of the best peer would be if minidl were as fast as the machine allows.
     """
     tasks = by_task(results)
     peers = [column for column in columns if suite.columns[column] != OURS]
     groups = list(dict.fromkeys(group for result in results for group in result.groups))
     blocks = []
     for base in suite.bases if peers else []:
-        names = [*peers, BEST, AT_LIMIT]
-        found: dict[str, dict[str, float]] = {name: {} for name in names}
+        found: dict[str, dict[str, float]] = {peer: {} for peer in [*peers, BEST]}
         for name, of_task in tasks.items():
             ratios = {peer: ratio(of_task, peer, base) for peer in peers}
             known = {peer: value for peer, value in ratios.items() if value is not None}
@@ -153,22 +153,29 @@ def means(suite: Suite, columns: Sequence[str], results: Results) -> str:
                 found[peer][name] = value
             if known:
                 found[BEST][name] = min(known.values())
-            least = limit(of_task)
-            if known and least is not None:
-                fastest = min(seconds(of_task, peer, base) or 0.0 for peer in known)
-                found[AT_LIMIT][name] = fastest / least
         if found[BEST]:
-            blocks.append(_means_of(base, found, groups, tasks))
+            title = f"time of a peer / time of {ours(base)}"
+            blocks.append(_means_of(title, found, groups, tasks))
+    at_limit = {name: _at_limit(of_task, peers) for name, of_task in tasks.items()}
+    found = {BEST: {name: value for name, value in at_limit.items() if value is not None}}
+    if found[BEST]:
+        blocks.append(_means_of(f"time of the fastest peer / {LIMIT}", found, groups, tasks))
     return "\n\n".join(blocks)
 
 
+def _at_limit(results: Results, peers: Sequence[str]) -> float | None:
+    """How many times longer than the limit the fastest peer takes, at any number of threads."""
+    least = limit(results)
+    fastest = min((r.seconds(p) for r in results for p in peers if p in r.rounds), default=None)
+    return None if least is None or fastest is None else fastest / least
+
+
 def _means_of(
-    base: str,
+    title: str,
     found: dict[str, dict[str, float]],
     groups: list[str],
     tasks: dict[str, list[Result]],
 ) -> str:
-    title = f"time of a peer / time of {ours(base)}"
     table = Table(title, found, ["all", *groups, "least", "tasks"])
     lines = ["geometric means", table.heading() + GAP + "least in"]
     for peer, ratios in found.items():

@@ -12,6 +12,7 @@ from comparison import report
 from comparison.measuring import Contender, Result, agreeing, fastest, in_one_line, measure
 from comparison.report import Table
 from comparison.suites import NOT_HELD, OURS, SUITES, Suite, Task
+from minidl import _kernels as kernels
 from minidl.bench.ceilings import Probes
 from minidl.bench.measuring import Effort
 from minidl.bench.report import machine
@@ -56,8 +57,7 @@ class Plan:
 def run(plan: Plan) -> tuple[dict[str, Any], list[Result], bool]:
     """Facts about the machine; the results; and whether these are all, or Ctrl-C ended it."""
     suite = SUITES[plan.suite]
-    probes = Probes(plan.dtype, threads=plan.threads)
-    peak = max(probes.flops() for _ in range(LOOKS))
+    peak = _peak(plan)
     libraries, columns = _libraries(suite, plan)
     about = machine() | {"libraries": [library.about() for library in libraries.values()]}
     tasks = [task for task in suite.tasks(plan.dtype) if plan.rows in task.name]
@@ -65,7 +65,8 @@ def run(plan: Plan) -> tuple[dict[str, Any], list[Result], bool]:
     print(", ".join(about["libraries"]))
     count = "1 thread" if plan.threads == 1 else f"{plan.threads} threads"
     print(f"{plan.dtype}, {count}; ratios to minidl, median of {plan.effort.rounds} rounds")
-    print(f"FMA peak {peak / 1e9:.0f} GFLOP/s")
+    if peak:
+        print(f"FMA peak {peak / 1e9:.0f} GFLOP/s")
     ours = [column for column in columns if suite.columns[column] == OURS]
     shown = [column for column in columns if column not in ours[:1]]
     table = Table(suite.what, [task.name for task in tasks], ["minidl us", *shown])
@@ -73,13 +74,21 @@ def run(plan: Plan) -> tuple[dict[str, Any], list[Result], bool]:
     results: list[Result] = []
     try:
         for task in tasks:
-            limit = suite.flops(task) / peak or None
+            limit = suite.flops(task) / peak or None if peak else None
             results.append(replace(_measure(task, libraries, columns, plan), limit=limit))
             print(_line(table, suite, shown, results[-1]), flush=True)
     except KeyboardInterrupt:
         print("stopped")
         return about, results, False
     return about, results, True
+
+
+def _peak(plan: Plan) -> float:
+    """Flops per second of nothing but multiply-adds; 0 where there are no compiled kernels."""
+    if kernels.isa == "reference":
+        return 0.0
+    probes = Probes(plan.dtype, threads=plan.threads)
+    return max(probes.flops() for _ in range(LOOKS))
 
 
 def _libraries(suite: Suite, plan: Plan) -> tuple[dict[str, ModuleType], list[str]]:

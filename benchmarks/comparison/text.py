@@ -2,7 +2,7 @@
 
 They take turns, a round of a few steps each, so that both meet the same machine; after every epoch
 the held-out text is read. What is reported is the median, over the rounds, of the time of minidl /
-time of PyTorch, and all the seconds of both.
+time of PyTorch, and all the seconds of both, in which a held-up step counts with all its length.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from minidl.datasets import Characters
 SHAPE = Shape(cell="lstm", hidden=256, layers=2, embedding=64, dropout=0.0, streams=64)
 STEPS, RATE, MAX_NORM, HELD_OUT = 64, 2e-3, 1.0, 0.1
 ROUND = 10  # steps in turn
+PAUSE = 0.05  # seconds, for threads that wait for more work in a busy loop to give up
 
 
 class Contender(Protocol):
@@ -77,6 +78,7 @@ def _epoch(both: list[Contender], data: Pair) -> Iterator[tuple[float, float]]:
     for number, begin in enumerate(range(0, len(x), some)):
         seconds = [0.0, 0.0]
         for place in (number % 2, 1 - number % 2):
+            time.sleep(PAUSE)
             start = time.perf_counter()
             both[place].train(x[begin : begin + some], y[begin : begin + some])
             seconds[place] = time.perf_counter() - start

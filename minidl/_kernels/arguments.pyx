@@ -135,7 +135,8 @@ def put_together(bytearray args not None, bytearray other not None):
 
     Both are gradients of weights, A transposed, and so large that on no instruction set they would
     take another way than that of blocks (`uses_rows`, `uses_dots`, `uses_narrow`, `turns`), which
-    alone knows of a second product: then no bit of either changes.
+    alone knows of a second product: then no bit of either changes. And `packs_a` says the same of
+    both, as both are transposed.
     """
     cdef MatmulArgs *here = product(args)
     cdef MatmulArgs *there = product(other)

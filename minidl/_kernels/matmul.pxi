@@ -3,7 +3,7 @@
 #   for jc in steps of NC over n              columns of C
 #     for pd in steps of DEEP KC over k       a DEEP KC x NC block of B, packed if that pays
 #       for ic in steps of MC over m          an MC x NC block of C, which stays in the L2 cache;
-#                                             or a lower one: see rows_of_block
+#                                             or a higher or lower one: see rows_of_block
 #         for pc in steps of KC over DEEP KC  an MC x KC block of A, packed if that pays
 #           for jr in steps of NR over NC     one panel of B, which stays in the L1 cache
 #             for ir in steps of MR over MC   one tile of C, in registers: microkernel.pxi
@@ -62,7 +62,7 @@ cdef inline Py_ssize_t highest_block(const MatmulArgs *args) noexcept nogil:
 cdef inline bint packs_a(const MatmulArgs *args) noexcept nogil:
     """Rows of the transpose of A, and rows of A that are so long that they collide in the cache,
     are worth a copy, if enough columns of B use it."""
-    cdef bint apart = <size_t>args.a_row * sizeof(real) >= APART
+    cdef bint apart = larger(args.a_row, -args.a_row) * <Py_ssize_t>sizeof(real) >= APART
     return args.k >= 512 and args.n >= 256 and (apart if args.a_col == 1 else args.a_row == 1)
 
 
@@ -97,7 +97,7 @@ cdef inline Py_ssize_t piece_of(Py_ssize_t k) noexcept nogil:
 
 cdef inline Py_ssize_t depth_of(const MatmulArgs *args) noexcept nogil:
     """Rows of B in a block: few, where all rows of C stay in the cache anyway."""
-    return piece_of(args.k) * (DEEP if height_of(args) > 256 else 1)
+    return piece_of(args.k) * (DEEP if height_of(args) > 2 * MC else 1)
 
 
 cdef inline Py_ssize_t rows_of_block(const MatmulArgs *args, Py_ssize_t rows) noexcept nogil:

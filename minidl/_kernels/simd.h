@@ -100,14 +100,15 @@ INLINE vec square_root(vec v) {
     return v;
 }
 
-/* a / b, for b from SMALLEST_NORMAL on, but for the last rounding or two. A division of a vector
+/* a / b, but for the last rounding or two, for b from SMALLEST_NORMAL on; a b near overflow or
+   infinite counts as 1 / (4 SMALLEST_NORMAL), which has a normal inverse. A division of a vector
    of AVX-512 takes longer than the multiply-adds of Newton's method: r becomes r (2 - b r), from
    a first guess, one digit of which is right, to twice as many digits each time. */
 INLINE vec quotient(vec a, vec b) {
 #ifdef __AVX512F__
     integer guess = sizeof(real) == 4 ? 0x7ef311c7 : (integer)0x7fde623822fc16e6;
     vec r, q;
-    b = minimum(fill(1 / (4 * SMALLEST_NORMAL)), b);    /* infinity has an inverse now, NaN stays */
+    b = minimum(fill(1 / (4 * SMALLEST_NORMAL)), b);    /* NaN stays */
     r = (vec)(((ivec){0} + guess) - (ivec)b);
     for (int i = 0; i < (sizeof(real) == 4 ? 2 : 3); i++) r = r * (2 - b * r);
     q = a * r;
