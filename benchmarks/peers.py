@@ -9,7 +9,8 @@ How it is measured: in one process, all contenders for a task in alternating rou
 number of threads for all; the fastest of a few bursts counts in each round. What is reported is
 the median, over the rounds, of time of the peer / time of minidl: above 1, minidl is faster.
 A library may enter at several settings, the fastest of which counts. Before anything is timed,
-all must give the same answer. A library that is not installed is left out.
+all must give the same answer. A library that is not installed is left out. Beside the times of
+products and networks stands what their multiply-adds alone take at the FMA peak: the FMA limit.
 
 Threads and instruction sets are settled by the environment before a library is loaded, so each
 number of threads is compared in a process of its own.
