@@ -20,7 +20,7 @@ LENGTHS = (*SIZES, 1023, 1024, 1025, 4097, 10007)  # around GRAIN, LOSS_BLOCK an
 
 # m, k, n of products that cross the blocking limits KC = 128 or 256, MC = 132 (264 where n <= 512),
 # NC = 1024, and 4 KC over k where m > 256; on both sides of the limits beyond which A and B are
-# packed; and in lower blocks of C.
+# packed, and beyond which B is far; and in lower blocks of C.
 BLOCKED = (
     (50, 600, 130),
     (250, 520, 530),
@@ -37,6 +37,8 @@ BLOCKED = (
     (265, 140, 512),
     (140, 140, 513),
     (20, 4100, 260),
+    (270, 4100, 260),
+    (310, 150, 530),
 )
 
 Args = dict[str, Any]

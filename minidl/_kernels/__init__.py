@@ -30,9 +30,10 @@ The best one that this CPU has is chosen at import. ``MINIDL_ISA=baseline|avx2|a
 overrides it.
 
 **Where to read.** ``reference.py``; then ``elementwise.pxi``, the simplest loops; then
-``matmul.pxi``, the product in five loops around ``microkernel.pxi``, with ``packing.pxi`` and
-``matvec.pxi``; ``recurrent.pxi``, which runs a whole sequence around the product;
-``vector_math.pxi`` for exp, log, tanh and their like; and ``memory.py`` for where vectors lie.
+``matmul.pxi``, the product in five loops around ``microkernel.pxi``, with ``blocking.pxi``,
+``packing.pxi`` and ``matvec.pxi``; ``recurrent.pxi``, which runs a whole sequence around the
+product; ``vector_math.pxi`` for exp, log, tanh and their like; and ``memory.py`` for where vectors
+lie.
 ``docs/kernels.md`` arrives at ``matmul.pxi`` in nine steps, each of which can be run and measured.
 
 **The five loops,** and one more. Each has a block that stays at one level of memory while it is

@@ -12,8 +12,8 @@
 # written once for every KC steps over k. Few rows of C (`depth_of`) do without it. MC and KC are
 # not exact: blocks and pieces are nearly equal, as a thin rest would cost as much as a whole one.
 #
-# What a tile needs comes from the L1 and L2 caches. What will be needed, wide tiles bring there
-# from memory meanwhile, a cache line every few steps: the rest of a packed block of B, or, where
+# What a tile needs comes from the L1 and L2 caches. What will be needed, full tiles bring there
+# from memory meanwhile, a bit every few steps: the rest of a packed block of B, or, where
 # a block spans whole rows of B, the rows after it. (Sequences choose what: recurrent.pxi.)
 #
 # Every element of C is summed over p = 0 … k-1 in order, in pieces of about KC (`piece_of`),
@@ -22,95 +22,6 @@
 # transposed B compute the transpose of C (`multiply_turned`). The shapes alone decide which; and
 # where neither A nor B is transposed and C is written, not added to, a row of C is the same to the
 # bit whatever m is: steps of a sequence one by one are those of the whole.
-
-cdef enum:
-    MC = 132       # MC * UNROLL is a multiple of every LANES
-    NC = 1024      # a multiple of every NR
-    DEEP = 4       # pieces of KC in a deep block
-    FAR = 1 << 22  # bytes of a B beyond what stays in the L2 cache
-    STREAM = 3 << 16    # bytes of a block of C to which no tile comes back
-    APART = 1 << 14     # bytes between two rows that make many rows collide in the L2 cache
-    # For a thread to read an element of A, or of B, takes as long as so many multiply-adds.
-    COST_OF_A = 24
-    COST_OF_B = 12
-
-
-cdef enum WhereB:
-    IN_PLACE      # in B itself
-    IN_PASSING    # there too, but each panel is packed as it comes, and then forgotten
-    PACKED        # in a packed block
-
-
-cdef inline Py_ssize_t height_of(const MatmulArgs *args) noexcept nogil:
-    """Rows of C, and of the C of a second product below them."""
-    return args.m + args.m2
-
-
-cdef inline MatmulArgs second(const MatmulArgs *args) noexcept nogil:
-    """The second product, its rows counted on from those of the first."""
-    cdef MatmulArgs other = args[0]
-    other.a, other.a_col = <const real *>args.a2 - args.m * args.a_row, args.a2_col
-    other.c = <real *>args.c2 - args.m * args.c_row
-    return other
-
-
-cdef inline Py_ssize_t highest_block(const MatmulArgs *args) noexcept nogil:
-    """Rows of a block of C, so that it stays in the L2 cache: more, where it has few columns."""
-    return 2 * MC if args.n <= NC // 2 else MC
-
-
-cdef inline bint packs_a(const MatmulArgs *args) noexcept nogil:
-    """Rows of the transpose of A, and rows of A that are so long that they collide in the cache,
-    are worth a copy, if enough columns of B use it."""
-    cdef bint apart = larger(args.a_row, -args.a_row) * <Py_ssize_t>sizeof(real) >= APART
-    return args.k >= 512 and args.n >= 256 and (apart if args.a_col == 1 else args.a_row == 1)
-
-
-cdef inline WhereB where_b(const MatmulArgs *args) noexcept nogil:
-    """Transposed rows must be gathered into vectors. Rows far apart are worth a copy if enough
-    rows of A use it: fewer, where all vectors of B lie across cache lines, as they may in arrays
-    of NumPy's, though not in an optimizer's vectors or a program's memory. Rows near each other
-    are worth one if they are not whole vectors, which so lie across lines, and A has many rows.
-
-    More than one block of A keep the copy. So do few rows of A where B comes from far away: it is
-    read faster in order than panel by panel. Of the address, a copy to keep, for which there must
-    be room, may not depend.
-    """
-    cdef bint far = <size_t>(args.k * args.n) * sizeof(real) > FAR
-    cdef Py_ssize_t height = height_of(args)
-    cdef bint one = height <= highest_block(args)
-    cdef bint kept = not one or args.m2 > 0 or (far and height < 96)
-    cdef bint across = <size_t>args.b % VEC_BYTES != 0 and args.b_row % LANES == 0
-    cdef Py_ssize_t enough = 64 if kept else 24 if across else 48
-    cdef bint in_line = args.b_row % LANES == 0 or one
-    if args.b_col == 1 and (height < enough or (args.n < 128 and in_line)):
-        return IN_PLACE
-    return PACKED if kept else IN_PASSING
-
-
-cdef inline Py_ssize_t piece_of(Py_ssize_t k) noexcept nogil:
-    """Terms of each sum that are added up before they go to C: up to 1.5 KC, nearly as many in
-    each piece, and never 0, so that loops over no terms end."""
-    cdef Py_ssize_t pieces = larger(1, (k + KC // 2) // KC)
-    return larger(1, ceil_div(k, pieces * UNROLL)) * UNROLL
-
-
-cdef inline Py_ssize_t depth_of(const MatmulArgs *args) noexcept nogil:
-    """Rows of B in a block: few, where all rows of C stay in the cache anyway."""
-    return piece_of(args.k) * (DEEP if height_of(args) > 2 * MC else 1)
-
-
-cdef inline Py_ssize_t rows_of_block(const MatmulArgs *args, Py_ssize_t rows) noexcept nogil:
-    """How high blocks of C are at most, of which there are so many rows in all.
-
-    Where one piece of k is all there is, no tile of C is needed again. Blocks of a wide C are lower
-    then, so that few pages are in use at a time, and the processor fetches ahead in each.
-    """
-    cdef Py_ssize_t highest = highest_block(args)
-    if rows <= highest or args.n == 0 or args.k > piece_of(args.k):
-        return highest
-    return smaller(MC, STREAM // (smaller(NC, args.n) * <Py_ssize_t>sizeof(real)))
-
 
 cdef inline Py_ssize_t block_of_b(const MatmulArgs *args) noexcept nogil:
     """Elements of a packed block of B, or of its last panel alone."""
@@ -150,10 +61,12 @@ cdef void multiply_block(
 ) noexcept nogil:
     """The two inner loops: a block of A times a block of B, one panel of B after the other.
 
-    t holds the first tile. `room` is for one panel: what is packed in passing, by the first tile,
-    which loads all of it anyway, or before it; and the last panel of B, if that is narrow.
+    t holds the first tile. `room` is for what is packed on the way, by the first tile of a panel,
+    which loads all of it anyway, or before it: for all panels that are kept, else for one, which
+    may also be the last one of a B in place, if that is narrow.
     """
     cdef Py_ssize_t j = 0, width
+    cdef real *packed = room
     cdef int vectors
     cdef Tile at = t[0]
     while j < columns:
@@ -161,13 +74,15 @@ cdef void multiply_block(
         vectors = <int>ceil_div(width, LANES)
         at.columns = width
         at.b, at.b_row, at.packed = t.b + j * b_col, t.b_row, NULL
+        if where == PACKING:
+            packed = room + j * t.k
         if where == PACKED:
             at.b, at.b_row = t.b + j * t.k, vectors * LANES
-        elif where == IN_PASSING and width == NR and b_col == 1:
-            at.packed = room
-        elif where == IN_PASSING or width % LANES:
-            pack(at.b, t.b_row, b_col, room, t.k, width)
-            at.b, at.b_row = room, vectors * LANES
+        elif where != IN_PLACE and width == NR and b_col == 1:
+            at.packed = packed
+        elif where != IN_PLACE or width % LANES:
+            pack(at.b, t.b_row, b_col, packed, t.k, width)
+            at.b, at.b_row = packed, vectors * LANES
         if t.bias != NULL:
             at.bias = t.bias + j
         at.a, at.c = t.a, t.c + j
@@ -261,6 +176,14 @@ cdef void multiply_turned(
         i += LANES
 
 
+cdef inline MatmulArgs second(const MatmulArgs *args) noexcept nogil:
+    """The second product, its rows counted on from those of the first."""
+    cdef MatmulArgs other = args[0]
+    other.a, other.a_col = <const real *>args.a2 - args.m * args.a_row, args.a2_col
+    other.c = <real *>args.c2 - args.m * args.c_row
+    return other
+
+
 cdef void multiply(
     const MatmulArgs *args, real *pack_b,
     Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t j0, Py_ssize_t j1
@@ -303,7 +226,11 @@ cdef void multiply_rows_of_c(
     """
     cdef Py_ssize_t pc = pd, piece = piece_of(args.k)
     cdef real *pack_a = pack_b + block_of_b(args)
+    cdef real *packed = pack_b    # this piece of B
+    cdef WhereB where = where_b(args)
     cdef Tile t
+    if where == PACKED and first and rows >= MANY and by_panels(args):
+        where = PACKING
     t.c, t.c_row = <real *>args.c + ic * args.c_row + jc, args.c_row
     while pc < pd + depth or pc == 0:
         t.k = smaller(piece, pd + depth - pc)
@@ -312,8 +239,10 @@ cdef void multiply_rows_of_c(
         if args.bias != NULL and pc + t.k == args.k:
             t.bias = <const real *>args.bias + jc
         place_a(args, &t, pack_a, ic, rows, pc)
-        place_b(args, &t, pack_b + (pc - pd) * packed_row(columns), jc, columns, pc, first)
-        multiply_block(&t, rows, columns, where_b(args), args.b_col, pack_b)
+        place_b(args, &t, where, packed, jc, columns, pc, first)
+        multiply_block(&t, rows, columns, where, args.b_col, packed)
+        if where >= PACKING:
+            packed = packed + t.k * packed_row(columns)
         pc += piece
 
 
@@ -333,11 +262,11 @@ cdef void place_a(
 
 
 cdef void place_b(
-    const MatmulArgs *args, Tile *t, real *packed, Py_ssize_t jc, Py_ssize_t columns,
-    Py_ssize_t pc, bint first
+    const MatmulArgs *args, Tile *t, WhereB where, real *packed, Py_ssize_t jc,
+    Py_ssize_t columns, Py_ssize_t pc, bint first
 ) noexcept nogil:
     """Where the tiles find their block of B, and what to fetch meanwhile."""
-    cdef bint packs = where_b(args) == PACKED
+    cdef bint packs = where == PACKED
     t.b, t.b_row = <const real *>args.b + pc * args.b_row + jc * args.b_col, args.b_row
     t.ahead = <const real *>packed if packs or args.b_col != 1 else t.b    # what is near already
     t.ahead_step = t.k
@@ -349,24 +278,6 @@ cdef void place_b(
         t.ahead = packed + t.k * panel_width(columns)
     if packs:
         t.b = packed
-
-
-cdef int parts_across(const MatmulArgs *args, int threads) noexcept nogil:
-    """How many parts the columns of C are cut into; the rows, into threads / that.
-
-    A thread reads all of the rows of A and the columns of B that its part of C depends on: parts
-    that are nearly square need the least. The thread with the largest part decides.
-    """
-    cdef int across, best = 1
-    cdef Py_ssize_t rows, columns, cost, least = -1
-    for across in range(1, threads + 1):
-        if threads % across == 0:
-            rows = largest_share(height_of(args), MR, threads // across)
-            columns = largest_share(args.n, NR, across)
-            cost = rows * columns + COST_OF_A * rows + COST_OF_B * columns
-            if least < 0 or cost < least:
-                best, least = across, cost
-    return best
 
 
 cdef Py_ssize_t matmul(const void *arguments, int thread, int threads) noexcept nogil:

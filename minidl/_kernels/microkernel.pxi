@@ -13,8 +13,7 @@ cdef enum:
     HIGHEST = 12              # rows of any tile
     UNROLL = 4                # steps at a time
     GROUPS = 4                # of three rows
-    WIDE = 4                  # vectors of a tile that computes for so long that memory keeps pace
-    LINE = 64 // sizeof(real)  # elements of a cache line
+    AHEAD = NR * UNROLL // 16    # elements fetched ahead meanwhile: by 16 tiles, a panel of B
 
 
 cdef struct Four:
@@ -28,7 +27,7 @@ cdef struct Tile:
     const real *b
     const real *bias    # or NULL
     real *c
-    const real *ahead   # what wide tiles bring into the L2 cache meanwhile, if a_col is 1
+    const real *ahead   # what tiles of full width bring into the L2 cache meanwhile, if a_col is 1
     Py_ssize_t ahead_step    # how much further on that begins for each column to the right
     Py_ssize_t k, a_row, a_col, b_row, c_row
     Py_ssize_t count    # of tiles
@@ -133,9 +132,9 @@ cdef inline void tiles_of(
                 multiply_add(acc, a, a_row, 2, b, packed, rows, vectors, packs)
                 multiply_add(acc, a, a_row, 3, b + b_row, packed + row, rows, vectors, packs)
                 b, packed = b + 2 * b_row, packed + 2 * row
-                if vectors == WIDE:
+                if vectors == TILE_VECTORS:
                     prefetch_l2(ahead)
-                    ahead = ahead + LINE
+                    ahead = ahead + AHEAD
                 for i in range((rows + 2) // 3):
                     a[i] = a[i] + UNROLL
                 p = p - UNROLL
@@ -278,7 +277,7 @@ cdef inline void multiply_next(
     multiply_tiles(t, rows, vectors)
     t.a = t.a + count * rows * t.a_row
     t.c = t.c + count * rows * t.c_row
-    t.ahead = t.ahead + count * (t.k // UNROLL) * LINE
+    t.ahead = t.ahead + count * (t.k // UNROLL) * AHEAD
 
 
 cdef void multiply_rows(Tile *t, Py_ssize_t rows, int vectors) noexcept nogil:
