@@ -155,6 +155,18 @@ def test_rows_count_as_the_bench_does() -> None:
     assert [row.phase for row in total] == ["forward", "update"]  # of the loss, and of the norm
 
 
+def test_a_merged_product_counts_as_two_that_read_dz_once() -> None:
+    features, hidden, batch_size, time = 5, 16, 3, 7
+    step = training_step(nn.LSTM(features, hidden, return_sequences=False), nn.Linear(hidden, 3))
+    x = np.random.default_rng(0).standard_normal((batch_size, time, features)).astype(np.float32)
+    step(x, np.arange(batch_size) % 3)
+    (merged,) = (row for row in rows_of(step._latest) if row.kernel == "matmul + matmul")
+    m, k, n = features + hidden, batch_size * time, 4 * hidden
+    assert (merged.extent, merged.layer, merged.phase) == ((m, k, n), "0 LSTM", "backward")
+    assert merged.flops == 2 * m * k * n
+    assert merged.nbytes == merged.footprint == 4 * (m * k + k * n + m * n)
+
+
 def test_part_of_an_array_counts_as_the_part() -> None:
     @minidl.record
     def first_columns(x: Any) -> Any:
