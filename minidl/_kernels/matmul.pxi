@@ -12,9 +12,9 @@
 # written once for every KC steps over k. Few rows of C (`depth_of`) do without it. MC and KC are
 # not exact: blocks and pieces are nearly equal, as a thin rest would cost as much as a whole one.
 #
-# What a tile needs comes from the L1 and L2 caches. What will be needed, full tiles bring there
-# from memory meanwhile, a bit every few steps: the rest of a packed block of B, or, where
-# a block spans whole rows of B, the rows after it. (Sequences choose what: recurrent.pxi.)
+# What a tile needs comes from the L1 and L2 caches. What will be needed, tiles of full width bring
+# there from memory meanwhile, a bit every few steps: the rest of a packed block of B, or, where a
+# block spans whole rows of B, the rows after it. (Sequences choose what: recurrent.pxi.)
 #
 # Every element of C is summed over p = 0 … k-1 in order, in pieces of about KC (`piece_of`),
 # whatever the tile it falls into and whichever thread computes it. One row of A, few columns
@@ -268,7 +268,8 @@ cdef void place_b(
     """Where the tiles find their block of B, and what to fetch meanwhile."""
     cdef bint packs = where == PACKED
     t.b, t.b_row = <const real *>args.b + pc * args.b_row + jc * args.b_col, args.b_row
-    t.ahead = <const real *>packed if packs or args.b_col != 1 else t.b    # what is near already
+    # B itself where it is read in order, else what is near already.
+    t.ahead = <const real *>packed if packs or args.b_col != 1 else t.b
     t.ahead_step = t.k
     if args.b_row == columns and pc + t.k < args.k:
         t.ahead = t.b + t.k * args.b_row
