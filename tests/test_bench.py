@@ -121,6 +121,13 @@ def test_kernel_and_twin_of_a_case_agree(case: Case, isa: str) -> None:
 
 
 @compiled
+@pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
+def test_no_sequence_overflows_in_its_twin(kind: str) -> None:
+    for case in cases(names=[f"{kind}_sequence", f"{kind}_sequence_grad"]):
+        with np.errstate(over="raise", invalid="raise"):
+            case.twin()()
+
+
 @pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
 def test_repeated_kernels_stay_finite(case: Case) -> None:
     arguments = case.arguments()

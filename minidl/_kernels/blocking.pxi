@@ -8,7 +8,7 @@ cdef enum:
     NC = 1024      # a multiple of every NR
     DEEP = 4       # pieces of KC in a deep block
     FAR = 1 << 22  # bytes of a B beyond what stays in the L2 cache
-    MANY = 48      # rows of A that repay packing in passing; more than one tile, which packs nothing
+    MANY = 48      # rows of A that repay packing in passing; a tile alone would pack nothing
     STREAM = 3 << 16    # bytes of a block of C to which no tile comes back
     APART = 1 << 14     # bytes between two rows that make many rows collide in the L2 cache
     # For a thread to read an element of A, or of B, takes as long as so many multiply-adds.

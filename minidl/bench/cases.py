@@ -38,7 +38,7 @@ Arguments = dict[str, Any]
 Shape = tuple[int, ...]
 Arrays = Mapping[str, Shape | Array]  # the shape of an array to draw, or an array as it is
 NOTHING: Arrays = MappingProxyType({})
-POSITIVE = {"v", "square", "rstd", "running_var", "target", "std"}
+POSITIVE = {"v", "square", "rstd", "running_var", "target", "std", "gates"}
 PARAMETER_OF: dict[str, Any] = {
     "leaky_relu": {"slope": 0.01},
     "elu": {"alpha": 1.0},
@@ -155,6 +155,8 @@ class _Maker:
         for name, given in arrays.items():
             if isinstance(given, tuple):
                 x = rng.standard_normal(given)
+                if name == "weight":
+                    x /= math.sqrt(len(x))  # as a network begins: sequences stay finite
                 array = (1 / (1 + abs(x)) if name in POSITIVE else x).astype(self.dtype)
             else:
                 array = given
