@@ -44,13 +44,45 @@ cdef void pack(
                 source + j * source_col, source_col, packed + j * depth, depth, columns - j
             )
         return
+    if columns < LANES and source_col == 1:
+        pack_narrow(source, source_row, packed, depth, columns)
+        return
+    if columns <= 2 * LANES and source_col == 1:
+        pack_pairs(source, source_row, packed, depth, columns)
+        return
     for p in range(depth):    # in the order of the source: memory is read ahead along rows
         j = 0
         while j < columns:
             j += pack_row(
                 source + p * source_row + j * source_col, source_col, packed + j * depth, p,
-                columns - j, (depth - 1 - p) * source_row
+                columns - j
             )
+
+
+cdef inline void pack_narrow(
+    const real *source, Py_ssize_t source_row, real *packed, Py_ssize_t depth, Py_ssize_t columns
+) noexcept nogil:
+    """A B of less than one vector, whose rows are read as whole ones where more rows follow.
+
+    What follows in memory does no harm: those columns of C are not stored.
+    """
+    cdef Py_ssize_t p, whole = 0
+    if source_row > 0:
+        whole = larger(0, depth - ceil_div(LANES - columns, source_row))
+    for p in range(whole):
+        store(packed + p * LANES, load(source + p * source_row))
+    for p in range(whole, depth):
+        store(packed + p * LANES, load_part(source + p * source_row, columns, 0))
+
+
+cdef inline void pack_pairs(
+    const real *source, Py_ssize_t source_row, real *packed, Py_ssize_t depth, Py_ssize_t columns
+) noexcept nogil:
+    """A B of one or two vectors, by a loop of nothing but copies."""
+    cdef Py_ssize_t p, row = packed_row(columns), last = columns - LANES
+    for p in range(depth):
+        store(packed + p * row, load(source + p * source_row))
+        store(packed + p * row + row - LANES, load(source + p * source_row + last))
 
 
 cdef inline Py_ssize_t pack_panel(
@@ -63,10 +95,9 @@ cdef inline Py_ssize_t pack_panel(
 
 
 cdef inline Py_ssize_t pack_row(
-    const real *source, Py_ssize_t source_col, real *panel, Py_ssize_t p, Py_ssize_t columns,
-    Py_ssize_t room
+    const real *source, Py_ssize_t source_col, real *panel, Py_ssize_t p, Py_ssize_t columns
 ) noexcept nogil:
-    """Row p of a panel, after which `room` more elements can be read. Returns the width."""
+    """Row p of a panel. Returns the width."""
     cdef Py_ssize_t width = panel_width(columns), row = packed_row(width), last = row - LANES, q
     cdef real *packed = panel + p * row
     if source_col != 1:
@@ -75,12 +106,6 @@ cdef inline Py_ssize_t pack_row(
         source = source + larger(width - LANES, 0) * source_col
         for q in range(LANES):
             packed[last + q] = source[smaller(q, width - 1) * source_col]
-    elif width < LANES:
-        # What follows in memory does no harm: those columns of C are not stored.
-        if width + room >= LANES:
-            store(packed, load(source))
-        else:
-            store(packed, load_part(source, width, 0))
     else:
         q = 0
         while q < last:
