@@ -47,8 +47,8 @@ cdef void pack(
     if columns < LANES and source_col == 1:
         pack_narrow(source, source_row, packed, depth, columns)
         return
-    if columns <= 2 * LANES and source_col == 1:
-        pack_pairs(source, source_row, packed, depth, columns)
+    if columns <= NR and source_col == 1:
+        pack_rows(source, source_row, packed, depth, columns)
         return
     for p in range(depth):    # in the order of the source: memory is read ahead along rows
         j = 0
@@ -75,14 +75,18 @@ cdef inline void pack_narrow(
         store(packed + p * LANES, load_part(source + p * source_row, columns, 0))
 
 
-cdef inline void pack_pairs(
+cdef inline void pack_rows(
     const real *source, Py_ssize_t source_row, real *packed, Py_ssize_t depth, Py_ssize_t columns
 ) noexcept nogil:
-    """A B of one or two vectors, by a loop of nothing but copies."""
-    cdef Py_ssize_t p, row = packed_row(columns), last = columns - LANES
+    """A B of one panel, by a loop of nothing but copies."""
+    cdef Py_ssize_t p, q, row = packed_row(columns)
     for p in range(depth):
-        store(packed + p * row, load(source + p * source_row))
-        store(packed + p * row + row - LANES, load(source + p * source_row + last))
+        q = 0
+        while q < row - LANES:
+            store(packed + q, load(source + q))
+            q += LANES
+        store(packed + q, load(source + columns - LANES))
+        source, packed = source + source_row, packed + row
 
 
 cdef inline Py_ssize_t pack_panel(
