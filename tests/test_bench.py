@@ -120,7 +120,6 @@ def test_kernel_and_twin_of_a_case_agree(case: Case, isa: str) -> None:
             np.testing.assert_allclose(mine, other, rtol=2e-4, atol=2e-4)
 
 
-@compiled
 @pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
 def test_no_sequence_overflows_in_its_twin(kind: str) -> None:
     for case in cases(names=[f"{kind}_sequence", f"{kind}_sequence_grad"]):
@@ -128,6 +127,7 @@ def test_no_sequence_overflows_in_its_twin(kind: str) -> None:
             case.twin()()
 
 
+@compiled
 @pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
 def test_repeated_kernels_stay_finite(case: Case) -> None:
     arguments = case.arguments()

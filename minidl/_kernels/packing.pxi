@@ -79,14 +79,18 @@ cdef inline void pack_rows(
     const real *source, Py_ssize_t source_row, real *packed, Py_ssize_t depth, Py_ssize_t columns
 ) noexcept nogil:
     """A B of one panel, by a loop of nothing but copies."""
-    cdef Py_ssize_t p, q, row = packed_row(columns)
+    cdef Py_ssize_t p, row = packed_row(columns)
     for p in range(depth):
-        q = 0
-        while q < row - LANES:
-            store(packed + q, load(source + q))
-            q += LANES
-        store(packed + q, load(source + columns - LANES))
-        source, packed = source + source_row, packed + row
+        copy_row(source + p * source_row, packed + p * row, columns)
+
+
+cdef inline void copy_row(const real *source, real *packed, Py_ssize_t width) noexcept nogil:
+    """At least one vector; the last one overlaps the one before it."""
+    cdef Py_ssize_t q = 0, last = packed_row(width) - LANES
+    while q < last:
+        store(packed + q, load(source + q))
+        q += LANES
+    store(packed + last, load(source + width - LANES))
 
 
 cdef inline Py_ssize_t pack_panel(
@@ -111,11 +115,7 @@ cdef inline Py_ssize_t pack_row(
         for q in range(LANES):
             packed[last + q] = source[smaller(q, width - 1) * source_col]
     else:
-        q = 0
-        while q < last:
-            store(packed + q, load(source + q))
-            q += LANES
-        store(packed + last, load(source + width - LANES))
+        copy_row(source, packed, width)
     return width
 
 
