@@ -404,3 +404,24 @@ def test_two_threads_with_two_shapes_of_one_step_take_turns() -> None:
         thread.join()
     # Nobody's gradient was cleared, or taken for its own, by the other.
     np.testing.assert_array_equal(model.weight.data, 0)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("rule", [optim.SGD, optim.Adam, optim.RMSprop])
+def test_only_optimizers_take_subnormal_numbers_for_zero(rule: Any, threads: int) -> None:
+    model = nn.Linear(200, 200, rng=0)
+    optimizer = rule(model.parameters(), lr=0.1)
+    tiny = np.full((1000, 200), 1e-40, np.float32)
+
+    def step(x: Any) -> Any:
+        optimizer.step()
+        return kernels.add(x, x)
+
+    with shared_by(threads):
+        recorded = minidl.record(step)
+        recorded(tiny)
+        recorded._latest.program.together = True
+        for f in (step, recorded, recorded):
+            np.testing.assert_array_equal(f(tiny), 2 * tiny)
+            assert tiny.min() / 2 > 0  # nor is the thread that called left in that mode
+        assert recorded._latest.program.used == threads

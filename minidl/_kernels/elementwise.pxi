@@ -44,7 +44,7 @@ cdef inline void map_two(
 
 
 cdef inline vec relu_vec(vec x) noexcept nogil:
-    return where_less(x, fill(0), fill(0), x)    # in this order NaN stays NaN
+    return maximum(fill(0), x)    # in this order NaN stays NaN
 
 
 cdef inline vec relu_grad_vec(vec dy, vec y) noexcept nogil:

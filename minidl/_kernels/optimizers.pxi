@@ -148,13 +148,19 @@ cdef inline void update_all(
     const UpdateArgs *args, int thread, int threads, const Rule *rule,
     void (*update)(const UpdateArgs *, const Rule *, Py_ssize_t, const Py_ssize_t) noexcept nogil
 ) noexcept nogil:
-    """Update this thread's share; in a loop of its own where gradients are only scaled."""
+    """Update this thread's share; in a loop of its own where gradients are only scaled.
+
+    Where a gradient is zero for good, moments decay to subnormal numbers, and would stay there: a
+    tenth of the smallest rounds to none.
+    """
+    cdef float_mode mode = flush_subnormals()
     cdef Rule plain = rule[0]
     plain.cut = plain.sparse = plain.decays = False
     if rule.cut or rule.sparse or rule.decays:
         update_share(args, thread, threads, rule, update)
     else:
         update_share(args, thread, threads, &plain, update)
+    set_float_mode(mode)
 
 
 cdef inline vec gradient(
@@ -174,21 +180,12 @@ cdef inline vec gradient(
     return grad
 
 
-cdef inline vec settled(vec v, const real scale) noexcept nogil:
-    """Zero where v scale is subnormal: with such numbers CPUs compute many times slower.
-
-    Where a gradient is zero for good, moments would decay to them, and stay: a tenth of the
-    smallest number rounds to none.
-    """
-    return where_less(absolute(v), fill(SMALLEST_NORMAL / scale), fill(0), v)
-
-
 cdef inline vec average(
     void *moment, Py_ssize_t i, vec value, const real fresh, const Py_ssize_t n
 ) noexcept nogil:
     """A moving average, brought up to date: m + fresh (value - m)."""
     cdef vec m = load_columns(<real *>moment + i, n)
-    m = settled(m + fresh * (value - m), EPSILON)    # times the rate, it is normal too
+    m = m + fresh * (value - m)
     store_columns(<real *>moment + i, m, n)
     return m
 
@@ -198,7 +195,6 @@ cdef inline vec mean_square(
 ) noexcept nogil:
     """The moving average of squares, brought up to date: old2 v + new2 g^2."""
     cdef vec v = rule.old2 * load_columns(<real *>args.moment2 + i, n) + rule.new2 * (g * g)
-    v = where_less(v, fill(SMALLEST_NORMAL), fill(0), v)    # as in `settled`
     store_columns(<real *>args.moment2 + i, v, n)
     return v
 
@@ -210,7 +206,7 @@ cdef inline void sgd_columns(
     cdef vec w = load_columns(<real *>args.data + i, n)
     cdef vec g = gradient(args, rule, i, w, n), v
     if velocity != NULL:
-        v = settled(rule.momentum * load_columns(velocity + i, n) + g, EPSILON)
+        v = rule.momentum * load_columns(velocity + i, n) + g
         store_columns(velocity + i, v, n)
         if rule.nesterov:
             g = g + rule.momentum * v
@@ -294,7 +290,7 @@ cdef inline void rmsprop_columns(
     s = square_root(s) + rule.eps
     g = quotient(g, s)
     if rule.momentum > 0:
-        g = settled(rule.momentum * load_columns(velocity + i, n) + g, EPSILON)
+        g = rule.momentum * load_columns(velocity + i, n) + g
         store_columns(velocity + i, g, n)
     store_columns(<real *>args.data + i, w - rule.rate * g, n)
 

@@ -84,7 +84,7 @@ def sgd(data: Array, grad: Array, velocity: Array | None, state: Array) -> None:
     if velocity is not None:
         velocity *= data.dtype.type(state["momentum"])
         velocity += g
-        _settle(velocity, _epsilon(velocity))
+        _settle(velocity)
         g = g + data.dtype.type(state["momentum"]) * velocity if state["nesterov"] else velocity
     data -= data.dtype.type(state["learning_rate"]) * g
 
@@ -96,7 +96,7 @@ def adam(data: Array, grad: Array, m: Array, v: Array, state: Array) -> None:
     m += real(1 - beta1) * (g - m)
     v *= real(beta2)
     v += real(1 - beta2) * (g * g)
-    _settle(m, _epsilon(m))
+    _settle(m)
     _settle(v)
     rate = real(state["learning_rate"] / (1 - beta1 ** state["step"]))
     root = np.sqrt(v) * real(1 / np.sqrt(1 - beta2 ** state["step"]))
@@ -112,7 +112,7 @@ def nadam(data: Array, grad: Array, m: Array, v: Array, state: Array) -> None:
     m += real(1 - state["beta1"]) * (g - m)
     v *= real(state["beta2"])
     v += real(1 - state["beta2"]) * (g * g)
-    _settle(m, _epsilon(m))
+    _settle(m)
     _settle(v)
     now, after = (_nadam_momentum(state, state["step"] + ahead) for ahead in (0, 1))
     rate1 = real(state["learning_rate"] * after / (1 - product * after))
@@ -133,13 +133,13 @@ def rmsprop(
     variance = square
     if state["centered"]:
         mean += real(1 - state["alpha"]) * (g - mean)
-        _settle(mean, _epsilon(mean))
+        _settle(mean)
         variance = np.maximum(square - mean * mean, 0)
     g = g / (np.sqrt(variance) + real(state["eps"]))
     if state["momentum"]:
         velocity *= real(state["momentum"])
         velocity += g
-        _settle(velocity, _epsilon(velocity))
+        _settle(velocity)
         g = velocity
     data -= real(state["learning_rate"]) * g
 
@@ -169,14 +169,9 @@ def _clipped(data: Array, grad: Array, state: Array) -> Array:
     return g if state["decoupled"] else g + data * real(state["weight_decay"])
 
 
-def _settle(moment: Array, scale: float = 1.0) -> None:
-    """Zero where moment · scale is subnormal: with such numbers CPUs compute many times slower."""
-    moment[np.abs(moment) < np.finfo(moment.dtype).tiny / scale] = 0
-
-
-def _epsilon(x: Array) -> float:
-    """Of momentum and the like, what is left times a rate shall not be subnormal either."""
-    return float(np.finfo(x.dtype).eps)
+def _settle(moment: Array) -> None:
+    """Zero where it is subnormal: with such numbers CPUs compute many times slower."""
+    moment[np.abs(moment) < np.finfo(moment.dtype).tiny] = 0
 
 
 def _nadam_momentum(state: Array, step: Any) -> Any:

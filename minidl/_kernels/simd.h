@@ -15,6 +15,9 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#ifdef __SSE2__
+#include <immintrin.h>
+#endif
 
 #ifdef MINIDL_FLOAT64
 typedef double real;
@@ -46,6 +49,28 @@ enum { LANES = VEC_BYTES / sizeof(real) };
 enum { MR = ACCUMULATORS / TILE_VECTORS, NR = TILE_VECTORS * LANES };
 /* Depth of a block: so that a panel of B, about KC x NR, stays in the L1 cache. */
 enum { KC = NR * sizeof(real) < 256 ? 256 : 128 };
+
+/* Instructions of x86 that compilers do not find behind plain arithmetic: X86(min)(a, b). */
+#if defined(__AVX512F__) && defined(MINIDL_FLOAT64)
+#define X86(name) _mm512_##name##_pd
+#elif defined(__AVX512F__)
+#define X86(name) _mm512_##name##_ps
+#elif defined(__AVX2__) && defined(MINIDL_FLOAT64)
+#define X86(name) _mm256_##name##_pd
+#elif defined(__AVX2__)
+#define X86(name) _mm256_##name##_ps
+#elif defined(__SSE2__) && defined(MINIDL_FLOAT64)
+#define X86(name) _mm_##name##_pd
+#elif defined(__SSE2__)
+#define X86(name) _mm_##name##_ps
+#endif
+#if defined(__AVX512F__)
+#define guess_inverse X86(rcp14)
+#define GUESSED_BITS 14
+#elif defined(__AVX2__) && !defined(MINIDL_FLOAT64)
+#define guess_inverse X86(rcp)
+#define GUESSED_BITS 11
+#endif
 
 typedef real vec __attribute__((vector_size(VEC_BYTES)));
 typedef integer ivec __attribute__((vector_size(VEC_BYTES)));
@@ -85,8 +110,20 @@ INLINE vec where_less(vec a, vec b, vec x, vec y) {
 }
 
 /* The smaller and the larger of two; b where either is NaN. */
-INLINE vec minimum(vec a, vec b) { return where_less(a, b, a, b); }
-INLINE vec maximum(vec a, vec b) { return where_less(b, a, a, b); }
+INLINE vec minimum(vec a, vec b) {
+#ifdef X86
+    return X86(min)(a, b);
+#else
+    return where_less(a, b, a, b);
+#endif
+}
+INLINE vec maximum(vec a, vec b) {
+#ifdef X86
+    return X86(max)(a, b);
+#else
+    return where_less(b, a, a, b);
+#endif
+}
 
 INLINE vec absolute(vec v) { return (vec)((ivec)v & ~(ivec)fill((real)-0.0)); }
 
@@ -96,26 +133,53 @@ INLINE vec with_sign(vec v, vec sign) {
 }
 
 INLINE vec square_root(vec v) {
+#ifdef X86
+    return X86(sqrt)(v);
+#endif
     for (int i = 0; i < LANES; i++) v[i] = sizeof(real) == 4 ? sqrtf(v[i]) : sqrt(v[i]);
     return v;
 }
 
 /* a / b, but for the last rounding or two, for b from SMALLEST_NORMAL on; a b near overflow or
-   infinite counts as 1 / (4 SMALLEST_NORMAL), which has a normal inverse. A division of a vector
-   of AVX-512 takes longer than the multiply-adds of Newton's method: r becomes r (2 - b r), from
-   a first guess, one digit of which is right, to twice as many digits each time. */
+   infinite counts as 1 / (4 SMALLEST_NORMAL), which has a normal inverse. Where processors guess
+   1 / b, right to 14 or 11 bits, that and Newton's method take less time than a division: r
+   becomes r (2 - b r), right to twice as many, and so in the end does the quotient. */
 INLINE vec quotient(vec a, vec b) {
-#ifdef __AVX512F__
-    integer guess = sizeof(real) == 4 ? 0x7ef311c7 : (integer)0x7fde623822fc16e6;
-    vec r, q;
+#ifdef GUESSED_BITS
     b = minimum(fill(1 / (4 * SMALLEST_NORMAL)), b);    /* NaN stays */
-    r = (vec)(((ivec){0} + guess) - (ivec)b);
-    for (int i = 0; i < (sizeof(real) == 4 ? 2 : 3); i++) r = r * (2 - b * r);
+    vec r = guess_inverse(b), q;
+    if (2 * GUESSED_BITS < MANTISSA_BITS) r = r * (2 - b * r);
     q = a * r;
     return q + (a - b * q) * r;
 #else
     return a / b;
 #endif
+}
+
+/* Have this thread take subnormal numbers for zero, or as it did before: CPUs compute many times
+   slower with them. What lies between the two must read and write memory: no compiler moves that
+   across. Where we do not know how, all stays as it is. */
+typedef uint64_t float_mode;
+#define NOTHING_CROSSES() __asm__ volatile("" ::: "memory")
+INLINE void set_float_mode(float_mode mode) {
+    NOTHING_CROSSES();
+#if defined(__SSE2__)
+    __builtin_ia32_ldmxcsr((unsigned)mode);
+#elif defined(__aarch64__)
+    __asm__ volatile("msr fpcr, %0" :: "r"(mode));
+#endif
+    NOTHING_CROSSES();
+}
+INLINE float_mode flush_subnormals(void) {
+    float_mode mode = 0;
+#if defined(__SSE2__)
+    mode = __builtin_ia32_stmxcsr();
+    set_float_mode(mode | 1 << 15 | 1 << 6);    /* results, operands */
+#elif defined(__aarch64__)
+    __asm__ volatile("mrs %0, fpcr" : "=r"(mode));
+    set_float_mode(mode | 1 << 24);
+#endif
+    return mode;
 }
 
 /* Lane l of the first: l & step ? b[l - step] : a[l]; of the second: l & step ? b[l] : a[l + step].
@@ -184,11 +248,15 @@ INLINE vec nearest(vec v, const int bias, vec *bits) {
    shifting drops the higher bits. */
 INLINE vec power_of_two(vec bits) { return (vec)((ivec)bits << MANTISSA_BITS); }
 
-/* (1 + v) 2^k. bias = 2 EXPONENT_BIAS, for two factors, so that the result may be subnormal. */
-INLINE vec one_plus_times_power_of_two(vec v, vec bits) {
+/* (1 + v) 2^k, which may be subnormal; bias = 2 EXPONENT_BIAS, for two factors. */
+INLINE vec one_plus_times_power_of_two(vec v, vec k, vec bits) {
+#ifdef __AVX512F__
+    return X86(scalef)(1 + v, k);
+#else
     ivec half = (ivec)bits >> 1;
     vec first = power_of_two((vec)half), second = power_of_two((vec)((ivec)bits - half));
     return (v * first + first) * second;
+#endif
 }
 
 /* v = 2^k m for whole k, m between sqrt(1/2) and sqrt(2), for normal v > 0. Returns m. */

@@ -3,6 +3,7 @@
 cdef extern from "simd.h" nogil:
     ctypedef float real
     ctypedef float vec
+    ctypedef unsigned long long float_mode
     enum: VEC_BYTES, LANES, ACCUMULATORS, TILE_VECTORS, MR, NR, KC, MANTISSA_BITS, EXPONENT_BIAS
     const real SMALLEST_NORMAL, EPSILON
 
@@ -25,9 +26,11 @@ cdef extern from "simd.h" nogil:
     vec with_sign(vec v, vec sign)
     vec square_root(vec v)
     vec quotient(vec a, vec b)
+    float_mode flush_subnormals()
+    void set_float_mode(float_mode mode)
     vec nearest(vec v, const int bias, vec *bits)
     vec power_of_two(vec bits)
-    vec one_plus_times_power_of_two(vec v, vec bits)
+    vec one_plus_times_power_of_two(vec v, vec k, vec bits)
     vec split_exponent(vec v, vec *k)
     vec merge_low(vec a, vec b, const int step)
     vec merge_high(vec a, vec b, const int step)

@@ -39,7 +39,7 @@ cdef inline vec exp_vec(vec x) noexcept nogil:
     x = maximum(-limit, minimum(limit, x))
     k = nearest(x * <real>LOG2_E, 2 * EXPONENT_BIAS, &bits)
     x = x - k * <real>LN2_HIGH - k * <real>LN2_LOW
-    return one_plus_times_power_of_two(exp_minus_one(x), bits)
+    return one_plus_times_power_of_two(exp_minus_one(x), k, bits)
 
 
 cdef inline vec sigmoid_vec(vec x) noexcept nogil:
@@ -169,7 +169,7 @@ cdef inline vec normal_cdf(vec x, vec *density) noexcept nogil:
     near = near * near * <real>-0.5
     k = nearest((near - rest) * <real>LOG2_E, 2 * EXPONENT_BIAS, &bits)
     near = near - k * <real>LN2_HIGH - (k * <real>LN2_LOW + rest)
-    power = one_plus_times_power_of_two(exp_minus_one(near), bits)
+    power = one_plus_times_power_of_two(exp_minus_one(near), k, bits)
     density[0] = power * <real>0.3989422804014327
     power = power * mills_ratio(a)
     return where_less(x, fill(0), power, 1 - power)

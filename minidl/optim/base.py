@@ -159,9 +159,9 @@ class Optimizer:
     In this order: gradients are scaled by ``max_norm``, cut off at ``max_value``, and the penalties
     on the weights are added: g ← g + λ · w + λ₁ · sign(w).
 
-    Momenta too small to matter, below 1e-31 in float32, become zero. Where a gradient is zero for
-    good, as behind a dead unit, they would decay to subnormal numbers and stay there, and a CPU
-    computes with those many times slower: training would be three times slower after 800 steps.
+    Subnormal numbers, below 1.2e-38 in float32, count as zero. Where a gradient is zero for good,
+    as behind a dead unit, moments would decay to such numbers and stay there, and a CPU computes
+    with those many times slower: training would be three times slower after 800 steps.
 
     Parameters
     ----------
