@@ -10,20 +10,31 @@ import numpy as np
 
 import minidl
 from minidl import nn, optim
-from minidl.recording import planning
+from minidl._kernels.program import Program
+from minidl.recording import planning, recorded
 
 
 @contextmanager
 def shared_by(threads: int) -> Iterator[None]:
-    """Have every kernel that can be shared by so many threads shared, however small."""
+    """Have every kernel that can be shared by so many threads shared, however small, and always:
+    a program is not to try whether it would be faster alone.
+    """
     costs, before = (planning.LEAST_WORK, planning.BARRIER), minidl.get_num_threads()
     planning.LEAST_WORK, planning.BARRIER = 1e-3, 0.0
     minidl.set_num_threads(threads)
+    recorded.Program = _together
     try:
         yield
     finally:
+        recorded.Program = Program
         planning.LEAST_WORK, planning.BARRIER = costs
         minidl.set_num_threads(before)
+
+
+def _together(*args: Any) -> Program:
+    program = Program(*args)
+    program.together = True
+    return program
 
 
 class Training:

@@ -131,6 +131,7 @@ def test_alone_and_together_are_both_tried() -> None:
     with shared_by(2):
         step = minidl.record(training.step)
         step(X, Y)
+        step._latest.program.together = False
         begin = time.monotonic()
         while used != {1, 2} and time.monotonic() - begin < PATIENCE:
             step(X, Y)
@@ -419,8 +420,6 @@ def test_only_optimizers_take_subnormal_numbers_for_zero(rule: Any, threads: int
 
     with shared_by(threads):
         recorded = minidl.record(step)
-        recorded(tiny)
-        recorded._latest.program.together = True
         for f in (step, recorded, recorded):
             np.testing.assert_array_equal(f(tiny), 2 * tiny)
             assert tiny.min() / 2 > 0  # nor is the thread that called left in that mode

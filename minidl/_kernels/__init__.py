@@ -31,9 +31,9 @@ overrides it.
 
 **Where to read.** ``reference.py``; then ``elementwise.pxi``, the simplest loops; then
 ``matmul.pxi``, the product in five loops around ``microkernel.pxi``, with ``blocking.pxi``,
-``packing.pxi`` and ``matvec.pxi``; ``recurrent.pxi``, which runs a whole sequence around the
-product; ``vector_math.pxi`` for exp, log, tanh and their like; and ``memory.py`` for where vectors
-lie.
+``packing.pxi`` and ``matvec.pxi``, and ``pieces.pxi`` for threads; ``recurrent.pxi``, which runs a
+whole sequence around the product; ``vector_math.pxi`` for exp, log, tanh and their like; and
+``memory.py`` for where vectors lie.
 ``docs/kernels.md`` arrives at ``matmul.pxi`` in nine steps, each of which can be run and measured.
 
 **The five loops,** and one more. Each has a block that stays at one level of memory while it is

@@ -16,7 +16,8 @@ from cpython.ref cimport PyObject
 from numpy cimport ndarray
 
 from minidl._kernels.kernel_table cimport (
-    COPY_DIMENSIONS, CopyArgs, KernelTable, MatmulArgs, PeakArgs, kernel_fn
+    COPY_DIMENSIONS, AddPiecesArgs, ColumnSumArgs, CopyArgs, KernelTable, MatmulArgs, PeakArgs,
+    kernel_fn
 )
 
 cnp.import_array()
@@ -288,9 +289,9 @@ cdef Py_ssize_t run_with_scratch(
 
 cdef int run_matmul(const KernelTable *table, MatmulArgs *args) except -1:
     """Run a matrix product without a second one."""
-    args.a2, args.c2, args.m2, args.a2_col = NULL, NULL, 0, 0
+    args.a2, args.c2, args.m2, args.a2_col, args.pieces = NULL, NULL, 0, 0, NULL
     run_with_scratch(
-        "matmul", "rrrrurus" if args.accumulate else "rrrrwrws", table.matmul, args,
+        "matmul", "rrrruruus" if args.accumulate else "rrrrwrwws", table.matmul, args,
         sizeof(args[0]), &args.scratch, &args.scratch_step, table.matmul_scratch(args)
     )
     return 0
@@ -299,6 +300,27 @@ cdef int run_matmul(const KernelTable *table, MatmulArgs *args) except -1:
 def product_scratch(bytearray args not None, ndarray like not None):
     """Bytes of scratch memory that each thread needs for a recorded product of this dtype."""
     return table_of(like).matmul_scratch(<const MatmulArgs *><char *>args)
+
+
+def in_pieces(str kernel not None, bytearray args not None, ndarray like not None):
+    """Whether threads had better cut a recorded sum along its rows (pieces.pxi): then the kernel
+    that does so, the one that adds what is left, the arguments of that, and how many elements of
+    memory both need; else None."""
+    cdef const KernelTable *table = table_of(like)
+    cdef AddPiecesArgs rest
+    cdef char *at = args
+    cdef kernel_fn first = NULL
+    if kernel == "matmul" and table.matmul_rest(<MatmulArgs *>at, &rest):
+        first = table.matmul_in_pieces
+    if kernel == "column_sum" and table.column_sum_rest(<ColumnSumArgs *>at, &rest):
+        first = table.column_sum_in_pieces
+    if first == NULL:
+        return None
+    rest.out = rest.pieces = NULL
+    return (
+        <size_t>first, <size_t>table.add_pieces, bytearray((<char *>&rest)[:sizeof(rest)]),
+        rest.n * (rest.count + 1),
+    )
 
 
 # --- recording --------------------------------------------------------------------------

@@ -158,7 +158,6 @@ cdef void multiply_turned(
     cdef MatmulArgs other = turned(args)
     cdef real *c = scratch + scratch_of_blocks(&other)
     cdef real *sums = c + ceil_div(other.m * other.n, LANES) * LANES
-    cdef Py_ssize_t i = 0, n = args.m * args.n
     other.c = c - begin * other.c_row    # its rows are counted from `begin`
     other.accumulate = WRITE
     multiply(&other, scratch, begin, end, 0, other.n)
@@ -167,12 +166,18 @@ cdef void multiply_turned(
             c, other.c_row, <real *>args.c + begin, args.m, end - begin, args.c_row, end - begin
         )
         return
-    # Only where C is narrow, so that one thread has all of it.
-    pack_transposed(c, other.c_row, sums, args.m, args.n, args.n, args.n)
-    while i < n and end > begin:
-        accumulate_columns(
-            <real *>args.c + i, load_columns(sums + i, n - i), n - i, args.accumulate
-        )
+    if end > begin:    # only where C is narrow, so that one thread has all of it
+        add_turned(c, sums, <real *>args.c, args.m, args.n, args.accumulate)
+
+
+cdef void add_turned(
+    const real *x, real *room, real *c, Py_ssize_t m, Py_ssize_t n, Accumulate accumulate
+) noexcept nogil:
+    """c (m x n) += the transpose of x, for which there is room."""
+    cdef Py_ssize_t i = 0, size = m * n
+    pack_transposed(x, m, room, m, n, n, n)
+    while i < size:
+        accumulate_columns(c + i, load_columns(room + i, size - i), size - i, accumulate)
         i += LANES
 
 

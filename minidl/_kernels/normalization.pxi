@@ -86,18 +86,39 @@ cdef inline void sum_strip(
 
 
 cdef inline void column_sum_strip(
-    const ColumnSumArgs *args, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t j, const int width
+    const ColumnSumArgs *args, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t j, real *sums,
+    Accumulate accumulate, const int width
 ) noexcept nogil:
-    """Rows begin … end of a strip, added to what the rows before have come to."""
+    """Rows begin … end of a strip."""
     cdef Py_ssize_t left = args.columns - j
     cdef const real *x = <const real *>args.x + begin * args.columns + j
     cdef vec total[STRIP]
     cdef int v
     sum_strip(x, total, end - begin, args.columns, left, width)
     for v in range(width):
-        add_strip(
-            <real *>args.sums + j, v, total[v], left, width, args.accumulate if begin == 0 else ADD
-        )
+        add_strip(sums + j, v, total[v], left, width, accumulate)
+
+
+cdef inline void sum_turn(
+    const ColumnSumArgs *args, Py_ssize_t begin, Py_ssize_t j0, Py_ssize_t j1, real *sums,
+    Accumulate accumulate
+) noexcept nogil:
+    """Columns j0 … j1 of TURN rows."""
+    cdef Py_ssize_t end = smaller(begin + TURN, args.rows), j = j0
+    cdef int width
+    while j < j1:
+        width = STRIP
+        if j1 - j < STRIP * LANES:
+            width = <int>smaller(ceil_div(j1 - j, LANES), STRIP - 1)
+        if width == STRIP:
+            column_sum_strip(args, begin, end, j, sums, accumulate, STRIP)
+        elif width == 3:
+            column_sum_strip(args, begin, end, j, sums, accumulate, 3)
+        elif width == 2:
+            column_sum_strip(args, begin, end, j, sums, accumulate, 2)
+        else:
+            column_sum_strip(args, begin, end, j, sums, accumulate, 1)
+        j += width * LANES
 
 
 cdef Py_ssize_t column_sum(const void *arguments, int thread, int threads) noexcept nogil:
@@ -108,24 +129,9 @@ cdef Py_ssize_t column_sum(const void *arguments, int thread, int threads) noexc
     cdef const ColumnSumArgs *args = <const ColumnSumArgs *>arguments
     cdef Py_ssize_t j0 = share_begin(args.columns, LANES, thread, threads)
     cdef Py_ssize_t j1 = share_begin(args.columns, LANES, thread + 1, threads)
-    cdef Py_ssize_t begin = 0, end, j
-    cdef int width
+    cdef Py_ssize_t begin = 0
     while begin < args.rows or begin == 0:    # no rows still write their sum
-        end = smaller(begin + TURN, args.rows)
-        j = j0
-        while j < j1:
-            width = STRIP
-            if j1 - j < STRIP * LANES:
-                width = <int>smaller(ceil_div(j1 - j, LANES), STRIP - 1)
-            if width == STRIP:
-                column_sum_strip(args, begin, end, j, STRIP)
-            elif width == 3:
-                column_sum_strip(args, begin, end, j, 3)
-            elif width == 2:
-                column_sum_strip(args, begin, end, j, 2)
-            else:
-                column_sum_strip(args, begin, end, j, 1)
-            j += width * LANES
+        sum_turn(args, begin, j0, j1, <real *>args.sums, args.accumulate if begin == 0 else ADD)
         begin += TURN
 
 

@@ -150,8 +150,8 @@ cdef inline void update_all(
 ) noexcept nogil:
     """Update this thread's share; in a loop of its own where gradients are only scaled.
 
-    Where a gradient is zero for good, moments decay to subnormal numbers, and would stay there: a
-    tenth of the smallest rounds to none.
+    Subnormal numbers count as zero meanwhile. Where a gradient is zero for good, moments decay to
+    them, and would stay: a tenth of the smallest rounds to none.
     """
     cdef float_mode mode = flush_subnormals()
     cdef Rule plain = rule[0]

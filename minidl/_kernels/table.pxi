@@ -17,6 +17,7 @@ include "matvec.pxi"
 include "blocking.pxi"
 include "matmul.pxi"
 include "normalization.pxi"
+include "pieces.pxi"
 include "losses.pxi"
 include "activations.pxi"
 include "rows.pxi"
@@ -29,6 +30,11 @@ include "peak.pxi"
 cdef KernelTable TABLE = KernelTable(
     matmul=matmul,
     matmul_scratch=matmul_scratch,
+    matmul_rest=matmul_rest,
+    column_sum_rest=column_sum_rest,
+    matmul_in_pieces=matmul_in_pieces,
+    column_sum_in_pieces=column_sum_in_pieces,
+    add_pieces=add_pieces,
     copy=copy,
     clear=clear,
     add=add,

@@ -30,6 +30,10 @@ CHECKING = {
 }
 
 
+# Adds what threads have left of the entry before it; as many threads share both.
+REST = "add_pieces"
+
+
 @dataclass(eq=False)
 class Region:
     """An array that kernels of a step may use.

@@ -1,7 +1,7 @@
-"""Two kernels in one, where the result stays the same to the last bit.
+"""Two kernels in one, or one in two, where the result stays the same to the last bit.
 
-Each rule looks for a pair of entries and leaves one: the memory between them, one pass over
-it and one barrier are saved.
+Most rules look for a pair of entries and leave one: the memory between them, one pass over it and
+one barrier are saved. The last rule is for threads, which else would read what others have written.
 """
 
 from __future__ import annotations
@@ -9,11 +9,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 
+import numpy as np
+
 from minidl._kernels import arguments, dispatch
-from minidl.recording.entries import CHECKING, GRADIENT, INPUT, TEMPORARY, Entry, Operand, Region
+from minidl.recording.entries import (
+    CHECKING,
+    GRADIENT,
+    INPUT,
+    REST,
+    TEMPORARY,
+    Entry,
+    Operand,
+    Region,
+)
 
 # Slots of the matrix product's arguments.
 LEFT, RIGHT, BIAS, GATE, OUTPUT, SECOND_LEFT, SECOND_OUTPUT = range(7)
+# Of kernels that can be cut into pieces: the slots of the output and of the pieces.
+IN_PIECES = {"matmul": (OUTPUT, 7), "column_sum": (1, 2)}
 ACTIVATIONS = ("relu", "sigmoid", "tanh")
 GRADIENTS = ("relu_grad", "sigmoid_grad", "tanh_grad")
 
@@ -24,7 +37,7 @@ def fuse(entries: list[Entry], returned: Iterable[Region]) -> list[Entry]:
     entries = _without_dead(entries, needed)
     entries = _into_product(entries, needed, ACTIVATIONS, _activation)
     entries = _into_product(entries, needed, GRADIENTS, _activation_gradient)
-    return _sharing_b(_without_clearing(entries))
+    return _in_pieces(_sharing_b(_without_clearing(entries)))
 
 
 def _without_dead(entries: list[Entry], needed: set[int]) -> list[Entry]:
@@ -214,3 +227,23 @@ def _clearing(clear: Entry, start: int, stop: int) -> Entry:
     operand = Operand(0, "w", Region(vector.kind, f"{vector.name} from {first}", part))
     args = arguments.with_count(clear.args, part.size)
     return Entry("clear", clear.function, args, [operand], 0, clear.label, clear.phase)
+
+
+# --- sums over many rows: each thread those that it has computed, and then what is left ---
+
+
+def _in_pieces(entries: list[Entry]) -> list[Entry]:
+    """Cut products and column sums along their rows, where that pays (pieces.pxi)."""
+    kept = []
+    for entry in entries:
+        kept.append(entry)
+        out = entry.operand(IN_PIECES.get(entry.kernel, (-1, -1))[0])
+        found = out and dispatch.in_pieces(entry.kernel, entry.args, out.region.array)
+        if out and found:
+            entry.function, rest, args, elements = found
+            pieces = Region(TEMPORARY, "pieces", np.empty(elements, out.region.dtype))
+            pieces.array = np.empty(0)
+            entry.operands.append(Operand(IN_PIECES[entry.kernel][1], "w", pieces))
+            operands = [Operand(0, "u", out.region, out.offset), Operand(1, "r", pieces)]
+            kept.append(Entry(REST, rest, args, operands, 0, entry.label, entry.phase))
+    return kept

@@ -10,7 +10,15 @@ import numpy as np
 from minidl._kernels import arguments
 from minidl._kernels.memory import LINE
 from minidl._kernels.reference import Array
-from minidl.recording.entries import CHECKING, IN_PLACE, SEQUENCES, TEMPORARY, Entry, Region
+from minidl.recording.entries import (
+    CHECKING,
+    IN_PLACE,
+    REST,
+    SEQUENCES,
+    TEMPORARY,
+    Entry,
+    Region,
+)
 
 # A rough clock for decisions about threads: what one thread does in a nanosecond.
 FLOPS = 40.0
@@ -114,9 +122,11 @@ def _lowest_gap(size: int, begin: Array, end: Array) -> int:
 
 def share(entries: list[Entry], memory: int, most: int) -> None:
     """Decide how many threads, up to ``most``, share each kernel, and where all must wait."""
+    threads = 1
     for entry in entries:
-        entry.threads = max(1, min(most, parts(entry), int(work(entry) / LEAST_WORK)))
-        entry.wait = False
+        if entry.kernel != REST:
+            threads = max(1, min(most, parts(entry), int(work(entry) / LEAST_WORK)))
+        entry.threads, entry.wait = threads, False
     _set_waits(entries, memory)
     gain = sum(work(entry) * (1 - 1 / entry.threads) for entry in entries)
     if gain < 2 * BARRIER * (sum(entry.wait for entry in entries) + 1):

@@ -1,0 +1,98 @@
+"""Sums over many rows that threads cut along the rows: not a bit is different."""
+
+from __future__ import annotations
+
+from itertools import pairwise, product
+from typing import Any
+
+import numpy as np
+import pytest
+from recording_helpers import shared_by
+
+import minidl
+from minidl import _kernels as kernels
+from minidl import nn
+from minidl.recording.entries import REST
+
+ROWS = 2048  # from here on, it pays
+# Of x and dy: whole vectors and not, one row, few columns (of whose product C' is computed, and
+# turned), and so many elements that pieces would not pay.
+WIDTHS = [(32, 16), (33, 17), (1, 40), (16, 4), (64, 1), (70, 3), (5, 64), (100, 130), (300, 200)]
+CUT = {(32, 16), (33, 17), (16, 4), (64, 1), (70, 3), (5, 64), (100, 130)}
+
+
+def gradients(
+    rows: int, m: int, n: int, dtype: Any, threads: int, times: int
+) -> tuple[list[bytes], list[str]]:
+    """The gradients of a weight and a bias, added up so often; and the kernels of the step."""
+    rng = np.random.default_rng(rows + m + n)
+    layer = nn.Linear(m, n, dtype=dtype, rng=0)
+    x, dy = rng.normal(size=(rows, m)).astype(dtype), rng.normal(size=(rows, n)).astype(dtype)
+    layer.weight.grad[...], layer.bias.grad[...] = 0.5, -0.0
+
+    def step(x: Any, dy: Any) -> Any:
+        for _ in range(times):
+            kernels.linear_grad_params(x, dy, layer.weight.grad, layer.bias.grad)
+        return kernels.relu(dy)
+
+    names: list[str] = []
+    with shared_by(max(threads, 1)):
+        run: Any = minidl.record(step) if threads else step
+        run(x, dy)
+        if threads:
+            names = [entry.kernel for entry in run._latest.entries]
+            layer.weight.grad[...], layer.bias.grad[...] = 0.5, -0.0
+            run(x, dy)
+            assert run._latest.program.used == min(threads, run._latest.program.threads)
+    return [layer.weight.grad.tobytes(), layer.bias.grad.tobytes()], names
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("widths", WIDTHS)
+@pytest.mark.parametrize("rows", [ROWS, 2 * ROWS + 37])
+def test_gradients_are_the_same_to_the_bit(
+    isa: str, rows: int, widths: tuple[int, int], dtype: Any
+) -> None:
+    if isa == "reference":
+        pytest.skip("the twin has no threads")
+    expected, _ = gradients(rows, *widths, dtype, threads=0, times=2)
+    for threads in (1, 2, 3, 5):
+        found, names = gradients(rows, *widths, dtype, threads=threads, times=2)
+        assert found == expected, threads
+        pairs = list(pairwise(names))
+        assert pairs.count(("column_sum", REST)) == 2
+        if dtype is np.float32:
+            assert (pairs.count(("matmul", REST)) == 2) == (widths in CUT)
+
+
+def test_few_rows_are_not_cut() -> None:
+    for rows, widths in product((1, 128, ROWS - 1), [(32, 16), (16, 4)]):
+        _, names = gradients(rows, *widths, np.float32, threads=2, times=1)
+        assert REST not in names
+
+
+def test_training_with_large_batches_is_the_same_on_any_number_of_threads() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(3 * ROWS + 5, 4)).astype(np.float32)
+    Y = rng.integers(3, size=len(X))
+    bits = []
+    for threads in (1, 2, 4):
+        model = nn.Sequential(
+            nn.Linear(4, 32), nn.Tanh(), nn.BatchNorm(32), nn.Linear(32, 16), nn.ReLU(),
+            nn.Linear(16, 3), rng=0,
+        )  # fmt: skip
+        loss, optimizer = nn.CrossEntropyLoss(), minidl.optim.Adam(model.parameters(), max_norm=0.1)
+
+        @minidl.record
+        def step(x: Any, y: Any, model: Any = model, loss: Any = loss, opt: Any = optimizer) -> Any:
+            value = loss(model(x), y)
+            opt.zero_grad()
+            model.backward(loss.backward())
+            opt.step()
+            return value
+
+        with shared_by(threads):
+            for epoch in range(2):
+                step.epoch(X, Y, batch_size=ROWS, rng=epoch)
+        bits.append([p.data.tobytes() for p in model.parameters()])
+    assert bits[0] == bits[1] == bits[2]
