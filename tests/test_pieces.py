@@ -22,28 +22,29 @@ CUT = {(32, 16), (33, 17), (16, 4), (64, 1), (70, 3), (5, 64), (100, 130)}
 
 
 def gradients(
-    rows: int, m: int, n: int, dtype: Any, threads: int, times: int
+    rows: int, m: int, n: int, dtype: Any, threads: int, clears: bool
 ) -> tuple[list[bytes], list[str]]:
-    """The gradients of a weight and a bias, added up so often; and the kernels of the step."""
+    """The gradients of a weight and a bias, to which two steps have added, or which each has
+    cleared first; and the kernels of a step. No threads: not recorded.
+    """
     rng = np.random.default_rng(rows + m + n)
     layer = nn.Linear(m, n, dtype=dtype, rng=0)
+    optimizer = minidl.optim.SGD(layer.parameters())
     x, dy = rng.normal(size=(rows, m)).astype(dtype), rng.normal(size=(rows, n)).astype(dtype)
-    layer.weight.grad[...], layer.bias.grad[...] = 0.5, -0.0
 
     def step(x: Any, dy: Any) -> Any:
-        for _ in range(times):
-            kernels.linear_grad_params(x, dy, layer.weight.grad, layer.bias.grad)
+        if clears:
+            optimizer.zero_grad()
+        kernels.linear_grad_params(x, dy, layer.weight.grad, layer.bias.grad)
         return kernels.relu(dy)
 
-    names: list[str] = []
     with shared_by(max(threads, 1)):
         run: Any = minidl.record(step) if threads else step
         run(x, dy)
-        if threads:
-            names = [entry.kernel for entry in run._latest.entries]
-            layer.weight.grad[...], layer.bias.grad[...] = 0.5, -0.0
+        layer.weight.grad[...], layer.bias.grad[...] = 0.5, -0.0
+        for _ in range(2):
             run(x, dy)
-            assert run._latest.program.used == min(threads, run._latest.program.threads)
+    names = [entry.kernel for entry in run._latest.entries] if threads else []
     return [layer.weight.grad.tobytes(), layer.bias.grad.tobytes()], names
 
 
@@ -55,19 +56,20 @@ def test_gradients_are_the_same_to_the_bit(
 ) -> None:
     if isa == "reference":
         pytest.skip("the twin has no threads")
-    expected, _ = gradients(rows, *widths, dtype, threads=0, times=2)
-    for threads in (1, 2, 3, 5):
-        found, names = gradients(rows, *widths, dtype, threads=threads, times=2)
-        assert found == expected, threads
-        pairs = list(pairwise(names))
-        assert pairs.count(("column_sum", REST)) == 2
-        if dtype is np.float32:
-            assert (pairs.count(("matmul", REST)) == 2) == (widths in CUT)
+    for clears in (True, False):
+        expected, _ = gradients(rows, *widths, dtype, threads=0, clears=clears)
+        for threads in (1, 2, 3, 33) if rows == ROWS else (2, 5):  # 33: more than pieces
+            found, names = gradients(rows, *widths, dtype, threads=threads, clears=clears)
+            assert found == expected, threads
+            pairs = list(pairwise(names))
+            assert ("column_sum", REST) in pairs
+            if dtype is np.float32:
+                assert (("matmul", REST) in pairs) == (widths in CUT)
 
 
 def test_few_rows_are_not_cut() -> None:
     for rows, widths in product((1, 128, ROWS - 1), [(32, 16), (16, 4)]):
-        _, names = gradients(rows, *widths, np.float32, threads=2, times=1)
+        _, names = gradients(rows, *widths, np.float32, threads=2, clears=False)
         assert REST not in names
 
 

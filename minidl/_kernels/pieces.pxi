@@ -15,6 +15,11 @@ cdef enum:
     SMALL = 64                    # elements of a sum, for each that a row of A and B has
 
 
+cdef inline Py_ssize_t first_piece(Py_ssize_t count, int thread, int threads) noexcept nogil:
+    """Of a thread; of more threads than there are pieces, the first one still has one."""
+    return ceil_div(count * thread, threads)
+
+
 cdef bint matmul_rest(const MatmulArgs *args, AddPiecesArgs *rest) noexcept nogil:
     """Whether a product is worth cutting along k; then, what `add_pieces` has to do."""
     rest.n, rest.columns = args.m * args.n, args.m if turns(args) else 0
@@ -44,8 +49,8 @@ cdef Py_ssize_t matmul_in_pieces(const void *arguments, int thread, int threads)
     cdef bint turn = turns(args)
     cdef MatmulArgs whole = args[0], own
     cdef Py_ssize_t piece = piece_of(args.k), count = ceil_div(args.k, piece)
-    cdef Py_ssize_t i = share_begin(count, 1, thread, threads)
-    cdef Py_ssize_t end = share_begin(count, 1, thread + 1, threads)
+    cdef Py_ssize_t i = first_piece(count, thread, threads)
+    cdef Py_ssize_t end = first_piece(count, thread + 1, threads)
     if threads == 1:
         return matmul(arguments, 0, 1)
     if turn:
@@ -76,8 +81,7 @@ cdef Py_ssize_t column_sum_in_pieces(const void *arguments, int thread, int thre
     cdef Py_ssize_t n = args.columns, count = ceil_div(args.rows, TURN), i
     if threads == 1:
         return column_sum(arguments, 0, 1)
-    for i in range(share_begin(count, 1, thread, threads),
-                   share_begin(count, 1, thread + 1, threads)):
+    for i in range(first_piece(count, thread, threads), first_piece(count, thread + 1, threads)):
         if thread == 0:
             sum_turn(
                 args, i * TURN, 0, n, <real *>args.sums, args.accumulate if i == 0 else ADD
@@ -106,7 +110,7 @@ cdef Py_ssize_t add_pieces(const void *arguments, int thread, int threads) noexc
         return 0    # of two threads the second has them all in its cache
     while j < end:
         sum = load_columns(out + j, end - j)
-        for i in range(share_begin(args.count, 1, 1, threads), args.count):
+        for i in range(first_piece(args.count, 1, threads), args.count):
             sum = sum + load_columns(pieces + i * n + j, end - j)
         store_columns(out + j, sum, end - j)
         j += LANES

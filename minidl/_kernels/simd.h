@@ -143,7 +143,9 @@ INLINE vec square_root(vec v) {
 /* a / b, but for the last rounding or two, for b from SMALLEST_NORMAL on; a b near overflow or
    infinite counts as 1 / (4 SMALLEST_NORMAL), which has a normal inverse. Where processors guess
    1 / b, right to 14 or 11 bits, that and Newton's method take less time than a division: r
-   becomes r (2 - b r), right to twice as many, and so in the end does the quotient. */
+   becomes r (2 - b r), right to twice as many, and so in the end does the quotient. (A quotient
+   that overflows may be NaN; if what is left of a is subnormal, and such numbers count as zero,
+   the quotient is right to as many digits as r.) */
 INLINE vec quotient(vec a, vec b) {
 #ifdef GUESSED_BITS
     b = minimum(fill(1 / (4 * SMALLEST_NORMAL)), b);    /* NaN stays */

@@ -58,7 +58,6 @@ ELEMENT = {
     "dropout_key": 0,
     "dropout": 2,
     "column_sum": 1,
-    "add_pieces": 1,
     "batch_norm": 8,  # in training: mean 1, variance 3; then normalize 4
     "batch_norm_grad": 9,  # x_hat 2, the two sums 3, dx 4
     "layer_norm": 8,

@@ -244,6 +244,6 @@ def _in_pieces(entries: list[Entry]) -> list[Entry]:
             pieces = Region(TEMPORARY, "pieces", np.empty(elements, out.region.dtype))
             pieces.array = np.empty(0)
             entry.operands.append(Operand(IN_PIECES[entry.kernel][1], "w", pieces))
-            operands = [Operand(0, "u", out.region, out.offset), Operand(1, "r", pieces)]
+            operands = [Operand(0, "u", out.region, out.offset), Operand(1, "u", pieces)]
             kept.append(Entry(REST, rest, args, operands, 0, entry.label, entry.phase))
     return kept

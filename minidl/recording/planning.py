@@ -159,8 +159,8 @@ def traffic(entry: Entry) -> int:
 
 def work(entry: Entry) -> float:
     """Nanoseconds on one thread, roughly."""
-    if entry.kernel in ("total", "clip", "dropout_key", "weight_total"):
-        return 0.0  # done by one thread, whatever their size
+    if entry.kernel in ("total", "clip", "dropout_key", "weight_total", REST):
+        return 0.0  # done by one thread, whatever their size, or not at all by one
     heavy = 4 if entry.kernel in HEAVY else 1
     return flops(entry) / FLOPS + heavy * traffic(entry) / BYTES
 

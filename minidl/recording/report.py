@@ -12,7 +12,7 @@ import numpy as np
 
 from minidl._kernels import arguments
 from minidl.bench.counting import flops_of
-from minidl.recording.entries import TEMPORARY, Entry, Region
+from minidl.recording.entries import REST, TEMPORARY, Entry, Region
 from minidl.recording.fusion import BIAS, LEFT, RIGHT, SECOND_LEFT, SECOND_OUTPUT
 
 WIDTH = 118  # columns of a listing
@@ -73,6 +73,8 @@ def rows_of(recorded: Any) -> list[Row]:
         fused = [*entry.fused, *["add"] * (entry.kernel == "matmul" and _has(entry, BIAS))]
         training = any(operand.role == "u" for operand in entry.operands)
         moved = [_nbytes(entry, index, extent) for index in range(len(entry.operands))]
+        if entry.kernel == REST:  # nothing, if one thread has done it all
+            moved = [0 for _ in moved]
         twice = [n for n, operand in zip(moved, entry.operands, strict=True) if operand.role == "u"]
         rows.append(
             Row(
