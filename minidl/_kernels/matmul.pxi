@@ -63,7 +63,7 @@ cdef void multiply_block(
 
     t holds the first tile. `room` is for what is packed on the way, by the first tile of a panel,
     which loads all of it anyway, or before it: for all panels that are kept, else for one, which
-    may also be the last one of a B in place, if that is narrow.
+    may also be a B in place of less than one vector.
     """
     cdef Py_ssize_t j = 0, width
     cdef real *packed = room
@@ -74,15 +74,18 @@ cdef void multiply_block(
         vectors = <int>ceil_div(width, LANES)
         at.columns = width
         at.b, at.b_row, at.packed = t.b + j * b_col, t.b_row, NULL
+        at.last = (vectors - 1) * LANES
         if where == PACKING:
             packed = room + j * t.k
         if where == PACKED:
             at.b, at.b_row = t.b + j * t.k, vectors * LANES
         elif where != IN_PLACE and width == NR and b_col == 1:
             at.packed = packed
-        elif where != IN_PLACE or width % LANES:
+        elif where != IN_PLACE or width < LANES:
             pack(at.b, t.b_row, b_col, packed, t.k, width)
             at.b, at.b_row = packed, vectors * LANES
+        else:
+            at.last = width - LANES
         if t.bias != NULL:
             at.bias = t.bias + j
         at.a, at.c = t.a, t.c + j

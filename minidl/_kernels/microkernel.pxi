@@ -31,7 +31,8 @@ cdef struct Tile:
     Py_ssize_t ahead_step    # how much further on that begins for each column to the right
     Py_ssize_t k, a_row, a_col, b_row, c_row
     Py_ssize_t count    # of tiles
-    Py_ssize_t columns  # of C. B has whole vectors, the last of which ends at the last column
+    Py_ssize_t columns  # of C. B has whole vectors, the last of which ends at the last column, and
+    Py_ssize_t last     # begins here: in a row of B itself, it may overlap the one before it
     Accumulate accumulate
     real *packed        # room for B, a whole panel, which the first tile packs there; or NULL
 
@@ -75,15 +76,19 @@ cdef inline void add_three(
 
 cdef inline void multiply_add(
     vec (*acc)[TILE_VECTORS], const real **a, Py_ssize_t a_row, const Py_ssize_t p, const real *b,
-    real *packed, const int rows, const int vectors, const bint packs
+    const real *last, real *packed, const int rows, const int vectors, const bint packs,
+    const bint edge
 ) noexcept nogil:
-    """One step over p: acc += a column of A times a row of B, which is copied if asked for."""
+    """One step over p: acc += a column of A times a row of B, which is copied if asked for. At an
+    edge, the last vector of the row is where `last` points."""
     cdef vec row[TILE_VECTORS]
     cdef int j
     for j in range(vectors):
         row[j] = load(b + j * LANES)
         if packs:
             store(packed + j * LANES, row[j])
+    if edge:
+        row[vectors - 1] = load(last)
     add_three(acc, a[0], a_row, p, row, rows, vectors)
     add_three(acc + 3, a[1], a_row, p, row, rows - 3, vectors)
     add_three(acc + 6, a[2], a_row, p, row, rows - 6, vectors)
@@ -91,7 +96,7 @@ cdef inline void multiply_add(
 
 
 cdef inline void tiles_of(
-    const Tile *t, const int rows, const int vectors, const bint packs
+    const Tile *t, const int rows, const int vectors, const bint packs, const bint edge
 ) noexcept nogil:
     """The microkernel: for every tile, c (rows x vectors) = a . b in rows * vectors accumulators.
 
@@ -102,6 +107,7 @@ cdef inline void tiles_of(
     cdef vec sums[HIGHEST]
     cdef const real *a[GROUPS]    # every third row: an address is at most base + 2 * index
     cdef const real *b
+    cdef const real *last
     cdef const real *ahead = t.ahead
     cdef real *packed = t.packed if packs else t.c    # where nothing is packed, any address
     cdef Py_ssize_t row = vectors * LANES if packs else 0    # of the packed panel
@@ -118,7 +124,7 @@ cdef inline void tiles_of(
         begin_three(acc + 9, rows - 9, vectors)
         for i in range(0, rows, 3):
             a[i // 3] = t.a + (q * rows + i) * a_row
-        b, p, awaited = t.b, t.k, c
+        b, last, p, awaited = t.b, t.b + t.last, t.k, c
         rounds = p // UNROLL if a_col == 1 else p if a_row == 1 else 0
         while rounds < rows:    # at once, those whose turn would not come
             awaited, rounds = ask_for_row(awaited, c_row, vectors), rounds + 1
@@ -126,12 +132,18 @@ cdef inline void tiles_of(
             while p >= UNROLL:
                 if awaited < c + rows * c_row:
                     awaited = ask_for_row(awaited, c_row, vectors)
-                multiply_add(acc, a, a_row, 0, b, packed, rows, vectors, packs)
-                multiply_add(acc, a, a_row, 1, b + b_row, packed + row, rows, vectors, packs)
-                b, packed = b + 2 * b_row, packed + 2 * row
-                multiply_add(acc, a, a_row, 2, b, packed, rows, vectors, packs)
-                multiply_add(acc, a, a_row, 3, b + b_row, packed + row, rows, vectors, packs)
-                b, packed = b + 2 * b_row, packed + 2 * row
+                multiply_add(acc, a, a_row, 0, b, last, packed, rows, vectors, packs, edge)
+                multiply_add(
+                    acc, a, a_row, 1, b + b_row, last + b_row, packed + row, rows, vectors, packs,
+                    edge
+                )
+                b, last, packed = b + 2 * b_row, last + 2 * b_row, packed + 2 * row
+                multiply_add(acc, a, a_row, 2, b, last, packed, rows, vectors, packs, edge)
+                multiply_add(
+                    acc, a, a_row, 3, b + b_row, last + b_row, packed + row, rows, vectors, packs,
+                    edge
+                )
+                b, last, packed = b + 2 * b_row, last + 2 * b_row, packed + 2 * row
                 if vectors == TILE_VECTORS:
                     prefetch_l2(ahead)
                     ahead = ahead + AHEAD
@@ -142,15 +154,15 @@ cdef inline void tiles_of(
             while p > 0:
                 if awaited < c + rows * c_row:
                     awaited = ask_for_row(awaited, c_row, vectors)
-                multiply_add(acc, a, 1, 0, b, packed, rows, vectors, packs)
+                multiply_add(acc, a, 1, 0, b, last, packed, rows, vectors, packs, edge)
                 for i in range((rows + 2) // 3):
                     a[i] = a[i] + a_col
-                b, packed, p = b + b_row, packed + row, p - 1
+                b, last, packed, p = b + b_row, last + b_row, packed + row, p - 1
         while p > 0:
-            multiply_add(acc, a, a_row, 0, b, packed, rows, vectors, packs)
+            multiply_add(acc, a, a_row, 0, b, last, packed, rows, vectors, packs, edge)
             for i in range((rows + 2) // 3):
                 a[i] = a[i] + a_col
-            b, packed, p = b + b_row, packed + row, p - 1
+            b, last, packed, p = b + b_row, last + b_row, packed + row, p - 1
         if vectors == 1 and t.columns < LANES:
             for i in range(rows):
                 sums[i] = acc[i][0]
@@ -218,7 +230,7 @@ cdef void finish_narrow(const Tile *t, vec *sums, real *c, int rows) noexcept no
 
 
 cdef inline void tiles_of_rows(
-    const Tile *t, int rows, const int vectors, const bint packs
+    const Tile *t, int rows, const int vectors, const bint packs, const bint edge
 ) noexcept nogil:
     """The microkernel for this many rows; those with too many accumulators are not compiled.
 
@@ -226,45 +238,58 @@ cdef inline void tiles_of_rows(
     """
     if rows >= 9:
         if rows == 12 and 12 * vectors <= ACCUMULATORS:
-            tiles_of(t, 12, vectors, packs)
+            tiles_of(t, 12, vectors, packs, edge)
         elif rows == 11 and 11 * vectors <= ACCUMULATORS:
-            tiles_of(t, 11, vectors, packs)
+            tiles_of(t, 11, vectors, packs, edge)
         elif rows == 10 and 10 * vectors <= ACCUMULATORS:
-            tiles_of(t, 10, vectors, packs)
+            tiles_of(t, 10, vectors, packs, edge)
         elif rows == 9 and 9 * vectors <= ACCUMULATORS:
-            tiles_of(t, 9, vectors, packs)
+            tiles_of(t, 9, vectors, packs, edge)
     elif rows >= 5:
         if rows == 8 and 8 * vectors <= ACCUMULATORS:
-            tiles_of(t, 8, vectors, packs)
+            tiles_of(t, 8, vectors, packs, edge)
         elif rows == 7 and 7 * vectors <= ACCUMULATORS:
-            tiles_of(t, 7, vectors, packs)
+            tiles_of(t, 7, vectors, packs, edge)
         elif rows == 6 and 6 * vectors <= ACCUMULATORS:
-            tiles_of(t, 6, vectors, packs)
+            tiles_of(t, 6, vectors, packs, edge)
         elif rows == 5 and 5 * vectors <= ACCUMULATORS:
-            tiles_of(t, 5, vectors, packs)
+            tiles_of(t, 5, vectors, packs, edge)
     else:
         if rows == 4 and 4 * vectors <= ACCUMULATORS:
-            tiles_of(t, 4, vectors, packs)
+            tiles_of(t, 4, vectors, packs, edge)
         elif rows == 3:
-            tiles_of(t, 3, vectors, packs)
+            tiles_of(t, 3, vectors, packs, edge)
         elif rows == 2:
-            tiles_of(t, 2, vectors, packs)
+            tiles_of(t, 2, vectors, packs, edge)
         elif rows == 1:
-            tiles_of(t, 1, vectors, packs)
+            tiles_of(t, 1, vectors, packs, edge)
 
 
 cdef void multiply_tiles(const Tile *t, Py_ssize_t rows, int vectors) noexcept nogil:
     """The microkernel for this many rows and vectors."""
     if t.packed != NULL:
-        tiles_of_rows(t, <int>rows, TILE_VECTORS, True)
+        tiles_of_rows(t, <int>rows, TILE_VECTORS, True, False)
     elif vectors == 1:
-        tiles_of_rows(t, <int>rows, 1, False)
+        tiles_of_rows(t, <int>rows, 1, False, False)
     elif vectors == 2:
-        tiles_of_rows(t, <int>rows, 2, False)
+        tiles_of_rows(t, <int>rows, 2, False, False)
     elif TILE_VECTORS > 2 and vectors == 3:
-        tiles_of_rows(t, <int>rows, 3 if TILE_VECTORS > 2 else 1, False)
+        tiles_of_rows(t, <int>rows, 3 if TILE_VECTORS > 2 else 1, False, False)
     elif TILE_VECTORS > 2:
-        tiles_of_rows(t, <int>rows, 4 if TILE_VECTORS > 2 else 1, False)
+        tiles_of_rows(t, <int>rows, 4 if TILE_VECTORS > 2 else 1, False, False)
+
+
+cdef void multiply_edge(const Tile *t, Py_ssize_t rows, int vectors) noexcept nogil:
+    """The same where the last vector of B overlaps the one before it.
+
+    In a function of its own: of the registers of a larger one, GCC makes less.
+    """
+    if vectors == 2:
+        tiles_of_rows(t, <int>rows, 2, False, True)
+    elif TILE_VECTORS > 2 and vectors == 3:
+        tiles_of_rows(t, <int>rows, 3 if TILE_VECTORS > 2 else 1, False, True)
+    elif TILE_VECTORS > 2:
+        tiles_of_rows(t, <int>rows, 4 if TILE_VECTORS > 2 else 1, False, True)
 
 
 cdef inline void multiply_next(
@@ -274,7 +299,10 @@ cdef inline void multiply_next(
     if count == 0:
         return
     t.count = count
-    multiply_tiles(t, rows, vectors)
+    if t.last % LANES == 0:
+        multiply_tiles(t, rows, vectors)
+    else:
+        multiply_edge(t, rows, vectors)
     t.a = t.a + count * rows * t.a_row
     t.c = t.c + count * rows * t.c_row
     t.ahead = t.ahead + count * (t.k // UNROLL) * AHEAD
