@@ -83,7 +83,7 @@ cdef inline void multiply_add(
     edge, the last vector of the row is where `last` points."""
     cdef vec row[TILE_VECTORS]
     cdef int j
-    for j in range(vectors):
+    for j in range(vectors - edge):
         row[j] = load(b + j * LANES)
         if packs:
             store(packed + j * LANES, row[j])
