@@ -71,7 +71,7 @@ def extensions():
         for dtype in ("f32", "f64"):
             real = [("MINIDL_FLOAT64", "1")] if dtype == "f64" else []
             yield extension(
-                f"isa_{isa}_{dtype}", flags, [inline, *real], [*loops, "simd.h", "simd.pxd"]
+                f"isa_{isa}_{dtype}", flags, [inline, *real], [*loops, "simd.h", "tanh_table.h", "simd.pxd"]
             )
 
 

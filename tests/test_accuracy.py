@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,6 +75,38 @@ def test_float64_is_within_two_ulps(isa: str, name: str) -> None:
         x = np.concatenate([np.abs(x), np.exp(rng.uniform(-744, 709, 200_000))])
     error = ulps(getattr(kernels, name)(x), right(name, x.astype(np.longdouble)))
     assert error.max() <= limit, f"{name}({x[error.argmax()]!r}) is {error.max()} ulps off"
+
+
+def tanh_interval(low: float, high: float) -> np.ndarray:
+    """The column of tanh_table.h for low <= x < high, as its comment defines it."""
+    middles = np.float32((low + high) / 2).view(np.int32) + np.arange(-2000, 2001, dtype=np.int32)
+    middles = middles.view(np.float32)
+    exact = np.tanh(middles.astype(np.longdouble))
+    m = middles[np.argmin(np.abs(exact - exact.astype(np.float32)) / np.spacing(np.float32(exact)))]
+    m = np.float32(0) if low == 1 / 16 else np.float32(10) if low >= 10 else m
+    low, high = (0 if m == 0 else low), min(high, 9.02)  # from there on it is 1, after rounding
+    coefficients = np.zeros(5)
+    if m < 10:
+        nodes = np.cos((2 * np.arange(5) + 1) * np.pi / 10)
+        half = (high - low) / 2
+        y = low + half - np.float64(m) + nodes * half
+        # (tanh(m + y) - tanh(m)) / y, without the difference
+        slope = np.sinh(y) / y / (np.cosh(m + y) * np.cosh(np.float64(m)))
+        coefficients = np.linalg.solve(np.vander(y / half, 5, increasing=True), slope)
+        coefficients /= half ** np.arange(5)
+    return np.array([m, np.tanh(np.float64(m)), *coefficients], np.float32)
+
+
+def test_the_table_of_tanh_is_what_it_claims() -> None:
+    path = Path(kernels.__file__).with_name("tanh_table.h")
+    if not path.exists():
+        pytest.skip("installed without sources")
+    numbers = re.sub(r"/\*.*?\*/", "", path.read_text().split("= {")[1], flags=re.DOTALL)
+    table = np.array(re.findall(r"-?\d[\d.]*(?:e-\d+)?", numbers), np.float32).reshape(7, 32)
+    starts = np.ldexp(1 + np.arange(32) % 4 / 4, [*np.repeat([1, 2, 3, -4, -3, -2, -1, 0], 4)])
+    expected = [tanh_interval(low, low + np.exp2(np.floor(np.log2(low)) - 2)) for low in starts]
+    assert np.array_equal(table[:2], np.transpose(expected)[:2])
+    np.testing.assert_allclose(table[2:], np.transpose(expected)[2:], rtol=2e-7, atol=1e-11)
 
 
 @every_dtype

@@ -78,7 +78,7 @@ cdef inline vec silu_vec(vec x) noexcept nogil:
 
 cdef inline vec silu_grad_vec(vec dy, vec x) noexcept nogil:
     """dy s (1 + x t), s = sigmoid(x), t = sigmoid(-x), neither of them as 1 minus the other."""
-    cdef vec e = exp_vec(-absolute(x))
+    cdef vec e = exp_below(minus_absolute(x))
     cdef vec more = 1 / (1 + e)
     cdef vec less = e * more
     cdef vec s = where_less(x, fill(0), less, more)
@@ -88,7 +88,7 @@ cdef inline vec silu_grad_vec(vec dy, vec x) noexcept nogil:
 
 
 cdef inline vec softplus_vec(vec x, vec beta) noexcept nogil:
-    return maximum(fill(0), x) + log1p_unit(exp_vec(-beta * absolute(x))) / beta
+    return maximum(fill(0), x) + log1p_unit(exp_below(beta * minus_absolute(x))) / beta
 
 
 cdef inline vec softplus_grad_vec(vec dy, vec x, vec beta) noexcept nogil:

@@ -18,8 +18,8 @@ cdef inline vec exp_logits(const real *z, Py_ssize_t n, vec peak) noexcept nogil
     Not as exp(-infinity): multiplying down to zero makes the processor stumble.
     """
     if n >= LANES:
-        return exp_vec(load(z) - peak)
-    return keep_part(exp_vec(load_part(z, n, first_lane(peak)) - peak), n)
+        return exp_below(load(z) - peak)
+    return keep_part(exp_below(load_part(z, n, first_lane(peak)) - peak), n)
 
 
 cdef inline void softmax_row(
@@ -69,7 +69,7 @@ cdef inline void softmax_short_rows(
     for j in range(n):
         peak = maximum(column[j], peak)
     for j in range(n):
-        column[j] = exp_vec(column[j] - peak)
+        column[j] = exp_below(column[j] - peak)
         total = total + column[j]
     factor = fill(scale) / total
     for j in range(n):
@@ -261,7 +261,7 @@ cdef inline vec huber_vec(vec prediction, vec target, real delta, vec *gradient)
 
 
 cdef inline vec bce_vec(vec z, vec target, real delta, vec *gradient) noexcept nogil:
-    cdef vec e = exp_vec(-absolute(z))
+    cdef vec e = exp_below(minus_absolute(z))
     gradient[0] = where_less(z, fill(0), e, fill(1)) / (1 + e) - target
     return where_less(z, fill(0), fill(0), z) - z * target + log1p_unit(e)
 

@@ -126,6 +126,7 @@ INLINE vec maximum(vec a, vec b) {
 }
 
 INLINE vec absolute(vec v) { return (vec)((ivec)v & ~(ivec)fill((real)-0.0)); }
+INLINE vec minus_absolute(vec v) { return (vec)((ivec)v | (ivec)fill((real)-0.0)); }
 
 /* v >= 0 with the sign of another. */
 INLINE vec with_sign(vec v, vec sign) {
@@ -268,5 +269,21 @@ INLINE vec split_exponent(vec v, vec *k) {
     *k = (vec)(n + (ivec)fill(magic())) - (magic() + EXPONENT_BIAS);
     return (vec)((ivec)v - (n << MANTISSA_BITS) + one);
 }
+
+/* Functions by table: 32 entries fill two registers, from which one instruction picks. `pick` goes
+   by the lowest three bits of v's exponent and the highest two of its mantissa: each power of two
+   has four entries. */
+#if defined(__AVX512F__) && !defined(MINIDL_FLOAT64)
+#include "tanh_table.h"
+enum { TANH_BY_TABLE = 1 };
+INLINE vec pick(const real *table, vec v) {
+    __m512i entry = _mm512_srli_epi32((__m512i)v, MANTISSA_BITS - 2);
+    return _mm512_permutex2var_ps(load(table), entry, load(table + LANES));
+}
+#else
+enum { TANH_BY_TABLE = 0 };
+static const real TANH_TABLE[7][32];
+INLINE vec pick(const real *table, vec v) { return v; }
+#endif
 
 #endif

@@ -23,6 +23,7 @@ cdef extern from "simd.h" nogil:
     real lane_sum(vec v)
     vec where_less(vec a, vec b, vec x, vec y)
     vec absolute(vec v)
+    vec minus_absolute(vec v)
     vec with_sign(vec v, vec sign)
     vec square_root(vec v)
     vec quotient(vec a, vec b)
@@ -32,5 +33,8 @@ cdef extern from "simd.h" nogil:
     vec power_of_two(vec bits)
     vec one_plus_times_power_of_two(vec v, vec k, vec bits)
     vec split_exponent(vec v, vec *k)
+    enum: TANH_BY_TABLE
+    const real TANH_TABLE[7][32]
+    vec pick(const real *table, vec v)
     vec merge_low(vec a, vec b, const int step)
     vec merge_high(vec a, vec b, const int step)
