@@ -65,14 +65,13 @@ def extensions():
     of_program = ["walk.pxi", "turn.pxi", "ways.pxi"]
     yield extension("program", depends=["team.h", *of_program])
     loops = [path.name for path in KERNELS.glob("*.pxi") if path.name not in of_program]
+    of_loops = [*loops, "simd.h", "simd.pxd", "tanh_table.h"]
     # The microkernel must be inlined to know its constants, so that they unroll its loops.
     inline = ("CYTHON_INLINE", "inline __attribute__((always_inline, unused))")
     for isa, flags in INSTRUCTION_SETS.items():
         for dtype in ("f32", "f64"):
             real = [("MINIDL_FLOAT64", "1")] if dtype == "f64" else []
-            yield extension(
-                f"isa_{isa}_{dtype}", flags, [inline, *real], [*loops, "simd.h", "tanh_table.h", "simd.pxd"]
-            )
+            yield extension(f"isa_{isa}_{dtype}", flags, [inline, *real], of_loops)
 
 
 class BuildExt(build_ext):
