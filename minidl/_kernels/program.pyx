@@ -72,6 +72,7 @@ cdef class Program:
     cdef Py_ssize_t length
     cdef char *args
     cdef Stretch *state
+    cdef Pointer *pointers
     cdef int states
     cdef list kinds, patches, keep, shadows
     cdef char *memory
@@ -89,6 +90,7 @@ cdef class Program:
         self.code = NULL
         self.args = NULL
         self.state = NULL
+        self.pointers = NULL
         self.seen = -1
         self.ways.way, self.ways.trial, self.ways.until_trial = TOGETHER, False, 0
 
@@ -103,7 +105,8 @@ cdef class Program:
         self.code = <Instruction *>PyMem_Malloc((self.length + 1) * sizeof(Instruction))
         self.args = <char *>PyMem_Malloc(size + 1)
         self.state = <Stretch *>PyMem_Malloc((self.states + 1) * sizeof(Stretch))
-        if self.code == NULL or self.args == NULL or self.state == NULL:
+        self.pointers = <Pointer *>PyMem_Malloc((len(patches) + 1) * sizeof(Pointer))
+        if NULL in (self.code, self.args, self.state, self.pointers):
             raise MemoryError
         self.threads = max([threads for _, _, threads, _, _ in instructions], default=1)
         at = self.args
@@ -129,6 +132,7 @@ cdef class Program:
         PyMem_Free(self.code)
         PyMem_Free(self.args)
         PyMem_Free(self.state)
+        PyMem_Free(self.pointers)
 
     # --- one step -------------------------------------------------------------------------
 
@@ -147,12 +151,16 @@ cdef class Program:
                     cnp.PyArray_TYPE(x) != cnp.PyArray_TYPE(kind)
                     or not cnp.PyArray_ISCARRAY_RO(x) or not cnp.PyArray_SAMESHAPE(x, kind)
                     or (cnp.PyArray_ISWRITEABLE(kind) and not cnp.PyArray_ISWRITEABLE(x))
-                    or self.memory <= <char *>cnp.PyArray_DATA(x) < self.memory_end
+                    or self.overlaps(x)
                 ):
                     return False
             elif type(inputs[i]) is not type(self.kinds[i]) or inputs[i] != self.kinds[i]:
                 return False
         return True
+
+    cdef bint overlaps(self, ndarray x):
+        """Whether it begins in what the program works in."""
+        return self.memory <= <char *>cnp.PyArray_DATA(x) < self.memory_end
 
     cdef int point(self, tuple inputs) except -1:
         """Enter the addresses of the inputs into the argument structs."""
@@ -186,7 +194,7 @@ cdef class Program:
         run.code, run.length = self.code, self.length
         run.state, run.states = self.state, self.states
         run.epoch = run.go_on = False
-        run.input_count = run.dial_count = run.output_count = 0
+        run.pointer_count = run.input_count = run.dial_count = run.output_count = 0
         run.first = run.done = run.deadline = run.failed = 0
         run.steps, run.rows, run.order, run.stamps = 1, 0, NULL, NULL
 
@@ -237,10 +245,12 @@ cdef class Program:
     ):
         """Steps first … first + count - 1 of an epoch, or as many as fit into so many seconds.
 
-        Step s takes rows order[s * rows : (s + 1) * rows] of the sources (rows in order, if
-        order is None) to the targets, which are the program's inputs. dials are pairs (array of
-        no dimensions, its value in every step); outputs pairs (array, array of as many as there
-        are steps). Returns how many steps were made, and 0 or 1 + the instruction that failed.
+        Step s works on rows order[s * rows : (s + 1) * rows] of the sources, or with order None
+        on the rows from s * rows on: where they are, if they are in order and no kernel changes
+        them, else copied to the targets; of a step that fails, the targets hold them in any case.
+        dials are pairs (array of no dimensions, its value in every step); outputs pairs (array,
+        array of as many as there are steps). Returns how many steps were made, and 0 or 1 + the
+        instruction that failed.
         """
         cdef Run run
         cdef Stretch copies[32]
@@ -256,7 +266,11 @@ cdef class Program:
             run.epoch, run.rows, run.first = True, rows, first
             run.order = NULL if order is None else <Py_ssize_t *>cnp.PyArray_DATA(order)
             run.inputs, run.outputs, run.dials = copies, copies + 16, turned
-            for source, target in zip(sources, targets, strict=True):
+            run.pointers = self.pointers
+            for i, (source, target) in enumerate(zip(sources, targets, strict=True)):
+                if order is None and self.only_read(i, source):
+                    self.aim(&run, i, source, target)
+                    continue
                 run.inputs[run.input_count] = stretch(source, target)
                 run.inputs[run.input_count].nbytes //= rows
                 run.input_count += 1
@@ -273,9 +287,28 @@ cdef class Program:
                 self.perform(&run)
                 made += run.done
                 run.first, run.done = run.first + run.done, 0
+            if run.failed and order is None:
+                for source, target in zip(sources, targets):
+                    target[...] = source[run.first * rows : (run.first + 1) * rows]
         finally:
             self.turn.give()
         return made, run.failed >> 40
+
+    cdef bint only_read(self, Py_ssize_t number, ndarray source):
+        """Whether kernels may read an input in its source."""
+        return not cnp.PyArray_ISWRITEABLE(self.kinds[number]) and not self.overlaps(source)
+
+    cdef int aim(self, Run *run, Py_ssize_t number, ndarray source, ndarray target) except -1:
+        """Have the kernels that read an input read it in its source, step after step."""
+        cdef Py_ssize_t patched, instruction, slot, offset
+        for patched, instruction, slot, offset in self.patches:
+            if patched == number:
+                run.pointers[run.pointer_count] = Pointer(
+                    <const char **>self.code[instruction].args + slot,
+                    cnp.PyArray_BYTES(source) + offset, cnp.PyArray_NBYTES(target)
+                )
+                run.pointer_count += 1
+        return 0
 
     def time(self, tuple inputs, ndarray stamps):
         """Run once; stamps[i] becomes the time in nanoseconds before instruction i, and the

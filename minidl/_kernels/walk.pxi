@@ -20,6 +20,12 @@ cdef struct Stretch:
     char *target
     size_t nbytes              # of a step, or of a row
 
+cdef struct Pointer:
+    # To rows of a data set that lie in order: kernels read them there.
+    const char **where         # among the arguments of a kernel
+    const char *first          # in step 0
+    size_t nbytes              # of a step
+
 cdef struct Dial:
     # A number that Python sets from step to step, such as a learning rate.
     double *where
@@ -34,7 +40,9 @@ cdef struct Run:
     bint epoch
     Stretch *state             # remembered before each step, and restored if it fails
     int states
-    # An epoch: in each step, rows of the inputs are gathered into the program's own memory.
+    # An epoch: in each step, some inputs are pointed to, and rows of the others are gathered.
+    Pointer *pointers
+    int pointer_count
     Stretch *inputs
     int input_count
     Py_ssize_t *order          # of the rows, or NULL
@@ -84,8 +92,12 @@ cdef void gather(const Run *run, int member, Py_ssize_t step) noexcept nogil:
 
 
 cdef void begin_step(Run *run) noexcept nogil:
-    """Set the dials, and remember the state."""
+    """Set the pointers and the dials, and remember the state."""
     cdef int i
+    cdef Pointer *pointer
+    for i in range(run.pointer_count):
+        pointer = run.pointers + i
+        pointer.where[0] = pointer.first + (run.first + run.done) * pointer.nbytes
     for i in range(run.dial_count):
         run.dials[i].where[0] = run.dials[i].values[run.first + run.done]
     for i in range(run.states):
