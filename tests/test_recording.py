@@ -482,3 +482,55 @@ def test_inputs_that_are_the_same_memory_in_a_later_call(isa: str) -> None:
         function(h, x, dy, expected, expected)
         step(h, x, dy, one, one)
     assert one.tobytes() == expected.tobytes()
+
+
+# --- norms and updates, cut where large weights begin ---
+
+
+def two_large_weights(cls: type[optim.Optimizer], options: Any, dtype: Any = np.float32) -> Training:
+    """Two of its four weights are large."""
+    layers = [nn.Linear(9, 200), nn.Tanh(), nn.Linear(200, 130), nn.Linear(130, 150)]
+    model = nn.Sequential(*layers, nn.Linear(150, 3), rng=0).astype(dtype)
+    return Training(model, nn.MSELoss(), cls(model.parameters(), max_norm=0.1, **options))
+
+
+def parts_of(step: Any, kernel: str, slot: int) -> list[tuple[int, int]]:
+    """First and last element of a vector that each entry of a kernel uses."""
+    operands = [e.operand(slot) for e in step._latest.entries if e.kernel == kernel]
+    sizes = [o.region.dtype.itemsize for o in operands]
+    return [
+        (o.offset // size, (o.offset + o.nbytes) // size)
+        for o, size in zip(operands, sizes, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("cls", optim.Optimizer.registry)
+def test_updates_go_weight_by_weight(isa: str, cls: type[optim.Optimizer], dtype: Any) -> None:
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(12, 9)).astype(dtype), rng.normal(size=(12, 3)).astype(dtype)
+    for options in cls.examples():
+        eager = two_large_weights(cls, options, dtype)
+        losses = [eager.step(X, Y).item() for _ in range(3)]
+        for threads in (1, 2, 4):
+            training = two_large_weights(cls, options, dtype)
+            step = minidl.record(training.step)
+            with shared_by(threads):
+                assert [step(X, Y).item() for _ in range(3)] == losses
+            assert training.bits() == eager.bits()
+        size, kernel = training.optimizer.flat.size, cls.__name__.lower().removesuffix("w")
+        cut = training.optimizer.flat.starts[4]  # where the second large weight begins
+        assert parts_of(step, kernel, 0) == [(0, cut), (cut, size)]
+        assert parts_of(step, kernel, 2) == [(0, cut), (cut, size)]
+        block = cut // 4096
+        assert parts_of(step, "squared_norm", 0) == [(0, block * 4096), (block * 4096, size)]
+        assert parts_of(step, "squared_norm", 1) == [(0, block), (block, -(-size // 4096))]
+
+
+def test_threads_do_not_wait_between_two_weights(isa: str) -> None:
+    training = two_large_weights(optim.Adam, {})
+    step = minidl.record(training.step)
+    with shared_by(2):
+        step(np.ones((12, 9), np.float32), np.ones((12, 3), np.float32))
+    for kernel in ("squared_norm", "adam"):
+        assert [e.wait for e in step._latest.entries if e.kernel == kernel] == [True, False]

@@ -196,6 +196,42 @@ def test_an_epoch_leaves_the_data_as_they_are(backend: str) -> None:
     np.testing.assert_array_equal(rows, 1)
 
 
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_an_epoch_of_a_step_that_reads_parts_of_its_inputs(backend: str, shuffle: bool) -> None:
+    X = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    loss = nn.MSELoss()
+    step = minidl.record(lambda x, y: loss(kernels.tanh(x[2:]), y[:-2]))
+    order = np.random.default_rng(1).permutation(20) if shuffle else np.arange(20)
+    rows = X[order].reshape(4, 5, 3)
+    expected = [loss(kernels.tanh(x[2:]), y[:-2]) for x, y in zip(rows, -rows, strict=True)]
+    assert step.epoch(X, -X, 5, 1, shuffle, per_step=True).tolist() == expected
+
+
+def test_an_epoch_over_what_the_step_returned(isa: str) -> None:
+    """The step writes over it before it has read it for the last time: only a copy will do."""
+
+    def trained(copies: bool) -> dict[str, bytes]:
+        training, X, _ = plain_regression()
+        model = training.model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 3), rng=0)
+        training.optimizer = optim.SGD(model.parameters(), lr=0.5)
+
+        @minidl.record
+        def step(x: Any, y: Any) -> Any:
+            prediction = model(x)
+            value = training.loss(prediction, y)
+            training.optimizer.zero_grad()
+            model.backward(training.loss.backward())
+            training.optimizer.step()
+            return value, prediction
+
+        _, again = step(X[:8], X[:8])
+        for _ in range(3):
+            step.epoch(again.copy() if copies else again, X[:8], 8, shuffle=False)
+        return training.trained()
+
+    assert trained(copies=False) == trained(copies=True)
+
+
 @pytest.mark.parametrize("first", ["same", "overlapping", "apart"])
 def test_inputs_that_share_memory(backend: str, first: str) -> None:
     """Recorded or replayed with inputs of the same memory, or not: they are two inputs."""
