@@ -487,7 +487,9 @@ def test_inputs_that_are_the_same_memory_in_a_later_call(isa: str) -> None:
 # --- norms and updates, cut where large weights begin ---
 
 
-def two_large_weights(cls: type[optim.Optimizer], options: Any, dtype: Any = np.float32) -> Training:
+def two_large_weights(
+    cls: type[optim.Optimizer], options: Any, dtype: Any = np.float32
+) -> Training:
     """Two of its four weights are large."""
     layers = [nn.Linear(9, 200), nn.Tanh(), nn.Linear(200, 130), nn.Linear(130, 150)]
     model = nn.Sequential(*layers, nn.Linear(150, 3), rng=0).astype(dtype)

@@ -265,9 +265,7 @@ def _by_weight(entries: list[Entry]) -> list[Entry]:
         operand.region.begin
         for entry in entries
         for operand in entry.operands
-        if operand.region.kind == GRADIENT
-        and operand.writes
-        and operand.region.nbytes >= LARGE
+        if operand.region.kind == GRADIENT and operand.writes and operand.region.nbytes >= LARGE
     )
     kept = []
     for entry in entries:
