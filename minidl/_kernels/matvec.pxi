@@ -10,7 +10,7 @@ cdef inline bint uses_rows(const MatmulArgs *args) noexcept nogil:
     few columns."""
     if args.b_col != 1 or args.k == 0 or uses_narrow(args):
         return False
-    return args.m == 1 or (args.k == 1 and args.n >= LANES)
+    return args.m == 1 or args.k == 1
 
 
 cdef inline void add_rows(
@@ -56,6 +56,9 @@ cdef void multiply_by_rows(
     cdef real *c
     cdef real *sums
     cdef bint first
+    if args.k == 1 and args.m > 1:
+        multiply_columns_by_row(args, i0, i1, j0, j1)
+        return
     for i in range(i0, i1):
         a, c = <const real *>args.a + i * args.a_row, <real *>args.c + i * args.c_row
         pc = 0
@@ -75,6 +78,55 @@ cdef void multiply_by_rows(
             pc += piece
         if args.bias != NULL:
             add_to_row(<const real *>args.bias + j0, c + j0, j1 - j0)
+
+
+cdef inline void products_of(
+    const MatmulArgs *args, Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t j, Py_ssize_t columns,
+    const int vectors
+) noexcept nogil:
+    """Some columns of C: each element of a column of A times vectors that stay in registers.
+
+    Where rows of less than a vector follow one another, a whole one reaches into those that are
+    written after it.
+    """
+    cdef const real *a = <const real *>args.a + i0 * args.a_row
+    cdef real *c = <real *>args.c + i0 * args.c_row + j
+    cdef vec b[TILE_VECTORS]
+    cdef vec bias[TILE_VECTORS]
+    cdef vec factor, sum
+    cdef Py_ssize_t i, whole = i0
+    cdef int q
+    if columns < LANES and args.c_row == columns and args.accumulate != ADD:
+        whole = i1 - ceil_div(LANES, columns) + 1
+    for q in range(vectors):
+        b[q] = load_columns(<const real *>args.b + j + q * LANES, columns - q * LANES)
+        bias[q] = fill(0)
+        if args.bias != NULL:
+            bias[q] = load_columns(<const real *>args.bias + j + q * LANES, columns - q * LANES)
+    for i in range(i0, i1):
+        factor = fill(a[0])
+        for q in range(vectors):
+            sum = fill(0)
+            if args.accumulate == ADD:
+                sum = load_columns(c + q * LANES, columns - q * LANES)
+            sum = sum + factor * b[q]
+            if args.bias != NULL:
+                sum = sum + bias[q]
+            store_columns(c + q * LANES, sum, LANES if i < whole else columns - q * LANES)
+        a, c = a + args.a_row, c + args.c_row
+
+
+cdef void multiply_columns_by_row(
+    const MatmulArgs *args, Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t j0, Py_ssize_t j1
+) noexcept nogil:
+    """A column of A times a row of B."""
+    cdef Py_ssize_t j = j0
+    while j + NR <= j1:
+        products_of(args, i0, i1, j, NR, TILE_VECTORS)
+        j += NR
+    while j < j1:
+        products_of(args, i0, i1, j, smaller(LANES, j1 - j), 1)
+        j += LANES
 
 
 cdef void add_to_row(const real *x, real *c, Py_ssize_t n) noexcept nogil:
