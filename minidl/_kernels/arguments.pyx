@@ -18,7 +18,7 @@ cdef tuple ALONG_ROWS_GRAD = ("softmax_grad", "log_softmax_grad")
 cdef tuple ELEMENT_LOSSES = ("mse", "bce_with_logits", "absolute_error", "huber")
 cdef tuple SEQUENCES = ("rnn_sequence", "lstm_sequence", "gru_sequence")
 cdef tuple SEQUENCES_GRAD = ("rnn_sequence_grad", "lstm_sequence_grad", "gru_sequence_grad")
-UPDATES = ("sgd", "adam", "nadam", "rmsprop", "adagrad")
+cdef tuple UPDATES = ("sgd", "adam", "nadam", "rmsprop", "adagrad")
 
 
 cdef MatmulArgs *product(bytearray args) noexcept:
@@ -200,19 +200,8 @@ def cleared_bytes(bytearray args not None, Py_ssize_t itemsize):
     return (<ClearArgs *><char *>args).n * itemsize
 
 
-def grain(str kernel not None):
-    """How many elements a kernel takes together, between which no cut may go."""
-    return NORM_BLOCK if kernel == "squared_norm" else 1
-
-
-def with_count(str kernel not None, bytearray args not None, Py_ssize_t n):
-    """A copy of the arguments of a `clear`, a `squared_norm` or an update, for n elements."""
+def with_count(bytearray args not None, Py_ssize_t n):
+    """A copy of the arguments of a `clear`, for n elements."""
     cdef bytearray copy = bytearray(args)
-    cdef char *at = copy
-    if kernel == "clear":
-        (<ClearArgs *>at).n = n
-    elif kernel == "squared_norm":
-        (<SquaredNormArgs *>at).n = n
-    else:
-        (<UpdateArgs *>at).n = n
+    (<ClearArgs *><char *>copy).n = n
     return copy

@@ -58,20 +58,12 @@ class Region:
 
 @dataclass
 class Operand:
-    """A pointer among the arguments of a kernel: which slot, what for, and into what.
-
-    Kernels use all of a region, or so many bytes from the offset on.
-    """
+    """A pointer among the arguments of a kernel: which slot, what for, and into what."""
 
     slot: int
     role: str  # "r" read, "w" written, "u" read and changed
     region: Region
     offset: int = 0
-    part: int | None = None
-
-    @property
-    def nbytes(self) -> int:
-        return self.region.nbytes if self.part is None else self.part
 
     @property
     def reads(self) -> bool:

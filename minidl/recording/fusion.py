@@ -1,14 +1,13 @@
 """Two kernels in one, or one in two, where the result stays the same to the last bit.
 
 Most rules look for a pair of entries and leave one: the memory between them, one pass over it and
-one barrier are saved. The last rules are for threads, which else would read what others wrote.
+one barrier are saved. The last rule is for threads, which else would read what others have written.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
 import numpy as np
 
@@ -18,7 +17,6 @@ from minidl.recording.entries import (
     GRADIENT,
     INPUT,
     REST,
-    STATE,
     TEMPORARY,
     Entry,
     Operand,
@@ -39,7 +37,7 @@ def fuse(entries: list[Entry], returned: Iterable[Region]) -> list[Entry]:
     entries = _without_dead(entries, needed)
     entries = _into_product(entries, needed, ACTIVATIONS, _activation)
     entries = _into_product(entries, needed, GRADIENTS, _activation_gradient)
-    return _by_weight(_in_pieces(_sharing_b(_without_clearing(entries))))
+    return _in_pieces(_sharing_b(_without_clearing(entries)))
 
 
 def _without_dead(entries: list[Entry], needed: set[int]) -> list[Entry]:
@@ -227,7 +225,7 @@ def _clearing(clear: Entry, start: int, stop: int) -> Entry:
     first = (start - vector.begin) // itemsize
     part = vector.array.reshape(-1)[first : first + (stop - start) // itemsize]
     operand = Operand(0, "w", Region(vector.kind, f"{vector.name} from {first}", part))
-    args = arguments.with_count("clear", clear.args, part.size)
+    args = arguments.with_count(clear.args, part.size)
     return Entry("clear", clear.function, args, [operand], 0, clear.label, clear.phase)
 
 
@@ -249,59 +247,3 @@ def _in_pieces(entries: list[Entry]) -> list[Entry]:
             operands = [Operand(0, "u", out.region, out.offset), Operand(1, "u", pieces)]
             kept.append(Entry(REST, rest, args, operands, 0, entry.label, entry.phase))
     return kept
-
-
-# --- optimizers: weight by weight, so that threads share what they share in products ---
-
-
-def _by_weight(entries: list[Entry]) -> list[Entry]:
-    """Cut norms and updates of a vector where large weights begin.
-
-    A thread's share of every weight is then what it has computed of the gradient, and will read
-    for that of the input. A half of the whole vector would be mostly what the other has in its
-    cache, and fetching that takes longer than the update.
-    """
-    weights = sorted(
-        operand.region.begin
-        for entry in entries
-        for operand in entry.operands
-        if operand.region.kind == GRADIENT and operand.writes and operand.region.nbytes >= LARGE
-    )
-    kept = []
-    for entry in entries:
-        if entry.kernel == "squared_norm" or entry.kernel in arguments.UPDATES:
-            kept += _cut(entry, weights)
-        else:
-            kept.append(entry)
-    return kept
-
-
-LARGE = 1 << 16  # bytes of a weight
-
-
-def _cut(entry: Entry, weights: list[int]) -> list[Entry]:
-    """An entry for each stretch from one large weight to the next."""
-    grain = arguments.grain(entry.kernel)
-    count, *_ = arguments.extent(entry.kernel, entry.args)
-    gradient = entry.operands[0]
-    begin, itemsize = gradient.region.begin + gradient.offset, gradient.region.dtype.itemsize
-    starts = [(weight - begin) // itemsize // grain * grain for weight in weights]
-    inside = sorted({start for start in starts if 0 <= start < count})
-    starts, ends = [0, *inside[1:]], [*inside[1:], count]
-    return [_stretch(entry, grain, start, end) for start, end in zip(starts, ends, strict=True)]
-
-
-def _stretch(entry: Entry, grain: int, start: int, end: int) -> Entry:
-    """A norm, which writes a sum for each grain, or an update, for some of the elements."""
-    operands = []
-    for operand in entry.operands:
-        size = operand.region.dtype.itemsize
-        if entry.kernel == "squared_norm" and operand.writes:
-            first, last = start // grain * size, -(-end // grain) * size
-        else:
-            first, last = start * size, end * size
-        if operand.region.kind != STATE:
-            operand = replace(operand, offset=operand.offset + first, part=last - first)
-        operands.append(operand)
-    args = arguments.with_count(entry.kernel, entry.args, end - start)
-    return replace(entry, args=args, operands=operands)

@@ -154,7 +154,7 @@ def flops(entry: Entry) -> float:
 
 def traffic(entry: Entry) -> int:
     """Bytes of the arrays that an entry reads and writes."""
-    return sum(operand.nbytes for operand in entry.operands)
+    return sum(operand.region.nbytes for operand in entry.operands)
 
 
 def work(entry: Entry) -> float:
@@ -180,9 +180,7 @@ def _set_waits(entries: list[Entry], memory: int) -> None:
         for operand in entry.operands:
             region = operand.region
             begin = memory + region.place if region.kind == TEMPORARY else region.begin
-            if operand.part is not None:
-                begin += operand.offset
-            touched.append((begin, begin + operand.nbytes, operand.writes, several))
+            touched.append((begin, begin + region.nbytes, operand.writes, several))
         entry.wait = any(
             begin < other_end and other_begin < end and (writes or wrote) and (several or shared)
             for begin, end, writes, _ in touched

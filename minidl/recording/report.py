@@ -12,7 +12,7 @@ import numpy as np
 
 from minidl._kernels import arguments
 from minidl.bench.counting import flops_of
-from minidl.recording.entries import REST, TEMPORARY, Entry, Operand
+from minidl.recording.entries import REST, TEMPORARY, Entry, Region
 from minidl.recording.fusion import BIAS, LEFT, RIGHT, SECOND_LEFT, SECOND_OUTPUT
 
 WIDTH = 118  # columns of a listing
@@ -212,15 +212,16 @@ class _Operands:
     def of(self, entry: Entry) -> str:
         """What a kernel reads -> what it writes."""
         path = f"{layer_of(entry.label).split(' ')[0]}."
-        reads = [self._named(o, path) for o in entry.operands if o.role == "r"]
-        writes = [self._named(o, path) for o in entry.operands if o.writes]
+        reads = [self._named(o.region, path) for o in entry.operands if o.role == "r"]
+        writes = [
+            self._named(o.region, path, "*" if o.role == "u" else "")
+            for o in entry.operands
+            if o.writes
+        ]
         return f"{', '.join(reads)} -> {', '.join(writes)}".lstrip()
 
-    def _named(self, operand: Operand, path: str) -> str:
-        region, shape = operand.region, ""
-        mark = "*" if operand.role == "u" else ""
-        if operand.part is not None and operand.offset:
-            mark += f" from {operand.offset // region.dtype.itemsize}"
+    def _named(self, region: Region, path: str, mark: str = "") -> str:
+        shape = ""
         if id(region) not in self._names:
             temporary = region.kind == TEMPORARY
             self._names[id(region)] = f"t{self._temporaries}" if temporary else region.name
