@@ -237,8 +237,8 @@ class Step(kernels.Replayer):
     ) -> Any:
         """Run the step over all rows of X and Y, a batch at a time, in one call.
 
-        The batches are gathered in C. The last one may be smaller: it is another recording. Ctrl-C
-        is heeded between two steps.
+        The batches are gathered in C, or read where they are if they are in order. The last one
+        may be smaller: it is another recording. Ctrl-C is heeded between two steps.
 
         Parameters
         ----------
