@@ -237,6 +237,22 @@ def test_number_of_shares_changes_no_bit(
             assert_same_bits(together, alone, f"{name} in {n} shares, {shapes_of(args)}")
 
 
+@pytest.mark.parametrize("name", ["linear", "linear_grad_params"])
+@every_dtype
+def test_shares_of_a_column_times_a_row(
+    isa: str, shares: Callable[[int], None], name: str, dtype: Any
+) -> None:
+    for seed, (m, n) in enumerate([(784, 10), (64, 2), (33, 7), (9, 45), (70, 64), (130, 700)]):
+        product = (m, 1, n) if name == "linear" else (1, m, n)
+        args = CASES[name](Draw(seed, dtype, (), (), product))
+        shares(1)
+        alone = outcome(kernel(name), copied(args))
+        for count in (2, 3, 4, 7, 16):
+            shares(count)
+            together = outcome(kernel(name), copied(args))
+            assert_same_bits(together, alone, f"{name} in {count} shares, {shapes_of(args)}")
+
+
 def test_bad_label_is_the_first_one_for_any_number_of_shares(
     isa: str, shares: Callable[[int], None]
 ) -> None:

@@ -16,6 +16,7 @@ from recording_helpers import Training, classes, everything, plain_regression
 import minidl
 from minidl import RecordingError, nn, optim
 from minidl import _kernels as kernels
+from minidl.recording.epoch import run_epoch
 
 compiled = pytest.mark.skipif(kernels.isa == "reference", reason="the twin records nothing")
 X = np.arange(12, dtype=np.float32).reshape(4, 3) / 7 - 0.5
@@ -183,7 +184,7 @@ def test_a_name_that_means_another_model_is_not_mixed_with_the_first(isa: str) -
 
 
 def test_an_epoch_leaves_the_data_as_they_are(backend: str) -> None:
-    """Its steps work on copies of the batches, the first of all as well."""
+    """What a step changes are copies of the batches, in the first of all as well."""
     rows = np.ones((8, 3), np.float32)
 
     @minidl.record
@@ -210,9 +211,9 @@ def test_an_epoch_of_a_step_that_reads_parts_of_its_inputs(backend: str, shuffle
 def test_an_epoch_over_what_the_step_returned(isa: str) -> None:
     """The step writes over it before it has read it for the last time: only a copy will do."""
 
-    def trained(copies: bool) -> dict[str, bytes]:
+    def trained(copies: bool) -> tuple[dict[str, bytes], str]:
         training, X, _ = plain_regression()
-        model = training.model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 3), rng=0)
+        model = training.model = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 3), rng=0)
         training.optimizer = optim.SGD(model.parameters(), lr=0.5)
 
         @minidl.record
@@ -227,9 +228,30 @@ def test_an_epoch_over_what_the_step_returned(isa: str) -> None:
         _, again = step(X[:8], X[:8])
         for _ in range(3):
             step.epoch(again.copy() if copies else again, X[:8], 8, shuffle=False)
-        return training.trained()
+        again[...] = X[:8]
+        again[3] = 2e38
+        with pytest.raises(FloatingPointError) as failed:
+            step.epoch(again.copy() if copies else again, X[:8], 8, shuffle=False)
+        return training.trained(), str(failed.value)
 
     assert trained(copies=False) == trained(copies=True)
+
+
+def test_an_epoch_over_a_parameter(isa: str) -> None:
+    """Each step sees rows as they were before it, though it changes them."""
+
+    def losses(order: np.ndarray | None) -> list[bytes]:
+        training, _, _ = plain_regression(features=8)
+        X, Y = training.model[0].weight.data, np.ones((8, 1), np.float32)
+
+        def function(x: Any, y: Any) -> Any:
+            training.step(x, y)
+            return nn.MSELoss()(kernels.copy(x), kernels.copy(x[::-1]))
+
+        step = minidl.record(function)
+        return [run_epoch(step, (X, Y), 4, order).arrays[0].tobytes() for _ in range(3)]
+
+    assert losses(None) == losses(np.arange(8))
 
 
 @pytest.mark.parametrize("first", ["same", "overlapping", "apart"])

@@ -17,14 +17,14 @@
 # block spans whole rows of B, the rows after it. (Sequences choose what: recurrent.pxi.)
 #
 # Every element of C is summed over p = 0 … k-1 in order, in pieces of about KC (`piece_of`),
-# whatever the tile it falls into and whichever thread computes it. One row of A, few columns
-# of B, and few rows times a transposed B, take another way (matvec.pxi); a few more times a
-# transposed B compute the transpose of C (`multiply_turned`). The shapes alone decide which; and
-# where neither A nor B is transposed and C is written, not added to, a row of C is the same to the
-# bit whatever m is: steps of a sequence one by one are those of the whole.
+# whatever the tile it falls into and whichever thread computes it. One row of A, or one column,
+# few columns of B, and few rows times a transposed B, take another way (matvec.pxi); a few more
+# times a transposed B compute the transpose of C (`multiply_turned`). The shapes decide which, and
+# whether C is added to. Where neither A nor B is transposed and C is written, a row of C is the same
+# to the bit whatever m is: steps of a sequence one by one are those of the whole.
 
 cdef inline Py_ssize_t block_of_b(const MatmulArgs *args) noexcept nogil:
-    """Elements of a packed block of B, or of its last panel alone."""
+    """Elements of a packed block of B, or of a panel that is packed in passing."""
     if where_b(args) != PACKED:
         return piece_of(args.k) * NR
     return smaller(depth_of(args), args.k) * smaller(NC, packed_row(args.n))

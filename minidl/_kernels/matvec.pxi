@@ -1,16 +1,16 @@
 # Products of one row, or a few, which use an element of B too seldom to copy it: they read it
-# in the order in which it lies in memory, as fast as that delivers it.
+# in the order in which it lies in memory, as fast as that delivers it. And a column times a row.
 
 cdef enum:
     TOGETHER = 8    # rows of B at a time, so that C is read and written less often
 
 
 cdef inline bint uses_rows(const MatmulArgs *args) noexcept nogil:
-    """One row of A, or a single step over p (the weight gradient of a batch of one), unless C has
-    few columns."""
+    """One row of A, or a single step over p (the weight gradient of a batch of one); but not few
+    columns: neither of a long B, nor of a C that is read, of which tiles read many rows at once."""
     if args.b_col != 1 or args.k == 0 or uses_narrow(args):
         return False
-    return args.m == 1 or args.k == 1
+    return args.m == 1 or (args.k == 1 and (args.n >= LANES or args.accumulate != ADD))
 
 
 cdef inline void add_rows(
@@ -56,8 +56,8 @@ cdef void multiply_by_rows(
     cdef real *c
     cdef real *sums
     cdef bint first
-    if args.k == 1 and args.m > 1:
-        multiply_columns_by_row(args, i0, i1, j0, j1)
+    if args.k == 1 and args.n <= NR:
+        multiply_by_row(args, i0, i1, j0, j1)
         return
     for i in range(i0, i1):
         a, c = <const real *>args.a + i * args.a_row, <real *>args.c + i * args.c_row
@@ -116,14 +116,15 @@ cdef inline void products_of(
         a, c = a + args.a_row, c + args.c_row
 
 
-cdef void multiply_columns_by_row(
+cdef void multiply_by_row(
     const MatmulArgs *args, Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t j0, Py_ssize_t j1
 ) noexcept nogil:
-    """A column of A times a row of B."""
+    """A column of A times a row of B, which fits into registers. (Of a wider C, strips of columns
+    would lie on a page, and in the same few places of the cache, for each row.)"""
     cdef Py_ssize_t j = j0
-    while j + NR <= j1:
-        products_of(args, i0, i1, j, NR, TILE_VECTORS)
-        j += NR
+    if j1 - j0 == NR:
+        products_of(args, i0, i1, j0, NR, TILE_VECTORS)
+        return
     while j < j1:
         products_of(args, i0, i1, j, smaller(LANES, j1 - j), 1)
         j += LANES

@@ -299,7 +299,7 @@ cdef inline void multiply_next(
     if count == 0:
         return
     t.count = count
-    if t.last % LANES == 0:
+    if t.last % LANES == 0:    # behind whole vectors, so that it overlaps none of them
         multiply_tiles(t, rows, vectors)
     else:
         multiply_edge(t, rows, vectors)

@@ -27,6 +27,7 @@ class Program:
         patches: list[tuple[int, int, int, int]],
         state: list[Array],
         memory: Array,
+        lasting: list[Array],
         keep: object,
         turn: Turn | None = None,
     ) -> None: ...

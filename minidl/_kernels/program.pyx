@@ -62,8 +62,10 @@ cdef class Program:
         Arrays to restore when a step fails.
     memory
         What the program works in, and what it returns lies in: no input of a call may.
+    lasting
+        Contiguous arrays that live on between steps: parameters, gradients, moments, state.
     keep
-        What must live as long as the program, such as the arrays its pointers point into.
+        What else must live as long as the program, such as the arrays its pointers point into.
     turn
         Shared with the programs that must not run at the same time.
     """
@@ -74,7 +76,7 @@ cdef class Program:
     cdef Stretch *state
     cdef Pointer *pointers
     cdef int states
-    cdef list kinds, patches, keep, shadows
+    cdef list kinds, patches, lasting, keep, shadows
     cdef char *memory
     cdef char *memory_end
     cdef public Turn turn
@@ -96,7 +98,7 @@ cdef class Program:
 
     def __init__(
         self, list instructions, list inputs, list patches, list state, ndarray memory,
-        object keep, Turn turn=None
+        list lasting, object keep, Turn turn=None
     ):
         cdef Py_ssize_t i, size = sum(len(args) + 64 for _, args, *_ in instructions)
         cdef char *at
@@ -125,7 +127,8 @@ cdef class Program:
             )
         self.memory = <char *>cnp.PyArray_DATA(memory)
         self.memory_end = self.memory + cnp.PyArray_NBYTES(memory)
-        self.kinds, self.patches, self.keep = inputs, patches, [state, memory, keep]
+        self.kinds, self.patches, self.lasting = inputs, patches, lasting
+        self.keep = [state, memory, keep]
         self.turn = Turn() if turn is None else turn
 
     def __dealloc__(self):
@@ -246,8 +249,8 @@ cdef class Program:
         """Steps first … first + count - 1 of an epoch, or as many as fit into so many seconds.
 
         Step s works on rows order[s * rows : (s + 1) * rows] of the sources, or with order None
-        on the rows from s * rows on: where they are, if they are in order and no kernel changes
-        them, else copied to the targets; of a step that fails, the targets hold them in any case.
+        on the rows from s * rows on: where they are, if they are in order and the step changes no
+        such memory, else copied to the targets. Of a step that fails, the targets hold them, too.
         dials are pairs (array of no dimensions, its value in every step); outputs pairs (array,
         array of as many as there are steps). Returns how many steps were made, and 0 or 1 + the
         instruction that failed.
@@ -257,6 +260,7 @@ cdef class Program:
         cdef Dial turned[8]
         cdef int64_t deadline
         cdef Py_ssize_t made = 0
+        cdef list in_place = []
         if len(sources) > 16 or len(outputs) > 16 or len(dials) > 8:
             raise ValueError("an epoch has at most 16 inputs, 16 outputs and 8 dials")
         self.turn.take()
@@ -270,6 +274,7 @@ cdef class Program:
             for i, (source, target) in enumerate(zip(sources, targets, strict=True)):
                 if order is None and self.only_read(i, source):
                     self.aim(&run, i, source, target)
+                    in_place.append((source, target))
                     continue
                 run.inputs[run.input_count] = stretch(source, target)
                 run.inputs[run.input_count].nbytes //= rows
@@ -287,16 +292,27 @@ cdef class Program:
                 self.perform(&run)
                 made += run.done
                 run.first, run.done = run.first + run.done, 0
-            if run.failed and order is None:
-                for source, target in zip(sources, targets):
+            if run.failed:
+                for source, target in in_place:
                     target[...] = source[run.first * rows : (run.first + 1) * rows]
         finally:
             self.turn.give()
         return made, run.failed >> 40
 
     cdef bint only_read(self, Py_ssize_t number, ndarray source):
-        """Whether kernels may read an input in its source."""
-        return not cnp.PyArray_ISWRITEABLE(self.kinds[number]) and not self.overlaps(source)
+        """Whether kernels may read an input in its source: in none of what the step changes."""
+        cdef ndarray array
+        cdef char *begin = <char *>cnp.PyArray_DATA(source)
+        cdef char *end = begin + cnp.PyArray_NBYTES(source)
+        if cnp.PyArray_ISWRITEABLE(self.kinds[number]) or self.overlaps(source):
+            return False
+        for array in self.lasting:
+            if (
+                begin < <char *>cnp.PyArray_DATA(array) + cnp.PyArray_NBYTES(array)
+                and <char *>cnp.PyArray_DATA(array) < end
+            ):
+                return False
+        return True
 
     cdef int aim(self, Run *run, Py_ssize_t number, ndarray source, ndarray target) except -1:
         """Have the kernels that read an input read it in its source, step after step."""

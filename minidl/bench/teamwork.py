@@ -37,7 +37,8 @@ class TeamCall:
         finally:
             kernels.set_recorder(None)
         self.instructions = heard.instructions
-        self._program = Program(COPIES * heard.instructions, [], [], [], np.empty(0), heard.keep)
+        instructions = COPIES * heard.instructions
+        self._program = Program(instructions, [], [], [], np.empty(0), [], heard.keep)
         self._program.together = True
 
     def __call__(self, count: int) -> int:
@@ -74,7 +75,7 @@ def stamp_seconds(threads: int, rounds: int = 21) -> float:
     function, args, *_ = TeamCall(lambda: kernels.clear(line), threads).instructions[0]
     nothing = (function, args, 0, False, 0)  # shared by no thread
     instructions = [(function, args, threads, True, 0), *[nothing] * 16]
-    program = Program(instructions, [], [], [], line, None)
+    program = Program(instructions, [], [], [], line, [], None)
     program.together = True
     stamps = np.empty(18, np.int64)
     times = []

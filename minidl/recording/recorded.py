@@ -116,10 +116,11 @@ class Recorded:
             args = bytes(entry.args)
             watch = self._watch[index]
             instructions.append((entry.function, args, entry.threads, entry.wait, watch))
+        lasting = [r.array for r in self.regions if r.kind not in (INPUT, TEMPORARY)]
         keep = self.scratch, self.regions
         state = _changed_before_the_last(self.entries, self._watch)
         self.program = Program(
-            instructions, self.inputs, patches, state, self.memory, keep, self._turn
+            instructions, self.inputs, patches, state, self.memory, lasting, keep, self._turn
         )
         self.program.result = self.result(None)
 
