@@ -20,8 +20,8 @@
 # whatever the tile it falls into and whichever thread computes it. One row of A, or one column,
 # few columns of B, and few rows times a transposed B, take another way (matvec.pxi); a few more
 # times a transposed B compute the transpose of C (`multiply_turned`). The shapes decide which, and
-# whether C is added to. Where neither A nor B is transposed and C is written, a row of C is the same
-# to the bit whatever m is: steps of a sequence one by one are those of the whole.
+# whether C is added to. Where neither A nor B is transposed and C is written, a row of C is the
+# same to the bit whatever m is: steps of a sequence one by one are those of the whole.
 
 cdef inline Py_ssize_t block_of_b(const MatmulArgs *args) noexcept nogil:
     """Elements of a packed block of B, or of a panel that is packed in passing."""
