@@ -220,6 +220,15 @@ def shares() -> Iterator[Callable[[int], None]]:
     dispatch.set_shares(1)
 
 
+def check_shares(shares: Callable[[int], None], name: str, args: Any) -> None:
+    shares(1)
+    alone = outcome(kernel(name), copied(args))
+    for n in (2, 3, 4, 7, 16):
+        shares(n)
+        together = outcome(kernel(name), copied(args))
+        assert_same_bits(together, alone, f"{name} in {n} shares, {shapes_of(args)}")
+
+
 @every_kernel
 @every_dtype
 def test_number_of_shares_changes_no_bit(
@@ -228,13 +237,7 @@ def test_number_of_shares_changes_no_bit(
     few, many = [(1, 1000, 300), (2, 70, 3)], [(127, 45, 130), (250, 520, 130), (300, 40, 700)]
     for seed, product in enumerate([*few, (13, 300, 530), *many]):
         draw = Draw(seed, dtype, (45, 127, 130), (1023, 5000, 30011), product)
-        args = CASES[name](draw)
-        shares(1)
-        alone = outcome(kernel(name), copied(args))
-        for n in (2, 3, 4, 7, 16):
-            shares(n)
-            together = outcome(kernel(name), copied(args))
-            assert_same_bits(together, alone, f"{name} in {n} shares, {shapes_of(args)}")
+        check_shares(shares, name, CASES[name](draw))
 
 
 @pytest.mark.parametrize("name", ["linear", "linear_grad_params"])
@@ -244,13 +247,7 @@ def test_shares_of_a_column_times_a_row(
 ) -> None:
     for seed, (m, n) in enumerate([(784, 10), (64, 2), (33, 7), (9, 45), (70, 64), (130, 700)]):
         product = (m, 1, n) if name == "linear" else (1, m, n)
-        args = CASES[name](Draw(seed, dtype, (), (), product))
-        shares(1)
-        alone = outcome(kernel(name), copied(args))
-        for count in (2, 3, 4, 7, 16):
-            shares(count)
-            together = outcome(kernel(name), copied(args))
-            assert_same_bits(together, alone, f"{name} in {count} shares, {shapes_of(args)}")
+        check_shares(shares, name, CASES[name](Draw(seed, dtype, (), (), product)))
 
 
 def test_bad_label_is_the_first_one_for_any_number_of_shares(

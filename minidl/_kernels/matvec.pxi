@@ -6,8 +6,9 @@ cdef enum:
 
 
 cdef inline bint uses_rows(const MatmulArgs *args) noexcept nogil:
-    """One row of A, or a single step over p (the weight gradient of a batch of one); but not few
-    columns: neither of a long B, nor of a C that is read, of which tiles read many rows at once."""
+    """One row of A, or a single step over p (the weight gradient of a batch of one). Not where few
+    columns meet a long sum, nor where a C narrower than a vector is added to: tiles do that faster.
+    """
     if args.b_col != 1 or args.k == 0 or uses_narrow(args):
         return False
     return args.m == 1 or (args.k == 1 and (args.n >= LANES or args.accumulate != ADD))

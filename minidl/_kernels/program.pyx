@@ -76,7 +76,7 @@ cdef class Program:
     cdef Stretch *state
     cdef Pointer *pointers
     cdef int states
-    cdef list kinds, patches, lasting, keep, shadows
+    cdef list kinds, patches, changing, keep, shadows
     cdef char *memory
     cdef char *memory_end
     cdef public Turn turn
@@ -127,8 +127,8 @@ cdef class Program:
             )
         self.memory = <char *>cnp.PyArray_DATA(memory)
         self.memory_end = self.memory + cnp.PyArray_NBYTES(memory)
-        self.kinds, self.patches, self.lasting = inputs, patches, lasting
-        self.keep = [state, memory, keep]
+        self.kinds, self.patches, self.changing = inputs, patches, [memory, *lasting]
+        self.keep = [state, keep]
         self.turn = Turn() if turn is None else turn
 
     def __dealloc__(self):
@@ -154,16 +154,12 @@ cdef class Program:
                     cnp.PyArray_TYPE(x) != cnp.PyArray_TYPE(kind)
                     or not cnp.PyArray_ISCARRAY_RO(x) or not cnp.PyArray_SAMESHAPE(x, kind)
                     or (cnp.PyArray_ISWRITEABLE(kind) and not cnp.PyArray_ISWRITEABLE(x))
-                    or self.overlaps(x)
+                    or self.memory <= <char *>cnp.PyArray_DATA(x) < self.memory_end
                 ):
                     return False
             elif type(inputs[i]) is not type(self.kinds[i]) or inputs[i] != self.kinds[i]:
                 return False
         return True
-
-    cdef bint overlaps(self, ndarray x):
-        """Whether it begins in what the program works in."""
-        return self.memory <= <char *>cnp.PyArray_DATA(x) < self.memory_end
 
     cdef int point(self, tuple inputs) except -1:
         """Enter the addresses of the inputs into the argument structs."""
@@ -304,9 +300,9 @@ cdef class Program:
         cdef ndarray array
         cdef char *begin = <char *>cnp.PyArray_DATA(source)
         cdef char *end = begin + cnp.PyArray_NBYTES(source)
-        if cnp.PyArray_ISWRITEABLE(self.kinds[number]) or self.overlaps(source):
+        if cnp.PyArray_ISWRITEABLE(self.kinds[number]):
             return False
-        for array in self.lasting:
+        for array in self.changing:
             if (
                 begin < <char *>cnp.PyArray_DATA(array) + cnp.PyArray_NBYTES(array)
                 and <char *>cnp.PyArray_DATA(array) < end

@@ -32,11 +32,15 @@ cdef inline vec exp_minus_one(vec r) noexcept nogil:
     return r + r2 * tail
 
 
+cdef inline vec exp_limit() noexcept nogil:
+    """Far beyond over- and underflow."""
+    return fill(104 if sizeof(real) == 4 else 746)
+
+
 cdef inline vec exp_below(vec x) noexcept nogil:
-    """exp_vec for x of which none is beyond its limit: for all that cannot be positive."""
-    cdef vec limit = fill(104 if sizeof(real) == 4 else 746)    # far beyond over- and underflow
+    """exp_vec for x of which none is beyond the limit: for all that cannot be positive."""
     cdef vec k, bits
-    x = maximum(-limit, x)
+    x = maximum(-exp_limit(), x)
     k = nearest(x * <real>LOG2_E, 2 * EXPONENT_BIAS, &bits)
     x = x - k * <real>LN2_HIGH - k * <real>LN2_LOW
     return one_plus_times_power_of_two(exp_minus_one(x), k, bits)
@@ -44,7 +48,7 @@ cdef inline vec exp_below(vec x) noexcept nogil:
 
 cdef inline vec exp_vec(vec x) noexcept nogil:
     """exp(x) = 2^k exp(r), where x = k ln 2 + r for a whole k and |r| <= ln(2) / 2."""
-    return exp_below(minimum(fill(104 if sizeof(real) == 4 else 746), x))
+    return exp_below(minimum(exp_limit(), x))
 
 
 cdef inline vec sigmoid_vec(vec x) noexcept nogil:
