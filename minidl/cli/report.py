@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from minidl._kernels.reference import Array
+from minidl.datasets import Dataset
 from minidl.nn import Layer, Loss, Parameter
 from minidl.training.batching import batches
 from minidl.training.callbacks import Callback, Values
@@ -48,7 +49,7 @@ class Norms(Callback):
 
     The gradient is that of the mean loss over all the data, in evaluation mode: the same
     for every order of the rows, and measuring it changes nothing that training depends on.
-    As a callback it measures after every epoch.
+    As a callback it measures before the first epoch and after every one.
     """
 
     def __init__(self, model: Layer, loss: Loss, x: Array, y: Array) -> None:
@@ -59,6 +60,10 @@ class Norms(Callback):
             if own:
                 self._layers[f"{path} {layer!r}".strip()] = layer, own
         self.gradients: dict[str, list[float]] = {name: [] for name in self._layers}
+
+    def on_train_begin(self, trainer: Trainer, epoch: int, values: Values) -> None:
+        """Measure epoch 0."""
+        self.measure()
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, values: Values) -> None:
         """Measure."""
@@ -86,6 +91,13 @@ class Norms(Callback):
             size = show(norm([p.data for p in parameters]))
             lines.append(f"{name:<{width}}  {gradient:>13}  {size:>14}")
         return "\n".join(lines)
+
+
+def untrained(trainer: Trainer, data: Dataset) -> dict[str, float]:
+    """What the epochs measure, before the first of them: training changes by it in nothing."""
+    values = trainer.evaluate(data.x_train, data.y_train)
+    held_out = trainer.evaluate(data.x_test, data.y_test)
+    return values | {f"val_{name}": value for name, value in held_out.items()}
 
 
 def norm(arrays: list[Array]) -> float:

@@ -14,7 +14,15 @@ from minidl.nn.sequences import Recurrent
 from minidl.training import Trainer
 from minidl.training.safety import mode
 
-ALWAYS_ONE = 1 / 6  # the squared error of who knows nothing
+ALWAYS_ONE = 1 / 6  # the variance of the sum of two numbers from U(0, 1), whose mean is one
+SCALE = plot.Scale(
+    "loss",
+    "mean squared error",
+    ALWAYS_ONE,
+    "always answering 1: 1/6",
+    values=(1e-4, 2.0),
+    gradients=(1e-15, 1.0),
+)
 TEST = 1000  # sequences, new ones
 WATCHED = 100  # of them, for the gradient of the states
 
@@ -79,6 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"adding problem: {len(x):,} sequences of {arguments.steps} steps, {TEST:,} to test "
             f"(val_); {optimizer!r}, batch size {arguments.batch_size}, seed {arguments.seed}\n"
         )
+    before = _untrained(trainer, (x, y), test) if arguments.plot is not None else {}
     norms = {"before training": _norms(model, layer, *test)}
     history = trainer.fit(
         *(x, y, arguments.epochs, arguments.batch_size),
@@ -95,10 +104,18 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plot is not None:
         title = f"adding problem, {arguments.steps} steps, {layer!r}"
         with usage_errors(OSError, ValueError):
-            plot.draw_sequences(arguments.plot, history, "loss", "mean squared error", norms, title)
+            plot.draw_sequences(arguments.plot, history, before, norms, SCALE, title)
         if not arguments.quiet:
             print(f"\nplot written to {arguments.plot}")
     return 0
+
+
+def _untrained(trainer: Trainer, data: Any, test: Any) -> dict[str, float]:
+    """The error before training."""
+    return {
+        "loss": trainer.evaluate(*data)["loss"],
+        "val_loss": trainer.evaluate(*test)["loss"],
+    }
 
 
 def _norms(model: nn.Layer, layer: Recurrent, x: Any, y: Any) -> Any:

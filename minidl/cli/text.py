@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -93,14 +94,32 @@ def train(arguments: argparse.Namespace) -> int:
             f"{len(characters)} different ones; {optimizer!r}, {arguments.batch_size} chunks of "
             f"{arguments.steps}, seed {arguments.seed}\n"
         )
+    before = _untrained(speaker, (x, y), held_out) if arguments.plot is not None else {}
     history, norms = _fit(speaker, (x, y), held_out, optimizer, arguments)
     _report(speaker, history, arguments, x.size)
     if arguments.plot is not None:
         with usage_errors(OSError, ValueError):
-            plot.draw_sequences(arguments.plot, history, "bits", "bits per character", norms, name)
+            scale = _scale(len(characters))
+            plot.draw_sequences(arguments.plot, history, before, norms, scale, name)
         if not arguments.quiet:
             print(f"\nplot written to {arguments.plot}")
     return 0
+
+
+def _scale(characters: int) -> plot.Scale:
+    chance, words = math.log2(characters), f"chance: log2 {characters}"
+    ends = {"values": (1.0, 8.0), "gradients": (1e-8, 1e-2)}
+    return plot.Scale("bits", "bits per character", chance, words, **ends)
+
+
+def _untrained(speaker: CharacterModel, data: Pair, held_out: Pair) -> dict[str, float]:
+    """The bits per character before training: of as much of the text as is held out."""
+    streams, rows = speaker.shape.streams, len(held_out[0])
+    some = slice(0, max(streams, rows // streams * streams))
+    return {
+        "bits": speaker.bits_per_character((data[0][some], data[1][some]), streams),
+        "val_bits": speaker.bits_per_character(held_out, min(BATCH, streams)),
+    }
 
 
 def _fit(

@@ -101,6 +101,7 @@ def run(data: Dataset, arguments: argparse.Namespace) -> int:
         )
     norms = report.Norms(model, trainer.loss, data.x_train, data.y_train)
     with usage_errors(ValueError):
+        before = report.untrained(trainer, data) if arguments.plot is not None else {}
         history = trainer.fit(
             data.x_train,
             data.y_train,
@@ -113,7 +114,9 @@ def run(data: Dataset, arguments: argparse.Namespace) -> int:
     _print_results(trainer, data, history, norms, arguments.quiet)
     if arguments.plot is not None:
         with usage_errors(OSError, ValueError):
-            plot.draw(arguments.plot, history, norms.gradients, data.name)
+            plot.draw(
+                arguments.plot, history, before, norms.gradients, data.classes, data.name
+            )
         if not arguments.quiet:
             print(f"\nplot written to {arguments.plot}")
     return 0
