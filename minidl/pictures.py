@@ -76,7 +76,7 @@ def shortened(text: str, longest: int) -> str:
 # --- log axes ---------------------------------------------------------------------------
 
 
-def log_axis(axis: Any, values: Iterable[float]) -> Callable[[float], float]:
+def log_axis(axis: Any, values: Iterable[float], margin: float = 0.04) -> Callable[[float], float]:
     """Make an axis logarithmic and number it, whatever the range of the values.
 
     Parameters
@@ -86,6 +86,8 @@ def log_axis(axis: Any, values: Iterable[float]) -> Callable[[float], float]:
     values
         All that will be drawn along it. Zeros have a place of their own, below all others and
         marked as 0; where nothing is above zero, the axis stays linear.
+    margin
+        Left free at both ends, as a fraction of the range; 0 for none whatever the range.
 
     Returns
     -------
@@ -97,7 +99,7 @@ def log_axis(axis: Any, values: Iterable[float]) -> Callable[[float], float]:
     if not positive:
         return float
     low, high = math.log10(min(positive)), math.log10(max(positive))
-    margin = max(0.04 * (high - low), math.log10(NARROWEST) / 2)
+    margin = margin and max(margin * (high - low), math.log10(NARROWEST) / 2)
     low, high = max(low - margin, LEAST), min(high + margin, MOST)
     ticks = log_ticks(low, high)
     if len(positive) == len(finite):
@@ -123,9 +125,9 @@ def log_ticks(low: float, high: float) -> list[float]:
     """
     decades = high - low
     if decades > MANY_DECADES:
-        step = math.ceil(decades / MOST_POWERS)
+        every = math.ceil(decades / MOST_POWERS)
         powers = range(math.ceil(low), math.floor(high) + 1)
-        return [float(f"1e{power}") for power in powers if power % step == 0]
+        return [float(f"1e{power}") for power in powers if power % every == 0]
     least, most = 10**low, 10**high
     if decades > 1:
         powers = range(math.floor(low), math.ceil(high) + 1)

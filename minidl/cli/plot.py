@@ -176,7 +176,7 @@ def draw_sequences(
     _reference(left, scale.chance, scale.chance_words)
     curves(left, values, scale.measured, "test", first=0)
     log_axis(left.yaxis, [*chain.from_iterable(values.values()), scale.chance, *scale.values])
-    left.set(title="Error", ylabel=scale.words)
+    left.set(title="Loss", ylabel=scale.words)
     tidy(left)
     left.legend(frameon=False)
     place = log_axis(right.yaxis, [*np.concatenate([*norms.values()]), *scale.gradients])

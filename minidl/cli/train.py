@@ -114,9 +114,7 @@ def run(data: Dataset, arguments: argparse.Namespace) -> int:
     _print_results(trainer, data, history, norms, arguments.quiet)
     if arguments.plot is not None:
         with usage_errors(OSError, ValueError):
-            plot.draw(
-                arguments.plot, history, before, norms.gradients, data.classes, data.name
-            )
+            plot.draw(arguments.plot, history, before, norms.gradients, data.classes, data.name)
         if not arguments.quiet:
             print(f"\nplot written to {arguments.plot}")
     return 0

@@ -332,6 +332,6 @@ class Step(kernels.Replayer):
         inputs = tuple(prepared(number, x) for number, x in enumerate(inputs))
         return take_profile(self._latest, inputs, rounds)
 
-    def plot(self, path: str | Path, *inputs: Any, rounds: int = 200) -> None:
-        """Draw the profile of the step on these inputs as bars, into a file."""
-        self.profile(*inputs, rounds=rounds).plot(path)
+    def plot(self, path: str | Path | None, *inputs: Any, rounds: int = 200) -> Any:
+        """Draw the profile of the step on these inputs as bars, into a file if there is a path."""
+        return self.profile(*inputs, rounds=rounds).plot(path)

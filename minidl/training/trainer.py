@@ -159,8 +159,9 @@ class Trainer:
         validation
             ``(X, y)`` or ``(X, y, weight)`` to evaluate on after every epoch, or None.
         progress
-            ``"auto"`` or True: a bar at a terminal (with tqdm installed), else a line for
-            every epoch; ``"bar"``, ``"lines"``; ``"none"`` or False; or a ``Progress``.
+            ``"auto"`` or True: a bar at a terminal or in a notebook (with tqdm installed, and
+            ipywidgets for the latter), else a line for every epoch; ``"bar"``, ``"lines"``;
+            ``"none"`` or False; or a ``Progress``.
         callbacks
             Each a ``Callback``, such as ``EarlyStopping``, or a ``ReduceOnPlateau``.
         sample_weight
