@@ -188,7 +188,7 @@ def test_the_file_is_safetensors(path: Path) -> None:
     minidl.save(net, path)
     arrays = safetensors.load_file(path)
     assert {name: array.tobytes() for name, array in arrays.items()} == bits(net)
-    safetensors.save_file(arrays, path)  # without our checksum
+    safetensors.save_file(arrays, path, metadata={"format": "minidl"})  # without our checksum
     other = used(1)
     minidl.load(path, into=other)
     assert bits(other) == bits(net)
@@ -233,19 +233,21 @@ def entry(field: str, value: Any) -> Any:
         ([], "does not describe"),
         (7, "does not describe"),
         ({"__metadata__": 3}, "does not describe"),
-        ({}, "without"),
+        ({}, "not a file of minidl: its metadata do not say whose it is"),
+        ({"__metadata__": {"format": "minidl"}}, "without"),
         (lambda header: {**header, "extra": header["0.bias"]}, "unknown extra"),
         (lambda header: {**header, "0.weight": 5}, "0.weight is not described"),
         (entry("dtype", "F16"), "0.weight is not described"),
         (entry("dtype", []), "0.weight is not described"),
         (entry("dtype", "F64"), "0.weight is float64"),
         (entry("shape", [4, 3]), r"0.weight is float32 \(4, 3\), here it is float32 \(3, 4\)"),
-        (entry("shape", "ab"), "0.weight is float32"),
+        (entry("shape", "ab"), "0.weight is not described"),
         (entry("data_offsets", [0]), "0.weight is not described"),
         (entry("data_offsets", [0, 10**30]), "outside the file"),
         (entry("data_offsets", [-48, 0]), "outside the file"),
-        (entry("data_offsets", [0.0, 48.0]), "outside the file"),
-        (entry("data_offsets", [0, 44]), "outside the file"),
+        (entry("data_offsets", [0.0, 48.0]), "0.0 is no whole number"),
+        (entry("data_offsets", [False, 48]), "False is no whole number"),
+        (entry("data_offsets", [0, 44]), "has 44 bytes, not as many as it takes"),
     ],
 )
 def test_wrong_header(path: Path, change: Any, words: str) -> None:

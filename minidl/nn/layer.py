@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -151,6 +151,8 @@ class Layer(Noticed):
     registry: ClassVar[list[type[Layer]]] = []
     state_names: tuple[str, ...] = ()
     passing_names: tuple[str, ...] = ()  # of state_names, what belongs in no model file
+    # The least that arrays of state_names may hold: a model file with less, or NaN, is refused.
+    state_minimum: ClassVar[Mapping[str, float]] = {}
     in_features: int | None = None
     # Whether the input holds integers (words, characters), which a Trainer must not cast.
     takes_indices = False

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -54,6 +55,7 @@ class BatchNorm(Layer):
     """
 
     state_names = ("running_mean", "running_var")
+    state_minimum: ClassVar[Mapping[str, float]] = {"running_var": 0.0}
     preferred_init = "skip"
 
     def __init__(
@@ -200,6 +202,7 @@ class Standardize(Layer):
     """
 
     state_names = ("mean", "std")
+    state_minimum: ClassVar[Mapping[str, float]] = {"std": float(np.finfo(np.float64).tiny)}
     preferred_init = "skip"
 
     def __init__(self, features: int, dtype: DType = np.float32) -> None:
