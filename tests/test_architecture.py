@@ -38,7 +38,7 @@ FLOORS = [
     {"optim", "threads"},
     {"nn"},
     {"_kernels"},
-    {"_kernels.reference", "_version", "files", "pictures"},
+    {"_kernels.reference", "_version", "files", "pictures", "signals"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 DOCUMENTED_IN_BASE = {
