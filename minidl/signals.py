@@ -45,7 +45,7 @@ class handled_by:  # noqa: N801  (used like a function)
         return self
 
     def _stand_in(self, number: int) -> None:
-        handler: Any = signal.getsignal(number)
+        handler = _handler_of(number)
         while isinstance(handler, _StandIn) and handler.block.run is None:  # left behind
             handler = handler.handler
         if callable(handler):
@@ -132,3 +132,7 @@ class _StandIn:
 @cache
 def _numbers() -> tuple[int, ...]:
     return tuple(sorted(signal.valid_signals()))
+
+
+def _handler_of(number: int) -> Any:
+    return signal.getsignal(number)
