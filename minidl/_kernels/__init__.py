@@ -56,6 +56,7 @@ case in ``tests/kernel_cases.py``, and ``minidl bench`` measures it at the sizes
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 from importlib import import_module
 from typing import Any
@@ -215,7 +216,9 @@ if (_compiled := _dispatch()) is not None:
     recorder, set_recorder = _compiled.recorder, _compiled.set_recorder
     changes, note_change = _compiled.changes, _compiled.note_change
     address_of = _compiled.address_of
+    evaluating, is_evaluating = _compiled.evaluating, _compiled.is_evaluating
 else:
+    _thread = threading.local()
 
     class Replayer:
         """What is called like a function, and has nothing to replay."""
@@ -232,6 +235,19 @@ else:
 
     def note_change() -> None:
         """Something that recorded steps take for granted has changed: there are none."""
+
+    class evaluating:  # noqa: N801 - as the compiled one
+        """``with evaluating():`` on this thread every layer evaluates, whatever its mode."""
+
+        def __enter__(self) -> None:
+            _thread.evaluations = getattr(_thread, "evaluations", 0) + 1
+
+        def __exit__(self, *error: object) -> None:
+            _thread.evaluations -= 1
+
+    def is_evaluating() -> bool:
+        """Whether this thread is inside ``with evaluating():``."""
+        return getattr(_thread, "evaluations", 0) > 0
 
 
 _choose()

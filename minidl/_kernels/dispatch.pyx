@@ -45,8 +45,11 @@ cdef extern from *:
 
     /* Who writes down the calls of this thread; whoever set it keeps it alive. */
     static _Thread_local PyObject *RECORDER = NULL;
+    /* How many `evaluating` contexts this thread is in. */
+    static _Thread_local int EVALUATIONS = 0;
     """
     PyObject *RECORDER
+    int EVALUATIONS
     bint cpu_has_avx2()
     bint cpu_has_avx512()
     const char *MINIDL_FLAGS
@@ -349,8 +352,8 @@ def note_change():
 
 
 cdef long change_count() noexcept:
-    """How often ``note_change`` was called."""
-    return CHANGES
+    """A number that differs when ``note_change`` was called, or when this thread evaluates."""
+    return 2 * CHANGES + (EVALUATIONS > 0)
 
 
 cdef bint is_recording() noexcept:
@@ -359,8 +362,40 @@ cdef bint is_recording() noexcept:
 
 
 def changes():
-    """How often ``note_change`` was called."""
-    return CHANGES
+    """A number that differs when ``note_change`` was called, or when this thread evaluates."""
+    return change_count()
+
+
+# Compiled, so that no signal can be handled between the count and the block that it is for.
+cdef class evaluating:
+    """``with evaluating():`` on this thread every layer evaluates, whatever its mode.
+
+    Inside, ``layer.training`` reads False and nothing is kept for a backward pass. The modes of
+    the layers are not touched, and other threads notice nothing. Contexts may be nested.
+
+    Examples
+    --------
+    >>> from minidl import nn
+    >>> dropout = nn.Dropout(0.5)
+    >>> with nn.evaluating():
+    ...     print(dropout.training)
+    False
+    >>> dropout.training
+    True
+    """
+
+    def __enter__(self):
+        global EVALUATIONS
+        EVALUATIONS += 1
+
+    def __exit__(self, *error):
+        global EVALUATIONS
+        EVALUATIONS -= 1
+
+
+def is_evaluating():
+    """Whether this thread is inside ``with evaluating():``."""
+    return EVALUATIONS > 0
 
 
 def address_of(ndarray x not None):

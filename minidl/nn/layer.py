@@ -11,6 +11,9 @@ from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
 from minidl.nn.init import Initializer, Seed, as_generator
 
+# A context in which this thread evaluates, whatever the modes of the layers: compiled in dispatch.pyx.
+evaluating = kernels.evaluating
+
 DType = Any  # whatever numpy.dtype() accepts
 # Layers with the shapes of their inputs, or with the inputs themselves where they are integers.
 Examples = Iterator[tuple["Layer", tuple[Any, ...]]]
@@ -160,8 +163,8 @@ class Layer(Noticed):
     # that the layer after this one decides; None that none is preferred.
     preferred_init: str | Initializer | None = None
 
-    training = True
     path = ""
+    _training = True
     _saved: tuple[Any, ...] | None = None
     _output: Any = None  # of the latest call, for the check of its gradient
 
@@ -187,14 +190,16 @@ class Layer(Noticed):
             output = self.forward(*inputs, **options)
         else:
             output = recorder.forward(self, inputs, options)
-        vars(self)["_output"] = output
+        if not kernels.is_evaluating():
+            vars(self)["_output"] = output
         return output
 
     # --- what the forward pass keeps for the backward pass ---
 
     def save(self, *values: Any) -> None:
-        """Keep values for the backward pass that follows."""
-        vars(self)["_saved"] = values
+        """Keep values for the backward pass that follows; inside ``evaluating()`` there is none."""
+        if not kernels.is_evaluating():
+            vars(self)["_saved"] = values
 
     def saved(self, dy: Array) -> Any:
         """What ``save`` kept (a tuple, if it was several values), once.
@@ -329,12 +334,20 @@ class Layer(Noticed):
 
     # --- modes ---
 
+    @property
+    def training(self) -> bool:
+        """Whether the layer trains: its own mode, and False on a thread that is evaluating."""
+        return self._training and not kernels.is_evaluating()
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        if (recorder := kernels.recorder()) is not None:
+            recorder.switch(self)
+        self._training = bool(mode)
+
     def train(self, mode: bool = True) -> Self:
         """Switch to training mode (batch statistics, dropout on)."""
-        recorder = kernels.recorder()
         for _, layer in self.layers():
-            if recorder is not None:
-                recorder.switch(layer)
             layer.training = mode
         return self
 

@@ -108,7 +108,8 @@ class Loss(Noticed):
         value, gradient = (
             self.forward(*inputs) if recorder is None else recorder.forward(self, inputs)
         )
-        self._gradient = gradient
+        if not kernels.is_evaluating():
+            self._gradient = gradient
         return value
 
     def backward(self) -> Array:

@@ -21,7 +21,8 @@ class BatchNorm(Layer):
 
     In training μ and σ² (biased) are those of the batch, and
     running ← running + momentum · (batch - running) with the unbiased variance; in evaluation
-    the running ones are used. The gradient flows through μ and σ²:
+    the running ones are used, and so they are where γ and β are frozen: a frozen layer stays as it
+    is. In training the gradient flows through μ and σ²:
 
     dx = γ / sqrt(σ² + ε) · (dy - mean(dy) - x̂ · mean(dy · x̂))
 
@@ -71,15 +72,21 @@ class BatchNorm(Layer):
         self.running_mean = np.zeros(features, float_dtype(dtype))
         self.running_var = np.ones(features, float_dtype(dtype))
 
+    @property
+    def uses_batch(self) -> bool:
+        """Whether mean and variance are those of the batch: in training, unless frozen."""
+        return self.training and not (self.gamma.frozen and self.beta.frozen)
+
     def check_input(self, x: Array) -> None:
         super().check_input(x)
-        if self.training and x.size == x.shape[-1]:
+        if self.uses_batch and x.size == x.shape[-1]:
             raise ValueError(
                 f"{self.label}: a batch of one row has no variance to normalise with; "
                 "use larger batches, or eval()"
             )
 
     def forward(self, x: Array) -> Array:
+        uses_batch = self.uses_batch
         y, mean, rstd = kernels.batch_norm(
             x,
             self.gamma.data,
@@ -88,15 +95,15 @@ class BatchNorm(Layer):
             self.running_var,
             self.momentum,
             self.eps,
-            self.training,
+            uses_batch,
         )
-        self.save(x, mean, rstd, self.training)
+        self.save(x, mean, rstd, uses_batch)
         return y
 
     def backward(self, dy: Array) -> Array:
-        x, mean, rstd, training = self.saved(dy)
+        x, mean, rstd, uses_batch = self.saved(dy)
         return kernels.batch_norm_grad(
-            dy, x, self.gamma.data, mean, rstd, self.gamma.grad, self.beta.grad, training
+            dy, x, self.gamma.data, mean, rstd, self.gamma.grad, self.beta.grad, uses_batch
         )
 
     def reset_own(self, rng: np.random.Generator) -> None:

@@ -74,6 +74,8 @@ class RecurrentCell(Layer):
 
     def keep(self, new_state: tuple[Array, ...], *values: Any) -> None:
         """Keep a call: what it returns, and what its gradient needs."""
+        if kernels.is_evaluating():
+            return
         if not self.training:
             self.clear()
         self.calls.append((new_state, values))

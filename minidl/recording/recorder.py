@@ -166,7 +166,7 @@ class Recorder:
 
     def switch(self, layer: Any) -> None:
         """A layer is about to be switched to training or evaluation."""
-        self._modes.setdefault(id(layer), (layer, layer.training))
+        self._modes.setdefault(id(layer), (layer, layer._training))
 
     def adopt_parameter(self, parameter: Any) -> None:
         """Learn of a parameter: at the latest when it is first looked at."""

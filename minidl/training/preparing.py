@@ -12,7 +12,7 @@ from minidl._kernels.reference import Array
 from minidl.nn import BCEWithLogitsLoss, Layer, Loss
 from minidl.nn.label_losses import in_steps
 from minidl.optim import EMA, Optimizer
-from minidl.training.safety import Snapshot, mode
+from minidl.training.safety import Snapshot
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,7 @@ def check_batch_size(model: Layer, features: Array, batch_size: int) -> None:
         why = "with batch size 1 every batch has one; choose a larger"
     snapshot = Snapshot(model.state().values())
     try:
-        with snapshot, mode(model, training=True), np.errstate(all="ignore"):
+        with snapshot, np.errstate(all="ignore"):
             model(features[:1])
             snapshot.restore()
     except ValueError as error:

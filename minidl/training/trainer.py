@@ -14,6 +14,7 @@ from minidl._kernels.reference import Array
 from minidl.nn import Layer, Loss
 from minidl.nn.checks import check_count
 from minidl.nn.init import Seed, as_generator
+from minidl.nn.layer import evaluating
 from minidl.optim import EMA, Optimizer
 from minidl.optim.schedules import ReduceOnPlateau
 from minidl.training.batching import check_lengths
@@ -34,7 +35,7 @@ from minidl.training.preparing import (
     first_output,
 )
 from minidl.training.progress import Progress, choose
-from minidl.training.safety import InterruptBetweenSteps, mode
+from minidl.training.safety import InterruptBetweenSteps
 from minidl.training.weighting import ClassWeight, row_weights
 
 EVALUATION_BATCH = 1024
@@ -144,6 +145,9 @@ class Trainer:
     ) -> History:
         """Train; called again, go on from there.
 
+        The model trains in the modes that its layers are in: those in evaluation, by ``eval()``,
+        stay so, such as the body of a model whose last layers are trained anew.
+
         Ctrl-C is heeded between two steps, never within one. A step that raises, whatever it
         raises, leaves parameters and state as they were before it. Loss and metrics are tried
         on data of these shapes before the first step.
@@ -209,11 +213,10 @@ class Trainer:
         calls, shown = Callbacks(callbacks, self, names), choose(progress)
         plan = Plan(data, batch_size, accumulate, calls, shown)
         self.history, self._stopping = History(), None
-        with mode(self.model, training=True):
-            try:
-                self._train(plan, epochs, held_out)
-            finally:
-                shown.close()
+        try:
+            self._train(plan, epochs, held_out)
+        finally:
+            shown.close()
         return self.history
 
     def _train(self, plan: Plan, epochs: int, held_out: Data | None) -> None:
@@ -265,7 +268,7 @@ class Trainer:
         features = as_features("X", X, self.model, self.dtype)
         if features.size == 0:
             raise ValueError(f"X is empty: shape {features.shape}")
-        with mode(self.model, training=False):
+        with evaluating():
             pieces = (features[i : i + batch_size] for i in range(0, len(features), batch_size))
             return np.concatenate([self.model(piece) for piece in pieces])
 
@@ -358,7 +361,7 @@ class Trainer:
         self, data: Data, batch_size: int, between: Callable[[], object] = lambda: None
     ) -> dict[str, float]:
         tally = Tally(self.loss, self.metrics)
-        with mode(self.model, training=False):
+        with evaluating():
             for x, y, *weight in data.batches(batch_size):
                 prediction = self.model(x)
                 value = float(self.loss(prediction, y, *weight))
@@ -384,7 +387,7 @@ class Trainer:
         check_lengths(features, np.asarray(y), what)
         check_finite(f"{what}X", features)
         targets = as_targets(f"{what}y", y, self.loss, self.dtype)
-        with mode(self.model, training=False), np.errstate(all="ignore"):
+        with evaluating(), np.errstate(all="ignore"):
             # One row tells the number of classes, and whether model, loss and data fit at all.
             output = first_output(f"{what}X", features, self.model)
             if self.loss.takes_labels:
