@@ -1,8 +1,8 @@
 """The command line: ``minidl`` or ``python -m minidl``.
 
 ``main`` turns whatever happens into an exit status: 0 for success, 1 for a failed check or
-training or output that cannot be written, 2 for wrong arguments or data, 130 after Ctrl-C, 141
-when the reader of the output has gone.
+training, output that cannot be written or too little memory, 2 for wrong arguments or data, 130
+after Ctrl-C, 141 when the reader of the output has gone.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         _discard_output()
         # Files that the user named have been reported by name; this one has none, as a rule.
-        return _fail(str(error) if error.filename else f"cannot write output: {error}", 1)
+        named = f"cannot write {error.filename}: {error.strerror}"
+        return _fail(named if error.filename else f"cannot write output: {error}", 1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -57,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     try:
         arguments = _parser().parse_args(argv)
+        arguments.words = sys.argv[1:] if argv is None else list(argv)
         status: int = arguments.run(arguments)
         return status
     except SystemExit as stop:  # argparse has printed help, the version, or what is wrong
@@ -66,6 +68,8 @@ def _run(argv: Sequence[str] | None) -> int:
     except FloatingPointError as error:
         print(f"minidl: training failed: {error}", file=sys.stderr)
         return 1
+    except (MemoryError, OverflowError) as error:  # sizes beyond what there is, or what can be
+        return _fail(f"not enough memory: {error}", 1)
 
 
 def _fail(message: str, status: int) -> int:

@@ -32,7 +32,19 @@ def usage_errors(*kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kinds as error:
-        raise UsageError(str(error)) from error
+        text = str(error)
+        if isinstance(error, OSError) and error.filename and error.strerror:
+            text = f"{os.fsdecode(error.filename)}: {error.strerror}"
+        raise UsageError(text) from error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Name the file in an error of writing it: the system does not, where a disk is full."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
 def whole_number(lowest: int) -> Callable[[str], int]:

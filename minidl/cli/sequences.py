@@ -75,8 +75,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plot is not None:
         with usage_errors(ImportError, OSError, ValueError):
             plot.check(arguments.plot)
-    x, y = datasets.adding(arguments.samples, arguments.steps, rng=arguments.seed + 1)
-    test = datasets.adding(TEST, arguments.steps, rng=arguments.seed + 2)
+    with usage_errors(ValueError):
+        x, y = datasets.adding(arguments.samples, arguments.steps, rng=arguments.seed + 1)
+        test = datasets.adding(TEST, arguments.steps, rng=arguments.seed + 2)
     layer = CELLS[arguments.cell](2, arguments.hidden, arguments.layers, return_sequences=False)
     model = nn.Sequential(layer, nn.Linear(arguments.hidden, 1), rng=arguments.seed)
     optimizer = optim.Adam(model.parameters(), arguments.lr, max_norm=arguments.max_norm)
@@ -103,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{error} (always one: {ALWAYS_ONE:.4f})")
     if arguments.plot is not None:
         title = f"adding problem, {arguments.steps} steps, {layer!r}"
-        with usage_errors(OSError, ValueError):
+        with options.writing(arguments.plot):
             plot.draw_sequences(arguments.plot, history, before, norms, SCALE, title)
         if not arguments.quiet:
             print(f"\nplot written to {arguments.plot}")

@@ -98,7 +98,7 @@ def train(arguments: argparse.Namespace) -> int:
     history, norms = _fit(speaker, (x, y), held_out, optimizer, arguments)
     _report(speaker, history, arguments, x.size)
     if arguments.plot is not None:
-        with usage_errors(OSError, ValueError):
+        with options.writing(arguments.plot):
             scale = _scale(len(characters))
             plot.draw_sequences(arguments.plot, history, before, norms, scale, name)
         if not arguments.quiet:

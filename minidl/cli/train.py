@@ -90,7 +90,8 @@ def run(data: Dataset, arguments: argparse.Namespace) -> int:
     if arguments.plot is not None:
         with usage_errors(ImportError, OSError, ValueError):
             plot.check(arguments.plot)
-    model = build_model(data, arguments)
+    with usage_errors(ValueError):
+        model = build_model(data, arguments)
     optimizer = build_optimizer(model, arguments)
     trainer = Trainer(model, nn.CrossEntropyLoss(), optimizer, rng=arguments.seed + 1)
     if not arguments.quiet:
@@ -113,7 +114,7 @@ def run(data: Dataset, arguments: argparse.Namespace) -> int:
         )
     _print_results(trainer, data, history, norms, arguments.quiet)
     if arguments.plot is not None:
-        with usage_errors(OSError, ValueError):
+        with options.writing(arguments.plot):
             plot.draw(arguments.plot, history, before, norms.gradients, data.classes, data.name)
         if not arguments.quiet:
             print(f"\nplot written to {arguments.plot}")
