@@ -18,7 +18,7 @@ NARROWEST = 1.05  # the least ratio of the ends of a log axis: less is noise
 MANY_DECADES = 3  # from which powers of ten are the only numbers on a log axis
 MOST_POWERS = 8  # on a log axis
 STEPS = 6  # on a log axis of less than a decade
-LEAST, MOST = -320.0, 308.0  # powers of ten that float64 has room for
+LEAST, MOST = -250.0, 250.0  # powers of ten: an axis that goes further overflows in matplotlib
 
 
 def new_figure(size: tuple[float, float]) -> Figure:

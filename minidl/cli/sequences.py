@@ -20,8 +20,8 @@ SCALE = plot.Scale(
     "mean squared error",
     ALWAYS_ONE,
     "always answering 1: 1/6",
-    values=(1e-4, 2.0),
-    gradients=(1e-15, 1.0),
+    values=(1e-4, 4.0),
+    gradients=(1e-30, 1.0),
 )
 TEST = 1000  # sequences, new ones
 WATCHED = 100  # of them, for the gradient of the states
