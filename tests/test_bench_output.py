@@ -28,6 +28,13 @@ compiled = pytest.mark.skipif(not SETS, reason="no compiled kernels here")
 QUICK = ["bench", "--quick", "--rounds", "1", "--kernel", "clip", "add"]
 
 
+@pytest.fixture(autouse=True)
+def openblas_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing in the environment that the command would unset in a process of its own."""
+    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+
+
 def result_of(name: str, seconds: float = 1e-6, **others: Any) -> Result:
     """A result as if it had been measured."""
     kernel, _, shape = name.partition(" ")
@@ -176,9 +183,35 @@ def test_bench_prints_ceilings_then_rows(capsys: Any) -> None:
     assert [block.split(",")[0] for block in blocks[1::2]] == SETS
     for ceiling_block, table in zip(blocks[1::2], blocks[2::2], strict=True):
         assert "float64, one thread; median of 1 rounds" in ceiling_block
-        for words in ("multiply-adds", "reads of L1", "reads of memory", "one call from Python"):
+        for words in (
+            *("multiply-adds", "reads of L1", "reads of memory", "one call from Python"),
+            "fraction above 100%: part of the data was found in a nearer level of memory",
+        ):
             assert words in ceiling_block
         assert [line.split()[0] for line in table.splitlines()] == ["kernel", "add", "clip"]
+
+
+@compiled
+@pytest.mark.parametrize("isa", [None, SETS[-1] if SETS else None])
+def test_numpy_is_held_to_an_older_processor_only_with_all_others(
+    capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, isa: str | None
+) -> None:
+    """The sentinel stands for the command: it prints what OpenBLAS would hear."""
+    (tmp_path / "minidl").mkdir()
+    (tmp_path / "minidl" / "__init__.py").touch()
+    (tmp_path / "minidl" / "__main__.py").write_text(
+        "import os, sys; print(os.environ.get('OPENBLAS_CORETYPE'), sys.argv[1:])"
+    )
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Nehalem")
+    monkeypatch.chdir(tmp_path)
+    own = [] if isa is None else ["--isa", isa]
+    assert main([*QUICK, *own]) == 0
+    output = capsys.readouterr().out
+    if isa is None:
+        assert output.splitlines() == ["without OPENBLAS_CORETYPE:", f"None {QUICK}"]
+    else:
+        assert "without" not in output
+        assert "multiply-adds" in output
 
 
 @compiled

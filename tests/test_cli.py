@@ -204,6 +204,8 @@ def test_train_idx_on_mnist(capsys):
         ("train digits --norm --batch-size 1", "with batch size 1 every batch has one; choose"),
         ("train digits --norm --batch-size 1436", "leave one for the last; choose another"),
         ("train idx --images none.gz --labels none.gz", "No such file"),
+        ("sample none.safetensors", "none.safetensors: No such file"),
+        ("lab depth plain deep", "no network is called 'deep'; there are plain"),
         ("check Linaer", "no layer or loss called 'Linaer'; known: "),
     ],
 )
@@ -212,7 +214,9 @@ def test_wrong_arguments_get_a_message_and_status_2(capsys, arguments, words):
     output = capsys.readouterr()
     assert words in output.err
     assert "Traceback" not in output.err
+    assert "Errno" not in output.err
     assert "error:" in output.err.splitlines()[-1]
+    assert output.out == ""
 
 
 def test_idx_files_that_do_not_fit_are_refused(capsys, tmp_path, idx_files):
@@ -245,6 +249,23 @@ def test_a_plot_without_matplotlib_says_what_to_install_before_training(capsys, 
     assert main([*SHORT, "--plot", "plot.png"]) == 2
     output = capsys.readouterr()
     assert "pip install 'minidl[plot]'" in output.err
+    assert output.out == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "train digits --hidden 1000000000000,5",
+        "train digits --hidden 9000000000000000000000",
+        "train adding --steps 1000000000000000",
+        "train text --embedding 9000000000000000000000",
+    ],
+)
+def test_what_does_not_fit_into_memory_is_said_in_one_line(capsys, arguments):
+    assert main([*arguments.split(), "--quiet"]) == 1
+    output = capsys.readouterr()
+    assert output.err.startswith("minidl: error: not enough memory: ")
+    assert output.err.count("\n") == 1
     assert output.out == ""
 
 
