@@ -105,7 +105,7 @@ def open_regular(path: AnyPath) -> BinaryIO:
     mode = os.fstat(file.fileno()).st_mode
     if not stat.S_ISREG(mode):
         file.close()
-        raise ValueError(f"{os.fspath(path)} is {_kind(mode)}, not a regular file")
+        raise ValueError(f"{os.fspath(path)} is not a file but {_kind(mode)}")
     return file
 
 
@@ -126,8 +126,9 @@ def _target(path: AnyPath) -> tuple[Path, os.stat_result | None]:
         before = None
     target = Path(os.path.realpath(name))
     if before is None:
-        if not target.parent.is_dir():
-            raise FileNotFoundError(errno.ENOENT, f"there is no folder {target.parent}", name)
+        parent = target.parent if os.path.islink(name) else Path(name).parent
+        if not parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, f"there is no folder {parent}", name)
     elif stat.S_ISDIR(before.st_mode):
         raise IsADirectoryError(errno.EISDIR, "cannot be written: it is a folder", name)
     elif not stat.S_ISREG(before.st_mode):

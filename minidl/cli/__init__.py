@@ -49,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _discard_output()
         # Files that the user named have been reported by name; this one has none, as a rule.
         return _fail(str(error) if error.filename else f"cannot write output: {error}", 1)
+    except MemoryError:
+        return _fail("there is not enough memory for this", 1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
