@@ -65,12 +65,7 @@ def _add_sampling(group: Any, length: int) -> None:
 
 def train(arguments: argparse.Namespace) -> int:
     """Train on the first nine tenths of a text, and report on the rest."""
-    if arguments.plot is not None:
-        with usage_errors(ImportError, OSError, ValueError):
-            plot.check(arguments.plot)
-    if arguments.save is not None:
-        with usage_errors(OSError):
-            options.check_writable(arguments.save, "save")
+    _check_outputs(arguments)
     name, text = _read(arguments.file)
     characters, cut = Characters.of(text), int(len(text) * (1 - HELD_OUT))
     if arguments.dropout and arguments.layers == 1:
@@ -128,6 +123,15 @@ def _untrained(speaker: CharacterModel, data: Pair, held_out: Pair) -> dict[str,
         "bits": speaker.bits_per_character((data[0][some], data[1][some]), streams),
         "val_bits": speaker.bits_per_character(held_out, min(BATCH, streams)),
     }
+
+
+def _check_outputs(arguments: argparse.Namespace) -> None:
+    """Complain before the training, not after it, of what could not be written."""
+    with usage_errors(ImportError, OSError, ValueError):
+        if arguments.plot is not None:
+            plot.check(arguments.plot)
+        if arguments.save is not None:
+            options.check_writable(arguments.save, "save")
 
 
 def _fit(

@@ -22,24 +22,23 @@ import math
 import os
 import struct
 import zlib
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
 from minidl._kernels.reference import Array
 from minidl.files import open_regular
 
-if TYPE_CHECKING:
-    import gzip
-
 DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 MAX_DIMENSIONS = 64  # NumPy's own limit
 GZIP_MAGIC = b"\x1f\x8b"
+GZIP = 16 + zlib.MAX_WBITS  # tells zlib of gzip's header and checksum
 CHUNK = 1 << 20
 # A compressed file that unpacks to more than both is made to fill the memory: pictures shrink to a
 # tenth or so, and of what shrinks to a thousandth, such as sorted labels, there is not as much.
 MOST_UNPACKED = 256 << 20  # bytes
 MOST_RATIO = 100
+MOST_PADDING = 1 << 20  # zeros after compressed data, as of a tape
 
 
 def idx(path: str | os.PathLike[str]) -> Array:
@@ -102,20 +101,18 @@ def _read(file: BinaryIO, name: str) -> Array:
 
 def _unpacked(file: BinaryIO, name: str) -> Array:
     """The array of a compressed file, which shows only in the end how much there is."""
-    import gzip
-
     most = max(MOST_UNPACKED, MOST_RATIO * _size(file))
     data, found = bytearray(), 0
+    stream = _Inflated(file)
     try:
-        with gzip.GzipFile(fileobj=file) as stream:
-            dtype, shape = _read_header(stream, name)
-            expected = math.prod(shape) * dtype.itemsize
-            limit = min(expected, most)
-            while found <= limit and (chunk := stream.read(min(CHUNK, limit + 1 - found))):
-                found += len(chunk)
-                if expected <= most:
-                    data += chunk
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        dtype, shape = _read_header(stream, name)
+        expected = math.prod(shape) * dtype.itemsize
+        limit = min(expected, most)
+        while found <= limit and (chunk := stream.read(min(CHUNK, limit + 1 - found))):
+            found += len(chunk)
+            if expected <= most:
+                data += chunk
+    except (EOFError, zlib.error) as error:
         raise ValueError(f"{name}: damaged gzip file: {error}") from error
     if found > most:
         raise ValueError(
@@ -125,6 +122,49 @@ def _unpacked(file: BinaryIO, name: str) -> Array:
     if found != expected:
         raise _wrong_size(name, shape, dtype, f"only {found:,}" if found < expected else "more")
     return _native(np.frombuffer(data, dtype).reshape(shape))
+
+
+class _Inflated:
+    """What a gzip file holds, unpacked as it is asked for.
+
+    Not ``gzip.GzipFile``, which looks byte by byte for the end of the zeros that may follow: a file
+    may have a terabyte of them that is nowhere on the disk.
+    """
+
+    PIECE = 4096  # bytes of the file at a time: what is left over by a member is copied
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._input = file, b""
+        self._member = zlib.decompressobj(GZIP)
+
+    def read(self, size: int) -> bytes:
+        """So many bytes, or fewer if there are no more."""
+        parts = []
+        while size and self._goes_on():
+            part = self._member.decompress(self._input, size)
+            if not (part or self._input or self._member.eof):
+                raise EOFError("it ends before the end of its data")
+            rest = self._member.unused_data, self._member.unconsumed_tail
+            self._input = rest[0] if self._member.eof else rest[1]
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+    def _goes_on(self) -> bool:
+        """Have input for a member that has not ended; False where none follows."""
+        self._input = self._input or self._file.read(self.PIECE)
+        if not self._member.eof:
+            return True
+        padding = 0
+        while self._input and not self._input.strip(b"\0"):
+            padding += len(self._input)
+            if padding > MOST_PADDING:
+                raise EOFError("zeros follow its data")
+            self._input = self._file.read(self.PIECE)
+        self._input = self._input.lstrip(b"\0")
+        if self._input:
+            self._member = zlib.decompressobj(GZIP)
+        return bool(self._input)
 
 
 def _size(file: BinaryIO) -> int:
@@ -148,7 +188,7 @@ def _wrong_size(
 
 
 def _read_header(
-    stream: BinaryIO | gzip.GzipFile, name: str
+    stream: BinaryIO | _Inflated, name: str
 ) -> tuple[np.dtype[np.generic], tuple[int, ...]]:
     magic = stream.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in DTYPES:
