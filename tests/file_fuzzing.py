@@ -5,8 +5,8 @@
     python tests/file_fuzzing.py sample 1000      files for the command minidl sample
 
 Every file is drawn from a generator of its own, so that one that fails is drawn again by its
-number: ``--first 1234`` with a count of 1. A file must be read, or refused by one error of one line,
-within ``SECONDS`` and ``MEMORY``; a refused one changes nothing. What minidl.load reads, the
+number: ``--first 1234`` with a count of 1. A file must be read, or refused by one error of one
+line, within ``SECONDS`` and ``MEMORY``; a refused one changes nothing. What minidl.load reads, the
 format's own reader must read too, where it is installed.
 """
 

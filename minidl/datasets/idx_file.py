@@ -38,6 +38,7 @@ CHUNK = 1 << 20
 # tenth or so, and of what shrinks to a thousandth, such as sorted labels, there is not as much.
 MOST_UNPACKED = 256 << 20  # bytes
 MOST_RATIO = 100
+ENOUGH = 16 << 20  # bytes unpacked, of one that promises more: it is not just damaged
 MOST_PADDING = 1 << 20  # zeros after compressed data, as of a tape
 
 
@@ -107,14 +108,15 @@ def _unpacked(file: BinaryIO, name: str) -> Array:
     try:
         dtype, shape = _read_header(stream, name)
         expected = math.prod(shape) * dtype.itemsize
-        limit = min(expected, most)
+        kept = expected <= most
+        limit = expected if kept else ENOUGH
         while found <= limit and (chunk := stream.read(min(CHUNK, limit + 1 - found))):
             found += len(chunk)
-            if expected <= most:
+            if kept:
                 data += chunk
     except (EOFError, zlib.error) as error:
         raise ValueError(f"{name}: damaged gzip file: {error}") from error
-    if found > most:
+    if found > limit and not kept:
         raise ValueError(
             f"{name}: unpacks to the {expected:,} bytes that its header promises, more than "
             f"{MOST_RATIO} times its size: unpack it with gunzip if that is what it should hold"
