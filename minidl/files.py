@@ -80,17 +80,6 @@ def check_writable(path: AnyPath) -> None:
         pass
 
 
-def save_figure(figure: Any, path: AnyPath, dpi: int) -> None:
-    """Write a figure of matplotlib, in the format that the suffix names."""
-    path = Path(path)
-    kind = path.suffix[1:].lower()
-    if not kind:
-        kind = figure.canvas.get_default_filetype()
-        path = path.with_name(f"{path.name}.{kind}")
-    with replacing(path) as file:
-        figure.savefig(file, format=kind, dpi=dpi)
-
-
 def open_regular(path: AnyPath) -> BinaryIO:
     """Open a file to read, if it is one whose size is known: no pipe, no device.
 

@@ -69,13 +69,13 @@ def save(figure: Figure, file: str | os.PathLike[str] | BytesIO, dpi: int = DPI)
         kind = figure.canvas.get_default_filetype()
         path = path.with_name(f"{path.name}.{kind}")
     with replacing(path) as partial_file:
-        _draw(figure, partial_file, dpi, format=kind)
+        _draw(figure, partial_file, dpi, kind)
 
 
-def _draw(figure: Figure, file: BinaryIO, dpi: int, **options: str) -> None:
+def _draw(figure: Figure, file: BinaryIO, dpi: int, kind: str | None = None) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
-        figure.savefig(file, dpi=dpi, **options)
+        figure.savefig(file, dpi=dpi, format=kind)
 
 
 def shortened(text: str, longest: int) -> str:

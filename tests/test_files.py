@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from minidl import files
-from minidl.files import check_writable, open_regular, replacing, save_figure
+from minidl import files, pictures
+from minidl.files import check_writable, open_regular, replacing
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="of POSIX systems")
 
@@ -359,7 +359,7 @@ def test_what_could_not_be_written_is_known_before(path: Path, monkeypatch: Any)
 
 def test_pictures_are_written_whole(path: Path) -> None:
     class Figure:
-        def savefig(self, file: Any, format: str, dpi: int) -> None:
+        def savefig(self, file: Any, dpi: int, format: str) -> None:
             file.write(f"{format} {dpi}".encode())
             if fails:
                 raise ValueError("of matplotlib")
@@ -371,9 +371,9 @@ def test_pictures_are_written_whole(path: Path) -> None:
         name = path.with_suffix(".PDF")
         if fails:
             with pytest.raises(ValueError, match="of matplotlib"):
-                save_figure(Figure(), name, dpi=50)
+                pictures.save(Figure(), name, dpi=50)
         else:
-            save_figure(Figure(), name, dpi=100)
+            pictures.save(Figure(), name, dpi=100)
         assert name.read_bytes() == b"pdf 100"
-    save_figure(Figure(), path.with_suffix(""), dpi=1)  # as matplotlib does
+    pictures.save(Figure(), path.with_suffix(""), dpi=1)  # as matplotlib does
     assert sorted(os.listdir(path.parent)) == ["some.PDF", "some.png"]

@@ -202,10 +202,9 @@ def _check_sizes(shape: Shape, characters: int, tensors: Mapping[str, tuple[int,
 def _draw(z: Array, temperature: float, rng: np.random.Generator) -> int:
     if not np.isfinite(z).all():
         raise ValueError("the model's logits are not finite: it holds numbers that training cannot")
-    if temperature == 0:
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        scaled = z.astype(np.float64) / temperature
+    if not np.isfinite(scaled).all():  # a temperature of zero, or as good as that
         return int(z.argmax())
-    most = np.finfo(np.float64).max / 2  # of which the difference is a number, too
-    with np.errstate(over="ignore"):
-        z = np.clip(z.astype(np.float64) / temperature, -most, most)
-    p = np.exp(z - z.max())
+    p = np.exp(scaled - scaled.max())
     return int(rng.choice(len(p), p=p / p.sum()))

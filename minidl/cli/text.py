@@ -16,6 +16,7 @@ from minidl.cli import options, plot, sequences
 from minidl.cli.characters import CharacterModel, Pair, Shape
 from minidl.cli.options import UsageError, add_option, usage_errors
 from minidl.datasets import Characters
+from minidl.signals import deferred
 from minidl.training.history import History
 from minidl.training.progress import choose
 
@@ -177,17 +178,18 @@ def _fit(
 
 def _save(speaker: CharacterModel, path: Path) -> tuple[bool, str]:
     """Save the model, elsewhere if need be: whether it is where it should be, and where it is."""
-    try:
-        speaker.save(path)
-        return True, f"saved to {path}"
-    except OSError as error:
-        why = f"cannot save to {path}: {error.strerror or error}"
-    for folder in (None, "."):  # that of temporary files, and this one
-        with suppress(OSError):
-            elsewhere = Path(tempfile.mkdtemp(prefix="minidl-", dir=folder)) / "model.safetensors"
-            speaker.save(elsewhere)
-            return False, f"{why}; the model is in {elsewhere.resolve()}"
-    return False, f"{why}; nor could it be saved elsewhere"
+    with deferred():
+        try:
+            speaker.save(path)
+            return True, f"saved to {path}"
+        except OSError as error:
+            why = f"cannot save to {path}: {error.strerror or error}"
+        for folder in (None, "."):  # that of temporary files, and this one
+            with suppress(OSError):
+                other = Path(tempfile.mkdtemp(prefix="minidl-", dir=folder)) / "model.safetensors"
+                speaker.save(other)
+                return False, f"{why}; the model is in {other.resolve()}"
+        return False, f"{why}; nor could it be saved elsewhere"
 
 
 def _report(
@@ -214,7 +216,7 @@ def _read(path: Path | None) -> tuple[str, str]:
     try:
         with path.open("rb") as file:  # a pipe may be meant, and a device have no end
             content = file.read(LARGEST_TEXT + 1)
-        text = content.decode()
+        text = content.decode().replace("\r\n", "\n").replace("\r", "\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {path}: {error}") from error
     if len(content) > LARGEST_TEXT:
