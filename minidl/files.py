@@ -80,17 +80,6 @@ def check_writable(path: AnyPath) -> None:
         pass
 
 
-def save_figure(figure: Any, path: AnyPath, dpi: int) -> None:
-    """Write a figure of matplotlib, in the format that the suffix names."""
-    path = Path(path)
-    kind = path.suffix[1:].lower()
-    if not kind:
-        kind = figure.canvas.get_default_filetype()
-        path = path.with_name(f"{path.name}.{kind}")
-    with replacing(path) as file:
-        figure.savefig(file, format=kind, dpi=dpi)
-
-
 def open_regular(path: AnyPath) -> BinaryIO:
     """Open a file to read, if it is one whose size is known: no pipe, no device.
 
@@ -105,7 +94,7 @@ def open_regular(path: AnyPath) -> BinaryIO:
     mode = os.fstat(file.fileno()).st_mode
     if not stat.S_ISREG(mode):
         file.close()
-        raise ValueError(f"{os.fspath(path)} is {_kind(mode)}, not a regular file")
+        raise ValueError(f"{os.fspath(path)} is not a file but {_kind(mode)}")
     return file
 
 
@@ -126,8 +115,9 @@ def _target(path: AnyPath) -> tuple[Path, os.stat_result | None]:
         before = None
     target = Path(os.path.realpath(name))
     if before is None:
-        if not target.parent.is_dir():
-            raise FileNotFoundError(errno.ENOENT, f"there is no folder {target.parent}", name)
+        parent = target.parent if os.path.islink(name) else Path(name).parent
+        if not parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, f"there is no folder {parent}", name)
     elif stat.S_ISDIR(before.st_mode):
         raise IsADirectoryError(errno.EISDIR, "cannot be written: it is a folder", name)
     elif not stat.S_ISREG(before.st_mode):

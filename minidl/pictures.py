@@ -8,7 +8,10 @@ import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from minidl.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,10 +56,26 @@ def _png(figure: Figure) -> bytes:
 
 
 def save(figure: Figure, file: str | os.PathLike[str] | BytesIO, dpi: int = DPI) -> None:
-    """Write a picture; a character that the font lacks is drawn as a box, without a warning."""
+    """Write a picture; a character that the font lacks is drawn as a box, without a warning.
+
+    The file appears under its name when it is complete, in the format that its suffix names.
+    """
+    if isinstance(file, BytesIO):
+        _draw(figure, file, dpi)
+        return
+    path = Path(file)
+    kind = path.suffix[1:].lower()
+    if not kind:
+        kind = figure.canvas.get_default_filetype()
+        path = path.with_name(f"{path.name}.{kind}")
+    with replacing(path) as partial_file:
+        _draw(figure, partial_file, dpi, kind)
+
+
+def _draw(figure: Figure, file: BinaryIO, dpi: int, kind: str | None = None) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
-        figure.savefig(file, dpi=dpi)
+        figure.savefig(file, dpi=dpi, format=kind)
 
 
 def shortened(text: str, longest: int) -> str:

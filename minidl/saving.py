@@ -334,7 +334,8 @@ def _check_state(model: Layer, found: Mapping[str, Array]) -> None:
     for path, layer in model.layers():
         for name, least in layer.state_minimum.items():
             full = f"{path}.{name}" if path else name
-            if full in found and len(wrong := found[full][~(found[full] >= least)]):
+            numbers = np.asarray(found.get(full, least), np.float64)  # which is the one of least
+            if len(wrong := numbers[~(numbers >= least)]):
                 raise ValueError(f"{full} must be at least {least:g}, and holds {wrong[0]:g}")
 
 

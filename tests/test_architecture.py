@@ -38,7 +38,8 @@ FLOORS = [
     {"optim", "threads"},
     {"nn"},
     {"_kernels"},
-    {"_kernels.reference", "_version", "files", "pictures", "signals"},
+    {"_kernels.reference", "_version", "pictures", "signals"},
+    {"files"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 DOCUMENTED_IN_BASE = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 import sys
 
 import numpy as np
@@ -321,3 +322,22 @@ def test_help_names_the_initialisers(capsys):
     output = " ".join(capsys.readouterr().out.split())
     assert "he, xavier, xavier_uniform" in output
     assert "normal:STD" in output
+
+
+def test_labels_that_would_take_an_output_layer_of_gigabytes(capsys, tmp_path):
+    images = write_idx(tmp_path / "images", np.zeros((10, 2, 2)))
+    labels = tmp_path / "labels"
+    labels.write_bytes(bytes([0, 0, 12, 1]) + struct.pack(">I10i", 10, *[0] * 9, 2**31 - 1))
+    assert main(["train", "idx", "--images", images, "--labels", str(labels)]) == 2
+    error = capsys.readouterr().err
+    assert "labels must be less than 4,096" in error
+    assert "got 2147483647 in row 9" in error
+
+
+def test_too_little_memory_is_one_line(capsys, monkeypatch):
+    def none(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("minidl.cli.train.build_model", none)
+    assert main(SHORT) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("minidl: error: there is not enough")

@@ -17,6 +17,7 @@ from minidl._version import __version__
 from minidl.bench.cases import Case
 from minidl.bench.ceilings import FMA, Ceilings
 from minidl.bench.measuring import Result
+from minidl.files import open_regular, replacing
 
 FORMAT = "minidl bench 1"
 LARGEST_FILE = 16 << 20  # bytes; a whole run saves some tens of thousands
@@ -133,7 +134,8 @@ def _processor() -> str:
 def save(path: Path, runs: list[Run]) -> None:
     """Write runs as JSON, with the machine they come from."""
     document = {"format": FORMAT, "machine": machine(), "runs": [asdict(run) for run in runs]}
-    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    with replacing(path) as file:
+        file.write((json.dumps(document, indent=1) + "\n").encode())
 
 
 def load(path: Path, threads: int = 1) -> dict[tuple[str, str], dict[str, float]]:
@@ -147,9 +149,7 @@ def load(path: Path, threads: int = 1) -> dict[tuple[str, str], dict[str, float]
     OSError
         If it cannot be read.
     """
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise ValueError(f"{path} is not a file")  # a pipe would be waited for
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         text = file.read(LARGEST_FILE + 1)
     if len(text) > LARGEST_FILE:
         raise ValueError(f"{path} is too large for a file that minidl bench saved")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from minidl import files
 from minidl.nn import init
 from minidl.nn.init import Initializer
 
@@ -119,8 +119,7 @@ def norm_limit(text: str) -> float | None:
 
 def check_writable(path: Path, verb: str) -> None:
     """Raise OSError before the work, not after it, if its result could not be written."""
-    folder = path.parent
-    if not folder.is_dir():
-        raise FileNotFoundError(f"cannot {verb} {path}: there is no folder {folder}")
-    if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
-        raise PermissionError(f"cannot {verb} {path}: it cannot be written")
+    try:
+        files.check_writable(path)
+    except OSError as error:
+        raise type(error)(f"cannot {verb} {path}: {error.strerror}") from None

@@ -17,6 +17,7 @@ from minidl.datasets import Dataset
 from minidl.training import History, Trainer
 
 ACTIVATIONS: dict[str, type[nn.Layer]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
+MOST_CLASSES = 4096  # an output for each, and a row and a column of what is confused
 SGD_RATE, SGD_MOMENTUM = 0.1, 0.9
 
 
@@ -176,6 +177,11 @@ def _idx(arguments: argparse.Namespace) -> Dataset:
         )
     if labels.dtype.kind not in "iu" or labels.min() < 0:
         raise UsageError(f"{arguments.labels}: labels must be integers >= 0")
+    if labels.max() >= MOST_CLASSES:
+        raise UsageError(
+            f"{arguments.labels}: labels must be less than {MOST_CLASSES:,}, and count the classes "
+            f"from 0; got {labels.max()} in row {labels.argmax()}"
+        )
     train, test = _split(len(images), arguments.train, arguments.test)
     x = images.reshape(len(images), -1).astype(np.float32)
     if images.dtype == np.uint8:
