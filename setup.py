@@ -62,7 +62,7 @@ def extensions():
     for path in sorted(KERNELS.glob("calls_*.pyx")):
         yield extension(path.stem)
     yield extension("arguments")
-    of_program = ["walk.pxi", "turn.pxi", "ways.pxi", "replayer.pxi"]
+    of_program = ["walk.pxi", "ways.pxi"]
     yield extension("program", depends=["team.h", *of_program])
     loops = [path.name for path in KERNELS.glob("*.pxi") if path.name not in of_program]
     of_loops = [*loops, "simd.h", "simd.pxd", "tanh_table.h"]
