@@ -120,6 +120,29 @@ def test_shares_must_be_positive() -> None:
             dispatch.set_shares(wrong)
 
 
+def test_shares_and_repeats_are_those_of_one_thread() -> None:
+    """Of tests and benchmarks, which change nothing that other threads compute."""
+    dispatch = pytest.importorskip("minidl._kernels.dispatch")
+    totals = np.zeros(3, np.float32)
+    ones = np.ones((4, 3), np.float32)
+
+    def elsewhere() -> None:
+        kernels.linear_grad_params(ones, ones, np.zeros((3, 3), np.float32), totals)
+
+    dispatch.set_repeats(3)
+    dispatch.set_shares(2)
+    try:
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+        assert totals.tolist() == [4, 4, 4]
+        elsewhere()
+        assert totals.tolist() == [16, 16, 16]
+    finally:
+        dispatch.set_repeats(1)
+        dispatch.set_shares(1)
+
+
 # --- the fallback -------------------------------------------------------------------------
 
 

@@ -84,7 +84,7 @@ cdef class ProgramLock:
     """
 
     cdef unsigned long holder        # the thread that has it; 0: nobody
-    cdef list waiting
+    cdef readonly list waiting
     cdef int forks
 
     def __cinit__(self):
