@@ -32,13 +32,13 @@ FLOORS = [
     {"__main__"},
     {"cli"},
     {"lab"},
-    {"training", "diagnostics", "gradcheck", "saving", "datasets"},
+    {"training", "diagnostics", "gradient_check", "saving", "datasets"},
     {"recording"},
     {"bench"},
     {"optim", "threads"},
     {"nn"},
     {"_kernels"},
-    {"_kernels.reference", "_version", "files", "pictures", "signals"},
+    {"_kernels.reference", "_version", "files", "pictures", "settings", "signals"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 DOCUMENTED_IN_BASE = {

@@ -479,6 +479,6 @@ def test_inputs_that_are_the_same_memory_in_a_later_call(isa: str) -> None:
     with shared_by(2):
         step(h, x, dy, one, other)
         before = one.copy()
-        with pytest.raises(ValueError, match="argument 5 .* share no memory with another"):
+        with pytest.raises(ValueError, match=r"argument 5 .* share no memory with another"):
             step(h, x, dy, one, one)
     assert one.tobytes() == before.tobytes()

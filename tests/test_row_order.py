@@ -36,7 +36,11 @@ WRONG = {
     "behind": (with_last(16), ValueError, "16 at place 15; rows are 0 to 15"),
     "before": (with_last(-1), ValueError, "-1 at place 15; rows are 0 to 15"),
     "far away": (with_last(2_000_000_000), ValueError, "2000000000 at place 15"),
-    "too few": (lambda rows: rows[:-1], TypeError, r"16 whole numbers, got int\d+ of shape \(15,\)"),
+    "too few": (
+        lambda rows: rows[:-1],
+        TypeError,
+        r"16 whole numbers, got int\d+ of shape \(15,\)",
+    ),
     "floats": (lambda rows: rows / 1.0, TypeError, "16 whole numbers, got float64"),
     "a table": (lambda rows: rows.reshape(4, 4), TypeError, r"of shape \(4, 4\)"),
 }
@@ -191,7 +195,7 @@ def test_a_changed_input_that_overlaps_another_is_refused_in_any_call(
         step(whole[:2000], whole[2000:4000])
         after = whole.copy()
         for x, y in ((whole[1000:3000], whole[:2000]), (whole[:2000], whole[:2000])):
-            with pytest.raises(ValueError, match="argument 2 .* is changed in place"):
+            with pytest.raises(ValueError, match=r"argument 2 .* is changed in place"):
                 step(x, y)
         np.testing.assert_array_equal(whole, after)
         step(whole[2000:4000], whole[:2000])  # neighbours do not overlap
@@ -215,7 +219,7 @@ def test_no_input_lies_in_a_parameter_in_any_call(isa: str) -> None:
     step(X[:3].copy())
     before = layer.weight.data.copy()
     for memory in (layer.weight.data, layer.weight.grad):
-        with pytest.raises(minidl.RecordingError, match="argument 1 .* shares memory with"):
+        with pytest.raises(minidl.RecordingError, match=r"argument 1 .* shares memory with"):
             step(memory)
     np.testing.assert_array_equal(layer.weight.data, before)
     step(X[:3].copy())

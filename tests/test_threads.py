@@ -79,6 +79,25 @@ def test_variable_of_the_environment(value: str, count: str) -> None:
     assert bool(count) or f"MINIDL_NUM_THREADS={value}: expected a whole number" in run.stderr
 
 
+def threads_with(**environment: str) -> str:
+    """How many a process has by default, with these variables."""
+    kept = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
+    code = "import minidl; print(minidl.get_num_threads())"
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, env=kept | environment, capture_output=True, text=True)
+    return run.stdout.strip()
+
+
+def test_openmp_limits_threads_where_nothing_else_is_said() -> None:
+    """As joblib and batch systems do, so that processes share the cores of a machine."""
+    cores = threads_with()
+    assert threads_with(OMP_NUM_THREADS="1") == "1"
+    assert threads_with(OMP_NUM_THREADS="1,4") == "1"
+    assert threads_with(OMP_NUM_THREADS="1", MINIDL_NUM_THREADS="3") == "3"
+    for no_limit in ("1000", "", "0", "-1", "x", "²"):
+        assert threads_with(OMP_NUM_THREADS=no_limit) == cores
+
+
 def test_quota_of_a_container(tmp_path: Any) -> None:
     file = tmp_path / "cpu.max"
     assert _quota(str(file)) == 64
@@ -333,6 +352,14 @@ def test_joblib(backend_of_joblib: str) -> None:
     with shared_by(2):
         pool = joblib.Parallel(n_jobs=2, backend=backend_of_joblib, timeout=PATIENCE)
         assert pool(joblib.delayed(random_step)(seed) for seed in range(6)) == alone
+
+
+def test_processes_of_joblib_share_the_cores() -> None:
+    joblib = pytest.importorskip("joblib")
+    counts = joblib.Parallel(n_jobs=2, timeout=PATIENCE)(
+        joblib.delayed(minidl.get_num_threads)() for _ in range(2)
+    )
+    assert counts == [max(1, (os.cpu_count() or 1) // 2)] * 2
 
 
 # --- Ctrl-C -------------------------------------------------------------------------------------
