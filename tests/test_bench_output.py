@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cli_helpers import ROOT, run
 from conftest import instruction_sets
 
 from minidl import _kernels as kernels
@@ -269,3 +271,28 @@ def test_ctrl_c_ends_cleanly(capsys: Any, monkeypatch: Any) -> None:
     assert main([*QUICK, "--isa", SETS[0]]) == 130
     assert capsys.readouterr().err == "interrupted\n"
     assert kernels.isa == before
+
+
+@pytest.mark.parametrize(
+    ("isa", "seen"), [([], ["Nehalem", ""]), (["--isa", "baseline"], ["Nehalem"])]
+)
+def test_numpy_is_not_held_to_an_older_machine(
+    isa: list[str], seen: list[str], tmp_path: Path
+) -> None:
+    """What would do so is left out in a process of its own, which NumPy has not yet read."""
+    told = "import os, sys; print('told', os.environ.get('OPENBLAS_CORETYPE', ''), file=sys.stderr)"
+    (tmp_path / "sitecustomize.py").write_text(told)
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    environment = {"OPENBLAS_CORETYPE": "Nehalem", "PYTHONPATH": path}
+    done = run("bench", "--kernel", "nothing", *isa, environment=environment, text=True)
+    assert done.returncode == 2
+    lines = done.stderr.splitlines()
+    assert [line.removeprefix("told").strip() for line in lines if line[:4] == "told"] == seen
+    assert sum("no kernel called 'nothing'" in line for line in lines) == 1
+
+
+@compiled
+def test_a_call_of_the_command_says_what_holds_numpy_back(capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Nehalem")
+    main(QUICK)
+    assert "OPENBLAS_CORETYPE=Nehalem may hold the twins" in capsys.readouterr().out

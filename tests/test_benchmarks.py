@@ -39,6 +39,36 @@ def peers(*arguments: str, path: str = "") -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.parametrize("isa", [None, "avx2"])
+def test_peers_are_not_held_to_an_older_machine(
+    isa: str | None, monkeypatch: pytest.MonkeyPatch, measuring: ModuleType
+) -> None:
+    """Unless all are held to one instruction set."""
+    peers = pytest.importorskip("peers")
+    started: list[dict[str, str]] = []
+
+    class Process:
+        def __init__(self, command: list[str], env: dict[str, str]) -> None:
+            started.append(env)
+
+        def __enter__(self) -> Process:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+        def wait(self) -> int:
+            return 0
+
+    monkeypatch.setattr(peers.subprocess, "Popen", Process)
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Nehalem")
+    monkeypatch.setenv("OPENBLAS_L2_SIZE", "1000")
+    assert peers._start(1, isa, Path(os.devnull)) == 0
+    assert started[0].get("OPENBLAS_CORETYPE") == (None if isa is None else "Haswell")
+    assert "OPENBLAS_L2_SIZE" not in started[0]
+    assert started[0]["OMP_NUM_THREADS"] == "1"
+
+
 @pytest.fixture
 def measuring(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The module that measures."""

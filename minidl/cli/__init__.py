@@ -61,6 +61,7 @@ def _run(argv: Sequence[str] | None) -> int:
 
     try:
         arguments = _parser().parse_args(argv)
+        arguments.own_process = argv is None
         status: int = arguments.run(arguments)
         return status
     except SystemExit as stop:  # argparse has printed help, the version, or what is wrong
