@@ -59,7 +59,7 @@ def extension(name, flags=(), macros=(), depends=()):
     return Extension(
         f"minidl._kernels.{name}",
         [str(KERNELS / f"{name}.pyx")],
-        depends=[str(KERNELS / file) for file in depends],
+        depends=["setup.py", *(str(KERNELS / file) for file in depends)],
         include_dirs=[numpy.get_include(), str(KERNELS)],
         extra_compile_args=[*COMMON, *flags],
         extra_link_args=strip_flags(),

@@ -52,19 +52,12 @@ class Recorded:
         Arguments and result of the call that was recorded.
     copies
         Whether a call returns copies.
-    lock
-        Held by whoever runs one of the programs of the step.
     """
 
     def __init__(
-        self,
-        recorder: Recorder,
-        inputs: tuple[Any, ...],
-        output: Any,
-        copies: bool = False,
-        lock: ProgramLock | None = None,
+        self, recorder: Recorder, inputs: tuple[Any, ...], output: Any, copies: bool = False
     ) -> None:
-        self._copies, self._lock = copies, lock
+        self._copies, self._lock = copies, ProgramLock()
         operands = [operand for entry in recorder.entries for operand in entry.operands]
         self.changed = {operand.region.number for operand in operands if operand.changes_input}
         self.inputs = [
