@@ -54,7 +54,10 @@ def random_order(owner: str, rng: Seed, rows: int) -> np.ndarray[Any, np.dtype[n
     The permutation of a generator; of a subclass that makes an order of its own (drawing rows
     more than once, say), the numbers are checked, as C walks along them.
     """
-    order = np.asarray(as_generator(rng).permutation(rows))
+    generator = as_generator(rng)
+    order = np.asarray(generator.permutation(rows))
+    if type(generator) is np.random.Generator:
+        return order.astype(np.intp, copy=False)
     if order.shape != (rows,) or order.dtype.kind not in "iu":
         raise TypeError(
             f"{owner}: rng.permutation({rows}) must give {rows} whole numbers, got "
