@@ -30,6 +30,7 @@ from minidl.recording.failures import is_finite, not_finite
 from minidl.recording.fusion import fuse
 from minidl.recording.nest import leaves_of, mapped
 from minidl.recording.recorder import Recorder
+from minidl.signals import deferred
 from minidl.threads import get_num_threads
 
 # What the answer of a kernel means (walk.pxi): nothing; stop; stop if this is an epoch.
@@ -256,7 +257,7 @@ class Recorded:
         finite. The state is restored afterwards.
         """
         found = ""
-        with self.program.lock:
+        with deferred(), self.program.lock:
             self.program.prepare(inputs)
             for index, entry in enumerate(self.entries):
                 answer = self.program.run_one(index)
