@@ -13,8 +13,8 @@ all must give the same answer. A library that is not installed is left out. Besi
 products and networks stands what their multiply-adds alone take at the FMA peak: the FMA limit.
 
 Threads and instruction sets are settled by the environment before a library is loaded, so each
-number of threads is compared in a process of its own. OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE,
-which would hold NumPy, SciPy and scikit-learn to an older processor, are unset there.
+number of threads is compared in a process of its own. What would hold OpenBLAS to an older machine
+is left out of it, unless --isa holds all to one instruction set.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from minidl import _kernels as kernels
 from minidl.bench.measuring import QUICK, Effort
 from minidl.cli.doctor import usable_cores
 from minidl.cli.options import check_writable, count
+from minidl.settings import without_limits
 
 ROUNDS = 7
 TEXT = "text"  # a training from beginning to end, not a table of tasks
@@ -46,8 +47,6 @@ THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
 )
-# What holds OpenBLAS alone to an older processor: unset, unless --isa holds all libraries.
-OPENBLAS = {"OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"}
 # What holds libraries to an older instruction set: comparing minidl on AVX2 with peers on AVX-512
 # would tell of no machine that exists. NumPy's names of before 2.4, and of after.
 NUMPY_AVX512 = "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL X86_V4 AVX512_ICL AVX512_SPR"
@@ -170,7 +169,7 @@ def _check(arguments: argparse.Namespace) -> None:
 def _start(threads: int, isa: str | None, file: Path) -> int:
     """Run this command in a process whose libraries find their settings in the environment."""
     environment = {
-        **{name: value for name, value in os.environ.items() if name not in OPENBLAS},
+        **without_limits(os.environ),
         **dict.fromkeys(THREAD_VARIABLES, str(threads)),
         **HELD.get(isa or "", {}),
     }

@@ -43,12 +43,17 @@ cdef extern from *:
     static int cpu_has_avx512(void) { return 0; }
     #endif
 
-    /* Who writes down the calls of this thread; whoever set it keeps it alive. */
+    /* Of each thread: who writes down its calls, kept alive by whoever set it; and for tests and
+       benchmarks, as how many shares its kernels run, and how many times in a row. */
     static _Thread_local PyObject *RECORDER = NULL;
-    /* How many `evaluating` contexts this thread is in. */
+    static _Thread_local int SHARES = 1;
+    static _Thread_local long REPEATS = 1;
+    /* How many `evaluating` contexts it is in. */
     static _Thread_local int EVALUATIONS = 0;
     """
     PyObject *RECORDER
+    int SHARES
+    long REPEATS
     int EVALUATIONS
     bint cpu_has_avx2()
     bint cpu_has_avx512()
@@ -57,9 +62,7 @@ cdef extern from *:
 
 cdef const KernelTable *FLOAT32 = NULL
 cdef const KernelTable *FLOAT64 = NULL
-cdef int SHARES = 1
 cdef size_t ALIGNMENT = 64    # bytes: a cache line, and the widest vector
-cdef long REPEATS = 1
 
 
 def supported():
@@ -90,7 +93,7 @@ def select(isa):
 
 
 def set_shares(int shares):
-    """Run every kernel as this many shares, one after the other.
+    """Run every kernel that this thread calls as this many shares, one after the other.
 
     A share is what one thread of a team would compute; the tests use this to show that
     any number of them gives the same bits.
@@ -102,8 +105,8 @@ def set_shares(int shares):
 
 
 def set_repeats(long repeats):
-    """Run every kernel this many times in a row, inside C: for benchmarks, which so measure
-    the kernel and not the call from Python."""
+    """Run every kernel that this thread calls this many times in a row, inside C: for benchmarks,
+    which so measure the kernel and not the call from Python."""
     global REPEATS
     if repeats < 1:
         raise ValueError(f"repeats must be >= 1, got {repeats}")

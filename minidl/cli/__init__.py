@@ -13,8 +13,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 
-from minidl.cli import bench, checking, doctor, lab, text, train
-from minidl.cli.options import UsageError
+from minidl.settings import SettingError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 BROKEN_PIPE = 141  # 128 + SIGPIPE
@@ -42,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             status = _run(argv)
             sys.stdout.flush()
             return status
+    except SettingError as error:
+        return _fail(str(error), 2)
     except BrokenPipeError:
         _discard_output()
         return BROKEN_PIPE
@@ -58,9 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
+    # What is imported here loads the kernels, which may find their settings to be wrong.
+    from minidl.cli.options import UsageError
+
     try:
         arguments = _parser().parse_args(argv)
-        arguments.words = sys.argv[1:] if argv is None else list(argv)
+        arguments.own_process = argv is None
         status: int = arguments.run(arguments)
         return status
     except SystemExit as stop:  # argparse has printed help, the version, or what is wrong
@@ -81,6 +85,8 @@ def _fail(message: str, status: int) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from minidl.cli import bench, checking, doctor, lab, text, train
+
     parser = argparse.ArgumentParser(
         prog="minidl", description="Small neural networks, trained fast on a CPU."
     )

@@ -23,13 +23,11 @@ from minidl.cli import options
 from minidl.cli import plot as pictures
 from minidl.cli.doctor import usable_cores
 from minidl.cli.options import UsageError, usage_errors
+from minidl.settings import OPENBLAS_LIMITS, without_limits
 from minidl.threads import MOST
 
 # Environment variables that hold NumPy's products to one thread, by what NumPy was built with.
 ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-# And those that hold its products to an older processor, so that the twins look slower than they
-# are. OpenBLAS reads them once, when NumPy is loaded.
-HELD = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 Saved = Mapping[tuple[str, str], Mapping[str, float]]
 
 
@@ -55,6 +53,8 @@ def add_command(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure what the arguments name, print it, and save, compare and draw as they ask."""
+    if arguments.own_process and _is_held_back(arguments.isa):
+        return _run_without_limits()
     if arguments.threads > MOST:
         raise UsageError(f"--threads: there can be {MOST} at most, not {arguments.threads}")
     isas, names = _instruction_sets(arguments.isa), _kernels(arguments.kernel)
@@ -68,8 +68,6 @@ def run(arguments: argparse.Namespace) -> int:
             pictures.check(arguments.plot)
     if saved is not None:
         _check_comparable(saved, isas, arguments)
-    if arguments.isa is None and any(name in os.environ for name in HELD):
-        return _run_unheld(arguments)
     effort = QUICK if arguments.quick else Effort()
     effort = Effort(arguments.rounds or effort.rounds, effort.seconds)
     _print_conditions()
@@ -89,16 +87,21 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _run_unheld(arguments: argparse.Namespace) -> int:
-    """Run the command in a process whose NumPy is not held to an older processor."""
-    environment = {name: value for name, value in os.environ.items() if name not in HELD}
-    print(f"without {' and '.join(name for name in HELD if name in os.environ)}:", flush=True)
-    command = [sys.executable, "-m", "minidl", *arguments.words]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            print(line, end="", flush=True)
-    return process.returncode
+def _is_held_back(isa: str | None) -> bool:
+    """Whether NumPy is held to an older machine, and the kernels are not."""
+    limited = any(name in os.environ for name in OPENBLAS_LIMITS)
+    return limited and isa not in ("baseline", "avx2")
+
+
+def _run_without_limits() -> int:
+    """Run this command in a process in which NumPy, too, finds what the machine has."""
+    command = [sys.executable, *sys.orig_argv[1:]]
+    with subprocess.Popen(command, env=without_limits(os.environ)) as process:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                pass  # the other process heard it as well
 
 
 def _instruction_sets(asked: str | None) -> list[str]:
@@ -149,6 +152,9 @@ def _print_conditions() -> None:
     several = usable_cores() > 1
     if several and not any(os.environ.get(name) == "1" for name in ONE_THREAD):
         print(f"NumPy may use several threads; {ONE_THREAD[0]}=1 holds the twins to one")
+    for name in OPENBLAS_LIMITS:
+        if name in os.environ:
+            print(f"{name}={os.environ[name]} may hold the twins to an older machine")
 
 
 def _measure(

@@ -12,7 +12,7 @@ import numpy as np
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
 from minidl.nn.checks import check_count
-from minidl.nn.init import as_generator
+from minidl.nn.init import random_order
 from minidl.recording.arrays import RecordingError
 from minidl.recording.inputs import prepared
 from minidl.recording.nest import leaves_of, mapped
@@ -34,7 +34,7 @@ def order_of(X: Any, Y: Any, batch_size: int, rng: Any, shuffle: bool) -> Array 
     if len(X) != len(Y):
         raise ValueError(f"epoch: X has {len(X):,} rows, Y has {len(Y):,}")
     check_count("epoch", "batch_size", batch_size)
-    return as_generator(rng).permutation(len(X)).astype(np.intp) if shuffle else None
+    return random_order("epoch", rng, len(X)) if shuffle else None
 
 
 def run_epoch(
@@ -87,6 +87,7 @@ class _Part:
         self.step, self.data, self.order = step, data, order
         self.first, self.count, self.rows, self.kept = first, count, rows, kept
         self.done = 0
+        self._checked_order: Any = None
 
     def run(self, progress: Progress) -> None:
         batch = tuple(np.empty((self.rows, *x.shape[1:]), x.dtype) for x in self.data)
@@ -145,13 +146,20 @@ class _Part:
         for place, values in recorded.dials(left):
             left = len(values)
             dials.append((place, np.concatenate([np.zeros(self.done), values])))
-        made, failed = recorded.program.steps(
-            self.data, batch, self.order, self.rows, self.done, left, dials, outputs, SLICE
+        made, failed, answer = recorded.program.steps(
+            self.data, batch, self._order_in_c(), self.rows, self.done, left, dials, outputs, SLICE
         )
         self.done += made
         self.kept.done += made
         if failed:
-            recorded.explain(failed, batch)
+            recorded.explain(failed, answer, batch)
+
+    def _order_in_c(self) -> Any:
+        from minidl._kernels.program import RowOrder  # needs compiled kernels
+
+        if self.order is not None and self._checked_order is None:
+            self._checked_order = RowOrder(self.order, len(self.data[0]))
+        return self._checked_order
 
     @contextmanager
     def _told(self) -> Iterator[None]:

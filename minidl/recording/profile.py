@@ -219,14 +219,15 @@ def take_profile(recorded: Any, inputs: tuple[Any, ...], rounds: int) -> Profile
     inputs = tuple(recorded.apart(x) for x in inputs)
     for index in range(rounds):
         start = perf_counter()
-        failed = recorded.replay(inputs)
+        failed, answer = program.replay(inputs)
         whole[index], whole_by[index] = perf_counter() - start, program.used
         if failed < 0:
             raise RecordingError("something was changed since the step was recorded: profile anew")
-        failed = failed or program.time(inputs, stamps[index])
+        if failed == 0:
+            failed, answer = program.time(inputs, stamps[index])
         used[index] = program.used
         if failed > 0:
-            recorded.explain(failed, inputs)
+            recorded.explain(failed, answer, inputs)
     threads = int(median_low(used))  # a program that may use the team tries whether it is faster
     times = np.diff(stamps[used == threads], axis=1)
     whole = whole[whole_by == threads] if (whole_by == threads).any() else whole

@@ -323,7 +323,7 @@ class Recorder:
         """Replay the step, and raise RecordingError if it does not do what the function did."""
         self._restart()
         # As it is timed, because that is how any program runs on any inputs.
-        failed = recorded.program.time(inputs, np.empty(len(recorded.entries) + 1, np.int64))
+        failed, _ = recorded.program.time(inputs, np.empty(len(recorded.entries) + 1, np.int64))
         if failed or self.outcome(recorded.result(inputs)) != self._first[1]:
             raise RecordingError(
                 "the recorded function does something that its replay does not: it changes an "

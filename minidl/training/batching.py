@@ -9,7 +9,7 @@ import numpy as np
 
 from minidl._kernels.reference import Array
 from minidl.nn.checks import check_count
-from minidl.nn.init import Seed, as_generator
+from minidl.nn.init import Seed, random_order
 
 
 def batches(
@@ -51,7 +51,7 @@ def batches(
     X, y = np.asarray(X), np.asarray(y)
     check_lengths(X, y)
     check_count("batches", "batch_size", batch_size)
-    order = as_generator(rng).permutation(len(X)) if shuffle else None
+    order = random_order("batches", rng, len(X)) if shuffle else None
     return _pieces(X, y, batch_size, order)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from minidl import _kernels as kernels
 from minidl import recording
 from minidl._kernels.reference import Array
+from minidl.nn.init import random_order
 from minidl.recording import RecordingError
 from minidl.recording.epoch import Kept, run_epoch
 from minidl.training.callbacks import Callbacks
@@ -73,7 +74,7 @@ class Epoch:
     def __init__(self, trainer: Trainer, plan: Plan, number: int) -> None:
         self.trainer, self.plan, self.number = trainer, plan, number
         self.data = plan.data
-        self.order = trainer.rng.permutation(len(self.data))
+        self.order = random_order("fit", trainer.rng, len(self.data))
         self.step_rows = plan.batch_size * plan.accumulate
         self.tally = Tally(trainer.loss, trainer.metrics)
         self.done = 0  # rows
