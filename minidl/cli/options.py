@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
