@@ -179,7 +179,9 @@ cdef inline Rule rule_of(const OptimizerState *state) noexcept nogil:
     cdef Rule rule
     rule.scale, rule.max_value = <real>state.scale, <real>state.max_value
     rule.far = state.scale < SMALLEST_NORMAL    # and would count as zero: its root, twice
-    if rule.far:
+    if rule.far and 0 < state.max_norm < state.norm:
+        rule.scale = <real>(sqrt(state.max_norm) / sqrt(state.norm))
+    elif rule.far:
         rule.scale = <real>sqrt(state.scale)
     rule.l1, rule.weight_decay = <real>state.l1, <real>state.weight_decay
     rule.cut, rule.sparse = state.max_value > 0, state.l1 > 0

@@ -350,7 +350,9 @@ def _reduce_elements(
     _check_weights(weight)
     # Each row's factor first: the gradient's dtype may not hold the inverse of tiny weights.
     share = weight.astype(np.float64) / (weight.sum(dtype=np.float64) if mean else 1)
-    share = share.reshape(-1, *[1] * (losses.ndim - 1)) / (losses.size // len(weight) if mean else 1)
+    share = share.reshape(-1, *[1] * (losses.ndim - 1)) / (
+        losses.size // len(weight) if mean else 1
+    )
     losses = np.where(share > 0, share * losses, 0)
     gradient = np.where(share > 0, share.astype(gradient.dtype) * gradient, 0)
     return _reduce(losses, gradient, 1, False)

@@ -168,7 +168,10 @@ def follow(average: Array, x: Array, weight: float) -> None:
 def _clipped(data: Array, grad: Array, state: Array) -> Array:
     """The gradient, scaled and cut off, and that of the penalties on the weights."""
     real = data.dtype.type
-    g = (grad * np.float64(state["scale"])).astype(data.dtype)  # which may be no normal float32
+    scale, root = float(state["scale"]), 1.0
+    if scale < np.finfo(np.float64).tiny and 0 < state["max_norm"] < state["norm"]:
+        scale = root = float(np.sqrt(state["max_norm"]) / np.sqrt(state["norm"]))  # twice its root
+    g = (grad * np.float64(scale) * root).astype(data.dtype)  # in float32 the scale may be 0
     if state["max_value"]:
         g = np.clip(g, -real(state["max_value"]), real(state["max_value"]))
     if state["l1"]:

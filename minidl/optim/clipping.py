@@ -52,7 +52,7 @@ def clip_by_norm(parameters: Iterable[Parameter], max_norm: float) -> float:
         raise FloatingPointError(f"clip_by_norm: the gradient norm is {norm}; nothing was changed")
     if norm > max_norm:
         # In two factors: for a norm 1e38 times max_norm one of float32 would have few digits left.
-        root = float(np.sqrt(max_norm / norm))
+        root = float(np.sqrt(max_norm) / np.sqrt(norm))
         factors = (root, root) if root < 1e-15 else (max_norm / norm,)
         for gradient in gradients:
             for factor in factors:
