@@ -241,7 +241,7 @@ def critical(
     >>> nn.init.critical("relu")
     critical(2.0)
     >>> nn.init.critical(np.sin, variance=1.0)
-    critical(1.76159)
+    critical(1.761594156)
     >>> nn.Linear(64, 64, init=nn.init.critical(nn.Tanh()))
     Linear(64, 64)
     """
@@ -255,7 +255,7 @@ def critical(
         _, factor = criticality.critical_point(activation, bias_variance)
     else:
         factor = 1 / criticality.mean_squares(activation, variance)[1]
-    return Initializer("critical", _critical, (float(f"{factor:.6g}"),))
+    return Initializer("critical", _critical, (float(f"{factor:.10g}"),))
 
 
 def by_name(init: str | Initializer) -> Initializer:

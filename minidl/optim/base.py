@@ -315,7 +315,8 @@ class Optimizer:
             recorder.step_of(self)
         else:
             self.set_rate()
-        if not kernels.clip(kernels.squared_norm(self.flat.grad), self.states):
+        grad = self.flat.grad
+        if not kernels.clip(kernels.squared_norm(grad), self.states, grad):
             raise FloatingPointError(
                 f"{type(self).__name__}: the gradient of {self._first_not_finite()} is not finite "
                 f"(norm {np.asarray(self.state['norm'])}); no parameter was changed"

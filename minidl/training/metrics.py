@@ -14,6 +14,9 @@ mse          mean of (ŷ - y)²
 mae          mean of |ŷ - y|
 r2           1 - Σ (ŷ - y)² / Σ (y - mean y)², the mean over the columns of the targets
 ===========  ==================================================================================
+
+No row is right whose logit for the label is not finite, and NaN counts as larger than any other
+logit. The errors, and R², of NaN are NaN.
 """
 
 from __future__ import annotations
@@ -53,7 +56,20 @@ def accuracy(prediction: Array, target: Array) -> float:
     0.5
     """
     _check_logits("accuracy", prediction, target)
-    return float(np.count_nonzero(prediction.argmax(axis=-1) == target) / target.size)
+    classes = prediction.shape[-1]
+    right = _in_top(1, prediction.reshape(-1, classes), target.reshape(-1))
+    return float(np.count_nonzero(right) / target.size)
+
+
+def _in_top(k: int, logits: Array, labels: Array) -> Array:
+    """Of every row, whether the label's logit is finite and among the k largest."""
+    own = np.take_along_axis(logits, labels[:, None], axis=1)
+    if k == 1:
+        best: Array = logits.argmax(axis=1) == labels  # which takes NaN for the largest
+    else:
+        before = np.arange(logits.shape[1]) < labels[:, None]
+        best = (~(logits <= own) | ((logits == own) & before)).sum(axis=1) < k
+    return best & np.isfinite(own[:, 0])
 
 
 class Running(Protocol):
@@ -84,13 +100,7 @@ class TopK:
         if self._k > classes:
             raise ValueError(f"{self._name}: there are only {classes} classes")
         self._rows += len(target)
-        if self._k == 1:
-            right = prediction.argmax(axis=1) == target
-        else:
-            own = np.take_along_axis(prediction, target[:, None], axis=1)
-            before = np.arange(classes) < target[:, None]
-            right = ((prediction > own) | ((prediction == own) & before)).sum(axis=1) < self._k
-        self._right += int(np.count_nonzero(right))
+        self._right += int(np.count_nonzero(_in_top(self._k, prediction, target)))
 
     def read(self) -> float:
         return self._right / self._rows
@@ -145,7 +155,8 @@ class R2:
     def read(self) -> float:
         constant = self._around == 0
         ratio = self._residual / np.where(constant, 1.0, self._around)
-        return float(np.where(constant, self._residual == 0, 1 - ratio).mean())
+        hit = np.where(np.isnan(self._residual), np.nan, self._residual == 0)
+        return float(np.where(constant, hit, 1 - ratio).mean())
 
 
 class Whole:
