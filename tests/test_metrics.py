@@ -179,7 +179,7 @@ def test_unknown_metrics_are_refused(metrics, words):
     ("metric", "words"),
     [
         ("top_4", "top_4: there are only 3 classes"),
-        ("mse", r"mse needs prediction and target of one shape, got \(1, 3\) and \(1,\)"),
+        ("mse", r"mse needs prediction and target of one shape, got \(50, 3\) and \(50,\)"),
         ("r2", "r2 needs"),
     ],
 )

@@ -122,7 +122,7 @@ def test_masked_arrays_without_a_mask_are_data():
         classifier().predict(np.ma.array(X, mask=np.arange(50)[:, None] == [2] * 4))
 
 
-@pytest.mark.parametrize("validation", [0.2, (X, LABELS, None, 3), (X,), X[:2]])
+@pytest.mark.parametrize("validation", [1, (X, LABELS, None, 3), (X,), X[:2]])
 def test_validation_is_a_pair(validation):
     with pytest.raises(ValueError, match=r"validation must be a pair \(X, y\).*, got "):
         fit(classifier(), validation=validation)
@@ -213,7 +213,7 @@ def needs_30_rows(prediction, target):
 @pytest.mark.parametrize(
     ("metric", "error", "words"),
     [
-        ("accuracy", ValueError, r"accuracy needs .* got \(1, 2\) and \(1, 2\)"),
+        ("accuracy", ValueError, r"accuracy needs .* got \(50, 2\) and \(50, 2\)"),
         (needs_30_rows, ValueError, "too few rows"),  # of the validation data only
         (lambda prediction, target: "good", ValueError, "could not convert"),
         (lambda prediction, target: None, TypeError, "NoneType"),

@@ -13,18 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from minidl._kernels.reference import Array
 from minidl.nn import Layer, Loss
 from minidl.nn.sequences import Recurrent
+from minidl.training.preparing import Data
 
 Watcher = Callable[[Layer, Any], None]
 
 
-def first_not_finite(model: Layer, loss: Loss, x: Array, *target: Array) -> str:
+def first_not_finite(model: Layer, loss: Loss, batch: Data) -> str:
     """In which layer the first number that is not finite appears, forward then backward; or "".
 
-    ``target`` is what the loss takes beside the prediction: targets, and maybe weights. Runs the
-    forward and the backward pass; the caller restores the state they change.
+    Runs the forward and the backward pass; the caller restores the state they change.
     """
     found: list[str] = []
 
@@ -42,8 +41,8 @@ def first_not_finite(model: Layer, loss: Loss, x: Array, *target: Array) -> str:
             )
 
     with watching(model, "forward", watch_output):
-        prediction = model(x)
-    value = loss(prediction, *target)
+        prediction = model(*batch.inputs)
+    value = loss(prediction, *batch.arrays[len(batch.inputs) :])
     if not found and not np.isfinite(value):
         return f"every layer's output is finite, the loss {loss!r} is not"
     if not found:

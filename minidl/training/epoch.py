@@ -55,6 +55,7 @@ class Plan:
     data: Data
     batch_size: int
     accumulate: int
+    shuffle: bool
     callbacks: Callbacks
     shown: Progress
 
@@ -73,7 +74,9 @@ class Epoch:
     def __init__(self, trainer: Trainer, plan: Plan, number: int) -> None:
         self.trainer, self.plan, self.number = trainer, plan, number
         self.data = plan.data
-        self.order = trainer.rng.permutation(len(self.data))
+        self.order = np.arange(len(self.data))
+        if plan.shuffle:
+            self.order = trainer.rng.permutation(len(self.data))
         self.step_rows = plan.batch_size * plan.accumulate
         self.tally = Tally(trainer.loss, trainer.metrics)
         self.done = 0  # rows
@@ -173,7 +176,9 @@ class Epoch:
         starts = range(0, len(rows), size)
         if getattr(trainer.loss, "reduction", "mean") != "mean":
             return [1.0] * len(starts)
-        target, *weight = (array.take(rows, axis=0) for array in self.data.arrays[1:])
+        target, *weight = (
+            array.take(rows, axis=0) for array in self.data.arrays[len(self.data.inputs) :]
+        )
         counts = trainer.loss.row_weights(target, *weight)
         if counts is None:
             return [float(min(size, len(rows) - start)) for start in starts]
@@ -196,7 +201,7 @@ class Epoch:
             for number in range(len(shares)):
                 self._weigh(shares, number)
                 batch = self.data.take(rows[number * size : (number + 1) * size])
-                value, prediction = self.trainer._gradient(*batch, fresh=number == 0)
+                value, prediction = self.trainer._gradient(*batch.arrays, fresh=number == 0)
                 values.append(float(value))
                 if self.trainer.metrics:
                     predictions.append(prediction)
@@ -207,7 +212,9 @@ class Epoch:
     def _count(self, values: list[float], predictions: list[Array], rows: Array) -> None:
         """These batches were trained: their losses, predictions one after the other, and rows."""
         size, loss = self.plan.batch_size, self.trainer.loss
-        target, *weight = (array.take(rows, axis=0) for array in self.data.arrays[1:])
+        target, *weight = (
+            array.take(rows, axis=0) for array in self.data.arrays[len(self.data.inputs) :]
+        )
         counts = loss.row_weights(target, *weight)
         self.tally.add(values, size, len(rows), counts)
         if self.plan.callbacks.per_batch:
@@ -234,7 +241,7 @@ class Epoch:
         with self.snapshot:
             for begin in range(0, len(rows), self.plan.batch_size):
                 batch = self.data.take(rows[begin : begin + self.plan.batch_size])
-                why = first_not_finite(trainer.model, trainer.loss, *batch)
+                why = first_not_finite(trainer.model, trainer.loss, batch)
                 if why:
                     break
             self.snapshot.restore()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,26 +18,24 @@ from minidl.nn.init import Seed, as_generator
 from minidl.nn.layer import evaluating
 from minidl.optim import EMA, Optimizer
 from minidl.optim.schedules import ReduceOnPlateau
-from minidl.training.batching import check_lengths
 from minidl.training.callbacks import Callback, Callbacks
 from minidl.training.epoch import Epoch, Plan, RecordedSteps
 from minidl.training.history import History
-from minidl.training.metrics import Metric, Tally, by_name, try_out
+from minidl.training.inputs import Rows, as_inputs
+from minidl.training.metrics import Metric, Tally, by_name, check_metrics, try_out
 from minidl.training.preparing import (
+    Batch,
     Data,
-    as_features,
-    as_targets,
+    Source,
     as_validation,
-    check_agreement,
     check_batch_size,
-    check_finite,
-    check_labels,
     check_parts,
-    first_output,
+    rows_that_count,
+    split,
 )
 from minidl.training.progress import Progress, choose
 from minidl.training.safety import InterruptBetweenSteps
-from minidl.training.weighting import ClassWeight, row_weights
+from minidl.training.weighting import ClassWeight, class_weighted, row_weights
 
 EVALUATION_BATCH = 1024
 
@@ -122,11 +121,12 @@ class Trainer:
         self.optimizer = optimizer
         self.ema = ema
         self.report_penalty = report_penalty
-        self.metrics = by_name(metrics)
+        self.metrics = by_name(metrics, loss)
         self.rng = as_generator(rng)
         self.dtype = optimizer.flat.dtype
         self.history = History()
         self._stopping: str | None = None  # why, once somebody said so
+        self._inputs = 1  # of the model: what a step takes first
         self._parts = self._steps_depend_on()  # those that were recorded
         self._recorded = RecordedSteps(self) if record else None
 
@@ -136,12 +136,13 @@ class Trainer:
         y: Any,
         epochs: int,
         batch_size: int = 32,
-        validation: tuple[Any, ...] | None = None,
+        validation: tuple[Any, ...] | float | None = None,
         progress: str | bool | Progress = "auto",
         callbacks: Iterable[Callback | ReduceOnPlateau] = (),
         sample_weight: Any = None,
         class_weight: ClassWeight | None = None,
         accumulate: int = 1,
+        shuffle: bool = True,
     ) -> History:
         """Train; called again, go on from there.
 
@@ -155,13 +156,18 @@ class Trainer:
         Parameters
         ----------
         X, y
-            Features and targets.
+            Features and targets. A tuple of several inputs, with which the model is called as
+            ``model(*inputs)``: such as padded sequences and their lengths, ``(X, lengths)``. A
+            list of sequences of unequal length is padded. Padded steps count nothing, in loss and
+            metrics, and what stands in them is not looked at.
         epochs
             Passes over the data, ≥ 1.
         batch_size
             Rows of a step, ≥ 1; the last step of an epoch may have fewer.
         validation
-            ``(X, y)`` or ``(X, y, weight)`` to evaluate on after every epoch, or None.
+            ``(X, y)`` or ``(X, y, weight)`` to evaluate on after every epoch; or a share of the
+            rows, such as 0.2, that is held out: random ones, but the same at every ``fit`` of as
+            many rows; or None.
         progress
             ``"auto"`` or True: a bar at a terminal or in a notebook (with tqdm installed, and
             ipywidgets for the latter), else a line for every epoch; ``"bar"``, ``"lines"``;
@@ -172,19 +178,23 @@ class Trainer:
             A weight ≥ 0 for each row, see ``Loss``; a row of weight 0 is left out.
         class_weight
             ``{label: weight}``, 1 for labels that are missing, or ``"balanced"``, where each
-            class counts as much as any other: the row's weight is multiplied by that of its
-            label. Validation has the weights that it is given.
+            class counts as much as any other, with the weights of its rows: the row's weight is
+            multiplied by that of its label. With ``BCEWithLogitsLoss`` of one logit the labels are
+            0 and 1. Validation has the weights that it is given.
         accumulate
             Batches of a step, ≥ 1: the gradients of so many batches are averaged, each by what
             its rows count (added up, for a loss with the reduction "sum"), before the optimizer
             makes its step, which is that of a batch so many times as large, in the memory of one.
             But ``BatchNorm`` sees one batch at a time.
+        shuffle
+            Whether every epoch takes the rows in another order, drawn from the trainer's ``rng``.
 
         Shapes
         ------
         X (samples, ..., features), or (samples, ...) integers for a model that begins with an
-        ``Embedding``; y (samples) for labels, (samples, time) for those of sequences, else as the
-        model's output; sample_weight (samples), or of the shape of labels.
+        ``Embedding``; lengths (samples), integers from 1 to time; y (samples) for labels,
+        (samples, time) for those of sequences, else as the model's output; sample_weight (samples),
+        or (samples, time) where every step has a target.
 
         Returns
         -------
@@ -203,15 +213,15 @@ class Trainer:
         epochs = check_count("fit", "epochs", epochs)
         batch_size = check_count("fit", "batch_size", batch_size)
         accumulate = check_count("fit", "accumulate", accumulate)
-        data = self._prepare(X, y, sample_weight, class_weight)
-        held_out = None
-        if validation is not None:
-            held_out = self._prepare(*as_validation(validation), None, "validation ")
-        check_batch_size(self.model, data.features, batch_size)
+        data, held_out = self._prepare_training(
+            self._source(X, y), sample_weight, class_weight, validation
+        )
+        check_batch_size(self.model, data.inputs, batch_size)
         names = ["loss", *self.metrics]
         names += [f"val_{name}" for name in names if held_out is not None]
         calls, shown = Callbacks(callbacks, self, names), choose(progress)
-        plan = Plan(data, batch_size, accumulate, calls, shown)
+        plan = Plan(data, batch_size, accumulate, bool(shuffle), calls, shown)
+        self._inputs = len(data.inputs)
         self.history, self._stopping = History(), None
         try:
             self._train(plan, epochs, held_out)
@@ -265,12 +275,10 @@ class Trainer:
             the labels.
         """
         check_count("predict", "batch_size", batch_size)
-        features = as_features("X", X, self.model, self.dtype)
-        if features.size == 0:
-            raise ValueError(f"X is empty: shape {features.shape}")
+        inputs = as_inputs("X", X, self.model, self.dtype)
         with evaluating():
-            pieces = (features[i : i + batch_size] for i in range(0, len(features), batch_size))
-            return np.concatenate([self.model(piece) for piece in pieces])
+            stretches = (slice(i, i + batch_size) for i in range(0, len(inputs), batch_size))
+            return np.concatenate([self.model(*inputs.cast(rows)) for rows in stretches])
 
     def evaluate(
         self, X: Any, y: Any, batch_size: int = EVALUATION_BATCH, sample_weight: Any = None
@@ -292,7 +300,8 @@ class Trainer:
             ``{"loss": ..., "accuracy": ...}``
         """
         check_count("evaluate", "batch_size", batch_size)
-        return self._evaluate(self._prepare(X, y, sample_weight), batch_size)
+        with np.errstate(all="ignore"):
+            return self._evaluate(self._batches(X, y, sample_weight, batch_size), batch_size)
 
     def lasting(self) -> list[Array]:
         """What a trained model is: parameters, the layers' state, and averages of an ``ema``."""
@@ -306,14 +315,14 @@ class Trainer:
     # --- steps: an epoch makes them, recorded or not ---
 
     def _gradient(
-        self, x: Array, y: Array, *weight: Array, check: bool = True, fresh: bool = True
+        self, *batch: Array, check: bool = True, fresh: bool = True
     ) -> tuple[Array, Array]:
         """The loss and the prediction; their gradients are added to what there is, unless fresh.
 
         Raises FloatingPointError with ``check``, if the loss is not finite.
         """
-        prediction = self.model(x)
-        value = self.loss(prediction, y, *weight)
+        prediction = self.model(*batch[: self._inputs])
+        value = self.loss(prediction, *batch[self._inputs :])
         if check and not math.isfinite(value):
             raise FloatingPointError(f"the loss is {value}")
         if fresh:
@@ -337,7 +346,7 @@ class Trainer:
         return result
 
     def _steps_depend_on(self) -> tuple[Any, ...]:
-        return self.model, self.loss, self.optimizer, self.ema
+        return self.model, self.loss, self.optimizer, self.ema, self._inputs
 
     def _record_what_is_there(self) -> None:
         """Drop recordings of a model, a loss or an optimizer that was replaced since."""
@@ -355,15 +364,37 @@ class Trainer:
             InterruptBetweenSteps() as interrupt,
             self.ema.average() if self.ema is not None else nullcontext(),
         ):
-            return self._evaluate(held_out, EVALUATION_BATCH, interrupt.check)
+            batches = held_out.batches(EVALUATION_BATCH)
+            return self._evaluate(batches, EVALUATION_BATCH, interrupt.check)
+
+    def _batches(self, X: Any, y: Any, weight: Any, batch_size: int) -> Iterator[Batch]:
+        """Batches to evaluate, each cast and checked when its turn comes: the memory is that of
+        one, beside labels and weights.
+        """
+        source, loss = self._source(X, y), self.loss
+        output = source.first_output()
+        classes = output.shape[-1]
+        check_metrics(self.metrics, source.standing_for(output), source.targets)
+        targets = source.cast_targets(classes) if loss.takes_labels else source.targets
+        weights = row_weights(source, weight, targets)
+        counting = rows_that_count("", loss, targets, weights)
+        count = len(source) if isinstance(counting, slice) else len(counting)
+        for begin in range(0, count, batch_size):
+            rows: Rows = slice(begin, min(begin + batch_size, count))
+            rows = rows if isinstance(counting, slice) else counting[rows]
+            some = () if weights is None else (weights[rows],)
+            yield source.inputs.cast(rows), (source.cast_targets(classes, rows), *some)
 
     def _evaluate(
-        self, data: Data, batch_size: int, between: Callable[[], object] = lambda: None
+        self,
+        batches: Iterable[Batch],
+        batch_size: int,
+        between: Callable[[], object] = lambda: None,
     ) -> dict[str, float]:
         tally = Tally(self.loss, self.metrics)
         with evaluating():
-            for x, y, *weight in data.batches(batch_size):
-                prediction = self.model(x)
+            for inputs, (y, *weight) in batches:
+                prediction = self.model(*inputs)
                 value = float(self.loss(prediction, y, *weight))
                 counts = self.loss.row_weights(y, *weight)
                 tally.add([value], batch_size, len(y), counts)
@@ -375,30 +406,41 @@ class Trainer:
 
     # --- checks, all before the first step ---
 
-    def _prepare(
-        self,
-        X: Any,
-        y: Any,
-        weight: Any = None,
-        class_weight: ClassWeight | None = None,
-        what: str = "",
-    ) -> Data:
-        features = as_features(f"{what}X", X, self.model, self.dtype)
-        check_lengths(features, np.asarray(y), what)
-        check_finite(f"{what}X", features)
-        targets = as_targets(f"{what}y", y, self.loss, self.dtype)
+    def _source(self, X: Any, y: Any, what: str = "") -> Source:
+        return Source(what, X, y, self.model, self.loss, self.dtype)
+
+    def _prepare(self, source: Source, weight: Any) -> tuple[Data, Array]:
+        """All rows as steps take them, all checked; and the output for the first."""
         with evaluating(), np.errstate(all="ignore"):
-            # One row tells the number of classes, and whether model, loss and data fit at all.
-            output = first_output(f"{what}X", features, self.model)
-            if self.loss.takes_labels:
-                targets = check_labels(f"{what}y", targets, output.shape[-1])
-            # Standing for all rows, it tells the same of the metrics.
-            predictions = np.broadcast_to(output[:1], (len(features), *output.shape[1:]))
-            check_agreement(what, self.loss, features, targets, predictions)
-            name = f"{what}sample_weight"
-            weights = row_weights(name, weight, class_weight, targets, self.loss, self.dtype)
-            data = Data(features, targets, weights).counting(what, self.loss)
-            self.loss(output, *(array[:1] for array in data.arrays[1:]))
-            counts = self.loss.row_weights(*data.arrays[1:])
-            try_out(self.metrics, predictions[: len(data)], data.targets, counts)
+            output = source.first_output()
+            inputs, targets = source.inputs.cast(), source.cast_targets(output.shape[-1])
+        return Data(inputs, targets, row_weights(source, weight, targets)), output
+
+    def _prepare_training(
+        self, source: Source, weight: Any, class_weight: ClassWeight | None, validation: Any
+    ) -> tuple[Data, Data | None]:
+        """What to train on, and what to validate on: given, or some of the rows."""
+        data, output = self._prepare(source, weight)
+        held_out = None
+        if isinstance(validation, float):
+            rows, others = split(len(data), validation)
+            held_out = self._tried("validation ", data.take(others), output)
+            data = data.take(rows)
+        elif validation is not None:
+            X, y, weight = as_validation(validation)
+            held_out = self._tried(
+                "validation ", *self._prepare(self._source(X, y, "validation "), weight)
+            )
+        if class_weight is not None:
+            data = replace(data, weights=class_weighted(data, class_weight, self.loss, output))
+        return self._tried("", data, output), held_out
+
+    def _tried(self, what: str, data: Data, output: Array) -> Data:
+        """The rows that count, after trying loss and metrics on as many."""
+        data, loss = data.counting(what, self.loss), self.loss
+        with np.errstate(all="ignore"), evaluating():
+            loss(output, *(array[:1] for array in data.arrays[len(data.inputs) :]))
+            counts = loss.row_weights(*data.arrays[len(data.inputs) :])
+            predictions = np.broadcast_to(output[:1], (len(data), *output.shape[1:]))
+            try_out(self.metrics, predictions, data.targets, counts)
         return data
