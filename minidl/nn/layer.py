@@ -154,6 +154,7 @@ class Layer(Noticed):
     registry: ClassVar[list[type[Layer]]] = []
     state_names: tuple[str, ...] = ()
     passing_names: tuple[str, ...] = ()  # of state_names, what belongs in no model file
+    constant_names: tuple[str, ...] = ()  # of state_names, what no forward pass changes
     # The least that arrays of state_names may hold: a model file with less, or NaN, is refused.
     state_minimum: ClassVar[Mapping[str, float]] = {}
     in_features: int | None = None

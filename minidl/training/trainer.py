@@ -23,6 +23,7 @@ from minidl.training.epoch import Epoch, Plan, RecordedSteps
 from minidl.training.history import History
 from minidl.training.inputs import Rows, as_inputs
 from minidl.training.metrics import Metric, Tally, by_name, check_metrics, try_out
+from minidl.training.predicting import Predictor
 from minidl.training.preparing import (
     Batch,
     Data,
@@ -38,6 +39,7 @@ from minidl.training.safety import InterruptBetweenSteps
 from minidl.training.weighting import ClassWeight, class_weighted, row_weights
 
 EVALUATION_BATCH = 1024
+STATISTICS_ROWS = 8192  # from which the averages of an EMA take the statistics of BatchNorm
 
 
 class Trainer:
@@ -68,7 +70,9 @@ class Trainer:
         else. Where a model cannot be recorded, a warning says why, once, and steps run eagerly.
     ema
         An average of the weights that follows every step. Validation in ``fit`` is of the
-        averages; ``with ema.average():`` evaluates and predicts with them afterwards.
+        averages; ``with ema.average():`` evaluates and predicts with them afterwards. After every
+        epoch ``BatchNorm`` takes the statistics of the averages from the training data, some
+        thousand rows of them.
     report_penalty
         Whether the losses of epochs and of ``evaluate`` include ``optimizer.penalty()``, the L1
         and L2 penalties of the weights at that time: for an epoch, those at its end. What
@@ -129,6 +133,7 @@ class Trainer:
         self._inputs = 1  # of the model: what a step takes first
         self._parts = self._steps_depend_on()  # those that were recorded
         self._recorded = RecordedSteps(self) if record else None
+        self._predictor = Predictor(model, self.dtype, record)
 
     def fit(
         self,
@@ -222,6 +227,8 @@ class Trainer:
         calls, shown = Callbacks(callbacks, self, names), choose(progress)
         plan = Plan(data, batch_size, accumulate, bool(shuffle), calls, shown)
         self._inputs = len(data.inputs)
+        if self.ema is not None:
+            self.ema.follow_state(self.model)
         self.history, self._stopping = History(), None
         try:
             self._train(plan, epochs, held_out)
@@ -242,6 +249,7 @@ class Trainer:
             values = Epoch(self, plan, number).run()
             seconds = time.perf_counter() - started
             values["loss"] += self._penalty()
+            self._take_statistics(plan.data)
             if held_out is not None:
                 values |= {f"val_{k}": value for k, value in self._validate(held_out).items()}
             self.history.append(values, seconds)
@@ -259,12 +267,14 @@ class Trainer:
         self._stopping = self._stopping or why
 
     def predict(self, X: Any, batch_size: int = EVALUATION_BATCH) -> Array:
-        """The model's output for every row, in evaluation mode.
+        """The model's output for every row, in evaluation, whatever modes its layers are in.
+
+        Any number of threads may call it. The modes of the layers and their state stay as they are.
 
         Parameters
         ----------
         X
-            Features, (samples, ..., features).
+            As for ``fit``; NaN, infinity and numbers beyond the model's dtype are refused.
         batch_size
             Rows at a time: bounds the memory, changes no result beyond rounding.
 
@@ -272,13 +282,22 @@ class Trainer:
         -------
         ndarray
             (samples, ...): for a classifier the logits; ``predict(X).argmax(axis=1)`` are
-            the labels.
+            the labels. For a list of sequences that were padded, (samples, longest, ...), of which
+            what lies beyond the length of a sequence means nothing.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For data that the model cannot take, naming the first such row.
         """
+        predictor = self._predictor_of_model()
+        if (quick := predictor.quick(X, batch_size)) is not None:
+            return quick
         check_count("predict", "batch_size", batch_size)
         inputs = as_inputs("X", X, self.model, self.dtype)
-        with evaluating():
-            stretches = (slice(i, i + batch_size) for i in range(0, len(inputs), batch_size))
-            return np.concatenate([self.model(*inputs.cast(rows)) for rows in stretches])
+        stretches = (slice(i, i + batch_size) for i in range(0, len(inputs), batch_size))
+        outputs = [predictor(*inputs.cast(rows)) for rows in stretches]
+        return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
 
     def evaluate(
         self, X: Any, y: Any, batch_size: int = EVALUATION_BATCH, sample_weight: Any = None
@@ -305,7 +324,7 @@ class Trainer:
 
     def lasting(self) -> list[Array]:
         """What a trained model is: parameters, the layers' state, and averages of an ``ema``."""
-        averages = self.ema.averages if self.ema is not None else []
+        averages = [*self.ema.averages, *self.ema.state_averages] if self.ema is not None else []
         arrays = [parameter.data for parameter in self.model.parameters()]
         return [*arrays, *self.model.state().values(), *averages]
 
@@ -346,7 +365,8 @@ class Trainer:
         return result
 
     def _steps_depend_on(self) -> tuple[Any, ...]:
-        return self.model, self.loss, self.optimizer, self.ema, self._inputs
+        averaged = None if self.ema is None else len(self.ema.state)
+        return self.model, self.loss, self.optimizer, self.ema, averaged, self._inputs
 
     def _record_what_is_there(self) -> None:
         """Drop recordings of a model, a loss or an optimizer that was replaced since."""
@@ -354,8 +374,23 @@ class Trainer:
             self._parts = self._steps_depend_on()
             self._recorded.forget()
 
+    def _predictor_of_model(self) -> Predictor:
+        """What predicts with the model, which may have been replaced since."""
+        if self._predictor.model is not self.model:
+            self._predictor = Predictor(self.model, self.dtype, self._predictor.record)
+        return self._predictor
+
     def _penalty(self) -> float:
         return self.optimizer.penalty() if self.report_penalty else 0.0
+
+    def _take_statistics(self, data: Data) -> None:
+        """Have the averages take statistics of their own, from some rows of the training data."""
+        if self.ema is None or not self.ema.has_statistics:
+            return
+        rows = np.random.default_rng(0).permutation(len(data))[:STATISTICS_ROWS]
+        parts = np.array_split(rows, -(-len(rows) // EVALUATION_BATCH))
+        with InterruptBetweenSteps(), np.errstate(all="ignore"):
+            self.ema.take_statistics(data.take(part).inputs for part in parts)
 
     def _validate(self, held_out: Data) -> dict[str, float]:
         """Loss and metrics, with the averages if there are any."""
@@ -391,10 +426,10 @@ class Trainer:
         batch_size: int,
         between: Callable[[], object] = lambda: None,
     ) -> dict[str, float]:
-        tally = Tally(self.loss, self.metrics)
+        tally, predictor = Tally(self.loss, self.metrics), self._predictor_of_model()
         with evaluating():
             for inputs, (y, *weight) in batches:
-                prediction = self.model(*inputs)
+                prediction = predictor(*inputs)
                 value = float(self.loss(prediction, y, *weight))
                 counts = self.loss.row_weights(y, *weight)
                 tally.add([value], batch_size, len(y), counts)
@@ -421,19 +456,17 @@ class Trainer:
     ) -> tuple[Data, Data | None]:
         """What to train on, and what to validate on: given, or some of the rows."""
         data, output = self._prepare(source, weight)
-        held_out = None
+        others = None
         if isinstance(validation, float):
-            rows, others = split(len(data), validation)
-            held_out = self._tried("validation ", data.take(others), output)
-            data = data.take(rows)
-        elif validation is not None:
-            X, y, weight = as_validation(validation)
-            held_out = self._tried(
-                "validation ", *self._prepare(self._source(X, y, "validation "), weight)
-            )
+            rows, held_out = split(len(data), validation)
+            data, others = data.take(rows), data.take(held_out)
         if class_weight is not None:
             data = replace(data, weights=class_weighted(data, class_weight, self.loss, output))
-        return self._tried("", data, output), held_out
+        data = self._tried("", data, output)
+        if validation is not None and others is None:
+            X, y, weight = as_validation(validation)
+            others, output = self._prepare(self._source(X, y, "validation "), weight)
+        return data, others and self._tried("validation ", others, output)
 
     def _tried(self, what: str, data: Data, output: Array) -> Data:
         """The rows that count, after trying loss and metrics on as many."""
