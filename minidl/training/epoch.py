@@ -16,7 +16,7 @@ from minidl._kernels.reference import Array
 from minidl.recording import RecordingError
 from minidl.recording.epoch import Kept, run_epoch
 from minidl.training.callbacks import Callbacks
-from minidl.training.diagnosis import first_not_finite
+from minidl.training.diagnosis import advice, first_not_finite
 from minidl.training.metrics import Tally
 from minidl.training.preparing import Data
 from minidl.training.progress import Progress
@@ -245,8 +245,9 @@ class Epoch:
                 if why:
                     break
             self.snapshot.restore()
+        cure = advice(trainer.model, trainer.optimizer, self.data.take(rows))
         return (
             f"training step {trainer.optimizer.steps + 1}: loss or gradient is not finite; "
             f"{why or 'every gradient is finite, their norm is not'}. Parameters and state are as "
-            "before this step. A lower learning rate, max_norm or another initialiser may help."
+            f"before this step. {cure}"
         )

@@ -297,7 +297,7 @@ class Trainer:
         inputs = as_inputs("X", X, self.model, self.dtype)
         stretches = (slice(i, i + batch_size) for i in range(0, len(inputs), batch_size))
         outputs = [predictor(*inputs.cast(rows)) for rows in stretches]
-        return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
+        return np.concatenate(outputs)  # a copy: a layer may return its very input
 
     def evaluate(
         self, X: Any, y: Any, batch_size: int = EVALUATION_BATCH, sample_weight: Any = None
