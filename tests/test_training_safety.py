@@ -155,6 +155,41 @@ def test_a_loss_that_is_not_finite_by_itself_is_named():
     assert_same(before, everything(trainer))
 
 
+@pytest.mark.parametrize(
+    ("what", "words", "never"),
+    [
+        ("rate", r"A lower learning rate than 1e\+30, or max_norm, may help\.$", "Standardize"),
+        ("clipped", r"A lower learning rate than 1e\+30 may help\.$", "max_norm"),
+        ("features", r"X holds numbers as large as 3e\+38: nn\.Standardize", "learning rate"),
+        ("targets", r"Y holds numbers as large as 3e\+38: dividing", "learning rate"),
+        ("weights", r"no step was made before it.*initial weights", "max_norm"),
+        ("parameter", r"0\.bias is not finite already", "max_norm"),
+        ("state", r"1\.running_mean is not finite already", "max_norm"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:training runs eagerly")
+def test_advice_fits_the_facts(what, words, never):
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm(8), nn.Tanh(), nn.Linear(8, 2), rng=0)
+    rate = 1e30 if what in ("rate", "clipped") else 0.01
+    norm = 1e9 if what in ("clipped", "features") else None
+    optimizer = optim.SGD(model.parameters(), lr=rate, max_norm=norm)
+    trainer = Trainer(model, nn.MSELoss(), optimizer, rng=0)
+    x, y = X.copy(), np.ones((50, 2), np.float32)
+    if what == "features":
+        x[:] = 3e38
+    elif what == "targets":
+        y[:] = 3e38
+    elif what == "weights":
+        model[3].weight.data[...] = 3e38
+    elif what == "parameter":
+        model[0].bias.data[0] = np.nan
+    elif what == "state":
+        model[1].eval().running_mean[0] = np.nan
+    with pytest.raises(FloatingPointError, match="(?i)" + words) as caught:
+        trainer.fit(x, y, 50, 50, progress=False)
+    assert never not in str(caught.value)
+
+
 def test_overflow_warns_nobody_and_settings_of_numpy_stay():
     before = np.geterr()
     with np.errstate(all="raise"):

@@ -250,8 +250,8 @@ def place_of(place: Any) -> str:
 
 def split(samples: int, fraction: float) -> tuple[Array, Array]:
     """Rows to train on, and a random fraction of them to validate on: always the same ones."""
-    count = round(samples * fraction)
-    if not (0 < fraction < 1 and 0 < count < samples):
+    count = round(samples * fraction) if 0 < fraction < 1 else 0
+    if not 0 < count < samples:
         raise ValueError(
             f"validation must be a share of the rows in (0, 1) that leaves some on both sides, got "
             f"{fraction} of {samples:,}"
