@@ -505,4 +505,4 @@ def test_recorded_runs_are_used(monkeypatch):
     fit(classifier(), sample_weight=WEIGHTS)
     fit(classifier())
     fit(classifier(), accumulate=4)
-    assert sizes == [3, 3, 2, 2, *[2, 2] * 2]  # the last batch is smaller: a run of its own
+    assert sizes == [3, 3, 2, 2, 2, 2]

@@ -44,7 +44,7 @@ def first_not_finite(model: Layer, loss: Loss, batch: Data) -> str:
 
     with watching(model, "forward", watch_output):
         prediction = model(*batch.inputs)
-    value = loss(prediction, *batch.arrays[len(batch.inputs) :])
+    value = loss(prediction, *batch.targets_and_weights)
     if not found and not np.isfinite(value):
         return f"every layer's output is finite, the loss {loss!r} is not"
     if not found:

@@ -268,16 +268,21 @@ def how_to_cast(data: Any, array: Array) -> str:
             case "bool":
                 return f"; column {column!r} is bool: write X.astype(np.float32)"
             case "words":
-                return (
-                    f"; column {column!r} holds words: write X = pd.get_dummies(X, dtype=float), "
-                    "or leave it out"
-                )
+                cure = "X = pd.get_dummies(X, dtype=float)"
+                if hasattr(data, "to_dummies"):
+                    cure = f"X = X.to_dummies({column!r})"
+                return f"; column {column!r} holds words: write {cure}, or leave it out"
             case "other":
                 dtype = np.asarray(data[column]).dtype
                 return f"; column {column!r} has dtype {dtype}: convert it, or leave it out"
     if array.dtype.kind in "UST":
         return "; write X.astype(np.float32) if these are numbers, else one-hot rows for words"
-    return "; write X.astype(np.float32) if all are numbers" if array.dtype == object else ""
+    if array.dtype != object:
+        return ""
+    for place, value in np.ndenumerate(array):
+        if value is None or type(value).__name__ == "NAType":
+            return f"; row {place[0]} holds {value}: leave such rows out, or fill them"
+    return "; write X.astype(np.float32) if all are numbers"
 
 
 def _kind_of_column(data: Any, column: Any) -> str:

@@ -99,16 +99,15 @@ class TopK:
         # Every step of a sequence is a row of its own.
         prediction, target = prediction.reshape(-1, classes), target.reshape(-1)
         self._rows += len(target)
-        chosen = prediction.argmax(axis=1) if self._k == 1 else target
-        own = np.take_along_axis(prediction, chosen[:, None], axis=1)
         if self._k == 1:
-            right = chosen == target
+            right = prediction.argmax(axis=1) == target
         else:
+            own = np.take_along_axis(prediction, target[:, None], axis=1)
             before = np.arange(classes) < target[:, None]
             right = ((prediction > own) | ((prediction == own) & before)).sum(axis=1) < self._k
-        right &= np.isfinite(own[:, 0])
-        if np.isnan(prediction.sum()):  # cheaper than a look at every logit; inf - inf is NaN, too
+        if not np.isfinite(prediction.sum()):  # cheaper than a look at every logit
             right &= ~np.isnan(prediction).any(axis=1)
+            right[right] = np.isfinite(prediction[right, target[right].astype(np.intp)])
         self._right += int(np.count_nonzero(right))
 
     def read(self) -> float:

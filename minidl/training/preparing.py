@@ -40,10 +40,14 @@ class Data:
     weights: Array | None = None
 
     @property
+    def targets_and_weights(self) -> tuple[Array, ...]:
+        """What the loss takes beside predictions, for all rows."""
+        return (self.targets,) if self.weights is None else (self.targets, self.weights)
+
+    @property
     def arrays(self) -> tuple[Array, ...]:
         """What a step takes, for all rows."""
-        given = *self.inputs, self.targets
-        return given if self.weights is None else (*given, self.weights)
+        return *self.inputs, *self.targets_and_weights
 
     def take(self, rows: Array) -> Data:
         """Copies of these rows."""
@@ -338,6 +342,7 @@ def check_batch_size(model: Layer, inputs: tuple[Array, ...], batch_size: int) -
     snapshot = Snapshot(model.state().values())
     try:
         with snapshot, np.errstate(all="ignore"):
+            snapshot.take()
             model(*(array[:1] for array in inputs))
             snapshot.restore()
     except ValueError as error:

@@ -472,8 +472,8 @@ class Trainer:
         """The rows that count, after trying loss and metrics on as many."""
         data, loss = data.counting(what, self.loss), self.loss
         with np.errstate(all="ignore"), evaluating():
-            loss(output, *(array[:1] for array in data.arrays[len(data.inputs) :]))
-            counts = loss.row_weights(*data.arrays[len(data.inputs) :])
+            loss(output, *(array[:1] for array in data.targets_and_weights))
+            counts = loss.row_weights(*data.targets_and_weights)
             predictions = np.broadcast_to(output[:1], (len(data), *output.shape[1:]))
             try_out(self.metrics, predictions, data.targets, counts)
         return data
