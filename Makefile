@@ -11,6 +11,7 @@
 #   make fuzz         5000 random networks: gradients, recorded steps, PyTorch (many minutes);
 #                     with another number: make fuzz FUZZ=500
 #   make fuzz-files   122,000 damaged and hostile files in little memory (some minutes)
+#   make stress       predict and evaluate from eight threads, 100,000 calls (a minute)
 #   make sanitize     kernels and recorded steps under AddressSanitizer and UBSan, and
 #                 the team of threads under ThreadSanitizer (needs GCC)
 #   make clean    remove everything that was made
@@ -21,7 +22,7 @@ PY := $(VENV)/bin/python
 SOURCES := setup.py pyproject.toml $(wildcard minidl/_kernels/*.p* minidl/_kernels/*.h)
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test bench steps lint exhaustive fuzz fuzz-files sanitize clean
+.PHONY: demo test bench steps lint exhaustive fuzz fuzz-files stress sanitize clean
 
 demo: $(VENV)/demo
 	$(PY) -m minidl train digits
@@ -51,6 +52,9 @@ fuzz: $(VENV)/dev
 
 fuzz-files: $(VENV)/dev
 	MINIDL_FUZZ_FILES=1 $(PY) -m pytest -q -s tests/test_fuzz_files.py
+
+stress: $(VENV)/dev
+	$(PY) tests/stress.py
 
 # In copies, so that the kernels in use stay as they are. -s: reports go to standard error.
 # ThreadSanitizer needs memory where it expects it: setarch -R. It does not follow forks.

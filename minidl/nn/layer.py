@@ -11,7 +11,7 @@ from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
 from minidl.nn.init import Initializer, Seed, as_generator
 
-# A context in which this thread evaluates, whatever the modes of the layers: compiled in dispatch.pyx.
+# A context in which this thread evaluates, whatever the modes of the layers; see dispatch.pyx.
 evaluating = kernels.evaluating
 
 DType = Any  # whatever numpy.dtype() accepts
@@ -154,11 +154,16 @@ class Layer(Noticed):
     registry: ClassVar[list[type[Layer]]] = []
     state_names: tuple[str, ...] = ()
     passing_names: tuple[str, ...] = ()  # of state_names, what belongs in no model file
+    constant_names: tuple[str, ...] = ()  # of state_names, what no forward pass changes
     # The least that arrays of state_names may hold: a model file with less, or NaN, is refused.
     state_minimum: ClassVar[Mapping[str, float]] = {}
     in_features: int | None = None
     # Whether the input holds integers (words, characters), which a Trainer must not cast.
     takes_indices = False
+    # How many different integers such an input may hold, from 0 on; None where it is not known.
+    index_limit: int | None = None
+    # Whether forward has an argument `lengths`: of the sequences of a padded batch.
+    takes_lengths = False
     # The initialiser that suits weights whose output this layer receives. "skip" means
     # that the layer after this one decides; None that none is preferred.
     preferred_init: str | Initializer | None = None
@@ -411,3 +416,8 @@ def float_dtype(dtype: DType) -> np.dtype[Any]:
     if result not in (np.float32, np.float64):
         raise TypeError(f"dtype must be float32 or float64, got {result}")
     return result
+
+
+def is_lengths(x: Any) -> bool:
+    """Whether an input is the lengths of sequences: whole numbers, one for each."""
+    return isinstance(x, np.ndarray) and x.ndim == 1 and x.dtype.kind in "iu"

@@ -208,7 +208,7 @@ class Standardize(Layer):
            [ 1.]])
     """
 
-    state_names = ("mean", "std")
+    state_names = constant_names = ("mean", "std")
     state_minimum: ClassVar[Mapping[str, float]] = {"std": float(np.finfo(np.float64).tiny)}
     preferred_init = "skip"
 
