@@ -30,6 +30,7 @@ import numpy as np
 import minidl
 from minidl import nn, optim
 from minidl.bench.report import machine
+from minidl.pictures import log_axis, new_figure, save
 from minidl.recording import planning
 
 INPUTS = CLASSES = 10
@@ -175,9 +176,7 @@ def better_of_both(times: Times, width: int) -> float:
 
 def draw(path: Path, times: Times, batch: int) -> None:
     """Times over widths, and below them the ratios of neighbours."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9.5, 7), layout="constrained")
+    figure = new_figure((9.5, 7))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     order = sorted(times, key=lambda name: name == "default")  # on top of the others
     for name in order:
@@ -189,12 +188,8 @@ def draw(path: Path, times: Times, batch: int) -> None:
     ratios = neighbours(times[first])
     lower.plot(list(ratios), list(ratios.values()), color=COLORS[first], linewidth=1)
     lower.axhline(1, color="0.7", linewidth=0.8, zorder=0)
-    upper.set(yscale="log", ylabel="microseconds of a step")
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    upper.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    upper.yaxis.set_major_formatter("{x:g}")
-    upper.yaxis.set_minor_formatter(NullFormatter())
+    log_axis(upper.yaxis, [time for measured in times.values() for time in measured.values()])
+    upper.set(ylabel="microseconds of a step")
     lower.set(xlabel="width", ylabel="time(next) / time")
     lower.set_ylim(min(0.7, *ratios.values()), max(1.5, *ratios.values()))
     lower.set_title(f"each width beside the next: minidl, {first}", fontsize=10, loc="left")
@@ -206,7 +201,7 @@ def draw(path: Path, times: Times, batch: int) -> None:
     figure.suptitle(
         f"Training step of {INPUTS}-w-w-{CLASSES}, batch {batch}; {machine()['processor']}"
     )
-    figure.savefig(path, dpi=130)
+    save(figure, path)
 
 
 def width_range(text: str) -> range:
