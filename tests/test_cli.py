@@ -265,7 +265,7 @@ def test_a_plot_without_matplotlib_says_what_to_install_before_training(capsys, 
 def test_what_does_not_fit_into_memory_is_said_in_one_line(capsys, arguments):
     assert main([*arguments.split(), "--quiet"]) == 1
     output = capsys.readouterr()
-    assert output.err.startswith("minidl: error: not enough memory: ")
+    assert output.err.startswith("minidl: error: there is not enough memory for this: ")
     assert output.err.count("\n") == 1
     assert output.out == ""
 

@@ -51,8 +51,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Files that the user named have been reported by name; this one has none, as a rule.
         named = f"cannot write {error.filename}: {error.strerror}"
         return _fail(named if error.filename else f"cannot write output: {error}", 1)
-    except MemoryError:
-        return _fail("there is not enough memory for this", 1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -75,7 +73,8 @@ def _run(argv: Sequence[str] | None) -> int:
         print(f"minidl: training failed: {error}", file=sys.stderr)
         return 1
     except (MemoryError, OverflowError) as error:  # sizes beyond what there is, or what can be
-        return _fail(f"not enough memory: {error}", 1)
+        why = f": {error}" if str(error) else ""
+        return _fail(f"there is not enough memory for this{why}", 1)
 
 
 def _fail(message: str, status: int) -> int:
