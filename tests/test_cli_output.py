@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import os
 import re
@@ -214,9 +213,7 @@ def test_norms_are_those_of_the_gradient_over_all_data():
 
 def test_a_report_of_gradients_needs_no_terminal(capsys, monkeypatch):
     fake = SimpleNamespace(name="Résidu", worst=1e-9, checked=12345, kinks=3, ok=True, message="")
-    monkeypatch.setattr(
-        importlib.import_module("minidl.gradcheck"), "gradcheck_all", lambda names: [fake]
-    )
+    monkeypatch.setattr("minidl.gradient_check.gradcheck_all", lambda names: [fake])
     assert main(["check"]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.split() == ["Résidu", "1.0e-09", "12,345", "3", "ok"]
