@@ -51,8 +51,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Files that the user named have been reported by name; this one has none, as a rule.
         named = f"cannot write {error.filename}: {error.strerror}"
         return _fail(named if error.filename else f"cannot write output: {error}", 1)
-    except MemoryError:
-        return _fail("there is not enough memory for this", 1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
