@@ -332,12 +332,3 @@ def test_labels_that_would_take_an_output_layer_of_gigabytes(capsys, tmp_path):
     error = capsys.readouterr().err
     assert "labels must be less than 4,096" in error
     assert "got 2147483647 in row 9" in error
-
-
-def test_too_little_memory_is_one_line(capsys, monkeypatch):
-    def none(*_):
-        raise MemoryError
-
-    monkeypatch.setattr("minidl.cli.train.build_model", none)
-    assert main(SHORT) == 1
-    assert capsys.readouterr().err.splitlines()[-1].startswith("minidl: error: there is not enough")

@@ -352,6 +352,8 @@ def test_what_the_format_s_own_reader_refuses(
     with pytest.raises(minidl.ModelFileError, match=words):
         minidl.load(path, into=net)
     assert bits(net) == before
+    if words == "there twice":
+        return  # of two tensors of one name, some of its versions take the last
     safetensors = pytest.importorskip("safetensors.numpy")
     with pytest.raises(importlib.import_module("safetensors").SafetensorError):
         safetensors.load_file(path)

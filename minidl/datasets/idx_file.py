@@ -109,7 +109,7 @@ def _unpacked(file: BinaryIO, name: str) -> Array:
         dtype, shape = _read_header(stream, name)
         expected = math.prod(shape) * dtype.itemsize
         kept = expected <= most
-        limit = expected if kept else ENOUGH
+        limit = expected if kept else min(ENOUGH, most)
         while found <= limit and (chunk := stream.read(min(CHUNK, limit + 1 - found))):
             found += len(chunk)
             if kept:
