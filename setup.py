@@ -30,11 +30,6 @@ INSTRUCTION_SETS = {"baseline": []}
 if X86:
     INSTRUCTION_SETS |= {"avx2": AVX2, "avx512": [*AVX2, *AVX512]}
 
-# Of what Python calls: checks of the stack, and of copies whose room the compiler knows.
-# The loops do without. They see only memory whose size has been checked, and a check in the
-# innermost of them would cost time.
-CHECKED = ["-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]
-
 DIRECTIVES = {
     "language_level": 3,
     "boundscheck": False,
@@ -44,12 +39,25 @@ DIRECTIVES = {
 }
 
 
-def strip_flags():
-    """For the linker: leave out symbols and what debuggers read, nine tenths of the bytes.
+def is_sanitized():
+    """Whether this build is for a sanitizer, which checks more, and names functions in reports."""
+    return "-fsanitize" in os.environ.get("CFLAGS", "")
 
-    Not where sanitizers want to name functions in their reports.
+
+def check_flags():
+    """Of what Python calls: checks of the stack, and of copies whose room the compiler knows.
+
+    The loops do without. They see only memory whose size has been checked, and a check in the
+    innermost of them would cost time.
     """
-    if "-fsanitize" in os.environ.get("CFLAGS", "") or sys.platform == "win32":
+    if is_sanitized():
+        return []
+    return ["-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]
+
+
+def strip_flags():
+    """For the linker: leave out symbols and what debuggers read, nine tenths of the bytes."""
+    if is_sanitized() or sys.platform == "win32":
         return []
     return ["-Wl,-S,-x"] if sys.platform == "darwin" else ["-Wl,-s"]
 
@@ -75,12 +83,13 @@ def flags_in_words():
 
 def extensions():
     """The Python-facing calls, and one extension per instruction set and dtype."""
-    yield extension("dispatch", CHECKED, [("MINIDL_FLAGS", f'"{flags_in_words()}"')])
+    checks = check_flags()
+    yield extension("dispatch", checks, [("MINIDL_FLAGS", f'"{flags_in_words()}"')])
     for path in sorted(KERNELS.glob("calls_*.pyx")):
-        yield extension(path.stem, CHECKED)
-    yield extension("arguments", CHECKED)
+        yield extension(path.stem, checks)
+    yield extension("arguments", checks)
     of_program = ["walk.pxi", "ways.pxi"]
-    yield extension("program", CHECKED, depends=["team.h", *of_program])
+    yield extension("program", checks, depends=["team.h", *of_program])
     loops = [path.name for path in KERNELS.glob("*.pxi") if path.name not in of_program]
     of_loops = [*loops, "simd.h", "simd.pxd", "tanh_table.h"]
     # The microkernel must be inlined to know its constants, so that they unroll its loops.
