@@ -619,7 +619,7 @@ class Layer(Noticed):
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 # Attributes of a layer that belong to a pass, or are kept for speed, and are no part of the model.
-KEPT = frozenset({"_saved", "_output", "_pass", "_earlier", "_first_parameter"})
+KEPT = frozenset({"_saved", "_output", "_pass", "_earlier", "_first_parameter", "_said"})
 
 
 def is_float(x: Array) -> bool:
