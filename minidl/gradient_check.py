@@ -184,7 +184,9 @@ def _disturb(arrays: list[Array]) -> None:
     rng = np.random.default_rng(1)
     for array in arrays:
         if array.dtype == np.float64:
-            moved = array + rng.choice([-1.0, 1.0], array.shape) * rng.uniform(0.1, 0.3, array.shape)
+            moved = array + rng.choice([-1.0, 1.0], array.shape) * rng.uniform(
+                0.1, 0.3, array.shape
+            )
             array[...] = np.where(np.isin(array, (0.0, 1.0, -1.0)), moved, array)
 
 

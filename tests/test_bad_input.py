@@ -113,9 +113,7 @@ WIDTHS_THAT_CANNOT_FIT = [
 
 
 @pytest.mark.parametrize(("build", "first", "second"), WIDTHS_THAT_CANNOT_FIT)
-def test_widths_that_cannot_fit_are_refused_when_built(
-    build: Any, first: str, second: str
-) -> None:
+def test_widths_that_cannot_fit_are_refused_when_built(build: Any, first: str, second: str) -> None:
     with pytest.raises(ValueError, match="Sequential") as caught:
         build()
     assert first in str(caught.value)
@@ -146,8 +144,16 @@ class Padded(nn.Linear):
         (lambda: nn.Sequential(nn.Linear(3, 4), Twice(), nn.Linear(8, 2)), (5, 3)),
         (lambda: nn.Sequential(nn.Linear(3, 4), Padded(8, 2), nn.Linear(2, 2)), (5, 3)),
         (lambda: nn.Sequential(nn.Sequential(Twice()), nn.Linear(6, 2)), (5, 3)),
-        (lambda: nn.Sequential(nn.Residual(nn.Sequential(Twice()), Twice()), nn.Linear(6, 2)), (5, 3)),
-        (lambda: nn.Sequential(nn.PReLU(), nn.GRU(3, 4, return_sequences=False), nn.Linear(4, 2)), (5, 2, 3)),
+        (
+            lambda: nn.Sequential(nn.Residual(nn.Sequential(Twice()), Twice()), nn.Linear(6, 2)),
+            (5, 3),
+        ),
+        (
+            lambda: nn.Sequential(
+                nn.PReLU(), nn.GRU(3, 4, return_sequences=False), nn.Linear(4, 2)
+            ),
+            (5, 2, 3),
+        ),
     ],
 )
 def test_widths_that_fit_or_are_not_known_are_not_refused(model: Any, shape: Any) -> None:

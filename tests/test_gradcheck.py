@@ -354,7 +354,7 @@ def test_several_inputs() -> None:
         report = minidl.gradcheck(AnyInputs(returns), a, b, whole)
         assert report.checked == 18
         assert set(report.tensors) == {"input 0", "input 1"}
-    with pytest.raises(minidl.GradcheckError, match="returns 1 gradients.*2 inputs"):
+    with pytest.raises(minidl.GradcheckError, match=r"returns 1 gradients.*2 inputs"):
         minidl.gradcheck(Product(returns=1), a, b)
 
 

@@ -281,7 +281,9 @@ def test_an_optimizer_that_was_built_before_holds_the_weights_drawn_anew() -> No
     "nest",
     [
         lambda linear: nn.Sequential(nn.Sequential(linear), nn.ReLU()),
-        lambda linear: nn.Sequential(nn.Sequential(nn.Sequential(linear), nn.Identity()), nn.ReLU()),
+        lambda linear: nn.Sequential(
+            nn.Sequential(nn.Sequential(linear), nn.Identity()), nn.ReLU()
+        ),
         lambda linear: nn.Sequential(linear, nn.Sequential(nn.BatchNorm(4), nn.ReLU())),
         lambda linear: nn.Sequential(linear, nn.ReLU())[:1],
     ],

@@ -17,6 +17,7 @@ import minidl
 from minidl import _kernels as kernels
 from minidl import datasets, nn, optim
 
+F32 = np.float32
 KINDS: dict[str, Any] = {
     "RNN": nn.RNN,
     "relu": lambda *widths, **options: nn.RNN(*widths, nonlinearity="relu", **options),
@@ -819,8 +820,11 @@ THROUGH = {
         None,
     ),
     "nested": (
-        lambda: [nn.Sequential(nn.Identity(), nn.Sequential(nn.GRU(4, 4))), nn.Sequential(nn.Tanh()),
-                 nn.Sequential(nn.LSTM(4, 3, return_sequences=False), nn.Linear(3, 2))],
+        lambda: [
+            nn.Sequential(nn.Identity(), nn.Sequential(nn.GRU(4, 4))),
+            nn.Sequential(nn.Tanh()),
+            nn.Sequential(nn.LSTM(4, 3, return_sequences=False), nn.Linear(3, 2)),
+        ],
         None,
     ),
     "residual": (
@@ -833,7 +837,7 @@ THROUGH = {
         None,
     ),
     "a layer of the user's": (lambda: [nn.GRU(4, 5), LastStep(), nn.Linear(5, 2)], None),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("by_name", [True, False])

@@ -38,7 +38,12 @@ SUSPICIOUS = [
     (lambda: net(nn.Softmax()), nn.CrossEntropyLoss(), LABELS, "Softmax.*CrossEntropyLoss.*logits"),
     (lambda: net(nn.LogSoftmax()), nn.CrossEntropyLoss(), LABELS, "LogSoftmax.*CrossEntropyLoss"),
     (lambda: net(nn.Sigmoid()), nn.CrossEntropyLoss(), LABELS, "Sigmoid.*CrossEntropyLoss"),
-    (lambda: net(nn.Sequential(nn.Softmax()), nn.Identity()), nn.CrossEntropyLoss(), LABELS, "Soft"),
+    (
+        lambda: net(nn.Sequential(nn.Softmax()), nn.Identity()),
+        nn.CrossEntropyLoss(),
+        LABELS,
+        "Soft",
+    ),
     (lambda: net(nn.Sigmoid()), nn.BCEWithLogitsLoss(), REAL, "Sigmoid.*BCEWithLogitsLoss"),
     (lambda: net(nn.Softmax()), nn.BCEWithLogitsLoss(), REAL, "Softmax.*BCEWithLogitsLoss"),
     (lambda: net(), nn.NLLLoss(), LABELS, "NLLLoss.*logarithms.*LogSoftmax"),
@@ -51,7 +56,9 @@ SUSPICIOUS = [
         r"0 Linear\(4, 5\) and layer 1 Linear\(5, 3\).*activation",
     ),
     (
-        lambda: nn.Sequential(nn.Linear(4, 5), nn.Dropout(0.1), nn.Sequential(nn.Linear(5, 3)), rng=0),
+        lambda: nn.Sequential(
+            nn.Linear(4, 5), nn.Dropout(0.1), nn.Sequential(nn.Linear(5, 3)), rng=0
+        ),
         nn.MSELoss(),
         REAL,
         "activation",

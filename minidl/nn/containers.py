@@ -91,7 +91,7 @@ class Sequential(Layer):
         return x
 
     def _forward_with(self, x: Array, lengths: Array | None, options: dict[str, Any]) -> Array:
-        """The forward pass with lengths for all layers that take them, and options for the first."""
+        """The same with lengths for all layers that take them, and options for the first."""
         if lengths is not None and not self.takes_lengths:
             raise TypeError(f"{self.label}: got lengths, and no layer in it takes them")
         steps = getattr(x, "shape", ())[1:2]
@@ -194,7 +194,9 @@ class Residual(Layer):
 
     def _through(self, layer: Layer, x: Array, lengths: Array | None) -> Any:
         """The output of a layer, with the lengths if it takes them."""
-        return layer(x, lengths=lengths) if lengths is not None and layer.takes_lengths else layer(x)
+        return (
+            layer(x, lengths=lengths) if lengths is not None and layer.takes_lengths else layer(x)
+        )
 
     def backward(self, dy: Array) -> Array:
         around = dy if self.shortcut is None else self.shortcut.backward(dy)

@@ -425,7 +425,7 @@ class Layer(Noticed):
         return first
 
     def _surely_fits(self, x: Any) -> bool:
-        """Whether ``check_input`` would accept this input: a quick yes, or a no that may be wrong."""
+        """Whether ``check_input`` would accept this: a quick yes, or a no that may be wrong."""
         if not isinstance(x, np.ndarray) or x.ndim < 2 or not x.size:
             return False
         first = self.__dict__.get("_first_parameter", self)
@@ -455,9 +455,7 @@ class Layer(Noticed):
         """Raise TypeError or ValueError if an input is not an array of this many features."""
         if isinstance(x, np.ndarray):
             expected, dtype = self.dtype, x.dtype
-            known = dtype is expected or (
-                is_float(x) if expected is None else dtype == expected
-            )
+            known = dtype is expected or (is_float(x) if expected is None else dtype == expected)
             if known and x.ndim > 1 and x.size and (features is None or x.shape[-1] == features):
                 return
         self._refuse_array(x, features, name)
@@ -649,8 +647,3 @@ def float_dtype(dtype: DType) -> np.dtype[Any]:
     if result not in (np.float32, np.float64):
         raise TypeError(f"dtype must be float32 or float64, got {result}")
     return result
-
-
-def is_lengths(x: Any) -> bool:
-    """Whether an input is the lengths of sequences: whole numbers, one for each."""
-    return isinstance(x, np.ndarray) and x.ndim == 1 and x.dtype.kind in "iu"

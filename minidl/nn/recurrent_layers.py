@@ -54,8 +54,8 @@ class RNN(Recurrent):
     x (batch, time, in_features); y (batch, time, hidden_size), or (batch, hidden_size) if only the
     last is returned, of twice that width with two directions; each array of the state
     (batch, hidden_size). Option of a call: ``lengths`` (batch), int64 from 1 to time, by name or as
-    last argument: beyond its length, a sequence has y and gradients of zero and its state does not move; in reverse it
-    begins at its end. Weights are those of the cells, ``layer.cells``.
+    last argument: beyond its length, a sequence has y and gradients of zero and its state does not
+    move; in reverse it begins at its end. Weights are those of the cells, ``layer.cells``.
 
     Raises
     ------

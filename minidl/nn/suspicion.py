@@ -42,8 +42,9 @@ def suspicious(model: Layer, loss: Loss, output: Array | None = None) -> Iterato
         yield from _before_the_loss(layers[-1], loss, output)
     for first, second in pairwise(layers):
         if type(first) is type(second) is Linear:
-            least = min(first.in_features, second.out_features)
-            if first.out_features >= least:  # else it is a product of low rank, which may be meant
+            inputs, outputs = first.weight.shape[0], second.weight.shape[1]
+            # One that is narrower makes a product of low rank, which may be meant.
+            if first.out_features >= min(inputs, outputs):
                 yield (
                     f"{first.label} and {second.label} follow one another without an activation "
                     "between them: together they compute no more than one Linear does"
@@ -51,18 +52,18 @@ def suspicious(model: Layer, loss: Loss, output: Array | None = None) -> Iterato
 
 
 def _before_the_loss(last: Layer, loss: Loss, output: Array | None) -> Iterator[str]:
-    name = type(last).__name__
     if type(loss) is CrossEntropyLoss and isinstance(last, (Softmax, LogSoftmax, Sigmoid)):
         yield f"{last.label} before {loss!r}: " + TAKES_SCORES.format(activation="log-softmax")
     elif type(loss) is BCEWithLogitsLoss and isinstance(last, (Sigmoid, Softmax, LogSoftmax)):
         yield f"{last.label} before {loss!r}: " + TAKES_SCORES.format(activation="sigmoid")
-    elif type(loss) is NLLLoss and not isinstance(last, LogSoftmax):
-        if isinstance(last, (Linear, Softmax, Sigmoid)) or _no_log_probabilities(output):
-            yield (
-                f"{loss!r} after {name}: the loss takes logarithms of probabilities, and its value "
-                "falls without end on others; end the model in LogSoftmax, or take scores with "
-                "CrossEntropyLoss"
-            )
+    elif type(loss) is NLLLoss and (
+        isinstance(last, (Linear, Softmax, Sigmoid)) or _no_log_probabilities(output)
+    ):
+        yield (
+            f"{loss!r} after {type(last).__name__}: the loss takes logarithms of probabilities, "
+            "and its value falls without end on others; end the model in LogSoftmax, or take scores "
+            "with CrossEntropyLoss"
+        )
 
 
 def _no_log_probabilities(output: Array | None) -> bool:

@@ -15,8 +15,8 @@ from minidl._kernels.reference import Array
 from minidl.nn import Layer, Loss
 from minidl.nn.checks import check_count
 from minidl.nn.init import Seed, as_generator
-from minidl.nn.suspicion import warn_of_suspicious
 from minidl.nn.layer import evaluating
+from minidl.nn.suspicion import warn_of_suspicious
 from minidl.optim import EMA, Optimizer
 from minidl.optim.schedules import ReduceOnPlateau
 from minidl.training.callbacks import Callback, Callbacks
