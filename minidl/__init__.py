@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from minidl.saving import ModelFileError, load, save
     from minidl.threads import get_num_threads, set_num_threads
     from minidl.training import Trainer, batches
+    from minidl.warnings import TrainingWarning
 
 __all__ = [
     "GradcheckError",
@@ -19,6 +20,7 @@ __all__ = [
     "ModelFileError",
     "RecordingError",
     "Trainer",
+    "TrainingWarning",
     "__version__",
     "batches",
     "datasets",
@@ -44,6 +46,7 @@ _HOMES = {
     "saving": ("ModelFileError", "load", "save"),
     "threads": ("get_num_threads", "set_num_threads"),
     "training": ("Trainer", "batches"),
+    "warnings": ("TrainingWarning",),
 }
 
 

@@ -38,7 +38,7 @@ FLOORS = [
     {"optim", "threads"},
     {"nn"},
     {"_kernels"},
-    {"_kernels.reference", "_version", "pictures", "settings", "signals"},
+    {"_kernels.reference", "_version", "pictures", "settings", "signals", "warnings"},
     {"files"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minidl import nn
+from minidl import nn, optim
 
 F32 = np.float32
 
@@ -242,11 +242,67 @@ def test_initialiser_asked_for_is_kept() -> None:
     assert repr(model[0].weight.initializer) == "xavier_normal()"
 
 
-def test_weights_seen_before_are_kept() -> None:
-    layer = nn.Linear(3, 4)
-    before = layer.weight.data.copy()
+def test_weights_that_were_looked_at_are_drawn_anew() -> None:
+    seen, unseen = nn.Linear(3, 4, rng=0), nn.Linear(3, 4, rng=0)
+    assert seen.weight.data.size
+    for layer in (seen, unseen):
+        nn.Sequential(layer, nn.ReLU())
+        assert repr(layer.weight.initializer) == "he_normal()"
+    assert np.array_equal(seen.weight.data, unseen.weight.data)
+
+
+def test_weights_that_were_set_are_kept() -> None:
+    for change in (lambda w: w * 2, lambda w: w + np.eye(*w.shape)):
+        layer = nn.Linear(3, 4)
+        layer.weight.data = changed = change(layer.weight.data).astype(np.float32)
+        nn.Sequential(layer, nn.ReLU())
+        assert np.array_equal(layer.weight.data, changed)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_look_before_a_conversion_changes_no_weight(dtype: Any) -> None:
+    seen, unseen = (nn.Linear(3, 4, rng=0, dtype=dtype) for _ in range(2))
+    assert seen.weight.data.size
+    for layer in (seen, unseen):
+        nn.Sequential(layer.astype(np.float64), nn.ReLU())
+    assert np.array_equal(seen.weight.data, unseen.weight.data)
+
+
+def test_an_optimizer_that_was_built_before_holds_the_weights_drawn_anew() -> None:
+    layer, other = nn.Linear(3, 4, rng=0), nn.Linear(3, 4, rng=0)
+    optimizer = optim.SGD(layer.parameters())
     nn.Sequential(layer, nn.ReLU())
-    assert np.array_equal(layer.weight.data, before)
+    nn.Sequential(other, nn.ReLU())
+    optimizer.step()
+    assert np.array_equal(layer.weight.data, other.weight.data)
+
+
+@pytest.mark.parametrize(
+    "nest",
+    [
+        lambda linear: nn.Sequential(nn.Sequential(linear), nn.ReLU()),
+        lambda linear: nn.Sequential(
+            nn.Sequential(nn.Sequential(linear), nn.Identity()), nn.ReLU()
+        ),
+        lambda linear: nn.Sequential(linear, nn.Sequential(nn.BatchNorm(4), nn.ReLU())),
+        lambda linear: nn.Sequential(linear, nn.ReLU())[:1],
+    ],
+)
+def test_initialisers_see_through_nested_sequentials(nest: Any) -> None:
+    plain, nested = nn.Linear(3, 4, rng=0), nn.Linear(3, 4, rng=0)
+    nn.Sequential(plain, nn.ReLU())
+    nest(nested)
+    assert repr(nested.weight.initializer) == "he_normal()"
+    assert np.array_equal(plain.weight.data, nested.weight.data)
+
+
+def test_a_part_of_a_model_keeps_its_weights() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2), rng=0)
+    before = [parameter.data.copy() for parameter in model.parameters()]
+    assert [layer.path for layer in model[1:].stack] == ["1", "2"]
+    assert model[:1].stack == (model[0],)
+    for parameter, data in zip(model.parameters(), before, strict=True):
+        assert np.array_equal(parameter.data, data)
 
 
 # name, limit of the uniform ones (None: normal), variance of a weight of shape (300, 200)

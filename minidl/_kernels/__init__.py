@@ -235,6 +235,7 @@ def _advice(folder: Path) -> str:
 if (_compiled := _dispatch()) is not None:
     Replayer = import_module(f"{__name__}.program").Replayer
     recorder, set_recorder = _compiled.recorder, _compiled.set_recorder
+    forward_pass, set_forward_pass = _compiled.forward_pass, _compiled.set_forward_pass
     changes, note_change = _compiled.changes, _compiled.note_change
     address_of = _compiled.address_of
     evaluating, is_evaluating = _compiled.evaluating, _compiled.is_evaluating
@@ -253,6 +254,15 @@ else:
 
     def recorder() -> None:
         """What writes down the kernel calls of this thread: never anything."""
+
+    def forward_pass() -> object:
+        """What names the forward pass under way on this thread; None without, False evaluating."""
+        token = getattr(_thread, "token", None)
+        return False if token is not None and is_evaluating() else token
+
+    def set_forward_pass(token: object) -> None:
+        """Begin a forward pass on this thread, named by an object of its own; None ends it."""
+        _thread.token = token
 
     def note_change() -> None:
         """Something that recorded steps take for granted has changed: there are none."""

@@ -48,10 +48,13 @@ cdef extern from *:
     static _Thread_local PyObject *RECORDER = NULL;
     static _Thread_local int SHARES = 1;
     static _Thread_local long REPEATS = 1;
+    /* The outermost call of a layer under way on it, kept alive by whoever set it. */
+    static _Thread_local PyObject *FORWARD_PASS = NULL;
     /* How many `evaluating` contexts it is in. */
     static _Thread_local int EVALUATIONS = 0;
     """
     PyObject *RECORDER
+    PyObject *FORWARD_PASS
     int SHARES
     long REPEATS
     int EVALUATIONS
@@ -346,6 +349,21 @@ def set_recorder(recorder):
     scratch)`` before every kernel. None ends it. The caller keeps the recorder alive."""
     global RECORDER
     RECORDER = NULL if recorder is None else <PyObject *>recorder
+
+
+def forward_pass():
+    """What names the forward pass under way on this thread: None if there is none, and False if
+    the thread is evaluating, so that nothing is kept for a backward pass."""
+    if FORWARD_PASS == NULL:
+        return None
+    return <object>FORWARD_PASS if EVALUATIONS == 0 else False
+
+
+def set_forward_pass(token):
+    """Begin a forward pass on this thread, named by an object of its own that the caller keeps
+    alive; None ends it."""
+    global FORWARD_PASS
+    FORWARD_PASS = NULL if token is None else <PyObject *>token
 
 
 def note_change():

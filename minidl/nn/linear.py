@@ -27,8 +27,8 @@ class Linear(Layer):
         Whether b is added.
     init
         Initialiser of W, or its name. By default He normal if a ``Sequential`` has a ReLU or
-        one of its relatives follow (normalization and dropout between them do not count) before
-        the weight is first looked at, else Xavier uniform. b starts at zero.
+        one of its relatives follow (normalization and dropout between them do not count), else
+        Xavier uniform. b starts at zero.
     rng
         Generator or seed of the weights.
     dtype
@@ -73,9 +73,9 @@ class Linear(Layer):
         kernels.linear_grad_params(x, dy, self.weight.grad, self.bias.grad if self.bias else None)
         return kernels.linear_grad_input(dy, self.weight.data)
 
-    def suit(self, preferred_init: str | Initializer | None) -> None:
-        """Take the initialiser that suits what follows, if none was asked for or drawn yet."""
-        if self.default_init and preferred_init and not self.weight.drawn:
+    def choose_init(self, preferred_init: str | Initializer | None) -> None:
+        """Take the initialiser that suits what follows, if none was asked for."""
+        if self.default_init and preferred_init:
             self.weight.initializer = initializers.by_name(preferred_init)
 
     def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...]:

@@ -225,11 +225,16 @@ class Standardize(Layer):
     def adapt(self, data: Any) -> Self:
         """Take mean and deviation from all rows of ``data``; a feature that is constant has σ = 1.
 
+        A feature counts as constant if its σ is rounding noise: σ ≤ 10 · ε · max|x| with the ε of
+        float64 (2.2e-16), as in scikit-learn, or σ ≤ ε · max|x| with that of data in a
+        smaller dtype.
+
         Raises
         ------
         ValueError
             If the data are not numbers of this many features, not finite, or their mean and
-            deviation beyond the layer's dtype.
+            deviation beyond the layer's dtype; or if the layer's dtype keeps less than half of
+            the distinct values of a feature, such as seconds since 1970 in float32.
         """
         x = np.asarray(data)
         if x.dtype.kind not in "fiu" or x.ndim < 2 or x.shape[-1] != self.in_features or not x.size:
@@ -251,8 +256,25 @@ class Standardize(Layer):
                 f"{self.label}: feature {place} has mean {mean[place]:g} and deviation "
                 f"{std[place]:g}, beyond {self.dtype}"
             )
-        self.mean[...], self.std[...] = mean, np.where(std == 0, 1, std)
+        constant = std <= _noise(x.dtype) * np.abs(rows).max(axis=0)
+        self._check_distinct(x.reshape(rows.shape)[:, ~constant], np.flatnonzero(~constant))
+        self.mean[...], self.std[...] = mean, np.where(constant, 1, std)
         return self
+
+    def _check_distinct(self, columns: Array, places: Array) -> None:
+        """Raise ValueError for a feature that loses most of its distinct values in this dtype."""
+        low, high = columns.min(axis=0) + 0.0, columns.max(axis=0) + 0.0
+        step = np.finfo(self.dtype).eps * np.maximum(np.abs(low), np.abs(high)) / 2
+        # Only where few numbers of this dtype lie between the least value and the largest.
+        for index in np.flatnonzero(high - low < 4 * len(columns) * step):
+            column = columns[:, index]
+            distinct, kept = (len(np.unique(c)) for c in (column, column.astype(self.dtype)))
+            if 2 * kept < distinct:
+                raise ValueError(
+                    f"{self.label}: of the {distinct} distinct values of feature {places[index]}, "
+                    f"{low[index]:.10g} to {high[index]:.10g}, {self.dtype} keeps {kept}; subtract "
+                    f"{low[index]:.10g} from them before they are cast, or use a float64 model"
+                )
 
     def forward(self, x: Array) -> Array:
         self.save(None)
@@ -270,3 +292,10 @@ class Standardize(Layer):
         yield cls(2).adapt([[1, 50_000], [3, 20_000], [2, 90_000]]), ((4, 2),)
         yield cls(3).adapt([[1, 2, 3], [1, 3, 5]]), ((2, 2, 3),)
         yield cls(1), ((1, 1),)
+
+
+def _noise(dtype: np.dtype[Any]) -> float:
+    """What share of a number the noise of its rounding may be, in data of this dtype."""
+    if dtype.kind == "f" and dtype.itemsize < 8:
+        return float(np.finfo(dtype).eps)
+    return 10 * float(np.finfo(np.float64).eps)

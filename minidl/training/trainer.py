@@ -16,6 +16,7 @@ from minidl.nn import Layer, Loss
 from minidl.nn.checks import check_count
 from minidl.nn.init import Seed, as_generator
 from minidl.nn.layer import evaluating
+from minidl.nn.suspicion import warn_of_suspicious
 from minidl.optim import EMA, Optimizer
 from minidl.optim.schedules import ReduceOnPlateau
 from minidl.training.callbacks import Callback, Callbacks
@@ -214,6 +215,13 @@ class Trainer:
         FloatingPointError
             If the loss or the gradient is not finite, naming the step and the first layer
             concerned.
+
+        Warns
+        -----
+        TrainingWarning
+            Where model and loss can be trained, but hardly as they are meant: Softmax before a
+            loss that has it, logits for a loss that takes logarithms of probabilities, two
+            ``Linear`` in a row. Once for each model.
         """
         epochs = check_count("fit", "epochs", epochs)
         batch_size = check_count("fit", "batch_size", batch_size)
@@ -456,6 +464,7 @@ class Trainer:
     ) -> tuple[Data, Data | None]:
         """What to train on, and what to validate on: given, or some of the rows."""
         data, output = self._prepare(source, weight)
+        warn_of_suspicious(self.model, self.loss, output)
         others = None
         if isinstance(validation, float):
             rows, held_out = split(len(data), validation)
