@@ -78,6 +78,16 @@ def test_critical_factors_are_not_rounded_away() -> None:
     assert factor == pytest.approx(1 / 3000**2, rel=1e-5)
 
 
+def test_critical_factors_at_zero_are_limits() -> None:
+    """Of ELU too, whose slope is 1 - O(√q); and none is cut off after six digits."""
+    for activation, factor in [
+        *((nn.ELU(alpha), 2 / (1 + alpha**2)) for alpha in (1.0, 0.3)),
+        *(("tanh", 1.0), (np.sin, 1.0), (nn.LeakyReLU(0.2), 2 / 1.04)),
+    ]:
+        assert init.critical(activation).arguments == (pytest.approx(factor, rel=1e-9),)
+    assert init.critical("elu").arguments == (1.0,)
+
+
 @pytest.mark.parametrize("variance", [0.25, 1.0, 4.0])
 def test_critical_factors(backend: str, variance: float) -> None:
     for activation, slope in [

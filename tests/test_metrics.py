@@ -73,6 +73,30 @@ def test_r2_of_a_column_that_does_not_vary(batch):
     assert value_of("r2", missed, target, batch) == 0.5
 
 
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+def test_no_row_is_right_whose_label_has_no_finite_logit(k):
+    """NaN counts as larger than any number, as in argmax."""
+    nan, inf = np.nan, np.inf
+    logits = np.array(
+        [[nan] * 4, [nan, 1, 0, 2], [0, -inf, -inf, -inf], [3, 1, nan, 2], [inf, 1, 0, 0]]
+    )
+    labels = np.array([2, 0, 1, 0, 0])
+    right = [False, False, False, k > 1, False]
+    assert value_of(f"top_{k}", logits, labels, 2) == np.mean(right)
+    if k == 1:
+        assert accuracy(logits, labels) == value_of("accuracy", logits, labels, 5) == 0
+        assert accuracy(logits[None], labels[None]) == 0
+
+
+@pytest.mark.parametrize("name", ["r2", "mse", "mae"])
+def test_errors_of_nan_are_nan(name):
+    target = np.array([[0.1, 1.0], [0.1, 2.0]])
+    for column in (0, 1):  # the first does not vary
+        prediction = target.copy()
+        prediction[1, column] = np.nan
+        assert np.isnan(value_of(name, prediction, target, 1))
+
+
 @pytest.mark.parametrize("record", [True, False])
 def test_r2_of_validation_is_that_of_the_whole_set(record, monkeypatch):
     monkeypatch.setattr("minidl.training.trainer.EVALUATION_BATCH", 7)

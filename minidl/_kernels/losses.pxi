@@ -44,6 +44,20 @@ cdef bint one_is_largest(const real *z, Py_ssize_t n, real *y, real others) noex
     return True
 
 
+cdef inline vec exp_block(
+    const real *z, real *y, Py_ssize_t n, const vec peak
+) noexcept nogil:
+    """y = exp(z - peak), and its sums over every LANES-th element."""
+    cdef vec e, total = fill(0)
+    cdef Py_ssize_t j = 0
+    while j < n:
+        e = exp_logits(z + j, n - j, peak)
+        store_columns(y + j, e, n - j)
+        total = total + e
+        j += LANES
+    return total
+
+
 cdef inline void softmax_row(
     const real *z, real *dz, Py_ssize_t n, Py_ssize_t label, real scale, real *most, real *sum
 ) noexcept nogil:
@@ -51,23 +65,18 @@ cdef inline void softmax_row(
 
     A NaN among the z may be missed by the maximum, but not by the sum.
     """
-    cdef vec peak = fill(-INFINITY), total = fill(0), block, e
+    cdef vec peak = fill(-INFINITY), total
     cdef real factor
-    cdef Py_ssize_t j = 0, stop
+    cdef Py_ssize_t j = 0
     while j < n:
         peak = maximum(load_logits(z + j, n - j), peak)
         j += LANES
     peak = spread_max(peak)
-    j = 0
+    total = exp_block(z, dz, smaller(n, LOSS_BLOCK), peak)
+    j = LOSS_BLOCK
     while j < n:    # in blocks, so that rounding errors stay small however many classes there are
-        stop = smaller(n, j + LOSS_BLOCK)
-        block = fill(0)
-        while j < stop:
-            e = exp_logits(z + j, n - j, peak)
-            store_columns(dz + j, e, n - j)
-            block = block + e
-            j += LANES
-        total = total + block
+        total = total + exp_block(z + j, dz + j, smaller(n - j, LOSS_BLOCK), peak)
+        j += LOSS_BLOCK
     most[0] = first_lane(peak)
     sum[0] = lane_sum(total)
     if sum[0] != sum[0] and one_is_largest(z, n, dz, 0):
@@ -142,8 +151,8 @@ cdef inline Py_ssize_t cross_entropy_rows(
     else:
         for i in range(rows):
             softmax_row(z + i * n, dz + i * n, n, labels[i], scale, most + i, sums + i)
-    for i in range(rows):
-        if sums[i] != sums[i]:    # the limit, if there is one
+    if n <= LANES and one_is_nan(sums):
+        for i in range(rows):    # the limit, if there is one
             softmax_row(z + i * n, dz + i * n, n, labels[i], scale, most + i, sums + i)
     i = 0
     while i < LOSS_ROWS:
@@ -154,9 +163,22 @@ cdef inline Py_ssize_t cross_entropy_rows(
     return 0
 
 
+cdef inline bint one_is_nan(const real *sums) noexcept nogil:
+    """Whether one of LOSS_ROWS finite or NaN numbers is NaN."""
+    cdef vec total = fill(0)
+    cdef Py_ssize_t i = 0
+    while i < LOSS_ROWS:
+        total = total + load(sums + i)
+        i += LANES
+    return not lane_sum(total) < INFINITY
+
+
 cdef inline double surprise(double log_sum, double most, double z) noexcept nogil:
     """log sum exp(z - most) + (most - z): the loss, were the class of this z the label."""
-    return log_sum if z == most else log_sum + (most - z)    # also where both are infinite
+    cdef double below = most - z
+    if below != below and most == z:    # both are infinite
+        return log_sum
+    return log_sum + below
 
 
 cdef inline double weight_of(const void *weights, Py_ssize_t i) noexcept nogil:
@@ -198,8 +220,9 @@ cdef void weighted_row(
     cdef double rest = args.smoothing * factor / n
     cdef double log_sum, of_class, loss = 0, every = 0
     cdef real most, sum
-    for c in range(n):
-        every += rest * weight_of(args.class_weight, c)
+    if rest > 0:
+        for c in range(n):
+            every += rest * weight_of(args.class_weight, c)
     if own + every == 0:
         memset(dz, 0, n * sizeof(real))
         args.losses[row] = 0

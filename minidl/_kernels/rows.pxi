@@ -137,11 +137,36 @@ cdef inline vec deviation(const real *x, Py_ssize_t n, vec mean) noexcept nogil:
     return load_part(x, n, first_lane(mean)) - mean
 
 
-cdef Py_ssize_t layer_norm(const void *arguments, int thread, int threads) noexcept nogil:
-    """y = gamma (x - mean) rstd + beta, row by row; the variance in a second pass.
+cdef inline void row_moments(
+    const real *x, Py_ssize_t n, vec *mean, vec *var, const bint shifted
+) noexcept nogil:
+    """Mean and variance, the latter in a second pass. Shifted: the mean is that of differences from
+    the first element, so that in a row of equal numbers nothing is rounded."""
+    cdef vec total = fill(0), first = fill(x[0]), shift
+    cdef Py_ssize_t j = 0
+    while j < n:
+        if shifted:
+            total = total + deviation(x + j, n - j, first)
+        else:
+            total = total + load_columns(x + j, n - j)
+        j += LANES
+    mean[0] = spread_sum(total) / fill(<real>n)
+    if shifted:
+        mean[0] = mean[0] + first
+    total = fill(0)
+    j = 0
+    while j < n:
+        shift = deviation(x + j, n - j, mean[0])
+        total = total + shift * shift
+        j += LANES
+    var[0] = spread_sum(total) / fill(<real>n)
 
-    The mean is that of differences from the first element: in a row of equal numbers, however many,
-    nothing is rounded, and no deviation is left.
+
+cdef Py_ssize_t layer_norm(const void *arguments, int thread, int threads) noexcept nogil:
+    """y = gamma (x - mean) rstd + beta, row by row.
+
+    Where the variance may be no more than what rounding the mean makes of it, as in a row of equal
+    numbers, or where the sum overflowed, both are computed again, more exactly.
     """
     cdef const LayerNormArgs *args = <const LayerNormArgs *>arguments
     cdef Py_ssize_t i = share_begin(args.rows, ROWS, thread, threads)
@@ -151,23 +176,16 @@ cdef Py_ssize_t layer_norm(const void *arguments, int thread, int threads) noexc
     cdef const real *beta = <const real *>args.beta
     cdef const real *x
     cdef real *y
-    cdef real width = <real>n
-    cdef vec mean, var, rstd, shift, first
+    cdef real noise = <real>((n * EPSILON) * (n * EPSILON))
+    cdef real at
+    cdef vec mean, var, rstd, shift
     while i < end:
         x, y = <const real *>args.x + i * n, <real *>args.y + i * n
-        mean = var = fill(0)
-        first = fill(x[0])
-        j = 0
-        while j < n:
-            mean = mean + deviation(x + j, n - j, first)
-            j += LANES
-        mean = first + spread_sum(mean) / fill(width)
-        j = 0
-        while j < n:
-            shift = deviation(x + j, n - j, mean)
-            var = var + shift * shift
-            j += LANES
-        rstd = 1 / square_root(spread_sum(var) / fill(width) + <real>args.eps)
+        row_moments(x, n, &mean, &var, False)
+        at = first_lane(mean)
+        if not noise * at * at <= first_lane(var) < INFINITY:
+            row_moments(x, n, &mean, &var, True)
+        rstd = 1 / square_root(var + <real>args.eps)
         (<real *>args.mean)[i] = first_lane(mean)
         (<real *>args.rstd)[i] = first_lane(rstd)
         j = 0
