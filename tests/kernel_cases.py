@@ -283,6 +283,7 @@ def bce_with_logits(draw: Draw) -> Args:
         "target": target,
         "mean": draw.flag(),
         "weight": draw.weights(shape[0]),
+        "pos_weight": draw.weights(int(np.prod(shape[1:]))),
     }
     draw.spoilt(args["logits"], args["weight"])
     return args

@@ -184,7 +184,9 @@ def _huber(loss: Any, p: Array, t: Array) -> tuple[Array, Array]:
 
 
 def _bce(loss: Any, z: Array, t: Array) -> tuple[Array, Array]:
-    return -t * np.log(sigmoid(z)) - (1 - t) * np.log(1 - sigmoid(z)), np.ones_like(z)
+    weight = 1 if loss.pos_weight is None else loss.pos_weight
+    losses = -weight * t * np.log(sigmoid(z)) - (1 - t) * np.log(1 - sigmoid(z))
+    return losses, np.ones_like(z)
 
 
 LOSSES: dict[str, Callable[..., tuple[Array, Array]]] = {

@@ -192,3 +192,59 @@ def test_bad_label_in_a_recorded_step() -> None:
         step(z, np.array([0, 2, 1]))
     with pytest.raises(ValueError, match="label 2 in row 1"):
         loss(z, np.array([0, 2, 1]))
+
+
+# --- weights of the positives ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", [0.0, 1.0, 0.3])
+@pytest.mark.parametrize("weight", [0.25, 1.0, 7.0])
+@pytest.mark.parametrize("shape", [(5, 1), (5,), (4, 3), (2, 5, 3)])
+def test_a_weight_of_the_positives(target, weight, shape):
+    z = np.random.default_rng(0).normal(size=shape) * 3
+    t = np.full(shape, target)
+    loss = nn.BCEWithLogitsLoss(pos_weight=weight)
+    softplus = np.logaddexp(0, -z), np.logaddexp(0, z)
+    assert float(loss(z, t)) == pytest.approx(
+        (weight * t * softplus[0] + (1 - t) * softplus[1]).mean(), rel=1e-12
+    )
+    sigmoid = 1 / (1 + np.exp(-z))
+    gradient = (1 - t) * sigmoid - weight * t * (1 - sigmoid)
+    np.testing.assert_allclose(loss.backward(), gradient / z.size, rtol=1e-9, atol=1e-15)
+
+
+def test_weights_of_the_positives_of_every_logit_and_weights_of_rows():
+    rng = np.random.default_rng(0)
+    z, t, weight = rng.normal(size=(6, 4, 2)), rng.integers(2, size=(6, 4, 2)) * 1.0, rng.random(6)
+    loss = nn.BCEWithLogitsLoss("sum", pos_weight=[2, 5])
+    plain = nn.BCEWithLogitsLoss("sum")
+    of_element = np.where(t == 1, [2.0, 5.0], 1.0) * weight[:, None, None]
+    expected = sum(
+        w * float(plain(np.full((1, 1), x), np.full((1, 1), y)))
+        for w, x, y in zip(of_element.flat, z.flat, t.flat, strict=True)
+    )
+    assert float(loss(z, t, weight)) == pytest.approx(expected, rel=1e-12)
+    steps = np.repeat(weight[:, None], 4, axis=1)
+    assert float(loss(z, t, steps)) == pytest.approx(expected, rel=1e-12)
+    assert repr(loss) == "BCEWithLogitsLoss(reduction='sum', pos_weight=[2.0, 5.0])"
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_infinite_logits_with_a_weight_of_the_positives(dtype):
+    z = np.array([[np.inf], [-np.inf], [np.inf], [-np.inf]], dtype)
+    t = np.array([[1], [0], [0], [1]], dtype)
+    loss = nn.BCEWithLogitsLoss("sum", pos_weight=3.0)
+    for row, expected in enumerate([0, 0, np.inf, np.inf]):
+        assert float(loss(z[row : row + 1], t[row : row + 1])) == expected
+        assert loss.backward().item() == [0, 0, 1, -3][row]
+
+
+@pytest.mark.parametrize("weight", [0, -1, np.nan, np.inf, [], [1, 0]])
+def test_weights_of_the_positives_are_positive(weight):
+    with pytest.raises(ValueError, match="pos_weight must be finite and > 0"):
+        nn.BCEWithLogitsLoss(pos_weight=weight)
+
+
+def test_weights_of_the_positives_are_of_every_logit():
+    with pytest.raises(ValueError, match="3 weights for 2 logits a row"):
+        nn.BCEWithLogitsLoss(pos_weight=[1, 2, 3])(np.zeros((4, 2)), np.zeros((4, 2)))

@@ -204,8 +204,11 @@ def peer_of_loss(loss: nn.Loss) -> Any:
     classes = getattr(loss, "class_weight", None)
     classes = None if classes is None else torch.tensor(classes, dtype=torch.float64)
     match loss:
-        case nn.MSELoss() | nn.L1Loss() | nn.BCEWithLogitsLoss():
+        case nn.MSELoss() | nn.L1Loss():
             return getattr(torch.nn, type(loss).__name__)(reduction=reduction)
+        case nn.BCEWithLogitsLoss():
+            ones = None if loss.pos_weight is None else torch.tensor(loss.pos_weight)
+            return torch.nn.BCEWithLogitsLoss(reduction=reduction, pos_weight=ones)
         case nn.HuberLoss():
             return torch.nn.HuberLoss(reduction, loss.delta)
         case nn.NLLLoss():

@@ -130,10 +130,12 @@ def nll(
 
 cdef tuple element_loss(
     const KernelTable *table, str name, kernel_fn kernel,
-    ndarray prediction, ndarray target, bint mean, ndarray weight, double delta=0.0
+    ndarray prediction, ndarray target, bint mean, ndarray weight, double delta=0.0,
+    ndarray pos_weight=None
 ):
     cdef ElementLossArgs args
     cdef ndarray dprediction, losses, weights
+    cdef bint by_rows
     prediction, target = dense(prediction), same(target, prediction, "target")
     args.n = cnp.PyArray_SIZE(prediction)
     if args.n == 0:
@@ -142,10 +144,11 @@ cdef tuple element_loss(
     weight = weights_of(weight, prediction, args.rows, "weight")
     args.scale = 1.0 / args.n if mean else 1.0
     args.weight, args.weights, args.delta = data_of(weight), NULL, delta
-    if weight is None:
-        losses = doubles((args.n + LOSS_BLOCK - 1) // LOSS_BLOCK)
-    else:
-        losses = doubles(args.rows)
+    pos_weight = weights_of(pos_weight, prediction, args.n // args.rows, "pos_weight")
+    args.pos_weight = data_of(pos_weight)
+    by_rows = weight is not None or pos_weight is not None
+    losses = doubles(args.rows if by_rows else (args.n + LOSS_BLOCK - 1) // LOSS_BLOCK)
+    if weight is not None:
         weights = weight_total(table, weight, args.rows)
         if mean:
             args.scale = <double>args.rows / args.n
@@ -154,8 +157,8 @@ cdef tuple element_loss(
     args.prediction, args.target = cnp.PyArray_DATA(prediction), cnp.PyArray_DATA(target)
     args.dprediction = cnp.PyArray_DATA(dprediction)
     args.losses = <double *>cnp.PyArray_DATA(losses)
-    run(name, "rrwwrr", kernel, &args, sizeof(args))
-    return total_of(table, losses, args.scale if weight is None else 1.0), dprediction
+    run(name, "rrwwrrr", kernel, &args, sizeof(args))
+    return total_of(table, losses, 1.0 if by_rows else args.scale), dprediction
 
 
 def mse(
@@ -191,12 +194,20 @@ def huber(
 
 
 def bce_with_logits(
-    ndarray logits not None, ndarray target not None, bint mean=True, ndarray weight=None
+    ndarray logits not None,
+    ndarray target not None,
+    bint mean=True,
+    ndarray weight=None,
+    ndarray pos_weight=None,
 ):
-    """L = max(z, 0) - z · t + log(1 + exp(-|z|)); returns the loss and sigmoid(z) - t."""
+    """L = max(z, 0) - z · t + log(1 + exp(-|z|)); returns the loss and sigmoid(z) - t.
+
+    With a weight w for every column, L = w · t · log(1 + exp(-z)) + (1 - t) · log(1 + exp(z)).
+    """
     cdef const KernelTable *table = table_of(logits)
     return element_loss(
-        table, "bce_with_logits", table.bce_with_logits, logits, target, mean, weight
+        table, "bce_with_logits", table.bce_with_logits, logits, target, mean, weight, 0.0,
+        pos_weight
     )
 
 

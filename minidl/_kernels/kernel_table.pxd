@@ -235,6 +235,7 @@ cdef struct ElementLossArgs:
     double *losses             # one per block, or row
     const void *weight         # of every row, or NULL
     const double *weights      # their total, by which losses and gradient are divided; or NULL
+    const void *pos_weight     # of every column, what a target of one counts; or NULL
     Py_ssize_t n, rows
     double scale
     double delta               # of Huber's loss

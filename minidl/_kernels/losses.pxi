@@ -443,8 +443,60 @@ cdef Py_ssize_t huber(const void *args, int thread, int threads) noexcept nogil:
     element_loss(args, thread, threads, huber_vec)
 
 
+cdef inline vec weighted_bce_vec(vec z, vec target, vec weight, vec *gradient) noexcept nogil:
+    """w t log(1 + exp(-z)) + (1 - t) log(1 + exp(z)): |z| u + (1 - t + w t) log(1 + exp(-|z|)),
+    u = 1 - t for z > 0, else w t. Where u is 0, nothing is left of an infinite z."""
+    cdef vec below = minus_absolute(z)
+    cdef vec e = exp_below(below)
+    cdef vec ones = weight * target
+    cdef vec both = 1 - target + ones
+    cdef vec wrong = where_less(z, fill(0), ones, 1 - target)
+    gradient[0] = both * (where_less(z, fill(0), e, fill(1)) / (1 + e)) - ones
+    below = where_less(fill(0), absolute(wrong), below, fill(0))
+    return both * log1p_unit(e) - below * wrong
+
+
+cdef void pos_weighted_loss(
+    const ElementLossArgs *args, int thread, int threads
+) noexcept nogil:
+    """losses[row] = weight times the sum of weighted_bce_vec over the row, and the gradient."""
+    cdef Py_ssize_t row = share_begin(args.rows, LOSS_ROWS, thread, threads)
+    cdef Py_ssize_t end = share_begin(args.rows, LOSS_ROWS, thread + 1, threads)
+    cdef Py_ssize_t columns = args.n // args.rows, j, left
+    cdef const real *z
+    cdef const real *target
+    cdef const real *ones = <const real *>args.pos_weight
+    cdef real *gradient
+    cdef vec value, slope
+    cdef double factor, sum
+    while row < end:
+        z = <const real *>args.prediction + row * columns
+        target = <const real *>args.target + row * columns
+        gradient = <real *>args.dprediction + row * columns
+        factor = divided(args.scale, args.weights) * weight_of(args.weight, row)
+        sum = 0
+        j = 0
+        if factor == 0:    # what counts nothing may be anything
+            memset(gradient, 0, columns * sizeof(real))
+            j = columns
+        while j < columns:
+            left = columns - j
+            value = weighted_bce_vec(
+                load_columns(z + j, left), load_columns(target + j, left),
+                load_columns(ones + j, left), &slope
+            )
+            store_columns(gradient + j, slope * <real>factor, left)
+            sum += lane_sum(value if left >= LANES else keep_part(value, left))
+            j += LANES
+        args.losses[row] = factor * sum
+        row += 1
+
+
 cdef Py_ssize_t bce_with_logits(const void *args, int thread, int threads) noexcept nogil:
-    element_loss(args, thread, threads, bce_vec)
+    if (<const ElementLossArgs *>args).pos_weight != NULL:
+        pos_weighted_loss(<const ElementLossArgs *>args, thread, threads)
+    else:
+        element_loss(args, thread, threads, bce_vec)
 
 
 cdef Py_ssize_t total(const void *arguments, int thread, int threads) noexcept nogil:

@@ -316,15 +316,25 @@ def huber(
 
 
 def bce_with_logits(
-    logits: Array, target: Array, mean: bool = True, weight: Array | None = None
+    logits: Array,
+    target: Array,
+    mean: bool = True,
+    weight: Array | None = None,
+    pos_weight: Array | None = None,
 ) -> tuple[Array, Array]:
-    """L = max(z, 0) - z · t + log(1 + exp(-|z|)); dz = sigmoid(z) - t.
+    """L = |z| · u + log(1 + exp(-|z|)), u = 1 - t for z > 0, else t; dz = sigmoid(z) - t.
 
-    The first two are |z| · u, u = 1 - t for z > 0, else t: 0 where u is, be z infinite.
+    That is max(z, 0) - z · t + log(1 + exp(-|z|)), and |z| · u is 0 where u is, be z infinite.
+    With a weight w for every column, L = w · t · log(1 + exp(-z)) + (1 - t) · log(1 + exp(z)):
+    then w · t takes the place of t, and 1 - t + w · t that of 1.
     """
-    wrong = np.where(logits > 0, 1 - target, target)
-    losses = np.where(wrong == 0, 0, np.abs(logits) * wrong) + np.log1p(np.exp(-np.abs(logits)))
-    return _reduce_elements(losses, sigmoid(logits) - target, mean, weight)
+    ones = target if pos_weight is None else (target.reshape(len(target), -1) * pos_weight)
+    ones = ones.reshape(target.shape)
+    both: Any = 1 if pos_weight is None else 1 - target + ones
+    wrong = np.where(logits > 0, 1 - target, ones)
+    losses = np.where(wrong == 0, 0, np.abs(logits) * wrong)
+    losses = losses + both * np.log1p(np.exp(-np.abs(logits)))
+    return _reduce_elements(losses, both * sigmoid(logits) - ones, mean, weight)
 
 
 def _check_labels(labels: Array, classes: int) -> None:

@@ -255,11 +255,25 @@ class BCEWithLogitsLoss(Loss):
 
     L = max(z, 0) - z · t + log(1 + exp(-|z|)),  dz = sigmoid(z) - t
 
-    The form never overflows.
+    The form never overflows. It is -t · log σ(z) - (1 - t) · log σ(-z); with a weight w of the
+    targets that are one, -w · t · log σ(z) - (1 - t) · log σ(-z). A mean is over all elements,
+    whatever w is, as in PyTorch.
+
+    Parameters
+    ----------
+    reduction
+        ``"mean"`` over all elements or ``"sum"``.
+    pos_weight
+        w > 0, a number or one for every logit of a row: above 1 for few positives.
 
     Shapes
     ------
-    logits and target of the same shape.
+    logits and target of the same shape; pos_weight (logits of a row).
+
+    Raises
+    ------
+    ValueError
+        For a ``pos_weight`` that is not finite and > 0, or of another number of logits.
 
     Examples
     --------
@@ -269,13 +283,55 @@ class BCEWithLogitsLoss(Loss):
     '0.6931'
     """
 
+    def __init__(self, reduction: str = "mean", pos_weight: Any = None) -> None:
+        super().__init__(reduction)
+        if pos_weight is not None:
+            pos_weight = np.array(pos_weight, np.float64).reshape(-1)
+            if not ((pos_weight > 0) & np.isfinite(pos_weight)).all() or not len(pos_weight):
+                raise ValueError(
+                    "BCEWithLogitsLoss: pos_weight must be finite and > 0, one number or one for "
+                    f"every logit of a row, got {pos_weight}"
+                )
+        self._pos_weight: Array | None = pos_weight
+        self._of_columns: dict[Any, Array] = {}
+
+    @property
+    def pos_weight(self) -> Array | None:
+        """What targets of one count, for every logit of a row; or None."""
+        return self._pos_weight
+
+    def check_target(self, prediction: Array, target: Array) -> None:
+        super().check_target(prediction, target)
+        count = 1 if self._pos_weight is None else len(self._pos_weight)
+        if count > 1 and prediction.shape[-1] != count:
+            raise ValueError(f"{self!r}: {count} weights for {prediction.shape[-1]} logits a row")
+
+    def _pos_weight_like(self, logits: Array) -> Array | None:
+        """The weights of all columns of a row in the dtype of the logits, known to a recorder."""
+        if self._pos_weight is None:
+            return None
+        columns = logits.size // len(logits)
+        kind = logits.dtype, columns
+        if kind not in self._of_columns:
+            self._of_columns[kind] = np.resize(self._pos_weight, columns).astype(logits.dtype)
+        if (recorder := kernels.recorder()) is not None:
+            recorder.adopt("state", "pos_weight", self._of_columns[kind])
+        return self._of_columns[kind]
+
     def forward(
         self, logits: Array, target: Array, weight: Array | None = None
     ) -> tuple[Array, Array]:
-        return kernels.bce_with_logits(logits, target, self.reduction == "mean", weight)
+        mean, ones = self.reduction == "mean", self._pos_weight_like(logits)
+        return kernels.bce_with_logits(logits, target, mean, weight, ones)
+
+    def settings(self) -> dict[str, Any]:
+        if self._pos_weight is None:
+            return super().settings()
+        return super().settings() | {"pos_weight": self._pos_weight.tolist()}
 
     @classmethod
     def examples(cls) -> Iterator[tuple[Loss, Array, Array]]:
         rng = np.random.default_rng(0)
         yield cls(), rng.normal(size=(4, 3)), rng.uniform(size=(4, 3))
         yield cls("sum"), rng.normal(size=(1, 1)), np.ones((1, 1))
+        yield cls("mean", [3, 0.5, 1]), rng.normal(size=(4, 3)), rng.uniform(size=(4, 3))

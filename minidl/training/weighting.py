@@ -13,7 +13,7 @@ from minidl._kernels.reference import Array
 from minidl.nn import BCEWithLogitsLoss, Loss
 from minidl.nn.checks import check_number
 from minidl.training.inputs import as_array, as_contiguous, check_finite, check_kind
-from minidl.training.preparing import Data, Source
+from minidl.training.preparing import Data, Source, place_of
 
 ClassWeight = Mapping[int, float] | str
 
@@ -84,7 +84,7 @@ def _checked(name: str, weight: Any, like: Array, per_step: tuple[int, ...] | No
     negative = np.argwhere(weights < 0)
     if len(negative):
         place = tuple(negative[0])
-        raise ValueError(f"{name}: row {place[0]} holds {weights[place]}; weights must be >= 0")
+        raise ValueError(f"{name}: {place_of(place)} holds {weights[place]}; weights must be >= 0")
     spread = weights.reshape(*weights.shape, *[1] * (like.ndim - weights.ndim))
     return np.ascontiguousarray(np.broadcast_to(spread, like.shape))
 
