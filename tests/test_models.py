@@ -219,7 +219,7 @@ def test_generator_draws_on() -> None:
     assert np.array_equal(a.weight.data, nn.Linear(3, 3, rng=0).weight.data)
 
 
-SUITED = [
+HIDDEN = [  # what follows a hidden layer, and how its weight is drawn
     ([nn.ReLU()], "he_normal()"),
     ([nn.BatchNorm(4), nn.Dropout(0.1), nn.ReLU()], "he_normal()"),
     ([nn.Tanh()], "xavier_uniform()"),
@@ -229,17 +229,53 @@ SUITED = [
     ([nn.Dropout(0.1)], "xavier_uniform()"),
     ([], "xavier_uniform()"),
 ]
+ENDS = "fan_in_uniform(1.0)"
 
 
-@pytest.mark.parametrize(("after", "expected"), SUITED)
-def test_default_initialiser_suits_what_follows(after: list[nn.Layer], expected: str) -> None:
-    model = nn.Sequential(nn.Linear(3, 4), *after)
-    assert repr(model[0].weight.initializer) == expected
+@pytest.mark.parametrize(("after", "expected"), HIDDEN)
+def test_default_initialiser_of_a_hidden_layer_suits_what_follows(
+    after: list[nn.Layer], expected: str
+) -> None:
+    hidden = nn.Linear(3, 4)
+    model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), hidden, *after, nn.Linear(4, 1), rng=0)
+    assert repr(hidden.weight.initializer) == expected
+    assert not hidden.bias.data.any()
+    ends = (model[0], model[len(model) - 1])
+    for layer in ends:
+        assert repr(layer.weight.initializer) == ENDS
+
+
+def test_ends_and_single_layers_start_small() -> None:
+    for model in (nn.Linear(400, 300, rng=0), nn.Sequential(nn.Linear(400, 300), nn.ReLU(), rng=0)):
+        weight, bias = (parameter.data for parameter in model.parameters())
+        assert np.abs(weight).max() == pytest.approx(1 / 20, rel=1e-3)
+        assert weight.var() == pytest.approx(1 / 1200, rel=0.02)
+        assert np.abs(bias).max() == pytest.approx(3**0.5 / 20, rel=0.05)
+        assert bias.var() == pytest.approx(1 / 400, rel=0.2)
+
+
+def test_weight_and_bias_have_seeds_of_their_own() -> None:
+    a, b = (nn.Linear(1, 50, rng=0) for _ in range(2))
+    assert np.array_equal(a.bias.data, b.bias.data)
+    assert abs(np.corrcoef(a.weight.data[0], a.bias.data)[0, 1]) < 0.5
+    assert not np.array_equal(a.bias.data, nn.Linear(1, 50, rng=1).bias.data)
+
+
+def test_a_bias_is_zero_beside_weights_that_were_asked_for() -> None:
+    assert not nn.Linear(3, 2, init="he_normal", rng=0).bias.data.any()
+    layer = nn.Linear(400, 300, init="zeros", bias_init="fan_in_uniform", rng=0)
+    assert np.abs(layer.bias.data).max() == pytest.approx(1 / 20, rel=0.02)
+    assert not layer.weight.data.any()
+    hidden = nn.Linear(4, 4, bias_init=nn.init.constant(0.5))
+    nn.Sequential(nn.Linear(4, 4), nn.ReLU(), hidden, nn.ReLU(), nn.Linear(4, 4), rng=0)
+    assert (hidden.bias.data == 0.5).all()
+    assert repr(hidden.weight.initializer) == "he_normal()"
 
 
 def test_initialiser_asked_for_is_kept() -> None:
-    model = nn.Sequential(nn.Linear(3, 4, init="xavier_normal"), nn.ReLU())
-    assert repr(model[0].weight.initializer) == "xavier_normal()"
+    layers = [nn.Linear(3, 3, init="xavier_normal") for _ in range(3)]
+    nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
+    assert {repr(layer.weight.initializer) for layer in layers} == {"xavier_normal()"}
 
 
 def test_weights_seen_before_are_kept() -> None:
@@ -255,6 +291,7 @@ DISTRIBUTIONS: list[tuple[Any, float | None, float]] = [
     ("xavier_normal", None, 2 / 500),
     ("he_uniform", (6 / 300) ** 0.5, 2 / 300),
     ("he_normal", None, 2 / 300),
+    ("fan_in_uniform", (1 / 300) ** 0.5, 1 / 900),
     (nn.init.uniform(-0.5, 1.5), 1.5, 1 / 3),
     (nn.init.normal(1, 0.1), None, 0.01),
 ]
@@ -275,7 +312,7 @@ def test_distribution_of_weights(init: Any, limit: float | None, variance: float
 def test_constant_initialisers() -> None:
     assert not nn.Linear(3, 2, init="zeros").weight.data.any()
     assert (nn.Linear(3, 2, init=nn.init.constant(0.25)).weight.data == 0.25).all()
-    assert not nn.Linear(3, 2, rng=0).bias.data.any()
+    assert not nn.Linear(3, 2, bias_init="zeros", rng=0).bias.data.any()
 
 
 @pytest.mark.parametrize(
@@ -286,6 +323,11 @@ def test_constant_initialisers() -> None:
         (lambda: nn.init.uniform(1, 1), ValueError, "low < high"),
         (lambda: nn.init.normal(0, -1), ValueError, "std"),
         (lambda: nn.init.he_normal()((3,)), ValueError, "fan_in"),
+        (lambda: nn.init.fan_in_uniform()((3,)), ValueError, "fan_in"),
+        (lambda: nn.init.fan_in_uniform(0), ValueError, "scale > 0, got 0"),
+        (lambda: nn.init.fan_in_uniform(fan_in=0), ValueError, "fan_in >= 1, got 0"),
+        (lambda: nn.Linear(2, 2, bias_init="glorot"), ValueError, "glorot.*fan_in_uniform"),
+        (lambda: nn.Linear(2, 2, bias_init="he_normal").bias.data, ValueError, "for a bias choose"),
         (lambda: nn.Linear(2, 2, rng="seed"), TypeError, "Generator"),
         (lambda: nn.Linear(2, 2, rng=True), TypeError, "Generator"),
         (lambda: nn.Linear(2, 2, dtype=np.int64), TypeError, "float32 or float64"),

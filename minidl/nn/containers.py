@@ -22,8 +22,8 @@ class Sequential(Layer):
     Parameters
     ----------
     *layers
-        The layers, first to last. Each ``Linear`` without an initialiser of its own gets
-        the one that suits the activation after it (see ``Linear``).
+        The layers, first to last. Between the first and the last ``Linear``, each one without an
+        initialiser of its own gets the one that suits the activation after it (see ``Linear``).
     rng
         Generator or seed. If given, all parameters and generators of the layers start anew
         from it, so that one number makes the whole model repeatable.
@@ -50,9 +50,9 @@ class Sequential(Layer):
         self.stack = layers
         if rng is not None:
             self.reset(rng)
-        for index, layer in enumerate(self.stack):
-            if isinstance(layer, Linear):
-                layer.suit(self._preferred_init_after(index))
+        linears = [(i, layer) for i, layer in enumerate(layers) if isinstance(layer, Linear)]
+        for index, hidden in linears[1:-1]:
+            hidden.suit(self._preferred_init_after(index) or "xavier_uniform")
         self.adopt_children()
 
     def _preferred_init_after(self, index: int) -> str | Initializer | None:
@@ -202,8 +202,9 @@ def pre_activation(
     """
     hidden = features if hidden is None else hidden
     first, last = Linear(features, hidden), Linear(hidden, features)
-    preferred = activation().preferred_init  # it is the activation before it that counts here
-    last.suit(None if preferred == "skip" else preferred)
+    preferred = activation().preferred_init  # it is the activation before them that counts here
+    for linear in (first, last):
+        linear.suit("xavier_uniform" if preferred in (None, "skip") else preferred)
     body = (norm(features), activation(), first, norm(hidden), activation(), last)
     return Residual(Sequential(*body, rng=rng))
 

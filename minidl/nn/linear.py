@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,12 @@ from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
 from minidl.nn import init as initializers
 from minidl.nn.checks import check_count
-from minidl.nn.init import Initializer, Seed
+from minidl.nn.init import Initializer, Seed, as_generator
 from minidl.nn.layer import DType, Examples, Layer, Parameter
+
+# Chosen by measurement: benchmarks/defaults.py compares with U(±1/√fan_in) for both.
+WEIGHT = initializers.fan_in_uniform()
+BIAS = initializers.fan_in_uniform(math.sqrt(3))
 
 
 class Linear(Layer):
@@ -26,13 +31,18 @@ class Linear(Layer):
     bias
         Whether b is added.
     init
-        Initialiser of W, or its name. By default He normal if a ``Sequential`` has a ReLU or
-        one of its relatives follow (normalization and dropout between them do not count) before
-        the weight is first looked at, else Xavier uniform. b starts at zero.
+        Initialiser of W, or its name.
     rng
-        Generator or seed of the weights.
+        Generator or seed of weights and biases.
     dtype
         float32 or float64.
+    bias_init
+        Initialiser of b, or its name; zeros by default where ``init`` is given.
+
+    By default W is drawn from U(±1/√in_features) and b from U(±√3/√in_features). Between the first
+    and the last ``Linear`` of a ``Sequential`` W is He normal where a ReLU or one of its relatives
+    follows (normalization, dropout and the like between them do not count), else Xavier uniform,
+    and b zero, so that signals neither vanish nor explode in depth; see docs/initialisation.md.
 
     Shapes
     ------
@@ -56,13 +66,18 @@ class Linear(Layer):
         init: str | Initializer | None = None,
         rng: Seed = None,
         dtype: DType = np.float32,
+        bias_init: str | Initializer | None = None,
     ) -> None:
         self.in_features = in_features = check_count("Linear", "in_features", in_features)
         self.out_features = out_features = check_count("Linear", "out_features", out_features)
-        self.default_init = init is None
-        weight_init = initializers.by_name("xavier_uniform" if init is None else init)
+        self.default_init, self.default_bias = init is None, init is None and bias_init is None
+        if bias_init is None:
+            bias_init = "zeros" if init is not None else BIAS
+        weight_init = initializers.by_name(WEIGHT if init is None else init)
+        bias_init = initializers.for_bias(bias_init, in_features)
+        rng = as_generator(rng)  # of which weight and bias take a seed each
         self.weight = Parameter((in_features, out_features), weight_init, rng, dtype)
-        self.bias = Parameter((out_features,), initializers.zeros(), 0, dtype) if bias else None
+        self.bias = Parameter((out_features,), bias_init, rng, dtype) if bias else None
 
     def forward(self, x: Array) -> Array:
         self.save(x)
@@ -73,10 +88,12 @@ class Linear(Layer):
         kernels.linear_grad_params(x, dy, self.weight.grad, self.bias.grad if self.bias else None)
         return kernels.linear_grad_input(dy, self.weight.data)
 
-    def suit(self, preferred_init: str | Initializer | None) -> None:
-        """Take the initialiser that suits what follows, if none was asked for or drawn yet."""
-        if self.default_init and preferred_init and not self.weight.drawn:
-            self.weight.initializer = initializers.by_name(preferred_init)
+    def suit(self, hidden_init: str | Initializer) -> None:
+        """Start as a hidden layer does, as far as nothing else was asked for or drawn yet."""
+        if self.default_init and not self.weight.drawn:
+            self.weight.initializer = initializers.by_name(hidden_init)
+        if self.bias and self.default_bias and not self.bias.drawn:
+            self.bias.initializer = initializers.zeros()
 
     def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...]:
         return (*(input_shape or ("batch", 0))[:-1], self.out_features)
