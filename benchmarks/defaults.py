@@ -3,16 +3,16 @@
     python benchmarks/defaults.py            # nine data sets, sixteen splits
     python benchmarks/defaults.py --quick    # four splits, one and three hidden layers
 
-Two networks are trained in minidl on the same split in the same order of rows, and differ in nothing
-but how their weights and biases are drawn: by ``Linear``'s default, or from U(±1/√fan_in), the
+Two networks are trained in minidl on the same split, in the same order of rows. They differ only in
+how their weights and biases are drawn: by the default of ``Linear``, or from U(±1/√fan_in), the
 default of PyTorch. They have one to four hidden layers of 64 ReLU or tanh. Adam at 1e-3 and batches
 of 32 train them until the validation loss has not improved for 15 epochs, at most 200 epochs; the
 parameters of the best epoch are tested.
 
-Of the rows 60 % are for training, 15 % for validation, 25 % for testing. Inputs, and the targets of
-a regression, are standardised by the training rows. The score is R² of a regression, accuracy of a
-classification; the loss is the mean squared error or the cross-entropy. Per split, both are averaged
-over depths and activations; differences are ours - PyTorch's, as mean ± standard error over splits.
+60 % of the rows are for training, 15 % for validation, 25 % for testing. Inputs, and the targets
+of a regression, are standardised by the training rows. The score is R² of a regression, accuracy of
+a classification; the loss is the mean squared error or the cross-entropy. Both are averaged over
+depths and activations; differences are ours - PyTorch's, as mean ± standard error over splits.
 """
 
 from __future__ import annotations
@@ -152,28 +152,28 @@ def mean_and_error(differences: Any) -> tuple[float, float]:
     return differences.mean(), differences.std(ddof=1) / np.sqrt(len(differences))
 
 
-def rows(results: dict[str, Any], shapes: dict[str, str]) -> Iterator[list[str]]:
-    """The cells of every data set, and of the mean over them."""
-    errors, means = [], []
-    for name, values in results.items():
-        theirs, ours = values.mean(axis=(2, 3))  # (splits, 2) each
-        found = [mean_and_error(ours[:, i] - theirs[:, i]) for i in (0, 1)]
-        means.append([mean for mean, _ in found])
-        errors.append([error for _, error in found])
-        cells = [name, shapes[name]]
-        for i, (mean, error) in enumerate(found):
-            cells += [
-                f"{theirs[:, i].mean():.4f}",
-                f"{ours[:, i].mean():.4f}",
-                _signed(mean, error),
-            ]
-        yield cells
-    mean = np.mean(means, axis=0)
-    error = np.sqrt(np.square(errors).sum(axis=0)) / len(errors)
-    cells = ["mean over the sets", ""]
-    for i in (0, 1):
-        cells += ["", "", _signed(mean[i], error[i])]
-    yield cells
+def differences(values: Any) -> list[tuple[float, float]]:
+    """Ours - PyTorch's of score and loss: mean and standard error over the splits."""
+    theirs, ours = values.mean(axis=(2, 3))  # (splits, 2) each
+    return [mean_and_error(ours[:, i] - theirs[:, i]) for i in (0, 1)]
+
+
+def cells(name: str, shape: str, values: Any) -> list[str]:
+    """The line of a data set."""
+    theirs, ours = values.mean(axis=(1, 2, 3))  # (score, loss) each
+    line = [name, shape]
+    for i, difference in enumerate(differences(values)):
+        line += [f"{theirs[i]:.4f}", f"{ours[i]:.4f}", _signed(*difference)]
+    return line
+
+
+def overall(results: Iterable[Any]) -> list[str]:
+    """The line of the mean over the data sets."""
+    found = np.array([differences(values) for values in results])  # (sets, 2, mean and error)
+    means = found[..., 0].mean(axis=0)
+    errors = np.sqrt(np.square(found[..., 1]).sum(axis=0)) / len(found)
+    score, loss = (_signed(*both) for both in zip(means, errors, strict=True))
+    return ["mean", "", "", "", score, "", "", loss]
 
 
 def _signed(mean: float, error: float) -> str:
@@ -186,19 +186,18 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def markdown(lines: Iterable[Iterable[str]]) -> str:
-    """A table; the first line is its head."""
-    head, *body = ["| " + " | ".join(line) + " |" for line in lines]
-    return "\n".join([head, "|" + "---|" * head.count(" | ") + "---|", *body])
+def show(line: Iterable[str], head: bool = False) -> None:
+    """Print a line of a table in Markdown."""
+    texts = list(line)
+    print(f"| {' | '.join(texts)} |", flush=True)
+    if head:
+        print("|---" * len(texts) + "|", flush=True)
 
 
 def by_depth(results: dict[str, Any], depths: Iterable[int]) -> Iterator[list[str]]:
     """The mean difference of the scores over sets and splits, for every kind of network."""
-    yield ["hidden layers", *(activation.__name__ for activation in ACTIVATIONS)]
-    differences = np.mean(
-        [np.mean(values[1] - values[0], axis=0) for values in results.values()], 0
-    )
-    for depth, line in zip(depths, differences[..., 0], strict=True):
+    each = [np.mean(values[1] - values[0], axis=0)[..., 0] for values in results.values()]
+    for depth, line in zip(depths, np.mean(each, axis=0), strict=True):
         yield [str(depth), *(f"{value:+.4f}" for value in line)]
 
 
@@ -212,15 +211,18 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=list(found), default=list(found))
     options = parser.parse_args()
     splits, depths = (QUICK_SPLITS, QUICK_DEPTHS) if options.quick else (SPLITS, DEPTHS)
-    results, shapes = {}, {}
+    print(f"{splits} splits; {', '.join(map(str, depths))} hidden layers\n")
+    show(COLUMNS, head=True)
+    results = {}
     for name in options.sets:
         table = found[name]()
-        shapes[name] = f"{len(table.x)} × {table.x.shape[1]}"
-        print(f"{name}: {shapes[name]} ...", file=sys.stderr, flush=True)
         results[name] = measured(table, splits, depths)
-    print(f"{splits} splits, {'/'.join(map(str, depths))} hidden layers\n")
-    print(markdown([COLUMNS, *rows(results, shapes)]), "\n")
-    print(markdown(by_depth(results, depths)))
+        show(cells(name, f"{len(table.x)} × {table.x.shape[1]}", results[name]))
+    show(overall(results.values()))
+    print()
+    show(["hidden layers", *(activation.__name__ for activation in ACTIVATIONS)], head=True)
+    for line in by_depth(results, depths):
+        show(line)
 
 
 if __name__ == "__main__":
