@@ -10,6 +10,8 @@
 #   make exhaustive   exp, log, sigmoid and tanh of every float32, against float64 (many minutes)
 #   make fuzz         5000 random networks: gradients, recorded steps, PyTorch (many minutes);
 #                     with another number: make fuzz FUZZ=500
+#   make fuzz-files   122,000 damaged and hostile files in little memory (some minutes)
+#   make stress       predict and evaluate from eight threads, 100,000 calls (a minute)
 #   make sanitize     kernels and recorded steps under AddressSanitizer and UBSan, and
 #                 the team of threads under ThreadSanitizer (needs GCC)
 #   make clean    remove everything that was made
@@ -20,7 +22,7 @@ PY := $(VENV)/bin/python
 SOURCES := setup.py pyproject.toml $(wildcard minidl/_kernels/*.p* minidl/_kernels/*.h)
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test bench steps lint exhaustive fuzz sanitize clean
+.PHONY: demo test bench steps lint exhaustive fuzz fuzz-files stress sanitize clean
 
 demo: $(VENV)/demo
 	$(PY) -m minidl train digits
@@ -47,6 +49,12 @@ exhaustive: $(VENV)/dev
 FUZZ := 5000
 fuzz: $(VENV)/dev
 	MINIDL_FUZZ=$(FUZZ) $(PY) -m pytest -q -s tests/test_fuzz.py
+
+fuzz-files: $(VENV)/dev
+	MINIDL_FUZZ_FILES=1 $(PY) -m pytest -q -s tests/test_fuzz_files.py
+
+stress: $(VENV)/dev
+	$(PY) tests/stress.py
 
 # In copies, so that the kernels in use stay as they are. -s: reports go to standard error.
 # ThreadSanitizer needs memory where it expects it: setarch -R. It does not follow forks.

@@ -22,6 +22,8 @@ from types import ModuleType
 from typing import Any
 
 # NumPy's BLAS reads them when it is imported.
+os.environ.pop("OPENBLAS_CORETYPE", None)  # would hold it to an older machine
+os.environ.pop("OPENBLAS_L2_SIZE", None)
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 os.environ.setdefault("VECLIB_MAXIMUM_THREADS", "1")

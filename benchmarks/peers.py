@@ -13,7 +13,8 @@ all must give the same answer. A library that is not installed is left out. Besi
 products and networks stands what their multiply-adds alone take at the FMA peak: the FMA limit.
 
 Threads and instruction sets are settled by the environment before a library is loaded, so each
-number of threads is compared in a process of its own.
+number of threads is compared in a process of its own. What would hold OpenBLAS to an older machine
+is left out of it, unless --isa holds all to one instruction set.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from minidl import _kernels as kernels
 from minidl.bench.measuring import QUICK, Effort
 from minidl.cli.doctor import usable_cores
 from minidl.cli.options import check_writable, count
+from minidl.settings import without_limits
 
 ROUNDS = 7
 TEXT = "text"  # a training from beginning to end, not a table of tasks
@@ -167,7 +169,7 @@ def _check(arguments: argparse.Namespace) -> None:
 def _start(threads: int, isa: str | None, file: Path) -> int:
     """Run this command in a process whose libraries find their settings in the environment."""
     environment = {
-        **os.environ,
+        **without_limits(os.environ),
         **dict.fromkeys(THREAD_VARIABLES, str(threads)),
         **HELD.get(isa or "", {}),
     }

@@ -1,12 +1,18 @@
 """minidl: small neural networks, fast on a CPU, readable in an afternoon."""
 
-from minidl import datasets, nn, optim
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from minidl._version import __version__
-from minidl.gradcheck import GradcheckError, GradcheckReport, gradcheck, gradcheck_all
-from minidl.recording import RecordingError, record
-from minidl.saving import ModelFileError, load, save
-from minidl.threads import get_num_threads, set_num_threads
-from minidl.training import Trainer, batches
+
+if TYPE_CHECKING:
+    from minidl import datasets, nn, optim
+    from minidl.gradient_check import GradcheckError, GradcheckReport, gradcheck, gradcheck_all
+    from minidl.recording import RecordingError, record
+    from minidl.saving import ModelFileError, load, save
+    from minidl.threads import get_num_threads, set_num_threads
+    from minidl.training import Trainer, batches
+    from minidl.warnings import TrainingWarning
 
 __all__ = [
     "GradcheckError",
@@ -14,6 +20,7 @@ __all__ = [
     "ModelFileError",
     "RecordingError",
     "Trainer",
+    "TrainingWarning",
     "__version__",
     "batches",
     "datasets",
@@ -27,3 +34,30 @@ __all__ = [
     "save",
     "set_num_threads",
 ]
+
+# Modules that are loaded when one of their names is first asked for, so that `import minidl` takes
+# a moment, and a program that predicts does not wait for what trains.
+_HOMES = {
+    "datasets": (),
+    "gradient_check": ("GradcheckError", "GradcheckReport", "gradcheck", "gradcheck_all"),
+    "nn": (),
+    "optim": (),
+    "recording": ("RecordingError", "record"),
+    "saving": ("ModelFileError", "load", "save"),
+    "threads": ("get_num_threads", "set_num_threads"),
+    "training": ("Trainer", "batches"),
+    "warnings": ("TrainingWarning",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name == home or name in names:
+            module = import_module(f"minidl.{home}")
+            globals().update({public: getattr(module, public) for public in names})
+            return module if name == home else globals()[name]
+    raise AttributeError(f"module 'minidl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES, *__all__})

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from minidl import _kernels as kernels
+from minidl import settings
 
 MOST = 64  # what the team of threads has places for
 
@@ -13,9 +14,9 @@ MOST = 64  # what the team of threads has places for
 def set_num_threads(count: int) -> None:
     """Let recorded steps use up to ``count`` threads, the calling one included.
 
-    The default is the number of cores this process may use, or ``MINIDL_NUM_THREADS``. How many
-    a kernel gets depends on its size: small ones stay on one thread. Results do not
-    depend on the number of threads, to the last bit.
+    The default is ``MINIDL_NUM_THREADS``; where that is not set, the number of cores this process
+    may use, but at most ``OMP_NUM_THREADS``. How many a kernel gets depends on its size: small
+    ones stay on one thread. Results do not depend on the number of threads, to the last bit.
 
     Parameters
     ----------
@@ -51,15 +52,10 @@ def get_num_threads() -> int:
 
 
 def _default() -> int:
-    asked = os.environ.get("MINIDL_NUM_THREADS", "")
-    if asked:
-        if not asked.isdecimal() or not 1 <= int(asked) <= MOST:
-            raise ValueError(
-                f"MINIDL_NUM_THREADS={asked}: expected a whole number from 1 to {MOST}"
-            )
-        return int(asked)
+    if (asked := settings.num_threads(MOST)) is not None:
+        return asked
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(cores or 1, _quota(), MOST))
+    return max(1, min(cores or 1, _quota(), settings.openmp_threads(MOST), MOST))
 
 
 def _quota(path: str = "/sys/fs/cgroup/cpu.max") -> int:

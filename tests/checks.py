@@ -346,6 +346,29 @@ def loss_recorded(problem: LossProblem) -> None:
         assert_same([np.array(a) for a in step(*given)], list(run(*given)), "recorded")
 
 
+def loss_weights(problem: LossProblem) -> None:
+    """What counts nothing may hold anything, and NaN that counts is seen."""
+    loss, prediction, target, weight = problem
+    shape = loss.weighted_shape(prediction)
+    weight = np.ones(shape) if weight is None else weight + 0.5
+    spoilt = np.zeros(shape, bool)
+    spoilt.reshape(-1)[1::2] = True
+    for dtype, tolerance in ((np.float64, 1e-12), (np.float32, 1e-5)):
+        rows, few = prediction.astype(dtype), weight.astype(dtype)
+        few[spoilt] = 0
+        given = target if loss.takes_labels else target.astype(dtype)
+        expected = [np.array(loss(rows, given, few)), loss.backward()]
+        for bad in (np.nan, np.inf, -np.inf, np.finfo(dtype).max):
+            rows[spoilt] = bad
+            with np.errstate(all="ignore"):
+                found = [np.array(loss(rows, given, few)), loss.backward()]
+            assert not found[1][spoilt].any(), f"{bad} of weight 0 has a gradient"
+            assert_close(found, expected, f"{bad} counts", rtol=tolerance, atol=tolerance)
+        rows[~spoilt] = np.nan
+        with np.errstate(all="ignore"):
+            assert np.isnan(loss(rows, given, few)), "NaN is hidden"
+
+
 def loss_complains(problem: LossProblem) -> None:
     loss, prediction, target, _ = problem
     for bad_prediction, bad_target in (
@@ -371,6 +394,6 @@ LOSS_CHECKS: dict[str, Callable[[LossProblem], None]] = {
     check.__name__.removeprefix("loss_"): check
     for check in (
         *(loss_gradients, loss_oracle, loss_order, loss_twin, loss_recorded, loss_complains),
-        loss_readable,
+        *(loss_weights, loss_readable),
     )
 }

@@ -96,6 +96,12 @@ class Draw:
         weights[-1] = 1
         return weights.astype(self.dtype)
 
+    def spoilt(self, x: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
+        """x, where rows of weight 0 hold what would spoil all others."""
+        if weight is not None:
+            x[weight == 0] = self.rng.choice([np.nan, np.inf, -np.inf, 3e38])
+        return x
+
     def optional(self, *shape: int) -> np.ndarray | None:
         return self.array(*shape) if self.flag() else None
 
@@ -235,7 +241,7 @@ def standardize(draw: Draw) -> Args:
 
 def softmax_cross_entropy(draw: Draw) -> Args:
     rows, classes = draw.size(), draw.size()
-    return {
+    args = {
         "logits": 5 * draw.array(rows, classes),
         "labels": draw.rng.integers(classes, size=rows),
         "mean": draw.flag(),
@@ -243,6 +249,8 @@ def softmax_cross_entropy(draw: Draw) -> Args:
         "class_weight": draw.weights(classes),
         "smoothing": float(draw.rng.choice([0, 0.1, 0.7])),
     }
+    draw.spoilt(args["logits"], args["weight"])
+    return args
 
 
 def nll(draw: Draw) -> Args:
@@ -253,12 +261,14 @@ def nll(draw: Draw) -> Args:
 
 def mse(draw: Draw) -> Args:
     shape = draw.shape()
-    return {
+    args = {
         "prediction": draw.array(*shape),
         "target": draw.array(*shape),
         "mean": draw.flag(),
         "weight": draw.weights(shape[0]),
     }
+    draw.spoilt(args["prediction"], args["weight"])
+    return args
 
 
 def huber(draw: Draw) -> Args:
@@ -268,12 +278,14 @@ def huber(draw: Draw) -> Args:
 def bce_with_logits(draw: Draw) -> Args:
     shape = draw.shape()
     target = draw.rng.uniform(size=shape).astype(draw.dtype)
-    return {
+    args = {
         "logits": 5 * draw.array(*shape),
         "target": target,
         "mean": draw.flag(),
         "weight": draw.weights(shape[0]),
     }
+    draw.spoilt(args["logits"], args["weight"])
+    return args
 
 
 def optimizer_state(draw: Draw) -> np.ndarray:

@@ -132,6 +132,37 @@ def optimizer_settles(cls: type[optim.Optimizer], settings: Settings) -> None:
         kernels.select(before)
 
 
+def optimizer_limits(cls: type[optim.Optimizer], settings: Settings) -> None:
+    """A gradient whose square is beyond the dtype: moments stay finite, and weights go where the
+    formula takes them, in numbers of a wider range.
+    """
+    plain = oracles.OPTIMIZERS.get(cls.__name__)
+    if plain is None or np.finfo(np.longdouble).maxexp < 16000:
+        raise NoOracleError(f"{cls.__name__} in long doubles")
+    limits = {name: settings[name] for name in ("max_norm", "max_value") if name in settings}
+    rest = {name: value for name, value in settings.items() if name not in limits}
+    for dtype, spike in ((np.float32, 1e20), (np.float32, 2e38), (np.float64, 1e200)):
+        own = Parameter((37,), nn.init.normal(), 0, dtype)
+        optimizer: Any = cls([own], **settings)
+        formula, rng = plain(**rest), np.random.default_rng(0)
+        w = own.data.astype(np.longdouble)
+        for step in range(6):
+            g = (1 + rng.uniform(size=37)).astype(dtype)
+            g[[3, 36]] = (spike, -spike) if step == 2 else g[[3, 36]]
+            own.grad = g
+            w = formula.step(w, oracles.clipped([g.astype(np.longdouble)], **limits)[0])
+            try:
+                optimizer.step()
+            except FloatingPointError as error:
+                raise AssertionError("a finite gradient is refused") from error
+        arrays = [a for a in vars(optimizer).values() if isinstance(a, np.ndarray)]
+        assert all(np.isfinite(a).all() for a in arrays if not a.dtype.names)
+        # Plain gradient descent goes where the spike takes it, farther than the dtype tells apart.
+        far = [3, 36] if cls.__name__ == "SGD" and not limits else []
+        found, expected = (np.delete(x, far) for x in (own.data, w))
+        assert_close([found], [expected], "a spike", rtol=1e-4, atol=1e-4)
+
+
 def optimizer_complains(cls: type[optim.Optimizer], settings: Settings) -> None:
     """Hyper-parameters outside their ranges, in the constructor and later; unknown groups."""
     fit = {name for name in cls.names if not name.startswith("beta")}
@@ -167,7 +198,7 @@ OPTIMIZER_CHECKS: dict[str, Callable[[type[optim.Optimizer], Settings], None]] =
     check.__name__.removeprefix("optimizer_"): check
     for check in (
         *(optimizer_oracle, optimizer_round_trip, optimizer_twin, optimizer_recorded),
-        *(optimizer_settles, optimizer_complains, optimizer_readable),
+        *(optimizer_settles, optimizer_limits, optimizer_complains, optimizer_readable),
     )
 }
 

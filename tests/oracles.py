@@ -317,7 +317,7 @@ def clipped(
     gradients: list[Array], max_norm: float | None = None, max_value: float | None = None
 ) -> list[Array]:
     """By the norm of all together, then by value."""
-    norm = math.sqrt(sum(float((g**2).sum()) for g in gradients))
+    norm = np.sqrt(sum((g**2).sum() for g in gradients))
     factor = max_norm / norm if max_norm and norm > max_norm else 1.0
     limit = max_value or math.inf
     return [np.minimum(np.maximum(factor * g, -limit), limit) for g in gradients]

@@ -18,6 +18,8 @@ from minidl import _kernels as kernels
 from minidl import nn, optim
 
 ROOT = Path(minidl.__file__).parent.parent
+# What the installed script does.
+COMMAND = "import sys; from minidl.cli import main; sys.exit(main(['doctor']))"
 WHICH = "import minidl._kernels as k; print(k.isa, '|', k.why)"
 SETS = instruction_sets()
 
@@ -93,6 +95,25 @@ def test_wrong_choice_names_the_right_ones(name: str) -> None:
     assert "'reference'" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "setting", [{"MINIDL_ISA": "avx9000"}, {"MINIDL_NUM_THREADS": "many"}], ids=str
+)
+@pytest.mark.parametrize(
+    "program", [["-m", "minidl", "train", "digits"], ["-c", COMMAND]], ids=["module", "script"]
+)
+def test_the_command_line_says_in_one_line_which_setting_is_wrong(
+    setting: dict[str, str], program: list[str]
+) -> None:
+    (name, value), *_ = setting.items()
+    run = subprocess.run(
+        [sys.executable, *program], env=os.environ | setting, cwd=ROOT, capture_output=True
+    )
+    assert run.returncode == 2
+    assert run.stdout == b""
+    assert run.stderr.decode().startswith(f"minidl: error: {name}={value}: ")
+    assert run.stderr.count(b"\n") == 1
+
+
 def test_select_rejects_and_keeps() -> None:
     before, call = kernels.isa, kernels.relu
     with pytest.raises(ValueError, match=r"avx9000.*reference"):
@@ -120,6 +141,29 @@ def test_shares_must_be_positive() -> None:
             dispatch.set_shares(wrong)
 
 
+def test_shares_and_repeats_are_those_of_one_thread() -> None:
+    """Of tests and benchmarks, which change nothing that other threads compute."""
+    dispatch = pytest.importorskip("minidl._kernels.dispatch")
+    totals = np.zeros(3, np.float32)
+    ones = np.ones((4, 3), np.float32)
+
+    def elsewhere() -> None:
+        kernels.linear_grad_params(ones, ones, np.zeros((3, 3), np.float32), totals)
+
+    dispatch.set_repeats(3)
+    dispatch.set_shares(2)
+    try:
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+        assert totals.tolist() == [4, 4, 4]
+        elsewhere()
+        assert totals.tolist() == [16, 16, 16]
+    finally:
+        dispatch.set_repeats(1)
+        dispatch.set_shares(1)
+
+
 # --- the fallback -------------------------------------------------------------------------
 
 
@@ -137,6 +181,26 @@ def test_without_compiled_kernels_the_twin_serves_and_says_so_once(error: str, w
     assert first == f"reference | ['reference'] | ['{warning}']", result
     assert described == "reference"
     assert checked == "True"
+
+
+def test_the_advice_names_the_folder_that_was_imported(tmp_path: Path) -> None:
+    folder = tmp_path / "minidl"
+    folder.mkdir()
+    assert kernels._advice(folder).endswith(
+        f"It was imported from {folder}. Installing from source with a C compiler builds them. "
+        "MINIDL_ISA=reference silences this."
+    )
+    (tmp_path / "setup.py").touch()  # a source folder: it hides an installed minidl
+    advice = kernels._advice(folder)
+    assert f"It was imported from {folder}, a source folder" in advice
+    assert "run Python from another folder" in advice
+    assert f"`pip install --editable {tmp_path}`" in advice
+
+
+def test_without_compiled_kernels_the_warning_names_the_folder() -> None:
+    program = NOT_COMPILED.replace("ERROR", "ModuleNotFoundError")
+    result = python(program + "\nprint(caught[0].message)")
+    assert f"It was imported from {ROOT / 'minidl'}" in result.stdout.splitlines()[-1]
 
 
 def test_reference_asked_for_is_no_reason_to_warn() -> None:

@@ -90,9 +90,68 @@ def test_empty_batch(backend: str, name: str, shape: tuple[int, ...]) -> None:
     rejects(LAYERS[name][0](), ValueError, name, "empty", str(shape), x=zeros(*shape))
 
 
-def test_wrong_width_between_layers_names_the_second_one() -> None:
-    broken = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(5, 2))
-    rejects(broken, ValueError, "layer 2 Linear(5, 2)", "5)", "(6, 4)", x=zeros(6, 3))
+WIDTHS_THAT_CANNOT_FIT = [
+    (lambda: nn.Sequential(nn.Linear(4, 3), nn.Linear(4, 2)), "Linear(4, 3)", "Linear(4, 2)"),
+    (lambda: nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(5, 2)), "4 feat", "Linear(5, 2)"),
+    (lambda: nn.Sequential(nn.Embedding(9, 5), nn.GRU(4, 2)), "Embedding(9, 5)", "GRU(4, 2)"),
+    (
+        lambda: nn.Sequential(nn.GRU(3, 4, bidirectional=True), nn.Linear(4, 1)),
+        "gives 8",
+        "takes 4",
+    ),
+    (
+        lambda: nn.Sequential(nn.Sequential(nn.Linear(3, 4)), nn.Sequential(nn.Linear(3, 2))),
+        "Linear(3, 4)",
+        "Linear(3, 2)",
+    ),
+    (
+        lambda: nn.Sequential(nn.Residual(nn.Linear(3, 3)), nn.BatchNorm(4)),
+        "gives 3",
+        "BatchNorm(4)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("build", "first", "second"), WIDTHS_THAT_CANNOT_FIT)
+def test_widths_that_cannot_fit_are_refused_when_built(
+    build: Any, first: str, second: str
+) -> None:
+    with pytest.raises(ValueError, match="Sequential") as caught:
+        build()
+    assert first in str(caught.value)
+    assert second in str(caught.value)
+
+
+class Twice(nn.Layer):
+    """y = (x, x): a layer that does not say how wide its output is."""
+
+    def forward(self, x: np.ndarray) -> np.ndarray:  # type: ignore[override]
+        return np.concatenate([x, x], axis=-1)
+
+
+class Padded(nn.Linear):
+    """A Linear that takes any width and adds what is missing."""
+
+    def check_input(self, x: np.ndarray) -> None:  # type: ignore[override]
+        pass
+
+    def forward(self, x: np.ndarray) -> np.ndarray:  # type: ignore[override]
+        return super().forward(np.pad(x, [(0, 0), (0, self.in_features - x.shape[-1])]))
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        (lambda: nn.Sequential(nn.Linear(3, 4), nn.Flatten(), nn.Linear(8, 2)), (5, 2, 3)),
+        (lambda: nn.Sequential(nn.Linear(3, 4), Twice(), nn.Linear(8, 2)), (5, 3)),
+        (lambda: nn.Sequential(nn.Linear(3, 4), Padded(8, 2), nn.Linear(2, 2)), (5, 3)),
+        (lambda: nn.Sequential(nn.Sequential(Twice()), nn.Linear(6, 2)), (5, 3)),
+        (lambda: nn.Sequential(nn.Residual(nn.Sequential(Twice()), Twice()), nn.Linear(6, 2)), (5, 3)),
+        (lambda: nn.Sequential(nn.PReLU(), nn.GRU(3, 4, return_sequences=False), nn.Linear(4, 2)), (5, 2, 3)),
+    ],
+)
+def test_widths_that_fit_or_are_not_known_are_not_refused(model: Any, shape: Any) -> None:
+    assert model()(zeros(*shape)).shape[-1] == 2
 
 
 def test_recurrent_cell_checks_both_inputs() -> None:

@@ -95,6 +95,34 @@ def test_what_cannot_be_done_is_said_first(arguments: list[str], complaint: str)
     assert complaint in done.stderr
 
 
+@pytest.mark.parametrize("isa", [None, "avx2"])
+def test_openblas_is_held_to_an_older_processor_only_with_all_others(
+    measuring: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, isa: str | None
+) -> None:
+    program = pytest.importorskip("peers")
+    heard: list[dict[str, str]] = []
+
+    class Process:
+        def __init__(self, command: list[str], env: dict[str, str]) -> None:
+            heard.append(env)
+
+        def __enter__(self) -> Process:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def wait(self) -> int:
+            return 0
+
+    monkeypatch.setattr(program.subprocess, "Popen", Process)
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Nehalem")
+    monkeypatch.setenv("OPENBLAS_L2_SIZE", "1")
+    assert program._start(1, isa, tmp_path) == 0
+    assert heard[0].get("OPENBLAS_CORETYPE") == (None if isa is None else "Haswell")
+    assert "OPENBLAS_L2_SIZE" not in heard[0]
+
+
 # --- measuring --------------------------------------------------------------------------
 
 

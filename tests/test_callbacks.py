@@ -344,7 +344,7 @@ def test_reduce_on_plateau_is_a_callback(record):
 def test_averages_follow_every_step_and_are_validated(record):
     trainer, by_hand = classifier(record=record), classifier(record=False)
     trainer.ema = optim.EMA(trainer.model.parameters(), decay=0.9)
-    ema = optim.EMA(by_hand.model.parameters(), decay=0.9)
+    ema = optim.EMA(by_hand.model, decay=0.9)
 
     class Follow(Callback):
         def on_batch_end(self, trainer, epoch, values):
@@ -355,8 +355,12 @@ def test_averages_follow_every_step_and_are_validated(record):
     assert_same(everything(trainer), everything(by_hand))
     assert same(trainer.ema.averages, ema.averages)
     assert history["val_loss"][-1] != trainer.evaluate(*HELD_OUT)["loss"]
+    ema.take_statistics([(X,)])
+    with trainer.ema.average():
+        assert history["val_loss"][-1] == trainer.evaluate(*HELD_OUT)["loss"]
     with ema.average():
-        assert history["val_loss"][-1] == by_hand.evaluate(*HELD_OUT)["loss"]
+        expected = by_hand.evaluate(*HELD_OUT)["loss"]
+        assert history["val_loss"][-1] == pytest.approx(expected, rel=1e-5)
     trainer.ema.decay = 0.5  # a recorded step hears of it
     ema.decay = 0.5
     fit(trainer), fit(by_hand, callbacks=[Follow()])

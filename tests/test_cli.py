@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 import sys
 
 import numpy as np
@@ -204,6 +205,8 @@ def test_train_idx_on_mnist(capsys):
         ("train digits --norm --batch-size 1", "with batch size 1 every batch has one; choose"),
         ("train digits --norm --batch-size 1436", "leave one for the last; choose another"),
         ("train idx --images none.gz --labels none.gz", "No such file"),
+        ("sample none.safetensors", "none.safetensors: No such file"),
+        ("lab depth plain deep", "no network is called 'deep'; there are plain"),
         ("check Linaer", "no layer or loss called 'Linaer'; known: "),
     ],
 )
@@ -212,7 +215,9 @@ def test_wrong_arguments_get_a_message_and_status_2(capsys, arguments, words):
     output = capsys.readouterr()
     assert words in output.err
     assert "Traceback" not in output.err
+    assert "Errno" not in output.err
     assert "error:" in output.err.splitlines()[-1]
+    assert "|" not in output.out  # no head of a table that will not come
 
 
 def test_idx_files_that_do_not_fit_are_refused(capsys, tmp_path, idx_files):
@@ -245,6 +250,23 @@ def test_a_plot_without_matplotlib_says_what_to_install_before_training(capsys, 
     assert main([*SHORT, "--plot", "plot.png"]) == 2
     output = capsys.readouterr()
     assert "pip install 'minidl[plot]'" in output.err
+    assert output.out == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "train digits --hidden 1000000000000,5",
+        "train digits --hidden 9000000000000000000000",
+        "train adding --steps 100000000000",
+        "train text --embedding 9000000000000000000000",
+    ],
+)
+def test_what_does_not_fit_into_memory_is_said_in_one_line(capsys, arguments):
+    assert main([*arguments.split(), "--quiet"]) == 1
+    output = capsys.readouterr()
+    assert output.err.startswith("minidl: error: not enough memory: ")
+    assert output.err.count("\n") == 1
     assert output.out == ""
 
 
@@ -300,3 +322,22 @@ def test_help_names_the_initialisers(capsys):
     output = " ".join(capsys.readouterr().out.split())
     assert "he, xavier, xavier_uniform" in output
     assert "normal:STD" in output
+
+
+def test_labels_that_would_take_an_output_layer_of_gigabytes(capsys, tmp_path):
+    images = write_idx(tmp_path / "images", np.zeros((10, 2, 2)))
+    labels = tmp_path / "labels"
+    labels.write_bytes(bytes([0, 0, 12, 1]) + struct.pack(">I10i", 10, *[0] * 9, 2**31 - 1))
+    assert main(["train", "idx", "--images", images, "--labels", str(labels)]) == 2
+    error = capsys.readouterr().err
+    assert "labels must be less than 4,096" in error
+    assert "got 2147483647 in row 9" in error
+
+
+def test_too_little_memory_is_one_line(capsys, monkeypatch):
+    def none(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("minidl.cli.train.build_model", none)
+    assert main(SHORT) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("minidl: error: there is not enough")

@@ -86,6 +86,18 @@ def test_a_full_disk_is_said_in_one_line(command):
     assert done.stderr.count(b"\n") == 1
 
 
+def test_a_disk_that_is_full_after_the_training_is_said_with_the_file(tmp_path):
+    pytest.importorskip("matplotlib")
+    if not os.path.exists("/dev/full"):
+        pytest.skip("there is no /dev/full here")
+    picture = tmp_path / "training.png"
+    picture.symlink_to("/dev/full")
+    done = run(*SHORT, "--quiet", "--plot", str(picture))
+    assert done.returncode == 1
+    expected = f"minidl: error: cannot write {picture}: No space left on device\n"
+    assert done.stderr.decode() == expected
+
+
 @pytest.mark.skipif(os.name != "posix", reason="closes a descriptor as a POSIX shell does")
 @pytest.mark.parametrize("command", ["--version", "doctor", "train digits"])
 @pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", ">&- 2>/dev/null"])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import os
 import struct
 import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -205,3 +207,58 @@ def test_a_mutated_file_is_read_right_or_refused(tmp_path, content):
         return
     plain = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
     assert encode(array, plain[2]) == plain
+
+
+# --- IDX: what is read before it is checked -----------------------------------------------
+
+
+def test_a_compressed_file_that_promises_the_memory_of_the_machine(tmp_path, monkeypatch):
+    """The promise of its header is refused, before what it unpacks to fills the memory."""
+    size = 512 << 20
+    packer = zlib.compressobj(9, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    parts = [packer.compress(b"\x00\x00\x08\x01" + struct.pack(">I", size))]
+    parts += [packer.compress(bytes(1 << 20)) for _ in range(20)]  # enough to tell
+    path = write(tmp_path, b"".join(parts) + packer.flush(zlib.Z_SYNC_FLUSH))
+    with pytest.raises(ValueError, match=r"promises, more than 100 times its size.*gunzip"):
+        peak_memory(datasets.idx, path)
+    monkeypatch.setattr("minidl.datasets.idx_file.MOST_UNPACKED", 1 << 20)
+    zeros = np.zeros(2_000_000, np.uint8)
+    with pytest.raises(ValueError, match="more than 100 times its size"):
+        datasets.idx(write(tmp_path, gzip.compress(encode(zeros, 0x08))))
+    assert np.array_equal(datasets.idx(write(tmp_path, encode(zeros, 0x08))), zeros)
+
+
+def test_a_file_of_nothing_but_holes(tmp_path):
+    for content in (b"\x00\x00\x08\x01" + struct.pack(">I", 5), gzip.compress(GOOD)):
+        path = write(tmp_path, content)
+        with path.open("r+b") as file:
+            file.truncate(1 << 40)
+        with pytest.raises(ValueError, match=r"found more|zeros follow"):
+            peak_memory(datasets.idx, path)
+
+
+def test_a_file_of_several_members_and_padding(tmp_path):
+    """As gzip itself reads them."""
+    pieces = [GOOD[:3], GOOD[3:20], b"", GOOD[20:]]
+    members = b"".join(gzip.compress(piece) + bytes(4097) for piece in pieces)
+    assert datasets.idx(write(tmp_path, members)).tobytes() == GOOD[16:]
+    with pytest.raises(ValueError, match="damaged gzip file"):
+        datasets.idx(write(tmp_path, members + b"junk"))
+    with pytest.raises(ValueError, match="damaged gzip file: it ends before"):
+        datasets.idx(write(tmp_path, members + gzip.compress(b"")[:-1]))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="of POSIX systems")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="is not a file but a pipe"):
+        datasets.idx(tmp_path / "pipe")
+
+
+def test_more_than_there_is_memory_for(tmp_path, monkeypatch):
+    def none(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(np, "empty", none)
+    with pytest.raises(ValueError, match="not enough memory"):
+        datasets.idx(write(tmp_path, GOOD))

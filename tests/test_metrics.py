@@ -8,7 +8,7 @@ from training_helpers import LABELS, VALUES, X, assert_same, classifier, compile
 
 from minidl import nn, optim
 from minidl.training import Progress, Trainer, accuracy, epoch
-from minidl.training.metrics import by_name
+from minidl.training.metrics import BinaryAccuracy, TopK, by_name
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.integers(0, 4, size=(97, 6)).astype(np.float32)  # with many ties
@@ -179,7 +179,7 @@ def test_unknown_metrics_are_refused(metrics, words):
     ("metric", "words"),
     [
         ("top_4", "top_4: there are only 3 classes"),
-        ("mse", r"mse needs prediction and target of one shape, got \(1, 3\) and \(1,\)"),
+        ("mse", r"mse needs prediction and target of one shape, got \(50, 3\) and \(50,\)"),
         ("r2", "r2 needs"),
     ],
 )
@@ -188,3 +188,60 @@ def test_metrics_that_do_not_suit_the_data_are_refused_before_any_step(metric, w
     with pytest.raises(ValueError, match=words):
         trainer.fit(X, LABELS, 1)
     assert trainer.optimizer.steps == 0
+
+
+# --- what is not a number -------------------------------------------------------------------
+
+NAN, INF = np.nan, np.inf
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "right"),
+    [
+        ([[NAN, NAN, NAN]], [0], 0),
+        ([[NAN, 1, 2]], [0], 0),  # the largest, says argmax
+        ([[NAN, 1, 2]], [2], 0),
+        ([[0, 1, INF]], [2], 0),
+        ([[0, 1, -INF]], [2], 0),
+        ([[0, 1, -INF]], [1], 1),  # a class that is masked
+        ([[INF, -INF, 1]], [2], 0),
+        ([[0, 1, 2], [NAN, 1, 2], [0, 3, 1]], [2, 2, 1], 2),
+    ],
+)
+def test_a_row_that_is_not_finite_is_never_right(logits, labels, right):
+    logits, labels = np.array(logits, float), np.array(labels)
+    assert accuracy(logits, labels) == right / len(labels)
+    for k in (1, 2, 3):
+        metric = TopK(k, f"top_{k}")
+        metric.add(logits, labels)
+        if np.isnan(logits).any() or k == 1:
+            assert metric.read() == right / len(labels)
+    metric = TopK(2, "top_2")
+    metric.add(np.full((3, 4), NAN), np.array([0, 1, 3]))
+    assert metric.read() == 0
+
+
+def test_a_logit_that_is_not_a_number_is_not_right():
+    metric = BinaryAccuracy()
+    metric.add(np.array([[NAN], [NAN], [-INF], [1.0]]), np.array([[0.0], [1.0], [0.0], [1.0]]))
+    assert metric.read() == 0.25
+
+
+@pytest.mark.parametrize("metric", ["mse", "mae", "r2"])
+@pytest.mark.parametrize("target", [np.zeros((3, 2)), np.arange(6.0).reshape(3, 2)])
+def test_errors_of_what_is_not_a_number_are_not_a_number(metric, target):
+    running = by_name(metric)[metric]()
+    running.add(target, target)
+    prediction = target.copy()
+    prediction[1, 0] = NAN
+    running.add(prediction, target)
+    assert np.isnan(running.read())
+
+
+def test_a_model_of_nan_scores_nothing():
+    """So that early stopping has nothing to take for the best."""
+    trainer = classifier(metrics=["accuracy", "top_2"])
+    trainer.model[5].bias.data[...] = NAN
+    scores = trainer.evaluate(X, LABELS)
+    assert np.isnan(scores.pop("loss"))
+    assert set(scores.values()) == {0.0}

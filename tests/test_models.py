@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minidl import nn
+from minidl import nn, optim
 
 F32 = np.float32
 
@@ -278,11 +278,75 @@ def test_initialiser_asked_for_is_kept() -> None:
     assert {repr(layer.weight.initializer) for layer in layers} == {"xavier_normal()"}
 
 
-def test_weights_seen_before_are_kept() -> None:
-    layer = nn.Linear(3, 4)
-    before = layer.weight.data.copy()
-    nn.Sequential(layer, nn.ReLU())
-    assert np.array_equal(layer.weight.data, before)
+def within(*layers: nn.Layer) -> nn.Sequential:
+    """A model in which a Linear(3, 4) among these layers is a hidden one."""
+    return nn.Sequential(nn.Linear(2, 3), nn.ReLU(), *layers, nn.Linear(4, 1))
+
+
+def test_weights_that_were_looked_at_are_drawn_anew() -> None:
+    seen, unseen = nn.Linear(3, 4, rng=0), nn.Linear(3, 4, rng=0)
+    assert seen.weight.data.size
+    assert seen.bias.data.any()
+    for layer in (seen, unseen):
+        within(layer, nn.ReLU())
+        assert repr(layer.weight.initializer) == "he_normal()"
+        assert not layer.bias.data.any()
+    assert np.array_equal(seen.weight.data, unseen.weight.data)
+
+
+def test_weights_that_were_set_are_kept() -> None:
+    for change in (lambda w: w * 2, lambda w: w + np.eye(*w.shape)):
+        layer = nn.Linear(3, 4)
+        layer.weight.data = changed = change(layer.weight.data).astype(np.float32)
+        layer.bias.data = np.full(4, 7.0)
+        within(layer, nn.ReLU())
+        assert np.array_equal(layer.weight.data, changed)
+        assert (layer.bias.data == 7).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_look_before_a_conversion_changes_no_weight(dtype: Any) -> None:
+    seen, unseen = (nn.Linear(3, 4, rng=0, dtype=dtype) for _ in range(2))
+    assert seen.weight.data.size
+    for layer in (seen, unseen):
+        within(layer.astype(np.float64), nn.ReLU())
+    assert np.array_equal(seen.weight.data, unseen.weight.data)
+
+
+def test_an_optimizer_that_was_built_before_holds_the_weights_drawn_anew() -> None:
+    layer, other = nn.Linear(3, 4, rng=0), nn.Linear(3, 4, rng=0)
+    optimizer = optim.SGD(layer.parameters())
+    within(layer, nn.ReLU())
+    within(other, nn.ReLU())
+    optimizer.step()
+    assert np.array_equal(layer.weight.data, other.weight.data)
+
+
+@pytest.mark.parametrize(
+    "nest",
+    [
+        lambda linear: within(nn.Sequential(linear), nn.ReLU()),
+        lambda linear: within(nn.Sequential(nn.Sequential(linear), nn.Identity()), nn.ReLU()),
+        lambda linear: within(linear, nn.Sequential(nn.BatchNorm(4), nn.ReLU())),
+        lambda linear: within(linear, nn.ReLU())[2:3],
+        lambda linear: nn.Sequential(within(linear, nn.ReLU()), nn.ReLU(), nn.Linear(1, 1))[:1],
+    ],
+)
+def test_initialisers_see_through_nested_sequentials(nest: Any) -> None:
+    plain, nested = nn.Linear(3, 4, rng=0), nn.Linear(3, 4, rng=0)
+    within(plain, nn.ReLU())
+    nest(nested)
+    assert repr(nested.weight.initializer) == "he_normal()"
+    assert np.array_equal(plain.weight.data, nested.weight.data)
+
+
+def test_a_part_of_a_model_keeps_its_weights() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2), rng=0)
+    before = [parameter.data.copy() for parameter in model.parameters()]
+    assert [layer.path for layer in model[1:].stack] == ["1", "2"]
+    assert model[:1].stack == (model[0],)
+    for parameter, data in zip(model.parameters(), before, strict=True):
+        assert np.array_equal(parameter.data, data)
 
 
 # name, limit of the uniform ones (None: normal), variance of a weight of shape (300, 200)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.machinery
+import io
+import math
 import sys
 import types
 
@@ -22,7 +25,7 @@ def test_history_is_a_mapping_with_a_readable_table():
     assert len(history.seconds) == 3
     assert dict(history).keys() == {"loss", "accuracy"}
     assert "loss" in history
-    lines = repr(history).splitlines()
+    lines = str(history).splitlines()
     assert lines[0].split() == ["epoch", "loss", "accuracy"]
     assert len(lines) == 4
     assert len({len(line) for line in lines}) == 1
@@ -32,11 +35,20 @@ def test_a_long_history_is_cut_in_the_middle():
     history = History()
     for value in range(1, 101):
         history.append({"loss": 1 / value}, 0.0)
-    lines = repr(history).splitlines()
+    lines = str(history).splitlines()
     assert len(lines) == 32
     assert lines[16].strip() == "..."
     assert lines[-1].split()[0] == "100"
-    assert repr(History()) == "epoch"
+    assert str(History()) == "epoch"
+
+
+def test_what_fit_returns_is_shown_in_one_line():
+    """A notebook shows it below the lines of all epochs."""
+    history = History()
+    assert repr(history) == "History(epochs=0)"
+    history.append({"loss": 0.75, "val_loss": 1e-5}, 1.0)
+    history.append({"loss": 0.5, "val_loss": math.nan}, 1.0)
+    assert repr(history) == "History(epochs=2, loss=0.5000, val_loss=nan)"
 
 
 def test_the_trainer_keeps_the_history_of_the_latest_fit():
@@ -139,6 +151,56 @@ def test_the_bar_suits_the_width_of_the_terminal(capsys, monkeypatch, columns, s
     assert len(last) <= columns
     assert all(word in last for word in ("epoch 12/12", *shown))
     assert not any(word in last for word in left_out)
+
+
+@pytest.fixture
+def notebook(monkeypatch):
+    """A kernel with ipywidgets, as far as minidl can tell; the widgets that it makes."""
+    tqdm = pytest.importorskip("tqdm")
+    shell = types.SimpleNamespace(config={"IPKernelApp": {}})
+    made = []
+
+    class Widget(tqdm.tqdm):
+        def __init__(self, **options):
+            super().__init__(**options, file=io.StringIO())
+            made.append(self)
+
+    modules = {"IPython": {"get_ipython": lambda: shell}, "tqdm.notebook": {"tqdm": Widget}}
+    for name, members in modules.items():
+        module = types.ModuleType(name)
+        vars(module).update(members)
+        monkeypatch.setitem(sys.modules, name, module)
+    widgets = types.ModuleType("ipywidgets")
+    widgets.__spec__ = importlib.machinery.ModuleSpec("ipywidgets", None)
+    monkeypatch.setitem(sys.modules, "ipywidgets", widgets)
+    return made
+
+
+@pytest.mark.parametrize("progress", ["auto", "bar"])
+def test_a_notebook_gets_a_widget(notebook, capsys, progress):
+    fit(classifier(), epochs=3, progress=progress)
+    (bar,) = notebook
+    assert (bar.n, bar.total) == (150, 150)
+    assert all(word in bar.desc for word in ("epoch 3/3", "loss", "accuracy", "samples/s"))
+    assert "{bar}" in bar.bar_format  # a widget replaces these very letters
+    assert capsys.readouterr().out == ""
+
+
+def test_a_widget_that_stops_early_is_complete(notebook, capsys):
+    trainer = classifier()
+    stop = AfterEpoch(lambda history: trainer.stop("enough"))
+    fit(trainer, epochs=9, progress="auto", callbacks=[stop])
+    (bar,) = notebook
+    assert bar.n == bar.total == 50
+    assert capsys.readouterr().out == "stopped after epoch 1: enough\n"
+
+
+def test_a_notebook_without_ipywidgets_gets_lines(notebook, monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "ipywidgets")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    fit(classifier(), epochs=3, progress="auto")
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    assert notebook == []
 
 
 def test_the_bar_is_closed_after_a_failure(monkeypatch):

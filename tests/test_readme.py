@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import shlex
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ import pytest
 
 from minidl import nn
 from minidl._kernels import reference
+from minidl.cli import _parser
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
 
 
@@ -84,3 +87,31 @@ def test_files_that_it_points_to_are_there() -> None:
     links = re.findall(r"\]\((?!http)([^)#]+)\)", README.read_text(encoding="utf-8"))
     assert links
     assert all((README.parent / link).exists() for link in links)
+
+
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_a_page_names_are_there(page: Path) -> None:
+    names = re.findall(r"`([\w/.]+\.(?:pyx|pxi|pxd|pyi|py|txt|md|h))`", page.read_text("utf-8"))
+    places = [ROOT / "minidl", ROOT / "tests", ROOT / "benchmarks", ROOT / "docs"]
+    known = {path for place in places for path in place.rglob("*")} | set(ROOT.iterdir())
+    paths = [f"/{path.relative_to(ROOT).as_posix()}" for path in known]
+    missing = [name for name in names if not any(path.endswith(f"/{name}") for path in paths)]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_of_a_page_are_understood(page: Path) -> None:
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    for line in "".join(blocks).splitlines():
+        words = shlex.split(line, comments=True)
+        if words[:1] == ["minidl"]:
+            assert callable(_parser().parse_args(words[1:]).run), line
+
+
+def test_all_files_of_the_twin_are_to_be_read() -> None:
+    text = README.read_text(encoding="utf-8")
+    for path in (ROOT / "minidl" / "_kernels").glob("reference*.py"):
+        assert f"(minidl/_kernels/{path.name})" in text

@@ -305,15 +305,17 @@ def spans_of(copies: list[np.ndarray], arrays: list[np.ndarray], views: list[Any
 
 
 def steps_in_c(step: Any, X: np.ndarray, Y: np.ndarray, count: int) -> None:
+    from minidl._kernels.program import RowOrder  # needs compiled kernels
+
     recorded = step._latest
     losses = np.empty(count)
     batch = X[:1].copy(), Y[:1].copy()
     output = recorded.result(batch)
-    order = np.zeros(count, np.intp)
+    order = RowOrder(np.zeros(count, np.intp), len(X))
     tracemalloc.start()
     blocks, done = sys.getallocatedblocks(), 0
     while done < count:
-        made, failed = recorded.program.steps(
+        made, failed, _ = recorded.program.steps(
             (X, Y), batch, order, 1, done, count - done, [], [(output, losses)], 10.0
         )
         assert failed == 0

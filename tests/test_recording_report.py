@@ -273,6 +273,58 @@ def test_ceilings_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     step.profile(*batch(), rounds=1)
 
 
+def test_times_are_without_what_noting_them_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profile, "stamp_seconds", lambda threads: 0.0)
+    step = mlp()
+    with_it = step.profile(*batch(), rounds=3)
+    assert with_it.telling
+    monkeypatch.setattr(profile, "stamp_seconds", lambda threads: 1.0)
+    without = step.profile(*batch(), rounds=3)
+    assert max(row.seconds for row in without.rows) == 1e-9  # nothing is left
+    assert not without.telling
+
+
+def profile_of(seconds: float, stamp: float) -> profile.Profile:
+    """Two kernels that took as long, as if they had been timed."""
+    row = {"layer": "0 Linear", "phase": "forward", "extent": (8, 8), "threads": 1, "waits": False}
+    row |= {"flops": 10_000, "nbytes": 4096, "footprint": 4096, "bound": "FMA", "fraction": 0.5}
+    rows = [profile.Timed(kernel=name, seconds=seconds, **row) for name in ("matmul", "relu")]
+    return profile.Profile(rows, 1e-6, stamp, 2, 1e11, ["float32 (8x8)"], "avx2", 3)
+
+
+def test_shares_are_left_out_where_noting_the_time_took_longer_than_the_kernels() -> None:
+    told, untold = profile_of(2e-6, stamp=1e-6), profile_of(0.5e-6, stamp=1e-6)
+    assert (told.telling, untold.telling) == (True, False)
+    assert "50.0%" in str(told)
+    assert "GFLOP/s  " in str(told)
+    assert "4.0 us, and 2.0 us for noting the time (1.00 us each)" in str(told)
+    table, sentences = str(untold).split("whole step")[0].rsplit("\n\n", 1)
+    assert "%" not in table
+    assert "share" not in table
+    assert "matmul" in table
+    assert sentences.startswith("Noting the time between kernels took 2.0 us, longer than the kern")
+    assert "more rows, or after set_num_threads(1)" in sentences
+    assert untold.to_dict()["telling"] is False
+
+
+@pytest.mark.parametrize("stamp", [1e-9, 1e-3])
+def test_the_picture_of_a_profile_says_the_same(stamp: float) -> None:
+    pytest.importorskip("matplotlib")
+    figure = profile_of(1e-6, stamp).plot()
+    (axes,) = figure.axes
+    notes = [text.get_text() for text in axes.texts if text.get_text()]
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert notes == (["50%:  50% of FMA"] * 2 if stamp < 1e-6 else [])
+    assert legend == (["forward 100%"] if stamp < 1e-6 else ["forward"])
+    assert ("longer than the kernels" in figure.get_suptitle()) == (stamp > 1e-6)
+
+
+def test_a_notebook_shows_the_picture_of_a_step() -> None:
+    pytest.importorskip("matplotlib")
+    figure = mlp().plot(None, *batch(), rounds=1)
+    assert figure._repr_png_().startswith(b"\x89PNG")
+
+
 def test_plot(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     path = tmp_path / "step.png"

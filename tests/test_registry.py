@@ -14,6 +14,7 @@ train and eval                              here; test_remedies.py
 save, load, copies                          here; test_saving.py, test_copies.py
 repr, docstring, its example                here; test_architecture.py
 bad input                                   here; test_bad_input.py, test_training_input.py
+weight 0, NaN, infinity, huge gradients     here; test_limits.py
 the checks themselves                       test_planted_faults.py, test_gradcheck.py
 ==========================================  =======================================================
 
@@ -39,6 +40,7 @@ from checks import (
     layer_problems,
     loss_gradients,
     loss_problems,
+    loss_weights,
 )
 from optimizer_checks import (
     LIMITS,
@@ -46,6 +48,7 @@ from optimizer_checks import (
     Settings,
     advance,
     built,
+    optimizer_limits,
     plateau_oracle,
     schedule_oracle,
 )
@@ -107,6 +110,12 @@ def test_gradients_of_losses(backend: str, cls: type[nn.Loss]) -> None:
 
 
 @every_loss
+def test_what_weights_of_losses_mean(backend: str, cls: type[nn.Loss]) -> None:
+    for problem in loss_problems(cls, seeds=2):
+        loss_weights(problem)
+
+
+@every_loss
 def test_loss_can_be_pickled(cls: type[nn.Loss]) -> None:
     for loss, prediction, target, _ in loss_problems(cls, seeds=1):
         other = pickle.loads(pickle.dumps(loss))
@@ -122,6 +131,17 @@ def test_optimizer(
 ) -> None:
     try:
         check(cls, settings | limits)
+    except NoOracleError as missing:
+        pytest.skip(f"oracles.py has no {missing}")
+
+
+@every_optimizer
+@pytest.mark.parametrize("limits", LIMITS, ids=["free", "clipped"])
+def test_huge_gradients(
+    backend: str, cls: type[optim.Optimizer], settings: Settings, limits: Settings
+) -> None:
+    try:
+        optimizer_limits(cls, settings | limits)
     except NoOracleError as missing:
         pytest.skip(f"oracles.py has no {missing}")
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import re
+import tempfile
+import tracemalloc
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import minidl
 from minidl import datasets, nn
-from minidl.cli import main
+from minidl.cli import main, text
 from minidl.cli.characters import CharacterModel, Shape
 from minidl.datasets import Characters
 
@@ -302,3 +308,182 @@ def test_pictures_of_sequences(capsys, monkeypatch, tmp_path, command):
     assert text.startswith("<?xml")
     assert "before training" in text
     assert f"plot written to {path}" in capsys.readouterr().out
+
+
+# --- what has been learned is not lost --------------------------------------------------------
+
+
+def test_a_name_as_long_as_names_can_be(capsys, book, tmp_path):
+    path = str(tmp_path / ("m" * 245))
+    assert main(["train", "text", "--file", book, *SMALL, "--epochs", "1", "--save", path]) == 0
+    assert f"saved to {path}\n" in capsys.readouterr().out
+    assert main(["sample", path, "--length", "3"]) == 0
+
+
+@pytest.mark.parametrize("name", ["", "m" * 256, "pipe"])
+def test_where_a_model_cannot_be_saved_is_known_before_the_training(
+    capsys, book, tmp_path, monkeypatch, name
+):
+    monkeypatch.setattr(CharacterModel, "train", None)
+    if name == "pipe":
+        os.mkfifo(tmp_path / name)
+    command = ["train", "text", "--file", book, *SMALL, "--save", str(tmp_path / name)]
+    assert main(command) == 2
+    assert "minidl: error: cannot save " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_a_model_that_cannot_be_saved_in_the_end(capsys, book, tmp_path, monkeypatch, elsewhere):
+    folder, others = tmp_path / "folder", tmp_path / "others"
+    folder.mkdir()
+    others.mkdir()
+    train = CharacterModel.train
+
+    def removed(*arguments):
+        yield from train(*arguments)
+        folder.rmdir()
+
+    monkeypatch.setattr(CharacterModel, "train", removed)
+    monkeypatch.setattr(tempfile, "tempdir", str(others if elsewhere else others / "none"))
+    monkeypatch.chdir(tmp_path)
+    path = folder / "model.safetensors"
+    command = ["train", "text", "--file", book, *SMALL, "--epochs", "1", "--save", str(path)]
+    assert main(command) == 1
+    said = capsys.readouterr()
+    assert "bits per character: " in said.out
+    assert "saved to" not in said.out
+    error = said.err.splitlines()[-1]
+    assert error.startswith(f"minidl: error: cannot save to {path}: there is no folder")
+    rescued = error.split("; the model is in ")[1]
+    assert Path(rescued).is_relative_to(others if elsewhere else tmp_path)
+    assert main(["sample", rescued, "--length", "3"]) == 0
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_an_epoch_that_is_not_finite(capsys, book, tmp_path, monkeypatch, epochs):
+    """What the epochs before it have learned is kept; the first one leaves an earlier file."""
+    train = CharacterModel.train
+
+    def failing(*arguments):
+        learning = train(*arguments)
+        for _ in range(epochs):
+            yield next(learning)
+        raise FloatingPointError("the loss is not finite")
+
+    monkeypatch.setattr(CharacterModel, "train", failing)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"an earlier model")
+    assert main(["train", "text", "--file", book, *SMALL, "--save", str(path)]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("minidl: training failed: the loss is not finite")
+    assert (f"saved to {path}, as it was before that" in error) == bool(epochs)
+    if epochs:
+        assert main(["sample", str(path), "--length", "3"]) == 0
+    else:
+        assert path.read_bytes() == b"an earlier model"
+
+
+def test_ctrl_c_says_where_the_model_is(capsys, book, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(CharacterModel, "train", interrupted)
+    path = tmp_path / "model.safetensors"
+    assert main(["train", "text", "--file", book, *SMALL, "--save", str(path)]) == 130
+    assert capsys.readouterr().err.splitlines()[-2:] == [f"saved to {path}", "interrupted"]
+
+
+# --- models that are not to be trusted ---------------------------------------------------------
+
+
+def draft(tmp_path, cell="gru", layers=1):
+    """The header of a small model's file, its numbers, and how to write it anew."""
+    path = tmp_path / "crafted.safetensors"
+    CharacterModel(Characters("abc"), Shape(cell, 4, layers, 3, 0.0, 2)).save(path)
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header, data = json.loads(content[8 : 8 + length]), bytearray(content[8 + length :])
+
+    def write():
+        header["__metadata__"]["crc32"] = f"{zlib.crc32(bytes(data)):08x}"
+        text = json.dumps(header).encode()
+        path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+        return str(path)
+
+    return header, data, write
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("hidden", "99999999", "2.weight should have the shape (99999999, 3)"),
+        ("hidden", "9" * 20, "is no size"),
+        ("hidden", "9" * 10000, "is no size"),
+        ("hidden", "-4", "'-4' is no size"),
+        ("hidden", "٤", "is no size"),
+        ("embedding", "99999999", "0.weight should have the shape (3, 99999999)"),
+        ("layers", "20000", "20000 layers, and "),
+        ("layers", "2", "not this model; without 1.cells.1."),
+        ("layers", "0", "is no size"),
+        ("streams", "9" * 19, None),  # of the training: it takes no memory to sample
+        ("cell", "transformer", "no cell 'transformer'"),
+        ("dropout", "nan", "dropout"),
+        ("dropout", "1e400", "dropout"),
+        ("characters", "abcd", "0.weight should have the shape (4, 3)"),
+        ("characters", "a" * 10**6, "each once, got 'aaaa"),
+    ],
+)
+def test_sizes_are_compared_with_the_tensors_that_are_there(capsys, tmp_path, name, value, words):
+    header, _, write = draft(tmp_path)
+    header["__metadata__"][name] = value
+    path = write()
+    tracemalloc.start()
+    try:
+        status = main(["sample", path, "--length", "3"])
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+    said = capsys.readouterr()
+    if words is None:
+        assert (status, said.err) == (0, "")
+        return
+    assert (status, said.out) == (2, "")
+    assert said.err.startswith(f"minidl: error: {path}: ")
+    assert words in said.err
+    assert len(said.err.splitlines()) == 1
+    assert len(said.err) < 1000
+
+
+@pytest.mark.parametrize("temperature", ["0.8", "0"])
+def test_numbers_that_are_not_finite(capsys, tmp_path, temperature):
+    _, data, write = draft(tmp_path)
+    data[-4:] = b"\xff" * 4  # NaN, in the last bias
+    assert main(["sample", write(), "--temperature", temperature]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("minidl: error: the model's logits are not finite")
+    assert len(said.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("temperature", ["1e-320", "1e300"])
+def test_temperatures_beyond_all_measure(capsys, tmp_path, temperature):
+    _, _, write = draft(tmp_path)
+    command = ["sample", write(), "--length", "20", "--temperature"]
+    assert main([*command, temperature]) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert main([*command, "0"]) == 0
+    likeliest = capsys.readouterr().out
+    assert (said.out == likeliest) == (temperature == "1e-320")
+
+
+def test_a_text_without_an_end(capsys, monkeypatch):
+    monkeypatch.setattr(text, "LARGEST_TEXT", 1000)
+    if Path("/dev/zero").exists():
+        assert main(["train", "text", "--file", "/dev/zero"]) == 2
+        assert "larger than the 1,000 bytes" in capsys.readouterr().err
+
+
+def test_ends_of_lines_are_those_of_any_system(tmp_path):
+    path = tmp_path / "book.txt"
+    path.write_bytes(b"one\r\ntwo\rthree\n")
+    assert text._read(path) == ("book.txt", "one\ntwo\nthree\n")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import multiprocessing
 import os
+import platform
 import random
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -72,6 +77,25 @@ def test_variable_of_the_environment(value: str, count: str) -> None:
     )
     assert run.stdout.strip() == count
     assert bool(count) or f"MINIDL_NUM_THREADS={value}: expected a whole number" in run.stderr
+
+
+def threads_with(**environment: str) -> str:
+    """How many a process has by default, with these variables."""
+    kept = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
+    code = "import minidl; print(minidl.get_num_threads())"
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, env=kept | environment, capture_output=True, text=True)
+    return run.stdout.strip()
+
+
+def test_openmp_limits_threads_where_nothing_else_is_said() -> None:
+    """As joblib and batch systems do, so that processes share the cores of a machine."""
+    cores = threads_with()
+    assert threads_with(OMP_NUM_THREADS="1") == "1"
+    assert threads_with(OMP_NUM_THREADS="1,4") == "1"
+    assert threads_with(OMP_NUM_THREADS="1", MINIDL_NUM_THREADS="3") == "3"
+    for no_limit in ("1000", "", "0", "-1", "x", "²"):
+        assert threads_with(OMP_NUM_THREADS=no_limit) == cores
 
 
 def test_quota_of_a_container(tmp_path: Any) -> None:
@@ -330,6 +354,14 @@ def test_joblib(backend_of_joblib: str) -> None:
         assert pool(joblib.delayed(random_step)(seed) for seed in range(6)) == alone
 
 
+def test_processes_of_joblib_share_the_cores() -> None:
+    joblib = pytest.importorskip("joblib")
+    counts = joblib.Parallel(n_jobs=2, timeout=PATIENCE)(
+        joblib.delayed(minidl.get_num_threads)() for _ in range(2)
+    )
+    assert counts == [max(1, (os.cpu_count() or 1) // 2)] * 2
+
+
 # --- Ctrl-C -------------------------------------------------------------------------------------
 
 
@@ -424,3 +456,55 @@ def test_only_optimizers_take_subnormal_numbers_for_zero(rule: Any, threads: int
             np.testing.assert_array_equal(f(tiny), 2 * tiny)
             assert tiny.min() / 2 > 0  # nor is the thread that called left in that mode
         assert recorded._latest.program.used == threads
+
+
+# --- the mode of floating point -------------------------------------------------------------------
+
+WITHOUT_SUBNORMALS = 1 << 15 | 1 << 6  # of results, of operands
+TO_ZERO = 3 << 13  # rounding
+
+
+class FloatMode:
+    """MXCSR of the calling thread, which holds its mode; read and set by two instructions."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+        self._memory.write(bytes.fromhex("0fae1fc3 0fae17c3"))  # stmxcsr [rdi]; ldmxcsr [rdi]
+        address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+        prototype = ctypes.CFUNCTYPE(None, ctypes.POINTER(ctypes.c_uint32))
+        self._read, self._write = prototype(address), prototype(address + 4)
+
+    @contextmanager
+    def changed(self, bits: int) -> Iterator[None]:
+        """In another mode for a while."""
+        before = ctypes.c_uint32()
+        self._read(before)
+        self._write(ctypes.c_uint32(before.value | bits))
+        try:
+            yield
+        finally:
+            self._write(before)
+
+
+@unix
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="writes instructions of x86-64")
+@pytest.mark.parametrize("bits", [WITHOUT_SUBNORMALS, TO_ZERO])
+def test_all_threads_compute_in_the_mode_of_the_caller(bits: int) -> None:
+    mode = FloatMode()
+    layer = nn.LeakyReLU(0.3)
+    x = np.random.default_rng(0).normal(size=(4096, 64)).astype(np.float32)
+    x[::2] *= 1e-39
+    results: dict[bool, list[bytes]] = {False: [], True: []}
+    for threads in (1, 4):
+        with shared_by(threads):
+            step = minidl.record(lambda x: layer(x), copy=True)
+            for _ in range(3):
+                results[False].append(step(x).tobytes())
+                with mode.changed(bits):
+                    results[True].append(step(x).tobytes())
+            again = minidl.record(lambda x: layer(x), copy=True)
+            with mode.changed(bits):  # a recording is compared with what the team makes of it
+                results[True].append(again(x).tobytes())
+            assert step._latest.program.used == threads
+    assert [len(set(found)) for found in results.values()] == [1, 1]
+    assert results[False][0] != results[True][0]

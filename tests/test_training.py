@@ -15,12 +15,15 @@ from training_helpers import (
     X,
     assert_same,
     classifier,
+    compiled,
     everything,
     fit,
     regressor,
 )
 
+import minidl
 from minidl import datasets, nn, optim
+from minidl.nn.layer import evaluating
 from minidl.training import Trainer, batches
 
 # --- batches ----------------------------------------------------------------------------
@@ -122,20 +125,53 @@ def test_evaluate_and_predict_do_not_depend_on_the_batch_size():
     assert whole["accuracy"] == np.mean(trainer.predict(X).argmax(axis=1) == LABELS)
 
 
-def test_modes_are_set_for_the_work_and_put_back():
+def test_layers_train_in_their_own_modes_and_evaluate_without_leaving_them():
     trainer = classifier(record=False)  # a recorded step calls forward once
     seen = []
     trainer.model[0].forward = lambda x: (
-        seen.append(trainer.model.training) or nn.Linear.forward(trainer.model[0], x)
+        seen.append([layer.training for layer in trainer.model.stack[1:4:2]])
+        or nn.Linear.forward(trainer.model[0], x)
     )
-    trainer.model.eval()
-    trainer.model[1].train()
+    trainer.model[3].eval()
+    modes = [layer.training for _, layer in trainer.model.layers()]
     fit(trainer, epochs=1, validation=(X, LABELS))
     trainer.predict(X)
-    # Two looks at one row, four steps, validation, prediction.
-    assert seen == [False] * 2 + [True] * 4 + [False] * 2
-    assert [layer.training for _, layer in trainer.model.layers()].count(True) == 1
-    assert trainer.model[1].training
+    # Two looks at one row, one more as a batch, four steps, validation, prediction.
+    steps = [[True, False]] * (len(seen) - 4)
+    assert seen == [[False, False]] * 2 + steps + [[False, False]] * 2
+    assert [layer.training for _, layer in trainer.model.layers()] == modes
+
+
+@pytest.mark.parametrize("record", [True, False])
+def test_a_body_in_evaluation_stays_as_it_is(record):
+    """Running statistics do not move and dropout is off, in recorded and eager steps."""
+    trainer = classifier(record=record)
+    body = nn.Sequential(*trainer.model.stack[:5]).freeze().eval()
+    model = nn.Sequential(body, nn.Linear(16, 3, rng=1))
+    head = Trainer(
+        model, nn.CrossEntropyLoss(), optim.SGD(model.parameters()), rng=0, record=record
+    )
+    before, modes = body(X), [layer.training for _, layer in model.layers()]
+    fit(head, epochs=2)
+    assert np.array_equal(body(X), before)
+    assert [layer.training for _, layer in model.layers()] == modes
+    linear = nn.Linear(16, 3, rng=1)  # trained on what the body makes of the rows
+    alone = Trainer(linear, nn.CrossEntropyLoss(), optim.SGD(linear.parameters()), rng=0)
+    alone.fit(before, LABELS, 2, 16, progress=False)
+    np.testing.assert_allclose(model[1].weight.data, linear.weight.data, rtol=1e-5)
+
+
+@pytest.mark.parametrize("record", [True, False])
+def test_a_frozen_batch_norm_stays_as_it_is(record):
+    trainer = classifier(record=record)
+    trainer.model[1].freeze()
+    trainer.optimizer = optim.SGD(trainer.model.parameters())
+    state = trainer.model[1].state()
+    before = {name: array.copy() for name, array in state.items()}
+    fit(trainer, epochs=2)
+    assert_same(trainer.model[1].state(), before)
+    x = np.ones((1, 16), np.float32)  # one row has no variance, and needs none
+    assert np.array_equal(trainer.model[1](x), trainer.model[1].eval()(x))
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
@@ -144,6 +180,41 @@ def test_the_loss_of_an_epoch_respects_the_reduction(reduction):
     expected = float(trainer.loss(trainer.model(X), VALUES))
     assert fit(trainer, epochs=1)["loss"] == pytest.approx([expected], rel=1e-5)
     assert trainer.evaluate(X, VALUES, 7)["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_evaluating_is_of_this_thread_nests_and_touches_no_mode():
+    model, x = classifier().model, X[:5]
+    evaluated = model.eval()(x)
+    for _, layer in model.train().layers():
+        layer.forget()
+    state = {name: array.copy() for name, array in model.state().items()}
+    with ThreadPoolExecutor(1) as other, evaluating():
+        with evaluating():
+            assert np.array_equal(model(x), evaluated)
+        assert not any(layer.training for _, layer in model.layers())
+        assert other.submit(lambda: model.training).result()
+        assert all(vars(layer).get("_saved") is None for _, layer in model.layers())
+        model[1].eval()
+    assert [layer.training for _, layer in model.layers()].count(False) == 1
+    assert_same(model.state(), state)
+
+
+@compiled
+def test_a_recorded_step_tells_evaluation_from_training():
+    model = classifier().model
+    step = minidl.record(lambda x: model(x), copy=True)
+    trained = step(X)
+    with evaluating():
+        evaluated = step(X)
+        assert np.array_equal(evaluated, model(X))
+    assert not np.array_equal(trained, evaluated)
+    model.eval()
+    assert np.array_equal(step(X), model(X))
+    model.train()
+    moved = model[1].running_mean.copy()
+    step(X)
+    assert not np.array_equal(model[1].running_mean, moved)
+    assert step.programs == 2
 
 
 def test_metrics_see_the_whole_data_set_at_once():

@@ -9,9 +9,9 @@ import pytest
 from training_helpers import LABELS, VALUES, X, assert_same, classifier, everything, fit, regressor
 
 from minidl import nn, optim
-from minidl.training import Trainer, accuracy
+from minidl.training import Trainer, accuracy, batches
 from minidl.training.metrics import by_name
-from minidl.training.preparing import check_batch_size
+from minidl.training.preparing import check_batch_size, split
 
 # --- input that is refused --------------------------------------------------------------
 
@@ -122,7 +122,7 @@ def test_masked_arrays_without_a_mask_are_data():
         classifier().predict(np.ma.array(X, mask=np.arange(50)[:, None] == [2] * 4))
 
 
-@pytest.mark.parametrize("validation", [0.2, (X, LABELS, None, 3), (X,), X[:2]])
+@pytest.mark.parametrize("validation", [1, (X, LABELS, None, 3), (X,), X[:2]])
 def test_validation_is_a_pair(validation):
     with pytest.raises(ValueError, match=r"validation must be a pair \(X, y\).*, got "):
         fit(classifier(), validation=validation)
@@ -167,7 +167,7 @@ def test_trying_one_row_leaves_no_trace():
     model = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5), rng=0)
     trainer = Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters()), rng=0)
     before = everything(trainer)
-    check_batch_size(model, X, 7)
+    check_batch_size(model, (X,), 7)
     assert_same(before, everything(trainer))
 
 
@@ -213,7 +213,7 @@ def needs_30_rows(prediction, target):
 @pytest.mark.parametrize(
     ("metric", "error", "words"),
     [
-        ("accuracy", ValueError, r"accuracy needs .* got \(1, 2\) and \(1, 2\)"),
+        ("accuracy", ValueError, r"accuracy needs .* got \(50, 2\) and \(50, 2\)"),
         (needs_30_rows, ValueError, "too few rows"),  # of the validation data only
         (lambda prediction, target: "good", ValueError, "could not convert"),
         (lambda prediction, target: None, TypeError, "NoneType"),
@@ -257,3 +257,156 @@ def test_metrics_are_names_or_callables():
         by_name([3])
     with pytest.raises(ValueError, match="accuracy needs"):
         accuracy(VALUES, VALUES)
+
+
+# --- tables and words -----------------------------------------------------------------------
+
+
+class Table:
+    """What there is of a data frame: columns of several dtypes by name, and all of them at once."""
+
+    def __init__(self, **columns):
+        self.columns, self._columns = list(columns), columns
+
+    def __getitem__(self, name):
+        return self._columns[name]
+
+    def __array__(self, dtype=None, copy=None):
+        arrays = [np.asarray(column) for column in self._columns.values()]
+        kinds = {array.dtype.kind for array in arrays}
+        dtype = object if len(kinds) > 1 and kinds - set("uif") else None
+        return np.stack([array.astype(dtype or array.dtype) for array in arrays], axis=1)
+
+
+NUMBERS = {"age": X[:, 0], "income": X[:, 1], "years": np.arange(50)}
+CITIES = np.where(X[:, 3] > 0, "Bonn", "Kiel")
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        (X[:, 3] > 0, r"column 'city' is bool: write X.astype\(np.float32\)"),
+        ((X[:, 3] > 0).astype(object), "column 'city' is bool"),
+        (CITIES.astype(object), r"column 'city' holds words: write X = pd.get_dummies"),
+        (CITIES, "column 'city' holds words"),
+        (np.arange("2000", "2050", dtype="datetime64[Y]"), "column 'city' has dtype datetime64"),
+    ],
+)
+@pytest.mark.parametrize("use", ["fit", "predict"])
+def test_a_column_that_is_in_the_way_is_named(column, words, use):
+    table = Table(**NUMBERS, city=column)
+    with pytest.raises(TypeError, match=rf"X: expected real numbers, got dtype object; {words}"):
+        classifier().predict(table) if use == "predict" else classifier().fit(table, LABELS, 1)
+
+
+def test_the_casts_that_are_advised_work_with_pandas():
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({**NUMBERS, "city": CITIES})
+    with pytest.raises(TypeError, match=r"column 'city' holds words: write X = pd\.get_dummies"):
+        classifier().predict(frame)
+    dummies = pd.get_dummies(frame)
+    with pytest.raises(TypeError, match=r"column 'city_Bonn' is bool: write X.astype\(np.float32"):
+        regressor().predict(dummies)
+    linear = nn.Linear(5, 3, rng=0)
+    trainer = Trainer(linear, nn.CrossEntropyLoss(), optim.SGD(linear.parameters()), rng=0)
+    labels = pd.Series(LABELS, index=np.arange(50) + 7)
+    for table in (pd.get_dummies(frame, dtype=float), dummies.astype(np.float32)):
+        trainer.fit(table, labels, 1, progress=False)
+    assert trainer.predict(table[:3]).shape == (3, 3)
+
+
+def test_words_are_told_how_to_become_numbers():
+    words = np.array([["a", "b"], ["c", "a"]] * 25)
+    model = nn.Sequential(nn.Embedding(3, 2), nn.Flatten(), nn.Linear(4, 3), rng=0)
+    trainer = Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters()), rng=0)
+    for given in (words, words.astype(object)):
+        advice = r"number the words: words, X = np.unique\(X, return_inverse=True\)"
+        with pytest.raises(TypeError, match=advice):
+            trainer.fit(given, LABELS, 1, progress=False)
+    _, numbers = np.unique(words, return_inverse=True)
+    with pytest.raises(TypeError, match=r"takes integers, got dtype float32; write X.astype"):
+        trainer.fit(numbers.astype(np.float32), LABELS, 1, progress=False)
+    names = np.array(["cat", "dog", "hen"])[LABELS]
+    with pytest.raises(TypeError, match=r"classes, y = np.unique\(y, return_inverse=True\)"):
+        trainer.fit(numbers, names, 1, progress=False)
+    classes, labels = np.unique(names, return_inverse=True)
+    trainer.fit(numbers, labels, 1, progress=False)
+    assert classes.tolist() == ["cat", "dog", "hen"]
+    with pytest.raises(TypeError, match=r"X.astype\(np.float32\) if these are numbers"):
+        classifier().predict(X.astype(str))
+    assert np.allclose(
+        classifier().predict(X.astype(str).astype(np.float32)), classifier().predict(X)
+    )
+
+
+# --- indices --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [5, -1])
+@pytest.mark.parametrize("use", ["fit", "validation", "evaluate", "predict"])
+def test_an_index_that_is_none_is_found_before_any_step(value, use):
+    """With its row in the data as they were given, the last of many batches."""
+    model = nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(12, 3), rng=0)
+    trainer = Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters()), rng=0)
+    good = np.random.default_rng(0).integers(5, size=(50, 3))
+    bad = good.copy()
+    bad[47, 2] = value
+    before = everything(trainer)
+    calls = {
+        "fit": lambda: trainer.fit(bad, LABELS, 1, 8, progress=False),
+        "validation": lambda: trainer.fit(good, LABELS, 1, 8, (bad, LABELS), progress=False),
+        "evaluate": lambda: trainer.evaluate(bad, LABELS, 8),
+        "predict": lambda: trainer.predict(bad, 8),
+    }
+    words = (
+        rf"{'validation ' if use == 'validation' else ''}X: row 47 holds index {value} at \(2,\)"
+    )
+    with pytest.raises(ValueError, match=words + ", which is not in 0 to 4"):
+        calls[use]()
+    assert_same(everything(trainer), before)
+    assert trainer.optimizer.steps == 0
+
+
+# --- a share of the rows for validation -----------------------------------------------------
+
+
+def test_a_share_of_the_rows_can_be_held_out():
+    held_out, given = classifier(), classifier()
+    weights = np.linspace(0.5, 2, 50)
+    history = fit(held_out, validation=0.2, sample_weight=weights)
+    rows, others = split(50, 0.2)
+    assert len(others) == 10
+    assert sorted([*rows, *others]) == list(range(50))
+    assert (np.diff(others) > 1).any()  # not the last ones: labels may be sorted
+    again = given.fit(
+        X[rows],
+        LABELS[rows],
+        2,
+        16,
+        (X[others], LABELS[others], weights[others]),
+        progress=False,
+        sample_weight=weights[rows],
+    )
+    assert dict(history) == dict(again)
+    assert_same(everything(held_out), everything(given))
+    fit(held_out, validation=0.2), fit(held_out, validation=0.2)
+    assert np.array_equal(split(50, 0.2)[1], others)  # what was held out is never trained on
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.5, 1.5, 0.001, 0.999, float("nan")])
+def test_a_share_leaves_rows_on_both_sides(share):
+    with pytest.raises(ValueError, match=r"validation must be a share of the rows in \(0, 1\)"):
+        fit(classifier(), validation=share)
+
+
+@pytest.mark.parametrize("record", [True, False])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_rows_can_be_taken_in_order(record, accumulate):
+    made, by_hand = regressor(record=record), regressor()
+    fit(made, shuffle=False, accumulate=accumulate)
+    for _ in range(2):
+        for x, y in batches(X, VALUES, 16 * accumulate, shuffle=False):
+            by_hand._step(x, y)
+    for name, values in everything(by_hand).items():
+        np.testing.assert_allclose(everything(made)[name], values, rtol=1e-4, atol=1e-6)
+    assert made.rng.random() == np.random.default_rng(0).random()  # nothing was drawn

@@ -155,6 +155,41 @@ def test_a_loss_that_is_not_finite_by_itself_is_named():
     assert_same(before, everything(trainer))
 
 
+@pytest.mark.parametrize(
+    ("what", "words", "never"),
+    [
+        ("rate", r"A lower learning rate than 1e\+30, or max_norm, may help\.$", "Standardize"),
+        ("clipped", r"A lower learning rate than 1e\+30 may help\.$", "max_norm"),
+        ("features", r"X holds numbers as large as 3e\+38: nn\.Standardize", "learning rate"),
+        ("targets", r"Y holds numbers as large as 3e\+38: dividing", "learning rate"),
+        ("weights", r"no step was made before it.*initial weights", "max_norm"),
+        ("parameter", r"0\.bias is not finite already", "max_norm"),
+        ("state", r"1\.running_mean is not finite already", "max_norm"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:training runs eagerly")
+def test_advice_fits_the_facts(what, words, never):
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm(8), nn.Tanh(), nn.Linear(8, 2), rng=0)
+    rate = 1e30 if what in ("rate", "clipped") else 0.01
+    norm = 1e9 if what in ("clipped", "features") else None
+    optimizer = optim.SGD(model.parameters(), lr=rate, max_norm=norm)
+    trainer = Trainer(model, nn.MSELoss(), optimizer, rng=0)
+    x, y = X.copy(), np.ones((50, 2), np.float32)
+    if what == "features":
+        x[:] = 3e38
+    elif what == "targets":
+        y[:] = 3e38
+    elif what == "weights":
+        model[3].weight.data[...] = 3e38
+    elif what == "parameter":
+        model[0].bias.data[0] = np.nan
+    elif what == "state":
+        model[1].eval().running_mean[0] = np.nan
+    with pytest.raises(FloatingPointError, match="(?i)" + words) as caught:
+        trainer.fit(x, y, 50, 50, progress=False)
+    assert never not in str(caught.value)
+
+
 def test_overflow_warns_nobody_and_settings_of_numpy_stay():
     before = np.geterr()
     with np.errstate(all="raise"):
@@ -207,9 +242,9 @@ def test_an_interrupt_is_not_lost_when_the_step_fails():
     assert "disk full" in str(caught.value.__context__)
 
 
-@pytest.mark.parametrize("at", [0, 1])
+@pytest.mark.parametrize("at", [0, 1, 2, 3])
 def test_an_interrupt_in_validation_leaves_weights_and_averages_apart(monkeypatch, at):
-    """In the first swap, or in the second."""
+    """In one of the swaps: before and after statistics are taken, before and after validation."""
     trainer, whole = classifier(), classifier()
     for each in (trainer, whole):
         each.ema = optim.EMA(each.model.parameters(), decay=0.5)
@@ -227,7 +262,7 @@ def test_an_interrupt_in_validation_leaves_weights_and_averages_apart(monkeypatc
     monkeypatch.setattr(type(parameter), "data", property(sound.fget, set_data))
     with pytest.raises(KeyboardInterrupt):
         fit(trainer, epochs=1, validation=(X, LABELS))
-    assert calls[0] == 2
+    assert calls[0] == (2 if at < 2 else 4)
     assert_same(everything(trainer), everything(whole))
     for average, same in zip(trainer.ema.averages, whole.ema.averages, strict=True):
         assert np.array_equal(average, same)

@@ -18,6 +18,7 @@ from training_helpers import (
 
 from minidl import nn, optim
 from minidl.training import Callback, Trainer, batches, epoch
+from minidl.training.weighting import class_weights
 
 both = pytest.mark.parametrize("record", [True, False])
 WEIGHTS = np.random.default_rng(4).uniform(0.1, 3, 50)
@@ -103,6 +104,92 @@ def test_balanced_is_that_of_scikit_learn():
 
 
 @both
+def test_balanced_counts_rows_by_their_weights(record):
+    weights = WEIGHTS * (np.arange(50) % 3 > 0)
+    made, by_row = plain(nn.CrossEntropyLoss(), record), plain(nn.CrossEntropyLoss(), record)
+    fit(made, class_weight="balanced", sample_weight=weights)
+    totals = np.bincount(LABELS, weights)
+    balanced = weights * (totals.sum() / (3 * totals))[LABELS]
+    np.testing.assert_allclose(np.bincount(LABELS, balanced), totals.sum() / 3)
+    fit(by_row, sample_weight=balanced)
+    assert_same(everything(made), everything(by_row))
+
+
+def test_balanced_leaves_out_classes_without_weight():
+    """Ten rows of each class, eight of class 0 without weight: both classes count the same."""
+    labels = np.repeat([0, 1], 10)
+    weights = (np.arange(20) >= 8).astype(float)
+    balanced = class_weights("balanced", labels, 3, weights) * weights
+    np.testing.assert_allclose(np.bincount(labels, balanced), [6, 6])
+    weights[:10] = 0  # then class 1 is all there is
+    balanced = class_weights("balanced", labels, 3, weights) * weights
+    np.testing.assert_allclose(np.bincount(labels, balanced), [0, 10])
+
+
+@both
+def test_weights_of_classes_without_rows_change_nothing(record):
+    made, other = plain(nn.CrossEntropyLoss(), record), plain(nn.CrossEntropyLoss(), record)
+    rows = LABELS > 0
+    options = {"epochs": 2, "batch_size": 16, "progress": False}
+    made.fit(X[rows], LABELS[rows], class_weight={0: 7.0, 1: 2.0}, **options)
+    other.fit(X[rows], LABELS[rows], class_weight={1: 2.0}, **options)
+    assert_same(everything(made), everything(other))
+
+
+# --- one logit ------------------------------------------------------------------------------
+
+
+def binary(record=True, metrics=("accuracy",), loss=None, outputs=1):
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, outputs), rng=0)
+    model.astype(np.float64)
+    optimizer = optim.SGD(model.parameters(), lr=0.5)
+    return Trainer(model, loss or nn.BCEWithLogitsLoss(), optimizer, metrics, 0, record)
+
+
+POSITIVE = (X[:, 0] > 0.3).astype(np.int64)
+
+
+@both
+def test_one_logit_has_an_accuracy(record):
+    made = binary(record)
+    history = fit_binary(made, epochs=30, validation=(X, POSITIVE[:, None]))
+    right = (made.predict(X)[:, 0] > 0) == (POSITIVE == 1)
+    assert history["val_accuracy"][-1] == right.mean() > 0.8
+    assert history["accuracy"][-1] > 0.8
+    with pytest.raises(ValueError, match=r"accuracy needs .* \(50, 2\) and \(50, 2\)"):
+        fit(regressor(metrics=["accuracy"]))
+    words = r"y of shape \(50,\).*\(50, 1\).*write y\[:, None\]"
+    with pytest.raises(ValueError, match=words):
+        made.fit(X, POSITIVE, 1, progress=False)
+
+
+@both
+@pytest.mark.parametrize("how", ["balanced", "mapping"])
+def test_one_logit_has_class_weights(record, how):
+    counts = np.bincount(POSITIVE)
+    of_class = 50 / (2 * counts) if how == "balanced" else np.array([1.0, 4.0])
+    made, by_row = binary(record), binary(record)
+    fit_binary(made, class_weight="balanced" if how == "balanced" else {1: 4.0})
+    fit_binary(by_row, sample_weight=of_class[POSITIVE])
+    assert_same(everything(made), everything(by_row))
+
+
+def test_class_weights_need_one_label_a_row():
+    with pytest.raises(ValueError, match=r"2 logits a row there is no one label; .*pos_weight"):
+        binary(outputs=2).fit(X, np.ones((50, 2)), 1, class_weight="balanced", progress=False)
+    with pytest.raises(ValueError, match=r"targets of 0 or 1, row 0 holds 0\.5"):
+        binary().fit(X, np.full((50, 1), 0.5), 1, class_weight="balanced", progress=False)
+
+
+def fit_binary(made, **options):
+    settings = {"epochs": 2, "batch_size": 16, "progress": False, **options}
+    return made.fit(X, POSITIVE[:, None], **settings)
+
+
+# --- rows of weight zero --------------------------------------------------------------------
+
+
+@both
 def test_a_row_of_weight_zero_is_not_there(record):
     weights = WEIGHTS * (np.arange(50) % 5 > 0) * (np.arange(50) >= 20)  # whole batches of zero
     rows = np.flatnonzero(weights)
@@ -184,8 +271,8 @@ def test_a_weighted_loss_does_not_depend_on_the_batch_size(class_weight):
         ({"sample_weight": ["a"] * 50}, TypeError, "real numbers"),
         ({"class_weight": "even"}, ValueError, 'a mapping or "balanced"'),
         ({"class_weight": [1, 2, 3]}, TypeError, 'a mapping or "balanced"'),
-        ({"class_weight": {3: 1.0}}, ValueError, "no row has the label 3"),
-        ({"class_weight": {"1": 1.0}}, ValueError, "no row has the label '1'"),
+        ({"class_weight": {3: 1.0}}, ValueError, "label 3 is outside the 3 classes 0 to 2"),
+        ({"class_weight": {"1": 1.0}}, TypeError, "labels are integers, got '1'"),
         ({"class_weight": {1: -1.0}}, ValueError, "weight of label 1 must be finite and >= 0"),
         ({"class_weight": {0: "a"}}, TypeError, "weight of label 0 must be a number, got 'a'"),
         ({"class_weight": dict.fromkeys(range(3), 0)}, ValueError, "all weights are zero"),
@@ -418,4 +505,4 @@ def test_recorded_runs_are_used(monkeypatch):
     fit(classifier(), sample_weight=WEIGHTS)
     fit(classifier())
     fit(classifier(), accumulate=4)
-    assert sizes == [3, 3, 2, 2, *[2, 2] * 2]  # the last batch is smaller: a run of its own
+    assert sizes == [3, 3, 2, 2, 2, 2]

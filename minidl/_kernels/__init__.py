@@ -55,11 +55,13 @@ case in ``tests/kernel_cases.py``, and ``minidl bench`` measures it at the sizes
 
 from __future__ import annotations
 
-import os
+import threading
 import warnings
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
+from minidl import settings
 from minidl._kernels import reference
 
 CALLS = {
@@ -140,21 +142,28 @@ _obstacle = ""
 
 def available() -> list[str]:
     """Instruction sets that are built and that this CPU has, worst first, after the twin."""
-    found = ["reference"]
-    if (dispatch := _dispatch()) is not None:
-        for name in dispatch.supported():
-            try:
-                dispatch.load(name)
-            except ImportError:
-                continue
-            found.append(name)
-    return found
+    dispatch = _dispatch()
+    compiled = [] if dispatch is None else dispatch.supported()
+    return [name for name in ("reference", *compiled) if _serves(name)]
+
+
+def _serves(name: str) -> bool:
+    """Whether kernels of this name are built and this CPU runs them."""
+    if name == "reference":
+        return True
+    if (dispatch := _dispatch()) is None:
+        return False
+    try:
+        dispatch.load(name)
+    except ImportError:
+        return False
+    return True
 
 
 def select(name: str) -> None:
     """Serve all calls from this instruction set (or ``reference``) from now on."""
     global isa
-    if name not in available():
+    if not _serves(name):
         raise ValueError(f"instruction set {name!r} is not available; there are {available()}")
     if name != "reference":
         _dispatch().select(name)  # type: ignore[union-attr]
@@ -191,31 +200,47 @@ def _dispatch() -> Any:
 def _choose() -> None:
     """Select what MINIDL_ISA asks for, else the best there is."""
     global why
-    found, asked = available(), os.environ.get("MINIDL_ISA", "")
-    if asked:
-        if asked not in found:
-            raise ImportError(f"MINIDL_ISA={asked}: not available here; there are {found}")
-        why = f"MINIDL_ISA={asked}"
-    elif len(found) > 1:
-        why = "the best that is built and that this CPU has"
+    if chosen := settings.instruction_set():
+        if not _serves(chosen):
+            raise settings.SettingError(
+                f"MINIDL_ISA={chosen}: not available here; there are {available()}"
+            )
+        why = f"MINIDL_ISA={chosen}"
     else:
-        why = _obstacle or "the kernels of no instruction set were found"
-        warnings.warn(
-            f"minidl runs on its NumPy twin, right but slower: {why}. Installing from source with "
-            "a C compiler builds them; MINIDL_ISA=reference silences this.",
-            RuntimeWarning,
-            stacklevel=2,
+        compiled = [] if _compiled is None else _compiled.supported()
+        # The others are not even loaded.
+        chosen = next(filter(_serves, reversed(["reference", *compiled])))
+        why = "the best that is built and that this CPU has"
+        if chosen == "reference":
+            why = _obstacle or "the kernels of no instruction set were found"
+            warnings.warn(_advice(Path(__file__).parents[1]), RuntimeWarning, stacklevel=2)
+    select(chosen)
+
+
+def _advice(folder: Path) -> str:
+    """What to do where kernels are missing from the folder that was imported."""
+    told = f"minidl runs on its NumPy twin, right but slower: {why}. It was imported from {folder}"
+    if (folder.parent / "setup.py").exists():
+        told += (
+            ", a source folder, in which nothing is built and which hides an installed minidl: "
+            "run Python from another folder, or build the kernels here with "
+            f"`pip install --editable {folder.parent}`"
         )
-    select(asked or found[-1])
+    else:
+        told += ". Installing from source with a C compiler builds them"
+    return f"{told}. MINIDL_ISA=reference silences this."
 
 
 # What minidl/recording needs to know; on the twin alone nothing is ever recorded.
 if (_compiled := _dispatch()) is not None:
     Replayer = import_module(f"{__name__}.program").Replayer
     recorder, set_recorder = _compiled.recorder, _compiled.set_recorder
+    forward_pass, set_forward_pass = _compiled.forward_pass, _compiled.set_forward_pass
     changes, note_change = _compiled.changes, _compiled.note_change
     address_of = _compiled.address_of
+    evaluating, is_evaluating = _compiled.evaluating, _compiled.is_evaluating
 else:
+    _thread = threading.local()
 
     class Replayer:
         """What is called like a function, and has nothing to replay."""
@@ -225,13 +250,35 @@ else:
         def __call__(self, *inputs: Any, **named: Any) -> Any:
             if named:
                 inputs = self.by_place(inputs, named)  # type: ignore[attr-defined]
-            return self.otherwise(None, -1, inputs)  # type: ignore[attr-defined]
+            return self.otherwise(None, -1, None, inputs)  # type: ignore[attr-defined]
 
     def recorder() -> None:
         """What writes down the kernel calls of this thread: never anything."""
 
+    def forward_pass() -> object:
+        """What names the forward pass under way on this thread; None without, False evaluating."""
+        token = getattr(_thread, "token", None)
+        return False if token is not None and is_evaluating() else token
+
+    def set_forward_pass(token: object) -> None:
+        """Begin a forward pass on this thread, named by an object of its own; None ends it."""
+        _thread.token = token
+
     def note_change() -> None:
         """Something that recorded steps take for granted has changed: there are none."""
+
+    class evaluating:  # noqa: N801 - as the compiled one
+        """``with evaluating():`` on this thread every layer evaluates, whatever its mode."""
+
+        def __enter__(self) -> None:
+            _thread.evaluations = getattr(_thread, "evaluations", 0) + 1
+
+        def __exit__(self, *error: object) -> None:
+            _thread.evaluations -= 1
+
+    def is_evaluating() -> bool:
+        """Whether this thread is inside ``with evaluating():``."""
+        return getattr(_thread, "evaluations", 0) > 0
 
 
 _choose()

@@ -51,7 +51,7 @@ cdef inline vec elu_vec(vec x, vec alpha) noexcept nogil:
 
 
 cdef inline vec elu_grad_vec(vec dy, vec y, vec alpha) noexcept nogil:
-    return where_less(y, fill(0), dy * (y + alpha), dy)
+    return where_negative(y, dy * (y + alpha), dy)    # of a tiny x, y may be -0
 
 
 cdef Py_ssize_t leaky_relu(const void *args, int thread, int threads) noexcept nogil:

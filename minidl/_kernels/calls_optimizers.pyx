@@ -26,14 +26,15 @@ cdef OptimizerState *state_of(ndarray state) except NULL:
     return <OptimizerState *>cnp.PyArray_DATA(state)
 
 
-def clip(ndarray squared_norm not None, ndarray state not None):
+def clip(ndarray squared_norm not None, ndarray state not None, ndarray grad=None):
     """Count the step and find the factor that brings the norm down to max_norm.
 
-    ``state`` may be an array, of one for each group of parameters. Returns whether the norm is
-    finite; when it is not, nothing is changed but the ``norm`` of the first.
+    ``state`` may be an array, of one for each group of parameters. ``grad`` is what the squared
+    norm is of: in float64 the norm may be a number where its square is none. Returns whether the
+    norm is finite; when it is not, nothing is changed but the ``norm`` of the first.
     """
     cdef ClipArgs args
-    cdef const KernelTable *table = table_of(squared_norm)
+    cdef const KernelTable *table = table_of(squared_norm if grad is None else grad)
     if cnp.PyArray_TYPE(squared_norm) != cnp.NPY_FLOAT64 or cnp.PyArray_SIZE(squared_norm) != 1:
         raise TypeError(f"clip: squared_norm must be one float64, got {squared_norm!r}")
     squared_norm = dense(squared_norm)
@@ -41,7 +42,11 @@ def clip(ndarray squared_norm not None, ndarray state not None):
     args.state, args.groups = states_of(state), cnp.PyArray_SIZE(state)
     if args.groups == 0:
         raise ValueError("clip: no state")
-    return run("clip", "ru", table.clip, &args, sizeof(args)) == 0
+    args.grad, args.n = NULL, 0
+    if grad is not None and cnp.PyArray_TYPE(grad) == cnp.NPY_FLOAT64:
+        grad = dense(grad)
+        args.grad, args.n = cnp.PyArray_DATA(grad), cnp.PyArray_SIZE(grad)
+    return run("clip", "rru", table.clip, &args, sizeof(args)) == 0
 
 
 cdef int fill(UpdateArgs *args, ndarray data, ndarray grad, ndarray state) except -1:

@@ -43,10 +43,21 @@ cdef extern from *:
     static int cpu_has_avx512(void) { return 0; }
     #endif
 
-    /* Who writes down the calls of this thread; whoever set it keeps it alive. */
+    /* Of each thread: who writes down its calls, kept alive by whoever set it; and for tests and
+       benchmarks, as how many shares its kernels run, and how many times in a row. */
     static _Thread_local PyObject *RECORDER = NULL;
+    static _Thread_local int SHARES = 1;
+    static _Thread_local long REPEATS = 1;
+    /* The outermost call of a layer under way on it, kept alive by whoever set it. */
+    static _Thread_local PyObject *FORWARD_PASS = NULL;
+    /* How many `evaluating` contexts it is in. */
+    static _Thread_local int EVALUATIONS = 0;
     """
     PyObject *RECORDER
+    PyObject *FORWARD_PASS
+    int SHARES
+    long REPEATS
+    int EVALUATIONS
     bint cpu_has_avx2()
     bint cpu_has_avx512()
     const char *MINIDL_FLAGS
@@ -54,9 +65,7 @@ cdef extern from *:
 
 cdef const KernelTable *FLOAT32 = NULL
 cdef const KernelTable *FLOAT64 = NULL
-cdef int SHARES = 1
 cdef size_t ALIGNMENT = 64    # bytes: a cache line, and the widest vector
-cdef long REPEATS = 1
 
 
 def supported():
@@ -87,7 +96,7 @@ def select(isa):
 
 
 def set_shares(int shares):
-    """Run every kernel as this many shares, one after the other.
+    """Run every kernel that this thread calls as this many shares, one after the other.
 
     A share is what one thread of a team would compute; the tests use this to show that
     any number of them gives the same bits.
@@ -99,8 +108,8 @@ def set_shares(int shares):
 
 
 def set_repeats(long repeats):
-    """Run every kernel this many times in a row, inside C: for benchmarks, which so measure
-    the kernel and not the call from Python."""
+    """Run every kernel that this thread calls this many times in a row, inside C: for benchmarks,
+    which so measure the kernel and not the call from Python."""
     global REPEATS
     if repeats < 1:
         raise ValueError(f"repeats must be >= 1, got {repeats}")
@@ -342,6 +351,21 @@ def set_recorder(recorder):
     RECORDER = NULL if recorder is None else <PyObject *>recorder
 
 
+def forward_pass():
+    """What names the forward pass under way on this thread: None if there is none, and False if
+    the thread is evaluating, so that nothing is kept for a backward pass."""
+    if FORWARD_PASS == NULL:
+        return None
+    return <object>FORWARD_PASS if EVALUATIONS == 0 else False
+
+
+def set_forward_pass(token):
+    """Begin a forward pass on this thread, named by an object of its own that the caller keeps
+    alive; None ends it."""
+    global FORWARD_PASS
+    FORWARD_PASS = NULL if token is None else <PyObject *>token
+
+
 def note_change():
     """Something that recorded steps have taken for granted may have changed: have them look."""
     global CHANGES
@@ -349,8 +373,8 @@ def note_change():
 
 
 cdef long change_count() noexcept:
-    """How often ``note_change`` was called."""
-    return CHANGES
+    """A number that differs when ``note_change`` was called, or when this thread evaluates."""
+    return 2 * CHANGES + (EVALUATIONS > 0)
 
 
 cdef bint is_recording() noexcept:
@@ -359,8 +383,40 @@ cdef bint is_recording() noexcept:
 
 
 def changes():
-    """How often ``note_change`` was called."""
-    return CHANGES
+    """A number that differs when ``note_change`` was called, or when this thread evaluates."""
+    return change_count()
+
+
+# Compiled, so that no signal can be handled between the count and the block that it is for.
+cdef class evaluating:
+    """``with evaluating():`` on this thread every layer evaluates, whatever its mode.
+
+    Inside, ``layer.training`` reads False and nothing is kept for a backward pass. The modes of
+    the layers are not touched, and other threads notice nothing. Contexts may be nested.
+
+    Examples
+    --------
+    >>> from minidl import nn
+    >>> dropout = nn.Dropout(0.5)
+    >>> with nn.evaluating():
+    ...     print(dropout.training)
+    False
+    >>> dropout.training
+    True
+    """
+
+    def __enter__(self):
+        global EVALUATIONS
+        EVALUATIONS += 1
+
+    def __exit__(self, *error):
+        global EVALUATIONS
+        EVALUATIONS -= 1
+
+
+def is_evaluating():
+    """Whether this thread is inside ``with evaluating():``."""
+    return EVALUATIONS > 0
 
 
 def address_of(ndarray x not None):

@@ -65,7 +65,10 @@ cdef Py_ssize_t embedding(const void *arguments, int thread, int threads) noexce
 
 
 cdef Py_ssize_t embedding_grad(const void *arguments, int thread, int threads) noexcept nogil:
-    """dweight[indices[i]] += dy[i]; threads share the columns, as rows may meet."""
+    """dweight[indices[i]] += dy[i]; threads share the columns, as rows may meet.
+
+    Returns 1 + the first i whose index is out of range; nothing is changed then.
+    """
     cdef const EmbeddingGradArgs *args = <const EmbeddingGradArgs *>arguments
     cdef Py_ssize_t begin = share_begin(args.features, LANES, thread, threads)
     cdef Py_ssize_t end = share_begin(args.features, LANES, thread + 1, threads)
@@ -75,6 +78,7 @@ cdef Py_ssize_t embedding_grad(const void *arguments, int thread, int threads) n
     for i in range(args.count):
         if not 0 <= args.indices[i] < args.rows:
             return 1 + i
+    for i in range(args.count):
         dy, row = <const real *>args.dy + i * n, <real *>args.dweight + args.indices[i] * n
         j = begin
         while j < end:

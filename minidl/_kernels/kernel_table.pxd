@@ -284,8 +284,9 @@ cdef struct OptimizerState:
 cdef struct ClipArgs:
     # Fills norm and scale and counts the step. Returns 1 if the norm is not finite.
     const double *squared_norm
+    const void *grad           # of float64: for a norm whose square is no float64; else NULL
     OptimizerState *state      # one for each group of parameters
-    Py_ssize_t groups
+    Py_ssize_t n, groups
 
 cdef struct UpdateArgs:
     const void *grad

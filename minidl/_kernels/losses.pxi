@@ -22,6 +22,28 @@ cdef inline vec exp_logits(const real *z, Py_ssize_t n, vec peak) noexcept nogil
     return keep_part(exp_below(load_part(z, n, first_lane(peak)) - peak), n)
 
 
+cdef bint one_is_largest(const real *z, Py_ssize_t n, real *y, real others) noexcept nogil:
+    """Whether of these n one alone is the largest, though the sum of exp(z - most) is NaN.
+
+    It is infinite then, and what softmax tends to is 1 there and 0 elsewhere. That, or its
+    logarithm, is written to y: `others` at all others, and there what exp or log make of the other.
+    """
+    cdef Py_ssize_t j, place = 0, count = 0
+    for j in range(n):
+        if z[j] != z[j]:
+            return False
+        if z[j] > z[place]:
+            place = j
+    for j in range(n):
+        count += z[j] == z[place]
+    if count != 1:
+        return False
+    for j in range(n):
+        y[j] = others
+    y[place] = 1 if others == 0 else 0
+    return True
+
+
 cdef inline void softmax_row(
     const real *z, real *dz, Py_ssize_t n, Py_ssize_t label, real scale, real *most, real *sum
 ) noexcept nogil:
@@ -29,21 +51,27 @@ cdef inline void softmax_row(
 
     A NaN among the z may be missed by the maximum, but not by the sum.
     """
-    cdef vec peak = fill(-INFINITY), total = fill(0), e
+    cdef vec peak = fill(-INFINITY), total = fill(0), block, e
     cdef real factor
-    cdef Py_ssize_t j = 0
+    cdef Py_ssize_t j = 0, stop
     while j < n:
         peak = maximum(load_logits(z + j, n - j), peak)
         j += LANES
     peak = spread_max(peak)
     j = 0
-    while j < n:
-        e = exp_logits(z + j, n - j, peak)
-        store_columns(dz + j, e, n - j)
-        total = total + e
-        j += LANES
+    while j < n:    # in blocks, so that rounding errors stay small however many classes there are
+        stop = smaller(n, j + LOSS_BLOCK)
+        block = fill(0)
+        while j < stop:
+            e = exp_logits(z + j, n - j, peak)
+            store_columns(dz + j, e, n - j)
+            block = block + e
+            j += LANES
+        total = total + block
     most[0] = first_lane(peak)
     sum[0] = lane_sum(total)
+    if sum[0] != sum[0] and one_is_largest(z, n, dz, 0):
+        sum[0] = 1
     factor = scale / sum[0]
     for j in range(n):
         dz[j] = dz[j] * factor
@@ -114,13 +142,21 @@ cdef inline Py_ssize_t cross_entropy_rows(
     else:
         for i in range(rows):
             softmax_row(z + i * n, dz + i * n, n, labels[i], scale, most + i, sums + i)
+    for i in range(rows):
+        if sums[i] != sums[i]:    # the limit, if there is one
+            softmax_row(z + i * n, dz + i * n, n, labels[i], scale, most + i, sums + i)
     i = 0
     while i < LOSS_ROWS:
         store(sums + i, log_vec(load(sums + i)))
         i += LANES
     for i in range(rows):
-        args.losses[begin + i] = sums[i] + (<double>most[i] - z[i * n + labels[i]])
+        args.losses[begin + i] = surprise(sums[i], most[i], z[i * n + labels[i]])
     return 0
+
+
+cdef inline double surprise(double log_sum, double most, double z) noexcept nogil:
+    """log sum exp(z - most) + (most - z): the loss, were the class of this z the label."""
+    return log_sum if z == most else log_sum + (most - z)    # also where both are infinite
 
 
 cdef inline double weight_of(const void *weights, Py_ssize_t i) noexcept nogil:
@@ -149,9 +185,10 @@ cdef Py_ssize_t weighted_rows(
 cdef void weighted_row(
     const CrossEntropyArgs *args, Py_ssize_t row, Py_ssize_t label, double scale
 ) noexcept nogil:
-    """own (lse - z_label) + rest sum_c weight_c (lse - z_c), lse = log sum exp z, and its gradient.
+    """own L_label + rest sum_c weight_c L_c, L_c = log sum exp(z) - z_c, and its gradient.
 
-    own and rest are what the label and every class count.
+    own and rest are what the label and every class count. What counts nothing adds nothing, be it
+    infinite or NaN.
     """
     cdef Py_ssize_t c, n = args.classes
     cdef const real *z = <const real *>args.logits + row * n
@@ -159,20 +196,29 @@ cdef void weighted_row(
     cdef double factor = scale * weight_of(args.weight, row)
     cdef double own = (1 - args.smoothing) * factor * weight_of(args.class_weight, label)
     cdef double rest = args.smoothing * factor / n
-    cdef double lse, loss, every = 0
-    cdef real most, sum, of_class
-    softmax_row(z, dz, n, label, 1, &most, &sum)
-    lse = <double>most + first_lane(log_vec(fill(sum)))
-    loss = own * (lse - z[label])
+    cdef double log_sum, of_class, loss = 0, every = 0
+    cdef real most, sum
     for c in range(n):
         every += rest * weight_of(args.class_weight, c)
+    if own + every == 0:
+        memset(dz, 0, n * sizeof(real))
+        args.losses[row] = 0
+        return
+    softmax_row(z, dz, n, label, 1, &most, &sum)
+    log_sum = first_lane(log_vec(fill(sum)))
+    if own > 0:
+        loss = own * surprise(log_sum, most, z[label])
     # dz is softmax - onehot so far.
-    for c in range(n):
-        of_class = <real>(rest * weight_of(args.class_weight, c))
-        if rest > 0:
-            loss += of_class * (lse - z[c])
-        dz[c] = dz[c] * <real>(own + every) - of_class
-    dz[label] = dz[label] + <real>every
+    if every == 0:
+        for c in range(n):
+            dz[c] = dz[c] * <real>own
+    else:
+        for c in range(n):
+            of_class = rest * weight_of(args.class_weight, c)
+            if of_class > 0:
+                loss += of_class * surprise(log_sum, most, z[c])
+            dz[c] = dz[c] * <real>(own + every) - <real>of_class
+        dz[label] = dz[label] + <real>every
     args.losses[row] = loss
 
 
@@ -192,7 +238,7 @@ cdef Py_ssize_t nll(const void *arguments, int thread, int threads) noexcept nog
         factor = scale * weight_of(args.weight, i) * weight_of(args.class_weight, label)
         memset(dz + i * n, 0, n * sizeof(real))
         dz[i * n + label] = <real>-factor
-        args.losses[i] = -factor * z[i * n + label]
+        args.losses[i] = -factor * z[i * n + label] if factor > 0 else 0
         i += 1
     return 0
 
@@ -247,7 +293,7 @@ cdef inline vec absolute_vec(
 ) noexcept nogil:
     cdef vec error = prediction - target
     cdef vec size = absolute(error)
-    gradient[0] = where_less(fill(0), size, with_sign(fill(1), error), fill(0))
+    gradient[0] = where_less(fill(0), size, with_sign(fill(1), error), size)    # NaN stays
     return size
 
 
@@ -261,43 +307,56 @@ cdef inline vec huber_vec(vec prediction, vec target, real delta, vec *gradient)
 
 
 cdef inline vec bce_vec(vec z, vec target, real delta, vec *gradient) noexcept nogil:
-    cdef vec e = exp_below(minus_absolute(z))
+    """|z| u + log(1 + exp(-|z|)), u = 1 - t for z > 0, else t: max(z, 0) - z t, of which no part
+    cancels another. Where u is 0, nothing is left of an infinite z."""
+    cdef vec below = minus_absolute(z)
+    cdef vec e = exp_below(below)
+    cdef vec wrong = where_less(z, fill(0), target, 1 - target)
     gradient[0] = where_less(z, fill(0), e, fill(1)) / (1 + e) - target
-    return where_less(z, fill(0), fill(0), z) - z * target + log1p_unit(e)
+    below = where_less(fill(0), absolute(wrong), below, fill(0))    # NaN of z is in e as well
+    return log1p_unit(e) - below * wrong
 
 
 cdef inline void weighted_loss(
     const ElementLossArgs *args, int thread, int threads,
     vec (*f)(vec, vec, real, vec *) noexcept nogil
 ) noexcept nogil:
-    """losses[row] = weight times the sum of f over the row, and the gradient of every element."""
+    """losses[row] = weight times the sum of f over the row, block by block, and the gradient of
+    every element."""
     cdef Py_ssize_t row = share_begin(args.rows, LOSS_ROWS, thread, threads)
     cdef Py_ssize_t end = share_begin(args.rows, LOSS_ROWS, thread + 1, threads)
-    cdef Py_ssize_t columns = args.n // args.rows, j
+    cdef Py_ssize_t columns = args.n // args.rows, j, stop
     cdef const real *prediction
     cdef const real *target
     cdef real *gradient
     cdef real delta = <real>args.delta
     cdef vec total, value, slope
-    cdef double factor
+    cdef double factor, sum
     while row < end:
         prediction = <const real *>args.prediction + row * columns
         target = <const real *>args.target + row * columns
         gradient = <real *>args.dprediction + row * columns
         factor = divided(args.scale, args.weights) * weight_of(args.weight, row)
-        total = fill(0)
+        sum = 0
         j = 0
+        if factor == 0:    # what counts nothing may be anything
+            memset(gradient, 0, columns * sizeof(real))
+            j = columns
         while j < columns:
-            value = f(
-                load_columns(prediction + j, columns - j), load_columns(target + j, columns - j),
-                delta, &slope
-            )
-            store_columns(gradient + j, slope * <real>factor, columns - j)
-            if columns - j < LANES:
-                value = keep_part(value, columns - j)
-            total = total + value
-            j += LANES
-        args.losses[row] = factor * lane_sum(total)
+            stop = smaller(columns, j + LOSS_BLOCK)
+            total = fill(0)
+            while j < stop:
+                value = f(
+                    load_columns(prediction + j, columns - j),
+                    load_columns(target + j, columns - j), delta, &slope
+                )
+                store_columns(gradient + j, slope * <real>factor, columns - j)
+                if columns - j < LANES:
+                    value = keep_part(value, columns - j)
+                total = total + value
+                j += LANES
+            sum += lane_sum(total)
+        args.losses[row] = factor * sum
         row += 1
 
 

@@ -283,7 +283,7 @@ cdef inline void batch_norm_grad_strip(
     """What dx = slope dy - (x - mean) tilt - shift needs, and the gradients of gamma and beta."""
     cdef real *dgamma = <real *>args.dgamma + j
     cdef real *dbeta = <real *>args.dbeta + j
-    cdef real share = <real>(1.0 / args.rows if args.training else 0)    # else fixed statistics
+    cdef real share = <real>(1.0 / args.rows)
     cdef Py_ssize_t left = args.columns - j
     cdef vec rstd
     cdef int v
@@ -303,25 +303,56 @@ cdef inline void batch_norm_grad_strip(
         shift[v] = slope[v] * (shift[v] * share)
 
 
-cdef Py_ssize_t batch_norm_grad(const void *arguments, int thread, int threads) noexcept nogil:
-    """dx = gamma rstd (dy - mean(dy) - x_hat mean(dy x_hat)), column by column."""
-    cdef const BatchNormGradArgs *args = <const BatchNormGradArgs *>arguments
+cdef inline vec batch_norm_dx(
+    vec dy, vec x, vec mean, vec slope, vec tilt, vec shift, const bint training
+) noexcept nogil:
+    """dx; with fixed statistics slope dy alone, whatever other rows hold, and x itself."""
+    if training:
+        return dy * slope - ((x - mean) * tilt + shift)
+    return dy * slope
+
+
+cdef inline void batch_norm_dx_rows(
+    const BatchNormGradArgs *args, Py_ssize_t begin, Py_ssize_t end, const vec *mean,
+    const vec *slope, const vec *tilt, const vec *shift, const bint training
+) noexcept nogil:
+    """dx of a panel of columns, row by row."""
     cdef const real *x = <const real *>args.x
     cdef const real *dy = <const real *>args.dy
     cdef real *dx = <real *>args.dx
+    cdef int width = panel_vectors(end - begin)
+    cdef int whole = <int>smaller((end - begin) // LANES, PANEL)
+    cdef Py_ssize_t rest = end - begin - whole * LANES
+    cdef Py_ssize_t i, at
+    cdef int v
+    for i in range(args.rows):
+        at = i * args.columns + begin
+        for v in range(whole):
+            store(dx + at, batch_norm_dx(
+                load(dy + at), load(x + at), mean[v], slope[v], tilt[v], shift[v], training
+            ))
+            at += LANES
+        if whole < width:
+            v = whole
+            store_part(dx + at, batch_norm_dx(
+                load_part(dy + at, rest, 0), load_part(x + at, rest, 0),
+                mean[v], slope[v], tilt[v], shift[v], training
+            ), rest)
+
+
+cdef Py_ssize_t batch_norm_grad(const void *arguments, int thread, int threads) noexcept nogil:
+    """dx = gamma rstd (dy - mean(dy) - x_hat mean(dy x_hat)), column by column."""
+    cdef const BatchNormGradArgs *args = <const BatchNormGradArgs *>arguments
     cdef Py_ssize_t begin = share_begin(args.columns, LANES, thread, threads)
     cdef Py_ssize_t end = share_begin(args.columns, LANES, thread + 1, threads)
-    cdef Py_ssize_t i, j, at, rest
+    cdef Py_ssize_t j
     cdef vec mean[PANEL]
     cdef vec slope[PANEL]
     cdef vec tilt[PANEL]
     cdef vec shift[PANEL]
-    cdef vec own
-    cdef int v, width, whole
+    cdef int v, width
     while begin < end:
         width = panel_vectors(end - begin)
-        whole = <int>smaller((end - begin) // LANES, PANEL)
-        rest = end - begin - whole * LANES
         v = 0
         while v < width:
             j = begin + v * LANES
@@ -331,13 +362,8 @@ cdef Py_ssize_t batch_norm_grad(const void *arguments, int thread, int threads) 
             else:
                 batch_norm_grad_strip(args, j, mean + v, slope + v, tilt + v, shift + v, 1)
                 v += 1
-        for i in range(args.rows):
-            at = i * args.columns + begin
-            for v in range(whole):
-                own = (load(x + at) - mean[v]) * tilt[v] + shift[v]
-                store(dx + at, load(dy + at) * slope[v] - own)
-                at += LANES
-            if whole < width:
-                own = (load_part(x + at, rest, 0) - mean[whole]) * tilt[whole] + shift[whole]
-                store_part(dx + at, load_part(dy + at, rest, 0) * slope[whole] - own, rest)
+        if args.training:
+            batch_norm_dx_rows(args, begin, end, mean, slope, tilt, shift, True)
+        else:
+            batch_norm_dx_rows(args, begin, end, mean, slope, tilt, shift, False)
         begin += PANEL * LANES

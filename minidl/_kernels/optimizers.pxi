@@ -1,28 +1,60 @@
 # Clipping and updates over flat vectors.
 
-cdef double squared_norm_block(const real *x, Py_ssize_t n) noexcept nogil:
-    """Sum of squares. In vectors first; in doubles if that comes near overflow or underflow."""
+cdef inline double sum_of_squares(const real *x, Py_ssize_t n, const real factor) noexcept nogil:
+    """Sum of (factor x)^2, in vectors."""
     cdef vec acc[4]
     cdef vec v
     cdef Py_ssize_t i = 0
     cdef int j
-    cdef double result
     for j in range(4):
         acc[j] = fill(0)
     while i + 4 * LANES <= n:
         for j in range(4):
-            v = load(x + i + j * LANES)
+            v = load(x + i + j * LANES) * factor
             acc[j] = acc[j] + v * v
         i += 4 * LANES
     while i < n:
-        v = load_columns(x + i, n - i)
+        v = load_columns(x + i, n - i) * factor
         acc[0] = acc[0] + v * v
         i += LANES
-    result = lane_sum((acc[0] + acc[1]) + (acc[2] + acc[3]))
-    if sizeof(real) == 4 and not 1e-20 < result < 1e30:
-        result = 0
-        for i in range(n):
-            result += <double>x[i] * <double>x[i]
+    return lane_sum((acc[0] + acc[1]) + (acc[2] + acc[3]))
+
+
+cdef double factor_near_one(const real *x, Py_ssize_t n) noexcept nogil:
+    """The power of two that brings the largest of |x| near 1; 0 if that is zero or infinite.
+
+    No larger than the inverse of SMALLEST_NORMAL, so that it is a normal number itself: the squares
+    of subnormal numbers are large enough then, too.
+    """
+    cdef vec most[4]
+    cdef Py_ssize_t i = 0
+    cdef int j, exponent
+    cdef real peak
+    for j in range(4):
+        most[j] = fill(0)
+    while i + 4 * LANES <= n:
+        for j in range(4):
+            most[j] = maximum(absolute(load(x + i + j * LANES)), most[j])
+        i += 4 * LANES
+    while i < n:
+        most[0] = maximum(absolute(load_columns(x + i, n - i)), most[0])
+        i += LANES
+    peak = first_lane(spread_max(maximum(maximum(most[0], most[1]), maximum(most[2], most[3]))))
+    if not 0 < peak < INFINITY:
+        return 0
+    frexp(peak, &exponent)
+    return ldexp(1, -exponent if exponent > 2 - EXPONENT_BIAS else EXPONENT_BIAS - 1)
+
+
+cdef double squared_norm_block(const real *x, Py_ssize_t n) noexcept nogil:
+    """Sum of squares. Where squares of float32 come near overflow or underflow, those of numbers
+    near one."""
+    cdef double factor, result = sum_of_squares(x, n, 1)
+    if sizeof(real) == 8 or 1e-20 < result < 1e30 or result != result:
+        return result
+    factor = factor_near_one(x, n)
+    if factor > 0:
+        result = sum_of_squares(x, n, <real>factor) / (factor * factor)
     return result
 
 
@@ -38,6 +70,27 @@ cdef Py_ssize_t squared_norm(const void *arguments, int thread, int threads) noe
         i += NORM_BLOCK
 
 
+cdef double norm_beyond_squares(const real *x, Py_ssize_t n) noexcept nogil:
+    """The norm of finite numbers, the sum of whose squares no double can hold."""
+    cdef double factor = factor_near_one(x, n), total = 0
+    cdef Py_ssize_t i = 0
+    if factor == 0:
+        return 0
+    while i < n:
+        total += sum_of_squares(x + i, smaller(NORM_BLOCK, n - i), <real>factor)
+        i += NORM_BLOCK
+    return sqrt(total) / factor
+
+
+cdef inline double norm_of(const ClipArgs *args) noexcept nogil:
+    """The root of the squared norm; of float64 also where that overflows or underflows."""
+    cdef double square = args.squared_norm[0], norm
+    if args.grad == NULL or square != square or 1e-280 < square < INFINITY:
+        return sqrt(square)
+    norm = norm_beyond_squares(<const real *>args.grad, args.n)
+    return sqrt(square) if norm == 0 else norm    # zero, or infinite
+
+
 cdef Py_ssize_t clip(const void *arguments, int thread, int threads) noexcept nogil:
     """scale = max_norm / norm where that is below one. Returns 1 if the norm is not finite."""
     cdef const ClipArgs *args = <const ClipArgs *>arguments
@@ -45,7 +98,7 @@ cdef Py_ssize_t clip(const void *arguments, int thread, int threads) noexcept no
     cdef Py_ssize_t group
     if thread > 0:
         return 0
-    state.norm = sqrt(args.squared_norm[0])
+    state.norm = norm_of(args)
     if not state.norm < INFINITY:
         return 1
     for group in range(args.groups):
@@ -103,23 +156,42 @@ cdef enum:
     SOON = 32 * LANES    # elements that are asked of other threads so far ahead
 
 
+cdef inline vec largest_root() noexcept nogil:
+    """A power of two whose square, and any average of such squares, is finite: 2^63 or 2^511."""
+    return fill(<real>ldexp(1, EXPONENT_BIAS // 2))
+
+
+cdef inline double harmless() noexcept nogil:
+    """2^47 or 2^383. The squares of what is smaller are less than the last digit of the largest
+    number, and change no moment that is as large as that."""
+    return ldexp(1, EXPONENT_BIAS * 3 // 8)
+
+
 cdef struct Rule:
     # The numbers of an update, which do not change from element to element.
     real scale, max_value, l1, weight_decay
     real rate, rate2, momentum, new1, new2, old2, root, eps, keep
-    bint cut, sparse, decays, decoupled, nesterov, centered
+    bint far, cut, sparse, decays, huge, decoupled, nesterov, centered
 
 
 cdef inline Rule rule_of(const OptimizerState *state) noexcept nogil:
     """What all optimizers have in common."""
     cdef Rule rule
     rule.scale, rule.max_value = <real>state.scale, <real>state.max_value
+    rule.far = state.scale < SMALLEST_NORMAL    # and would count as zero: its root, twice
+    if rule.far and 0 < state.max_norm < state.norm:
+        rule.scale = <real>(sqrt(state.max_norm) / sqrt(state.norm))
+    elif rule.far:
+        rule.scale = <real>sqrt(state.scale)
     rule.l1, rule.weight_decay = <real>state.l1, <real>state.weight_decay
     rule.cut, rule.sparse = state.max_value > 0, state.l1 > 0
+    rule.huge = not 0 < state.norm * state.scale < harmless()    # or not known
     rule.decoupled = state.decoupled > 0
     rule.decays = state.weight_decay != 0 and not rule.decoupled
     rule.rate = <real>state.learning_rate
     rule.eps = <real>state.eps if state.eps > SMALLEST_NORMAL else SMALLEST_NORMAL
+    if not rule.eps < ldexp(1, EXPONENT_BIAS - 3):    # what `quotient` may divide by
+        rule.eps = <real>ldexp(1, EXPONENT_BIAS - 3)
     rule.momentum, rule.nesterov = <real>state.momentum, state.nesterov != 0
     rule.centered = state.centered > 0
     return rule
@@ -155,8 +227,8 @@ cdef inline void update_all(
     """
     cdef float_mode mode = flush_subnormals()
     cdef Rule plain = rule[0]
-    plain.cut = plain.sparse = plain.decays = False
-    if rule.cut or rule.sparse or rule.decays:
+    plain.far = plain.cut = plain.sparse = plain.decays = plain.huge = False
+    if rule.far or rule.cut or rule.sparse or rule.decays or rule.huge:
         update_share(args, thread, threads, rule, update)
     else:
         update_share(args, thread, threads, &plain, update)
@@ -169,6 +241,8 @@ cdef inline vec gradient(
     """scale * gradient within +-max_value, and the gradient of the penalties on the weights."""
     cdef vec grad = load_columns(<const real *>args.grad + i, n) * rule.scale
     cdef vec size, sign
+    if rule.far:
+        grad = grad * rule.scale
     if rule.cut:
         grad = within(grad, fill(rule.max_value))
     if rule.sparse:
@@ -178,6 +252,20 @@ cdef inline vec gradient(
     if rule.decays:
         grad = grad + data * rule.weight_decay
     return grad
+
+
+cdef inline vec squarable(
+    const UpdateArgs *args, const Rule *rule, Py_ssize_t i, vec data, const Py_ssize_t n
+) noexcept nogil:
+    """The gradient, cut off where its square would be infinite.
+
+    A second moment that overflows divides by infinity for good. What is cut off in both moments
+    leaves their ratio as it is, and so the step.
+    """
+    cdef vec g = gradient(args, rule, i, data, n)
+    if rule.huge:
+        g = within(g, largest_root())
+    return g
 
 
 cdef inline vec average(
@@ -193,8 +281,10 @@ cdef inline vec average(
 cdef inline vec mean_square(
     const UpdateArgs *args, const Rule *rule, Py_ssize_t i, vec g, const Py_ssize_t n
 ) noexcept nogil:
-    """The moving average of squares, brought up to date: old2 v + new2 g^2."""
+    """The moving average of squares, or their sum, brought up to date: old2 v + new2 g^2, at most
+    the largest number."""
     cdef vec v = rule.old2 * load_columns(<real *>args.moment2 + i, n) + rule.new2 * (g * g)
+    v = minimum(fill(LARGEST), v)    # in this order NaN stays NaN
     store_columns(<real *>args.moment2 + i, v, n)
     return v
 
@@ -207,9 +297,13 @@ cdef inline void sgd_columns(
     cdef vec g = gradient(args, rule, i, w, n), v
     if velocity != NULL:
         v = rule.momentum * load_columns(velocity + i, n) + g
+        if rule.huge:
+            v = within(v, fill(LARGEST))
         store_columns(velocity + i, v, n)
         if rule.nesterov:
             g = g + rule.momentum * v
+            if rule.huge:
+                g = within(g, fill(LARGEST))
         else:
             g = v
     store_columns(<real *>args.data + i, w - rule.rate * g, n)
@@ -227,7 +321,7 @@ cdef inline void adam_columns(
     const UpdateArgs *args, const Rule *rule, Py_ssize_t i, const Py_ssize_t n
 ) noexcept nogil:
     cdef vec w = load_columns(<real *>args.data + i, n)
-    cdef vec g = gradient(args, rule, i, w, n)
+    cdef vec g = squarable(args, rule, i, w, n)
     cdef vec m = average(args.moment1, i, g, rule.new1, n)
     cdef vec size = square_root(mean_square(args, rule, i, g, n)) * rule.root + rule.eps
     cdef vec step = rule.rate * m
@@ -254,7 +348,7 @@ cdef inline void nadam_columns(
     const UpdateArgs *args, const Rule *rule, Py_ssize_t i, const Py_ssize_t n
 ) noexcept nogil:
     cdef vec w = load_columns(<real *>args.data + i, n)
-    cdef vec g = gradient(args, rule, i, w, n)
+    cdef vec g = squarable(args, rule, i, w, n)
     cdef vec m = average(args.moment1, i, g, rule.new1, n)
     cdef vec size = square_root(mean_square(args, rule, i, g, n)) * rule.root + rule.eps
     cdef vec step = rule.rate * m + rule.rate2 * g
@@ -282,11 +376,11 @@ cdef inline void rmsprop_columns(
 ) noexcept nogil:
     cdef real *velocity = <real *>args.moment3
     cdef vec w = load_columns(<real *>args.data + i, n)
-    cdef vec g = gradient(args, rule, i, w, n)
+    cdef vec g = squarable(args, rule, i, w, n)
     cdef vec s = mean_square(args, rule, i, g, n), m
     if rule.centered:
         m = average(args.moment1, i, g, rule.new2, n)
-        s = maximum(s - m * m, fill(0))    # rounding may take it below zero
+        s = maximum(fill(0), s - m * m)    # rounding may take it below zero; NaN stays
     s = square_root(s) + rule.eps
     g = quotient(g, s)
     if rule.momentum > 0:
@@ -308,7 +402,7 @@ cdef inline void adagrad_columns(
     const UpdateArgs *args, const Rule *rule, Py_ssize_t i, const Py_ssize_t n
 ) noexcept nogil:
     cdef vec w = load_columns(<real *>args.data + i, n)
-    cdef vec g = gradient(args, rule, i, w, n)
+    cdef vec g = squarable(args, rule, i, w, n)
     cdef vec size = square_root(mean_square(args, rule, i, g, n)) + rule.eps
     cdef vec step = rule.rate * g
     store_columns(<real *>args.data + i, w - quotient(step, size), n)

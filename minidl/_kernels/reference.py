@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from minidl._kernels.reference_activations import *  # noqa: F403 (a part of the twin)
-from minidl._kernels.reference_activations import Array, relu, sigmoid, tanh
+from minidl._kernels.reference_activations import Array, log_softmax, relu, sigmoid, tanh
 from minidl._kernels.reference_optimizers import *  # noqa: F403 (all of it: the twins are one)
 from minidl._kernels.reference_recurrent import *  # noqa: F403
 
@@ -133,8 +133,8 @@ def _mix32(h: Any, key: Any) -> Any:
 
 
 def column_sum(x: Array) -> Array:
-    """s_j = Σ_i x_ij."""
-    return _matrix(x).sum(axis=0)
+    """s_j = Σ_i x_ij, added up in float64."""
+    return _matrix(x).sum(axis=0, dtype=np.float64).astype(x.dtype)
 
 
 def batch_norm(
@@ -155,7 +155,7 @@ def batch_norm(
     mean, var = running_mean, running_var
     if training:
         rows = _matrix(x)
-        mean, var = rows.mean(axis=0), rows.var(axis=0)
+        mean, var = _mean_and_variance(rows, axis=0)
         running_mean += momentum * (mean - running_mean)
         running_var += momentum * (var * len(rows) / (len(rows) - 1) - running_var)
     rstd = (1 / np.sqrt(var + eps)).astype(x.dtype)
@@ -188,10 +188,18 @@ def batch_norm_grad(
 def layer_norm(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array]:
     """y = γ · (x - μ) / √(σ² + ε) + β, μ and σ² those of a row; returns y, μ and 1/√(σ² + ε)."""
     rows = _matrix(x)
-    mean, var = rows.mean(axis=1), rows.var(axis=1)
+    mean, var = _mean_and_variance(rows, axis=1)
     rstd = (1 / np.sqrt(var + eps)).astype(x.dtype)
     y = gamma * ((rows - mean[:, None]) * rstd[:, None]) + beta
     return y.reshape(x.shape), mean, rstd
+
+
+def _mean_and_variance(x: Array, axis: int) -> tuple[Array, Array]:
+    """In float64, of differences from the first: equal numbers have no variance whatever."""
+    first = x.take([0], axis=axis)
+    shifted = x.astype(np.float64) - first
+    mean = (first.squeeze(axis) + shifted.mean(axis=axis)).astype(x.dtype)
+    return mean, shifted.var(axis=axis).astype(x.dtype)
 
 
 def layer_norm_grad_input(dy: Array, x: Array, gamma: Array, mean: Array, rstd: Array) -> Array:
@@ -232,14 +240,12 @@ def softmax_cross_entropy(
     what the rows count.
     """
     _check_labels(labels, logits.shape[1])
-    exp = np.exp(logits - logits.max(axis=1, keepdims=True))
-    sums = exp.sum(axis=1, keepdims=True)
-    shifted = (logits - logits.max(axis=1, keepdims=True)).astype(np.float64)
-    every = np.log(sums.astype(np.float64)) - shifted  # the loss, were this the label
     share, count = _label_shares(logits, labels, weight, class_weight, smoothing)
-    dlogits = share.sum(axis=1, keepdims=True) * (exp / sums) - share
-    every[share == 0] = 0  # also where it is infinite
-    return _reduce((share * every).sum(axis=1), dlogits.astype(logits.dtype), count, mean)
+    log_p = log_softmax(logits.astype(np.float64))
+    total = share.sum(axis=1, keepdims=True)
+    dlogits = np.where(total > 0, total * np.exp(log_p) - share, 0)
+    losses = np.where(share > 0, -share * log_p, 0)  # what counts nothing may be infinite
+    return _reduce(losses.sum(axis=1), dlogits.astype(logits.dtype), count, mean)
 
 
 def nll(
@@ -253,7 +259,8 @@ def nll(
     _check_labels(labels, log_probabilities.shape[1])
     share, count = _label_shares(log_probabilities, labels, weight, class_weight, 0.0)
     rows = np.arange(len(labels))
-    losses = -share[rows, labels] * log_probabilities[rows, labels]
+    own = share[rows, labels]
+    losses = np.where(own > 0, -own * log_probabilities[rows, labels], 0)
     return _reduce(losses, -share.astype(log_probabilities.dtype), count, mean)
 
 
@@ -311,8 +318,12 @@ def huber(
 def bce_with_logits(
     logits: Array, target: Array, mean: bool = True, weight: Array | None = None
 ) -> tuple[Array, Array]:
-    """L = max(z, 0) - z · t + log(1 + exp(-|z|)); dz = sigmoid(z) - t."""
-    losses = np.maximum(logits, 0) - logits * target + np.log1p(np.exp(-np.abs(logits)))
+    """L = max(z, 0) - z · t + log(1 + exp(-|z|)); dz = sigmoid(z) - t.
+
+    The first two are |z| · u, u = 1 - t for z > 0, else t: 0 where u is, be z infinite.
+    """
+    wrong = np.where(logits > 0, 1 - target, target)
+    losses = np.where(wrong == 0, 0, np.abs(logits) * wrong) + np.log1p(np.exp(-np.abs(logits)))
     return _reduce_elements(losses, sigmoid(logits) - target, mean, weight)
 
 
@@ -333,15 +344,18 @@ def _check_weights(weights: Array) -> None:
 def _reduce_elements(
     losses: Array, gradient: Array, mean: bool, weight: Array | None
 ) -> tuple[Array, Array]:
-    count: Any = losses.size
     losses = losses.astype(np.float64)
-    if weight is not None:
-        _check_weights(weight)
-        columns = losses.size // len(weight)
-        count = weight.sum(dtype=np.float64) * columns
-        weight = weight.reshape(-1, *[1] * (losses.ndim - 1))
-        losses, gradient = weight * losses, weight * gradient
-    return _reduce(losses, gradient, count, mean)
+    if weight is None:
+        return _reduce(losses, gradient, losses.size, mean)
+    _check_weights(weight)
+    # Each row's factor first: the gradient's dtype may not hold the inverse of tiny weights.
+    share = weight.astype(np.float64) / (weight.sum(dtype=np.float64) if mean else 1)
+    share = share.reshape(-1, *[1] * (losses.ndim - 1)) / (
+        losses.size // len(weight) if mean else 1
+    )
+    losses = np.where(share > 0, share * losses, 0)
+    gradient = np.where(share > 0, share.astype(gradient.dtype) * gradient, 0)
+    return _reduce(losses, gradient, 1, False)
 
 
 def _reduce(losses: Array, gradient: Array, count: Any, mean: bool) -> tuple[Array, Array]:

@@ -52,8 +52,8 @@ def elu(x: Array, alpha: float) -> Array:
 
 
 def elu_grad(dy: Array, y: Array, alpha: float) -> Array:
-    """dx = dy where y ≥ 0, else dy · (y + α)."""
-    return np.where(y < 0, dy * (y + dy.dtype.type(alpha)), dy)
+    """dx = dy where y ≥ 0, else dy · (y + α): so also where y is -0, what is left of a tiny x."""
+    return np.where(np.signbit(y), dy * (y + dy.dtype.type(alpha)), dy)
 
 
 def sigmoid(x: Array) -> Array:
@@ -111,7 +111,7 @@ def gelu_grad(dy: Array, x: Array) -> Array:
 
 def softmax(x: Array) -> Array:
     """y = exp(x_j) / Σ_k exp(x_k) over the last dimension."""
-    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    e = np.exp(_less_largest(x))
     return e / e.sum(axis=-1, keepdims=True)
 
 
@@ -122,13 +122,20 @@ def softmax_grad(dy: Array, y: Array) -> Array:
 
 def log_softmax(x: Array) -> Array:
     """y = x_j - log Σ_k exp(x_k) over the last dimension."""
-    z = x - x.max(axis=-1, keepdims=True)
+    z = _less_largest(x)
     return z - np.log(np.exp(z).sum(axis=-1, keepdims=True))
 
 
 def log_softmax_grad(dy: Array, y: Array) -> Array:
     """dx = dy - exp(y) · Σ_k dy_k."""
     return dy - np.exp(y) * dy.sum(axis=-1, keepdims=True)
+
+
+def _less_largest(x: Array) -> Array:
+    """x - max x; 0 at a largest one that stands alone, for its limit where it is infinite."""
+    largest = x == x.max(axis=-1, keepdims=True)
+    alone = largest & (largest.sum(axis=-1, keepdims=True) == 1)
+    return np.where(alone, x.dtype.type(0), x - x.max(axis=-1, keepdims=True))
 
 
 FAR = 1000.0  # where sigmoid and Φ have long become 0 and 1

@@ -51,17 +51,23 @@ OPTIMIZER_STATE = np.dtype(
 
 
 def squared_norm(x: Array) -> Array:
-    """Σ x², in float64."""
-    return np.asarray(np.square(x, dtype=np.float64).sum())
+    """Σ x², in float64; `clip` is the judge of one that is infinite."""
+    with np.errstate(over="ignore"):
+        return np.asarray(np.square(x, dtype=np.float64).sum())
 
 
-def clip(squared_norm: Array, state: Array) -> bool:
+def clip(squared_norm: Array, state: Array, grad: Array | None = None) -> bool:
     """Count the step and find the factor that brings the norm down to max_norm.
 
-    ``state`` may be an array, of one for each group of parameters. Returns whether the norm is
-    finite; when it is not, nothing is changed but the ``norm`` of the first.
+    ``state`` may be an array, of one for each group of parameters. ``grad`` is what the squared
+    norm is of: in float64 the norm may be a number where its square is none. Returns whether the
+    norm is finite; when it is not, nothing is changed but the ``norm`` of the first.
     """
     norm = np.sqrt(squared_norm)
+    if grad is not None and (squared_norm < 1e-280 or np.isinf(squared_norm)):
+        peak = np.abs(grad).max(initial=0)
+        if 0 < peak < np.inf:
+            norm = peak * np.sqrt(np.square(grad / peak, dtype=np.float64).sum())
     state.reshape(-1)["norm"][0] = norm
     if not np.isfinite(norm):
         return False
@@ -86,13 +92,14 @@ def sgd(data: Array, grad: Array, velocity: Array | None, state: Array) -> None:
         velocity += g
         _settle(velocity)
         g = g + data.dtype.type(state["momentum"]) * velocity if state["nesterov"] else velocity
+        g = np.clip(g, np.finfo(g.dtype).min, np.finfo(g.dtype).max)
     data -= data.dtype.type(state["learning_rate"]) * g
 
 
 def adam(data: Array, grad: Array, m: Array, v: Array, state: Array) -> None:
     """m ← β₁m + (1-β₁)g; v ← β₂v + (1-β₂)g²; w ← w - η · m̂ / (√v̂ + ε) (Kingma and Ba 2015)."""
     real, (beta1, beta2) = data.dtype.type, (state["beta1"], state["beta2"])
-    g = _clipped(data, grad, state)
+    g = _squarable(data, grad, state)
     m += real(1 - beta1) * (g - m)
     v *= real(beta2)
     v += real(1 - beta2) * (g * g)
@@ -108,7 +115,7 @@ def adam(data: Array, grad: Array, m: Array, v: Array, state: Array) -> None:
 def nadam(data: Array, grad: Array, m: Array, v: Array, state: Array) -> None:
     """m, v as in adam; w ← w - (η₁ · m + η₂ · g) / (√v̂ + ε) (Dozat 2016)."""
     real, product = data.dtype.type, state["mu_product"]
-    g = _clipped(data, grad, state)
+    g = _squarable(data, grad, state)
     m += real(1 - state["beta1"]) * (g - m)
     v *= real(state["beta2"])
     v += real(1 - state["beta2"]) * (g * g)
@@ -126,7 +133,7 @@ def rmsprop(
 ) -> None:
     """s ← α · s + (1-α) · g²; w ← w - η · g / (√s + ε), or along a velocity of such steps."""
     real = data.dtype.type
-    g = _clipped(data, grad, state)
+    g = _squarable(data, grad, state)
     square *= real(state["alpha"])
     square += real(1 - state["alpha"]) * (g * g)
     _settle(square)
@@ -147,7 +154,7 @@ def rmsprop(
 def adagrad(data: Array, grad: Array, square: Array, state: Array) -> None:
     """s ← s + g²; w ← w - η · g / (√s + ε)."""
     real = data.dtype.type
-    g = _clipped(data, grad, state)
+    g = _squarable(data, grad, state)
     square += g * g
     _settle(square)
     data -= real(state["learning_rate"]) * g / (np.sqrt(square) + real(state["eps"]))
@@ -161,7 +168,10 @@ def follow(average: Array, x: Array, weight: float) -> None:
 def _clipped(data: Array, grad: Array, state: Array) -> Array:
     """The gradient, scaled and cut off, and that of the penalties on the weights."""
     real = data.dtype.type
-    g = grad * real(state["scale"])
+    scale, root = float(state["scale"]), 1.0
+    if scale < np.finfo(np.float64).tiny and 0 < state["max_norm"] < state["norm"]:
+        scale = root = float(np.sqrt(state["max_norm"]) / np.sqrt(state["norm"]))  # twice its root
+    g = (grad * np.float64(scale) * root).astype(data.dtype)  # in float32 the scale may be 0
     if state["max_value"]:
         g = np.clip(g, -real(state["max_value"]), real(state["max_value"]))
     if state["l1"]:
@@ -169,9 +179,21 @@ def _clipped(data: Array, grad: Array, state: Array) -> Array:
     return g if state["decoupled"] else g + data * real(state["weight_decay"])
 
 
+def _squarable(data: Array, grad: Array, state: Array) -> Array:
+    """The same, cut off where its square would be infinite.
+
+    A second moment that overflows divides by infinity for good. What is cut off in both moments
+    leaves their ratio as it is, and so the step.
+    """
+    limit = 2.0 ** (np.finfo(data.dtype).maxexp // 2 - 1)  # 2^63 or 2^511
+    return np.clip(_clipped(data, grad, state), -limit, limit)
+
+
 def _settle(moment: Array) -> None:
-    """Zero where it is subnormal: with such numbers CPUs compute many times slower."""
-    moment[np.abs(moment) < np.finfo(moment.dtype).tiny] = 0
+    """Zero where it is subnormal, with which CPUs compute many times slower; and finite."""
+    info = np.finfo(moment.dtype)
+    moment[np.abs(moment) < info.tiny] = 0
+    np.clip(moment, info.min, info.max, out=moment)
 
 
 def _nadam_momentum(state: Array, step: Any) -> Any:

@@ -35,6 +35,8 @@ cdef Py_ssize_t softmax(const void *arguments, int thread, int threads) noexcept
             total = total + e
             j += LANES
         total = spread_sum(total)
+        if first_lane(total) != first_lane(total) and one_is_largest(x, n, y, 0):
+            total = fill(1)
         j = 0
         while j < n:
             store_columns(y + j, load_columns(y + j, n - j) / total, n - j)
@@ -60,11 +62,13 @@ cdef Py_ssize_t log_softmax(const void *arguments, int thread, int threads) noex
             total = total + exp_logits(x + j, n - j, peak)
             j += LANES
         total = log_vec(spread_sum(total))
+        i += 1
+        if first_lane(total) != first_lane(total) and one_is_largest(x, n, y, -INFINITY):
+            continue
         j = 0
         while j < n:
             store_columns(y + j, (load_columns(x + j, n - j) - peak) - total, n - j)
             j += LANES
-        i += 1
     return 0
 
 
@@ -134,7 +138,11 @@ cdef inline vec deviation(const real *x, Py_ssize_t n, vec mean) noexcept nogil:
 
 
 cdef Py_ssize_t layer_norm(const void *arguments, int thread, int threads) noexcept nogil:
-    """y = gamma (x - mean) rstd + beta, row by row; the variance in a second pass."""
+    """y = gamma (x - mean) rstd + beta, row by row; the variance in a second pass.
+
+    The mean is that of differences from the first element: in a row of equal numbers, however many,
+    nothing is rounded, and no deviation is left.
+    """
     cdef const LayerNormArgs *args = <const LayerNormArgs *>arguments
     cdef Py_ssize_t i = share_begin(args.rows, ROWS, thread, threads)
     cdef Py_ssize_t end = share_begin(args.rows, ROWS, thread + 1, threads)
@@ -144,15 +152,16 @@ cdef Py_ssize_t layer_norm(const void *arguments, int thread, int threads) noexc
     cdef const real *x
     cdef real *y
     cdef real width = <real>n
-    cdef vec mean, var, rstd, shift
+    cdef vec mean, var, rstd, shift, first
     while i < end:
         x, y = <const real *>args.x + i * n, <real *>args.y + i * n
         mean = var = fill(0)
+        first = fill(x[0])
         j = 0
         while j < n:
-            mean = mean + load_columns(x + j, n - j)
+            mean = mean + deviation(x + j, n - j, first)
             j += LANES
-        mean = spread_sum(mean) / fill(width)
+        mean = first + spread_sum(mean) / fill(width)
         j = 0
         while j < n:
             shift = deviation(x + j, n - j, mean)

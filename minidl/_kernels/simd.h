@@ -24,12 +24,14 @@ typedef double real;
 typedef int64_t integer;
 enum { MANTISSA_BITS = 52, EXPONENT_BIAS = 1023 };
 #define SMALLEST_NORMAL DBL_MIN
+#define LARGEST DBL_MAX
 #define EPSILON DBL_EPSILON
 #else
 typedef float real;
 typedef int32_t integer;
 enum { MANTISSA_BITS = 23, EXPONENT_BIAS = 127 };
 #define SMALLEST_NORMAL FLT_MIN
+#define LARGEST FLT_MAX
 #define EPSILON FLT_EPSILON
 #endif
 
@@ -109,6 +111,12 @@ INLINE vec where_less(vec a, vec b, vec x, vec y) {
     return (vec)((mask & (ivec)x) | (~mask & (ivec)y));
 }
 
+/* x where v has the sign bit of a negative number, -0 too; else y. */
+INLINE vec where_negative(vec v, vec x, vec y) {
+    ivec mask = (ivec)v < 0;
+    return (vec)((mask & (ivec)x) | (~mask & (ivec)y));
+}
+
 /* The smaller and the larger of two; b where either is NaN. */
 INLINE vec minimum(vec a, vec b) {
 #ifdef X86
@@ -141,15 +149,13 @@ INLINE vec square_root(vec v) {
     return v;
 }
 
-/* a / b, but for the last rounding or two, for b from SMALLEST_NORMAL on; a b near overflow or
-   infinite counts as 1 / (4 SMALLEST_NORMAL), which has a normal inverse. Where processors guess
-   1 / b, right to 14 or 11 bits, that and Newton's method take less time than a division: r
-   becomes r (2 - b r), right to twice as many, and so in the end does the quotient. (A quotient
-   that overflows may be NaN; if what is left of a is subnormal, and such numbers count as zero,
-   the quotient is right to as many digits as r.) */
+/* a / b, but for the last rounding or two, for b from SMALLEST_NORMAL to its inverse, or NaN. Where
+   processors guess 1 / b, right to 14 or 11 bits, that and Newton's method take less time than a
+   division: r becomes r (2 - b r), right to twice as many, and so in the end does the quotient. (A
+   quotient that overflows may be NaN; if what is left of a is subnormal, and such numbers count as
+   zero, the quotient is right to as many digits as r.) */
 INLINE vec quotient(vec a, vec b) {
 #ifdef GUESSED_BITS
-    b = minimum(fill(1 / (4 * SMALLEST_NORMAL)), b);    /* NaN stays */
     vec r = guess_inverse(b), q;
     if (2 * GUESSED_BITS < MANTISSA_BITS) r = r * (2 - b * r);
     q = a * r;

@@ -5,7 +5,7 @@ cdef extern from "simd.h" nogil:
     ctypedef float vec
     ctypedef unsigned long long float_mode
     enum: VEC_BYTES, LANES, ACCUMULATORS, TILE_VECTORS, MR, NR, KC, MANTISSA_BITS, EXPONENT_BIAS
-    const real SMALLEST_NORMAL, EPSILON
+    const real SMALLEST_NORMAL, LARGEST, EPSILON
 
     vec load(const real *p)
     void store(real *p, vec v)
@@ -22,6 +22,7 @@ cdef extern from "simd.h" nogil:
     real first_lane(vec v)
     real lane_sum(vec v)
     vec where_less(vec a, vec b, vec x, vec y)
+    vec where_negative(vec v, vec x, vec y)
     vec absolute(vec v)
     vec minus_absolute(vec v)
     vec with_sign(vec v, vec sign)

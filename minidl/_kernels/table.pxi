@@ -1,7 +1,7 @@
 # One build of all kernels: the loops, and the table that names them.
 
 from cpython.pycapsule cimport PyCapsule_New
-from libc.math cimport INFINITY, NAN, pow, sqrt
+from libc.math cimport INFINITY, NAN, frexp, ldexp, pow, sqrt
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 

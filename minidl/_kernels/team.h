@@ -14,11 +14,11 @@
 #ifdef _WIN32
 #include <windows.h>
 #define give_way() SwitchToThread()
-static inline void nap(void) { Sleep(1); }
+#define nap() Sleep(1)
 #else
 #include <sched.h>
 #define give_way() sched_yield()
-static inline void nap(void) { nanosleep(&(struct timespec){0, 50000}, NULL); }
+#define nap() nanosleep(&(struct timespec){0, 50000}, NULL)
 #endif
 
 /* Ask for a cache line that is soon to be read. */
@@ -32,6 +32,25 @@ static inline int64_t nanoseconds(void) {
     clock_gettime(CLOCK_MONOTONIC, &t);
 #endif
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* How this thread rounds, and whether it takes subnormal numbers for zero; 0 where we do not know
+   how to ask. */
+static inline uint64_t float_mode(void) {
+    uint64_t mode = 0;
+#if defined(__SSE2__)
+    mode = __builtin_ia32_stmxcsr() & ~0x3fu; /* without the six flags of what has happened */
+#elif defined(__aarch64__)
+    __asm__ volatile("mrs %0, fpcr" : "=r"(mode));
+#endif
+    return mode;
+}
+static inline void set_float_mode(uint64_t mode) {
+#if defined(__SSE2__)
+    __builtin_ia32_ldmxcsr((unsigned)mode);
+#elif defined(__aarch64__)
+    __asm__ volatile("msr fpcr, %0" ::"r"(mode) : "memory");
+#endif
 }
 
 #if defined(__x86_64__) || defined(_M_X64)
@@ -60,6 +79,7 @@ typedef struct {
     int64_t arrived ALONE_ON_ITS_LINE;    /* at barriers, in all, since the job began */
     work_fn work ALONE_ON_ITS_LINE;
     void *what;
+    uint64_t float_mode;                  /* of the caller: bits must not depend on who computes */
     int busy;                             /* whether somebody uses the team */
     int members;                          /* started, the caller included */
     int64_t born;                         /* the job before the first that a new member heeds */
@@ -114,6 +134,7 @@ static void member_main(void *argument) {
     for (;;) {
         job = wait_for_job(member, job);
         if (member <= job % MOST_THREADS) {
+            if (float_mode() != TEAM.float_mode) set_float_mode(TEAM.float_mode);
             TEAM.work(TEAM.what, member);
             __atomic_add_fetch(&TEAM.finished, 1, __ATOMIC_ACQ_REL);
         }
@@ -146,6 +167,7 @@ static void leave_team(void) { atomic_write(&TEAM.busy, 0); }
 static void team_work(work_fn work, void *what, int threads) {
     TEAM.work = work;
     TEAM.what = what;
+    TEAM.float_mode = float_mode();
     TEAM.finished = 0;
     TEAM.arrived = 0;
     int64_t number = TEAM.job / MOST_THREADS + 1;
@@ -171,11 +193,6 @@ static inline void keep_first(int64_t *p, int64_t value) {
            && !__atomic_compare_exchange_n(p, &now, value, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
 }
 static inline int64_t read_first(const int64_t *p) { return atomic_read(p); }
-
-static inline int exchange(int *p, int value) {
-    return __atomic_exchange_n(p, value, __ATOMIC_ACQUIRE);
-}
-static inline void set_int(int *p, int value) { __atomic_store_n(p, value, __ATOMIC_RELEASE); }
 
 /* In a forked child: only the thread that forked lives on. */
 static void forget_team(void) {

@@ -6,6 +6,8 @@ cdef enum:
 
 cdef enum:
     AHEAD = 16    # rows in random order are asked of memory so many before they are copied
+    MOST_COPIES = 16    # inputs of an epoch, and outputs
+    MOST_DIALS = 8
 
 cdef struct Instruction:
     kernel_fn kernel
@@ -20,6 +22,11 @@ cdef struct Stretch:
     char *target
     size_t nbytes              # of a step, or of a row
 
+cdef struct Span:
+    # Memory from one address to another.
+    char *begin
+    char *end
+
 cdef struct Pointer:
     # To rows of a data set that lie in order: kernels read them there.
     const char **where         # among the arguments of a kernel
@@ -30,6 +37,12 @@ cdef struct Dial:
     # A number that Python sets from step to step, such as a learning rate.
     double *where
     const double *values       # one for each step
+
+cdef struct CopySpans:
+    # Room for what a run of an epoch copies and sets in every step.
+    Stretch inputs[16]
+    Stretch outputs[16]
+    Dial dials[8]
 
 cdef struct Run:
     # One job of the team. What changes while it runs is written by member 0, and `go_on` read
@@ -62,6 +75,16 @@ cdef struct Run:
 cdef inline int64_t failure_of(Py_ssize_t instruction, Py_ssize_t answer) noexcept nogil:
     """One number, smallest for what a single thread would have met first."""
     return (<int64_t>(instruction + 1) << 40) + answer
+
+
+cdef inline Py_ssize_t failed_at(const Run *run) noexcept nogil:
+    """1 + the instruction at which a step failed, or 0."""
+    return run.failed >> 40
+
+
+cdef inline Py_ssize_t answer_of(const Run *run) noexcept nogil:
+    """What that instruction answered."""
+    return run.failed & ((<int64_t>1 << 40) - 1)
 
 
 cdef inline bint failed_before(const Run *run, Py_ssize_t instruction) noexcept nogil:

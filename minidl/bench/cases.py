@@ -325,7 +325,14 @@ def _optimizers(case: _Maker) -> Iterator[Case]:
     # but not far, and the moments come to rest at the gradient and its square.
     state, square = np.zeros((), OPTIMIZER_STATE), np.array(4.0)
     fields = {"learning_rate": 1e-6, "weight_decay": 1e-4, "scale": 0.5, "step": 10.0}
-    fields |= {"momentum": 0.9, "max_norm": 1.0, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
+    fields |= {
+        "momentum": 0.9,
+        "max_norm": 1.0,
+        "norm": 2.0,
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "eps": 1e-8,
+    }
     fields |= {"alpha": 0.99, "momentum_decay": 4e-3, "mu_product": 0.1}
     for name, number in fields.items():
         state[name] = number

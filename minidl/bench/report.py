@@ -17,11 +17,13 @@ from minidl._version import __version__
 from minidl.bench.cases import Case
 from minidl.bench.ceilings import FMA, Ceilings
 from minidl.bench.measuring import Result
+from minidl.files import open_regular, replacing
 
 FORMAT = "minidl bench 1"
 LARGEST_FILE = 16 << 20  # bytes; a whole run saves some tens of thousands
 HEADINGS = ("us", "rate", "at most", "bound by", "fraction", "best", "twin")
 WIDTHS = (10, 15, 9, 10, 10, 6, 8)
+ABOVE = "fraction above 100%: part of the data was found in a nearer level of memory"
 OLD_NEW = 10  # the width of the column that a comparison adds
 
 
@@ -56,7 +58,8 @@ def ceilings_text(ceilings: Ceilings, call_costs: Mapping[str, float]) -> str:
     for name, bandwidth in ceilings.bandwidths.items():
         lines.append(f"{f'reads of {name}':<15}{bandwidth / 1e9:8.1f} GB/s")
     costs = ", ".join(f"{name} {cost * 1e6:.2f} us" for name, cost in call_costs.items())
-    return "\n".join([*lines, f"one call from Python, beyond its kernel: {costs}"])
+    lines.append(f"one call from Python, beyond its kernel: {costs}")
+    return "\n".join([*lines, ABOVE])
 
 
 class Table:
@@ -131,7 +134,8 @@ def _processor() -> str:
 def save(path: Path, runs: list[Run]) -> None:
     """Write runs as JSON, with the machine they come from."""
     document = {"format": FORMAT, "machine": machine(), "runs": [asdict(run) for run in runs]}
-    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    with replacing(path) as file:
+        file.write((json.dumps(document, indent=1) + "\n").encode())
 
 
 def load(path: Path, threads: int = 1) -> dict[tuple[str, str], dict[str, float]]:
@@ -145,9 +149,7 @@ def load(path: Path, threads: int = 1) -> dict[tuple[str, str], dict[str, float]
     OSError
         If it cannot be read.
     """
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise ValueError(f"{path} is not a file")  # a pipe would be waited for
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         text = file.read(LARGEST_FILE + 1)
     if len(text) > LARGEST_FILE:
         raise ValueError(f"{path} is too large for a file that minidl bench saved")

@@ -1,8 +1,8 @@
 """The command line: ``minidl`` or ``python -m minidl``.
 
 ``main`` turns whatever happens into an exit status: 0 for success, 1 for a failed check or
-training or output that cannot be written, 2 for wrong arguments or data, 130 after Ctrl-C, 141
-when the reader of the output has gone.
+training, output that cannot be written or too little memory, 2 for wrong arguments or data, 130
+after Ctrl-C, 141 when the reader of the output has gone.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 
-from minidl.cli import bench, checking, doctor, lab, text, train
-from minidl.cli.options import UsageError
+from minidl.settings import SettingError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 BROKEN_PIPE = 141  # 128 + SIGPIPE
@@ -42,21 +41,30 @@ def main(argv: Sequence[str] | None = None) -> int:
             status = _run(argv)
             sys.stdout.flush()
             return status
+    except SettingError as error:
+        return _fail(str(error), 2)
     except BrokenPipeError:
         _discard_output()
         return BROKEN_PIPE
     except OSError as error:
         _discard_output()
         # Files that the user named have been reported by name; this one has none, as a rule.
-        return _fail(str(error) if error.filename else f"cannot write output: {error}", 1)
+        named = f"cannot write {error.filename}: {error.strerror}"
+        return _fail(named if error.filename else f"cannot write output: {error}", 1)
+    except MemoryError:
+        return _fail("there is not enough memory for this", 1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
 
 
 def _run(argv: Sequence[str] | None) -> int:
+    # What is imported here loads the kernels, which may find their settings to be wrong.
+    from minidl.cli.options import UsageError
+
     try:
         arguments = _parser().parse_args(argv)
+        arguments.own_process = argv is None
         status: int = arguments.run(arguments)
         return status
     except SystemExit as stop:  # argparse has printed help, the version, or what is wrong
@@ -66,6 +74,8 @@ def _run(argv: Sequence[str] | None) -> int:
     except FloatingPointError as error:
         print(f"minidl: training failed: {error}", file=sys.stderr)
         return 1
+    except (MemoryError, OverflowError) as error:  # sizes beyond what there is, or what can be
+        return _fail(f"not enough memory: {error}", 1)
 
 
 def _fail(message: str, status: int) -> int:
@@ -75,6 +85,8 @@ def _fail(message: str, status: int) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from minidl.cli import bench, checking, doctor, lab, text, train
+
     parser = argparse.ArgumentParser(
         prog="minidl", description="Small neural networks, trained fast on a CPU."
     )

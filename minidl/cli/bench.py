@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +23,7 @@ from minidl.cli import options
 from minidl.cli import plot as pictures
 from minidl.cli.doctor import usable_cores
 from minidl.cli.options import UsageError, usage_errors
+from minidl.settings import OPENBLAS_LIMITS, without_limits
 from minidl.threads import MOST
 
 # Environment variables that hold NumPy's products to one thread, by what NumPy was built with.
@@ -50,6 +53,8 @@ def add_command(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure what the arguments name, print it, and save, compare and draw as they ask."""
+    if arguments.own_process and _is_held_back(arguments.isa):
+        return _run_without_limits()
     if arguments.threads > MOST:
         raise UsageError(f"--threads: there can be {MOST} at most, not {arguments.threads}")
     isas, names = _instruction_sets(arguments.isa), _kernels(arguments.kernel)
@@ -71,14 +76,32 @@ def run(arguments: argparse.Namespace) -> int:
     for isa in isas:
         with _serving(isa):
             runs.append(_measure(isa, arguments.dtype, names, probes, effort, saved))
-    with usage_errors(OSError):
-        if arguments.json is not None:
+    if arguments.json is not None:
+        with options.writing(arguments.json):
             report.save(arguments.json, runs)
-            print(f"\nsaved to {arguments.json}")
-        if arguments.plot is not None:
+        print(f"\nsaved to {arguments.json}")
+    if arguments.plot is not None:
+        with options.writing(arguments.plot):
             plot.draw(arguments.plot, runs)
-            print(f"\nplot written to {arguments.plot}")
+        print(f"\nplot written to {arguments.plot}")
     return 0
+
+
+def _is_held_back(isa: str | None) -> bool:
+    """Whether NumPy is held to an older machine, and the kernels are not."""
+    limited = any(name in os.environ for name in OPENBLAS_LIMITS)
+    return limited and isa not in ("baseline", "avx2")
+
+
+def _run_without_limits() -> int:
+    """Run this command in a process in which NumPy, too, finds what the machine has."""
+    command = [sys.executable, *sys.orig_argv[1:]]
+    with subprocess.Popen(command, env=without_limits(os.environ)) as process:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                pass  # the other process heard it as well
 
 
 def _instruction_sets(asked: str | None) -> list[str]:
@@ -129,6 +152,9 @@ def _print_conditions() -> None:
     several = usable_cores() > 1
     if several and not any(os.environ.get(name) == "1" for name in ONE_THREAD):
         print(f"NumPy may use several threads; {ONE_THREAD[0]}=1 holds the twins to one")
+    for name in OPENBLAS_LIMITS:
+        if name in os.environ:
+            print(f"{name}={os.environ[name]} may hold the twins to an older machine")
 
 
 def _measure(

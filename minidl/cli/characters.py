@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,12 +36,12 @@ class Shape:
     dropout: float
     streams: int
 
-    def model(self, characters: int, seed: int = 0) -> nn.Sequential:
-        """Embedding, recurrent layers whose state goes on in training, and logits."""
+    def model(self, characters: int, seed: int = 0, trains: bool = True) -> nn.Sequential:
+        """Embedding, recurrent layers whose state goes on in training, if it does, and logits."""
         layer = CELLS[self.cell](
             *(self.embedding, self.hidden, self.layers),
             dropout=self.dropout,
-            stateful=self.streams,
+            stateful=self.streams if trains else None,
         )
         embedding = nn.Embedding(characters, self.embedding)
         return nn.Sequential(embedding, layer, nn.Linear(self.hidden, characters), rng=seed)
@@ -49,9 +50,11 @@ class Shape:
 class CharacterModel:
     """The model and the characters it speaks in."""
 
-    def __init__(self, characters: Characters, shape: Shape, seed: int = 0) -> None:
+    def __init__(
+        self, characters: Characters, shape: Shape, seed: int = 0, trains: bool = True
+    ) -> None:
         self.characters, self.shape = characters, shape
-        self.model = shape.model(len(characters), seed)
+        self.model = shape.model(len(characters), seed, trains)
         self.loss = nn.CrossEntropyLoss()
 
     @property
@@ -151,16 +154,18 @@ class CharacterModel:
 
     @classmethod
     def load(cls, path: Path) -> CharacterModel:
-        """The model of a file that ``save`` wrote.
+        """The model of a file that ``save`` wrote, to sample from.
 
         Raises
         ------
         ModelFileError
             If it holds no such model.
         """
-        words = saving.metadata(path)
+        words, tensors = saving.description(path)
         try:
-            loaded = cls(Characters(words["characters"]), _shape_of(words))
+            characters, shape = Characters(words["characters"]), _shape_of(words)
+            _check_sizes(shape, len(characters), tensors)
+            loaded = cls(characters, shape, trains=False)
         except (KeyError, ValueError) as error:
             raise saving.ModelFileError(
                 f"{path}: not a character model of minidl train text --save ({error})"
@@ -170,14 +175,36 @@ class CharacterModel:
 
 
 def _shape_of(words: Mapping[str, str]) -> Shape:
+    if (cell := words["cell"]) not in CELLS:
+        raise ValueError(f"no cell {reprlib.repr(cell)}")
     kinds: dict[str, Any] = {"cell": str, "dropout": float}
-    values = {name: kinds.get(name, int)(words[name]) for name in Shape.__dataclass_fields__}
+    values = {name: kinds.get(name, _number)(words[name]) for name in Shape.__dataclass_fields__}
     return Shape(**values)
 
 
+def _number(word: str) -> int:
+    """A whole number above zero, of some digits."""
+    if not (word.isascii() and word.isdigit() and len(word) < 20 and int(word)):
+        raise ValueError(f"{reprlib.repr(word)} is no size")
+    return int(word)
+
+
+def _check_sizes(shape: Shape, characters: int, tensors: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise ValueError before a model is built that the tensors could not fill."""
+    expected = {"0.weight": (characters, shape.embedding), "2.weight": (shape.hidden, characters)}
+    for name, sizes in expected.items():
+        if tensors.get(name) != sizes:
+            raise ValueError(f"{name} should have the shape {sizes}")
+    if shape.layers > len(tensors):
+        raise ValueError(f"{shape.layers} layers, and {len(tensors)} tensors")
+
+
 def _draw(z: Array, temperature: float, rng: np.random.Generator) -> int:
-    if temperature == 0:
+    if not np.isfinite(z).all():
+        raise ValueError("the model's logits are not finite: it holds numbers that training cannot")
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        scaled = z.astype(np.float64) / temperature
+    if not np.isfinite(scaled).all():  # a temperature of zero, or as good as that
         return int(z.argmax())
-    z = z.astype(np.float64) / temperature
-    p = np.exp(z - z.max())
+    p = np.exp(scaled - scaled.max())
     return int(rng.choice(len(p), p=p / p.sum()))

@@ -23,7 +23,7 @@ def add_command(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check, print a table, and return 1 if anything failed."""
-    from minidl.gradcheck import gradcheck_all
+    from minidl.gradient_check import gradcheck_all
 
     known = [kind.__name__ for kind in [*Layer.registry, *Loss.registry]]
     unknown = [name for name in arguments.names if name not in known]

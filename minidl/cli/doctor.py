@@ -8,6 +8,7 @@ import platform
 import shutil
 import sys
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,7 @@ def describe() -> dict[str, str]:
 
     return {
         "minidl": minidl.__version__,
+        "folder": str(Path(minidl.__file__).parent),
         **_kernels.describe(),
         "cores": f"{usable_cores()} usable of {os.cpu_count()}",
         "NumPy": np.__version__,

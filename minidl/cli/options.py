@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from minidl import files
 from minidl.nn import init
 from minidl.nn.init import Initializer
 
@@ -32,7 +33,19 @@ def usage_errors(*kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kinds as error:
-        raise UsageError(str(error)) from error
+        text = str(error)
+        if isinstance(error, OSError) and error.filename and error.strerror:
+            text = f"{os.fsdecode(error.filename)}: {error.strerror}"
+        raise UsageError(text) from error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Name the file in an error of writing it: the system does not, where a disk is full."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
 def whole_number(lowest: int) -> Callable[[str], int]:
@@ -107,8 +120,7 @@ def norm_limit(text: str) -> float | None:
 
 def check_writable(path: Path, verb: str) -> None:
     """Raise OSError before the work, not after it, if its result could not be written."""
-    folder = path.parent
-    if not folder.is_dir():
-        raise FileNotFoundError(f"cannot {verb} {path}: there is no folder {folder}")
-    if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
-        raise PermissionError(f"cannot {verb} {path}: it cannot be written")
+    try:
+        files.check_writable(path)
+    except OSError as error:
+        raise type(error)(f"cannot {verb} {path}: {error.strerror}") from None

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from minidl._kernels.reference import Array
 from minidl.cli.options import check_writable
-from minidl.training.curves import TRAINING, VALIDATION, curves, new_figure, tidy
+from minidl.pictures import log_axis, new_figure, save, shortened
+from minidl.training.curves import MOST_MARKERS, TRAINING, VALIDATION, curves, tidy
 from minidl.training.history import History
 
 SIZE = 16.0, 4.4  # inches; the legend of the layers stands beside the last panel
 DARKEST, LIGHTEST = 0.0, 0.85  # part of the viridis scale that shows on white
+STYLES = [("-", "o"), ("--", "s"), (":", "^"), ("-.", "D")]  # of kinds of layers
+MOST_ROWS = 10  # of the legend; of more layers some are named
+LONGEST_NAME, LONGEST_TITLE = 30, 90  # characters
+
+Values = Mapping[str, float]
 
 
 def check(path: Path) -> None:
@@ -32,39 +44,147 @@ def check(path: Path) -> None:
     check_writable(path, "draw")
 
 
-def draw(path: Path, history: History, gradients: dict[str, list[float]], title: str) -> None:
-    """Draw loss, accuracy and the gradient norm of every layer, epoch by epoch."""
+# --- classifiers ------------------------------------------------------------------------
+
+
+def draw(
+    path: Path,
+    history: History,
+    before: Values,
+    gradients: Mapping[str, Sequence[float]],
+    classes: int,
+    title: str,
+) -> None:
+    """Draw loss, accuracy and the gradient norm of every layer, epoch by epoch.
+
+    Parameters
+    ----------
+    path
+        The file.
+    history, before
+        What was measured, after every epoch and before the first.
+    gradients
+        Norms by layer, from epoch 0 on.
+    classes
+        Who guesses among so many has a loss of log(classes) and an accuracy of 1 / classes.
+    title
+        Over all panels.
+    """
     figure = new_figure(SIZE)
     loss, accuracy, gradient = figure.subplots(1, 3)
-    curves(loss, history, "loss", "test")
-    loss.set(title="Loss", ylabel="mean cross entropy", yscale="log")
-    curves(accuracy, history, "accuracy", "test")
-    accuracy.set(title="Accuracy", ylabel="share of images classified correctly")
+    values = with_epoch_0(history, before)
+    # Half of chance is always in sight, so that noise around chance does not look like progress.
+    log_axis(loss.yaxis, [*values["loss"], *values["val_loss"], math.log(classes) / 2])
+    _reference(loss, math.log(classes), f"chance: log {classes}")
+    curves(loss, values, "loss", "test", first=0)
+    loss.set(title="Loss", ylabel="mean cross entropy (nats)")
+    _reference(accuracy, 1 / classes, f"chance: 1/{classes}")
+    curves(accuracy, values, "accuracy", "test", first=0)
+    accuracy.set(
+        title="Accuracy", ylabel="share of images classified correctly", ylim=(-0.02, 1.02)
+    )
     _layers(gradient, gradients)
     gradient.set(
         title="Gradient norm by layer", ylabel="norm of the gradient over all training images"
     )
     for axes in (loss, accuracy, gradient):
         tidy(axes)
-        if axes.get_yscale() == "log":
-            _plain_ticks(axes)
-    figure.suptitle(title)
-    figure.savefig(path, dpi=120)
+    for axes in (loss, accuracy):
+        axes.legend(frameon=False)
+    figure.suptitle(shortened(title, LONGEST_TITLE), parse_math=False)
+    save(figure, path)
+
+
+def with_epoch_0(history: History, before: Values) -> dict[str, list[float]]:
+    """Put what was measured before training in front of the values of the epochs."""
+    return {name: [before[name], *history[name]] for name in history}
+
+
+def _reference(axes: Any, value: float, words: str) -> None:
+    """Draw the line of who knows nothing."""
+    axes.axhline(value, color="0.35", linestyle=":", linewidth=1.4, label=words)
+
+
+def _layers(axes: Any, gradients: Mapping[str, Sequence[float]]) -> None:
+    """Draw a curve for each layer: its colour tells the place, its line the kind."""
+    from matplotlib import colormaps
+
+    place = log_axis(axes.yaxis, chain.from_iterable(gradients.values()))
+    kinds = list(dict.fromkeys(map(_kind, gradients)))
+    # Layers have an order, so their colours have one: dark near the input, light near the loss.
+    step = (LIGHTEST - DARKEST) / max(1, len(gradients) - 1)
+    lines = []
+    for index, (name, norms) in enumerate(gradients.items()):
+        line, marker = STYLES[kinds.index(_kind(name)) % len(STYLES)]
+        style = {"linestyle": line, "marker": marker if len(norms) <= MOST_MARKERS else ""}
+        color = colormaps["viridis"](DARKEST + index * step)
+        label = shortened(name, LONGEST_NAME)
+        lines += axes.plot([place(norm) for norm in norms], **style, color=color, label=label)
+    for line in lines:
+        line.set(markersize=4, linewidth=1.3)
+    # First and last, and some between at equal distances.
+    some = np.linspace(0, len(lines) - 1, min(MOST_ROWS, len(lines))).round().astype(int)
+    title = "layer" if len(some) == len(lines) else f"{len(some)} of {len(lines)} layers"
+    axes.legend(
+        handles=[lines[index] for index in some],
+        **{"frameon": False, "loc": "upper left", "bbox_to_anchor": (1.02, 1), "title": title},
+    )
+
+
+def _kind(name: str) -> str:
+    """The class of a layer, from its path and repr."""
+    return name.split("(")[0].split(" ")[-1]
+
+
+# --- sequences --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What pictures of different cells have in common, so that they can be laid side by side.
+
+    Parameters
+    ----------
+    measured, words
+        A value of the history, and what it is, with its unit.
+    chance, chance_words
+        What who knows nothing comes to.
+    values, gradients
+        The ends of both logarithmic axes; a picture whose values lie beyond shows these, too.
+    """
+
+    measured: str
+    words: str
+    chance: float
+    chance_words: str
+    values: tuple[float, float]
+    gradients: tuple[float, float]
 
 
 def draw_sequences(
-    path: Path, history: History, measured: str, words: str, norms: dict[str, Array], title: str
+    path: Path,
+    history: History,
+    before: Values,
+    norms: Mapping[str, Array],
+    scale: Scale,
+    title: str,
 ) -> None:
     """Draw what was measured, epoch by epoch, and ‖∂L/∂h_t‖ before and after training."""
     figure = new_figure(SIZE)
     left, right = figure.subplots(1, 2)
-    curves(left, history, measured, "test")
-    left.set(title=words.capitalize(), ylabel=words)
+    values = with_epoch_0(history, before)
+    log_axis(left.yaxis, [*chain.from_iterable(values.values()), scale.chance, *scale.values])
+    _reference(left, scale.chance, scale.chance_words)
+    curves(left, values, scale.measured, "test", first=0)
+    left.set(title="Loss", ylabel=scale.words)
     tidy(left)
-    for (name, values), color in zip(norms.items(), (TRAINING, VALIDATION), strict=True):
-        right.plot(range(1, len(values) + 1), values, color=color, label=name)
-    if all(values.min() > 0 for values in norms.values()):
-        right.set_yscale("log")
+    left.legend(frameon=False)
+    place = log_axis(right.yaxis, [*np.concatenate([*norms.values()]), *scale.gradients])
+    for (name, found), color, line in zip(
+        norms.items(), (TRAINING, VALIDATION), ("-", "--"), strict=True
+    ):
+        steps = range(1, len(found) + 1)
+        right.plot(steps, [place(norm) for norm in found], line, color=color, label=name)
     right.set(
         title="How far back the loss is felt",
         ylabel="norm of the gradient of the state after step t",
@@ -72,28 +192,5 @@ def draw_sequences(
     right.legend(frameon=False)
     tidy(right)
     right.set(xlabel="step t")
-    figure.suptitle(title)
-    figure.savefig(path, dpi=120)
-
-
-def _layers(axes: Any, gradients: dict[str, list[float]]) -> None:
-    from matplotlib import colormaps
-
-    # Layers have an order, so their colours have one: dark near the input, light near the loss.
-    step = (LIGHTEST - DARKEST) / max(1, len(gradients) - 1)
-    for index, (name, norms) in enumerate(gradients.items()):
-        color = colormaps["viridis"](DARKEST + index * step)
-        epochs = range(1, len(norms) + 1)
-        marker = "osD^vP*X"[index % 8]
-        axes.plot(epochs, norms, marker=marker, markersize=4, color=color, label=name)
-    axes.set_yscale("log" if all(min(norms) > 0 for norms in gradients.values()) else "linear")
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.02, 1), title="layer")
-
-
-def _plain_ticks(axes: Any) -> None:
-    """Label 0.02, 0.05, 0.1 ... instead of powers of ten with factors."""
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    figure.suptitle(shortened(title, LONGEST_TITLE), parse_math=False)
+    save(figure, path)

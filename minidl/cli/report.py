@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 
 from minidl._kernels.reference import Array
-from minidl.nn import Layer, Loss, Parameter
+from minidl.datasets import Dataset
+from minidl.nn import BatchNorm, Layer, Loss, Parameter
 from minidl.training.batching import batches
 from minidl.training.callbacks import Callback, Values
 from minidl.training.history import show
@@ -14,6 +17,7 @@ from minidl.training.trainer import Trainer
 
 LARGEST_MATRIX = 20  # classes; a wider matrix would not fit a terminal
 WORST_PAIRS = 3
+ROWS = 1024  # at a time, through the model
 
 
 def confusion(labels: Array, predicted: Array, classes: int) -> str:
@@ -48,17 +52,17 @@ class Norms(Callback):
 
     The gradient is that of the mean loss over all the data, in evaluation mode: the same
     for every order of the rows, and measuring it changes nothing that training depends on.
-    As a callback it measures after every epoch.
+    As a callback it measures before the first epoch and after every one; before it, with the
+    statistics of the data in ``BatchNorm``, which has none yet: without them it normalises nothing.
     """
 
     def __init__(self, model: Layer, loss: Loss, x: Array, y: Array) -> None:
         self._model, self._loss, self._x, self._y = model, loss, x, y
-        self._layers: dict[str, tuple[Layer, list[Parameter]]] = {}
-        for path, layer in model.layers():
-            own = [value for value in vars(layer).values() if isinstance(value, Parameter)]
-            if own:
-                self._layers[f"{path} {layer!r}".strip()] = layer, own
-        self.gradients: dict[str, list[float]] = {name: [] for name in self._layers}
+        self.gradients: dict[str, list[float]] = {name: [] for name in _parameters_of(model)}
+
+    def on_train_begin(self, trainer: Trainer, epoch: int, values: Values) -> None:
+        """Measure epoch 0."""
+        self._add(_with_statistics(self._model, self._x))
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, values: Values) -> None:
         """Measure."""
@@ -66,26 +70,58 @@ class Norms(Callback):
 
     def measure(self) -> None:
         """Add the gradient norms of now to ``gradients``; the gradient is zero afterwards."""
-        self._model.zero_grad()
-        with mode(self._model, training=False):
-            for x, y in batches(self._x, self._y, 1024, shuffle=False):
-                self._loss(self._model(x), y)
+        self._add(self._model)
+
+    def _add(self, model: Layer) -> None:
+        model.zero_grad()
+        with mode(model, training=False):
+            for x, y in batches(self._x, self._y, ROWS, shuffle=False):
+                self._loss(model(x), y)
                 share = self._x.dtype.type(len(x) / len(self._x))
-                self._model.backward(self._loss.backward() * share)
-        for name, (_, parameters) in self._layers.items():
+                model.backward(self._loss.backward() * share)
+        for name, parameters in _parameters_of(model).items():
             self.gradients[name].append(norm([p.grad for p in parameters]))
-        self._model.zero_grad()
+        model.zero_grad()
 
     def table(self) -> str:
         """A line for every layer: the norms of its gradient and of its parameters."""
         self.measure()
-        width = max(map(len, self._layers))
+        layers = _parameters_of(self._model)
+        width = max(map(len, layers))
         lines = [f"{'layer':<{width}}  gradient norm  parameter norm"]
-        for name, (_, parameters) in self._layers.items():
+        for name, parameters in layers.items():
             gradient = show(self.gradients[name].pop())
             size = show(norm([p.data for p in parameters]))
             lines.append(f"{name:<{width}}  {gradient:>13}  {size:>14}")
         return "\n".join(lines)
+
+
+def _parameters_of(model: Layer) -> dict[str, list[Parameter]]:
+    """The parameters that a layer has itself, by its path and repr."""
+    found = {}
+    for path, layer in model.layers():
+        own = [value for value in vars(layer).values() if isinstance(value, Parameter)]
+        if own:
+            found[f"{path} {layer!r}".strip()] = own
+    return found
+
+
+def _with_statistics(model: Layer, x: Array) -> Layer:
+    """A copy whose ``BatchNorm`` layers have the statistics of these rows."""
+    probe = copy.deepcopy(model)
+    for _, layer in probe.layers():
+        if isinstance(layer, BatchNorm):
+            layer.momentum = 1.0
+    with mode(probe, training=True):
+        probe(x[:ROWS])
+    return probe
+
+
+def untrained(trainer: Trainer, data: Dataset) -> dict[str, float]:
+    """What the epochs measure, before the first of them: training changes by it in nothing."""
+    values = trainer.evaluate(data.x_train, data.y_train)
+    held_out = trainer.evaluate(data.x_test, data.y_test)
+    return values | {f"val_{name}": value for name, value in held_out.items()}
 
 
 def norm(arrays: list[Array]) -> float:

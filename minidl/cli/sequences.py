@@ -14,7 +14,15 @@ from minidl.nn.sequences import Recurrent
 from minidl.training import Trainer
 from minidl.training.safety import mode
 
-ALWAYS_ONE = 1 / 6  # the squared error of who knows nothing
+ALWAYS_ONE = 1 / 6  # the variance of the sum of two numbers from U(0, 1), whose mean is one
+SCALE = plot.Scale(
+    "loss",
+    "mean squared error",
+    ALWAYS_ONE,
+    "always answering 1: 1/6",
+    values=(1e-4, 4.0),
+    gradients=(1e-30, 1.0),
+)
 TEST = 1000  # sequences, new ones
 WATCHED = 100  # of them, for the gradient of the states
 
@@ -67,8 +75,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plot is not None:
         with usage_errors(ImportError, OSError, ValueError):
             plot.check(arguments.plot)
-    x, y = datasets.adding(arguments.samples, arguments.steps, rng=arguments.seed + 1)
-    test = datasets.adding(TEST, arguments.steps, rng=arguments.seed + 2)
+    with usage_errors(ValueError):
+        x, y = datasets.adding(arguments.samples, arguments.steps, rng=arguments.seed + 1)
+        test = datasets.adding(TEST, arguments.steps, rng=arguments.seed + 2)
     layer = CELLS[arguments.cell](2, arguments.hidden, arguments.layers, return_sequences=False)
     model = nn.Sequential(layer, nn.Linear(arguments.hidden, 1), rng=arguments.seed)
     optimizer = optim.Adam(model.parameters(), arguments.lr, max_norm=arguments.max_norm)
@@ -79,6 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"adding problem: {len(x):,} sequences of {arguments.steps} steps, {TEST:,} to test "
             f"(val_); {optimizer!r}, batch size {arguments.batch_size}, seed {arguments.seed}\n"
         )
+    before = _untrained(trainer, (x, y), test) if arguments.plot is not None else {}
     norms = {"before training": _norms(model, layer, *test)}
     history = trainer.fit(
         *(x, y, arguments.epochs, arguments.batch_size),
@@ -94,11 +104,19 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{error} (always one: {ALWAYS_ONE:.4f})")
     if arguments.plot is not None:
         title = f"adding problem, {arguments.steps} steps, {layer!r}"
-        with usage_errors(OSError, ValueError):
-            plot.draw_sequences(arguments.plot, history, "loss", "mean squared error", norms, title)
+        with options.writing(arguments.plot):
+            plot.draw_sequences(arguments.plot, history, before, norms, SCALE, title)
         if not arguments.quiet:
             print(f"\nplot written to {arguments.plot}")
     return 0
+
+
+def _untrained(trainer: Trainer, data: Any, test: Any) -> dict[str, float]:
+    """The error before training."""
+    return {
+        "loss": trainer.evaluate(*data)["loss"],
+        "val_loss": trainer.evaluate(*test)["loss"],
+    }
 
 
 def _norms(model: nn.Layer, layer: Recurrent, x: Any, y: Any) -> Any:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import math
+import sys
+import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +16,12 @@ from minidl.cli import options, plot, sequences
 from minidl.cli.characters import CharacterModel, Pair, Shape
 from minidl.cli.options import UsageError, add_option, usage_errors
 from minidl.datasets import Characters
+from minidl.signals import deferred
 from minidl.training.history import History
 from minidl.training.progress import choose
 
+Saved = tuple[bool, str] | None  # whether where it should be, and what to say; None: not asked for
+LARGEST_TEXT = 256 << 20  # bytes
 HELD_OUT = 0.1  # of a text, its end
 BATCH = 16  # streams of the held-out text
 
@@ -59,12 +66,7 @@ def _add_sampling(group: Any, length: int) -> None:
 
 def train(arguments: argparse.Namespace) -> int:
     """Train on the first nine tenths of a text, and report on the rest."""
-    if arguments.plot is not None:
-        with usage_errors(ImportError, OSError, ValueError):
-            plot.check(arguments.plot)
-    if arguments.save is not None:
-        with usage_errors(OSError):
-            options.check_writable(arguments.save, "save")
+    _check_outputs(arguments)
     name, text = _read(arguments.file)
     characters, cut = Characters.of(text), int(len(text) * (1 - HELD_OUT))
     if arguments.dropout and arguments.layers == 1:
@@ -93,20 +95,52 @@ def train(arguments: argparse.Namespace) -> int:
             f"{len(characters)} different ones; {optimizer!r}, {arguments.batch_size} chunks of "
             f"{arguments.steps}, seed {arguments.seed}\n"
         )
-    history, norms = _fit(speaker, (x, y), held_out, optimizer, arguments)
-    _report(speaker, history, arguments, x.size)
+    before = _untrained(speaker, (x, y), held_out) if arguments.plot is not None else {}
+    history, norms, saved = _fit(speaker, (x, y), held_out, optimizer, arguments)
+    _report(speaker, history, saved, arguments, x.size)
     if arguments.plot is not None:
-        with usage_errors(OSError, ValueError):
-            plot.draw_sequences(arguments.plot, history, "bits", "bits per character", norms, name)
+        with options.writing(arguments.plot):
+            scale = _scale(len(characters))
+            plot.draw_sequences(arguments.plot, history, before, norms, scale, name)
         if not arguments.quiet:
             print(f"\nplot written to {arguments.plot}")
+    if saved is not None and not saved[0]:
+        print(f"minidl: error: {saved[1]}", file=sys.stderr)
+        return 1
     return 0
+
+
+def _scale(characters: int) -> plot.Scale:
+    chance, words = math.log2(characters), f"chance: log2 {characters}"
+    ends = {"values": (1.0, 8.0), "gradients": (1e-8, 1e-2)}
+    return plot.Scale("bits", "bits per character", chance, words, **ends)
+
+
+def _untrained(speaker: CharacterModel, data: Pair, held_out: Pair) -> dict[str, float]:
+    """The bits per character before training: of as much of the text as is held out."""
+    streams, rows = speaker.shape.streams, len(held_out[0])
+    some = slice(0, max(streams, rows // streams * streams))
+    return {
+        "bits": speaker.bits_per_character((data[0][some], data[1][some]), streams),
+        "val_bits": speaker.bits_per_character(held_out, min(BATCH, streams)),
+    }
+
+
+def _check_outputs(arguments: argparse.Namespace) -> None:
+    """Complain before the training, not after it, of what could not be written."""
+    with usage_errors(ImportError, OSError, ValueError):
+        if arguments.plot is not None:
+            plot.check(arguments.plot)
+        if arguments.save is not None:
+            options.check_writable(arguments.save, "save")
 
 
 def _fit(
     speaker: CharacterModel, data: Pair, held_out: Pair, optimizer: Any, arguments: Any
-) -> tuple[History, dict[str, Any]]:
-    """Train; what was measured after every epoch, and how far back the gradient is felt."""
+) -> tuple[History, dict[str, Any], Saved]:
+    """Train and save; what was measured after every epoch, how far back the gradient is felt, and
+    how it went with the file.
+    """
     history, norms = History(), {}
     shown, batch = choose(not arguments.quiet), min(BATCH, arguments.batch_size)
     one = (
@@ -125,21 +159,43 @@ def _fit(
             history.append(values, seconds)
             shown.epoch(epoch, values, seconds)
             started = time.perf_counter()
-    except KeyboardInterrupt:  # between two steps: what was learned so far is kept
-        if arguments.save is not None:
-            speaker.save(arguments.save)
+    except (KeyboardInterrupt, FloatingPointError) as error:  # the model is as before that step
+        failed = isinstance(error, FloatingPointError)
+        # A first epoch that fails teaches nothing, and the file may hold an earlier model.
+        if arguments.save is None or (failed and not history.epochs):
+            raise
+        _, words = _save(speaker, arguments.save)
+        if failed:
+            raise FloatingPointError(f"{error}; {words}, as it was before that") from error
+        print(words, file=sys.stderr)
         raise
     finally:
         shown.close()
+    saved = None if arguments.save is None else _save(speaker, arguments.save)
     norms["after training"] = speaker.state_gradient_norms(one)
-    return history, norms
+    return history, norms, saved
 
 
-def _report(speaker: CharacterModel, history: History, arguments: Any, size: int) -> None:
+def _save(speaker: CharacterModel, path: Path) -> tuple[bool, str]:
+    """Save the model, elsewhere if need be: whether it is where it should be, and where it is."""
+    with deferred():
+        try:
+            speaker.save(path)
+            return True, f"saved to {path}"
+        except OSError as error:
+            why = f"cannot save to {path}: {error.strerror or error}"
+        for folder in (None, "."):  # that of temporary files, and this one
+            with suppress(OSError):
+                other = Path(tempfile.mkdtemp(prefix="minidl-", dir=folder)) / "model.safetensors"
+                speaker.save(other)
+                return False, f"{why}; the model is in {other.resolve()}"
+        return False, f"{why}; nor could it be saved elsewhere"
+
+
+def _report(
+    speaker: CharacterModel, history: History, saved: Saved, arguments: Any, size: int
+) -> None:
     bits = history["val_bits"][-1]
-    if arguments.save is not None:
-        with usage_errors(OSError):
-            speaker.save(arguments.save)
     if arguments.quiet:
         print(f"bits per character: {bits:.4f}")
         return
@@ -147,8 +203,8 @@ def _report(speaker: CharacterModel, history: History, arguments: Any, size: int
     speed = history.epochs * size / seconds
     print(f"\ntraining took {seconds:.2f} s, {speed:,.0f} characters/s")
     print(f"bits per character: {bits:.4f}")
-    if arguments.save is not None:
-        print(f"saved to {arguments.save}")
+    if saved is not None and saved[0]:
+        print(saved[1])
     text = speaker.sample(arguments.length, arguments.temperature, arguments.seed)
     print(f"\na sample at temperature {arguments.temperature:g}:\n\n{text}")
 
@@ -158,9 +214,13 @@ def _read(path: Path | None) -> tuple[str, str]:
     if path is None:
         return "help topics of Python", datasets.python_topics()
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:  # a pipe may be meant, and a device have no end
+            content = file.read(LARGEST_TEXT + 1)
+        text = content.decode().replace("\r\n", "\n").replace("\r", "\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {path}: {error}") from error
+    if len(content) > LARGEST_TEXT:
+        raise UsageError(f"{path} is larger than the {LARGEST_TEXT:,} bytes that are read at most")
     if not text:
         raise UsageError(f"{path} is empty")
     return path.name, text

@@ -17,6 +17,7 @@ from minidl.datasets import Dataset
 from minidl.training import History, Trainer
 
 ACTIVATIONS: dict[str, type[nn.Layer]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
+MOST_CLASSES = 4096  # an output for each, and a row and a column of what is confused
 SGD_RATE, SGD_MOMENTUM = 0.1, 0.9
 
 
@@ -90,7 +91,8 @@ def run(data: Dataset, arguments: argparse.Namespace) -> int:
     if arguments.plot is not None:
         with usage_errors(ImportError, OSError, ValueError):
             plot.check(arguments.plot)
-    model = build_model(data, arguments)
+    with usage_errors(ValueError):
+        model = build_model(data, arguments)
     optimizer = build_optimizer(model, arguments)
     trainer = Trainer(model, nn.CrossEntropyLoss(), optimizer, rng=arguments.seed + 1)
     if not arguments.quiet:
@@ -101,6 +103,7 @@ def run(data: Dataset, arguments: argparse.Namespace) -> int:
         )
     norms = report.Norms(model, trainer.loss, data.x_train, data.y_train)
     with usage_errors(ValueError):
+        before = report.untrained(trainer, data) if arguments.plot is not None else {}
         history = trainer.fit(
             data.x_train,
             data.y_train,
@@ -112,8 +115,8 @@ def run(data: Dataset, arguments: argparse.Namespace) -> int:
         )
     _print_results(trainer, data, history, norms, arguments.quiet)
     if arguments.plot is not None:
-        with usage_errors(OSError, ValueError):
-            plot.draw(arguments.plot, history, norms.gradients, data.name)
+        with options.writing(arguments.plot):
+            plot.draw(arguments.plot, history, before, norms.gradients, data.classes, data.name)
         if not arguments.quiet:
             print(f"\nplot written to {arguments.plot}")
     return 0
@@ -174,6 +177,11 @@ def _idx(arguments: argparse.Namespace) -> Dataset:
         )
     if labels.dtype.kind not in "iu" or labels.min() < 0:
         raise UsageError(f"{arguments.labels}: labels must be integers >= 0")
+    if labels.max() >= MOST_CLASSES:
+        raise UsageError(
+            f"{arguments.labels}: labels must be less than {MOST_CLASSES:,}, and count the classes "
+            f"from 0; got {labels.max()} in row {labels.argmax()}"
+        )
     train, test = _split(len(images), arguments.train, arguments.test)
     x = images.reshape(len(images), -1).astype(np.float32)
     if images.dtype == np.uint8:

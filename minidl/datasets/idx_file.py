@@ -18,7 +18,6 @@ Source: Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digit
 
 from __future__ import annotations
 
-import gzip
 import math
 import os
 import struct
@@ -28,18 +27,27 @@ from typing import BinaryIO
 import numpy as np
 
 from minidl._kernels.reference import Array
+from minidl.files import open_regular
 
 DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 MAX_DIMENSIONS = 64  # NumPy's own limit
 GZIP_MAGIC = b"\x1f\x8b"
+GZIP = 16 + zlib.MAX_WBITS  # tells zlib of gzip's header and checksum
 CHUNK = 1 << 20
+# A compressed file that unpacks to more than both is made to fill the memory: pictures shrink to a
+# tenth or so, and of what shrinks to a thousandth, such as sorted labels, there is not as much.
+MOST_UNPACKED = 256 << 20  # bytes
+MOST_RATIO = 100
+ENOUGH = 16 << 20  # bytes unpacked, of one that promises more: it is not just damaged
+MOST_PADDING = 1 << 20  # zeros after compressed data, as of a tape
 
 
 def idx(path: str | os.PathLike[str]) -> Array:
     """Read an array from an IDX file, plain or compressed with gzip.
 
-    Memory is taken as data arrive, never because the header announces them: a damaged or
-    hostile file costs no more than what it really holds.
+    Memory is taken for data that are there, never because the header announces them: a damaged or
+    hostile file costs no more than what it really holds. One that is compressed may unpack to 100
+    times its size, or to 256 MB.
 
     Parameters
     ----------
@@ -55,7 +63,8 @@ def idx(path: str | os.PathLike[str]) -> Array:
     ------
     ValueError
         If the file is not IDX, is damaged, or holds fewer or more bytes than its header
-        says; with the name of the file, what was expected and what was found.
+        says, or more than there is memory for; with the name of the file, what was expected
+        and what was found. For a pipe or a device.
     OSError
         If the file cannot be opened.
 
@@ -70,36 +79,118 @@ def idx(path: str | os.PathLike[str]) -> Array:
     array([7, 8, 9], dtype=uint8)
     """
     name = os.fspath(path)
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         compressed = file.read(2) == GZIP_MAGIC
         file.seek(0)
-        if not compressed:
-            return _read(file, name)
         try:
-            with gzip.GzipFile(fileobj=file) as content:
-                return _read(content, name)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise ValueError(f"{name}: damaged gzip file: {error}") from error
+            return _unpacked(file, name) if compressed else _read(file, name)
+        except MemoryError:
+            raise ValueError(f"{name}: there is not enough memory for what it holds") from None
 
 
-def _read(stream: BinaryIO | gzip.GzipFile, name: str) -> Array:
-    dtype, shape = _read_header(stream, name)
-    expected = math.prod(shape) * dtype.itemsize
-    data = bytearray()
-    while chunk := stream.read(min(CHUNK, expected + 1 - len(data))):
-        data += chunk
-    if len(data) != expected:
-        found = f"only {len(data):,}" if len(data) < expected else "more"
+def _read(file: BinaryIO, name: str) -> Array:
+    """The array of a plain file, whose size tells at once whether all of it is there."""
+    dtype, shape = _read_header(file, name)
+    expected, found = math.prod(shape) * dtype.itemsize, _size(file) - file.tell()
+    if found != expected:
+        raise _wrong_size(name, shape, dtype, f"only {found:,}" if found < expected else "more")
+    array = np.empty(shape, dtype)
+    if (found := file.readinto(array.data)) != expected:  # type: ignore[attr-defined]
+        raise _wrong_size(name, shape, dtype, f"only {found:,}")
+    return _native(array)
+
+
+def _unpacked(file: BinaryIO, name: str) -> Array:
+    """The array of a compressed file, which shows only in the end how much there is."""
+    most = max(MOST_UNPACKED, MOST_RATIO * _size(file))
+    data, found = bytearray(), 0
+    stream = _Inflated(file)
+    try:
+        dtype, shape = _read_header(stream, name)
+        expected = math.prod(shape) * dtype.itemsize
+        kept = expected <= most
+        limit = expected if kept else ENOUGH
+        while found <= limit and (chunk := stream.read(min(CHUNK, limit + 1 - found))):
+            found += len(chunk)
+            if kept:
+                data += chunk
+    except (EOFError, zlib.error) as error:
+        raise ValueError(f"{name}: damaged gzip file: {error}") from error
+    if found > limit and not kept:
         raise ValueError(
-            f"{name}: an array of shape {shape} and type {dtype.newbyteorder('=')} takes "
-            f"{expected:,} bytes after the header, found {found}"
+            f"{name}: unpacks to the {expected:,} bytes that its header promises, more than "
+            f"{MOST_RATIO} times its size: unpack it with gunzip if that is what it should hold"
         )
-    array = np.frombuffer(data, dtype).reshape(shape)
-    return array.astype(dtype.newbyteorder("="), copy=False)
+    if found != expected:
+        raise _wrong_size(name, shape, dtype, f"only {found:,}" if found < expected else "more")
+    return _native(np.frombuffer(data, dtype).reshape(shape))
+
+
+class _Inflated:
+    """What a gzip file holds, unpacked as it is asked for.
+
+    Not ``gzip.GzipFile``, which looks byte by byte for the end of the zeros that may follow: a file
+    may have a terabyte of them that is nowhere on the disk.
+    """
+
+    PIECE = 4096  # bytes of the file at a time: what is left over by a member is copied
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._input = file, b""
+        self._member = zlib.decompressobj(GZIP)
+
+    def read(self, size: int) -> bytes:
+        """So many bytes, or fewer if there are no more."""
+        parts = []
+        while size and self._goes_on():
+            part = self._member.decompress(self._input, size)
+            if not (part or self._input or self._member.eof):
+                raise EOFError("it ends before the end of its data")
+            rest = self._member.unused_data, self._member.unconsumed_tail
+            self._input = rest[0] if self._member.eof else rest[1]
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+    def _goes_on(self) -> bool:
+        """Have input for a member that has not ended; False where none follows."""
+        self._input = self._input or self._file.read(self.PIECE)
+        if not self._member.eof:
+            return True
+        padding = 0
+        while self._input and not self._input.strip(b"\0"):
+            padding += len(self._input)
+            if padding > MOST_PADDING:
+                raise EOFError("zeros follow its data")
+            self._input = self._file.read(self.PIECE)
+        self._input = self._input.lstrip(b"\0")
+        if self._input:
+            self._member = zlib.decompressobj(GZIP)
+        return bool(self._input)
+
+
+def _size(file: BinaryIO) -> int:
+    return os.fstat(file.fileno()).st_size
+
+
+def _native(array: Array) -> Array:
+    """The same numbers in this machine's byte order, in the same memory."""
+    if not array.dtype.isnative:
+        array.byteswap(inplace=True)
+    return array.view(array.dtype.newbyteorder("="))
+
+
+def _wrong_size(
+    name: str, shape: tuple[int, ...], dtype: np.dtype[np.generic], found: str
+) -> ValueError:
+    return ValueError(
+        f"{name}: an array of shape {shape} and type {dtype.newbyteorder('=')} takes "
+        f"{math.prod(shape) * dtype.itemsize:,} bytes after the header, found {found}"
+    )
 
 
 def _read_header(
-    stream: BinaryIO | gzip.GzipFile, name: str
+    stream: BinaryIO | _Inflated, name: str
 ) -> tuple[np.dtype[np.generic], tuple[int, ...]]:
     magic = stream.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in DTYPES:

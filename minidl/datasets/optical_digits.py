@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib.resources import as_file, files
 
 import numpy as np
 
@@ -85,5 +84,7 @@ def digits() -> Dataset:
 
 
 def _shipped(name: str) -> Array:
+    from importlib.resources import as_file, files  # slow to load
+
     with as_file(files("minidl.datasets") / "data" / name) as path:
         return idx(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable
 
 import numpy as np
@@ -37,7 +38,9 @@ class Characters:
         self.characters = characters
         self._numbers = {character: number for number, character in enumerate(characters)}
         if not characters or len(self._numbers) != len(characters):
-            raise ValueError(f"Characters: expected characters, each once, got {characters!r}")
+            raise ValueError(
+                f"Characters: expected characters, each once, got {reprlib.repr(characters)}"
+            )
 
     @classmethod
     def of(cls, text: str) -> Characters:

@@ -131,11 +131,15 @@ def run(
     unknown = [name for name in names if name not in NETWORKS]
     if unknown:
         raise ValueError(f"no network is called {unknown[0]!r}; there are {', '.join(NETWORKS)}")
+    return (_result(name, depth, epochs, seeds) for name in names)
+
+
+def _result(name: str, depth: int, epochs: int, seeds: int) -> Result:
+    """Train one network with every seed."""
     data = datasets.digits()
-    for name in names:
-        trials = [_trained(NETWORKS[name], data, depth, epochs, seed) for seed in range(seeds)]
-        accuracy, before, after = zip(*trials, strict=True)
-        yield Result(name, list(accuracy), list(before), list(after))
+    trials = [_trained(NETWORKS[name], data, depth, epochs, seed) for seed in range(seeds)]
+    accuracy, before, after = zip(*trials, strict=True)
+    return Result(name, list(accuracy), list(before), list(after))
 
 
 def _trained(

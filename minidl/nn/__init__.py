@@ -6,7 +6,7 @@ from minidl.nn.containers import Residual, Sequential, pre_activation
 from minidl.nn.dropout import Dropout
 from minidl.nn.embedding import Embedding
 from minidl.nn.label_losses import CrossEntropyLoss, NLLLoss
-from minidl.nn.layer import Layer, Parameter
+from minidl.nn.layer import Layer, Parameter, evaluating
 from minidl.nn.linear import Linear
 from minidl.nn.losses import BCEWithLogitsLoss, HuberLoss, L1Loss, Loss, MSELoss
 from minidl.nn.lsuv import lsuv
@@ -54,6 +54,7 @@ __all__ = [
     "Softplus",
     "Standardize",
     "Tanh",
+    "evaluating",
     "init",
     "lsuv",
     "pre_activation",

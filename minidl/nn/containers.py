@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
 from minidl.nn.activations import ReLU, Tanh
-from minidl.nn.init import Initializer, Seed
+from minidl.nn.init import Seed
 from minidl.nn.layer import Examples, Layer
 from minidl.nn.linear import Linear
 from minidl.nn.normalization import BatchNorm
@@ -22,13 +24,24 @@ class Sequential(Layer):
     Parameters
     ----------
     *layers
-        The layers, first to last. Between the first and the last ``Linear``, each one without an
-        initialiser of its own gets the one that suits the activation after it (see ``Linear``).
+        The layers, first to last. Between the first and the last ``Linear``, in this ``Sequential``
+        or in one around it, each one without an initialiser of its own gets the one that suits
+        the activation after it (see ``Linear``).
     rng
         Generator or seed. If given, all parameters and generators of the layers start anew
         from it, so that one number makes the whole model repeatable.
 
-    Options of a call, such as the ``lengths`` of a recurrent layer, go to the first layer.
+    The ``lengths`` of padded sequences, ``model(x, lengths)``, go to every layer whose ``forward``
+    takes them, up to the layer that drops the time axis; the others do not see them (so that
+    ``BatchNorm`` counts padded steps in its statistics, as ``LayerNorm`` does not). Other options
+    of a call go to the first layer.
+
+    Raises
+    ------
+    TypeError
+        For what is no layer, and for lengths where no layer takes them.
+    ValueError
+        Where the width of a layer's output cannot be the next one's input, naming both.
 
     Examples
     --------
@@ -48,28 +61,48 @@ class Sequential(Layer):
             if not isinstance(layer, Layer):
                 raise TypeError(f"Sequential takes layers, got {layer!r}")
         self.stack = layers
+        check_widths(self)
         if rng is not None:
             self.reset(rng)
-        linears = [(i, layer) for i, layer in enumerate(layers) if isinstance(layer, Linear)]
-        for index, hidden in linears[1:-1]:
-            hidden.suit(self._preferred_init_after(index) or "xavier_uniform")
+        choose_inits(self)
         self.adopt_children()
-
-    def _preferred_init_after(self, index: int) -> str | Initializer | None:
-        preferences = (layer.preferred_init for layer in self.stack[index + 1 :])
-        return next((name for name in preferences if name != "skip"), None)
 
     @property
     def takes_indices(self) -> bool:  # type: ignore[override]
         """Whether the first layer does."""
         return bool(self.stack) and self.stack[0].takes_indices
 
+    @property
+    def index_limit(self) -> int | None:  # type: ignore[override]
+        """That of the first layer."""
+        return self.stack[0].index_limit if self.stack else None
+
+    @property
+    def takes_lengths(self) -> bool:  # type: ignore[override]
+        """Whether any layer does."""
+        return any(layer.takes_lengths for layer in self.stack)
+
     def check_input(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: every layer checks its own input."""
 
-    def forward(self, x: Array, **options: Any) -> Array:
+    def forward(self, x: Array, lengths: Array | None = None, **options: Any) -> Array:
+        if lengths is not None or options:
+            return self._forward_with(x, lengths, options)
         for layer in self.stack:
+            x = layer(x)
+        return x
+
+    def _forward_with(self, x: Array, lengths: Array | None, options: dict[str, Any]) -> Array:
+        """The forward pass with lengths for all layers that take them, and options for the first."""
+        if lengths is not None and not self.takes_lengths:
+            raise TypeError(f"{self.label}: got lengths, and no layer in it takes them")
+        steps = np.shape(x)[1:2]
+        for layer in self.stack:
+            if lengths is not None and layer.takes_lengths:
+                options = {**options, "lengths": lengths}
             x, options = layer(x, **options), {}
+            if x.ndim < 3 or x.shape[1:2] != steps:
+                lengths = None  # the time axis is gone
         return x
 
     def backward(self, dy: Array) -> Array:
@@ -78,7 +111,8 @@ class Sequential(Layer):
         return dy
 
     def children(self) -> Iterator[tuple[str, Layer]]:
-        return ((str(index), layer) for index, layer in enumerate(self.stack))
+        """The layers by their numbers, and those that a subclass has as attributes beside them."""
+        return ((name.removeprefix("stack."), layer) for name, layer in super().children())
 
     def __len__(self) -> int:
         return len(self.stack)
@@ -86,10 +120,11 @@ class Sequential(Layer):
     def __getitem__(self, index: int | slice) -> Layer:
         """One layer, or for a slice a Sequential of the same layers."""
         chosen = self.stack[index]
-        if isinstance(chosen, tuple):
-            chosen = Sequential(*chosen)
-            self.adopt_children()  # the layers keep the paths they have here
-        return chosen
+        if not isinstance(chosen, tuple):
+            return chosen
+        part = Sequential()
+        part.stack = chosen  # the layers keep their paths and their initialisers
+        return part
 
     def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
         for layer in self.stack:
@@ -98,6 +133,9 @@ class Sequential(Layer):
 
     def __repr__(self) -> str:
         return table_of_layers(self)
+
+    def short_name(self) -> str:
+        return type(self).__name__
 
     @classmethod
     def examples(cls) -> Examples:
@@ -122,6 +160,8 @@ class Residual(Layer):
         Any layer with output of the same shape, such as a ``Linear`` where the body changes
         the width; None for the identity.
 
+    The ``lengths`` of padded sequences go to body and shortcut, where these take them.
+
     Examples
     --------
     >>> import numpy as np
@@ -139,15 +179,26 @@ class Residual(Layer):
     def check_input(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: body and shortcut check theirs."""
 
-    def forward(self, x: Array) -> Array:
-        y = self.body(x)
-        around = x if self.shortcut is None else self.shortcut(x)
+    @property
+    def takes_lengths(self) -> bool:  # type: ignore[override]
+        """Whether the body or the shortcut does."""
+        return any(layer.takes_lengths for _, layer in self.children())
+
+    def forward(self, x: Array, lengths: Array | None = None) -> Array:
+        y = self._through(self.body, x, lengths)
+        around = x if self.shortcut is None else self._through(self.shortcut, x, lengths)
         if y.shape != around.shape:
             raise ValueError(
                 f"{self.label}: the body gives {y.shape}, the shortcut {around.shape}; "
                 "give a shortcut that maps to the shape of the body, such as a Linear"
             )
         return kernels.add(y, around)
+
+    def _through(self, layer: Layer, x: Array, lengths: Array | None) -> Any:
+        """The output of a layer, with the lengths if it takes them."""
+        return (
+            layer(x, lengths=lengths) if lengths is not None and layer.takes_lengths else layer(x)
+        )
 
     def backward(self, dy: Array) -> Array:
         around = dy if self.shortcut is None else self.shortcut.backward(dy)
@@ -204,9 +255,67 @@ def pre_activation(
     first, last = Linear(features, hidden), Linear(hidden, features)
     preferred = activation().preferred_init  # it is the activation before them that counts here
     for linear in (first, last):
-        linear.suit("xavier_uniform" if preferred in (None, "skip") else preferred)
+        linear.choose_init(None if preferred == "skip" else preferred)
     body = (norm(features), activation(), first, norm(hidden), activation(), last)
     return Residual(Sequential(*body, rng=rng))
+
+
+def in_order(layer: Layer) -> Iterator[Layer]:
+    """The layers in the order in which they compute: those of a ``Sequential`` in its place."""
+    if isinstance(layer, Sequential) and type(layer).forward is Sequential.forward:
+        for inner in layer.stack:
+            yield from in_order(inner)
+    else:
+        yield layer
+
+
+def choose_inits(model: Layer) -> None:
+    """Have every ``Linear`` between the first and the last start as suits what follows it."""
+    layers = list(in_order(model))
+    linears = [(i, layer) for i, layer in enumerate(layers) if isinstance(layer, Linear)]
+    for index, hidden in linears[1:-1]:
+        preferences = (follower.preferred_init for follower in layers[index + 1 :])
+        hidden.choose_init(next((name for name in preferences if name != "skip"), None))
+
+
+def check_widths(model: Layer) -> None:
+    """Raise ValueError, naming both, if a layer cannot take what the one before it gives."""
+    width, before = None, ""
+    for layer in in_order(model):
+        expected = layer.in_features if takes_only_its_width(layer) else None
+        if None not in (width, expected) and width != expected:
+            raise ValueError(
+                f"{model.short_name()}: {before} gives {width} features, and {layer.short_name()} "
+                f"after it takes {expected}"
+            )
+        width, before = output_width(layer, width), layer.short_name()
+
+
+def output_width(layer: Layer, width: int | None) -> int | None:
+    """Features of a layer's output for an input of so many; None where they are not known."""
+    if isinstance(layer, Residual) and type(layer).forward is Residual.forward:
+        return output_width(layer.body, width)
+    if isinstance(layer, Sequential) and type(layer).forward is Sequential.forward:
+        for inner in layer.stack:
+            width = output_width(inner, width)
+        return width
+    kind = type(layer)
+    if not (is_ours(kind) or "output_shape" in vars(kind)):
+        return None  # what it inherits may not be so of a layer of the user's
+    shape = layer.output_shape(("batch", "...", "features" if width is None else width))
+    last = shape[-1] if shape else None
+    return last if isinstance(last, int) else None
+
+
+def takes_only_its_width(layer: Layer) -> bool:
+    """Whether a layer refuses inputs of another width than ``in_features``."""
+    kind = type(layer)
+    return is_ours(kind) or kind.check_input is Layer.check_input
+
+
+def is_ours(kind: type[Layer]) -> bool:
+    """Whether a kind of layer is one of minidl's."""
+    return kind.__module__.startswith("minidl.")
 
 
 def table_of_layers(model: Layer) -> str:

@@ -50,7 +50,7 @@ def critical_point(activation: Any, bias_variance: float = 0.0) -> tuple[float, 
     excess = _VARIANCES - squares / slopes - bias_variance
     # At zero: what it maps to must be zero, and no variance may grow on its way.
     if abs(excess[0]) < 1e-3 * _VARIANCES[0]:
-        factor = 1 / slopes[0]
+        factor = 1 / _slope_at_zero(activation)
         if (factor * squares <= _VARIANCES * (1 + 1e-9)).all():
             return 0.0, float(factor)
     for index in np.flatnonzero(np.sign(excess[1:]) != np.sign(excess[:-1])):
@@ -68,6 +68,19 @@ def critical_point(activation: Any, bias_variance: float = 0.0) -> tuple[float, 
         "stays and at which gradients keep their size. Give bias_variance (and draw "
         "the biases so), or the variance after a normalization: variance=1.0"
     )
+
+
+def _slope_at_zero(activation: Any) -> float:
+    """What E[φ'(√q z)²] tends to for q → 0.
+
+    Where φ has a kink in its slope, as ELU has, the error falls like √q; everywhere else like q.
+    Both are extrapolated away. Source: Richardson 1911.
+    """
+    first, second, third = (
+        mean_squares(activation, _VARIANCES[0] / 4**halvings)[1] for halvings in range(3)
+    )
+    first, second = 2 * second - first, 2 * third - second
+    return (4 * second - first) / 3
 
 
 def _bisected(activation: Any, bias_variance: float, low: float, high: float) -> float:

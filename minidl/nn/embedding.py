@@ -69,6 +69,11 @@ class Embedding(Layer):
         weight_init = initializers.normal() if init is None else initializers.by_name(init)
         self.weight = Parameter((num_embeddings, features), weight_init, rng, dtype)
 
+    @property
+    def index_limit(self) -> int:  # type: ignore[override]
+        """How many indices there are."""
+        return self.num_embeddings
+
     def check_input(self, x: Array) -> None:
         if not isinstance(x, np.ndarray) or x.dtype.kind not in "iu":
             got = x.dtype if isinstance(x, np.ndarray) else type(x).__name__

@@ -50,6 +50,30 @@ def as_generator(rng: Seed) -> np.random.Generator:
     return np.random.default_rng(rng)
 
 
+def random_order(owner: str, rng: Seed, rows: int) -> np.ndarray[Any, np.dtype[np.intp]]:
+    """Draw the order in which so many rows are taken.
+
+    The permutation of a generator; of a subclass that makes an order of its own (drawing rows
+    more than once, say), the numbers are checked, as C walks along them.
+    """
+    generator = as_generator(rng)
+    order = np.asarray(generator.permutation(rows))
+    if type(generator) is np.random.Generator:
+        return order.astype(np.intp, copy=False)
+    if order.shape != (rows,) or order.dtype.kind not in "iu":
+        raise TypeError(
+            f"{owner}: rng.permutation({rows}) must give {rows} whole numbers, got "
+            f"{order.dtype} of shape {order.shape}"
+        )
+    wrong = (order < 0) | (order >= rows)
+    if wrong.any():
+        raise ValueError(
+            f"{owner}: the order that rng.permutation({rows}) gave holds {order[wrong.argmax()]} "
+            f"at place {wrong.argmax()}; rows are 0 to {rows - 1}"
+        )
+    return order.astype(np.intp)
+
+
 @dataclass(frozen=True, repr=False)
 class Initializer:
     """A way to draw an array: a distribution by name, and its arguments."""
@@ -249,7 +273,7 @@ def critical(
     >>> nn.init.critical("relu")
     critical(2.0)
     >>> nn.init.critical(np.sin, variance=1.0)
-    critical(1.76159)
+    critical(1.761594156)
     >>> nn.Linear(64, 64, init=nn.init.critical(nn.Tanh()))
     Linear(64, 64)
     """
@@ -263,7 +287,7 @@ def critical(
         _, factor = criticality.critical_point(activation, bias_variance)
     else:
         factor = 1 / criticality.mean_squares(activation, variance)[1]
-    return Initializer("critical", _critical, (float(f"{factor:.6g}"),))
+    return Initializer("critical", _critical, (float(f"{factor:.10g}"),))
 
 
 def by_name(init: str | Initializer) -> Initializer:

@@ -2,27 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, ClassVar, Self
+import inspect
+import os
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 import numpy as np
 
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
+from minidl.nn.finding import found_in
 from minidl.nn.init import Initializer, Seed, as_generator
+
+# A context in which this thread evaluates, whatever the modes of the layers; see dispatch.pyx.
+evaluating = kernels.evaluating
 
 DType = Any  # whatever numpy.dtype() accepts
 # Layers with the shapes of their inputs, or with the inputs themselves where they are integers.
 Examples = Iterator[tuple["Layer", tuple[Any, ...]]]
 
 
+# Attributes that other libraries have and that would do nothing here, and what to write instead.
+PARAMETER_WORDS = {
+    "requires_grad": "set parameter.frozen, before the optimizer is built",
+    "trainable": "set parameter.frozen, before the optimizer is built",
+    "values": "set parameter.data",
+}
+LAYER_WORDS = {
+    "requires_grad": "call layer.freeze(), before the optimizer is built",
+    "trainable": "call layer.freeze(), before the optimizer is built",
+    "frozen": "call layer.freeze(), before the optimizer is built",
+}
+# Methods that other libraries have.
+LAYER_METHODS = {
+    "load": "write minidl.load(path, into=model)",
+    "load_weights": "write minidl.load(path, into=model)",
+    "load_state_dict": "write minidl.load(path, into=model)",
+    "save_weights": "write minidl.save(model, path)",
+    "state_dict": "write minidl.save(model, path), or read named_parameters() and state()",
+    "compile": "write trainer = minidl.Trainer(model, loss, optimizer)",
+    "fit": "write minidl.Trainer(model, loss, optimizer).fit(X, y, epochs)",
+    "evaluate": "write minidl.Trainer(model, loss, optimizer).evaluate(X, y)",
+    "predict": "write minidl.Trainer(model, loss, optimizer).predict(X), or model(x)",
+    "summary": "write print(model)",
+    "float": "write model.astype(np.float32)",
+    "double": "write model.astype(np.float64)",
+    "to": "write model.astype(dtype); minidl computes on the CPU",
+    "apply": "go over model.layers()",
+    "modules": "go over model.layers()",
+    "requires_grad_": "call model.freeze(), before the optimizer is built",
+}
+
+
 class Parameter:
     """An array that training changes, and the gradient of the loss with respect to it.
 
-    The values are drawn from ``initializer`` when they are first looked at, so that a
-    container which knows what follows the layer can still choose a better initialiser; once
-    looked at, they stay. The seed is taken from ``rng`` at once, so that the order of looking
-    at several parameters changes nothing.
+    The values are drawn from ``initializer`` when they are first looked at. Another initialiser,
+    as a container chooses that knows what follows the layer, draws them anew from the same seed,
+    unless they have been changed since they were drawn: looking changes nothing. The seed is
+    taken from ``rng`` at once, so that the order of looking at several parameters changes
+    nothing either.
 
     Once an optimizer holds the parameter, ``data`` and ``grad`` are views into two flat
     vectors. Assigning to ``data`` copies into it.
@@ -41,10 +80,32 @@ class Parameter:
         dtype: DType = np.float32,
     ) -> None:
         self.shape = shape
-        self.dtype = float_dtype(dtype)
-        self.initializer = initializer
+        self.dtype = self._drawn_as = float_dtype(dtype)
+        self._initializer = initializer
         self.name = ""
         self.reset(rng)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        refuse_word(type(self).__name__, name, PARAMETER_WORDS)
+        object.__setattr__(self, name, value)
+
+    @property
+    def initializer(self) -> Initializer:
+        """What the values are drawn from."""
+        return self._initializer
+
+    @initializer.setter
+    def initializer(self, initializer: Initializer) -> None:
+        as_drawn = self.drawn and np.array_equal(self._data, self._draw())
+        self._initializer = initializer
+        if as_drawn:
+            self._data[...] = self._draw()
+
+    def _draw(self) -> Array:
+        """The values that the initialiser gives for the seed of this parameter."""
+        values = self.initializer(self.shape, np.random.default_rng(self._seed))
+        # Through the dtype it was made with: the values do not depend on when it is converted.
+        return np.ascontiguousarray(np.asarray(values, self._drawn_as), self.dtype)
 
     def reset(self, rng: Seed = None) -> None:
         """Forget the values; they will be drawn anew, seeded by ``rng`` (None: by the system)."""
@@ -66,9 +127,8 @@ class Parameter:
     def data(self) -> Array:
         data: Array | None = self.__dict__.get("_data")
         if data is None:
-            values = self.initializer(self.shape, np.random.default_rng(self._seed))
             # setdefault: of two threads that look at once, both get the array of the first.
-            data = self.__dict__.setdefault("_data", np.ascontiguousarray(values, self.dtype))
+            data = self.__dict__.setdefault("_data", self._draw())
         if (recorder := kernels.recorder()) is not None:
             recorder.adopt_parameter(self)
             return self.__dict__["_data"]
@@ -113,8 +173,10 @@ class Parameter:
         """Convert values and gradient."""
         dtype = float_dtype(dtype)
         if dtype != self.dtype:
-            data, grad = self.data.astype(dtype), self.grad.astype(dtype)
-            self.dtype, self._data, self._grad = dtype, data, grad
+            self.dtype = dtype
+            for name in ("_data", "_grad"):  # what there is of them: to convert is not to look
+                if name in self.__dict__:
+                    self.__dict__[name] = self.__dict__[name].astype(dtype)
             kernels.note_change()
 
     def __repr__(self) -> str:
@@ -141,32 +203,79 @@ class Layer(Noticed):
     - ``examples()``, a few small instances with the shapes of their inputs (integer inputs as
       they are), from which the tests and ``minidl check`` verify the layer.
 
-    Parameters and layers that are attributes, or in a list or tuple that is one, are found by
-    themselves. Arrays that a forward
-    pass changes (running statistics, the state of a generator) are named in ``state_names``.
+    Parameters and layers that are attributes are found by themselves, also in lists, tuples and
+    dicts, however nested; in sets and dataclasses they are refused, and other objects are not
+    looked into. Arrays that a forward pass changes (running statistics, the state of a generator)
+    are named in ``state_names``.
     Call the layer itself, ``layer(x)``, rather than ``forward``: the call checks its input.
     Inputs and outputs are kept, not copied: do not change them in place before ``backward``.
+
+    Within one call of a model, a layer may be called several times; what each call saved is
+    taken back by the backward passes in reverse order, and gradients add up. A new call of the
+    model forgets what the one before it left.
+
+    A layer whose ``forward`` has an argument ``lengths`` gets the lengths of padded sequences
+    from the containers around it.
     """
 
     registry: ClassVar[list[type[Layer]]] = []
     state_names: tuple[str, ...] = ()
     passing_names: tuple[str, ...] = ()  # of state_names, what belongs in no model file
+    constant_names: tuple[str, ...] = ()  # of state_names, what no forward pass changes
+    # The least that arrays of state_names may hold: a model file with less, or NaN, is refused.
+    state_minimum: ClassVar[Mapping[str, float]] = {}
     in_features: int | None = None
     # Whether the input holds integers (words, characters), which a Trainer must not cast.
     takes_indices = False
+    # How many different integers such an input may hold, from 0 on; None where it is not known.
+    index_limit: int | None = None
+    # Whether forward has an argument `lengths`: of the sequences of a padded batch.
+    takes_lengths = False
+    _checks_as_usual = True  # whether no class has a check_input or a dtype of its own
     # The initialiser that suits weights whose output this layer receives. "skip" means
     # that the layer after this one decides; None that none is preferred.
     preferred_init: str | Initializer | None = None
 
-    training = True
     path = ""
+    _training = True
     _saved: tuple[Any, ...] | None = None
     _output: Any = None  # of the latest call, for the check of its gradient
+    _pass: object = None  # to which both belong: the outermost call of a layer around them
+    # Earlier calls in the same pass that no backward pass has undone: (pass, saved, output).
+    _earlier: Any = ()
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "examples" in cls.__dict__:
             Layer.registry.append(cls)
+        if "forward" in cls.__dict__ and "takes_lengths" not in cls.__dict__:
+            cls.takes_lengths = "lengths" in inspect.signature(cls.forward).parameters
+        own = (cls.check_input, cls.check_array, cls.dtype)
+        cls._checks_as_usual = own == (Layer.check_input, Layer.check_array, Layer.dtype)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        owner = type(self).__name__
+        refuse_word(owner, name, {} if hasattr(type(self), name) else LAYER_WORDS)
+        held = any(found_in(f"{owner}.{name}", value, (Layer, Parameter)))
+        old = self.__dict__.get(name)
+        if isinstance(old, Parameter) and not (held or value is None):
+            raise TypeError(
+                f"{owner}.{name} is a parameter, and {type(value).__name__} is none; set its "
+                f"values by layer.{name}.data = ..."
+            )
+        self.__dict__.pop("_first_parameter", None)
+        super().__setattr__(name, value)
+
+    if not TYPE_CHECKING:  # which would take every attribute for known
+
+        def __getattr__(self, name: str) -> Any:
+            owner = type(self).__name__
+            words = LAYER_METHODS.get(name)
+            raise AttributeError(
+                f"{owner!r} object has no attribute {name!r}" + (f"; {words}" if words else ""),
+                name=name,
+                obj=self,
+            )
 
     @classmethod
     def examples(cls) -> Examples:
@@ -180,51 +289,151 @@ class Layer(Noticed):
         raise NotImplementedError(f"{type(self).__name__} has no backward pass")
 
     def __call__(self, *inputs: Array, **options: Any) -> Any:
-        self.check_input(*inputs, **options)
-        if (recorder := kernels.recorder()) is None:
-            output = self.forward(*inputs, **options)
-        else:
-            output = recorder.forward(self, inputs, options)
-        vars(self)["_output"] = output
+        forward_pass = kernels.forward_pass()
+        if forward_pass is None:
+            return self._begin_pass(inputs, options)
+        own = self.__dict__
+        if forward_pass and own.get("_saved") is not None:
+            if own.get("_pass") is forward_pass:
+                self._set_aside()
+            own["_saved"] = None
+        recorder = kernels.recorder()
+        if options or len(inputs) != 1:
+            output = self._call_with(recorder, inputs, options)
+        else:  # as a rule
+            (x,) = inputs
+            if not (self._checks_as_usual and self._surely_fits(x)):
+                self.check_input(x)
+            output = self.forward(x) if recorder is None else recorder.forward(self, inputs)
+        if forward_pass:
+            own["_output"], own["_pass"] = output, forward_pass
         return output
+
+    def _call_with(self, recorder: Any, inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """A call with several inputs or options."""
+        if len(inputs) > 1 and self.takes_lengths and is_lengths(inputs[-1]):
+            *inputs, options["lengths"] = inputs  # type: ignore[assignment]
+        self.check_input(*inputs, **options)
+        if recorder is None:
+            return self.forward(*inputs, **options)
+        return recorder.forward(self, tuple(inputs), options)
+
+    def _begin_pass(self, inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """The outermost call: it and all calls of layers in it are one forward pass."""
+        forward_pass = object()
+        kernels.set_forward_pass(forward_pass)
+        try:
+            return Layer.__call__(self, *inputs, **options)
+        finally:
+            kernels.set_forward_pass(None)
+
+    def _set_aside(self) -> None:
+        """Before another call in the same pass: set aside what the latest one saved."""
+        own = self.__dict__
+        earlier = own.setdefault("_earlier", [])
+        if earlier and earlier[-1][0] is not own["_pass"]:
+            earlier.clear()
+        earlier.append((own["_pass"], own["_saved"], own["_output"]))
 
     # --- what the forward pass keeps for the backward pass ---
 
     def save(self, *values: Any) -> None:
-        """Keep values for the backward pass that follows."""
-        vars(self)["_saved"] = values
+        """Keep values for the backward pass that follows; inside ``evaluating()`` there is none.
+
+        To write a model to a file, call ``minidl.save(model, path)``.
+
+        Raises
+        ------
+        TypeError
+            For a path, outside of a forward pass.
+        """
+        forward_pass = kernels.forward_pass()
+        if forward_pass is None:  # `forward` was called by itself, or who called wants a file
+            if values and is_path(values[0]):
+                raise TypeError(
+                    f"{self.label}: save keeps values for the backward pass, and writes no file; "
+                    f"write minidl.save(model, {os.fspath(values[0])!r})"
+                )
+            forward_pass = not kernels.is_evaluating()
+        if forward_pass:
+            self.__dict__["_saved"] = values
 
     def saved(self, dy: Array) -> Any:
         """What ``save`` kept (a tuple, if it was several values), once.
 
         Raises if there is nothing, or if ``dy`` is not a gradient of the layer's output.
         """
-        if self._saved is None:
+        values = self._saved
+        if values is None:
             raise RuntimeError(
                 f"{self.label}: backward without a forward pass before it. "
                 "Every backward pass needs a forward pass of its own."
+                if self._output is None
+                else f"{self.label}: its forward pass saved nothing for the backward pass; keep "
+                "what the gradient needs with self.save(...) in forward"
             )
         if self._output is not None:
             self.check_gradient(dy, self._output)
-        values = self._saved
-        self.forget()
-        return values if len(values) > 1 else values[0]
+        own = self.__dict__
+        if self._earlier:
+            own["_pass"], own["_saved"], own["_output"] = self._earlier.pop()
+        else:
+            own["_saved"] = own["_output"] = None
+        return values[0] if len(values) == 1 else values
 
     def forget(self) -> None:
         """Drop what was kept for a backward pass."""
-        vars(self)["_saved"] = vars(self)["_output"] = None
+        own = self.__dict__
+        own["_saved"] = own["_output"] = None
+        own.pop("_earlier", None)
 
     # --- checks ---
 
     @property
     def label(self) -> str:
         """The layer as error messages name it: its place in the model and its repr."""
-        return f"layer {self.path} {self!r}" if self.path else repr(self)
+        name = self.short_name()
+        return f"layer {self.path} {name}" if self.path else name
+
+    def short_name(self) -> str:
+        """The layer in one line."""
+        text = repr(self)
+        return type(self).__name__ if "\n" in text else text
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
         """dtype of the parameters; None where there are none."""
-        return next((parameter.dtype for parameter in self.parameters()), None)
+        try:
+            first = self.__dict__["_first_parameter"]
+        except KeyError:
+            first = self._find_first_parameter()
+        return None if first is None else first.dtype
+
+    def _find_first_parameter(self) -> Parameter | None:
+        """The parameter whose dtype is the layer's; kept where none but assignments can change it.
+
+        A layer in it may get another parameter, and a list or a dict another item, without this
+        layer hearing of it: then nothing is kept.
+        """
+        first = next((p for p in self._members(Parameter)), (None, None))[1]
+        if first is None:
+            first = next((p for _, layer in self.children() for p in layer.parameters()), None)
+            values = (value for name, value in vars(self).items() if name not in KEPT)
+            if any(isinstance(value, (Layer, list, tuple, dict)) for value in values):
+                return first
+        self.__dict__["_first_parameter"] = first
+        return first
+
+    def _surely_fits(self, x: Any) -> bool:
+        """Whether ``check_input`` would accept this input: a quick yes, or a no that may be wrong."""
+        if not isinstance(x, np.ndarray) or x.ndim < 2 or not x.size:
+            return False
+        first = self.__dict__.get("_first_parameter", self)
+        if first is self:  # not looked for yet
+            return False
+        dtype = x.dtype
+        known = dtype in (FLOAT32, FLOAT64) if first is None else dtype is first.dtype
+        return known and (self.in_features is None or x.shape[-1] == self.in_features)
 
     def check_input(self, *args: Any, **kwargs: Any) -> None:
         """Raise TypeError or ValueError, naming the layer, if an input cannot be used."""
@@ -244,45 +453,54 @@ class Layer(Noticed):
 
     def check_array(self, x: Array, features: int | None = None, name: str = "input") -> None:
         """Raise TypeError or ValueError if an input is not an array of this many features."""
+        if isinstance(x, np.ndarray):
+            expected, dtype = self.dtype, x.dtype
+            known = dtype is expected or (
+                is_float(x) if expected is None else dtype == expected
+            )
+            if known and x.ndim > 1 and x.size and (features is None or x.shape[-1] == features):
+                return
+        self._refuse_array(x, features, name)
+
+    def _refuse_array(self, x: Any, features: int | None, name: str) -> NoReturn:
         if not isinstance(x, np.ndarray):
             raise TypeError(
                 f"{self.label}: expected {name} to be a NumPy array, got {type(x).__name__}; "
                 "write np.asarray(x, dtype=np.float32)"
             )
         expected = self.dtype
-        if x.dtype != expected if expected else x.dtype not in (np.float32, np.float64):
-            dtype = expected or np.dtype(np.float32)
+        if x.dtype != expected if expected is not None else not is_float(x):
+            dtype = np.dtype(np.float32) if expected is None else expected
             raise TypeError(
                 f"{self.label}: expected {dtype} {name}, got {x.dtype}; write x.astype(np.{dtype})"
             )
-        if x.ndim < 2 or x.size == 0 or (features is not None and x.shape[-1] != features):
-            width = "features" if features is None else features
-            raise ValueError(
-                f"{self.label}: expected {name} of shape (batch, ..., {width}) with no empty "
-                f"dimension, got {x.shape}"
-            )
+        width = "features" if features is None else features
+        raise ValueError(
+            f"{self.label}: expected {name} of shape (batch, ..., {width}) with no empty "
+            f"dimension, got {x.shape}"
+        )
 
     # --- the tree of layers ---
 
     def children(self) -> Iterator[tuple[str, Layer]]:
-        """(name, layer) of every layer that is an attribute, or in a list that is one."""
+        """(name, layer) of every layer that is an attribute, or in a list or dict that is one."""
         return self._members(Layer)
 
     def _members(self, kind: type[Any]) -> Iterator[tuple[str, Any]]:
         for name, value in vars(self).items():
-            if name in ("_saved", "_output"):
-                continue
-            if isinstance(value, kind):
-                yield name, value
-            elif isinstance(value, (list, tuple)):
-                items = enumerate(value)
-                yield from ((f"{name}.{i}", item) for i, item in items if isinstance(item, kind))
+            if name not in KEPT:
+                yield from found_in(name, value, kind)
 
     def layers(self, prefix: str = "") -> Iterator[tuple[str, Layer]]:
-        """(path, layer) of this layer and all below it, in forward order."""
-        yield prefix, self
-        for name, child in self.children():
-            yield from child.layers(f"{prefix}.{name}" if prefix else name)
+        """(path, layer) of this layer and all below it, in forward order, each once."""
+        yield from self._layers(prefix, set())
+
+    def _layers(self, path: str, seen: set[int]) -> Iterator[tuple[str, Layer]]:
+        if id(self) not in seen:
+            seen.add(id(self))
+            yield path, self
+            for name, child in self.children():
+                yield from child._layers(f"{path}.{name}" if path else name, seen)
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """(path, parameter) of all parameters, each once."""
@@ -327,12 +545,20 @@ class Layer(Noticed):
 
     # --- modes ---
 
+    @property
+    def training(self) -> bool:
+        """Whether the layer trains: its own mode, and False on a thread that is evaluating."""
+        return self._training and not kernels.is_evaluating()
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        if (recorder := kernels.recorder()) is not None:
+            recorder.switch(self)
+        self._training = bool(mode)
+
     def train(self, mode: bool = True) -> Self:
         """Switch to training mode (batch statistics, dropout on)."""
-        recorder = kernels.recorder()
         for _, layer in self.layers():
-            if recorder is not None:
-                recorder.switch(layer)
             layer.training = mode
         return self
 
@@ -390,9 +616,41 @@ class Layer(Noticed):
         return f"{type(self).__name__}()"
 
 
+FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+
+# Attributes of a layer that belong to a pass, or are kept for speed, and are no part of the model.
+KEPT = frozenset({"_saved", "_output", "_pass", "_earlier", "_first_parameter", "_said"})
+
+
+def is_float(x: Array) -> bool:
+    """Whether an array is of a dtype that minidl computes in."""
+    return x.dtype in (FLOAT32, FLOAT64)
+
+
+def is_path(value: Any) -> bool:
+    """Whether a value names a file."""
+    return isinstance(value, str) or hasattr(value, "__fspath__")
+
+
+def is_lengths(x: Any) -> bool:
+    """Whether an input is the lengths of sequences: whole numbers, one for each."""
+    return isinstance(x, np.ndarray) and x.ndim == 1 and x.dtype.kind in "iu"
+
+
+def refuse_word(owner: str, name: str, words: dict[str, str]) -> None:
+    """Raise AttributeError for an attribute that would do nothing, with what to write instead."""
+    if name in words:
+        raise AttributeError(f"{owner} has no {name}, setting it would do nothing: {words[name]}")
+
+
 def float_dtype(dtype: DType) -> np.dtype[Any]:
     """The dtype, if minidl computes in it."""
     result = np.dtype(dtype)
     if result not in (np.float32, np.float64):
         raise TypeError(f"dtype must be float32 or float64, got {result}")
     return result
+
+
+def is_lengths(x: Any) -> bool:
+    """Whether an input is the lengths of sequences: whole numbers, one for each."""
+    return isinstance(x, np.ndarray) and x.ndim == 1 and x.dtype.kind in "iu"

@@ -88,11 +88,11 @@ class Linear(Layer):
         kernels.linear_grad_params(x, dy, self.weight.grad, self.bias.grad if self.bias else None)
         return kernels.linear_grad_input(dy, self.weight.data)
 
-    def suit(self, hidden_init: str | Initializer) -> None:
-        """Start as a hidden layer does, as far as nothing else was asked for or drawn yet."""
-        if self.default_init and not self.weight.drawn:
-            self.weight.initializer = initializers.by_name(hidden_init)
-        if self.bias and self.default_bias and not self.bias.drawn:
+    def choose_init(self, preferred_init: str | Initializer | None) -> None:
+        """Start as a hidden layer before this activation does, as far as nothing was asked for."""
+        if self.default_init:
+            self.weight.initializer = initializers.by_name(preferred_init or "xavier_uniform")
+        if self.default_bias and self.bias:
             self.bias.initializer = initializers.zeros()
 
     def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...]:

@@ -20,7 +20,8 @@ class Loss(Noticed):
     The value is a float64 array of no dimensions, which prints and formats as a number.
 
     ``loss(prediction, target, weight)``, with a weight ≥ 0 for each row of the batch, lets rows
-    count more or less: a mean is then Σ weight_i · L_i / Σ weight_i, a sum Σ weight_i · L_i.
+    count more or less: a mean is then Σ weight_i · L_i / Σ weight_i, a sum Σ weight_i · L_i. Of
+    sequences, (batch, time, ...), each step may have a weight, (batch, time): 0 for padding.
 
     A subclass writes ``forward(prediction, target)``, which returns (value, gradient) and may take
     a weight as well, and
@@ -65,7 +66,8 @@ class Loss(Noticed):
             got = weight.dtype if isinstance(weight, np.ndarray) else type(weight).__name__
             raise TypeError(f"{self!r}: weight must be a {prediction.dtype} array, got {got}")
         expected = self.weighted_shape(prediction)
-        if weight.shape != expected:
+        of_steps = prediction.shape[:2] if prediction.ndim > 2 else expected
+        if weight.shape not in (expected, of_steps):
             raise ValueError(f"{self!r}: expected weights of shape {expected}, got {weight.shape}")
 
     def row_weights(self, target: Array, weight: Array | None = None) -> Array | None:
@@ -104,11 +106,16 @@ class Loss(Noticed):
         if weight is not None:
             self.check_weight(prediction, weight)
             inputs = prediction, target, weight
+            if weight.shape != self.weighted_shape(prediction):  # every step is a row of its own
+                inputs = tuple(by_steps(array, weight.ndim) for array in inputs)
         recorder = kernels.recorder()
         value, gradient = (
             self.forward(*inputs) if recorder is None else recorder.forward(self, inputs)
         )
-        self._gradient = gradient
+        if inputs[0] is not prediction:
+            gradient = gradient.reshape(prediction.shape)
+        if not kernels.is_evaluating():
+            self._gradient = gradient
         return value
 
     def backward(self) -> Array:
@@ -129,6 +136,13 @@ class Loss(Noticed):
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={value!r}" for name, value in self.settings().items())
         return f"{type(self).__name__}({shown})"
+
+
+def by_steps(array: Array, dimensions: int) -> Array:
+    """The array with a row for every step: its first dimensions as one."""
+    if not array.flags.c_contiguous:
+        array = kernels.copy(array)
+    return array.reshape(-1, *array.shape[dimensions:])
 
 
 class MSELoss(Loss):

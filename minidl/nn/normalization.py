@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -20,7 +21,8 @@ class BatchNorm(Layer):
 
     In training μ and σ² (biased) are those of the batch, and
     running ← running + momentum · (batch - running) with the unbiased variance; in evaluation
-    the running ones are used. The gradient flows through μ and σ²:
+    the running ones are used, and so they are where γ and β are frozen: a frozen layer stays as it
+    is. In training the gradient flows through μ and σ²:
 
     dx = γ / sqrt(σ² + ε) · (dy - mean(dy) - x̂ · mean(dy · x̂))
 
@@ -54,6 +56,7 @@ class BatchNorm(Layer):
     """
 
     state_names = ("running_mean", "running_var")
+    state_minimum: ClassVar[Mapping[str, float]] = {"running_var": 0.0}
     preferred_init = "skip"
 
     def __init__(
@@ -69,15 +72,21 @@ class BatchNorm(Layer):
         self.running_mean = np.zeros(features, float_dtype(dtype))
         self.running_var = np.ones(features, float_dtype(dtype))
 
+    @property
+    def uses_batch(self) -> bool:
+        """Whether mean and variance are those of the batch: in training, unless frozen."""
+        return self.training and not (self.gamma.frozen and self.beta.frozen)
+
     def check_input(self, x: Array) -> None:
         super().check_input(x)
-        if self.training and x.size == x.shape[-1]:
+        if self.uses_batch and x.size == x.shape[-1]:
             raise ValueError(
                 f"{self.label}: a batch of one row has no variance to normalise with; "
                 "use larger batches, or eval()"
             )
 
     def forward(self, x: Array) -> Array:
+        uses_batch = self.uses_batch
         y, mean, rstd = kernels.batch_norm(
             x,
             self.gamma.data,
@@ -86,15 +95,15 @@ class BatchNorm(Layer):
             self.running_var,
             self.momentum,
             self.eps,
-            self.training,
+            uses_batch,
         )
-        self.save(x, mean, rstd, self.training)
+        self.save(x, mean, rstd, uses_batch)
         return y
 
     def backward(self, dy: Array) -> Array:
-        x, mean, rstd, training = self.saved(dy)
+        x, mean, rstd, uses_batch = self.saved(dy)
         return kernels.batch_norm_grad(
-            dy, x, self.gamma.data, mean, rstd, self.gamma.grad, self.beta.grad, training
+            dy, x, self.gamma.data, mean, rstd, self.gamma.grad, self.beta.grad, uses_batch
         )
 
     def reset_own(self, rng: np.random.Generator) -> None:
@@ -199,7 +208,8 @@ class Standardize(Layer):
            [ 1.]])
     """
 
-    state_names = ("mean", "std")
+    state_names = constant_names = ("mean", "std")
+    state_minimum: ClassVar[Mapping[str, float]] = {"std": float(np.finfo(np.float64).tiny)}
     preferred_init = "skip"
 
     def __init__(self, features: int, dtype: DType = np.float32) -> None:
@@ -215,11 +225,16 @@ class Standardize(Layer):
     def adapt(self, data: Any) -> Self:
         """Take mean and deviation from all rows of ``data``; a feature that is constant has σ = 1.
 
+        A feature counts as constant if its σ is rounding noise: σ ≤ 10 · ε · max|x| with the ε of
+        float64 (2.2e-16), as in scikit-learn, or σ ≤ ε · max|x| with that of data in a
+        smaller dtype.
+
         Raises
         ------
         ValueError
             If the data are not numbers of this many features, not finite, or their mean and
-            deviation beyond the layer's dtype.
+            deviation beyond the layer's dtype; or if the layer's dtype keeps less than half of
+            the distinct values of a feature, such as seconds since 1970 in float32.
         """
         x = np.asarray(data)
         if x.dtype.kind not in "fiu" or x.ndim < 2 or x.shape[-1] != self.in_features or not x.size:
@@ -241,8 +256,25 @@ class Standardize(Layer):
                 f"{self.label}: feature {place} has mean {mean[place]:g} and deviation "
                 f"{std[place]:g}, beyond {self.dtype}"
             )
-        self.mean[...], self.std[...] = mean, np.where(std == 0, 1, std)
+        constant = std <= _noise(x.dtype) * np.abs(rows).max(axis=0)
+        self._check_distinct(x.reshape(rows.shape)[:, ~constant], np.flatnonzero(~constant))
+        self.mean[...], self.std[...] = mean, np.where(constant, 1, std)
         return self
+
+    def _check_distinct(self, columns: Array, places: Array) -> None:
+        """Raise ValueError for a feature that loses most of its distinct values in this dtype."""
+        low, high = columns.min(axis=0, initial=np.inf), columns.max(axis=0, initial=-np.inf)
+        step = np.finfo(self.dtype).eps * np.maximum(np.abs(low), np.abs(high)) / 2
+        # Only where few numbers of this dtype lie between the least value and the largest.
+        for index in np.flatnonzero(high - low < 4 * len(columns) * step):
+            column = columns[:, index]
+            distinct, kept = (len(np.unique(c)) for c in (column, column.astype(self.dtype)))
+            if 2 * kept < distinct:
+                raise ValueError(
+                    f"{self.label}: of the {distinct} distinct values of feature {places[index]}, "
+                    f"{low[index]:.10g} to {high[index]:.10g}, {self.dtype} keeps {kept}; subtract "
+                    f"{low[index]:.10g} from them before they are cast, or use a float64 model"
+                )
 
     def forward(self, x: Array) -> Array:
         self.save(None)
@@ -260,3 +292,10 @@ class Standardize(Layer):
         yield cls(2).adapt([[1, 50_000], [3, 20_000], [2, 90_000]]), ((4, 2),)
         yield cls(3).adapt([[1, 2, 3], [1, 3, 5]]), ((2, 2, 3),)
         yield cls(1), ((1, 1),)
+
+
+def _noise(dtype: np.dtype[Any]) -> float:
+    """What share of a number the noise of its rounding may be, in data of this dtype."""
+    if dtype.kind == "f" and dtype.itemsize < 8:
+        return float(np.finfo(dtype).eps)
+    return 10 * float(np.finfo(np.float64).eps)

@@ -53,8 +53,8 @@ class RNN(Recurrent):
     ------
     x (batch, time, in_features); y (batch, time, hidden_size), or (batch, hidden_size) if only the
     last is returned, of twice that width with two directions; each array of the state
-    (batch, hidden_size). Option of a call: ``lengths`` (batch), int64 from 1 to time: beyond its
-    length, a sequence has y and gradients of zero and its state does not move; in reverse it
+    (batch, hidden_size). Option of a call: ``lengths`` (batch), int64 from 1 to time, by name or as
+    last argument: beyond its length, a sequence has y and gradients of zero and its state does not move; in reverse it
     begins at its end. Weights are those of the cells, ``layer.cells``.
 
     Raises
@@ -151,8 +151,9 @@ class GRU(Recurrent):
     n = tanh(x_t · W_xn + b_n + r · (h_{t-1} · W_hn + b'_n))
     h_t = (1 - z) · n + z · h_{t-1}
 
-    Parameters, shapes and calls are those of ``RNN``. Cells have the options of ``GRUCell``: init,
-    recurrent_init.
+    Parameters, shapes and calls are those of ``RNN``. Cells have the options of ``GRUCell``:
+    update_bias, init, recurrent_init. For long sequences, ``update_bias`` of 2 to 5 lets the
+    gradient through, as LSTM's ``forget_bias`` does.
 
     Examples
     --------

@@ -14,6 +14,7 @@ class _TwoMoments(Optimizer):
     """What Adam and its kin share: β₁, β₂, ε, and a vector for each moment."""
 
     names: tuple[str, ...] = ("beta1", "beta2", "eps")
+    never_negative = ("moment2",)
     beta1 = hyper_parameter("beta1")
     beta2 = hyper_parameter("beta2")
     eps = hyper_parameter("eps")

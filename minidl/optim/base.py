@@ -26,6 +26,8 @@ RANGES = {
     "eps": (POSITIVE, np.inf),
 }
 LIMITS = ("max_norm", "max_value")  # of the gradient: greater than zero, or None
+FLAGS = ("nesterov", "centered", "decoupled")
+MOST_STEPS = 2.0**53  # up to here a float64 can count
 SHARED = ("weight_decay", "l1", "max_value")  # what every optimizer's groups may set
 
 # A learning rate, or a schedule: the rate after so many steps.
@@ -188,6 +190,8 @@ class Optimizer:
 
     # Hyper-parameters that a group may set beside those of all optimizers.
     names: tuple[str, ...] = ()
+    # Vectors of squares: a model file with less than zero in one of them is refused.
+    never_negative: tuple[str, ...] = ()
 
     lr = hyper_parameter("lr", "The learning rate: with a schedule, that of the latest step.")
     weight_decay = hyper_parameter("weight_decay")
@@ -311,7 +315,8 @@ class Optimizer:
             recorder.step_of(self)
         else:
             self.set_rate()
-        if not kernels.clip(kernels.squared_norm(self.flat.grad), self.states):
+        grad = self.flat.grad
+        if not kernels.clip(kernels.squared_norm(grad), self.states, grad):
             raise FloatingPointError(
                 f"{type(self).__name__}: the gradient of {self._first_not_finite()} is not finite "
                 f"(norm {np.asarray(self.state['norm'])}); no parameter was changed"
@@ -343,6 +348,34 @@ class Optimizer:
                 total += group["weight_decay"] / 2 * float(w @ w)
             total += group["l1"] * float(np.abs(w).sum())
         return total
+
+    def check_states(self, states: Array) -> None:
+        """Raise ValueError for states, as of a file, that this optimizer can never come to."""
+        for name in ("max_norm", "step"):
+            if (states[name] != states[name][0]).any():
+                raise ValueError(f"{type(self).__name__}: {name} must be the same for all groups")
+        for state, own in zip(states, self.states, strict=True):
+            for name in OPTIMIZER_STATE.names or ():
+                self._check_field(name, float(state[name]), float(own[name]))
+
+    def _check_field(self, name: str, value: float, own: float) -> None:
+        owner = type(self).__name__
+        set_here = name in ("learning_rate", *SHARED, *self.names)
+        if name in LIMITS or (name in RANGES and not set_here):
+            if value:  # zero: no limit, or of no use in this optimizer
+                check_number(owner, name, value, *RANGES.get(name, (POSITIVE, np.inf)))
+        elif name in RANGES:
+            check_number(owner, name, value, *RANGES[name])
+        elif name == "decoupled" and value != own:
+            raise ValueError(f"{owner}: {name} must be {own:g}, got {value:g}")
+        elif name in FLAGS and value not in (0, 1):
+            raise ValueError(f"{owner}: {name} must be 0 or 1, got {value:g}")
+        elif name == "step" and not (0 <= value < MOST_STEPS and value.is_integer()):
+            raise ValueError(f"{owner}: {name} must be a whole number >= 0, got {value:g}")
+        elif name in ("scale", "mu_product") and not 0 <= value <= 1:
+            raise ValueError(f"{owner}: {name} must be in [0, 1], got {value:g}")
+        elif name == "norm" and value < 0:  # not finite, where the latest step raised for it
+            raise ValueError(f"{owner}: {name} must be >= 0, got {value:g}")
 
     def _first_not_finite(self) -> str:
         # Gradients come into being from the last layer to the first.

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from minidl import _kernels as kernels
+from minidl._kernels.reference import Array
 from minidl.nn.checks import POSITIVE, check_number
 from minidl.nn.layer import Parameter
 
@@ -46,13 +47,28 @@ def clip_by_norm(parameters: Iterable[Parameter], max_norm: float) -> float:
     """
     max_norm = check_number("clip_by_norm", "max_norm", max_norm, POSITIVE, np.inf)
     gradients = [parameter.grad for parameter in parameters]
-    norm = float(np.sqrt(sum(float(kernels.squared_norm(gradient)) for gradient in gradients)))
+    norm = _norm(gradients)
     if not np.isfinite(norm):
         raise FloatingPointError(f"clip_by_norm: the gradient norm is {norm}; nothing was changed")
     if norm > max_norm:
+        # In two factors: for a norm 1e38 times max_norm one of float32 would have few digits left.
+        root = float(np.sqrt(max_norm) / np.sqrt(norm))
+        factors = (root, root) if root < 1e-15 else (max_norm / norm,)
         for gradient in gradients:
-            kernels.scale(gradient, max_norm / norm)
+            for factor in factors:
+                kernels.scale(gradient, factor)
     return norm
+
+
+def _norm(gradients: list[Array]) -> float:
+    """The norm of all together, also where float64 does not hold its square."""
+    square = sum(float(kernels.squared_norm(gradient)) for gradient in gradients)
+    if 1e-280 < square < np.inf or np.isnan(square):
+        return float(np.sqrt(square))
+    largest = max((float(np.abs(gradient).max(initial=0)) for gradient in gradients), default=0.0)
+    if not 0 < largest < np.inf:
+        return largest
+    return largest * float(np.sqrt(sum(float(np.square(g / largest).sum()) for g in gradients)))
 
 
 def clip_by_value(parameters: Iterable[Parameter], max_value: float) -> None:

@@ -122,6 +122,7 @@ class RMSprop(Optimizer):
     """
 
     names = ("alpha", "eps", "momentum")
+    never_negative = ("square",)
     alpha = hyper_parameter("alpha")
     eps = hyper_parameter("eps")
     momentum = hyper_parameter("momentum")
@@ -192,6 +193,7 @@ class AdaGrad(Optimizer):
     """
 
     names = ("eps",)
+    never_negative = ("square",)
     eps = hyper_parameter("eps")
 
     def __init__(

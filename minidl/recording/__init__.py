@@ -35,8 +35,9 @@ def record(function: Callable[..., Any] | None = None, *, copy: bool = False) ->
         a training step, an evaluation, a forward pass. Other arguments are constants: another
         value is another recording. What has a place may also be given by name.
     copy
-        Whether to return copies. By default, what is returned are arrays of the recorded program,
-        the same ones every time, overwritten by the next call.
+        Whether to return copies of arrays. By default, arrays that are returned are those of the
+        recorded program, the same ones every time, overwritten by the next call. Numbers are
+        copies always. With copies, threads that share a step get each its own results.
 
     Returns
     -------

@@ -12,7 +12,7 @@ import numpy as np
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
 from minidl.nn.checks import check_count
-from minidl.nn.init import as_generator
+from minidl.nn.init import random_order
 from minidl.recording.arrays import RecordingError
 from minidl.recording.inputs import prepared
 from minidl.recording.nest import leaves_of, mapped
@@ -34,7 +34,7 @@ def order_of(X: Any, Y: Any, batch_size: int, rng: Any, shuffle: bool) -> Array 
     if len(X) != len(Y):
         raise ValueError(f"epoch: X has {len(X):,} rows, Y has {len(Y):,}")
     check_count("epoch", "batch_size", batch_size)
-    return as_generator(rng).permutation(len(X)).astype(np.intp) if shuffle else None
+    return random_order("epoch", rng, len(X)) if shuffle else None
 
 
 def run_epoch(
@@ -44,26 +44,29 @@ def run_epoch(
     order: Array | None,
     everything: bool = False,
     progress: Progress | None = None,
+    at_a_time: int | None = None,
 ) -> Kept:
     """Run the step over all batches of the arrays, which are its inputs, for all rows.
 
     With an ``order``, over the rows that it names. Keeps the losses of all steps, and with
     ``everything`` all that the steps return. ``progress(kept, first)`` is called now and then,
-    between two steps: those from ``first`` to ``kept.done`` are new.
+    between two steps: those from ``first`` to ``kept.done`` are new. With ``at_a_time`` it is
+    called after every so many steps, and ends the run by returning True.
     """
     data = tuple(prepared(number, array) for number, array in enumerate(arrays))
     samples = len(arrays[0]) if order is None else len(order)
     batch_size = min(batch_size, samples)
     kept = Kept(samples, batch_size, everything)
     full = samples // batch_size
-    _Part(step, data, order, 0, full, batch_size, kept).run(progress or _nothing)
-    if rest := samples - full * batch_size:
+    heard = progress or _nothing
+    stopped = _Part(step, data, order, 0, full, batch_size, kept, at_a_time).run(heard)
+    if not stopped and (rest := samples - full * batch_size):
         tail = slice(full * batch_size, None)
         if order is None:
             data = tuple(array[tail] for array in data)
         else:
             order = order[tail]
-        _Part(step, data, order, full, 1, rest, kept).run(progress or _nothing)
+        _Part(step, data, order, full, 1, rest, kept).run(heard)
     return kept
 
 
@@ -83,12 +86,17 @@ class _Part:
         count: int,
         rows: int,
         kept: Kept,
+        at_a_time: int | None = None,
     ) -> None:
         self.step, self.data, self.order = step, data, order
         self.first, self.count, self.rows, self.kept = first, count, rows, kept
+        self.at_a_time = at_a_time or count
         self.done = 0
+        self._checked_order: Any = None
+        self._outputs: tuple[Any, list[tuple[Array, Array]]] = (None, [])
 
-    def run(self, progress: Progress) -> None:
+    def run(self, progress: Progress) -> bool:
+        """Make the steps; whether progress has ended them before the last."""
         batch = tuple(np.empty((self.rows, *x.shape[1:]), x.dtype) for x in self.data)
         while self.done < self.count:
             first = self.kept.done
@@ -99,7 +107,9 @@ class _Part:
                     self._from_python()
                 else:
                     self._in_c(recorded, batch)
-            progress(self.kept, first)
+            if progress(self.kept, first) is True:
+                return True
+        return False
 
     def _from_python(self) -> None:
         """One step: the first of its kind, which is recorded, or any of the NumPy twin."""
@@ -131,13 +141,15 @@ class _Part:
 
     def _in_c(self, recorded: Any, batch: tuple[Array, ...]) -> None:
         """As many steps as fit into a slice of time."""
-        output = recorded.result(batch)
-        self.kept.expect(output, batch)
-        outputs = [
-            (leaf, self.kept.room_from(array, leaf, self.first))
-            for leaf, array in zip(self.kept.leaves(output), self.kept.arrays, strict=True)
-        ]
-        left = self.count - self.done
+        if self._outputs[0] is not recorded.program:
+            output = recorded.result(batch)
+            self.kept.expect(output, batch)
+            outputs = [
+                (leaf, self.kept.room_from(array, leaf, self.first))
+                for leaf, array in zip(self.kept.leaves(output), self.kept.arrays, strict=True)
+            ]
+            self._outputs = recorded.program, outputs
+        left = min(self.count - self.done, self.at_a_time - self.done % self.at_a_time)
         if recorded.scheduled:
             left = min(left, SCHEDULED)
         # Dials count from the step that the optimizer has reached, all else from the part's first.
@@ -145,13 +157,28 @@ class _Part:
         for place, values in recorded.dials(left):
             left = len(values)
             dials.append((place, np.concatenate([np.zeros(self.done), values])))
-        made, failed = recorded.program.steps(
-            self.data, batch, self.order, self.rows, self.done, left, dials, outputs, SLICE
+        made, failed, answer = recorded.program.steps(
+            self.data,
+            batch,
+            self._order_in_c(),
+            self.rows,
+            self.done,
+            left,
+            dials,
+            self._outputs[1],
+            SLICE,
         )
         self.done += made
         self.kept.done += made
         if failed:
-            recorded.explain(failed, batch)
+            recorded.explain(failed, answer, batch)
+
+    def _order_in_c(self) -> Any:
+        from minidl._kernels.program import RowOrder  # needs compiled kernels
+
+        if self.order is not None and self._checked_order is None:
+            self._checked_order = RowOrder(self.order, len(self.data[0]))
+        return self._checked_order
 
     @contextmanager
     def _told(self) -> Iterator[None]:

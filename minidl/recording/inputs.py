@@ -105,8 +105,17 @@ def check_names(function: Callable[..., Any], named: dict[str, Any]) -> None:
 
 
 def traits(root: Any) -> Hashable:
-    """What Python code may have asked a layer, a loss or an optimizer: modes and plain numbers."""
+    """What Python code may have asked a layer, a loss or an optimizer: modes, which parameters are
+    frozen, and plain numbers.
+    """
     return tuple(
-        (type(part), getattr(part, "training", None), tuple(plain_attributes(part).items()))
+        (
+            type(part),
+            getattr(part, "training", None),
+            tuple(parameter.frozen for parameter in part.own_parameters())
+            if isinstance(part, Layer)
+            else (),
+            tuple(plain_attributes(part).items()),
+        )
         for part in parts_of(root)
     )

@@ -28,10 +28,3 @@ def mapped(output: Any, function: Callable[[Any], Any]) -> Any:
     if isinstance(output, dict):
         return {key: mapped(item, function) for key, item in output.items()}
     return function(output)
-
-
-def holds_mutable(output: Any) -> bool:
-    """Whether a list or a dict is in the nest."""
-    return isinstance(output, (list, dict)) or (
-        isinstance(output, tuple) and any(holds_mutable(item) for item in output)
-    )

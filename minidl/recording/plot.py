@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from minidl.pictures import new_figure, save
 from minidl.recording.report import percent, shortened
 
 if TYPE_CHECKING:
@@ -18,19 +19,17 @@ WIDTH, MARGIN, BAR = 10.5, 1.6, 0.27  # inches: of the picture, above and below,
 MOST_BARS = 80  # of longer programs, the slowest are drawn
 
 
-def draw(path: Path, profile: Profile) -> None:
-    """Draw a profile.
+def draw(path: Path | None, profile: Profile) -> Figure:
+    """Draw a profile, into a file if there is a path.
 
     Raises
     ------
     ImportError
         Without matplotlib.
-    OSError
-        If the file cannot be written.
     """
     slowest = sorted(range(len(profile.rows)), key=lambda i: -profile.rows[i].seconds)
     rows = [profile.rows[index] for index in sorted(slowest[:MOST_BARS])]
-    figure = _new_figure(len(rows))
+    figure = new_figure((WIDTH, MARGIN + BAR * len(rows)))
     axes = figure.subplots()
     times = [row.seconds * 1e6 for row in rows]
     longest, whole = max(times), sum(row.seconds for row in profile.rows)
@@ -38,10 +37,10 @@ def draw(path: Path, profile: Profile) -> None:
         range(len(rows)), times, height=0.72, color=[COLORS.get(r.phase, "0.5") for r in rows]
     )
     for place, (row, time) in enumerate(zip(rows, times, strict=True)):
-        axes.text(
-            time + 0.008 * longest, place, _note(row, whole), va="center", fontsize=8, color="0.25"
-        )
-    axes.set_yticks(range(len(rows)), [_name(row) for row in rows], fontsize=8.5)
+        note = _note(row, whole) if profile.telling else ""
+        axes.text(time + 0.008 * longest, place, note, va="center", fontsize=8, color="0.25")
+    names = [_name(row) for row in rows]
+    axes.set_yticks(range(len(rows)), names, fontsize=8.5, parse_math=False)
     axes.tick_params(axis="y", length=0)
     axes.set(xlim=(0, 1.28 * longest), ylim=(len(rows) - 0.4, -0.6), xlabel="microseconds")
     axes.grid(axis="x", color="0.92")
@@ -50,18 +49,12 @@ def draw(path: Path, profile: Profile) -> None:
     figure.legend(handles=_phases(profile), frameon=False, loc="outside lower right", ncols=4)
     left_out = len(profile.rows) - len(rows)
     note = f" ({left_out} quicker kernels are not drawn)" if left_out else ""
-    figure.suptitle(f"{profile.title()}{note}\n{profile.total()}", fontsize=10)
-    figure.savefig(path, dpi=130)
-
-
-def _new_figure(bars: int) -> Figure:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError("a plot needs matplotlib: pip install 'minidl[plot]'") from None
-    # No pyplot: a figure of one's own needs no display and leaves global settings alone.
-    figure = Figure(figsize=(WIDTH, MARGIN + BAR * bars))
-    figure.set_layout_engine("constrained")
+    lines = [f"{profile.title()}{note}", profile.total()]
+    if not profile.telling:
+        lines += profile.sentences()[:2]
+    figure.suptitle("\n".join(lines), fontsize=10)
+    if path is not None:
+        save(figure, path)
     return figure
 
 
@@ -89,7 +82,10 @@ def _phases(profile: Profile) -> list[Any]:
         for phase in COLORS
     }
     return [
-        Patch(color=COLORS[phase], label=f"{phase or 'other'} {percent(share)}")
+        Patch(
+            color=COLORS[phase],
+            label=f"{phase or 'other'} {percent(share)}" if profile.telling else phase or "other",
+        )
         for phase, share in shares.items()
         if share
     ]

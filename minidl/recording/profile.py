@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from statistics import median_low
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from minidl.bench.measuring import FEW_BYTES
 from minidl.bench.teamwork import stamp_seconds
 from minidl.recording.arrays import RecordingError
 from minidl.recording.report import Row, in_columns, percent, rows_of, shortened, times
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LOOKS = 9  # at each ceiling: the best counts
 LEAST_SHOWN = 0.1  # microseconds: about what a look at the clock takes
@@ -33,7 +36,8 @@ class Timed(Row):
     Parameters
     ----------
     seconds
-        From when all threads have begun to when all are done; the median of the rounds.
+        From when all threads have begun to when all are done, less what noting the time takes;
+        the median of the rounds.
     bound
         The ceiling that binds: ``FMA``, or a level of memory. Empty for a handful of numbers.
     fraction
@@ -62,7 +66,7 @@ class Profile:
         Of the whole step as it is replayed, without looking at the clock in between.
     stamp_seconds
         What one look at the clock takes, with all threads waiting for each other before and
-        after: about so much of every kernel's time is not its own.
+        after. The seconds of the rows are without it.
     threads
         That ran it: those of the team, or one where that was faster.
     peak
@@ -81,6 +85,15 @@ class Profile:
     rounds: int
 
     @property
+    def telling(self) -> bool:
+        """Whether the kernels took longer than noting the time between them.
+
+        Where they did not, their times are differences of two numbers that are nearly the same:
+        neither the text nor the picture gives shares and rates then.
+        """
+        return sum(row.seconds for row in self.rows) > self.stamp_seconds * len(self.rows)
+
+    @property
     def flops(self) -> int:
         """Of the step."""
         return sum(row.flops for row in self.rows)
@@ -92,10 +105,21 @@ class Profile:
 
     def to_dict(self) -> dict[str, Any]:
         """All figures as plain lists, dicts and numbers."""
-        return asdict(self) | {"flops": self.flops, "fraction": self.fraction}
+        derived = {"flops": self.flops, "fraction": self.fraction, "telling": self.telling}
+        return asdict(self) | derived
 
-    def plot(self, path: str | Path) -> None:
+    def plot(self, path: str | Path | None = None) -> Figure:
         """Draw the time of every kernel as a bar.
+
+        Parameters
+        ----------
+        path
+            A file to write the picture to, as its suffix says (.png, .pdf, .svg); None: none.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            A notebook shows it.
 
         Raises
         ------
@@ -104,7 +128,7 @@ class Profile:
         """
         from minidl.recording.plot import draw
 
-        draw(Path(path), self)
+        return draw(None if path is None else Path(path), self)
 
     def title(self) -> str:
         """What was measured."""
@@ -118,34 +142,49 @@ class Profile:
             f"{percent(self.fraction)} of the FMA peak of {_count(self.threads, 'thread')}"
         )
 
-    def __str__(self) -> str:
+    def sentences(self) -> list[str]:
+        """What a reader of the figures has to know about them."""
+        noting = self.stamp_seconds * len(self.rows)
         kernels_seconds = sum(row.seconds for row in self.rows)
-        table = [[str(index), *_cells(row, kernels_seconds)] for index, row in enumerate(self.rows)]
-        stamp = self.stamp_seconds * 1e6
         above = "Above 100%: part of the data was found in a nearer level of memory."
         busy = "Other work keeps the threads waiting for each other: look again on an idle machine."
-        return "\n".join(
-            [
-                f"{self.title()}; median of {_count(self.rounds, 'round')}",
-                "",
-                *(line.rstrip() for line in in_columns([HEADINGS, *table], RIGHT)),
-                "",
-                f"kernels, one by one:     {_us(kernels_seconds)} us, of which about "
-                f"{stamp:.2f} us each are for noting the time",
-                f"whole step, as replayed: {self.total()}",
-                *[above] * any(row.bound and row.fraction > 1 for row in self.rows),
-                *[busy] * (self.stamp_seconds > LONG_WAIT),
+        found = [
+            f"kernels, one by one:     {_us(kernels_seconds)} us, and {_us(noting)} us for noting "
+            f"the time ({self.stamp_seconds * 1e6:.2f} us each)"
+        ]
+        if not self.telling:
+            cure = "more rows" if self.threads == 1 else "more rows, or after set_num_threads(1)"
+            found = [
+                f"Noting the time between kernels took {_us(noting)} us, longer than the kernels:",
+                f"their own times are too rough to be told apart. Profile with {cure}.",
             ]
-        )
+        return [
+            *found,
+            f"whole step, as replayed: {self.total()}",
+            *[above] * (self.telling and any(row.bound and row.fraction > 1 for row in self.rows)),
+            *[busy] * (self.stamp_seconds > LONG_WAIT),
+        ]
+
+    def __str__(self) -> str:
+        whole, columns = sum(row.seconds for row in self.rows), len(HEADINGS)
+        if not self.telling:
+            columns = HEADINGS.index("us")
+        table = [
+            [str(index), *_cells(row, whole, self.stamp_seconds)][:columns]
+            for index, row in enumerate(self.rows)
+        ]
+        lines = in_columns([HEADINGS[:columns], *table], RIGHT)
+        title = f"{self.title()}; median of {_count(self.rounds, 'round')}"
+        return "\n".join([title, "", *(line.rstrip() for line in lines), "", *self.sentences()])
 
     __repr__ = __str__
 
 
-def _cells(row: Timed, whole: float) -> Iterator[str]:
+def _cells(row: Timed, whole: float, stamp: float) -> Iterator[str]:
     yield from (row.kernel, shortened(row.layer), row.phase, row.shape, str(row.threads))
     yield _us(row.seconds)
     yield f"{row.seconds / whole:.1%}"
-    if row.bound:
+    if row.bound and row.seconds > stamp:  # a shorter time is too rough for a rate
         yield f"{row.rate / 1e9:.1f}"
         yield "GFLOP/s" if row.bound == FMA else "GB/s"
         yield percent(row.fraction)
@@ -180,26 +219,28 @@ def take_profile(recorded: Any, inputs: tuple[Any, ...], rounds: int) -> Profile
     inputs = tuple(recorded.apart(x) for x in inputs)
     for index in range(rounds):
         start = perf_counter()
-        failed = recorded.replay(inputs)
+        failed, answer = program.replay(inputs)
         whole[index], whole_by[index] = perf_counter() - start, program.used
         if failed < 0:
             raise RecordingError("something was changed since the step was recorded: profile anew")
-        failed = failed or program.time(inputs, stamps[index])
+        if failed == 0:
+            failed, answer = program.time(inputs, stamps[index])
         used[index] = program.used
         if failed > 0:
-            recorded.explain(failed, inputs)
+            recorded.explain(failed, answer, inputs)
     threads = int(median_low(used))  # a program that may use the team tries whether it is faster
     times = np.diff(stamps[used == threads], axis=1)
     whole = whole[whole_by == threads] if (whole_by == threads).any() else whole
     dtype = _dtype(recorded)
+    stamp = stamp_seconds(threads)
     timed = [
-        _timed(row, min(row.threads, threads), max(time * 1e-9, 1e-9), dtype)
+        _timed(row, min(row.threads, threads), max(time * 1e-9 - stamp, 1e-9), dtype)
         for row, time in zip(rows_of(recorded), np.median(times, axis=0).tolist(), strict=True)
     ]
     return Profile(
         timed,
         float(np.median(whole)),
-        stamp_seconds(threads),
+        stamp,
         threads,
         _peak(kernels.isa, dtype, threads),
         [_described(x) for x in inputs],

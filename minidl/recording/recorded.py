@@ -10,7 +10,7 @@ import numpy as np
 from minidl import _kernels as kernels
 from minidl._kernels import arguments
 from minidl._kernels.memory import aligned_zeros
-from minidl._kernels.program import Program, Turn
+from minidl._kernels.program import InputView, Program, ProgramLock
 from minidl._kernels.reference import Array
 from minidl.nn.label_losses import in_steps
 from minidl.recording import planning
@@ -28,8 +28,9 @@ from minidl.recording.entries import (
 )
 from minidl.recording.failures import is_finite, not_finite
 from minidl.recording.fusion import fuse
-from minidl.recording.nest import holds_mutable, leaves_of, mapped
+from minidl.recording.nest import leaves_of, mapped
 from minidl.recording.recorder import Recorder
+from minidl.signals import deferred
 from minidl.threads import get_num_threads
 
 # What the answer of a kernel means (walk.pxi): nothing; stop; stop if this is an epoch.
@@ -50,10 +51,14 @@ class Recorded:
         That has heard the whole step.
     inputs, output
         Arguments and result of the call that was recorded.
+    copies
+        Whether a call returns copies.
     """
 
-    def __init__(self, recorder: Recorder, inputs: tuple[Any, ...], output: Any) -> None:
-        self._turn = Turn()
+    def __init__(
+        self, recorder: Recorder, inputs: tuple[Any, ...], output: Any, copies: bool = False
+    ) -> None:
+        self._copies, self._lock = copies, ProgramLock()
         operands = [operand for entry in recorder.entries for operand in entry.operands]
         self.changed = {operand.region.number for operand in operands if operand.changes_input}
         self.inputs = [
@@ -120,13 +125,14 @@ class Recorded:
         keep = self.scratch, self.regions
         state = _changed_before_the_last(self.entries, self._watch)
         self.program = Program(
-            instructions, self.inputs, patches, state, self.memory, lasting, keep, self._turn
+            instructions, self.inputs, patches, state, self.memory, lasting, keep, self._lock
         )
+        self.program.copies = self._copies
         self.program.result = self.result(None)
 
-    def join(self, turn: Turn) -> None:
-        """From now on, take turns with the other programs of the step."""
-        self._turn = self.program.turn = turn
+    def join(self, lock: ProgramLock) -> None:
+        """From now on, share the lock of the other programs of the step."""
+        self._lock = self.program.lock = lock
 
     def accept(self) -> None:
         """Take things as they are now."""
@@ -134,12 +140,7 @@ class Recorded:
             self._held = list(_held(self.watched))
         self.program.seen = kernels.changes()
         self.scheduled = [group for o in self.optimizers for group in o.scheduled()]
-        self.replay = self._turn_and_replay if self.scheduled else self.program.replay
-
-    def _turn_and_replay(self, inputs: tuple[Any, ...]) -> int:
-        for group in self.scheduled:
-            group.set_rate()
-        return self.program.replay(inputs)
+        self.program.scheduled = self.scheduled
 
     def dials(self, steps: int) -> list[tuple[Array, Array]]:
         """The numbers that schedules set in each of the steps to come, and where: for as many
@@ -153,19 +154,19 @@ class Recorded:
     # --- outputs ---
 
     def result(self, inputs: tuple[Any, ...] | None) -> Any:
-        """What a call returns: arrays of the program, which the next call overwrites. For
-        functions that return an input, it depends on the inputs: None without them. So it is for
-        lists and dicts, of which each call returns its own, since a caller may change them.
+        """The arrays of the program that hold what the step returns, which the next call
+        overwrites. Of functions that return an input they depend on the inputs: without those,
+        the program is told where in them.
         """
-        if inputs is None and (self._numbers or holds_mutable(self._output)):
-            return None
         return mapped(self._output, lambda leaf: self._out(leaf, inputs))
 
     def _out(self, leaf: Any, inputs: tuple[Any, ...] | None) -> Any:
         if id(leaf) in self._views:
             return self._views[id(leaf)]
-        if id(leaf) in self._numbers and inputs is not None:
+        if id(leaf) in self._numbers:
             number, leaf, offset = self._numbers[id(leaf)]
+            if inputs is None:
+                return InputView(number, offset, leaf)
             return np.ndarray(leaf.shape, leaf.dtype, inputs[number], offset, leaf.strides)
         return leaf
 
@@ -219,11 +220,11 @@ class Recorded:
 
     # --- when a step failed ---
 
-    def explain(self, failed: int, inputs: tuple[Any, ...]) -> NoReturn:
+    def explain(self, failed: int, answer: int, inputs: tuple[Any, ...]) -> NoReturn:
         """Raise what the function itself would have raised, and say more."""
         entry = self.entries[failed - 1]
         if entry.kernel in CHECKING:
-            raise ValueError(self._bad_number(entry, self.program.answer - 1, inputs))
+            raise ValueError(self._bad_number(entry, answer - 1, inputs))
         what = "the norm of the gradient" if entry.kernel == "clip" else "the loss"
         raise not_finite(f"{what} is not finite", self.first_not_finite(inputs), inputs)
 
@@ -255,16 +256,17 @@ class Recorded:
         """Run the step kernel by kernel, and say which one first writes a number that is not
         finite. The state is restored afterwards.
         """
-        self.program.prepare(inputs)
         found = ""
-        for index, entry in enumerate(self.entries):
-            answer = self.program.run_one(index)
-            for region in (o.region for o in entry.operands if o.writes):
-                if region.kind == TEMPORARY and not found and not is_finite(self.view(region)):
-                    found = entry.place
-            if answer and self._watch[index] != IGNORE:
-                break
-        self.program.restore()
+        with deferred(), self.program.lock:
+            self.program.prepare(inputs)
+            for index, entry in enumerate(self.entries):
+                answer = self.program.run_one(index)
+                for region in (o.region for o in entry.operands if o.writes):
+                    if region.kind == TEMPORARY and not found and not is_finite(self.view(region)):
+                        found = entry.place
+                if answer and self._watch[index] != IGNORE:
+                    break
+            self.program.restore()
         return found
 
 

@@ -166,7 +166,7 @@ class Recorder:
 
     def switch(self, layer: Any) -> None:
         """A layer is about to be switched to training or evaluation."""
-        self._modes.setdefault(id(layer), (layer, layer.training))
+        self._modes.setdefault(id(layer), (layer, layer._training))
 
     def adopt_parameter(self, parameter: Any) -> None:
         """Learn of a parameter: at the latest when it is first looked at."""
@@ -323,7 +323,7 @@ class Recorder:
         """Replay the step, and raise RecordingError if it does not do what the function did."""
         self._restart()
         # As it is timed, because that is how any program runs on any inputs.
-        failed = recorded.program.time(inputs, np.empty(len(recorded.entries) + 1, np.int64))
+        failed, _ = recorded.program.time(inputs, np.empty(len(recorded.entries) + 1, np.int64))
         if failed or self.outcome(recorded.result(inputs)) != self._first[1]:
             raise RecordingError(
                 "the recorded function does something that its replay does not: it changes an "

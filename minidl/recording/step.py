@@ -63,7 +63,7 @@ class Step(kernels.Replayer):
         self.function = function
         self.copy = copy
         self._places: dict[tuple[Any, ...], Any] = {}  # of arguments that are given by name
-        self._turn: Any = None  # keeps two programs from running at the same time
+        self._lock: Any = None  # keeps two programs from running at the same time
         self.forget()
 
     def __reduce__(self) -> Any:
@@ -98,19 +98,12 @@ class Step(kernels.Replayer):
             self._places[given] = places_of(self.function, *given)
         return (*inputs, *(named.get(name, default) for name, default in self._places[given]))
 
-    def otherwise(self, program: Any, failed: int, inputs: Inputs) -> Any:
+    def otherwise(self, program: Any, failed: int, answer: Any, inputs: Inputs) -> Any:
         """What a call does when there is more to do than to run a program that fits."""
         if failed > 0:
             for recorded in self._programs.values():
                 if recorded.program is program:
-                    recorded.explain(failed, inputs)
-        latest = self._latest
-        if program is None and latest is not None and kernels.recorder() is None:
-            failed = latest.replay(inputs)
-            if failed == 0:
-                return self._made(latest.result(inputs))
-            if failed > 0:
-                latest.explain(failed, inputs)
+                    recorded.explain(failed, answer, inputs)
         return self._first(inputs)
 
     def _first(self, inputs: Inputs) -> Any:
@@ -123,21 +116,18 @@ class Step(kernels.Replayer):
             with RECORDING:
                 recorded = self.program_for(inputs)
                 if recorded is None:
-                    return self._made(self.record(inputs, given=given))
+                    return self.record(inputs, given=given)
             inputs = tuple(recorded.apart(x) for x in inputs)
-            recorded.check_copies(given, inputs)
-            failed = recorded.replay(inputs)
+            if recorded.changed:
+                inputs = disjoint(inputs)
+                recorded.check_copies(given, inputs)
+            failed, output = recorded.program.replay(inputs)
             if failed < 0 and recorded.program.seen == kernels.changes():
                 # Such as NaN, which equals no constant.
-                return self._made(self.record(inputs, given=given))
+                return self.record(inputs, given=given)
         if failed > 0:
-            recorded.explain(failed, inputs)
-        return self._made(recorded.result(inputs))
-
-    def _made(self, output: Any) -> Any:
-        if not self.copy:
-            return output
-        return mapped(output, lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) else leaf)
+            recorded.explain(failed, output, inputs)
+        return output
 
     def program_for(self, inputs: Inputs) -> Any:
         """The program that serves these inputs now; None if they must be recorded first."""
@@ -159,8 +149,7 @@ class Step(kernels.Replayer):
     def _serve(self, recorded: Any, kinds: Hashable) -> None:
         recorded.accept()
         self._latest, self._latest_kinds = recorded, kinds
-        simple = not (self.copy or recorded.scheduled or recorded.program.result is None)
-        self.program = recorded.program if simple else None
+        self.program = recorded.program
 
     def record(self, inputs: Inputs, check: Check = None, given: Inputs | None = None) -> Any:
         """Run the function on these inputs and write it down; returns what a replay would.
@@ -168,21 +157,19 @@ class Step(kernels.Replayer):
         ``check`` may look at what the function returned. If it raises, or the function, everything
         is as it was before. ``given`` is what the inputs were made from.
         """
-        from minidl._kernels.program import Turn  # needs compiled kernels
+        from minidl._kernels.program import ProgramLock  # needs compiled kernels
 
         if kernels.recorder() is not None:
             raise RecordingError("a recorded function cannot record another, or run its epochs")
         check_names(self.function, self._named)
         given, inputs = given or inputs, disjoint(inputs)
         with RECORDING:
-            if self._turn is None:
-                self._turn = Turn()
-            self._turn.take()  # other threads must not run what is recorded already meanwhile
-            try:
+            if self._lock is None:
+                self._lock = ProgramLock()
+            with self._lock:  # other threads must not run what is recorded already meanwhile
                 recorder, recorded = self._recorded(inputs, check, given)
-            finally:
-                self._turn.give()
-            recorded.join(self._turn)
+                recorded.join(self._lock)
+                output = recorded.program.output(inputs)
             for root in recorder.watched:
                 if not any(root is known for known in self._watched):
                     self._watched.append(root)
@@ -191,7 +178,7 @@ class Step(kernels.Replayer):
                 del self._programs[next(iter(self._programs))]
             self._serve(recorded, kinds_of(inputs))
             self._named = named_by(self.function)
-            return recorded.result(inputs)
+            return output
 
     def _recorded(self, inputs: Inputs, check: Check, given: Inputs) -> tuple[Recorder, Any]:
         """Run the function twice and replay it once, all from the same state."""
@@ -215,7 +202,7 @@ class Step(kernels.Replayer):
             output = self.function(*views)
             kernels.set_recorder(None)
             recorder.check_same(output)
-            recorded = Recorded(recorder, inputs, output)
+            recorded = Recorded(recorder, inputs, output, self.copy)
             recorded.check_copies(given, inputs)
             recorder.check_replay(recorded, inputs)
         return recorder, recorded
@@ -332,6 +319,6 @@ class Step(kernels.Replayer):
         inputs = tuple(prepared(number, x) for number, x in enumerate(inputs))
         return take_profile(self._latest, inputs, rounds)
 
-    def plot(self, path: str | Path, *inputs: Any, rounds: int = 200) -> None:
-        """Draw the profile of the step on these inputs as bars, into a file."""
-        self.profile(*inputs, rounds=rounds).plot(path)
+    def plot(self, path: str | Path | None, *inputs: Any, rounds: int = 200) -> Any:
+        """Draw the profile of the step on these inputs as bars, into a file if there is a path."""
+        return self.profile(*inputs, rounds=rounds).plot(path)

@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from minidl._kernels.reference import Array
 from minidl.nn.checks import check_count
-from minidl.nn.init import Seed, as_generator
+from minidl.nn.init import Seed, random_order
+from minidl.training.inputs import as_array, check_same_rows, is_ragged, padded
 
 
 def batches(
     X: Any, y: Any, batch_size: int, rng: Seed = None, shuffle: bool = True
-) -> Iterator[tuple[Array, Array]]:
+) -> Iterator[tuple[Any, Any]]:
     """Yield the rows of X and y in batches, every row once, the last batch maybe smaller.
 
     Parameters
     ----------
     X, y
-        Arrays of the same length.
+        Arrays of the same length. Either may be a tuple of arrays, such as (sequences, lengths):
+        then so is its part of a batch. A list of sequences of unequal length becomes such a pair,
+        padded with zeros to the longest of all; for y, whose lengths are those of X, only the
+        sequences.
     batch_size
         Rows of a batch, ≥ 1.
     rng
@@ -47,30 +49,49 @@ def batches(
     >>> X, y = np.arange(10.0).reshape(5, 2), np.arange(5)
     >>> [yb.tolist() for xb, yb in batches(X, y, batch_size=2, shuffle=False)]
     [[0, 1], [2, 3], [4]]
+    >>> [(xb, lengths)] = [x for x, _ in batches([[1, 2, 3], [4]], [0, 1], 2, shuffle=False)]
+    >>> xb.tolist(), lengths.tolist()
+    ([[1, 2, 3], [4, 0, 0]], [3, 1])
     """
-    X, y = np.asarray(X), np.asarray(y)
-    check_lengths(X, y)
+    x_arrays, y_arrays = _arrays("X", X), _arrays("y", y)
+    if is_ragged(y):
+        y_arrays = y_arrays[:1]
+    check_same_rows([*_named("X", x_arrays), *_named("y", y_arrays)])
     check_count("batches", "batch_size", batch_size)
-    order = as_generator(rng).permutation(len(X)) if shuffle else None
-    return _pieces(X, y, batch_size, order)
+    rows = len(x_arrays[0])
+    order = random_order("batches", rng, rows) if shuffle else None
+    pieces = _pieces((*x_arrays, *y_arrays), rows, batch_size, order)
+    several = isinstance(X, tuple) or is_ragged(X), isinstance(y, tuple)
+    return _as_given(pieces, len(x_arrays), *several)
+
+
+def _arrays(name: str, data: Any) -> tuple[Array, ...]:
+    if isinstance(data, tuple):
+        return tuple(as_array(f"{name}[{number}]", part) for number, part in enumerate(data))
+    return padded(name, data) if is_ragged(data) else (as_array(name, data),)
+
+
+def _named(name: str, arrays: tuple[Array, ...]) -> list[tuple[str, Array]]:
+    if len(arrays) == 1:
+        return [(name, arrays[0])]
+    return [(f"{name}[{number}]", array) for number, array in enumerate(arrays)]
 
 
 def _pieces(
-    X: Array, y: Array, batch_size: int, order: Array | None
-) -> Iterator[tuple[Array, Array]]:
-    for start in range(0, len(X), batch_size):
+    arrays: tuple[Array, ...], rows: int, batch_size: int, order: Array | None
+) -> Iterator[tuple[Array, ...]]:
+    for start in range(0, rows, batch_size):
         piece = slice(start, start + batch_size)
         if order is None:
-            yield X[piece], y[piece]
+            yield tuple(array[piece] for array in arrays)
         else:
-            rows = order[piece]
-            yield X.take(rows, axis=0), y.take(rows, axis=0)
+            yield tuple(array.take(order[piece], axis=0) for array in arrays)
 
 
-def check_lengths(X: Array, y: Array, what: str = "") -> None:
-    """Raise ValueError unless X and y have the same number of rows, at least one."""
-    for name, array in (("X", X), ("y", y)):
-        if array.ndim == 0 or array.size == 0:
-            raise ValueError(f"{what}{name} is empty: shape {array.shape}")
-    if len(X) != len(y):
-        raise ValueError(f"{what}X has {len(X):,} rows, {what}y has {len(y):,}")
+def _as_given(
+    pieces: Iterator[tuple[Array, ...]], count: int, several_x: bool, several_y: bool
+) -> Iterator[tuple[Any, Any]]:
+    """The first so many of each piece as x, the others as y: alone, unless several were given."""
+    for piece in pieces:
+        x, y = piece[:count], piece[count:]
+        yield x if several_x else x[0], y if several_y else y[0]

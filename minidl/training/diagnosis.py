@@ -13,18 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from minidl._kernels.reference import Array
 from minidl.nn import Layer, Loss
 from minidl.nn.sequences import Recurrent
+from minidl.optim import Optimizer
+from minidl.training.preparing import Data
 
 Watcher = Callable[[Layer, Any], None]
+LARGE = 1e3  # of a feature or a target: what is larger had better be scaled
 
 
-def first_not_finite(model: Layer, loss: Loss, x: Array, *target: Array) -> str:
+def first_not_finite(model: Layer, loss: Loss, batch: Data) -> str:
     """In which layer the first number that is not finite appears, forward then backward; or "".
 
-    ``target`` is what the loss takes beside the prediction: targets, and maybe weights. Runs the
-    forward and the backward pass; the caller restores the state they change.
+    Runs the forward and the backward pass; the caller restores the state they change.
     """
     found: list[str] = []
 
@@ -42,8 +43,8 @@ def first_not_finite(model: Layer, loss: Loss, x: Array, *target: Array) -> str:
             )
 
     with watching(model, "forward", watch_output):
-        prediction = model(x)
-    value = loss(prediction, *target)
+        prediction = model(*batch.inputs)
+    value = loss(prediction, *batch.targets_and_weights)
     if not found and not np.isfinite(value):
         return f"every layer's output is finite, the loss {loss!r} is not"
     if not found:
@@ -51,6 +52,34 @@ def first_not_finite(model: Layer, loss: Loss, x: Array, *target: Array) -> str:
         with watching(model, "backward", watch_gradient):
             model.backward(loss.backward())
     return found[0] if found else ""
+
+
+def advice(model: Layer, optimizer: Optimizer, rows: Data) -> str:
+    """What may help against a step that was not finite, as far as the facts tell."""
+    held = {parameter.name: parameter.data for parameter in model.parameters()} | model.state()
+    for name, array in held.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            return f"{name} is not finite already: assign it, load the model, or reset() it."
+    cures = []
+    for name, arrays in ("X", rows.inputs), ("y", (rows.targets,)):
+        largest = max((float(np.abs(a).max()) for a in arrays if a.dtype.kind == "f"), default=0.0)
+        if largest > LARGE:
+            how = (
+                "nn.Standardize in front of the model" if name == "X" else "dividing by a constant"
+            )
+            cures.append(
+                f"{name} holds numbers as large as {largest:.3g}: {how} brings them near 1"
+            )
+    if optimizer.steps > 0:
+        clip = "" if optimizer.max_norm is not None else ", or max_norm,"
+        cures.append(f"a lower learning rate than {optimizer.lr:g}{clip} may help")
+    elif not cures:
+        cures.append(
+            "no step was made before it, so the learning rate is not the cause: look at the layer "
+            "named, and at the scale of the initial weights"
+        )
+    text = "; ".join(cures)
+    return f"{text[0].upper()}{text[1:]}."
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from minidl.pictures import save
 from minidl.training.curves import draw_history
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ class History(Mapping[str, list[float]]):
     """The values of every epoch, by name: a mapping from names to lists of floats.
 
     ``seconds`` holds the training time of every epoch (validation not counted), and
-    ``epochs`` their number.
+    ``epochs`` their number. ``print(history)`` prints the table of all epochs.
 
     Examples
     --------
@@ -29,6 +30,8 @@ class History(Mapping[str, list[float]]):
     >>> history["loss"], history.epochs
     ([0.75, 0.5], 2)
     >>> history
+    History(epochs=2, loss=0.5000, accuracy=0.8750)
+    >>> print(history)
     epoch    loss  accuracy
         1  0.7500    0.5000
         2  0.5000    0.8750
@@ -79,7 +82,7 @@ class History(Mapping[str, list[float]]):
         Returns
         -------
         matplotlib.figure.Figure
-            A notebook shows it; it belongs to no window.
+            A notebook shows it, without ``%matplotlib inline``; it belongs to no window.
 
         Raises
         ------
@@ -92,7 +95,7 @@ class History(Mapping[str, list[float]]):
             raise ValueError("there is nothing to draw: the history has no epoch")
         figure = draw_history(self)
         if path is not None:
-            figure.savefig(path, dpi=120)
+            save(figure, path)
         return figure
 
     def __getitem__(self, name: str) -> list[float]:
@@ -105,6 +108,11 @@ class History(Mapping[str, list[float]]):
         return len(self._values)
 
     def __repr__(self) -> str:
+        # One line: `fit` has shown every epoch where a notebook shows what it returns.
+        latest = [f", {name}={show(values[-1])}" for name, values in self.items()]
+        return f"History(epochs={self.epochs}{''.join(latest)})"
+
+    def __str__(self) -> str:
         columns = [["epoch", *map(str, range(1, self.epochs + 1))]]
         columns += [[name, *map(show, values)] for name, values in self.items()]
         widths = [max(map(len, column)) for column in columns]

@@ -8,12 +8,16 @@ for it, so that it need not be an average over rows either.
 ===========  ==================================================================================
 name         over the rows i, predictions ŷ and targets y
 ===========  ==================================================================================
-accuracy     share of the rows whose largest logit is that of the label
+accuracy     share of the rows whose largest logit is that of the label; with
+             ``BCEWithLogitsLoss``, share of the logits that are > 0 where the target is > 0.5
 top_k        share of the rows whose label is among the k largest logits: ``top_5``, any k
 mse          mean of (ŷ - y)²
 mae          mean of |ŷ - y|
 r2           1 - Σ (ŷ - y)² / Σ (y - mean y)², the mean over the columns of the targets
 ===========  ==================================================================================
+
+A prediction that is NaN is never right: rows with a NaN among their logits count as wrong, as do
+labels whose logit is infinite, and the errors are NaN.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from typing import Protocol
 import numpy as np
 
 from minidl._kernels.reference import Array
-from minidl.nn import Loss
+from minidl.nn import BCEWithLogitsLoss, Loss
 
 Metric = Callable[[Array, Array], float]
 
@@ -52,12 +56,16 @@ def accuracy(prediction: Array, target: Array) -> float:
     >>> accuracy(np.array([[2.0, 1.0], [3.0, 0.0]]), np.array([0, 1]))
     0.5
     """
-    _check_logits("accuracy", prediction, target)
-    return float(np.count_nonzero(prediction.argmax(axis=-1) == target) / target.size)
+    metric = TopK(1, "accuracy")
+    metric.add(prediction, target)
+    return metric.read()
 
 
 class Running(Protocol):
     """A metric under way: it is shown batch after batch, and can be read at any time."""
+
+    def check(self, prediction: Array, target: Array) -> None:
+        """Raise ValueError unless these can be compared; looks at their shapes only."""
 
     def add(self, prediction: Array, target: Array) -> None:
         """Count these rows."""
@@ -76,13 +84,20 @@ class TopK:
         self._k, self._name = k, name
         self._rows = self._right = 0
 
+    def check(self, prediction: Array, target: Array) -> None:
+        if prediction.ndim < 2 or target.shape != prediction.shape[:-1]:
+            raise ValueError(
+                f"{self._name} needs prediction (samples, ..., classes) and target (samples, ...), "
+                f"got {prediction.shape} and {target.shape}"
+            )
+        if self._k > prediction.shape[-1]:
+            raise ValueError(f"{self._name}: there are only {prediction.shape[-1]} classes")
+
     def add(self, prediction: Array, target: Array) -> None:
-        _check_logits(self._name, prediction, target)
+        self.check(prediction, target)
         classes = prediction.shape[-1]
         # Every step of a sequence is a row of its own.
         prediction, target = prediction.reshape(-1, classes), target.reshape(-1)
-        if self._k > classes:
-            raise ValueError(f"{self._name}: there are only {classes} classes")
         self._rows += len(target)
         if self._k == 1:
             right = prediction.argmax(axis=1) == target
@@ -90,10 +105,32 @@ class TopK:
             own = np.take_along_axis(prediction, target[:, None], axis=1)
             before = np.arange(classes) < target[:, None]
             right = ((prediction > own) | ((prediction == own) & before)).sum(axis=1) < self._k
+        if not np.isfinite(prediction.sum()):  # cheaper than a look at every logit
+            right &= ~np.isnan(prediction).any(axis=1)
+            right[right] = np.isfinite(prediction[right, target[right].astype(np.intp)])
         self._right += int(np.count_nonzero(right))
 
     def read(self) -> float:
         return self._right / self._rows
+
+
+class BinaryAccuracy:
+    """Share of the logits that say what the target does: positive where that is above one half."""
+
+    def __init__(self) -> None:
+        self._logits = self._right = 0
+
+    def check(self, prediction: Array, target: Array) -> None:
+        _check_alike("accuracy", prediction, target)
+
+    def add(self, prediction: Array, target: Array) -> None:
+        self.check(prediction, target)
+        right = ((prediction > 0) == (target > 0.5)) & np.isfinite(prediction)
+        self._right += int(np.count_nonzero(right))
+        self._logits += target.size
+
+    def read(self) -> float:
+        return self._right / self._logits
 
 
 class MeanError:
@@ -103,8 +140,11 @@ class MeanError:
         self._power, self._name = power, name
         self._elements, self._total = 0, 0.0
 
-    def add(self, prediction: Array, target: Array) -> None:
+    def check(self, prediction: Array, target: Array) -> None:
         _check_alike(self._name, prediction, target)
+
+    def add(self, prediction: Array, target: Array) -> None:
+        self.check(prediction, target)
         error = np.subtract(prediction, target, dtype=np.float64)
         self._total += float((np.abs(error) if self._power == 1 else np.square(error)).sum())
         self._elements += error.size
@@ -128,8 +168,11 @@ class R2:
         self._mean: Array = np.zeros(())
         self._around: Array = np.zeros(())  # squares around the mean
 
-    def add(self, prediction: Array, target: Array) -> None:
+    def check(self, prediction: Array, target: Array) -> None:
         _check_alike("r2", prediction, target)
+
+    def add(self, prediction: Array, target: Array) -> None:
+        self.check(prediction, target)
         rows = len(target)
         y = target.reshape(rows, -1).astype(np.float64)
         self._residual = self._residual + np.square(prediction.reshape(rows, -1) - y).sum(axis=0)
@@ -145,7 +188,8 @@ class R2:
     def read(self) -> float:
         constant = self._around == 0
         ratio = self._residual / np.where(constant, 1.0, self._around)
-        return float(np.where(constant, self._residual == 0, 1 - ratio).mean())
+        exact = np.where(np.isnan(self._residual), np.nan, self._residual == 0)
+        return float(np.where(constant, exact, 1 - ratio).mean())
 
 
 class Whole:
@@ -155,6 +199,9 @@ class Whole:
         self._function = function
         self._predictions: list[Array] = []
         self._targets: list[Array] = []
+
+    def check(self, prediction: Array, target: Array) -> None:
+        """Nothing: only the function knows."""
 
     def add(self, prediction: Array, target: Array) -> None:
         self._predictions.append(prediction)
@@ -169,14 +216,14 @@ class Whole:
 Start = Callable[[], Running]  # makes a metric that has seen nothing yet
 
 
-def by_name(metrics: Iterable[str | Metric]) -> dict[str, Start]:
-    """The metrics with the names under which a history lists them."""
+def by_name(metrics: Iterable[str | Metric], loss: Loss | None = None) -> dict[str, Start]:
+    """The metrics with the names under which a history lists them, for predictions of this loss."""
     found: dict[str, Start] = {}
     for metric in [metrics] if isinstance(metrics, str) or callable(metrics) else metrics:
         if metric is accuracy:
             metric = "accuracy"
         if isinstance(metric, str):
-            name, start = metric, _known(metric)
+            name, start = metric, _known(metric, loss)
         elif callable(metric):
             name = getattr(metric, "__name__", type(metric).__name__)
             start = partial(Whole, metric)
@@ -190,10 +237,10 @@ def by_name(metrics: Iterable[str | Metric]) -> dict[str, Start]:
     return found
 
 
-def _known(name: str) -> Start:
+def _known(name: str, loss: Loss | None) -> Start:
     """The metric of this name."""
     if name == "accuracy":
-        return partial(TopK, 1, name)
+        return BinaryAccuracy if isinstance(loss, BCEWithLogitsLoss) else partial(TopK, 1, name)
     if match := re.fullmatch(r"top_([1-9]\d*)", name):
         return partial(TopK, int(match[1]), name)
     if name in ("mse", "mae"):
@@ -205,6 +252,12 @@ def _known(name: str) -> Start:
     )
 
 
+def check_metrics(metrics: dict[str, Start], prediction: Array, target: Array) -> None:
+    """Raise ValueError if a metric cannot compare predictions and targets of these shapes."""
+    for start in metrics.values():
+        start().check(prediction, target)
+
+
 def try_out(
     metrics: dict[str, Start], prediction: Array, target: Array, counts: Array | None
 ) -> None:
@@ -212,6 +265,7 @@ def try_out(
 
     A function is shown all of them, as it will be later; for the others the first row will do.
     """
+    check_metrics(metrics, prediction, target)
     for start in metrics.values():
         metric = start()
         rows = slice(None) if isinstance(metric, Whole) else slice(1)
@@ -225,14 +279,6 @@ def _counting(prediction: Array, target: Array, counts: Array | None) -> tuple[A
     if counts is None or counts.ndim == 1:  # then rows of weight zero are left out from the start
         return prediction, target
     return prediction[counts > 0], target[counts > 0]
-
-
-def _check_logits(name: str, prediction: Array, target: Array) -> None:
-    if prediction.ndim < 2 or target.shape != prediction.shape[:-1]:
-        raise ValueError(
-            f"{name} needs prediction (samples, ..., classes) and target (samples, ...), "
-            f"got {prediction.shape} and {target.shape}"
-        )
 
 
 def _check_alike(name: str, prediction: Array, target: Array) -> None:

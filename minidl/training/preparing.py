@@ -10,33 +10,57 @@ import numpy as np
 
 from minidl._kernels.reference import Array
 from minidl.nn import BCEWithLogitsLoss, Layer, Loss
-from minidl.nn.label_losses import in_steps
 from minidl.optim import EMA, Optimizer
-from minidl.training.safety import Snapshot, mode
+from minidl.training.inputs import (
+    ALL,
+    Inputs,
+    Rows,
+    as_array,
+    as_contiguous,
+    as_inputs,
+    check_finite,
+    check_kind,
+    check_same_rows,
+    is_ragged,
+    padded,
+    row_number,
+    without_padding,
+)
+from minidl.training.safety import Snapshot
+
+Batch = tuple[tuple[Array, ...], tuple[Array, ...]]  # inputs; targets, and maybe weights
 
 
 @dataclass(frozen=True)
 class Data:
-    """What a model is trained or judged on: features, targets, and maybe weights of the rows."""
+    """What a model is trained or judged on: inputs, targets, and maybe weights of the rows."""
 
-    features: Array
+    inputs: tuple[Array, ...]
     targets: Array
     weights: Array | None = None
 
     @property
+    def targets_and_weights(self) -> tuple[Array, ...]:
+        """What the loss takes beside predictions, for all rows."""
+        return (self.targets,) if self.weights is None else (self.targets, self.weights)
+
+    @property
     def arrays(self) -> tuple[Array, ...]:
         """What a step takes, for all rows."""
-        given = self.features, self.targets
-        return given if self.weights is None else (*given, self.weights)
+        return *self.inputs, *self.targets_and_weights
 
-    def take(self, rows: Array) -> tuple[Array, ...]:
-        """What a step takes, for these rows."""
-        return tuple(array.take(rows, axis=0) for array in self.arrays)
+    def take(self, rows: Array) -> Data:
+        """Copies of these rows."""
+        arrays = tuple(array.take(rows, axis=0) for array in self.arrays)
+        count = len(self.inputs)
+        return Data(arrays[:count], *arrays[count:])
 
-    def batches(self, batch_size: int) -> Iterator[tuple[Array, ...]]:
-        """What a step takes, for all rows in order; views."""
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        """What is evaluated, for all rows in order; views."""
+        count = len(self.inputs)
         for begin in range(0, len(self), batch_size):
-            yield tuple(array[begin : begin + batch_size] for array in self.arrays)
+            arrays = tuple(array[begin : begin + batch_size] for array in self.arrays)
+            yield arrays[:count], arrays[count:]
 
     def counting(self, what: str, loss: Loss) -> Data:
         """Without the rows that count nothing: a batch of nothing else would have no mean.
@@ -46,119 +70,198 @@ class Data:
         ValueError
             If no row counts.
         """
-        weights = loss.row_weights(self.targets, self.weights)
-        if weights is None or weights.all():
-            return self
-        counts = weights.reshape(len(self), -1).any(axis=1)
-        if not counts.any():
-            raise ValueError(f"{what}y: in {loss!r} no row counts, all weights are zero")
-        return self if counts.all() else Data(*self.take(np.flatnonzero(counts)))
+        rows = rows_that_count(what, loss, self.targets, self.weights)
+        return self if isinstance(rows, slice) else self.take(rows)
 
     def __len__(self) -> int:
-        return len(self.features)
+        return len(self.targets)
 
 
-def as_real(name: str, data: Any, dtype: np.dtype[Any]) -> Array:
-    """``data`` as a contiguous array of ``dtype``; the very array, if it is one already.
+def rows_that_count(what: str, loss: Loss, targets: Array, weights: Array | None) -> Rows:
+    """The rows whose weight in the loss is not zero.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    of_rows = loss.row_weights(targets, weights)
+    if of_rows is None or of_rows.all():
+        return ALL
+    counting = np.flatnonzero(of_rows.reshape(len(targets), -1).any(axis=1))
+    if not len(counting):
+        raise ValueError(f"{what}y: in {loss!r} no row counts, all weights are zero")
+    return ALL if len(counting) == len(targets) else counting
+
+
+class Source:
+    """The rows of a data set as they were given, to be cast and checked where they are wanted.
+
+    Parameters
+    ----------
+    what
+        In front of "X" and "y" in messages: ``"validation "``, or nothing.
+    X, y
+        As they were given.
+    model, loss, dtype
+        What they are for.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what can be refused without a look at every number.
+    """
+
+    def __init__(
+        self, what: str, X: Any, y: Any, model: Layer, loss: Loss, dtype: np.dtype[Any]
+    ) -> None:
+        self.what, self.model, self.loss, self.dtype = what, model, loss, dtype
+        self.per_step = False  # whether every step of a sequence has a target
+        self.inputs = as_inputs(f"{what}X", X, model, dtype)
+        self.targets = as_array(f"{what}y", padded_targets(f"{what}y", y, self.inputs))
+        check_same_rows([(f"{what}X", self.inputs.arrays[0]), (f"{what}y", self.targets)])
+        if loss.takes_labels:
+            check_integers(f"{what}y", self.targets)
+        else:
+            check_kind(f"{what}y", y, self.targets, dtype)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def steps(self, rows: Rows = ALL) -> Array | None:
+        """Which steps are no padding, where every step has a target."""
+        return self.inputs.steps(rows) if self.per_step else None
+
+    def first_output(self) -> Array:
+        """The output for the first row: tells the number of classes, and whether all fits.
+
+        Raises
+        ------
+        ValueError
+            If the model does not take such rows, or the loss not such targets, with the shapes of
+            all of them.
+        """
+        given = self.inputs
+        try:
+            output = self.model(*given.cast(slice(0, 1)))
+        except ValueError as error:
+            if str(error).startswith(given.names):  # it is the numbers, not the shape
+                raise
+            shapes = " and ".join(
+                f"{name} of shape {array.shape}"
+                for name, array in zip(given.names, given.arrays, strict=True)
+            )
+            raise ValueError(
+                f"{shapes} does not suit the model; with its first row, {error}"
+            ) from error
+        self.per_step = output.ndim > 2 and output.shape[1] == given.arrays[0].shape[1]
+        targets = np.broadcast_to(self._dummy_target(), self.targets.shape)
+        check_agreement(self.what, self.loss, given.arrays[0], targets, self.standing_for(output))
+        return output
+
+    def standing_for(self, output: Array, rows: int | None = None) -> Array:
+        """The output for one row as if it were that of every row."""
+        return np.broadcast_to(output[:1], (len(self) if rows is None else rows, *output.shape[1:]))
+
+    def _dummy_target(self) -> Array:
+        """A target of the dtype that the loss wants."""
+        return np.zeros((), np.int64 if self.loss.takes_labels else self.dtype)
+
+    def cast_targets(self, classes: int, rows: Rows = ALL) -> Array:
+        """Targets as the loss wants them: labels of so many classes, or real numbers.
+
+        Raises
+        ------
+        ValueError
+            For the first row that holds what cannot be a target.
+        """
+        name, targets, steps = f"{self.what}y", self.targets[rows], self.steps(rows)
+        if steps is not None:
+            targets = without_padding(targets, steps)
+        if self.loss.takes_labels:
+            return check_labels(name, targets, classes, rows)
+        targets = as_contiguous(targets, self.dtype)
+        check_finite(name, targets, rows)
+        if isinstance(self.loss, BCEWithLogitsLoss) and ((targets < 0) | (targets > 1)).any():
+            row, *place = np.argwhere((targets < 0) | (targets > 1))[0].tolist()
+            value = targets[(row, *place)]
+            raise ValueError(f"{name}: row {row_number(rows, row)} holds {value}, outside [0, 1]")
+        return targets
+
+
+def padded_targets(name: str, y: Any, inputs: Inputs) -> Any:
+    """Targets of every step, given as a list of sequences, padded as the inputs are."""
+    if not is_ragged(y):
+        return y
+    if inputs.lengths is None:
+        raise ValueError(f"{name}: its rows have different lengths, and those of X have not")
+    targets, lengths = padded(name, y)
+    if len(lengths) == len(inputs) and (lengths != inputs.lengths).any():
+        row = int(np.flatnonzero(lengths != inputs.lengths)[0])
+        raise ValueError(
+            f"{name}: row {row} has {lengths[row]} steps, in X it has {inputs.lengths[row]}"
+        )
+    missing = inputs.arrays[0].shape[1] - targets.shape[1]
+    return np.pad(targets, [(0, 0), (0, missing)] + [(0, 0)] * (targets.ndim - 2))
+
+
+def check_integers(name: str, labels: Array) -> None:
+    """Raise unless labels are integers: a vector, or a row for every sequence.
 
     Raises
     ------
     TypeError
-        For what is not real numbers: strings, objects, complex numbers.
-    ValueError
-        For masked rows.
-    """
-    array = as_array(name, data)
-    if array.dtype.kind not in "buif":
-        raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}")
-    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf, and is found as such
-        return np.ascontiguousarray(array, dtype=dtype)
-
-
-def as_features(name: str, data: Any, model: Layer, dtype: np.dtype[Any]) -> Array:
-    """Features as ``model`` wants them: integers for an ``Embedding``, else real numbers."""
-    if not model.takes_indices:
-        return as_real(name, data, dtype)
-    indices = as_array(name, data)
-    if indices.dtype.kind not in "ui":
-        raise TypeError(
-            f"{name}: the model takes integers, got dtype {indices.dtype}; write X.astype(np.int64)"
-        )
-    return np.ascontiguousarray(indices, np.int64)
-
-
-def as_array(name: str, data: Any) -> Array:
-    """``data`` as an array, unless NumPy would take values that are masked for real ones."""
-    if np.ma.is_masked(data):
-        row = int(np.argwhere(np.atleast_1d(np.ma.getmaskarray(data)))[0, 0])
-        raise ValueError(
-            f"{name}: row {row} is masked; leave such rows out, or fill them with .filled(value)"
-        )
-    return np.asarray(data)
-
-
-def check_finite(name: str, array: Array) -> None:
-    """Raise ValueError with the first row that holds NaN or inf."""
-    if np.isfinite(array).all():
-        return
-    where = np.argwhere(~np.isfinite(array))[0].tolist()
-    place = f" at {tuple(where[1:])}" if len(where) > 1 else ""
-    raise ValueError(
-        f"{name}: row {where[0]} holds {array[tuple(where)]}{place}; training needs finite "
-        f"numbers within the range of {array.dtype}"
-    )
-
-
-def as_targets(name: str, y: Any, loss: Loss, dtype: np.dtype[Any]) -> Array:
-    """Targets as ``loss`` wants them: integer labels for cross entropy, else real numbers."""
-    if loss.takes_labels:
-        return as_labels(name, as_array(name, y))
-    targets = as_real(name, y, dtype)
-    check_finite(name, targets)
-    if isinstance(loss, BCEWithLogitsLoss) and ((targets < 0) | (targets > 1)).any():
-        where = tuple(np.argwhere((targets < 0) | (targets > 1))[0].tolist())
-        raise ValueError(f"{name}: row {where[0]} holds {targets[where]}, outside [0, 1]")
-    return targets
-
-
-def as_labels(name: str, labels: Array) -> Array:
-    """``labels``, if they are integers: a vector, or a row for every sequence.
-
-    Raises
-    ------
+        For what is not numbers.
     ValueError
         For floats, naming the first row that is no whole number, or the first row if all are.
     """
     if labels.ndim == 0:
         raise ValueError(f"{name}: expected labels of shape (samples,), got {labels.shape}")
     if labels.dtype.kind == "f":
-        place = int(np.argmax(labels != np.floor(labels)))
-        message = (
-            f"{name}: labels must be integers, row {place} holds {labels.flat[place]} "
-            f"({labels.dtype}); write labels.astype(int) if they are whole numbers"
+        binary = labels.ndim > 1 and set(np.unique(labels)) == {0, 1}
+        if binary and (labels.sum(axis=-1) == 1).all():
+            raise ValueError(f"{name}: labels must be integers; one-hot? write y.argmax(axis=-1)")
+        broken = labels != np.floor(labels)
+        place = np.unravel_index(int(np.argmax(broken)), labels.shape)
+        raise ValueError(
+            f"{name}: labels must be integers, {place_of(place)} holds {labels[place]} "
+            f"({labels.dtype}); write y.astype(int) if they are whole numbers"
         )
-        if (
-            labels.ndim > 1
-            and set(np.unique(labels)) == {0, 1}
-            and (labels.sum(axis=-1) == 1).all()
-        ):
-            message = f"{name}: labels must be integers; one-hot? write y.argmax(axis=-1)"
-        raise ValueError(in_steps(message, labels.shape))
     if labels.dtype.kind not in "bui":
-        raise TypeError(f"{name}: labels must be integers, got dtype {labels.dtype}")
-    return labels
+        raise TypeError(
+            f"{name}: labels must be integers, got dtype {labels.dtype}; write "
+            "classes, y = np.unique(y, return_inverse=True) to number them"
+        )
 
 
-def check_labels(name: str, labels: Array, classes: int) -> Array:
+def check_labels(name: str, labels: Array, classes: int, rows: Rows = ALL) -> Array:
     """The labels as int64, or a ValueError with the first row whose label is no class."""
-    bad = np.flatnonzero((labels < 0) | (labels >= classes))
-    if len(bad):
-        message = (
-            f"{name}: label {labels.flat[bad[0]]} in row {bad[0]} is outside the {classes} classes "
+    if ((labels < 0) | (labels >= classes)).any():
+        row, *steps = np.argwhere((labels < 0) | (labels >= classes))[0].tolist()
+        place = place_of((row_number(rows, row), *steps))
+        raise ValueError(
+            f"{name}: label {labels[(row, *steps)]} in {place} is outside the {classes} classes "
             f"0 to {classes - 1}"
         )
-        raise ValueError(in_steps(message, labels.shape))
-    return labels.astype(np.int64)  # only now: a uint64 label could have become another one
+    return np.ascontiguousarray(labels, np.int64)  # not before: a uint64 could become another one
+
+
+def place_of(place: Any) -> str:
+    """A row, or a step of a sequence, in words."""
+    row, *steps = place
+    return f"row {row}" + "".join(f", step {step}" for step in steps)
+
+
+def split(samples: int, fraction: float) -> tuple[Array, Array]:
+    """Rows to train on, and a random fraction of them to validate on: always the same ones."""
+    count = round(samples * fraction) if 0 < fraction < 1 else 0
+    if not 0 < count < samples:
+        raise ValueError(
+            f"validation must be a share of the rows in (0, 1) that leaves some on both sides, got "
+            f"{fraction} of {samples:,}"
+        )
+    order = np.random.default_rng(0).permutation(samples)
+    return np.sort(order[count:]), np.sort(order[:count])
 
 
 def as_validation(validation: Any) -> tuple[Any, Any, Any]:
@@ -206,16 +309,6 @@ def check_parts(model: Any, loss: Any, optimizer: Any, ema: Any) -> None:
             )
 
 
-def first_output(name: str, features: Array, model: Layer) -> Array:
-    """The output for the first row: ValueError, with the shape of all, if the model takes none."""
-    try:
-        return model(features[:1])
-    except ValueError as error:
-        raise ValueError(
-            f"{name} of shape {features.shape} does not suit the model; with its first row, {error}"
-        ) from error
-
-
 def check_agreement(
     what: str, loss: Loss, features: Array, targets: Array, predictions: Array
 ) -> None:
@@ -236,9 +329,9 @@ def check_agreement(
         ) from None
 
 
-def check_batch_size(model: Layer, features: Array, batch_size: int) -> None:
+def check_batch_size(model: Layer, inputs: tuple[Array, ...], batch_size: int) -> None:
     """Raise ValueError if a batch would have one row and a layer needs more: by trying."""
-    samples = len(features)
+    samples = len(inputs[0])
     if (samples - 1) % batch_size:
         return  # every step has more than one row
     why = f"{samples:,} rows in batches of {batch_size} leave one for the last; choose another"
@@ -248,8 +341,9 @@ def check_batch_size(model: Layer, features: Array, batch_size: int) -> None:
         why = "with batch size 1 every batch has one; choose a larger"
     snapshot = Snapshot(model.state().values())
     try:
-        with snapshot, mode(model, training=True), np.errstate(all="ignore"):
-            model(features[:1])
+        with snapshot, np.errstate(all="ignore"):
+            snapshot.take()
+            model(*(array[:1] for array in inputs))
             snapshot.restore()
     except ValueError as error:
         raise ValueError(f"training on one row fails ({error}), and {why} batch_size") from None

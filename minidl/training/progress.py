@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +14,9 @@ REFRESH = 0.1  # seconds between two looks at the running values: they cost more
 BAR = "{percentage:3.0f}% |{bar:10}| {desc}"  # tqdm's words; the values are its description
 BAR_COLUMNS = 18  # in front of the description
 WIDE = 76  # columns of a terminal from which there is room for a bar
+
+NOTEBOOK_BAR = "{percentage:3.0f}% {bar} {desc}"  # a widget: as wide as the cell
+NOTEBOOK_COLUMNS = 100  # of words behind a widget
 
 Values = Mapping[str, float]
 
@@ -60,7 +64,10 @@ class Lines(Progress):
 
 
 class Bar(Progress):
-    """A bar on standard error, with as many running values as fit; needs tqdm."""
+    """A bar with as many running values as fit; needs tqdm.
+
+    It is a widget in a notebook that has ipywidgets, and else characters on standard error.
+    """
 
     def __init__(self) -> None:
         try:
@@ -69,14 +76,22 @@ class Bar(Progress):
             raise ImportError(
                 "the progress bar needs tqdm: pip install 'minidl[progress]'"
             ) from None
-        self._tqdm = tqdm
+        self._tqdm: Any = tqdm
+        self._in_notebook = can_show_widgets()
+        if self._in_notebook:
+            from tqdm.notebook import tqdm as widget
+
+            self._tqdm = widget
         self._bar: Any = None
         self._started = self._refreshed = 0.0
 
     def begin(self, epochs: int, samples: int) -> None:
         self.epochs, self.samples = epochs, samples
         self._validation: dict[str, float] = {}
-        self._bar = self._tqdm(total=epochs * samples, bar_format=BAR, dynamic_ncols=True)
+        look: dict[str, Any] = {"bar_format": BAR, "dynamic_ncols": True}
+        if self._in_notebook:
+            look = {"bar_format": NOTEBOOK_BAR}
+        self._bar = self._tqdm(total=epochs * samples, **look)
         self._start_epoch(1)
         self._show({})
         self._bar.refresh()
@@ -95,7 +110,12 @@ class Bar(Progress):
         self._start_epoch(number + 1)
 
     def stopped(self, number: int, why: str) -> None:
-        self._tqdm.write(f"stopped after epoch {number}: {why}", file=sys.stderr)
+        self._bar.total = self._bar.n  # what ends early is complete, not a failure
+        said = f"stopped after epoch {number}: {why}"
+        if self._in_notebook:
+            print(said, flush=True)
+        else:
+            self._tqdm.write(said, file=sys.stderr)
 
     def close(self) -> None:
         if self._bar is not None:
@@ -111,7 +131,9 @@ class Bar(Progress):
         if speed:
             words.append(f"{self._tqdm.format_sizeof(speed)} {self.unit}/s")
         columns = self._bar.format_dict["ncols"] or 80
-        if columns >= WIDE:
+        if self._in_notebook:
+            line = fitting(words, NOTEBOOK_COLUMNS, "  ")
+        elif columns >= WIDE:
             self._bar.bar_format, line = BAR, fitting(words, columns - BAR_COLUMNS, "  ")
         else:
             self._bar.bar_format, line = "{desc}", fitting(words, columns, " ")
@@ -133,8 +155,9 @@ def fitting(words: list[str], columns: int, gap: str) -> str:
 def choose(progress: str | bool | Progress) -> Progress:
     """What ``Trainer.fit(progress=...)`` means.
 
-    ``"auto"`` or True is a bar if standard error is a terminal and tqdm is installed, else
-    lines; ``"bar"`` and ``"lines"`` insist; ``"none"`` or False is silence.
+    ``"auto"`` or True is a bar if standard error is a terminal and tqdm is installed, or in a
+    notebook with ipywidgets, too; else lines. ``"bar"`` and ``"lines"`` insist; ``"none"`` or False
+    is silence.
     """
     if isinstance(progress, Progress):
         return progress
@@ -149,6 +172,15 @@ def choose(progress: str | bool | Progress) -> Progress:
             f'progress must be "auto", "bar", "lines", "none" or a Progress, got {progress!r}'
         )
     try:
-        return Bar() if sys.stderr is not None and sys.stderr.isatty() else Lines()
+        terminal = sys.stderr is not None and sys.stderr.isatty()
+        return Bar() if terminal or can_show_widgets() else Lines()
     except ImportError:
         return Lines()
+
+
+def can_show_widgets() -> bool:
+    """Whether this is a notebook's kernel, and it has ipywidgets."""
+    ask = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)
+    running = ask()
+    in_kernel = running is not None and "IPKernelApp" in running.config
+    return in_kernel and importlib.util.find_spec("ipywidgets") is not None

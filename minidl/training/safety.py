@@ -14,27 +14,37 @@ from minidl.nn import Layer
 
 
 class Snapshot:
-    """``with snapshot:`` a step that raises leaves these arrays as they were.
+    """``with snapshot:`` a step that raises leaves these arrays as ``take`` found them.
 
     Parameters need no copy: an optimizer changes them last of all, after all checks.
     """
 
     def __init__(self, arrays: Iterable[Array]) -> None:
         self._pairs = [(array, array.copy()) for array in arrays]
+        self._taken = False
 
-    def __enter__(self) -> Self:
+    def take(self) -> None:
+        """Remember the values of now: a step begins."""
         for array, copy in self._pairs:
             copy[...] = array
-        return self
+        self._taken = True
+
+    def drop(self) -> None:
+        """The step is over: whatever happens from now on, its values stay."""
+        self._taken = False
 
     def restore(self) -> None:
         """Go back to the values remembered."""
         for array, copy in self._pairs:
             array[...] = copy
 
+    def __enter__(self) -> Self:
+        return self
+
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
+        if kind is not None and self._taken:
             self.restore()
+        self._taken = False
 
 
 class InterruptBetweenSteps:

@@ -74,6 +74,8 @@ def gradcheck(
     The check works on a float64 copy: the layer and its gradients stay as they are. State that
     a forward pass changes (running statistics, dropout masks) is put back before each one.
     Gradients of parameters start at one, so that a backward pass that does not add to them fails.
+    Parameters and state that are exactly 0, 1 or -1 are moved a little first: a gradient
+    that lacks a factor of one, or a term of zero, would look right there.
     Where the difference fails, it is taken again with smaller steps, and where the one-sided
     differences disagree at every step size, the function has a kink: there the gradient
     must lie between them.
@@ -83,8 +85,8 @@ def gradcheck(
     layer_or_loss
         A layer in the mode (train or eval) to be checked, or a loss.
     *inputs
-        The layer's inputs; for a loss, prediction and target. Integer inputs are not
-        differentiated, nor is a target.
+        The layer's inputs; for a loss, prediction and target. Integer inputs, such as labels,
+        indices and lengths, are not differentiated, nor is a target.
     eps, rtol, atol
         Step, error allowed, and the absolute difference that is always allowed.
     raise_error
@@ -149,6 +151,7 @@ Tensors = dict[str, tuple[Array, Array]]  # name: (values, gradient by backward)
 
 def _layer_problem(layer: Layer, inputs: list[Array]) -> tuple[Callable[[], float], Tensors]:
     """Σ outputs · weights as a function of arrays that may be changed in place."""
+    _disturb([p.data for p in layer.parameters()] + list(layer.state().values()))
     state = {name: array.copy() for name, array in layer.state().items()}
 
     def forward() -> list[Array]:
@@ -163,11 +166,9 @@ def _layer_problem(layer: Layer, inputs: list[Array]) -> tuple[Callable[[], floa
     for parameter in layer.parameters():
         parameter.grad[...] = 1  # backward must add to it
     gradients = layer.backward(*[np.array(weight) for weight in weights])
-    gradients = gradients if isinstance(gradients, tuple) else (gradients,)
     tensors = {
-        f"input {i}" if len(inputs) > 1 else "input": (x, np.array(gradient))
-        for i, (x, gradient) in enumerate(zip(inputs, gradients, strict=True))
-        if x.dtype == np.float64
+        f"input {i}" if len(inputs) > 1 else "input": (inputs[i], np.array(gradient))
+        for i, gradient in _by_input(_name_of(layer), inputs, gradients)
     }
     for name, parameter in layer.named_parameters():
         tensors[name] = parameter.data, parameter.grad - 1
@@ -176,6 +177,32 @@ def _layer_problem(layer: Layer, inputs: list[Array]) -> tuple[Callable[[], floa
         return float(sum((w * y).sum() for w, y in zip(weights, forward(), strict=True)))
 
     return function, tensors
+
+
+def _disturb(arrays: list[Array]) -> None:
+    """Move what is exactly 0, 1 or -1 a little: there, gradients that are wrong look right."""
+    rng = np.random.default_rng(1)
+    for array in arrays:
+        if array.dtype == np.float64:
+            moved = array + rng.choice([-1.0, 1.0], array.shape) * rng.uniform(0.1, 0.3, array.shape)
+            array[...] = np.where(np.isin(array, (0.0, 1.0, -1.0)), moved, array)
+
+
+def _by_input(name: str, inputs: list[Array], gradients: Any) -> list[tuple[int, Array]]:
+    """(number of an input, its gradient) for the inputs that are differentiated.
+
+    A backward pass returns a gradient for each of these, or something for every input.
+    """
+    gradients = gradients if isinstance(gradients, tuple) else (gradients,)
+    real = [i for i, x in enumerate(inputs) if x.dtype == np.float64]
+    if len(gradients) == len(inputs):
+        return [(i, gradients[i]) for i in real]
+    if len(gradients) != len(real) and not (gradients == (None,) and not real):
+        raise GradcheckError(
+            f"{name}: backward returns {len(gradients)} gradients, one for each of the "
+            f"{len(real)} inputs that are no integers was expected"
+        )
+    return list(zip(real, gradients, strict=False))
 
 
 def _loss_problem(loss: Loss, inputs: list[Array]) -> tuple[Callable[[], float], Tensors]:
@@ -212,6 +239,12 @@ def _check_tensor(
                 f"{report.name}, gradient of {name} at {list(index)}: backward gives "
                 f"{analytic:.9g}, finite differences {numeric:.9g} (relative error {error:.1e})"
             )
+            # The gradient of a parameter began at one, which was subtracted again.
+            if abs(analytic + 1 - numeric) <= rtol * max(abs(numeric), 1) and name != "input":
+                report.message += (
+                    "; that is one too little: backward replaces the gradient, write "
+                    "parameter.grad += ..., which adds to it"
+                )
 
 
 def _best_error(

@@ -1,0 +1,71 @@
+"""Layers and parameters among the attributes of a layer: where they are found, and where not."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+# What holds nothing, or is looked at too often to ask for more than its type.
+PLAIN = frozenset({int, float, bool, str, bytes, type(None), np.dtype, range})
+
+
+def found_in(path: str, value: Any, kind: Any) -> Iterator[tuple[str, Any]]:
+    """(path, item) of this kind: the value itself, or in a nest of lists, tuples and dicts.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If something of this kind is where it would not be found: in a set it has no place to be
+        named by, and other objects are not looked into.
+    """
+    if type(value) in PLAIN:
+        return
+    if isinstance(value, kind):
+        yield path, value
+    elif isinstance(value, np.ndarray):
+        if value.dtype == object:
+            _refuse(path, value, value.flat, kind)
+    elif isinstance(value, (list, tuple)) or (
+        isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray, memoryview))
+    ):
+        for index, item in enumerate(value):
+            yield from found_in(f"{path}.{index}", item, kind)
+    elif isinstance(value, Mapping):
+        yield from _found_in_mapping(path, value, kind)
+    elif isinstance(value, Set):
+        _refuse(path, value, value, kind)
+    elif isinstance(value, SimpleNamespace) or (
+        dataclasses.is_dataclass(value) and not isinstance(value, type)
+    ):
+        _refuse(path, value, list(getattr(value, "__dict__", {}).values()), kind)
+
+
+def _found_in_mapping(path: str, value: Mapping[Any, Any], kind: Any) -> Iterator[tuple[str, Any]]:
+    _refuse(path, value, value.keys(), kind, "as keys of")
+    words: set[str] = set()
+    for key, item in value.items():
+        found = list(found_in(f"{path}.{key}", item, kind))
+        if found and not isinstance(key, (str, int)):
+            raise TypeError(
+                f"{path}: a layer in a dict is found by its key, which must be a str or an int, "
+                f"got {key!r}"
+            )
+        if found and str(key) in words:
+            raise ValueError(f"{path}: two keys read {str(key)!r}, so two layers have one path")
+        if found:
+            words.add(str(key))
+        yield from found
+
+
+def _refuse(path: str, value: Any, items: Iterable[Any], kind: Any, place: str = "in") -> None:
+    for item in items:
+        if any(found_in(path, item, kind)):
+            raise TypeError(
+                f"{path}: layers and parameters {place} a {type(value).__name__} are not found, so "
+                "they would not be trained, saved or switched to evaluation; keep them in a list, "
+                "a tuple or as values of a dict, or make what holds them a Layer"
+            )

@@ -1,0 +1,82 @@
+"""Models and losses that can be trained, but hardly as they are meant."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+
+from minidl._kernels.reference import Array
+from minidl.nn.activations import LogSoftmax, Sigmoid, Softmax
+from minidl.nn.containers import in_order
+from minidl.nn.dropout import Dropout
+from minidl.nn.label_losses import CrossEntropyLoss, NLLLoss
+from minidl.nn.layer import Layer
+from minidl.nn.linear import Linear
+from minidl.nn.losses import BCEWithLogitsLoss, Loss
+from minidl.nn.shaping import Identity
+from minidl.warnings import TrainingWarning
+
+# Layers that change nothing of what a model can compute.
+TRANSPARENT = (Identity, Dropout)
+TAKES_SCORES = (
+    "the loss takes scores (logits) and has the {activation} in it; leave the layer out, and apply "
+    "it to predictions where probabilities are wanted"
+)
+
+
+def suspicious(model: Layer, loss: Loss, output: Array | None = None) -> Iterator[str]:
+    """Say what cannot be meant in training this model with this loss, one sentence each.
+
+    Parameters
+    ----------
+    model, loss
+        What is to be trained.
+    output
+        The model's output for some rows, if it is at hand.
+    """
+    layers = [layer for layer in in_order(model) if not isinstance(layer, TRANSPARENT)]
+    if layers:
+        yield from _before_the_loss(layers[-1], loss, output)
+    for first, second in pairwise(layers):
+        if type(first) is type(second) is Linear:
+            least = min(first.in_features, second.out_features)
+            if first.out_features >= least:  # else it is a product of low rank, which may be meant
+                yield (
+                    f"{first.label} and {second.label} follow one another without an activation "
+                    "between them: together they compute no more than one Linear does"
+                )
+
+
+def _before_the_loss(last: Layer, loss: Loss, output: Array | None) -> Iterator[str]:
+    name = type(last).__name__
+    if type(loss) is CrossEntropyLoss and isinstance(last, (Softmax, LogSoftmax, Sigmoid)):
+        yield f"{last.label} before {loss!r}: " + TAKES_SCORES.format(activation="log-softmax")
+    elif type(loss) is BCEWithLogitsLoss and isinstance(last, (Sigmoid, Softmax, LogSoftmax)):
+        yield f"{last.label} before {loss!r}: " + TAKES_SCORES.format(activation="sigmoid")
+    elif type(loss) is NLLLoss and not isinstance(last, LogSoftmax):
+        if isinstance(last, (Linear, Softmax, Sigmoid)) or _no_log_probabilities(output):
+            yield (
+                f"{loss!r} after {name}: the loss takes logarithms of probabilities, and its value "
+                "falls without end on others; end the model in LogSoftmax, or take scores with "
+                "CrossEntropyLoss"
+            )
+
+
+def _no_log_probabilities(output: Array | None) -> bool:
+    """Whether the exponentials of some row add up to more than one."""
+    if output is None or output.ndim < 2:
+        return False
+    with np.errstate(over="ignore"):
+        return bool((np.exp(output.astype(np.float64)).sum(axis=-1) > 1.01).any())
+
+
+def warn_of_suspicious(model: Layer, loss: Loss, output: Array | None = None) -> None:
+    """Issue a ``TrainingWarning`` for everything suspicious, for each model once."""
+    said = vars(model).setdefault("_said", set())
+    for sentence in suspicious(model, loss, output):
+        if sentence not in said:
+            said.add(sentence)
+            warnings.warn(sentence, TrainingWarning, stacklevel=4)

@@ -1,0 +1,181 @@
+"""What all pictures share: figures that a notebook shows, and log axes that always have numbers."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterable
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from minidl.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DPI = 120  # of pictures in files
+NARROWEST = 1.05  # the least ratio of the ends of a log axis: less is noise
+MANY_DECADES = 3  # from which powers of ten are the only numbers on a log axis
+MOST_POWERS = 8  # on a log axis
+STEPS = 6  # on a log axis of less than a decade
+LEAST, MOST = -250.0, 250.0  # powers of ten: an axis that goes further overflows in matplotlib
+
+
+def new_figure(size: tuple[float, float]) -> Figure:
+    """Make an empty figure, which notebooks show without any setting.
+
+    Parameters
+    ----------
+    size
+        Width and height in inches.
+
+    Raises
+    ------
+    ImportError
+        Without matplotlib.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError("a plot needs matplotlib: pip install 'minidl[plot]'") from None
+    # No pyplot: a figure of one's own needs no display and leaves global settings alone.
+    figure = Figure(figsize=size)
+    figure.set_layout_engine("constrained", w_pad=0.15)
+    # Notebooks know figures of pyplot only; any other object is asked for its picture.
+    vars(figure)["_repr_png_"] = partial(_png, figure)
+    return figure
+
+
+def _png(figure: Figure) -> bytes:
+    file = BytesIO()
+    save(figure, file)
+    return file.getvalue()
+
+
+def save(figure: Figure, file: str | os.PathLike[str] | BytesIO, dpi: int = DPI) -> None:
+    """Write a picture; a character that the font lacks is drawn as a box, without a warning.
+
+    The file appears under its name when it is complete, in the format that its suffix names.
+    """
+    if isinstance(file, BytesIO):
+        _draw(figure, file, dpi)
+        return
+    path = Path(file)
+    kind = path.suffix[1:].lower()
+    if not kind:
+        kind = figure.canvas.get_default_filetype()
+        path = path.with_name(f"{path.name}.{kind}")
+    with replacing(path) as partial_file:
+        _draw(figure, partial_file, dpi, kind)
+
+
+def _draw(figure: Figure, file: BinaryIO, dpi: int, kind: str | None = None) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        figure.savefig(file, dpi=dpi, format=kind)
+
+
+def shortened(text: str, longest: int) -> str:
+    """The text, without its middle if it is longer than that.
+
+    Examples
+    --------
+    >>> shortened("train-images-idx3-ubyte.gz", 14)
+    'train-i…yte.gz'
+    """
+    if len(text) <= longest:
+        return text
+    end = (longest - 1) // 2
+    return f"{text[: longest - 1 - end]}…{text[-end:]}"
+
+
+# --- log axes ---------------------------------------------------------------------------
+
+
+def log_axis(axis: Any, values: Iterable[float], margin: float = 0.04) -> Callable[[float], float]:
+    """Make an axis logarithmic and number it, whatever the range of the values.
+
+    Parameters
+    ----------
+    axis
+        ``axes.xaxis`` or ``axes.yaxis``.
+    values
+        All that will be drawn along it. Zeros have a place of their own, below all others and
+        marked as 0; where nothing is above zero, the axis stays linear.
+    margin
+        Left free at both ends, as a fraction of the range; 0 for none whatever the range.
+
+    Returns
+    -------
+    callable
+        Where on the axis a value is to be drawn.
+    """
+    finite = [value for value in map(float, values) if math.isfinite(value)]
+    positive = [value for value in finite if value > 0]
+    if not positive:
+        return float
+    low, high = math.log10(min(positive)), math.log10(max(positive))
+    margin = margin and max(margin * (high - low), math.log10(NARROWEST) / 2)
+    low, high = max(low - margin, LEAST), min(high + margin, MOST)
+    ticks = log_ticks(low, high)
+    if len(positive) == len(finite):
+        _set_log(axis, low, high, ticks, [_in_words(tick, low, high) for tick in ticks])
+        return float
+    zero = max(math.floor(low) - 1.0, LEAST)
+    labels = ["0", *(_in_words(tick, low, high) for tick in ticks)]
+    _set_log(axis, max(zero - margin, LEAST), high, [10**zero, *ticks], labels)
+    return lambda value: float(value) or 10**zero
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Choose two to a dozen numbers for a log axis from 10**low to 10**high.
+
+    Powers of ten over many decades, 1, 2 and 5 times these over a few, equal steps over less.
+
+    Examples
+    --------
+    >>> log_ticks(-0.4, 1.1)
+    [0.5, 1.0, 2.0, 5.0, 10.0]
+    >>> log_ticks(-20.5, -2.5)
+    [1e-18, 1e-15, 1e-12, 1e-09, 1e-06, 0.001]
+    """
+    decades = high - low
+    if decades > MANY_DECADES:
+        every = math.ceil(decades / MOST_POWERS)
+        powers = range(math.ceil(low), math.floor(high) + 1)
+        return [float(f"1e{power}") for power in powers if power % every == 0]
+    least, most = 10**low, 10**high
+    if decades > 1:
+        powers = range(math.floor(low), math.ceil(high) + 1)
+        numbers = [float(f"{digit}e{power}") for power in powers for digit in (1, 2, 5)]
+    else:
+        step = _round_step((most - least) / STEPS)
+        numbers = [count * step for count in range(int(least / step), int(most / step) + 2)]
+    return [number for number in numbers if least <= number <= most]
+
+
+def _round_step(least: float) -> float:
+    """The smallest of 1, 2 and 5 times a power of ten that is as large."""
+    power = math.floor(math.log10(least))
+    return next(
+        step for digit in (1, 2, 5, 10) if (step := float(f"{digit}e{power}")) >= least * 0.999
+    )
+
+
+def _in_words(tick: float, low: float, high: float) -> str:
+    if high - low > MANY_DECADES:
+        return f"$10^{{{round(math.log10(tick))}}}$"
+    return f"{tick:.4g}"
+
+
+def _set_log(axis: Any, low: float, high: float, ticks: list[float], labels: list[str]) -> None:
+    from matplotlib.ticker import NullFormatter, NullLocator
+
+    side = axis.axis_name
+    axis.axes.set(**{f"{side}scale": "log", f"{side}lim": (10**low, 10**high)})
+    axis.set_ticks(ticks, labels)
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())

@@ -1,0 +1,138 @@
+"""Signals that come while a stretch of code must not be cut in two.
+
+Python runs the handler of a signal between any two operations of the main thread, and a handler
+may raise, as that of Ctrl-C does. ``deferred()`` lets handlers wait until a stretch is over;
+``handled_by(run)`` has them run at once, but by a function that prepares for them.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from functools import cache
+from types import FrameType
+from typing import Any, Self
+
+Handler = Callable[[int, FrameType | None], Any]
+Run = Callable[[Handler, int, FrameType | None], object]
+
+
+class handled_by:  # noqa: N801  (used like a function)
+    """``with handled_by(run):`` call ``run(handler, number, frame)`` in place of each handler.
+
+    All signals that a Python function handles are meant. Python delivers them to the main thread
+    only: in other threads this does nothing. It may be nested. Handlers that are set inside stay.
+
+    A stand-in takes the place of every handler. Outside of the block it passes signals on, so
+    that none is lost if an exception of another signal keeps it from being taken away.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run: Run | None = run  # None outside of the block
+        self._stand_ins: list[_StandIn] = []
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            try:
+                for number in _numbers():
+                    self._stand_in(number)
+            except BaseException:  # of a handler that has no stand-in yet
+                self.run = None
+                self._leave()
+                raise
+        return self
+
+    def _stand_in(self, number: int) -> None:
+        handler = _handler_of(number)
+        while isinstance(handler, _StandIn) and handler.block.run is None:  # left behind
+            handler = handler.handler
+        if callable(handler):
+            stand_in = _StandIn(number, handler, self)
+            self._stand_ins.append(stand_in)
+            signal.signal(number, stand_in)
+
+    def __exit__(self, *_: object) -> None:
+        self.run = None
+        self._leave()
+
+    def _leave(self) -> None:
+        try:
+            self._take_away()
+        finally:  # again, if a handler that is back has raised
+            self._take_away()
+
+    def _take_away(self) -> None:
+        while self._stand_ins:
+            stand_in = self._stand_ins[-1]
+            if signal.getsignal(stand_in.number) is stand_in:
+                signal.signal(stand_in.number, stand_in.handler)
+            self._stand_ins.pop()
+
+
+class deferred(handled_by):  # noqa: N801  (used like a function)
+    """``with deferred():`` let signals wait until the end of the block.
+
+    All signals that a Python function handles wait, a second Ctrl-C too; one that comes several
+    times is delivered once. Then their handlers run, and may raise. In threads other than the
+    main one, where Python delivers no signals, this does nothing. It may be nested.
+
+    Examples
+    --------
+    >>> import signal
+    >>> from minidl.signals import deferred
+    >>> done = []
+    >>> try:
+    ...     with deferred():
+    ...         signal.raise_signal(signal.SIGINT)  # Ctrl-C
+    ...         done.append("all of the block")
+    ... except KeyboardInterrupt:
+    ...     done.append("then the interrupt")
+    >>> done
+    ['all of the block', 'then the interrupt']
+    """
+
+    def __init__(self) -> None:
+        super().__init__(self._note)
+        self._waiting: dict[int, Handler] = {}
+
+    def _note(self, handler: Handler, number: int, frame: FrameType | None) -> None:
+        self._waiting[number] = handler
+
+    def _leave(self) -> None:
+        try:
+            super()._leave()
+        finally:
+            self._deliver()
+
+    def _deliver(self) -> None:
+        if self._waiting:
+            number, handler = self._waiting.popitem()
+            try:
+                handler(number, sys._getframe())
+            finally:  # the others, though this one has raised
+                self._deliver()
+
+
+class _StandIn:
+    """The handler in the place of another: after the block it does what that would."""
+
+    def __init__(self, number: int, handler: Handler, block: handled_by) -> None:
+        self.number, self.handler, self.block = number, handler, block
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        run = self.block.run
+        if run is None:
+            self.handler(number, frame)
+        else:
+            run(self.handler, number, frame)
+
+
+@cache
+def _numbers() -> tuple[int, ...]:
+    return tuple(sorted(signal.valid_signals()))
+
+
+def _handler_of(number: int) -> Any:
+    return signal.getsignal(number)

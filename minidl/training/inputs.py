@@ -1,0 +1,297 @@
+"""What a model may be given: arrays, tables, several inputs, sequences of unequal length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from minidl._kernels.reference import Array
+from minidl.nn import Layer
+from minidl.nn.layer import is_lengths
+
+Rows = slice | Array  # of a data set: a stretch of it, or the numbers of its rows
+ALL = slice(None)
+INDEX = np.dtype(np.intp)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The inputs of a model for all rows, in the dtypes they were given in.
+
+    ``dtypes`` are those that the model wants, ``limit`` is how many different integers the first
+    input may hold, and ``lengths`` is the second input where it holds the lengths of sequences.
+    """
+
+    names: tuple[str, ...]
+    arrays: tuple[Array, ...]
+    dtypes: tuple[np.dtype[Any], ...]
+    limit: int | None = None
+    lengths: Array | None = None
+
+    def __len__(self) -> int:
+        return len(self.arrays[0])
+
+    def steps(self, rows: Rows = ALL) -> Array | None:
+        """(samples, time): which steps are no padding; None where there are no lengths."""
+        if self.lengths is None:
+            return None
+        return np.arange(self.arrays[0].shape[1]) < self.lengths[rows][:, None]
+
+    def cast(self, rows: Rows = ALL) -> tuple[Array, ...]:
+        """The inputs of these rows as the model wants them, after a look at every number.
+
+        Arrays that are as the model wants them are not copied. What stands in padding is not
+        looked at: it becomes zero.
+
+        Raises
+        ------
+        ValueError
+            For NaN, infinity, what is beyond the dtype, and indices out of range, naming the row.
+        """
+        given = zip(self.arrays, self.dtypes, strict=True)
+        arrays = [as_contiguous(array[rows], dtype) for array, dtype in given]
+        if (steps := self.steps(rows)) is not None:
+            arrays[0] = without_padding(arrays[0], steps)
+        for name, array in zip(self.names, arrays, strict=True):
+            if array.dtype.kind == "f":
+                check_finite(name, array, rows)
+        if self.limit is not None:
+            check_indices(self.names[0], arrays[0], self.limit, rows)
+        return tuple(arrays)
+
+
+def as_inputs(name: str, X: Any, model: Layer, dtype: np.dtype[Any]) -> Inputs:
+    """The inputs of ``model``: a tuple is several, a list of unequal sequences is padded.
+
+    The first one is integers if the model begins with an ``Embedding``, else real numbers, which
+    become ``dtype``. Of the others, integers stay integers.
+
+    Raises
+    ------
+    TypeError
+        For what is not numbers.
+    ValueError
+        For rows of unequal length where no layer takes lengths, inputs of different numbers of
+        rows, and lengths that are not in 1 to time, naming the row.
+    """
+    several = isinstance(X, tuple)
+    parts = list(X) if several else [X]
+    names = [f"{name}[{number}]" for number in range(len(parts))] if several else [name]
+    if not parts:
+        raise ValueError(f"{name}: expected at least one input, got an empty tuple")
+    if len(parts) == 1 and is_ragged(parts[0]):
+        check_takes_lengths(names[0], parts[0], model)
+        parts, names = list(padded(names[0], parts[0])), [names[0], f"lengths of {names[0]}"]
+    arrays = [as_array(*named) for named in zip(names, parts, strict=True)]
+    check_same_rows(zip(names, arrays, strict=True))
+    dtypes = [
+        INDEX if (model.takes_indices if number == 0 else array.dtype.kind in "ui") else dtype
+        for number, array in enumerate(arrays)
+    ]
+    for number, part in enumerate(parts):
+        check_kind(names[number], part, arrays[number], dtypes[number])
+    lengths = None
+    if len(arrays) == 2 and takes_lengths(model) and is_lengths(arrays[1]):
+        lengths = check_sequence_lengths(names[1], arrays[1], arrays[0].shape[1:2])
+    limit = model.index_limit if model.takes_indices else None
+    return Inputs(tuple(names), tuple(arrays), tuple(dtypes), limit, lengths)
+
+
+def as_array(name: str, data: Any) -> Array:
+    """``data`` as an array, unless NumPy would take values that are masked for real ones."""
+    if np.ma.is_masked(data):
+        row = int(np.argwhere(np.atleast_1d(np.ma.getmaskarray(data)))[0, 0])
+        raise ValueError(
+            f"{name}: row {row} is masked; leave such rows out, or fill them with .filled(value)"
+        )
+    try:
+        return np.asarray(data)
+    except ValueError as error:  # rows of different lengths
+        raise ValueError(f"{name}: {error}") from None
+
+
+def as_contiguous(array: Array, dtype: np.dtype[Any]) -> Array:
+    """The array as a contiguous one of the dtype; a float64 beyond float32 becomes infinite."""
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(array, dtype)
+
+
+# --- checks -----------------------------------------------------------------------------------
+
+
+def check_same_rows(named: Iterable[tuple[str, Array]]) -> None:
+    """Raise ValueError unless all arrays have the same number of rows, at least one."""
+    first: tuple[str, Array] | None = None
+    for name, array in named:
+        if array.ndim == 0 or array.size == 0:
+            raise ValueError(f"{name} is empty: shape {array.shape}")
+        first = first or (name, array)
+        if len(array) != len(first[1]):
+            raise ValueError(f"{first[0]} has {len(first[1]):,} rows, {name} has {len(array):,}")
+
+
+def check_kind(name: str, data: Any, array: Array, dtype: np.dtype[Any]) -> None:
+    """Raise TypeError, with the cure, for what is not integers, or not real numbers."""
+    if dtype == INDEX and array.dtype.kind not in "ui":
+        cure = "write X.astype(np.int64)" if array.dtype.kind in "bf" else how_to_number(array)
+        raise TypeError(f"{name}: the model takes integers, got dtype {array.dtype}; {cure}")
+    if array.dtype.kind not in "buif":
+        cure = how_to_cast(data, array)
+        raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}{cure}")
+
+
+def check_finite(name: str, array: Array, rows: Rows = ALL) -> None:
+    """Raise ValueError with the first row that holds NaN or inf."""
+    if np.isfinite(array).all():
+        return
+    row, *place = np.argwhere(~np.isfinite(array))[0].tolist()
+    raise ValueError(
+        f"{name}: row {row_number(rows, row)} holds {array[(row, *place)]}"
+        f"{f' at {tuple(place)}' if place else ''}; finite numbers within the range of "
+        f"{array.dtype} are needed"
+    )
+
+
+def check_indices(name: str, array: Array, limit: int, rows: Rows = ALL) -> None:
+    """Raise ValueError with the first row that holds an index which is none."""
+    if array.min() >= 0 and array.max() < limit:
+        return
+    row, *place = np.argwhere((array < 0) | (array >= limit))[0].tolist()
+    raise ValueError(
+        f"{name}: row {row_number(rows, row)} holds index {array[(row, *place)]}"
+        f"{f' at {tuple(place)}' if place else ''}, which is not in 0 to {limit - 1}"
+    )
+
+
+def row_number(rows: Rows, row: int) -> int:
+    """The number in the data set of one of these rows."""
+    return (rows.start or 0) + row if isinstance(rows, slice) else int(rows[row])
+
+
+# --- sequences --------------------------------------------------------------------------------
+
+
+def takes_lengths(model: Layer) -> bool:
+    """Whether a layer of the model is told how long sequences are."""
+    return any(layer.takes_lengths for _, layer in model.layers())
+
+
+def check_takes_lengths(name: str, rows: Any, model: Layer) -> None:
+    """Raise ValueError if no layer of the model is told how long these sequences are."""
+    if takes_lengths(model):
+        return
+    lengths = [len(row) for row in rows]
+    other = next(row for row, length in enumerate(lengths) if length != lengths[0])
+    raise ValueError(
+        f"{name}: row 0 has length {lengths[0]}, row {other} has {lengths[other]}, and no layer of "
+        "the model takes lengths, as LSTM and GRU do; pad the rows or cut them"
+    )
+
+
+def check_sequence_lengths(name: str, lengths: Array, time: tuple[int, ...]) -> Array:
+    """The lengths, or a ValueError with the first row whose length cannot be."""
+    most = time[0] if time else 0
+    bad = np.flatnonzero((lengths < 1) | (lengths > most))
+    if len(bad):
+        raise ValueError(f"{name}: row {bad[0]} holds length {lengths[bad[0]]}, not in 1 to {most}")
+    return lengths
+
+
+def is_ragged(data: Any) -> bool:
+    """Whether ``data`` is a list (or an array of objects) of sequences whose lengths differ."""
+    if isinstance(data, np.ndarray):
+        return data.dtype == object and data.ndim == 1 and is_ragged(data.tolist())
+    return (
+        isinstance(data, list)
+        and all(isinstance(row, (np.ndarray, Sequence)) for row in data)
+        and not any(isinstance(row, (str, bytes)) or np.ndim(row) == 0 for row in data[:1])
+        and len({len(row) for row in data}) > 1
+    )
+
+
+def padded(name: str, rows: Iterable[Any]) -> tuple[Array, Array]:
+    """All sequences in one array, with zeros up to the longest; and their lengths.
+
+    Shapes
+    ------
+    each row (time, ...); the result (samples, longest, ...) and (samples).
+
+    Raises
+    ------
+    ValueError
+        For a sequence without a step, and for steps of different shapes, naming the row.
+    """
+    arrays = [as_array(name, row) for row in rows]
+    for row, array in enumerate(arrays):
+        if array.size == 0:
+            raise ValueError(f"{name}: row {row} is an empty sequence")
+        if array.shape[1:] != arrays[0].shape[1:]:
+            raise ValueError(
+                f"{name}: a step of row {row} has shape {array.shape[1:]}, one of row 0 "
+                f"{arrays[0].shape[1:]}"
+            )
+    lengths = np.array([len(array) for array in arrays], INDEX)
+    dtype = np.result_type(*{array.dtype for array in arrays})
+    together = np.zeros((len(arrays), lengths.max(), *arrays[0].shape[1:]), dtype)
+    for target, array in zip(together, arrays, strict=True):
+        target[: len(array)] = array
+    return together, lengths
+
+
+def without_padding(array: Array, steps: Array) -> Array:
+    """The array with zero where there is no step; the very array, if it is so already."""
+    if not array[~steps].any():
+        return array
+    return np.where(steps.reshape(*steps.shape, *[1] * (array.ndim - 2)), array, 0).astype(
+        array.dtype
+    )
+
+
+# --- what is not numbers ----------------------------------------------------------------------
+
+
+def how_to_number(array: Array) -> str:
+    """How words, or what else is not integers, become integers."""
+    if array.dtype.kind in "UST" or any(isinstance(value, str) for value in array.flat):
+        return "number the words: words, X = np.unique(X, return_inverse=True)"
+    return "write X.astype(np.int64) if all are whole numbers"
+
+
+def how_to_cast(data: Any, array: Array) -> str:
+    """What is in the way of real numbers, by column where ``data`` is a table, and the cure."""
+    for column in getattr(data, "columns", ()):
+        match _kind_of_column(data, column):
+            case "bool":
+                return f"; column {column!r} is bool: write X.astype(np.float32)"
+            case "words":
+                cure = "X = pd.get_dummies(X, dtype=float)"
+                if hasattr(data, "to_dummies"):
+                    cure = f"X = X.to_dummies({column!r})"
+                return f"; column {column!r} holds words: write {cure}, or leave it out"
+            case "other":
+                dtype = np.asarray(data[column]).dtype
+                return f"; column {column!r} has dtype {dtype}: convert it, or leave it out"
+    if array.dtype.kind in "UST":
+        return "; write X.astype(np.float32) if these are numbers, else one-hot rows for words"
+    if array.dtype != object:
+        return ""
+    for place, value in np.ndenumerate(array):
+        if value is None or type(value).__name__ == "NAType":
+            return f"; row {place[0]} holds {value}: leave such rows out, or fill them"
+    return "; write X.astype(np.float32) if all are numbers"
+
+
+def _kind_of_column(data: Any, column: Any) -> str:
+    """What a column of a table holds: numbers, bool, words or something else."""
+    values = np.asarray(data[column])
+    if values.dtype == object:
+        kinds = {type(value) for value in chain(values.flat[:100], values.flat[-100:])}
+        if kinds <= {bool, np.bool_}:
+            return "bool"
+        return "words" if str in kinds else "other"
+    names = {"b": "bool", "U": "words", "S": "words", "T": "words"}
+    return names.get(values.dtype.kind, "numbers" if values.dtype.kind in "uif" else "other")
