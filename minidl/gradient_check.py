@@ -195,14 +195,14 @@ def _by_input(name: str, inputs: list[Array], gradients: Any) -> list[tuple[int,
     """
     gradients = gradients if isinstance(gradients, tuple) else (gradients,)
     real = [i for i, x in enumerate(inputs) if x.dtype == np.float64]
-    if len(gradients) == len(inputs):
+    if not real or len(gradients) == len(inputs):
         return [(i, gradients[i]) for i in real]
-    if len(gradients) != len(real) and not (gradients == (None,) and not real):
+    if len(gradients) != len(real):
         raise GradcheckError(
             f"{name}: backward returns {len(gradients)} gradients, one for each of the "
             f"{len(real)} inputs that are no integers was expected"
         )
-    return list(zip(real, gradients, strict=False))
+    return list(zip(real, gradients, strict=True))
 
 
 def _loss_problem(loss: Loss, inputs: list[Array]) -> tuple[Callable[[], float], Tensors]:

@@ -260,3 +260,105 @@ def test_any_smooth_function(
     if largest > 1e-2:
         wrong = Elementwise(sound.f, lambda v: (1 + error) * sound.derivative(v))
         assert not minidl.gradcheck(wrong, x, rtol=1e-5, atol=1e-7, raise_error=False).ok
+
+
+# --- what looks right only where it is tried ----------------------------------------------
+
+
+class Scaled(nn.Layer):
+    """y = g · x + b with g = 1 and b = 0 at first, whose backward pass has one fault, or none."""
+
+    def __init__(self, fault: str = "") -> None:
+        self.fault = fault
+        self.g = Parameter((3,), nn.init.constant(1))
+        self.b = Parameter((3,), nn.init.zeros())
+
+    def forward(self, x: np.ndarray) -> np.ndarray:  # type: ignore[override]
+        if self.fault != "saves nothing":
+            self.save(x)
+        return x * self.g.data + self.b.data * self.b.data
+
+    def backward(self, dy: np.ndarray) -> np.ndarray:
+        x = self.saved(dy)
+        if self.fault == "sets":
+            self.g.grad = (dy * x).sum(axis=0)
+        else:
+            self.g.grad += (dy * x).sum(axis=0)
+        if self.fault != "no term":
+            self.b.grad += 2 * dy.sum(axis=0) * self.b.data
+        return dy if self.fault == "no factor" else dy * self.g.data
+
+
+@pytest.mark.parametrize(("fault", "tensor"), [("no factor", "input"), ("no term", "b")])
+def test_a_factor_of_one_and_a_term_of_zero_are_missed(fault: str, tensor: str) -> None:
+    layer = Scaled()
+    assert minidl.gradcheck(layer, X).ok
+    assert (layer.g.data == 1).all()
+    report = minidl.gradcheck(Scaled(fault), X, raise_error=False)
+    assert not report.ok
+    assert report.tensors[tensor] > 1e-3
+
+
+def test_statistics_of_zero_and_one_hide_nothing() -> None:
+    class Forgetful(nn.BatchNorm):
+        """In evaluation dx = γ · dy, without the running variance."""
+
+        def backward(self, dy: np.ndarray) -> np.ndarray:
+            return super().backward(dy) * np.sqrt(self.running_var + self.eps)
+
+    assert minidl.gradcheck(nn.BatchNorm(3).eval(), X).ok
+    with pytest.raises(minidl.GradcheckError, match="input"):
+        minidl.gradcheck(Forgetful(3).eval(), X)
+
+
+def test_a_gradient_that_is_set_and_not_added_to_is_named() -> None:
+    with pytest.raises(minidl.GradcheckError, match=r"gradient of g .* write parameter.grad \+="):
+        minidl.gradcheck(Scaled("sets"), X)
+    with pytest.raises(minidl.GradcheckError) as caught:
+        minidl.gradcheck(Scaled("no factor"), X)
+    assert "+=" not in str(caught.value)
+
+
+def test_a_layer_that_saves_nothing_is_told_so() -> None:
+    with pytest.raises(RuntimeError, match=r"Scaled.*saved nothing.*self.save"):
+        minidl.gradcheck(Scaled("saves nothing"), X)
+
+
+class Product(nn.Layer):
+    """y = a · b, or y = a · b where c, which is integers, is not zero."""
+
+    def __init__(self, returns: int = 0) -> None:
+        self.returns = returns
+
+    def forward(self, *inputs: np.ndarray) -> np.ndarray:  # type: ignore[override]
+        self.save(inputs)
+        a, b, *c = inputs
+        return a * b * (c[0] != 0 if c else 1)
+
+    def backward(self, dy: np.ndarray) -> Any:
+        a, b, *c = self.saved(dy)
+        dy = dy * (c[0] != 0 if c else 1)
+        return (dy * b, dy * a, None)[: self.returns or 2 + len(c)]
+
+
+class AnyInputs(Product):
+    def check_input(self, *inputs: np.ndarray) -> None:  # type: ignore[override]
+        pass
+
+
+def test_several_inputs() -> None:
+    a, b = np.random.default_rng(1).normal(size=(2, 3, 3))
+    whole = np.arange(9).reshape(3, 3) % 2
+    assert set(minidl.gradcheck(Product(), a, b).tensors) == {"input 0", "input 1"}
+    for returns in (2, 3):  # a gradient for each input, or for each that has one
+        report = minidl.gradcheck(AnyInputs(returns), a, b, whole)
+        assert report.checked == 18
+        assert set(report.tensors) == {"input 0", "input 1"}
+    with pytest.raises(minidl.GradcheckError, match="returns 1 gradients.*2 inputs"):
+        minidl.gradcheck(Product(returns=1), a, b)
+
+
+def test_lengths_are_an_input() -> None:
+    x = np.random.default_rng(2).normal(size=(2, 4, 3))
+    report = minidl.gradcheck(nn.GRU(3, 2, rng=0), x, np.array([4, 2]))
+    assert report.checked > x.size

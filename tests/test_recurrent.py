@@ -765,3 +765,178 @@ def test_stateful_layers_where_they_make_no_sense() -> None:
 def test_indices_of_many_dimensions(backend: str) -> None:
     layer = nn.Embedding(4, 2, rng=0)
     assert layer(np.zeros((1,) * 12, np.int64)).shape == (1,) * 12 + (2,)
+
+
+# --- lengths through a whole model ----------------------------------------------------------
+
+
+class LastStep(nn.Layer):
+    """y = the last step of each sequence: a layer of the user's that takes lengths."""
+
+    def forward(self, x: np.ndarray, lengths: Any = None) -> np.ndarray:  # type: ignore[override]
+        last = np.full(len(x), x.shape[1]) if lengths is None else lengths
+        self.save(x.shape, last)
+        return x[np.arange(len(x)), last - 1]
+
+    def backward(self, dy: np.ndarray) -> np.ndarray:
+        shape, last = self.saved(dy)
+        dx = np.zeros(shape, dy.dtype)
+        dx[np.arange(len(dx)), last - 1] = dy
+        return dx
+
+
+def rows_of_features(rng: np.random.Generator) -> np.ndarray:
+    return rng.normal(size=(3, 7, 4))
+
+
+def rows_of_words(rng: np.random.Generator) -> np.ndarray:
+    return rng.integers(0, 9, (3, 7))
+
+
+THROUGH = {
+    "two": (lambda: [nn.GRU(4, 6), nn.GRU(6, 5, return_sequences=False), nn.Linear(5, 2)], None),
+    "two directions": (
+        lambda: [
+            nn.LSTM(4, 3, num_layers=2, bidirectional=True),
+            nn.RNN(6, 4, bidirectional=True, return_sequences=False),
+            nn.Linear(8, 2),
+        ],
+        None,
+    ),
+    "embedding": (
+        lambda: [nn.Embedding(9, 4), nn.GRU(4, 5, return_sequences=False), nn.Linear(5, 2)],
+        rows_of_words,
+    ),
+    "in front": (
+        lambda: [
+            nn.Standardize(4).adapt(np.random.default_rng(0).normal(3, 2, (50, 4))),
+            nn.LayerNorm(4),
+            nn.Dropout(0.5, rng=0).eval(),
+            nn.Linear(4, 4),
+            nn.Tanh(),
+            nn.GRU(4, 5, return_sequences=False),
+        ],
+        None,
+    ),
+    "nested": (
+        lambda: [nn.Sequential(nn.Identity(), nn.Sequential(nn.GRU(4, 4))), nn.Sequential(nn.Tanh()),
+                 nn.Sequential(nn.LSTM(4, 3, return_sequences=False), nn.Linear(3, 2))],
+        None,
+    ),
+    "residual": (
+        lambda: [
+            nn.Residual(nn.GRU(4, 4, bidirectional=True), nn.GRU(4, 8)),
+            nn.Residual(nn.Sequential(nn.LayerNorm(8), nn.GRU(8, 8))),
+            nn.Residual(nn.Linear(8, 8)),
+            nn.RNN(8, 2, bidirectional=True, return_sequences=False),
+        ],
+        None,
+    ),
+    "a layer of the user's": (lambda: [nn.GRU(4, 5), LastStep(), nn.Linear(5, 2)], None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+@pytest.mark.parametrize("name", THROUGH)
+def test_a_padded_row_gets_what_it_gets_alone(backend: str, name: str, by_name: bool) -> None:
+    make, draw = THROUGH[name]
+    model = nn.Sequential(*make(), rng=1).astype(np.float64)
+    x = (draw or rows_of_features)(np.random.default_rng(0))
+    lengths = np.array([7, 2, 5])
+    y = model(x, lengths=lengths) if by_name else model(x, lengths)
+    dy = np.random.default_rng(2).normal(size=y.shape)
+    model.zero_grad()
+    dx = model.backward(dy)
+    together = [parameter.grad.copy() for parameter in model.parameters()]
+    model.zero_grad()
+    for row, length in enumerate(lengths):
+        alone = model(x[row : row + 1, :length])
+        np.testing.assert_allclose(alone[0], y[row], rtol=1e-12, atol=1e-14)
+        dalone = model.backward(dy[row : row + 1])
+        if dx is not None:
+            np.testing.assert_allclose(dalone[0], dx[row, :length], rtol=1e-10, atol=1e-14)
+            assert not dx[row, length:].any()
+    for parameter, grad in zip(model.parameters(), together, strict=True):
+        np.testing.assert_allclose(parameter.grad, grad, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["two", "two directions", "embedding", "nested", "residual"])
+def test_lengths_through_a_recorded_model(name: str) -> None:
+    make, draw = THROUGH[name]
+    x = (draw or rows_of_features)(np.random.default_rng(0))
+    x = x.astype(F32) if x.dtype.kind == "f" else x
+    results = []
+    for record in (True, False):
+        model = nn.Sequential(*make(), rng=1)
+        loss, optimizer = nn.MSELoss(), optim.Adam(model.parameters(), lr=0.1)
+
+        def step(
+            x: Any, lengths: Any, y: Any, model: Any = model, loss: Any = loss, o: Any = optimizer
+        ) -> Any:
+            value = loss(model(x, lengths), y)
+            o.zero_grad()
+            model.backward(loss.backward())
+            o.step()
+            return value
+
+        run = minidl.record(step) if record else step
+        y = np.ones_like(model(x, np.array([7, 2, 5])))
+        results.append([float(run(x, np.array(n), y)) for n in ([7, 2, 5], [1, 7, 3], [7, 2, 5])])
+    assert results[0] == results[1]
+
+
+def test_lengths_that_nothing_takes_are_refused() -> None:
+    x, lengths = np.zeros((2, 3, 4), F32), np.array([3, 1])
+    with pytest.raises(TypeError, match="Sequential: got lengths, and no layer in it takes them"):
+        nn.Sequential(nn.Linear(4, 2), nn.Tanh())(x, lengths)
+    with pytest.raises(ValueError, match=r"layer 1 GRU.*1 to 3, got 4 in row 1"):
+        nn.Sequential(nn.Linear(4, 4), nn.GRU(4, 2))(x, np.array([3, 4]))
+    assert nn.Sequential(nn.Sequential(nn.GRU(4, 2))).takes_lengths
+    assert not nn.Sequential(nn.Residual(nn.Linear(4, 4))).takes_lengths
+
+
+def test_lengths_end_where_the_time_axis_does() -> None:
+    class NoLengths(nn.Layer):
+        """y = x, and lengths must not come."""
+
+        def forward(self, x: np.ndarray, lengths: Any = None) -> np.ndarray:  # type: ignore[override]
+            assert lengths is None
+            return x
+
+    model = nn.Sequential(nn.GRU(4, 3, return_sequences=False), NoLengths(), nn.Linear(3, 2))
+    assert model(np.zeros((2, 3, 4), F32), np.array([3, 1])).shape == (2, 2)
+
+
+def test_lengths_by_place_are_those_by_name() -> None:
+    layer, x, lengths = nn.LSTM(4, 3, rng=0), np.ones((2, 5, 4), F32), np.array([5, 2])
+    assert np.array_equal(layer(x, lengths), layer(x, lengths=lengths))
+    state = layer.zero_state(2)
+    for a, b in zip(layer(x, *state, lengths), layer(x, *state, lengths=lengths), strict=True):
+        assert np.array_equal(a, b)
+
+
+# --- the bias of the update gate --------------------------------------------------------------
+
+
+def test_update_bias_lets_the_gradient_through() -> None:
+    shares = []
+    for update_bias in (0, 2, 5):
+        layer = nn.GRU(4, 32, rng=0, update_bias=update_bias)
+        y = layer(np.random.default_rng(0).normal(size=(8, 100, 4)).astype(F32))
+        dy = np.zeros_like(y)
+        dy[:, -1] = 1
+        layer.backward(dy)
+        norms = layer.state_gradient_norms()
+        shares.append(norms[0] / norms[-1])
+    assert shares[0] < 1e-9
+    assert 1e-6 < shares[1] < 1e-1
+    assert 0.2 < shares[2] < 1
+
+
+def test_update_bias_is_that_of_the_update_gate_alone() -> None:
+    cell = nn.GRUCell(2, 3, update_bias=1.5)
+    assert cell.bias.data.tolist() == [0] * 3 + [1.5] * 3 + [0] * 3
+    assert not cell.recurrent_bias.data.any()
+    assert not nn.GRUCell(2, 3).bias.data.any()
+    with pytest.raises(ValueError, match=r"GRUCell: update_bias"):
+        nn.GRU(2, 3, update_bias=float("nan"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -181,3 +182,53 @@ def test_dropout_is_checked_with_one_mask() -> None:
     # Masks that changed from pass to pass would make finite differences of ±1/ε.
     layer.state_names = ()  # type: ignore[misc]
     assert not minidl.gradcheck(layer, x, raise_error=False).ok
+
+
+# --- features that are constant but for rounding, and those that float32 cannot tell apart --
+
+
+def noisy(dtype: Any = np.float64) -> np.ndarray:
+    """A constant of which one half was computed in another way."""
+    x = np.full((10, 2), 0.3, dtype)
+    x[::2, 0] = dtype(0.1) * dtype(3) if dtype is np.float64 else np.nextafter(dtype(0.3), dtype(1))
+    x[:, 1] = np.arange(10)
+    return x
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("scale", [1.0, 1e-20, 1e20])
+def test_a_feature_of_rounding_noise_is_constant(dtype: Any, scale: float) -> None:
+    x = (noisy(dtype) * dtype(scale)).astype(dtype)
+    assert x[:, 0].std() > 0
+    layer = nn.Standardize(2).adapt(x)
+    assert layer.std[0] == 1
+    assert layer.std[1] == pytest.approx(np.arange(10).std() * scale, rel=1e-6)
+    row = np.array([[0.301, 1.0]], np.float32) * np.float32(scale)
+    assert abs(layer(row)[0, 0]) <= 0.0011 * max(1, scale)
+
+
+def test_a_small_spread_that_is_real_is_kept() -> None:
+    x = np.arange(10)[:, None] * 1e-12 + 1.0
+    assert nn.Standardize(1, np.float64).adapt(x).std[0] == pytest.approx(x.std(), rel=1e-3)
+    whole = np.array([[2**40], [2**40 + 2]])
+    assert nn.Standardize(1, np.float64).adapt(whole).std[0] == 1
+
+
+SECONDS = 1.7e9 + np.arange(1000.0)
+
+
+@pytest.mark.parametrize("data", [SECONDS, SECONDS.astype(np.int64)])
+def test_a_feature_that_float32_cannot_tell_apart_is_refused(data: np.ndarray) -> None:
+    x = np.stack([np.arange(1000), data], axis=1)
+    layer = nn.Standardize(2)
+    with pytest.raises(ValueError, match=r"1000 distinct values of feature 1.*keeps 9.*subtract"):
+        layer.adapt(x)
+    assert (layer.std == 1).all()
+    nn.Standardize(2, np.float64).adapt(x)
+    layer.adapt(x - [0, 1_700_000_000])
+    assert layer.std[1] == pytest.approx(np.arange(1000).std())
+
+
+def test_a_large_mean_whose_values_float32_keeps_is_accepted() -> None:
+    layer = nn.Standardize(1).adapt(16_000_000 + np.arange(500)[:, None])
+    assert layer.std[0] == pytest.approx(np.arange(500).std())

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
-
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
 from minidl.nn.activations import ReLU, Tanh
@@ -96,7 +94,7 @@ class Sequential(Layer):
         """The forward pass with lengths for all layers that take them, and options for the first."""
         if lengths is not None and not self.takes_lengths:
             raise TypeError(f"{self.label}: got lengths, and no layer in it takes them")
-        steps = np.shape(x)[1:2]
+        steps = getattr(x, "shape", ())[1:2]
         for layer in self.stack:
             if lengths is not None and layer.takes_lengths:
                 options = {**options, "lengths": lengths}

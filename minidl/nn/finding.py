@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set, ValuesView
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,12 +36,14 @@ def found_in(path: str, value: Any, kind: Any) -> Iterator[tuple[str, Any]]:
             yield from found_in(f"{path}.{index}", item, kind)
     elif isinstance(value, Mapping):
         yield from _found_in_mapping(path, value, kind)
-    elif isinstance(value, Set):
+    elif isinstance(value, (Set, ValuesView)):
         _refuse(path, value, value, kind)
     elif isinstance(value, SimpleNamespace) or (
         dataclasses.is_dataclass(value) and not isinstance(value, type)
     ):
-        _refuse(path, value, list(getattr(value, "__dict__", {}).values()), kind)
+        fields = getattr(value, "__dataclass_fields__", ())  # of slots, and of others
+        names = dict.fromkeys((*fields, *getattr(value, "__dict__", ())))
+        _refuse(path, value, [getattr(value, name, None) for name in names], kind)
 
 
 def _found_in_mapping(path: str, value: Mapping[Any, Any], kind: Any) -> Iterator[tuple[str, Any]]:

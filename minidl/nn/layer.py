@@ -256,7 +256,7 @@ class Layer(Noticed):
     def __setattr__(self, name: str, value: Any) -> None:
         owner = type(self).__name__
         refuse_word(owner, name, {} if hasattr(type(self), name) else LAYER_WORDS)
-        held = any(found_in(f"{owner}.{name}", value, (Layer, Parameter)))
+        held = list(found_in(f"{owner}.{name}", value, (Layer, Parameter)))
         old = self.__dict__.get(name)
         if isinstance(old, Parameter) and not (held or value is None):
             raise TypeError(
@@ -375,7 +375,7 @@ class Layer(Noticed):
         if self._output is not None:
             self.check_gradient(dy, self._output)
         own = self.__dict__
-        if self._earlier:
+        if self._earlier and self._earlier[-1][0] is self._pass:
             own["_pass"], own["_saved"], own["_output"] = self._earlier.pop()
         else:
             own["_saved"] = own["_output"] = None

@@ -263,7 +263,7 @@ class Standardize(Layer):
 
     def _check_distinct(self, columns: Array, places: Array) -> None:
         """Raise ValueError for a feature that loses most of its distinct values in this dtype."""
-        low, high = columns.min(axis=0, initial=np.inf), columns.max(axis=0, initial=-np.inf)
+        low, high = columns.min(axis=0) + 0.0, columns.max(axis=0) + 0.0
         step = np.finfo(self.dtype).eps * np.maximum(np.abs(low), np.abs(high)) / 2
         # Only where few numbers of this dtype lie between the least value and the largest.
         for index in np.flatnonzero(high - low < 4 * len(columns) * step):

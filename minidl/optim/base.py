@@ -215,6 +215,16 @@ class Optimizer:
         # Last: a constructor that fails must not have taken the parameters from another one.
         self.flat = FlatParameters(*(settings["params"] for settings in groups))
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # A number under a name that none of minidl's optimizers reads would do nothing.
+        known = name.startswith("_") or name in vars(self) or hasattr(type(self), name)
+        if not known and "flat" in vars(self) and isinstance(value, (int, float, tuple, str)):
+            owner = type(self)
+            if owner.__module__.startswith("minidl."):
+                names = ", ".join(("lr", *SHARED, "max_norm", *self.names))
+                raise AttributeError(f"{owner.__name__} has no {name}; it has {names}")
+        object.__setattr__(self, name, value)
+
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "examples" in cls.__dict__:
