@@ -259,7 +259,8 @@ def critical(
         None: q is the fixed point. Or q > 0, where something else keeps it: 1 after a
         normalization.
     bias_variance
-        σ_b² ≥ 0. ``Linear`` starts with biases of zero; who asks for others has to draw them.
+        σ_b² ≥ 0. A ``Linear`` with this ``init`` has biases of zero unless its ``bias_init`` says
+        otherwise: ``nn.init.normal(std=σ_b)``.
 
     Raises
     ------
