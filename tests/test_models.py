@@ -390,6 +390,7 @@ def test_constant_initialisers() -> None:
         (lambda: nn.init.fan_in_uniform()((3,)), ValueError, "fan_in"),
         (lambda: nn.init.fan_in_uniform(0), ValueError, "scale > 0, got 0"),
         (lambda: nn.init.fan_in_uniform(fan_in=0), ValueError, "fan_in >= 1, got 0"),
+        (lambda: nn.Linear(2, 2, bias=False, bias_init="zeros"), ValueError, "bias=False leaves"),
         (lambda: nn.Linear(2, 2, bias_init="glorot"), ValueError, "glorot.*fan_in_uniform"),
         (lambda: nn.Linear(2, 2, bias_init="he_normal").bias.data, ValueError, "for a bias choose"),
         (lambda: nn.Linear(2, 2, rng="seed"), TypeError, "Generator"),

@@ -44,6 +44,11 @@ class Linear(Layer):
     follows (normalization, dropout and the like between them do not count), else Xavier uniform,
     and b zero, so that signals neither vanish nor explode in depth; see docs/initialisation.md.
 
+    Raises
+    ------
+    ValueError
+        For sizes below one, for an initialiser that is not known, and for one of no bias.
+
     Shapes
     ------
     x (..., in_features), y (..., out_features), weight (in_features, out_features),
@@ -70,7 +75,10 @@ class Linear(Layer):
     ) -> None:
         self.in_features = in_features = check_count("Linear", "in_features", in_features)
         self.out_features = out_features = check_count("Linear", "out_features", out_features)
-        self.default_init, self.default_bias = init is None, init is None and bias_init is None
+        if bias_init is not None and not bias:
+            raise ValueError(f"Linear: bias=False leaves bias_init={bias_init!r} without a use")
+        self.default_init = init is None
+        self.default_bias = init is None and bias_init is None
         if bias_init is None:
             bias_init = "zeros" if init is not None else BIAS
         weight_init = initializers.by_name(WEIGHT if init is None else init)
