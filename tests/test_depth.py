@@ -15,7 +15,7 @@ from minidl.nn import Linear, Residual
 
 PAGE = Path(__file__).parents[1] / "docs" / "depth.md"
 TEXT = PAGE.read_text(encoding="utf-8")
-REMEDIES = ["he", "xavier", "batchnorm", "residual"]
+REMEDIES = ["he", "xavier", "batchnorm", "residual", "relu", "tanh"]
 
 
 def cells(line: str) -> list[str]:
@@ -45,6 +45,15 @@ def test_the_plain_network_stays_at_chance_and_a_remedy_does_not(
     assert first["residual"] > 0.1
 
 
+@pytest.mark.parametrize("name", ["relu", "tanh"])
+def test_thirty_layers_train_by_default(name: str) -> None:
+    (result,) = depth.run([name], epochs=5, seeds=1)
+    assert result.accuracy[0] > 0.5
+    first, last = result.before[0]
+    assert first > 0.02
+    assert first / last < 20
+
+
 @pytest.mark.parametrize("name", depth.NETWORKS)
 def test_every_network_trains_and_is_measured(name: str) -> None:
     (result,) = depth.run([name], depth=3, epochs=1, seeds=2)
@@ -54,9 +63,9 @@ def test_every_network_trains_and_is_measured(name: str) -> None:
     model = depth.NETWORKS[name].build(3, 10, seed=0)
     linears = [layer for _, layer in model.layers() if isinstance(layer, Linear)]
     assert len(linears) == 4
-    # Only the weights of he, xavier and critical are others than the plain ones.
-    others = name in ("he", "xavier", "critical")
-    assert all((layer.weight.data.std() > 0.08) == others for layer in linears[:3])
+    # Only the weights of he, xavier, critical and the defaults are others than the plain ones.
+    others = name in ("he", "xavier", "critical", "relu", "tanh")
+    assert all((layer.weight.data.std() > 0.08) == others for layer in linears[1:3])
     assert any(isinstance(layer, Residual) for _, layer in model.layers()) == (name == "residual")
 
 

@@ -216,6 +216,13 @@ def test_lsuv_gives_every_layer_variance_one(backend: str, activation: Any) -> N
     optimizer.step()  # which still holds the parameters
 
 
+def test_lsuv_reaches_variance_one_from_a_single_column() -> None:
+    model = nn.Sequential(nn.Linear(1, 50), nn.Tanh(), nn.Linear(50, 1), rng=0)
+    X = np.random.default_rng(0).normal(size=(60, 1)).astype(np.float32)
+    nn.lsuv(model, X, rng=0)
+    assert not model[0].bias.data.any()
+
+
 def test_lsuv_leaves_frozen_weights_alone() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4), rng=0)
     model[0].freeze()

@@ -219,7 +219,7 @@ def test_generator_draws_on() -> None:
     assert np.array_equal(a.weight.data, nn.Linear(3, 3, rng=0).weight.data)
 
 
-SUITED = [
+HIDDEN = [  # what follows a hidden layer, and how its weight is drawn
     ([nn.ReLU()], "he_normal()"),
     ([nn.BatchNorm(4), nn.Dropout(0.1), nn.ReLU()], "he_normal()"),
     ([nn.Tanh()], "xavier_uniform()"),
@@ -229,25 +229,68 @@ SUITED = [
     ([nn.Dropout(0.1)], "xavier_uniform()"),
     ([], "xavier_uniform()"),
 ]
+ENDS = "fan_in_uniform(1.0)"
 
 
-@pytest.mark.parametrize(("after", "expected"), SUITED)
-def test_default_initialiser_suits_what_follows(after: list[nn.Layer], expected: str) -> None:
-    model = nn.Sequential(nn.Linear(3, 4), *after)
-    assert repr(model[0].weight.initializer) == expected
+@pytest.mark.parametrize(("after", "expected"), HIDDEN)
+def test_default_initialiser_of_a_hidden_layer_suits_what_follows(
+    after: list[nn.Layer], expected: str
+) -> None:
+    hidden = nn.Linear(3, 4)
+    model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), hidden, *after, nn.Linear(4, 1), rng=0)
+    assert repr(hidden.weight.initializer) == expected
+    assert not hidden.bias.data.any()
+    ends = (model[0], model[len(model) - 1])
+    for layer in ends:
+        assert repr(layer.weight.initializer) == ENDS
+
+
+def test_ends_and_single_layers_start_small() -> None:
+    for model in (nn.Linear(400, 300, rng=0), nn.Sequential(nn.Linear(400, 300), nn.ReLU(), rng=0)):
+        weight, bias = (parameter.data for parameter in model.parameters())
+        assert np.abs(weight).max() == pytest.approx(1 / 20, rel=1e-3)
+        assert weight.var() == pytest.approx(1 / 1200, rel=0.02)
+        assert np.abs(bias).max() == pytest.approx(3**0.5 / 20, rel=0.05)
+        assert bias.var() == pytest.approx(1 / 400, rel=0.2)
+
+
+def test_weight_and_bias_have_seeds_of_their_own() -> None:
+    a, b = (nn.Linear(1, 50, rng=0) for _ in range(2))
+    assert np.array_equal(a.bias.data, b.bias.data)
+    assert abs(np.corrcoef(a.weight.data[0], a.bias.data)[0, 1]) < 0.5
+    assert not np.array_equal(a.bias.data, nn.Linear(1, 50, rng=1).bias.data)
+
+
+def test_a_bias_is_zero_beside_weights_that_were_asked_for() -> None:
+    assert not nn.Linear(3, 2, init="he_normal", rng=0).bias.data.any()
+    layer = nn.Linear(400, 300, init="zeros", bias_init="fan_in_uniform", rng=0)
+    assert np.abs(layer.bias.data).max() == pytest.approx(1 / 20, rel=0.02)
+    assert not layer.weight.data.any()
+    hidden = nn.Linear(4, 4, bias_init=nn.init.constant(0.5))
+    nn.Sequential(nn.Linear(4, 4), nn.ReLU(), hidden, nn.ReLU(), nn.Linear(4, 4), rng=0)
+    assert (hidden.bias.data == 0.5).all()
+    assert repr(hidden.weight.initializer) == "he_normal()"
 
 
 def test_initialiser_asked_for_is_kept() -> None:
-    model = nn.Sequential(nn.Linear(3, 4, init="xavier_normal"), nn.ReLU())
-    assert repr(model[0].weight.initializer) == "xavier_normal()"
+    layers = [nn.Linear(3, 3, init="xavier_normal") for _ in range(3)]
+    nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
+    assert {repr(layer.weight.initializer) for layer in layers} == {"xavier_normal()"}
+
+
+def within(*layers: nn.Layer) -> nn.Sequential:
+    """A model in which a Linear(3, 4) among these layers is a hidden one."""
+    return nn.Sequential(nn.Linear(2, 3), nn.ReLU(), *layers, nn.Linear(4, 1))
 
 
 def test_weights_that_were_looked_at_are_drawn_anew() -> None:
     seen, unseen = nn.Linear(3, 4, rng=0), nn.Linear(3, 4, rng=0)
     assert seen.weight.data.size
+    assert seen.bias.data.any()
     for layer in (seen, unseen):
-        nn.Sequential(layer, nn.ReLU())
+        within(layer, nn.ReLU())
         assert repr(layer.weight.initializer) == "he_normal()"
+        assert not layer.bias.data.any()
     assert np.array_equal(seen.weight.data, unseen.weight.data)
 
 
@@ -255,8 +298,10 @@ def test_weights_that_were_set_are_kept() -> None:
     for change in (lambda w: w * 2, lambda w: w + np.eye(*w.shape)):
         layer = nn.Linear(3, 4)
         layer.weight.data = changed = change(layer.weight.data).astype(np.float32)
-        nn.Sequential(layer, nn.ReLU())
+        layer.bias.data = np.full(4, 7.0)
+        within(layer, nn.ReLU())
         assert np.array_equal(layer.weight.data, changed)
+        assert (layer.bias.data == 7).all()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -264,15 +309,15 @@ def test_a_look_before_a_conversion_changes_no_weight(dtype: Any) -> None:
     seen, unseen = (nn.Linear(3, 4, rng=0, dtype=dtype) for _ in range(2))
     assert seen.weight.data.size
     for layer in (seen, unseen):
-        nn.Sequential(layer.astype(np.float64), nn.ReLU())
+        within(layer.astype(np.float64), nn.ReLU())
     assert np.array_equal(seen.weight.data, unseen.weight.data)
 
 
 def test_an_optimizer_that_was_built_before_holds_the_weights_drawn_anew() -> None:
     layer, other = nn.Linear(3, 4, rng=0), nn.Linear(3, 4, rng=0)
     optimizer = optim.SGD(layer.parameters())
-    nn.Sequential(layer, nn.ReLU())
-    nn.Sequential(other, nn.ReLU())
+    within(layer, nn.ReLU())
+    within(other, nn.ReLU())
     optimizer.step()
     assert np.array_equal(layer.weight.data, other.weight.data)
 
@@ -280,17 +325,16 @@ def test_an_optimizer_that_was_built_before_holds_the_weights_drawn_anew() -> No
 @pytest.mark.parametrize(
     "nest",
     [
-        lambda linear: nn.Sequential(nn.Sequential(linear), nn.ReLU()),
-        lambda linear: nn.Sequential(
-            nn.Sequential(nn.Sequential(linear), nn.Identity()), nn.ReLU()
-        ),
-        lambda linear: nn.Sequential(linear, nn.Sequential(nn.BatchNorm(4), nn.ReLU())),
-        lambda linear: nn.Sequential(linear, nn.ReLU())[:1],
+        lambda linear: within(nn.Sequential(linear), nn.ReLU()),
+        lambda linear: within(nn.Sequential(nn.Sequential(linear), nn.Identity()), nn.ReLU()),
+        lambda linear: within(linear, nn.Sequential(nn.BatchNorm(4), nn.ReLU())),
+        lambda linear: within(linear, nn.ReLU())[2:3],
+        lambda linear: nn.Sequential(within(linear, nn.ReLU()), nn.ReLU(), nn.Linear(1, 1))[:1],
     ],
 )
 def test_initialisers_see_through_nested_sequentials(nest: Any) -> None:
     plain, nested = nn.Linear(3, 4, rng=0), nn.Linear(3, 4, rng=0)
-    nn.Sequential(plain, nn.ReLU())
+    within(plain, nn.ReLU())
     nest(nested)
     assert repr(nested.weight.initializer) == "he_normal()"
     assert np.array_equal(plain.weight.data, nested.weight.data)
@@ -311,6 +355,7 @@ DISTRIBUTIONS: list[tuple[Any, float | None, float]] = [
     ("xavier_normal", None, 2 / 500),
     ("he_uniform", (6 / 300) ** 0.5, 2 / 300),
     ("he_normal", None, 2 / 300),
+    ("fan_in_uniform", (1 / 300) ** 0.5, 1 / 900),
     (nn.init.uniform(-0.5, 1.5), 1.5, 1 / 3),
     (nn.init.normal(1, 0.1), None, 0.01),
 ]
@@ -331,7 +376,7 @@ def test_distribution_of_weights(init: Any, limit: float | None, variance: float
 def test_constant_initialisers() -> None:
     assert not nn.Linear(3, 2, init="zeros").weight.data.any()
     assert (nn.Linear(3, 2, init=nn.init.constant(0.25)).weight.data == 0.25).all()
-    assert not nn.Linear(3, 2, rng=0).bias.data.any()
+    assert not nn.Linear(3, 2, bias_init="zeros", rng=0).bias.data.any()
 
 
 @pytest.mark.parametrize(
@@ -342,6 +387,12 @@ def test_constant_initialisers() -> None:
         (lambda: nn.init.uniform(1, 1), ValueError, "low < high"),
         (lambda: nn.init.normal(0, -1), ValueError, "std"),
         (lambda: nn.init.he_normal()((3,)), ValueError, "fan_in"),
+        (lambda: nn.init.fan_in_uniform()((3,)), ValueError, "fan_in"),
+        (lambda: nn.init.fan_in_uniform(0), ValueError, "scale > 0, got 0"),
+        (lambda: nn.init.fan_in_uniform(fan_in=0), ValueError, "fan_in >= 1, got 0"),
+        (lambda: nn.Linear(2, 2, bias=False, bias_init="zeros"), ValueError, "bias=False leaves"),
+        (lambda: nn.Linear(2, 2, bias_init="glorot"), ValueError, "glorot.*fan_in_uniform"),
+        (lambda: nn.Linear(2, 2, bias_init="he_normal").bias.data, ValueError, "for a bias choose"),
         (lambda: nn.Linear(2, 2, rng="seed"), TypeError, "Generator"),
         (lambda: nn.Linear(2, 2, rng=True), TypeError, "Generator"),
         (lambda: nn.Linear(2, 2, dtype=np.int64), TypeError, "float32 or float64"),

@@ -116,9 +116,10 @@ def test_adapt_refuses_what_are_no_numbers_of_its_width(data: np.ndarray) -> Non
 
 def test_every_rectifier_gets_the_variance_that_keeps_signals_alive() -> None:
     for activation, slope in ((nn.ReLU(), 0), (nn.LeakyReLU(0.5), 0.5), (nn.PReLU(), 0.25)):
-        model = nn.Sequential(nn.Linear(400, 400), nn.LayerNorm(400), activation, rng=0)
+        hidden = [nn.Linear(400, 400), nn.LayerNorm(400), activation]
+        model = nn.Sequential(nn.Linear(2, 400), *hidden, nn.Linear(400, 2), rng=0)
         expected = 2 / ((1 + slope**2) * 400)
-        assert model[0].weight.data.var() == pytest.approx(expected, rel=0.02)
+        assert model[1].weight.data.var() == pytest.approx(expected, rel=0.02)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ SMALL = init.normal(std=0.05)
 Block = Callable[[], list[Layer]]
 
 
-def _of(weights: str | Initializer, *after: Callable[[], Layer]) -> Block:
+def _of(weights: str | Initializer | None, *after: Callable[[], Layer]) -> Block:
     """A hidden layer: weights, and what follows them."""
     return lambda: [Linear(WIDTH, WIDTH, init=weights), *(make() for make in after)]
 
@@ -37,11 +37,11 @@ def _residual() -> list[Layer]:
 
 @dataclass(frozen=True)
 class Network:
-    """A hidden layer by how it is made, and the initialiser of the output layer."""
+    """A hidden layer by how it is made, and the output layer's initialiser (None: the default)."""
 
     what: str
     block: Block
-    output: str | Initializer = SMALL
+    output: str | Initializer | None = SMALL
 
     def build(self, depth: int, classes: int, seed: int) -> Sequential:
         """So many of the hidden layers, and the logits."""
@@ -62,6 +62,8 @@ NETWORKS = {
         "plain, LayerNorm before tanh", _of(SMALL, lambda: nn.LayerNorm(WIDTH), nn.Tanh)
     ),
     "critical": Network("tanh, init.critical", _of(CRITICAL, nn.Tanh), CRITICAL),
+    "relu": Network("ReLU, weights by default", _of(None, nn.ReLU), None),
+    "tanh": Network("tanh, weights by default", _of(None, nn.Tanh), None),
 }
 
 

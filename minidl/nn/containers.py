@@ -22,9 +22,9 @@ class Sequential(Layer):
     Parameters
     ----------
     *layers
-        The layers, first to last. Each ``Linear`` without an initialiser of its own gets
-        the one that suits the activation after it (see ``Linear``), be it in this ``Sequential``
-        or in one around it.
+        The layers, first to last. Between the first and the last ``Linear``, in this ``Sequential``
+        or in one around it, each one without an initialiser of its own gets the one that suits
+        the activation after it (see ``Linear``).
     rng
         Generator or seed. If given, all parameters and generators of the layers start anew
         from it, so that one number makes the whole model repeatable.
@@ -251,8 +251,9 @@ def pre_activation(
     """
     hidden = features if hidden is None else hidden
     first, last = Linear(features, hidden), Linear(hidden, features)
-    preferred = activation().preferred_init  # it is the activation before it that counts here
-    last.choose_init(None if preferred == "skip" else preferred)
+    preferred = activation().preferred_init  # it is the activation before them that counts here
+    for linear in (first, last):
+        linear.choose_init(None if preferred == "skip" else preferred)
     body = (norm(features), activation(), first, norm(hidden), activation(), last)
     return Residual(Sequential(*body, rng=rng))
 
@@ -267,12 +268,12 @@ def in_order(layer: Layer) -> Iterator[Layer]:
 
 
 def choose_inits(model: Layer) -> None:
-    """Give every ``Linear`` without an initialiser of its own the one that suits what follows."""
+    """Have every ``Linear`` between the first and the last start as suits what follows it."""
     layers = list(in_order(model))
-    for index, layer in enumerate(layers):
-        if isinstance(layer, Linear):
-            preferences = (follower.preferred_init for follower in layers[index + 1 :])
-            layer.choose_init(next((name for name in preferences if name != "skip"), None))
+    linears = [(i, layer) for i, layer in enumerate(layers) if isinstance(layer, Linear)]
+    for index, hidden in linears[1:-1]:
+        preferences = (follower.preferred_init for follower in layers[index + 1 :])
+        hidden.choose_init(next((name for name in preferences if name != "skip"), None))
 
 
 def check_widths(model: Layer) -> None:

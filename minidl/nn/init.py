@@ -18,10 +18,12 @@ initialiser         distribution                                      source
 ``he_normal``       N(0, 2 / fan_in)                                   He et al. 2015, eq. 10
 ``lecun_uniform``   U(-a, a), a = sqrt(3 / fan_in)                     LeCun et al. 1998
 ``lecun_normal``    N(0, 1 / fan_in)                                   LeCun et al. 1998
+``fan_in_uniform``  U(-a, a), a = scale / sqrt(fan_in)                PyTorch's default
 ``orthogonal``      gain · a random orthonormal matrix                 Saxe et al. 2014
 ``critical``        N(0, 1 / (fan_in · E[φ'(√q z)²]))                  Schoenholz et al. 2017
 ==================  ================================================  ====================
 
+``Linear`` says which of them it draws from by default, and docs/initialisation.md why.
 ``critical`` finds q, and with it the factor of any activation, by itself. ``nn.lsuv`` scales the
 layers of a model by what they make of given data.
 """
@@ -141,6 +143,36 @@ def lecun_normal() -> Initializer:
     return Initializer("lecun_normal", _lecun_normal)
 
 
+def fan_in_uniform(scale: float = 1.0, fan_in: int | None = None) -> Initializer:
+    """U(-a, a) with a = scale / sqrt(fan_in): for scale 1 PyTorch's default, biases included.
+
+    Parameters
+    ----------
+    scale
+        > 0; sqrt(3) makes the variance 1 / fan_in.
+    fan_in
+        None: that of the weight it draws, or of the layer whose ``bias_init`` it is.
+
+    Raises
+    ------
+    ValueError
+        For numbers outside these ranges.
+
+    Examples
+    --------
+    >>> from minidl import nn
+    >>> nn.Linear(4, 3, init="fan_in_uniform", bias_init="fan_in_uniform")
+    Linear(4, 3)
+    """
+    if not 0 < scale < math.inf:
+        raise ValueError(f"fan_in_uniform needs a finite scale > 0, got {scale}")
+    if fan_in is None:
+        return Initializer("fan_in_uniform", _fan_in_uniform, (scale,))
+    if fan_in < 1:
+        raise ValueError(f"fan_in_uniform needs fan_in >= 1, got {fan_in}")
+    return Initializer("fan_in_uniform", _fan_in_uniform, (scale, fan_in))
+
+
 def truncated_normal(std: float = 1.0, bound: float = 2.0) -> Initializer:
     """N(0, std²), without what lies farther than ``bound`` · std from zero: that is drawn again."""
     if not std > 0 or not bound > 0:
@@ -227,7 +259,8 @@ def critical(
         None: q is the fixed point. Or q > 0, where something else keeps it: 1 after a
         normalization.
     bias_variance
-        σ_b² ≥ 0. ``Linear`` starts with biases of zero; who asks for others has to draw them.
+        σ_b² ≥ 0. A ``Linear`` with this ``init`` has biases of zero unless its ``bias_init`` says
+        otherwise: ``nn.init.normal(std=σ_b)``.
 
     Raises
     ------
@@ -271,6 +304,14 @@ def by_name(init: str | Initializer) -> Initializer:
     return init
 
 
+def for_bias(init: str | Initializer, fan_in: int) -> Initializer:
+    """The initialiser for the bias of a layer of so many inputs, which its shape does not tell."""
+    init = by_name(init)
+    if init.draw is _fan_in_uniform and len(init.arguments) == 1:
+        return fan_in_uniform(init.arguments[0], fan_in)
+    return init
+
+
 def _constant(shape: Shape, rng: np.random.Generator, value: float = 0.0) -> Any:
     return np.full(shape, value)
 
@@ -310,6 +351,13 @@ def _lecun_normal(shape: Shape, rng: np.random.Generator) -> Any:
     return rng.normal(0.0, np.sqrt(1 / _fans(shape)[0]), shape)
 
 
+def _fan_in_uniform(
+    shape: Shape, rng: np.random.Generator, scale: float, fan_in: int | None = None
+) -> Any:
+    limit = scale / np.sqrt(fan_in or _fans(shape)[0])
+    return rng.uniform(-limit, limit, shape)
+
+
 def _truncated_normal(shape: Shape, rng: np.random.Generator, std: float, bound: float) -> Any:
     values = rng.normal(size=shape)
     while (outside := np.abs(values) > bound).any():
@@ -335,7 +383,10 @@ def _critical(shape: Shape, rng: np.random.Generator, factor: float) -> Any:
 
 def _fans(shape: Shape) -> tuple[int, int]:
     if len(shape) != 2:
-        raise ValueError(f"needs a weight of shape (fan_in, fan_out), got {shape}")
+        raise ValueError(
+            f"needs a weight of shape (fan_in, fan_out), got {shape}; "
+            "for a bias choose one that does not depend on them, or fan_in_uniform"
+        )
     return shape[0], shape[1]
 
 
@@ -348,6 +399,7 @@ NAMED: dict[str, Callable[[], Initializer]] = {
         he_normal,
         lecun_uniform,
         lecun_normal,
+        fan_in_uniform,
         orthogonal,
         zeros,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,12 @@ from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
 from minidl.nn import init as initializers
 from minidl.nn.checks import check_count
-from minidl.nn.init import Initializer, Seed
+from minidl.nn.init import Initializer, Seed, as_generator
 from minidl.nn.layer import DType, Examples, Layer, Parameter
+
+# Chosen by measurement: benchmarks/defaults.py compares with U(±1/√fan_in) for both.
+WEIGHT = initializers.fan_in_uniform()
+BIAS = initializers.fan_in_uniform(math.sqrt(3))
 
 
 class Linear(Layer):
@@ -26,13 +31,23 @@ class Linear(Layer):
     bias
         Whether b is added.
     init
-        Initialiser of W, or its name. By default He normal if a ``Sequential`` has a ReLU or
-        one of its relatives follow (normalization and dropout between them do not count), else
-        Xavier uniform. b starts at zero.
+        Initialiser of W, or its name.
     rng
-        Generator or seed of the weights.
+        Generator or seed of weights and biases.
     dtype
         float32 or float64.
+    bias_init
+        Initialiser of b, or its name; zeros by default where ``init`` is given.
+
+    By default W is drawn from U(±1/√in_features) and b from U(±√3/√in_features). Between the first
+    and the last ``Linear`` of a ``Sequential`` W is He normal where a ReLU or one of its relatives
+    follows (normalization, dropout and the like between them do not count), else Xavier uniform,
+    and b zero, so that signals neither vanish nor explode in depth; see docs/initialisation.md.
+
+    Raises
+    ------
+    ValueError
+        For sizes below one, for an initialiser that is not known, and for one of no bias.
 
     Shapes
     ------
@@ -56,13 +71,21 @@ class Linear(Layer):
         init: str | Initializer | None = None,
         rng: Seed = None,
         dtype: DType = np.float32,
+        bias_init: str | Initializer | None = None,
     ) -> None:
         self.in_features = in_features = check_count("Linear", "in_features", in_features)
         self.out_features = out_features = check_count("Linear", "out_features", out_features)
+        if bias_init is not None and not bias:
+            raise ValueError(f"Linear: bias=False leaves bias_init={bias_init!r} without a use")
         self.default_init = init is None
-        weight_init = initializers.by_name("xavier_uniform" if init is None else init)
+        self.default_bias = init is None and bias_init is None
+        if bias_init is None:
+            bias_init = "zeros" if init is not None else BIAS
+        weight_init = initializers.by_name(WEIGHT if init is None else init)
+        bias_init = initializers.for_bias(bias_init, in_features)
+        rng = as_generator(rng)  # of which weight and bias take a seed each
         self.weight = Parameter((in_features, out_features), weight_init, rng, dtype)
-        self.bias = Parameter((out_features,), initializers.zeros(), 0, dtype) if bias else None
+        self.bias = Parameter((out_features,), bias_init, rng, dtype) if bias else None
 
     def forward(self, x: Array) -> Array:
         self.save(x)
@@ -74,9 +97,11 @@ class Linear(Layer):
         return kernels.linear_grad_input(dy, self.weight.data)
 
     def choose_init(self, preferred_init: str | Initializer | None) -> None:
-        """Take the initialiser that suits what follows, if none was asked for."""
-        if self.default_init and preferred_init:
-            self.weight.initializer = initializers.by_name(preferred_init)
+        """Start as a hidden layer before this activation does, as far as nothing was asked for."""
+        if self.default_init:
+            self.weight.initializer = initializers.by_name(preferred_init or "xavier_uniform")
+        if self.default_bias and self.bias:
+            self.bias.initializer = initializers.zeros()
 
     def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...]:
         return (*(input_shape or ("batch", 0))[:-1], self.out_features)

@@ -65,6 +65,7 @@ def lsuv(
     try:
         for layer in layers:
             if isinstance(layer, Linear) and not layer.weight.frozen:
+                layer.choose_init(None)  # biases of zero, as far as they are those of the default
                 layer.weight.data = init.orthogonal()(layer.weight.shape, rng)
                 _scale(model, layer, X, tolerance, tries)
     finally:
