@@ -125,8 +125,9 @@ class Parameter:
 
     @property
     def data(self) -> Array:
-        data: Array | None = self.__dict__.get("_data")
-        if data is None:
+        try:
+            data: Array = self._data
+        except AttributeError:
             # setdefault: of two threads that look at once, both get the array of the first.
             data = self.__dict__.setdefault("_data", self._draw())
         if (recorder := kernels.recorder()) is not None:
