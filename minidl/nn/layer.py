@@ -125,8 +125,9 @@ class Parameter:
 
     @property
     def data(self) -> Array:
-        data: Array | None = self.__dict__.get("_data")
-        if data is None:
+        try:
+            data: Array = self._data
+        except AttributeError:
             # setdefault: of two threads that look at once, both get the array of the first.
             data = self.__dict__.setdefault("_data", self._draw())
         if (recorder := kernels.recorder()) is not None:
@@ -432,8 +433,10 @@ class Layer(Noticed):
         if first is self:  # not looked for yet
             return False
         dtype = x.dtype
-        known = dtype in (FLOAT32, FLOAT64) if first is None else dtype is first.dtype
-        return known and (self.in_features is None or x.shape[-1] == self.in_features)
+        if dtype is not first.dtype if first is not None else dtype is not FLOAT32:
+            return False
+        features = self.in_features
+        return features is None or x.shape[-1] == features
 
     def check_input(self, *args: Any, **kwargs: Any) -> None:
         """Raise TypeError or ValueError, naming the layer, if an input cannot be used."""

@@ -61,7 +61,7 @@ def _before_the_loss(last: Layer, loss: Loss, output: Array | None) -> Iterator[
     ):
         yield (
             f"{loss!r} after {type(last).__name__}: the loss takes logarithms of probabilities, "
-            "and its value falls without end on others; end the model in LogSoftmax, or take scores "
+            "and its value falls without end on others; end in LogSoftmax, or take scores "
             "with CrossEntropyLoss"
         )
 
