@@ -11,7 +11,7 @@ import pytest
 from cli_helpers import ROOT, SHORT, accuracy_in, write_idx
 
 import minidl
-from minidl import datasets
+from minidl import datasets, nn
 from minidl.cli import _parser, main, train
 
 MNIST = ROOT.parent / "shared" / "data"
@@ -103,16 +103,18 @@ def test_the_seed_decides_the_parameters_too():
 
 
 def test_the_initialiser_is_chosen_by_name_and_normal_by_its_width():
-    def weight(init):
-        arguments = _parser().parse_args([*SHORT, "--init", init])
-        return train.build_model(datasets.digits(), arguments).parameters()[0].data
+    def weight(init, place=0):
+        arguments = _parser().parse_args([*SHORT, "--hidden", "32,32", "--init", init])
+        layers = train.build_model(datasets.digits(), arguments).layers()
+        return [x.weight.data for _, x in layers if isinstance(x, nn.Linear)][place]
 
     assert weight("normal:0.05").std() == pytest.approx(0.05, rel=0.1)
     assert weight("normal:2").std() == pytest.approx(2, rel=0.1)
     assert not weight("normal:0").any()
     assert not weight("zeros").any()
     assert np.array_equal(weight("he"), weight("he_normal"))
-    assert np.array_equal(weight("auto"), weight("he"))  # what suits ReLU
+    assert np.array_equal(weight("auto", 1), weight("he", 1))  # what suits ReLU
+    assert np.array_equal(weight("auto"), weight("fan_in_uniform"))  # both ends start small
 
 
 def test_measuring_for_a_plot_does_not_change_the_training(capsys, tmp_path):
