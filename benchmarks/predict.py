@@ -14,7 +14,7 @@ import numpy as np
 
 from minidl import Trainer, nn, optim
 
-ROUNDS, CALLS = 41, 2000
+ROUNDS, CALLS = 31, 1000
 ROWS = (1, 16, 64)
 
 

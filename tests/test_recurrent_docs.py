@@ -23,7 +23,7 @@ def blocks(language: str) -> list[str]:
 
 def test_programs_run_one_after_the_other(capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {}
-    assert len(blocks("python")) == 7
+    assert len(blocks("python")) == 8
     for block in blocks("python"):
         exec(compile(block, str(DOC), "exec"), names)
     assert capsys.readouterr().out == blocks("text")[0] + "True False\n"
