@@ -123,9 +123,9 @@ cdef inline void softmax_short_rows(
 
 
 cdef inline Py_ssize_t cross_entropy_rows(
-    const CrossEntropyArgs *args, Py_ssize_t begin, Py_ssize_t rows
+    const CrossEntropyArgs *args, Py_ssize_t begin, Py_ssize_t rows, vec *seen
 ) noexcept nogil:
-    """A group of rows, whose logarithms are taken together."""
+    """A group of rows, whose logarithms are taken together, and added to `seen`, where NaN stays."""
     cdef real most[LOSS_ROWS]
     cdef real sums[LOSS_ROWS]
     cdef Py_ssize_t i, n = args.classes
@@ -152,11 +152,10 @@ cdef inline Py_ssize_t cross_entropy_rows(
     i = 0
     while i < LOSS_ROWS:
         store(sums + i, log_vec(load(sums + i)))
+        seen[0] = seen[0] + load(sums + i)
         i += LANES
     for i in range(rows):
         args.losses[begin + i] = sums[i] + (<double>most[i] - z[i * n + labels[i]])
-    if one_is_nan(sums):
-        take_limits(args, begin, rows)
     return 0
 
 
@@ -174,16 +173,6 @@ cdef void take_limits(
             for j in range(n):
                 dz[j] = dz[j] * scale
             dz[label] = dz[label] - scale
-
-
-cdef inline bint one_is_nan(const real *sums) noexcept nogil:
-    """Whether one of LOSS_ROWS finite or NaN numbers is NaN."""
-    cdef vec total = fill(0)
-    cdef Py_ssize_t i = 0
-    while i < LOSS_ROWS:
-        total = total + load(sums + i)
-        i += LANES
-    return not lane_sum(total) < INFINITY
 
 
 cdef inline double surprise(double log_sum, double most, double z) noexcept nogil:
@@ -308,16 +297,19 @@ cdef Py_ssize_t softmax_cross_entropy(
     cdef const CrossEntropyArgs *args = <const CrossEntropyArgs *>arguments
     cdef Py_ssize_t begin = share_begin(args.rows, LOSS_ROWS, thread, threads)
     cdef Py_ssize_t end = share_begin(args.rows, LOSS_ROWS, thread + 1, threads)
-    cdef Py_ssize_t bad
+    cdef Py_ssize_t bad, first = begin
+    cdef vec seen = fill(0)
     cdef bint plain = args.weight == NULL and args.class_weight == NULL and args.smoothing == 0
     while begin < end:
         if plain:
-            bad = cross_entropy_rows(args, begin, smaller(end - begin, LOSS_ROWS))
+            bad = cross_entropy_rows(args, begin, smaller(end - begin, LOSS_ROWS), &seen)
         else:
             bad = weighted_rows(args, begin, smaller(end - begin, LOSS_ROWS))
         if bad:
             return bad
         begin += LOSS_ROWS
+    if not lane_sum(seen) < INFINITY:
+        take_limits(args, first, end - first)
     return 0
 
 
