@@ -23,10 +23,10 @@ cdef inline vec exp_logits(const real *z, Py_ssize_t n, vec peak) noexcept nogil
 
 
 cdef bint one_is_largest(const real *z, Py_ssize_t n, real *y, real others) noexcept nogil:
-    """Whether of these n one alone is the largest, though the sum of exp(z - most) is NaN.
+    """Whether one of these n alone is the largest, and infinite: then softmax, which is NaN of
+    infinity - infinity, tends to 1 there and to 0 elsewhere.
 
-    It is infinite then, and what softmax tends to is 1 there and 0 elsewhere. That, or its
-    logarithm, is written to y: `others` at all others, and there what exp or log make of the other.
+    That, or its logarithm, is written to y: `others` at all others, and there what goes with it.
     """
     cdef Py_ssize_t j, place = 0, count = 0
     for j in range(n):
@@ -36,7 +36,7 @@ cdef bint one_is_largest(const real *z, Py_ssize_t n, real *y, real others) noex
             place = j
     for j in range(n):
         count += z[j] == z[place]
-    if count != 1:
+    if count != 1 or -INFINITY < z[place] < INFINITY:
         return False
     for j in range(n):
         y[j] = others
@@ -79,8 +79,6 @@ cdef inline void softmax_row(
         j += LOSS_BLOCK
     most[0] = first_lane(peak)
     sum[0] = lane_sum(total)
-    if sum[0] != sum[0] and one_is_largest(z, n, dz, 0):
-        sum[0] = 1
     factor = scale / sum[0]
     for j in range(n):
         dz[j] = dz[j] * factor
@@ -125,9 +123,9 @@ cdef inline void softmax_short_rows(
 
 
 cdef inline Py_ssize_t cross_entropy_rows(
-    const CrossEntropyArgs *args, Py_ssize_t begin, Py_ssize_t rows
+    const CrossEntropyArgs *args, Py_ssize_t begin, Py_ssize_t rows, vec *seen
 ) noexcept nogil:
-    """A group of rows, whose logarithms are taken together."""
+    """A group of rows, whose logarithms are taken together, and added to `seen`, where NaN stays."""
     cdef real most[LOSS_ROWS]
     cdef real sums[LOSS_ROWS]
     cdef Py_ssize_t i, n = args.classes
@@ -151,26 +149,30 @@ cdef inline Py_ssize_t cross_entropy_rows(
     else:
         for i in range(rows):
             softmax_row(z + i * n, dz + i * n, n, labels[i], scale, most + i, sums + i)
-    if n <= LANES and one_is_nan(sums):
-        for i in range(rows):    # the limit, if there is one
-            softmax_row(z + i * n, dz + i * n, n, labels[i], scale, most + i, sums + i)
     i = 0
     while i < LOSS_ROWS:
         store(sums + i, log_vec(load(sums + i)))
+        seen[0] = seen[0] + load(sums + i)
         i += LANES
     for i in range(rows):
-        args.losses[begin + i] = surprise(sums[i], most[i], z[i * n + labels[i]])
+        args.losses[begin + i] = sums[i] + (<double>most[i] - z[i * n + labels[i]])
     return 0
 
 
-cdef inline bint one_is_nan(const real *sums) noexcept nogil:
-    """Whether one of LOSS_ROWS finite or NaN numbers is NaN."""
-    cdef vec total = fill(0)
-    cdef Py_ssize_t i = 0
-    while i < LOSS_ROWS:
-        total = total + load(sums + i)
-        i += LANES
-    return not lane_sum(total) < INFINITY
+cdef void take_limits(
+    const CrossEntropyArgs *args, Py_ssize_t begin, Py_ssize_t rows
+) noexcept nogil:
+    """Of rows with one infinite logit: the loss is 0 if that is the label's, else infinite."""
+    cdef Py_ssize_t i, j, label, n = args.classes
+    cdef real scale = <real>args.scale
+    cdef real *dz
+    for i in range(begin, begin + rows):
+        dz, label = <real *>args.dlogits + i * n, args.labels[i]
+        if one_is_largest(<const real *>args.logits + i * n, n, dz, 0):
+            args.losses[i] = 0 if dz[label] == 1 else INFINITY
+            for j in range(n):
+                dz[j] = dz[j] * scale
+            dz[label] = dz[label] - scale
 
 
 cdef inline double surprise(double log_sum, double most, double z) noexcept nogil:
@@ -228,6 +230,9 @@ cdef void weighted_row(
         args.losses[row] = 0
         return
     softmax_row(z, dz, n, label, 1, &most, &sum)
+    if sum != sum and one_is_largest(z, n, dz, 0):
+        dz[label] = dz[label] - 1
+        sum = 1
     log_sum = first_lane(log_vec(fill(sum)))
     if own > 0:
         loss = own * surprise(log_sum, most, z[label])
@@ -292,16 +297,19 @@ cdef Py_ssize_t softmax_cross_entropy(
     cdef const CrossEntropyArgs *args = <const CrossEntropyArgs *>arguments
     cdef Py_ssize_t begin = share_begin(args.rows, LOSS_ROWS, thread, threads)
     cdef Py_ssize_t end = share_begin(args.rows, LOSS_ROWS, thread + 1, threads)
-    cdef Py_ssize_t bad
+    cdef Py_ssize_t bad, first = begin
+    cdef vec seen = fill(0)
     cdef bint plain = args.weight == NULL and args.class_weight == NULL and args.smoothing == 0
     while begin < end:
         if plain:
-            bad = cross_entropy_rows(args, begin, smaller(end - begin, LOSS_ROWS))
+            bad = cross_entropy_rows(args, begin, smaller(end - begin, LOSS_ROWS), &seen)
         else:
             bad = weighted_rows(args, begin, smaller(end - begin, LOSS_ROWS))
         if bad:
             return bad
         begin += LOSS_ROWS
+    if not lane_sum(seen) < INFINITY:
+        take_limits(args, first, end - first)
     return 0
 
 
