@@ -12,6 +12,7 @@
 #                     with another number: make fuzz FUZZ=500
 #   make fuzz-files   122,000 damaged and hostile files in little memory (some minutes)
 #   make stress       predict and evaluate from eight threads, 100,000 calls (a minute)
+#   make interrupts   Ctrl-C at 5000 lines of recording and running a step (some minutes)
 #   make sanitize     kernels and recorded steps under AddressSanitizer and UBSan, and
 #                 the team of threads under ThreadSanitizer (needs GCC)
 #   make clean    remove everything that was made
@@ -22,7 +23,7 @@ PY := $(VENV)/bin/python
 SOURCES := setup.py pyproject.toml $(wildcard minidl/_kernels/*.p* minidl/_kernels/*.h)
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test bench steps lint exhaustive fuzz fuzz-files stress sanitize clean
+.PHONY: demo test bench steps lint exhaustive fuzz fuzz-files stress interrupts sanitize clean
 
 demo: $(VENV)/demo
 	$(PY) -m minidl train digits
@@ -55,6 +56,10 @@ fuzz-files: $(VENV)/dev
 
 stress: $(VENV)/dev
 	$(PY) tests/stress.py
+
+POINTS := 5000
+interrupts: $(VENV)/dev
+	$(PY) tests/interrupts.py $(POINTS)
 
 # In copies, so that the kernels in use stay as they are. -s: reports go to standard error.
 # ThreadSanitizer needs memory where it expects it: setarch -R. It does not follow forks.

@@ -1,8 +1,7 @@
 """Signals that come while a stretch of code must not be cut in two.
 
 Python runs the handler of a signal between any two operations of the main thread, and a handler
-may raise, as that of Ctrl-C does. ``deferred()`` lets handlers wait until a stretch is over;
-``handled_by(run)`` has them run at once, but by a function that prepares for them.
+may raise, as that of Ctrl-C does. ``deferred()`` lets handlers wait until a stretch is over.
 """
 
 from __future__ import annotations
@@ -10,7 +9,8 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from types import FrameType
 from typing import Any, Self
@@ -19,18 +19,35 @@ Handler = Callable[[int, FrameType | None], Any]
 Run = Callable[[Handler, int, FrameType | None], object]
 
 
-class handled_by:  # noqa: N801  (used like a function)
-    """``with handled_by(run):`` call ``run(handler, number, frame)`` in place of each handler.
+class deferred:  # noqa: N801  (used like a function)
+    """``with deferred():`` let signals wait until the end of the block.
 
-    All signals that a Python function handles are meant. Python delivers them to the main thread
-    only: in other threads this does nothing. It may be nested. Handlers that are set inside stay.
+    All signals that a Python function handles wait, a second Ctrl-C too; one that comes several
+    times is delivered once. Then their handlers run, and may raise. In threads other than the
+    main one, where Python delivers no signals, this does nothing. It may be nested. Handlers that
+    are set inside stay.
 
     A stand-in takes the place of every handler. Outside of the block it passes signals on, so
     that none is lost if an exception of another signal keeps it from being taken away.
+
+    Examples
+    --------
+    >>> import signal
+    >>> from minidl.signals import deferred
+    >>> done = []
+    >>> try:
+    ...     with deferred():
+    ...         signal.raise_signal(signal.SIGINT)  # Ctrl-C
+    ...         done.append("all of the block")
+    ... except KeyboardInterrupt:
+    ...     done.append("then the interrupt")
+    >>> done
+    ['all of the block', 'then the interrupt']
     """
 
-    def __init__(self, run: Run) -> None:
-        self.run: Run | None = run  # None outside of the block
+    def __init__(self) -> None:
+        self.run: Run | None = self._note  # what stand-ins call; None outside of the block
+        self._waiting: dict[int, Handler] = {}
         self._stand_ins: list[_StandIn] = []
 
     def __enter__(self) -> Self:
@@ -53,72 +70,66 @@ class handled_by:  # noqa: N801  (used like a function)
             self._stand_ins.append(stand_in)
             signal.signal(number, stand_in)
 
+    def _note(self, handler: Handler, number: int, frame: FrameType | None) -> None:
+        self._waiting[number] = handler
+
     def __exit__(self, *_: object) -> None:
         self.run = None
         self._leave()
 
     def _leave(self) -> None:
         try:
-            self._take_away()
-        finally:  # again, if a handler that is back has raised
-            self._take_away()
+            try:
+                self._take_away()
+            finally:  # again, if a handler that is back has raised
+                self._take_away()
+        finally:
+            self.deliver()
 
     def _take_away(self) -> None:
         while self._stand_ins:
             stand_in = self._stand_ins[-1]
-            if signal.getsignal(stand_in.number) is stand_in:
+            if _handler_of(stand_in.number) is stand_in:
                 signal.signal(stand_in.number, stand_in.handler)
             self._stand_ins.pop()
 
+    # --- inside the block ---
 
-class deferred(handled_by):  # noqa: N801  (used like a function)
-    """``with deferred():`` let signals wait until the end of the block.
-
-    All signals that a Python function handles wait, a second Ctrl-C too; one that comes several
-    times is delivered once. Then their handlers run, and may raise. In threads other than the
-    main one, where Python delivers no signals, this does nothing. It may be nested.
-
-    Examples
-    --------
-    >>> import signal
-    >>> from minidl.signals import deferred
-    >>> done = []
-    >>> try:
-    ...     with deferred():
-    ...         signal.raise_signal(signal.SIGINT)  # Ctrl-C
-    ...         done.append("all of the block")
-    ... except KeyboardInterrupt:
-    ...     done.append("then the interrupt")
-    >>> done
-    ['all of the block', 'then the interrupt']
-    """
-
-    def __init__(self) -> None:
-        super().__init__(self._note)
-        self._waiting: dict[int, Handler] = {}
-
-    def _note(self, handler: Handler, number: int, frame: FrameType | None) -> None:
-        self._waiting[number] = handler
-
-    def _leave(self) -> None:
-        try:
-            super()._leave()
-        finally:
-            self._deliver()
-
-    def _deliver(self) -> None:
+    def deliver(self) -> None:
+        """Run the handlers of the signals that wait."""
         if self._waiting:
             number, handler = self._waiting.popitem()
             try:
                 handler(number, sys._getframe())
             finally:  # the others, though this one has raised
-                self._deliver()
+                self.deliver()
+
+    @contextmanager
+    def at_once(self, run: Run) -> Iterator[None]:
+        """Let signals that come in here not wait: call ``run(handler, number, frame)``.
+
+        When one has raised, those after it wait again.
+        """
+
+        def run_or_wait(handler: Handler, number: int, frame: FrameType | None) -> None:
+            try:
+                run(handler, number, frame)
+            except BaseException:
+                self.run = self._note
+                raise
+
+        try:
+            self.run = run_or_wait
+            self.deliver()
+            yield
+        finally:
+            self.run = self._note
 
 
 class _StandIn:
     """The handler in the place of another: after the block it does what that would."""
 
-    def __init__(self, number: int, handler: Handler, block: handled_by) -> None:
+    def __init__(self, number: int, handler: Handler, block: deferred) -> None:
         self.number, self.handler, self.block = number, handler, block
 
     def __call__(self, number: int, frame: FrameType | None) -> None:

@@ -169,18 +169,47 @@ def test_an_input_that_is_changed_must_be_the_callers_own_memory(isa: str) -> No
     np.testing.assert_array_equal(fixed, X)
 
 
-def test_a_name_that_means_another_model_is_not_mixed_with_the_first(isa: str) -> None:
-    """A notebook's cell that makes the model runs again, and then the last, smaller batch."""
-    model, loss = nn.Linear(3, 2, rng=0), nn.MSELoss()
-    step = minidl.record(lambda x, y: loss(model(x), y))
-    y = np.zeros((4, 2), np.float32)
-    first = step.epoch(X, y, 3, shuffle=False)
-    model = nn.Linear(3, 2, rng=1)
-    for call in (lambda: step.epoch(X, y, 3, shuffle=False), lambda: step(X[:2], y[:2])):
-        with pytest.raises(RecordingError, match="model is not the Linear that it was"):
-            call()
-    step.forget()
-    assert step.epoch(X, y, 3, shuffle=False) != first
+@pytest.mark.parametrize("how", ["call", "by shape", "epoch"])
+def test_a_name_that_means_another_model_is_recorded_anew(isa: str, how: str) -> None:
+    """A notebook's cell that makes the model runs again."""
+    loss, y = nn.MSELoss(), np.zeros((4, 2), np.float32)
+
+    def made(seed: int) -> tuple[nn.Layer, optim.Optimizer]:
+        layer = nn.Linear(3, 2, rng=seed)
+        return layer, optim.SGD(layer.parameters(), lr=0.1)
+
+    model, optimizer = made(0)
+
+    def function(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        value = loss(model(x), y)
+        optimizer.zero_grad()
+        model.backward(loss.backward())
+        optimizer.step()
+        return value
+
+    step = minidl.record(function)
+
+    def run(step: Any) -> float:
+        if how == "epoch":
+            return (
+                float(minidl.record(step).epoch(X, y, 3, shuffle=False))
+                if (step is function)
+                else float(step.epoch(X, y, 3, shuffle=False))
+            )
+        rows = slice(0, 2 if how == "by shape" else 4)
+        return float(step(X[rows], y[rows]))
+
+    step(X, y)
+    run(step)
+    old = model.weight.data.tobytes()
+    first = model
+    model, optimizer = made(1)
+    got = [run(step) for _ in range(2)]
+    assert first.weight.data.tobytes() == old
+    trained = model.weight.data.tobytes()
+    model, optimizer = made(1)
+    assert [run(function) for _ in range(2)] == got
+    assert model.weight.data.tobytes() == trained
 
 
 def test_an_epoch_leaves_the_data_as_they_are(backend: str) -> None:
@@ -323,7 +352,7 @@ def test_other_values_are_constants(backend: str) -> None:
         for args in ((True,), (False,), (1,), (True, "tanh")):
             np.testing.assert_array_equal(step(X, *args), function(X, *args))
     if backend != "reference":
-        assert len(calls) == 12 + 2 * 4  # to record, the function runs twice
+        assert len(calls) == 12 + 3 * 4  # to record, the function runs three times
         nan = float("nan")
         for _ in range(3):
             np.testing.assert_array_equal(step(X, nan), function(X, nan))
@@ -399,7 +428,7 @@ def test_going_back_to_a_mode_records_nothing_new(isa: str) -> None:
         training.model.train(mode)
         step(features, labels)
         step.epoch(features, labels, 8)
-    assert len(calls) == 2 * 4  # two modes, two sizes of batches; to record, it runs twice
+    assert len(calls) == 3 * 4  # two modes, two sizes of batches; to record, it runs three times
 
 
 # --- records within records, methods, copies ------------------------------------------------------
@@ -488,3 +517,257 @@ def test_a_schedule_and_two_steps_in_one_function(isa: str) -> None:
     with pytest.raises(RecordingError, match="makes two steps"):
         minidl.record(step)(features, target)
     assert training.bits() == before
+
+
+# --- what names mean, and what numbers mean ------------------------------------------------------
+
+
+class Net:
+    """An object whose method is recorded."""
+
+    def __init__(self) -> None:
+        self.model, self.loss = nn.Linear(3, 1, rng=0), nn.MSELoss()
+        self.optimizer = optim.Adam(self.model.parameters(), lr=0.1)
+        self.layers = [nn.Tanh()]
+
+    def eager(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        value = self.loss(self.activated(x), y)
+        self.optimizer.zero_grad()
+        self.model.backward(self.layers[0].backward(self.loss.backward()))
+        self.optimizer.step()
+        return value
+
+    def activated(self, x: np.ndarray) -> np.ndarray:
+        return self.layers[0](self.model(x))
+
+    step = minidl.record(eager)
+
+
+def another_model(net: Net) -> None:
+    net.model = nn.Linear(3, 1, rng=7)
+    net.optimizer.lr = 0.0
+
+
+SWAPS: dict[str, Callable[[Net], Any]] = {
+    "loss": lambda net: setattr(net, "loss", nn.L1Loss()),
+    "model": another_model,
+    "item of a list": lambda net: net.layers.__setitem__(0, nn.Sigmoid()),
+    "list": lambda net: setattr(net, "layers", [nn.Sigmoid()]),
+    "optimizer": lambda net: setattr(
+        net, "optimizer", optim.SGD(net.model.parameters(), lr=0.1, momentum=0.9)
+    ),
+}
+
+
+@pytest.mark.parametrize("what", SWAPS)
+@pytest.mark.parametrize("how", ["call", "epoch"])
+def test_what_is_swapped_in_the_object_of_a_method_counts(
+    backend: str, what: str, how: str
+) -> None:
+    y = np.full((4, 1), 3, np.float32)
+
+    def run(net: Net, recorded: bool) -> list[float]:
+        if how == "call":
+            return [float((net.step if recorded else net.eager)(X, y)) for _ in range(2)]
+        step = net.step if recorded else minidl.record(net.eager)
+        return [step.epoch(X, y, 4, shuffle=False) for _ in range(2)]
+
+    eager, recorded = Net(), Net()
+    assert run(recorded, True) == run(eager, False)
+    for net in (eager, recorded):
+        SWAPS[what](net)
+    assert run(recorded, True) == run(eager, False)
+
+
+def test_a_parameter_that_is_frozen_after_the_optimizer_was_built_is_noticed(isa: str) -> None:
+    net, y = Net(), np.zeros((4, 1), np.float32)
+    net.step(X, y)
+    net.model.weight.frozen = True
+    for call in (net.eager, net.step, net.step):
+        with pytest.raises(RuntimeError, match="was frozen after"):
+            call(X, y)
+    net.model.weight.frozen = False
+    net.step(X, y)
+
+
+def test_moments_that_are_replaced_are_noticed(isa: str) -> None:
+    net, y = Net(), np.zeros((4, 1), np.float32)
+    net.step(X, y)
+    net.optimizer.moment1 = net.optimizer.moment1 * 0
+    with pytest.raises(RecordingError, match="moment1 was replaced"):
+        net.step(X, y)
+    net.step.forget()
+    net.step(X, y)
+
+
+factor = nn.Linear(3, 3, rng=0)
+
+
+def helper(x: np.ndarray) -> np.ndarray:
+    return factor(x)
+
+
+def test_a_helper_that_is_defined_anew_counts(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = minidl.record(lambda x: kernels.relu(helper(x)))
+    expected = np.maximum(factor(X), 0)
+    assert np.array_equal(step(X), expected)
+    monkeypatch.setitem(globals(), "factor", nn.Linear(3, 3, rng=1))
+    assert np.array_equal(step(X), np.maximum(factor(X), 0))
+    monkeypatch.setitem(globals(), "helper", lambda x: kernels.tanh(x))
+    assert np.array_equal(step(X), np.maximum(kernels.tanh(X), 0))
+
+
+class Equal:
+    """Equal to all others, though it means another number."""
+
+    def __init__(self, number: float) -> None:
+        self.number = number
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Equal)
+
+    def __hash__(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize(
+    "constants",
+    [
+        (0.0, -0.0),
+        (np.float32(0.0), np.float32(-0.0)),
+        (1, 1.0, True, np.float64(1), np.float32(1)),
+        (float("nan"), 2.0),
+        (Equal(2.0), Equal(3.0)),
+    ],
+    ids=str,
+)
+def test_constants_that_are_equal_and_mean_something_else(
+    backend: str, constants: tuple[Any, ...]
+) -> None:
+    def function(x: np.ndarray, c: Any) -> np.ndarray:
+        w = kernels.copy(x)
+        kernels.scale(w, c.number if isinstance(c, Equal) else c)
+        return w
+
+    step = minidl.record(function, copy=True)
+    for _ in range(3):
+        for constant in constants:
+            assert step(X, constant).tobytes() == function(X, constant).tobytes()
+    if backend != "reference":
+        assert step.programs == len(constants)
+
+
+# --- numbers are copies ---------------------------------------------------------------------------
+
+
+def test_numbers_that_a_step_returns_stay(backend: str) -> None:
+    training, x, y = plain_regression()
+    other = copy.deepcopy(training)
+    expected = [float(other.step(x, y)) for _ in range(5)]
+    step = minidl.record(training.step)
+    losses = [step(x, y) for _ in range(5)]
+    assert [float(loss) for loss in losses] == expected
+    assert all(type(loss) is np.ndarray and loss.ndim == 0 for loss in losses)
+
+
+@pytest.mark.parametrize("kind", ["tuple", "dict", "named tuple", "nested"])
+def test_numbers_in_what_a_step_returns_stay(isa: str, kind: str) -> None:
+    loss = nn.MSELoss()
+    made: dict[str, Callable[[Any, Any], Any]] = {
+        "tuple": lambda value, z: (value, z),
+        "dict": lambda value, z: {"loss": value, "z": z},
+        "named tuple": lambda value, z: Pair(value, z),
+        "nested": lambda value, z: ((value, z), None),
+    }
+
+    def function(x: np.ndarray) -> Any:
+        z = kernels.tanh(x)
+        return made[kind](loss(z, x), z)
+
+    step = minidl.record(function)
+    results = [step(scale * X) for scale in (np.float32(1), np.float32(2), np.float32(3))]
+    expected = [function(scale * X) for scale in (np.float32(1), np.float32(2), np.float32(3))]
+    assert [float(leaves(r)[0]) for r in map(_plain, results)] == [
+        float(leaves(r)[0]) for r in map(_plain, expected)
+    ]
+    first, last = (leaves(_plain(result))[1] for result in (results[0], results[-1]))
+    assert np.shares_memory(first, last)  # arrays are those of the program
+
+
+def _plain(output: Any) -> Any:
+    return tuple(output) if isinstance(output, Pair) else output
+
+
+# --- epochs of any number of inputs ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("inputs", [1, 2, 3, 4])
+def test_an_epoch_of_any_number_of_inputs(backend: str, inputs: int, shuffle: bool) -> None:
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=(11, 3)).astype(np.float32) for _ in range(inputs)]
+    loss = nn.MSELoss()
+
+    def function(*batch: np.ndarray) -> np.ndarray:
+        total = functools.reduce(kernels.add, batch)
+        return loss(total, batch[0])
+
+    order = np.random.default_rng(1).permutation(11) if shuffle else np.arange(11)
+    batches = [[array[order[i : i + 4]] for array in arrays] for i in (0, 4, 8)]
+    expected = [float(function(*batch)) for batch in batches]
+    first, *others = arrays
+    calls: list[tuple[Any, Any]] = [(tuple(arrays), None), (first, tuple(others))]
+    if others:
+        calls.append((tuple(arrays[:-1]), arrays[-1]))
+    for x, y in calls:
+        step = minidl.record(function)
+        for _ in range(2):
+            got = step.epoch(x, y, 4, rng=1, shuffle=shuffle, per_step=True)
+            assert got.tolist() == expected
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_an_epoch_of_sequences_and_their_lengths(backend: str, shuffle: bool) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(10, 6, 3)).astype(np.float32)
+    lengths, y = rng.integers(1, 7, 10), rng.normal(size=(10, 4)).astype(np.float32)
+
+    def made() -> Any:
+        model = nn.GRU(3, 4, return_sequences=False, rng=0)
+        loss, optimizer = nn.MSELoss(), optim.Adam(model.parameters())
+
+        def function(x: Any, lengths: Any, y: Any) -> Any:
+            value = loss(model(x, lengths=lengths), y)
+            optimizer.zero_grad()
+            model.backward(loss.backward())
+            optimizer.step()
+            return value
+
+        return function, model
+
+    (eager, model), (recorded, other) = made(), made()
+    order = np.random.default_rng(5).permutation(10) if shuffle else np.arange(10)
+    rows = [order[i : i + 4] for i in range(0, 10, 4)]
+    expected = [float(eager(x[r], lengths[r], y[r])) for r in rows]
+    step = minidl.record(recorded)
+    got = step.epoch((x, lengths), y, 4, rng=5, shuffle=shuffle, per_step=True)
+    assert got.tolist() == expected
+    for a, b in zip(model.parameters(), other.parameters(), strict=True):
+        assert a.data.tobytes() == b.data.tobytes()
+    lengths[order[5]] = 9
+    with pytest.raises(ValueError, match=f"{order[5]}"):
+        step.epoch((x, lengths), y, 4, rng=5, shuffle=shuffle)
+
+
+def test_an_epoch_checks_each_of_its_inputs() -> None:
+    step = minidl.record(lambda *batch: batch[0])
+    for args, error, match in [
+        (((X, X[:2]), X), ValueError, r"X\[0\] has 4 rows, X\[1\] has 2"),
+        (((X, X), X[:2]), ValueError, r"X\[0\] has 4 rows, Y has 2"),
+        (((X, [1, 2]), X), TypeError, r"X\[1\] must be a NumPy array, got list"),
+        (([X, X], X), TypeError, "X must be a NumPy array, got list; several inputs are a tuple"),
+        (((), None), ValueError, "no input"),
+        ((X, (X, X[:0])), ValueError, r"Y\[1\] is empty"),
+    ]:
+        with pytest.raises(error, match=match):
+            step.epoch(*args, 2)

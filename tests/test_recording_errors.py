@@ -481,3 +481,49 @@ def test_both_runs_of_a_recording_begin_in_the_same_mode() -> None:
     model.train()
     assert np.array_equal(function(x), expected)
     assert not model.training
+
+
+# --- not finite, though no loss has shown it ---------------------------------------------------
+
+
+def batch_norm() -> Training:
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm(8), nn.ReLU(), nn.Linear(8, 1), rng=0)
+    return Training(model, nn.MSELoss("sum"), optim.SGD(model.parameters(), lr=0.1))
+
+
+SPOILED: dict[str, tuple[Callable[[Training], Any], str]] = {
+    "the last update": (
+        lambda t: setattr(t.optimizer, "lr", 3e38),
+        r"parameter '0.weight' of Linear 0 holds (inf|-inf|nan) in row 0",
+    ),
+    "running statistics": (
+        lambda t: t.model[1].running_var.__setitem__(2, np.nan),
+        "the state 'running_var' of BatchNorm 1 holds nan in row 2",
+    ),
+    "saturated": (
+        lambda t: t.model[1].beta.data.__setitem__(3, -np.inf),
+        "parameter '1.beta' of BatchNorm 1 holds (-inf|nan) in row 3",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", SPOILED)
+@pytest.mark.parametrize("how", ["epoch", "fit"])
+def test_what_is_not_finite_after_the_last_step_is_said(backend: str, what: str, how: str) -> None:
+    spoil, match = SPOILED[what]
+    training = batch_norm()
+    spoil(training)
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(32, 4)).astype(np.float32)
+    Y = 100 * X[:, :1]
+    trainer = minidl.Trainer(training.model, training.loss, training.optimizer, rng=0)
+    step = minidl.record(training.step)
+
+    def run() -> None:
+        if how == "epoch":
+            step.epoch(X, Y, 32)
+        else:
+            trainer.fit(X, Y, epochs=1, batch_size=32, progress=False)
+
+    with np.errstate(all="ignore"), pytest.raises(FloatingPointError, match=match):
+        run()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from minidl import signals
-from minidl.signals import deferred, handled_by
+from minidl.signals import deferred
 
 NUMBERS = [signal.SIGINT, signal.SIGTERM]
 
@@ -130,7 +130,7 @@ def test_other_threads_are_left_alone(handlers: dict[int, Any]) -> None:
     assert seen == [True]
 
 
-def test_handled_by_runs_handlers_at_once(handlers: dict[int, Any]) -> None:
+def test_handlers_may_run_at_once_inside(handlers: dict[int, Any]) -> None:
     heard = []
 
     def run(handler: Any, number: int, frame: FrameType | None) -> None:
@@ -138,13 +138,18 @@ def test_handled_by_runs_handlers_at_once(handlers: dict[int, Any]) -> None:
         handler(number, frame)
 
     def call() -> None:
-        with handled_by(run):
-            signal.raise_signal(signal.SIGINT)
-            heard.append("not reached")
+        with deferred() as signals:
+            try:
+                with signals.at_once(run):
+                    signal.raise_signal(signal.SIGINT)
+                    heard.append("not reached")
+            finally:
+                signal.raise_signal(signal.SIGINT)  # waits again
+                heard.append("after it")
 
     with pytest.raises(KeyboardInterrupt):
         call()
-    assert heard == [signal.SIGINT]
+    assert heard == [signal.SIGINT, "after it"]
     assert in_place(handlers)
 
 

@@ -245,7 +245,7 @@ else:
     class Replayer:
         """What is called like a function, and has nothing to replay."""
 
-        program = None
+        program = names = None
 
         def __call__(self, *inputs: Any, **named: Any) -> Any:
             if named:

@@ -6,6 +6,8 @@ from numpy cimport ndarray
 from minidl._kernels.dispatch cimport data_of, dense, empty_like, new, run, same, table_of
 from minidl._kernels.kernel_table cimport *
 
+from minidl._kernels.reference_errors import RowError
+
 cnp.import_array()
 
 
@@ -86,10 +88,7 @@ cdef tuple class_loss(
             args.weights, args.scale = <const double *>cnp.PyArray_DATA(weights), 1.0
     bad = run(name, "rrwwrrr", kernel, &args, sizeof(args))
     if bad:
-        raise ValueError(
-            f"label {ndarray.item(given, bad - 1)} in row {bad - 1} is outside the "
-            f"{args.classes} classes 0 to {args.classes - 1}"
-        )
+        raise RowError("label", bad - 1, ndarray.item(given, bad - 1), args.classes)
     # Plain losses are added up first and scaled then; those with weights are scaled row by row.
     if weight is None and class_weight is None and smoothing == 0 and name != "nll":
         return total_of(table, losses, args.scale), dlogits

@@ -8,6 +8,8 @@ from minidl._kernels.dispatch cimport (
 )
 from minidl._kernels.kernel_table cimport *
 
+from minidl._kernels.reference_errors import RowError
+
 cnp.import_array()
 
 
@@ -100,10 +102,7 @@ cdef tuple sequence(
         + (packed_size(z, args.batch, gates * args.hidden) if gates > 1 else 0)
     )
     if bad:
-        raise ValueError(
-            f"{name}: length {args.lengths[bad - 1]} of sequence {bad - 1} is not in 1 to "
-            f"{args.steps}"
-        )
+        raise RowError("length", bad - 1, args.lengths[bad - 1], args.steps)
     return states, cells, opened, u_n
 
 
@@ -311,9 +310,8 @@ def embedding(ndarray indices not None, ndarray weight not None):
     args.weight, args.y = cnp.PyArray_DATA(weight), cnp.PyArray_DATA(y)
     bad = run("embedding", "rrw", table.embedding, &args, sizeof(args))
     if bad:
-        raise ValueError(
-            f"embedding: index {args.indices[bad - 1]} in row {bad - 1} is not in 0 to "
-            f"{args.rows - 1}"
+        raise RowError(
+            "index", bad - 1, args.indices[bad - 1], args.rows, (<object>indices).shape
         )
     return y
 
@@ -336,7 +334,6 @@ def embedding_grad(ndarray indices not None, ndarray dy not None, ndarray dweigh
     args.dy, args.dweight = cnp.PyArray_DATA(dy), cnp.PyArray_DATA(dweight)
     bad = run("embedding_grad", "rru", table.embedding_grad, &args, sizeof(args))
     if bad:
-        raise ValueError(
-            f"embedding_grad: index {args.indices[bad - 1]} in row {bad - 1} is not in 0 to "
-            f"{args.rows - 1}"
+        raise RowError(
+            "index", bad - 1, args.indices[bad - 1], args.rows, (<object>indices).shape
         )

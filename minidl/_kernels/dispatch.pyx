@@ -12,7 +12,7 @@ cimport numpy as cnp
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from cpython.ref cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from numpy cimport ndarray
 
 from minidl._kernels.kernel_table cimport (
@@ -43,7 +43,7 @@ cdef extern from *:
     static int cpu_has_avx512(void) { return 0; }
     #endif
 
-    /* Of each thread: who writes down its calls, kept alive by whoever set it; and for tests and
+    /* Of each thread: who writes down its calls; and for tests and
        benchmarks, as how many shares its kernels run, and how many times in a row. */
     static _Thread_local PyObject *RECORDER = NULL;
     static _Thread_local int SHARES = 1;
@@ -62,6 +62,14 @@ cdef extern from *:
     bint cpu_has_avx512()
     const char *MINIDL_FLAGS
     const char *compiler_version "COMPILER"
+
+cdef extern from "Python.h":
+    ctypedef struct _View "Py_buffer":
+        PyObject *obj
+    ctypedef struct _Buffers "PyBufferProcs":
+        int (*bf_getbuffer)(object array, _View *view, int flags) except -1
+    ctypedef struct _Type "PyTypeObject":
+        _Buffers *tp_as_buffer
 
 cdef const KernelTable *FLOAT32 = NULL
 cdef const KernelTable *FLOAT64 = NULL
@@ -266,10 +274,10 @@ cdef Py_ssize_t run(
     cdef Py_ssize_t answer, status = 0
     cdef int share
     cdef long _repeat
-    if RECORDER != NULL:
-        (<object>RECORDER).called(
-            name, roles, <size_t>kernel, PyBytes_FromStringAndSize(<char *>args, size), scratch
-        )
+    if RECORDER != NULL and (<object>RECORDER).called(
+        name, roles, <size_t>kernel, PyBytes_FromStringAndSize(<char *>args, size), scratch
+    ):
+        return 0
     with nogil:
         for _repeat in range(REPEATS):
             # The last one first: else it would mend what the one before wrote beyond its end.
@@ -346,9 +354,57 @@ def recorder():
 def set_recorder(recorder):
     """Have ``recorder.allocated(array)`` called for every array a kernel call of this thread
     allocates (what it returns is used), and ``recorder.called(name, roles, function, args,
-    scratch)`` before every kernel. None ends it. The caller keeps the recorder alive."""
+    scratch)`` before every kernel, which does not run if that returns True. None ends it."""
     global RECORDER
+    cdef PyObject *before = RECORDER
+    if recorder is not None:
+        Py_INCREF(recorder)
     RECORDER = NULL if recorder is None else <PyObject *>recorder
+    if before != NULL:
+        Py_DECREF(<object>before)
+
+
+cdef class ArrayAttribute:
+    """An attribute of a class whose objects keep an array under this name, in their ``__dict__``.
+
+    Read while a step is recorded, it is what the recorder of this thread gives out for the array;
+    set, it has recorded steps look whether they are still right."""
+
+    cdef str name
+
+    def __init__(self, str name not None):
+        self.name = name
+
+    def __get__(self, instance, owner):
+        if instance is None:
+            return self
+        cdef dict held = instance.__dict__
+        if self.name not in held:
+            raise AttributeError(f"{type(instance).__name__} has no {self.name}")
+        if RECORDER != NULL:
+            return (<object>RECORDER).attribute(instance, self.name)
+        return held[self.name]
+
+    def __set__(self, instance, value):
+        if RECORDER != NULL:
+            (<object>RECORDER).refuse_to_replace(self.name)
+        (<dict>instance.__dict__)[self.name] = value
+        note_change()
+
+    def __delete__(self, instance):
+        del (<dict>instance.__dict__)[self.name]
+        note_change()
+
+
+cdef int _refuse_buffer(object array, _View *view, int flags) except -1:
+    view.obj = NULL
+    array.refuse_buffer()
+    raise BufferError
+
+
+def refuse_buffers(type cls not None):
+    """Have objects of a class give nobody their memory as a buffer: ``refuse_buffer()`` raises."""
+    (<_Type *>cls).tp_as_buffer.bf_getbuffer = _refuse_buffer
 
 
 def forward_pass():

@@ -4,8 +4,13 @@ from minidl._kernels.reference import Array
 
 def ways_taken(costs: list[tuple[int, int]]) -> list[int]: ...
 
+class Names:
+    def __init__(self, found: list[tuple[Any, Any, Any]]) -> None: ...
+    def same(self) -> bool: ...
+
 class Replayer:
     program: Program | None
+    names: Names | None
     def __call__(self, *inputs: Any, **named: Any) -> Any: ...
 
 class ProgramLock:

@@ -10,8 +10,9 @@ decides both).
 cimport numpy as cnp
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 from numpy cimport ndarray
 
 from minidl._kernels.dispatch cimport change_count, is_recording
@@ -19,7 +20,14 @@ from minidl._kernels.kernel_table cimport kernel_fn
 
 import os
 
+import numpy
+
 cnp.import_array()
+
+cdef extern from "Python.h":
+    PyObject *PyDict_GetItem(object holder, object key)
+    PyObject *PyList_GET_ITEM(object holder, Py_ssize_t place)
+    PyObject *PyCell_GET(object cell)
 
 cdef extern from "pythread.h" nogil:
     ctypedef void *PyThread_type_lock
@@ -350,7 +358,7 @@ cdef class Program:
 
     # --- one step -------------------------------------------------------------------------
 
-    cdef bint fits(self, tuple inputs):
+    cdef bint fits(self, tuple inputs) except -1:
         """Whether these are the inputs this program was recorded for."""
         cdef Py_ssize_t i
         if len(inputs) != len(self.kinds):
@@ -359,7 +367,7 @@ cdef class Program:
             if type(self.kinds[i]) is ndarray:
                 if not self.fits_array(inputs[i], self.kinds[i]):
                     return False
-            elif type(inputs[i]) is not type(self.kinds[i]) or inputs[i] != self.kinds[i]:
+            elif not same_constant(inputs[i], self.kinds[i]):
                 return False
         return not self.changes_inputs or self.changes_apart(inputs)
 
@@ -426,6 +434,7 @@ cdef class Program:
     cdef object call(self, tuple inputs, Py_ssize_t *failed):
         """What ``replay`` does. What is returned is made before another call can overwrite it."""
         cdef Run run
+        cdef list rates
         failed[0] = -1
         if self.seen != change_count() or not self.fits(inputs):
             return None
@@ -433,9 +442,12 @@ cdef class Program:
         try:
             if self.seen != change_count():    # while this waited
                 return None
-            for group in self.scheduled:
-                group.set_rate()
+            # Schedules are functions of Python. From the first rate that is set to the end of the
+            # step no signal handler runs.
+            rates = [(group.state["learning_rate"], group.rates(1)[0]) for group in self.scheduled]
             self.point(inputs)
+            for place, rate in rates:
+                place[...] = rate
             self.begin(&run)
             begin_step(&run)
             self.perform(&run)
@@ -630,8 +642,42 @@ cdef class Program:
             memcpy(self.state[i].source, self.state[i].target, self.state[i].nbytes)
 
 
+cdef class Names:
+    """What names meant when a step was recorded.
+
+    ``found`` are (holder, key, value): a dict with a key, a list with an index, or a cell of a
+    closure, where the key does not count.
+    """
+
+    cdef tuple holders, keys, values
+
+    def __init__(self, list found):
+        self.holders = tuple([holder for holder, _, _ in found])
+        self.keys = tuple([key for _, key, _ in found])
+        self.values = tuple([value for _, _, value in found])
+
+    cpdef bint same(self) except -1:
+        """Whether each of them means the same object now."""
+        cdef Py_ssize_t i, place
+        cdef object holder
+        cdef PyObject *now
+        for i in range(len(self.holders)):
+            holder = self.holders[i]
+            if type(holder) is dict:
+                now = PyDict_GetItem(holder, self.keys[i])
+            elif type(holder) is list:
+                place = self.keys[i]
+                now = PyList_GET_ITEM(holder, place) if place < len(<list>holder) else NULL
+            else:
+                now = PyCell_GET(holder)
+            if now != <PyObject *><void *>self.values[i]:
+                return False
+        return True
+
+
 cdef class Replayer:
-    """What is called like a function: runs ``program`` if that was made for these inputs.
+    """What is called like a function: runs ``program`` if that was made for these inputs, and names
+    mean what they did.
 
     Whatever else there is to do is done by ``otherwise(program, failed, answer, inputs)`` of a
     subclass, where ``failed`` and ``answer`` are what ``program.replay`` returned, or -1 and None
@@ -640,18 +686,38 @@ cdef class Replayer:
     """
 
     cdef public Program program
+    cdef public Names names
 
     def __call__(self, *inputs, **named):
         cdef Program program = self.program    # once: another thread may set another one
+        cdef Names names = self.names
         cdef Py_ssize_t failed = -1
         output = None
         if named:
             inputs = self.by_place(inputs, named)
-        if program is not None and not is_recording():
+        if program is not None and not is_recording() and (names is None or names.same()):
             output = program.call(inputs, &failed)
             if failed == 0:
                 return output
         return self.otherwise(program, failed, output, inputs)
+
+
+cdef bint same_constant(object a, object b) except -1:
+    """Whether two arguments mean the same to any function. 0.0 and -0.0 do not, though they are
+    equal; and what is no plain value may differ in what its ``==`` does not look at."""
+    cdef double x, y
+    if a is b:
+        return True
+    if type(a) is not type(b):
+        return False
+    if type(a) is float:
+        x, y = a, b
+        return memcmp(&x, &y, sizeof(double)) == 0
+    if type(a) in (int, bool, str, bytes):
+        return a == b
+    if isinstance(a, numpy.generic):
+        return a.dtype == b.dtype and a.tobytes() == b.tobytes()
+    return type(a) is complex and numpy.complex128(a).tobytes() == numpy.complex128(b).tobytes()
 
 
 cdef inline Span span_of(ndarray array) noexcept:

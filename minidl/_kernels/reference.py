@@ -19,6 +19,7 @@ import numpy as np
 
 from minidl._kernels.reference_activations import *  # noqa: F403 (a part of the twin)
 from minidl._kernels.reference_activations import Array, log_softmax, relu, sigmoid, tanh
+from minidl._kernels.reference_errors import RowError
 from minidl._kernels.reference_optimizers import *  # noqa: F403 (all of it: the twins are one)
 from minidl._kernels.reference_recurrent import *  # noqa: F403
 
@@ -340,10 +341,7 @@ def bce_with_logits(
 def _check_labels(labels: Array, classes: int) -> None:
     bad = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(bad):
-        raise ValueError(
-            f"label {labels[bad[0]]} in row {bad[0]} is outside the {classes} classes "
-            f"0 to {classes - 1}"
-        )
+        raise RowError("label", bad[0], labels[bad[0]], classes)
 
 
 def _check_weights(weights: Array) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from minidl._kernels.reference_activations import Array, relu, relu_grad, sigmoid, tanh, tanh_grad
+from minidl._kernels.reference_errors import RowError
 
 # --- gates: one step, behind its products -----------------------------------------------
 
@@ -242,19 +243,19 @@ def _within(x: Array, lengths: Array | None) -> Array:
 
 def embedding(indices: Array, weight: Array) -> Array:
     """y = the rows of W that the indices name."""
-    _check_indices("embedding", indices, len(weight))
+    _check_indices(indices, len(weight))
     return weight[indices]
 
 
 def embedding_grad(indices: Array, dy: Array, dweight: Array) -> None:
     """Adds every row of dy to the row of dW that its index names."""
-    _check_indices("embedding_grad", indices, len(dweight))
+    _check_indices(indices, len(dweight))
     np.add.at(dweight, indices, dy)
 
 
-def _check_indices(kernel: str, indices: Array, rows: int) -> None:
+def _check_indices(indices: Array, rows: int) -> None:
     """Raise for the first that names no row, before anything is changed."""
     bad = np.flatnonzero((indices < 0) | (indices >= rows))
     if len(bad):
         index = indices.reshape(-1)[bad[0]]
-        raise ValueError(f"{kernel}: index {index} in row {bad[0]} is not in 0 to {rows - 1}")
+        raise RowError("index", bad[0], index, rows, indices.shape)

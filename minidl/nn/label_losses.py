@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
+from minidl._kernels.reference_errors import RowError
 from minidl.nn.checks import check_number
 from minidl.nn.losses import Loss
 
@@ -59,9 +59,8 @@ class _LabelLoss(Loss):
         weight = self._of_dtype.get(prediction.dtype)
         if weight is None:
             weight = self._of_dtype[prediction.dtype] = self._class_weight.astype(prediction.dtype)
-        if (recorder := kernels.recorder()) is not None:
-            recorder.adopt("state", "class weights", weight)
-        return weight
+        recorder = kernels.recorder()
+        return weight if recorder is None else recorder.adopt("state", "class weights", weight)
 
     def settings(self) -> dict[str, Any]:
         if self._class_weight is None:
@@ -79,8 +78,9 @@ class _LabelLoss(Loss):
         weight = None if weight is None else weight.reshape(-1)
         try:
             value, gradient = kernel(rows, labels.reshape(-1), mean, weight, classes)
-        except ValueError as error:
-            raise ValueError(in_steps(str(error), labels.shape)) from None
+        except RowError as error:
+            found = error.operand, error.row, error.value, error.limit
+            raise RowError(*found, labels.shape) from None
         return value, gradient.reshape(prediction.shape)
 
     def weighted_shape(self, prediction: Array) -> tuple[int, ...]:
@@ -110,16 +110,6 @@ class _LabelLoss(Loss):
         if self._class_weight is not None and len(self._class_weight) != prediction.shape[-1]:
             count, classes = len(self._class_weight), prediction.shape[-1]
             raise ValueError(f"{self!r}: {count} class weights for {classes} classes")
-
-
-def in_steps(message: str, shape: tuple[int, ...]) -> str:
-    """The message with "row 7" said as "row 1, step 2", where labels are those of sequences."""
-
-    def place(found: re.Match[str]) -> str:
-        row, *steps = (int(index) for index in np.unravel_index(int(found[1]), shape))
-        return f"row {row}" + "".join(f", step {step}" for step in steps)
-
-    return re.sub(r"row (\d+)", place, message) if len(shape) > 1 else message
 
 
 class CrossEntropyLoss(_LabelLoss):

@@ -70,7 +70,7 @@ class Parameter:
     it, nor counts its gradient in the norm. Gradients still flow through to layers below.
     """
 
-    frozen = False
+    _frozen = False
 
     def __init__(
         self,
@@ -115,6 +115,16 @@ class Parameter:
         self.__dict__.pop("_grad", None)
 
     @property
+    def frozen(self) -> bool:
+        """Whether optimizers that are built from now on leave it as it is."""
+        return self._frozen
+
+    @frozen.setter
+    def frozen(self, frozen: bool) -> None:
+        self._frozen = bool(frozen)
+        kernels.note_change()  # for recorded steps whose optimizer holds it
+
+    @property
     def drawn(self) -> bool:
         """Whether the values exist already."""
         return "_data" in self.__dict__
@@ -130,10 +140,8 @@ class Parameter:
         except AttributeError:
             # setdefault: of two threads that look at once, both get the array of the first.
             data = self.__dict__.setdefault("_data", self._draw())
-        if (recorder := kernels.recorder()) is not None:
-            recorder.adopt_parameter(self)
-            return self.__dict__["_data"]
-        return data
+        recorder = kernels.recorder()
+        return data if recorder is None else recorder.adopt("parameter", self.name, data)
 
     @data.setter
     def data(self, values: Any) -> None:
@@ -144,10 +152,8 @@ class Parameter:
         grad: Array | None = self.__dict__.get("_grad")
         if grad is None:
             grad = self.__dict__.setdefault("_grad", np.zeros(self.shape, self.dtype))
-        if (recorder := kernels.recorder()) is not None:
-            recorder.adopt_parameter(self)
-            return self.__dict__["_grad"]
-        return grad
+        recorder = kernels.recorder()
+        return grad if recorder is None else recorder.adopt("gradient", f"{self.name}.grad", grad)
 
     @grad.setter
     def grad(self, values: Any) -> None:
@@ -163,6 +169,11 @@ class Parameter:
                 f"not {values.dtype} of shape {values.shape}"
             )
         array[...] = values
+
+    def lies_in(self, data: Array, grad: Array) -> bool:
+        """Whether values and gradient are kept in these very arrays."""
+        held = self.__dict__
+        return held.get("_data") is data and held.get("_grad") is grad
 
     def move(self, data: Array, grad: Array) -> None:
         """Keep values and gradient in these two arrays from now on."""
@@ -182,6 +193,24 @@ class Parameter:
 
     def __repr__(self) -> str:
         return f"Parameter({self.name!r}, shape={self.shape}, dtype={self.dtype})"
+
+
+def kept_by(owner: Any) -> dict[str, Any]:
+    """Where a layer or a loss keeps what its forward pass leaves to its backward pass.
+
+    With itself; while this thread records a step, with the recorder, so that the layer stays as
+    it is.
+    """
+    recorder = kernels.recorder()
+    return vars(owner) if recorder is None else recorder.kept_by(owner)
+
+
+def _set_aside(own: dict[str, Any]) -> None:
+    """Before another call in the same pass: set aside what the latest one of a layer saved."""
+    earlier = own.setdefault("_earlier", [])
+    if earlier and earlier[-1][0] is not own["_pass"]:
+        earlier.clear()
+    earlier.append((own["_pass"], own["_saved"], own["_output"]))
 
 
 class Noticed:
@@ -293,12 +322,12 @@ class Layer(Noticed):
         forward_pass = kernels.forward_pass()
         if forward_pass is None:
             return self._begin_pass(inputs, options)
-        own = self.__dict__
+        recorder = kernels.recorder()
+        own = self.__dict__ if recorder is None else recorder.kept_by(self)
         if forward_pass and own.get("_saved") is not None:
             if own.get("_pass") is forward_pass:
-                self._set_aside()
+                _set_aside(own)
             own["_saved"] = None
-        recorder = kernels.recorder()
         if options or len(inputs) != 1:
             output = self._call_with(recorder, inputs, options)
         else:  # as a rule
@@ -328,14 +357,6 @@ class Layer(Noticed):
         finally:
             kernels.set_forward_pass(None)
 
-    def _set_aside(self) -> None:
-        """Before another call in the same pass: set aside what the latest one saved."""
-        own = self.__dict__
-        earlier = own.setdefault("_earlier", [])
-        if earlier and earlier[-1][0] is not own["_pass"]:
-            earlier.clear()
-        earlier.append((own["_pass"], own["_saved"], own["_output"]))
-
     # --- what the forward pass keeps for the backward pass ---
 
     def save(self, *values: Any) -> None:
@@ -357,34 +378,37 @@ class Layer(Noticed):
                 )
             forward_pass = not kernels.is_evaluating()
         if forward_pass:
-            self.__dict__["_saved"] = values
+            recorder = kernels.recorder()
+            own = self.__dict__ if recorder is None else recorder.kept_by(self)
+            own["_saved"] = values
 
     def saved(self, dy: Array) -> Any:
         """What ``save`` kept (a tuple, if it was several values), once.
 
         Raises if there is nothing, or if ``dy`` is not a gradient of the layer's output.
         """
-        values = self._saved
+        recorder = kernels.recorder()
+        own = self.__dict__ if recorder is None else recorder.kept_by(self)
+        values, output, earlier = own.get("_saved"), own.get("_output"), own.get("_earlier")
         if values is None:
             raise RuntimeError(
                 f"{self.label}: backward without a forward pass before it. "
                 "Every backward pass needs a forward pass of its own."
-                if self._output is None
+                if output is None
                 else f"{self.label}: its forward pass saved nothing for the backward pass; keep "
                 "what the gradient needs with self.save(...) in forward"
             )
-        if self._output is not None:
-            self.check_gradient(dy, self._output)
-        own = self.__dict__
-        if self._earlier and self._earlier[-1][0] is self._pass:
-            own["_pass"], own["_saved"], own["_output"] = self._earlier.pop()
+        if output is not None:
+            self.check_gradient(dy, output)
+        if earlier and earlier[-1][0] is own["_pass"]:
+            own["_pass"], own["_saved"], own["_output"] = earlier.pop()
         else:
             own["_saved"] = own["_output"] = None
         return values[0] if len(values) == 1 else values
 
     def forget(self) -> None:
         """Drop what was kept for a backward pass."""
-        own = self.__dict__
+        own = kept_by(self)
         own["_saved"] = own["_output"] = None
         own.pop("_earlier", None)
 
@@ -578,7 +602,6 @@ class Layer(Noticed):
         """Have optimizers that are built from now on leave all parameters as they are."""
         for parameter in self.parameters():
             parameter.frozen = frozen
-            kernels.note_change()  # for recorded steps whose optimizer holds it
         return self
 
     def reset(self, rng: Seed = None) -> Self:

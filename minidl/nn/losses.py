@@ -10,7 +10,7 @@ import numpy as np
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
 from minidl.nn.checks import POSITIVE, check_choice, check_number
-from minidl.nn.layer import Noticed
+from minidl.nn.layer import Noticed, kept_by
 
 
 class Loss(Noticed):
@@ -36,7 +36,6 @@ class Loss(Noticed):
     registry: ClassVar[list[type[Loss]]] = []
     # Whether targets are integer class labels, which a Trainer must not cast.
     takes_labels: ClassVar[bool] = False
-    _gradient: Array | None = None
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -115,19 +114,19 @@ class Loss(Noticed):
         if inputs[0] is not prediction:
             gradient = gradient.reshape(prediction.shape)
         if not kernels.is_evaluating():
-            self._gradient = gradient
+            kept_by(self)["_gradient"] = gradient
         return value
 
     def backward(self) -> Array:
         """Gradient with respect to the prediction of the latest call."""
-        gradient, self._gradient = self._gradient, None
+        gradient: Array | None = kept_by(self).pop("_gradient", None)
         if gradient is None:
             raise RuntimeError(f"{self!r}: backward without a forward pass before it")
         return gradient
 
     def forget(self) -> None:
         """Drop the gradient of the latest call."""
-        self._gradient = None
+        kept_by(self).pop("_gradient", None)
 
     def settings(self) -> dict[str, Any]:
         """The arguments that are not as by default, to show."""

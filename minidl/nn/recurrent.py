@@ -14,7 +14,7 @@ from minidl._kernels.reference import Array
 from minidl.nn import init as initializers
 from minidl.nn.checks import check_choice, check_count, check_number
 from minidl.nn.init import Initializer, Seed, as_generator
-from minidl.nn.layer import DType, Examples, Layer, Parameter
+from minidl.nn.layer import DType, Examples, Layer, Parameter, kept_by
 
 
 class RecurrentCell(Layer):
@@ -78,24 +78,29 @@ class RecurrentCell(Layer):
             return
         if not self.training:
             self.clear()
-        self.calls.append((new_state, values))
+        self._kept_calls().append((new_state, values))
+
+    def _kept_calls(self) -> list[Any]:
+        kept: list[Any] = kept_by(self).setdefault("calls", [])
+        return kept
 
     def kept(self, *gradients: Array) -> Any:
         """What the latest call kept that no backward pass has undone."""
-        if not self.calls:
+        calls = self._kept_calls()
+        if not calls:
             raise RuntimeError(
                 f"{self.label}: backward without a forward pass before it"
                 + ("" if self.training else "; in evaluation mode only the latest one is kept")
             )
-        new_state, values = self.calls[-1]
+        new_state, values = calls[-1]
         for gradient, state in zip(gradients, new_state, strict=True):
             self.check_gradient(gradient, state)
-        self.calls.pop()
+        calls.pop()
         return values
 
     def clear(self) -> None:
         """Forget the calls that no backward pass has undone."""
-        self.calls.clear()
+        self._kept_calls().clear()
 
     def forget(self) -> None:
         super().forget()

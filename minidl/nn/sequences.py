@@ -19,7 +19,7 @@ from minidl._kernels.reference import Array
 from minidl.nn.checks import check_count, check_number
 from minidl.nn.dropout import Dropout
 from minidl.nn.init import Seed, as_generator
-from minidl.nn.layer import DType, Layer
+from minidl.nn.layer import DType, Layer, kept_by
 from minidl.nn.recurrent import RecurrentCell
 
 State = Sequence[Array | None]  # the arrays of one cell's state, or their gradients; None: zero
@@ -178,7 +178,7 @@ class Recurrent(Layer):
                 dfeatures.append(run.from_features_grad(dz))
             douts = [reduce(kernels.add, parts) for parts in zip(*dfeatures, strict=True)]
         runs = [run for level_runs in levels for run in level_runs]
-        vars(self)["_squares"] = [run.squares for run in runs]
+        kept_by(self)["_squares"] = [run.squares for run in runs]
         dx = kernels.batch_first(douts[0])
         return (dx, *(dh for run in runs for dh in run.dbegin)) if with_state else dx
 
@@ -280,7 +280,7 @@ class Recurrent(Layer):
 
     def forget(self) -> None:
         super().forget()
-        vars(self)["_squares"] = []
+        kept_by(self)["_squares"] = []
 
     # --- checks ---
 
@@ -336,8 +336,9 @@ class Recurrent(Layer):
         super().check_gradient(dy, output[0] if isinstance(output, tuple) else output)
 
     def _check_state_gradient(self, dend: tuple[Array, ...]) -> None:
-        state: tuple[Array, ...] = self._output[1:] if isinstance(self._output, tuple) else ()
-        if not dend or self._output is None:
+        output = kept_by(self).get("_output")
+        state: tuple[Array, ...] = output[1:] if isinstance(output, tuple) else ()
+        if not dend or output is None:
             return
         if len(dend) != len(state):
             raise TypeError(

@@ -97,19 +97,21 @@ class EMA(Noticed):
         """
         if self._entered:
             raise RuntimeError("EMA: update inside average(), where the weights are the averages")
+        averages = [*self.averages, *self.state_averages]
         if (recorder := kernels.recorder()) is not None:
             recorder.watch(self)
             for layer, _ in self.state:
                 recorder.watch(layer)
             names = [parameter.name for parameter in self.parameters]
             names += [f"{layer.path}.{name}" for layer, name in self.state]
-            averages = (*self.averages, *self.state_averages)
-            for name, average in zip(names, averages, strict=True):
+            averages = [
                 recorder.adopt("state", f"average of {name}", average)
-        for parameter, average in zip(self.parameters, self.averages, strict=True):
-            kernels.follow(average, parameter.data, 1 - self.decay)
-        for (layer, name), average in zip(self.state, self.state_averages, strict=True):
-            kernels.follow(average, getattr(layer, name), 1 - self.decay)
+                for name, average in zip(names, averages, strict=True)
+            ]
+        arrays = [parameter.data for parameter in self.parameters]
+        arrays += [getattr(layer, name) for layer, name in self.state]
+        for average, array in zip(averages, arrays, strict=True):
+            kernels.follow(average, array, 1 - self.decay)
 
     def take_statistics(self, batches: Iterable[tuple[Array, ...]]) -> None:
         """Take the running statistics of the averages anew: the mean over these batches.

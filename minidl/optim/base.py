@@ -11,6 +11,7 @@ from minidl import _kernels as kernels
 from minidl._kernels.reference import OPTIMIZER_STATE, Array
 from minidl.nn.checks import POSITIVE, check_number
 from minidl.nn.layer import Parameter
+from minidl.nn.nonfinite import first_not_finite
 from minidl.optim.flat import FlatParameters
 
 # Hyper-parameters: the lowest value allowed, and the first that is not.
@@ -389,10 +390,11 @@ class Optimizer:
 
     def _first_not_finite(self) -> str:
         # Gradients come into being from the last layer to the first.
-        for parameter in reversed(self.flat.parameters):
-            if not np.isfinite(np.asarray(parameter.grad)).all():  # of a recorded step as well
-                return f"parameter {parameter.name!r} of shape {parameter.shape}"
-        return "the parameters together"
+        found = first_not_finite(
+            (f"parameter {parameter.name!r} of shape {parameter.shape}", parameter.grad)
+            for parameter in reversed(self.flat.parameters)
+        )
+        return found or "the parameters together"
 
     def __repr__(self) -> str:
         rate = f"{self.lr:g}" if self.schedule is None else repr(self.schedule)

@@ -78,7 +78,7 @@ class FlatParameters:
     def check(self) -> None:
         """Raise RuntimeError if a parameter has left the vectors, or was frozen in them."""
         for parameter, (data, grad) in zip(self.parameters, self._views, strict=True):
-            if not (_same(parameter.data, data) and _same(parameter.grad, grad)):
+            if not parameter.lies_in(data, grad):
                 raise RuntimeError(
                     f"parameter {parameter.name or parameter!r} has left this optimizer: it was "
                     "handed to another optimizer, reset or converted. Build the optimizer last."
@@ -100,8 +100,3 @@ def _listed(parameters: Iterable[Parameter]) -> list[Parameter]:
         if not isinstance(parameter, Parameter):
             raise TypeError(f"expected parameters, got {parameter!r}")
     return parameters
-
-
-def _same(array: Array, view: Array) -> bool:
-    """Whether an array is this view, or (while a step is recorded) another of the same memory."""
-    return array is view or array.ctypes.data == view.ctypes.data

@@ -4,10 +4,12 @@ A training step is nothing but kernel calls on arrays of known shape. ``record``
 made of such calls: its first call writes them down, later calls run the list in C. Nothing is
 compiled, and no second description of a layer exists.
 
-``recorder.py`` writes down, with the guarded arrays of ``arrays.py``; ``fusion.py`` and
-``planning.py`` turn the calls into a program; ``step.py`` finds the program that serves a call, and
-``epoch.py`` runs one over a data set; ``report.py`` shows what was recorded, ``profile.py`` and
-``plot.py`` where its time goes.
+``recorder.py`` writes down, with the guarded arrays of ``arrays.py`` on the copied memory of
+``shadow.py``, which it gives to whoever reads an array (``hearing.py``); ``fusion.py`` and
+``planning.py`` turn the calls into a program; ``step.py`` finds the program that serves a call,
+which depends on the objects that ``names.py`` finds the function to name, and ``epoch.py`` runs
+one over a data set; ``report.py`` shows what was recorded, ``profile.py`` and ``plot.py`` where
+its time goes.
 """
 
 import functools
@@ -24,9 +26,10 @@ def record(function: Callable[..., Any] | None = None, *, copy: bool = False) ->
     """Write down what a function computes, and from then on run that, without Python.
 
     At the first call with inputs of some shape every kernel call is written down with its
-    arguments. (The function runs twice, from the same state, and then the list once: all three must
-    do the same to the last bit.) Later calls run the list in C: no Python, no allocation, several
-    threads where that pays. The results are those of the function itself, to the last bit.
+    arguments. (The function runs on copies of all memory, then twice more without kernels, to see
+    whether it always does the same, and then the list, which must give the same to the last bit.)
+    Then, and in later calls, the list runs in C: no Python, no allocation, several threads where
+    that pays. The results are those of the function itself, to the last bit.
 
     Parameters
     ----------
@@ -49,16 +52,17 @@ def record(function: Callable[..., Any] | None = None, *, copy: bool = False) ->
     RecordingError
         At the first call, if the function computes with NumPy, reads values into Python or uses an
         array that it was not given, naming the layer; nothing is changed then. At later
-        calls, if a parameter was replaced.
+        calls, if a parameter or a moment was replaced.
 
     Notes
     -----
     What changes between steps lives in memory that kernels read: the learning rate and what else
     an optimizer holds, the state of generators, running statistics. Numbers that are attributes
-    of layers, such as the rate of a dropout, and train or eval mode are looked at too: when they
-    change, the function is recorded again. Other Python values are taken as they were when it was
-    recorded. On the NumPy twin (``MINIDL_ISA=reference``) nothing is recorded, and every call
-    simply runs the function.
+    of layers, such as the rate of a dropout, and train or eval mode are looked at too, and which
+    models, losses, optimizers and functions the names in the function mean: when they change, the
+    function is recorded again. Other Python values are taken as they were when it was recorded. On
+    the NumPy twin (``MINIDL_ISA=reference``) nothing is recorded, and every call simply runs the
+    function.
 
     Examples
     --------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from minidl import _kernels as kernels
@@ -30,6 +31,14 @@ CHECKING = {
 }
 
 
+# Where among the bytes after the pointers a kernel's numbers are, if it is not all of them: an odd
+# number of ints is filled up to whole words, and some structs have pointers of other kernels.
+NUMBERS = {
+    "column_sum": slice(8, -4),
+    **dict.fromkeys(("batch_norm", "batch_norm_grad", "prelu_grad"), slice(-4)),
+    **dict.fromkeys(("sgd", "adam", "nadam", "rmsprop", "adagrad"), slice(-8, None)),
+}
+
 # Adds what threads have left of the entry before it; as many threads share both.
 REST = "add_pieces"
 
@@ -46,7 +55,7 @@ class Region:
     kind: str
     name: str
     array: Array
-    number: int = 0  # of an input
+    number: int = 0  # of an input, or of a temporary
     place: int = -1
 
     def __post_init__(self) -> None:
@@ -54,6 +63,9 @@ class Region:
         self.nbytes = self.array.nbytes
         self.end = self.begin + self.nbytes
         self.shape, self.dtype = self.array.shape, self.array.dtype
+        # Which memory it is, whenever the function runs.
+        known = self.kind in (INPUT, TEMPORARY)
+        self.key = (self.kind, self.number) if known else ("", self.begin, self.shape)
 
 
 @dataclass
@@ -90,6 +102,7 @@ class Entry:
     label: str
     phase: str
     scratch_slot: int = -1  # of the pointer to it
+    pointers: int = 0  # with which the arguments begin
     threads: int = 1
     wait: bool = False
     fused: list[str] = field(default_factory=list)  # kernels whose work it does as well
@@ -104,11 +117,19 @@ class Entry:
         """The kernel and the layer that called it: for messages."""
         return f"{self.title} of {self.label}" + (f", going {self.phase}" if self.phase else "")
 
-    @property
+    @cached_property
     def told(self) -> tuple[Any, ...]:
         """What must be the same each time the function runs."""
-        operands = [(o.slot, o.role, o.region.kind, o.region.name, o.offset) for o in self.operands]
-        return self.kernel, self.function, self.label, self.phase, operands
+        operands = [(o.slot, o.role, o.region.key, o.offset) for o in self.operands]
+        return self.kernel, self.function, self.label, self.phase, operands, self._numbers()
+
+    def _numbers(self) -> bytes:
+        """The sizes, numbers and flags among the arguments, which follow the pointers."""
+        words = bytes(self.args[8 * self.pointers :])
+        if self.kernel == "copy":  # two arrays, of which the dimensions use the first places
+            used, half = 8 * int.from_bytes(words[:8], "little"), len(words) // 2 + 4
+            return words[: 8 + used] + words[half : half + used]
+        return words[NUMBERS.get(self.kernel, slice(None))]
 
     def operand(self, slot: int) -> Operand | None:
         """What a slot points to; None for NULL."""

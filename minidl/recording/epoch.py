@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,9 +10,11 @@ import numpy as np
 
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
+from minidl._kernels.reference_errors import RowError
 from minidl.nn.checks import check_count
 from minidl.nn.init import random_order
 from minidl.recording.arrays import RecordingError
+from minidl.recording.failures import NotFiniteError
 from minidl.recording.inputs import prepared
 from minidl.recording.nest import leaves_of, mapped
 from minidl.recording.step import Step
@@ -24,17 +25,37 @@ SCHEDULED = 512  # steps whose rates a schedule is asked for at a time
 Progress = Callable[["Kept", int], object]
 
 
-def order_of(X: Any, Y: Any, batch_size: int, rng: Any, shuffle: bool) -> Array | None:
-    """The order of the rows, after checking the arguments of ``epoch``."""
-    for name, array in (("X", X), ("Y", Y)):
+def arrays_of(X: Any, Y: Any) -> tuple[Array, ...]:
+    """All inputs of the steps of an epoch, after checking them."""
+    found: dict[str, Any] = {}
+    for name, given in (("X", X), ("Y", Y)):
+        if isinstance(given, tuple):
+            found |= {f"{name}[{index}]": array for index, array in enumerate(given)}
+        elif not (name == "Y" and given is None):
+            found[name] = given
+    for name, array in found.items():
         if not isinstance(array, np.ndarray):
-            raise TypeError(f"epoch: {name} must be a NumPy array, got {type(array).__name__}")
+            raise TypeError(
+                f"epoch: {name} must be a NumPy array, got {type(array).__name__}; several inputs "
+                "are a tuple of arrays"
+            )
         if array.ndim == 0 or array.size == 0:
             raise ValueError(f"epoch: {name} is empty: shape {array.shape}")
-    if len(X) != len(Y):
-        raise ValueError(f"epoch: X has {len(X):,} rows, Y has {len(Y):,}")
+    if not found:
+        raise ValueError("epoch: there is no input")
+    first, *others = found.items()
+    for name, array in others:
+        if len(array) != len(first[1]):
+            raise ValueError(
+                f"epoch: {first[0]} has {len(first[1]):,} rows, {name} has {len(array):,}"
+            )
+    return tuple(found.values())
+
+
+def order_of(samples: int, batch_size: int, rng: Any, shuffle: bool) -> Array | None:
+    """The order of the rows, after checking the size of a batch."""
     check_count("epoch", "batch_size", batch_size)
-    return random_order("epoch", rng, len(X)) if shuffle else None
+    return random_order("epoch", rng, samples) if shuffle else None
 
 
 def run_epoch(
@@ -101,38 +122,43 @@ class _Part:
         while self.done < self.count:
             first = self.kept.done
             # Anew every time: whoever hears of the progress may change something.
-            recorded = None if kernels.isa == "reference" else self.step.program_for(batch)
             with self._told():
-                if recorded is None:
+                if kernels.isa == "reference":
                     self._from_python()
                 else:
-                    self._in_c(recorded, batch)
+                    self._in_c(self._recorded(batch), batch)
             if progress(self.kept, first) is True:
                 return True
         return False
 
-    def _from_python(self) -> None:
-        """One step: the first of its kind, which is recorded, or any of the NumPy twin."""
+    def _batch(self) -> tuple[Array, ...]:
+        """The inputs of the next step."""
         rows = slice(self.done * self.rows, (self.done + 1) * self.rows)
         order = self.order
-        batch = tuple(
-            a[rows].copy() if order is None else a.take(order[rows], 0) for a in self.data
+        return tuple(a[rows].copy() if order is None else a.take(order[rows], 0) for a in self.data)
+
+    def _check(self, output: Any, batch: tuple[Array, ...]) -> None:
+        self.kept.expect(output, batch)
+        if not np.isfinite(loss := np.asarray(next(leaves_of(output)))):
+            raise FloatingPointError(f"the loss is {loss}")
+
+    def _recorded(self, batch: tuple[Array, ...]) -> Any:
+        """The program of the steps, which is recorded with the first of them."""
+        recorded = self.step.program_for(batch)
+        if recorded is None:
+            first = self._batch()
+            recorded = self.step.record(first, lambda output: self._check(output, first))
+        return recorded
+
+    def _from_python(self) -> None:
+        """One step of the NumPy twin."""
+        batch = self._batch()
+        # Outside a recording an optimizer's step returns a float.
+        output = mapped(
+            self.step.function(*batch),
+            lambda leaf: np.asarray(leaf) if isinstance(leaf, float) else leaf,
         )
-
-        def check(output: Any) -> None:
-            self.kept.expect(output, batch)
-            if not np.isfinite(loss := np.asarray(next(leaves_of(output)))):
-                raise FloatingPointError(f"the loss is {loss}")
-
-        if kernels.isa == "reference":
-            # Outside a recording an optimizer's step returns a float.
-            output = mapped(
-                self.step.function(*batch),
-                lambda leaf: np.asarray(leaf) if isinstance(leaf, float) else leaf,
-            )
-            check(output)
-        else:
-            output = self.step.record(batch, check)
+        self._check(output, batch)
         for leaf, array in zip(self.kept.leaves(output), self.kept.arrays, strict=True):
             room = self.kept.room_from(array, leaf, self.first + self.done)
             room[: max(leaf.size, 1)] = leaf.reshape(-1)
@@ -185,17 +211,18 @@ class _Part:
         """Add to an error in which step it was, and to the row of a batch that of the data set."""
         try:
             yield
-        except (FloatingPointError, ValueError) as error:
-            text = re.sub(r"in row (\d+)", self._row_of_data, str(error))
-            if isinstance(error, FloatingPointError) or text != str(error):
-                text = f"step {self.first + self.done} of the epoch (the first is 0): {text}"
-            raise type(error)(text) from None
+        except RowError as error:
+            raise error.in_epoch(self.first + self.done, self._row_of_data(error.row)) from None
+        except NotFiniteError as error:
+            raise error.in_epoch(self.first + self.done, self._row_of_data) from None
+        except FloatingPointError as error:
+            where = f"step {self.first + self.done} of the epoch (the first is 0)"
+            raise type(error)(f"{where}: {error}") from None
 
-    def _row_of_data(self, found: re.Match[str]) -> str:
-        place = self.done * self.rows + int(found[1])
+    def _row_of_data(self, row: int) -> int:
+        place = self.done * self.rows + row
         beginning = self.first * self.kept.batch_size  # of what `order` is a part of
-        row = beginning + place if self.order is None else self.order[place]
-        return f"in row {row} of the data set"
+        return int(beginning + place if self.order is None else self.order[place])
 
 
 class Kept:

@@ -9,9 +9,6 @@ from typing import Any
 import numpy as np
 
 from minidl.nn.layer import Layer
-from minidl.nn.losses import Loss
-from minidl.optim.base import Optimizer
-from minidl.recording.arrays import RecordingError
 from minidl.recording.recorder import parts_of, plain_attributes
 
 
@@ -63,11 +60,6 @@ def places_of(function: Callable[..., Any], count: int, *names: str) -> list[tup
     return [(parameter.name, parameter.default) for parameter in places[count : last + 1]]
 
 
-def plain(leaf: Any) -> Any:
-    """An array of the recording as one that NumPy may use."""
-    return np.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf
-
-
 def disjoint(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     """The inputs, none in the memory of another: a kernel tells them by their addresses."""
     apart: list[Any] = []
@@ -79,29 +71,21 @@ def disjoint(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def kinds_of(inputs: tuple[Any, ...]) -> Hashable:
-    """What a program is made for: shapes and dtypes of arrays, values of constants."""
-    return tuple((x.dtype, x.shape) if isinstance(x, np.ndarray) else (type(x), x) for x in inputs)
+    """What a program is made for: shapes and dtypes of arrays, and constants."""
+    return tuple(
+        (x.dtype, x.shape) if isinstance(x, np.ndarray) else (type(x), constant(x)) for x in inputs
+    )
 
 
-def named_by(function: Callable[..., Any]) -> dict[str, Any]:
-    """The layers, losses and optimizers that are globals of a function, or in its closure."""
-    try:
-        found = inspect.getclosurevars(function)
-    except TypeError:  # an object that is called
-        return {}
-    known = {**found.globals, **found.nonlocals}
-    return {name: x for name, x in known.items() if isinstance(x, (Layer, Loss, Optimizer))}
-
-
-def check_names(function: Callable[..., Any], named: dict[str, Any]) -> None:
-    """Refuse to mix programs of one model with those of another of the same name."""
-    now = named_by(function) if named else {}
-    for name, thing in named.items():
-        if now.get(name) is not thing:
-            raise RecordingError(
-                f"{name} is not the {type(thing).__name__} that it was when this step was "
-                "recorded; call .forget() on the step to record it anew"
-            )
+def constant(x: Any) -> Hashable:
+    """What tells a constant from all that mean something else: as ``same_constant`` of
+    program.pyx, the bits of a number, and of what is no plain value the object itself.
+    """
+    if type(x) in (int, bool, str, bytes, type(None)):
+        return x
+    if type(x) in (float, complex):
+        return np.array(x).tobytes()
+    return (x.dtype, x.tobytes()) if isinstance(x, np.generic) else id(x)
 
 
 def traits(root: Any) -> Hashable:

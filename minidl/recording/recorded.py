@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import numpy as np
@@ -12,7 +12,8 @@ from minidl._kernels import arguments
 from minidl._kernels.memory import aligned_zeros
 from minidl._kernels.program import InputView, Program, ProgramLock
 from minidl._kernels.reference import Array
-from minidl.nn.label_losses import in_steps
+from minidl._kernels.reference_errors import RowError
+from minidl.nn.nonfinite import first_not_finite
 from minidl.recording import planning
 from minidl.recording.arrays import RecordedArray, RecordingError
 from minidl.recording.entries import (
@@ -26,10 +27,10 @@ from minidl.recording.entries import (
     Entry,
     Region,
 )
-from minidl.recording.failures import is_finite, not_finite
+from minidl.recording.failures import NotFiniteError
 from minidl.recording.fusion import fuse
 from minidl.recording.nest import leaves_of, mapped
-from minidl.recording.recorder import Recorder
+from minidl.recording.recorder import ADVICE, Recorder
 from minidl.signals import deferred
 from minidl.threads import get_num_threads
 
@@ -68,9 +69,8 @@ class Recorded:
         self.watched, self.optimizers = recorder.watched, recorder.optimizers
         self.mode = _mode(recorder.watched)
         leaves = [leaf for leaf in leaves_of(output) if isinstance(leaf, np.ndarray)]
-        if any(isinstance(leaf, np.generic) for leaf in leaves_of(output)):
-            raise RecordingError(NOT_BY_KERNELS)
-        homes = [_home(recorder, leaf) for leaf in leaves]
+        found = homes_of(recorder, output)
+        homes = [home for home, _ in found]
         self.entries = fuse(recorder.entries, homes)
         self.nbytes = planning.place(self.entries, homes)
         self.least_nbytes = planning.least_memory(self.entries, homes)
@@ -78,24 +78,48 @@ class Recorded:
         self.regions = recorder.regions
         self._held: list[tuple[str, Array]] = []
         self._views = {
-            id(leaf): self._lasting(leaf, home)
-            for leaf, home in zip(leaves, homes, strict=True)
-            if home.kind != INPUT
+            id(leaf): self._lasting(leaf, *place)
+            for leaf, place in zip(leaves, found, strict=True)
+            if place[0].kind != INPUT
         }
         self._numbers = {
-            id(leaf): (home.number, leaf, kernels.address_of(leaf) - home.begin)
-            for leaf, home in zip(leaves, homes, strict=True)
+            id(leaf): (home.number, leaf, offset)
+            for leaf, (home, offset) in zip(leaves, found, strict=True)
             if home.kind == INPUT
         }
         self._output = output
-        for region in homes:
-            if region.kind == TEMPORARY:
-                self.view(region)[...] = region.array
+        self._watch = _watched_answers(self.entries)
+        self.plan()
+        self._prove(recorder)
         for region in self.regions:
             if region.kind in (TEMPORARY, INPUT):
                 region.array = np.empty(0)  # the recording's own memory is no longer needed
-        self._watch = _watched_answers(self.entries)
-        self.plan()
+
+    def _prove(self, recorder: Recorder) -> None:
+        """Run the program on a copy of all memory, and raise RecordingError if it does not do there
+        what the function did.
+        """
+        inputs = list(recorder.inputs)
+        for region in recorder.regions:
+            if region.kind == INPUT:
+                shadow, copy = recorder.shadow_of(region), region.array
+                if region.number in self.changed:
+                    copy = shadow.of(region.array, shadow.copy_again())
+                inputs[region.number] = copy
+        program = self._program(lambda region: recorder.shadow_of(region).second_at(region), [])
+        # As it is timed, because that is how any program runs on any inputs.
+        failed, _ = program.time(tuple(inputs), np.empty(len(self.entries) + 1, np.int64))
+        leaves = [leaf for leaf in leaves_of(self._output) if id(leaf) in self._views]
+        same = all(shadow.same() for shadow in recorder.shadows) and all(
+            np.asarray(leaf).tobytes() == self._views[id(leaf)].tobytes()
+            for leaf in leaves
+            if np.may_share_memory(self._views[id(leaf)], self.memory)
+        )
+        if failed or not same:
+            raise RecordingError(
+                "the recorded function does something that its replay does not: it changes an "
+                f"array with NumPy, or takes an array's values into Python. {ADVICE}"
+            )
 
     def plan(self) -> None:
         """Make the program, for as many threads as there may be now."""
@@ -105,6 +129,17 @@ class Recorded:
         scratch = max((entry.scratch for entry in self.entries), default=0)
         team = max((entry.threads for entry in self.entries), default=1)
         self.scratch = aligned_zeros(scratch * team)
+        self._scratch_step = scratch
+        state = _changed_before_the_last(self.entries, self._watch)
+        self.program = self._program(lambda region: region.begin, state)
+        self.program.copies = self._copies
+        self.program.result = self.result(None)
+
+    def _program(self, address: Callable[[Region], int], state: list[Array]) -> Program:
+        """The program whose memory that lives on is where ``address`` says, and of which ``state``
+        is brought back when a step fails.
+        """
+        base, scratch = kernels.address_of(self.memory), self._scratch_step
         instructions, patches = [], []
         for index, entry in enumerate(self.entries):
             pointers = np.frombuffer(entry.args, np.uintp)
@@ -113,22 +148,19 @@ class Recorded:
                 if region.kind == INPUT:
                     patches.append((region.number, index, operand.slot, operand.offset))
                 else:
-                    start = base + region.place if region.kind == TEMPORARY else region.begin
+                    start = base + region.place if region.kind == TEMPORARY else address(region)
                     pointers[operand.slot] = start + operand.offset
             if entry.scratch:
-                address = kernels.address_of(self.scratch)
-                arguments.set_scratch(entry.args, entry.scratch_slot, address, scratch)
+                memory = kernels.address_of(self.scratch)
+                arguments.set_scratch(entry.args, entry.scratch_slot, memory, scratch)
             args = bytes(entry.args)
             watch = self._watch[index]
             instructions.append((entry.function, args, entry.threads, entry.wait, watch))
         lasting = [r.array for r in self.regions if r.kind not in (INPUT, TEMPORARY)]
         keep = self.scratch, self.regions
-        state = _changed_before_the_last(self.entries, self._watch)
-        self.program = Program(
+        return Program(
             instructions, self.inputs, patches, state, self.memory, lasting, keep, self._lock
         )
-        self.program.copies = self._copies
-        self.program.result = self.result(None)
 
     def join(self, lock: ProgramLock) -> None:
         """From now on, share the lock of the other programs of the step."""
@@ -170,11 +202,9 @@ class Recorded:
             return np.ndarray(leaf.shape, leaf.dtype, inputs[number], offset, leaf.strides)
         return leaf
 
-    def _lasting(self, leaf: Array, home: Region) -> Array:
-        if home.kind != TEMPORARY:
-            return leaf.view(np.ndarray)
-        offset = home.place + kernels.address_of(leaf) - home.begin
-        return np.ndarray(leaf.shape, leaf.dtype, self.memory, offset, leaf.strides)
+    def _lasting(self, leaf: Array, home: Region, offset: int) -> Array:
+        memory, begin = (self.memory, home.place) if home.kind == TEMPORARY else (home.array, 0)
+        return np.ndarray(leaf.shape, leaf.dtype, memory, begin + offset, leaf.strides)
 
     def view(self, region: Region) -> Array:
         """A temporary, where the program keeps it."""
@@ -189,7 +219,8 @@ class Recorded:
     def check_copies(self, given: tuple[Any, ...], used: tuple[Any, ...]) -> None:
         """Raise ValueError if the step changes an input in place, but works on a copy of it."""
         for number in self.changed:
-            if not np.may_share_memory(given[number], used[number]):
+            writeable = used[number].flags.writeable
+            if not (writeable and np.may_share_memory(given[number], used[number])):
                 raise ValueError(
                     f"argument {number + 1} of a recorded step is changed in place: it must be "
                     "C-contiguous and writeable, and share no memory with another argument or "
@@ -224,50 +255,46 @@ class Recorded:
         """Raise what the function itself would have raised, and say more."""
         entry = self.entries[failed - 1]
         if entry.kernel in CHECKING:
-            raise ValueError(self._bad_number(entry, answer - 1, inputs))
+            raise self._bad_number(entry, answer - 1, inputs)
         what = "the norm of the gradient" if entry.kernel == "clip" else "the loss"
-        raise not_finite(f"{what} is not finite", self.first_not_finite(inputs), inputs)
+        raise NotFiniteError(f"{what} is not finite", self.first_not_finite(inputs), inputs)
 
-    def _bad_number(self, entry: Entry, row: int, inputs: tuple[Any, ...]) -> str:
+    def _bad_number(self, entry: Entry, row: int, inputs: tuple[Any, ...]) -> ValueError:
         """Which label, weight, index or length cannot be."""
         if entry.kernel == "weight_total":
-            return "weights must be finite and >= 0, and not all zero"
-        what, slot = "label", 1
+            return ValueError("weights must be finite and >= 0, and not all zero")
+        name, slot = "label", 1
+        limit = entry.operands[0].region.shape[-1]
         if entry.kernel in SEQUENCES:
-            what, slot = "length", 5
+            name, slot, limit = "length", 5, arguments.extent(entry.kernel, entry.args)[0]
         elif "embedding" in entry.kernel:
-            what, slot = "index", 0
-        operand = entry.operand(slot)
+            weight = entry.operands[-2 if entry.kernel == "embedding" else -1]
+            name, slot, limit = "index", 0, weight.region.shape[0]
+        value, operand = None, entry.operand(slot)
         if operand is not None and operand.region.kind == INPUT:
             flat = inputs[operand.region.number].reshape(-1)
-            what += f" {flat[operand.offset // flat.itemsize + row]}"
-        if entry.kernel in SEQUENCES:
-            steps = arguments.extent(entry.kernel, entry.args)[0]
-            return f"{what} of sequence {row} is not in 1 to {steps}"
+            value = flat[operand.offset // flat.itemsize + row]
         shape = () if operand is None or operand.offset else operand.region.shape
-        if "embedding" in entry.kernel:
-            rows, _ = entry.operands[-2 if entry.kernel == "embedding" else -1].region.shape
-            return in_steps(f"{what} in row {row} is not in 0 to {rows - 1}", shape)
-        classes = entry.operands[0].region.shape[-1]
-        message = f"{what} in row {row} is outside the {classes} classes 0 to "
-        return in_steps(message, shape) + f"{classes - 1}"
+        return RowError(name, row, value, limit, shape)
 
     def first_not_finite(self, inputs: tuple[Any, ...]) -> str:
         """Run the step kernel by kernel, and say which one first writes a number that is not
         finite. The state is restored afterwards.
         """
-        found = ""
         with deferred(), self.program.lock:
             self.program.prepare(inputs)
-            for index, entry in enumerate(self.entries):
-                answer = self.program.run_one(index)
-                for region in (o.region for o in entry.operands if o.writes):
-                    if region.kind == TEMPORARY and not found and not is_finite(self.view(region)):
-                        found = entry.place
-                if answer and self._watch[index] != IGNORE:
-                    break
+            found = first_not_finite(self._run_one_by_one())
             self.program.restore()
         return found
+
+    def _run_one_by_one(self) -> Iterator[tuple[str, Any]]:
+        """Run every kernel, until one stops the step: its place, and what it has written."""
+        for index, entry in enumerate(self.entries):
+            answer = self.program.run_one(index)
+            regions = [o.region for o in entry.operands if o.writes]
+            yield entry.place, tuple(self.view(r) for r in regions if r.kind == TEMPORARY)
+            if answer and self._watch[index] != IGNORE:
+                return
 
 
 def _kind(x: Array, changed: bool) -> Array:
@@ -314,11 +341,15 @@ def _changed_before_the_last(entries: list[Entry], watch: list[int]) -> list[Arr
     return list(changed.values())
 
 
-def _home(recorder: Recorder, leaf: Array) -> Region:
-    region = recorder.find(kernels.address_of(leaf))
-    if region is None:
-        raise RecordingError(NOT_BY_KERNELS)
-    return region
+def homes_of(recorder: Recorder, output: Any) -> list[tuple[Region, int]]:
+    """Of each array in what the function returned, the region it lies in, and where in it."""
+    homes = []
+    for leaf in leaves_of(output):
+        if isinstance(leaf, np.ndarray):
+            homes.append(recorder.find(kernels.address_of(leaf)))
+        if isinstance(leaf, np.generic) or (homes and homes[-1] is None):
+            raise RecordingError(NOT_BY_KERNELS)
+    return [home for home in homes if home is not None]
 
 
 def _held(watched: list[Any]) -> Iterator[tuple[str, Any]]:

@@ -1,35 +1,33 @@
-"""What a step leaves behind while it is recorded: every kernel call, and what its pointers mean."""
+"""What a step leaves behind while it is recorded: every kernel call, and what its pointers mean.
+
+While the function runs, this thread sees arrays of the recording in the place of its inputs, of
+parameters, and of what layers and optimizers keep: whoever reads such an attribute is given them
+by the recorder. Their memory is a copy, so that the model stays as it is, for other threads and for
+a child that is forked meanwhile, until the program is run for the first time.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import zip_longest
-from types import MappingProxyType
+from types import FrameType, MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
+from minidl.nn.nonfinite import first_not_finite
 from minidl.recording.arrays import RecordedArray, RecordingError
-from minidl.recording.entries import (
-    GRADIENT,
-    INPUT,
-    PARAMETER,
-    STATE,
-    TEMPORARY,
-    VECTOR,
-    Entry,
-    Operand,
-    Region,
-)
-from minidl.recording.failures import is_finite
+from minidl.recording.entries import INPUT, STATE, TEMPORARY, VECTOR, Entry, Operand, Region
+from minidl.recording.hearing import arrays_of, hear_arrays, hear_backward
 from minidl.recording.nest import leaves_of
+from minidl.recording.shadow import Shadow, fill
+from minidl.signals import deferred
 
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
-NOT_THE_SAME = "the recorded function does not do the same when it runs twice from the same state"
+NOT_THE_SAME = "the recorded function does not do the same when it runs again from the same state"
 ADVICE = (
     "Keep what changes from step to step in arrays that kernels change (state_names of a layer), "
     "compute with minidl's kernels only, or run the function without minidl.record."
@@ -42,51 +40,54 @@ class Recorder:
     def __init__(self, inputs: tuple[Any, ...]) -> None:
         self.entries: list[Entry] = []
         self.regions: list[Region] = []
+        self.shadows: list[Shadow] = []
         self.watched: list[Any] = []  # layers, losses and optimizers taking part, outermost only
         self.optimizers: list[Any] = []
-        self._lasting: list[Region] = []
+        self._arrays: dict[int, Array] = {}  # given out in the place of those that live on
         self._begins: list[int] = []  # of the temporaries, which are apart from each other
         self._temporaries: list[Region] = []
         self._labels = [("the recorded function", "")]
         self._seen: set[int] = set()
         self._stepped: set[int] = set()
-        self._swapped: list[tuple[dict[str, Any], str, Any, Any]] = []  # …, before, meanwhile
-        self._before: list[tuple[Array, Array]] = []
-        self._rates: list[tuple[Array, Array]] = []
-        self._first: tuple[list[Entry], list[bytes]] = [], []
+        self._kept: dict[int, tuple[Any, dict[str, Any]]] = {}
         self._attributes: list[tuple[Any, dict[str, Any]]] = []
         self._modes: dict[int, tuple[Any, bool]] = {}  # of layers that the function has switched
-        for number, x in enumerate(inputs):
-            if isinstance(x, np.ndarray):
-                self.add(Region(INPUT, f"input {number}", x, number))
-                if x.flags.writeable:
-                    self._before.append((x, x.copy()))
+        self._inputs: list[Region] = []
+        self.inputs = tuple(self._input(number, x) for number, x in enumerate(inputs))
+
+    def _input(self, number: int, x: Any) -> Any:
+        """An argument, as the function gets it."""
+        if isinstance(x, np.ndarray):
+            self._inputs.append(Region(INPUT, f"input {number}", x, number))
+            return self._give_out(self._inputs[-1])
+        return x
 
     # --- what dispatch.pyx calls ---
 
     def allocated(self, array: Array) -> Array:
         """A kernel call has allocated an array for what it returns."""
-        region = Region(TEMPORARY, f"t{len(self._temporaries)}", array)
+        number = len(self._temporaries)
+        region = Region(TEMPORARY, f"t{number}", array, number)
         place = bisect_right(self._begins, region.begin)
         self._begins.insert(place, region.begin)
         self._temporaries.insert(place, region)
         self.regions.append(region)
         return array.view(RecordedArray)
 
-    def called(self, name: str, roles: str, function: int, args: bytes, scratch: int) -> None:
-        """A kernel is about to run."""
+    def called(self, name: str, roles: str, function: int, args: bytes, scratch: int) -> bool:
+        """A kernel is about to run; True if it need not."""
         pointers = np.frombuffer(args[: 8 * len(roles)], np.uintp)
         operands = []
         for slot, (role, address) in enumerate(zip(roles, pointers.tolist(), strict=True)):
             if role != "s" and address:
-                region = self.find(address)
-                if region is None:
+                found = self.find(address)
+                if found is None:
                     raise RecordingError(self._foreign(name, slot))
-                operands.append(Operand(slot, role, region, address - region.begin))
-        copy = bytearray(args)
-        entry = Entry(name, function, copy, operands, scratch, *self._labels[-1])
-        entry.scratch_slot = roles.find("s")
+                operands.append(Operand(slot, role, *found))
+        entry = Entry(name, function, bytearray(args), operands, scratch, *self._labels[-1])
+        entry.scratch_slot, entry.pointers = roles.find("s"), len(roles)
         self.entries.append(entry)
+        return False
 
     def _foreign(self, kernel: str, slot: int) -> str:
         return (
@@ -97,22 +98,69 @@ class Recorder:
             "minidl.record."
         )
 
+    def attribute(self, owner: Any, name: str) -> Any:
+        """Somebody reads an attribute that holds an array (``hear_arrays``)."""
+        array = vars(owner)[name]
+        if type(array) is not np.ndarray:
+            return array
+        of_layer = name in getattr(owner, "state_names", ())
+        full = f"{owner.path}.{name}".lstrip(".") if of_layer else name
+        return self.adopt(STATE if of_layer or array.dtype.names else VECTOR, full, array)
+
+    def refuse_to_replace(self, name: str) -> None:
+        """Somebody sets such an attribute."""
+        raise RecordingError(
+            f"the recorded function sets {name!r}, an array that a layer or an optimizer "
+            "keeps from step to step, to another array; have a kernel change it in place"
+        )
+
     # --- regions ---
 
-    def add(self, region: Region) -> None:
-        """Let kernels use this array."""
-        self._lasting.append(region)
-        self.regions.append(region)
-
-    def find(self, address: int) -> Region | None:
-        """The smallest region that holds this address."""
+    def find(self, address: int) -> tuple[Region, int] | None:
+        """The smallest region that holds this address, and where in it that is."""
         place = bisect_right(self._begins, address) - 1
         if place >= 0 and address < self._temporaries[place].end:
-            return self._temporaries[place]
-        holding = [region for region in self._lasting if region.begin <= address < region.end]
-        return min(holding, key=lambda region: region.nbytes, default=None)
+            return self._temporaries[place], address - self._begins[place]
+        found = (shadow.find(address) for shadow in self.shadows)
+        return next((place for place in found if place is not None), None)
+
+    def adopt(self, kind: str, name: str, array: Array) -> Array:
+        """Let kernels use memory that lives on; returns the array that stands in for it."""
+        if id(array) not in self._arrays:
+            region = Region(kind, name, array)
+            for other in self._inputs:
+                if other.begin < region.end and region.begin < other.end:
+                    raise RecordingError(
+                        f"argument {other.number + 1} of the recorded function shares memory with "
+                        f"{name}; pass a copy of it"
+                    )
+            self._arrays[id(array)] = self._give_out(region)
+        return self._arrays[id(array)]
+
+    def shadow_of(self, region: Region) -> Shadow:
+        """What stands in for the memory that an array lies in."""
+        shadow = next((shadow for shadow in self.shadows if shadow.covers(region)), None)
+        if shadow is None:
+            shadow = self._shadow(region)
+            self.shadows.append(shadow)
+        return shadow
+
+    def _give_out(self, region: Region) -> Array:
+        shadow = self.shadow_of(region)
+        shadow.regions.append(region)
+        self.regions.append(region)
+        array = shadow.of(region.array)
+        array.flags.writeable = region.array.flags.writeable
+        return array.view(RecordedArray)
+
+    def _shadow(self, region: Region) -> Shadow:
+        return Shadow(region.array, alone=region.kind == INPUT)
 
     # --- what layers, losses and optimizers call ---
+
+    def kept_by(self, owner: Any) -> dict[str, Any]:
+        """What a layer or a loss keeps for its backward pass."""
+        return self._kept.setdefault(id(owner), (owner, {}))[1]
 
     def forward(
         self, layer: Any, inputs: tuple[Any, ...], options: Mapping[str, Any] = NO_OPTIONS
@@ -120,21 +168,25 @@ class Recorder:
         """``layer.forward(*inputs, **options)``, written down under the layer's name."""
         if len(self._labels) == 1:
             self.watch(layer)
-        with self._within(layer, "forward"):
-            output = layer.forward(*inputs, **options)
-            self._check(output)
-        return output
+        return self._within(layer, "forward", layer.forward, *inputs, **options)
 
-    @contextmanager
-    def _within(self, layer: Any, phase: str) -> Iterator[None]:
+    def backward(
+        self, layer: Any, own: Any, inputs: tuple[Any, ...], options: Mapping[str, Any]
+    ) -> Any:
+        """The layer's own function for the backward pass, written down under its name."""
+        return self._within(layer, "backward", own, layer, *inputs, **options)
+
+    def _within(self, layer: Any, phase: str, function: Any, *inputs: Any, **options: Any) -> Any:
         label = getattr(layer, "label", None) or repr(layer)
         if "\n" in label:  # a table of the layers in it
             label = f"layer {layer.path} " * bool(layer.path) + type(layer).__name__
         self._labels.append((label, phase))
         try:
-            yield
+            output = function(*inputs, **options)
+            self._check(output)
         finally:
             self._labels.pop()
+        return output
 
     def _check(self, output: Any) -> None:
         for array in output if isinstance(output, tuple) else (output,):
@@ -152,40 +204,22 @@ class Recorder:
         self.watched.append(root)
         self._attributes += [(part, plain_attributes(part)) for part in parts_of(root)]
         for path, layer in root.layers() if hasattr(root, "layers") else ():
-            if id(layer) in self._seen:
-                continue
-            self._seen.add(id(layer))
-            for parameter in layer.own_parameters():
-                self.adopt_parameter(parameter)
-            for name in layer.state_names:
-                self.adopt(STATE, f"{path}.{name}".lstrip("."), getattr(layer, name))
-            self._swap(vars(layer), *layer.state_names)
-            heard = self._backward_of(layer)
-            self._swapped.append((vars(layer), "backward", vars(layer).get("backward"), heard))
-            vars(layer)["backward"] = heard
+            if id(layer) not in self._seen:
+                self._seen.add(id(layer))
+                self._watch_layer(path, layer)
+
+    def _watch_layer(self, path: str, layer: Any) -> None:
+        for parameter in layer.own_parameters():
+            _ = parameter.data, parameter.grad  # to look at them is to adopt them
+        hear_arrays(layer, *layer.state_names)
+        hear_backward(layer)
+        for name in layer.state_names:
+            if type(array := vars(layer).get(name)) is np.ndarray:
+                self.adopt(STATE, f"{path}.{name}".lstrip("."), array)
 
     def switch(self, layer: Any) -> None:
         """A layer is about to be switched to training or evaluation."""
         self._modes.setdefault(id(layer), (layer, layer._training))
-
-    def adopt_parameter(self, parameter: Any) -> None:
-        """Learn of a parameter: at the latest when it is first looked at."""
-        if id(parameter) not in self._seen:
-            self._seen.add(id(parameter))
-            self.adopt(PARAMETER, parameter.name, parameter.data)
-            self.adopt(GRADIENT, f"{parameter.name}.grad", parameter.grad)
-            self._swap(vars(parameter), "_data", "_grad")
-
-    def _backward_of(self, layer: Any) -> Any:
-        own = layer.backward
-
-        def backward(*inputs: Any) -> Any:
-            with self._within(layer, "backward"):
-                outputs = own(*inputs)
-                self._check(outputs)
-            return outputs
-
-        return backward
 
     def optimize(self, optimizer: Any) -> None:
         """Learn of the vectors and the state of an optimizer."""
@@ -193,18 +227,25 @@ class Recorder:
             return
         self.optimizers.append(optimizer)
         self.watched.append(optimizer)
-        flat = optimizer.flat
-        for parameter in (*flat.parameters, *flat.frozen):
-            self.adopt_parameter(parameter)
-        self.adopt(VECTOR, "parameters", flat.data)
-        self.adopt(VECTOR, "gradients", flat.grad)
-        self._swap(vars(flat), "data", "grad")
-        arrays = {n: a for n, a in vars(optimizer).items() if type(a) is np.ndarray}
-        for name, array in arrays.items():
-            self.adopt(STATE if array.dtype.names else VECTOR, name, array)
-        optimizer.set_rate()
-        self._rates.append((optimizer.states, optimizer.states["learning_rate"].copy()))
-        self._swap(vars(optimizer), *arrays)
+        for owner in (optimizer.flat, optimizer):
+            hear_arrays(owner, *arrays_of(owner))
+        flat, held = vars(optimizer.flat), vars(optimizer)
+        self.adopt(VECTOR, "parameters", flat["data"])
+        self.adopt(VECTOR, "gradients", flat["grad"])
+        for name in arrays_of(optimizer):
+            self.adopt(STATE if held[name].dtype.names else VECTOR, name, held[name])
+        self._set_rates(optimizer)
+
+    def _set_rates(self, optimizer: Any) -> None:
+        """Let the copies of an optimizer's state have the rates of the step to come."""
+        array = vars(optimizer)["states"]
+        with self.aside():
+            rates = [(group.index, group.rates(1)[0]) for group in optimizer.scheduled()]
+        shadow = next(s for s in self.shadows if s.begin <= kernels.address_of(array) < s.end)
+        for copy in (shadow.first, shadow.second):
+            if copy is not None:
+                for index, rate in rates:
+                    shadow.of(array, copy)["learning_rate"][index] = rate
 
     def step_of(self, optimizer: Any) -> None:
         """An optimizer is about to make a step."""
@@ -216,34 +257,14 @@ class Recorder:
             )
         self._stepped.add(id(optimizer))
 
-    def adopt(self, kind: str, name: str, array: Array) -> None:
-        """Let kernels use memory that lives on, and remember its values."""
-        if any(other.array is array and other.kind != INPUT for other in self._lasting):
-            return
-        region = Region(kind, name, array)
-        for other in self._lasting:
-            if other.kind == INPUT and other.begin < region.end and region.begin < other.end:
-                raise RecordingError(
-                    f"argument {other.number + 1} of the recorded function shares memory with "
-                    f"{name}; pass a copy of it"
-                )
-        self.add(region)
-        self._before.append((array, array.copy()))
-
-    def _swap(self, owner: dict[str, Any], *names: str) -> None:
-        # In place of the array, one of the same memory that NumPy must not change meanwhile.
-        for name in names:
-            meanwhile = owner[name].view(RecordedArray)
-            self._swapped.append((owner, name, owner[name], meanwhile))
-            owner[name] = meanwhile
-
     def first_not_finite(self) -> str:
         """Which kernel has first written a number that is not finite, or nothing."""
-        for entry in self.entries:
-            written = [operand.region for operand in entry.operands if operand.writes]
-            if not all(is_finite(r.array) for r in written if r.kind == TEMPORARY):
-                return entry.place
-        return ""
+        return first_not_finite(
+            (entry.place, operand.region.array)
+            for entry in self.entries
+            for operand in entry.operands
+            if operand.writes and operand.region.kind == TEMPORARY
+        )
 
     def where(self) -> str:
         """What is running: for messages."""
@@ -252,91 +273,50 @@ class Recorder:
 
     # --- the recording itself ---
 
-    @contextmanager
-    def recording(self) -> Iterator[None]:
-        """Write down what happens inside. If it raises, all memory is as it was before."""
-        kernels.set_recorder(self)
+    def run(self, function: Any, signals: deferred) -> Any:
+        """Call the function and write down what it does; signals are heard meanwhile.
+
+        The modes and attributes of layers that it has set are put back if it raises.
+        """
         try:
-            yield
+            with signals.at_once(self._run_handler):
+                kernels.set_recorder(self)
+                output = function(*self.inputs)
+                kernels.set_recorder(None)
             self._check_attributes()
-            self._check_rebound()
         except BaseException:
-            self._rewind()
-            for part, attributes in self._attributes:
-                for name in plain_attributes(part).keys() - attributes.keys():
-                    del vars(part)[name]
-                vars(part).update(attributes)
-            self._switch_back()
+            self.put_back()
             raise
         finally:
             kernels.set_recorder(None)
-            for owner, name, value, _ in reversed(self._swapped):
-                if value is None:
-                    del owner[name]
-                else:
-                    owner[name] = value
-            self._forget_passes()
+        return output
 
-    def _switch_back(self) -> None:
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """What happens inside is not written down."""
+        recorder = kernels.recorder()
+        kernels.set_recorder(None)
+        try:
+            yield
+        finally:
+            kernels.set_recorder(recorder)
+
+    def _run_handler(self, handler: Any, number: int, frame: FrameType | None) -> None:
+        with self.aside():
+            handler(number, frame)
+
+    def put_back(self) -> None:
+        """Put modes and attributes of layers back to what they were before the function ran."""
+        for part, attributes in self._attributes:
+            for name in plain_attributes(part).keys() - attributes.keys():
+                del vars(part)[name]
+            vars(part).update(attributes)
+        self.switch_back()
+
+    def switch_back(self) -> None:
+        """Put the modes of layers back."""
         for layer, training in self._modes.values():
             layer.training = training
-
-    def _rewind(self) -> None:
-        # The earliest values last: an optimizer whose first deed follows a backward pass has its
-        # vector of gradients remembered after those of the parameters in it have changed.
-        for array, values in reversed(self._before):
-            array[...] = values
-
-    def outcome(self, output: Any) -> list[bytes]:
-        """All bits that the function has written and returned."""
-        leaves = [np.asarray(leaf) for leaf in leaves_of(output) if isinstance(leaf, np.ndarray)]
-        return [x.tobytes() for x in (*(array for array, _ in self._before), *leaves)]
-
-    def begin_again(self, output: Any) -> None:
-        """Go back to how everything was before the function ran, to hear it once more."""
-        self._first = self.entries, self.outcome(output)
-        self._restart()
-        self._switch_back()
-        self.entries, self.regions = [], list(self._lasting)
-        self._begins, self._temporaries = [], []
-        self._stepped = set()
-        self._forget_passes()
-
-    def _restart(self) -> None:
-        self._rewind()
-        for states, rates in self._rates:
-            states["learning_rate"] = rates
-
-    def check_same(self, output: Any) -> None:
-        """Raise RecordingError if the function has not done the same as the first time."""
-        entries, outcome = self._first
-        for first, second in zip_longest(entries, self.entries):
-            if first is None or second is None or first.told != second.told:
-                places = [entry.place if entry else "nothing" for entry in (first, second)]
-                raise RecordingError(
-                    f"{NOT_THE_SAME}: first {places[0]}, then {places[1]}. {ADVICE}"
-                )
-        if outcome != self.outcome(output):
-            raise RecordingError(f"{NOT_THE_SAME}: its results differ. {ADVICE}")
-
-    def check_replay(self, recorded: Any, inputs: tuple[Any, ...]) -> None:
-        """Replay the step, and raise RecordingError if it does not do what the function did."""
-        self._restart()
-        # As it is timed, because that is how any program runs on any inputs.
-        failed, _ = recorded.program.time(inputs, np.empty(len(recorded.entries) + 1, np.int64))
-        if failed or self.outcome(recorded.result(inputs)) != self._first[1]:
-            raise RecordingError(
-                "the recorded function does something that its replay does not: it changes an "
-                f"array with NumPy, or takes an array's values into Python. {ADVICE}"
-            )
-
-    def _check_rebound(self) -> None:
-        for owner, name, _, meanwhile in self._swapped:
-            if owner.get(name) is not meanwhile:
-                raise RecordingError(
-                    f"the recorded function sets {name!r}, an array that a layer or an optimizer "
-                    "keeps from step to step, to another array; have a kernel change it in place"
-                )
 
     def _check_attributes(self) -> None:
         for part, before in self._attributes:
@@ -349,13 +329,61 @@ class Recorder:
                         "minidl.record."
                     )
 
-    def _forget_passes(self) -> None:
-        """Drop what layers keep for a backward pass, which is memory of the recording."""
-        for root in self.watched:
-            for _, layer in root.layers() if hasattr(root, "layers") else ():
-                layer.forget()
-            if hasattr(root, "forget"):
-                root.forget()
+    def shown(self, leaf: Any) -> Any:
+        """What the function returned, as NumPy may use it: inputs as they were given."""
+        found = isinstance(leaf, np.ndarray) and self.find(kernels.address_of(leaf))
+        if found and found[0].kind == INPUT:
+            return np.ndarray(leaf.shape, leaf.dtype, found[0].array, found[1], leaf.strides)
+        return np.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf
+
+    def described(self, output: Any) -> list[Any]:
+        """Where the arrays that the function returned come from, and what else it returned."""
+        return [self._described(leaf) for leaf in leaves_of(output)]
+
+    def _described(self, leaf: Any) -> Any:
+        if not isinstance(leaf, np.ndarray):
+            return repr(leaf) if _is_plain(leaf) else type(leaf)
+        region, offset = self.find(kernels.address_of(leaf)) or (None, 0)
+        return getattr(region, "key", None), offset, leaf.dtype, leaf.shape, leaf.strides
+
+
+class Rehearsal(Recorder):
+    """Hears a function once more, to find out whether it always does the same.
+
+    No kernel runs, and every array holds one number, ``look``: whoever reads a value by a way that
+    nobody hears of, and does something else for it, is found out.
+    """
+
+    def __init__(self, inputs: tuple[Any, ...], first: Recorder, look: float) -> None:
+        self._look, self._expected = look, first.entries
+        super().__init__(inputs)
+
+    def _shadow(self, region: Region) -> Shadow:
+        return Shadow(region.array, self._look, alone=region.kind == INPUT)
+
+    def _set_rates(self, optimizer: Any) -> None:
+        pass
+
+    def allocated(self, array: Array) -> Array:
+        fill(array.reshape(-1).view(np.uint8), array.dtype, self._look)
+        return super().allocated(array)
+
+    def called(self, name: str, roles: str, function: int, args: bytes, scratch: int) -> bool:
+        super().called(name, roles, function, args, scratch)
+        self._compare(len(self.entries) - 1)
+        return True
+
+    def _compare(self, index: int) -> None:
+        runs = self._expected, self.entries
+        first, now = (run[index] if index < len(run) else None for run in runs)
+        if first is None or now is None or first.told != now.told:
+            places = [entry.place if entry else "nothing" for entry in (first, now)]
+            raise RecordingError(f"{NOT_THE_SAME}: first {places[0]}, then {places[1]}. {ADVICE}")
+
+    def finish(self) -> None:
+        """Raise RecordingError if the function did less than the first time."""
+        if len(self.entries) < len(self._expected):
+            self._compare(len(self.entries))
 
 
 def _same(old: Any, new: Any) -> bool:

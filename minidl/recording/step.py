@@ -14,26 +14,20 @@ import numpy as np
 
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
-from minidl.recording.arrays import RecordedArray, RecordingError
-from minidl.recording.failures import not_finite
-from minidl.recording.inputs import (
-    check_names,
-    disjoint,
-    kinds_of,
-    named_by,
-    places_of,
-    plain,
-    prepared,
-    traits,
-)
+from minidl.nn.nonfinite import check_finite
+from minidl.recording.arrays import RecordingError
+from minidl.recording.failures import NotFiniteError
+from minidl.recording.inputs import disjoint, kinds_of, places_of, prepared, traits
+from minidl.recording.names import names_of
 from minidl.recording.nest import mapped
-from minidl.recording.recorder import Recorder
+from minidl.recording.recorder import ADVICE, NOT_THE_SAME, Recorder, Rehearsal
+from minidl.signals import deferred
 from minidl.threads import get_num_threads
 
 Inputs = tuple[Any, ...]
 Check = Callable[[Any], object] | None  # of what the function returned
 
-# One recording at a time: it puts arrays of its own in the place of those of the layers.
+# One recording at a time, in whatever thread.
 RECORDING = threading.RLock()
 
 
@@ -46,6 +40,12 @@ def _renew_lock() -> None:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_lock)
 
+
+# What all values seem to be when a function runs again: is anything else done because of them?
+LOOKS = (float("inf"), float("-inf"))
+
+# How often a call looks for a program: once, unless other threads change something meanwhile.
+TRIALS = 20
 
 # Programs a step keeps: of shapes and constants beyond that, the oldest are recorded anew.
 MOST_PROGRAMS = 64
@@ -73,7 +73,7 @@ class Step(kernels.Replayer):
     def forget(self) -> None:
         """Drop all programs: the next call records anew."""
         self._programs: dict[Hashable, Any] = {}
-        self._named: dict[str, Any] = {}  # what the function's names meant when it was recorded
+        self.names: Any = None  # what the function's names meant when it was recorded
         self._watched: list[Any] = []
         self._traits: tuple[Any, Hashable] = (None, ())  # as of when, of whom; and what they are
         self._latest: Any = None
@@ -99,7 +99,9 @@ class Step(kernels.Replayer):
         return (*inputs, *(named.get(name, default) for name, default in self._places[given]))
 
     def otherwise(self, program: Any, failed: int, answer: Any, inputs: Inputs) -> Any:
-        """What a call does when there is more to do than to run a program that fits."""
+        """Slow path of a call: no program fits these inputs, something changed since, or the
+        replay failed.
+        """
         if failed > 0:
             for recorded in self._programs.values():
                 if recorded.program is program:
@@ -110,27 +112,32 @@ class Step(kernels.Replayer):
         """The slow way: inputs not yet seen, or something may have changed since they were."""
         if kernels.isa == "reference" or kernels.recorder() is not None:
             return self.function(*inputs)
-        given, failed = inputs, -1
+        given = inputs
         inputs = tuple(prepared(number, x) for number, x in enumerate(given))
-        while failed < 0:  # as a rule once, unless other threads change something meanwhile
-            with RECORDING:
-                recorded = self.program_for(inputs)
-                if recorded is None:
-                    return self.record(inputs, given=given)
-            inputs = tuple(recorded.apart(x) for x in inputs)
+        for _ in range(TRIALS):
+            recorded = self.program_for(inputs)
+            if recorded is None:
+                recorded = self.record(inputs, given=given)
+            used = tuple(recorded.apart(x) for x in inputs)
             if recorded.changed:
-                inputs = disjoint(inputs)
-                recorded.check_copies(given, inputs)
-            failed, output = recorded.program.replay(inputs)
-            if failed < 0 and recorded.program.seen == kernels.changes():
-                # Such as NaN, which equals no constant.
-                return self.record(inputs, given=given)
-        if failed > 0:
-            recorded.explain(failed, output, inputs)
-        return output
+                used = disjoint(used)
+                recorded.check_copies(given, used)
+            failed, output = recorded.program.replay(used)
+            if failed == 0:
+                return output
+            if failed > 0:
+                recorded.explain(failed, output, used)
+            if recorded.program.seen == kernels.changes():  # such as an input that is a parameter
+                self.record(inputs, given=given)
+        raise RecordingError(
+            f"{self!r} could not be run: what it depends on is changed again and again, maybe by "
+            "another thread"
+        )
 
     def program_for(self, inputs: Inputs) -> Any:
         """The program that serves these inputs now; None if they must be recorded first."""
+        if self.names is not None and not self.names.same():
+            self.forget()
         latest, kinds = self._latest, kinds_of(inputs)
         unchanged = latest is not None and latest.program.seen == kernels.changes()
         if unchanged and kinds == self._latest_kinds:
@@ -152,60 +159,90 @@ class Step(kernels.Replayer):
         self.program = recorded.program
 
     def record(self, inputs: Inputs, check: Check = None, given: Inputs | None = None) -> Any:
-        """Run the function on these inputs and write it down; returns what a replay would.
+        """Write down what the function does with these inputs; returns the program.
 
-        ``check`` may look at what the function returned. If it raises, or the function, everything
-        is as it was before. ``given`` is what the inputs were made from.
+        Nothing but the step itself changes: neither the inputs, nor a layer or an optimizer.
+        ``check`` may look at what the function returned, and raise. ``given`` is what the inputs
+        were made from. Signals are heard while the function runs, and wait for the rest.
         """
-        from minidl._kernels.program import ProgramLock  # needs compiled kernels
-
         if kernels.recorder() is not None:
             raise RecordingError("a recorded function cannot record another, or run its epochs")
-        check_names(self.function, self._named)
         given, inputs = given or inputs, disjoint(inputs)
-        with RECORDING:
-            if self._lock is None:
-                self._lock = ProgramLock()
-            with self._lock:  # other threads must not run what is recorded already meanwhile
-                recorder, recorded = self._recorded(inputs, check, given)
-                recorded.join(self._lock)
-                output = recorded.program.output(inputs)
-            for root in recorder.watched:
-                if not any(root is known for known in self._watched):
-                    self._watched.append(root)
-            self._programs[self._key(inputs)] = recorded
-            if len(self._programs) > MOST_PROGRAMS:
-                del self._programs[next(iter(self._programs))]
-            self._serve(recorded, kinds_of(inputs))
-            self._named = named_by(self.function)
-            return output
-
-    def _recorded(self, inputs: Inputs, check: Check, given: Inputs) -> tuple[Recorder, Any]:
-        """Run the function twice and replay it once, all from the same state."""
-        from minidl.recording.recorded import Recorded  # needs compiled kernels
-
-        views = [x.view(RecordedArray) if isinstance(x, np.ndarray) else x for x in inputs]
-        recorder = Recorder(inputs)
-        with recorder.recording():
+        with deferred() as signals:
+            lock = RECORDING  # a child that is forked meanwhile has another
+            while not lock.acquire(timeout=0.05):
+                signals.deliver()
             try:
-                output = self.function(*views)
-                kernels.set_recorder(None)
-                if check is not None:
-                    check(mapped(output, plain))
-            except FloatingPointError as error:
-                place = recorder.first_not_finite()
-                raise not_finite(str(error), place, inputs) from None
-            # Once more from the same state, and as a replay: whatever Python or NumPy do
-            # beside the kernels makes a difference, unless it is the same every time.
-            recorder.begin_again(output)
-            kernels.set_recorder(recorder)
-            output = self.function(*views)
-            kernels.set_recorder(None)
-            recorder.check_same(output)
+                recorder, recorded = self._recorded(inputs, check, given, signals)
+                self._add(inputs, recorder, recorded)
+            finally:
+                lock.release()
+        return recorded
+
+    def _add(self, inputs: Inputs, recorder: Recorder, recorded: Any) -> None:
+        """Take a program in."""
+        from minidl._kernels.program import Names, ProgramLock  # needs compiled kernels
+
+        if self._lock is None:
+            self._lock = ProgramLock()
+        recorded.join(self._lock)
+        for root in recorder.watched:
+            if not any(root is known for known in self._watched):
+                self._watched.append(root)
+        recorded.accept()
+        self._programs[self._key(inputs)] = recorded
+        if len(self._programs) > MOST_PROGRAMS:
+            del self._programs[next(iter(self._programs))]
+        self._serve(recorded, kinds_of(inputs))
+        self.names = Names(names_of(self.function))
+
+    def _recorded(
+        self, inputs: Inputs, check: Check, given: Inputs, signals: deferred
+    ) -> tuple[Recorder, Any]:
+        """Run the function, rehearse it, and run the program, all on copies of all memory."""
+        from minidl.recording.recorded import Recorded, homes_of  # needs compiled kernels
+
+        recorder = Recorder(inputs)
+        try:
+            output = recorder.run(self.function, signals)
+            if check is not None:
+                check(mapped(output, recorder.shown))
+        except FloatingPointError as error:
+            recorder.put_back()
+            place = recorder.first_not_finite()
+            raise NotFiniteError(str(error), place, inputs) from None
+        except BaseException:
+            recorder.put_back()
+            raise
+        try:
+            homes_of(recorder, output)
+            for look in LOOKS:
+                recorder.switch_back()
+                self._rehearse(recorder, output, inputs, look, signals)
             recorded = Recorded(recorder, inputs, output, self.copy)
             recorded.check_copies(given, inputs)
-            recorder.check_replay(recorded, inputs)
+        except BaseException:
+            recorder.put_back()
+            raise
         return recorder, recorded
+
+    def _rehearse(
+        self, recorder: Recorder, output: Any, inputs: Inputs, look: float, signals: deferred
+    ) -> None:
+        """Run the function once more, on other values, as far as Python can see them."""
+        again = Rehearsal(inputs, recorder, look)
+        try:
+            with np.errstate(all="ignore"):
+                other = again.run(self.function, signals)
+            again.finish()
+        except RecordingError:
+            raise
+        except Exception as error:
+            raise RecordingError(
+                f"{NOT_THE_SAME}: {type(error).__name__}: {error}. {ADVICE}"
+            ) from error
+        if recorder.described(output) != again.described(other):
+            raise RecordingError(f"{NOT_THE_SAME}: its results differ. {ADVICE}")
 
     def _key(self, inputs: Inputs) -> Hashable:
         now = kernels.changes(), len(self._watched)
@@ -215,8 +252,8 @@ class Step(kernels.Replayer):
 
     def epoch(
         self,
-        X: Array,
-        Y: Array,
+        X: Array | tuple[Array, ...],
+        Y: Array | tuple[Array, ...] | None,
         batch_size: int,
         rng: Any = None,
         shuffle: bool = True,
@@ -230,8 +267,10 @@ class Step(kernels.Replayer):
         Parameters
         ----------
         X, Y
-            Inputs of the step, for all rows. The function takes these two and returns the loss,
-            or a tuple, list or dict that begins with it.
+            Inputs of the step, for all rows: arrays, or tuples of arrays, with as many rows each.
+            The function takes one after the other, ``function(x, y)``, or of
+            ``epoch((X1, X2), Y, ...)`` batches as ``function(x1, x2, y)``; there need not be a Y
+            (None). It returns the loss, or a tuple, list or dict that begins with it.
         batch_size
             Rows of a step, ≥ 1.
         rng
@@ -245,7 +284,7 @@ class Step(kernels.Replayer):
 
         Shapes
         ------
-        X (samples, ...), Y (samples, ...).
+        X (samples, ...), Y (samples, ...), and so for each array of a tuple.
 
         Returns
         -------
@@ -257,15 +296,18 @@ class Step(kernels.Replayer):
         ------
         FloatingPointError
             At the first step whose loss or gradient is not finite, naming the step and the layer;
-            all parameters and state are as before this step.
+            all parameters and state are as before this step. After the last one, if a parameter
+            or a layer's state is not finite.
         """
-        from minidl.recording.epoch import order_of, run_epoch
+        from minidl.recording.epoch import arrays_of, order_of, run_epoch
 
         if kernels.recorder() is not None:
             raise RecordingError("a recorded function cannot run the epochs of another")
-        check_names(self.function, self._named)
-        order = order_of(X, Y, batch_size, rng, shuffle)
-        kept = run_epoch(self, (X, Y), batch_size, order, everything=per_step)
+        arrays = arrays_of(X, Y)
+        order = order_of(len(arrays[0]), batch_size, rng, shuffle)
+        kept = run_epoch(self, arrays, batch_size, order, everything=per_step)
+        models = self._watched or [value for *_, value in names_of(self.function)]
+        check_finite(models, "after the last step of the epoch")
         return kept.output() if per_step else kept.mean_loss()
 
     # --- look inside ---

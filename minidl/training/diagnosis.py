@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from minidl.nn import Layer, Loss
+from minidl.nn.nonfinite import is_finite
 from minidl.nn.sequences import Recurrent
 from minidl.optim import Optimizer
 from minidl.training.preparing import Data
@@ -30,12 +31,12 @@ def first_not_finite(model: Layer, loss: Loss, batch: Data) -> str:
     found: list[str] = []
 
     def watch_output(layer: Layer, output: Any) -> None:
-        if not found and not _finite(output):
+        if not found and not is_finite(output):
             found.append(f"the first output that is not finite is that of {layer.label}")
 
     def watch_gradient(layer: Layer, gradient: Any) -> None:
         own = [parameter.grad for parameter in layer.parameters()]
-        if not found and not _finite((gradient, *own)):
+        if not found and not is_finite((gradient, *own)):
             found.append(
                 "the first gradient that is not finite, going backward, is that of "
                 + layer.label
@@ -115,9 +116,3 @@ def _in_time(layer: Layer) -> str:
     if not len(bad):
         return ""
     return f", whose state's at step {bad[-1]} of {len(norms)} (the first is 0)"
-
-
-def _finite(values: Any) -> bool:
-    if isinstance(values, tuple):
-        return all(map(_finite, values))
-    return not isinstance(values, np.ndarray) or bool(np.isfinite(values).all())

@@ -13,6 +13,7 @@ from minidl import _kernels as kernels
 from minidl import recording
 from minidl._kernels.reference import Array
 from minidl.nn.init import random_order
+from minidl.nn.nonfinite import check_finite
 from minidl.recording import RecordingError
 from minidl.recording.epoch import Kept, run_epoch
 from minidl.training.callbacks import Callbacks
@@ -98,6 +99,7 @@ class Epoch:
                     if error is self.callback_error:
                         raise
                     raise FloatingPointError(self._explain()) from None
+        check_finite([self.trainer.model], f"after epoch {self.number}")
         return self.tally.read()
 
     # --- steps ---
