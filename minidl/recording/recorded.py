@@ -77,27 +77,25 @@ class Recorded:
         self.memory = aligned_zeros(self.nbytes)
         self.regions = recorder.regions
         self._held: list[tuple[str, Array]] = []
-        self._views = {
-            id(leaf): self._lasting(leaf, *place)
-            for leaf, place in zip(leaves, found, strict=True)
-            if place[0].kind != INPUT
-        }
+        places = dict(zip(map(id, leaves), found, strict=True))
+        lasting = {key: self._lasting(leaf, *places[key]) for key, leaf in _by_id(leaves)}
         self._numbers = {
-            id(leaf): (home.number, leaf, offset)
-            for leaf, (home, offset) in zip(leaves, found, strict=True)
+            id(lasting[key]): (home.number, lasting[key], offset)
+            for key, (home, offset) in places.items()
             if home.kind == INPUT
         }
-        self._output = output
+        self._output = mapped(output, lambda leaf: lasting.get(id(leaf), leaf))
         self._watch = _watched_answers(self.entries)
         self.plan()
-        self._prove(recorder)
+        self._prove(recorder, [(leaf, lasting[key]) for key, leaf in _by_id(leaves)])
         for region in self.regions:
             if region.kind in (TEMPORARY, INPUT):
                 region.array = np.empty(0)  # the recording's own memory is no longer needed
 
-    def _prove(self, recorder: Recorder) -> None:
+    def _prove(self, recorder: Recorder, returned: list[tuple[Array, Array]]) -> None:
         """Run the program on a copy of all memory, and raise RecordingError if it does not do there
-        what the function did.
+        what the function did. ``returned`` are the arrays that the function has returned, each with
+        that of the program.
         """
         inputs = list(recorder.inputs)
         for region in recorder.regions:
@@ -109,11 +107,10 @@ class Recorded:
         program = self._program(lambda region: recorder.shadow_of(region).second_at(region), [])
         # As it is timed, because that is how any program runs on any inputs.
         failed, _ = program.time(tuple(inputs), np.empty(len(self.entries) + 1, np.int64))
-        leaves = [leaf for leaf in leaves_of(self._output) if id(leaf) in self._views]
         same = all(shadow.same() for shadow in recorder.shadows) and all(
-            np.asarray(leaf).tobytes() == self._views[id(leaf)].tobytes()
-            for leaf in leaves
-            if np.may_share_memory(self._views[id(leaf)], self.memory)
+            np.asarray(leaf).tobytes() == own.tobytes()
+            for leaf, own in returned
+            if np.may_share_memory(own, self.memory)
         )
         if failed or not same:
             raise RecordingError(
@@ -193,8 +190,6 @@ class Recorded:
         return mapped(self._output, lambda leaf: self._out(leaf, inputs))
 
     def _out(self, leaf: Any, inputs: tuple[Any, ...] | None) -> Any:
-        if id(leaf) in self._views:
-            return self._views[id(leaf)]
         if id(leaf) in self._numbers:
             number, leaf, offset = self._numbers[id(leaf)]
             if inputs is None:
@@ -203,6 +198,10 @@ class Recorded:
         return leaf
 
     def _lasting(self, leaf: Array, home: Region, offset: int) -> Array:
+        """The array that holds what the function returned here; like a part of an input."""
+        if home.kind == INPUT:
+            one = np.empty((), leaf.dtype)
+            return np.lib.stride_tricks.as_strided(one, leaf.shape, leaf.strides)
         memory, begin = (self.memory, home.place) if home.kind == TEMPORARY else (home.array, 0)
         return np.ndarray(leaf.shape, leaf.dtype, memory, begin + offset, leaf.strides)
 
@@ -339,6 +338,10 @@ def _changed_before_the_last(entries: list[Entry], watch: list[int]) -> list[Arr
             if region.kind in (STATE, PARAMETER, VECTOR) and entry.kernel != "clear":
                 changed[id(region)] = region.array
     return list(changed.values())
+
+
+def _by_id(leaves: list[Array]) -> Iterator[tuple[int, Array]]:
+    return ((id(leaf), leaf) for leaf in leaves)
 
 
 def homes_of(recorder: Recorder, output: Any) -> list[tuple[Region, int]]:

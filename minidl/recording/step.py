@@ -128,7 +128,7 @@ class Step(kernels.Replayer):
             if failed > 0:
                 recorded.explain(failed, output, used)
             if recorded.program.seen == kernels.changes():  # such as an input that is a parameter
-                self.record(inputs, given=given)
+                self.record(inputs, given=given, anew=True)
         raise RecordingError(
             f"{self!r} could not be run: what it depends on is changed again and again, maybe by "
             "another thread"
@@ -158,12 +158,19 @@ class Step(kernels.Replayer):
         self._latest, self._latest_kinds = recorded, kinds
         self.program = recorded.program
 
-    def record(self, inputs: Inputs, check: Check = None, given: Inputs | None = None) -> Any:
+    def record(
+        self,
+        inputs: Inputs,
+        check: Check = None,
+        given: Inputs | None = None,
+        anew: bool = False,
+    ) -> Any:
         """Write down what the function does with these inputs; returns the program.
 
         Nothing but the step itself changes: neither the inputs, nor a layer or an optimizer.
         ``check`` may look at what the function returned, and raise. ``given`` is what the inputs
-        were made from. Signals are heard while the function runs, and wait for the rest.
+        were made from. Signals are heard while the function runs, and wait for the rest. Unless
+        ``anew``, another thread may have recorded the same meanwhile.
         """
         if kernels.recorder() is not None:
             raise RecordingError("a recorded function cannot record another, or run its epochs")
@@ -173,8 +180,10 @@ class Step(kernels.Replayer):
             while not lock.acquire(timeout=0.05):
                 signals.deliver()
             try:
-                recorder, recorded = self._recorded(inputs, check, given, signals)
-                self._add(inputs, recorder, recorded)
+                recorded = None if anew or check else self.program_for(inputs)
+                if recorded is None:
+                    recorder, recorded = self._recorded(inputs, check, given, signals)
+                    self._add(inputs, recorder, recorded)
             finally:
                 lock.release()
         return recorded
