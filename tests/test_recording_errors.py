@@ -360,6 +360,8 @@ def test_a_gradient_that_is_not_finite(isa: str, where: int, how: str) -> None:
     model[0].weight.data = np.full((2, 2), 1e30, np.float32)
     training = Training(model, nn.MSELoss("sum"), optim.Adam(model.parameters(), lr=0.0))
     X, Y = np.zeros((18, 2), np.float32), np.ones((18, 1), np.float32)
+    for layer in model.stack[:2]:
+        layer.bias.data = np.zeros(2)
     model[2].bias.data = np.ones(1, np.float32)  # no error but in one row
     Y[4 * where + 1] = 1e19
     step = minidl.record(training.step)

@@ -313,9 +313,8 @@ class BCEWithLogitsLoss(Loss):
         kind = logits.dtype, columns
         if kind not in self._of_columns:
             self._of_columns[kind] = np.resize(self._pos_weight, columns).astype(logits.dtype)
-        if (recorder := kernels.recorder()) is not None:
-            recorder.adopt("state", "pos_weight", self._of_columns[kind])
-        return self._of_columns[kind]
+        recorder, weight = kernels.recorder(), self._of_columns[kind]
+        return weight if recorder is None else recorder.adopt("state", "pos_weight", weight)
 
     def forward(
         self, logits: Array, target: Array, weight: Array | None = None
