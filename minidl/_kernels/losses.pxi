@@ -125,7 +125,7 @@ cdef inline void softmax_short_rows(
 cdef inline Py_ssize_t cross_entropy_rows(
     const CrossEntropyArgs *args, Py_ssize_t begin, Py_ssize_t rows, vec *seen
 ) noexcept nogil:
-    """A group of rows, whose logarithms are taken together, and added to `seen`, where NaN stays."""
+    """A group of rows, whose logarithms are taken together, and added to `seen`: NaN stays."""
     cdef real most[LOSS_ROWS]
     cdef real sums[LOSS_ROWS]
     cdef Py_ssize_t i, n = args.classes
