@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -159,6 +160,18 @@ def test_a_body_in_evaluation_stays_as_it_is(record):
     alone = Trainer(linear, nn.CrossEntropyLoss(), optim.SGD(linear.parameters()), rng=0)
     alone.fit(before, LABELS, 2, 16, progress=False)
     np.testing.assert_allclose(model[1].weight.data, linear.weight.data, rtol=1e-5)
+
+
+def test_training_a_model_that_is_in_evaluation_as_a_whole_warns():
+    trainer = classifier()
+    trainer.model.eval()
+    with pytest.warns(minidl.TrainingWarning, match=r"model\.train\(\) before fit"):
+        fit(trainer)
+    trainer.model.train()
+    with warnings.catch_warnings(action="error"):
+        fit(trainer)
+        trainer.model[1].eval()
+        fit(trainer)
 
 
 @pytest.mark.parametrize("record", [True, False])

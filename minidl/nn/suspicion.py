@@ -16,6 +16,7 @@ from minidl.nn.label_losses import CrossEntropyLoss, NLLLoss
 from minidl.nn.layer import Layer
 from minidl.nn.linear import Linear
 from minidl.nn.losses import BCEWithLogitsLoss, Loss
+from minidl.nn.normalization import BatchNorm
 from minidl.nn.shaping import Identity
 from minidl.warnings import TrainingWarning
 
@@ -40,6 +41,13 @@ def suspicious(model: Layer, loss: Loss, output: Array | None = None) -> Iterato
     layers = [layer for layer in in_order(model) if not isinstance(layer, TRANSPARENT)]
     if layers:
         yield from _before_the_loss(layers[-1], loss, output)
+    with_modes = [part for _, part in model.layers() if isinstance(part, (BatchNorm, Dropout))]
+    if with_modes and not any(part.training for part in (model, *with_modes)):
+        yield (
+            "the whole model is in evaluation, as model.eval() leaves it: Dropout stays off and "
+            "BatchNorm keeps its statistics; write model.train() before fit, or put only the "
+            "layers into evaluation that are to stay as they are"
+        )
     for first, second in pairwise(layers):
         if type(first) is type(second) is Linear:
             inputs, outputs = first.weight.shape[0], second.weight.shape[1]

@@ -221,7 +221,7 @@ class Trainer:
         TrainingWarning
             Where model and loss can be trained, but hardly as they are meant: Softmax before a
             loss that has it, logits for a loss that takes logarithms of probabilities, two
-            ``Linear`` in a row. Once for each model.
+            ``Linear`` in a row, a model that is in evaluation as a whole. Once for each model.
         """
         epochs = check_count("fit", "epochs", epochs)
         batch_size = check_count("fit", "batch_size", batch_size)
