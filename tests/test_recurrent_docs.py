@@ -26,7 +26,7 @@ def test_programs_run_one_after_the_other(capsys: pytest.CaptureFixture[str]) ->
     assert len(blocks("python")) == 8
     for block in blocks("python"):
         exec(compile(block, str(DOC), "exec"), names)
-    assert capsys.readouterr().out == blocks("text")[0] + "True False\n"
+    assert capsys.readouterr().out == blocks("text")[0] + "True False\n(4, 7, 2)\n"
     assert names["accuracy"] > 0.85
     assert names["mean_loss"] < 0.5
 

@@ -208,9 +208,9 @@ def kept_by(owner: Any) -> dict[str, Any]:
 def _set_aside(own: dict[str, Any]) -> None:
     """Before another call in the same pass: set aside what the latest one of a layer saved."""
     earlier = own.setdefault("_earlier", [])
-    if earlier and earlier[-1][0] is not own["_pass"]:
+    if earlier and earlier[-1][0] is not own["_forward_pass"]:
         earlier.clear()
-    earlier.append((own["_pass"], own["_saved"], own["_output"]))
+    earlier.append((own["_forward_pass"], own["_saved"], own["_output"]))
 
 
 class Noticed:
@@ -270,7 +270,7 @@ class Layer(Noticed):
     _training = True
     _saved: tuple[Any, ...] | None = None
     _output: Any = None  # of the latest call, for the check of its gradient
-    _pass: object = None  # to which both belong: the outermost call of a layer around them
+    _forward_pass: object = None  # to which both belong: the outermost call of a layer around them
     # Earlier calls in the same pass that no backward pass has undone: (pass, saved, output).
     _earlier: Any = ()
 
@@ -325,7 +325,7 @@ class Layer(Noticed):
         recorder = kernels.recorder()
         own = self.__dict__ if recorder is None else recorder.kept_by(self)
         if forward_pass and own.get("_saved") is not None:
-            if own.get("_pass") is forward_pass:
+            if own.get("_forward_pass") is forward_pass:
                 _set_aside(own)
             own["_saved"] = None
         if options or len(inputs) != 1:
@@ -336,7 +336,7 @@ class Layer(Noticed):
                 self.check_input(x)
             output = self.forward(x) if recorder is None else recorder.forward(self, inputs)
         if forward_pass:
-            own["_output"], own["_pass"] = output, forward_pass
+            own["_output"], own["_forward_pass"] = output, forward_pass
         return output
 
     def _call_with(self, recorder: Any, inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
@@ -400,8 +400,8 @@ class Layer(Noticed):
             )
         if output is not None:
             self.check_gradient(dy, output)
-        if earlier and earlier[-1][0] is own["_pass"]:
-            own["_pass"], own["_saved"], own["_output"] = earlier.pop()
+        if earlier and earlier[-1][0] is own["_forward_pass"]:
+            own["_forward_pass"], own["_saved"], own["_output"] = earlier.pop()
         else:
             own["_saved"] = own["_output"] = None
         return values[0] if len(values) == 1 else values
@@ -643,7 +643,7 @@ class Layer(Noticed):
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 # Attributes of a layer that belong to a pass, or are kept for speed, and are no part of the model.
-KEPT = frozenset({"_saved", "_output", "_pass", "_earlier", "_first_parameter", "_said"})
+KEPT = frozenset({"_saved", "_output", "_forward_pass", "_earlier", "_first_parameter", "_said"})
 
 
 def is_float(x: Array) -> bool:
