@@ -357,3 +357,12 @@ def test_names_under_which_every_layer_keeps_something(name: str) -> None:
         setattr(nn.Linear(2, 2), name, nn.Linear(2, 2))
     with pytest.raises(AttributeError, match=rf"Own\.{name}: every layer keeps something"):
         type("Own", (nn.Layer,), {name: lambda self: None})
+
+
+def test_backward_after_a_pass_in_evaluating_says_why_nothing_is_kept() -> None:
+    layer, loss, x = nn.Linear(2, 2, rng=0), nn.MSELoss(), np.ones((3, 2), np.float32)
+    with nn.evaluating():
+        loss(layer(x), x)
+    for backward in (loss.backward, lambda: layer.backward(x)):
+        with pytest.raises(RuntimeError, match=r"outside of nn\.evaluating\(\)"):
+            backward()

@@ -893,6 +893,8 @@ def test_lengths_that_nothing_takes_are_refused() -> None:
     x, lengths = np.zeros((2, 3, 4), F32), np.array([3, 1])
     with pytest.raises(TypeError, match="Sequential: got lengths, and no layer in it takes them"):
         nn.Sequential(nn.Linear(4, 2), nn.Tanh())(x, lengths)
+    with pytest.raises(TypeError, match="Sequential: got a second input, which is for the lengths"):
+        nn.Sequential(nn.Linear(4, 2), nn.Tanh())(x, x)
     with pytest.raises(ValueError, match=r"layer 1 GRU.*1 to 3, got 4 in row 1"):
         nn.Sequential(nn.Linear(4, 4), nn.GRU(4, 2))(x, np.array([3, 4]))
     assert nn.Sequential(nn.Sequential(nn.GRU(4, 2))).takes_lengths

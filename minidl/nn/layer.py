@@ -397,7 +397,7 @@ class Layer(Noticed):
         if values is None:
             raise RuntimeError(
                 f"{self.label}: backward without a forward pass before it. "
-                "Every backward pass needs a forward pass of its own."
+                "Every backward pass needs a forward pass of its own, outside of nn.evaluating()."
                 if output is None
                 else f"{self.label}: its forward pass saved nothing for the backward pass; keep "
                 "what the gradient needs with self.save(...) in forward"
