@@ -568,7 +568,7 @@ def test_clipping_turns_a_training_that_diverges_into_one_that_converges() -> No
     losses: dict[float | None, list[float]] = {None: [], 1.0: []}
     for max_norm, values in losses.items():
         layer = nn.RNN(2, 16, nonlinearity="relu", return_sequences=False)
-        model = nn.Sequential(layer, nn.Linear(16, 1), rng=0)
+        model = nn.Sequential(layer, nn.Linear(16, 1, init="xavier_uniform"), rng=0)
         weight = layer.cells[0].recurrent_weight
         weight.data = 1.6 * weight.data  # gradients may grow by 1.6 from step to step
         loss, optimizer = nn.MSELoss(), optim.SGD(model.parameters(), lr=0.02, max_norm=max_norm)
