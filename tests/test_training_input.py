@@ -425,3 +425,14 @@ def test_rows_can_be_taken_in_order(record, accumulate):
     for name, values in everything(by_hand).items():
         np.testing.assert_allclose(everything(made)[name], values, rtol=1e-4, atol=1e-6)
     assert made.rng.random() == np.random.default_rng(0).random()  # nothing was drawn
+
+
+def test_a_layer_of_any_name_is_told_the_shapes_that_do_not_suit_it():
+    class X(nn.Tanh):
+        def forward(self, x):
+            raise ValueError("X wants a square")
+
+    model = nn.Sequential(nn.Linear(4, 4, rng=0), X())
+    trainer = Trainer(model, nn.MSELoss(), optim.SGD(model.parameters(), lr=0.1))
+    with pytest.raises(ValueError, match=r"X of shape \(8, 4\) does not suit the model.*X wants"):
+        trainer.fit(np.ones((8, 4)), np.ones((8, 4)), 1, progress=False)
