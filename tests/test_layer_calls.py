@@ -366,3 +366,30 @@ def test_backward_after_a_pass_in_evaluating_says_why_nothing_is_kept() -> None:
     for backward in (loss.backward, lambda: layer.backward(x)):
         with pytest.raises(RuntimeError, match=r"outside of nn\.evaluating\(\)"):
             backward()
+
+
+class Words(nn.Layer):
+    """A model of one's own that takes indices, and hands them on."""
+
+    takes_indices = True
+
+    def __init__(self) -> None:
+        self.embedding, self.linear = nn.Embedding(5, 3, rng=0), nn.Linear(3, 2, rng=1)
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        return self.linear(self.embedding(x))
+
+    def backward(self, dy: np.ndarray) -> None:
+        self.embedding.backward(self.linear.backward(dy))
+
+
+def test_an_own_layer_that_takes_indices_gets_them() -> None:
+    model = Words()
+    assert model(np.array([[1, 2], [3, 4]])).shape == (2, 2, 2)
+    with pytest.raises(TypeError, match=r"Embedding.*expected an array of integers"):
+        model(np.ones((2, 2), np.float32))
+    trainer = minidl.Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=0.1))
+    labels = np.array([[0, 1], [1, 0]])
+    history = trainer.fit(np.array([[1, 2], [3, 4]]), labels, epochs=2, progress=False)
+    assert history["loss"][1] < history["loss"][0]
+    assert trainer.predict(np.array([[1, 2]])).shape == (1, 2, 2)

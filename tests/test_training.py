@@ -340,3 +340,13 @@ def test_the_data_are_not_changed():
     for array in data:
         array.flags.writeable = False
     classifier().fit(*data, 2, progress=False)
+
+
+def test_a_model_put_in_the_place_of_another_needs_an_optimizer_of_its_own():
+    trainer = classifier()
+    fit(trainer, epochs=1)
+    trainer.model = nn.Linear(4, 3, rng=0)
+    with pytest.raises(ValueError, match="the optimizer holds parameters that are not the model's"):
+        fit(trainer, epochs=1)
+    trainer.optimizer = optim.SGD(trainer.model.parameters(), lr=0.1)
+    assert fit(trainer, epochs=1).epochs == 1

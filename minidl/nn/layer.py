@@ -467,8 +467,12 @@ class Layer(Noticed):
         return features is None or x.shape[-1] == features
 
     def check_input(self, *args: Any, **kwargs: Any) -> None:
-        """Raise TypeError or ValueError, naming the layer, if an input cannot be used."""
-        for x in args:
+        """Raise TypeError or ValueError, naming the layer, if an input cannot be used.
+
+        Indices are for the layer to check that looks them up.
+        """
+        first = getattr(args[0], "dtype", FLOAT32) if args else FLOAT32
+        for x in args[1:] if self.takes_indices and first.kind in "iu" else args:
             self.check_array(x, self.in_features)
 
     def check_gradient(self, dy: Array, output: Array) -> None:

@@ -223,6 +223,7 @@ class Trainer:
             loss that has it, logits for a loss that takes logarithms of probabilities, two
             ``Linear`` in a row, a model that is in evaluation as a whole. Once for each model.
         """
+        check_parts(self.model, self.loss, self.optimizer, self.ema)  # one may have been replaced
         epochs = check_count("fit", "epochs", epochs)
         batch_size = check_count("fit", "batch_size", batch_size)
         accumulate = check_count("fit", "accumulate", accumulate)
