@@ -547,7 +547,9 @@ class Two(nn.Layer):
 @pytest.mark.parametrize("what", ["alone", "of a layer without a container"])
 def test_each_parameter_is_looked_at_also_without_a_container(what: str) -> None:
     model: nn.Layer = nn.Linear(4, 2, rng=0) if what == "alone" else Two()
-    weight = next(iter(model.parameters()))
+    weight, *others = model.parameters()
+    for other in others:
+        other.frozen = True
     trainer = minidl.Trainer(model, nn.MSELoss(), optim.SGD([weight], lr=3e38), rng=0)
     X = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
     with pytest.raises(FloatingPointError, match=r"after epoch 1, parameter '\S*weight' of "):

@@ -107,5 +107,29 @@ def test_without_data_only_layers_are_judged() -> None:
     assert not list(suspicious(nn.Sequential(), nn.MSELoss()))
 
 
+def test_what_is_left_out_of_training_is_said() -> None:
+    model, loss = net(), nn.CrossEntropyLoss()
+    trainer = trainer_of(model, loss)
+    model.stack = (*model.stack, nn.Tanh(), nn.Linear(3, 3, rng=0))
+    with pytest.warns(
+        minidl.TrainingWarning, match=r"'4\.weight' and 1 more.*not in the optimizer"
+    ):
+        trainer.fit(X, LABELS, epochs=1, progress=False)
+    model[4].freeze()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trainer_of(model, loss).fit(X, LABELS, epochs=1, progress=False)
+
+
+def test_what_was_unfrozen_is_said_to_need_another_optimizer() -> None:
+    model = net()
+    model[0].freeze()
+    trainer = trainer_of(model, nn.CrossEntropyLoss())
+    trainer.fit(X, LABELS, epochs=1, progress=False)
+    model[0].freeze(False)
+    with pytest.warns(minidl.TrainingWarning, match=r"'0\.weight' and 1 more"):
+        trainer.fit(X, LABELS, epochs=1, progress=False)
+
+
 def test_a_warning_is_a_user_warning() -> None:
     assert issubclass(minidl.TrainingWarning, UserWarning)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -13,7 +13,7 @@ from minidl.nn.activations import LogSoftmax, Sigmoid, Softmax
 from minidl.nn.containers import in_order
 from minidl.nn.dropout import Dropout
 from minidl.nn.label_losses import CrossEntropyLoss, NLLLoss
-from minidl.nn.layer import Layer
+from minidl.nn.layer import Layer, Parameter
 from minidl.nn.linear import Linear
 from minidl.nn.losses import BCEWithLogitsLoss, Loss
 from minidl.nn.normalization import BatchNorm
@@ -82,10 +82,32 @@ def _no_log_probabilities(output: Array | None) -> bool:
         return bool((np.exp(output.astype(np.float64)).sum(axis=-1) > 1.01).any())
 
 
-def warn_of_suspicious(model: Layer, loss: Loss, output: Array | None = None) -> None:
-    """Issue a ``TrainingWarning`` for everything suspicious, for each model once."""
+def left_out(model: Layer, trained: Iterable[Parameter]) -> Iterator[str]:
+    """Say which parameters are neither trained nor frozen, in one sentence."""
+    known = {id(parameter) for parameter in trained}
+    names = [
+        name
+        for name, parameter in model.named_parameters()
+        if id(parameter) not in known and not parameter.frozen
+    ]
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        yield (
+            f"parameter {names[0]!r}{more} of the model: not in the optimizer, and not frozen, so "
+            "that training leaves them as they are; build the optimizer last, from "
+            "model.parameters(), and freeze() before that what is to stay"
+        )
+
+
+def warn_of_suspicious(
+    model: Layer, loss: Loss, output: Array, trained: Iterable[Parameter]
+) -> None:
+    """Issue a ``TrainingWarning`` for everything suspicious, for each model once.
+
+    ``trained`` are the parameters that the optimizer holds.
+    """
     said = vars(model).setdefault("_said", set())
-    for sentence in suspicious(model, loss, output):
+    for sentence in (*suspicious(model, loss, output), *left_out(model, trained)):
         if sentence not in said:
             said.add(sentence)
             warnings.warn(sentence, TrainingWarning, stacklevel=4)

@@ -221,7 +221,8 @@ class Trainer:
         TrainingWarning
             Where model and loss can be trained, but hardly as they are meant: Softmax before a
             loss that has it, logits for a loss that takes logarithms of probabilities, two
-            ``Linear`` in a row, a model that is in evaluation as a whole. Once for each model.
+            ``Linear`` in a row, a model that is in evaluation as a whole, parameters that are
+            neither in the optimizer nor frozen. Once for each model.
         """
         check_parts(self.model, self.loss, self.optimizer, self.ema)  # one may have been replaced
         epochs = check_count("fit", "epochs", epochs)
@@ -465,7 +466,7 @@ class Trainer:
     ) -> tuple[Data, Data | None]:
         """What to train on, and what to validate on: given, or some of the rows."""
         data, output = self._prepare(source, weight)
-        warn_of_suspicious(self.model, self.loss, output)
+        warn_of_suspicious(self.model, self.loss, output, self.optimizer.flat.parameters)
         others = None
         if isinstance(validation, (float, np.floating)):
             rows, held_out = split(len(data), float(validation))
