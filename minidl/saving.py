@@ -347,8 +347,10 @@ def _check_optimizer(optimizer: Optimizer, found: Mapping[str, Array]) -> None:
             index, field, *rest = name.removeprefix(OPTIMIZER).split("/")
             if not rest:
                 states[field][int(index)] = array
-            elif np.isnan(array).any() or (field in optimizer.never_negative and (array < 0).any()):
-                what = "negative or not a number" if field in optimizer.never_negative else "NaN"
+                continue
+            least = 0.0 if field in optimizer.never_negative else -np.inf
+            if not (np.isfinite(array) & (array >= least)).all():
+                what = "not finite" if least else "negative or not finite"
                 raise ValueError(f"{name} holds a number that is {what}")
     optimizer.check_states(states)
 

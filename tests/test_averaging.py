@@ -8,6 +8,7 @@ import pickle
 import numpy as np
 import pytest
 
+import minidl
 from minidl import datasets, nn, optim
 from minidl.training import Trainer
 
@@ -102,3 +103,32 @@ def test_averages_with_statistics_of_their_own_predict():
     history = trainer.fit(data.x_train, data.y_train, 6, 32, held_out, progress=False)
     with ema.average():
         assert trainer.evaluate(*held_out)["loss"] == history["val_loss"][-1] < 0.4
+
+
+@pytest.mark.parametrize("how", ["step", "fit"])
+def test_recorded_steps_hear_that_the_weights_are_the_averages(how):
+    model, x = normalized()
+    loss, optimizer = nn.MSELoss(), optim.SGD(model.parameters(), lr=0.1)
+    ema = optim.EMA(model, decay=0.5)
+    trainer, y = Trainer(model, loss, optimizer, ema=ema, rng=0), x[:, :2]
+
+    @minidl.record
+    def step(x, y):
+        value = loss(model(x), y)
+        optimizer.zero_grad()
+        model.backward(loss.backward())
+        optimizer.step()
+        ema.update()
+        return value
+
+    def train():
+        return step(x, y) if how == "step" else trainer.fit(x, y, 1, progress=False)
+
+    for _ in range(2):
+        train()
+    with ema.average():
+        before = [parameter.data.copy() for parameter in model.parameters()]
+        with pytest.raises(RuntimeError, match="inside average"):
+            train()
+        assert all(map(np.array_equal, before, (p.data for p in model.parameters())))
+    train()

@@ -348,3 +348,21 @@ def test_hyper_parameters_that_an_optimizer_has_not() -> None:
             setattr(optimizer, name, 0.5)
     optimizer.weight_decay = 0.5
     assert optimizer.weight_decay == 0.5
+
+
+@pytest.mark.parametrize("name", ["_saved", "_output", "_earlier"])
+def test_names_under_which_every_layer_keeps_something(name: str) -> None:
+    """A layer there would be neither trained nor saved, and a method would be overwritten."""
+    with pytest.raises(AttributeError, match=rf"Linear\.{name}: every layer keeps something"):
+        setattr(nn.Linear(2, 2), name, nn.Linear(2, 2))
+    with pytest.raises(AttributeError, match=rf"Own\.{name}: every layer keeps something"):
+        type("Own", (nn.Layer,), {name: lambda self: None})
+
+
+def test_backward_after_a_pass_in_evaluating_says_why_nothing_is_kept() -> None:
+    layer, loss, x = nn.Linear(2, 2, rng=0), nn.MSELoss(), np.ones((3, 2), np.float32)
+    with nn.evaluating():
+        loss(layer(x), x)
+    for backward in (loss.backward, lambda: layer.backward(x)):
+        with pytest.raises(RuntimeError, match=r"outside of nn\.evaluating\(\)"):
+            backward()

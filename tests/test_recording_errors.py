@@ -529,3 +529,29 @@ def test_what_is_not_finite_after_the_last_step_is_said(backend: str, what: str,
 
     with np.errstate(all="ignore"), pytest.raises(FloatingPointError, match=match):
         run()
+
+
+class Two(nn.Layer):
+    """Two layers that are in no container."""
+
+    def __init__(self) -> None:
+        self.first, self.second = nn.Linear(4, 4, rng=0), nn.Linear(4, 2, rng=1)
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        return self.second(self.first(x))
+
+    def backward(self, dy: np.ndarray) -> np.ndarray:
+        return self.first.backward(self.second.backward(dy))
+
+
+@pytest.mark.parametrize("what", ["alone", "of a layer without a container"])
+def test_each_parameter_is_looked_at_also_without_a_container(what: str) -> None:
+    model: nn.Layer = nn.Linear(4, 2, rng=0) if what == "alone" else Two()
+    weight = next(iter(model.parameters()))
+    trainer = minidl.Trainer(model, nn.MSELoss(), optim.SGD([weight], lr=3e38), rng=0)
+    X = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
+    with pytest.raises(FloatingPointError, match=r"after epoch 1, parameter '\S*weight' of "):
+        trainer.fit(X, 100 * X[:, :2], epochs=1, progress=False)
+    weight.data[...] = np.nan
+    with pytest.raises(FloatingPointError, match=r"parameter '\S*weight' of .+ held nan in row 0"):
+        trainer.fit(X, X[:, :2], epochs=1, progress=False)

@@ -568,7 +568,7 @@ def test_clipping_turns_a_training_that_diverges_into_one_that_converges() -> No
     losses: dict[float | None, list[float]] = {None: [], 1.0: []}
     for max_norm, values in losses.items():
         layer = nn.RNN(2, 16, nonlinearity="relu", return_sequences=False)
-        model = nn.Sequential(layer, nn.Linear(16, 1), rng=0)
+        model = nn.Sequential(layer, nn.Linear(16, 1, init="xavier_uniform"), rng=0)
         weight = layer.cells[0].recurrent_weight
         weight.data = 1.6 * weight.data  # gradients may grow by 1.6 from step to step
         loss, optimizer = nn.MSELoss(), optim.SGD(model.parameters(), lr=0.02, max_norm=max_norm)
@@ -893,6 +893,8 @@ def test_lengths_that_nothing_takes_are_refused() -> None:
     x, lengths = np.zeros((2, 3, 4), F32), np.array([3, 1])
     with pytest.raises(TypeError, match="Sequential: got lengths, and no layer in it takes them"):
         nn.Sequential(nn.Linear(4, 2), nn.Tanh())(x, lengths)
+    with pytest.raises(TypeError, match="Sequential: got a second input, which is for the lengths"):
+        nn.Sequential(nn.Linear(4, 2), nn.Tanh())(x, x)
     with pytest.raises(ValueError, match=r"layer 1 GRU.*1 to 3, got 4 in row 1"):
         nn.Sequential(nn.Linear(4, 4), nn.GRU(4, 2))(x, np.array([3, 4]))
     assert nn.Sequential(nn.Sequential(nn.GRU(4, 2))).takes_lengths

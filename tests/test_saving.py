@@ -523,11 +523,11 @@ FIELDS: list[tuple[type[optim.Optimizer], str, list[float]]] = [
     (optim.RMSprop, "centered", [2, np.nan]),
     (optim.Nadam, "momentum_decay", [-1, np.inf]),
     (optim.Nadam, "mu_product", [-1, 2, np.nan]),
-    (optim.Adam, "moment1/weight", [np.nan]),
-    (optim.Adam, "moment2/weight", [-1e-3, np.nan]),
+    (optim.Adam, "moment1/weight", [np.nan, np.inf]),
+    (optim.Adam, "moment2/weight", [-1e-3, np.nan, np.inf]),
     (optim.RMSprop, "square/bias", [-1]),
-    (optim.AdaGrad, "square/bias", [-1, np.nan]),
-    (optim.SGD, "velocity/bias", [np.nan]),
+    (optim.AdaGrad, "square/bias", [-1, np.nan, np.inf]),
+    (optim.SGD, "velocity/bias", [np.nan, -np.inf]),
 ]
 
 

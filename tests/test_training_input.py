@@ -124,8 +124,23 @@ def test_masked_arrays_without_a_mask_are_data():
 
 @pytest.mark.parametrize("validation", [1, (X, LABELS, None, 3), (X,), X[:2]])
 def test_validation_is_a_pair(validation):
-    with pytest.raises(ValueError, match=r"validation must be a pair \(X, y\).*, got "):
+    with pytest.raises(ValueError, match=r"validation must be a pair \(X, y\).* share .*, got "):
         fit(classifier(), validation=validation)
+
+
+@pytest.mark.parametrize("share", [np.float32(0.25), np.float64(0.25)])
+def test_a_share_may_be_a_number_of_numpy(share):
+    assert (
+        fit(classifier(), validation=share)["val_loss"]
+        == fit(classifier(), validation=0.25)["val_loss"]
+    )
+
+
+def test_labels_of_one_output_are_told_what_it_may_be():
+    model = nn.Linear(4, 1, rng=0)
+    trainer = Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=0.1))
+    with pytest.raises(ValueError, match=r"y: label 1 in row 1.*one output.*BCEWithLogitsLoss"):
+        trainer.fit(X[:4], [0, 1, 0, 1], 1, progress=False)
 
 
 @pytest.mark.parametrize("name", ["epochs", "batch_size", "accumulate"])

@@ -9,7 +9,7 @@ from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
 from minidl.nn.activations import ReLU, Tanh
 from minidl.nn.init import Seed
-from minidl.nn.layer import Examples, Layer
+from minidl.nn.layer import Examples, Layer, is_lengths
 from minidl.nn.linear import Linear
 from minidl.nn.normalization import BatchNorm
 
@@ -93,7 +93,11 @@ class Sequential(Layer):
     def _forward_with(self, x: Array, lengths: Array | None, options: dict[str, Any]) -> Array:
         """The same with lengths for all layers that take them, and options for the first."""
         if lengths is not None and not self.takes_lengths:
-            raise TypeError(f"{self.label}: got lengths, and no layer in it takes them")
+            what = "got lengths, and no layer in it takes them"
+            if not is_lengths(lengths):
+                what = "got a second input, which is for the lengths of sequences; a Layer of your "
+                what += "own may have several"
+            raise TypeError(f"{self.label}: {what}")
         steps = getattr(x, "shape", ())[1:2]
         for layer in self.stack:
             if lengths is not None and layer.takes_lengths:

@@ -276,6 +276,8 @@ class Layer(Noticed):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        for name in KEPT & cls.__dict__.keys():
+            refuse_kept(cls.__name__, name)
         if "examples" in cls.__dict__:
             Layer.registry.append(cls)
         if "forward" in cls.__dict__ and "takes_lengths" not in cls.__dict__:
@@ -285,6 +287,8 @@ class Layer(Noticed):
 
     def __setattr__(self, name: str, value: Any) -> None:
         owner = type(self).__name__
+        if name in KEPT:
+            refuse_kept(owner, name)
         refuse_word(owner, name, {} if hasattr(type(self), name) else LAYER_WORDS)
         held = list(found_in(f"{owner}.{name}", value, (Layer, Parameter)))
         old = self.__dict__.get(name)
@@ -393,7 +397,7 @@ class Layer(Noticed):
         if values is None:
             raise RuntimeError(
                 f"{self.label}: backward without a forward pass before it. "
-                "Every backward pass needs a forward pass of its own."
+                "Every backward pass needs a forward pass of its own, outside of nn.evaluating()."
                 if output is None
                 else f"{self.label}: its forward pass saved nothing for the backward pass; keep "
                 "what the gradient needs with self.save(...) in forward"
@@ -665,6 +669,13 @@ def refuse_word(owner: str, name: str, words: dict[str, str]) -> None:
     """Raise AttributeError for an attribute that would do nothing, with what to write instead."""
     if name in words:
         raise AttributeError(f"{owner} has no {name}, setting it would do nothing: {words[name]}")
+
+
+def refuse_kept(owner: str, name: str) -> NoReturn:
+    """Raise AttributeError for a name under which every layer keeps something else."""
+    raise AttributeError(
+        f"{owner}.{name}: every layer keeps something of its own under this name; choose another"
+    )
 
 
 def float_dtype(dtype: DType) -> np.dtype[Any]:

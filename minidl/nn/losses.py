@@ -121,7 +121,10 @@ class Loss(Noticed):
         """Gradient with respect to the prediction of the latest call."""
         gradient: Array | None = kept_by(self).pop("_gradient", None)
         if gradient is None:
-            raise RuntimeError(f"{self!r}: backward without a forward pass before it")
+            raise RuntimeError(
+                f"{self!r}: backward without a forward pass before it. "
+                "Every backward pass needs a forward pass of its own, outside of nn.evaluating()."
+            )
         return gradient
 
     def forget(self) -> None:

@@ -53,21 +53,26 @@ def check_finite(models: Iterable[Any], when: str) -> None:
     """Raise FloatingPointError if a parameter or the state of a layer holds a number that is not
     finite: what no loss may have shown, such as the very last update, or saturated infinities.
     """
-    arrays = dict(_held(models))
-    name = first_not_finite(arrays.items())
-    if name:
-        raise FloatingPointError(
-            f"{when}, {name} holds {bad_number(arrays[name])}. If it was finite before, a lower "
-            "learning rate may help; else set it, or reset() the layer"
-        )
-
-
-def _held(models: Iterable[Any]) -> Iterator[tuple[str, Any]]:
-    """Parameters and state with their names, as messages tell them."""
     for model in models:
-        for path, layer in model.layers() if hasattr(model, "layers") else ():
-            label = f"{type(layer).__name__} {path}".rstrip()
-            for parameter in layer.own_parameters():
-                yield f"parameter {parameter.name!r} of {label}", parameter.data
-            for name in layer.state_names:
-                yield f"the state {name!r} of {label}", getattr(layer, name)
+        for name, array in held_by(model):
+            if bad := bad_number(array):
+                raise FloatingPointError(
+                    f"{when}, {name} holds {bad}. If it was finite before, a lower learning rate "
+                    "may help; else set it, or reset() the layer"
+                )
+
+
+def held_by(model: Any) -> Iterator[tuple[str, Any]]:
+    """Parameters and state of a model with their names, as messages tell them; of what has no
+    layers, nothing.
+    """
+    if not hasattr(model, "layers"):
+        return
+    # A layer that was never in a container has told its parameters no names.
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for path, layer in model.layers():
+        label = f"{type(layer).__name__} {path}".rstrip()
+        for parameter in layer.own_parameters():
+            yield f"parameter {names[id(parameter)]!r} of {label}", parameter.data
+        for name in layer.state_names:
+            yield f"the state {name!r} of {label}", getattr(layer, name)

@@ -69,7 +69,7 @@ class EMA(Noticed):
         self.averages = [parameter.data.copy() for parameter in self.parameters]
         self.state: list[tuple[Layer, str]] = []  # (layer, name) of the statistics that follow
         self.state_averages: list[Array] = []
-        self._entered = 0  # contexts of `average` that are open
+        self.entered = 0  # contexts of `average` that are open; public: recorded steps hear of it
         self._lock = threading.RLock()
         self._model: Layer | None = None
         if model is not None:
@@ -95,7 +95,7 @@ class EMA(Noticed):
         RuntimeError
             Inside ``with ema.average():``, where the weights are the averages.
         """
-        if self._entered:
+        if self.entered:
             raise RuntimeError("EMA: update inside average(), where the weights are the averages")
         averages = [*self.averages, *self.state_averages]
         if (recorder := kernels.recorder()) is not None:
@@ -188,9 +188,9 @@ class EMA(Noticed):
     def _enter(self, change: int) -> None:
         """Count the contexts that are open; the first and the last exchange the weights."""
         with deferred(), self._lock:
-            if self._entered + min(change, 0) == 0:
+            if self.entered + min(change, 0) == 0:
                 self.swap()
-            self._entered += change
+            self.entered += change
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_lock"}

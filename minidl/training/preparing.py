@@ -239,9 +239,14 @@ def check_labels(name: str, labels: Array, classes: int, rows: Rows = ALL) -> Ar
     if ((labels < 0) | (labels >= classes)).any():
         row, *steps = np.argwhere((labels < 0) | (labels >= classes))[0].tolist()
         place = place_of((row_number(rows, row), *steps))
+        label = labels[(row, *steps)]
+        if classes == 1:
+            raise ValueError(
+                f"{name}: label {label} in {place}, and the model has one output, so one class, 0; "
+                "give it two, or write BCEWithLogitsLoss() for one logit"
+            )
         raise ValueError(
-            f"{name}: label {labels[(row, *steps)]} in {place} is outside the {classes} classes "
-            f"0 to {classes - 1}"
+            f"{name}: label {label} in {place} is outside the {classes} classes 0 to {classes - 1}"
         )
     return np.ascontiguousarray(labels, np.int64)  # not before: a uint64 could become another one
 
@@ -273,7 +278,8 @@ def as_validation(validation: Any) -> tuple[Any, Any, Any]:
     if isinstance(validation, (tuple, list)):
         got += f" of {len(validation)}"
     raise ValueError(
-        f"validation must be a pair (X, y) of held-out data, or (X, y, weight), got {got}"
+        "validation must be a pair (X, y) of held-out data, or (X, y, weight), or a share of the "
+        f"rows such as 0.2, got {got}"
     )
 
 

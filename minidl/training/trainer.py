@@ -466,8 +466,8 @@ class Trainer:
         data, output = self._prepare(source, weight)
         warn_of_suspicious(self.model, self.loss, output)
         others = None
-        if isinstance(validation, float):
-            rows, held_out = split(len(data), validation)
+        if isinstance(validation, (float, np.floating)):
+            rows, held_out = split(len(data), float(validation))
             data, others = data.take(rows), data.take(held_out)
         if class_weight is not None:
             data = replace(data, weights=class_weighted(data, class_weight, self.loss, output))
