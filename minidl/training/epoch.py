@@ -168,9 +168,10 @@ class Epoch:
                 begin_step()
             return stop
 
-        # Between batches that count alike there is nothing to do but to add up.
-        alike = len(set(shares[:-1])) <= 1
         everything, size = bool(self.trainer.metrics), self.plan.batch_size
+        # Between batches that count alike there is nothing to do but to add up. A smaller last one
+        # is a run of its own.
+        alike = len(set(shares[: len(rows) // size])) <= 1
         with self.snapshot:
             begin_step()
             run_epoch(
