@@ -328,6 +328,15 @@ def test_accumulation_recorded_is_eager(accumulate, weights):
     assert_same(everything(recorded), everything(eager))
 
 
+@compiled
+def test_two_batches_that_count_differently_make_a_step():
+    """And there is no smaller one after them."""
+    recorded, eager = classifier(), classifier(record=False)
+    options = {"batch_size": 25, "accumulate": 2, "sample_weight": np.arange(1.0, 51), "epochs": 2}
+    assert dict(fit(recorded, **options)) == dict(fit(eager, **options))
+    assert_same(everything(recorded), everything(eager))
+
+
 @both
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("weights", [None, WEIGHTS, np.repeat([0.5, 2.0], 25)])

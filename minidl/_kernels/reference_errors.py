@@ -7,7 +7,7 @@ import numpy as np
 _TEXTS = {
     "label": "{number} in row {place} is outside the {limit} classes 0 to {last}",
     "index": "{number} in row {place} is not in 0 to {last}",
-    "length": "{number} of sequence {place} is not in 1 to {limit}",
+    "length": "{number} in row {place} is not in 1 to {limit}",
 }
 
 
@@ -26,13 +26,21 @@ class RowError(ValueError):
         How many classes, rows or steps there are.
     shape
         Of the array; of more than one dimension, the place is told by row and step.
+    owner
+        The layer that refuses it, as messages name it; nothing where a kernel does.
     """
 
     def __init__(
-        self, operand: str, row: int, value: int | None, limit: int, shape: tuple[int, ...] = ()
+        self,
+        operand: str,
+        row: int,
+        value: int | None,
+        limit: int,
+        shape: tuple[int, ...] = (),
+        owner: str = "",
     ) -> None:
-        super().__init__(operand, row, value, limit, shape)
-        self.operand, self.value, self.limit = operand, value, limit
+        super().__init__(operand, row, value, limit, shape, owner)
+        self.operand, self.value, self.limit, self.owner = operand, value, limit, owner
         place = np.unravel_index(row, shape) if len(shape) > 1 else (row,)
         self.row, *self.steps = map(int, place)
         self.step: int | None = None  # of an epoch; then the row is one of the data set
@@ -48,6 +56,5 @@ class RowError(ValueError):
         place = f"{self.row}{' of the data set' * bool(where)}"
         place += "".join(f", step {step}" for step in self.steps)
         text = _TEXTS[self.operand]
-        return where + text.format(
-            number=number, place=place, limit=self.limit, last=self.limit - 1
-        )
+        text = text.format(number=number, place=place, limit=self.limit, last=self.limit - 1)
+        return where + f"{self.owner}: " * bool(self.owner) + text

@@ -8,6 +8,7 @@ import numpy as np
 
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
+from minidl._kernels.reference_errors import RowError
 from minidl.nn import init as initializers
 from minidl.nn.checks import check_count
 from minidl.nn.init import Initializer, Seed
@@ -89,11 +90,9 @@ class Embedding(Layer):
         if kernels.recorder() is not None:
             return  # the kernel looks at the values, now and when it is replayed
         if not 0 <= x.min() <= x.max() < self.num_embeddings:
-            place = tuple(np.argwhere((x < 0) | (x >= self.num_embeddings))[0].tolist())
-            raise ValueError(
-                f"{self.label}: expected indices of 0 to {self.num_embeddings - 1}, got {x[place]} "
-                f"at {list(place)}"
-            )
+            place = int(np.flatnonzero((x < 0) | (x >= self.num_embeddings))[0])
+            value = int(x.flat[place])
+            raise RowError("index", place, value, self.num_embeddings, x.shape, self.label)
 
     def forward(self, x: Array) -> Array:
         self.save(x)

@@ -16,6 +16,7 @@ import numpy as np
 
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
+from minidl._kernels.reference_errors import RowError
 from minidl.nn.checks import check_count, check_number
 from minidl.nn.dropout import Dropout
 from minidl.nn.init import Seed, as_generator
@@ -327,10 +328,8 @@ class Recurrent(Layer):
             return  # the kernel looks at the values, now and when it is replayed
         bad = np.flatnonzero((lengths < 1) | (lengths > x.shape[1]))
         if len(bad):
-            raise ValueError(
-                f"{self.label}: expected lengths of 1 to {x.shape[1]}, got {lengths[bad[0]]} in "
-                f"row {bad[0]}"
-            )
+            row = int(bad[0])
+            raise RowError("length", row, int(lengths[row]), x.shape[1], owner=self.label)
 
     def check_gradient(self, dy: Array, output: Any) -> None:
         super().check_gradient(dy, output[0] if isinstance(output, tuple) else output)
