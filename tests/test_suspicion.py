@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import minidl
+import minidl.training
 from minidl import nn, optim
 from minidl.nn.suspicion import suspicious
 
@@ -129,6 +130,18 @@ def test_what_was_unfrozen_is_said_to_need_another_optimizer() -> None:
     model[0].freeze(False)
     with pytest.warns(minidl.TrainingWarning, match=r"'0\.weight' and 1 more"):
         trainer.fit(X, LABELS, epochs=1, progress=False)
+
+
+def test_a_callback_that_leaves_the_model_in_evaluation_is_remarked_on() -> None:
+    class Look(minidl.training.Callback):
+        def on_epoch_end(self, trainer: Any, epoch: int, values: Any) -> None:
+            trainer.model.eval()
+
+    trainer = trainer_of(net(nn.Dropout(0.5)), nn.CrossEntropyLoss())
+    with pytest.warns(minidl.TrainingWarning, match="the whole model is in evaluation") as caught:
+        trainer.fit(X, LABELS, epochs=3, progress=False, callbacks=[Look()])
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
 
 
 def test_a_warning_is_a_user_warning() -> None:

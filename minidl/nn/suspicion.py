@@ -100,7 +100,7 @@ def left_out(model: Layer, trained: Iterable[Parameter]) -> Iterator[str]:
 
 
 def warn_of_suspicious(
-    model: Layer, loss: Loss, output: Array, trained: Iterable[Parameter]
+    model: Layer, loss: Loss, output: Array | None, trained: Iterable[Parameter]
 ) -> None:
     """Issue a ``TrainingWarning`` for everything suspicious, for each model once.
 
