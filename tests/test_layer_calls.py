@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import re
+import sys
 import types
 from collections import OrderedDict, UserDict, deque
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 import minidl
+from minidl import _kernels as kernels
 from minidl import nn, optim
 from minidl.nn import Layer, Linear, Parameter, ReLU, Sequential, Tanh
 
@@ -87,6 +89,34 @@ def test_forward_passes_without_backward_keep_nothing_but_the_latest() -> None:
     act.backward(np.ones_like(y))
     with pytest.raises(RuntimeError, match="without a forward pass"):
         act.backward(np.ones_like(y))
+
+
+@pytest.mark.skipif(not kernels.available()[1:], reason="no compiled kernels here")
+def test_an_interrupt_at_any_line_ends_the_pass() -> None:
+    model = Sequential(Linear(3, 4, rng=0), Tanh(), Linear(4, 2, rng=1))
+    lines = 0
+
+    def interrupt(frame: Any, event: str, _: Any) -> Any:
+        nonlocal left
+        if event == "line":
+            left -= 1
+            if left < 0:
+                raise KeyboardInterrupt
+        return interrupt
+
+    while True:
+        left = lines
+        sys.settrace(interrupt)
+        try:
+            model(X)
+        except KeyboardInterrupt:
+            lines += 1
+        else:
+            break
+        finally:
+            sys.settrace(None)
+            assert kernels.forward_pass() is None
+    assert lines > 20
 
 
 def test_a_pass_that_fails_leaves_the_next_one_right() -> None:

@@ -235,11 +235,14 @@ def _advice(folder: Path) -> str:
 if (_compiled := _dispatch()) is not None:
     Replayer = import_module(f"{__name__}.program").Replayer
     recorder, set_recorder = _compiled.recorder, _compiled.set_recorder
-    forward_pass, set_forward_pass = _compiled.forward_pass, _compiled.set_forward_pass
+    forward_pass, in_forward_pass = _compiled.forward_pass, _compiled.in_forward_pass
+    is_batch = _compiled.is_batch
     changes, note_change = _compiled.changes, _compiled.note_change
     address_of = _compiled.address_of
     evaluating, is_evaluating = _compiled.evaluating, _compiled.is_evaluating
 else:
+    import numpy as np
+
     _thread = threading.local()
 
     class Replayer:
@@ -255,14 +258,24 @@ else:
     def recorder() -> None:
         """What writes down the kernel calls of this thread: never anything."""
 
+    def is_batch(x: Any, dtype: Any, features: int | None) -> bool:
+        """Whether this is an array (batch, ..., features) of this dtype, no dimension empty."""
+        if not isinstance(x, np.ndarray) or x.ndim < 2 or not x.size or x.dtype is not dtype:
+            return False
+        return features is None or x.shape[-1] == features
+
     def forward_pass() -> object:
         """What names the forward pass under way on this thread; None without, False evaluating."""
         token = getattr(_thread, "token", None)
         return False if token is not None and is_evaluating() else token
 
-    def set_forward_pass(token: object) -> None:
-        """Begin a forward pass on this thread, named by an object of its own; None ends it."""
-        _thread.token = token
+    def in_forward_pass(function: Any, inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """What the function returns; all that it calls on this thread is one forward pass."""
+        try:
+            _thread.token = object()
+            return function(*inputs, **options)
+        finally:
+            _thread.token = None
 
     def note_change() -> None:
         """Something that recorded steps take for granted has changed: there are none."""

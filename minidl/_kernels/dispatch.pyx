@@ -415,11 +415,28 @@ def forward_pass():
     return <object>FORWARD_PASS if EVALUATIONS == 0 else False
 
 
-def set_forward_pass(token):
-    """Begin a forward pass on this thread, named by an object of its own that the caller keeps
-    alive; None ends it."""
+def is_batch(x, dtype, features):
+    """Whether ``x`` is an array (batch, ..., features) of this very dtype object, no dimension of
+    it empty; ``features`` may be None. A layer asks at every call."""
+    if not cnp.PyArray_Check(x):
+        return False
+    cdef ndarray array = <ndarray>x
+    cdef int dimensions = cnp.PyArray_NDIM(array)
+    if dimensions < 2 or cnp.PyArray_SIZE(array) == 0 or array.descr is not dtype:
+        return False
+    return features is None or cnp.PyArray_DIM(array, dimensions - 1) == features
+
+
+def in_forward_pass(function, tuple inputs, dict options):
+    """What ``function(*inputs, **options)`` returns; it and all that it calls on this thread are
+    one forward pass. Here and not in Python, where a signal may come between any two lines."""
     global FORWARD_PASS
-    FORWARD_PASS = NULL if token is None else <PyObject *>token
+    token = object()
+    FORWARD_PASS = <PyObject *>token
+    try:
+        return function(*inputs, **options)
+    finally:
+        FORWARD_PASS = NULL
 
 
 def note_change():

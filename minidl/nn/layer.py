@@ -324,8 +324,8 @@ class Layer(Noticed):
 
     def __call__(self, *inputs: Array, **options: Any) -> Any:
         forward_pass = kernels.forward_pass()
-        if forward_pass is None:
-            return self._begin_pass(inputs, options)
+        if forward_pass is None:  # the outermost call: with all in it, one forward pass
+            return kernels.in_forward_pass(Layer.__call__, (self, *inputs), options)
         recorder = kernels.recorder()
         own = self.__dict__ if recorder is None else recorder.kept_by(self)
         if forward_pass and own.get("_saved") is not None:
@@ -351,15 +351,6 @@ class Layer(Noticed):
         if recorder is None:
             return self.forward(*inputs, **options)
         return recorder.forward(self, tuple(inputs), options)
-
-    def _begin_pass(self, inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        """The outermost call: it and all calls of layers in it are one forward pass."""
-        forward_pass = object()
-        kernels.set_forward_pass(forward_pass)
-        try:
-            return Layer.__call__(self, *inputs, **options)
-        finally:
-            kernels.set_forward_pass(None)
 
     # --- what the forward pass keeps for the backward pass ---
 
@@ -455,16 +446,10 @@ class Layer(Noticed):
 
     def _surely_fits(self, x: Any) -> bool:
         """Whether ``check_input`` would accept this: a quick yes, or a no that may be wrong."""
-        if not isinstance(x, np.ndarray) or x.ndim < 2 or not x.size:
-            return False
         first = self.__dict__.get("_first_parameter", self)
         if first is self:  # not looked for yet
             return False
-        dtype = x.dtype
-        if dtype is not first.dtype if first is not None else dtype is not FLOAT32:
-            return False
-        features = self.in_features
-        return features is None or x.shape[-1] == features
+        return kernels.is_batch(x, FLOAT32 if first is None else first.dtype, self.in_features)
 
     def check_input(self, *args: Any, **kwargs: Any) -> None:
         """Raise TypeError or ValueError, naming the layer, if an input cannot be used.
