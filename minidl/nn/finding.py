@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set, ValuesView
-from types import SimpleNamespace
+from types import GeneratorType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+# What gives its items once, and to whoever asks first.
+ONCE = (GeneratorType, map, filter, zip)
 # What holds nothing, or is looked at too often to ask for more than its type.
 PLAIN = frozenset({int, float, bool, str, bytes, type(None), np.dtype, range})
 
@@ -38,6 +40,11 @@ def found_in(path: str, value: Any, kind: Any) -> Iterator[tuple[str, Any]]:
         yield from _found_in_mapping(path, value, kind)
     elif isinstance(value, (Set, ValuesView)):
         _refuse(path, value, value, kind)
+    elif isinstance(value, ONCE):
+        raise TypeError(
+            f"{path}: a {type(value).__name__} can be gone through once only, so that layers in it "
+            "are not found, and a second forward pass would not see them; write list(...)"
+        )
     elif isinstance(value, SimpleNamespace) or (
         dataclasses.is_dataclass(value) and not isinstance(value, type)
     ):
