@@ -11,7 +11,7 @@ import numpy as np
 
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
-from minidl.nn.finding import found_in
+from minidl.nn.finding import PLAIN, found_in
 from minidl.nn.init import Initializer, Seed, as_generator
 
 # A context in which this thread evaluates, whatever the modes of the layers; see dispatch.pyx.
@@ -521,7 +521,7 @@ class Layer(Noticed):
 
     def _members(self, kind: type[Any]) -> Iterator[tuple[str, Any]]:
         for name, value in vars(self).items():
-            if name not in KEPT:
+            if type(value) not in PLAIN and name not in KEPT:
                 yield from found_in(name, value, kind)
 
     def layers(self, prefix: str = "") -> Iterator[tuple[str, Layer]]:
