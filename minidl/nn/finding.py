@@ -15,6 +15,10 @@ ONCE = (GeneratorType, map, filter, zip)
 PLAIN = frozenset({int, float, bool, str, bytes, type(None), np.dtype, range})
 
 
+class Member:
+    """What is looked for, a layer or a parameter: in a member of another kind there is none."""
+
+
 def found_in(path: str, value: Any, kind: Any) -> Iterator[tuple[str, Any]]:
     """(path, item) of this kind: the value itself, or in a nest of lists, tuples and dicts.
 
@@ -26,8 +30,9 @@ def found_in(path: str, value: Any, kind: Any) -> Iterator[tuple[str, Any]]:
     """
     if type(value) in PLAIN:
         return
-    if isinstance(value, kind):
-        yield path, value
+    if isinstance(value, Member):
+        if isinstance(value, kind):
+            yield path, value
     elif isinstance(value, np.ndarray):
         if value.dtype == object:
             _refuse(path, value, value.flat, kind)

@@ -11,7 +11,7 @@ import numpy as np
 
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
-from minidl.nn.finding import PLAIN, found_in
+from minidl.nn.finding import PLAIN, Member, found_in
 from minidl.nn.init import Initializer, Seed, as_generator
 
 # A context in which this thread evaluates, whatever the modes of the layers; see dispatch.pyx.
@@ -54,7 +54,7 @@ LAYER_METHODS = {
 }
 
 
-class Parameter:
+class Parameter(Member):
     """An array that training changes, and the gradient of the loss with respect to it.
 
     The values are drawn from ``initializer`` when they are first looked at. Another initialiser,
@@ -222,7 +222,7 @@ class Noticed:
         object.__setattr__(self, name, value)
 
 
-class Layer(Noticed):
+class Layer(Noticed, Member):
     """A pair of functions: ``forward`` computes the output, ``backward`` applies the chain rule.
 
     A subclass writes
