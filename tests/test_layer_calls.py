@@ -234,6 +234,8 @@ NOT_FOUND = [
     (lambda: np.array([linear(), None], dtype=object), "ndarray"),
     (lambda: {"a": linear()}.values(), "dict_values"),
     (lambda: {Parameter((1,), nn.init.zeros())}, "set"),
+    (lambda: (linear() for _ in range(2)), r"generator can be gone through once only.*list\("),
+    (lambda: map(nn.Linear, (2, 2), (2, 2)), r"map can be gone through once only.*list\("),
 ]
 
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set, ValuesView
-from types import SimpleNamespace
+from types import GeneratorType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+# What gives its items once, and to whoever asks first.
+ONCE = (GeneratorType, map, filter, zip)
 # What holds nothing, or is looked at too often to ask for more than its type.
 PLAIN = frozenset({int, float, bool, str, bytes, type(None), np.dtype, range})
+
+
+class Member:
+    """What is looked for, a layer or a parameter: in a member of another kind there is none."""
 
 
 def found_in(path: str, value: Any, kind: Any) -> Iterator[tuple[str, Any]]:
@@ -24,8 +30,9 @@ def found_in(path: str, value: Any, kind: Any) -> Iterator[tuple[str, Any]]:
     """
     if type(value) in PLAIN:
         return
-    if isinstance(value, kind):
-        yield path, value
+    if isinstance(value, Member):
+        if isinstance(value, kind):
+            yield path, value
     elif isinstance(value, np.ndarray):
         if value.dtype == object:
             _refuse(path, value, value.flat, kind)
@@ -38,6 +45,11 @@ def found_in(path: str, value: Any, kind: Any) -> Iterator[tuple[str, Any]]:
         yield from _found_in_mapping(path, value, kind)
     elif isinstance(value, (Set, ValuesView)):
         _refuse(path, value, value, kind)
+    elif isinstance(value, ONCE):
+        raise TypeError(
+            f"{path}: a {type(value).__name__} can be gone through once only, so that layers in it "
+            "are not found, and a second forward pass would not see them; write list(...)"
+        )
     elif isinstance(value, SimpleNamespace) or (
         dataclasses.is_dataclass(value) and not isinstance(value, type)
     ):

@@ -11,7 +11,7 @@ import numpy as np
 
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
-from minidl.nn.finding import found_in
+from minidl.nn.finding import PLAIN, Member, found_in
 from minidl.nn.init import Initializer, Seed, as_generator
 
 # A context in which this thread evaluates, whatever the modes of the layers; see dispatch.pyx.
@@ -54,7 +54,7 @@ LAYER_METHODS = {
 }
 
 
-class Parameter:
+class Parameter(Member):
     """An array that training changes, and the gradient of the loss with respect to it.
 
     The values are drawn from ``initializer`` when they are first looked at. Another initialiser,
@@ -222,7 +222,7 @@ class Noticed:
         object.__setattr__(self, name, value)
 
 
-class Layer(Noticed):
+class Layer(Noticed, Member):
     """A pair of functions: ``forward`` computes the output, ``backward`` applies the chain rule.
 
     A subclass writes
@@ -506,7 +506,7 @@ class Layer(Noticed):
 
     def _members(self, kind: type[Any]) -> Iterator[tuple[str, Any]]:
         for name, value in vars(self).items():
-            if name not in KEPT:
+            if type(value) not in PLAIN and name not in KEPT:
                 yield from found_in(name, value, kind)
 
     def layers(self, prefix: str = "") -> Iterator[tuple[str, Layer]]:

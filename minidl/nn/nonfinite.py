@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -54,25 +54,24 @@ def check_finite(models: Iterable[Any], when: str) -> None:
     finite: what no loss may have shown, such as the very last update, or saturated infinities.
     """
     for model in models:
-        for name, array in held_by(model):
-            if bad := bad_number(array):
-                raise FloatingPointError(
-                    f"{when}, {name} holds {bad}. If it was finite before, a lower learning rate "
-                    "may help; else set it, or reset() the layer"
-                )
+        if found := first_bad_of(model):
+            name, bad = found
+            raise FloatingPointError(
+                f"{when}, {name} holds {bad}. If it was finite before, a lower learning rate may "
+                "help; else set it, or reset() the layer"
+            )
 
 
-def held_by(model: Any) -> Iterator[tuple[str, Any]]:
-    """Parameters and state of a model with their names, as messages tell them; of what has no
-    layers, nothing.
+def first_bad_of(model: Any) -> tuple[str, str] | None:
+    """The first parameter or state of a model that is not finite, and the number in it, in words;
+    None if all are finite, or there are no layers.
     """
-    if not hasattr(model, "layers"):
-        return
-    # A layer that was never in a container has told its parameters no names.
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    for path, layer in model.layers():
-        label = f"{type(layer).__name__} {path}".rstrip()
-        for parameter in layer.own_parameters():
-            yield f"parameter {names[id(parameter)]!r} of {label}", parameter.data
-        for name in layer.state_names:
-            yield f"the state {name!r} of {label}", getattr(layer, name)
+    for path, layer in model.layers() if hasattr(model, "layers") else ():
+        parameters = [(parameter, parameter.data) for parameter in layer.own_parameters()]
+        for holder, array in (*parameters, *((n, getattr(layer, n)) for n in layer.state_names)):
+            if not is_finite(array):
+                names = {id(parameter): name for name, parameter in model.named_parameters()}
+                what = f"parameter {names[id(holder)]!r}" if id(holder) in names else ""
+                of = f"{type(layer).__name__} {path}".rstrip()
+                return f"{what or f'the state {holder!r}'} of {of}", bad_number(array)
+    return None

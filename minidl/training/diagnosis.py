@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from minidl.nn import Layer, Loss
-from minidl.nn.nonfinite import bad_number, held_by, is_finite
+from minidl.nn.nonfinite import first_bad_of, is_finite
 from minidl.nn.sequences import Recurrent
 from minidl.optim import Optimizer
 from minidl.training.preparing import Data
@@ -57,9 +57,9 @@ def first_not_finite(model: Layer, loss: Loss, batch: Data) -> str:
 
 def advice(model: Layer, optimizer: Optimizer, rows: Data) -> str:
     """What may help against a step that was not finite, as far as the facts tell."""
-    for name, array in held_by(model):
-        if bad := bad_number(array):
-            return f"Before it, {name} held {bad} already: set it, load the model, or reset() it."
+    if found := first_bad_of(model):
+        name, bad = found
+        return f"Before it, {name} held {bad} already: set it, load the model, or reset() it."
     cures = []
     for name, arrays in ("X", rows.inputs), ("y", (rows.targets,)):
         largest = max((float(np.abs(a).max()) for a in arrays if a.dtype.kind == "f"), default=0.0)

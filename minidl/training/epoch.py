@@ -13,7 +13,7 @@ from minidl import _kernels as kernels
 from minidl import recording
 from minidl._kernels.reference import Array
 from minidl.nn.init import random_order
-from minidl.nn.nonfinite import check_finite
+from minidl.nn.nonfinite import check_finite, is_finite
 from minidl.recording import RecordingError
 from minidl.recording.epoch import Kept, run_epoch
 from minidl.training.callbacks import Callbacks
@@ -82,7 +82,8 @@ class Epoch:
         self.tally = Tally(trainer.loss, trainer.metrics)
         self.done = 0  # rows
         self.steps_before = trainer.optimizer.steps
-        self.snapshot = Snapshot([*trainer.model.state().values(), trainer.optimizer.states])
+        self.state = list(trainer.model.state().values())
+        self.snapshot = Snapshot([*self.state, trainer.optimizer.states])
         self.weighted = False  # whether rows count differently in the loss
         self.stopped = False  # by a callback that hears of steps
         self.callback_error: FloatingPointError | None = None
@@ -99,7 +100,8 @@ class Epoch:
                     if error is self.callback_error:
                         raise
                     raise FloatingPointError(self._explain()) from None
-        check_finite([self.trainer.model], f"after epoch {self.number}")
+        if not is_finite((self.trainer.optimizer.flat.data, *self.state)):  # what has changed
+            check_finite([self.trainer.model], f"after epoch {self.number}")
         return self.tally.read()
 
     # --- steps ---

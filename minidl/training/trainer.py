@@ -255,7 +255,7 @@ class Trainer:
         while number < epochs and self._stopping is None:
             number += 1
             tell("on_epoch_begin", number, values)
-            if number > 1:  # a callback may have left the model in evaluation
+            if number > 1 and not self.model.training:  # a callback may have left it so
                 warn_of_suspicious(self.model, self.loss, None, self.optimizer.flat.parameters)
             started = time.perf_counter()
             values = Epoch(self, plan, number).run()
