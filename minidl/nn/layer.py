@@ -234,8 +234,8 @@ class Layer(Noticed, Member):
       they are), from which the tests and ``minidl check`` verify the layer.
 
     Parameters and layers that are attributes are found by themselves, also in lists, tuples and
-    dicts, however nested; in sets and dataclasses they are refused, and other objects are not
-    looked into. Arrays that a forward pass changes (running statistics, the state of a generator)
+    dicts, however nested; in sets, generators and dataclasses they are refused, and other objects
+    are not looked into. Arrays that a forward pass changes (running statistics, the state of a generator)
     are named in ``state_names``.
     Call the layer itself, ``layer(x)``, rather than ``forward``: the call checks its input.
     Inputs and outputs are kept, not copied: do not change them in place before ``backward``.
