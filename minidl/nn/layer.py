@@ -235,8 +235,8 @@ class Layer(Noticed, Member):
 
     Parameters and layers that are attributes are found by themselves, also in lists, tuples and
     dicts, however nested; in sets, generators and dataclasses they are refused, and other objects
-    are not looked into. Arrays that a forward pass changes (running statistics, the state of a generator)
-    are named in ``state_names``.
+    are not looked into. Arrays that a forward pass changes (running statistics, the state of a
+    generator) are named in ``state_names``.
     Call the layer itself, ``layer(x)``, rather than ``forward``: the call checks its input.
     Inputs and outputs are kept, not copied: do not change them in place before ``backward``.
 
