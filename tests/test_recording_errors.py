@@ -557,3 +557,19 @@ def test_each_parameter_is_looked_at_also_without_a_container(what: str) -> None
     weight.data[...] = np.nan
     with pytest.raises(FloatingPointError, match=r"parameter '\S*weight' of .+ held nan in row 0"):
         trainer.fit(X, X[:, :2], epochs=1, progress=False)
+
+
+class Masked(nn.Identity):
+    """Holds a mask, which is to be infinite."""
+
+    state_names = constant_names = ("mask",)
+
+    def __init__(self) -> None:
+        self.mask = np.full(2, -np.inf, np.float32)
+
+
+def test_what_a_layer_keeps_as_it_is_may_be_infinite() -> None:
+    model = nn.Sequential(nn.Linear(4, 2, rng=0), Masked())
+    trainer = minidl.Trainer(model, nn.MSELoss(), optim.SGD(model.parameters()), rng=0)
+    x = np.ones((8, 4), np.float32)
+    assert trainer.fit(x, x[:, :2], epochs=1, progress=False).epochs == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,7 +14,11 @@ def is_finite(values: Any) -> bool:
     if isinstance(values, tuple):
         return all(map(is_finite, values))
     array = np.asarray(values) if isinstance(values, np.ndarray) else None
-    return array is None or array.dtype.kind != "f" or bool(np.isfinite(array).all())
+    if array is None or array.dtype.kind != "f":
+        return True
+    with np.errstate(all="ignore"):
+        # A sum is finite only if all numbers are, and quicker than a look at each.
+        return math.isfinite(np.add.reduce(array, axis=None)) or bool(np.isfinite(array).all())
 
 
 def first_not_finite(named: Iterable[tuple[str, Any]]) -> str:
@@ -68,7 +73,8 @@ def first_bad_of(model: Any) -> tuple[str, str] | None:
     """
     for path, layer in model.layers() if hasattr(model, "layers") else ():
         parameters = [(parameter, parameter.data) for parameter in layer.own_parameters()]
-        for holder, array in (*parameters, *((n, getattr(layer, n)) for n in layer.state_names)):
+        changing = [name for name in layer.state_names if name not in layer.constant_names]
+        for holder, array in (*parameters, *((name, getattr(layer, name)) for name in changing)):
             if not is_finite(array):
                 names = {id(parameter): name for name, parameter in model.named_parameters()}
                 what = f"parameter {names[id(holder)]!r}" if id(holder) in names else ""

@@ -91,6 +91,7 @@ class Recorded:
         for region in self.regions:
             if region.kind in (TEMPORARY, INPUT):
                 region.array = np.empty(0)  # the recording's own memory is no longer needed
+        self.trained = _trained(self.entries)
 
     def _prove(self, recorder: Recorder, returned: list[tuple[Array, Array]]) -> None:
         """Run the program on a copy of all memory, and raise RecordingError if it does not do there
@@ -302,6 +303,16 @@ def _kind(x: Array, changed: bool) -> Array:
     """
     one, strides = np.empty((), x.dtype), (0,) * x.ndim
     return np.lib.stride_tricks.as_strided(one, x.shape, strides, writeable=changed)
+
+
+def _trained(entries: list[Entry]) -> list[Array]:
+    """What of a model these calls change: its parameters, and the state of its layers."""
+    changed = {id(o.region): o.region for entry in entries for o in entry.operands if o.writes}
+    return [
+        region.array
+        for region in changed.values()
+        if region.kind in (PARAMETER, STATE) or (region.kind, region.name) == (VECTOR, "parameters")
+    ]
 
 
 def _mode(watched: list[Any]) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from minidl import _kernels as kernels
 from minidl._kernels.reference import Array
-from minidl.nn.nonfinite import check_finite
+from minidl.nn.nonfinite import check_finite, is_finite
 from minidl.recording.arrays import RecordingError
 from minidl.recording.failures import NotFiniteError
 from minidl.recording.inputs import disjoint, kinds_of, places_of, prepared, traits
@@ -315,8 +315,9 @@ class Step(kernels.Replayer):
         arrays = arrays_of(X, Y)
         order = order_of(len(arrays[0]), batch_size, rng, shuffle)
         kept = run_epoch(self, arrays, batch_size, order, everything=per_step)
-        models = self._watched or [value for *_, value in names_of(self.function)]
-        check_finite(models, "after the last step of the epoch")
+        if self._latest is None or not all(map(is_finite, self._latest.trained)):
+            models = self._watched or [value for *_, value in names_of(self.function)]
+            check_finite(models, "after the last step of the epoch")
         return kept.output() if per_step else kept.mean_loss()
 
     # --- look inside ---
