@@ -301,6 +301,30 @@ def test_a_call_does_not_walk_the_tree(monkeypatch: pytest.MonkeyPatch) -> None:
     model(X)
 
 
+def test_the_steps_that_a_cell_keeps_are_no_part_of_the_tree(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else a walk of it would take longer with every step."""
+    cell = nn.LSTMCell(3, 4, rng=0)
+    looked_at = [0]
+
+    def counted(name: str, value: Any, kind: Any) -> Any:
+        looked_at[-1] += 1
+        return found_in(name, value, kind)
+
+    found_in = nn.layer.found_in
+    monkeypatch.setattr(nn.layer, "found_in", counted)
+    h, c = np.zeros((2, 4, 4), F32)
+    for _ in range(2):
+        for _ in range(10):
+            h, c = cell(X, h, c)
+        looked_at.append(0)
+        list(cell.layers()), list(cell.parameters())
+    assert looked_at[1] == looked_at[2]
+    for _ in range(20):
+        cell.backward(np.ones_like(h), np.ones_like(c))
+
+
 def test_a_label_does_not_make_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Sequential(Sequential(Linear(3, 2)))
     monkeypatch.setattr(Sequential, "__repr__", lambda self: "no" / 1)

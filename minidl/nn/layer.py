@@ -636,7 +636,9 @@ class Layer(Noticed, Member):
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 # Attributes of a layer that belong to a pass, or are kept for speed, and are no part of the model.
-KEPT = frozenset({"_saved", "_output", "_forward_pass", "_earlier", "_first_parameter", "_said"})
+KEPT = frozenset(
+    {"_saved", "_output", "_forward_pass", "_earlier", "_calls", "_first_parameter", "_said"}
+)
 
 
 def is_float(x: Array) -> bool:

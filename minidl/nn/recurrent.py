@@ -48,7 +48,6 @@ class RecurrentCell(Layer):
         self.input_weight = Parameter((in_features, width), of_input, rng, dtype)
         self.recurrent_weight = Parameter((hidden_size, width), of_state, rng, dtype)
         self.bias = Parameter((width,), bias_init, 0, dtype)
-        self.calls: list[tuple[tuple[Array, ...], tuple[Any, ...]]] = []
 
     def check_input(self, *inputs: Array) -> None:
         names = ("x", *self.state_of)
@@ -81,7 +80,7 @@ class RecurrentCell(Layer):
         self._kept_calls().append((new_state, values))
 
     def _kept_calls(self) -> list[Any]:
-        kept: list[Any] = kept_by(self).setdefault("calls", [])
+        kept: list[Any] = kept_by(self).setdefault("_calls", [])
         return kept
 
     def kept(self, *gradients: Array) -> Any:
