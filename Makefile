@@ -20,7 +20,7 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
-SOURCES := setup.py pyproject.toml $(wildcard minidl/_kernels/*.p* minidl/_kernels/*.h)
+SOURCES := setup.py pyproject.toml $(shell find minidl/_kernels -name "*.p[yx]*" -o -name "*.h")
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test bench steps lint exhaustive fuzz fuzz-files stress interrupts sanitize clean
@@ -70,7 +70,7 @@ define sanitized_copy
 	rm -rf build/$(1)
 	mkdir -p build/$(1)
 	cp -r minidl tests docs setup.py pyproject.toml README.md LICENSE build/$(1)
-	rm -f build/$(1)/minidl/_kernels/*.so
+	find build/$(1) -name "*.so" -delete
 	cd build/$(1) && CC=gcc CFLAGS="$(2)" LDFLAGS="$(2)" MINIDL_REQUIRE_KERNELS=1 \
 	    $(abspath $(PY)) setup.py -q build_ext --inplace
 endef
@@ -87,7 +87,8 @@ sanitize: $(VENV)/dev
 	    -k "load or python_threads or others_run or between_two_steps or large_batches or asked_for"
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info minidl/_kernels/*.so minidl/_kernels/*.c
+	rm -rf $(VENV) build dist *.egg-info
+	find minidl -name "*.so" -delete -o -name "*.c" -delete
 
 $(VENV)/created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

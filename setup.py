@@ -1,6 +1,6 @@
 """Build of the compiled kernels; everything else is declared in pyproject.toml.
 
-The loops in minidl/_kernels/*.pxi are compiled once per instruction set and dtype. Where an
+The loops in minidl/_kernels/loops are compiled once per instruction set and dtype. Where an
 extension cannot be built, minidl runs on what is left, down to the NumPy twin; with
 MINIDL_REQUIRE_KERNELS=1 that is an error instead.
 """
@@ -17,6 +17,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 KERNELS = Path("minidl/_kernels")
+VECTOR = KERNELS / "loops" / "vector"
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 
 # -O3: at -O2 the loops run at half speed. gnu11, because c11 turns contraction off.
@@ -66,9 +67,9 @@ def extension(name, flags=(), macros=(), depends=()):
     """An extension of minidl._kernels that may fail to build."""
     return Extension(
         f"minidl._kernels.{name}",
-        [str(KERNELS / f"{name}.pyx")],
-        depends=["setup.py", *(str(KERNELS / file) for file in depends)],
-        include_dirs=[numpy.get_include(), str(KERNELS)],
+        [str(KERNELS / name.replace(".", "/")) + ".pyx"],
+        depends=["setup.py", *map(str, depends)],
+        include_dirs=[numpy.get_include(), str(KERNELS / "executor"), str(VECTOR)],
         extra_compile_args=[*COMMON, *flags],
         extra_link_args=strip_flags(),
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"), *macros],
@@ -88,16 +89,14 @@ def extensions():
     for path in sorted(KERNELS.glob("calls_*.pyx")):
         yield extension(path.stem, checks)
     yield extension("arguments", checks)
-    of_program = ["walk.pxi", "ways.pxi"]
-    yield extension("program", checks, depends=["team.h", *of_program])
-    loops = [path.name for path in KERNELS.glob("*.pxi") if path.name not in of_program]
-    of_loops = [*loops, "simd.h", "simd.pxd", "tanh_table.h"]
+    yield extension("executor.program", checks, depends=(KERNELS / "executor").glob("*"))
+    loops = [*KERNELS.glob("loops/**/*.*"), KERNELS / "builds" / "table.pxi"]
     # The microkernel must be inlined to know its constants, so that they unroll its loops.
     inline = ("CYTHON_INLINE", "inline __attribute__((always_inline, unused))")
     for isa, flags in INSTRUCTION_SETS.items():
         for dtype in ("f32", "f64"):
             real = [("MINIDL_FLOAT64", "1")] if dtype == "f64" else []
-            yield extension(f"isa_{isa}_{dtype}", flags, [inline, *real], of_loops)
+            yield extension(f"builds.{isa}_{dtype}", flags, [inline, *real], loops)
 
 
 class BuildPy(build_py):
@@ -146,7 +145,7 @@ setup(
     ext_modules=cythonize(
         list(extensions()),
         compiler_directives=DIRECTIVES,
-        include_path=[str(KERNELS)],
+        include_path=[str(KERNELS), str(VECTOR)],
     ),
     cmdclass={"build_ext": BuildExt, "build_py": BuildPy},
 )

@@ -30,11 +30,11 @@ os.environ.setdefault("VECLIB_MAXIMUM_THREADS", "1")
 
 import numpy as np
 
-from minidl import _kernels as kernels
-from minidl._kernels.reference import Array
-from minidl.bench import Probes
-from minidl.bench.ceilings import FMA, aligned
-from minidl.bench.measuring import in_c
+from minidl import _kernels, kernels
+from minidl.profiling import Probes
+from minidl.profiling.ceilings import FMA, aligned
+from minidl.profiling.measuring import in_c
+from minidl.typing import Array
 
 SOURCE = Path(__file__).with_suffix(".pyx")
 HEADERS = Path(kernels.__file__).parent  # of simd.h and simd.pxd
@@ -233,7 +233,7 @@ def options_of(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="What each step of the matrix product buys.")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="N")
-    parser.add_argument("--isa", default=kernels.isa, help="avx2, for example (%(default)s)")
+    parser.add_argument("--isa", default=_kernels.isa, help="avx2, for example (%(default)s)")
     parser.add_argument("--dtype", choices=["float32", "float64"], default="float32")
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--markdown", action="store_true", help="print a table for a document")
@@ -246,9 +246,9 @@ def options_of(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Compile, check, measure, print."""
     options = options_of(argv)
-    if options.isa == "reference" or options.isa not in kernels.available():
-        sys.exit(f"no compiled kernels of {options.isa}; there are {kernels.available()}")
-    kernels.select(options.isa)
+    if options.isa == "reference" or options.isa not in _kernels.available():
+        sys.exit(f"no compiled kernels of {options.isa}; there are {_kernels.available()}")
+    _kernels.select(options.isa)
     with tempfile.TemporaryDirectory() as folder:
         try:
             steps = compile_steps(options.isa, options.dtype, Path(folder))

@@ -32,10 +32,10 @@ from comparison.measuring import Result
 from comparison.running import Plan, run
 from comparison.suites import OURS, SUITES
 
-from minidl import _kernels as kernels
-from minidl.bench.measuring import QUICK, Effort
+from minidl import _kernels
 from minidl.cli.doctor import usable_cores
 from minidl.cli.options import check_writable, count
+from minidl.profiling.measuring import QUICK, Effort
 from minidl.settings import without_limits
 
 ROUNDS = 7
@@ -154,8 +154,8 @@ def _check(arguments: argparse.Namespace) -> None:
     suite = SUITES[arguments.suite]
     known = [column for column, library in suite.columns.items() if library != OURS]
     try:
-        if arguments.isa is not None and arguments.isa not in kernels.available():
-            raise ValueError(f"{arguments.isa} is not available; there are {kernels.available()}")
+        if arguments.isa is not None and arguments.isa not in _kernels.available():
+            raise ValueError(f"{arguments.isa} is not available; there are {_kernels.available()}")
         if unknown := set(arguments.peers).difference(known):
             raise ValueError(f"no peer {unknown.pop()!r} here; there are {', '.join(known)}")
         if not any(arguments.rows in task.name for task in suite.tasks(arguments.dtype)):

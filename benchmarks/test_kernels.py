@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from minidl import _kernels as kernels
-from minidl._kernels import reference
-from minidl.bench import Case, cases
+from minidl import kernels
+from minidl._kernels import twins as reference
+from minidl.profiling import Case, cases
 
 
 @pytest.mark.benchmark(max_time=0.2)

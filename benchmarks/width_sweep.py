@@ -29,9 +29,9 @@ import numpy as np
 
 import minidl
 from minidl import nn, optim
-from minidl.bench.report import machine
 from minidl.pictures import log_axis, new_figure, save
-from minidl.recording import planning
+from minidl.profiling.kernel_report import machine
+from minidl.recording import plan as planning
 
 INPUTS = CLASSES = 10
 STEPS, PEER_STEPS = 50, 10  # of an epoch

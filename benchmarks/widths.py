@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 
-from minidl import _kernels as kernels
-from minidl.bench.ceilings import Probes, aligned, repeats_for
-from minidl.bench.measuring import in_c
+from minidl import _kernels, kernels
+from minidl.profiling.ceilings import Probes, aligned, repeats_for
+from minidl.profiling.measuring import in_c
 
 FORMS = ("A@B", "A.T@B", "A@B.T")
 BATCHES = (32, 128)
@@ -41,8 +41,8 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Times of matrix products of every width.")
     # Not the twin: it cannot be repeated inside C.
-    isas = [isa for isa in kernels.available() if isa in LANES]
-    parser.add_argument("--isa", choices=isas, default=kernels.isa)
+    isas = [isa for isa in _kernels.available() if isa in LANES]
+    parser.add_argument("--isa", choices=isas, default=_kernels.isa)
     parser.add_argument("--dtype", choices=["float32", "float64"], default="float32")
     parser.add_argument("--widths", type=int, default=130, help="the largest (default: 130)")
     options = parser.parse_args()
@@ -50,7 +50,7 @@ def main() -> None:
         parser.error("--widths must be at least 1")
     if options.isa not in isas:
         parser.error(f"choose one of the compiled instruction sets: {isas}")
-    kernels.select(options.isa)
+    _kernels.select(options.isa)
     dtype = np.dtype(options.dtype)
     lanes = LANES[options.isa] // dtype.itemsize
     print(f"{options.isa}, {dtype}: widths 1 to {options.widths} beside multiples of {lanes}")

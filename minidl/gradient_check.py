@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from minidl._kernels.reference import Array
 from minidl.nn.layer import Layer
 from minidl.nn.losses import Loss
+from minidl.typing import Array
 
 
 class GradcheckError(AssertionError):

@@ -28,10 +28,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from minidl._kernels.reference import OPTIMIZER_STATE, Array
+from minidl._kernels.twins import OPTIMIZER_STATE
 from minidl.files import AnyPath, open_regular, replacing
 from minidl.nn.layer import Layer, Parameter
-from minidl.optim.base import Optimizer
+from minidl.optim.optimizer import Optimizer
+from minidl.typing import Array
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),

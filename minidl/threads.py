@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from minidl import _kernels as kernels
-from minidl import settings
+from minidl import _kernels, settings
 
 MOST = 64  # what the team of threads has places for
 
@@ -43,7 +42,7 @@ def set_num_threads(count: int) -> None:
             f"set_num_threads: expected a whole number from 1 to {MOST}, got {count!r}"
         )
     _count = count
-    kernels.note_change()
+    _kernels.note_change()
 
 
 def get_num_threads() -> int:

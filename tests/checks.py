@@ -17,12 +17,11 @@ import oracles
 import pytest
 
 import minidl
-from minidl import _kernels as kernels
-from minidl import nn
+from minidl import _kernels, nn
 
 Arrays = list[np.ndarray]
 CLOSE = {"rtol": 1e-9, "atol": 1e-11}
-ISAS = [name for name in kernels.available() if name != "reference"]
+ISAS = [name for name in _kernels.available() if name != "reference"]
 
 
 class NoOracleError(Exception):
@@ -186,18 +185,18 @@ def round_trip(layer: nn.Layer, inputs: Arrays) -> None:
 
 def twin(layer: nn.Layer, inputs: Arrays) -> None:
     """Every instruction set computes what the NumPy twin does, in both dtypes."""
-    before = kernels.isa
+    before = _kernels.isa
     try:
         for dtype, tolerance in ((np.float64, 1e-10), (np.float32, 2e-4)):
             outcomes = []
             for isa in ["reference", *ISAS]:
-                kernels.select(isa)
+                _kernels.select(isa)
                 subject = copy.deepcopy(layer).astype(dtype)
                 outcomes.append(call(subject, as_dtype(inputs, dtype)))
             for isa, found in zip(ISAS, outcomes[1:], strict=True):
                 assert_close(found, outcomes[0], isa, rtol=tolerance, atol=10 * tolerance)
     finally:
-        kernels.select(before)
+        _kernels.select(before)
 
 
 def recorded(layer: nn.Layer, inputs: Arrays) -> None:
@@ -318,19 +317,19 @@ def loss_order(problem: LossProblem) -> None:
 
 def loss_twin(problem: LossProblem) -> None:
     loss, arguments = _arguments(problem)
-    before = kernels.isa
+    before = _kernels.isa
     try:
         for dtype, tolerance in ((np.float64, 1e-12), (np.float32, 1e-5)):
             given = [x.astype(dtype) if x.dtype.kind == "f" else x for x in arguments]
             outcomes = []
             for isa in ["reference", *ISAS]:
-                kernels.select(isa)
+                _kernels.select(isa)
                 subject = copy.deepcopy(loss)
                 outcomes.append([np.array(subject(*given)), subject.backward()])
             for found in outcomes[1:]:
                 assert_close(found, outcomes[0], "twin", rtol=tolerance, atol=tolerance)
     finally:
-        kernels.select(before)
+        _kernels.select(before)
 
 
 def loss_recorded(problem: LossProblem) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from minidl import _kernels as kernels
+from minidl import _kernels
 
 settings.register_profile("minidl", derandomize=True, deadline=None, database=None)
 settings.load_profile("minidl")
@@ -44,12 +44,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def use(name: str) -> Iterator[str]:
-    before = kernels.isa
-    if name not in kernels.available():
+    before = _kernels.isa
+    if name not in _kernels.available():
         pytest.fail(f"this CPU has {name}, but its kernels were not built")
-    kernels.select(name)
+    _kernels.select(name)
     yield name
-    kernels.select(before)
+    _kernels.select(before)
 
 
 @pytest.fixture(params=instruction_sets())
@@ -67,5 +67,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture
 def small_caches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ceilings of small arrays: the memory of a machine takes long to read."""
-    monkeypatch.setattr("minidl.bench.ceilings.cache_sizes", lambda: {1: 32 << 10, 2: 128 << 10})
-    monkeypatch.setattr("minidl.bench.ceilings.SMALLEST_MEMORY", 1 << 20)
+    monkeypatch.setattr(
+        "minidl.profiling.ceilings.cache_sizes", lambda: {1: 32 << 10, 2: 128 << 10}
+    )
+    monkeypatch.setattr("minidl.profiling.ceilings.SMALLEST_MEMORY", 1 << 20)

@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 
-from minidl import _kernels as kernels
+from minidl import _kernels, kernels
 
 CHUNK = 2**22
 CHUNKS = 2**32 // CHUNK
@@ -52,8 +52,8 @@ def worst_of(chunk: int) -> Worst:
         right = exact(x.astype(np.float64))
         rounded = right.astype(np.float32)
         unit = np.spacing(np.abs(rounded)).astype(np.float64)
-        for isa in kernels.available()[1:]:
-            kernels.select(isa)
+        for isa in _kernels.available()[1:]:
+            _kernels.select(isa)
             got = getattr(kernels, name)(x)
             error = np.where(np.isfinite(rounded), np.abs(got - right) / unit, wrong(got, rounded))
             place = int(error.argmax()) if len(error) else -1

@@ -18,7 +18,7 @@ import numpy as np
 from recording_helpers import Training, classes, everything
 
 import minidl
-from minidl import _kernels as kernels
+from minidl import _kernels
 
 PACKAGE = str(Path(minidl.__file__).parent)
 X, Y = classes(12)
@@ -131,7 +131,7 @@ def check(case: str, line: int, twice: bool) -> bool:
     where = f"{case}, line {line}, twice {twice}"
     assert was_interrupted, where
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, where
-    assert kernels.recorder() is None, where
+    assert _kernels.recorder() is None, where
     assert [layer.training for _, layer in training.model.layers()] == modes, where
     assert all(type(array) is np.ndarray for array in training.arrays().values()), where
     state = tuple(training.bits().items())

@@ -13,7 +13,7 @@ import numpy as np
 from activation_cases import ACTIVATION_CASES, unary
 from recurrent_cases import RECURRENT_CASES
 
-from minidl._kernels.reference import OPTIMIZER_STATE
+from minidl._kernels.twins import OPTIMIZER_STATE
 
 SIZES = (1, 2, 3, 7, 10, 16, 32, 45, 46, 64, 127)
 LENGTHS = (*SIZES, 1023, 1024, 1025, 4097, 10007)  # around GRAIN, LOSS_BLOCK and NORM_BLOCK

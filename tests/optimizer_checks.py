@@ -13,8 +13,7 @@ from checks import ISAS, NoOracleError, assert_close, assert_same
 from recording_helpers import Training
 
 import minidl
-from minidl import _kernels as kernels
-from minidl import nn, optim
+from minidl import _kernels, nn, optim
 from minidl.nn.layer import Parameter
 
 Settings = dict[str, Any]
@@ -80,19 +79,19 @@ def optimizer_round_trip(cls: type[optim.Optimizer], settings: Settings) -> None
 
 
 def optimizer_twin(cls: type[optim.Optimizer], settings: Settings) -> None:
-    before = kernels.isa
+    before = _kernels.isa
     try:
         for dtype, tolerance in ((np.float64, 1e-11), (np.float32, 1e-4)):
             outcomes = []
             for isa in ["reference", *ISAS]:
-                kernels.select(isa)
+                _kernels.select(isa)
                 optimizer, own = built(cls, settings, dtype)
                 advance(optimizer, own, 7)
                 outcomes.append([parameter.data.copy() for parameter in own])
             for found in outcomes[1:]:
                 assert_close(found, outcomes[0], "twin", rtol=tolerance, atol=tolerance)
     finally:
-        kernels.select(before)
+        _kernels.select(before)
 
 
 def optimizer_recorded(cls: type[optim.Optimizer], settings: Settings) -> None:
@@ -114,10 +113,10 @@ def optimizer_recorded(cls: type[optim.Optimizer], settings: Settings) -> None:
 
 def optimizer_settles(cls: type[optim.Optimizer], settings: Settings) -> None:
     """Where a gradient is zero for good, nothing is left among the subnormal numbers."""
-    before = kernels.isa
+    before = _kernels.isa
     try:
         for isa in ("reference", *ISAS):
-            kernels.select(isa)
+            _kernels.select(isa)
             own = parameters(np.float32)
             optimizer: Any = cls(own, **{**settings, "weight_decay": 0.0, "l1": 0.0})
             advance(optimizer, own, 3)
@@ -129,7 +128,7 @@ def optimizer_settles(cls: type[optim.Optimizer], settings: Settings) -> None:
                 size = np.abs(moment)
                 assert not ((size > 0) & (size < np.finfo(np.float32).tiny)).any(), isa
     finally:
-        kernels.select(before)
+        _kernels.select(before)
 
 
 def optimizer_limits(cls: type[optim.Optimizer], settings: Settings) -> None:

@@ -10,8 +10,9 @@ import numpy as np
 
 import minidl
 from minidl import nn, optim
-from minidl._kernels.program import Program
-from minidl.recording import planning, recorded
+from minidl._kernels.executor.program import Program
+from minidl.recording import plan as planning
+from minidl.recording import program as recorded
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minidl import _kernels as kernels
-from minidl._kernels import reference
+from minidl import kernels
+from minidl._kernels import twins as reference
 
 DTYPES = [np.float32, np.float64]
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)

@@ -14,8 +14,7 @@ import pytest
 from conftest import instruction_sets
 
 import minidl
-from minidl import _kernels as kernels
-from minidl import nn, optim
+from minidl import _kernels, kernels, nn, optim
 
 ROOT = Path(minidl.__file__).parent.parent
 # What the installed script does.
@@ -57,7 +56,7 @@ def python(program: str, isa: str | None = None) -> subprocess.CompletedProcess[
 def test_compiled_kernels_are_tested() -> None:
     if not SETS:
         pytest.skip("no compiled kernels here, or MINIDL_ISA=reference: only the twin is tested")
-    assert kernels.available() == ["reference", *SETS]
+    assert _kernels.available() == ["reference", *SETS]
 
 
 def test_cpu_flags_agree_with_the_operating_system() -> None:
@@ -82,7 +81,7 @@ def test_environment_chooses(name: str) -> None:
 
 
 def test_best_is_chosen_by_itself() -> None:
-    best = SETS[-1] if SETS else kernels.available()[-1]
+    best = SETS[-1] if SETS else _kernels.available()[-1]
     assert python(WHICH).stdout.startswith(f"{best} | ")
     assert python(WHICH, "").stdout.startswith(f"{best} | ")
 
@@ -115,23 +114,23 @@ def test_the_command_line_says_in_one_line_which_setting_is_wrong(
 
 
 def test_select_rejects_and_keeps() -> None:
-    before, call = kernels.isa, kernels.relu
+    before, call = _kernels.isa, kernels.relu
     with pytest.raises(ValueError, match=r"avx9000.*reference"):
-        kernels.select("avx9000")
-    assert kernels.isa == before
+        _kernels.select("avx9000")
+    assert _kernels.isa == before
     assert kernels.relu is call
 
 
 def test_select_switches_every_call(isa: str) -> None:
-    compiled = {name: getattr(kernels, name) for name in kernels.NAMES}
-    kernels.select("reference")
+    compiled = {name: getattr(kernels, name) for name in _kernels.NAMES}
+    _kernels.select("reference")
     for name, call in compiled.items():
-        assert getattr(kernels, name).__module__.startswith("minidl._kernels.reference")
+        assert getattr(kernels, name).__module__.startswith("minidl._kernels.twins")
         assert call.__module__ == f"minidl._kernels.{module_of(name)}"
 
 
 def module_of(name: str) -> str:
-    return next(module for module, names in kernels.CALLS.items() if name in names)
+    return next(module for module, names in _kernels.CALLS.items() if name in names)
 
 
 def test_shares_must_be_positive() -> None:

@@ -14,9 +14,9 @@ import pytest
 from conftest import instruction_sets
 from kernel_cases import IN_PLACE, outcome
 
-from minidl import _kernels as kernels
-from minidl._kernels import reference
-from minidl.bench import Case, cases, ceilings, measuring
+from minidl import _kernels, kernels
+from minidl._kernels import twins as reference
+from minidl.profiling import Case, cases, ceilings, measuring
 
 SETS = instruction_sets()
 compiled = pytest.mark.skipif(not SETS, reason="no compiled kernels here")
@@ -30,7 +30,7 @@ EVERY_NAME = [case.name for case in cases()]
 
 
 def test_every_kernel_has_a_case_and_every_case_a_name() -> None:
-    assert {case.kernel for case in cases()} == set(kernels.NAMES)
+    assert {case.kernel for case in cases()} == set(_kernels.NAMES)
     assert len(EVERY_NAME) == len(set(EVERY_NAME))
     assert [case.kernel for case in cases(names=["adam", "add"])] == ["add", "adam", "adam"]
 
@@ -66,7 +66,7 @@ def test_bytes_are_those_of_the_arrays(index: int, dtype: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", cases(names=kernels.CALLS["calls_linear"]), ids=lambda case: case.name
+    "case", cases(names=_kernels.CALLS["calls_linear"]), ids=lambda case: case.name
 )
 def test_flops_of_products_are_two_for_each_pair(case: Case) -> None:
     m, k, n = (int(size) for size in case.shape.removesuffix(" relu").split(" ")[-1].split("x"))

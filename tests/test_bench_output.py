@@ -19,10 +19,10 @@ import pytest
 from cli_helpers import ROOT, run
 from conftest import instruction_sets
 
-from minidl import _kernels as kernels
-from minidl.bench import Ceilings, Result, cases, measuring, report
-from minidl.bench.report import Run, Table
+from minidl import _kernels, kernels
 from minidl.cli import main
+from minidl.profiling import Ceilings, Result, cases, measuring, report
+from minidl.profiling.kernel_report import Run, Table
 
 pytestmark = pytest.mark.usefixtures("small_caches")
 SETS = instruction_sets()
@@ -157,7 +157,7 @@ def test_files_that_are_none_are_refused(tmp_path: Path, monkeypatch: Any) -> No
 
 def test_picture(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    from minidl.bench import plot
+    from minidl.profiling import plot
 
     path = tmp_path / "roofline.png"
     results = [result_of(case.name, 1e-6 + case.flops * 1e-10) for case in cases()[::8]]
@@ -192,14 +192,14 @@ def test_bench_saves_compares_and_draws(capsys: Any, tmp_path: Path) -> None:
     saved, picture = tmp_path / "figures.json", tmp_path / "roofline.png"
     assert main([*QUICK, "--json", str(saved), "--plot", str(picture)]) == 0
     assert picture.read_bytes().startswith(b"\x89PNG")
-    before = kernels.isa
+    before = _kernels.isa
     assert main([*QUICK, "--compare", str(saved)]) == 0
     output = capsys.readouterr().out
     assert "old/new" in output
     assert "geometric mean of old/new over 2 cases: " in output
     assert main(["bench", "--quick", "--kernel", "scale", "--compare", str(saved)]) == 0
     assert "over 0 cases: -" in capsys.readouterr().out
-    assert kernels.isa == before
+    assert _kernels.isa == before
 
 
 @compiled
@@ -251,7 +251,7 @@ def test_figures_of_other_instruction_sets_are_not_compared(capsys: Any, tmp_pat
     saved = tmp_path / "figures.json"
     report.save(saved, [run_of(result_of("add 4"), isa="mmx")])
     assert main(["bench", "--compare", str(saved)]) == 2
-    assert f"has no figures of {kernels.isa} and float32" in capsys.readouterr().err
+    assert f"has no figures of {_kernels.isa} and float32" in capsys.readouterr().err
 
 
 def test_without_kernels_or_matplotlib_it_says_so(capsys: Any, monkeypatch: Any) -> None:
@@ -269,11 +269,11 @@ def test_ctrl_c_ends_cleanly(capsys: Any, monkeypatch: Any) -> None:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    before = kernels.isa
+    before = _kernels.isa
     monkeypatch.setattr("minidl.cli.bench.measure", interrupt)
     assert main([*QUICK, "--isa", SETS[0]]) == 130
     assert capsys.readouterr().err == "interrupted\n"
-    assert kernels.isa == before
+    assert _kernels.isa == before
 
 
 @pytest.mark.parametrize(

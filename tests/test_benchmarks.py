@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 import minidl
-from minidl import _kernels as kernels
-from minidl.bench.measuring import Effort
-from minidl.recording.planning import flops
+from minidl import _kernels
+from minidl.profiling.measuring import Effort
+from minidl.recording.plan import flops
 
 ROOT = Path(__file__).resolve().parents[1]
 BRIEFLY = Effort(rounds=3, seconds=1e-6)
@@ -208,7 +208,7 @@ def test_what_nobody_can_go_below(measuring: ModuleType, report: ModuleType) -> 
     assert "limit" not in report.conclusion(suite, [one])
 
 
-@pytest.mark.skipif(kernels.isa == "reference", reason="recorded products need compiled kernels")
+@pytest.mark.skipif(_kernels.isa == "reference", reason="recorded products need compiled kernels")
 def test_flops_of_networks_are_those_of_their_steps(measuring: ModuleType) -> None:
     """Of the products, as the recorded step has them."""
     ours = pytest.importorskip("comparison.libraries.ours")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import minidl
-from minidl import _kernels as kernels
+from minidl import kernels
 
 ROOT = Path(minidl.__file__).parents[1]
 

@@ -16,7 +16,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from minidl import _kernels as kernels
+from minidl import _kernels
 from minidl.cli import main as cli
 
 ROOT = Path(__file__).parents[1]
@@ -123,7 +123,7 @@ def test_figures_beside_the_steps_are_those_of_the_table(program: ModuleType) ->
 
 
 def test_steps_are_right_at_any_shape(program: ModuleType, tmp_path: Path) -> None:
-    if kernels.isa == "reference":
+    if _kernels.isa == "reference":
         pytest.skip("no compiled kernels, so no compiler flags to compile the steps with")
     pytest.importorskip("Cython")
     pytest.importorskip("setuptools")
@@ -132,9 +132,9 @@ def test_steps_are_right_at_any_shape(program: ModuleType, tmp_path: Path) -> No
         pytest.skip(f"no compiler: {compiler}")
     rng = np.random.default_rng(0)
     shapes = [tuple(map(int, rng.integers(1, 160, 3))) for _ in range(12)]
-    steps = program.compile_steps(kernels.isa, np.float32, tmp_path)
+    steps = program.compile_steps(_kernels.isa, np.float32, tmp_path)
     program.check(steps, np.float32, [*program.SHAPES, *shapes])
-    if kernels.isa == "avx512":  # of which the page tells the sizes
+    if _kernels.isa == "avx512":  # of which the page tells the sizes
         blocks_shown = {row[1] for row in rows(TEXT) if len(row) == 5}
         for pair in (("MR", "NR"), ("KC", "NR"), ("MC", "KC"), ("KC", "NC")):
             assert " × ".join(str(steps.SIZES[name]) for name in pair) in blocks_shown

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import minidl
-from minidl import _kernels as kernels
+from minidl import _kernels
 
 ROOT = Path(minidl.__file__).parents[1]
 # What takes long to load, and only some programs need.
@@ -57,8 +57,8 @@ def test_a_program_that_trains_loads_what_it_needs() -> None:
 def test_one_instruction_set_is_loaded() -> None:
     loaded = loaded_by("import minidl._kernels")
     sets = {name for name in loaded if name.startswith("minidl._kernels.isa_")}
-    names = () if kernels.isa == "reference" else ("f32", "f64")
-    assert sets == {f"minidl._kernels.isa_{kernels.isa}_{dtype}" for dtype in names}
+    names = () if _kernels.isa == "reference" else ("f32", "f64")
+    assert sets == {f"minidl._kernels.isa_{_kernels.isa}_{dtype}" for dtype in names}
 
 
 @pytest.mark.parametrize(

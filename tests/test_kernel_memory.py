@@ -23,7 +23,7 @@ PROGRAM = r"""
 import ctypes, mmap, sys
 import numpy as np
 from kernel_cases import CASES, BLOCKED, Draw
-from minidl import _kernels as kernels
+from minidl import _kernels, kernels
 
 PAGE = mmap.PAGESIZE
 libc = ctypes.CDLL(None, use_errno=True)
@@ -45,7 +45,7 @@ def fenced(x, at_end):
     return y
 
 
-kernels.select(sys.argv[1])
+_kernels.select(sys.argv[1])
 for name, case in CASES.items():
     products = BLOCKED[:4] if "linear" in name or name == "matmul" else ()
     for dtype in (np.float32, np.float64):

@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 
 import minidl
-from minidl import _kernels as kernels
-from minidl import nn, optim
+from minidl import _kernels, nn, optim
 from minidl.nn import Layer, Linear, Parameter, ReLU, Sequential, Tanh
 
 F32 = np.float32
@@ -91,7 +90,7 @@ def test_forward_passes_without_backward_keep_nothing_but_the_latest() -> None:
         act.backward(np.ones_like(y))
 
 
-@pytest.mark.skipif(not kernels.available()[1:], reason="no compiled kernels here")
+@pytest.mark.skipif(not _kernels.available()[1:], reason="no compiled kernels here")
 def test_an_interrupt_at_any_line_ends_the_pass() -> None:
     model = Sequential(Linear(3, 4, rng=0), Tanh(), Linear(4, 2, rng=1))
     lines = 0
@@ -115,7 +114,7 @@ def test_an_interrupt_at_any_line_ends_the_pass() -> None:
             break
         finally:
             sys.settrace(None)
-            assert kernels.forward_pass() is None
+            assert _kernels.forward_pass() is None
     assert lines > 20
 
 

@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 
 import minidl
-from minidl import _kernels as kernels
-from minidl import nn, optim
-from minidl._kernels.reference import OPTIMIZER_STATE
+from minidl import kernels, nn, optim
+from minidl._kernels.twins import OPTIMIZER_STATE
 
 INF, NAN = np.inf, np.nan
 every_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minidl.bench import Ceilings, Result, cases
 from minidl.cli import main
+from minidl.profiling import Ceilings, Result, cases
 from minidl.training import History
 
 figures = pytest.importorskip("matplotlib.figure")
@@ -219,8 +219,8 @@ def test_values_that_are_not_finite_are_counted_in_the_legend() -> None:
 
 def roofline(tmp_path: Path) -> Any:
     """A figure of all cases, at speeds as they are measured."""
-    from minidl.bench import plot
-    from minidl.bench.report import Run
+    from minidl.profiling import plot
+    from minidl.profiling.kernel_report import Run
 
     roof = Ceilings(1.2e11, {"L1": 2e11, "L2": 1.1e11, "L3": 1e11, "memory": 2.5e10})
     rng = np.random.default_rng(0)

@@ -10,9 +10,8 @@ import pytest
 from recording_helpers import shared_by
 
 import minidl
-from minidl import _kernels as kernels
-from minidl import nn
-from minidl.recording.entries import REST
+from minidl import kernels, nn
+from minidl.recording.calls import REST
 
 ROWS = 2048  # from here on, it pays
 # Of x and dy: whole vectors and not, one row, few columns (of whose product C' is computed, and

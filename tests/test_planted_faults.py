@@ -25,9 +25,8 @@ from kernel_cases import Draw
 from optimizer_checks import LIMITS, OPTIMIZER_CHECKS, plateau_oracle, schedule_oracle
 from test_kernels import assert_matches_twin
 
-from minidl import _kernels as kernels
-from minidl import nn, optim
-from minidl._kernels import reference
+from minidl import _kernels, kernels, nn, optim
+from minidl._kernels import twins as reference
 from minidl.nn import label_losses, recurrent
 from minidl.optim import adam, base, flat, optimizers, schedules
 from minidl.recording import RecordingError
@@ -85,7 +84,7 @@ def faults() -> Iterator[Fault]:
 
 FAULTS = list(faults())
 IN_SCHEDULES = [fault for fault in FAULTS if fault.places == ("schedules",)]
-IN_KERNELS = [fault for fault in FAULTS if fault.places[0] in kernels.NAMES]
+IN_KERNELS = [fault for fault in FAULTS if fault.places[0] in _kernels.NAMES]
 IN_CLASSES = [fault for fault in FAULTS if fault not in (*IN_SCHEDULES, *IN_KERNELS)]
 
 
@@ -153,7 +152,7 @@ def problems_of(cls: type) -> tuple[dict[str, Any], Iterator[tuple[Any, ...]]]:
 
 @pytest.mark.parametrize("fault", IN_CLASSES, ids=str)
 def test_fault_in_a_class_is_caught(fault: Fault) -> None:
-    if fault.check in ("recorded", "twin") and kernels.isa == "reference":
+    if fault.check in ("recorded", "twin") and _kernels.isa == "reference":
         pytest.skip("the twin alone records nothing, and has nothing to be compared with")
     checks, problems = problems_of(planted(fault.classes, fault))
     assert fails(checks[fault.check], problems), f"{fault.check} does not see it"
@@ -180,15 +179,15 @@ def faulty_twin(fault: Fault) -> dict[str, Any]:
     """All calls of the module in which the kernel's twin is."""
     module = sys.modules[getattr(reference, fault.places[0]).__module__]
     space = planted_module(module, fault)
-    return {name: space[name] for name in kernels.NAMES if name in space}
+    return {name: space[name] for name in _kernels.NAMES if name in space}
 
 
 @pytest.fixture
 def on_the_twin() -> Iterator[None]:
-    before = kernels.isa
-    kernels.select("reference")
+    before = _kernels.isa
+    _kernels.select("reference")
     yield
-    kernels.select(before)
+    _kernels.select(before)
 
 
 @pytest.mark.parametrize("fault", IN_KERNELS, ids=str)
@@ -205,7 +204,7 @@ def test_fault_in_the_arithmetic_is_caught(
 def test_fault_in_the_arithmetic_is_no_longer_the_kernel(
     monkeypatch: pytest.MonkeyPatch, fault: Fault
 ) -> None:
-    if kernels.isa == "reference":
+    if _kernels.isa == "reference":
         pytest.skip("no compiled kernels to compare with")
     call = fault.places[0]
     monkeypatch.setattr(reference, call, faulty_twin(fault)[call])

@@ -23,7 +23,7 @@ from training_helpers import (
 
 from minidl import nn, optim
 from minidl.training import Trainer
-from minidl.training.predicting import EAGER_CALLS, MOST_SHAPES
+from minidl.training.prediction import EAGER_CALLS, MOST_SHAPES
 
 # --- threads and modes ------------------------------------------------------------------------
 

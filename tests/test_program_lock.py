@@ -14,16 +14,15 @@ import numpy as np
 import pytest
 
 import minidl
-from minidl import _kernels as kernels
-from minidl import nn, optim
+from minidl import _kernels, kernels, nn, optim
 
-pytestmark = pytest.mark.skipif(kernels.isa == "reference", reason="the twin records nothing")
+pytestmark = pytest.mark.skipif(_kernels.isa == "reference", reason="the twin records nothing")
 unix = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and signals")
 PATIENCE = 60  # seconds after which something hangs
 
 
 def new_lock() -> Any:
-    from minidl._kernels.program import ProgramLock  # needs compiled kernels
+    from minidl._kernels.executor.program import ProgramLock  # needs compiled kernels
 
     return ProgramLock()
 

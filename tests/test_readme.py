@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from minidl import nn
-from minidl._kernels import reference
+from minidl._kernels import twins as reference
 from minidl.cli import _parser
 
 ROOT = Path(__file__).parents[1]

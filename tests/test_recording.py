@@ -15,8 +15,7 @@ from layer_helpers import as_tuple, inputs_of
 from recording_helpers import Training, classes, everything, plain_regression, shared_by
 
 import minidl
-from minidl import _kernels as kernels
-from minidl import nn, optim
+from minidl import _kernels, kernels, nn, optim
 from minidl.recording import recorded as recorded_module
 
 EPOCHS, BATCH = 3, 16
@@ -59,8 +58,8 @@ def test_all_ways_to_train_give_the_same_bits(backend: str, dtype: Any) -> None:
 
 
 def test_twin_records_nothing() -> None:
-    before = kernels.isa
-    kernels.select("reference")
+    before = _kernels.isa
+    _kernels.select("reference")
     try:
         training, X, Y = plain_regression()
         step = minidl.record(training.step)
@@ -68,7 +67,7 @@ def test_twin_records_nothing() -> None:
         step.epoch(X, Y, 7)
         assert "nothing recorded" in str(step)
     finally:
-        kernels.select(before)
+        _kernels.select(before)
 
 
 @pytest.mark.parametrize("clears", ["before", "after", "never"])
@@ -245,7 +244,7 @@ def optimizers(draw: st.DrawFn) -> Any:
 @given(data=st.data())
 @settings(max_examples=50)
 def test_random_networks(data: st.DataObject) -> None:
-    if kernels.isa == "reference":
+    if _kernels.isa == "reference":
         pytest.skip("nothing is recorded")
     batch = data.draw(st.sampled_from([1, 2, 3, 8, 33]))
     dtype = data.draw(st.sampled_from([np.float32, np.float64]))

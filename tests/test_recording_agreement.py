@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 import minidl
-from minidl import _kernels as kernels
-from minidl import nn, optim
+from minidl import _kernels, kernels, nn, optim
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(6, 3)).astype(np.float32)
@@ -83,7 +82,7 @@ def test_deeds_of_python_are_found_out(isa: str, function: Callable[..., Any]) -
     with pytest.raises(minidl.RecordingError):
         minidl.record(lambda x, y: function(parts, x, y))(X, Y)
     assert parts.everything() == before
-    assert kernels.recorder() is None
+    assert _kernels.recorder() is None
     parts.step(X, Y)  # trains eagerly as ever
 
 

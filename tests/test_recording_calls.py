@@ -14,11 +14,10 @@ import pytest
 from recording_helpers import Training, classes, everything, plain_regression
 
 import minidl
-from minidl import RecordingError, nn, optim
-from minidl import _kernels as kernels
+from minidl import RecordingError, _kernels, kernels, nn, optim
 from minidl.recording.epoch import run_epoch
 
-compiled = pytest.mark.skipif(kernels.isa == "reference", reason="the twin records nothing")
+compiled = pytest.mark.skipif(_kernels.isa == "reference", reason="the twin records nothing")
 X = np.arange(12, dtype=np.float32).reshape(4, 3) / 7 - 0.5
 
 
@@ -75,7 +74,7 @@ def test_arguments_by_name(backend: str) -> None:
     with pytest.raises(TypeError, match="multiple values for argument 'x'"):
         step(X, x=X)
 
-    if kernels.isa != "reference":
+    if _kernels.isa != "reference":
         assert step.programs == 3  # (X), (X, X) and (X, None, True)
         step(X, None, True)
         assert step.programs == 3
@@ -440,7 +439,7 @@ def test_a_recorded_function_may_call_another(backend: str) -> None:
     for scale in (1, 2, 3):
         np.testing.assert_array_equal(outer(scale * X), kernels.tanh(scale * X) + scale * X)
         np.testing.assert_array_equal(inner(scale * X), kernels.tanh(scale * X))
-    assert kernels.recorder() is None
+    assert _kernels.recorder() is None
 
 
 def test_record_decorates_methods(backend: str) -> None:

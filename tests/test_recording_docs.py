@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import minidl
-from minidl import _kernels as kernels
+from minidl import _kernels
 from minidl.recording import Step
 
 ROOT = Path(__file__).parents[1]
@@ -16,7 +16,7 @@ TEXT = (ROOT / "docs" / "recording.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.skipif(kernels.isa == "reference", reason="the twin records nothing")
+@pytest.mark.skipif(_kernels.isa == "reference", reason="the twin records nothing")
 def test_programs_run_one_after_the_other() -> None:
     assert len(BLOCKS) >= 10
     threads, names = minidl.get_num_threads(), {}

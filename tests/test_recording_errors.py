@@ -11,10 +11,9 @@ import pytest
 from recording_helpers import Training, classes, everything, plain_regression
 
 import minidl
-from minidl import RecordingError, nn, optim
-from minidl import _kernels as kernels
+from minidl import RecordingError, _kernels, kernels, nn, optim
 
-compiled = pytest.mark.skipif(kernels.isa == "reference", reason="the twin records nothing")
+compiled = pytest.mark.skipif(_kernels.isa == "reference", reason="the twin records nothing")
 
 
 def unchanged_by(training: Training, call: Callable[[], Any], error: Any, match: str) -> None:
@@ -25,7 +24,7 @@ def unchanged_by(training: Training, call: Callable[[], Any], error: Any, match:
     assert training.bits() == before
     for _, array in training.arrays().items():
         assert type(array) is np.ndarray
-    assert kernels.recorder() is None
+    assert _kernels.recorder() is None
     X, Y = np.zeros((4, training.model[0].in_features), np.float32), None
     Y = np.zeros(4, int) if training.loss.takes_labels else np.zeros((4, 1), np.float32)
     X[:] = np.arange(X.size).reshape(X.shape) % 5
@@ -169,7 +168,7 @@ def test_deeds_that_cannot_be_recorded(deed: str) -> None:
         with pytest.raises(error, match=match):
             call()
         assert training.bits() == before
-        assert kernels.recorder() is None
+        assert _kernels.recorder() is None
     unchanged_by(training, lambda: recorded(X, Y), error, match)
 
 
@@ -291,7 +290,7 @@ def test_epoch_checks_its_arguments() -> None:
             return training.step(x, y), bad(x, prediction)
 
         before = training.bits()
-        if kernels.isa != "reference":
+        if _kernels.isa != "reference":
             with pytest.raises(RecordingError, match="per_step needs"):
                 minidl.record(returns).epoch(X, Y, 8, per_step=True)
             assert training.bits() == before
@@ -384,8 +383,8 @@ def test_a_gradient_that_is_not_finite(isa: str, where: int, how: str) -> None:
 
 
 def test_twin_stops_at_a_step_that_is_not_finite() -> None:
-    before = kernels.isa
-    kernels.select("reference")
+    before = _kernels.isa
+    _kernels.select("reference")
     try:
         X, Y = classes()
         X[35] = np.nan
@@ -394,7 +393,7 @@ def test_twin_stops_at_a_step_that_is_not_finite() -> None:
             minidl.record(training.step).epoch(X, Y, 16, shuffle=False)
         assert training.optimizer.steps == 2
     finally:
-        kernels.select(before)
+        _kernels.select(before)
 
 
 @compiled

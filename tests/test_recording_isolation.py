@@ -17,10 +17,9 @@ import pytest
 from recording_helpers import Training, classes, everything, plain_regression
 
 import minidl
-from minidl import RecordingError, nn
-from minidl import _kernels as kernels
+from minidl import RecordingError, _kernels, nn
 
-pytestmark = pytest.mark.skipif(kernels.isa == "reference", reason="the twin records nothing")
+pytestmark = pytest.mark.skipif(_kernels.isa == "reference", reason="the twin records nothing")
 X, Y = classes(16)
 
 
@@ -160,7 +159,7 @@ def test_a_handler_may_call_the_step_that_is_being_recorded(shape: str) -> None:
     assert np.array_equal(result, other.model(X))
     assert len(heard) == 1
     assert np.array_equal(heard[0][:3], expected)
-    assert kernels.recorder() is None
+    assert _kernels.recorder() is None
 
 
 def test_ctrl_c_is_heard_while_a_function_is_recorded() -> None:

@@ -20,14 +20,13 @@ from recording_helpers import Training, classes, everything, plain_regression, s
 from test_recording import optimizers, stacks
 
 import minidl
-from minidl import _kernels as kernels
-from minidl import nn, optim
-from minidl.recording import planning
-from minidl.recording.entries import IN_PLACE, TEMPORARY, Entry, Operand, Region
+from minidl import _kernels, kernels, nn, optim
+from minidl.recording import plan as planning
+from minidl.recording.calls import IN_PLACE, TEMPORARY, Entry, Operand, Region
 
 LONG = os.environ.get("MINIDL_LONG_TESTS") == "1"
 
-pytestmark = pytest.mark.skipif(kernels.isa == "reference", reason="the twin records nothing")
+pytestmark = pytest.mark.skipif(_kernels.isa == "reference", reason="the twin records nothing")
 
 
 def recorded_by(step: Any, *inputs: np.ndarray) -> Any:
@@ -175,7 +174,7 @@ def test_plan_needs_hardly_more_than_the_least(name: str) -> None:
 
 def unguarded(recorded: Any) -> list[tuple[int, int]]:
     """Pairs of entries that touch the same memory on different threads, and no wait between."""
-    base = kernels.address_of(recorded.memory)
+    base = _kernels.address_of(recorded.memory)
 
     def touches(entry: Entry) -> list[tuple[int, int, bool]]:
         spans = []
@@ -292,9 +291,9 @@ def spans_of(copies: list[np.ndarray], arrays: list[np.ndarray], views: list[Any
     """The bytes of these views of arrays, in copies of the arrays."""
     found = []
     for view in views:
-        start = kernels.address_of(view)
+        start = _kernels.address_of(view)
         for array, copy in zip(arrays, copies, strict=True):
-            offset = start - kernels.address_of(array)
+            offset = start - _kernels.address_of(array)
             if offset >= 0 and offset + view.nbytes <= array.nbytes:
                 found.append(copy.reshape(-1).view(np.uint8)[offset : offset + view.nbytes])
                 break
@@ -305,7 +304,7 @@ def spans_of(copies: list[np.ndarray], arrays: list[np.ndarray], views: list[Any
 
 
 def steps_in_c(step: Any, X: np.ndarray, Y: np.ndarray, count: int) -> None:
-    from minidl._kernels.program import RowOrder  # needs compiled kernels
+    from minidl._kernels.executor.program import RowOrder  # needs compiled kernels
 
     recorded = step._latest
     losses = np.empty(count)

@@ -13,17 +13,16 @@ import pytest
 from conftest import instruction_sets
 
 import minidl
-from minidl import _kernels as kernels
-from minidl import nn, optim
-from minidl.bench import Case, Probes, cases
-from minidl.bench.counting import ELEMENT, SEQUENCES, flops_of
+from minidl import _kernels, kernels, nn, optim
+from minidl.profiling import Case, Probes, cases
+from minidl.profiling.counting import ELEMENT, SEQUENCES, flops_of
 
 if not instruction_sets():
     pytest.skip("no compiled kernels here, and so nothing is recorded", allow_module_level=True)
 
-from minidl.bench.teamwork import TeamCall, stamp_seconds
+from minidl.profiling.step_report import WIDTH, rows_of
+from minidl.profiling.teamwork import TeamCall, stamp_seconds
 from minidl.recording import Step, profile
-from minidl.recording.report import WIDTH, rows_of
 
 SMALL = [case for case in cases() if case.flops < 1.3e6 and not case.kernel.startswith("linear")]
 pytestmark = pytest.mark.usefixtures("small_caches")
@@ -193,7 +192,7 @@ def test_batch_norm_counts_by_mode() -> None:
 
 def test_every_kernel_has_a_count() -> None:
     made_of_others = {"matmul", "linear", "linear_grad_input", "linear_grad_params"}
-    assert set(kernels.NAMES) - made_of_others <= ELEMENT.keys() | SEQUENCES.keys()
+    assert set(_kernels.NAMES) - made_of_others <= ELEMENT.keys() | SEQUENCES.keys()
 
 
 class Ears:
@@ -214,11 +213,11 @@ class Ears:
 @pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
 def test_extents_give_the_flops_that_the_bench_counts(case: Case) -> None:
     ears = Ears()
-    kernels.set_recorder(ears)
+    _kernels.set_recorder(ears)
     try:
         case.call()()
     finally:
-        kernels.set_recorder(None)
+        _kernels.set_recorder(None)
     extent = ears.heard[case.kernel]
     assert flops_of(case.kernel, extent, training="eval" not in case.shape) == case.flops
 

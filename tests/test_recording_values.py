@@ -13,16 +13,15 @@ import numpy as np
 import pytest
 
 import minidl
-from minidl import RecordingError
-from minidl import _kernels as kernels
+from minidl import RecordingError, _kernels, kernels
 
-pytestmark = pytest.mark.skipif(kernels.isa == "reference", reason="the twin records nothing")
+pytestmark = pytest.mark.skipif(_kernels.isa == "reference", reason="the twin records nothing")
 
 Door = Callable[[np.ndarray], Any]
 
 
 def by_ctypes(w: np.ndarray) -> float:
-    return ctypes.cast(kernels.address_of(w), ctypes.POINTER(ctypes.c_float))[0]
+    return ctypes.cast(_kernels.address_of(w), ctypes.POINTER(ctypes.c_float))[0]
 
 
 def dumped(w: np.ndarray) -> Any:

@@ -14,8 +14,7 @@ import pytest
 from layer_helpers import as_tuple
 
 import minidl
-from minidl import _kernels as kernels
-from minidl import datasets, nn, optim
+from minidl import _kernels, datasets, nn, optim
 
 F32 = np.float32
 KINDS: dict[str, Any] = {
@@ -26,7 +25,7 @@ KINDS: dict[str, Any] = {
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
 LENGTHS = np.array([5, 1, 3])
-compiled = pytest.mark.skipif(kernels.isa == "reference", reason="nothing is recorded")
+compiled = pytest.mark.skipif(_kernels.isa == "reference", reason="nothing is recorded")
 
 
 def make(kind: str, *widths: int, dtype: Any = np.float64, **options: Any) -> Any:

@@ -9,10 +9,9 @@ import pytest
 from recording_helpers import plain_regression
 
 import minidl
-from minidl import _kernels as kernels
-from minidl import nn, optim
+from minidl import _kernels, kernels, nn, optim
 
-compiled = pytest.mark.skipif(kernels.isa == "reference", reason="needs compiled kernels")
+compiled = pytest.mark.skipif(_kernels.isa == "reference", reason="needs compiled kernels")
 X = np.arange(48, dtype=np.float32).reshape(16, 3)
 
 
@@ -84,7 +83,7 @@ def test_rows_may_come_more_than_once(backend: str) -> None:
 @compiled
 @pytest.mark.parametrize("order", [[0, 4], [-1], [2**40]])
 def test_an_order_for_c_is_checked(order: list[int]) -> None:
-    from minidl._kernels.program import RowOrder  # needs compiled kernels
+    from minidl._kernels.executor.program import RowOrder  # needs compiled kernels
 
     with pytest.raises(ValueError, match="but there are 4 rows"):
         RowOrder(np.array(order), 4)
@@ -95,7 +94,7 @@ def test_an_order_for_c_is_checked(order: list[int]) -> None:
 
 @compiled
 def test_an_order_for_c_is_a_copy() -> None:
-    from minidl._kernels.program import RowOrder  # needs compiled kernels
+    from minidl._kernels.executor.program import RowOrder  # needs compiled kernels
 
     program, batch, losses = program_of_losses()
     order = np.arange(4)
@@ -139,7 +138,7 @@ def program_of_losses() -> Any:
     ],
 )
 def test_steps_in_c_stay_within_their_arrays(change: dict[str, Any], words: str) -> None:
-    from minidl._kernels.program import RowOrder  # needs compiled kernels
+    from minidl._kernels.executor.program import RowOrder  # needs compiled kernels
 
     program, batch, (place, losses) = program_of_losses()
     usual = {"sources": (X, X), "targets": batch, "rows": 1, "first": 0, "count": 16, "dials": []}

@@ -24,12 +24,11 @@ import pytest
 from recording_helpers import classes, everything, plain_regression, shared_by
 
 import minidl
-from minidl import _kernels as kernels
-from minidl import nn, optim
+from minidl import _kernels, kernels, nn, optim
 from minidl.recording import epoch as epochs_of_steps
 from minidl.threads import _quota
 
-pytestmark = pytest.mark.skipif(kernels.isa == "reference", reason="the twin has no threads")
+pytestmark = pytest.mark.skipif(_kernels.isa == "reference", reason="the twin has no threads")
 unix = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 PATIENCE = 60  # seconds after which something hangs
 

@@ -10,8 +10,8 @@ from training_helpers import LABELS, VALUES, X, assert_same, classifier, everyth
 
 from minidl import nn, optim
 from minidl.training import Trainer, accuracy, batches
+from minidl.training.data import check_batch_size, split
 from minidl.training.metrics import by_name
-from minidl.training.preparing import check_batch_size, split
 
 # --- input that is refused --------------------------------------------------------------
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from training_helpers import assert_same, compiled, everything
 
-from minidl import _kernels as kernels
-from minidl import nn, optim
+from minidl import kernels, nn, optim
 from minidl.training import Trainer, batches
 
 RNG = np.random.default_rng(0)

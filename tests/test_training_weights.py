@@ -18,7 +18,7 @@ from training_helpers import (
 
 from minidl import nn, optim
 from minidl.training import Callback, Trainer, batches, epoch
-from minidl.training.weighting import class_weights
+from minidl.training.weights import class_weights
 
 both = pytest.mark.parametrize("record", [True, False])
 WEIGHTS = np.random.default_rng(4).uniform(0.1, 3, 50)

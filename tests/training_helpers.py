@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minidl import _kernels as kernels
-from minidl import nn, optim
+from minidl import _kernels, nn, optim
 from minidl.training import Callback, Trainer, batches
 
-compiled = pytest.mark.skipif(kernels.isa == "reference", reason="the twin records nothing")
+compiled = pytest.mark.skipif(_kernels.isa == "reference", reason="the twin records nothing")
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(50, 4)).astype(np.float32)

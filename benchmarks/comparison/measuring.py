@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from minidl.bench.ceilings import repeats_for
-from minidl.bench.measuring import BURSTS, Effort, from_python
+from minidl.profiling.ceilings import repeats_for
+from minidl.profiling.measuring import BURSTS, Effort, from_python
 
 TOLERANCE = 1e-4  # of the largest number of an answer: what float32 leaves of a few steps
 Answers = Mapping[str, Any]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl._kernels.reference import Array
+from minidl.typing import Array
 
 # So small that thousands of steps on the same data do not teach a network its random labels by
 # heart. What is left of the gradients then are subnormal numbers, with which processors

@@ -10,7 +10,7 @@ from typing import Any
 
 from comparison.measuring import Result
 from comparison.suites import OURS, Suite
-from minidl.bench.measuring import geometric_mean
+from minidl.profiling.measuring import geometric_mean
 
 FORMAT = "minidl peers 1"
 BEST = "the best peer"

@@ -12,10 +12,10 @@ from comparison import report
 from comparison.measuring import Contender, Result, agreeing, fastest, in_one_line, measure
 from comparison.report import Table
 from comparison.suites import NOT_HELD, OURS, SUITES, Suite, Task
-from minidl import _kernels as kernels
-from minidl.bench.ceilings import Probes
-from minidl.bench.measuring import Effort
-from minidl.bench.report import machine
+from minidl import _kernels
+from minidl.profiling.ceilings import Probes
+from minidl.profiling.kernel_report import machine
+from minidl.profiling.measuring import Effort
 
 LOOKS = 9  # at the FMA peak: the best counts
 
@@ -85,7 +85,7 @@ def run(plan: Plan) -> tuple[dict[str, Any], list[Result], bool]:
 
 def _peak(plan: Plan) -> float:
     """Flops per second of nothing but multiply-adds; 0 where there are no compiled kernels."""
-    if kernels.isa == "reference":
+    if _kernels.isa == "reference":
         return 0.0
     probes = Probes(plan.dtype, threads=plan.threads)
     return max(probes.flops() for _ in range(LOOKS))

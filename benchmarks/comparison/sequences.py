@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl._kernels.reference import Array
+from minidl.typing import Array
 
 GATES = {"RNN": 1, "LSTM": 4, "GRU": 3}
 

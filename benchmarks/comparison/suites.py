@@ -12,8 +12,8 @@ import numpy as np
 
 from comparison.networks import Network
 from comparison.sequences import Sequences
-from minidl.bench import Case, cases
-from minidl.bench.cases import LAYERS, SQUARES
+from minidl.profiling import Case, cases
+from minidl.profiling.cases import LAYERS, SQUARES
 
 OURS = "ours"  # the module of libraries/ that is not a peer
 # Choose their instruction set themselves: JAX at least for products, whatever XLA is told.

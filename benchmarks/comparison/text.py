@@ -17,9 +17,9 @@ import numpy as np
 
 import minidl
 from minidl import datasets, optim
-from minidl.bench.report import machine
 from minidl.cli.characters import CharacterModel, Pair, Shape
 from minidl.datasets import Characters
+from minidl.profiling.kernel_report import machine
 
 SHAPE = Shape(cell="lstm", hidden=256, layers=2, embedding=64, dropout=0.0, streams=64)
 STEPS, RATE, MAX_NORM, HELD_OUT = 64, 2e-3, 1.0, 0.1

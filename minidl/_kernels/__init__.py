@@ -50,7 +50,7 @@ used: ::
 table entry in ``kernel_table.pxd`` and ``table.pxi``; its Python-facing call in a
 ``calls_*.pyx``; its name in ``CALLS`` below. The tests compare it with its twin once it has a
 case in ``tests/kernel_cases.py``, and ``minidl bench`` measures it at the sizes in
-``minidl/bench/cases.py``; both are missed by tests that fail.
+``minidl/profiling/cases.py``; both are missed by tests that fail.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ from pathlib import Path
 from typing import Any
 
 from minidl import settings
-from minidl._kernels import reference
+from minidl._kernels import twins
 
 CALLS = {
     "calls_linear": ("matmul", "linear", "linear_grad_input", "linear_grad_params"),
@@ -138,6 +138,8 @@ NAMES = tuple(name for names in CALLS.values() for name in names)
 isa = "reference"
 why = ""
 _obstacle = ""
+_calls: dict[str, Any] = {}  # the kernel calls by name, of the build that serves
+_served: list[dict[str, Any]] = []  # the namespaces that hold them
 
 
 def available() -> list[str]:
@@ -168,10 +170,18 @@ def select(name: str) -> None:
     if name != "reference":
         _dispatch().select(name)  # type: ignore[union-attr]
     for module, names in CALLS.items():
-        source = reference if name == "reference" else import_module(f"{__name__}.{module}")
-        globals().update({call: getattr(source, call) for call in names})
+        source = twins if name == "reference" else import_module(f"{__name__}.{module}")
+        _calls.update({call: getattr(source, call) for call in names})
+    for namespace in _served:
+        namespace.update(_calls)
     isa = name
     note_change()
+
+
+def serve(namespace: dict[str, Any]) -> None:
+    """Put the kernel calls into a module's namespace, now and at every later ``select``."""
+    _served.append(namespace)
+    namespace.update(_calls)
 
 
 def describe() -> dict[str, str]:
@@ -233,7 +243,7 @@ def _advice(folder: Path) -> str:
 
 # What minidl/recording needs to know; on the twin alone nothing is ever recorded.
 if (_compiled := _dispatch()) is not None:
-    Replayer = import_module(f"{__name__}.program").Replayer
+    Replayer = import_module(f"{__name__}.executor.program").Replayer
     recorder, set_recorder = _compiled.recorder, _compiled.set_recorder
     forward_pass, in_forward_pass = _compiled.forward_pass, _compiled.in_forward_pass
     is_batch = _compiled.is_batch

@@ -6,7 +6,7 @@ from numpy cimport ndarray
 from minidl._kernels.dispatch cimport data_of, dense, empty_like, new, run, same, table_of
 from minidl._kernels.kernel_table cimport *
 
-from minidl._kernels.reference_errors import RowError
+from minidl._kernels.twins.errors import RowError
 
 cnp.import_array()
 

@@ -6,7 +6,7 @@ from numpy cimport ndarray
 from minidl._kernels.dispatch cimport apart, dense, run, same, table_of, updated
 from minidl._kernels.kernel_table cimport *
 
-from minidl._kernels.reference import OPTIMIZER_STATE
+from minidl._kernels.twins import OPTIMIZER_STATE
 
 cnp.import_array()
 

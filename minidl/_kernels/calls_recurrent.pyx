@@ -8,7 +8,7 @@ from minidl._kernels.dispatch cimport (
 )
 from minidl._kernels.kernel_table cimport *
 
-from minidl._kernels.reference_errors import RowError
+from minidl._kernels.twins.errors import RowError
 
 cnp.import_array()
 

@@ -1,7 +1,7 @@
 from types import ModuleType
 from typing import Any
 
-from minidl._kernels.reference import Array
+from minidl.typing import Array
 
 def supported() -> list[str]: ...
 def build(isa: str) -> tuple[str, str]: ...

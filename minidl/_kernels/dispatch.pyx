@@ -91,7 +91,7 @@ def load(isa):
     """The two modules of one instruction set; ImportError if they were not built."""
     if isa not in supported():
         raise ImportError(f"this CPU ({platform.machine()}) has no {isa}")
-    names = [f"minidl._kernels.isa_{isa}_{dtype}" for dtype in ("f32", "f64")]
+    names = [f"minidl._kernels.builds.{isa}_{dtype}" for dtype in ("f32", "f64")]
     return [importlib.import_module(name) for name in names]
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import numpy as np
 
-from minidl._kernels.reference import Array
+from minidl.typing import Array
 
 LINE = 64  # bytes of a cache line, and of an AVX-512 register
 HUGE_PAGE = 1 << 21

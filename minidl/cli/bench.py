@@ -13,16 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from minidl import _kernels as kernels
-from minidl.bench import plot, report
-from minidl.bench.cases import cases
-from minidl.bench.ceilings import Probes
-from minidl.bench.measuring import QUICK, Effort, call_costs, geometric_mean, measure
-from minidl.bench.report import Run, Table
+from minidl import _kernels
 from minidl.cli import options
 from minidl.cli import plot as pictures
 from minidl.cli.doctor import usable_cores
 from minidl.cli.options import UsageError, usage_errors
+from minidl.profiling import kernel_plot as plot
+from minidl.profiling import kernel_report as report
+from minidl.profiling.cases import cases
+from minidl.profiling.ceilings import Probes
+from minidl.profiling.kernel_report import Run, Table
+from minidl.profiling.measuring import QUICK, Effort, call_costs, geometric_mean, measure
 from minidl.settings import OPENBLAS_LIMITS, without_limits
 from minidl.threads import MOST
 
@@ -57,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _run_without_limits()
     if arguments.threads > MOST:
         raise UsageError(f"--threads: there can be {MOST} at most, not {arguments.threads}")
-    isas, names = _instruction_sets(arguments.isa), _kernels(arguments.kernel)
+    isas, names = _instruction_sets(arguments.isa), _chosen_kernels(arguments.kernel)
     with usage_errors(ImportError, OSError, ValueError):
         saved = (
             None if arguments.compare is None else report.load(arguments.compare, arguments.threads)
@@ -106,23 +107,23 @@ def _run_without_limits() -> int:
 
 def _instruction_sets(asked: str | None) -> list[str]:
     """The instruction sets to measure."""
-    compiled = [name for name in kernels.available() if name != "reference"]
+    compiled = [name for name in _kernels.available() if name != "reference"]
     if not compiled:
         raise UsageError("no compiled kernels here, and so nothing to measure; see minidl doctor")
     if asked == "all":
         return compiled
-    name = asked or kernels.isa
+    name = asked or _kernels.isa
     if name not in compiled:
         known = ", ".join([*compiled, "all"])
         raise UsageError(f"instruction set {name!r} cannot be measured; choose --isa {known}")
     return [name]
 
 
-def _kernels(asked: list[str] | None) -> list[str]:
-    unknown = [name for name in asked or () if name not in kernels.NAMES]
+def _chosen_kernels(asked: list[str] | None) -> list[str]:
+    unknown = [name for name in asked or () if name not in _kernels.NAMES]
     if unknown:
-        raise UsageError(f"no kernel called {unknown[0]!r}; known: {', '.join(kernels.NAMES)}")
-    return list(asked or kernels.NAMES)
+        raise UsageError(f"no kernel called {unknown[0]!r}; known: {', '.join(_kernels.NAMES)}")
+    return list(asked or _kernels.NAMES)
 
 
 def _check_comparable(saved: Saved, isas: list[str], arguments: argparse.Namespace) -> None:
@@ -138,12 +139,12 @@ def _check_comparable(saved: Saved, isas: list[str], arguments: argparse.Namespa
 @contextmanager
 def _serving(isa: str) -> Iterator[None]:
     """Serve all calls from an instruction set for a while."""
-    before = kernels.isa
-    kernels.select(isa)
+    before = _kernels.isa
+    _kernels.select(isa)
     try:
         yield
     finally:
-        kernels.select(before)
+        _kernels.select(before)
 
 
 def _print_conditions() -> None:

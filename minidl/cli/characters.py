@@ -13,12 +13,12 @@ import numpy as np
 
 import minidl
 from minidl import nn, optim, saving
-from minidl._kernels.reference import Array
 from minidl.datasets import Characters
-from minidl.nn.sequences import Recurrent
+from minidl.nn.recurrent.sequence import Recurrent
 from minidl.recording.step import Step
+from minidl.training.interrupt import mode
 from minidl.training.progress import Progress
-from minidl.training.safety import mode
+from minidl.typing import Array
 
 CELLS: dict[str, type[Recurrent]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 Pair = tuple[Array, Array]  # x and y of ``Characters.chunks``

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from minidl._kernels.reference import Array
 from minidl.cli.options import check_writable
 from minidl.pictures import log_axis, new_figure, save, shortened
-from minidl.training.curves import MOST_MARKERS, TRAINING, VALIDATION, curves, tidy
 from minidl.training.history import History
+from minidl.training.plots import MOST_MARKERS, TRAINING, VALIDATION, curves, tidy
+from minidl.typing import Array
 
 SIZE = 16.0, 4.4  # inches; the legend of the layers stands beside the last panel
 DARKEST, LIGHTEST = 0.0, 0.85  # part of the viridis scale that shows on white

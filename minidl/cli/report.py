@@ -6,14 +6,14 @@ import copy
 
 import numpy as np
 
-from minidl._kernels.reference import Array
 from minidl.datasets import Dataset
 from minidl.nn import BatchNorm, Layer, Loss, Parameter
 from minidl.training.batching import batches
 from minidl.training.callbacks import Callback, Values
 from minidl.training.history import show
-from minidl.training.safety import mode
+from minidl.training.interrupt import mode
 from minidl.training.trainer import Trainer
+from minidl.typing import Array
 
 LARGEST_MATRIX = 20  # classes; a wider matrix would not fit a terminal
 WORST_PAIRS = 3

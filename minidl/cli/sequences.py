@@ -10,9 +10,9 @@ from minidl import datasets, nn, optim
 from minidl.cli import options, plot
 from minidl.cli.characters import CELLS
 from minidl.cli.options import add_option, usage_errors
-from minidl.nn.sequences import Recurrent
+from minidl.nn.recurrent.sequence import Recurrent
 from minidl.training import Trainer
-from minidl.training.safety import mode
+from minidl.training.interrupt import mode
 
 ALWAYS_ONE = 1 / 6  # the variance of the sum of two numbers from U(0, 1), whose mean is one
 SCALE = plot.Scale(

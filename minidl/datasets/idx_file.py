@@ -26,8 +26,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from minidl._kernels.reference import Array
 from minidl.files import open_regular
+from minidl.typing import Array
 
 DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 MAX_DIMENSIONS = 64  # NumPy's own limit

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from minidl._kernels.reference import Array
 from minidl.datasets.optical_digits import Dataset, digits
 from minidl.nn.checks import check_count
 from minidl.nn.init import Seed, as_generator
+from minidl.typing import Array
 
 BLANK, DELIMITER = 0, 1  # of copy_memory; the symbols follow
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from minidl._kernels.reference import Array
 from minidl.datasets.idx_file import idx
+from minidl.typing import Array
 
 TRAIN = 1437  # of 1797: the shipped files hold the training images first
 

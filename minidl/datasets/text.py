@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from minidl._kernels.reference import Array
 from minidl.nn.checks import check_count
+from minidl.typing import Array
 
 
 class Characters:

@@ -2,19 +2,19 @@
 
 from minidl.nn import init
 from minidl.nn.activations import LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
+from minidl.nn.classification_losses import CrossEntropyLoss, NLLLoss
 from minidl.nn.containers import Residual, Sequential, pre_activation
 from minidl.nn.dropout import Dropout
 from minidl.nn.embedding import Embedding
-from minidl.nn.label_losses import CrossEntropyLoss, NLLLoss
 from minidl.nn.layer import Layer, Parameter, evaluating
 from minidl.nn.linear import Linear
 from minidl.nn.losses import BCEWithLogitsLoss, HuberLoss, L1Loss, Loss, MSELoss
 from minidl.nn.lsuv import lsuv
 from minidl.nn.normalization import BatchNorm, LayerNorm, Standardize
 from minidl.nn.rectifiers import ELU, LeakyReLU, PReLU
-from minidl.nn.recurrent import GRUCell, LSTMCell, RNNCell
-from minidl.nn.recurrent_layers import GRU, LSTM, RNN
-from minidl.nn.shaping import Flatten, Identity
+from minidl.nn.recurrent.cells import GRUCell, LSTMCell, RNNCell
+from minidl.nn.recurrent.layers import GRU, LSTM, RNN
+from minidl.nn.reshape import Flatten, Identity
 from minidl.nn.smooth import GELU, SiLU, Softplus
 
 __all__ = [

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from minidl import _kernels as kernels
-from minidl._kernels.reference import Array
+from minidl import kernels
 from minidl.nn.layer import Examples, Layer
+from minidl.typing import Array
 
 
 class ReLU(Layer):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from minidl import _kernels as kernels
-from minidl._kernels.reference import Array
+from minidl import kernels
 from minidl.nn.activations import ReLU, Tanh
 from minidl.nn.init import Seed
 from minidl.nn.layer import Examples, Layer, is_lengths
 from minidl.nn.linear import Linear
 from minidl.nn.normalization import BatchNorm
+from minidl.typing import Array
 
 
 class Sequential(Layer):

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from minidl._kernels.reference import Array
 from minidl.nn.layer import Layer
-from minidl.nn.shaping import Identity
+from minidl.nn.reshape import Identity
+from minidl.typing import Array
 
 # Midpoints of z with the weights of N(0, 1). Half of them lie on either side of zero, so that
 # means over rectifiers are exact; and they are fine enough for a sigmoid that is all but a step.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from minidl import _kernels as kernels
-from minidl._kernels.reference import Array
+from minidl import kernels
 from minidl.nn.checks import check_number
 from minidl.nn.init import Seed, as_generator
 from minidl.nn.layer import Examples, Layer
+from minidl.typing import Array
 
 
 class Dropout(Layer):

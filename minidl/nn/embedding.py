@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from minidl import _kernels as kernels
-from minidl._kernels.reference import Array
-from minidl._kernels.reference_errors import RowError
+from minidl import _kernels, kernels
+from minidl._kernels.twins.errors import RowError
 from minidl.nn import init as initializers
 from minidl.nn.checks import check_count
 from minidl.nn.init import Initializer, Seed
 from minidl.nn.layer import DType, Examples, Layer, Parameter
+from minidl.typing import Array
 
 
 class Embedding(Layer):
@@ -87,7 +87,7 @@ class Embedding(Layer):
                 f"{self.label}: expected indices of shape (batch, ...) with no empty dimension, "
                 f"got {x.shape}"
             )
-        if kernels.recorder() is not None:
+        if _kernels.recorder() is not None:
             return  # the kernel looks at the values, now and when it is replayed
         if not 0 <= x.min() <= x.max() < self.num_embeddings:
             place = int(np.flatnonzero((x < 0) | (x >= self.num_embeddings))[0])

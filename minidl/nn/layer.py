@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 import numpy as np
 
-from minidl import _kernels as kernels
-from minidl._kernels.reference import Array
+from minidl import _kernels, kernels
 from minidl.nn.finding import PLAIN, Member, found_in
 from minidl.nn.init import Initializer, Seed, as_generator
+from minidl.typing import Array
 
 # A context in which this thread evaluates, whatever the modes of the layers; see dispatch.pyx.
-evaluating = kernels.evaluating
+evaluating = _kernels.evaluating
 
 DType = Any  # whatever numpy.dtype() accepts
 # Layers with the shapes of their inputs, or with the inputs themselves where they are integers.
@@ -110,7 +110,7 @@ class Parameter(Member):
     def reset(self, rng: Seed = None) -> None:
         """Forget the values; they will be drawn anew, seeded by ``rng`` (None: by the system)."""
         self._seed = int(as_generator(rng).integers(2**63))
-        kernels.note_change()
+        _kernels.note_change()
         self.__dict__.pop("_data", None)
         self.__dict__.pop("_grad", None)
 
@@ -122,7 +122,7 @@ class Parameter(Member):
     @frozen.setter
     def frozen(self, frozen: bool) -> None:
         self._frozen = bool(frozen)
-        kernels.note_change()  # for recorded steps whose optimizer holds it
+        _kernels.note_change()  # for recorded steps whose optimizer holds it
 
     @property
     def drawn(self) -> bool:
@@ -140,7 +140,7 @@ class Parameter(Member):
         except AttributeError:
             # setdefault: of two threads that look at once, both get the array of the first.
             data = self.__dict__.setdefault("_data", self._draw())
-        recorder = kernels.recorder()
+        recorder = _kernels.recorder()
         return data if recorder is None else recorder.adopt("parameter", self.name, data)
 
     @data.setter
@@ -152,7 +152,7 @@ class Parameter(Member):
         grad: Array | None = self.__dict__.get("_grad")
         if grad is None:
             grad = self.__dict__.setdefault("_grad", np.zeros(self.shape, self.dtype))
-        recorder = kernels.recorder()
+        recorder = _kernels.recorder()
         return grad if recorder is None else recorder.adopt("gradient", f"{self.name}.grad", grad)
 
     @grad.setter
@@ -179,7 +179,7 @@ class Parameter(Member):
         """Keep values and gradient in these two arrays from now on."""
         data[...], grad[...] = self.data, self.grad
         self._data, self._grad = data, grad
-        kernels.note_change()
+        _kernels.note_change()
 
     def astype(self, dtype: DType) -> None:
         """Convert values and gradient."""
@@ -189,7 +189,7 @@ class Parameter(Member):
             for name in ("_data", "_grad"):  # what there is of them: to convert is not to look
                 if name in self.__dict__:
                     self.__dict__[name] = self.__dict__[name].astype(dtype)
-            kernels.note_change()
+            _kernels.note_change()
 
     def __repr__(self) -> str:
         return f"Parameter({self.name!r}, shape={self.shape}, dtype={self.dtype})"
@@ -201,7 +201,7 @@ def kept_by(owner: Any) -> dict[str, Any]:
     With itself; while this thread records a step, with the recorder, so that the layer stays as
     it is.
     """
-    recorder = kernels.recorder()
+    recorder = _kernels.recorder()
     return vars(owner) if recorder is None else recorder.kept_by(owner)
 
 
@@ -218,7 +218,7 @@ class Noticed:
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not name.startswith("_"):
-            kernels.note_change()
+            _kernels.note_change()
         object.__setattr__(self, name, value)
 
 
@@ -323,10 +323,10 @@ class Layer(Noticed, Member):
         raise NotImplementedError(f"{type(self).__name__} has no backward pass")
 
     def __call__(self, *inputs: Array, **options: Any) -> Any:
-        forward_pass = kernels.forward_pass()
+        forward_pass = _kernels.forward_pass()
         if forward_pass is None:  # the outermost call: with all in it, one forward pass
-            return kernels.in_forward_pass(Layer.__call__, (self, *inputs), options)
-        recorder = kernels.recorder()
+            return _kernels.in_forward_pass(Layer.__call__, (self, *inputs), options)
+        recorder = _kernels.recorder()
         own = self.__dict__ if recorder is None else recorder.kept_by(self)
         if forward_pass and own.get("_saved") is not None:
             if own.get("_forward_pass") is forward_pass:
@@ -364,16 +364,16 @@ class Layer(Noticed, Member):
         TypeError
             For a path, outside of a forward pass.
         """
-        forward_pass = kernels.forward_pass()
+        forward_pass = _kernels.forward_pass()
         if forward_pass is None:  # `forward` was called by itself, or who called wants a file
             if values and is_path(values[0]):
                 raise TypeError(
                     f"{self.label}: save keeps values for the backward pass, and writes no file; "
                     f"write minidl.save(model, {os.fspath(values[0])!r})"
                 )
-            forward_pass = not kernels.is_evaluating()
+            forward_pass = not _kernels.is_evaluating()
         if forward_pass:
-            recorder = kernels.recorder()
+            recorder = _kernels.recorder()
             own = self.__dict__ if recorder is None else recorder.kept_by(self)
             own["_saved"] = values
 
@@ -382,7 +382,7 @@ class Layer(Noticed, Member):
 
         Raises if there is nothing, or if ``dy`` is not a gradient of the layer's output.
         """
-        recorder = kernels.recorder()
+        recorder = _kernels.recorder()
         own = self.__dict__ if recorder is None else recorder.kept_by(self)
         values, output, earlier = own.get("_saved"), own.get("_output"), own.get("_earlier")
         if values is None:
@@ -449,7 +449,7 @@ class Layer(Noticed, Member):
         first = self.__dict__.get("_first_parameter", self)
         if first is self:  # not looked for yet
             return False
-        return kernels.is_batch(x, FLOAT32 if first is None else first.dtype, self.in_features)
+        return _kernels.is_batch(x, FLOAT32 if first is None else first.dtype, self.in_features)
 
     def check_input(self, *args: Any, **kwargs: Any) -> None:
         """Raise TypeError or ValueError, naming the layer, if an input cannot be used.
@@ -566,11 +566,11 @@ class Layer(Noticed, Member):
     @property
     def training(self) -> bool:
         """Whether the layer trains: its own mode, and False on a thread that is evaluating."""
-        return self._training and not kernels.is_evaluating()
+        return self._training and not _kernels.is_evaluating()
 
     @training.setter
     def training(self, mode: bool) -> None:
-        if (recorder := kernels.recorder()) is not None:
+        if (recorder := _kernels.recorder()) is not None:
             recorder.switch(self)
         self._training = bool(mode)
 
@@ -586,7 +586,7 @@ class Layer(Noticed, Member):
 
     def zero_grad(self) -> None:
         """Set all gradients to zero."""
-        if (recorder := kernels.recorder()) is not None:
+        if (recorder := _kernels.recorder()) is not None:
             recorder.watch(self)
         for parameter in self.parameters():
             kernels.clear(parameter.grad)

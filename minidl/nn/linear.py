@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from minidl import _kernels as kernels
-from minidl._kernels.reference import Array
+from minidl import kernels
 from minidl.nn import init as initializers
 from minidl.nn.checks import check_count
 from minidl.nn.init import Initializer, Seed, as_generator
 from minidl.nn.layer import DType, Examples, Layer, Parameter
+from minidl.typing import Array
 
 # Chosen by measurement: benchmarks/defaults.py compares with U(±1/√fan_in) for both.
 WEIGHT = initializers.fan_in_uniform()

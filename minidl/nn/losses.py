@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from minidl import _kernels as kernels
-from minidl._kernels.reference import Array
+from minidl import _kernels, kernels
 from minidl.nn.checks import POSITIVE, check_choice, check_number
 from minidl.nn.layer import Noticed, kept_by
+from minidl.typing import Array
 
 
 class Loss(Noticed):
@@ -107,13 +107,13 @@ class Loss(Noticed):
             inputs = prediction, target, weight
             if weight.shape != self.weighted_shape(prediction):  # every step is a row of its own
                 inputs = tuple(by_steps(array, weight.ndim) for array in inputs)
-        recorder = kernels.recorder()
+        recorder = _kernels.recorder()
         value, gradient = (
             self.forward(*inputs) if recorder is None else recorder.forward(self, inputs)
         )
         if inputs[0] is not prediction:
             gradient = gradient.reshape(prediction.shape)
-        if not kernels.is_evaluating():
+        if not _kernels.is_evaluating():
             kept_by(self)["_gradient"] = gradient
         return value
 
@@ -316,7 +316,7 @@ class BCEWithLogitsLoss(Loss):
         kind = logits.dtype, columns
         if kind not in self._of_columns:
             self._of_columns[kind] = np.resize(self._pos_weight, columns).astype(logits.dtype)
-        recorder, weight = kernels.recorder(), self._of_columns[kind]
+        recorder, weight = _kernels.recorder(), self._of_columns[kind]
         return weight if recorder is None else recorder.adopt("state", "pos_weight", weight)
 
     def forward(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from minidl._kernels.reference import Array
 from minidl.nn import init
 from minidl.nn.checks import POSITIVE, check_count, check_number
 from minidl.nn.init import Seed, as_generator
 from minidl.nn.layer import Layer
 from minidl.nn.linear import Linear
+from minidl.typing import Array
 
 
 def lsuv(

@@ -7,11 +7,11 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from minidl import _kernels as kernels
-from minidl._kernels.reference import Array
+from minidl import kernels
 from minidl.nn import init as initializers
 from minidl.nn.checks import POSITIVE, check_count, check_number
 from minidl.nn.layer import DType, Examples, Layer, Parameter, float_dtype
+from minidl.typing import Array
 
 
 class BatchNorm(Layer):

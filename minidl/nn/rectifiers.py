@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from minidl import _kernels as kernels
-from minidl._kernels.reference import Array
+from minidl import kernels
 from minidl.nn import init as initializers
 from minidl.nn.checks import POSITIVE, check_count, check_number
 from minidl.nn.init import Initializer, Shape
 from minidl.nn.layer import DType, Examples, Layer, Parameter
+from minidl.typing import Array
 
 
 class LeakyReLU(Layer):

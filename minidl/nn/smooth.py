@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from minidl import _kernels as kernels
-from minidl._kernels.reference import Array
+from minidl import kernels
 from minidl.nn.checks import POSITIVE, check_number
 from minidl.nn.layer import Examples, Layer
+from minidl.typing import Array
 
 
 class SiLU(Layer):

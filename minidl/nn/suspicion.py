@@ -8,16 +8,16 @@ from itertools import pairwise
 
 import numpy as np
 
-from minidl._kernels.reference import Array
 from minidl.nn.activations import LogSoftmax, Sigmoid, Softmax
+from minidl.nn.classification_losses import CrossEntropyLoss, NLLLoss
 from minidl.nn.containers import in_order
 from minidl.nn.dropout import Dropout
-from minidl.nn.label_losses import CrossEntropyLoss, NLLLoss
 from minidl.nn.layer import Layer, Parameter
 from minidl.nn.linear import Linear
 from minidl.nn.losses import BCEWithLogitsLoss, Loss
 from minidl.nn.normalization import BatchNorm
-from minidl.nn.shaping import Identity
+from minidl.nn.reshape import Identity
+from minidl.typing import Array
 from minidl.warnings import TrainingWarning
 
 # Layers that change nothing of what a model can compute.

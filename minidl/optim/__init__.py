@@ -2,9 +2,9 @@
 
 from minidl.optim import schedules
 from minidl.optim.adam import Adam, AdamW, Nadam
-from minidl.optim.averaging import EMA
-from minidl.optim.base import Group, Optimizer
 from minidl.optim.clipping import clip_by_norm, clip_by_value
+from minidl.optim.ema import EMA
+from minidl.optim.optimizer import Group, Optimizer
 from minidl.optim.optimizers import SGD, AdaGrad, RMSprop
 
 __all__ = [

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from minidl import _kernels as kernels
-from minidl._kernels.reference import Array
+from minidl import kernels
 from minidl.nn.checks import POSITIVE, check_number
 from minidl.nn.layer import Parameter
+from minidl.typing import Array
 
 
 def clip_by_norm(parameters: Iterable[Parameter], max_norm: float) -> float:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from minidl import _kernels as kernels
-from minidl._kernels.reference import Array
-from minidl.optim.base import Optimizer, Parameters, Rate, hyper_parameter
+from minidl import kernels
+from minidl.optim.optimizer import Optimizer, Parameters, Rate, hyper_parameter
+from minidl.typing import Array
 
 
 class SGD(Optimizer):

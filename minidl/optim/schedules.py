@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from minidl.nn.checks import POSITIVE, check_count, check_number
-from minidl.optim.base import Optimizer, Rate
+from minidl.optim.optimizer import Optimizer, Rate
 
 BEYOND_ONE = math.nextafter(1.0, 2.0)  # for ranges that include 1
 

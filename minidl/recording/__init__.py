@@ -16,7 +16,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from minidl.recording.arrays import RecordingError
+from minidl.recording.guards import RecordingError
 from minidl.recording.step import Step
 
 __all__ = ["RecordingError", "Step", "record"]

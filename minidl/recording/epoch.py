@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from minidl import _kernels as kernels
-from minidl._kernels.reference import Array
-from minidl._kernels.reference_errors import RowError
+from minidl import _kernels
+from minidl._kernels.twins.errors import RowError
 from minidl.nn.checks import check_count
 from minidl.nn.init import random_order
-from minidl.recording.arrays import RecordingError
-from minidl.recording.failures import NotFiniteError
+from minidl.recording.errors import NotFiniteError
+from minidl.recording.guards import RecordingError
 from minidl.recording.inputs import prepared
-from minidl.recording.nest import leaves_of, mapped
+from minidl.recording.pytree import leaves_of, mapped
 from minidl.recording.step import Step
+from minidl.typing import Array
 
 SLICE = 0.05  # seconds in C between two looks at Ctrl-C, and calls of `progress`
 SCHEDULED = 512  # steps whose rates a schedule is asked for at a time
@@ -123,7 +123,7 @@ class _Part:
             first = self.kept.done
             # Anew every time: whoever hears of the progress may change something.
             with self._told():
-                if kernels.isa == "reference":
+                if _kernels.isa == "reference":
                     self._from_python()
                 else:
                     self._in_c(self._recorded(batch), batch)
@@ -200,7 +200,7 @@ class _Part:
             recorded.explain(failed, answer, batch)
 
     def _order_in_c(self) -> Any:
-        from minidl._kernels.program import RowOrder  # needs compiled kernels
+        from minidl._kernels.executor.program import RowOrder  # needs compiled kernels
 
         if self.order is not None and self._checked_order is None:
             self._checked_order = RowOrder(self.order, len(self.data[0]))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl import _kernels as kernels
+from minidl import _kernels
 
 
 def hear_arrays(owner: Any, *names: str) -> None:
@@ -38,7 +38,7 @@ def hear_backward(layer: Any) -> None:
 
     @functools.wraps(own)
     def backward(self: Any, *inputs: Any, **options: Any) -> Any:
-        recorder = kernels.recorder()
+        recorder = _kernels.recorder()
         if recorder is None:
             return own(self, *inputs, **options)
         return recorder.backward(self, own, inputs, options)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minidl.nn.layer import Layer
-from minidl.recording.recorder import parts_of, plain_attributes
+from minidl.recording.trace import parts_of, plain_attributes
 
 
 def prepared(number: int, x: Any) -> Any:

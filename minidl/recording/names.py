@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-from minidl import _kernels as kernels
+from minidl import _kernels
 from minidl.nn.layer import Noticed, Parameter
-from minidl.optim.base import Optimizer
+from minidl.optim.optimizer import Optimizer
 
 # (holder, key, value): a dict with a key, a list with an index, or the cell of a closure.
 Name = tuple[Any, Any, Any]
@@ -87,7 +87,7 @@ def _names_in(code: CodeType) -> set[str]:
 def _attributes(value: Any) -> Iterator[Name]:
     # Layers, losses and optimizers tell by themselves when something in them is replaced; other
     # recorded steps look after theirs.
-    if not isinstance(value, (Noticed, Optimizer, Parameter, kernels.Replayer, type, ModuleType)):
+    if not isinstance(value, (Noticed, Optimizer, Parameter, _kernels.Replayer, type, ModuleType)):
         attributes = getattr(value, "__dict__", None)
         if type(attributes) is dict:
             yield from ((attributes, name, item) for name, item in attributes.items())

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from minidl import _kernels as kernels
+from minidl import _kernels
 from minidl._kernels.memory import LINE, aligned_zeros
-from minidl._kernels.reference import Array
-from minidl.recording.entries import Region
+from minidl.recording.calls import Region
+from minidl.typing import Array
 
 
 class Shadow:
@@ -38,7 +38,7 @@ class Shadow:
         self.second = None if alone or look is not None else self._copy()
         if look is not None:
             fill(self.first, array.dtype, look)
-        self._address = kernels.address_of(self.first)
+        self._address = _kernels.address_of(self.first)
 
     def _copy(self) -> Array:
         shift = self.begin % LINE  # so that arrays in it are aligned as they are
@@ -52,7 +52,7 @@ class Shadow:
 
     def of(self, array: Array, copy: Array | None = None) -> Array:
         """The array in a copy, by default the first, that has the place of this one."""
-        offset = kernels.address_of(array) - self.begin
+        offset = _kernels.address_of(array) - self.begin
         copy = self.first if copy is None else copy
         return np.ndarray(array.shape, array.dtype, copy, offset, array.strides)
 
@@ -68,7 +68,7 @@ class Shadow:
     def second_at(self, region: Region) -> int:
         """The address in the second copy that has the place of an array."""
         assert self.second is not None
-        return kernels.address_of(self.second) + region.begin - self.begin
+        return _kernels.address_of(self.second) + region.begin - self.begin
 
     def copy_again(self) -> Array:
         """Have a second copy, of memory that nobody has changed since the first."""

@@ -12,17 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from minidl import _kernels as kernels
-from minidl._kernels.reference import Array
+from minidl import _kernels
 from minidl.nn.nonfinite import check_finite, is_finite
-from minidl.recording.arrays import RecordingError
-from minidl.recording.failures import NotFiniteError
+from minidl.recording.errors import NotFiniteError
+from minidl.recording.guards import RecordingError
 from minidl.recording.inputs import disjoint, kinds_of, places_of, prepared, traits
 from minidl.recording.names import names_of
-from minidl.recording.nest import mapped
-from minidl.recording.recorder import ADVICE, NOT_THE_SAME, Recorder, Rehearsal
+from minidl.recording.pytree import mapped
+from minidl.recording.trace import ADVICE, NOT_THE_SAME, Recorder, Rehearsal
 from minidl.signals import deferred
 from minidl.threads import get_num_threads
+from minidl.typing import Array
 
 Inputs = tuple[Any, ...]
 Check = Callable[[Any], object] | None  # of what the function returned
@@ -51,7 +51,7 @@ TRIALS = 20
 MOST_PROGRAMS = 64
 
 
-class Step(kernels.Replayer):
+class Step(_kernels.Replayer):
     """A recorded function; made by ``record``.
 
     One program serves one combination of the inputs' shapes and dtypes and the modes of the
@@ -110,7 +110,7 @@ class Step(kernels.Replayer):
 
     def _first(self, inputs: Inputs) -> Any:
         """The slow way: inputs not yet seen, or something may have changed since they were."""
-        if kernels.isa == "reference" or kernels.recorder() is not None:
+        if _kernels.isa == "reference" or _kernels.recorder() is not None:
             return self.function(*inputs)
         given = inputs
         inputs = tuple(prepared(number, x) for number, x in enumerate(given))
@@ -127,7 +127,7 @@ class Step(kernels.Replayer):
                 return output
             if failed > 0:
                 recorded.explain(failed, output, used)
-            if recorded.program.seen == kernels.changes():  # such as an input that is a parameter
+            if recorded.program.seen == _kernels.changes():  # such as an input that is a parameter
                 self.record(inputs, given=given, anew=True)
         raise RecordingError(
             f"{self!r} could not be run: what it depends on is changed again and again, maybe by "
@@ -139,12 +139,12 @@ class Step(kernels.Replayer):
         if self.names is not None and not self.names.same():
             self.forget()
         latest, kinds = self._latest, kinds_of(inputs)
-        unchanged = latest is not None and latest.program.seen == kernels.changes()
+        unchanged = latest is not None and latest.program.seen == _kernels.changes()
         if unchanged and kinds == self._latest_kinds:
             return latest
         with RECORDING:
             for recorded in self._programs.values():
-                if recorded.program.seen != kernels.changes():
+                if recorded.program.seen != _kernels.changes():
                     recorded.check()
             recorded = self._programs.get(self._key(inputs))
             if recorded is not None:
@@ -172,7 +172,7 @@ class Step(kernels.Replayer):
         were made from. Signals are heard while the function runs, and wait for the rest. Unless
         ``anew``, another thread may have recorded the same meanwhile.
         """
-        if kernels.recorder() is not None:
+        if _kernels.recorder() is not None:
             raise RecordingError("a recorded function cannot record another, or run its epochs")
         given, inputs = given or inputs, disjoint(inputs)
         with deferred() as signals:
@@ -190,7 +190,7 @@ class Step(kernels.Replayer):
 
     def _add(self, inputs: Inputs, recorder: Recorder, recorded: Any) -> None:
         """Take a program in."""
-        from minidl._kernels.program import Names, ProgramLock  # needs compiled kernels
+        from minidl._kernels.executor.program import Names, ProgramLock  # needs compiled kernels
 
         if self._lock is None:
             self._lock = ProgramLock()
@@ -209,7 +209,7 @@ class Step(kernels.Replayer):
         self, inputs: Inputs, check: Check, given: Inputs, signals: deferred
     ) -> tuple[Recorder, Any]:
         """Run the function, rehearse it, and run the program, all on copies of all memory."""
-        from minidl.recording.recorded import Recorded, homes_of  # needs compiled kernels
+        from minidl.recording.program import Recorded, homes_of  # needs compiled kernels
 
         recorder = Recorder(inputs)
         try:
@@ -254,10 +254,10 @@ class Step(kernels.Replayer):
             raise RecordingError(f"{NOT_THE_SAME}: its results differ. {ADVICE}")
 
     def _key(self, inputs: Inputs) -> Hashable:
-        now = kernels.changes(), len(self._watched)
+        now = _kernels.changes(), len(self._watched)
         if self._traits[0] != now:
             self._traits = now, tuple(map(traits, self._watched))
-        return kernels.isa, kinds_of(inputs), self._traits[1]
+        return _kernels.isa, kinds_of(inputs), self._traits[1]
 
     def epoch(
         self,
@@ -310,7 +310,7 @@ class Step(kernels.Replayer):
         """
         from minidl.recording.epoch import arrays_of, order_of, run_epoch
 
-        if kernels.recorder() is not None:
+        if _kernels.recorder() is not None:
             raise RecordingError("a recorded function cannot run the epochs of another")
         arrays = arrays_of(X, Y)
         order = order_of(len(arrays[0]), batch_size, rng, shuffle)
@@ -336,7 +336,7 @@ class Step(kernels.Replayer):
 
     def __str__(self) -> str:
         """The programs: every kernel with its operands, by layer and role."""
-        from minidl.recording.report import listing
+        from minidl.profiling.step_report import listing
 
         programs = "\n\n".join(listing(recorded) for recorded in self._programs.values())
         return programs or f"{self!r}: nothing recorded yet"
@@ -363,7 +363,7 @@ class Step(kernels.Replayer):
             Prints as a table: kernel, shape, microseconds, share, flops and bytes, and the fraction
             of what this machine can do at most; ``profile.plot(FILE)`` draws it.
         """
-        from minidl.recording.profile import take_profile
+        from minidl.profiling.step_profile import take_profile
 
         self(*inputs)
         if self._latest is None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from minidl._kernels.reference import Array
 from minidl.nn.checks import check_count
 from minidl.nn.init import Seed, random_order
 from minidl.training.inputs import as_array, check_same_rows, is_ragged, padded
+from minidl.typing import Array
 
 
 def batches(

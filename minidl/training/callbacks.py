@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from minidl._kernels.reference import Array
 from minidl.nn.checks import check_count, check_number
 from minidl.optim.schedules import ReduceOnPlateau, usual_mode
 from minidl.training.history import show
+from minidl.typing import Array
 
 if TYPE_CHECKING:
     from minidl.training.trainer import Trainer

@@ -9,19 +9,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minidl import _kernels as kernels
-from minidl import recording
-from minidl._kernels.reference import Array
+from minidl import _kernels, recording
 from minidl.nn.init import random_order
 from minidl.nn.nonfinite import check_finite, is_finite
 from minidl.recording import RecordingError
 from minidl.recording.epoch import Kept, run_epoch
 from minidl.training.callbacks import Callbacks
-from minidl.training.diagnosis import advice, first_not_finite
+from minidl.training.data import Data
+from minidl.training.interrupt import InterruptBetweenSteps, Snapshot
 from minidl.training.metrics import Tally
-from minidl.training.preparing import Data
+from minidl.training.nonfinite import advice, first_not_finite
 from minidl.training.progress import Progress
-from minidl.training.safety import InterruptBetweenSteps, Snapshot
+from minidl.typing import Array
 
 if TYPE_CHECKING:
     from minidl.training.trainer import Trainer
@@ -111,7 +110,7 @@ class Epoch:
         self.trainer._record_what_is_there()  # a callback may have replaced something
         row = self.data.take(np.zeros(1, np.intp)).targets_and_weights
         self.weighted = self.trainer.loss.row_weights(*row) is not None
-        while self.trainer._recorded is not None and kernels.isa != "reference":
+        while self.trainer._recorded is not None and _kernels.isa != "reference":
             fresh = self.trainer._recorded.empty
             try:
                 if self.plan.accumulate > 1:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from minidl.pictures import save
-from minidl.training.curves import draw_history
+from minidl.training.plots import draw_history
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

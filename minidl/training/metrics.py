@@ -29,8 +29,8 @@ from typing import Protocol
 
 import numpy as np
 
-from minidl._kernels.reference import Array
 from minidl.nn import BCEWithLogitsLoss, Loss
+from minidl.typing import Array
 
 Metric = Callable[[Array, Array], float]
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from minidl._kernels.reference import Array
 from minidl.nn import Layer, Loss
 from minidl.nn.checks import check_count
 from minidl.nn.init import Seed, as_generator
@@ -20,12 +19,7 @@ from minidl.nn.suspicion import warn_of_suspicious
 from minidl.optim import EMA, Optimizer
 from minidl.optim.schedules import ReduceOnPlateau
 from minidl.training.callbacks import Callback, Callbacks
-from minidl.training.epoch import Epoch, Plan, RecordedSteps
-from minidl.training.history import History
-from minidl.training.inputs import Rows, as_inputs
-from minidl.training.metrics import Metric, Tally, by_name, check_metrics, try_out
-from minidl.training.predicting import Predictor
-from minidl.training.preparing import (
+from minidl.training.data import (
     Batch,
     Data,
     Source,
@@ -35,9 +29,15 @@ from minidl.training.preparing import (
     rows_that_count,
     split,
 )
+from minidl.training.epoch import Epoch, Plan, RecordedSteps
+from minidl.training.history import History
+from minidl.training.inputs import Rows, as_inputs
+from minidl.training.interrupt import InterruptBetweenSteps
+from minidl.training.metrics import Metric, Tally, by_name, check_metrics, try_out
+from minidl.training.prediction import Predictor
 from minidl.training.progress import Progress, choose
-from minidl.training.safety import InterruptBetweenSteps
-from minidl.training.weighting import ClassWeight, class_weighted, row_weights
+from minidl.training.weights import ClassWeight, class_weighted, row_weights
+from minidl.typing import Array
 
 EVALUATION_BATCH = 1024
 STATISTICS_ROWS = 8192  # from which the averages of an EMA take the statistics of BatchNorm

@@ -1,0 +1,1 @@
+"""All loops, compiled once per instruction set and dtype."""

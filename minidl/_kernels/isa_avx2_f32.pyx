@@ -1,3 +1,0 @@
-# AVX2 and FMA, float32; setup.py has its flags.
-# Import it only after dispatch has asked the CPU.
-include "table.pxi"

@@ -1,3 +1,0 @@
-# The compiler's default instruction set, float64; setup.py has its flags.
-# Import it only after dispatch has asked the CPU.
-include "table.pxi"

@@ -1,0 +1,74 @@
+"""The NumPy twins of elementwise kernels and of dropout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minidl.typing import Array
+
+
+def copy(x: Array) -> Array:
+    """y = x, C-contiguous."""
+    return np.array(x, order="C")
+
+
+def clear(x: Array) -> None:
+    """x ← 0, in place."""
+    x[...] = 0
+
+
+def add(a: Array, b: Array) -> Array:
+    """y = a + b."""
+    return a + b
+
+
+def scale(x: Array, factor: float) -> None:
+    """x ← factor · x, in place."""
+    x *= x.dtype.type(factor)
+
+
+def exp(x: Array) -> Array:
+    """y = exp(x)."""
+    return np.exp(x)
+
+
+def log(x: Array) -> Array:
+    """y = log(x), the natural logarithm."""
+    return np.log(x)
+
+
+def dropout_key(state: Array) -> Array:
+    """Draw the two 32-bit words that decide a mask; ``state`` is uint64 {seed, calls so far}."""
+    state[1] += np.uint64(1)
+    word = _splitmix64(int(state[0]) + int(state[1]) * 0x9E3779B97F4A7C15)
+    return np.array([word & 0xFFFFFFFF, word >> 32], dtype=np.uint32)
+
+
+def dropout(x: Array, key: Array, p: float) -> Array:
+    """y = x / (1 - p) with probability 1 - p, else 0. The same key gives the same mask, so
+    the gradient is the same function of dy.
+    """
+    index = np.arange(x.size, dtype=np.uint64)
+    block = (index >> np.uint64(32)).astype(np.uint32)
+    bits = _mix32(index.astype(np.uint32) ^ _mix32(block, key[0]), key[1])
+    keep = (bits >= np.uint32(p * 2.0**32)).reshape(x.shape)
+    return np.where(keep, x * x.dtype.type(1 / (1 - p)), x.dtype.type(0))
+
+
+def _splitmix64(z: int) -> int:
+    """Output function of SplitMix64 (Steele, Lea and Flood 2014)."""
+    z &= 2**64 - 1
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & 2**64 - 1
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB & 2**64 - 1
+    return z ^ (z >> 31)
+
+
+def _mix32(h: Any, key: Any) -> Any:
+    """Every bit of h, and then of the key, reaches the upper bits of the result.
+
+    The multipliers are those of MurmurHash3. Its last step is left out: it changes no upper bit.
+    """
+    h = (h ^ (h >> np.uint32(16))) * np.uint32(0x85EBCA6B) ^ key
+    return (h ^ (h >> np.uint32(13))) * np.uint32(0xC2B2AE35)

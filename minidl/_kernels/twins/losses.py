@@ -1,0 +1,159 @@
+"""The NumPy twins of losses.
+
+Each returns (value, gradient), the value a float64 array of no dimensions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minidl._kernels.twins.activations import log_softmax, sigmoid
+from minidl._kernels.twins.errors import RowError
+from minidl.typing import Array
+
+
+def softmax_cross_entropy(
+    logits: Array,
+    labels: Array,
+    mean: bool = True,
+    weight: Array | None = None,
+    class_weight: Array | None = None,
+    smoothing: float = 0.0,
+) -> tuple[Array, Array]:
+    """L_i = log Σ_j exp(z_ij) - z_i,label; dz = softmax(z) - onehot(label).
+
+    Row i counts weight_i · class_weight_label. Smoothing ε: (1 - ε) · L_i, and ε times the mean
+    over all classes c of class_weight_c · L_i with c for a label. A mean is divided by Σ of
+    what the rows count.
+    """
+    _check_labels(labels, logits.shape[1])
+    share, count = _label_shares(logits, labels, weight, class_weight, smoothing)
+    log_p = log_softmax(logits.astype(np.float64))
+    total = share.sum(axis=1, keepdims=True)
+    dlogits = np.where(total > 0, total * np.exp(log_p) - share, 0)
+    losses = np.where(share > 0, -share * log_p, 0)  # what counts nothing may be infinite
+    return _reduce(losses.sum(axis=1), dlogits.astype(logits.dtype), count, mean)
+
+
+def nll(
+    log_probabilities: Array,
+    labels: Array,
+    mean: bool = True,
+    weight: Array | None = None,
+    class_weight: Array | None = None,
+) -> tuple[Array, Array]:
+    """L_i = -log p_i,label; dlog p = -onehot(label). Weights as in softmax_cross_entropy."""
+    _check_labels(labels, log_probabilities.shape[1])
+    share, count = _label_shares(log_probabilities, labels, weight, class_weight, 0.0)
+    rows = np.arange(len(labels))
+    own = share[rows, labels]
+    losses = np.where(own > 0, -own * log_probabilities[rows, labels], 0)
+    return _reduce(losses, -share.astype(log_probabilities.dtype), count, mean)
+
+
+def _label_shares(
+    logits: Array,
+    labels: Array,
+    weight: Array | None,
+    class_weight: Array | None,
+    smoothing: float,
+) -> tuple[Array, Any]:
+    """What every class of every row counts, and what all rows count together."""
+    rows, classes = logits.shape
+    of_class = np.ones(classes) if class_weight is None else class_weight.astype(np.float64)
+    of_row = np.ones(rows) if weight is None else weight.astype(np.float64)
+    own = of_row * of_class[labels]
+    _check_weights(own)
+    share = of_row[:, None] * (smoothing / classes * of_class)
+    share[np.arange(rows), labels] += (1 - smoothing) * own
+    return share, own.sum()
+
+
+def mse(
+    prediction: Array, target: Array, mean: bool = True, weight: Array | None = None
+) -> tuple[Array, Array]:
+    """L = (prediction - target)²; dprediction = 2 · (prediction - target).
+
+    With weights, row i counts weight_i, and a mean is divided by their sum.
+    """
+    error = prediction - target
+    return _reduce_elements(np.square(error), 2 * error, mean, weight)
+
+
+def absolute_error(
+    prediction: Array, target: Array, mean: bool = True, weight: Array | None = None
+) -> tuple[Array, Array]:
+    """L = |prediction - target|; dprediction = sign(prediction - target)."""
+    error = prediction - target
+    return _reduce_elements(np.abs(error), np.sign(error), mean, weight)
+
+
+def huber(
+    prediction: Array,
+    target: Array,
+    delta: float = 1.0,
+    mean: bool = True,
+    weight: Array | None = None,
+) -> tuple[Array, Array]:
+    """L = e²/2 for |e| ≤ δ, δ · (|e| - δ/2) beyond; dprediction = e within ±δ."""
+    error = prediction - target
+    near = np.minimum(np.abs(error), error.dtype.type(delta))
+    losses = near * (np.abs(error) - near / 2)
+    return _reduce_elements(losses, np.copysign(near, error), mean, weight)
+
+
+def bce_with_logits(
+    logits: Array,
+    target: Array,
+    mean: bool = True,
+    weight: Array | None = None,
+    pos_weight: Array | None = None,
+) -> tuple[Array, Array]:
+    """L = |z| · u + log(1 + exp(-|z|)), u = 1 - t for z > 0, else t; dz = sigmoid(z) - t.
+
+    That is max(z, 0) - z · t + log(1 + exp(-|z|)), and |z| · u is 0 where u is, be z infinite.
+    With a weight w for every column, L = w · t · log(1 + exp(-z)) + (1 - t) · log(1 + exp(z)):
+    then w · t takes the place of t, and 1 - t + w · t that of 1.
+    """
+    ones = target if pos_weight is None else (target.reshape(len(target), -1) * pos_weight)
+    ones = ones.reshape(target.shape)
+    both: Any = 1 if pos_weight is None else 1 - target + ones
+    wrong = np.where(logits > 0, 1 - target, ones)
+    losses = np.where(wrong == 0, 0, np.abs(logits) * wrong)
+    losses = losses + both * np.log1p(np.exp(-np.abs(logits)))
+    return _reduce_elements(losses, both * sigmoid(logits) - ones, mean, weight)
+
+
+def _check_labels(labels: Array, classes: int) -> None:
+    bad = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(bad):
+        raise RowError("label", bad[0], labels[bad[0]], classes)
+
+
+def _check_weights(weights: Array) -> None:
+    if not (weights >= 0).all() or not 0 < weights.sum() < np.inf:
+        raise ValueError("weights must be finite and >= 0, and not all zero")
+
+
+def _reduce_elements(
+    losses: Array, gradient: Array, mean: bool, weight: Array | None
+) -> tuple[Array, Array]:
+    losses = losses.astype(np.float64)
+    if weight is None:
+        return _reduce(losses, gradient, losses.size, mean)
+    _check_weights(weight)
+    # Each row's factor first: the gradient's dtype may not hold the inverse of tiny weights.
+    share = weight.astype(np.float64) / (weight.sum(dtype=np.float64) if mean else 1)
+    share = share.reshape(-1, *[1] * (losses.ndim - 1)) / (
+        losses.size // len(weight) if mean else 1
+    )
+    losses = np.where(share > 0, share * losses, 0)
+    gradient = np.where(share > 0, share.astype(gradient.dtype) * gradient, 0)
+    return _reduce(losses, gradient, 1, False)
+
+
+def _reduce(losses: Array, gradient: Array, count: Any, mean: bool) -> tuple[Array, Array]:
+    factor = 1 / count if mean else 1.0
+    return np.asarray(losses.sum() * factor), gradient * gradient.dtype.type(factor)

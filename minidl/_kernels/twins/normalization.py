@@ -1,0 +1,98 @@
+"""The NumPy twins of column sums and normalization."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minidl._kernels.twins.matrix import matrix
+from minidl.typing import Array
+
+
+def column_sum(x: Array) -> Array:
+    """s_j = Σ_i x_ij, added up in float64."""
+    return matrix(x).sum(axis=0, dtype=np.float64).astype(x.dtype)
+
+
+def batch_norm(
+    x: Array,
+    gamma: Array,
+    beta: Array,
+    running_mean: Array,
+    running_var: Array,
+    momentum: float,
+    eps: float,
+    training: bool,
+) -> tuple[Array, Array, Array]:
+    """y = γ · (x - μ) / √(σ² + ε) + β; returns y, μ and 1/√(σ² + ε).
+
+    In training μ and σ² are those of the batch, and the running ones move towards them by
+    ``momentum`` (σ² unbiased); otherwise the running ones are used.
+    """
+    mean, var = running_mean, running_var
+    if training:
+        rows = matrix(x)
+        mean, var = _mean_and_variance(rows, axis=0)
+        running_mean += momentum * (mean - running_mean)
+        running_var += momentum * (var * len(rows) / (len(rows) - 1) - running_var)
+    rstd = (1 / np.sqrt(var + eps)).astype(x.dtype)
+    return gamma * ((x - mean) * rstd) + beta, mean.copy(), rstd
+
+
+def batch_norm_grad(
+    dy: Array,
+    x: Array,
+    gamma: Array,
+    mean: Array,
+    rstd: Array,
+    dgamma: Array,
+    dbeta: Array,
+    training: bool,
+) -> Array:
+    """dx = γ/σ · (dy - mean(dy) - x̂ · mean(dy · x̂)); adds to dγ = Σ dy · x̂ and dβ = Σ dy.
+
+    With the running statistics μ and σ do not depend on x, and dx = γ/σ · dy.
+    """
+    x_hat = (x - mean) * rstd
+    sum_dy, sum_dy_x = column_sum(dy), column_sum(dy * x_hat)
+    dgamma += sum_dy_x
+    dbeta += sum_dy
+    if training:
+        dy = dy - (sum_dy + x_hat * sum_dy_x) / len(matrix(x))
+    return dy * (gamma * rstd)
+
+
+def layer_norm(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array]:
+    """y = γ · (x - μ) / √(σ² + ε) + β, μ and σ² those of a row; returns y, μ and 1/√(σ² + ε)."""
+    rows = matrix(x)
+    mean, var = _mean_and_variance(rows, axis=1)
+    rstd = (1 / np.sqrt(var + eps)).astype(x.dtype)
+    y = gamma * ((rows - mean[:, None]) * rstd[:, None]) + beta
+    return y.reshape(x.shape), mean, rstd
+
+
+def _mean_and_variance(x: Array, axis: int) -> tuple[Array, Array]:
+    """In float64, of differences from the first: equal numbers have no variance whatever."""
+    first = x.take([0], axis=axis)
+    shifted = x.astype(np.float64) - first
+    mean = (first.squeeze(axis) + shifted.mean(axis=axis)).astype(x.dtype)
+    return mean, shifted.var(axis=axis).astype(x.dtype)
+
+
+def layer_norm_grad_input(dy: Array, x: Array, gamma: Array, mean: Array, rstd: Array) -> Array:
+    """dx = 1/σ · (g - mean(g) - x̂ · mean(g · x̂)), g = γ · dy, means over a row."""
+    g, x_hat = matrix(gamma * dy), (matrix(x) - mean[:, None]) * rstd[:, None]
+    g_mean, g_x_mean = (m.mean(axis=1, keepdims=True) for m in (g, g * x_hat))
+    return (rstd[:, None] * (g - g_mean - x_hat * g_x_mean)).reshape(x.shape)
+
+
+def layer_norm_grad_params(
+    dy: Array, x: Array, mean: Array, rstd: Array, dgamma: Array, dbeta: Array
+) -> None:
+    """dγ += Σ dy · x̂ and dβ += Σ dy over the rows."""
+    dgamma += column_sum(matrix(dy) * ((matrix(x) - mean[:, None]) * rstd[:, None]))
+    dbeta += column_sum(dy)
+
+
+def standardize(x: Array, mean: Array | None, std: Array) -> Array:
+    """y = (x - μ) / σ, column by column; without μ, y = x / σ, which is the gradient."""
+    return x / std if mean is None else (x - mean) / std

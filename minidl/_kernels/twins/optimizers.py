@@ -1,0 +1,201 @@
+"""The NumPy twins of what optimizers do, over flat vectors; ``reference.py`` has all others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minidl.typing import Array
+
+__all__ = [
+    "OPTIMIZER_STATE",
+    "adagrad",
+    "adam",
+    "clamp",
+    "clip",
+    "follow",
+    "nadam",
+    "rmsprop",
+    "sgd",
+    "squared_norm",
+]
+
+
+# What an optimizer changes from step to step, in memory; see OptimizerState in
+# kernel_table.pxd, which is the same layout for C.
+OPTIMIZER_STATE = np.dtype(
+    [
+        (name, np.float64)
+        for name in (
+            "learning_rate",
+            "weight_decay",
+            "max_norm",
+            "norm",
+            "scale",
+            "step",
+            "momentum",
+            "nesterov",
+            "beta1",
+            "beta2",
+            "eps",
+            "l1",
+            "max_value",
+            "alpha",
+            "centered",
+            "decoupled",
+            "momentum_decay",
+            "mu_product",
+        )
+    ]
+)
+
+
+def squared_norm(x: Array) -> Array:
+    """Σ x², in float64; `clip` is the judge of one that is infinite."""
+    with np.errstate(over="ignore"):
+        return np.asarray(np.square(x, dtype=np.float64).sum())
+
+
+def clip(squared_norm: Array, state: Array, grad: Array | None = None) -> bool:
+    """Count the step and find the factor that brings the norm down to max_norm.
+
+    ``state`` may be an array, of one for each group of parameters. ``grad`` is what the squared
+    norm is of: in float64 the norm may be a number where its square is none. Returns whether the
+    norm is finite; when it is not, nothing is changed but the ``norm`` of the first.
+    """
+    norm = np.sqrt(squared_norm)
+    if grad is not None and (squared_norm < 1e-280 or np.isinf(squared_norm)):
+        peak = np.abs(grad).max(initial=0)
+        if 0 < peak < np.inf:
+            norm = peak * np.sqrt(np.square(grad / peak, dtype=np.float64).sum())
+    state.reshape(-1)["norm"][0] = norm
+    if not np.isfinite(norm):
+        return False
+    state["norm"] = norm
+    limit = np.where(state["max_norm"] > 0, state["max_norm"], np.inf)
+    state["scale"] = np.where(limit < norm, limit, 1) / np.where(limit < norm, norm, 1)
+    state["step"] += 1
+    state["mu_product"] *= _nadam_momentum(state, state["step"])
+    return True
+
+
+def clamp(x: Array, limit: float) -> None:
+    """x ← min(max(x, -limit), limit), in place."""
+    np.clip(x, -x.dtype.type(limit), x.dtype.type(limit), out=x)
+
+
+def sgd(data: Array, grad: Array, velocity: Array | None, state: Array) -> None:
+    """g ← scale · grad + λ · w; v ← μ · v + g; w ← w - η · v (Nesterov: g + μ · v)."""
+    g = _clipped(data, grad, state)
+    if velocity is not None:
+        velocity *= data.dtype.type(state["momentum"])
+        velocity += g
+        _settle(velocity)
+        g = g + data.dtype.type(state["momentum"]) * velocity if state["nesterov"] else velocity
+        g = np.clip(g, np.finfo(g.dtype).min, np.finfo(g.dtype).max)
+    data -= data.dtype.type(state["learning_rate"]) * g
+
+
+def adam(data: Array, grad: Array, m: Array, v: Array, state: Array) -> None:
+    """m ← β₁m + (1-β₁)g; v ← β₂v + (1-β₂)g²; w ← w - η · m̂ / (√v̂ + ε) (Kingma and Ba 2015)."""
+    real, (beta1, beta2) = data.dtype.type, (state["beta1"], state["beta2"])
+    g = _squarable(data, grad, state)
+    m += real(1 - beta1) * (g - m)
+    v *= real(beta2)
+    v += real(1 - beta2) * (g * g)
+    _settle(m)
+    _settle(v)
+    rate = real(state["learning_rate"] / (1 - beta1 ** state["step"]))
+    root = np.sqrt(v) * real(1 / np.sqrt(1 - beta2 ** state["step"]))
+    if state["decoupled"]:  # AdamW, Loshchilov and Hutter 2019
+        data *= real(1 - state["learning_rate"] * state["weight_decay"])
+    data -= rate * m / (root + real(state["eps"]))
+
+
+def nadam(data: Array, grad: Array, m: Array, v: Array, state: Array) -> None:
+    """m, v as in adam; w ← w - (η₁ · m + η₂ · g) / (√v̂ + ε) (Dozat 2016)."""
+    real, product = data.dtype.type, state["mu_product"]
+    g = _squarable(data, grad, state)
+    m += real(1 - state["beta1"]) * (g - m)
+    v *= real(state["beta2"])
+    v += real(1 - state["beta2"]) * (g * g)
+    _settle(m)
+    _settle(v)
+    now, after = (_nadam_momentum(state, state["step"] + ahead) for ahead in (0, 1))
+    rate1 = real(state["learning_rate"] * after / (1 - product * after))
+    rate2 = real(state["learning_rate"] * (1 - now) / (1 - product))
+    root = np.sqrt(v) * real(1 / np.sqrt(1 - state["beta2"] ** state["step"]))
+    data -= (rate1 * m + rate2 * g) / (root + real(state["eps"]))
+
+
+def rmsprop(
+    data: Array, grad: Array, square: Array, mean: Array, velocity: Array, state: Array
+) -> None:
+    """s ← α · s + (1-α) · g²; w ← w - η · g / (√s + ε), or along a velocity of such steps."""
+    real = data.dtype.type
+    g = _squarable(data, grad, state)
+    square *= real(state["alpha"])
+    square += real(1 - state["alpha"]) * (g * g)
+    _settle(square)
+    variance = square
+    if state["centered"]:
+        mean += real(1 - state["alpha"]) * (g - mean)
+        _settle(mean)
+        variance = np.maximum(square - mean * mean, 0)
+    g = g / (np.sqrt(variance) + real(state["eps"]))
+    if state["momentum"]:
+        velocity *= real(state["momentum"])
+        velocity += g
+        _settle(velocity)
+        g = velocity
+    data -= real(state["learning_rate"]) * g
+
+
+def adagrad(data: Array, grad: Array, square: Array, state: Array) -> None:
+    """s ← s + g²; w ← w - η · g / (√s + ε)."""
+    real = data.dtype.type
+    g = _squarable(data, grad, state)
+    square += g * g
+    _settle(square)
+    data -= real(state["learning_rate"]) * g / (np.sqrt(square) + real(state["eps"]))
+
+
+def follow(average: Array, x: Array, weight: float) -> None:
+    """average ← average + weight · (x - average), in place."""
+    average += average.dtype.type(weight) * (x - average)
+
+
+def _clipped(data: Array, grad: Array, state: Array) -> Array:
+    """The gradient, scaled and cut off, and that of the penalties on the weights."""
+    real = data.dtype.type
+    scale, root = float(state["scale"]), 1.0
+    if scale < np.finfo(np.float64).tiny and 0 < state["max_norm"] < state["norm"]:
+        scale = root = float(np.sqrt(state["max_norm"]) / np.sqrt(state["norm"]))  # twice its root
+    g = (grad * np.float64(scale) * root).astype(data.dtype)  # in float32 the scale may be 0
+    if state["max_value"]:
+        g = np.clip(g, -real(state["max_value"]), real(state["max_value"]))
+    if state["l1"]:
+        g += real(state["l1"]) * np.sign(data)
+    return g if state["decoupled"] else g + data * real(state["weight_decay"])
+
+
+def _squarable(data: Array, grad: Array, state: Array) -> Array:
+    """The same, cut off where its square would be infinite.
+
+    A second moment that overflows divides by infinity for good. What is cut off in both moments
+    leaves their ratio as it is, and so the step.
+    """
+    limit = 2.0 ** (np.finfo(data.dtype).maxexp // 2 - 1)  # 2^63 or 2^511
+    return np.clip(_clipped(data, grad, state), -limit, limit)
+
+
+def _settle(moment: Array) -> None:
+    """Zero where it is subnormal, with which CPUs compute many times slower; and finite."""
+    info = np.finfo(moment.dtype)
+    moment[np.abs(moment) < info.tiny] = 0
+    np.clip(moment, info.min, info.max, out=moment)
+
+
+def _nadam_momentum(state: Array, step: Any) -> Any:
+    return state["beta1"] * (1 - 0.5 * 0.96 ** (step * state["momentum_decay"]))

@@ -1,0 +1,262 @@
+"""The NumPy twin of the recurrent kernels, a part of ``reference.py``.
+
+Sequences are (time, batch, features) here, so that one step of the whole batch lies in one
+piece. ``states`` has one step more than the sequence: in front the initial state, or at the end
+of a sequence that is read in reverse. Beyond its length a sequence's state does not move.
+
+Gates follow one another along the last axis: LSTM i, f, g, o; GRU r, z, n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from minidl._kernels.twins.activations import relu, relu_grad, sigmoid, tanh, tanh_grad
+from minidl._kernels.twins.errors import RowError
+from minidl.typing import Array
+
+# --- gates: one step, behind its products -----------------------------------------------
+
+
+def lstm_gates(z: Array, c: Array) -> tuple[Array, Array, Array]:
+    """i, f, o = σ(z_i), σ(z_f), σ(z_o); g = tanh(z_g); c' = f · c + i · g; h' = o · tanh(c').
+
+    Returns the gates, c' and h'.
+    """
+    i, f, g, o = np.split(z, 4, axis=-1)
+    i, f, g, o = sigmoid(i), sigmoid(f), tanh(g), sigmoid(o)
+    new_c = f * c + i * g
+    return np.concatenate([i, f, g, o], axis=-1), new_c, o * tanh(new_c)
+
+
+def lstm_gates_grad(
+    dh: Array, dc: Array, gates: Array, c: Array, new_c: Array
+) -> tuple[Array, Array]:
+    """From the gradients of h' and c': those of z and of c."""
+    i, f, g, o = np.split(gates, 4, axis=-1)
+    t = tanh(new_c)
+    dc = dc + dh * o * (1 - t * t)
+    dz = dc * g * i * (1 - i), dc * c * f * (1 - f), dc * i * (1 - g * g), dh * t * o * (1 - o)
+    return np.concatenate(dz, axis=-1), dc * f
+
+
+def gru_gates(z: Array, u: Array, h: Array) -> tuple[Array, Array]:
+    """r, z = σ(z_r + u_r), σ(z_z + u_z); n = tanh(z_n + r · u_n); h' = n + z · (h - n).
+
+    z comes from the input, u from the state. Returns the gates and h'.
+    """
+    z_r, z_z, z_n = np.split(z, 3, axis=-1)
+    u_r, u_z, u_n = np.split(u, 3, axis=-1)
+    r, update = sigmoid(z_r + u_r), sigmoid(z_z + u_z)
+    n = tanh(z_n + r * u_n)
+    return np.concatenate([r, update, n], axis=-1), n + update * (h - n)
+
+
+def gru_gates_grad(dh: Array, gates: Array, u_n: Array, h: Array) -> tuple[Array, Array, Array]:
+    """From the gradient of h': those of z, of u, and of h where it does not pass through u."""
+    r, update, n = np.split(gates, 3, axis=-1)
+    dn = dh * (1 - update) * (1 - n * n)
+    dr, dupdate = dn * u_n * r * (1 - r), dh * (h - n) * update * (1 - update)
+    dz = np.concatenate([dr, dupdate, dn], axis=-1)
+    return dz, np.concatenate([dr, dupdate, dn * r], axis=-1), dh * update
+
+
+# --- whole sequences --------------------------------------------------------------------
+
+
+def rnn_sequence(
+    z: Array,
+    weight: Array,
+    h: Array | None = None,
+    lengths: Array | None = None,
+    reverse: bool = False,
+    activation: str = "tanh",
+) -> Array:
+    """h_t = activation(z_t + h_{t-1} · W). Returns the states; h is the initial one, or zero."""
+    states = _begin(z, weight, h, reverse)
+    for t, before, after, on in _steps(z, lengths, reverse):
+        new_h = (tanh if activation == "tanh" else relu)(z[t] + states[before] @ weight)
+        states[after] = np.where(on, new_h, states[before])
+    return states
+
+
+def rnn_sequence_grad(
+    dy: Array | None,
+    dh: Array | None,
+    states: Array,
+    weight: Array,
+    lengths: Array | None = None,
+    reverse: bool = False,
+    activation: str = "tanh",
+) -> tuple[Array, Array, Array]:
+    """The gradients of z and of the initial state, from those of the outputs and of the last
+    state (None: zero); and ‖∂L/∂h_t‖² of every step and sequence, in float64.
+    """
+    dz, norms = np.empty_like(states[1:]), np.zeros(states[1:, :, 0].shape)
+    dh = np.zeros_like(states[0]) if dh is None else dh
+    for t, _, after, on in reversed(list(_steps(dz, lengths, reverse))):
+        dh = _arriving(dh, dy, t, on, norms)
+        grad = (tanh_grad if activation == "tanh" else relu_grad)(dh, states[after])
+        dz[t] = np.where(on, grad, 0)
+        dh = np.where(on, dz[t] @ weight.T, dh)
+    return dz, dh, norms
+
+
+def lstm_sequence(
+    z: Array,
+    weight: Array,
+    h: Array | None = None,
+    c: Array | None = None,
+    lengths: Array | None = None,
+    reverse: bool = False,
+) -> tuple[Array, Array, Array]:
+    """``lstm_gates`` of z_t + h_{t-1} · W, step after step. Returns states, cells and gates."""
+    states, cells = _begin(z, weight, h, reverse), _begin(z, weight, c, reverse)
+    gates = np.empty_like(z)
+    for t, before, after, on in _steps(z, lengths, reverse):
+        new = lstm_gates(z[t] + states[before] @ weight, cells[before])
+        gates[t] = np.where(on, new[0], 0)
+        cells[after] = np.where(on, new[1], cells[before])
+        states[after] = np.where(on, new[2], states[before])
+    return states, cells, gates
+
+
+def lstm_sequence_grad(
+    dy: Array | None,
+    dh: Array | None,
+    dc: Array | None,
+    cells: Array,
+    gates: Array,
+    weight: Array,
+    lengths: Array | None = None,
+    reverse: bool = False,
+) -> tuple[Array, Array, Array, Array]:
+    """The gradients of z and of the initial h and c, from those of the outputs and of the last h
+    and c (None: zero); and ‖∂L/∂h_t‖² of every step and sequence, in float64.
+    """
+    dz, norms = np.empty_like(gates), np.zeros(gates[:, :, 0].shape)
+    dh = np.zeros_like(cells[0]) if dh is None else dh
+    dc = np.zeros_like(cells[0]) if dc is None else dc
+    for t, before, after, on in reversed(list(_steps(dz, lengths, reverse))):
+        dh = _arriving(dh, dy, t, on, norms)
+        grad, new_dc = lstm_gates_grad(dh, dc, gates[t], cells[before], cells[after])
+        dz[t] = np.where(on, grad, 0)
+        dh, dc = np.where(on, dz[t] @ weight.T, dh), np.where(on, new_dc, dc)
+    return dz, dh, dc, norms
+
+
+def gru_sequence(
+    z: Array,
+    weight: Array,
+    bias: Array | None = None,
+    h: Array | None = None,
+    lengths: Array | None = None,
+    reverse: bool = False,
+) -> tuple[Array, Array, Array]:
+    """``gru_gates`` of z_t and u_t = h_{t-1} · W + b, step after step.
+
+    Returns states, gates, and of u the last third, u_n.
+    """
+    states, gates = _begin(z, weight, h, reverse), np.empty_like(z)
+    u_n = np.empty_like(states[1:])
+    for t, before, after, on in _steps(z, lengths, reverse):
+        u = states[before] @ weight if bias is None else states[before] @ weight + bias
+        new_gates, new_h = gru_gates(z[t], u, states[before])
+        gates[t], u_n[t] = np.where(on, new_gates, 0), np.where(on, np.split(u, 3, axis=-1)[2], 0)
+        states[after] = np.where(on, new_h, states[before])
+    return states, gates, u_n
+
+
+def gru_sequence_grad(
+    dy: Array | None,
+    dh: Array | None,
+    states: Array,
+    gates: Array,
+    u_n: Array,
+    weight: Array,
+    lengths: Array | None = None,
+    reverse: bool = False,
+) -> tuple[Array, Array, Array, Array]:
+    """The gradients of z, u and the initial state, from those of the outputs and of the last
+    state (None: zero); and ‖∂L/∂h_t‖² of every step and sequence, in float64.
+    """
+    dz, du, norms = np.empty_like(gates), np.empty_like(gates), np.zeros(gates[:, :, 0].shape)
+    dh = np.zeros_like(states[0]) if dh is None else dh
+    for t, before, _, on in reversed(list(_steps(dz, lengths, reverse))):
+        dh = _arriving(dh, dy, t, on, norms)
+        *grads, kept = gru_gates_grad(dh, gates[t], u_n[t], states[before])
+        dz[t], du[t] = (np.where(on, grad, 0) for grad in grads)
+        dh = np.where(on, du[t] @ weight.T + kept, dh)
+    return dz, du, dh, norms
+
+
+def _begin(z: Array, weight: Array, h: Array | None, reverse: bool) -> Array:
+    """States of which only the initial one is known."""
+    states = np.zeros((len(z) + 1, z.shape[1], len(weight)), z.dtype)
+    states[len(z) if reverse else 0] = 0 if h is None else h
+    return states
+
+
+def _steps(z: Array, lengths: Array | None, reverse: bool) -> Iterator[tuple[int, int, int, Array]]:
+    """Of every step: its time, where the states before and after it are, who takes part."""
+    for t in range(len(z))[:: -1 if reverse else 1]:
+        on = np.ones((z.shape[1], 1), bool) if lengths is None else (t < lengths)[:, None]
+        yield t, t + reverse, t + (not reverse), on
+
+
+def _arriving(dh: Array, dy: Array | None, t: int, on: Array, norms: Array) -> Array:
+    """The gradient of the state after step t: from the steps after it, and from its output."""
+    if dy is not None:
+        dh = np.where(on, dh + dy[t], dh)
+    norms[t] = np.where(on[:, 0], np.square(dh, dtype=np.float64).sum(axis=-1), 0)
+    return dh
+
+
+# --- between (batch, time, features) and (time, batch, features) -------------------------
+
+
+def time_first(
+    x: Array, lengths: Array | None = None, begin: int = 0, width: int | None = None
+) -> Array:
+    """y_tbj = x_bt(begin + j) for ``width`` features (None: all from begin on), and 0 beyond
+    the length of b.
+    """
+    end = x.shape[-1] if width is None else begin + width
+    return _within(x, lengths)[..., begin:end].swapaxes(0, 1).copy()
+
+
+def batch_first(x: Array, lengths: Array | None = None, other: Array | None = None) -> Array:
+    """y_btj = x_tbj, followed by the features of ``other``, and 0 beyond the length of b."""
+    both = x if other is None else np.concatenate([x, other], axis=-1)
+    return _within(both.swapaxes(0, 1), lengths).copy()
+
+
+def _within(x: Array, lengths: Array | None) -> Array:
+    if lengths is None:
+        return x
+    return np.where((np.arange(x.shape[1]) < lengths[:, None])[:, :, None], x, x.dtype.type(0))
+
+
+# --- embedding --------------------------------------------------------------------------
+
+
+def embedding(indices: Array, weight: Array) -> Array:
+    """y = the rows of W that the indices name."""
+    _check_indices(indices, len(weight))
+    return weight[indices]
+
+
+def embedding_grad(indices: Array, dy: Array, dweight: Array) -> None:
+    """Adds every row of dy to the row of dW that its index names."""
+    _check_indices(indices, len(dweight))
+    np.add.at(dweight, indices, dy)
+
+
+def _check_indices(indices: Array, rows: int) -> None:
+    """Raise for the first that names no row, before anything is changed."""
+    bad = np.flatnonzero((indices < 0) | (indices >= rows))
+    if len(bad):
+        index = indices.reshape(-1)[bad[0]]
+        raise RowError("index", bad[0], index, rows, indices.shape)

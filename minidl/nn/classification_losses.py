@@ -1,0 +1,216 @@
+"""Losses against integer class labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from minidl import _kernels, kernels
+from minidl._kernels.twins.errors import RowError
+from minidl.nn.checks import check_number
+from minidl.nn.losses import Loss
+from minidl.typing import Array
+
+
+class _LabelLoss(Loss):
+    """What losses against integer class labels share: their check, and the weights of classes.
+
+    Parameters
+    ----------
+    reduction
+        ``"mean"`` (weighted: divided by the sum of the weights) or ``"sum"``.
+    class_weight
+        A weight ≥ 0 for every class, not all zero: a row counts that of its label. For classes
+        of which there are few examples.
+    """
+
+    takes_labels = True
+
+    def __init__(self, reduction: str = "mean", class_weight: Any = None) -> None:
+        super().__init__(reduction)
+        if class_weight is not None:
+            if isinstance(class_weight, Mapping):
+                raise TypeError(
+                    f"{type(self).__name__}: class_weight must be a list of a weight for every "
+                    f"class, got {class_weight!r}; Trainer.fit takes a mapping"
+                )
+            class_weight = np.array(class_weight, np.float64)
+            good = class_weight.ndim == 1 and np.isfinite(class_weight).all()
+            if not (good and (class_weight >= 0).all() and class_weight.any()):
+                raise ValueError(
+                    f"{type(self).__name__}: class_weight must be a weight for every class, "
+                    f"finite, >= 0 and not all zero, got {class_weight!r}"
+                )
+        self._class_weight: Array | None = class_weight
+        self._of_dtype: dict[Any, Array] = {}
+
+    @property
+    def class_weight(self) -> Array | None:
+        """The weights of the classes, or None."""
+        return self._class_weight
+
+    def _class_weight_like(self, prediction: Array) -> Array | None:
+        """The weights of the classes in the dtype of the prediction, known to a recorder."""
+        if self._class_weight is None:
+            return None
+        weight = self._of_dtype.get(prediction.dtype)
+        if weight is None:
+            weight = self._of_dtype[prediction.dtype] = self._class_weight.astype(prediction.dtype)
+        recorder = _kernels.recorder()
+        return weight if recorder is None else recorder.adopt("state", "class weights", weight)
+
+    def settings(self) -> dict[str, Any]:
+        if self._class_weight is None:
+            return super().settings()
+        return super().settings() | {"class_weight": self._class_weight.tolist()}
+
+    def by_rows(
+        self, kernel: Callable[..., Any], prediction: Array, labels: Array, weight: Array | None
+    ) -> tuple[Array, Array]:
+        """What the kernel makes of them, where every step of a sequence is a row of its own."""
+        if not prediction.flags.c_contiguous:
+            prediction = kernels.copy(prediction)
+        rows = prediction.reshape(-1, prediction.shape[-1])
+        classes, mean = self._class_weight_like(prediction), self.reduction == "mean"
+        weight = None if weight is None else weight.reshape(-1)
+        try:
+            value, gradient = kernel(rows, labels.reshape(-1), mean, weight, classes)
+        except RowError as error:
+            found = error.operand, error.row, error.value, error.limit
+            raise RowError(*found, labels.shape) from None
+        return value, gradient.reshape(prediction.shape)
+
+    def weighted_shape(self, prediction: Array) -> tuple[int, ...]:
+        return prediction.shape[:-1]  # every step of a sequence has its weight
+
+    def row_weights(self, target: Array, weight: Array | None = None) -> Array | None:
+        """The weight of the row times that of its label."""
+        if self._class_weight is None:
+            return weight
+        of_label = self._class_weight[target].astype(np.float64)
+        return of_label if weight is None else of_label * weight
+
+    def check_target(self, prediction: Array, target: Array) -> None:
+        if prediction.ndim < 2:
+            raise ValueError(
+                f"{self!r}: logits must be (batch, classes), or (batch, time, classes) of "
+                f"sequences, got {prediction.shape}"
+            )
+        if target.dtype.kind not in "iu":
+            raise ValueError(
+                f"{self!r}: labels must be integers, got {target.dtype}; write labels.astype(int)"
+            )
+        if target.shape != prediction.shape[:-1]:
+            raise ValueError(
+                f"{self!r}: expected labels of shape {prediction.shape[:-1]}, got {target.shape}"
+            )
+        if self._class_weight is not None and len(self._class_weight) != prediction.shape[-1]:
+            count, classes = len(self._class_weight), prediction.shape[-1]
+            raise ValueError(f"{self!r}: {count} class weights for {classes} classes")
+
+
+class CrossEntropyLoss(_LabelLoss):
+    """Cross entropy of softmax(logits) against class labels.
+
+    L = -log softmax(z)_label = log Σ_j exp(z_j) - z_label,  dz = softmax(z) - onehot(label)
+
+    With label smoothing ε, (1 - ε) · onehot(label) + ε / classes in place of onehot(label), so
+    that logits need not grow forever (Szegedy et al. 2016, section 7). Weights of classes and
+    smoothing are combined as in PyTorch.
+
+    Parameters
+    ----------
+    reduction
+        ``"mean"`` over the batch (weighted: divided by the sum of the weights) or ``"sum"``.
+    class_weight
+        A weight ≥ 0 for every class, not all zero: a row counts that of its label.
+    label_smoothing
+        ε in [0, 1).
+
+    Shapes
+    ------
+    logits (batch, classes); labels (batch), integers in [0, classes). Of sequences: logits
+    (batch, time, classes), labels and weights (batch, time); the mean is over all steps.
+
+    Raises
+    ------
+    ValueError
+        For float labels or labels outside the classes, naming the first such row and step.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidl import nn
+    >>> loss = nn.CrossEntropyLoss()
+    >>> f"{loss(np.zeros((2, 10)), np.array([3, 7])):.4f}"  # log 10
+    '2.3026'
+    >>> loss = nn.CrossEntropyLoss(class_weight=[1, 3], label_smoothing=0.1)
+    >>> f"{loss(np.zeros((2, 2)), np.array([0, 1])):.4f}"
+    '0.6931'
+    """
+
+    def __init__(
+        self, reduction: str = "mean", class_weight: Any = None, label_smoothing: float = 0.0
+    ) -> None:
+        super().__init__(reduction, class_weight)
+        self.label_smoothing = check_number(
+            "CrossEntropyLoss", "label_smoothing", label_smoothing, 0, 1
+        )
+
+    def forward(
+        self, logits: Array, labels: Array, weight: Array | None = None
+    ) -> tuple[Array, Array]:
+        kernel = partial(kernels.softmax_cross_entropy, smoothing=self.label_smoothing)
+        return self.by_rows(kernel, logits, labels, weight)
+
+    def settings(self) -> dict[str, Any]:
+        smoothing = {"label_smoothing": self.label_smoothing} if self.label_smoothing else {}
+        return super().settings() | smoothing
+
+    @classmethod
+    def examples(cls) -> Iterator[tuple[Loss, Array, Array]]:
+        rng = np.random.default_rng(0)
+        yield cls(), rng.normal(size=(4, 3)), np.array([0, 2, 1, 2])
+        yield cls("sum"), rng.normal(size=(1, 5)), np.array([4])
+        yield cls(), rng.normal(size=(2, 3, 4)), np.array([[0, 3, 1], [2, 2, 0]])
+        yield cls("mean", [1, 2, 0.5], 0.2), rng.normal(size=(4, 3)), np.array([0, 2, 1, 2])
+
+
+class NLLLoss(_LabelLoss):
+    """Negative log likelihood of class labels, from log probabilities.
+
+    L = -log p_label,  dlog p = -onehot(label)
+
+    ``CrossEntropyLoss`` is this after a log-softmax, in one step.
+
+    Shapes
+    ------
+    log probabilities (batch, classes); labels (batch), integers in [0, classes). Of sequences:
+    (batch, time, classes) and (batch, time), as in ``CrossEntropyLoss``.
+
+    Raises
+    ------
+    ValueError
+        For float labels or labels outside the classes, naming the first such row and step.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidl import nn
+    >>> float(nn.NLLLoss()(np.array([[-1.0, -2.0], [-3.0, -4.0]]), np.array([0, 1])))
+    2.5
+    """
+
+    def forward(
+        self, log_probabilities: Array, labels: Array, weight: Array | None = None
+    ) -> tuple[Array, Array]:
+        return self.by_rows(kernels.nll, log_probabilities, labels, weight)
+
+    @classmethod
+    def examples(cls) -> Iterator[tuple[Loss, Array, Array]]:
+        rng = np.random.default_rng(0)
+        yield cls(), rng.normal(size=(4, 3)), np.array([0, 2, 1, 2])
+        yield cls("sum", [1, 2, 0.5]), rng.normal(size=(1, 3)), np.array([1])

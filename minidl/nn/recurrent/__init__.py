@@ -1,0 +1,1 @@
+"""Recurrent cells and layers: RNN, LSTM and GRU."""

@@ -1,0 +1,202 @@
+"""Moving averages of the weights."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from minidl import _kernels, kernels
+from minidl.nn.checks import check_number
+from minidl.nn.layer import Layer, Noticed, Parameter
+from minidl.signals import deferred
+from minidl.typing import Array
+
+
+class EMA(Noticed):
+    """Exponential moving average of weights, which often predicts better than the latest ones.
+
+    a ← d · a + (1 - d) · w after every step; a begins as w.
+
+    The running statistics of ``BatchNorm`` belong to the weights they were taken with. Given a
+    model, or in a ``Trainer``, they are averaged too; that is right once the latest 1 / (1 - d)
+    steps are what counts. ``take_statistics`` has the layers see data under the averages, which is
+    right at any time; ``Trainer.fit`` does so by itself.
+
+    Source: Polyak and Juditsky 1992, with the exponential weights of Tarvainen and Valpola 2017.
+
+    Parameters
+    ----------
+    parameters
+        The model, or ``model.parameters()``.
+    decay
+        d in [0, 1): about the last 1 / (1 - d) steps count.
+
+    Raises
+    ------
+    ValueError
+        If ``decay`` is outside its range, or no parameters are given.
+
+    Notes
+    -----
+    ``update()`` can be part of a recorded step, after ``optimizer.step()``; build the optimizer
+    first.
+
+    Examples
+    --------
+    >>> from minidl import nn, optim
+    >>> layer = nn.Linear(1, 1, bias=False, init=nn.init.constant(1.0))
+    >>> ema = optim.EMA(layer, decay=0.75)
+    >>> layer.weight.data = [[5.0]]
+    >>> ema.update()
+    >>> with ema.average():
+    ...     print(layer.weight.data)
+    [[2.]]
+    >>> layer.weight.data
+    array([[5.]], dtype=float32)
+    """
+
+    def __init__(self, parameters: Layer | Iterable[Parameter], decay: float = 0.999) -> None:
+        self.decay = check_number("EMA", "decay", decay, 0, 1)
+        model = parameters if isinstance(parameters, Layer) else None
+        given = parameters.parameters() if isinstance(parameters, Layer) else parameters
+        self.parameters = list(given)
+        if not self.parameters:
+            raise ValueError("EMA: no parameters given")
+        self.averages = [parameter.data.copy() for parameter in self.parameters]
+        self.state: list[tuple[Layer, str]] = []  # (layer, name) of the statistics that follow
+        self.state_averages: list[Array] = []
+        self.entered = 0  # contexts of `average` that are open; public: recorded steps hear of it
+        self._lock = threading.RLock()
+        self._model: Layer | None = None
+        if model is not None:
+            self.follow_state(model)
+
+    def follow_state(self, model: Layer) -> None:
+        """Average from now on the running statistics of the model's layers, too."""
+        self._model = model
+        known = {(id(layer), name) for layer, name in self.state}
+        for _, layer in model.layers():
+            for name in layer.state_names:
+                fixed = name in layer.passing_names or name in layer.constant_names
+                array = getattr(layer, name)
+                if array.dtype.kind == "f" and not fixed and (id(layer), name) not in known:
+                    self.state.append((layer, name))
+                    self.state_averages.append(array.copy())
+
+    def update(self) -> None:
+        """Let the averages follow the weights.
+
+        Raises
+        ------
+        RuntimeError
+            Inside ``with ema.average():``, where the weights are the averages.
+        """
+        if self.entered:
+            raise RuntimeError("EMA: update inside average(), where the weights are the averages")
+        averages = [*self.averages, *self.state_averages]
+        if (recorder := _kernels.recorder()) is not None:
+            recorder.watch(self)
+            for layer, _ in self.state:
+                recorder.watch(layer)
+            names = [parameter.name for parameter in self.parameters]
+            names += [f"{layer.path}.{name}" for layer, name in self.state]
+            averages = [
+                recorder.adopt("state", f"average of {name}", average)
+                for name, average in zip(names, averages, strict=True)
+            ]
+        arrays = [parameter.data for parameter in self.parameters]
+        arrays += [getattr(layer, name) for layer, name in self.state]
+        for average, array in zip(averages, arrays, strict=True):
+            kernels.follow(average, array, 1 - self.decay)
+
+    def take_statistics(self, batches: Iterable[tuple[Array, ...]]) -> None:
+        """Take the running statistics of the averages anew: the mean over these batches.
+
+        The inputs pass through the layers as in training; the model stays as it is.
+
+        Parameters
+        ----------
+        batches
+            Tuples of the inputs of the model, each batch of two rows or more.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not known, or all layers with statistics are in evaluation.
+        """
+        if self._model is None:
+            raise RuntimeError("EMA: take_statistics needs the model: EMA(model, decay)")
+        if not self.has_statistics:
+            raise RuntimeError("EMA: take_statistics: no layer takes statistics in its mode")
+        momenta = [(layer, layer.momentum) for layer, _ in self.state if hasattr(layer, "momentum")]
+        state = list(self._model.state().values())
+        totals, count = [np.zeros(average.shape) for average in self.state_averages], 0
+        with self.average():
+            averages = [(array, array.copy()) for array in state]
+            try:
+                for layer, _ in momenta:
+                    layer.momentum = 1.0  # of the batch alone
+                for inputs in batches:
+                    count += 1
+                    self._model(*inputs)
+                    for total, (layer, name) in zip(totals, self.state, strict=True):
+                        total += getattr(layer, name)
+            finally:
+                for layer, momentum in momenta:
+                    layer.momentum = momentum
+                for array, values in averages:
+                    array[...] = values
+                for _, layer in self._model.layers():
+                    layer.forget()
+        for average, total in zip(self.state_averages, totals, strict=True):
+            average[...] = total / count
+
+    @property
+    def has_statistics(self) -> bool:
+        """Whether a layer whose statistics are averaged takes some, in its present mode."""
+        return any(layer.training for layer, _ in self.state)
+
+    def swap(self) -> None:
+        """Exchange the model's weights and statistics with the averages; again: back."""
+        with deferred():  # half of it would leave the weights of both mixed
+            for parameter, average in zip(self.parameters, self.averages, strict=True):
+                weights = np.array(parameter.data)
+                parameter.data = average
+                average[...] = weights
+            for (layer, name), average in zip(self.state, self.state_averages, strict=True):
+                array = getattr(layer, name)
+                statistics = array.copy()
+                array[...] = average
+                average[...] = statistics
+
+    @contextmanager
+    def average(self) -> Iterator[None]:
+        """``with ema.average():`` the model has the averages as weights, then its own again.
+
+        Contexts may be nested, also those of several threads: the last one to end exchanges back.
+        """
+        self._enter(1)
+        try:
+            yield
+        finally:
+            self._enter(-1)
+
+    def _enter(self, change: int) -> None:
+        """Count the contexts that are open; the first and the last exchange the weights."""
+        with deferred(), self._lock:
+            if self.entered + min(change, 0) == 0:
+                self.swap()
+            self.entered += change
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.RLock())
+
+    def __repr__(self) -> str:
+        return f"EMA(decay={self.decay:g})"

@@ -1,0 +1,13 @@
+"""How close every kernel is to what this machine can do.
+
+Read in this order: ``ceilings.py`` measures what the machine can do at most; ``cases.py`` says
+which kernels are measured at which sizes, and ``counting.py`` how their work is counted;
+``measuring.py`` sets one against the other, with ``teamwork.py`` for several threads;
+``report.py`` prints, saves and compares; ``plot.py`` draws the roofline.
+"""
+
+from minidl.profiling.cases import Case, cases
+from minidl.profiling.ceilings import Ceilings, Probes
+from minidl.profiling.measuring import Effort, Result, measure
+
+__all__ = ["Case", "Ceilings", "Effort", "Probes", "Result", "cases", "measure"]

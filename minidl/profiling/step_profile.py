@@ -1,0 +1,288 @@
+"""Where the time of a recorded step goes, and how close that is to what the machine can do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from statistics import median_low
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from minidl import _kernels
+from minidl.profiling.ceilings import FMA, Probes, binding, least_seconds
+from minidl.profiling.measuring import FEW_BYTES
+from minidl.profiling.step_report import Row, in_columns, percent, rows_of, shortened, times
+from minidl.profiling.teamwork import stamp_seconds
+from minidl.recording.guards import RecordingError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LOOKS = 9  # at each ceiling: the best counts
+LEAST_SHOWN = 0.1  # microseconds: about what a look at the clock takes
+LONG_WAIT = 5e-6  # seconds: no barrier takes that long where every thread has a core
+HEADINGS = ["#", "kernel", "layer", "", "shape", "by", "us", "share", "rate", "", "ceiling", ""]
+RIGHT = (0, 5, 6, 7, 8, 10)
+
+
+@dataclass(frozen=True)
+class Timed(Row):
+    """A kernel of a step, timed.
+
+    Parameters
+    ----------
+    seconds
+        From when all threads have begun to when all are done, less what noting the time takes;
+        the median of the rounds.
+    bound
+        The ceiling that binds: ``FMA``, or a level of memory. Empty for a handful of numbers.
+    fraction
+        Of what this ceiling allows with as many threads.
+    """
+
+    seconds: float
+    bound: str
+    fraction: float
+
+    @property
+    def rate(self) -> float:
+        """Flops (bound by FMA) or bytes per second."""
+        return (self.flops if self.bound == FMA else self.nbytes) / self.seconds
+
+
+@dataclass(frozen=True, repr=False)
+class Profile:
+    """The time of a recorded step, kernel by kernel.
+
+    Parameters
+    ----------
+    rows
+        Its kernels, in order.
+    seconds
+        Of the whole step as it is replayed, without looking at the clock in between.
+    stamp_seconds
+        What one look at the clock takes, with all threads waiting for each other before and
+        after. The seconds of the rows are without it.
+    threads
+        That ran it: those of the team, or one where that was faster.
+    peak
+        Flops per second of nothing but multiply-adds, by all threads.
+    inputs, isa, rounds
+        What was measured: shapes of the inputs, instruction set, how often.
+    """
+
+    rows: list[Timed]
+    seconds: float
+    stamp_seconds: float
+    threads: int
+    peak: float
+    inputs: list[str]
+    isa: str
+    rounds: int
+
+    @property
+    def telling(self) -> bool:
+        """Whether the kernels took longer than noting the time between them.
+
+        Where they did not, their times are differences of two numbers that are nearly the same:
+        neither the text nor the picture gives shares and rates then.
+        """
+        return sum(row.seconds for row in self.rows) > self.stamp_seconds * len(self.rows)
+
+    @property
+    def flops(self) -> int:
+        """Of the step."""
+        return sum(row.flops for row in self.rows)
+
+    @property
+    def fraction(self) -> float:
+        """Of the peak of all threads, over the whole step."""
+        return self.flops / self.seconds / self.peak
+
+    def to_dict(self) -> dict[str, Any]:
+        """All figures as plain lists, dicts and numbers."""
+        derived = {"flops": self.flops, "fraction": self.fraction, "telling": self.telling}
+        return asdict(self) | derived
+
+    def plot(self, path: str | Path | None = None) -> Figure:
+        """Draw the time of every kernel as a bar.
+
+        Parameters
+        ----------
+        path
+            A file to write the picture to, as its suffix says (.png, .pdf, .svg); None: none.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            A notebook shows it.
+
+        Raises
+        ------
+        ImportError
+            Without matplotlib.
+        """
+        from minidl.profiling.step_plot import draw
+
+        return draw(None if path is None else Path(path), self)
+
+    def title(self) -> str:
+        """What was measured."""
+        return f"step on {', '.join(self.inputs)}; {self.isa}, {_count(self.threads, 'thread')}"
+
+    def total(self) -> str:
+        """The figures of the whole step."""
+        return (
+            f"{_us(self.seconds)} us, {_flops(self.flops)}, "
+            f"{self.flops / self.seconds / 1e9:.1f} GFLOP/s, "
+            f"{percent(self.fraction)} of the FMA peak of {_count(self.threads, 'thread')}"
+        )
+
+    def sentences(self) -> list[str]:
+        """What a reader of the figures has to know about them."""
+        noting = self.stamp_seconds * len(self.rows)
+        kernels_seconds = sum(row.seconds for row in self.rows)
+        above = "Above 100%: part of the data was found in a nearer level of memory."
+        busy = "Other work keeps the threads waiting for each other: look again on an idle machine."
+        found = [
+            f"kernels, one by one:     {_us(kernels_seconds)} us, and {_us(noting)} us for noting "
+            f"the time ({self.stamp_seconds * 1e6:.2f} us each)"
+        ]
+        if not self.telling:
+            cure = "more rows" if self.threads == 1 else "more rows, or after set_num_threads(1)"
+            found = [
+                f"Noting the time between kernels took {_us(noting)} us, longer than the kernels:",
+                f"their own times are too rough to be told apart. Profile with {cure}.",
+            ]
+        return [
+            *found,
+            f"whole step, as replayed: {self.total()}",
+            *[above] * (self.telling and any(row.bound and row.fraction > 1 for row in self.rows)),
+            *[busy] * (self.stamp_seconds > LONG_WAIT),
+        ]
+
+    def __str__(self) -> str:
+        whole, columns = sum(row.seconds for row in self.rows), len(HEADINGS)
+        if not self.telling:
+            columns = HEADINGS.index("us")
+        table = [
+            [str(index), *_cells(row, whole, self.stamp_seconds)][:columns]
+            for index, row in enumerate(self.rows)
+        ]
+        lines = in_columns([HEADINGS[:columns], *table], RIGHT)
+        title = f"{self.title()}; median of {_count(self.rounds, 'round')}"
+        return "\n".join([title, "", *(line.rstrip() for line in lines), "", *self.sentences()])
+
+    __repr__ = __str__
+
+
+def _cells(row: Timed, whole: float, stamp: float) -> Iterator[str]:
+    yield from (row.kernel, shortened(row.layer), row.phase, row.shape, str(row.threads))
+    yield _us(row.seconds)
+    yield f"{row.seconds / whole:.1%}"
+    if row.bound and row.seconds > stamp:  # a shorter time is too rough for a rate
+        yield f"{row.rate / 1e9:.1f}"
+        yield "GFLOP/s" if row.bound == FMA else "GB/s"
+        yield percent(row.fraction)
+        yield row.bound
+    else:
+        yield from ("", "", "", "")
+
+
+def _us(seconds: float) -> str:
+    time = seconds * 1e6
+    return f"<{LEAST_SHOWN}" if time < LEAST_SHOWN else f"{time:,.{1 if time < 1000 else 0}f}"
+
+
+def _flops(flops: int) -> str:
+    return f"{flops / 1e9:.2f} GFLOP" if flops >= 1e9 else f"{flops / 1e6:.2f} MFLOP"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+# --- measuring --------------------------------------------------------------------------
+
+
+def take_profile(recorded: Any, inputs: tuple[Any, ...], rounds: int) -> Profile:
+    """Time every kernel of a program, and the program, in alternating rounds."""
+    if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
+        raise ValueError(f"profile: rounds must be a whole number >= 1, got {rounds!r}")
+    program = recorded.program
+    stamps = np.empty((rounds, len(recorded.entries) + 1), np.int64)
+    whole, whole_by, used = np.empty(rounds), np.empty(rounds, int), np.empty(rounds, int)
+    inputs = tuple(recorded.apart(x) for x in inputs)
+    for index in range(rounds):
+        start = perf_counter()
+        failed, answer = program.replay(inputs)
+        whole[index], whole_by[index] = perf_counter() - start, program.used
+        if failed < 0:
+            raise RecordingError("something was changed since the step was recorded: profile anew")
+        if failed == 0:
+            failed, answer = program.time(inputs, stamps[index])
+        used[index] = program.used
+        if failed > 0:
+            recorded.explain(failed, answer, inputs)
+    threads = int(median_low(used))  # a program that may use the team tries whether it is faster
+    times = np.diff(stamps[used == threads], axis=1)
+    whole = whole[whole_by == threads] if (whole_by == threads).any() else whole
+    dtype = _dtype(recorded)
+    stamp = stamp_seconds(threads)
+    timed = [
+        _timed(row, min(row.threads, threads), max(time * 1e-9 - stamp, 1e-9), dtype)
+        for row, time in zip(rows_of(recorded), np.median(times, axis=0).tolist(), strict=True)
+    ]
+    return Profile(
+        timed,
+        float(np.median(whole)),
+        stamp,
+        threads,
+        _peak(_kernels.isa, dtype, threads),
+        [_described(x) for x in inputs],
+        _kernels.isa,
+        rounds,
+    )
+
+
+def _described(x: Any) -> str:
+    return f"{x.dtype} ({times(x.shape)})" if isinstance(x, np.ndarray) else repr(x)
+
+
+def _dtype(recorded: Any) -> str:
+    """What the step computes in."""
+    regions = (operand.region for entry in recorded.entries for operand in entry.operands)
+    return next((str(r.dtype) for r in regions if r.dtype.kind == "f"), "float32")
+
+
+def _timed(row: Row, threads: int, seconds: float, dtype: str) -> Timed:
+    """Set the time of a kernel against the ceilings for as many threads."""
+    isa = _kernels.isa
+    level = _probes(dtype, threads).level_of(row.footprint)
+    roof = _peak(isa, dtype, threads), _bandwidth(isa, dtype, threads, level)
+    bound = binding(row.flops, row.nbytes, *roof, level) if row.nbytes >= FEW_BYTES else ""
+    fraction = least_seconds(row.flops, row.nbytes, *roof) / seconds
+    fields = {**vars(row), "threads": threads}
+    return Timed(**fields, seconds=seconds, bound=bound, fraction=fraction)
+
+
+# What a machine can do at most stays the same: it is measured once.
+@cache
+def _probes(dtype: str, threads: int) -> Probes:
+    return Probes(dtype, threads=threads)
+
+
+@cache
+def _peak(isa: str, dtype: str, threads: int) -> float:
+    probes = _probes(dtype, threads)
+    return max(probes.flops() for _ in range(LOOKS))
+
+
+@cache
+def _bandwidth(isa: str, dtype: str, threads: int, level: str) -> float:
+    probes = _probes(dtype, threads)
+    return max(probes.bandwidth(level) for _ in range(LOOKS))

@@ -1,0 +1,85 @@
+"""A kernel run by several threads, as recorded steps run it: by the team, inside C."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from minidl import _kernels, kernels
+from minidl._kernels import arguments
+from minidl._kernels.executor.program import Program
+from minidl.profiling.ceilings import LINE, aligned
+from minidl.typing import Array
+
+# Times that a program holds its kernels: few enough that the arguments stay in the nearest cache.
+COPIES = 4
+FOREVER = 1e6  # seconds
+
+
+class TeamCall:
+    """The kernels behind a call, each shared by all threads, which wait for each other before it.
+
+    Parameters
+    ----------
+    call
+        A kernel on arguments of its own. It is called once, to hear what it runs.
+    threads
+        How many share each kernel.
+    """
+
+    def __init__(self, call: Callable[[], Any], threads: int) -> None:
+        heard = _Heard(threads)
+        _kernels.set_recorder(heard)
+        try:
+            heard.keep.append((call, call()))
+        finally:
+            _kernels.set_recorder(None)
+        self.instructions = heard.instructions
+        instructions = COPIES * heard.instructions
+        self._program = Program(instructions, [], [], [], np.empty(0), [], heard.keep)
+        self._program.together = True
+
+    def __call__(self, count: int) -> int:
+        """Run the kernels at least so many times; returns how many times."""
+        rounds = -(-count // COPIES)
+        self._program.steps((), (), None, 1, 0, rounds, [], [], FOREVER)
+        return rounds * COPIES
+
+
+class _Heard:
+    """Hears what a call allocates and runs, as the recorder of a step does."""
+
+    def __init__(self, threads: int) -> None:
+        self.instructions: list[tuple[int, bytes, int, bool, int]] = []
+        self.keep: list[Any] = []
+        self._threads = threads
+
+    def allocated(self, array: Array) -> Array:
+        self.keep.append(array)
+        return array
+
+    def called(self, name: str, roles: str, function: int, args: bytes, scratch: int) -> None:
+        own = bytearray(args)
+        if scratch:
+            memory = aligned((scratch * self._threads,), np.uint8)
+            self.keep.append(memory)
+            arguments.set_scratch(own, roles.index("s"), _kernels.address_of(memory), scratch)
+        self.instructions.append((function, bytes(own), self._threads, True, 0))
+
+
+def stamp_seconds(threads: int, rounds: int = 21) -> float:
+    """What it takes to note the time between two kernels that ``threads`` threads walk along."""
+    line = aligned((LINE,), np.uint8).view(np.float32)
+    function, args, *_ = TeamCall(lambda: kernels.clear(line), threads).instructions[0]
+    nothing = (function, args, 0, False, 0)  # shared by no thread
+    instructions = [(function, args, threads, True, 0), *[nothing] * 16]
+    program = Program(instructions, [], [], [], line, [], None)
+    program.together = True
+    stamps = np.empty(18, np.int64)
+    times = []
+    for _ in range(rounds):
+        program.time((), stamps)
+        times.append(np.diff(stamps)[1:])
+    return float(np.median(times)) * 1e-9

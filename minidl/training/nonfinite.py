@@ -1,0 +1,117 @@
+"""Where a number stopped being finite.
+
+A training step looks at two numbers only, the loss and the norm of the gradient: that costs
+next to nothing. When one of them is NaN or infinite, the step is gone through once more with
+a look at everything that every layer returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from minidl.nn import Layer, Loss
+from minidl.nn.nonfinite import first_bad_of, is_finite
+from minidl.nn.recurrent.sequence import Recurrent
+from minidl.optim import Optimizer
+from minidl.training.data import Data
+
+Watcher = Callable[[Layer, Any], None]
+LARGE = 1e3  # of a feature or a target: what is larger had better be scaled
+
+
+def first_not_finite(model: Layer, loss: Loss, batch: Data) -> str:
+    """In which layer the first number that is not finite appears, forward then backward; or "".
+
+    Runs the forward and the backward pass; the caller restores the state they change.
+    """
+    found: list[str] = []
+
+    def watch_output(layer: Layer, output: Any) -> None:
+        if not found and not is_finite(output):
+            found.append(f"the first output that is not finite is that of {layer.label}")
+
+    def watch_gradient(layer: Layer, gradient: Any) -> None:
+        own = [parameter.grad for parameter in layer.parameters()]
+        if not found and not is_finite((gradient, *own)):
+            found.append(
+                "the first gradient that is not finite, going backward, is that of "
+                + layer.label
+                + _in_time(layer)
+            )
+
+    with watching(model, "forward", watch_output):
+        prediction = model(*batch.inputs)
+    value = loss(prediction, *batch.targets_and_weights)
+    if not found and not np.isfinite(value):
+        return f"every layer's output is finite, the loss {loss!r} is not"
+    if not found:
+        model.zero_grad()
+        with watching(model, "backward", watch_gradient):
+            model.backward(loss.backward())
+    return found[0] if found else ""
+
+
+def advice(model: Layer, optimizer: Optimizer, rows: Data) -> str:
+    """What may help against a step that was not finite, as far as the facts tell."""
+    if found := first_bad_of(model):
+        name, bad = found
+        return f"Before it, {name} held {bad} already: set it, load the model, or reset() it."
+    cures = []
+    for name, arrays in ("X", rows.inputs), ("y", (rows.targets,)):
+        largest = max((float(np.abs(a).max()) for a in arrays if a.dtype.kind == "f"), default=0.0)
+        if largest > LARGE:
+            how = (
+                "nn.Standardize in front of the model" if name == "X" else "dividing by a constant"
+            )
+            cures.append(
+                f"{name} holds numbers as large as {largest:.3g}: {how} brings them near 1"
+            )
+    if optimizer.steps > 0:
+        clip = "" if optimizer.max_norm is not None else ", or max_norm,"
+        cures.append(f"a lower learning rate than {optimizer.lr:g}{clip} may help")
+    elif not cures:
+        cures.append(
+            "no step was made before it, so the learning rate is not the cause: look at the layer "
+            "named, and at the scale of the initial weights"
+        )
+    text = "; ".join(cures)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+@contextmanager
+def watching(model: Layer, name: str, watcher: Watcher) -> Iterator[None]:
+    """Show ``watcher`` what the method ``name`` of every layer returns, innermost first."""
+    layers = [layer for _, layer in model.layers()]
+
+    def watched(layer: Layer, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*inputs: Any, **options: Any) -> Any:
+            result = method(*inputs, **options)
+            watcher(layer, result)
+            return result
+
+        return call
+
+    for layer in layers:
+        vars(layer)[name] = watched(layer, getattr(layer, name))
+    try:
+        yield
+    finally:
+        for layer in layers:
+            vars(layer).pop(name, None)
+
+
+def _in_time(layer: Layer) -> str:
+    """At which step of a sequence, going backward, the gradient of a recurrent state ceased to be
+    finite.
+    """
+    if not isinstance(layer, Recurrent):
+        return ""
+    norms = layer.state_gradient_norms()
+    bad = np.flatnonzero(~np.isfinite(norms))
+    if not len(bad):
+        return ""
+    return f", whose state's at step {bad[-1]} of {len(norms)} (the first is 0)"

@@ -1,0 +1,96 @@
+"""The forward pass of a model in evaluation, recorded for shapes that come again and again."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minidl import recording
+from minidl.nn import Layer
+from minidl.nn.layer import evaluating
+from minidl.recording import RecordingError
+from minidl.typing import Array
+
+Shapes = tuple[tuple[int, ...], ...]
+
+# A recording takes as long as some forty eager calls: it is made for shapes that were seen often,
+# few of them, and dropped where what it keeps is large.
+EAGER_CALLS = 8
+MOST_SHAPES = 16
+MOST_MEMORY = 1 << 28
+
+
+class Predictor:
+    """Calls a model in evaluation, from any number of threads; results belong to the caller.
+
+    Parameters
+    ----------
+    model
+        Any layer. One that cannot be recorded is called eagerly.
+    dtype
+        Of its parameters.
+    record
+        Whether to record at all.
+    """
+
+    def __init__(self, model: Layer, dtype: np.dtype[np.floating], record: bool) -> None:
+        self.model, self._dtype, self.record = model, dtype, record
+        self._step = recording.record(self._forward, copy=True)
+        self._calls: dict[Shapes, int] = {}  # so many eager ones
+        self._quick: set[tuple[int, ...]] = set()  # shapes of one input that a program serves
+
+    def __call__(self, *inputs: Array) -> Array:
+        """The output for these inputs, which were checked and cast before."""
+        with evaluating():
+            shapes = tuple(array.shape for array in inputs)
+            if not self._comes_again(shapes):
+                return self.model(*inputs)
+            try:
+                output = self._step(*inputs)
+            except RecordingError:
+                # Something was replaced: then it is recorded anew. Or nothing can be recorded.
+                self.record = self._step.programs > 0
+                self._forget()
+                return self.model(*inputs)
+            if self._step.memory > MOST_MEMORY:
+                self.record = False
+                self._forget()
+            elif len(inputs) == 1:
+                self._quick.add(shapes[0])
+            return output
+
+    def quick(self, X: object, batch_size: int) -> Array | None:
+        """The output for an array that needs no cast, if it is finite and its shape is known."""
+        if (
+            type(X) is not np.ndarray
+            or X.shape not in self._quick
+            or X.dtype != self._dtype
+            or type(batch_size) is not int
+            or len(X) > batch_size
+            or not np.vdot(X, X) < np.inf  # NaN and infinity would show; a large sum may be finite
+        ):
+            return None
+        try:
+            with evaluating():
+                return self._step(X)
+        except RecordingError:
+            return None
+
+    def _forward(self, *inputs: Array) -> Array:
+        return self.model(*inputs)
+
+    def _comes_again(self, shapes: Shapes) -> bool:
+        """Count a call; whether there were so many that a recording is worth its while."""
+        if not self.record:
+            return False
+        calls = self._calls.get(shapes, 0)
+        if calls < EAGER_CALLS:
+            if len(self._calls) >= MOST_SHAPES and shapes not in self._calls:
+                self._forget()
+            self._calls[shapes] = calls + 1
+            return False
+        return True
+
+    def _forget(self) -> None:
+        self._calls.clear()
+        self._quick.clear()
+        self._step.forget()

@@ -1,0 +1,157 @@
+"""Weights of rows, from those of samples and of classes."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from minidl.nn import BCEWithLogitsLoss, Loss
+from minidl.nn.checks import check_number
+from minidl.training.data import Data, Source, place_of
+from minidl.training.inputs import as_array, as_contiguous, check_finite, check_kind
+from minidl.typing import Array
+
+ClassWeight = Mapping[int, float] | str
+
+
+def row_weights(source: Source, weight: Any, targets: Array) -> Array | None:
+    """What each row, or each step of a sequence, counts in the loss; None if all count the same.
+
+    Padding counts nothing.
+
+    Raises
+    ------
+    TypeError
+        If they are no real numbers, or the loss takes no weights.
+    ValueError
+        For another number of them, and for weights that are negative, not finite or all zero.
+    """
+    loss, steps = source.loss, source.steps()
+    if steps is not None and steps.all():
+        steps = None
+    if weight is None and steps is None:
+        return None
+    check_takes_weights(loss, "; padded steps need one of 0" if weight is None else "")
+    shape = targets.shape if loss.takes_labels else targets.shape[:1]
+    weights = np.ones(shape if steps is None else steps.shape, source.dtype)
+    if weight is not None:
+        name = f"{source.what}sample_weight"
+        weights = _checked(name, weight, weights, targets.shape[:2] if source.per_step else None)
+        if not weights.any():
+            raise ValueError(f"{name}: all weights are zero")
+    return weights if steps is None else weights * steps
+
+
+def class_weighted(data: Data, class_weight: ClassWeight, loss: Loss, output: Array) -> Array:
+    """The weights of the rows times those of their labels.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As ``class_weights`` does, if the loss takes no weights, and if all are zero.
+    """
+    check_takes_weights(loss)
+    labels = labels_of(data.targets, loss)
+    weights = np.ones(len(data)) if data.weights is None else data.weights
+    weights = weights.reshape(weights.shape + (1,) * (labels.ndim - weights.ndim))
+    classes = output.shape[-1] if loss.takes_labels else 2
+    weights = weights * class_weights(class_weight, labels, classes, weights)
+    if not weights.any():
+        raise ValueError("class_weight: all weights are zero")
+    return weights.astype(output.dtype)
+
+
+def check_takes_weights(loss: Loss, why: str = "") -> None:
+    """Raise TypeError if the loss has no argument for weights."""
+    if len(inspect.signature(loss.forward).parameters) < 3:
+        raise TypeError(f"{loss!r} takes no weights: its forward is (prediction, target){why}")
+
+
+def _checked(name: str, weight: Any, like: Array, per_step: tuple[int, ...] | None) -> Array:
+    """Weights of samples or of their steps, as those of steps if there are any."""
+    array = as_array(name, weight)
+    check_kind(name, weight, array, like.dtype)
+    weights = as_contiguous(array, like.dtype)
+    if per_step is not None and weights.shape == per_step:
+        like = np.broadcast_to(like[:, None] if like.ndim == 1 else like, per_step)
+    if weights.shape not in (like.shape, like.shape[:1]):
+        raise ValueError(f"{name}: expected shape {like.shape}, got {weights.shape}")
+    check_finite(name, weights)
+    negative = np.argwhere(weights < 0)
+    if len(negative):
+        place = tuple(negative[0])
+        raise ValueError(f"{name}: {place_of(place)} holds {weights[place]}; weights must be >= 0")
+    spread = weights.reshape(*weights.shape, *[1] * (like.ndim - weights.ndim))
+    return np.ascontiguousarray(np.broadcast_to(spread, like.shape))
+
+
+def labels_of(targets: Array, loss: Loss) -> Array:
+    """The labels among which class weights tell: of a loss of labels, or 0 and 1 of one logit.
+
+    Raises
+    ------
+    ValueError
+        If the loss takes no labels, or has several logits a row, or targets between 0 and 1.
+    """
+    if loss.takes_labels:
+        return targets
+    if not isinstance(loss, BCEWithLogitsLoss):
+        raise ValueError(f"class_weight needs a loss of labels, not {loss!r}; use sample_weight")
+    if targets.ndim > 1 and targets.shape[-1] != 1:
+        raise ValueError(
+            f"class_weight: with {targets.shape[-1]} logits a row there is no one label; write "
+            f"BCEWithLogitsLoss(pos_weight=[...]), a weight of the ones for every logit"
+        )
+    labels = targets[..., 0] if targets.ndim > 1 else targets
+    between = np.argwhere((labels != 0) & (labels != 1))
+    if len(between):
+        place = tuple(between[0])
+        raise ValueError(
+            f"class_weight needs targets of 0 or 1, row {place[0]} holds {labels[place]}"
+        )
+    return labels.astype(np.int64)
+
+
+def class_weights(
+    weight: ClassWeight, labels: Array, classes: int, weights: Array | None = None
+) -> Array:
+    """What each row counts for its label.
+
+    ``"balanced"`` is Σ w / (classes · Σ w of the rows with this label), where w are the weights
+    that the rows have without it: every class that occurs counts as much as any other, and rows
+    of weight zero, such as padding, do not. In a mapping, labels that are missing count 1, and
+    those of which there is no row may be there.
+
+    Raises
+    ------
+    TypeError
+        For something else, labels that are no integers, and weights that are no numbers.
+    ValueError
+        For labels outside the classes, and weights below zero or not finite.
+    """
+    if isinstance(weight, str):
+        if weight != "balanced":
+            raise ValueError(f'class_weight must be a mapping or "balanced", got {weight!r}')
+        rows = np.ones(labels.shape) if weights is None else np.broadcast_to(weights, labels.shape)
+        totals = np.bincount(labels.reshape(-1), rows.reshape(-1), classes)
+        present = np.count_nonzero(totals)
+        of_class = totals.sum() / (present * np.where(totals == 0, 1, totals))
+    elif isinstance(weight, Mapping):
+        of_class = np.ones(classes)
+        for label, value in weight.items():
+            if not isinstance(label, (int, float, np.number)) or label != int(label):
+                raise TypeError(f"class_weight: labels are integers, got {label!r}")
+            if not 0 <= label < classes:
+                raise ValueError(
+                    f"class_weight: label {label} is outside the {classes} classes 0 to "
+                    f"{classes - 1}"
+                )
+            name = f"the weight of label {label}"
+            of_class[int(label)] = check_number("class_weight", name, value, 0, math.inf)
+    else:
+        raise TypeError(f'class_weight must be a mapping or "balanced", got {weight!r}')
+    return of_class[labels]

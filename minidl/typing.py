@@ -1,0 +1,7 @@
+"""Types that appear in signatures all over minidl."""
+
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
