@@ -21,7 +21,8 @@ from conftest import instruction_sets
 
 from minidl import _kernels, kernels
 from minidl.cli import main
-from minidl.profiling import Ceilings, Result, cases, measuring, report
+from minidl.profiling import Ceilings, Result, cases, measuring
+from minidl.profiling import kernel_report as report
 from minidl.profiling.kernel_report import Run, Table
 
 pytestmark = pytest.mark.usefixtures("small_caches")

@@ -56,9 +56,9 @@ def test_a_program_that_trains_loads_what_it_needs() -> None:
 
 def test_one_instruction_set_is_loaded() -> None:
     loaded = loaded_by("import minidl._kernels")
-    sets = {name for name in loaded if name.startswith("minidl._kernels.isa_")}
+    sets = {name for name in loaded if name.startswith("minidl._kernels.builds.")}
     names = () if _kernels.isa == "reference" else ("f32", "f64")
-    assert sets == {f"minidl._kernels.isa_{_kernels.isa}_{dtype}" for dtype in names}
+    assert sets == {f"minidl._kernels.builds.{_kernels.isa}_{dtype}" for dtype in names}
 
 
 @pytest.mark.parametrize(

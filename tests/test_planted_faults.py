@@ -27,8 +27,11 @@ from test_kernels import assert_matches_twin
 
 from minidl import _kernels, kernels, nn, optim
 from minidl._kernels import twins as reference
-from minidl.nn import label_losses, recurrent
-from minidl.optim import adam, base, flat, optimizers, schedules
+from minidl.nn import classification_losses as label_losses
+from minidl.nn.recurrent import cells as recurrent
+from minidl.optim import adam, optimizers, schedules
+from minidl.optim import flat_parameters as flat
+from minidl.optim import optimizer as base
 from minidl.recording import RecordingError
 
 # What a check raises that has found something; the second is what pytest.raises raises.

@@ -16,7 +16,7 @@ from recording_helpers import Training, classes, everything, plain_regression, s
 
 import minidl
 from minidl import _kernels, kernels, nn, optim
-from minidl.recording import recorded as recorded_module
+from minidl.recording import program as recorded_module
 
 EPOCHS, BATCH = 3, 16
 LAYERS = [cls for cls in nn.Layer.registry if cls.__module__.startswith("minidl.")]

@@ -22,7 +22,7 @@ from test_recording import optimizers, stacks
 import minidl
 from minidl import _kernels, kernels, nn, optim
 from minidl.recording import plan as planning
-from minidl.recording.calls import IN_PLACE, TEMPORARY, Entry, Operand, Region
+from minidl.recording.calls import IN_PLACE, TEMPORARY, Buffer, KernelCall, Operand
 
 LONG = os.environ.get("MINIDL_LONG_TESTS") == "1"
 
@@ -39,12 +39,14 @@ def recorded_by(step: Any, *inputs: np.ndarray) -> Any:
 
 
 @st.composite
-def programs(draw: st.DrawFn) -> tuple[list[Entry], list[Region]]:
+def programs(draw: st.DrawFn) -> tuple[list[KernelCall], list[Buffer]]:
     sizes = draw(st.lists(st.integers(1, 400), min_size=1, max_size=12))
-    regions = [Region(TEMPORARY, str(i), np.empty(n, np.uint8)) for i, n in enumerate(sizes)]
+    regions = [Buffer(TEMPORARY, str(i), np.empty(n, np.uint8)) for i, n in enumerate(sizes)]
     used = st.lists(st.sampled_from(regions), min_size=1, max_size=3, unique_by=id)
     entries = [
-        Entry("add", 0, bytearray(), [Operand(i, "u", r) for i, r in enumerate(chosen)], 0, "", "")
+        KernelCall(
+            "add", 0, bytearray(), [Operand(i, "u", r) for i, r in enumerate(chosen)], 0, "", ""
+        )
         for chosen in draw(st.lists(used, min_size=1, max_size=12))
     ]
     return entries, draw(st.lists(st.sampled_from(regions), max_size=2))
@@ -53,7 +55,7 @@ def programs(draw: st.DrawFn) -> tuple[list[Entry], list[Region]]:
 @given(program=programs())
 @settings(max_examples=150)
 def test_memory_of_what_is_needed_at_the_same_time_is_apart(
-    program: tuple[list[Entry], list[Region]],
+    program: tuple[list[KernelCall], list[Buffer]],
 ) -> None:
     entries, returned = program
     size = planning.place(entries, returned)
@@ -72,29 +74,29 @@ def test_memory_of_what_is_needed_at_the_same_time_is_apart(
 
 
 @st.composite
-def sequences(draw: st.DrawFn) -> tuple[list[Entry], list[Region]]:
+def sequences(draw: st.DrawFn) -> tuple[list[KernelCall], list[Buffer]]:
     """Kernels that may write over what they read, in any order; each writes a new array."""
-    regions = [Region(TEMPORARY, "0", np.empty(64, np.uint8))]
-    entries = [Entry("add", 0, bytearray(), [Operand(0, "w", regions[0])], 0, "", "")]
+    regions = [Buffer(TEMPORARY, "0", np.empty(64, np.uint8))]
+    entries = [KernelCall("add", 0, bytearray(), [Operand(0, "w", regions[0])], 0, "", "")]
     for i in range(draw(st.integers(1, 12))):
         kernel = draw(st.sampled_from(["lstm_sequence", "lstm_sequence", "add"]))
         operands = [Operand(slot, "r", draw(st.sampled_from(regions[-3:]))) for slot in (0, 1)]
         size = draw(st.sampled_from([64, 64, 64, 60, 200]))
-        regions.append(Region(TEMPORARY, str(i + 1), np.empty(size, np.uint8)))
+        regions.append(Buffer(TEMPORARY, str(i + 1), np.empty(size, np.uint8)))
         given = [*operands[: draw(st.integers(1, 2))], Operand(8, "w", regions[-1])]
-        entries.append(Entry(kernel, 0, bytearray(), given, 0, "", ""))
+        entries.append(KernelCall(kernel, 0, bytearray(), given, 0, "", ""))
     return entries, draw(st.lists(st.sampled_from(regions[-4:]), max_size=2))
 
 
 @given(program=sequences())
 @settings(max_examples=500)
 def test_nothing_is_written_over_before_it_was_read(
-    program: tuple[list[Entry], list[Region]],
+    program: tuple[list[KernelCall], list[Buffer]],
 ) -> None:
     entries, returned = program
     memory = np.zeros(planning.place(entries, returned), np.uint8)
 
-    def part(region: Region) -> np.ndarray:
+    def part(region: Buffer) -> np.ndarray:
         return memory[region.place : region.place + region.nbytes]
 
     for entry in entries:
@@ -176,7 +178,7 @@ def unguarded(recorded: Any) -> list[tuple[int, int]]:
     """Pairs of entries that touch the same memory on different threads, and no wait between."""
     base = _kernels.address_of(recorded.memory)
 
-    def touches(entry: Entry) -> list[tuple[int, int, bool]]:
+    def touches(entry: KernelCall) -> list[tuple[int, int, bool]]:
         spans = []
         for operand in entry.operands:
             region = operand.region
@@ -233,7 +235,9 @@ def lasting_arrays(recorded: Any) -> list[np.ndarray]:
     return [recorded.memory, *arrays.values()]
 
 
-def spans(recorded: Any, entry: Entry, inputs: tuple[np.ndarray, ...], kinds: str) -> list[Any]:
+def spans(
+    recorded: Any, entry: KernelCall, inputs: tuple[np.ndarray, ...], kinds: str
+) -> list[Any]:
     """The bytes that an entry reads, or writes."""
     chosen = []
     for operand in entry.operands:

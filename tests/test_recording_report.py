@@ -20,9 +20,10 @@ from minidl.profiling.counting import ELEMENT, SEQUENCES, flops_of
 if not instruction_sets():
     pytest.skip("no compiled kernels here, and so nothing is recorded", allow_module_level=True)
 
+from minidl.profiling import step_profile as profile
 from minidl.profiling.step_report import WIDTH, rows_of
 from minidl.profiling.teamwork import TeamCall, stamp_seconds
-from minidl.recording import Step, profile
+from minidl.recording import Step
 
 SMALL = [case for case in cases() if case.flops < 1.3e6 and not case.kernel.startswith("linear")]
 pytestmark = pytest.mark.usefixtures("small_caches")

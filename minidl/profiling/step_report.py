@@ -12,7 +12,7 @@ import numpy as np
 
 from minidl._kernels import arguments
 from minidl.profiling.counting import flops_of
-from minidl.recording.calls import REST, TEMPORARY, Entry, Region
+from minidl.recording.calls import REST, TEMPORARY, Buffer, KernelCall
 from minidl.recording.fuse import BIAS, LEFT, RIGHT, SECOND_LEFT, SECOND_OUTPUT
 
 WIDTH = 118  # columns of a listing
@@ -92,11 +92,11 @@ def rows_of(recorded: Any) -> list[Row]:
     return rows
 
 
-def _has(entry: Entry, slot: int) -> bool:
+def _has(entry: KernelCall, slot: int) -> bool:
     return entry.operand(slot) is not None
 
 
-def _nbytes(entry: Entry, index: int, extent: tuple[int, ...]) -> int:
+def _nbytes(entry: KernelCall, index: int, extent: tuple[int, ...]) -> int:
     """Bytes of an operand: of its region, or of the part of it that the kernel looks at."""
     operand = entry.operands[index]
     size = int(np.prod(extent))
@@ -209,7 +209,7 @@ class _Operands:
         self._names: dict[int, str] = {}
         self._temporaries = 0
 
-    def of(self, entry: Entry) -> str:
+    def of(self, entry: KernelCall) -> str:
         """What a kernel reads -> what it writes."""
         path = f"{layer_of(entry.label).split(' ')[0]}."
         reads = [self._named(o.region, path) for o in entry.operands if o.role == "r"]
@@ -220,7 +220,7 @@ class _Operands:
         ]
         return f"{', '.join(reads)} -> {', '.join(writes)}".lstrip()
 
-    def _named(self, region: Region, path: str, mark: str = "") -> str:
+    def _named(self, region: Buffer, path: str, mark: str = "") -> str:
         shape = ""
         if id(region) not in self._names:
             temporary = region.kind == TEMPORARY

@@ -44,7 +44,7 @@ REST = "add_pieces"
 
 
 @dataclass(eq=False)
-class Region:
+class Buffer:
     """An array that kernels of a step may use.
 
     An input is an argument of the step, a temporary the output of a kernel; all other memory
@@ -74,7 +74,7 @@ class Operand:
 
     slot: int
     role: str  # "r" read, "w" written, "u" read and changed
-    region: Region
+    region: Buffer
     offset: int = 0
 
     @property
@@ -91,7 +91,7 @@ class Operand:
 
 
 @dataclass
-class Entry:
+class KernelCall:
     """A kernel call."""
 
     kernel: str
@@ -118,7 +118,7 @@ class Entry:
         return f"{self.title} of {self.label}" + (f", going {self.phase}" if self.phase else "")
 
     @cached_property
-    def told(self) -> tuple[Any, ...]:
+    def fingerprint(self) -> tuple[Any, ...]:
         """What must be the same each time the function runs."""
         operands = [(o.slot, o.role, o.region.key, o.offset) for o in self.operands]
         return self.kernel, self.function, self.label, self.phase, operands, self._numbers()

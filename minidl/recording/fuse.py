@@ -18,9 +18,9 @@ from minidl.recording.calls import (
     INPUT,
     REST,
     TEMPORARY,
-    Entry,
+    Buffer,
+    KernelCall,
     Operand,
-    Region,
 )
 
 # Slots of the matrix product's arguments.
@@ -31,7 +31,7 @@ ACTIVATIONS = ("relu", "sigmoid", "tanh")
 GRADIENTS = ("relu_grad", "sigmoid_grad", "tanh_grad")
 
 
-def fuse(entries: list[Entry], returned: Iterable[Region]) -> list[Entry]:
+def fuse(entries: list[KernelCall], returned: Iterable[Buffer]) -> list[KernelCall]:
     """The shorter list. ``returned`` are the regions that a caller will look at."""
     needed = {id(region) for region in returned}
     entries = _without_dead(entries, needed)
@@ -40,7 +40,7 @@ def fuse(entries: list[Entry], returned: Iterable[Region]) -> list[Entry]:
     return _in_pieces(_sharing_b(_without_clearing(entries)))
 
 
-def _without_dead(entries: list[Entry], needed: set[int]) -> list[Entry]:
+def _without_dead(entries: list[KernelCall], needed: set[int]) -> list[KernelCall]:
     """Leave out what nobody reads, such as the gradient with respect to the first input."""
     read = set(needed)
     kept = []
@@ -55,15 +55,15 @@ def _without_dead(entries: list[Entry], needed: set[int]) -> list[Entry]:
 
 
 def _into_product(
-    entries: list[Entry],
+    entries: list[KernelCall],
     needed: set[int],
     kernels: tuple[str, ...],
-    merge: Callable[[Entry, Entry], None],
-) -> list[Entry]:
+    merge: Callable[[KernelCall, KernelCall], None],
+) -> list[KernelCall]:
     """Merge an elementwise kernel into the matrix product whose output it alone reads."""
     uses = Counter(id(operand.region) for entry in entries for operand in entry.operands)
     products: dict[int, int] = {}  # output of a product: where the product is
-    kept: list[Entry] = []
+    kept: list[KernelCall] = []
     for entry in entries:
         between = entry.operands[0].region if entry.operands else None
         index = products.get(id(between))
@@ -85,14 +85,14 @@ def _into_product(
     return kept
 
 
-def _whole(entry: Entry, region: Region) -> bool:
+def _whole(entry: KernelCall, region: Buffer) -> bool:
     """Whether an elementwise kernel works on all of its arrays, as large as this one."""
     return all(
         operand.offset == 0 and operand.region.nbytes == region.nbytes for operand in entry.operands
     )
 
 
-def _written(between: list[Entry], entry: Entry) -> bool:
+def _written(between: list[KernelCall], entry: KernelCall) -> bool:
     """Whether one of these entries writes what this one reads."""
     read = {id(operand.region) for operand in entry.operands if operand.reads}
     return any(
@@ -102,18 +102,18 @@ def _written(between: list[Entry], entry: Entry) -> bool:
     )
 
 
-def _operand(product: Entry, slot: int) -> Operand:
+def _operand(product: KernelCall, slot: int) -> Operand:
     operand = product.operand(slot)
     assert operand is not None
     return operand
 
 
-def _activation(product: Entry, activation: Entry) -> None:
+def _activation(product: KernelCall, activation: KernelCall) -> None:
     arguments.set_activation(product.args, activation.kernel)
     _operand(product, OUTPUT).region = activation.operands[1].region
 
 
-def _activation_gradient(product: Entry, gradient: Entry) -> None:
+def _activation_gradient(product: KernelCall, gradient: KernelCall) -> None:
     arguments.set_activation(product.args, gradient.kernel)
     y, dx = gradient.operands[1], gradient.operands[2]
     product.operands.insert(-1, Operand(GATE, "r", y.region, y.offset))
@@ -123,20 +123,20 @@ def _activation_gradient(product: Entry, gradient: Entry) -> None:
 # --- two gradients of weights with the same dy read it once ---
 
 
-def _sharing_b(entries: list[Entry]) -> list[Entry]:
+def _sharing_b(entries: list[KernelCall]) -> list[KernelCall]:
     """Merge x' · dy into the h' · dy before it, as in a recurrent layer.
 
     Both write gradients of parameters and read what kernels have computed, which share no memory
     with one another. (Inputs may share memory with each other, from call to call.)
     """
-    kept: list[Entry] = []
+    kept: list[KernelCall] = []
     for entry in entries:
         if not (kept and _put_together(kept[-1], entry)):
             kept.append(entry)
     return kept
 
 
-def _put_together(entry: Entry, other: Entry) -> bool:
+def _put_together(entry: KernelCall, other: KernelCall) -> bool:
     if not entry.kernel == other.kernel == "matmul":
         return False
     right, other_right = _operand(entry, RIGHT), _operand(other, RIGHT)
@@ -162,7 +162,7 @@ def _put_together(entry: Entry, other: Entry) -> bool:
 # --- gradients: the first to write one need not find it cleared ---
 
 
-def _without_clearing(entries: list[Entry]) -> list[Entry]:
+def _without_clearing(entries: list[KernelCall]) -> list[KernelCall]:
     """Clear no gradient that is then written as a whole: 0 + sum instead of gradient + sum."""
     kept = []
     for index, entry in enumerate(entries):
@@ -173,12 +173,12 @@ def _without_clearing(entries: list[Entry]) -> list[Entry]:
     return kept
 
 
-def _still_to_clear(clear: Entry, later: list[Entry]) -> list[Entry]:
+def _still_to_clear(clear: KernelCall, later: list[KernelCall]) -> list[KernelCall]:
     cleared = clear.operands[0].region
     if cleared.kind in (INPUT, TEMPORARY):
         return [clear]  # not a vector of gradients
-    parts: dict[int, Region] = {}
-    firsts: dict[int, tuple[Entry, Operand]] = {}
+    parts: dict[int, Buffer] = {}
+    firsts: dict[int, tuple[KernelCall, Operand]] = {}
     begin, end = cleared.begin + clear.operands[0].offset, 0
     end = begin + arguments.cleared_bytes(clear.args, cleared.array.itemsize)
     looked_at = False
@@ -210,7 +210,7 @@ def _still_to_clear(clear: Entry, later: list[Entry]) -> list[Entry]:
 GAP = 64
 
 
-def _gaps(begin: int, end: int, done: list[Region]) -> list[tuple[int, int]]:
+def _gaps(begin: int, end: int, done: list[Buffer]) -> list[tuple[int, int]]:
     """What of begin … end the regions leave over."""
     gaps = []
     for region in sorted(done, key=lambda region: region.begin):
@@ -219,20 +219,20 @@ def _gaps(begin: int, end: int, done: list[Region]) -> list[tuple[int, int]]:
     return [*gaps, (begin, end)]
 
 
-def _clearing(clear: Entry, start: int, stop: int) -> Entry:
+def _clearing(clear: KernelCall, start: int, stop: int) -> KernelCall:
     vector = clear.operands[0].region
     itemsize = vector.array.itemsize
     first = (start - vector.begin) // itemsize
     part = vector.array.reshape(-1)[first : first + (stop - start) // itemsize]
-    operand = Operand(0, "w", Region(vector.kind, f"{vector.name} from {first}", part))
+    operand = Operand(0, "w", Buffer(vector.kind, f"{vector.name} from {first}", part))
     args = arguments.with_count(clear.args, part.size)
-    return Entry("clear", clear.function, args, [operand], 0, clear.label, clear.phase)
+    return KernelCall("clear", clear.function, args, [operand], 0, clear.label, clear.phase)
 
 
 # --- sums over many rows: each thread those that it has computed, and then what is left ---
 
 
-def _in_pieces(entries: list[Entry]) -> list[Entry]:
+def _in_pieces(entries: list[KernelCall]) -> list[KernelCall]:
     """Cut products and column sums along their rows, where that pays (pieces.pxi)."""
     kept = []
     for entry in entries:
@@ -241,9 +241,9 @@ def _in_pieces(entries: list[Entry]) -> list[Entry]:
         found = out and dispatch.in_pieces(entry.kernel, entry.args, out.region.array)
         if out and found:
             entry.function, rest, args, elements = found
-            pieces = Region(TEMPORARY, "pieces", np.empty(elements, out.region.dtype))
+            pieces = Buffer(TEMPORARY, "pieces", np.empty(elements, out.region.dtype))
             pieces.array = np.empty(0)
             entry.operands.append(Operand(IN_PIECES[entry.kernel][1], "w", pieces))
             operands = [Operand(0, "u", out.region, out.offset), Operand(1, "u", pieces)]
-            kept.append(Entry(REST, rest, args, operands, 0, entry.label, entry.phase))
+            kept.append(KernelCall(REST, rest, args, operands, 0, entry.label, entry.phase))
     return kept

@@ -15,8 +15,8 @@ from minidl.recording.calls import (
     REST,
     SEQUENCES,
     TEMPORARY,
-    Entry,
-    Region,
+    Buffer,
+    KernelCall,
 )
 from minidl.typing import Array
 
@@ -40,7 +40,7 @@ HEAVY = {
 # --- memory ---------------------------------------------------------------------------------
 
 
-def place(entries: list[Entry], returned: Iterable[Region]) -> int:
+def place(entries: list[KernelCall], returned: Iterable[Buffer]) -> int:
     """Give every temporary a place in the program's memory; returns the bytes needed.
 
     Two temporaries share memory if one is last used before the other is first, or where a kernel
@@ -59,7 +59,7 @@ def place(entries: list[Entry], returned: Iterable[Region]) -> int:
     return int(end.max(initial=0))
 
 
-def least_memory(entries: list[Entry], returned: Iterable[Region]) -> int:
+def least_memory(entries: list[KernelCall], returned: Iterable[Buffer]) -> int:
     """Bytes of the temporaries that are alive at the same time, at most: no plan needs less."""
     change = np.zeros(len(entries) + 2, np.int64)
     for life in _lives(entries, returned):
@@ -72,7 +72,7 @@ def least_memory(entries: list[Entry], returned: Iterable[Region]) -> int:
 class _Life:
     """A temporary, or several, each written over the one before, and the entries of their time."""
 
-    regions: list[Region]
+    regions: list[Buffer]
     first: int
     last: int
 
@@ -81,7 +81,7 @@ class _Life:
         return max(1, -(-self.regions[0].nbytes // LINE)) * LINE
 
 
-def _lives(entries: list[Entry], returned: Iterable[Region]) -> list[_Life]:
+def _lives(entries: list[KernelCall], returned: Iterable[Buffer]) -> list[_Life]:
     lives: dict[int, _Life] = {}
     for index, entry in enumerate(entries):
         for operand in entry.operands:
@@ -99,7 +99,9 @@ def _lives(entries: list[Entry], returned: Iterable[Region]) -> list[_Life]:
     return list({id(life): life for life in lives.values()}.values())
 
 
-def _join(lives: dict[int, _Life], index: int, over: Region, written: Region, entry: Entry) -> None:
+def _join(
+    lives: dict[int, _Life], index: int, over: Buffer, written: Buffer, entry: KernelCall
+) -> None:
     """Let an entry write one temporary over another, if nobody else needs that any more."""
     old, new = lives.get(id(over)), lives.get(id(written))
     once = sum(operand.region is over for operand in entry.operands) == 1
@@ -120,7 +122,7 @@ def _lowest_gap(size: int, begin: Array, end: Array) -> int:
 # --- threads --------------------------------------------------------------------------------
 
 
-def share(entries: list[Entry], memory: int, most: int) -> None:
+def share(entries: list[KernelCall], memory: int, most: int) -> None:
     """Decide how many threads, up to ``most``, share each kernel, and where all must wait."""
     threads = 1
     for entry in entries:
@@ -134,13 +136,13 @@ def share(entries: list[Entry], memory: int, most: int) -> None:
             entry.threads, entry.wait = 1, False
 
 
-def parts(entry: Entry) -> int:
+def parts(entry: KernelCall) -> int:
     """How many threads can share an entry at all: a sequence is not divided."""
     sequence = entry.kernel.removesuffix("_grad") in SEQUENCES
     return arguments.extent(entry.kernel, entry.args)[1] if sequence else 1 << 30
 
 
-def flops(entry: Entry) -> float:
+def flops(entry: KernelCall) -> float:
     """Of the matrix products; what other kernels compute is counted by their bytes."""
     if entry.kernel == "matmul":
         m, k, n = arguments.product_shape(entry.args)
@@ -152,12 +154,12 @@ def flops(entry: Entry) -> float:
     return 0.0
 
 
-def traffic(entry: Entry) -> int:
+def traffic(entry: KernelCall) -> int:
     """Bytes of the arrays that an entry reads and writes."""
     return sum(operand.region.nbytes for operand in entry.operands)
 
 
-def work(entry: Entry) -> float:
+def work(entry: KernelCall) -> float:
     """Nanoseconds on one thread, roughly."""
     if entry.kernel in ("total", "clip", "dropout_key", "weight_total", REST):
         return 0.0  # done by one thread, whatever their size, or not at all by one
@@ -165,7 +167,7 @@ def work(entry: Entry) -> float:
     return flops(entry) / FLOPS + heavy * traffic(entry) / BYTES
 
 
-def _set_waits(entries: list[Entry], memory: int) -> None:
+def _set_waits(entries: list[KernelCall], memory: int) -> None:
     """A barrier where an entry touches what other threads' shares have written since the last
     one, or writes what they have read.
     """

@@ -22,8 +22,8 @@ from minidl.recording.calls import (
     STATE,
     TEMPORARY,
     VECTOR,
-    Entry,
-    Region,
+    Buffer,
+    KernelCall,
 )
 from minidl.recording.errors import NotFiniteError
 from minidl.recording.fuse import fuse
@@ -133,7 +133,7 @@ class Recorded:
         self.program.copies = self._copies
         self.program.result = self.result(None)
 
-    def _program(self, address: Callable[[Region], int], state: list[Array]) -> Program:
+    def _program(self, address: Callable[[Buffer], int], state: list[Array]) -> Program:
         """The program whose memory that lives on is where ``address`` says, and of which ``state``
         is brought back when a step fails.
         """
@@ -198,7 +198,7 @@ class Recorded:
             return np.ndarray(leaf.shape, leaf.dtype, inputs[number], offset, leaf.strides)
         return leaf
 
-    def _lasting(self, leaf: Array, home: Region, offset: int) -> Array:
+    def _lasting(self, leaf: Array, home: Buffer, offset: int) -> Array:
         """The array that holds what the function returned here; like a part of an input."""
         if home.kind == INPUT:
             one = np.empty((), leaf.dtype)
@@ -206,7 +206,7 @@ class Recorded:
         memory, begin = (self.memory, home.place) if home.kind == TEMPORARY else (home.array, 0)
         return np.ndarray(leaf.shape, leaf.dtype, memory, begin + offset, leaf.strides)
 
-    def view(self, region: Region) -> Array:
+    def view(self, region: Buffer) -> Array:
         """A temporary, where the program keeps it."""
         return np.ndarray(region.shape, region.dtype, self.memory, region.place)
 
@@ -259,7 +259,7 @@ class Recorded:
         what = "the norm of the gradient" if entry.kernel == "clip" else "the loss"
         raise NotFiniteError(f"{what} is not finite", self.first_not_finite(inputs), inputs)
 
-    def _bad_number(self, entry: Entry, row: int, inputs: tuple[Any, ...]) -> ValueError:
+    def _bad_number(self, entry: KernelCall, row: int, inputs: tuple[Any, ...]) -> ValueError:
         """Which label, weight, index or length cannot be."""
         if entry.kernel == "weight_total":
             return ValueError("weights must be finite and >= 0, and not all zero")
@@ -305,7 +305,7 @@ def _kind(x: Array, changed: bool) -> Array:
     return np.lib.stride_tricks.as_strided(one, x.shape, strides, writeable=changed)
 
 
-def _trained(entries: list[Entry]) -> list[Array]:
+def _trained(entries: list[KernelCall]) -> list[Array]:
     """What of a model these calls change: its parameters, and the state of its layers."""
     changed = {id(o.region): o.region for entry in entries for o in entry.operands if o.writes}
     return [
@@ -323,7 +323,7 @@ def _mode(watched: list[Any]) -> str:
     return "" if not modes else "training" if all(modes) else "in part " * any(modes) + "evaluating"
 
 
-def _watched_answers(entries: list[Entry]) -> list[int]:
+def _watched_answers(entries: list[KernelCall]) -> list[int]:
     """What the answer of each entry means."""
     squares: set[int] = set()  # sums of squares: of their total, `clip` is the judge
     watch = []
@@ -338,7 +338,7 @@ def _watched_answers(entries: list[Entry]) -> list[int]:
     return watch
 
 
-def _changed_before_the_last(entries: list[Entry], watch: list[int]) -> list[Array]:
+def _changed_before_the_last(entries: list[KernelCall], watch: list[int]) -> list[Array]:
     """Memory to restore when a step is stopped: what lives on, and is changed before the last
     entry that may stop it. Gradients are not worth the copy.
     """
@@ -355,7 +355,7 @@ def _by_id(leaves: list[Array]) -> Iterator[tuple[int, Array]]:
     return ((id(leaf), leaf) for leaf in leaves)
 
 
-def homes_of(recorder: Recorder, output: Any) -> list[tuple[Region, int]]:
+def homes_of(recorder: Recorder, output: Any) -> list[tuple[Buffer, int]]:
     """Of each array in what the function returned, the region it lies in, and where in it."""
     homes = []
     for leaf in leaves_of(output):

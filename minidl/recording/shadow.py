@@ -8,7 +8,7 @@ import numpy as np
 
 from minidl import _kernels
 from minidl._kernels.memory import LINE, aligned_zeros
-from minidl.recording.calls import Region
+from minidl.recording.calls import Buffer
 from minidl.typing import Array
 
 
@@ -32,7 +32,7 @@ class Shadow:
         while not alone and isinstance(array.base, np.ndarray):
             array = array.base
         self.begin, self.end = np.lib.array_utils.byte_bounds(array)
-        self.regions: list[Region] = []  # of the arrays in it
+        self.regions: list[Buffer] = []  # of the arrays in it
         self._memory = np.asarray(_Bytes(self.begin, self.end, array))
         self.first = self._copy()
         self.second = None if alone or look is not None else self._copy()
@@ -46,7 +46,7 @@ class Shadow:
         copy[...] = self._memory
         return copy
 
-    def covers(self, region: Region) -> bool:
+    def covers(self, region: Buffer) -> bool:
         """Whether an array lies in the memory this stands in for."""
         return self.begin <= region.begin and region.end <= self.end
 
@@ -56,7 +56,7 @@ class Shadow:
         copy = self.first if copy is None else copy
         return np.ndarray(array.shape, array.dtype, copy, offset, array.strides)
 
-    def find(self, address: int) -> tuple[Region, int] | None:
+    def find(self, address: int) -> tuple[Buffer, int] | None:
         """The smallest array at this address of the first copy, and where in it that is."""
         if not self._address <= address < self._address + len(self.first):
             return None
@@ -65,7 +65,7 @@ class Shadow:
         region = min(holding, key=lambda region: region.nbytes, default=None)
         return None if region is None else (region, real - region.begin)
 
-    def second_at(self, region: Region) -> int:
+    def second_at(self, region: Buffer) -> int:
         """The address in the second copy that has the place of an array."""
         assert self.second is not None
         return _kernels.address_of(self.second) + region.begin - self.begin

@@ -18,7 +18,7 @@ import numpy as np
 
 from minidl import _kernels
 from minidl.nn.nonfinite import first_not_finite
-from minidl.recording.calls import INPUT, STATE, TEMPORARY, VECTOR, Entry, Operand, Region
+from minidl.recording.calls import INPUT, STATE, TEMPORARY, VECTOR, Buffer, KernelCall, Operand
 from minidl.recording.guards import RecordedArray, RecordingError
 from minidl.recording.hearing import arrays_of, hear_arrays, hear_backward
 from minidl.recording.pytree import leaves_of
@@ -38,27 +38,27 @@ class Recorder:
     """Hears of every array and every kernel call of this thread, and what they belong to."""
 
     def __init__(self, inputs: tuple[Any, ...]) -> None:
-        self.entries: list[Entry] = []
-        self.regions: list[Region] = []
+        self.entries: list[KernelCall] = []
+        self.regions: list[Buffer] = []
         self.shadows: list[Shadow] = []
         self.watched: list[Any] = []  # layers, losses and optimizers taking part, outermost only
         self.optimizers: list[Any] = []
         self._arrays: dict[int, Array] = {}  # given out in the place of those that live on
         self._begins: list[int] = []  # of the temporaries, which are apart from each other
-        self._temporaries: list[Region] = []
+        self._temporaries: list[Buffer] = []
         self._labels = [("the recorded function", "")]
         self._seen: set[int] = set()
         self._stepped: set[int] = set()
         self._kept: dict[int, tuple[Any, dict[str, Any]]] = {}
         self._attributes: list[tuple[Any, dict[str, Any]]] = []
         self._modes: dict[int, tuple[Any, bool]] = {}  # of layers that the function has switched
-        self._inputs: list[Region] = []
+        self._inputs: list[Buffer] = []
         self.inputs = tuple(self._input(number, x) for number, x in enumerate(inputs))
 
     def _input(self, number: int, x: Any) -> Any:
         """An argument, as the function gets it."""
         if isinstance(x, np.ndarray):
-            self._inputs.append(Region(INPUT, f"input {number}", x, number))
+            self._inputs.append(Buffer(INPUT, f"input {number}", x, number))
             return self._give_out(self._inputs[-1])
         return x
 
@@ -67,7 +67,7 @@ class Recorder:
     def allocated(self, array: Array) -> Array:
         """A kernel call has allocated an array for what it returns."""
         number = len(self._temporaries)
-        region = Region(TEMPORARY, f"t{number}", array, number)
+        region = Buffer(TEMPORARY, f"t{number}", array, number)
         place = bisect_right(self._begins, region.begin)
         self._begins.insert(place, region.begin)
         self._temporaries.insert(place, region)
@@ -84,7 +84,7 @@ class Recorder:
                 if found is None:
                     raise RecordingError(self._foreign(name, slot))
                 operands.append(Operand(slot, role, *found))
-        entry = Entry(name, function, bytearray(args), operands, scratch, *self._labels[-1])
+        entry = KernelCall(name, function, bytearray(args), operands, scratch, *self._labels[-1])
         entry.scratch_slot, entry.pointers = roles.find("s"), len(roles)
         self.entries.append(entry)
         return False
@@ -116,7 +116,7 @@ class Recorder:
 
     # --- regions ---
 
-    def find(self, address: int) -> tuple[Region, int] | None:
+    def find(self, address: int) -> tuple[Buffer, int] | None:
         """The smallest region that holds this address, and where in it that is."""
         place = bisect_right(self._begins, address) - 1
         if place >= 0 and address < self._temporaries[place].end:
@@ -127,7 +127,7 @@ class Recorder:
     def adopt(self, kind: str, name: str, array: Array) -> Array:
         """Let kernels use memory that lives on; returns the array that stands in for it."""
         if id(array) not in self._arrays:
-            region = Region(kind, name, array)
+            region = Buffer(kind, name, array)
             for other in self._inputs:
                 if other.begin < region.end and region.begin < other.end:
                     raise RecordingError(
@@ -137,7 +137,7 @@ class Recorder:
             self._arrays[id(array)] = self._give_out(region)
         return self._arrays[id(array)]
 
-    def shadow_of(self, region: Region) -> Shadow:
+    def shadow_of(self, region: Buffer) -> Shadow:
         """What stands in for the memory that an array lies in."""
         shadow = next((shadow for shadow in self.shadows if shadow.covers(region)), None)
         if shadow is None:
@@ -145,7 +145,7 @@ class Recorder:
             self.shadows.append(shadow)
         return shadow
 
-    def _give_out(self, region: Region) -> Array:
+    def _give_out(self, region: Buffer) -> Array:
         shadow = self.shadow_of(region)
         shadow.regions.append(region)
         self.regions.append(region)
@@ -153,7 +153,7 @@ class Recorder:
         array.flags.writeable = region.array.flags.writeable
         return array.view(RecordedArray)
 
-    def _shadow(self, region: Region) -> Shadow:
+    def _shadow(self, region: Buffer) -> Shadow:
         return Shadow(region.array, alone=region.kind == INPUT)
 
     # --- what layers, losses and optimizers call ---
@@ -358,7 +358,7 @@ class Rehearsal(Recorder):
         self._look, self._expected = look, first.entries
         super().__init__(inputs)
 
-    def _shadow(self, region: Region) -> Shadow:
+    def _shadow(self, region: Buffer) -> Shadow:
         return Shadow(region.array, self._look, alone=region.kind == INPUT)
 
     def _set_rates(self, optimizer: Any) -> None:
@@ -376,7 +376,7 @@ class Rehearsal(Recorder):
     def _compare(self, index: int) -> None:
         runs = self._expected, self.entries
         first, now = (run[index] if index < len(run) else None for run in runs)
-        if first is None or now is None or first.told != now.told:
+        if first is None or now is None or first.fingerprint != now.fingerprint:
             places = [entry.place if entry else "nothing" for entry in (first, now)]
             raise RecordingError(f"{NOT_THE_SAME}: first {places[0]}, then {places[1]}. {ADVICE}")
 
