@@ -86,11 +86,10 @@ def extensions():
     """The Python-facing calls, and one extension per instruction set and dtype."""
     checks = check_flags()
     yield extension("dispatch", checks, [("MINIDL_FLAGS", f'"{flags_in_words()}"')])
-    for path in sorted(KERNELS.glob("calls_*.pyx")):
-        yield extension(path.stem, checks)
-    yield extension("arguments", checks)
+    for name in ("hooks", "call", "composites"):
+        yield extension(name, checks)
     yield extension("executor.program", checks, depends=(KERNELS / "executor").glob("*"))
-    loops = [*KERNELS.glob("loops/**/*.*"), KERNELS / "builds" / "table.pxi"]
+    loops = [*KERNELS.glob("loops/**/*.*"), KERNELS / "builds" / "loops.pxi"]
     # The microkernel must be inlined to know its constants, so that they unroll its loops.
     inline = ("CYTHON_INLINE", "inline __attribute__((always_inline, unused))")
     for isa, flags in INSTRUCTION_SETS.items():

@@ -63,77 +63,10 @@ from typing import Any
 
 from minidl import settings
 from minidl._kernels import twins
+from minidl._kernels.signature import KERNELS
 
-CALLS = {
-    "calls_linear": ("matmul", "linear", "linear_grad_input", "linear_grad_params"),
-    "calls_elementwise": (
-        "copy",
-        "clear",
-        "add",
-        "scale",
-        "relu",
-        "relu_grad",
-        "exp",
-        "log",
-        "sigmoid",
-        "sigmoid_grad",
-        "tanh",
-        "tanh_grad",
-        "dropout_key",
-        "dropout",
-    ),
-    "calls_activations": (
-        "leaky_relu",
-        "leaky_relu_grad",
-        "prelu",
-        "prelu_grad",
-        "elu",
-        "elu_grad",
-        "silu",
-        "silu_grad",
-        "softplus",
-        "softplus_grad",
-        "gelu",
-        "gelu_grad",
-        "softmax",
-        "softmax_grad",
-        "log_softmax",
-        "log_softmax_grad",
-    ),
-    "calls_normalization": (
-        "column_sum",
-        "batch_norm",
-        "batch_norm_grad",
-        "layer_norm",
-        "layer_norm_grad_input",
-        "layer_norm_grad_params",
-        "standardize",
-    ),
-    "calls_losses": (
-        "softmax_cross_entropy",
-        "nll",
-        "mse",
-        "absolute_error",
-        "huber",
-        "bce_with_logits",
-        "squared_norm",
-    ),
-    "calls_gates": ("lstm_gates", "lstm_gates_grad", "gru_gates", "gru_gates_grad"),
-    "calls_recurrent": (
-        "rnn_sequence",
-        "rnn_sequence_grad",
-        "lstm_sequence",
-        "lstm_sequence_grad",
-        "gru_sequence",
-        "gru_sequence_grad",
-        "time_first",
-        "batch_first",
-        "embedding",
-        "embedding_grad",
-    ),
-    "calls_optimizers": ("clip", "clamp", "sgd", "adam", "nadam", "rmsprop", "adagrad", "follow"),
-}
-NAMES = tuple(name for names in CALLS.values() for name in names)
+# The public kernels: those that have a twin.
+NAMES = tuple(name for name, kernel in KERNELS.items() if kernel.twin is not None)
 
 isa = "reference"
 why = ""
@@ -169,13 +102,23 @@ def select(name: str) -> None:
         raise ValueError(f"instruction set {name!r} is not available; there are {available()}")
     if name != "reference":
         _dispatch().select(name)  # type: ignore[union-attr]
-    for module, names in CALLS.items():
-        source = twins if name == "reference" else import_module(f"{__name__}.{module}")
-        _calls.update({call: getattr(source, call) for call in names})
+    _calls.update({call: getattr(twins, call) for call in NAMES})
+    if name != "reference":
+        _calls.update(_compiled_calls())
     for namespace in _served:
         namespace.update(_calls)
     isa = name
     note_change()
+
+
+def _compiled_calls() -> dict[str, Any]:
+    """The calls that check arrays and run compiled loops."""
+    calls = import_module(f"{__name__}.call").CALLS
+    composites = import_module(f"{__name__}.composites")
+    return {
+        name: getattr(composites, name) if KERNELS[name].composite else calls[name].as_function()
+        for name in NAMES
+    }
 
 
 def serve(namespace: dict[str, Any]) -> None:
@@ -197,8 +140,7 @@ def _dispatch() -> Any:
     """The compiled dispatcher, or None where nothing was compiled or it cannot be loaded."""
     global _obstacle
     try:
-        for name in CALLS:
-            import_module(f"{__name__}.{name}")
+        import_module(f"{__name__}.composites")
         return import_module(f"{__name__}.dispatch")
     except ModuleNotFoundError:
         _obstacle = "no compiled kernels were found"
@@ -244,12 +186,13 @@ def _advice(folder: Path) -> str:
 # What minidl/recording needs to know; on the twin alone nothing is ever recorded.
 if (_compiled := _dispatch()) is not None:
     Replayer = import_module(f"{__name__}.executor.program").Replayer
-    recorder, set_recorder = _compiled.recorder, _compiled.set_recorder
-    forward_pass, in_forward_pass = _compiled.forward_pass, _compiled.in_forward_pass
-    is_batch = _compiled.is_batch
-    changes, note_change = _compiled.changes, _compiled.note_change
-    address_of = _compiled.address_of
-    evaluating, is_evaluating = _compiled.evaluating, _compiled.is_evaluating
+    hooks = import_module(f"{__name__}.hooks")
+    recorder, set_recorder = hooks.recorder, hooks.set_recorder
+    forward_pass, in_forward_pass = hooks.forward_pass, hooks.in_forward_pass
+    is_batch = hooks.is_batch
+    changes, note_change = hooks.changes, hooks.note_change
+    address_of = hooks.address_of
+    evaluating, is_evaluating = hooks.evaluating, hooks.is_evaluating
 else:
     import numpy as np
 

@@ -10,16 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from minidl._kernels import arguments
-from minidl.profiling.counting import flops_of
-from minidl.recording.calls import REST, TEMPORARY, Buffer, KernelCall
-from minidl.recording.fuse import BIAS, LEFT, RIGHT, SECOND_LEFT, SECOND_OUTPUT
+from minidl._kernels.signature import KERNELS, READ, UPDATED
+from minidl.recording.calls import TEMPORARY, VECTOR, Buffer, KernelCall, Operand
 
 WIDTH = 118  # columns of a listing
 UNBROKEN = "\xa0"  # a space at which no line ends
 LONGEST_NAME = 26  # of a layer, and of an array
-# Without a layer of their own: kernels of an optimizer. A `total` after one of them is, too.
-UPDATES = {"clear", "squared_norm", "clip", "sgd", "adam", "nadam", "rmsprop", "adagrad", "follow"}
 
 
 @dataclass(frozen=True)
@@ -67,24 +63,24 @@ def rows_of(recorded: Any) -> list[Row]:
     for entry in recorded.entries:
         after_update = bool(rows) and rows[-1].phase == "update"
         layer, phase = layer_of(entry.label), entry.phase
-        if not phase and (entry.kernel in UPDATES or (entry.kernel == "total" and after_update)):
+        if not phase and (_updates(entry) or (entry.kernel.stops and after_update)):
             layer, phase = optimizer, "update"
-        extent = arguments.extent(entry.kernel, entry.args)
-        fused = [*entry.fused, *["add"] * (entry.kernel == "matmul" and _has(entry, BIAS))]
-        training = any(operand.role == "u" for operand in entry.operands)
-        moved = [_nbytes(entry, index, extent) for index in range(len(entry.operands))]
-        if entry.kernel == REST:  # nothing, if one thread has done it all
+        values = entry.values
+        moved = [_nbytes(entry, operand, values) for operand in entry.operands]
+        if entry.adds_partials:  # nothing, if one thread has done it all
             moved = [0 for _ in moved]
-        twice = [n for n, operand in zip(moved, entry.operands, strict=True) if operand.role == "u"]
+        twice = [
+            n for n, operand in zip(moved, entry.operands, strict=True) if operand.role == UPDATED
+        ]
         rows.append(
             Row(
                 entry.title,
                 layer,
                 phase,
-                extent,
+                entry.kernel.extent(values),
                 entry.threads,
                 entry.wait,
-                flops_of(entry.kernel, extent, training, fused),
+                _flops(entry, values),
                 sum(moved) + sum(twice),
                 sum(moved),
             )
@@ -92,21 +88,24 @@ def rows_of(recorded: Any) -> list[Row]:
     return rows
 
 
-def _has(entry: KernelCall, slot: int) -> bool:
-    return entry.operand(slot) is not None
+def _updates(entry: KernelCall) -> bool:
+    """Whether a kernel outside all layers works on the vectors of an optimizer."""
+    vectors = any(operand.region.kind == VECTOR for operand in entry.operands)
+    return vectors or entry.kernel.updates_parameters
 
 
-def _nbytes(entry: KernelCall, index: int, extent: tuple[int, ...]) -> int:
+def _flops(entry: KernelCall, values: dict[str, Any]) -> int:
+    """Flops of a kernel, and of what a product applies to its output: bias and activation."""
+    names = [*entry.fused, *["add"] * (entry.operand("bias") is not None)]
+    each = sum(KERNELS[name].flops for name in names)
+    return entry.kernel.count_flops(values) + values.get("m", 0) * values.get("n", 0) * each
+
+
+def _nbytes(entry: KernelCall, operand: Operand, values: dict[str, Any]) -> int:
     """Bytes of an operand: of its region, or of the part of it that the kernel looks at."""
-    operand = entry.operands[index]
-    size = int(np.prod(extent))
-    if entry.kernel == "matmul":
-        m, k, n = extent
-        below = arguments.second_rows(entry.args)
-        first = {LEFT: (m - below) * k, RIGHT: k * n, BIAS: n}
-        second = {SECOND_LEFT: below * k, SECOND_OUTPUT: below * n}
-        size = (first | second).get(operand.slot, (m - below) * n)
-    return min(operand.region.nbytes, size * operand.region.dtype.itemsize)
+    declared = next(o for o in entry.kernel.operands if o.name == operand.name)
+    size = entry.kernel.touched(declared, values) * operand.region.dtype.itemsize
+    return int(min(operand.region.nbytes, size))
 
 
 def layer_of(label: str) -> str:
@@ -212,9 +211,9 @@ class _Operands:
     def of(self, entry: KernelCall) -> str:
         """What a kernel reads -> what it writes."""
         path = f"{layer_of(entry.label).split(' ')[0]}."
-        reads = [self._named(o.region, path) for o in entry.operands if o.role == "r"]
+        reads = [self._named(o.region, path) for o in entry.operands if o.role == READ]
         writes = [
-            self._named(o.region, path, "*" if o.role == "u" else "")
+            self._named(o.region, path, "*" if o.role == UPDATED else "")
             for o in entry.operands
             if o.writes
         ]

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from minidl import _kernels, kernels
-from minidl._kernels import arguments
 from minidl._kernels.executor.program import Program
+from minidl._kernels.signature import Kernel
 from minidl.profiling.ceilings import LINE, aligned
 from minidl.typing import Array
 
@@ -60,12 +60,13 @@ class _Heard:
         self.keep.append(array)
         return array
 
-    def called(self, name: str, roles: str, function: int, args: bytes, scratch: int) -> None:
+    def called(self, kernel: Kernel, function: int, args: bytes, scratch: int) -> None:
         own = bytearray(args)
         if scratch:
             memory = aligned((scratch * self._threads,), np.uint8)
             self.keep.append(memory)
-            arguments.set_scratch(own, roles.index("s"), _kernels.address_of(memory), scratch)
+            kernel.set(own, "scratch", _kernels.address_of(memory))
+            kernel.set(own, "scratch_step", scratch)
         self.instructions.append((function, bytes(own), self._threads, True, 0))
 
 

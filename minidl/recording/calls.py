@@ -7,41 +7,12 @@ from functools import cached_property
 from typing import Any
 
 from minidl import _kernels
+from minidl._kernels.signature import KERNELS, READ, WRITTEN, Kernel
 from minidl.typing import Array
 
 # Kinds of memory. The vectors are those of an optimizer: values, gradients, moments.
 INPUT, TEMPORARY, STATE = "input", "temporary", "state"
 PARAMETER, GRADIENT, VECTOR = "parameter", "gradient", "vector"
-
-# Kernels over whole sequences, and how many gates each has.
-SEQUENCES = {"rnn_sequence": 1, "lstm_sequence": 4, "gru_sequence": 3}
-# Kernels that may write an output over an input of the same size: the slots of both. Then memory
-# that the next step of a sequence writes to is in the cache already: it has just been read.
-IN_PLACE = {
-    "lstm_sequence": (0, 8),
-    "gru_sequence": (0, 8),
-    "lstm_sequence_grad": (5, 9),
-    "gru_sequence_grad": (5, 9),
-}
-# Kernels that check what they read: labels, weights, indices, lengths. Their answer is 0, or 1 +
-# the first row that cannot be.
-CHECKING = {
-    *("softmax_cross_entropy", "nll", "weight_total", "embedding", "embedding_grad"),
-    *SEQUENCES,
-}
-
-
-# Where among the bytes after the pointers a kernel's numbers are, if it is not all of them: an odd
-# number of ints is filled up to whole words, and some structs have pointers of other kernels.
-NUMBERS = {
-    "column_sum": slice(8, -4),
-    **dict.fromkeys(("batch_norm", "batch_norm_grad", "prelu_grad"), slice(-4)),
-    **dict.fromkeys(("sgd", "adam", "nadam", "rmsprop", "adagrad"), slice(-8, None)),
-}
-
-# Adds what threads have left of the entry before it; as many threads share both.
-REST = "add_pieces"
-
 
 @dataclass(eq=False)
 class Buffer:
@@ -70,20 +41,20 @@ class Buffer:
 
 @dataclass
 class Operand:
-    """A pointer among the arguments of a kernel: which slot, what for, and into what."""
+    """A pointer among the arguments of a kernel call: its name, what for, and into what."""
 
-    slot: int
-    role: str  # "r" read, "w" written, "u" read and changed
+    name: str
+    role: str  # READ, WRITTEN, or UPDATED, which is both
     region: Buffer
     offset: int = 0
 
     @property
     def reads(self) -> bool:
-        return self.role != "w"
+        return self.role != WRITTEN
 
     @property
     def writes(self) -> bool:
-        return self.role != "r"
+        return self.role != READ
 
     @property
     def changes_input(self) -> bool:
@@ -92,17 +63,15 @@ class Operand:
 
 @dataclass
 class KernelCall:
-    """A kernel call."""
+    """A kernel, and the filled struct of its arguments."""
 
-    kernel: str
+    kernel: Kernel
     function: int
     args: bytearray
     operands: list[Operand]
     scratch: int  # bytes for each thread
     label: str
     phase: str
-    scratch_slot: int = -1  # of the pointer to it
-    pointers: int = 0  # with which the arguments begin
     threads: int = 1
     wait: bool = False
     fused: list[str] = field(default_factory=list)  # kernels whose work it does as well
@@ -110,27 +79,35 @@ class KernelCall:
     @property
     def title(self) -> str:
         """The kernel, and those that were merged into it."""
-        return " + ".join([self.kernel, *self.fused])
+        return " + ".join([self.kernel.name, *self.fused])
 
     @property
     def place(self) -> str:
         """The kernel and the layer that called it: for messages."""
         return f"{self.title} of {self.label}" + (f", going {self.phase}" if self.phase else "")
 
+    @property
+    def clears(self) -> bool:
+        """Whether it only overwrites what it is given."""
+        return all(operand.mark == "!" for operand in self.kernel.operands)
+
+    @property
+    def adds_partials(self) -> bool:
+        """Whether it adds what threads have left of the call before it: as many share both."""
+        return self.kernel is KERNELS["add_pieces"]
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The sizes and scalars among the arguments."""
+        return self.kernel.values(self.args)
+
     @cached_property
     def fingerprint(self) -> tuple[Any, ...]:
         """What must be the same each time the function runs."""
-        operands = [(o.slot, o.role, o.region.key, o.offset) for o in self.operands]
-        return self.kernel, self.function, self.label, self.phase, operands, self._numbers()
+        operands = [(o.name, o.role, o.region.key, o.offset) for o in self.operands]
+        numbers = bytes(self.args[8 * len(self.kernel.operands) :])
+        return self.kernel.name, self.function, self.label, self.phase, operands, numbers
 
-    def _numbers(self) -> bytes:
-        """The sizes, numbers and flags among the arguments, which follow the pointers."""
-        words = bytes(self.args[8 * self.pointers :])
-        if self.kernel == "copy":  # two arrays, of which the dimensions use the first places
-            used, half = 8 * int.from_bytes(words[:8], "little"), len(words) // 2 + 4
-            return words[: 8 + used] + words[half : half + used]
-        return words[NUMBERS.get(self.kernel, slice(None))]
-
-    def operand(self, slot: int) -> Operand | None:
-        """What a slot points to; None for NULL."""
-        return next((operand for operand in self.operands if operand.slot == slot), None)
+    def operand(self, name: str) -> Operand | None:
+        """The array that is given for an operand; None for NULL."""
+        return next((operand for operand in self.operands if operand.name == name), None)

@@ -11,32 +11,26 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from minidl._kernels import arguments, dispatch
+from minidl._kernels import dispatch
+from minidl._kernels.signature import ADD_TO_ZERO, KERNELS, READ, UPDATED, WRITTEN
 from minidl.recording.calls import (
-    CHECKING,
     GRADIENT,
     INPUT,
-    REST,
     TEMPORARY,
     Buffer,
     KernelCall,
     Operand,
 )
 
-# Slots of the matrix product's arguments.
-LEFT, RIGHT, BIAS, GATE, OUTPUT, SECOND_LEFT, SECOND_OUTPUT = range(7)
-# Of kernels that can be cut into pieces: the slots of the output and of the pieces.
-IN_PIECES = {"matmul": (OUTPUT, 7), "column_sum": (1, 2)}
-ACTIVATIONS = ("relu", "sigmoid", "tanh")
-GRADIENTS = ("relu_grad", "sigmoid_grad", "tanh_grad")
+PRODUCT, SUM_OF_PARTIALS = KERNELS["matmul"], KERNELS["add_pieces"]
 
 
 def fuse(entries: list[KernelCall], returned: Iterable[Buffer]) -> list[KernelCall]:
     """The shorter list. ``returned`` are the regions that a caller will look at."""
     needed = {id(region) for region in returned}
     entries = _without_dead(entries, needed)
-    entries = _into_product(entries, needed, ACTIVATIONS, _activation)
-    entries = _into_product(entries, needed, GRADIENTS, _activation_gradient)
+    entries = _into_product(entries, needed, 1, _activation)
+    entries = _into_product(entries, needed, 2, _activation_gradient)
     return _in_pieces(_sharing_b(_without_clearing(entries)))
 
 
@@ -47,7 +41,7 @@ def _without_dead(entries: list[KernelCall], needed: set[int]) -> list[KernelCal
     for entry in reversed(entries):
         written = [operand.region for operand in entry.operands if operand.writes]
         unread = all(r.kind == TEMPORARY and id(r) not in read for r in written)
-        if unread and entry.kernel not in CHECKING:
+        if unread and not entry.kernel.is_checking:
             continue
         read |= {id(operand.region) for operand in entry.operands if operand.reads}
         kept.append(entry)
@@ -57,10 +51,13 @@ def _without_dead(entries: list[KernelCall], needed: set[int]) -> list[KernelCal
 def _into_product(
     entries: list[KernelCall],
     needed: set[int],
-    kernels: tuple[str, ...],
+    arguments: int,
     merge: Callable[[KernelCall, KernelCall], None],
 ) -> list[KernelCall]:
-    """Merge an elementwise kernel into the matrix product whose output it alone reads."""
+    """Merge an activation, or its gradient, into the matrix product whose output it alone reads.
+
+    The former has one argument, the latter two.
+    """
     uses = Counter(id(operand.region) for entry in entries for operand in entry.operands)
     products: dict[int, int] = {}  # output of a product: where the product is
     kept: list[KernelCall] = []
@@ -68,7 +65,8 @@ def _into_product(
         between = entry.operands[0].region if entry.operands else None
         index = products.get(id(between))
         if (
-            entry.kernel in kernels
+            entry.kernel.activation
+            and len(entry.kernel.parameters) == arguments
             and between is not None
             and index is not None
             and uses[id(between)] == 2
@@ -77,10 +75,10 @@ def _into_product(
             and not _written(kept[index + 1 :], entry)
         ):
             merge(kept[index], entry)
-            kept[index].fused.append(entry.kernel)
+            kept[index].fused.append(entry.kernel.name)
             continue
-        if entry.kernel == "matmul" and arguments.is_plain(entry.args):
-            products[id(_operand(entry, OUTPUT).region)] = len(kept)
+        if entry.kernel is PRODUCT and _is_plain(entry):
+            products[id(_operand(entry, "c").region)] = len(kept)
         kept.append(entry)
     return kept
 
@@ -102,22 +100,27 @@ def _written(between: list[KernelCall], entry: KernelCall) -> bool:
     )
 
 
-def _operand(product: KernelCall, slot: int) -> Operand:
-    operand = product.operand(slot)
+def _is_plain(product: KernelCall) -> bool:
+    """Whether a product only writes its output, with no activation."""
+    return not product.values["activation"] and _operand(product, "c").role == WRITTEN
+
+
+def _operand(product: KernelCall, name: str) -> Operand:
+    operand = product.operand(name)
     assert operand is not None
     return operand
 
 
 def _activation(product: KernelCall, activation: KernelCall) -> None:
-    arguments.set_activation(product.args, activation.kernel)
-    _operand(product, OUTPUT).region = activation.operands[1].region
+    PRODUCT.set(product.args, "activation", activation.kernel.activation)
+    _operand(product, "c").region = activation.operands[1].region
 
 
 def _activation_gradient(product: KernelCall, gradient: KernelCall) -> None:
-    arguments.set_activation(product.args, gradient.kernel)
+    PRODUCT.set(product.args, "activation", gradient.kernel.activation)
     y, dx = gradient.operands[1], gradient.operands[2]
-    product.operands.insert(-1, Operand(GATE, "r", y.region, y.offset))
-    _operand(product, OUTPUT).region = dx.region
+    product.operands.insert(-1, Operand("gate", READ, y.region, y.offset))
+    _operand(product, "c").region = dx.region
 
 
 # --- two gradients of weights with the same dy read it once ---
@@ -137,26 +140,49 @@ def _sharing_b(entries: list[KernelCall]) -> list[KernelCall]:
 
 
 def _put_together(entry: KernelCall, other: KernelCall) -> bool:
-    if not entry.kernel == other.kernel == "matmul":
+    if not entry.kernel is other.kernel is PRODUCT:
         return False
-    right, other_right = _operand(entry, RIGHT), _operand(other, RIGHT)
-    left, output = _operand(other, LEFT), _operand(other, OUTPUT)
+    right, other_right = _operand(entry, "b"), _operand(other, "b")
+    left, output = _operand(other, "a"), _operand(other, "c")
     kinds = {True: GRADIENT, False: TEMPORARY}
     if (
         (right.region, right.offset) != (other_right.region, other_right.offset)
         or (entry.label, entry.phase) != (other.label, other.phase)
-        or output.region is _operand(entry, OUTPUT).region
+        or output.region is _operand(entry, "c").region
         or any(o.region.kind != kinds[o.writes] for o in (*entry.operands, *other.operands))
-        or not arguments.put_together(entry.args, other.args)
+        or not _may_share_b(entry, other)
     ):
         return False
+    PRODUCT.set(entry.args, "m2", other.values["m"])
+    PRODUCT.set(entry.args, "a2_col", other.values["a_col"])
     entry.operands += [
-        Operand(SECOND_LEFT, "r", left.region, left.offset),
-        Operand(SECOND_OUTPUT, output.role, output.region, output.offset),
+        Operand("a2", READ, left.region, left.offset),
+        Operand("c2", output.role, output.region, output.offset),
     ]
     entry.scratch = dispatch.product_scratch(entry.args, output.region.array)
-    entry.fused.append(other.kernel)
+    entry.fused.append(other.kernel.name)
     return True
+
+
+def _may_share_b(entry: KernelCall, other: KernelCall) -> bool:
+    """Whether two products with the same B may be one, without changing a bit of either.
+
+    Both are gradients of weights, A transposed, and so large that on no instruction set they would
+    be computed by another algorithm than that of blocks (skinny.pxi), which alone knows of a
+    second product. And ``packs_a`` says the same of both, as both are transposed.
+    """
+    here, there = entry.values, other.values
+    alike = ("n", "k", "a_row", "b_row", "b_col", "c_row", "activation")
+    return (
+        all(here[name] == there[name] for name in alike)
+        and here["m2"] == there["m2"] == here["activation"] == 0
+        and here["n"] >= 64
+        and here["k"] > 1
+        and min(here["m"], there["m"], here["a_col"], there["a_col"]) > 1
+        and here["a_row"] == here["b_col"] == 1
+        and entry.operand("bias") is other.operand("bias") is None
+        and PRODUCT.get(entry.args, "accumulate") == PRODUCT.get(other.args, "accumulate")
+    )
 
 
 # --- gradients: the first to write one need not find it cleared ---
@@ -166,7 +192,7 @@ def _without_clearing(entries: list[KernelCall]) -> list[KernelCall]:
     """Clear no gradient that is then written as a whole: 0 + sum instead of gradient + sum."""
     kept = []
     for index, entry in enumerate(entries):
-        if entry.kernel == "clear":
+        if entry.clears:
             kept += _still_to_clear(entry, entries[index + 1 :])
         else:
             kept.append(entry)
@@ -180,7 +206,7 @@ def _still_to_clear(clear: KernelCall, later: list[KernelCall]) -> list[KernelCa
     parts: dict[int, Buffer] = {}
     firsts: dict[int, tuple[KernelCall, Operand]] = {}
     begin, end = cleared.begin + clear.operands[0].offset, 0
-    end = begin + arguments.cleared_bytes(clear.args, cleared.array.itemsize)
+    end = begin + clear.kernel.get(clear.args, "n") * cleared.array.itemsize
     looked_at = False
     for entry in later:
         for operand in entry.operands:
@@ -194,16 +220,26 @@ def _still_to_clear(clear: KernelCall, later: list[KernelCall]) -> list[KernelCa
             break
     done = []
     for key, (entry, operand) in firsts.items():
-        if operand.role == "u" and arguments.write_whole(
-            entry.kernel, entry.args, operand.slot, parts[key].array.size
-        ):
-            operand.role = "w"
+        if _write_whole(entry, operand, parts[key].array.size):
+            operand.role = WRITTEN
             done.append(parts[key])
     return [
         _clearing(clear, start, stop)
         for start, stop in _gaps(begin, end, done)
         if stop - start >= GAP or not done
     ]
+
+
+def _write_whole(entry: KernelCall, operand: Operand, size: int) -> bool:
+    """If a kernel adds to all ``size`` elements of an operand, have it add to zero instead."""
+    kernel = entry.kernel
+    if operand.role != UPDATED or operand.name not in kernel.accumulates:
+        return False
+    declared = next(o for o in kernel.operands if o.name == operand.name)
+    if declared.size(entry.values) != size:
+        return False
+    kernel.set(entry.args, kernel.accumulates[operand.name], ADD_TO_ZERO)
+    return True
 
 
 # Between two gradients lies less than a cache line of zeros, which nobody writes.
@@ -224,9 +260,10 @@ def _clearing(clear: KernelCall, start: int, stop: int) -> KernelCall:
     itemsize = vector.array.itemsize
     first = (start - vector.begin) // itemsize
     part = vector.array.reshape(-1)[first : first + (stop - start) // itemsize]
-    operand = Operand(0, "w", Buffer(vector.kind, f"{vector.name} from {first}", part))
-    args = arguments.with_count(clear.args, part.size)
-    return KernelCall("clear", clear.function, args, [operand], 0, clear.label, clear.phase)
+    operand = Operand("x", WRITTEN, Buffer(vector.kind, f"{vector.name} from {first}", part))
+    args = bytearray(clear.args)
+    clear.kernel.set(args, "n", part.size)
+    return KernelCall(clear.kernel, clear.function, args, [operand], 0, clear.label, clear.phase)
 
 
 # --- sums over many rows: each thread those that it has computed, and then what is left ---
@@ -237,13 +274,20 @@ def _in_pieces(entries: list[KernelCall]) -> list[KernelCall]:
     kept = []
     for entry in entries:
         kept.append(entry)
-        out = entry.operand(IN_PIECES.get(entry.kernel, (-1, -1))[0])
+        sums = next(iter(entry.kernel.accumulates), "")
+        out = entry.operand(sums)
         found = out and dispatch.in_pieces(entry.kernel, entry.args, out.region.array)
         if out and found:
-            entry.function, rest, args, elements = found
-            pieces = Buffer(TEMPORARY, "pieces", np.empty(elements, out.region.dtype))
-            pieces.array = np.empty(0)
-            entry.operands.append(Operand(IN_PIECES[entry.kernel][1], "w", pieces))
-            operands = [Operand(0, "u", out.region, out.offset), Operand(1, "u", pieces)]
-            kept.append(KernelCall(REST, rest, args, operands, 0, entry.label, entry.phase))
+            entry.function, args, elements = found
+            function = dispatch.function_of(SUM_OF_PARTIALS.name, out.region.array)
+            partials = Buffer(TEMPORARY, "partials", np.empty(elements, out.region.dtype))
+            partials.array = np.empty(0)
+            entry.operands.append(Operand("partials", WRITTEN, partials))
+            operands = [
+                Operand("out", UPDATED, out.region, out.offset),
+                Operand("partials", UPDATED, partials),
+            ]
+            kept.append(
+                KernelCall(SUM_OF_PARTIALS, function, args, operands, 0, entry.label, entry.phase)
+            )
     return kept

@@ -7,17 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minidl._kernels import arguments
 from minidl._kernels.memory import LINE
-from minidl.recording.calls import (
-    CHECKING,
-    IN_PLACE,
-    REST,
-    SEQUENCES,
-    TEMPORARY,
-    Buffer,
-    KernelCall,
-)
+from minidl.recording.calls import TEMPORARY, Buffer, KernelCall
 from minidl.typing import Array
 
 # A rough clock for decisions about threads: what one thread does in a nanosecond.
@@ -27,14 +18,8 @@ BYTES = 16.0
 # when all wait for each other.
 LEAST_WORK = 2500.0
 BARRIER = 700.0
-# How much more than moving its bytes an elementwise kernel takes that computes an exp.
-HEAVY = {
-    *("sigmoid", "tanh", "exp", "elu", "silu", "silu_grad", "softplus", "softplus_grad", "gelu"),
-    *("gelu_grad", "softmax", "log_softmax", "log_softmax_grad", "softmax_cross_entropy"),
-    *("bce_with_logits", "dropout", "adam", "nadam", "lstm_gates", "lstm_gates_grad", "gru_gates"),
-    "lstm_sequence_grad",
-    *SEQUENCES,
-}
+# How much longer than moving its bytes a heavy elementwise kernel takes.
+HEAVY = 4
 
 
 # --- memory ---------------------------------------------------------------------------------
@@ -92,8 +77,8 @@ def _lives(entries: list[KernelCall], returned: Iterable[Buffer]) -> list[_Life]
         if id(region) in lives:
             lives[id(region)].last = len(entries)
     for index, entry in enumerate(entries):
-        if entry.kernel in IN_PLACE:
-            over, written = (entry.operand(slot) for slot in IN_PLACE[entry.kernel])
+        for declared in entry.kernel.operands:
+            over, written = entry.operand(declared.over), entry.operand(declared.name)
             if over is not None and written is not None:
                 _join(lives, index, over.region, written.region, entry)
     return list({id(life): life for life in lives.values()}.values())
@@ -126,7 +111,7 @@ def share(entries: list[KernelCall], memory: int, most: int) -> None:
     """Decide how many threads, up to ``most``, share each kernel, and where all must wait."""
     threads = 1
     for entry in entries:
-        if entry.kernel != REST:
+        if not entry.adds_partials:
             threads = max(1, min(most, parts(entry), int(work(entry) / LEAST_WORK)))
         entry.threads, entry.wait = threads, False
     _set_waits(entries, memory)
@@ -138,20 +123,8 @@ def share(entries: list[KernelCall], memory: int, most: int) -> None:
 
 def parts(entry: KernelCall) -> int:
     """How many threads can share an entry at all: a sequence is not divided."""
-    sequence = entry.kernel.removesuffix("_grad") in SEQUENCES
-    return arguments.extent(entry.kernel, entry.args)[1] if sequence else 1 << 30
-
-
-def flops(entry: KernelCall) -> float:
-    """Of the matrix products; what other kernels compute is counted by their bytes."""
-    if entry.kernel == "matmul":
-        m, k, n = arguments.product_shape(entry.args)
-        return 2.0 * m * k * n
-    gates = SEQUENCES.get(entry.kernel.removesuffix("_grad"), 0)
-    if gates:
-        steps, batch, hidden = arguments.extent(entry.kernel, entry.args)
-        return 2.0 * steps * batch * hidden * hidden * gates
-    return 0.0
+    along = entry.kernel.threads
+    return 1 if along == "one" else entry.values.get(along, 1 << 30)
 
 
 def traffic(entry: KernelCall) -> int:
@@ -161,10 +134,11 @@ def traffic(entry: KernelCall) -> int:
 
 def work(entry: KernelCall) -> float:
     """Nanoseconds on one thread, roughly."""
-    if entry.kernel in ("total", "clip", "dropout_key", "weight_total", REST):
-        return 0.0  # done by one thread, whatever their size, or not at all by one
-    heavy = 4 if entry.kernel in HEAVY else 1
-    return flops(entry) / FLOPS + heavy * traffic(entry) / BYTES
+    kernel = entry.kernel
+    if kernel.threads == "one":
+        return 0.0  # done by one thread, whatever its size, or not at all by one
+    products = kernel.products(entry.values) if kernel.products else 0.0
+    return products / FLOPS + (HEAVY if kernel.is_heavy else 1) * traffic(entry) / BYTES
 
 
 def _set_waits(entries: list[KernelCall], memory: int) -> None:
@@ -195,5 +169,5 @@ def _set_waits(entries: list[KernelCall], memory: int) -> None:
         if entry.wait:
             since, stopping, apart = [], False, False
         since += touched
-        if entry.kernel in CHECKING or entry.kernel in ("total", "clip"):
+        if entry.kernel.is_checking or entry.kernel.stops:
             stopping, apart = True, apart or several

@@ -8,17 +8,14 @@ from typing import Any, NoReturn
 import numpy as np
 
 from minidl import _kernels
-from minidl._kernels import arguments
 from minidl._kernels.executor.program import InputView, Program, ProgramLock
 from minidl._kernels.memory import aligned_zeros
 from minidl._kernels.twins.errors import RowError
 from minidl.nn.nonfinite import first_not_finite
 from minidl.recording import plan as planning
 from minidl.recording.calls import (
-    CHECKING,
     INPUT,
     PARAMETER,
-    SEQUENCES,
     STATE,
     TEMPORARY,
     VECTOR,
@@ -140,17 +137,18 @@ class Recorded:
         base, scratch = _kernels.address_of(self.memory), self._scratch_step
         instructions, patches = [], []
         for index, entry in enumerate(self.entries):
-            pointers = np.frombuffer(entry.args, np.uintp)
             for operand in entry.operands:
                 region = operand.region
                 if region.kind == INPUT:
-                    patches.append((region.number, index, operand.slot, operand.offset))
+                    slot = entry.kernel.fields[operand.name][0] // 8
+                    patches.append((region.number, index, slot, operand.offset))
                 else:
                     start = base + region.place if region.kind == TEMPORARY else address(region)
-                    pointers[operand.slot] = start + operand.offset
+                    entry.kernel.set(entry.args, operand.name, start + operand.offset)
             if entry.scratch:
                 memory = _kernels.address_of(self.scratch)
-                arguments.set_scratch(entry.args, entry.scratch_slot, memory, scratch)
+                entry.kernel.set(entry.args, "scratch", memory)
+                entry.kernel.set(entry.args, "scratch_step", scratch)
             args = bytes(entry.args)
             watch = self._watch[index]
             instructions.append((entry.function, args, entry.threads, entry.wait, watch))
@@ -254,28 +252,22 @@ class Recorded:
     def explain(self, failed: int, answer: int, inputs: tuple[Any, ...]) -> NoReturn:
         """Raise what the function itself would have raised, and say more."""
         entry = self.entries[failed - 1]
-        if entry.kernel in CHECKING:
+        if entry.kernel.is_checking:
             raise self._bad_number(entry, answer - 1, inputs)
-        what = "the norm of the gradient" if entry.kernel == "clip" else "the loss"
+        what = "the norm of the gradient" if entry.kernel.updates_parameters else "the loss"
         raise NotFiniteError(f"{what} is not finite", self.first_not_finite(inputs), inputs)
 
     def _bad_number(self, entry: KernelCall, row: int, inputs: tuple[Any, ...]) -> ValueError:
         """Which label, weight, index or length cannot be."""
-        if entry.kernel == "weight_total":
-            return ValueError("weights must be finite and >= 0, and not all zero")
-        name, slot = "label", 1
-        limit = entry.operands[0].region.shape[-1]
-        if entry.kernel in SEQUENCES:
-            name, slot, limit = "length", 5, arguments.extent(entry.kernel, entry.args)[0]
-        elif "embedding" in entry.kernel:
-            weight = entry.operands[-2 if entry.kernel == "embedding" else -1]
-            name, slot, limit = "index", 0, weight.region.shape[0]
-        value, operand = None, entry.operand(slot)
+        limited = entry.kernel.limited
+        if limited is None:
+            return ValueError(entry.kernel.problem)
+        value, operand = None, entry.operand(limited.name)
         if operand is not None and operand.region.kind == INPUT:
             flat = inputs[operand.region.number].reshape(-1)
             value = flat[operand.offset // flat.itemsize + row]
         shape = () if operand is None or operand.offset else operand.region.shape
-        return RowError(name, row, value, limit, shape)
+        return RowError(limited.singular, row, value, entry.values[limited.limit], shape)
 
     def first_not_finite(self, inputs: tuple[Any, ...]) -> str:
         """Run the step kernel by kernel, and say which one first writes a number that is not
@@ -328,10 +320,10 @@ def _watched_answers(entries: list[KernelCall]) -> list[int]:
     squares: set[int] = set()  # sums of squares: of their total, `clip` is the judge
     watch = []
     for entry in entries:
-        squares |= {id(o.region) for o in entry.operands if entry.kernel == "squared_norm"}
-        if entry.kernel == "clip" or entry.kernel in CHECKING:
+        squares |= {id(o.region) for o in entry.operands if entry.kernel.may_be_infinite}
+        if entry.kernel.is_checking or (entry.kernel.stops and entry.kernel.updates_parameters):
             watch.append(STOP)
-        elif entry.kernel == "total" and id(entry.operands[0].region) not in squares:
+        elif entry.kernel.stops and id(entry.operands[0].region) not in squares:
             watch.append(STOP_EPOCH)
         else:
             watch.append(IGNORE)
@@ -345,8 +337,9 @@ def _changed_before_the_last(entries: list[KernelCall], watch: list[int]) -> lis
     last = max((index for index, kind in enumerate(watch) if kind != IGNORE), default=-1)
     changed = {}
     for entry in entries[: last + 1]:
-        for region in (operand.region for operand in entry.operands if operand.writes):
-            if region.kind in (STATE, PARAMETER, VECTOR) and entry.kernel != "clear":
+        for operand in entry.operands:
+            region = operand.region
+            if operand.writes and region.kind in (STATE, PARAMETER, VECTOR) and not entry.clears:
                 changed[id(region)] = region.array
     return list(changed.values())
 

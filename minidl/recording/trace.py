@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from minidl import _kernels
+from minidl._kernels.signature import SCRATCH, Kernel
 from minidl.nn.nonfinite import first_not_finite
 from minidl.recording.calls import INPUT, STATE, TEMPORARY, VECTOR, Buffer, KernelCall, Operand
 from minidl.recording.guards import RecordedArray, RecordingError
@@ -74,24 +75,26 @@ class Recorder:
         self.regions.append(region)
         return array.view(RecordedArray)
 
-    def called(self, name: str, roles: str, function: int, args: bytes, scratch: int) -> bool:
+    def called(self, kernel: Kernel, function: int, args: bytes, scratch: int) -> bool:
         """A kernel is about to run; True if it need not."""
-        pointers = np.frombuffer(args[: 8 * len(roles)], np.uintp)
+        pointers = np.frombuffer(args, np.uintp, len(kernel.operands)).tolist()
         operands = []
-        for slot, (role, address) in enumerate(zip(roles, pointers.tolist(), strict=True)):
-            if role != "s" and address:
+        for declared, address in zip(kernel.operands, pointers, strict=True):
+            role = kernel.role(declared, args)
+            if role != SCRATCH and address:
                 found = self.find(address)
                 if found is None:
-                    raise RecordingError(self._foreign(name, slot))
-                operands.append(Operand(slot, role, *found))
-        entry = KernelCall(name, function, bytearray(args), operands, scratch, *self._labels[-1])
-        entry.scratch_slot, entry.pointers = roles.find("s"), len(roles)
-        self.entries.append(entry)
+                    raise RecordingError(self._foreign(kernel.name, declared.name))
+                operands.append(Operand(declared.name, role, *found))
+        own = bytearray(args)
+        self.entries.append(
+            KernelCall(kernel, function, own, operands, scratch, *self._labels[-1])
+        )
         return False
 
-    def _foreign(self, kernel: str, slot: int) -> str:
+    def _foreign(self, kernel: str, operand: str) -> str:
         return (
-            f"{self.where()} gives the kernel {kernel} an array (its argument {slot + 1}) that is "
+            f"{self.where()} gives the kernel {kernel} an array (its {operand}) that is "
             "neither an input of the step, nor a parameter or state of a layer, nor the output of "
             "a recorded kernel. Pass it as an argument of the recorded function, name it in the "
             "layer's state_names, or compute it with minidl's kernels; or run without "
@@ -368,8 +371,8 @@ class Rehearsal(Recorder):
         fill(array.reshape(-1).view(np.uint8), array.dtype, self._look)
         return super().allocated(array)
 
-    def called(self, name: str, roles: str, function: int, args: bytes, scratch: int) -> bool:
-        super().called(name, roles, function, args, scratch)
+    def called(self, kernel: Kernel, function: int, args: bytes, scratch: int) -> bool:
+        super().called(kernel, function, args, scratch)
         self._compare(len(self.entries) - 1)
         return True
 

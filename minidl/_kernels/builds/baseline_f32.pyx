@@ -1,3 +1,3 @@
 # The compiler's default instruction set, float32; setup.py has its flags.
 # Import it only after dispatch has asked the CPU.
-include "builds/table.pxi"
+include "builds/loops.pxi"

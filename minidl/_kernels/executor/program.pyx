@@ -15,8 +15,8 @@ from libc.stdint cimport int64_t
 from libc.string cimport memcmp, memcpy
 from numpy cimport ndarray
 
-from minidl._kernels.dispatch cimport change_count, is_recording
-from minidl._kernels.kernel_table cimport kernel_fn
+from minidl._kernels.arguments cimport kernel_fn
+from minidl._kernels.hooks cimport change_count, is_recording
 
 import os
 

@@ -190,3 +190,17 @@ cdef Py_ssize_t prelu_grad(const void *arguments, int thread, int threads) noexc
         add_strip(<real *>args.dslope + j, 0, total, left, 1, args.accumulate)
         j += LANES
     return 0
+
+
+KERNELS["leaky_relu"] = entry(leaky_relu, sizeof(UnaryWithArgs))
+KERNELS["leaky_relu_grad"] = entry(leaky_relu_grad, sizeof(BinaryWithArgs))
+KERNELS["elu"] = entry(elu, sizeof(UnaryWithArgs))
+KERNELS["elu_grad"] = entry(elu_grad, sizeof(BinaryWithArgs))
+KERNELS["silu"] = entry(silu, sizeof(UnaryArgs))
+KERNELS["silu_grad"] = entry(silu_grad, sizeof(BinaryArgs))
+KERNELS["softplus"] = entry(softplus, sizeof(UnaryWithArgs))
+KERNELS["softplus_grad"] = entry(softplus_grad, sizeof(BinaryWithArgs))
+KERNELS["gelu"] = entry(gelu, sizeof(UnaryArgs))
+KERNELS["gelu_grad"] = entry(gelu_grad, sizeof(BinaryArgs))
+KERNELS["prelu"] = entry(prelu, sizeof(PreluArgs))
+KERNELS["prelu_grad"] = entry(prelu_grad, sizeof(PreluGradArgs))

@@ -190,3 +190,19 @@ cdef Py_ssize_t dropout(const void *arguments, int thread, int threads) noexcept
         for i in range(begin, stop):
             y[i] = x[i] * factor if mix32(<uint32_t>i ^ salt, key1) >= threshold else 0
         begin = stop
+
+
+KERNELS["relu"] = entry(relu, sizeof(UnaryArgs))
+KERNELS["exp"] = entry(exp, sizeof(UnaryArgs))
+KERNELS["log"] = entry(log, sizeof(UnaryArgs))
+KERNELS["sigmoid"] = entry(sigmoid, sizeof(UnaryArgs))
+KERNELS["tanh"] = entry(tanh, sizeof(UnaryArgs))
+KERNELS["relu_grad"] = entry(relu_grad, sizeof(BinaryArgs))
+KERNELS["sigmoid_grad"] = entry(sigmoid_grad, sizeof(BinaryArgs))
+KERNELS["tanh_grad"] = entry(tanh_grad, sizeof(BinaryArgs))
+KERNELS["add"] = entry(add, sizeof(BinaryArgs))
+KERNELS["scale"] = entry(scale, sizeof(ScaleArgs))
+KERNELS["clear"] = entry(clear, sizeof(ClearArgs))
+KERNELS["copy"] = entry(copy, sizeof(CopyArgs))
+KERNELS["dropout_key"] = entry(dropout_key, sizeof(DropoutKeyArgs))
+KERNELS["dropout"] = entry(dropout, sizeof(DropoutArgs))

@@ -185,3 +185,9 @@ cdef Py_ssize_t gru_gates_grad(const void *arguments, int thread, int threads) n
         row.dh_before = <real *>args.dh_before + b * n
         gru_grad_row(&row)
     return 0
+
+
+KERNELS["lstm_gates"] = entry(lstm_gates, sizeof(LstmGatesArgs))
+KERNELS["lstm_gates_grad"] = entry(lstm_gates_grad, sizeof(LstmGatesGradArgs))
+KERNELS["gru_gates"] = entry(gru_gates, sizeof(GruGatesArgs))
+KERNELS["gru_gates_grad"] = entry(gru_gates_grad, sizeof(GruGatesGradArgs))

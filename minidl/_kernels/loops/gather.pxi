@@ -87,3 +87,9 @@ cdef Py_ssize_t embedding_grad(const void *arguments, int thread, int threads) n
             )
             j += LANES
     return 0
+
+
+KERNELS["time_first"] = entry(time_first, sizeof(TimeFirstArgs))
+KERNELS["batch_first"] = entry(batch_first, sizeof(BatchFirstArgs))
+KERNELS["embedding"] = entry(embedding, sizeof(EmbeddingArgs))
+KERNELS["embedding_grad"] = entry(embedding_grad, sizeof(EmbeddingGradArgs))

@@ -527,3 +527,13 @@ cdef Py_ssize_t total(const void *arguments, int thread, int threads) noexcept n
         result += sums[j]
     args.total[0] = result * args.scale
     return not -INFINITY < args.total[0] < INFINITY
+
+
+KERNELS["nll"] = entry(nll, sizeof(CrossEntropyArgs))
+KERNELS["weight_total"] = entry(weight_total, sizeof(WeightTotalArgs))
+KERNELS["softmax_cross_entropy"] = entry(softmax_cross_entropy, sizeof(CrossEntropyArgs))
+KERNELS["mse"] = entry(mse, sizeof(ElementLossArgs))
+KERNELS["absolute_error"] = entry(absolute_error, sizeof(ElementLossArgs))
+KERNELS["huber"] = entry(huber, sizeof(ElementLossArgs))
+KERNELS["bce_with_logits"] = entry(bce_with_logits, sizeof(ElementLossArgs))
+KERNELS["total"] = entry(total, sizeof(TotalArgs))

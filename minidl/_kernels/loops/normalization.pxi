@@ -296,8 +296,8 @@ cdef inline void batch_norm_grad_strip(
     for v in range(width):
         rstd = load_strip(<const real *>args.rstd + j, v, left, width)
         tilt[v] = tilt[v] * rstd
-        add_strip(dgamma, v, tilt[v], left, width, args.accumulate_gamma)
-        add_strip(dbeta, v, shift[v], left, width, args.accumulate_beta)
+        add_strip(dgamma, v, tilt[v], left, width, args.accumulate_dgamma)
+        add_strip(dbeta, v, shift[v], left, width, args.accumulate_dbeta)
         slope[v] = load_strip(<const real *>args.gamma + j, v, left, width) * rstd
         tilt[v] = slope[v] * rstd * (tilt[v] * share)
         shift[v] = slope[v] * (shift[v] * share)
@@ -367,3 +367,8 @@ cdef Py_ssize_t batch_norm_grad(const void *arguments, int thread, int threads) 
         else:
             batch_norm_dx_rows(args, begin, end, mean, slope, tilt, shift, False)
         begin += PANEL * LANES
+
+
+KERNELS["column_sum"] = entry(column_sum, sizeof(ColumnSumArgs))
+KERNELS["batch_norm"] = entry(batch_norm, sizeof(BatchNormArgs))
+KERNELS["batch_norm_grad"] = entry(batch_norm_grad, sizeof(BatchNormGradArgs))

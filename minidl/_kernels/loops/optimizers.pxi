@@ -138,7 +138,7 @@ cdef Py_ssize_t follow(const void *arguments, int thread, int threads) noexcept 
     """y += weight (x - y)."""
     cdef const FollowArgs *args = <const FollowArgs *>arguments
     cdef const real *x = <const real *>args.x
-    cdef real *y = <real *>args.y
+    cdef real *y = <real *>args.average
     cdef real weight = <real>args.weight
     cdef Py_ssize_t i = share_begin(args.n, GRAIN, thread, threads)
     cdef Py_ssize_t end = share_begin(args.n, GRAIN, thread + 1, threads)
@@ -151,6 +151,26 @@ cdef Py_ssize_t follow(const void *arguments, int thread, int threads) noexcept 
 
 
 # --- updates ---
+
+cdef struct Update:
+    # What an optimizer has for every parameter; moments that it does not keep are NULL.
+    real *data
+    const real *grad
+    real *moment1              # velocity of SGD, m of Adam, mean of RMSprop
+    real *moment2              # v of Adam, mean square of RMSprop and AdaGrad
+    real *moment3              # velocity of RMSprop
+    const OptimizerState *state
+    Py_ssize_t n
+
+
+cdef inline Update update_of(
+    void *data, const void *grad, const OptimizerState *state, Py_ssize_t n, void *moment1,
+    void *moment2, void *moment3
+) noexcept nogil:
+    return Update(
+        <real *>data, <const real *>grad, <real *>moment1, <real *>moment2, <real *>moment3, state, n
+    )
+
 
 cdef enum:
     SOON = 32 * LANES    # elements that are asked of other threads so far ahead
@@ -198,8 +218,8 @@ cdef inline Rule rule_of(const OptimizerState *state) noexcept nogil:
 
 
 cdef inline void update_share(
-    const UpdateArgs *args, int thread, int threads, const Rule *rule,
-    void (*update)(const UpdateArgs *, const Rule *, Py_ssize_t, const Py_ssize_t) noexcept nogil
+    const Update *args, int thread, int threads, const Rule *rule,
+    void (*update)(const Update *, const Rule *, Py_ssize_t, const Py_ssize_t) noexcept nogil
 ) noexcept nogil:
     """Update this thread's share: whole vectors, then the rest.
 
@@ -217,8 +237,8 @@ cdef inline void update_share(
 
 
 cdef inline void update_all(
-    const UpdateArgs *args, int thread, int threads, const Rule *rule,
-    void (*update)(const UpdateArgs *, const Rule *, Py_ssize_t, const Py_ssize_t) noexcept nogil
+    const Update *args, int thread, int threads, const Rule *rule,
+    void (*update)(const Update *, const Rule *, Py_ssize_t, const Py_ssize_t) noexcept nogil
 ) noexcept nogil:
     """Update this thread's share; in a loop of its own where gradients are only scaled.
 
@@ -236,7 +256,7 @@ cdef inline void update_all(
 
 
 cdef inline vec gradient(
-    const UpdateArgs *args, const Rule *rule, Py_ssize_t i, vec data, const Py_ssize_t n
+    const Update *args, const Rule *rule, Py_ssize_t i, vec data, const Py_ssize_t n
 ) noexcept nogil:
     """scale * gradient within +-max_value, and the gradient of the penalties on the weights."""
     cdef vec grad = load_columns(<const real *>args.grad + i, n) * rule.scale
@@ -255,7 +275,7 @@ cdef inline vec gradient(
 
 
 cdef inline vec squarable(
-    const UpdateArgs *args, const Rule *rule, Py_ssize_t i, vec data, const Py_ssize_t n
+    const Update *args, const Rule *rule, Py_ssize_t i, vec data, const Py_ssize_t n
 ) noexcept nogil:
     """The gradient, cut off where its square would be infinite.
 
@@ -279,7 +299,7 @@ cdef inline vec average(
 
 
 cdef inline vec mean_square(
-    const UpdateArgs *args, const Rule *rule, Py_ssize_t i, vec g, const Py_ssize_t n
+    const Update *args, const Rule *rule, Py_ssize_t i, vec g, const Py_ssize_t n
 ) noexcept nogil:
     """The moving average of squares, or their sum, brought up to date: old2 v + new2 g^2, at most
     the largest number."""
@@ -290,7 +310,7 @@ cdef inline vec mean_square(
 
 
 cdef inline void sgd_columns(
-    const UpdateArgs *args, const Rule *rule, Py_ssize_t i, const Py_ssize_t n
+    const Update *args, const Rule *rule, Py_ssize_t i, const Py_ssize_t n
 ) noexcept nogil:
     cdef real *velocity = <real *>args.moment1
     cdef vec w = load_columns(<real *>args.data + i, n)
@@ -311,14 +331,17 @@ cdef inline void sgd_columns(
 
 cdef Py_ssize_t sgd(const void *arguments, int thread, int threads) noexcept nogil:
     """v = momentum v + g; data -= rate v."""
-    cdef UpdateArgs args = (<const UpdateArgs *>arguments)[0]
+    cdef const SgdArgs *given = <const SgdArgs *>arguments
+    cdef Update args = update_of(
+        given.data, given.grad, given.state, given.n, given.moment, NULL, NULL
+    )
     cdef Rule rule = rule_of(args.state)
     update_all(&args, thread, threads, &rule, sgd_columns)
     return 0
 
 
 cdef inline void adam_columns(
-    const UpdateArgs *args, const Rule *rule, Py_ssize_t i, const Py_ssize_t n
+    const Update *args, const Rule *rule, Py_ssize_t i, const Py_ssize_t n
 ) noexcept nogil:
     cdef vec w = load_columns(<real *>args.data + i, n)
     cdef vec g = squarable(args, rule, i, w, n)
@@ -330,7 +353,10 @@ cdef inline void adam_columns(
 
 cdef Py_ssize_t adam(const void *arguments, int thread, int threads) noexcept nogil:
     """m += (1 - beta1) (g - m); v = beta2 v + (1 - beta2) g^2; data -= rate m / (sqrt(v) + eps)."""
-    cdef UpdateArgs args = (<const UpdateArgs *>arguments)[0]
+    cdef const AdamArgs *given = <const AdamArgs *>arguments
+    cdef Update args = update_of(
+        given.data, given.grad, given.state, given.n, given.m, given.v, NULL
+    )
     cdef const OptimizerState *state = args.state
     cdef Rule rule = rule_of(state)
     rule.rate = <real>(state.learning_rate / (1 - pow(state.beta1, state.step)))
@@ -345,7 +371,7 @@ cdef Py_ssize_t adam(const void *arguments, int thread, int threads) noexcept no
 
 
 cdef inline void nadam_columns(
-    const UpdateArgs *args, const Rule *rule, Py_ssize_t i, const Py_ssize_t n
+    const Update *args, const Rule *rule, Py_ssize_t i, const Py_ssize_t n
 ) noexcept nogil:
     cdef vec w = load_columns(<real *>args.data + i, n)
     cdef vec g = squarable(args, rule, i, w, n)
@@ -357,7 +383,10 @@ cdef inline void nadam_columns(
 
 cdef Py_ssize_t nadam(const void *arguments, int thread, int threads) noexcept nogil:
     """m and v as in adam; data -= (rate1 m + rate2 g) / (sqrt(v) + eps)."""
-    cdef UpdateArgs args = (<const UpdateArgs *>arguments)[0]
+    cdef const AdamArgs *given = <const AdamArgs *>arguments
+    cdef Update args = update_of(
+        given.data, given.grad, given.state, given.n, given.m, given.v, NULL
+    )
     cdef const OptimizerState *state = args.state
     cdef Rule rule = rule_of(state)
     cdef double now = nadam_momentum(state, state.step)
@@ -372,7 +401,7 @@ cdef Py_ssize_t nadam(const void *arguments, int thread, int threads) noexcept n
 
 
 cdef inline void rmsprop_columns(
-    const UpdateArgs *args, const Rule *rule, Py_ssize_t i, const Py_ssize_t n
+    const Update *args, const Rule *rule, Py_ssize_t i, const Py_ssize_t n
 ) noexcept nogil:
     cdef real *velocity = <real *>args.moment3
     cdef vec w = load_columns(<real *>args.data + i, n)
@@ -391,7 +420,10 @@ cdef inline void rmsprop_columns(
 
 cdef Py_ssize_t rmsprop(const void *arguments, int thread, int threads) noexcept nogil:
     """s = alpha s + (1 - alpha) g^2; data -= rate g / (sqrt(s) + eps). Centered: less m^2."""
-    cdef UpdateArgs args = (<const UpdateArgs *>arguments)[0]
+    cdef const RmspropArgs *given = <const RmspropArgs *>arguments
+    cdef Update args = update_of(
+        given.data, given.grad, given.state, given.n, given.mean, given.square, given.velocity
+    )
     cdef Rule rule = rule_of(args.state)
     rule.old2, rule.new2 = <real>args.state.alpha, <real>(1 - args.state.alpha)
     update_all(&args, thread, threads, &rule, rmsprop_columns)
@@ -399,7 +431,7 @@ cdef Py_ssize_t rmsprop(const void *arguments, int thread, int threads) noexcept
 
 
 cdef inline void adagrad_columns(
-    const UpdateArgs *args, const Rule *rule, Py_ssize_t i, const Py_ssize_t n
+    const Update *args, const Rule *rule, Py_ssize_t i, const Py_ssize_t n
 ) noexcept nogil:
     cdef vec w = load_columns(<real *>args.data + i, n)
     cdef vec g = squarable(args, rule, i, w, n)
@@ -410,8 +442,22 @@ cdef inline void adagrad_columns(
 
 cdef Py_ssize_t adagrad(const void *arguments, int thread, int threads) noexcept nogil:
     """s = s + g^2; data -= rate g / (sqrt(s) + eps)."""
-    cdef UpdateArgs args = (<const UpdateArgs *>arguments)[0]
+    cdef const SgdArgs *given = <const SgdArgs *>arguments
+    cdef Update args = update_of(
+        given.data, given.grad, given.state, given.n, NULL, given.moment, NULL
+    )
     cdef Rule rule = rule_of(args.state)
     rule.old2 = rule.new2 = 1
     update_all(&args, thread, threads, &rule, adagrad_columns)
     return 0
+
+
+KERNELS["squared_norm"] = entry(squared_norm, sizeof(SquaredNormArgs))
+KERNELS["clip"] = entry(clip, sizeof(ClipArgs))
+KERNELS["clamp"] = entry(clamp, sizeof(ScaleArgs))
+KERNELS["follow"] = entry(follow, sizeof(FollowArgs))
+KERNELS["sgd"] = entry(sgd, sizeof(SgdArgs))
+KERNELS["adam"] = entry(adam, sizeof(AdamArgs))
+KERNELS["nadam"] = entry(nadam, sizeof(AdamArgs))
+KERNELS["rmsprop"] = entry(rmsprop, sizeof(RmspropArgs))
+KERNELS["adagrad"] = entry(adagrad, sizeof(SgdArgs))

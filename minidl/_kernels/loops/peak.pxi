@@ -46,3 +46,7 @@ cdef Py_ssize_t read_peak(const void *arguments, int thread, int threads) noexce
         acc[0] = acc[0] + acc[j]
     if n > 0:
         x[0] = lane_sum(acc[0])
+
+
+KERNELS["fma_peak"] = entry(fma_peak, sizeof(PeakArgs))
+KERNELS["read_peak"] = entry(read_peak, sizeof(PeakArgs))

@@ -263,8 +263,8 @@ cdef Py_ssize_t layer_norm_grad_params(
                 tilt = tilt + own * (shift * fill(rstd[i]))
             total, product = total + block, product + tilt
             begin = end
-        add_strip(<real *>args.dgamma + j, 0, product, left, 1, args.accumulate_gamma)
-        add_strip(<real *>args.dbeta + j, 0, total, left, 1, args.accumulate_beta)
+        add_strip(<real *>args.dgamma + j, 0, product, left, 1, args.accumulate_dgamma)
+        add_strip(<real *>args.dbeta + j, 0, total, left, 1, args.accumulate_dbeta)
         j += LANES
     return 0
 
@@ -291,3 +291,13 @@ cdef Py_ssize_t standardize(const void *arguments, int thread, int threads) noex
             j += LANES
         i += 1
     return 0
+
+
+KERNELS["softmax"] = entry(softmax, sizeof(RowsArgs))
+KERNELS["log_softmax"] = entry(log_softmax, sizeof(RowsArgs))
+KERNELS["softmax_grad"] = entry(softmax_grad, sizeof(RowsGradArgs))
+KERNELS["log_softmax_grad"] = entry(log_softmax_grad, sizeof(RowsGradArgs))
+KERNELS["layer_norm"] = entry(layer_norm, sizeof(LayerNormArgs))
+KERNELS["layer_norm_grad_input"] = entry(layer_norm_grad_input, sizeof(LayerNormGradInputArgs))
+KERNELS["layer_norm_grad_params"] = entry(layer_norm_grad_params, sizeof(LayerNormGradParamsArgs))
+KERNELS["standardize"] = entry(standardize, sizeof(StandardizeArgs))

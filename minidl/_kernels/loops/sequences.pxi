@@ -262,3 +262,11 @@ cdef Py_ssize_t lstm_sequence_grad(const void *args, int thread, int threads) no
 cdef Py_ssize_t gru_sequence_grad(const void *args, int thread, int threads) noexcept nogil:
     """dz, du, the gradient of the initial state, and the norms on the way"""
     return sequence_grad(<const SequenceGradArgs *>args, thread, threads, GRU_CELL, 3)
+
+
+KERNELS["rnn_sequence"] = entry(rnn_sequence, sizeof(SequenceArgs))
+KERNELS["lstm_sequence"] = entry(lstm_sequence, sizeof(SequenceArgs))
+KERNELS["gru_sequence"] = entry(gru_sequence, sizeof(SequenceArgs))
+KERNELS["rnn_sequence_grad"] = entry(rnn_sequence_grad, sizeof(SequenceGradArgs))
+KERNELS["lstm_sequence_grad"] = entry(lstm_sequence_grad, sizeof(SequenceGradArgs))
+KERNELS["gru_sequence_grad"] = entry(gru_sequence_grad, sizeof(SequenceGradArgs))

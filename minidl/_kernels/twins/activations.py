@@ -10,34 +10,45 @@ import math
 
 import numpy as np
 
+from minidl._kernels.signature import EXP, kernel
 from minidl.typing import Array
 
 
+@kernel("x[n] -> y[n]", flops=1, activation=1)
 def relu(x: Array) -> Array:
     """y = max(0, x)."""
     return np.maximum(x, x.dtype.type(0))
 
 
+@kernel("dy[n] y[n] -> dx[n]", flops=1, activation=4)
 def relu_grad(dy: Array, y: Array) -> Array:
     """dx = dy where y > 0, else 0."""
     return np.where(y > 0, dy, dy.dtype.type(0))
 
 
+@kernel("x[n] slope -> y[n]", flops=2)
 def leaky_relu(x: Array, slope: float) -> Array:
     """y = x where x > 0, else slope · x."""
     return np.where(x > 0, x, x.dtype.type(slope) * x)
 
 
+@kernel("dy[n] y[n] slope -> dx[n]", flops=2)
 def leaky_relu_grad(dy: Array, y: Array, slope: float) -> Array:
     """dx = dy where y > 0, else slope · dy."""
     return np.where(y > 0, dy, dy.dtype.type(slope) * dy)
 
 
+@kernel("x[rows,columns] slope[slopes=columns|1] -> y[rows,columns]", flops=2)
 def prelu(x: Array, slope: Array) -> Array:
     """y = x where x > 0, else slope · x; one slope for every feature, or one for all."""
     return np.where(x > 0, x, slope * x)
 
 
+@kernel(
+    "dy[rows,columns] x[rows,columns] slope[slopes=columns|1] +dslope[columns] -> dx[rows,columns]",
+    composite=True,
+    flops=4,
+)
 def prelu_grad(dy: Array, x: Array, slope: Array, dslope: Array) -> Array:
     """dx = dy where x > 0, else slope · dy; adds to dslope = Σ dy · x over all other x."""
     below = np.where(x > 0, x.dtype.type(0), dy * x).reshape(-1, x.shape[-1]).sum(axis=0)
@@ -45,86 +56,102 @@ def prelu_grad(dy: Array, x: Array, slope: Array, dslope: Array) -> Array:
     return np.where(x > 0, dy, slope * dy)
 
 
+@kernel("x[n] alpha -> y[n]", flops=EXP + 2)
 def elu(x: Array, alpha: float) -> Array:
     """y = x where x ≥ 0, else α · (exp(x) - 1)."""
     return np.where(x < 0, x.dtype.type(alpha) * np.expm1(np.minimum(x, 0)), x)
 
 
+@kernel("dy[n] y[n] alpha -> dx[n]", flops=3)
 def elu_grad(dy: Array, y: Array, alpha: float) -> Array:
     """dx = dy where y ≥ 0, else dy · (y + α): so also where y is -0, what is left of a tiny x."""
     return np.where(np.signbit(y), dy * (y + dy.dtype.type(alpha)), dy)
 
 
+@kernel("x[n] -> y[n]", flops=EXP + 2, activation=2)
 def sigmoid(x: Array) -> Array:
     """y = 1 / (1 + exp(-x)), written so that exp never overflows."""
     e = np.exp(-np.abs(x))
     return np.where(x < 0, e, x.dtype.type(1)) / (1 + e)
 
 
+@kernel("dy[n] y[n] -> dx[n]", flops=3, activation=5)
 def sigmoid_grad(dy: Array, y: Array) -> Array:
     """dx = dy · y · (1 - y)."""
     return dy * y * (1 - y)
 
 
+@kernel("x[n] -> y[n]", flops=EXP + 3, activation=3)
 def tanh(x: Array) -> Array:
     """y = tanh(x)."""
     return np.tanh(x)
 
 
+@kernel("dy[n] y[n] -> dx[n]", flops=3, activation=6)
 def tanh_grad(dy: Array, y: Array) -> Array:
     """dx = dy · (1 - y²)."""
     return dy * (1 - y * y)
 
 
+@kernel("x[n] -> y[n]", flops=EXP + 3)
 def silu(x: Array) -> Array:
     """y = x · sigmoid(x), which is 0 at -∞."""
     return np.maximum(x, -FAR) * sigmoid(x)
 
 
+@kernel("dy[n] x[n] -> dx[n]", flops=EXP + 7)
 def silu_grad(dy: Array, x: Array) -> Array:
     """dx = dy · s · (1 + x · (1 - s)), s = sigmoid(x)."""
     return dy * sigmoid(x) * (1 + np.clip(x, -FAR, FAR) * sigmoid(-x))
 
 
+@kernel("x[n] beta -> y[n]", flops=2 * EXP + 4)
 def softplus(x: Array, beta: float) -> Array:
     """y = log(1 + exp(β · x)) / β, written so that exp never overflows."""
     beta = x.dtype.type(beta)
     return np.maximum(x, 0) + np.log1p(np.exp(-beta * np.abs(x))) / beta
 
 
+@kernel("dy[n] x[n] beta -> dx[n]", flops=EXP + 4)
 def softplus_grad(dy: Array, x: Array, beta: float) -> Array:
     """dx = dy · sigmoid(β · x)."""
     return dy * sigmoid(x.dtype.type(beta) * x)
 
 
+@kernel("x[n] -> y[n]", flops=2 * EXP + 12)
 def gelu(x: Array) -> Array:
     """y = x · Φ(x), Φ(x) = ½ erfc(-x / √2): the probability of less in a normal distribution."""
     return (np.maximum(x, -FAR) * _normal_cdf(x)).astype(x.dtype)
 
 
+@kernel("dy[n] x[n] -> dx[n]", flops=2 * EXP + 16)
 def gelu_grad(dy: Array, x: Array) -> Array:
     """dx = dy · (Φ(x) + x · φ(x)), φ(x) = exp(-x² / 2) / √(2π)."""
     z = np.clip(x, -FAR, FAR).astype(np.float64)
     return (dy * (_normal_cdf(x) + z * np.exp(-z * z / 2) / math.sqrt(2 * math.pi))).astype(x.dtype)
 
 
+@kernel("x[rows,columns] -> y[rows,columns]", flops=EXP + 4)
 def softmax(x: Array) -> Array:
     """y = exp(x_j) / Σ_k exp(x_k) over the last dimension."""
     e = np.exp(_less_largest(x))
     return e / e.sum(axis=-1, keepdims=True)
 
 
+@kernel("dy[rows,columns] y[rows,columns] -> dx[rows,columns]", flops=4)
 def softmax_grad(dy: Array, y: Array) -> Array:
     """dx = y · (dy - Σ_k dy_k · y_k)."""
     return y * (dy - (dy * y).sum(axis=-1, keepdims=True))
 
 
+@kernel("x[rows,columns] -> y[rows,columns]", flops=EXP + 4)
 def log_softmax(x: Array) -> Array:
     """y = x_j - log Σ_k exp(x_k) over the last dimension."""
     z = _less_largest(x)
     return z - np.log(np.exp(z).sum(axis=-1, keepdims=True))
 
 
+@kernel("dy[rows,columns] y[rows,columns] -> dx[rows,columns]", flops=EXP + 3)
 def log_softmax_grad(dy: Array, y: Array) -> Array:
     """dx = dy - exp(y) · Σ_k dy_k."""
     return dy - np.exp(y) * dy.sum(axis=-1, keepdims=True)

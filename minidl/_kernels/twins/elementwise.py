@@ -6,39 +6,47 @@ from typing import Any
 
 import numpy as np
 
+from minidl._kernels.signature import EXP, kernel
 from minidl.typing import Array
 
 
+@kernel("x[n] dimensions:int shape:int*8 strides:int*8 -> y[n]", composite=True)
 def copy(x: Array) -> Array:
     """y = x, C-contiguous."""
     return np.array(x, order="C")
 
 
+@kernel("!x[n]")
 def clear(x: Array) -> None:
     """x ← 0, in place."""
     x[...] = 0
 
 
+@kernel("a[n] b[n] -> y[n]", flops=1)
 def add(a: Array, b: Array) -> Array:
     """y = a + b."""
     return a + b
 
 
+@kernel("~x[n] factor", flops=1)
 def scale(x: Array, factor: float) -> None:
     """x ← factor · x, in place."""
     x *= x.dtype.type(factor)
 
 
+@kernel("x[n] -> y[n]", flops=EXP)
 def exp(x: Array) -> Array:
     """y = exp(x)."""
     return np.exp(x)
 
 
+@kernel("x[n] -> y[n]", flops=EXP)
 def log(x: Array) -> Array:
     """y = log(x), the natural logarithm."""
     return np.log(x)
 
 
+@kernel("~state:uint64[2] -> key:uint32[2]", threads="one")
 def dropout_key(state: Array) -> Array:
     """Draw the two 32-bit words that decide a mask; ``state`` is uint64 {seed, calls so far}."""
     state[1] += np.uint64(1)
@@ -46,6 +54,7 @@ def dropout_key(state: Array) -> Array:
     return np.array([word & 0xFFFFFFFF, word >> 32], dtype=np.uint32)
 
 
+@kernel("x[n] key:uint32[2] p:[0,1) -> y[n]", flops=2, integers=14)
 def dropout(x: Array, key: Array, p: float) -> Array:
     """y = x / (1 - p) with probability 1 - p, else 0. The same key gives the same mask, so
     the gradient is the same function of dy.

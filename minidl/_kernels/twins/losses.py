@@ -9,11 +9,19 @@ from typing import Any
 
 import numpy as np
 
+from minidl._kernels.signature import EXP, declare, kernel
 from minidl._kernels.twins.activations import log_softmax, sigmoid
 from minidl._kernels.twins.errors import RowError
 from minidl.typing import Array
 
 
+@kernel(
+    "logits[rows,classes] labels:index[rows]<classes weight[rows]? class_weight[classes]? "
+    "weights:double[]? scale smoothing -> dlogits[rows,classes] losses:double[rows]",
+    composite=True,
+    flops=EXP + 4,
+    row_flops=EXP,
+)
 def softmax_cross_entropy(
     logits: Array,
     labels: Array,
@@ -37,6 +45,12 @@ def softmax_cross_entropy(
     return _reduce(losses.sum(axis=1), dlogits.astype(logits.dtype), count, mean)
 
 
+@kernel(
+    "logits[rows,classes] labels:index[rows]<classes weight[rows]? class_weight[classes]? "
+    "weights:double[]? scale smoothing -> dlogits[rows,classes] losses:double[rows]",
+    composite=True,
+    flops=1,
+)
 def nll(
     log_probabilities: Array,
     labels: Array,
@@ -71,6 +85,12 @@ def _label_shares(
     return share, own.sum()
 
 
+@kernel(
+    "prediction[n] target[n] weight[rows]? weights:double[]? pos_weight[*]? scale delta -> "
+    "dprediction[n] losses:double[*]",
+    composite=True,
+    flops=4,
+)
 def mse(
     prediction: Array, target: Array, mean: bool = True, weight: Array | None = None
 ) -> tuple[Array, Array]:
@@ -82,6 +102,12 @@ def mse(
     return _reduce_elements(np.square(error), 2 * error, mean, weight)
 
 
+@kernel(
+    "prediction[n] target[n] weight[rows]? weights:double[]? pos_weight[*]? scale delta -> "
+    "dprediction[n] losses:double[*]",
+    composite=True,
+    flops=4,
+)
 def absolute_error(
     prediction: Array, target: Array, mean: bool = True, weight: Array | None = None
 ) -> tuple[Array, Array]:
@@ -90,6 +116,12 @@ def absolute_error(
     return _reduce_elements(np.abs(error), np.sign(error), mean, weight)
 
 
+@kernel(
+    "prediction[n] target[n] weight[rows]? weights:double[]? pos_weight[*]? scale delta -> "
+    "dprediction[n] losses:double[*]",
+    composite=True,
+    flops=7,
+)
 def huber(
     prediction: Array,
     target: Array,
@@ -104,6 +136,12 @@ def huber(
     return _reduce_elements(losses, np.copysign(near, error), mean, weight)
 
 
+@kernel(
+    "prediction[n] target[n] weight[rows]? weights:double[]? pos_weight[*]? scale delta -> "
+    "dprediction[n] losses:double[*]",
+    composite=True,
+    flops=2 * EXP + 9,
+)
 def bce_with_logits(
     logits: Array,
     target: Array,
@@ -157,3 +195,13 @@ def _reduce_elements(
 def _reduce(losses: Array, gradient: Array, count: Any, mean: bool) -> tuple[Array, Array]:
     factor = 1 / count if mean else 1.0
     return np.asarray(losses.sum() * factor), gradient * gradient.dtype.type(factor)
+
+
+# What the compiled losses consist of besides: one thread adds up what rows or blocks have lost.
+declare("total", "parts:double[n] scale -> total:double[]", flops=1, threads="one", stops=True)
+declare(
+    "weight_total",
+    "weight[rows]? labels:index[rows]? class_weight[classes]? -> total:double[]",
+    problem="weights must be finite and >= 0, and not all zero",
+    threads="one",
+)

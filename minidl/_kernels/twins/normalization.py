@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 
+from minidl._kernels.signature import kernel
 from minidl._kernels.twins.matrix import matrix
 from minidl.typing import Array
 
 
+@kernel("x[rows,columns] -> +sums[columns] !partials[*]?", flops=1)
 def column_sum(x: Array) -> Array:
     """s_j = Σ_i x_ij, added up in float64."""
     return matrix(x).sum(axis=0, dtype=np.float64).astype(x.dtype)
 
 
+@kernel(
+    "x[rows,columns] gamma[columns] beta[columns] ~running_mean[columns] "
+    "~running_var[columns] momentum eps training:updates -> y[rows,columns] mean[columns] "
+    "rstd[columns]",
+    flops=8,
+    idle_flops=4,
+    problem="batch_norm: one row has no variance",
+)
 def batch_norm(
     x: Array,
     gamma: Array,
@@ -38,6 +48,11 @@ def batch_norm(
     return gamma * ((x - mean) * rstd) + beta, mean.copy(), rstd
 
 
+@kernel(
+    "dy[rows,columns] x[rows,columns] gamma[columns] mean[columns] rstd[columns] "
+    "+dgamma[columns] +dbeta[columns] training:flag -> dx[rows,columns]",
+    flops=9,
+)
 def batch_norm_grad(
     dy: Array,
     x: Array,
@@ -61,6 +76,10 @@ def batch_norm_grad(
     return dy * (gamma * rstd)
 
 
+@kernel(
+    "x[rows,columns] gamma[columns] beta[columns] eps -> y[rows,columns] mean[rows] rstd[rows]",
+    flops=8,
+)
 def layer_norm(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array]:
     """y = γ · (x - μ) / √(σ² + ε) + β, μ and σ² those of a row; returns y, μ and 1/√(σ² + ε)."""
     rows = matrix(x)
@@ -78,6 +97,10 @@ def _mean_and_variance(x: Array, axis: int) -> tuple[Array, Array]:
     return mean, shifted.var(axis=axis).astype(x.dtype)
 
 
+@kernel(
+    "dy[rows,columns] x[rows,columns] gamma[columns] mean[rows] rstd[rows] -> dx[rows,columns]",
+    flops=11,
+)
 def layer_norm_grad_input(dy: Array, x: Array, gamma: Array, mean: Array, rstd: Array) -> Array:
     """dx = 1/σ · (g - mean(g) - x̂ · mean(g · x̂)), g = γ · dy, means over a row."""
     g, x_hat = matrix(gamma * dy), (matrix(x) - mean[:, None]) * rstd[:, None]
@@ -85,6 +108,10 @@ def layer_norm_grad_input(dy: Array, x: Array, gamma: Array, mean: Array, rstd: 
     return (rstd[:, None] * (g - g_mean - x_hat * g_x_mean)).reshape(x.shape)
 
 
+@kernel(
+    "dy[rows,columns] x[rows,columns] mean[rows] rstd[rows] +dgamma[columns] +dbeta[columns]",
+    flops=5,
+)
 def layer_norm_grad_params(
     dy: Array, x: Array, mean: Array, rstd: Array, dgamma: Array, dbeta: Array
 ) -> None:
@@ -93,6 +120,7 @@ def layer_norm_grad_params(
     dbeta += column_sum(dy)
 
 
+@kernel("x[rows,columns] mean[columns]? std[columns] -> y[rows,columns]", flops=2)
 def standardize(x: Array, mean: Array | None, std: Array) -> Array:
     """y = (x - μ) / σ, column by column; without μ, y = x / σ, which is the gradient."""
     return x / std if mean is None else (x - mean) / std

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl._kernels.signature import kernel
 from minidl.typing import Array
 
 __all__ = [
@@ -51,12 +52,19 @@ OPTIMIZER_STATE = np.dtype(
 )
 
 
+@kernel("x[n] -> sums:double[*]", composite=True, flops=2, may_be_infinite=True)
 def squared_norm(x: Array) -> Array:
     """Σ x², in float64; `clip` is the judge of one that is infinite."""
     with np.errstate(over="ignore"):
         return np.asarray(np.square(x, dtype=np.float64).sum())
 
 
+@kernel(
+    "squared_norm:double[] grad:double[n]? ~state:OptimizerState[groups]",
+    composite=True,
+    threads="one",
+    stops=True,
+)
 def clip(squared_norm: Array, state: Array, grad: Array | None = None) -> bool:
     """Count the step and find the factor that brings the norm down to max_norm.
 
@@ -80,11 +88,13 @@ def clip(squared_norm: Array, state: Array, grad: Array | None = None) -> bool:
     return True
 
 
+@kernel("~x[n] limit:[0,inf]", flops=2)
 def clamp(x: Array, limit: float) -> None:
     """x ← min(max(x, -limit), limit), in place."""
     np.clip(x, -x.dtype.type(limit), x.dtype.type(limit), out=x)
 
 
+@kernel("~data[n] grad[n] ~velocity[n]? state:OptimizerState[]", flops=7)
 def sgd(data: Array, grad: Array, velocity: Array | None, state: Array) -> None:
     """g ← scale · grad + λ · w; v ← μ · v + g; w ← w - η · v (Nesterov: g + μ · v)."""
     g = _clipped(data, grad, state)
@@ -97,6 +107,7 @@ def sgd(data: Array, grad: Array, velocity: Array | None, state: Array) -> None:
     data -= data.dtype.type(state["learning_rate"]) * g
 
 
+@kernel("~data[n] grad[n] ~m[n] ~v[n] state:OptimizerState[]", flops=16)
 def adam(data: Array, grad: Array, m: Array, v: Array, state: Array) -> None:
     """m ← β₁m + (1-β₁)g; v ← β₂v + (1-β₂)g²; w ← w - η · m̂ / (√v̂ + ε) (Kingma and Ba 2015)."""
     real, (beta1, beta2) = data.dtype.type, (state["beta1"], state["beta2"])
@@ -113,6 +124,7 @@ def adam(data: Array, grad: Array, m: Array, v: Array, state: Array) -> None:
     data -= rate * m / (root + real(state["eps"]))
 
 
+@kernel("~data[n] grad[n] ~m[n] ~v[n] state:OptimizerState[]", flops=18)
 def nadam(data: Array, grad: Array, m: Array, v: Array, state: Array) -> None:
     """m, v as in adam; w ← w - (η₁ · m + η₂ · g) / (√v̂ + ε) (Dozat 2016)."""
     real, product = data.dtype.type, state["mu_product"]
@@ -129,6 +141,7 @@ def nadam(data: Array, grad: Array, m: Array, v: Array, state: Array) -> None:
     data -= (rate1 * m + rate2 * g) / (root + real(state["eps"]))
 
 
+@kernel("~data[n] grad[n] ~square[n] ~mean[n] ~velocity[n] state:OptimizerState[]", flops=11)
 def rmsprop(
     data: Array, grad: Array, square: Array, mean: Array, velocity: Array, state: Array
 ) -> None:
@@ -152,6 +165,7 @@ def rmsprop(
     data -= real(state["learning_rate"]) * g
 
 
+@kernel("~data[n] grad[n] ~square[n] state:OptimizerState[]", flops=9)
 def adagrad(data: Array, grad: Array, square: Array, state: Array) -> None:
     """s ← s + g²; w ← w - η · g / (√s + ε)."""
     real = data.dtype.type
@@ -161,6 +175,7 @@ def adagrad(data: Array, grad: Array, square: Array, state: Array) -> None:
     data -= real(state["learning_rate"]) * g / (np.sqrt(square) + real(state["eps"]))
 
 
+@kernel("~average[n] x[n] weight", flops=3)
 def follow(average: Array, x: Array, weight: float) -> None:
     """average ← average + weight · (x - average), in place."""
     average += average.dtype.type(weight) * (x - average)

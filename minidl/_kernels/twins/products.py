@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from minidl._kernels.signature import declare, kernel
 from minidl._kernels.twins.activations import relu, sigmoid, tanh
 from minidl._kernels.twins.matrix import matrix
 from minidl._kernels.twins.normalization import column_sum
@@ -15,6 +16,14 @@ ActivationName = Literal["relu", "sigmoid", "tanh"]
 _ACTIVATIONS = {"relu": relu, "sigmoid": sigmoid, "tanh": tanh}
 
 
+@kernel(
+    "a[m,k] b[k,n] bias[n]? gate[m,n]? +c[m,n] a2[m2,k]? ~c2[m2,n]? !partials[*]? $scratch[*] "
+    "scratch_step:int a_row:int a_col:int b_row:int b_col:int c_row:int a2_col:int "
+    "activation:int",
+    composite=True,
+    work=lambda size: (size["m"] + size["m2"], size["k"], size["n"]),
+    products=lambda size: 2 * (size["m"] + size["m2"]) * size["k"] * size["n"],
+)
 def matmul(
     a: Array,
     b: Array,
@@ -26,6 +35,7 @@ def matmul(
     return np.matmul(a.T if transpose_a else a, b.T if transpose_b else b, out=out)
 
 
+@kernel("", composite=True)
 def linear(
     x: Array, weight: Array, bias: Array | None = None, activation: ActivationName | None = None
 ) -> Array:
@@ -34,13 +44,27 @@ def linear(
     return y if activation is None else _ACTIVATIONS[activation](y)
 
 
+@kernel("", composite=True)
 def linear_grad_input(dy: Array, weight: Array) -> Array:
     """dx = dy · Wᵀ."""
     return dy @ weight.T
 
 
+@kernel("", composite=True)
 def linear_grad_params(x: Array, dy: Array, dweight: Array, dbias: Array | None = None) -> None:
     """dW += xᵀ · dy and db += Σ dy over the batch."""
     dweight += matrix(x).T @ matrix(dy)
     if dbias is not None:
         dbias += column_sum(dy)
+
+
+# What threads leave of a sum that they have cut along k; one that is a barrier away adds it up.
+declare(
+    "add_pieces",
+    "~out[*] ~partials[*] n:int count:int columns:int accumulate:int",
+    work=lambda size: (size["count"], size["n"]),
+    threads="one",
+)
+# Nothing but multiply-adds, and nothing but reads: what a machine can do at most.
+declare("fma_peak", "~x[n] repetitions:int")
+declare("read_peak", "~x[n] repetitions:int")

@@ -9,10 +9,12 @@ Gates follow one another along the last axis: LSTM i, f, g, o; GRU r, z, n.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
+from minidl._kernels.signature import EXP, kernel
 from minidl._kernels.twins.activations import relu, relu_grad, sigmoid, tanh, tanh_grad
 from minidl._kernels.twins.errors import RowError
 from minidl.typing import Array
@@ -20,6 +22,10 @@ from minidl.typing import Array
 # --- gates: one step, behind its products -----------------------------------------------
 
 
+@kernel(
+    "z[rows,4*hidden] c[rows,hidden] -> gates[rows,4*hidden] new_c[rows,hidden] h[rows,hidden]",
+    flops=5 * EXP + 16,
+)
 def lstm_gates(z: Array, c: Array) -> tuple[Array, Array, Array]:
     """i, f, o = σ(z_i), σ(z_f), σ(z_o); g = tanh(z_g); c' = f · c + i · g; h' = o · tanh(c').
 
@@ -31,6 +37,11 @@ def lstm_gates(z: Array, c: Array) -> tuple[Array, Array, Array]:
     return np.concatenate([i, f, g, o], axis=-1), new_c, o * tanh(new_c)
 
 
+@kernel(
+    "dh[rows,hidden] dc[rows,hidden] gates[rows,4*hidden] c[rows,hidden] new_c[rows,hidden] "
+    "-> dz[rows,4*hidden] dc_before[rows,hidden]",
+    flops=EXP + 24,
+)
 def lstm_gates_grad(
     dh: Array, dc: Array, gates: Array, c: Array, new_c: Array
 ) -> tuple[Array, Array]:
@@ -42,6 +53,11 @@ def lstm_gates_grad(
     return np.concatenate(dz, axis=-1), dc * f
 
 
+@kernel(
+    "z[rows,3*hidden] u[rows,3*hidden] h[rows,hidden] -> gates[rows,3*hidden] "
+    "new_h[rows,hidden] u_n[rows,hidden]?",
+    flops=3 * EXP + 14,
+)
 def gru_gates(z: Array, u: Array, h: Array) -> tuple[Array, Array]:
     """r, z = σ(z_r + u_r), σ(z_z + u_z); n = tanh(z_n + r · u_n); h' = n + z · (h - n).
 
@@ -54,6 +70,11 @@ def gru_gates(z: Array, u: Array, h: Array) -> tuple[Array, Array]:
     return np.concatenate([r, update, n], axis=-1), n + update * (h - n)
 
 
+@kernel(
+    "dh[rows,hidden] gates[rows,3*hidden] u_n[rows,hidden] h[rows,hidden] -> "
+    "dz[rows,3*hidden] du[rows,3*hidden] dh_before[rows,hidden]",
+    flops=16,
+)
 def gru_gates_grad(dh: Array, gates: Array, u_n: Array, h: Array) -> tuple[Array, Array, Array]:
     """From the gradient of h': those of z, of u, and of h where it does not pass through u."""
     r, update, n = np.split(gates, 3, axis=-1)
@@ -65,7 +86,29 @@ def gru_gates_grad(dh: Array, gates: Array, u_n: Array, h: Array) -> tuple[Array
 
 # --- whole sequences --------------------------------------------------------------------
 
+_FORWARD = (
+    "z[steps,batch,*] weight[hidden,*] bias[*]? h[batch,hidden]? c[batch,hidden]? "
+    "lengths:index[batch]?<steps scratch_step:int reverse:flag activation:int -> "
+    "states[*,batch,hidden] cells[*,batch,hidden]? gates[steps,batch,*]?@z u_n[steps,batch,hidden]? $scratch[*]"
+)
+_BACKWARD = (
+    "dy[steps,batch,hidden]? dh[batch,hidden]? dc[batch,hidden]? states[*,batch,hidden]? "
+    "cells[*,batch,hidden]? gates[steps,batch,*]? u_n[steps,batch,hidden]? weight[hidden,*] "
+    "lengths:index[batch]? scratch_step:int reverse:flag activation:int -> dz[steps,batch,*]@gates "
+    "du[steps,batch,*]? dh0[batch,hidden] dc0[batch,hidden]? norms:double[*] $scratch[*]"
+)
 
+
+def _sequence(signature: str, gates: int, flops: int) -> Any:
+    """Declare a kernel over whole sequences: at each step a product, and the gates behind it."""
+
+    def products(size: Mapping[str, Any]) -> float:
+        return 2 * gates * size["steps"] * size["batch"] * size["hidden"] ** 2
+
+    return kernel(signature, composite=True, flops=flops, products=products, threads="batch")
+
+
+@_sequence(_FORWARD, gates=1, flops=EXP + 4)
 def rnn_sequence(
     z: Array,
     weight: Array,
@@ -82,6 +125,7 @@ def rnn_sequence(
     return states
 
 
+@_sequence(_BACKWARD, gates=1, flops=6)
 def rnn_sequence_grad(
     dy: Array | None,
     dh: Array | None,
@@ -104,6 +148,7 @@ def rnn_sequence_grad(
     return dz, dh, norms
 
 
+@_sequence(_FORWARD, gates=4, flops=5 * EXP + 20)
 def lstm_sequence(
     z: Array,
     weight: Array,
@@ -123,6 +168,7 @@ def lstm_sequence(
     return states, cells, gates
 
 
+@_sequence(_BACKWARD, gates=4, flops=EXP + 27)
 def lstm_sequence_grad(
     dy: Array | None,
     dh: Array | None,
@@ -147,6 +193,7 @@ def lstm_sequence_grad(
     return dz, dh, dc, norms
 
 
+@_sequence(_FORWARD, gates=3, flops=3 * EXP + 17)
 def gru_sequence(
     z: Array,
     weight: Array,
@@ -169,6 +216,7 @@ def gru_sequence(
     return states, gates, u_n
 
 
+@_sequence(_BACKWARD, gates=3, flops=19)
 def gru_sequence_grad(
     dy: Array | None,
     dh: Array | None,
@@ -217,6 +265,10 @@ def _arriving(dh: Array, dy: Array | None, t: int, on: Array, norms: Array) -> A
 # --- between (batch, time, features) and (time, batch, features) -------------------------
 
 
+@kernel(
+    "x[batch,steps,features] lengths:index[batch]? begin:int -> y[steps,batch,width]",
+    composite=True,
+)
 def time_first(
     x: Array, lengths: Array | None = None, begin: int = 0, width: int | None = None
 ) -> Array:
@@ -227,6 +279,11 @@ def time_first(
     return _within(x, lengths)[..., begin:end].swapaxes(0, 1).copy()
 
 
+@kernel(
+    "x[steps,batch,width] lengths:index[batch]? other[steps,batch,other_width]? -> "
+    "y[batch,steps,*]",
+    composite=True,
+)
 def batch_first(x: Array, lengths: Array | None = None, other: Array | None = None) -> Array:
     """y_btj = x_tbj, followed by the features of ``other``, and 0 beyond the length of b."""
     both = x if other is None else np.concatenate([x, other], axis=-1)
@@ -242,12 +299,14 @@ def _within(x: Array, lengths: Array | None) -> Array:
 # --- embedding --------------------------------------------------------------------------
 
 
+@kernel("indices:index[count]<rows weight[rows,features] -> y[count,features]")
 def embedding(indices: Array, weight: Array) -> Array:
     """y = the rows of W that the indices name."""
     _check_indices(indices, len(weight))
     return weight[indices]
 
 
+@kernel("indices:index[count]<rows dy[count,features] ~dweight[rows,features]", flops=1)
 def embedding_grad(indices: Array, dy: Array, dweight: Array) -> None:
     """Adds every row of dy to the row of dW that its index names."""
     _check_indices(indices, len(dweight))

@@ -317,3 +317,7 @@ cdef Py_ssize_t matmul(const void *arguments, int thread, int threads) noexcept 
     if args.activation != NO_ACTIVATION:
         activate(args, i0, i1, j0, j1)
     return 0
+
+
+KERNELS["matmul"] = entry(matmul, sizeof(MatmulArgs))
+KERNELS["matmul_scratch"] = <size_t>matmul_scratch, 0

@@ -57,7 +57,7 @@ cdef Py_ssize_t matmul_in_pieces(const void *arguments, int thread, int threads)
         whole = turned(args)
         whole.accumulate = WRITE
     if turn or thread > 0:
-        whole.c = <real *>args.pieces
+        whole.c = <real *>args.partials
     while i < end:
         own = whole
         own.a = <const real *>whole.a + i * piece * whole.a_col
@@ -87,7 +87,7 @@ cdef Py_ssize_t column_sum_in_pieces(const void *arguments, int thread, int thre
                 args, i * TURN, 0, n, <real *>args.sums, args.accumulate if i == 0 else ADD
             )
         else:
-            sum_turn(args, i * TURN, 0, n, <real *>args.pieces + i * n, WRITE)
+            sum_turn(args, i * TURN, 0, n, <real *>args.partials + i * n, WRITE)
     return 0
 
 
@@ -99,7 +99,7 @@ cdef Py_ssize_t add_pieces(const void *arguments, int thread, int threads) noexc
     """
     cdef const AddPiecesArgs *args = <const AddPiecesArgs *>arguments
     cdef Py_ssize_t n = args.n, i, j = 0, end = n
-    cdef real *pieces = <real *>args.pieces
+    cdef real *pieces = <real *>args.partials
     cdef real *out = pieces if args.columns > 0 else <real *>args.out
     cdef vec sum
     if threads == 1:
@@ -120,3 +120,10 @@ cdef Py_ssize_t add_pieces(const void *arguments, int thread, int threads) noexc
             args.accumulate
         )
     return 0
+
+
+KERNELS["matmul_in_pieces"] = entry(matmul_in_pieces, sizeof(MatmulArgs))
+KERNELS["column_sum_in_pieces"] = entry(column_sum_in_pieces, sizeof(ColumnSumArgs))
+KERNELS["add_pieces"] = entry(add_pieces, sizeof(AddPiecesArgs))
+KERNELS["matmul_rest"] = <size_t>matmul_rest, 0
+KERNELS["column_sum_rest"] = <size_t>column_sum_rest, 0

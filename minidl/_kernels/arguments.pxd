@@ -1,21 +1,25 @@
-"""The interface between the Python-facing calls and the loops: one function per kernel.
+"""The argument structs of all kernels, and what every kernel is to the executor: a function.
 
-Every kernel has the same signature. Its arguments are one struct, which begins with its
-array pointers (inputs, then outputs, then scratch) and ends with sizes and scalars; it
-computes share `thread` of `threads` of its outputs; it returns 0, or a positive number that
-says why the result must not be used (stated beside the struct). A call is thus fully
-described by (function pointer, struct), which is what makes it recordable.
+A kernel takes one struct, computes share ``thread`` of ``threads`` of its outputs, and returns 0, or
+a positive number that says why the result must not be used (stated beside the struct). A call is
+thus fully described by (function pointer, struct), which is what makes it recordable.
 
-Arrays are C-contiguous and of the table's dtype unless the struct says otherwise.
+Every field has 8 bytes, in the order that the kernel's signature gives (``signature.py``): pointers to
+operands, sizes, scalars, accumulates. Kernels of the same layout may share a struct. Arrays are
+C-contiguous and of the build's dtype unless the struct says otherwise.
 """
 
 ctypedef Py_ssize_t (*kernel_fn)(const void *args, int thread, int threads) noexcept nogil
 
-cdef enum Activation:
+ctypedef Py_ssize_t Activation    # 8 bytes, as all fields
+
+cdef enum:
     # The gradients multiply with the derivative where the activation gave `gate`.
     NO_ACTIVATION, RELU, SIGMOID, TANH, RELU_GRAD, SIGMOID_GRAD, TANH_GRAD
 
-cdef enum Accumulate:
+ctypedef Py_ssize_t Accumulate
+
+cdef enum:
     # y = sum, y = y + sum, and y = 0 + sum: what adding to a cleared y gives, to the last bit
     # (0 + -0 is 0).
     WRITE, ADD, ADD_TO_ZERO
@@ -23,7 +27,7 @@ cdef enum Accumulate:
 cdef struct MatmulArgs:
     # c (m x n) = a (m x k) . b (k x n); strides in elements, rows of c contiguous. And with the
     # same b, if m2 > 0: c2 (m2 x n) = a2 (m2 x k) . b, where a2 is like a but for a2_col, and
-    # there is no bias, gate or activation (`put_together` of arguments.pyx).
+    # there is no bias, gate or activation (`_put_together` of recording/fuse.py).
     const void *a
     const void *b
     const void *bias           # n values added to every row, or NULL
@@ -31,13 +35,13 @@ cdef struct MatmulArgs:
     void *c
     const void *a2
     void *c2
-    void *pieces               # of `matmul_in_pieces`
+    void *partials             # of `matmul_in_pieces`
     void *scratch              # aligned; `scratch_step` bytes for each thread
+    Py_ssize_t m, k, n, m2
     Py_ssize_t scratch_step    # at least matmul_scratch(args), a multiple of 64
-    Py_ssize_t m, n, k, m2
     Py_ssize_t a_row, a_col, b_row, b_col, c_row, a2_col
-    Accumulate accumulate
     Activation activation      # applied last
+    Accumulate accumulate
 
 cdef struct UnaryArgs:
     # y[i] = f(x[i])
@@ -80,14 +84,15 @@ cdef struct CopyArgs:
     # y = x, which may have any strides (in elements); y is contiguous.
     const void *x
     void *y
+    Py_ssize_t n               # elements
     Py_ssize_t dimensions
     Py_ssize_t shape[COPY_DIMENSIONS]
     Py_ssize_t strides[COPY_DIMENSIONS]
 
 cdef struct FollowArgs:
-    # y[i] += weight * (x[i] - y[i])
+    # average[i] += weight * (x[i] - average[i])
+    void *average
     const void *x
-    void *y
     Py_ssize_t n
     double weight
 
@@ -113,14 +118,14 @@ cdef struct ColumnSumArgs:
     # sums[j] = sum over i of x[i, j], or added to what is there
     const void *x
     void *sums
-    void *pieces               # of `column_sum_in_pieces`
+    void *partials             # of `column_sum_in_pieces`
     Py_ssize_t rows, columns
     Accumulate accumulate
 
 cdef struct AddPiecesArgs:
     # out[j] += sum over i of pieces[i, j], i from the second thread's first piece on
     void *out
-    void *pieces               # (count + 1) x n
+    void *partials             # (count + 1) x n
     Py_ssize_t n, count
     Py_ssize_t columns         # of each piece, if they are the transpose of out; else 0
     Accumulate accumulate      # then
@@ -136,7 +141,7 @@ cdef struct BatchNormArgs:
     void *rstd
     Py_ssize_t rows, columns
     double momentum, eps
-    bint training
+    Py_ssize_t training
 
 cdef struct BatchNormGradArgs:
     const void *dy
@@ -144,12 +149,12 @@ cdef struct BatchNormGradArgs:
     const void *gamma
     const void *mean
     const void *rstd
-    void *dx
     void *dgamma               # sum of dy * x_hat
     void *dbeta                # sum of dy
+    void *dx
     Py_ssize_t rows, columns
-    Accumulate accumulate_gamma, accumulate_beta
-    bint training
+    Py_ssize_t training
+    Accumulate accumulate_dgamma, accumulate_dbeta
 
 cdef struct PreluArgs:
     # One slope for every column, or one for all.
@@ -162,8 +167,8 @@ cdef struct PreluGradArgs:
     const void *dy
     const void *x
     const void *slope
-    void *dx
     void *dslope               # a sum for every column
+    void *dx
     Py_ssize_t rows, columns, slopes
     Accumulate accumulate
 
@@ -205,7 +210,7 @@ cdef struct LayerNormGradParamsArgs:
     void *dgamma               # sum of dy * x_hat
     void *dbeta                # sum of dy
     Py_ssize_t rows, columns
-    Accumulate accumulate_gamma, accumulate_beta
+    Accumulate accumulate_dgamma, accumulate_dbeta
 
 cdef struct StandardizeArgs:
     const void *x
@@ -218,11 +223,11 @@ cdef struct CrossEntropyArgs:
     # Returns 1 + the first row whose label is not in [0, classes).
     const void *logits
     const Py_ssize_t *labels
-    void *dlogits
-    double *losses             # one per row
     const void *weight         # of every row, or NULL
     const void *class_weight   # of every class, or NULL
     const double *weights      # their total, by which losses and gradient are divided; or NULL
+    void *dlogits
+    double *losses             # one per row
     Py_ssize_t rows, classes
     double scale               # of the gradient: 1 / rows for a mean
     double smoothing           # of the labels
@@ -231,11 +236,11 @@ cdef struct ElementLossArgs:
     # Losses summed over blocks of LOSS_BLOCK elements; with weights, over rows.
     const void *prediction
     const void *target
-    void *dprediction
-    double *losses             # one per block, or row
     const void *weight         # of every row, or NULL
     const double *weights      # their total, by which losses and gradient are divided; or NULL
     const void *pos_weight     # of every column, what a target of one counts; or NULL
+    void *dprediction
+    double *losses             # one per block, or row
     Py_ssize_t n, rows
     double scale
     double delta               # of Huber's loss
@@ -289,13 +294,29 @@ cdef struct ClipArgs:
     OptimizerState *state      # one for each group of parameters
     Py_ssize_t n, groups
 
-cdef struct UpdateArgs:
-    const void *grad
-    const OptimizerState *state
+cdef struct SgdArgs:
+    # Of sgd and adagrad, with one moment; and so on.
     void *data
-    void *moment1              # velocity of SGD (NULL without momentum), m of Adam, mean of RMSprop
-    void *moment2              # v of Adam, mean square of RMSprop and AdaGrad
-    void *moment3              # velocity of RMSprop
+    const void *grad
+    void *moment               # velocity (NULL without momentum), or squares so far
+    const OptimizerState *state
+    Py_ssize_t n
+
+cdef struct AdamArgs:
+    void *data
+    const void *grad
+    void *m
+    void *v
+    const OptimizerState *state
+    Py_ssize_t n
+
+cdef struct RmspropArgs:
+    void *data
+    const void *grad
+    void *square
+    void *mean
+    void *velocity
+    const OptimizerState *state
     Py_ssize_t n
 
 cdef struct LstmGatesArgs:
@@ -350,9 +371,9 @@ cdef struct SequenceArgs:
     void *gates                # of LSTM and GRU: steps x batch x gates * hidden; may be z
     void *u_n                  # of GRU: steps x batch x hidden
     void *scratch              # aligned; `scratch_step` bytes for each thread
-    Py_ssize_t scratch_step    # room for the weight, in rows of 64 bytes, and the batch's product
     Py_ssize_t steps, batch, hidden
-    bint reverse
+    Py_ssize_t scratch_step    # room for the weight, in rows of 64 bytes, and the batch's product
+    Py_ssize_t reverse
     Activation activation      # of RNN
 
 cdef struct SequenceGradArgs:
@@ -371,9 +392,9 @@ cdef struct SequenceGradArgs:
     void *dc0
     double *norms              # steps x batch: the squared norm of the gradient of each state
     void *scratch
-    Py_ssize_t scratch_step    # room for the transposed weight, in rows of 64 bytes
     Py_ssize_t steps, batch, hidden
-    bint reverse
+    Py_ssize_t scratch_step    # room for the transposed weight, in rows of 64 bytes
+    Py_ssize_t reverse
     Activation activation
 
 cdef struct TimeFirstArgs:
@@ -381,15 +402,15 @@ cdef struct TimeFirstArgs:
     const void *x
     const Py_ssize_t *lengths  # or NULL; beyond them y is 0
     void *y
-    Py_ssize_t batch, steps, features, begin, width
+    Py_ssize_t batch, steps, features, width, begin
 
 cdef struct BatchFirstArgs:
     # y (batch x steps x both widths) = x and other, side by side
     const void *x              # steps x batch x width
-    const void *other          # or NULL, and other_width 0
     const Py_ssize_t *lengths
+    const void *other          # or NULL, and other_width 0
     void *y
-    Py_ssize_t batch, steps, width, other_width
+    Py_ssize_t steps, batch, width, other_width
 
 cdef struct EmbeddingArgs:
     # Returns 1 + the first of `count` indices that is not in [0, rows).
@@ -402,90 +423,10 @@ cdef struct EmbeddingGradArgs:
     const Py_ssize_t *indices
     const void *dy
     void *dweight
-    Py_ssize_t count, rows, features
+    Py_ssize_t count, features, rows
 
 cdef struct PeakArgs:
     # fma_peak: nothing but multiply-adds, flops = peak_flops * repetitions of every thread.
     # read_peak: nothing but reads of the n elements of x, so often.
     void *x
     Py_ssize_t n, repetitions
-
-cdef struct KernelTable:
-    kernel_fn matmul
-    Py_ssize_t (*matmul_scratch)(const MatmulArgs *args) noexcept nogil    # bytes
-    bint (*matmul_rest)(const MatmulArgs *args, AddPiecesArgs *rest) noexcept nogil
-    bint (*column_sum_rest)(const ColumnSumArgs *args, AddPiecesArgs *rest) noexcept nogil
-    kernel_fn matmul_in_pieces
-    kernel_fn column_sum_in_pieces
-    kernel_fn add_pieces
-    kernel_fn copy
-    kernel_fn clear
-    kernel_fn add
-    kernel_fn scale
-    kernel_fn clamp
-    kernel_fn follow
-    kernel_fn relu
-    kernel_fn relu_grad
-    kernel_fn exp
-    kernel_fn log
-    kernel_fn sigmoid
-    kernel_fn sigmoid_grad
-    kernel_fn tanh
-    kernel_fn tanh_grad
-    kernel_fn leaky_relu
-    kernel_fn leaky_relu_grad
-    kernel_fn prelu
-    kernel_fn prelu_grad
-    kernel_fn elu
-    kernel_fn elu_grad
-    kernel_fn silu
-    kernel_fn silu_grad
-    kernel_fn softplus
-    kernel_fn softplus_grad
-    kernel_fn gelu
-    kernel_fn gelu_grad
-    kernel_fn softmax
-    kernel_fn softmax_grad
-    kernel_fn log_softmax
-    kernel_fn log_softmax_grad
-    kernel_fn dropout_key
-    kernel_fn dropout
-    kernel_fn column_sum
-    kernel_fn batch_norm
-    kernel_fn batch_norm_grad
-    kernel_fn layer_norm
-    kernel_fn layer_norm_grad_input
-    kernel_fn layer_norm_grad_params
-    kernel_fn standardize
-    kernel_fn softmax_cross_entropy
-    kernel_fn mse
-    kernel_fn bce_with_logits
-    kernel_fn absolute_error
-    kernel_fn huber
-    kernel_fn nll
-    kernel_fn weight_total
-    kernel_fn squared_norm
-    kernel_fn total
-    kernel_fn clip
-    kernel_fn sgd
-    kernel_fn adam
-    kernel_fn nadam
-    kernel_fn rmsprop
-    kernel_fn adagrad
-    kernel_fn lstm_gates
-    kernel_fn lstm_gates_grad
-    kernel_fn gru_gates
-    kernel_fn gru_gates_grad
-    kernel_fn rnn_sequence
-    kernel_fn rnn_sequence_grad
-    kernel_fn lstm_sequence
-    kernel_fn lstm_sequence_grad
-    kernel_fn gru_sequence
-    kernel_fn gru_sequence_grad
-    kernel_fn time_first
-    kernel_fn batch_first
-    kernel_fn embedding
-    kernel_fn embedding_grad
-    kernel_fn fma_peak
-    kernel_fn read_peak
-    Py_ssize_t peak_flops      # of one repetition of fma_peak

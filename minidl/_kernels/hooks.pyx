@@ -1,0 +1,191 @@
+"""What layers, optimizers and recordings tell each other about the thread they run on.
+
+Each thread may have a recorder, which hears of the arrays that kernel calls allocate and of the
+kernels that run; a forward pass under way; and evaluation contexts that it is in.
+"""
+
+cimport numpy as cnp
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from numpy cimport ndarray
+
+cnp.import_array()
+
+cdef extern from *:
+    """
+    /* Of each thread: who writes down its calls. */
+    static _Thread_local PyObject *RECORDER = NULL;
+    /* The outermost call of a layer under way on it, kept alive by whoever set it. */
+    static _Thread_local PyObject *FORWARD_PASS = NULL;
+    /* How many `evaluating` contexts it is in. */
+    static _Thread_local int EVALUATIONS = 0;
+    """
+    PyObject *RECORDER
+    PyObject *FORWARD_PASS
+    int EVALUATIONS
+
+cdef extern from "Python.h":
+    ctypedef struct _View "Py_buffer":
+        PyObject *obj
+    ctypedef struct _Buffers "PyBufferProcs":
+        int (*bf_getbuffer)(object array, _View *view, int flags) except -1
+    ctypedef struct _Type "PyTypeObject":
+        _Buffers *tp_as_buffer
+
+cdef long CHANGES = 0
+
+
+def recorder():
+    """What writes down the kernel calls of this thread, or None."""
+    return None if RECORDER == NULL else <object>RECORDER
+
+
+def set_recorder(recorder):
+    """Have ``recorder.allocated(array)`` called for every array a kernel call of this thread
+    allocates (what it returns is used), and ``recorder.called(kernel, function, args, scratch)``
+    before every kernel, which does not run if that returns True. None ends it."""
+    global RECORDER
+    cdef PyObject *before = RECORDER
+    if recorder is not None:
+        Py_INCREF(recorder)
+    RECORDER = NULL if recorder is None else <PyObject *>recorder
+    if before != NULL:
+        Py_DECREF(<object>before)
+
+
+cdef class ArrayAttribute:
+    """An attribute of a class whose objects keep an array under this name, in their ``__dict__``.
+
+    Read while a step is recorded, it is what the recorder of this thread gives out for the array;
+    set, it has recorded steps look whether they are still right."""
+
+    cdef str name
+
+    def __init__(self, str name not None):
+        self.name = name
+
+    def __get__(self, instance, owner):
+        if instance is None:
+            return self
+        cdef dict held = instance.__dict__
+        if self.name not in held:
+            raise AttributeError(f"{type(instance).__name__} has no {self.name}")
+        if RECORDER != NULL:
+            return (<object>RECORDER).attribute(instance, self.name)
+        return held[self.name]
+
+    def __set__(self, instance, value):
+        if RECORDER != NULL:
+            (<object>RECORDER).refuse_to_replace(self.name)
+        (<dict>instance.__dict__)[self.name] = value
+        note_change()
+
+    def __delete__(self, instance):
+        del (<dict>instance.__dict__)[self.name]
+        note_change()
+
+
+cdef int _refuse_buffer(object array, _View *view, int flags) except -1:
+    view.obj = NULL
+    array.refuse_buffer()
+    raise BufferError
+
+
+def refuse_buffers(type cls not None):
+    """Have objects of a class give nobody their memory as a buffer: ``refuse_buffer()`` raises."""
+    (<_Type *>cls).tp_as_buffer.bf_getbuffer = _refuse_buffer
+
+
+def forward_pass():
+    """What names the forward pass under way on this thread: None if there is none, and False if
+    the thread is evaluating, so that nothing is kept for a backward pass."""
+    if FORWARD_PASS == NULL:
+        return None
+    return <object>FORWARD_PASS if EVALUATIONS == 0 else False
+
+
+def is_batch(x, dtype, features):
+    """Whether ``x`` is an array (batch, ..., features) of this very dtype object, no dimension of
+    it empty; ``features`` may be None. A layer asks at every call."""
+    if not cnp.PyArray_Check(x):
+        return False
+    cdef ndarray array = <ndarray>x
+    cdef int dimensions = cnp.PyArray_NDIM(array)
+    if dimensions < 2 or cnp.PyArray_SIZE(array) == 0 or array.descr is not dtype:
+        return False
+    return features is None or cnp.PyArray_DIM(array, dimensions - 1) == features
+
+
+def in_forward_pass(function, tuple inputs, dict options):
+    """What ``function(*inputs, **options)`` returns; it and all that it calls on this thread are
+    one forward pass. Here and not in Python, where a signal may come between any two lines."""
+    global FORWARD_PASS
+    token = object()
+    FORWARD_PASS = <PyObject *>token
+    try:
+        return function(*inputs, **options)
+    finally:
+        FORWARD_PASS = NULL
+
+
+def note_change():
+    """Something that recorded steps have taken for granted may have changed: have them look."""
+    global CHANGES
+    CHANGES += 1
+
+
+cdef long change_count() noexcept:
+    """A number that differs when ``note_change`` was called, or when this thread evaluates."""
+    return 2 * CHANGES + (EVALUATIONS > 0)
+
+
+cdef PyObject *current_recorder() noexcept:
+    """Who writes down the calls of this thread, or NULL."""
+    return RECORDER
+
+
+cdef bint is_recording() noexcept:
+    """Whether the calls of this thread are being written down."""
+    return RECORDER != NULL
+
+
+def changes():
+    """A number that differs when ``note_change`` was called, or when this thread evaluates."""
+    return change_count()
+
+
+# Compiled, so that no signal can be handled between the count and the block that it is for.
+cdef class evaluating:
+    """``with evaluating():`` on this thread every layer evaluates, whatever its mode.
+
+    Inside, ``layer.training`` reads False and nothing is kept for a backward pass. The modes of
+    the layers are not touched, and other threads notice nothing. Contexts may be nested.
+
+    Examples
+    --------
+    >>> from minidl import nn
+    >>> dropout = nn.Dropout(0.5)
+    >>> with nn.evaluating():
+    ...     print(dropout.training)
+    False
+    >>> dropout.training
+    True
+    """
+
+    def __enter__(self):
+        global EVALUATIONS
+        EVALUATIONS += 1
+
+    def __exit__(self, *error):
+        global EVALUATIONS
+        EVALUATIONS -= 1
+
+
+def is_evaluating():
+    """Whether this thread is inside ``with evaluating():``."""
+    return EVALUATIONS > 0
+
+
+def address_of(ndarray x not None):
+    """Where the elements of an array begin."""
+    return <size_t>cnp.PyArray_DATA(x)
