@@ -66,7 +66,7 @@ def test_bytes_are_those_of_the_arrays(index: int, dtype: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", cases(names=_kernels.CALLS["calls_linear"]), ids=lambda case: case.name
+    "case", cases(names=_kernels.CALLS["products"]), ids=lambda case: case.name
 )
 def test_flops_of_products_are_two_for_each_pair(case: Case) -> None:
     m, k, n = (int(size) for size in case.shape.removesuffix(" relu").split(" ")[-1].split("x"))

@@ -2,7 +2,6 @@ from typing import Any
 
 from minidl.typing import Array
 
-CALLS: dict[str, tuple[str, ...]]
 NAMES: tuple[str, ...]
 isa: str
 why: str

@@ -9,7 +9,7 @@ from numpy cimport ndarray
 from minidl._kernels.arguments cimport AddPiecesArgs, ColumnSumArgs, MatmulArgs, PeakArgs
 from minidl._kernels.call cimport Call, check_writable, real_of, run
 
-from minidl._kernels.call import CALLS, shares_and_repeats
+from minidl._kernels.call import CALLS, set_repeats, set_shares, shares_and_repeats
 
 cnp.import_array()
 

@@ -27,9 +27,9 @@ name, the planner and the benchmarks count flops and bytes, the tests draw argum
 ====================  =====================================================================
 
 **Dimensions** are names of sizes, a number, ``4*hidden``, or ``*`` for one that the kernel finds
-out by itself. ``slopes=columns|1`` is a size that is that of the columns, or 1. The first size of the
-first operand stands for all leading dimensions of an array: a kernel on ``x[rows,columns]`` takes
-an x of any number of dimensions, and a y like it; ``mean[rows]`` then has one dimension.
+out by itself. ``slopes=columns|1`` is a size that is that of the columns, or 1. The first size of
+the first operand stands for all leading dimensions of an array: a kernel on ``x[rows,columns]``
+takes an x of any number of dimensions, and a y like it; ``mean[rows]`` then has one dimension.
 
 **The struct** of a kernel has fields of 8 bytes: the pointers to the operands in the order of the
 signature (arguments, then results), the sizes in the order in which they appear, the scalars, and
@@ -94,7 +94,9 @@ class Operand:
     @property
     def singular(self) -> str:
         """What one of its values is called in messages: "label" for labels."""
-        return {"labels": "label", "indices": "index", "lengths": "length"}.get(self.name, self.name)
+        return {"labels": "label", "indices": "index", "lengths": "length"}.get(
+            self.name, self.name
+        )
 
     def size(self, values: Mapping[str, Any]) -> int:
         """Count its elements, given all sizes of a call."""
@@ -205,7 +207,7 @@ class Kernel:
     @cached_property
     def sizes(self) -> list[Size]:
         """The named sizes, in the order in which they appear."""
-        named = {}
+        named: dict[str, Size] = {}
         for operand in self.operands:
             for size in operand.sizes:
                 if size.name:
@@ -297,15 +299,15 @@ class Kernel:
 
         Of a table that indices choose from, these are as many rows as there are indices.
         """
-        chosen = self.limited is not None and any(s.name == self.limited.limit for s in operand.sizes)
-        if chosen and self.limited is not operand and not self._counts_limit:
+        if any(size.name and size.name == self._rows_to_choose for size in operand.sizes):
             return math.prod(self.extent(values))
         return math.inf if any(size.is_any for size in operand.sizes) else operand.size(values)
 
     @property
-    def _counts_limit(self) -> bool:
-        """Whether the limit of the indices is a size of the work: the classes of a loss."""
-        return self.limited is not None and self.limited.limit in self.widest
+    def _rows_to_choose(self) -> str | None:
+        """The size that only limits indices, unlike the classes of a loss, which all are read."""
+        limit = self.limited.limit if self.limited else None
+        return None if limit in self.widest else limit
 
     @property
     def is_heavy(self) -> bool:

@@ -1,4 +1,10 @@
-"""Every kernel at the sizes that matter; ``counting.py`` says how its work is counted.
+"""Every kernel at the sizes that matter; its declaration says how its work is counted.
+
+**Flops** are those of ``minidl/_kernels/signature.py``: an exp, log or tanh counts as many as a
+polynomial of that accuracy takes, integer arithmetic such as the hash of dropout none. **Bytes**
+are what a kernel cannot avoid: every array that it reads once, every array that it writes once, and
+so twice for one that it updates in place. A kernel that passes over its input twice pays for that
+by a smaller fraction of the ceiling.
 
 Products are written m x k x n. A layer of a network needs all three forms of one product: ::
 
@@ -20,10 +26,9 @@ import numpy as np
 
 from minidl import _kernels, kernels
 from minidl._kernels import twins as reference
+from minidl._kernels.signature import KERNELS, UPDATED, Kernel, Operand
 from minidl._kernels.twins import OPTIMIZER_STATE
 from minidl.profiling.ceilings import aligned
-from minidl.profiling.counting import GRADIENTS, UNARY, flops_of
-from minidl.profiling.recurrent_cases import recurrent
 from minidl.typing import Array
 
 SQUARES = [(size, size, size) for size in (32, 64, 128, 256, 512, 1024)]
@@ -40,12 +45,28 @@ Shape = tuple[int, ...]
 Arrays = Mapping[str, Shape | Array]  # the shape of an array to draw, or an array as it is
 NOTHING: Arrays = MappingProxyType({})
 POSITIVE = {"v", "square", "rstd", "running_var", "target", "std", "gates"}
-PARAMETER_OF: dict[str, Any] = {
-    "leaky_relu": {"slope": 0.01},
-    "elu": {"alpha": 1.0},
-    "softplus": {"beta": 1.0},
+SEQUENCE = (32, 16, 128)  # steps x batch x hidden size
+CHARACTERS = (100, 64)  # what is looked up: rows x features
+GATES = {"rnn": 1, "lstm": 4, "gru": 3}
+# Sizes of declared kernels, by the file of their twins, and their scalars.
+SIZES: dict[str, list[Shape]] = {
+    "activations": [ACTIVATIONS],
+    "elementwise": [ACTIVATIONS],
+    "normalization": [*BATCHES],
+    "optimizers": [(n,) for n in PARAMETERS],
+    "sequences": [SEQUENCE[1:]],
 }
-OF_INPUT = {"silu_grad", "softplus_grad", "gelu_grad"}  # which take x, the others y
+SCALARS: Arguments = {
+    "slope": 0.01,
+    "alpha": 1.0,
+    "beta": 1.0,
+    "factor": 1.0,  # repeated, the numbers stay as they are, and the work is the same
+    "limit": 1.0,
+    "p": 0.2,
+    "momentum": 0.1,
+    "eps": 1e-5,
+    "weight": 0.01,
+}
 
 
 @dataclass(frozen=True)
@@ -101,13 +122,11 @@ def cases(dtype: Any = np.float32, names: Sequence[str] = _kernels.NAMES) -> lis
     families = (
         _products,
         _linear,
-        _elementwise,
-        _dropout,
-        _normalization,
-        _rows,
+        _declared,
         _losses,
-        _optimizers,
-        recurrent,
+        _norms,
+        _sequences,
+        _layouts,
     )
     make = _Maker(dtype)
     found = [case for family in families for case in family(make) if case.kernel in names]
@@ -178,7 +197,7 @@ def _products(case: _Maker) -> Iterator[Case]:
             yield case(
                 "matmul",
                 f"{form} {m}x{k}x{n}",
-                flops_of("matmul", (m, k, n)),
+                2 * m * k * n,
                 read={"a": a, "b": b},
                 out={"out": (m, n)},
                 transpose_a=turn_a,
@@ -188,12 +207,12 @@ def _products(case: _Maker) -> Iterator[Case]:
 
 def _linear(case: _Maker) -> Iterator[Case]:
     for m, k, n in [*LAYERS, ODD[2]]:
-        shape, flops = f"{m}x{k}x{n}", flops_of("matmul", (m, k, n))
+        shape, flops = f"{m}x{k}x{n}", 2 * m * k * n
         x, weight, bias, dy = (m, k), (k, n), (n,), (m, n)
         yield case(
             "linear",
             f"{shape} relu",
-            flops_of("matmul", (m, k, n), fused=["add", "relu"]),
+            flops + 2 * m * n,  # bias and activation
             read={"x": x, "weight": weight, "bias": bias},
             results=[dy],
             activation="relu",
@@ -204,96 +223,100 @@ def _linear(case: _Maker) -> Iterator[Case]:
         yield case(
             "linear_grad_params",
             shape,
-            flops + flops_of("column_sum", (m, n)),  # for the bias
+            flops + m * n,  # for the bias
             read={"x": x, "dy": dy},
             updated={"dweight": weight, "dbias": bias},
         )
 
 
-def _elementwise(case: _Maker) -> Iterator[Case]:
-    size = ACTIVATIONS
-    shape = "x".join(map(str, size))
-    yield case("copy", shape, 0, read={"x": size}, results=[size])
-    # Counted like any array that is changed in place, although it is not read.
-    yield case("clear", shape, 0, updated={"x": size})
-    yield case("add", shape, flops_of("add", size), read={"a": size, "b": size}, results=[size])
-    # Times one: repeated, the numbers stay as they are, and the work is the same.
-    yield case("scale", shape, flops_of("scale", size), updated={"x": size}, factor=1.0)
-    positive = np.linspace(0.1, 3, math.prod(size), dtype=case.dtype).reshape(size)
-    for kernel in UNARY:
-        read: Arrays = {"x": positive if kernel == "log" else size}
-        flops, scalars = flops_of(kernel, size), PARAMETER_OF.get(kernel, {})
-        yield case(kernel, shape, flops, read=read, results=[size], **scalars)
-    for kernel in GRADIENTS:
-        read = {"dy": size, "x" if kernel in OF_INPUT else "y": size}
-        flops, scalars = flops_of(kernel, size), PARAMETER_OF.get(kernel.removesuffix("_grad"), {})
-        yield case(kernel, shape, flops, read=read, results=[size], **scalars)
-    slopes = size[1:]
-    read = {"x": size, "slope": slopes}
-    yield case("prelu", shape, flops_of("prelu", size), read=read, results=[size])
-    yield case(
-        "prelu_grad",
-        shape,
-        flops_of("prelu_grad", size),
-        read={"dy": size, **read},
-        updated={"dslope": slopes},
-        results=[size],
-    )
+def _declared(case: _Maker) -> Iterator[Case]:
+    """The kernels whose signature says all about their arguments."""
+    for kernel in KERNELS.values():
+        if kernel.twin is not None and not kernel.composite:
+            for size in SIZES[kernel.twin.__module__.split(".")[-1]]:
+                yield from _of_size(case, kernel, size)
 
 
-def _dropout(case: _Maker) -> Iterator[Case]:
-    size = ACTIVATIONS
-    key, state = np.array([1, 2], np.uint32), np.array([1, 0], np.uint64)
-    shape = "x".join(map(str, size))
-    yield case("dropout_key", "2", 0, updated={"state": state}, results=[key])
-    flops = flops_of("dropout", size)
-    yield case("dropout", shape, flops, read={"x": size, "key": key}, results=[size], p=0.2)
-
-
-def _normalization(case: _Maker) -> Iterator[Case]:
-    for batch, features in BATCHES:
-        shape = f"{batch}x{features}"
-        x, row = (batch, features), (features,)
-        yield case("column_sum", shape, flops_of("column_sum", x), read={"x": x}, results=[row])
-        fixed: Arrays = {"x": x, "gamma": row, "beta": row}
-        running: Arrays = {"running_mean": row, "running_var": row}  # updated in training only
-        for training in (True, False):
-            yield case(
-                "batch_norm",
-                f"{shape} {'train' if training else 'eval'}",
-                flops_of("batch_norm", x, training),
-                read=fixed if training else {**fixed, **running},
-                updated=running if training else NOTHING,
-                results=[x, row, row],
-                momentum=0.1,
-                eps=1e-5,
-                training=training,
-            )
+def _of_size(case: _Maker, kernel: Kernel, size: Shape) -> Iterator[Case]:
+    extent = size if len(kernel.widest) == len(size) else (math.prod(size),)
+    values = dict(zip(kernel.widest, extent, strict=False))
+    shape = "x".join(f"{n:,}" if len(size) == 1 else str(n) for n in size)
+    if kernel.limited is not None:  # rows that are looked up
+        values = {"count": SEQUENCE[0] * SEQUENCE[1], "features": CHARACTERS[1]}
+        shape = f"{values['count']} of {CHARACTERS[0]}x{CHARACTERS[1]}"
+        values[kernel.limited.limit] = CHARACTERS[0]
+    elif not values:
+        shape = "2"  # the words of a generator
+    for other in kernel.sizes:
+        values.setdefault(other.name, values.get(other.or_one, 0))
+    lead = {kernel.widest[0]: size} if len(extent) < len(size) else {}
+    flags = [scalar for scalar in kernel.scalars if scalar.kind != "double"]
+    modes = (True, False) if kernel.update_flag else (True,)
+    for training in modes:
+        scalars = {s.name: SCALARS[s.name] for s in kernel.scalars if s not in flags}
+        scalars |= {flag.name: training for flag in flags}
+        read, updated, results = {}, {}, []
+        for operand in kernel.operands:
+            array = _array(case, kernel, operand, values, lead)
+            if operand.is_result:
+                results += [] if operand.optional else [array]
+            elif operand.mark and (training or operand.role != UPDATED):
+                updated[operand.name] = array
+            else:
+                read[operand.name] = array
         yield case(
-            "batch_norm_grad",
-            f"{shape} train",
-            flops_of("batch_norm_grad", x),
-            read={"dy": x, "x": x, "gamma": row, "mean": row, "rstd": row},
-            updated={"dgamma": row, "dbeta": row},
-            results=[x],
-            training=True,
+            kernel.name,
+            f"{shape} {'train' if training else 'eval'}" if flags else shape,
+            kernel.count_flops({**values, **scalars}),
+            read=read,
+            updated=updated,
+            results=results,
+            **scalars,
         )
 
 
-def _rows(case: _Maker) -> Iterator[Case]:
-    for batch, features in BATCHES:
-        shape, x, row, each = f"{batch}x{features}", (batch, features), (features,), (batch,)
-        names = ("layer_norm", "layer_norm_grad_input", "layer_norm_grad_params", "standardize")
-        forward, grad_input, grad_params, scaling = (
-            (name, shape, flops_of(name, x)) for name in names
-        )
-        affine: Arrays = {"x": x, "gamma": row, "beta": row}
-        grad: Arrays = {"dy": x, "x": x, "mean": each, "rstd": each}
-        sums: Arrays = {"dgamma": row, "dbeta": row}
-        yield case(*forward, read=affine, results=[x, each, each], eps=1e-5)
-        yield case(*grad_input, read={**grad, "gamma": row}, results=[x])
-        yield case(*grad_params, read=grad, updated=sums)
-        yield case(*scaling, read={"x": x, "mean": row, "std": row}, results=[x])
+def _array(
+    case: _Maker,
+    kernel: Kernel,
+    operand: Operand,
+    values: Mapping[str, int],
+    lead: Mapping[str, Shape],
+) -> Shape | Array:
+    """The shape of an operand, or the array itself where not any numbers will do."""
+    sizes: list[int] = []
+    for size in operand.sizes:
+        sizes += lead.get(size.name, (size.factor * values.get(size.name, 1),))
+    if operand.dtype == "OptimizerState":
+        return _state()
+    if operand.dtype == "index":
+        limit = values[operand.limit]
+        return np.random.default_rng(0).integers(limit, size=sizes, dtype=np.intp)
+    if operand.dtype:
+        return np.ones(sizes, operand.dtype)
+    if kernel.name == "log":
+        return np.linspace(0.1, 3, math.prod(sizes), dtype=case.dtype).reshape(sizes)
+    return tuple(sizes)
+
+
+def _state() -> Array:
+    """What an optimizer knows in the middle of a training.
+
+    A step is repeated with the same gradient many times: at this rate the parameters wander, but
+    not far, and the moments come to rest at the gradient and its square.
+    """
+    state = np.zeros((), OPTIMIZER_STATE)
+    fields = {"learning_rate": 1e-6, "weight_decay": 1e-4, "scale": 0.5, "step": 10.0}
+    fields |= {"momentum": 0.9, "max_norm": 1.0, "norm": 2.0, "eps": 1e-8}
+    fields |= {
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "alpha": 0.99,
+        "momentum_decay": 4e-3,
+        "mu_product": 0.1,
+    }
+    for name, number in fields.items():
+        state[name] = number
+    return state
 
 
 def _losses(case: _Maker) -> Iterator[Case]:
@@ -303,14 +326,14 @@ def _losses(case: _Maker) -> Iterator[Case]:
         yield case(
             "softmax_cross_entropy",
             f"{rows}x{classes}",
-            flops_of("softmax_cross_entropy", (rows, classes)),
+            KERNELS["softmax_cross_entropy"].count_flops({"rows": rows, "classes": classes}),
             read={"logits": (rows, classes), "labels": labels},
             results=[value, (rows, classes)],
         )
         yield case(
             "nll",
             f"{rows}x{classes}",
-            flops_of("nll", (rows, classes)),
+            rows * classes,
             read={"log_probabilities": (rows, classes), "labels": labels},
             results=[value, (rows, classes)],
         )
@@ -318,43 +341,60 @@ def _losses(case: _Maker) -> Iterator[Case]:
     for kernel in ("mse", "absolute_error", "huber", "bce_with_logits"):
         name = "logits" if kernel == "bce_with_logits" else "prediction"
         read = {name: size, "target": size}
-        yield case(kernel, shape, flops_of(kernel, size), read=read, results=[value, size])
-
-
-def _optimizers(case: _Maker) -> Iterator[Case]:
-    # A step is repeated with the same gradient many times: at this rate the parameters wander,
-    # but not far, and the moments come to rest at the gradient and its square.
-    state, square = np.zeros((), OPTIMIZER_STATE), np.array(4.0)
-    fields = {"learning_rate": 1e-6, "weight_decay": 1e-4, "scale": 0.5, "step": 10.0}
-    fields |= {
-        "momentum": 0.9,
-        "max_norm": 1.0,
-        "norm": 2.0,
-        "beta1": 0.9,
-        "beta2": 0.999,
-        "eps": 1e-8,
-    }
-    fields |= {"alpha": 0.99, "momentum_decay": 4e-3, "mu_product": 0.1}
-    for name, number in fields.items():
-        state[name] = number
-    yield case(
-        "clip", "1", flops_of("clip", (1,)), read={"squared_norm": square}, updated={"state": state}
-    )
-    for count in PARAMETERS:
-        shape, n = f"{count:,}", (count,)
         yield case(
-            "squared_norm", shape, flops_of("squared_norm", n), read={"x": n}, results=[square]
+            kernel, shape, KERNELS[kernel].flops * math.prod(size), read=read, results=[value, size]
         )
-        read: Arrays = {"grad": n, "state": state}
-        momentum, moments = {"data": n, "velocity": n}, {"data": n, "m": n, "v": n}
-        yield case("sgd", shape, flops_of("sgd", n), read=read, updated=momentum)
-        yield case("adam", shape, flops_of("adam", n), read=read, updated=moments)
-        yield case("nadam", shape, flops_of("nadam", n), read=read, updated=moments)
-        squares: Arrays = {"data": n, "square": n}
-        moving: Arrays = {**squares, "mean": n, "velocity": n}
-        yield case("rmsprop", shape, flops_of("rmsprop", n), read=read, updated=moving)
-        yield case("adagrad", shape, flops_of("adagrad", n), read=read, updated=squares)
-        average: Arrays = {"average": n}
-        follow = flops_of("follow", n)
-        yield case("follow", shape, follow, read={"x": n}, updated=average, weight=0.01)
-        yield case("clamp", shape, flops_of("clamp", n), updated={"x": n}, limit=1.0)
+
+
+def _norms(case: _Maker) -> Iterator[Case]:
+    square = np.array(4.0)
+    yield case("clip", "1", 4, read={"squared_norm": square}, updated={"state": _state()})
+    for n in PARAMETERS:
+        yield case("squared_norm", f"{n:,}", 2 * n, read={"x": (n,)}, results=[square])
+    size, slopes = ACTIVATIONS, ACTIVATIONS[1:]
+    shape = "x".join(map(str, size))
+    yield case(
+        "prelu_grad",
+        shape,
+        KERNELS["prelu_grad"].flops * math.prod(size),
+        read={"dy": size, "x": size, "slope": slopes},
+        updated={"dslope": slopes},
+        results=[size],
+    )
+    yield case("copy", shape, 0, read={"x": size}, results=[size])
+
+
+def _sequences(case: _Maker) -> Iterator[Case]:
+    for kind, gates in GATES.items():
+        steps, batch, hidden = SEQUENCE
+        shape, name = "x".join(map(str, SEQUENCE)), f"{kind}_sequence"
+        values = {"steps": steps, "batch": batch, "hidden": hidden}
+        z, weight = (steps, batch, gates * hidden), (hidden, gates * hidden)
+        states, one = (steps + 1, batch, hidden), (batch, hidden)
+        kept = {"rnn": [states], "lstm": [states, states, z], "gru": [states, z, SEQUENCE]}[kind]
+        flops = KERNELS[name].count_flops(values)
+        yield case(name, shape, flops, read={"z": z, "weight": weight}, results=kept)
+        read: Arrays = {
+            "rnn": {"states": states},
+            "lstm": {"cells": states, "gates": z},
+            "gru": {"states": states, "gates": z, "u_n": SEQUENCE},
+        }[kind]
+        begin = [one] * (2 if kind == "lstm" else 1)
+        both = [z, z] if kind == "gru" else [z]
+        norms = np.zeros((steps, batch))  # squared, in float64
+        none: Arguments = {"dh": None, "dc": None} if kind == "lstm" else {"dh": None}
+        yield case(
+            f"{name}_grad",
+            shape,
+            KERNELS[f"{name}_grad"].count_flops(values),
+            read={"dy": SEQUENCE, **read, "weight": weight},
+            results=[*both, *begin, norms],
+            **none,
+        )
+
+
+def _layouts(case: _Maker) -> Iterator[Case]:
+    steps, batch, hidden = SEQUENCE
+    shape, x = "x".join(map(str, SEQUENCE)), (batch, steps, hidden)
+    yield case("time_first", shape, 0, read={"x": x}, results=[SEQUENCE])
+    yield case("batch_first", shape, 0, read={"x": SEQUENCE}, results=[x])

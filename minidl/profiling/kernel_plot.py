@@ -9,22 +9,26 @@ from typing import Any
 
 import numpy as np
 
-from minidl._kernels import CALLS
+from minidl._kernels.signature import KERNELS
 from minidl.pictures import log_axis, new_figure, save
 from minidl.profiling.kernel_report import Run, machine
 
-# Families of kernels are told apart by marker and colour (of Okabe and Ito: apart for every eye).
+# Families of kernels, by the file of their twins, are told apart by marker and colour (of Okabe and
+# Ito: apart for every eye).
 STYLES = {
-    "calls_linear": ("products (A@B named)", "o", "#0072B2"),
-    "calls_elementwise": ("elementwise", "s", "#E69F00"),
-    "calls_normalization": ("normalization", "^", "#009E73"),
-    "calls_losses": ("losses and norm", "D", "#CC79A7"),
-    "calls_optimizers": ("optimizers", "v", "#D55E00"),
-    "calls_activations": ("activations", "P", "#56B4E9"),
-    "calls_gates": ("recurrent", "X", "#000000"),
-    "calls_recurrent": ("recurrent", "X", "#000000"),
+    "products": ("products (A@B named)", "o", "#0072B2"),
+    "elementwise": ("elementwise", "s", "#E69F00"),
+    "normalization": ("normalization", "^", "#009E73"),
+    "losses": ("losses", "D", "#CC79A7"),
+    "optimizers": ("optimizers", "v", "#D55E00"),
+    "activations": ("activations", "P", "#56B4E9"),
+    "sequences": ("recurrent", "X", "#000000"),
 }
-FAMILY_OF = {name: STYLES[module] for module, names in CALLS.items() for name in names}
+FAMILY_OF = {
+    name: STYLES[kernel.twin.__module__.split(".")[-1]]
+    for name, kernel in KERNELS.items()
+    if kernel.twin is not None
+}
 PANEL = 11.0, 7.5  # inches, of one instruction set
 FLAT = 0.04  # the least intensity drawn, flops per byte; scalars without flops are left out
 

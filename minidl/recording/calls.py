@@ -14,6 +14,7 @@ from minidl.typing import Array
 INPUT, TEMPORARY, STATE = "input", "temporary", "state"
 PARAMETER, GRADIENT, VECTOR = "parameter", "gradient", "vector"
 
+
 @dataclass(eq=False)
 class Buffer:
     """An array that kernels of a step may use.

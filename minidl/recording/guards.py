@@ -107,6 +107,6 @@ for _name in {*dir(np.ndarray), "__format__", "__copy__", "__deepcopy__"} - (
 ):
     _close(_name)
 if hasattr(kernels, "changes"):  # they are compiled
-    from minidl._kernels.dispatch import refuse_buffers
+    from minidl._kernels.hooks import refuse_buffers
 
     refuse_buffers(RecordedArray)

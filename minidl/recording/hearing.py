@@ -16,7 +16,7 @@ from minidl import _kernels
 
 def hear_arrays(owner: Any, *names: str) -> None:
     """Have the recorder asked whenever one of these attributes, which hold arrays, is read."""
-    from minidl._kernels.dispatch import ArrayAttribute  # needs compiled kernels
+    from minidl._kernels.hooks import ArrayAttribute  # needs compiled kernels
 
     cls = type(owner)
     for name in names:

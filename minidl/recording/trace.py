@@ -87,9 +87,7 @@ class Recorder:
                     raise RecordingError(self._foreign(kernel.name, declared.name))
                 operands.append(Operand(declared.name, role, *found))
         own = bytearray(args)
-        self.entries.append(
-            KernelCall(kernel, function, own, operands, scratch, *self._labels[-1])
-        )
+        self.entries.append(KernelCall(kernel, function, own, operands, scratch, *self._labels[-1]))
         return False
 
     def _foreign(self, kernel: str, operand: str) -> str:

@@ -9,12 +9,12 @@ Gates follow one another along the last axis: LSTM i, f, g, o; GRU r, z, n.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from minidl._kernels.signature import EXP, kernel
+from minidl._kernels.signature import EXP, Function, kernel
 from minidl._kernels.twins.activations import relu, relu_grad, sigmoid, tanh, tanh_grad
 from minidl._kernels.twins.errors import RowError
 from minidl.typing import Array
@@ -89,7 +89,8 @@ def gru_gates_grad(dh: Array, gates: Array, u_n: Array, h: Array) -> tuple[Array
 _FORWARD = (
     "z[steps,batch,*] weight[hidden,*] bias[*]? h[batch,hidden]? c[batch,hidden]? "
     "lengths:index[batch]?<steps scratch_step:int reverse:flag activation:int -> "
-    "states[*,batch,hidden] cells[*,batch,hidden]? gates[steps,batch,*]?@z u_n[steps,batch,hidden]? $scratch[*]"
+    "states[*,batch,hidden] cells[*,batch,hidden]? gates[steps,batch,*]?@z "
+    "u_n[steps,batch,hidden]? $scratch[*]"
 )
 _BACKWARD = (
     "dy[steps,batch,hidden]? dh[batch,hidden]? dc[batch,hidden]? states[*,batch,hidden]? "
@@ -99,7 +100,7 @@ _BACKWARD = (
 )
 
 
-def _sequence(signature: str, gates: int, flops: int) -> Any:
+def _sequence(signature: str, gates: int, flops: int) -> Callable[[Function], Function]:
     """Declare a kernel over whole sequences: at each step a product, and the gates behind it."""
 
     def products(size: Mapping[str, Any]) -> float:
