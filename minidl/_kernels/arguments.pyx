@@ -104,8 +104,8 @@ def extent(str kernel not None, bytearray args not None):
         return ((<UnaryArgs *>at).n,)
     if kernel in BINARY:
         return ((<BinaryArgs *>at).n,)
-    if kernel == "add_pieces":
-        return (<AddPiecesArgs *>at).count, (<AddPiecesArgs *>at).n
+    if kernel == "reduce_partials":
+        return (<ReducePartialsArgs *>at).count, (<ReducePartialsArgs *>at).n
     if kernel == "dropout":
         return ((<DropoutArgs *>at).n,)
     if kernel in ELEMENT_LOSSES:

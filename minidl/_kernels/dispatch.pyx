@@ -16,7 +16,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from numpy cimport ndarray
 
 from minidl._kernels.kernel_table cimport (
-    COPY_DIMENSIONS, AddPiecesArgs, ColumnSumArgs, CopyArgs, KernelTable, MatmulArgs, PeakArgs,
+    COPY_DIMENSIONS, ColumnSumArgs, CopyArgs, KernelTable, MatmulArgs, PeakArgs, ReducePartialsArgs,
     kernel_fn
 )
 
@@ -307,7 +307,7 @@ cdef Py_ssize_t run_with_scratch(
 
 cdef int run_matmul(const KernelTable *table, MatmulArgs *args) except -1:
     """Run a matrix product without a second one."""
-    args.a2, args.c2, args.m2, args.a2_col, args.pieces = NULL, NULL, 0, 0, NULL
+    args.a2, args.c2, args.m2, args.a2_col, args.partials = NULL, NULL, 0, 0, NULL
     run_with_scratch(
         "matmul", "rrrruruus" if args.accumulate else "rrrrwrwws", table.matmul, args,
         sizeof(args[0]), &args.scratch, &args.scratch_step, table.matmul_scratch(args)
@@ -320,24 +320,25 @@ def product_scratch(bytearray args not None, ndarray like not None):
     return table_of(like).matmul_scratch(<const MatmulArgs *><char *>args)
 
 
-def in_pieces(str kernel not None, bytearray args not None, ndarray like not None):
-    """Whether threads had better cut a recorded sum along its rows (pieces.pxi): then the kernel
+def split_k(str kernel not None, bytearray args not None, ndarray like not None):
+    """Whether threads had better cut a recorded sum along its rows (split_k.pxi): then the kernel
     that does so, the one that adds what is left, the arguments of that, and how many elements of
     memory both need; else None."""
     cdef const KernelTable *table = table_of(like)
-    cdef AddPiecesArgs rest
+    cdef ReducePartialsArgs reduction
     cdef char *at = args
     cdef kernel_fn first = NULL
-    if kernel == "matmul" and table.matmul_rest(<MatmulArgs *>at, &rest):
-        first = table.matmul_in_pieces
-    if kernel == "column_sum" and table.column_sum_rest(<ColumnSumArgs *>at, &rest):
-        first = table.column_sum_in_pieces
+    if kernel == "matmul" and table.matmul_reduction(<MatmulArgs *>at, &reduction):
+        first = table.matmul_split_k
+    if kernel == "column_sum" and table.column_sum_reduction(<ColumnSumArgs *>at, &reduction):
+        first = table.column_sum_split_k
     if first == NULL:
         return None
-    rest.out = rest.pieces = NULL
+    reduction.out = reduction.partials = NULL
     return (
-        <size_t>first, <size_t>table.add_pieces, bytearray((<char *>&rest)[:sizeof(rest)]),
-        rest.n * (rest.count + 1),
+        <size_t>first, <size_t>table.reduce_partials,
+        bytearray((<char *>&reduction)[:sizeof(reduction)]),
+        reduction.n * (reduction.count + 1),
     )
 
 

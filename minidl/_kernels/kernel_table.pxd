@@ -31,7 +31,7 @@ cdef struct MatmulArgs:
     void *c
     const void *a2
     void *c2
-    void *pieces               # of `matmul_in_pieces`
+    void *partials             # of `matmul_split_k`
     void *scratch              # aligned; `scratch_step` bytes for each thread
     Py_ssize_t scratch_step    # at least matmul_scratch(args), a multiple of 64
     Py_ssize_t m, n, k, m2
@@ -113,16 +113,16 @@ cdef struct ColumnSumArgs:
     # sums[j] = sum over i of x[i, j], or added to what is there
     const void *x
     void *sums
-    void *pieces               # of `column_sum_in_pieces`
+    void *partials             # of `column_sum_split_k`
     Py_ssize_t rows, columns
     Accumulate accumulate
 
-cdef struct AddPiecesArgs:
-    # out[j] += sum over i of pieces[i, j], i from the second thread's first piece on
+cdef struct ReducePartialsArgs:
+    # out[j] += sum over i of partials[i, j], i from the second thread's first partial sum on
     void *out
-    void *pieces               # (count + 1) x n
+    void *partials             # (count + 1) x n
     Py_ssize_t n, count
-    Py_ssize_t columns         # of each piece, if they are the transpose of out; else 0
+    Py_ssize_t columns         # of each partial sum, if they are the transpose of out; else 0
     Accumulate accumulate      # then
 
 cdef struct BatchNormArgs:
@@ -413,11 +413,11 @@ cdef struct PeakArgs:
 cdef struct KernelTable:
     kernel_fn matmul
     Py_ssize_t (*matmul_scratch)(const MatmulArgs *args) noexcept nogil    # bytes
-    bint (*matmul_rest)(const MatmulArgs *args, AddPiecesArgs *rest) noexcept nogil
-    bint (*column_sum_rest)(const ColumnSumArgs *args, AddPiecesArgs *rest) noexcept nogil
-    kernel_fn matmul_in_pieces
-    kernel_fn column_sum_in_pieces
-    kernel_fn add_pieces
+    bint (*matmul_reduction)(const MatmulArgs *args, ReducePartialsArgs *then) noexcept nogil
+    bint (*column_sum_reduction)(const ColumnSumArgs *args, ReducePartialsArgs *then) noexcept nogil
+    kernel_fn matmul_split_k
+    kernel_fn column_sum_split_k
+    kernel_fn reduce_partials
     kernel_fn copy
     kernel_fn clear
     kernel_fn add

@@ -12,7 +12,7 @@ import numpy as np
 
 from minidl._kernels import arguments
 from minidl.profiling.counting import flops_of
-from minidl.recording.calls import REST, TEMPORARY, Buffer, KernelCall
+from minidl.recording.calls import REDUCTION, TEMPORARY, Buffer, KernelCall
 from minidl.recording.fuse import BIAS, LEFT, RIGHT, SECOND_LEFT, SECOND_OUTPUT
 
 WIDTH = 118  # columns of a listing
@@ -73,7 +73,7 @@ def rows_of(recorded: Any) -> list[Row]:
         fused = [*entry.fused, *["add"] * (entry.kernel == "matmul" and _has(entry, BIAS))]
         training = any(operand.role == "u" for operand in entry.operands)
         moved = [_nbytes(entry, index, extent) for index in range(len(entry.operands))]
-        if entry.kernel == REST:  # nothing, if one thread has done it all
+        if entry.kernel == REDUCTION:  # nothing, if one thread has done it all
             moved = [0 for _ in moved]
         twice = [n for n, operand in zip(moved, entry.operands, strict=True) if operand.role == "u"]
         rows.append(

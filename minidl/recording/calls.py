@@ -40,7 +40,7 @@ NUMBERS = {
 }
 
 # Adds what threads have left of the entry before it; as many threads share both.
-REST = "add_pieces"
+REDUCTION = "reduce_partials"
 
 
 @dataclass(eq=False)

@@ -16,7 +16,7 @@ from minidl.recording.calls import (
     CHECKING,
     GRADIENT,
     INPUT,
-    REST,
+    REDUCTION,
     TEMPORARY,
     Buffer,
     KernelCall,
@@ -25,8 +25,8 @@ from minidl.recording.calls import (
 
 # Slots of the matrix product's arguments.
 LEFT, RIGHT, BIAS, GATE, OUTPUT, SECOND_LEFT, SECOND_OUTPUT = range(7)
-# Of kernels that can be cut into pieces: the slots of the output and of the pieces.
-IN_PIECES = {"matmul": (OUTPUT, 7), "column_sum": (1, 2)}
+# Of kernels that can be split along k: the slots of the output and of the partial sums.
+SPLIT_K = {"matmul": (OUTPUT, 7), "column_sum": (1, 2)}
 ACTIVATIONS = ("relu", "sigmoid", "tanh")
 GRADIENTS = ("relu_grad", "sigmoid_grad", "tanh_grad")
 
@@ -37,7 +37,7 @@ def fuse(entries: list[KernelCall], returned: Iterable[Buffer]) -> list[KernelCa
     entries = _without_dead(entries, needed)
     entries = _into_product(entries, needed, ACTIVATIONS, _activation)
     entries = _into_product(entries, needed, GRADIENTS, _activation_gradient)
-    return _in_pieces(_sharing_b(_without_clearing(entries)))
+    return _split_k(_sharing_b(_without_clearing(entries)))
 
 
 def _without_dead(entries: list[KernelCall], needed: set[int]) -> list[KernelCall]:
@@ -232,18 +232,19 @@ def _clearing(clear: KernelCall, start: int, stop: int) -> KernelCall:
 # --- sums over many rows: each thread those that it has computed, and then what is left ---
 
 
-def _in_pieces(entries: list[KernelCall]) -> list[KernelCall]:
-    """Cut products and column sums along their rows, where that pays (pieces.pxi)."""
+def _split_k(entries: list[KernelCall]) -> list[KernelCall]:
+    """Cut products and column sums along their rows, where that pays (split_k.pxi)."""
     kept = []
     for entry in entries:
         kept.append(entry)
-        out = entry.operand(IN_PIECES.get(entry.kernel, (-1, -1))[0])
-        found = out and dispatch.in_pieces(entry.kernel, entry.args, out.region.array)
+        out = entry.operand(SPLIT_K.get(entry.kernel, (-1, -1))[0])
+        found = out and dispatch.split_k(entry.kernel, entry.args, out.region.array)
         if out and found:
-            entry.function, rest, args, elements = found
-            pieces = Buffer(TEMPORARY, "pieces", np.empty(elements, out.region.dtype))
-            pieces.array = np.empty(0)
-            entry.operands.append(Operand(IN_PIECES[entry.kernel][1], "w", pieces))
-            operands = [Operand(0, "u", out.region, out.offset), Operand(1, "u", pieces)]
-            kept.append(KernelCall(REST, rest, args, operands, 0, entry.label, entry.phase))
+            entry.function, reduction, args, elements = found
+            partials = Buffer(TEMPORARY, "partials", np.empty(elements, out.region.dtype))
+            partials.array = np.empty(0)
+            entry.operands.append(Operand(SPLIT_K[entry.kernel][1], "w", partials))
+            operands = [Operand(0, "u", out.region, out.offset), Operand(1, "u", partials)]
+            call = KernelCall(REDUCTION, reduction, args, operands, 0, entry.label, entry.phase)
+            kept.append(call)
     return kept

@@ -12,7 +12,7 @@ from minidl._kernels.memory import LINE
 from minidl.recording.calls import (
     CHECKING,
     IN_PLACE,
-    REST,
+    REDUCTION,
     SEQUENCES,
     TEMPORARY,
     Buffer,
@@ -126,7 +126,7 @@ def share(entries: list[KernelCall], memory: int, most: int) -> None:
     """Decide how many threads, up to ``most``, share each kernel, and where all must wait."""
     threads = 1
     for entry in entries:
-        if entry.kernel != REST:
+        if entry.kernel != REDUCTION:
             threads = max(1, min(most, parts(entry), int(work(entry) / LEAST_WORK)))
         entry.threads, entry.wait = threads, False
     _set_waits(entries, memory)
@@ -161,7 +161,7 @@ def traffic(entry: KernelCall) -> int:
 
 def work(entry: KernelCall) -> float:
     """Nanoseconds on one thread, roughly."""
-    if entry.kernel in ("total", "clip", "dropout_key", "weight_total", REST):
+    if entry.kernel in ("total", "clip", "dropout_key", "weight_total", REDUCTION):
         return 0.0  # done by one thread, whatever their size, or not at all by one
     heavy = 4 if entry.kernel in HEAVY else 1
     return flops(entry) / FLOPS + heavy * traffic(entry) / BYTES

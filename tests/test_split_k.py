@@ -11,7 +11,7 @@ from recording_helpers import shared_by
 
 import minidl
 from minidl import kernels, nn
-from minidl.recording.calls import REST
+from minidl.recording.calls import REDUCTION
 
 ROWS = 2048  # from here on, it pays
 # Of x and dy: whole vectors and not, one row, few columns (of whose product C' is computed, and
@@ -61,15 +61,15 @@ def test_gradients_are_the_same_to_the_bit(
             found, names = gradients(rows, *widths, dtype, threads=threads, clears=clears)
             assert found == expected, threads
             pairs = list(pairwise(names))
-            assert ("column_sum", REST) in pairs
+            assert ("column_sum", REDUCTION) in pairs
             if dtype is np.float32:
-                assert (("matmul", REST) in pairs) == (widths in CUT)
+                assert (("matmul", REDUCTION) in pairs) == (widths in CUT)
 
 
 def test_few_rows_are_not_cut() -> None:
     for rows, widths in product((1, 128, ROWS - 1), [(32, 16), (16, 4)]):
         _, names = gradients(rows, *widths, np.float32, threads=2, clears=False)
-        assert REST not in names
+        assert REDUCTION not in names
 
 
 def test_training_with_large_batches_is_the_same_on_any_number_of_threads() -> None:
