@@ -16,7 +16,7 @@ from recurrent_cases import RECURRENT_CASES
 from minidl._kernels.twins import OPTIMIZER_STATE
 
 SIZES = (1, 2, 3, 7, 10, 16, 32, 45, 46, 64, 127)
-LENGTHS = (*SIZES, 1023, 1024, 1025, 4097, 10007)  # around GRAIN, LOSS_BLOCK and NORM_BLOCK
+LENGTHS = (*SIZES, 1023, 1024, 1025, 4097, 10007)  # around BLOCK, LOSS_BLOCK and NORM_BLOCK
 
 # m, k, n of products that cross the blocking limits KC = 128 or 256, MC = 132 (264 where n <= 512),
 # NC = 1024, and 4 KC over k where m > 256; on both sides of the limits beyond which A and B are

@@ -8,8 +8,8 @@ cdef inline void map_one_with(
     cdef const real *x = <const real *>args.x
     cdef real *y = <real *>args.y
     cdef vec parameter = fill(<real>args.parameter)
-    cdef Py_ssize_t i = share_begin(args.n, GRAIN, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.n, GRAIN, thread + 1, threads)
+    cdef Py_ssize_t i = partition(args.n, BLOCK, thread, threads)
+    cdef Py_ssize_t end = partition(args.n, BLOCK, thread + 1, threads)
     while i + LANES <= end:
         store(y + i, f(load(x + i), parameter))
         i += LANES
@@ -26,8 +26,8 @@ cdef inline void map_two_with(
     cdef const real *b = <const real *>args.b
     cdef real *y = <real *>args.y
     cdef vec own, parameter = fill(<real>args.parameter)
-    cdef Py_ssize_t i = share_begin(args.n, GRAIN, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.n, GRAIN, thread + 1, threads)
+    cdef Py_ssize_t i = partition(args.n, BLOCK, thread, threads)
+    cdef Py_ssize_t end = partition(args.n, BLOCK, thread + 1, threads)
     while i + LANES <= end:
         store(y + i, f(load(a + i), load(b + i), parameter))
         i += LANES
@@ -143,8 +143,8 @@ cdef inline vec slope_at(const PreluArgs *args, Py_ssize_t j) noexcept nogil:
 cdef Py_ssize_t prelu(const void *arguments, int thread, int threads) noexcept nogil:
     """y = x where x > 0, else slope x; threads share the rows."""
     cdef const PreluArgs *args = <const PreluArgs *>arguments
-    cdef Py_ssize_t i = share_begin(args.rows, 1, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.rows, 1, thread + 1, threads)
+    cdef Py_ssize_t i = partition(args.rows, 1, thread, threads)
+    cdef Py_ssize_t end = partition(args.rows, 1, thread + 1, threads)
     cdef Py_ssize_t j, n = args.columns
     cdef const real *x
     cdef real *y
@@ -164,8 +164,8 @@ cdef Py_ssize_t prelu_grad(const void *arguments, int thread, int threads) noexc
     """dx, and the sums over the rows of dy x where x <= 0; threads share the columns."""
     cdef const PreluGradArgs *args = <const PreluGradArgs *>arguments
     cdef PreluArgs slopes
-    cdef Py_ssize_t j = share_begin(args.columns, LANES, thread, threads)
-    cdef Py_ssize_t columns_end = share_begin(args.columns, LANES, thread + 1, threads)
+    cdef Py_ssize_t j = partition(args.columns, LANES, thread, threads)
+    cdef Py_ssize_t columns_end = partition(args.columns, LANES, thread + 1, threads)
     cdef Py_ssize_t i, begin, end, at, left, n = args.columns
     cdef vec total, block, slope, x, dy
     slopes.slope, slopes.slopes, slopes.columns = args.slope, args.slopes, args.columns

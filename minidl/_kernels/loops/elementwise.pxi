@@ -1,7 +1,7 @@
 # Kernels that treat every element alike.
 
 cdef enum:
-    GRAIN = 1024    # elements; threads share whole grains
+    BLOCK = 1024    # elements; threads share whole grains
 
 
 cdef inline void map_one(
@@ -11,8 +11,8 @@ cdef inline void map_one(
     cdef const UnaryArgs *args = <const UnaryArgs *>arguments
     cdef const real *x = <const real *>args.x
     cdef real *y = <real *>args.y
-    cdef Py_ssize_t i = share_begin(args.n, GRAIN, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.n, GRAIN, thread + 1, threads)
+    cdef Py_ssize_t i = partition(args.n, BLOCK, thread, threads)
+    cdef Py_ssize_t end = partition(args.n, BLOCK, thread + 1, threads)
     cdef vec first, second
     while i + 2 * LANES <= end:    # two at a time: one computes while the other waits
         first, second = f(load(x + i)), f(load(x + i + LANES))
@@ -34,8 +34,8 @@ cdef inline void map_two(
     cdef const real *a = <const real *>args.a
     cdef const real *b = <const real *>args.b
     cdef real *y = <real *>args.y
-    cdef Py_ssize_t i = share_begin(args.n, GRAIN, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.n, GRAIN, thread + 1, threads)
+    cdef Py_ssize_t i = partition(args.n, BLOCK, thread, threads)
+    cdef Py_ssize_t end = partition(args.n, BLOCK, thread + 1, threads)
     while i + LANES <= end:
         store(y + i, f(load(a + i), load(b + i)))
         i += LANES
@@ -106,7 +106,7 @@ cdef Py_ssize_t scale(const void *arguments, int thread, int threads) noexcept n
     cdef real factor = <real>args.factor
     cdef Py_ssize_t i
     for i in range(
-        share_begin(args.n, GRAIN, thread, threads), share_begin(args.n, GRAIN, thread + 1, threads)
+        partition(args.n, BLOCK, thread, threads), partition(args.n, BLOCK, thread + 1, threads)
     ):
         x[i] = x[i] * factor
 
@@ -114,16 +114,16 @@ cdef Py_ssize_t scale(const void *arguments, int thread, int threads) noexcept n
 cdef Py_ssize_t clear(const void *arguments, int thread, int threads) noexcept nogil:
     """x[i] = 0."""
     cdef const ClearArgs *args = <const ClearArgs *>arguments
-    cdef Py_ssize_t begin = share_begin(args.n, GRAIN, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.n, GRAIN, thread + 1, threads)
+    cdef Py_ssize_t begin = partition(args.n, BLOCK, thread, threads)
+    cdef Py_ssize_t end = partition(args.n, BLOCK, thread + 1, threads)
     memset(<real *>args.x + begin, 0, (end - begin) * sizeof(real))
 
 
 cdef Py_ssize_t copy(const void *arguments, int thread, int threads) noexcept nogil:
     """y = x, whose rows may have any strides; threads share the rows of the first dimension."""
     cdef const CopyArgs *args = <const CopyArgs *>arguments
-    cdef Py_ssize_t begin = share_begin(args.shape[0], 1, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.shape[0], 1, thread + 1, threads)
+    cdef Py_ssize_t begin = partition(args.shape[0], 1, thread, threads)
+    cdef Py_ssize_t end = partition(args.shape[0], 1, thread + 1, threads)
     cdef Py_ssize_t i, size = 1
     if args.dimensions < 2:
         if thread == 0:
@@ -180,8 +180,8 @@ cdef Py_ssize_t dropout(const void *arguments, int thread, int threads) noexcept
     cdef real factor = <real>(1 / (1 - args.p))
     cdef uint32_t threshold = <uint32_t>(args.p * 4294967296.0)
     cdef uint32_t key0 = args.key[0], key1 = args.key[1], salt
-    cdef Py_ssize_t begin = share_begin(args.n, GRAIN, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.n, GRAIN, thread + 1, threads)
+    cdef Py_ssize_t begin = partition(args.n, BLOCK, thread, threads)
+    cdef Py_ssize_t end = partition(args.n, BLOCK, thread + 1, threads)
     cdef Py_ssize_t i, stop
     while begin < end:
         # The upper half of the position enters through the salt, once per 2^32 elements.

@@ -40,7 +40,7 @@ cdef Py_ssize_t lstm_gates(const void *arguments, int thread, int threads) noexc
     cdef LstmGatesArgs args = (<const LstmGatesArgs *>arguments)[0], row = args
     cdef Py_ssize_t b, n = args.hidden
     for b in range(
-        share_begin(args.rows, 1, thread, threads), share_begin(args.rows, 1, thread + 1, threads)
+        partition(args.rows, 1, thread, threads), partition(args.rows, 1, thread + 1, threads)
     ):
         row.z, row.gates = <const real *>args.z + 4 * b * n, <real *>args.gates + 4 * b * n
         row.c, row.new_c = <const real *>args.c + b * n, <real *>args.new_c + b * n
@@ -83,7 +83,7 @@ cdef Py_ssize_t lstm_gates_grad(const void *arguments, int thread, int threads) 
     cdef LstmGatesGradArgs args = (<const LstmGatesGradArgs *>arguments)[0], row = args
     cdef Py_ssize_t b, n = args.hidden
     for b in range(
-        share_begin(args.rows, 1, thread, threads), share_begin(args.rows, 1, thread + 1, threads)
+        partition(args.rows, 1, thread, threads), partition(args.rows, 1, thread + 1, threads)
     ):
         row.dh, row.dc = <const real *>args.dh + b * n, <const real *>args.dc + b * n
         row.gates, row.dz = <const real *>args.gates + 4 * b * n, <real *>args.dz + 4 * b * n
@@ -130,7 +130,7 @@ cdef Py_ssize_t gru_gates(const void *arguments, int thread, int threads) noexce
     cdef GruGatesArgs args = (<const GruGatesArgs *>arguments)[0], row = args
     cdef Py_ssize_t b, n = args.hidden
     for b in range(
-        share_begin(args.rows, 1, thread, threads), share_begin(args.rows, 1, thread + 1, threads)
+        partition(args.rows, 1, thread, threads), partition(args.rows, 1, thread + 1, threads)
     ):
         row.z, row.u = <const real *>args.z + 3 * b * n, <const real *>args.u + 3 * b * n
         row.gates, row.h = <real *>args.gates + 3 * b * n, <const real *>args.h + b * n
@@ -176,7 +176,7 @@ cdef Py_ssize_t gru_gates_grad(const void *arguments, int thread, int threads) n
     cdef GruGatesGradArgs args = (<const GruGatesGradArgs *>arguments)[0], row = args
     cdef Py_ssize_t b, n = args.hidden
     for b in range(
-        share_begin(args.rows, 1, thread, threads), share_begin(args.rows, 1, thread + 1, threads)
+        partition(args.rows, 1, thread, threads), partition(args.rows, 1, thread + 1, threads)
     ):
         row.dh, row.h = <const real *>args.dh + b * n, <const real *>args.h + b * n
         row.gates = <const real *>args.gates + 3 * b * n

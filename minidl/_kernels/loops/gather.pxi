@@ -17,7 +17,7 @@ cdef Py_ssize_t time_first(const void *arguments, int thread, int threads) noexc
     cdef real *y = <real *>args.y
     cdef Py_ssize_t t, b
     for t in range(
-        share_begin(args.steps, 1, thread, threads), share_begin(args.steps, 1, thread + 1, threads)
+        partition(args.steps, 1, thread, threads), partition(args.steps, 1, thread + 1, threads)
     ):
         for b in range(args.batch):
             move_row(
@@ -33,7 +33,7 @@ cdef Py_ssize_t batch_first(const void *arguments, int thread, int threads) noex
     cdef Py_ssize_t n = args.width, more = args.other_width, t, b
     cdef real *y
     for b in range(
-        share_begin(args.batch, 1, thread, threads), share_begin(args.batch, 1, thread + 1, threads)
+        partition(args.batch, 1, thread, threads), partition(args.batch, 1, thread + 1, threads)
     ):
         for t in range(args.steps):
             y = <real *>args.y + (b * args.steps + t) * (n + more)
@@ -53,7 +53,7 @@ cdef Py_ssize_t embedding(const void *arguments, int thread, int threads) noexce
     cdef const EmbeddingArgs *args = <const EmbeddingArgs *>arguments
     cdef Py_ssize_t i, n = args.features
     for i in range(
-        share_begin(args.count, 1, thread, threads), share_begin(args.count, 1, thread + 1, threads)
+        partition(args.count, 1, thread, threads), partition(args.count, 1, thread + 1, threads)
     ):
         if not 0 <= args.indices[i] < args.rows:
             return 1 + i
@@ -70,8 +70,8 @@ cdef Py_ssize_t embedding_grad(const void *arguments, int thread, int threads) n
     Returns 1 + the first i whose index is out of range; nothing is changed then.
     """
     cdef const EmbeddingGradArgs *args = <const EmbeddingGradArgs *>arguments
-    cdef Py_ssize_t begin = share_begin(args.features, LANES, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.features, LANES, thread + 1, threads)
+    cdef Py_ssize_t begin = partition(args.features, LANES, thread, threads)
+    cdef Py_ssize_t end = partition(args.features, LANES, thread + 1, threads)
     cdef Py_ssize_t i, j, n = args.features
     cdef const real *dy
     cdef real *row

@@ -253,8 +253,8 @@ cdef void weighted_row(
 cdef Py_ssize_t nll(const void *arguments, int thread, int threads) noexcept nogil:
     """-z_label of every row, and its gradient. Returns as softmax_cross_entropy does."""
     cdef const CrossEntropyArgs *args = <const CrossEntropyArgs *>arguments
-    cdef Py_ssize_t i = share_begin(args.rows, LOSS_ROWS, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.rows, LOSS_ROWS, thread + 1, threads)
+    cdef Py_ssize_t i = partition(args.rows, LOSS_ROWS, thread, threads)
+    cdef Py_ssize_t end = partition(args.rows, LOSS_ROWS, thread + 1, threads)
     cdef Py_ssize_t label, n = args.classes
     cdef const real *z = <const real *>args.logits
     cdef real *dz = <real *>args.dlogits
@@ -295,8 +295,8 @@ cdef Py_ssize_t softmax_cross_entropy(
 ) noexcept nogil:
     """One loss per row. Returns 1 + the first row whose label is not a class."""
     cdef const CrossEntropyArgs *args = <const CrossEntropyArgs *>arguments
-    cdef Py_ssize_t begin = share_begin(args.rows, LOSS_ROWS, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.rows, LOSS_ROWS, thread + 1, threads)
+    cdef Py_ssize_t begin = partition(args.rows, LOSS_ROWS, thread, threads)
+    cdef Py_ssize_t end = partition(args.rows, LOSS_ROWS, thread + 1, threads)
     cdef Py_ssize_t bad, first = begin
     cdef vec seen = fill(0)
     cdef bint plain = args.weight == NULL and args.class_weight == NULL and args.smoothing == 0
@@ -354,8 +354,8 @@ cdef inline void weighted_loss(
 ) noexcept nogil:
     """losses[row] = weight times the sum of f over the row, block by block, and the gradient of
     every element."""
-    cdef Py_ssize_t row = share_begin(args.rows, LOSS_ROWS, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.rows, LOSS_ROWS, thread + 1, threads)
+    cdef Py_ssize_t row = partition(args.rows, LOSS_ROWS, thread, threads)
+    cdef Py_ssize_t end = partition(args.rows, LOSS_ROWS, thread + 1, threads)
     cdef Py_ssize_t columns = args.n // args.rows, j, stop
     cdef const real *prediction
     cdef const real *target
@@ -401,8 +401,8 @@ cdef inline void element_loss(
     cdef const real *prediction = <const real *>args.prediction
     cdef const real *target = <const real *>args.target
     cdef real *gradient = <real *>args.dprediction
-    cdef Py_ssize_t i = share_begin(args.n, LOSS_BLOCK, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.n, LOSS_BLOCK, thread + 1, threads)
+    cdef Py_ssize_t i = partition(args.n, LOSS_BLOCK, thread, threads)
+    cdef Py_ssize_t end = partition(args.n, LOSS_BLOCK, thread + 1, threads)
     cdef Py_ssize_t stop, block, rest
     cdef vec total, other, value, slope
     cdef real lanes[LANES]
@@ -468,8 +468,8 @@ cdef void pos_weighted_loss(
     const ElementLossArgs *args, int thread, int threads
 ) noexcept nogil:
     """losses[row] = weight times the sum of weighted_bce_vec over the row, and the gradient."""
-    cdef Py_ssize_t row = share_begin(args.rows, LOSS_ROWS, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.rows, LOSS_ROWS, thread + 1, threads)
+    cdef Py_ssize_t row = partition(args.rows, LOSS_ROWS, thread, threads)
+    cdef Py_ssize_t end = partition(args.rows, LOSS_ROWS, thread + 1, threads)
     cdef Py_ssize_t columns = args.n // args.rows, j, left
     cdef const real *z
     cdef const real *target

@@ -127,8 +127,8 @@ cdef Py_ssize_t column_sum(const void *arguments, int thread, int threads) noexc
     All columns of some rows, then of the next: memory is read ahead along rows.
     """
     cdef const ColumnSumArgs *args = <const ColumnSumArgs *>arguments
-    cdef Py_ssize_t j0 = share_begin(args.columns, LANES, thread, threads)
-    cdef Py_ssize_t j1 = share_begin(args.columns, LANES, thread + 1, threads)
+    cdef Py_ssize_t j0 = partition(args.columns, LANES, thread, threads)
+    cdef Py_ssize_t j1 = partition(args.columns, LANES, thread + 1, threads)
     cdef Py_ssize_t begin = 0
     while begin < args.rows or begin == 0:    # no rows still write their sum
         sum_turn(args, begin, j0, j1, <real *>args.sums, args.accumulate if begin == 0 else ADD)
@@ -215,8 +215,8 @@ cdef Py_ssize_t batch_norm(const void *arguments, int thread, int threads) noexc
     cdef const BatchNormArgs *args = <const BatchNormArgs *>arguments
     cdef const real *x = <const real *>args.x
     cdef real *y = <real *>args.y
-    cdef Py_ssize_t begin = share_begin(args.columns, LANES, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.columns, LANES, thread + 1, threads)
+    cdef Py_ssize_t begin = partition(args.columns, LANES, thread, threads)
+    cdef Py_ssize_t end = partition(args.columns, LANES, thread + 1, threads)
     cdef Py_ssize_t i, j, at, rest
     cdef vec mean[PANEL]
     cdef vec slope[PANEL]
@@ -343,8 +343,8 @@ cdef inline void batch_norm_dx_rows(
 cdef Py_ssize_t batch_norm_grad(const void *arguments, int thread, int threads) noexcept nogil:
     """dx = gamma rstd (dy - mean(dy) - x_hat mean(dy x_hat)), column by column."""
     cdef const BatchNormGradArgs *args = <const BatchNormGradArgs *>arguments
-    cdef Py_ssize_t begin = share_begin(args.columns, LANES, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.columns, LANES, thread + 1, threads)
+    cdef Py_ssize_t begin = partition(args.columns, LANES, thread, threads)
+    cdef Py_ssize_t end = partition(args.columns, LANES, thread + 1, threads)
     cdef Py_ssize_t j
     cdef vec mean[PANEL]
     cdef vec slope[PANEL]

@@ -61,8 +61,8 @@ cdef double squared_norm_block(const real *x, Py_ssize_t n) noexcept nogil:
 cdef Py_ssize_t squared_norm(const void *arguments, int thread, int threads) noexcept nogil:
     """sums[block] = sum of x^2 over blocks of NORM_BLOCK."""
     cdef const SquaredNormArgs *args = <const SquaredNormArgs *>arguments
-    cdef Py_ssize_t i = share_begin(args.n, NORM_BLOCK, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.n, NORM_BLOCK, thread + 1, threads)
+    cdef Py_ssize_t i = partition(args.n, NORM_BLOCK, thread, threads)
+    cdef Py_ssize_t end = partition(args.n, NORM_BLOCK, thread + 1, threads)
     while i < end:
         args.sums[i // NORM_BLOCK] = squared_norm_block(
             <const real *>args.x + i, smaller(NORM_BLOCK, end - i)
@@ -122,8 +122,8 @@ cdef Py_ssize_t clamp(const void *arguments, int thread, int threads) noexcept n
     cdef const ScaleArgs *args = <const ScaleArgs *>arguments
     cdef real *x = <real *>args.x
     cdef vec limit = fill(<real>args.factor)
-    cdef Py_ssize_t i = share_begin(args.n, GRAIN, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.n, GRAIN, thread + 1, threads)
+    cdef Py_ssize_t i = partition(args.n, BLOCK, thread, threads)
+    cdef Py_ssize_t end = partition(args.n, BLOCK, thread + 1, threads)
     while i < end:
         store_columns(x + i, within(load_columns(x + i, end - i), limit), end - i)
         i += LANES
@@ -140,8 +140,8 @@ cdef Py_ssize_t follow(const void *arguments, int thread, int threads) noexcept 
     cdef const real *x = <const real *>args.x
     cdef real *y = <real *>args.y
     cdef real weight = <real>args.weight
-    cdef Py_ssize_t i = share_begin(args.n, GRAIN, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.n, GRAIN, thread + 1, threads)
+    cdef Py_ssize_t i = partition(args.n, BLOCK, thread, threads)
+    cdef Py_ssize_t end = partition(args.n, BLOCK, thread + 1, threads)
     cdef vec v
     while i < end:
         v = load_columns(y + i, end - i)
@@ -197,7 +197,7 @@ cdef inline Rule rule_of(const OptimizerState *state) noexcept nogil:
     return rule
 
 
-cdef inline void update_share(
+cdef inline void update_partition(
     const UpdateArgs *args, int thread, int threads, const Rule *rule,
     void (*update)(const UpdateArgs *, const Rule *, Py_ssize_t, const Py_ssize_t) noexcept nogil
 ) noexcept nogil:
@@ -206,8 +206,8 @@ cdef inline void update_share(
     Weights that several threads have read lie in the caches of all. To write them is to have them
     taken out of the others, which is slow, unless it is asked for early.
     """
-    cdef Py_ssize_t i = share_begin(args.n, GRAIN, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.n, GRAIN, thread + 1, threads)
+    cdef Py_ssize_t i = partition(args.n, BLOCK, thread, threads)
+    cdef Py_ssize_t end = partition(args.n, BLOCK, thread + 1, threads)
     while i + LANES <= end:
         prefetch(<const real *>args.data + i + SOON)
         update(args, rule, i, LANES)
@@ -229,9 +229,9 @@ cdef inline void update_all(
     cdef Rule plain = rule[0]
     plain.far = plain.cut = plain.sparse = plain.decays = plain.huge = False
     if rule.far or rule.cut or rule.sparse or rule.decays or rule.huge:
-        update_share(args, thread, threads, rule, update)
+        update_partition(args, thread, threads, rule, update)
     else:
-        update_share(args, thread, threads, &plain, update)
+        update_partition(args, thread, threads, &plain, update)
     set_float_mode(mode)
 
 

@@ -19,8 +19,8 @@ cdef inline real largest_in_row(const real *x, Py_ssize_t n) noexcept nogil:
 cdef Py_ssize_t softmax(const void *arguments, int thread, int threads) noexcept nogil:
     """y = exp(x - most) / sum of the same."""
     cdef const RowsArgs *args = <const RowsArgs *>arguments
-    cdef Py_ssize_t i = share_begin(args.rows, ROWS, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.rows, ROWS, thread + 1, threads)
+    cdef Py_ssize_t i = partition(args.rows, ROWS, thread, threads)
+    cdef Py_ssize_t end = partition(args.rows, ROWS, thread + 1, threads)
     cdef Py_ssize_t j, n = args.columns
     cdef const real *x
     cdef real *y
@@ -48,8 +48,8 @@ cdef Py_ssize_t softmax(const void *arguments, int thread, int threads) noexcept
 cdef Py_ssize_t log_softmax(const void *arguments, int thread, int threads) noexcept nogil:
     """y = (x - most) - log sum of exp(x - most)."""
     cdef const RowsArgs *args = <const RowsArgs *>arguments
-    cdef Py_ssize_t i = share_begin(args.rows, ROWS, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.rows, ROWS, thread + 1, threads)
+    cdef Py_ssize_t i = partition(args.rows, ROWS, thread, threads)
+    cdef Py_ssize_t end = partition(args.rows, ROWS, thread + 1, threads)
     cdef Py_ssize_t j, n = args.columns
     cdef const real *x
     cdef real *y
@@ -75,8 +75,8 @@ cdef Py_ssize_t log_softmax(const void *arguments, int thread, int threads) noex
 cdef Py_ssize_t softmax_grad(const void *arguments, int thread, int threads) noexcept nogil:
     """dx = y (dy - sum of dy y)."""
     cdef const RowsGradArgs *args = <const RowsGradArgs *>arguments
-    cdef Py_ssize_t i = share_begin(args.rows, ROWS, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.rows, ROWS, thread + 1, threads)
+    cdef Py_ssize_t i = partition(args.rows, ROWS, thread, threads)
+    cdef Py_ssize_t end = partition(args.rows, ROWS, thread + 1, threads)
     cdef Py_ssize_t j, n = args.columns
     cdef const real *dy
     cdef const real *y
@@ -103,8 +103,8 @@ cdef Py_ssize_t softmax_grad(const void *arguments, int thread, int threads) noe
 cdef Py_ssize_t log_softmax_grad(const void *arguments, int thread, int threads) noexcept nogil:
     """dx = dy - exp(y) sum of dy."""
     cdef const RowsGradArgs *args = <const RowsGradArgs *>arguments
-    cdef Py_ssize_t i = share_begin(args.rows, ROWS, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.rows, ROWS, thread + 1, threads)
+    cdef Py_ssize_t i = partition(args.rows, ROWS, thread, threads)
+    cdef Py_ssize_t end = partition(args.rows, ROWS, thread + 1, threads)
     cdef Py_ssize_t j, n = args.columns
     cdef const real *dy
     cdef const real *y
@@ -169,8 +169,8 @@ cdef Py_ssize_t layer_norm(const void *arguments, int thread, int threads) noexc
     numbers, or where the sum overflowed, both are computed again, more exactly.
     """
     cdef const LayerNormArgs *args = <const LayerNormArgs *>arguments
-    cdef Py_ssize_t i = share_begin(args.rows, ROWS, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.rows, ROWS, thread + 1, threads)
+    cdef Py_ssize_t i = partition(args.rows, ROWS, thread, threads)
+    cdef Py_ssize_t end = partition(args.rows, ROWS, thread + 1, threads)
     cdef Py_ssize_t j, n = args.columns
     cdef const real *gamma = <const real *>args.gamma
     cdef const real *beta = <const real *>args.beta
@@ -203,8 +203,8 @@ cdef Py_ssize_t layer_norm_grad_input(
 ) noexcept nogil:
     """dx = rstd (g - mean(g) - x_hat mean(g x_hat)), g = gamma dy, row by row."""
     cdef const LayerNormGradInputArgs *args = <const LayerNormGradInputArgs *>arguments
-    cdef Py_ssize_t i = share_begin(args.rows, ROWS, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.rows, ROWS, thread + 1, threads)
+    cdef Py_ssize_t i = partition(args.rows, ROWS, thread, threads)
+    cdef Py_ssize_t end = partition(args.rows, ROWS, thread + 1, threads)
     cdef Py_ssize_t j, n = args.columns
     cdef const real *gamma = <const real *>args.gamma
     cdef const real *dy
@@ -242,8 +242,8 @@ cdef Py_ssize_t layer_norm_grad_params(
     cdef const LayerNormGradParamsArgs *args = <const LayerNormGradParamsArgs *>arguments
     cdef const real *mean = <const real *>args.mean
     cdef const real *rstd = <const real *>args.rstd
-    cdef Py_ssize_t j = share_begin(args.columns, LANES, thread, threads)
-    cdef Py_ssize_t columns_end = share_begin(args.columns, LANES, thread + 1, threads)
+    cdef Py_ssize_t j = partition(args.columns, LANES, thread, threads)
+    cdef Py_ssize_t columns_end = partition(args.columns, LANES, thread + 1, threads)
     cdef Py_ssize_t i, begin, end, left, n = args.columns
     cdef const real *dy
     cdef const real *x
@@ -272,8 +272,8 @@ cdef Py_ssize_t layer_norm_grad_params(
 cdef Py_ssize_t standardize(const void *arguments, int thread, int threads) noexcept nogil:
     """y = (x - mean) / std, column by column; threads share the rows."""
     cdef const StandardizeArgs *args = <const StandardizeArgs *>arguments
-    cdef Py_ssize_t i = share_begin(args.rows, ROWS, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.rows, ROWS, thread + 1, threads)
+    cdef Py_ssize_t i = partition(args.rows, ROWS, thread, threads)
+    cdef Py_ssize_t end = partition(args.rows, ROWS, thread + 1, threads)
     cdef Py_ssize_t j, n = args.columns
     cdef const real *mean = <const real *>args.mean
     cdef const real *std = <const real *>args.std

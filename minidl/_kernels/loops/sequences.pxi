@@ -85,8 +85,8 @@ cdef inline Py_ssize_t sequence(
     const SequenceArgs *args, int thread, int threads, const Cell cell, const Py_ssize_t count
 ) noexcept nogil:
     """All steps of this thread's rows; `count` is the number of gates."""
-    cdef Py_ssize_t row = share_begin(args.batch, 1, thread, threads), b, s, t, before, after
-    cdef Py_ssize_t end = share_begin(args.batch, 1, thread + 1, threads)
+    cdef Py_ssize_t row = partition(args.batch, 1, thread, threads), b, s, t, before, after
+    cdef Py_ssize_t end = partition(args.batch, 1, thread + 1, threads)
     cdef Py_ssize_t n = args.hidden, width = count * args.hidden, size = args.batch * args.hidden
     cdef real *packed = <real *>(<char *>args.scratch + thread * args.scratch_step)
     cdef real *product = packed + n * packed_row(width)    # near, and z may be where gates go
@@ -182,8 +182,8 @@ cdef inline Py_ssize_t sequence_grad(
 ) noexcept nogil:
     """All steps of this thread's rows, the last one first. The gradient of the state on its way
     back is kept where that of the initial state is to be."""
-    cdef Py_ssize_t row = share_begin(args.batch, 1, thread, threads), b, s, t, before, after
-    cdef Py_ssize_t end = share_begin(args.batch, 1, thread + 1, threads)
+    cdef Py_ssize_t row = partition(args.batch, 1, thread, threads), b, s, t, before, after
+    cdef Py_ssize_t end = partition(args.batch, 1, thread + 1, threads)
     cdef Py_ssize_t n = args.hidden, width = count * args.hidden, size = args.batch * args.hidden
     cdef real *packed = <real *>(<char *>args.scratch + thread * args.scratch_step)
     cdef const real *h = <const real *>args.states

@@ -106,8 +106,8 @@ cdef int parts_across(const MatmulArgs *args, int threads) noexcept nogil:
     cdef Py_ssize_t rows, columns, cost, least = -1
     for across in range(1, threads + 1):
         if threads % across == 0:
-            rows = largest_share(height_of(args), MR, threads // across)
-            columns = largest_share(args.n, NR, across)
+            rows = largest_partition(height_of(args), MR, threads // across)
+            columns = largest_partition(args.n, NR, across)
             cost = rows * columns + COST_OF_A * rows + COST_OF_B * columns
             if least < 0 or cost < least:
                 best, least = across, cost

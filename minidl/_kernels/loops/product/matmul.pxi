@@ -301,8 +301,8 @@ cdef Py_ssize_t matmul(const void *arguments, int thread, int threads) noexcept 
     if threads > 1:
         across = 1 if narrow else threads if dots or turn else parts_across(args, threads)
         down, i, j = threads // across, thread // across, thread % across
-        i0, i1 = share_begin(i1, MR, i, down), share_begin(i1, MR, i + 1, down)
-        j0, j1 = share_begin(args.n, NR, j, across), share_begin(args.n, NR, j + 1, across)
+        i0, i1 = partition(i1, MR, i, down), partition(i1, MR, i + 1, down)
+        j0, j1 = partition(args.n, NR, j, across), partition(args.n, NR, j + 1, across)
     if by_rows:
         multiply_by_rows(args, scratch, i0, i1, j0, j1)
     elif dots:

@@ -105,7 +105,7 @@ cdef Py_ssize_t reduce_partials(const void *arguments, int thread, int threads) 
     if threads == 1:
         return 0
     if args.columns == 0 and threads > 2:
-        j, end = share_begin(n, LANES, thread, threads), share_begin(n, LANES, thread + 1, threads)
+        j, end = partition(n, LANES, thread, threads), partition(n, LANES, thread + 1, threads)
     elif thread != threads - 1:
         return 0    # of two threads the second has them all in its cache
     while j < end:

@@ -8,7 +8,7 @@ cdef inline Py_ssize_t ceil_div(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
     return (a + b - 1) // b
 
 
-cdef inline Py_ssize_t share_begin(
+cdef inline Py_ssize_t partition(
     Py_ssize_t n, Py_ssize_t grain, int thread, int threads
 ) noexcept nogil:
     """Where the share of `thread` begins (and that of `thread - 1` ends), in whole grains.
@@ -21,7 +21,7 @@ cdef inline Py_ssize_t share_begin(
     return smaller(ceil_div(n, grain) * thread // threads * grain, n)
 
 
-cdef inline Py_ssize_t largest_share(Py_ssize_t n, Py_ssize_t grain, int threads) noexcept nogil:
+cdef inline Py_ssize_t largest_partition(Py_ssize_t n, Py_ssize_t grain, int threads) noexcept nogil:
     """The size of the largest of these shares."""
     return smaller(ceil_div(ceil_div(n, grain), threads) * grain, n)
 
