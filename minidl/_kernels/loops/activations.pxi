@@ -1,42 +1,16 @@
-# Activations beyond those of elementwise.pxi: with a parameter, or built on exp and log.
+# Activations and their gradients, element by element.
+#
+# A gradient takes y where that is enough to find the derivative, else x.
 
-cdef inline void map_one_with(
-    const void *arguments, int thread, int threads, vec (*f)(vec, vec) noexcept nogil
-) noexcept nogil:
-    """y[i] = f(x[i], parameter)."""
-    cdef const UnaryWithArgs *args = <const UnaryWithArgs *>arguments
-    cdef const real *x = <const real *>args.x
-    cdef real *y = <real *>args.y
-    cdef vec parameter = fill(<real>args.parameter)
-    cdef Py_ssize_t i = partition(args.n, BLOCK, thread, threads)
-    cdef Py_ssize_t end = partition(args.n, BLOCK, thread + 1, threads)
-    while i + LANES <= end:
-        store(y + i, f(load(x + i), parameter))
-        i += LANES
-    if i < end:
-        store_part(y + i, f(load_part(x + i, end - i, 0), parameter), end - i)
+# --- relu and its relatives; a leaky one decides by y, which has the sign of x ---
+
+cdef inline vec relu_vec(vec x) noexcept nogil:
+    return maximum(fill(0), x)    # in this order NaN stays NaN
 
 
-cdef inline void map_two_with(
-    const void *arguments, int thread, int threads, vec (*f)(vec, vec, vec) noexcept nogil
-) noexcept nogil:
-    """y[i] = f(a[i], b[i], parameter)."""
-    cdef const BinaryWithArgs *args = <const BinaryWithArgs *>arguments
-    cdef const real *a = <const real *>args.a
-    cdef const real *b = <const real *>args.b
-    cdef real *y = <real *>args.y
-    cdef vec own, parameter = fill(<real>args.parameter)
-    cdef Py_ssize_t i = partition(args.n, BLOCK, thread, threads)
-    cdef Py_ssize_t end = partition(args.n, BLOCK, thread + 1, threads)
-    while i + LANES <= end:
-        store(y + i, f(load(a + i), load(b + i), parameter))
-        i += LANES
-    if i < end:
-        own = f(load_part(a + i, end - i, 0), load_part(b + i, end - i, 0), parameter)
-        store_part(y + i, own, end - i)
+cdef inline vec relu_grad_vec(vec dy, vec y) noexcept nogil:
+    return where_less(fill(0), y, dy, fill(0))
 
-
-# --- rectifiers; a leaky one decides by y, which has the sign of x ---
 
 cdef inline vec leaky_relu_vec(vec x, vec slope) noexcept nogil:
     return where_less(fill(0), x, x, slope * x)
@@ -54,6 +28,14 @@ cdef inline vec elu_grad_vec(vec dy, vec y, vec alpha) noexcept nogil:
     return where_negative(y, dy * (y + alpha), dy)    # of a tiny x, y may be -0
 
 
+cdef Py_ssize_t relu(const void *args, int thread, int threads) noexcept nogil:
+    map_one(args, thread, threads, relu_vec)
+
+
+cdef Py_ssize_t relu_grad(const void *args, int thread, int threads) noexcept nogil:
+    map_two(args, thread, threads, relu_grad_vec)
+
+
 cdef Py_ssize_t leaky_relu(const void *args, int thread, int threads) noexcept nogil:
     map_one_with(args, thread, threads, leaky_relu_vec)
 
@@ -68,6 +50,32 @@ cdef Py_ssize_t elu(const void *args, int thread, int threads) noexcept nogil:
 
 cdef Py_ssize_t elu_grad(const void *args, int thread, int threads) noexcept nogil:
     map_two_with(args, thread, threads, elu_grad_vec)
+
+
+# --- sigmoid and tanh (vector_math.pxi) ---
+
+cdef inline vec sigmoid_grad_vec(vec dy, vec y) noexcept nogil:
+    return dy * y * (1 - y)
+
+
+cdef inline vec tanh_grad_vec(vec dy, vec y) noexcept nogil:
+    return dy * (1 - y * y)
+
+
+cdef Py_ssize_t sigmoid(const void *args, int thread, int threads) noexcept nogil:
+    map_one(args, thread, threads, sigmoid_vec)
+
+
+cdef Py_ssize_t sigmoid_grad(const void *args, int thread, int threads) noexcept nogil:
+    map_two(args, thread, threads, sigmoid_grad_vec)
+
+
+cdef Py_ssize_t tanh(const void *args, int thread, int threads) noexcept nogil:
+    map_one(args, thread, threads, tanh_vec)
+
+
+cdef Py_ssize_t tanh_grad(const void *args, int thread, int threads) noexcept nogil:
+    map_two(args, thread, threads, tanh_grad_vec)
 
 
 # --- smooth ones; x is kept finite where it meets a factor of zero ---
@@ -187,6 +195,6 @@ cdef Py_ssize_t prelu_grad(const void *arguments, int thread, int threads) noexc
                 )
             total = total + block
             begin = end
-        add_strip(<real *>args.dslope + j, 0, total, left, 1, args.accumulate)
+        accumulate_columns(<real *>args.dslope + j, total, left, args.accumulate)
         j += LANES
     return 0
