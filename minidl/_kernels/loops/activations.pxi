@@ -1,8 +1,6 @@
-# Activations and their gradients, element by element.
+# Activations and their gradients, element by element. Threads partition the elements.
 #
 # A gradient takes y where that is enough to find the derivative, else x.
-
-# --- relu and its relatives; a leaky one decides by y, which has the sign of x ---
 
 cdef inline vec relu_vec(vec x) noexcept nogil:
     return maximum(fill(0), x)    # in this order NaN stays NaN
@@ -10,6 +8,16 @@ cdef inline vec relu_vec(vec x) noexcept nogil:
 
 cdef inline vec relu_grad_vec(vec dy, vec y) noexcept nogil:
     return where_less(fill(0), y, dy, fill(0))
+
+
+cdef Py_ssize_t relu(const void *args, int thread, int threads) noexcept nogil:
+    """y = max(0, x)"""
+    map_one(args, thread, threads, relu_vec)
+
+
+cdef Py_ssize_t relu_grad(const void *args, int thread, int threads) noexcept nogil:
+    """dx = dy where y > 0, else 0"""
+    map_two(args, thread, threads, relu_grad_vec)
 
 
 cdef inline vec leaky_relu_vec(vec x, vec slope) noexcept nogil:
@@ -20,6 +28,16 @@ cdef inline vec leaky_relu_grad_vec(vec dy, vec y, vec slope) noexcept nogil:
     return where_less(fill(0), y, dy, slope * dy)
 
 
+cdef Py_ssize_t leaky_relu(const void *args, int thread, int threads) noexcept nogil:
+    """y = x where x > 0, else slope x"""
+    map_one_with(args, thread, threads, leaky_relu_vec)
+
+
+cdef Py_ssize_t leaky_relu_grad(const void *args, int thread, int threads) noexcept nogil:
+    """dx = dy where y > 0, else slope dy: y has the sign of x"""
+    map_two_with(args, thread, threads, leaky_relu_grad_vec)
+
+
 cdef inline vec elu_vec(vec x, vec alpha) noexcept nogil:
     return where_less(x, fill(0), alpha * expm1_vec(x), x)
 
@@ -28,57 +46,45 @@ cdef inline vec elu_grad_vec(vec dy, vec y, vec alpha) noexcept nogil:
     return where_negative(y, dy * (y + alpha), dy)    # of a tiny x, y may be -0
 
 
-cdef Py_ssize_t relu(const void *args, int thread, int threads) noexcept nogil:
-    map_one(args, thread, threads, relu_vec)
-
-
-cdef Py_ssize_t relu_grad(const void *args, int thread, int threads) noexcept nogil:
-    map_two(args, thread, threads, relu_grad_vec)
-
-
-cdef Py_ssize_t leaky_relu(const void *args, int thread, int threads) noexcept nogil:
-    map_one_with(args, thread, threads, leaky_relu_vec)
-
-
-cdef Py_ssize_t leaky_relu_grad(const void *args, int thread, int threads) noexcept nogil:
-    map_two_with(args, thread, threads, leaky_relu_grad_vec)
-
-
 cdef Py_ssize_t elu(const void *args, int thread, int threads) noexcept nogil:
+    """y = x where x >= 0, else alpha (exp(x) - 1)"""
     map_one_with(args, thread, threads, elu_vec)
 
 
 cdef Py_ssize_t elu_grad(const void *args, int thread, int threads) noexcept nogil:
+    """dx = dy where x >= 0, else dy (y + alpha): y has the sign of x"""
     map_two_with(args, thread, threads, elu_grad_vec)
 
 
-# --- sigmoid and tanh (vector_math.pxi) ---
-
 cdef inline vec sigmoid_grad_vec(vec dy, vec y) noexcept nogil:
     return dy * y * (1 - y)
+
+
+cdef Py_ssize_t sigmoid(const void *args, int thread, int threads) noexcept nogil:
+    """y = 1 / (1 + exp(-x))"""
+    map_one(args, thread, threads, sigmoid_vec)
+
+
+cdef Py_ssize_t sigmoid_grad(const void *args, int thread, int threads) noexcept nogil:
+    """dx = dy y (1 - y)"""
+    map_two(args, thread, threads, sigmoid_grad_vec)
 
 
 cdef inline vec tanh_grad_vec(vec dy, vec y) noexcept nogil:
     return dy * (1 - y * y)
 
 
-cdef Py_ssize_t sigmoid(const void *args, int thread, int threads) noexcept nogil:
-    map_one(args, thread, threads, sigmoid_vec)
-
-
-cdef Py_ssize_t sigmoid_grad(const void *args, int thread, int threads) noexcept nogil:
-    map_two(args, thread, threads, sigmoid_grad_vec)
-
-
 cdef Py_ssize_t tanh(const void *args, int thread, int threads) noexcept nogil:
+    """y = tanh(x)"""
     map_one(args, thread, threads, tanh_vec)
 
 
 cdef Py_ssize_t tanh_grad(const void *args, int thread, int threads) noexcept nogil:
+    """dx = dy (1 - y²)"""
     map_two(args, thread, threads, tanh_grad_vec)
 
 
-# --- smooth ones; x is kept finite where it meets a factor of zero ---
+# --- of these, x is kept finite where it may meet a factor of zero ---
 
 cdef inline vec silu_vec(vec x) noexcept nogil:
     return maximum(fill(-1000), x) * sigmoid_vec(x)
@@ -95,12 +101,33 @@ cdef inline vec silu_grad_vec(vec dy, vec x) noexcept nogil:
     return dy * s * (1 + x * t)
 
 
+cdef Py_ssize_t silu(const void *args, int thread, int threads) noexcept nogil:
+    """y = x sigmoid(x)"""
+    map_one(args, thread, threads, silu_vec)
+
+
+cdef Py_ssize_t silu_grad(const void *args, int thread, int threads) noexcept nogil:
+    """dx = dy s (1 + x (1 - s)), with s = sigmoid(x)"""
+    map_two(args, thread, threads, silu_grad_vec)
+
+
 cdef inline vec softplus_vec(vec x, vec beta) noexcept nogil:
+    """max(0, x) + log(1 + exp(-beta |x|)) / beta: exp cannot overflow."""
     return maximum(fill(0), x) + log1p_unit(exp_below(beta * minus_absolute(x))) / beta
 
 
 cdef inline vec softplus_grad_vec(vec dy, vec x, vec beta) noexcept nogil:
     return dy * sigmoid_vec(beta * x)
+
+
+cdef Py_ssize_t softplus(const void *args, int thread, int threads) noexcept nogil:
+    """y = log(1 + exp(beta x)) / beta"""
+    map_one_with(args, thread, threads, softplus_vec)
+
+
+cdef Py_ssize_t softplus_grad(const void *args, int thread, int threads) noexcept nogil:
+    """dx = dy sigmoid(beta x)"""
+    map_two_with(args, thread, threads, softplus_grad_vec)
 
 
 cdef inline vec gelu_vec(vec x) noexcept nogil:
@@ -115,41 +142,27 @@ cdef inline vec gelu_grad_vec(vec dy, vec x) noexcept nogil:
     return dy * (below + x * density)
 
 
-cdef Py_ssize_t silu(const void *args, int thread, int threads) noexcept nogil:
-    map_one(args, thread, threads, silu_vec)
-
-
-cdef Py_ssize_t silu_grad(const void *args, int thread, int threads) noexcept nogil:
-    map_two(args, thread, threads, silu_grad_vec)
-
-
-cdef Py_ssize_t softplus(const void *args, int thread, int threads) noexcept nogil:
-    map_one_with(args, thread, threads, softplus_vec)
-
-
-cdef Py_ssize_t softplus_grad(const void *args, int thread, int threads) noexcept nogil:
-    map_two_with(args, thread, threads, softplus_grad_vec)
-
-
 cdef Py_ssize_t gelu(const void *args, int thread, int threads) noexcept nogil:
+    """y = x Phi(x), Phi the distribution of normal numbers"""
     map_one(args, thread, threads, gelu_vec)
 
 
 cdef Py_ssize_t gelu_grad(const void *args, int thread, int threads) noexcept nogil:
+    """dx = dy (Phi(x) + x phi(x)), phi the density of normal numbers"""
     map_two(args, thread, threads, gelu_grad_vec)
 
 
 # --- PReLU: its slopes are an array, one for every column or one for all ---
 
 cdef inline vec slope_at(const PreluArgs *args, Py_ssize_t j) noexcept nogil:
-    """The slopes of the next columns."""
+    """Load the slopes of the next columns."""
     if args.slopes == 1:
         return fill((<const real *>args.slope)[0])
     return load_columns(<const real *>args.slope + j, args.columns - j)
 
 
 cdef Py_ssize_t prelu(const void *arguments, int thread, int threads) noexcept nogil:
-    """y = x where x > 0, else slope x; threads share the rows."""
+    """y = x where x > 0, else slope x; threads partition the rows."""
     cdef const PreluArgs *args = <const PreluArgs *>arguments
     cdef Py_ssize_t i = partition(args.rows, 1, thread, threads)
     cdef Py_ssize_t end = partition(args.rows, 1, thread + 1, threads)
@@ -169,7 +182,11 @@ cdef Py_ssize_t prelu(const void *arguments, int thread, int threads) noexcept n
 
 
 cdef Py_ssize_t prelu_grad(const void *arguments, int thread, int threads) noexcept nogil:
-    """dx, and the sums over the rows of dy x where x <= 0; threads share the columns."""
+    """dx = dy where x > 0, else slope dy; dslope += sum over the rows of dy x where x <= 0.
+
+    dslope has a sum for every column, even if there is one slope for all. Threads partition the
+    columns.
+    """
     cdef const PreluGradArgs *args = <const PreluGradArgs *>arguments
     cdef PreluArgs slopes
     cdef Py_ssize_t j = partition(args.columns, LANES, thread, threads)

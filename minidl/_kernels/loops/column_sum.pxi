@@ -107,6 +107,8 @@ cdef Py_ssize_t column_sum(const void *arguments, int thread, int threads) noexc
     cdef Py_ssize_t j0 = partition(args.columns, LANES, thread, threads)
     cdef Py_ssize_t j1 = partition(args.columns, LANES, thread + 1, threads)
     cdef Py_ssize_t begin = 0
+    cdef Accumulate accumulate = args.accumulate
     while begin < args.rows or begin == 0:    # no rows still write their sum
-        sum_row_block(args, begin, j0, j1, <real *>args.sums, args.accumulate if begin == 0 else ADD)
+        sum_row_block(args, begin, j0, j1, <real *>args.sums, accumulate)
+        accumulate = ADD
         begin += ROW_BLOCK

@@ -1,14 +1,14 @@
-# Dropout: the mask is a hash of (key, position), so that it depends neither on the number of threads
-# nor on what was computed before, and is never stored.
+# Dropout. The mask is a hash of (key, position): it does not depend on the number of threads, and
+# is never stored.
 
 cdef inline uint32_t mix32(uint32_t h, uint32_t key) noexcept nogil:
-    """Every bit of h, and then of the key, reaches the upper bits of the result."""
+    """Hash h and the key: every bit of both reaches the upper bits of the result."""
     h = (h ^ (h >> 16)) * <uint32_t>0x85EBCA6BU ^ key
     return (h ^ (h >> 13)) * <uint32_t>0xC2B2AE35U
 
 
 cdef Py_ssize_t dropout_key(const void *arguments, int thread, int threads) noexcept nogil:
-    """Two words of SplitMix64 at the next position of the generator."""
+    """key = the two words of SplitMix64 at the next position of the generator, state + 1."""
     cdef const DropoutKeyArgs *args = <const DropoutKeyArgs *>arguments
     cdef uint64_t z
     if thread == 0:
@@ -22,7 +22,7 @@ cdef Py_ssize_t dropout_key(const void *arguments, int thread, int threads) noex
 
 
 cdef Py_ssize_t dropout(const void *arguments, int thread, int threads) noexcept nogil:
-    """y[i] = x[i] / (1 - p) where the hash of i is at least p, else 0."""
+    """y[i] = x[i] / (1 - p) where hash(key, i) / 2^32 >= p, else 0. Threads partition elements."""
     cdef const DropoutArgs *args = <const DropoutArgs *>arguments
     cdef const real *x = <const real *>args.x
     cdef real *y = <real *>args.y

@@ -81,14 +81,17 @@ cdef inline vec add_vec(vec a, vec b) noexcept nogil:
 
 
 cdef Py_ssize_t add(const void *args, int thread, int threads) noexcept nogil:
+    """y = a + b"""
     map_two(args, thread, threads, add_vec)
 
 
 cdef Py_ssize_t exp(const void *args, int thread, int threads) noexcept nogil:
+    """y = exp(x)"""
     map_one(args, thread, threads, exp_vec)
 
 
 cdef Py_ssize_t log(const void *args, int thread, int threads) noexcept nogil:
+    """y = log(x); -infinity for 0, NaN for less"""
     map_one(args, thread, threads, log_vec)
 
 
@@ -113,24 +116,24 @@ cdef Py_ssize_t clear(const void *arguments, int thread, int threads) noexcept n
 
 
 cdef Py_ssize_t copy(const void *arguments, int thread, int threads) noexcept nogil:
-    """y = x, whose rows may have any strides; threads share the rows of the first dimension."""
+    """y = x, where x may have any strides; threads partition the first dimension."""
     cdef const CopyArgs *args = <const CopyArgs *>arguments
     cdef Py_ssize_t begin = partition(args.shape[0], 1, thread, threads)
     cdef Py_ssize_t end = partition(args.shape[0], 1, thread + 1, threads)
     cdef Py_ssize_t i, size = 1
     if args.dimensions < 2:
         if thread == 0:
-            copy_from(args, 0, <const real *>args.x, <real *>args.y)
+            copy_axis(args, 0, <const real *>args.x, <real *>args.y)
         return 0
     for i in range(1, args.dimensions):
         size *= args.shape[i]
     for i in range(begin, end):
-        copy_from(args, 1, <const real *>args.x + i * args.strides[0], <real *>args.y + i * size)
+        copy_axis(args, 1, <const real *>args.x + i * args.strides[0], <real *>args.y + i * size)
     return 0
 
 
-cdef real *copy_from(const CopyArgs *args, int axis, const real *x, real *y) noexcept nogil:
-    """The dimensions from `axis` on; returns where y goes on."""
+cdef real *copy_axis(const CopyArgs *args, int axis, const real *x, real *y) noexcept nogil:
+    """Copy the dimensions from `axis` on. Returns where y goes on."""
     cdef Py_ssize_t i
     if axis == args.dimensions:
         y[0] = x[0]
@@ -139,5 +142,5 @@ cdef real *copy_from(const CopyArgs *args, int axis, const real *x, real *y) noe
         if axis + 1 == args.dimensions:
             y[i] = x[i * args.strides[axis]]
         else:
-            y = copy_from(args, axis + 1, x + i * args.strides[axis], y)
+            y = copy_axis(args, axis + 1, x + i * args.strides[axis], y)
     return y + args.shape[axis] if axis + 1 == args.dimensions else y

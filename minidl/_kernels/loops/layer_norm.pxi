@@ -115,7 +115,7 @@ cdef Py_ssize_t layer_norm_grad_input(
 cdef Py_ssize_t layer_norm_grad_params(
     const void *arguments, int thread, int threads
 ) noexcept nogil:
-    """dgamma += sum over the rows of dy x_hat, dbeta += that of dy; threads partition the columns."""
+    """dgamma += sum over the rows of dy x_hat, dbeta += that of dy. Threads partition columns."""
     cdef const LayerNormGradParamsArgs *args = <const LayerNormGradParamsArgs *>arguments
     cdef const real *mean = <const real *>args.mean
     cdef const real *rstd = <const real *>args.rstd

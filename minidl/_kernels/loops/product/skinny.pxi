@@ -194,7 +194,9 @@ cdef inline void dot_columns(
     store_columns(c, x, count)
 
 
-cdef void multiply_dot_rows(const MatmulArgs *args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+cdef void multiply_dot_rows(
+    const MatmulArgs *args, Py_ssize_t begin, Py_ssize_t end
+) noexcept nogil:
     """Columns begin … end of C, each element a dot product of two contiguous rows."""
     cdef const real *a
     cdef const real *b
