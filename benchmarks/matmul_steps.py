@@ -180,8 +180,8 @@ def check(steps: ModuleType, dtype: Any, shapes: list[tuple[int, int, int]]) -> 
 def measure(products: list[Product], probes: Probes, rounds: int) -> list[dict[str, float]]:
     """Flops per second of every step, and of FMA, the peak: each in its best round.
 
-    In each round all of them run, one after the other, so that a core that is busy for a while slows
-    them all. What takes longer than SLOW runs once.
+    In each round all of them run, one after the other, so that a core that is busy for a while
+    slows them all. What takes longer than SLOW runs once.
     """
     best = [dict.fromkeys([FMA, *product.names], 0.0) for product in products]
     repeats: dict[tuple[int, str], int] = {}

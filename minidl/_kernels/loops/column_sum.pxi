@@ -7,8 +7,8 @@
 cdef enum:
     ROW_BLOCK = 32    # rows of which all columns are summed, before the next rows
     PANEL = 4         # vectors of columns whose sums stay in registers
-    SUM_ROWS = 128    # of longer sums in one pass: so many rows are added up by themselves, so that
-                      # rounding errors stay small however large the batch
+    # Rows that longer sums add up by themselves, so that rounding errors stay small.
+    SUM_ROWS = 128
 
 
 cdef inline vec load_panel(const real *row, int v, Py_ssize_t columns, int width) noexcept nogil:
