@@ -268,15 +268,17 @@ cdef void multiply_narrow(
     The columns of B are copied to scratch memory first, where each is contiguous.
     """
     cdef const real *b = <const real *>args.b
+    cdef Py_ssize_t k = args.k, b_row = args.b_row
     cdef Py_ssize_t n = args.n, step = packed_row(args.k), many = LANES // n
     cdef Py_ssize_t i = i0, p, q
     cdef real *bias = scratch + n * step
     if i0 == i1:
         return
+    for p in range(k):
+        for q in range(n):
+            scratch[q * step + p] = b[p * b_row + q]
     for q in range(n):
-        for p in range(args.k):
-            scratch[q * step + p] = b[p * args.b_row + q]
-        for p in range(args.k, step):
+        for p in range(k, step):
             scratch[q * step + p] = 0
     for q in range(LANES):
         bias[q] = (<const real *>args.bias)[q % n] if args.bias != NULL else 0
