@@ -21,8 +21,8 @@ from time import process_time
 from types import ModuleType
 from typing import Any
 
-# NumPy's BLAS reads them when it is imported.
-os.environ.pop("OPENBLAS_CORETYPE", None)  # would hold it to an older machine
+# NumPy's BLAS reads these when it is imported.
+os.environ.pop("OPENBLAS_CORETYPE", None)  # it would use the code of an older machine
 os.environ.pop("OPENBLAS_L2_SIZE", None)
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
@@ -37,7 +37,7 @@ from minidl.profiling.measuring import in_c
 from minidl.typing import Array
 
 SOURCE = Path(__file__).with_suffix(".pyx")
-HEADERS = Path(kernels.__file__).parent  # of simd.h and simd.pxd
+HEADERS = Path(_kernels.__file__).parent / "loops" / "vector"  # simd.h and simd.pxd
 SIZES = [45, 64, 250, 256, 1024]
 SHAPES = [(1, 1, 1), (45, 45, 45), (64, 64, 64), (7, 300, 65), (250, 250, 250), (241, 129, 1030)]
 SECONDS = 4e-3  # of one step in one round, or one product
@@ -146,7 +146,7 @@ class Product:
             self._steps.multiply(name, self.a, self.b, self.out, self._scratch, repeats)
 
     def seconds(self, name: str, repeats: int) -> float:
-        """Of so many runs: of this process alone, should the core have others to serve."""
+        """Seconds that so many runs take of this process, whatever else the core has to serve."""
         start = process_time()
         self.run(name, repeats)
         return process_time() - start
@@ -180,8 +180,8 @@ def check(steps: ModuleType, dtype: Any, shapes: list[tuple[int, int, int]]) -> 
 def measure(products: list[Product], probes: Probes, rounds: int) -> list[dict[str, float]]:
     """Flops per second of every step, and of FMA, the peak: each in its best round.
 
-    In a round all of them run, one after the other, so that a core that is disturbed for a while
-    disturbs them all. What takes long runs once.
+    In each round all of them run, one after the other, so that a core that is busy for a while
+    slows them all. What takes longer than SLOW runs once.
     """
     best = [dict.fromkeys([FMA, *product.names], 0.0) for product in products]
     repeats: dict[tuple[int, str], int] = {}

@@ -1,7 +1,7 @@
 """The matrix product in steps: docs/kernels.md explains them, matmul_steps.py measures them.
 
 Every step computes c (m x n) = a (m x k) . b (k x n); the rows of all three are contiguous.
-`simd.h` says what `real`, `vec`, LANES and the tile of MR x NR are; it is minidl's own.
+`real`, `vec`, LANES and the tile of MR x NR are those of minidl's `simd.h`.
 """
 
 cimport numpy as cnp
@@ -24,7 +24,7 @@ cdef inline Py_ssize_t smaller(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
 cdef void plain_loops(
     const real *a, const real *b, real *c, Py_ssize_t m, Py_ssize_t k, Py_ssize_t n
 ) noexcept nogil:
-    """The definition."""
+    """Compute the definition: one sum after the other."""
     cdef Py_ssize_t i, j, p
     cdef real total
     for i in range(m):
@@ -41,7 +41,7 @@ cdef void plain_loops(
 cdef void loop_order(
     const real *a, const real *b, real *c, Py_ssize_t m, Py_ssize_t k, Py_ssize_t n
 ) noexcept nogil:
-    """Rows of B are added to rows of C."""
+    """Add rows of B, times elements of A, to rows of C."""
     rows_of_b(a, b, c, k, n, 0, m, 0, n)
 
 
@@ -65,7 +65,7 @@ cdef void rest(
     const real *a, const real *b, real *c, Py_ssize_t m, Py_ssize_t k, Py_ssize_t n,
     Py_ssize_t whole_m, Py_ssize_t whole_n
 ) noexcept nogil:
-    """What whole tiles leave over, at the right and below."""
+    """Compute what whole tiles leave over, at the right and below."""
     rows_of_b(a, b, c, k, n, 0, whole_m, whole_n, n)
     rows_of_b(a, b, c, k, n, whole_m, m, 0, n)
 
@@ -226,7 +226,7 @@ cdef void packing(
 cdef void pack_b(
     const real *b, Py_ssize_t b_row, real *packed, Py_ssize_t depth, Py_ssize_t columns
 ) noexcept nogil:
-    """Panels of NR columns, row by row; columns that are missing are zeros."""
+    """Pack panels of NR columns, row by row; columns that are missing are zeros."""
     cdef Py_ssize_t jr = 0, p, j, width
     while jr < columns:
         width = smaller(NR, columns - jr)
@@ -242,7 +242,7 @@ cdef void pack_b(
 cdef void pack_a(
     const real *a, Py_ssize_t a_row, real *packed, Py_ssize_t rows, Py_ssize_t depth
 ) noexcept nogil:
-    """Panels of MR rows, column by column; rows that are missing are zeros."""
+    """Pack panels of MR rows, column by column; rows that are missing are zeros."""
     cdef Py_ssize_t ir = 0, p, i
     while ir < rows:
         for i in range(MR):
@@ -292,7 +292,7 @@ cdef void any_tile(
     const real *a, const real *b, real *c, Py_ssize_t c_row, Py_ssize_t depth, bint accumulate,
     Py_ssize_t rows, Py_ssize_t columns
 ) noexcept nogil:
-    """The tile, if it fits; else one of as many vectors as it has columns for."""
+    """Compute a whole tile, if it fits; else one of as many vectors as there are columns for."""
     cdef real sums[MR * NR]
     if rows >= MR and columns >= NR:
         tile(a, 1, MR, b, NR, c, c_row, depth, accumulate)
@@ -334,7 +334,7 @@ cdef void store_sums(
     const real *sums, real *c, Py_ssize_t c_row, bint accumulate,
     Py_ssize_t rows, Py_ssize_t columns
 ) noexcept nogil:
-    """c = sums, or c += sums, and not one element beyond."""
+    """c = sums, or c += sums; nothing beyond these rows and columns is written."""
     cdef Py_ssize_t i, j, width
     cdef vec value
     for i in range(rows):
@@ -366,7 +366,7 @@ def multiply(
     str step, cnp.ndarray a not None, cnp.ndarray b not None, cnp.ndarray out not None,
     cnp.ndarray scratch not None, Py_ssize_t repeats=1
 ):
-    """out = a @ b by one of STEPS, so many times in a row."""
+    """out = a @ b by one of STEPS, `repeats` times in a row."""
     cdef Py_ssize_t m = a.shape[0], k = a.shape[1], n = b.shape[1], _repeat
     cdef int number = STEPS.index(step)
     cdef const real *left = <const real *>cnp.PyArray_DATA(a)

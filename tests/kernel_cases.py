@@ -16,7 +16,7 @@ from recurrent_cases import RECURRENT_CASES
 from minidl._kernels.twins import OPTIMIZER_STATE
 
 SIZES = (1, 2, 3, 7, 10, 16, 32, 45, 46, 64, 127)
-LENGTHS = (*SIZES, 1023, 1024, 1025, 4097, 10007)  # around GRAIN, LOSS_BLOCK and NORM_BLOCK
+LENGTHS = (*SIZES, 1023, 1024, 1025, 4097, 10007)  # around BLOCK, LOSS_BLOCK and NORM_BLOCK
 
 # m, k, n of products that cross the blocking limits KC = 128 or 256, MC = 132 (264 where n <= 512),
 # NC = 1024, and 4 KC over k where m > 256; on both sides of the limits beyond which A and B are
@@ -315,7 +315,7 @@ def clamp(draw: Draw) -> Args:
     return {**unary(draw), "limit": draw.rng.uniform(0, 3)}
 
 
-def follow(draw: Draw) -> Args:
+def lerp(draw: Draw) -> Args:
     shape = draw.shape()
     return {
         "average": draw.array(*shape),
@@ -403,7 +403,7 @@ CASES: dict[str, Callable[[Draw], Args]] = {
     "nadam": adam,
     "rmsprop": rmsprop,
     "adagrad": adagrad,
-    "follow": follow,
+    "lerp": follow,
     **RECURRENT_CASES,
 }
 
@@ -425,7 +425,7 @@ IN_PLACE = {
     "rmsprop": {"data", "square", "mean", "velocity"},
     "adagrad": {"data", "square"},
     "clamp": {"x"},
-    "follow": {"average"},
+    "lerp": {"average"},
     "embedding_grad": {"dweight"},
 }
 

@@ -35,7 +35,7 @@ cdef struct MatmulArgs:
     void *c
     const void *a2
     void *c2
-    void *partials             # of `matmul_in_pieces`
+    void *partials             # of `matmul_split_k`
     void *scratch              # aligned; `scratch_step` bytes for each thread
     Py_ssize_t m, k, n, m2
     Py_ssize_t scratch_step    # at least matmul_scratch(args), a multiple of 64
@@ -89,7 +89,7 @@ cdef struct CopyArgs:
     Py_ssize_t shape[COPY_DIMENSIONS]
     Py_ssize_t strides[COPY_DIMENSIONS]
 
-cdef struct FollowArgs:
+cdef struct LerpArgs:
     # average[i] += weight * (x[i] - average[i])
     void *average
     const void *x
@@ -118,16 +118,16 @@ cdef struct ColumnSumArgs:
     # sums[j] = sum over i of x[i, j], or added to what is there
     const void *x
     void *sums
-    void *partials             # of `column_sum_in_pieces`
+    void *partials             # of `column_sum_split_k`
     Py_ssize_t rows, columns
     Accumulate accumulate
 
-cdef struct AddPiecesArgs:
-    # out[j] += sum over i of pieces[i, j], i from the second thread's first piece on
+cdef struct ReducePartialsArgs:
+    # out[j] += sum over i of partials[i, j], i from the second thread's first partial sum on
     void *out
     void *partials             # (count + 1) x n
     Py_ssize_t n, count
-    Py_ssize_t columns         # of each piece, if they are the transpose of out; else 0
+    Py_ssize_t columns         # of each partial sum, if they are the transpose of out; else 0
     Accumulate accumulate      # then
 
 cdef struct BatchNormArgs:
@@ -211,6 +211,30 @@ cdef struct LayerNormGradParamsArgs:
     void *dbeta                # sum of dy
     Py_ssize_t rows, columns
     Accumulate accumulate_dgamma, accumulate_dbeta
+
+cdef struct RmsNormArgs:
+    const void *x
+    const void *gamma
+    void *y
+    void *rstd                 # one per row: saved for the gradient
+    Py_ssize_t rows, columns
+    double eps
+
+cdef struct RmsNormGradInputArgs:
+    const void *dy
+    const void *x
+    const void *gamma
+    const void *rstd
+    void *dx
+    Py_ssize_t rows, columns
+
+cdef struct RmsNormGradParamsArgs:
+    const void *dy
+    const void *x
+    const void *rstd
+    void *dgamma               # sum of dy * x * rstd
+    Py_ssize_t rows, columns
+    Accumulate accumulate
 
 cdef struct StandardizeArgs:
     const void *x

@@ -6,7 +6,7 @@ import platform
 cimport numpy as cnp
 from numpy cimport ndarray
 
-from minidl._kernels.arguments cimport AddPiecesArgs, ColumnSumArgs, MatmulArgs, PeakArgs
+from minidl._kernels.arguments cimport ReducePartialsArgs, ColumnSumArgs, MatmulArgs, PeakArgs
 from minidl._kernels.call cimport Call, check_writable, real_of, run
 
 from minidl._kernels.call import CALLS, set_repeats, set_shares, shares_and_repeats
@@ -41,13 +41,13 @@ cdef extern from *:
 
 # What one build has beside the kernels, for float32 and float64.
 cdef enum:
-    FLOPS_OF_PEAK, SCRATCH, CUT_PRODUCT, CUT_SUM, PRODUCT_IN_PIECES, SUM_IN_PIECES, EXTRAS
+    FLOPS_OF_PEAK, SCRATCH, PRODUCT_REDUCTION, SUM_REDUCTION, PRODUCT_SPLIT_K, SUM_SPLIT_K, EXTRAS
 
 cdef size_t extras[2][EXTRAS]
 
 ctypedef Py_ssize_t (*scratch_fn)(const MatmulArgs *args) noexcept nogil
-ctypedef bint (*cut_product_fn)(const MatmulArgs *args, AddPiecesArgs *rest) noexcept nogil
-ctypedef bint (*cut_sum_fn)(const ColumnSumArgs *args, AddPiecesArgs *rest) noexcept nogil
+ctypedef bint (*product_reduction_fn)(const MatmulArgs *args, ReducePartialsArgs *reduction) noexcept nogil
+ctypedef bint (*sum_reduction_fn)(const ColumnSumArgs *args, ReducePartialsArgs *reduction) noexcept nogil
 
 
 def supported():
@@ -75,8 +75,8 @@ def select(isa):
     builds = [module.KERNELS for module in load(isa)]
     for real, kernels in enumerate(builds):
         for place, name in enumerate((
-            "peak_flops", "matmul_scratch", "matmul_rest", "column_sum_rest", "matmul_in_pieces",
-            "column_sum_in_pieces",
+            "peak_flops", "matmul_scratch", "matmul_reduction", "column_sum_reduction", "matmul_split_k",
+            "column_sum_split_k",
         )):
             extras[real][place] = kernels[name][0]
     for name, call in CALLS.items():
@@ -118,26 +118,26 @@ def product_scratch(bytearray args not None, ndarray like not None):
     return product_scratch_of(real_of(like), <const MatmulArgs *><char *>args)
 
 
-def in_pieces(kernel, bytearray args not None, ndarray like not None):
+def split_k(kernel, bytearray args not None, ndarray like not None):
     """Whether threads had better cut a recorded sum along its rows (split_k.pxi): then the
     function that does so, the arguments of the kernel that adds what is left, and how many
     elements of memory both need; else None."""
-    cdef AddPiecesArgs rest
+    cdef ReducePartialsArgs reduction
     cdef char *at = args
     cdef int real = real_of(like)
     cdef size_t function = 0
-    if kernel.name == "matmul" and (<cut_product_fn>extras[real][CUT_PRODUCT])(
-        <MatmulArgs *>at, &rest
+    if kernel.name == "matmul" and (<product_reduction_fn>extras[real][PRODUCT_REDUCTION])(
+        <MatmulArgs *>at, &reduction
     ):
-        function = extras[real][PRODUCT_IN_PIECES]
-    if kernel.name == "column_sum" and (<cut_sum_fn>extras[real][CUT_SUM])(
-        <ColumnSumArgs *>at, &rest
+        function = extras[real][PRODUCT_SPLIT_K]
+    if kernel.name == "column_sum" and (<sum_reduction_fn>extras[real][SUM_REDUCTION])(
+        <ColumnSumArgs *>at, &reduction
     ):
-        function = extras[real][SUM_IN_PIECES]
+        function = extras[real][SUM_SPLIT_K]
     if function == 0:
         return None
-    rest.out = rest.partials = NULL
-    return function, bytearray((<char *>&rest)[:sizeof(rest)]), rest.n * (rest.count + 1)
+    reduction.out = reduction.partials = NULL
+    return function, bytearray((<char *>&reduction)[:sizeof(reduction)]), reduction.n * (reduction.count + 1)
 
 
 def function_of(str kernel not None, ndarray like not None):

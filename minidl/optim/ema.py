@@ -111,7 +111,7 @@ class EMA(Noticed):
         arrays = [parameter.data for parameter in self.parameters]
         arrays += [getattr(layer, name) for layer, name in self.state]
         for average, array in zip(averages, arrays, strict=True):
-            kernels.follow(average, array, 1 - self.decay)
+            kernels.lerp(average, array, 1 - self.decay)
 
     def take_statistics(self, batches: Iterable[tuple[Array, ...]]) -> None:
         """Take the running statistics of the averages anew: the mean over these batches.

@@ -249,7 +249,7 @@ def _of_size(case: _Maker, kernel: Kernel, size: Shape) -> Iterator[Case]:
         shape = "2"  # the words of a generator
     for other in kernel.sizes:
         values.setdefault(other.name, values.get(other.or_one, 0))
-    lead = {kernel.widest[0]: size} if len(extent) < len(size) else {}
+    lead = {kernel.widest[0]: size} if kernel.widest and len(extent) < len(size) else {}
     flags = [scalar for scalar in kernel.scalars if scalar.kind != "double"]
     modes = (True, False) if kernel.update_flag else (True,)
     for training in modes:

@@ -95,7 +95,7 @@ class KernelCall:
     @property
     def adds_partials(self) -> bool:
         """Whether it adds what threads have left of the call before it: as many share both."""
-        return self.kernel is KERNELS["add_pieces"]
+        return self.kernel is KERNELS["reduce_partials"]
 
     @property
     def values(self) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from minidl.recording.calls import (
     Operand,
 )
 
-PRODUCT, SUM_OF_PARTIALS = KERNELS["matmul"], KERNELS["add_pieces"]
+PRODUCT, SUM_OF_PARTIALS = KERNELS["matmul"], KERNELS["reduce_partials"]
 
 
 def fuse(entries: list[KernelCall], returned: Iterable[Buffer]) -> list[KernelCall]:
@@ -31,7 +31,7 @@ def fuse(entries: list[KernelCall], returned: Iterable[Buffer]) -> list[KernelCa
     entries = _without_dead(entries, needed)
     entries = _into_product(entries, needed, 1, _activation)
     entries = _into_product(entries, needed, 2, _activation_gradient)
-    return _in_pieces(_sharing_b(_without_clearing(entries)))
+    return _split_k(_sharing_b(_without_clearing(entries)))
 
 
 def _without_dead(entries: list[KernelCall], needed: set[int]) -> list[KernelCall]:
@@ -269,14 +269,14 @@ def _clearing(clear: KernelCall, start: int, stop: int) -> KernelCall:
 # --- sums over many rows: each thread those that it has computed, and then what is left ---
 
 
-def _in_pieces(entries: list[KernelCall]) -> list[KernelCall]:
-    """Cut products and column sums along their rows, where that pays (pieces.pxi)."""
+def _split_k(entries: list[KernelCall]) -> list[KernelCall]:
+    """Split products and column sums along their rows, where that pays (split_k.pxi)."""
     kept = []
     for entry in entries:
         kept.append(entry)
         sums = next(iter(entry.kernel.accumulates), "")
         out = entry.operand(sums)
-        found = out and dispatch.in_pieces(entry.kernel, entry.args, out.region.array)
+        found = out and dispatch.split_k(entry.kernel, entry.args, out.region.array)
         if out and found:
             entry.function, args, elements = found
             function = dispatch.function_of(SUM_OF_PARTIALS.name, out.region.array)

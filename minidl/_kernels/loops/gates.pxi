@@ -1,11 +1,14 @@
-# The gates of LSTM and GRU: what a step does behind its products.
+# The gates of LSTM and GRU: what a step computes after its products. Threads partition the rows.
 
 # --- the gates of LSTM ---
 
 cdef inline void lstm_columns(
     const LstmGatesArgs *args, const real *product, Py_ssize_t j, const Py_ssize_t width
 ) noexcept nogil:
-    """Columns j … j + width, at most LANES of them, of one row. `product` is added to z."""
+    """Compute columns j … j + width, at most LANES of them, of one row.
+
+    `product`, if not NULL, is added to z.
+    """
     cdef Py_ssize_t n = args.hidden
     cdef const real *z = <const real *>args.z + j
     cdef real *gates = <real *>args.gates + j
@@ -36,11 +39,11 @@ cdef inline void lstm_row(const LstmGatesArgs *args, const real *product) noexce
 
 
 cdef Py_ssize_t lstm_gates(const void *arguments, int thread, int threads) noexcept nogil:
-    """i, f, g, o; c' = f c + i g; h' = o tanh(c'); threads share the rows."""
+    """i, f, o = sigmoid(z_i), …; g = tanh(z_g); c' = f c + i g; h' = o tanh(c')."""
     cdef LstmGatesArgs args = (<const LstmGatesArgs *>arguments)[0], row = args
     cdef Py_ssize_t b, n = args.hidden
     for b in range(
-        share_begin(args.rows, 1, thread, threads), share_begin(args.rows, 1, thread + 1, threads)
+        partition(args.rows, 1, thread, threads), partition(args.rows, 1, thread + 1, threads)
     ):
         row.z, row.gates = <const real *>args.z + 4 * b * n, <real *>args.gates + 4 * b * n
         row.c, row.new_c = <const real *>args.c + b * n, <real *>args.new_c + b * n
@@ -79,11 +82,12 @@ cdef inline void lstm_grad_row(const LstmGatesGradArgs *args) noexcept nogil:
 
 
 cdef Py_ssize_t lstm_gates_grad(const void *arguments, int thread, int threads) noexcept nogil:
-    """dz and the gradient of c; threads share the rows."""
+    """With d = dc + dh o (1 - tanh(c')²): dz_i = d g i (1 - i), dz_f = d c f (1 - f),
+    dz_g = d i (1 - g²), dz_o = dh tanh(c') o (1 - o), dc_before = d f."""
     cdef LstmGatesGradArgs args = (<const LstmGatesGradArgs *>arguments)[0], row = args
     cdef Py_ssize_t b, n = args.hidden
     for b in range(
-        share_begin(args.rows, 1, thread, threads), share_begin(args.rows, 1, thread + 1, threads)
+        partition(args.rows, 1, thread, threads), partition(args.rows, 1, thread + 1, threads)
     ):
         row.dh, row.dc = <const real *>args.dh + b * n, <const real *>args.dc + b * n
         row.gates, row.dz = <const real *>args.gates + 4 * b * n, <real *>args.dz + 4 * b * n
@@ -98,7 +102,7 @@ cdef Py_ssize_t lstm_gates_grad(const void *arguments, int thread, int threads) 
 cdef inline void gru_columns(
     const GruGatesArgs *args, Py_ssize_t j, const Py_ssize_t width
 ) noexcept nogil:
-    """Columns of one row. The gates may take the place of u."""
+    """Compute columns j … j + width, at most LANES, of one row. The gates may overwrite u."""
     cdef Py_ssize_t n = args.hidden
     cdef const real *z = <const real *>args.z + j
     cdef const real *u = <const real *>args.u + j
@@ -126,11 +130,11 @@ cdef inline void gru_row(const GruGatesArgs *args) noexcept nogil:
 
 
 cdef Py_ssize_t gru_gates(const void *arguments, int thread, int threads) noexcept nogil:
-    """r, z, n; h' = n + z (h - n); threads share the rows."""
+    """r, z = sigmoid(z_r + u_r), …; n = tanh(z_n + r u_n); h' = n + z (h - n)."""
     cdef GruGatesArgs args = (<const GruGatesArgs *>arguments)[0], row = args
     cdef Py_ssize_t b, n = args.hidden
     for b in range(
-        share_begin(args.rows, 1, thread, threads), share_begin(args.rows, 1, thread + 1, threads)
+        partition(args.rows, 1, thread, threads), partition(args.rows, 1, thread + 1, threads)
     ):
         row.z, row.u = <const real *>args.z + 3 * b * n, <const real *>args.u + 3 * b * n
         row.gates, row.h = <real *>args.gates + 3 * b * n, <const real *>args.h + b * n
@@ -172,11 +176,12 @@ cdef inline void gru_grad_row(const GruGatesGradArgs *args) noexcept nogil:
 
 
 cdef Py_ssize_t gru_gates_grad(const void *arguments, int thread, int threads) noexcept nogil:
-    """dz, du, and what of dh passes to h without u; threads share the rows."""
+    """dn = dh (1 - z) (1 - n²), dz_z = dh (h - n) z (1 - z), dz_r = dn u_n r (1 - r); du is dz but
+    for du_n = dn r; dh_before = dh z, which reaches h directly, not by way of u."""
     cdef GruGatesGradArgs args = (<const GruGatesGradArgs *>arguments)[0], row = args
     cdef Py_ssize_t b, n = args.hidden
     for b in range(
-        share_begin(args.rows, 1, thread, threads), share_begin(args.rows, 1, thread + 1, threads)
+        partition(args.rows, 1, thread, threads), partition(args.rows, 1, thread + 1, threads)
     ):
         row.dh, row.h = <const real *>args.dh + b * n, <const real *>args.h + b * n
         row.gates = <const real *>args.gates + 3 * b * n

@@ -1,9 +1,9 @@
-# Kernels that move rows: sequences to and from time-first order, and an embedding's.
+# Kernels that move rows: of sequences, to and from time-first order, and of an embedding's weight.
 
 cdef inline void move_row(
     const Py_ssize_t *lengths, Py_ssize_t row, Py_ssize_t t, const real *x, real *y, Py_ssize_t n
 ) noexcept nogil:
-    """n elements, or zeros beyond the length of the sequence."""
+    """Copy n elements, or write zeros beyond the length of the sequence."""
     if lengths != NULL and t >= lengths[row]:
         memset(y, 0, n * sizeof(real))
     else:
@@ -11,13 +11,13 @@ cdef inline void move_row(
 
 
 cdef Py_ssize_t time_first(const void *arguments, int thread, int threads) noexcept nogil:
-    """(batch, steps, features) to (steps, batch, width); threads share the steps."""
+    """y[t, b] = x[b, t], `width` of its features from `begin` on. Threads partition the steps."""
     cdef const TimeFirstArgs *args = <const TimeFirstArgs *>arguments
     cdef const real *x = <const real *>args.x + args.begin
     cdef real *y = <real *>args.y
     cdef Py_ssize_t t, b
     for t in range(
-        share_begin(args.steps, 1, thread, threads), share_begin(args.steps, 1, thread + 1, threads)
+        partition(args.steps, 1, thread, threads), partition(args.steps, 1, thread + 1, threads)
     ):
         for b in range(args.batch):
             move_row(
@@ -28,12 +28,12 @@ cdef Py_ssize_t time_first(const void *arguments, int thread, int threads) noexc
 
 
 cdef Py_ssize_t batch_first(const void *arguments, int thread, int threads) noexcept nogil:
-    """(steps, batch, ...) of one or two arrays to (batch, steps, ...); threads share the batch."""
+    """y[b, t] = x[t, b] and other[t, b], side by side. Threads partition the batch."""
     cdef const BatchFirstArgs *args = <const BatchFirstArgs *>arguments
     cdef Py_ssize_t n = args.width, more = args.other_width, t, b
     cdef real *y
     for b in range(
-        share_begin(args.batch, 1, thread, threads), share_begin(args.batch, 1, thread + 1, threads)
+        partition(args.batch, 1, thread, threads), partition(args.batch, 1, thread + 1, threads)
     ):
         for t in range(args.steps):
             y = <real *>args.y + (b * args.steps + t) * (n + more)
@@ -53,7 +53,7 @@ cdef Py_ssize_t embedding(const void *arguments, int thread, int threads) noexce
     cdef const EmbeddingArgs *args = <const EmbeddingArgs *>arguments
     cdef Py_ssize_t i, n = args.features
     for i in range(
-        share_begin(args.count, 1, thread, threads), share_begin(args.count, 1, thread + 1, threads)
+        partition(args.count, 1, thread, threads), partition(args.count, 1, thread + 1, threads)
     ):
         if not 0 <= args.indices[i] < args.rows:
             return 1 + i
@@ -65,13 +65,13 @@ cdef Py_ssize_t embedding(const void *arguments, int thread, int threads) noexce
 
 
 cdef Py_ssize_t embedding_grad(const void *arguments, int thread, int threads) noexcept nogil:
-    """dweight[indices[i]] += dy[i]; threads share the columns, as rows may meet.
+    """dweight[indices[i]] += dy[i]. Threads partition the columns, as indices may repeat.
 
-    Returns 1 + the first i whose index is out of range; nothing is changed then.
+    Returns 1 + the first i whose index is out of range, and then changes nothing.
     """
     cdef const EmbeddingGradArgs *args = <const EmbeddingGradArgs *>arguments
-    cdef Py_ssize_t begin = share_begin(args.features, LANES, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.features, LANES, thread + 1, threads)
+    cdef Py_ssize_t begin = partition(args.features, LANES, thread, threads)
+    cdef Py_ssize_t end = partition(args.features, LANES, thread + 1, threads)
     cdef Py_ssize_t i, j, n = args.features
     cdef const real *dy
     cdef real *row

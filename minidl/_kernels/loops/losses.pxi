@@ -1,21 +1,24 @@
-# Losses and their gradients in one pass. Values are summed in double precision.
+# Losses and their gradients, in one pass over the predictions.
+#
+# Sums over more than a block are in double precision. What has weight 0 adds nothing to a loss, and
+# its gradient is 0, whatever it holds.
 
 cdef enum:
-    LOSS_ROWS = 16    # rows of a group; threads share whole groups
-    TERMS = 8         # that are added up side by side, so that none waits for the one before
+    LOSS_ROWS = 16    # rows of a block; threads partition whole blocks
+    TERMS = 8         # sums side by side, so that no addition waits for the one before
 
 
 cdef inline vec load_logits(const real *z, Py_ssize_t n) noexcept nogil:
-    """The next LANES of n logits; where there are fewer, minus infinity."""
+    """Load the next LANES of n logits; lanes beyond are minus infinity."""
     if n >= LANES:
         return load(z)
     return load_part(z, n, -INFINITY)
 
 
 cdef inline vec exp_logits(const real *z, Py_ssize_t n, vec peak) noexcept nogil:
-    """exp(z - peak) of the same ones; where there are fewer, zero.
+    """exp(z - peak) of the next LANES of n logits; lanes beyond are zero.
 
-    Not as exp(-infinity): multiplying down to zero makes the processor stumble.
+    These are not computed as exp(-infinity): multiplying down to zero is slow on processors.
     """
     if n >= LANES:
         return exp_below(load(z) - peak)
@@ -23,10 +26,11 @@ cdef inline vec exp_logits(const real *z, Py_ssize_t n, vec peak) noexcept nogil
 
 
 cdef bint one_is_largest(const real *z, Py_ssize_t n, real *y, real others) noexcept nogil:
-    """Whether one of these n alone is the largest, and infinite: then softmax, which is NaN of
-    infinity - infinity, tends to 1 there and to 0 elsewhere.
+    """Whether one of n logits alone is the largest, and infinite. If so, write the limit to y.
 
-    That, or its logarithm, is written to y: `others` at all others, and there what goes with it.
+    The formula of softmax gives NaN there, for infinity - infinity. But softmax tends to 1 at that
+    logit and to 0 at the others, and log-softmax to 0 and -infinity. `others`, 0 or -infinity, says
+    which of the two is asked for.
     """
     cdef Py_ssize_t j, place = 0, count = 0
     for j in range(n):
@@ -47,7 +51,7 @@ cdef bint one_is_largest(const real *z, Py_ssize_t n, real *y, real others) noex
 cdef inline vec exp_block(
     const real *z, real *y, Py_ssize_t n, const vec peak
 ) noexcept nogil:
-    """y = exp(z - peak), and its sums over every LANES-th element."""
+    """y = exp(z - peak). Returns its sums over every LANES-th element."""
     cdef vec e, total = fill(0)
     cdef Py_ssize_t j = 0
     while j < n:
@@ -61,9 +65,9 @@ cdef inline vec exp_block(
 cdef inline void softmax_row(
     const real *z, real *dz, Py_ssize_t n, Py_ssize_t label, real scale, real *most, real *sum
 ) noexcept nogil:
-    """dz = scale (softmax(z) - onehot(label)); the largest z, and the sum of exp(z - most).
+    """dz = scale (softmax(z) - onehot(label)); most = the largest z, sum = sum of exp(z - most).
 
-    A NaN among the z may be missed by the maximum, but not by the sum.
+    The maximum may miss a NaN among the z, but the sum does not.
     """
     cdef vec peak = fill(-INFINITY), total
     cdef real factor
@@ -89,8 +93,11 @@ cdef inline void softmax_short_rows(
     const real *z, const Py_ssize_t *labels, real *dz, Py_ssize_t rows, Py_ssize_t n,
     Py_ssize_t room, real scale, real *most, real *sums
 ) noexcept nogil:
-    """The same for up to LANES rows with n <= LANES: turned, so that a vector is one class of all
-    rows, and nothing need be summed across its lanes. `room` elements of z can be read."""
+    """Do what softmax_row does for up to LANES rows with n <= LANES.
+
+    Rows are transposed, so that a vector is one class of all rows, and nothing need be summed
+    across its lanes. `room` elements of z can be read.
+    """
     cdef vec column[LANES]
     cdef vec label, peak = fill(-INFINITY), total = fill(0), factor
     cdef real numbers[LANES]
@@ -115,7 +122,7 @@ cdef inline void softmax_short_rows(
     store(most, peak)
     store(sums, total)
     transpose(column)
-    for i in range(rows):    # what a vector writes beyond its row, the next ones write again
+    for i in range(rows):    # rows that follow write again what a vector writes beyond its row
         if (rows - i) * n >= LANES:
             store(dz + i * n, column[i])
         else:
@@ -125,7 +132,10 @@ cdef inline void softmax_short_rows(
 cdef inline Py_ssize_t cross_entropy_rows(
     const CrossEntropyArgs *args, Py_ssize_t begin, Py_ssize_t rows, vec *seen
 ) noexcept nogil:
-    """A group of rows, whose logarithms are taken together, and added to `seen`: NaN stays."""
+    """Losses and gradients of a block of rows without weights. Returns 1 + the first bad row, or 0.
+
+    Their logarithms are taken together, and added to `seen`, so that a NaN shows there.
+    """
     cdef real most[LOSS_ROWS]
     cdef real sums[LOSS_ROWS]
     cdef Py_ssize_t i, n = args.classes
@@ -162,7 +172,7 @@ cdef inline Py_ssize_t cross_entropy_rows(
 cdef void take_limits(
     const CrossEntropyArgs *args, Py_ssize_t begin, Py_ssize_t rows
 ) noexcept nogil:
-    """Of rows with one infinite logit: the loss is 0 if that is the label's, else infinite."""
+    """Compute rows with one infinite logit again: the loss is 0 if it is the label's, else ∞."""
     cdef Py_ssize_t i, j, label, n = args.classes
     cdef real scale = <real>args.scale
     cdef real *dz
@@ -176,27 +186,27 @@ cdef void take_limits(
 
 
 cdef inline double surprise(double log_sum, double most, double z) noexcept nogil:
-    """log sum exp(z - most) + (most - z): the loss, were the class of this z the label."""
+    """log sum exp(z - most) + (most - z): the loss if the class of this z were the label."""
     cdef double below = most - z
-    if below != below and most == z:    # both are infinite
+    if below != below and most == z:    # both are infinite: the difference counts as 0
         return log_sum
     return log_sum + below
 
 
 cdef inline double weight_of(const void *weights, Py_ssize_t i) noexcept nogil:
-    """One of the weights; 1 where there are none."""
+    """Return one of the weights, or 1 where there are none."""
     return 1 if weights == NULL else (<const real *>weights)[i]
 
 
 cdef inline double divided(double scale, const double *weights) noexcept nogil:
-    """The scale, divided by the total of the weights if there is one."""
+    """Divide the scale by the total of the weights, if there is one."""
     return scale if weights == NULL else scale / weights[0]
 
 
 cdef Py_ssize_t weighted_rows(
     const CrossEntropyArgs *args, Py_ssize_t begin, Py_ssize_t rows
 ) noexcept nogil:
-    """A group of rows with weights of rows or classes, or with smoothed labels."""
+    """Losses and gradients of a block of rows, with weights or smoothed labels."""
     cdef Py_ssize_t i, label
     for i in range(begin, begin + rows):
         label = args.labels[i]
@@ -209,10 +219,10 @@ cdef Py_ssize_t weighted_rows(
 cdef void weighted_row(
     const CrossEntropyArgs *args, Py_ssize_t row, Py_ssize_t label, double scale
 ) noexcept nogil:
-    """own L_label + rest sum_c weight_c L_c, L_c = log sum exp(z) - z_c, and its gradient.
+    """loss = own L_label + rest sum_c weight_c L_c, L_c = log sum exp(z) - z_c, and its gradient.
 
-    own and rest are what the label and every class count. What counts nothing adds nothing, be it
-    infinite or NaN.
+    `own` is the weight of the label's loss, `rest` that of every class, from smoothing. A loss of
+    weight 0 adds nothing, even if it is infinite or NaN.
     """
     cdef Py_ssize_t c, n = args.classes
     cdef const real *z = <const real *>args.logits + row * n
@@ -251,10 +261,13 @@ cdef void weighted_row(
 
 
 cdef Py_ssize_t nll(const void *arguments, int thread, int threads) noexcept nogil:
-    """-z_label of every row, and its gradient. Returns as softmax_cross_entropy does."""
+    """losses[i] = -w_i z_i,label, where z holds log-probabilities, and the gradient.
+
+    Returns 1 + the first row whose label is not a class.
+    """
     cdef const CrossEntropyArgs *args = <const CrossEntropyArgs *>arguments
-    cdef Py_ssize_t i = share_begin(args.rows, LOSS_ROWS, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.rows, LOSS_ROWS, thread + 1, threads)
+    cdef Py_ssize_t i = partition(args.rows, LOSS_ROWS, thread, threads)
+    cdef Py_ssize_t end = partition(args.rows, LOSS_ROWS, thread + 1, threads)
     cdef Py_ssize_t label, n = args.classes
     cdef const real *z = <const real *>args.logits
     cdef real *dz = <real *>args.dlogits
@@ -272,7 +285,10 @@ cdef Py_ssize_t nll(const void *arguments, int thread, int threads) noexcept nog
 
 
 cdef Py_ssize_t weight_total(const void *arguments, int thread, int threads) noexcept nogil:
-    """total[0] = sum of the rows' weights, in order. Returns 1 if they are of no use."""
+    """total[0] = sum of the rows' weights, in order.
+
+    Returns 1 if a weight is negative or NaN, or the total is zero or infinite.
+    """
     cdef const WeightTotalArgs *args = <const WeightTotalArgs *>arguments
     cdef double weight, total = 0
     cdef Py_ssize_t i
@@ -281,7 +297,7 @@ cdef Py_ssize_t weight_total(const void *arguments, int thread, int threads) noe
         return 0
     for i in range(args.rows):
         weight = weight_of(args.weight, i)
-        # A label that is no class is the error of the loss, which looks at it next.
+        # A label that is no class is ignored here: the loss, which comes next, reports it.
         if args.class_weight != NULL and 0 <= args.labels[i] < args.classes:
             weight *= weight_of(args.class_weight, args.labels[i])
         bad = bad or not weight >= 0
@@ -293,10 +309,13 @@ cdef Py_ssize_t weight_total(const void *arguments, int thread, int threads) noe
 cdef Py_ssize_t softmax_cross_entropy(
     const void *arguments, int thread, int threads
 ) noexcept nogil:
-    """One loss per row. Returns 1 + the first row whose label is not a class."""
+    """losses[i] = -log softmax(z_i)_label, weighted and smoothed, and the gradient.
+
+    Returns 1 + the first row whose label is not a class.
+    """
     cdef const CrossEntropyArgs *args = <const CrossEntropyArgs *>arguments
-    cdef Py_ssize_t begin = share_begin(args.rows, LOSS_ROWS, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.rows, LOSS_ROWS, thread + 1, threads)
+    cdef Py_ssize_t begin = partition(args.rows, LOSS_ROWS, thread, threads)
+    cdef Py_ssize_t end = partition(args.rows, LOSS_ROWS, thread + 1, threads)
     cdef Py_ssize_t bad, first = begin
     cdef vec seen = fill(0)
     cdef bint plain = args.weight == NULL and args.class_weight == NULL and args.smoothing == 0
@@ -314,6 +333,7 @@ cdef Py_ssize_t softmax_cross_entropy(
 
 
 cdef inline vec mse_vec(vec prediction, vec target, real delta, vec *gradient) noexcept nogil:
+    """e^2, e = prediction - target"""
     cdef vec error = prediction - target
     gradient[0] = 2 * error
     return error * error
@@ -322,6 +342,7 @@ cdef inline vec mse_vec(vec prediction, vec target, real delta, vec *gradient) n
 cdef inline vec absolute_vec(
     vec prediction, vec target, real delta, vec *gradient
 ) noexcept nogil:
+    """|e|, e = prediction - target"""
     cdef vec error = prediction - target
     cdef vec size = absolute(error)
     gradient[0] = where_less(fill(0), size, with_sign(fill(1), error), size)    # NaN stays
@@ -329,7 +350,7 @@ cdef inline vec absolute_vec(
 
 
 cdef inline vec huber_vec(vec prediction, vec target, real delta, vec *gradient) noexcept nogil:
-    """m (|e| - m / 2), m = min(|e|, delta): e^2 / 2 near zero, delta (|e| - delta / 2) beyond."""
+    """m (|e| - m / 2), m = min(|e|, delta): e^2 / 2 up to delta, delta (|e| - delta / 2) beyond."""
     cdef vec error = prediction - target
     cdef vec size = absolute(error)
     cdef vec near = minimum(fill(delta), size)
@@ -338,8 +359,11 @@ cdef inline vec huber_vec(vec prediction, vec target, real delta, vec *gradient)
 
 
 cdef inline vec bce_vec(vec z, vec target, real delta, vec *gradient) noexcept nogil:
-    """|z| u + log(1 + exp(-|z|)), u = 1 - t for z > 0, else t: max(z, 0) - z t, of which no part
-    cancels another. Where u is 0, nothing is left of an infinite z."""
+    """|z| u + log(1 + exp(-|z|)), u = 1 - t for z > 0, else t.
+
+    |z| u is max(z, 0) - z t, written so that no digits cancel. Where u is 0, that term is 0 even if
+    z is infinite.
+    """
     cdef vec below = minus_absolute(z)
     cdef vec e = exp_below(below)
     cdef vec wrong = where_less(z, fill(0), target, 1 - target)
@@ -352,10 +376,9 @@ cdef inline void weighted_loss(
     const ElementLossArgs *args, int thread, int threads,
     vec (*f)(vec, vec, real, vec *) noexcept nogil
 ) noexcept nogil:
-    """losses[row] = weight times the sum of f over the row, block by block, and the gradient of
-    every element."""
-    cdef Py_ssize_t row = share_begin(args.rows, LOSS_ROWS, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.rows, LOSS_ROWS, thread + 1, threads)
+    """losses[row] = weight times the sum of f over the row, and the gradient of every element."""
+    cdef Py_ssize_t row = partition(args.rows, LOSS_ROWS, thread, threads)
+    cdef Py_ssize_t end = partition(args.rows, LOSS_ROWS, thread + 1, threads)
     cdef Py_ssize_t columns = args.n // args.rows, j, stop
     cdef const real *prediction
     cdef const real *target
@@ -370,7 +393,7 @@ cdef inline void weighted_loss(
         factor = divided(args.scale, args.weights) * weight_of(args.weight, row)
         sum = 0
         j = 0
-        if factor == 0:    # what counts nothing may be anything
+        if factor == 0:    # the row may hold anything
             memset(gradient, 0, columns * sizeof(real))
             j = columns
         while j < columns:
@@ -395,14 +418,17 @@ cdef inline void element_loss(
     const void *arguments, int thread, int threads,
     vec (*f)(vec, vec, real, vec *) noexcept nogil
 ) noexcept nogil:
-    """losses[block] = sum of f over the block, and the gradient of every element."""
+    """losses[block] = sum of f over LOSS_BLOCK elements, and the gradient of every element.
+
+    With weights, one loss per row.
+    """
     cdef const ElementLossArgs *args = <const ElementLossArgs *>arguments
     cdef real delta = <real>args.delta
     cdef const real *prediction = <const real *>args.prediction
     cdef const real *target = <const real *>args.target
     cdef real *gradient = <real *>args.dprediction
-    cdef Py_ssize_t i = share_begin(args.n, LOSS_BLOCK, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.n, LOSS_BLOCK, thread + 1, threads)
+    cdef Py_ssize_t i = partition(args.n, LOSS_BLOCK, thread, threads)
+    cdef Py_ssize_t end = partition(args.n, LOSS_BLOCK, thread + 1, threads)
     cdef Py_ssize_t stop, block, rest
     cdef vec total, other, value, slope
     cdef real lanes[LANES]
@@ -414,7 +440,7 @@ cdef inline void element_loss(
         block = i // LOSS_BLOCK
         stop = smaller(end, i + LOSS_BLOCK)
         total = other = fill(0)
-        while i + 2 * LANES <= stop:    # two sums, which need not wait for one another
+        while i + 2 * LANES <= stop:    # two sums, so that none waits for the other
             total = total + f(load(prediction + i), load(target + i), delta, &slope)
             store(gradient + i, slope * <real>args.scale)
             i += LANES
@@ -434,26 +460,31 @@ cdef inline void element_loss(
             )
             store_part(gradient + i, slope * <real>args.scale, rest)
             store(lanes, value)
-            for j in range(<int>rest):    # the lanes beyond hold losses of nothing
+            for j in range(<int>rest):    # lanes beyond hold no element
                 args.losses[block] += lanes[j]
             i = stop
 
 
 cdef Py_ssize_t mse(const void *args, int thread, int threads) noexcept nogil:
+    """(prediction - target)²"""
     element_loss(args, thread, threads, mse_vec)
 
 
 cdef Py_ssize_t absolute_error(const void *args, int thread, int threads) noexcept nogil:
+    """|prediction - target|"""
     element_loss(args, thread, threads, absolute_vec)
 
 
 cdef Py_ssize_t huber(const void *args, int thread, int threads) noexcept nogil:
+    """Huber's loss: quadratic up to delta, linear beyond"""
     element_loss(args, thread, threads, huber_vec)
 
 
 cdef inline vec weighted_bce_vec(vec z, vec target, vec weight, vec *gradient) noexcept nogil:
-    """w t log(1 + exp(-z)) + (1 - t) log(1 + exp(z)): |z| u + (1 - t + w t) log(1 + exp(-|z|)),
-    u = 1 - t for z > 0, else w t. Where u is 0, nothing is left of an infinite z."""
+    """w t log(1 + exp(-z)) + (1 - t) log(1 + exp(z)) = |z| u + (1 - t + w t) log(1 + exp(-|z|)).
+
+    u = 1 - t for z > 0, else w t. Where u is 0, |z| u is 0 even if z is infinite.
+    """
     cdef vec below = minus_absolute(z)
     cdef vec e = exp_below(below)
     cdef vec ones = weight * target
@@ -468,8 +499,8 @@ cdef void pos_weighted_loss(
     const ElementLossArgs *args, int thread, int threads
 ) noexcept nogil:
     """losses[row] = weight times the sum of weighted_bce_vec over the row, and the gradient."""
-    cdef Py_ssize_t row = share_begin(args.rows, LOSS_ROWS, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.rows, LOSS_ROWS, thread + 1, threads)
+    cdef Py_ssize_t row = partition(args.rows, LOSS_ROWS, thread, threads)
+    cdef Py_ssize_t end = partition(args.rows, LOSS_ROWS, thread + 1, threads)
     cdef Py_ssize_t columns = args.n // args.rows, j, left
     cdef const real *z
     cdef const real *target
@@ -484,7 +515,7 @@ cdef void pos_weighted_loss(
         factor = divided(args.scale, args.weights) * weight_of(args.weight, row)
         sum = 0
         j = 0
-        if factor == 0:    # what counts nothing may be anything
+        if factor == 0:    # the row may hold anything
             memset(gradient, 0, columns * sizeof(real))
             j = columns
         while j < columns:
@@ -501,6 +532,7 @@ cdef void pos_weighted_loss(
 
 
 cdef Py_ssize_t bce_with_logits(const void *args, int thread, int threads) noexcept nogil:
+    """-w t log s(z) - (1 - t) log(1 - s(z)), s the sigmoid, w the column's pos_weight, or 1"""
     if (<const ElementLossArgs *>args).pos_weight != NULL:
         pos_weighted_loss(<const ElementLossArgs *>args, thread, threads)
     else:

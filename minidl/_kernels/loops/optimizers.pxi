@@ -1,4 +1,4 @@
-# Clipping and updates over flat vectors.
+# Norms, clipping, and the updates of optimizers, over flat vectors. Threads partition the elements.
 
 cdef inline double sum_of_squares(const real *x, Py_ssize_t n, const real factor) noexcept nogil:
     """Sum of (factor x)^2, in vectors."""
@@ -21,10 +21,10 @@ cdef inline double sum_of_squares(const real *x, Py_ssize_t n, const real factor
 
 
 cdef double factor_near_one(const real *x, Py_ssize_t n) noexcept nogil:
-    """The power of two that brings the largest of |x| near 1; 0 if that is zero or infinite.
+    """The power of two that brings the largest |x| near 1; 0 if the largest is zero or infinite.
 
-    No larger than the inverse of SMALLEST_NORMAL, so that it is a normal number itself: the squares
-    of subnormal numbers are large enough then, too.
+    It is at most the inverse of SMALLEST_NORMAL, so that it is a normal number itself. The squares
+    of subnormal numbers become large enough even so.
     """
     cdef vec most[4]
     cdef Py_ssize_t i = 0
@@ -47,8 +47,8 @@ cdef double factor_near_one(const real *x, Py_ssize_t n) noexcept nogil:
 
 
 cdef double squared_norm_block(const real *x, Py_ssize_t n) noexcept nogil:
-    """Sum of squares. Where squares of float32 come near overflow or underflow, those of numbers
-    near one."""
+    """Sum of x^2. Where squares of float32 may overflow or underflow, x is scaled to numbers near 1
+    before."""
     cdef double factor, result = sum_of_squares(x, n, 1)
     if sizeof(real) == 8 or 1e-20 < result < 1e30 or result != result:
         return result
@@ -59,10 +59,10 @@ cdef double squared_norm_block(const real *x, Py_ssize_t n) noexcept nogil:
 
 
 cdef Py_ssize_t squared_norm(const void *arguments, int thread, int threads) noexcept nogil:
-    """sums[block] = sum of x^2 over blocks of NORM_BLOCK."""
+    """sums[block] = sum of x^2 over NORM_BLOCK elements."""
     cdef const SquaredNormArgs *args = <const SquaredNormArgs *>arguments
-    cdef Py_ssize_t i = share_begin(args.n, NORM_BLOCK, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.n, NORM_BLOCK, thread + 1, threads)
+    cdef Py_ssize_t i = partition(args.n, NORM_BLOCK, thread, threads)
+    cdef Py_ssize_t end = partition(args.n, NORM_BLOCK, thread + 1, threads)
     while i < end:
         args.sums[i // NORM_BLOCK] = squared_norm_block(
             <const real *>args.x + i, smaller(NORM_BLOCK, end - i)
@@ -71,7 +71,8 @@ cdef Py_ssize_t squared_norm(const void *arguments, int thread, int threads) noe
 
 
 cdef double norm_beyond_squares(const real *x, Py_ssize_t n) noexcept nogil:
-    """The norm of finite numbers, the sum of whose squares no double can hold."""
+    """The norm of finite numbers whose sum of squares overflows or underflows a double; 0 if the
+    largest is zero or infinite."""
     cdef double factor = factor_near_one(x, n), total = 0
     cdef Py_ssize_t i = 0
     if factor == 0:
@@ -83,7 +84,7 @@ cdef double norm_beyond_squares(const real *x, Py_ssize_t n) noexcept nogil:
 
 
 cdef inline double norm_of(const ClipArgs *args) noexcept nogil:
-    """The root of the squared norm; of float64 also where that overflows or underflows."""
+    """The root of the squared norm; of float64 gradients also where that over- or underflows."""
     cdef double square = args.squared_norm[0], norm
     if args.grad == NULL or square != square or 1e-280 < square < INFINITY:
         return sqrt(square)
@@ -92,7 +93,10 @@ cdef inline double norm_of(const ClipArgs *args) noexcept nogil:
 
 
 cdef Py_ssize_t clip(const void *arguments, int thread, int threads) noexcept nogil:
-    """scale = max_norm / norm where that is below one. Returns 1 if the norm is not finite."""
+    """scale = min(1, max_norm / norm) for every group of parameters; counts the step.
+
+    Returns 1 if the norm is not finite.
+    """
     cdef const ClipArgs *args = <const ClipArgs *>arguments
     cdef OptimizerState *state = args.state
     cdef Py_ssize_t group
@@ -122,26 +126,26 @@ cdef Py_ssize_t clamp(const void *arguments, int thread, int threads) noexcept n
     cdef const ScaleArgs *args = <const ScaleArgs *>arguments
     cdef real *x = <real *>args.x
     cdef vec limit = fill(<real>args.factor)
-    cdef Py_ssize_t i = share_begin(args.n, GRAIN, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.n, GRAIN, thread + 1, threads)
+    cdef Py_ssize_t i = partition(args.n, BLOCK, thread, threads)
+    cdef Py_ssize_t end = partition(args.n, BLOCK, thread + 1, threads)
     while i < end:
         store_columns(x + i, within(load_columns(x + i, end - i), limit), end - i)
         i += LANES
 
 
 cdef inline vec within(vec v, vec limit) noexcept nogil:
-    """v, cut off at +-limit; NaN stays."""
+    """Clamp v to +-limit; NaN stays."""
     return maximum(-limit, minimum(limit, v))
 
 
-cdef Py_ssize_t follow(const void *arguments, int thread, int threads) noexcept nogil:
+cdef Py_ssize_t lerp(const void *arguments, int thread, int threads) noexcept nogil:
     """y += weight (x - y)."""
-    cdef const FollowArgs *args = <const FollowArgs *>arguments
+    cdef const LerpArgs *args = <const LerpArgs *>arguments
     cdef const real *x = <const real *>args.x
     cdef real *y = <real *>args.average
     cdef real weight = <real>args.weight
-    cdef Py_ssize_t i = share_begin(args.n, GRAIN, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.n, GRAIN, thread + 1, threads)
+    cdef Py_ssize_t i = partition(args.n, BLOCK, thread, threads)
+    cdef Py_ssize_t end = partition(args.n, BLOCK, thread + 1, threads)
     cdef vec v
     while i < end:
         v = load_columns(y + i, end - i)
@@ -173,17 +177,20 @@ cdef inline Update update_of(
 
 
 cdef enum:
-    SOON = 32 * LANES    # elements that are asked of other threads so far ahead
+    SOON = 32 * LANES    # how many elements ahead weights are fetched, to be written
 
 
 cdef inline vec largest_root() noexcept nogil:
-    """A power of two whose square, and any average of such squares, is finite: 2^63 or 2^511."""
+    """2^63 or 2^511: its square is finite, and so is any average of such squares."""
     return fill(<real>ldexp(1, EXPONENT_BIAS // 2))
 
 
 cdef inline double harmless() noexcept nogil:
-    """2^47 or 2^383. The squares of what is smaller are less than the last digit of the largest
-    number, and change no moment that is as large as that."""
+    """2^47 or 2^383: a bound below which gradients cannot make a moment overflow.
+
+    The square of a smaller number is less than the last digit of the largest number, and so does
+    not change a moment as large as that.
+    """
     return ldexp(1, EXPONENT_BIAS * 3 // 8)
 
 
@@ -195,17 +202,17 @@ cdef struct Rule:
 
 
 cdef inline Rule rule_of(const OptimizerState *state) noexcept nogil:
-    """What all optimizers have in common."""
+    """Read from the state what all optimizers have in common."""
     cdef Rule rule
     rule.scale, rule.max_value = <real>state.scale, <real>state.max_value
-    rule.far = state.scale < SMALLEST_NORMAL    # and would count as zero: its root, twice
+    rule.far = state.scale < SMALLEST_NORMAL    # would count as zero: its root is applied twice
     if rule.far and 0 < state.max_norm < state.norm:
         rule.scale = <real>(sqrt(state.max_norm) / sqrt(state.norm))
     elif rule.far:
         rule.scale = <real>sqrt(state.scale)
     rule.l1, rule.weight_decay = <real>state.l1, <real>state.weight_decay
     rule.cut, rule.sparse = state.max_value > 0, state.l1 > 0
-    rule.huge = not 0 < state.norm * state.scale < harmless()    # or not known
+    rule.huge = not 0 < state.norm * state.scale < harmless()    # true if the norm is unknown
     rule.decoupled = state.decoupled > 0
     rule.decays = state.weight_decay != 0 and not rule.decoupled
     rule.rate = <real>state.learning_rate
@@ -217,17 +224,17 @@ cdef inline Rule rule_of(const OptimizerState *state) noexcept nogil:
     return rule
 
 
-cdef inline void update_share(
+cdef inline void update_partition(
     const Update *args, int thread, int threads, const Rule *rule,
     void (*update)(const Update *, const Rule *, Py_ssize_t, const Py_ssize_t) noexcept nogil
 ) noexcept nogil:
-    """Update this thread's share: whole vectors, then the rest.
+    """Update this thread's partition: whole vectors, then what is left.
 
-    Weights that several threads have read lie in the caches of all. To write them is to have them
-    taken out of the others, which is slow, unless it is asked for early.
+    Weights that several threads have read lie in the caches of all of them. A core that writes them
+    must first have the others drop their copies, which is slow unless it is asked for early.
     """
-    cdef Py_ssize_t i = share_begin(args.n, GRAIN, thread, threads)
-    cdef Py_ssize_t end = share_begin(args.n, GRAIN, thread + 1, threads)
+    cdef Py_ssize_t i = partition(args.n, BLOCK, thread, threads)
+    cdef Py_ssize_t end = partition(args.n, BLOCK, thread + 1, threads)
     while i + LANES <= end:
         prefetch(<const real *>args.data + i + SOON)
         update(args, rule, i, LANES)
@@ -240,25 +247,25 @@ cdef inline void update_all(
     const Update *args, int thread, int threads, const Rule *rule,
     void (*update)(const Update *, const Rule *, Py_ssize_t, const Py_ssize_t) noexcept nogil
 ) noexcept nogil:
-    """Update this thread's share; in a loop of its own where gradients are only scaled.
+    """Update this thread's partition, in a loop of its own where gradients are only scaled.
 
-    Subnormal numbers count as zero meanwhile. Where a gradient is zero for good, moments decay to
-    them, and would stay: a tenth of the smallest rounds to none.
+    Subnormal numbers count as zero meanwhile. Where a gradient stays zero, moments would decay to
+    subnormal numbers and stay there, as the smallest of them is not rounded to zero.
     """
     cdef float_mode mode = flush_subnormals()
     cdef Rule plain = rule[0]
     plain.far = plain.cut = plain.sparse = plain.decays = plain.huge = False
     if rule.far or rule.cut or rule.sparse or rule.decays or rule.huge:
-        update_share(args, thread, threads, rule, update)
+        update_partition(args, thread, threads, rule, update)
     else:
-        update_share(args, thread, threads, &plain, update)
+        update_partition(args, thread, threads, &plain, update)
     set_float_mode(mode)
 
 
 cdef inline vec gradient(
     const Update *args, const Rule *rule, Py_ssize_t i, vec data, const Py_ssize_t n
 ) noexcept nogil:
-    """scale * gradient within +-max_value, and the gradient of the penalties on the weights."""
+    """The gradient, scaled and clamped to +-max_value, plus that of the penalties on weights."""
     cdef vec grad = load_columns(<const real *>args.grad + i, n) * rule.scale
     cdef vec size, sign
     if rule.far:
@@ -277,10 +284,10 @@ cdef inline vec gradient(
 cdef inline vec squarable(
     const Update *args, const Rule *rule, Py_ssize_t i, vec data, const Py_ssize_t n
 ) noexcept nogil:
-    """The gradient, cut off where its square would be infinite.
+    """The gradient, clamped where its square would be infinite.
 
-    A second moment that overflows divides by infinity for good. What is cut off in both moments
-    leaves their ratio as it is, and so the step.
+    A second moment that has overflowed would divide by infinity from then on. As both moments use
+    the clamped gradient, their ratio, and so the step, is what it would be without.
     """
     cdef vec g = gradient(args, rule, i, data, n)
     if rule.huge:
@@ -291,7 +298,7 @@ cdef inline vec squarable(
 cdef inline vec average(
     void *moment, Py_ssize_t i, vec value, const real fresh, const Py_ssize_t n
 ) noexcept nogil:
-    """A moving average, brought up to date: m + fresh (value - m)."""
+    """Update a moving average, and return it: m += fresh (value - m)."""
     cdef vec m = load_columns(<real *>moment + i, n)
     m = m + fresh * (value - m)
     store_columns(<real *>moment + i, m, n)
@@ -301,8 +308,8 @@ cdef inline vec average(
 cdef inline vec mean_square(
     const Update *args, const Rule *rule, Py_ssize_t i, vec g, const Py_ssize_t n
 ) noexcept nogil:
-    """The moving average of squares, or their sum, brought up to date: old2 v + new2 g^2, at most
-    the largest number."""
+    """Update the moving average of squares, or their sum, and return it: v = old2 v + new2 g^2,
+    at most the largest number."""
     cdef vec v = rule.old2 * load_columns(<real *>args.moment2 + i, n) + rule.new2 * (g * g)
     v = minimum(fill(LARGEST), v)    # in this order NaN stays NaN
     store_columns(<real *>args.moment2 + i, v, n)
@@ -330,7 +337,7 @@ cdef inline void sgd_columns(
 
 
 cdef Py_ssize_t sgd(const void *arguments, int thread, int threads) noexcept nogil:
-    """v = momentum v + g; data -= rate v."""
+    """v = momentum v + g; data -= rate v. Nesterov: data -= rate (g + momentum v)."""
     cdef const SgdArgs *given = <const SgdArgs *>arguments
     cdef Update args = update_of(
         given.data, given.grad, given.state, given.n, given.moment, NULL, NULL
@@ -419,7 +426,7 @@ cdef inline void rmsprop_columns(
 
 
 cdef Py_ssize_t rmsprop(const void *arguments, int thread, int threads) noexcept nogil:
-    """s = alpha s + (1 - alpha) g^2; data -= rate g / (sqrt(s) + eps). Centered: less m^2."""
+    """s = alpha s + (1 - alpha) g^2; data -= rate g / (sqrt(s) + eps). Centered: sqrt(s - m^2)."""
     cdef const RmspropArgs *given = <const RmspropArgs *>arguments
     cdef Update args = update_of(
         given.data, given.grad, given.state, given.n, given.mean, given.square, given.velocity
@@ -455,7 +462,7 @@ cdef Py_ssize_t adagrad(const void *arguments, int thread, int threads) noexcept
 KERNELS["squared_norm"] = entry(squared_norm, sizeof(SquaredNormArgs))
 KERNELS["clip"] = entry(clip, sizeof(ClipArgs))
 KERNELS["clamp"] = entry(clamp, sizeof(ScaleArgs))
-KERNELS["follow"] = entry(follow, sizeof(FollowArgs))
+KERNELS["lerp"] = entry(lerp, sizeof(LerpArgs))
 KERNELS["sgd"] = entry(sgd, sizeof(SgdArgs))
 KERNELS["adam"] = entry(adam, sizeof(AdamArgs))
 KERNELS["nadam"] = entry(nadam, sizeof(AdamArgs))

@@ -1,9 +1,9 @@
-# What this core can do at most.
+# What a core can do at most: the ceilings of the benchmarks.
 
 cdef Py_ssize_t fma_peak(const void *arguments, int thread, int threads) noexcept nogil:
-    """As many independent chains of multiply-adds as the microkernel has, and nothing else.
+    """Run as many independent chains of multiply-adds as the microkernel has, and nothing else.
 
-    Each thread does all of it, from a cache line of its own.
+    Each thread runs all `repetitions`, on a cache line of its own in x.
     """
     cdef const PeakArgs *args = <const PeakArgs *>arguments
     cdef real *x = <real *>args.x + thread * (64 // sizeof(real))
@@ -28,8 +28,8 @@ cdef Py_ssize_t fma_peak(const void *arguments, int thread, int threads) noexcep
 cdef Py_ssize_t read_peak(const void *arguments, int thread, int threads) noexcept nogil:
     """Read an array from end to end, as fast as its level of memory delivers it."""
     cdef const PeakArgs *args = <const PeakArgs *>arguments
-    cdef Py_ssize_t begin = share_begin(args.n, 512 // sizeof(real), thread, threads)
-    cdef Py_ssize_t n = share_begin(args.n, 512 // sizeof(real), thread + 1, threads) - begin
+    cdef Py_ssize_t begin = partition(args.n, 512 // sizeof(real), thread, threads)
+    cdef Py_ssize_t n = partition(args.n, 512 // sizeof(real), thread + 1, threads) - begin
     cdef real *x = <real *>args.x + begin
     cdef vec acc[8]
     cdef Py_ssize_t repetition, i

@@ -1,14 +1,18 @@
 # Recurrent networks over whole sequences.
 #
-# A sequence kernel packs the recurrent weight once, and then alternates for every step between
-# one product and the gates, while what they share is in the cache. The rows of a batch do not
-# depend on each other, so each thread takes some of them through all steps and waits for nobody.
+# A sequence kernel packs the recurrent weight once. Then, for every step, it computes one product
+# and the gates, while what they share is in the cache. The rows of a batch do not depend on each
+# other, so each thread takes its partition of them through all steps and waits for nobody.
+#
+# Lengths, if given, are from 1 to `steps`; else a kernel returns 1 + the first row whose length is
+# not. Beyond its length a sequence keeps its state, and its gradients are 0. `reverse` runs from
+# the last step to the first.
 
 cdef enum Cell:
     RNN_CELL, LSTM_CELL, GRU_CELL
 
 cdef enum:
-    NEAR = 1 << 20    # bytes of a weight that stays in the L2 cache from step to step
+    NEAR_BYTES = 1 << 20    # of a weight that stays in the L2 cache from step to step
 
 
 # --- the recurrent product, with a weight that was packed before ---
@@ -16,37 +20,44 @@ cdef enum:
 cdef void pack_whole(
     const real *b, Py_ssize_t b_row, Py_ssize_t b_col, real *packed, Py_ssize_t k, Py_ssize_t n
 ) noexcept nogil:
-    """All of B (k x n): pieces of its rows, each in panels."""
-    cdef Py_ssize_t p = 0, piece = piece_of(k)
+    """Pack all of B (k x n): one block of k after the other, each in panels."""
+    cdef Py_ssize_t p = 0, kc = kc_of(k)
     while p < k:
-        pack(b + p * b_row, b_row, b_col, packed + p * packed_row(n), smaller(piece, k - p), n)
-        p += piece
+        pack(b + p * b_row, b_row, b_col, packed + p * packed_row(n), smaller(kc, k - p), n)
+        p += kc
 
 
 cdef void multiply_packed(
-    Tile *t, const real *packed, Py_ssize_t rows, Py_ssize_t k, Py_ssize_t n, const real *bias,
-    Accumulate accumulate, const real *needed, Py_ssize_t size
+    Tile *block, const real *packed, Py_ssize_t rows, Py_ssize_t k, Py_ssize_t n,
+    const real *bias, Accumulate accumulate, const real *needed, Py_ssize_t size
 ) noexcept nogil:
-    """c = a . b + bias, or c += a . b; t has a, c and their steps.
+    """C = A . B + bias, or C += A . B, for a B that `pack_whole` packed.
 
-    What is fetched meanwhile: the next panel of B, or, if all of B stays near, about so many
-    elements of what is needed after this product.
+    `block` points to A and C. These are the three inner loops of `multiply_blocks`. Meanwhile
+    tiles fetch the next panel of B, or, if all of B stays near, about `size` elements of what is
+    needed after this product.
     """
-    cdef Py_ssize_t p = 0, piece = piece_of(k)
-    cdef const real *a = t.a
-    cdef bint stays = k * n * sizeof(real) <= NEAR
-    t.ahead, t.ahead_step = needed, size // (ceil_div(k, piece) * n)
-    t.b_row, t.a_col = 0, 1
+    cdef Py_ssize_t p = 0, j, kc = kc_of(k)
+    cdef const real *a = block.a
+    cdef bint stays = k * n * sizeof(real) <= NEAR_BYTES
+    cdef Tile tile
+    block.ahead, block.ahead_step = needed, size // (ceil_div(k, kc) * n)
+    block.b_row, block.a_col = 0, 1
     while p < k:
-        t.a, t.b, t.k = a + p, packed + p * packed_row(n), smaller(piece, k - p)
+        block.a, block.b, block.k = a + p, packed + p * packed_row(n), smaller(kc, k - p)
         if not stays:
-            t.ahead, t.ahead_step = t.b + t.k * panel_width(n), t.k
-        t.accumulate = accumulate if p == 0 else ADD
-        t.bias = bias if p + piece >= k else NULL
-        multiply_block(t, rows, n, PACKED, 1, NULL)
+            block.ahead, block.ahead_step = block.b + block.k * panel_width(n), block.k
+        block.accumulate = accumulate if p == 0 else ADD
+        block.bias = bias if p + kc >= k else NULL
+        tile = block[0]
+        j = 0
+        while j < n:
+            place_panel(block, &tile, PACKED, 1, NULL, j, n)
+            multiply_panel(&tile, rows)
+            j += tile.columns
         if stays:
-            t.ahead = t.ahead + t.ahead_step * n
-        p += piece
+            block.ahead = block.ahead + block.ahead_step * n
+        p += kc
 
 
 # --- whole sequences ---
@@ -54,7 +65,7 @@ cdef void multiply_packed(
 cdef inline void begin_rows(
     const void *given, void *rows, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t n
 ) noexcept nogil:
-    """Rows begin … end of what is given; without anything, zeros."""
+    """Copy rows begin … end of the initial state that is given, or set them to zero."""
     if given == NULL:
         memset(<real *>rows + begin * n, 0, (end - begin) * n * sizeof(real))
     else:
@@ -84,12 +95,12 @@ cdef inline void activate_row(
 cdef inline Py_ssize_t sequence(
     const SequenceArgs *args, int thread, int threads, const Cell cell, const Py_ssize_t count
 ) noexcept nogil:
-    """All steps of this thread's rows; `count` is the number of gates."""
-    cdef Py_ssize_t row = share_begin(args.batch, 1, thread, threads), b, s, t, before, after
-    cdef Py_ssize_t end = share_begin(args.batch, 1, thread + 1, threads)
+    """Run all steps of this thread's rows; `count` is the number of gates."""
+    cdef Py_ssize_t row = partition(args.batch, 1, thread, threads), b, s, t, before, after
+    cdef Py_ssize_t end = partition(args.batch, 1, thread + 1, threads)
     cdef Py_ssize_t n = args.hidden, width = count * args.hidden, size = args.batch * args.hidden
     cdef real *packed = <real *>(<char *>args.scratch + thread * args.scratch_step)
-    cdef real *product = packed + n * packed_row(width)    # near, and z may be where gates go
+    cdef real *product = packed + n * packed_row(width)    # near; not in the gates, which may be z
     cdef real *h = <real *>args.states
     cdef real *c = <real *>args.cells
     cdef const real *z
@@ -148,21 +159,21 @@ cdef inline Py_ssize_t sequence(
 
 
 cdef Py_ssize_t rnn_sequence(const void *args, int thread, int threads) noexcept nogil:
-    """h_t = activation(z_t + h_{t-1} . W)"""
+    """h_t = activation(z_t + h_{t-1} . W), for every step t; threads partition the batch."""
     return sequence(<const SequenceArgs *>args, thread, threads, RNN_CELL, 1)
 
 
 cdef Py_ssize_t lstm_sequence(const void *args, int thread, int threads) noexcept nogil:
-    """lstm_gates of z_t + h_{t-1} . W, step after step"""
+    """h_t, c_t = lstm_gates(z_t + h_{t-1} . W, c_{t-1}), for every step t."""
     return sequence(<const SequenceArgs *>args, thread, threads, LSTM_CELL, 4)
 
 
 cdef Py_ssize_t gru_sequence(const void *args, int thread, int threads) noexcept nogil:
-    """gru_gates of z_t and h_{t-1} . W + b, step after step"""
+    """h_t = gru_gates(z_t, h_{t-1} . W + b, h_{t-1}), for every step t."""
     return sequence(<const SequenceArgs *>args, thread, threads, GRU_CELL, 3)
 
 
-# --- and back ---
+# --- the gradient of whole sequences ---
 
 cdef inline void activate_grad_row(
     const real *dh, const real *h, real *dz, Py_ssize_t n, Activation activation
@@ -180,10 +191,13 @@ cdef inline void activate_grad_row(
 cdef inline Py_ssize_t sequence_grad(
     const SequenceGradArgs *args, int thread, int threads, const Cell cell, const Py_ssize_t count
 ) noexcept nogil:
-    """All steps of this thread's rows, the last one first. The gradient of the state on its way
-    back is kept where that of the initial state is to be."""
-    cdef Py_ssize_t row = share_begin(args.batch, 1, thread, threads), b, s, t, before, after
-    cdef Py_ssize_t end = share_begin(args.batch, 1, thread + 1, threads)
+    """Run back through all steps of this thread's rows, the last step first.
+
+    dh0 holds the gradient of the state of each step, until in the end it is that of the initial
+    state.
+    """
+    cdef Py_ssize_t row = partition(args.batch, 1, thread, threads), b, s, t, before, after
+    cdef Py_ssize_t end = partition(args.batch, 1, thread + 1, threads)
     cdef Py_ssize_t n = args.hidden, width = count * args.hidden, size = args.batch * args.hidden
     cdef real *packed = <real *>(<char *>args.scratch + thread * args.scratch_step)
     cdef const real *h = <const real *>args.states
@@ -250,17 +264,17 @@ cdef inline Py_ssize_t sequence_grad(
 
 
 cdef Py_ssize_t rnn_sequence_grad(const void *args, int thread, int threads) noexcept nogil:
-    """dz, the gradient of the initial state, and the norms on the way"""
+    """dz_t = activation'(h_t) dh_t; dh_{t-1} = dy_{t-1} + dz_t . W'; norms[t] = |dh_t|²."""
     return sequence_grad(<const SequenceGradArgs *>args, thread, threads, RNN_CELL, 1)
 
 
 cdef Py_ssize_t lstm_sequence_grad(const void *args, int thread, int threads) noexcept nogil:
-    """dz, the gradients of the initial h and c, and the norms on the way"""
+    """dz_t, dc_{t-1} = lstm_gates_grad; dh_{t-1} = dy_{t-1} + dz_t . W'; norms[t] = |dh_t|²."""
     return sequence_grad(<const SequenceGradArgs *>args, thread, threads, LSTM_CELL, 4)
 
 
 cdef Py_ssize_t gru_sequence_grad(const void *args, int thread, int threads) noexcept nogil:
-    """dz, du, the gradient of the initial state, and the norms on the way"""
+    """dz_t, du_t, direct = gru_gates_grad; dh_{t-1} = dy_{t-1} + direct + du_t . W'; the norms."""
     return sequence_grad(<const SequenceGradArgs *>args, thread, threads, GRU_CELL, 3)
 
 

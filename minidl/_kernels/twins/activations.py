@@ -1,4 +1,4 @@
-"""The NumPy twin of every activation, a part of ``reference.py``.
+"""The NumPy twin of every activation.
 
 A gradient takes what its layer keeps: the output ``y`` where the derivative follows from it,
 else the input ``x``.
@@ -131,6 +131,106 @@ def gelu_grad(dy: Array, x: Array) -> Array:
     return (dy * (_normal_cdf(x) + z * np.exp(-z * z / 2) / math.sqrt(2 * math.pi))).astype(x.dtype)
 
 
+@kernel("x[n] -> y[n]", flops=EXP + 3)
+def selu(x: Array) -> Array:
+    """y = λ · x where x ≥ 0, else λ · α · (exp(x) - 1), of mean 0 and variance 1 at the fixed point."""
+    real = x.dtype.type
+    return np.where(x < 0, real(SELU_SLOPE) * np.expm1(np.minimum(x, 0)), real(SELU_GAIN) * x)
+
+
+@kernel("dy[n] y[n] -> dx[n]", flops=3)
+def selu_grad(dy: Array, y: Array) -> Array:
+    """dx = λ · dy where x ≥ 0, else dy · (y + λ · α): y has the sign of x."""
+    real = dy.dtype.type
+    return np.where(np.signbit(y), dy * (y + real(SELU_SLOPE)), real(SELU_GAIN) * dy)
+
+
+@kernel("x[n] alpha -> y[n]", flops=EXP + 3)
+def celu(x: Array, alpha: float) -> Array:
+    """y = x where x ≥ 0, else α · (exp(x / α) - 1)."""
+    alpha = x.dtype.type(alpha)
+    return np.where(x < 0, alpha * np.expm1(np.minimum(x, 0) / alpha), x)
+
+
+@kernel("dy[n] y[n] alpha -> dx[n]", flops=4)
+def celu_grad(dy: Array, y: Array, alpha: float) -> Array:
+    """dx = dy where x ≥ 0, else dy · (y / α + 1): y has the sign of x."""
+    return np.where(np.signbit(y), dy * (y / dy.dtype.type(alpha) + 1), dy)
+
+
+@kernel("x[n] -> y[n]", flops=EXP + 7)
+def gelu_tanh(x: Array) -> Array:
+    """y = x · (1 + tanh(√(2/π) · (x + 0.044715 · x³))) / 2, close to gelu."""
+    return np.maximum(x, -FAR) * sigmoid(_gelu_inner(x)[0])
+
+
+@kernel("dy[n] x[n] -> dx[n]", flops=2 * EXP + 14)
+def gelu_tanh_grad(dy: Array, x: Array) -> Array:
+    """dx = dy · s · (1 + x · (1 - s) · inner'), s = sigmoid(inner), y = x · s."""
+    inner, slope = _gelu_inner(x)
+    return dy * sigmoid(inner) * (1 + np.clip(x, -FAR, FAR) * sigmoid(-inner) * slope)
+
+
+@kernel("x[n] -> y[n]", flops=4)
+def hard_sigmoid(x: Array) -> Array:
+    """y = x / 6 + 1/2 within 0 and 1."""
+    return np.clip(x / 6 + x.dtype.type(0.5), 0, 1)
+
+
+@kernel("dy[n] x[n] -> dx[n]", flops=3)
+def hard_sigmoid_grad(dy: Array, x: Array) -> Array:
+    """dx = dy / 6 where -3 < x < 3, else 0."""
+    return np.where((x > -3) & (x < 3), dy / 6, dy.dtype.type(0))
+
+
+@kernel("x[n] -> y[n]", flops=5)
+def hard_swish(x: Array) -> Array:
+    """y = x · hard_sigmoid(x)."""
+    return np.maximum(x, -FAR) * hard_sigmoid(x)
+
+
+@kernel("dy[n] x[n] -> dx[n]", flops=5)
+def hard_swish_grad(dy: Array, x: Array) -> Array:
+    """dx = dy · (x / 3 + 1/2) where -3 < x < 3; 0 below, dy above."""
+    between = dy * (np.clip(x, -3, 3) / 3 + dy.dtype.type(0.5))
+    return np.where(x > -3, np.where(x < 3, between, dy), dy.dtype.type(0))
+
+
+@kernel("x[n] -> y[n]", flops=EXP + 10)
+def mish(x: Array) -> Array:
+    """y = x · tanh(softplus(x))."""
+    return np.maximum(x, -FAR) * np.tanh(softplus(x, 1.0))
+
+
+@kernel("dy[n] x[n] -> dx[n]", flops=EXP + 20)
+def mish_grad(dy: Array, x: Array) -> Array:
+    """dx = dy · (t + x · (1 - t²) · sigmoid(x)), t = tanh(softplus(x))."""
+    t = np.tanh(softplus(x, 1.0))
+    return dy * (t + np.clip(x, -FAR, FAR) * (1 - t * t) * sigmoid(x))
+
+
+@kernel("x[n] -> y[n]", flops=3)
+def softsign(x: Array) -> Array:
+    """y = x / (1 + |x|)."""
+    largest = np.finfo(x.dtype).max
+    x = np.clip(x, -largest, largest)
+    return x / (1 + np.abs(x))
+
+
+@kernel("dy[n] x[n] -> dx[n]", flops=5)
+def softsign_grad(dy: Array, x: Array) -> Array:
+    """dx = dy / (1 + |x|)²."""
+    root = 1 / (1 + np.abs(x))
+    return dy * root * root
+
+
+def _gelu_inner(x: Array) -> tuple[Array, Array]:
+    """2 · √(2/π) · (x + 0.044715 · x³) and its derivative."""
+    real, z = x.dtype.type, np.clip(x, -FAR, FAR)
+    scale, cube = real(2 * math.sqrt(2 / math.pi)), real(0.044715)
+    return scale * z * (1 + cube * z * z), scale * (1 + 3 * cube * z * z)
+
+
 @kernel("x[rows,columns] -> y[rows,columns]", flops=EXP + 4)
 def softmax(x: Array) -> Array:
     """y = exp(x_j) / Σ_k exp(x_k) over the last dimension."""
@@ -165,6 +265,8 @@ def _less_largest(x: Array) -> Array:
 
 
 FAR = 1000.0  # where sigmoid and Φ have long become 0 and 1
+SELU_GAIN = 1.0507009873554805  # λ of Klambauer et al. 2017
+SELU_SLOPE = SELU_GAIN * 1.6732632423543772  # λ · α
 
 _erfc = np.vectorize(math.erfc, otypes=[np.float64])
 

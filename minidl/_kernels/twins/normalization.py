@@ -41,6 +41,8 @@ def batch_norm(
     mean, var = running_mean, running_var
     if training:
         rows = matrix(x)
+        if len(rows) < 2:
+            raise ValueError("batch_norm: one row has no variance")
         mean, var = _mean_and_variance(rows, axis=0)
         running_mean += momentum * (mean - running_mean)
         running_var += momentum * (var * len(rows) / (len(rows) - 1) - running_var)
@@ -118,6 +120,30 @@ def layer_norm_grad_params(
     """dγ += Σ dy · x̂ and dβ += Σ dy over the rows."""
     dgamma += column_sum(matrix(dy) * ((matrix(x) - mean[:, None]) * rstd[:, None]))
     dbeta += column_sum(dy)
+
+
+@kernel("x[rows,columns] gamma[columns] eps -> y[rows,columns] rstd[rows]", flops=4)
+def rms_norm(x: Array, gamma: Array, eps: float) -> tuple[Array, Array]:
+    """y = γ · x / √(mean(x²) + ε), the mean that of a row; returns y and 1/√(mean(x²) + ε)."""
+    square = np.square(matrix(x).astype(np.float64)).mean(axis=1)
+    rstd = (1 / np.sqrt(square + eps)).astype(x.dtype)
+    return (gamma * (matrix(x) * rstd[:, None])).reshape(x.shape), rstd
+
+
+@kernel(
+    "dy[rows,columns] x[rows,columns] gamma[columns] rstd[rows] -> dx[rows,columns]", flops=8
+)
+def rms_norm_grad_input(dy: Array, x: Array, gamma: Array, rstd: Array) -> Array:
+    """dx = rstd · (g - x̂ · mean(g · x̂)), g = γ · dy, x̂ = x · rstd, the mean over a row."""
+    g, x_hat = matrix(gamma * dy), matrix(x) * rstd[:, None]
+    mean = (g * x_hat).mean(axis=1, keepdims=True)
+    return (rstd[:, None] * (g - x_hat * mean)).reshape(x.shape)
+
+
+@kernel("dy[rows,columns] x[rows,columns] rstd[rows] +dgamma[columns]", flops=3)
+def rms_norm_grad_params(dy: Array, x: Array, rstd: Array, dgamma: Array) -> None:
+    """dγ += Σ dy · x̂ over the rows."""
+    dgamma += column_sum(matrix(dy) * (matrix(x) * rstd[:, None]))
 
 
 @kernel("x[rows,columns] mean[columns]? std[columns] -> y[rows,columns]", flops=2)

@@ -1,4 +1,4 @@
-"""The NumPy twins of what optimizers do, over flat vectors; ``reference.py`` has all others."""
+"""The NumPy twins of what optimizers do, over flat vectors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = [
     "adam",
     "clamp",
     "clip",
-    "follow",
+    "lerp",
     "nadam",
     "rmsprop",
     "sgd",
@@ -176,7 +176,7 @@ def adagrad(data: Array, grad: Array, square: Array, state: Array) -> None:
 
 
 @kernel("~average[n] x[n] weight", flops=3)
-def follow(average: Array, x: Array, weight: float) -> None:
+def lerp(average: Array, x: Array, weight: float) -> None:
     """average ← average + weight · (x - average), in place."""
     average += average.dtype.type(weight) * (x - average)
 

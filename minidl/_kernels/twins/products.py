@@ -60,7 +60,7 @@ def linear_grad_params(x: Array, dy: Array, dweight: Array, dbias: Array | None 
 
 # What threads leave of a sum that they have cut along k; one that is a barrier away adds it up.
 declare(
-    "add_pieces",
+    "reduce_partials",
     "~out[*] ~partials[*] n:int count:int columns:int accumulate:int",
     work=lambda size: (size["count"], size["n"]),
     threads="one",

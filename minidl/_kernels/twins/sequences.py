@@ -1,4 +1,4 @@
-"""The NumPy twin of the recurrent kernels, a part of ``reference.py``.
+"""The NumPy twin of the recurrent kernels.
 
 Sequences are (time, batch, features) here, so that one step of the whole batch lies in one
 piece. ``states`` has one step more than the sequence: in front the initial state, or at the end

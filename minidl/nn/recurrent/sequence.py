@@ -245,7 +245,7 @@ class Recurrent(Layer):
         """Copy the state into the memory that the next call starts from."""
         kernels.clear(self.carried)
         for array, h in zip(self._carried(), end, strict=True):
-            kernels.follow(array, h, 1.0)  # 0 + 1 · (h - 0)
+            kernels.lerp(array, h, 1.0)  # 0 + 1 · (h - 0)
 
     def reset_own(self, rng: np.random.Generator) -> None:
         super().reset_own(rng)

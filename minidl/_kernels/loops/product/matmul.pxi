@@ -1,108 +1,263 @@
-# The matrix product, after Goto and van de Geijn 2008 and the BLIS papers.
+# The matrix product, after Goto and van de Geijn 2008 and the BLIS papers: the kernel `matmul`, and
+# its main algorithm, `multiply_blocks`, which is six loops over blocks that stay in the caches.
 #
-#   for jc in steps of NC over n              columns of C
-#     for pd in steps of DEEP KC over k       a DEEP KC x NC block of B, packed if that pays
-#       for ic in steps of MC over m          an MC x NC block of C, which stays in the L2 cache;
-#                                             or a higher or lower one: see rows_of_block
-#         for pc in steps of KC over DEEP KC  an MC x KC block of A, packed if that pays
-#           for jr in steps of NR over NC     one panel of B, which stays in the L1 cache
-#             for ir in steps of MR over MC   one tile of C, in registers: microkernel.pxi
+# They are the five loops of the papers, of which LOOP 4 is split in two, with LOOP 3 between the
+# halves: else C would be read and written once for every KC steps over k. Where C has few rows,
+# the outer half takes one block of k at a time (`depth_of`), so that the inner half is one round.
+# Blocks are nearly equal rather than exactly MC or KC, as a thin last one would cost as much as a
+# whole one.
 #
-# These are the five loops of the papers and one more, for C: without it, C would be read and
-# written once for every KC steps over k. Few rows of C (`depth_of`) do without it. MC and KC are
-# not exact: blocks and pieces are nearly equal, as a thin rest would cost as much as a whole one.
+# Tiles find what they need in the L1 and L2 caches. Meanwhile, tiles of full width fetch what will
+# be needed next from memory (`Tile.ahead`), a cache line every few steps: the rest of a packed
+# block of B, or, where a block spans whole rows of B, the rows after it.
 #
-# What a tile needs comes from the L1 and L2 caches. What will be needed, tiles of full width bring
-# there from memory meanwhile, a bit every few steps: the rest of a packed block of B, or, where a
-# block spans whole rows of B, the rows after it. (Sequences choose what: recurrent.pxi.)
-#
-# Every element of C is summed over p = 0 … k-1 in order, in pieces of about KC (`piece_of`),
-# whatever the tile it falls into and whichever thread computes it. One row of A, or one column,
-# few columns of B, and few rows times a transposed B, take another way (matvec.pxi); a few more
-# times a transposed B compute the transpose of C (`multiply_turned`). The shapes decide which, and
-# whether C is added to. Where neither A nor B is transposed and C is written, a row of C is the
-# same to the bit whatever m is: steps of a sequence one by one are those of the whole.
+# Every element of C is summed over p = 0 … k-1 in order, in blocks of about KC (`kc_of`), whatever
+# the tile it falls into and whichever thread computes it. If neither A nor B is transposed and C
+# is not added to, a row of C is the same to the bit whatever m is: steps of a sequence one by one
+# are those of the whole.
 
-cdef inline Py_ssize_t block_of_b(const MatmulArgs *args) noexcept nogil:
-    """Elements of a packed block of B, or of a panel that is packed in passing."""
-    if where_b(args) != PACKED:
-        return piece_of(args.k) * NR
-    return smaller(depth_of(args), args.k) * smaller(NC, packed_row(args.n))
+cdef enum:
+    # For a thread to read an element of A, or of B, takes as long as so many multiply-adds.
+    COST_OF_A = 24
+    COST_OF_B = 12
 
 
-cdef inline Py_ssize_t scratch_of_blocks(const MatmulArgs *args) noexcept nogil:
-    """Elements of both packed blocks; a multiple of LANES."""
-    return block_of_b(args) + (
-        highest_block(args) * piece_of(args.k) if packs_a(args) else 0
-    )
+cdef Py_ssize_t matmul(const void *arguments, int thread, int threads) noexcept nogil:
+    """C = activation(A . B + bias), or C += A . B. If m2 > 0, C2 likewise, with the same B."""
+    cdef const MatmulArgs *args = <const MatmulArgs *>arguments
+    cdef Algorithm algorithm = algorithm_of(args)
+    cdef real *scratch = <real *>(<char *>args.scratch + thread * args.scratch_step)
+    cdef Py_ssize_t i0 = 0, i1 = height_of(args), j0 = 0, j1 = args.n
+    cdef int across, down, i, j
+    if threads > 1:
+        across = threads_across(args, algorithm, threads)
+        down, i, j = threads // across, thread // across, thread % across
+        i0, i1 = partition(i1, MR, i, down), partition(i1, MR, i + 1, down)
+        j0, j1 = partition(args.n, NR, j, across), partition(args.n, NR, j + 1, across)
+    if algorithm == BLOCKS:
+        multiply_blocks(args, scratch, i0, i1, j0, j1)
+        return 0    # it has applied the activation to each block of C in the cache
+    if algorithm == GEMV:
+        multiply_gemv(args, scratch, i0, i1, j0, j1)
+    elif algorithm == DOT_ROWS:
+        multiply_dot_rows(args, j0, j1)
+    elif algorithm == NARROW:
+        multiply_narrow(args, scratch, i0, i1)
+    else:
+        multiply_transposed(args, scratch, j0, j1)
+    if args.activation != NO_ACTIVATION:
+        activate(args, i0, i1, j0, j1)
+    return 0
 
 
-cdef inline Py_ssize_t scratch_of_thread(const MatmulArgs *args) noexcept nogil:
-    """Elements one thread needs; a multiple of LANES."""
-    cdef MatmulArgs other
-    if uses_narrow(args):
-        return ceil_div(scratch_of_narrow(args), LANES) * LANES
-    if uses_rows(args):
-        return packed_row(args.n)
-    if turns(args):
-        other = turned(args)
-        # C', and if it must be added to C, C' turned.
-        return scratch_of_blocks(&other) + 2 * ceil_div(other.m * other.n, LANES) * LANES
-    return scratch_of_blocks(args)
+cdef int threads_across(const MatmulArgs *args, Algorithm algorithm, int threads) noexcept nogil:
+    """How many threads the columns of C are partitioned among; the rows, among threads / that.
+
+    A thread reads all the rows of A and all the columns of B that its partition of C depends on:
+    partitions that are nearly square need the least. The thread with the largest one decides.
+    """
+    cdef int across, best = 1
+    cdef Py_ssize_t rows, columns, cost, least = -1
+    if algorithm == NARROW:
+        return 1
+    if algorithm == DOT_ROWS or algorithm == TRANSPOSED:
+        return threads
+    for across in range(1, threads + 1):
+        if threads % across == 0:
+            rows = largest_partition(height_of(args), MR, threads // across)
+            columns = largest_partition(args.n, NR, across)
+            cost = rows * columns + COST_OF_A * rows + COST_OF_B * columns
+            if least < 0 or cost < least:
+                best, least = across, cost
+    return best
 
 
 cdef Py_ssize_t matmul_scratch(const MatmulArgs *args) noexcept nogil:
     """Bytes of scratch memory each thread needs; a multiple of 64."""
-    return ceil_div(scratch_of_thread(args) * sizeof(real), 64) * 64
+    cdef Algorithm algorithm = algorithm_of(args)
+    cdef Py_ssize_t elements
+    if algorithm == GEMV:
+        elements = packed_row(args.n)
+    elif algorithm == NARROW:
+        elements = packed_row(scratch_of_narrow(args))
+    elif algorithm == TRANSPOSED:
+        elements = scratch_of_transposed(args)
+    else:
+        elements = scratch_of_blocks(args)
+    return ceil_div(elements * sizeof(real), 64) * 64
 
 
-cdef void multiply_block(
-    const Tile *t, Py_ssize_t rows, Py_ssize_t columns, WhereB where, Py_ssize_t b_col, real *room
+# --- the six loops ---
+
+cdef void multiply_blocks(
+    const MatmulArgs *args, real *scratch,
+    Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t j0, Py_ssize_t j1
 ) noexcept nogil:
-    """The two inner loops: a block of A times a block of B, one panel of B after the other.
+    """Rows i0 … i1 and columns j0 … j1 of C. (Rows from m on are those of a second product.)
 
-    t holds the first tile. `room` is for what is packed on the way, by the first tile of a panel,
-    which loads all of it anyway, or before it: for all panels that are kept, else for one, which
-    may also be a B in place of less than one vector.
+    C = or += A . B, then + bias, then the activation. Every loop has a block that stays at one
+    level of memory while the loops within it run.
     """
-    cdef Py_ssize_t j = 0, width
-    cdef real *packed = room
-    cdef int vectors
-    cdef Tile at = t[0]
-    while j < columns:
-        width = panel_width(columns - j)
-        vectors = <int>ceil_div(width, LANES)
-        at.columns = width
-        at.b, at.b_row, at.packed = t.b + j * b_col, t.b_row, NULL
-        at.last = (vectors - 1) * LANES
-        if where == PACKING:
-            packed = room + j * t.k
-        if where == PACKED:
-            at.b, at.b_row = t.b + j * t.k, vectors * LANES
-        elif where != IN_PLACE and width == NR and b_col == 1:
-            at.packed = packed
-        elif where != IN_PLACE or width < LANES:
-            pack(at.b, t.b_row, b_col, packed, t.k, width)
-            at.b, at.b_row = packed, vectors * LANES
-        else:
-            at.last = width - LANES
-        if t.bias != NULL:
-            at.bias = t.bias + j
-        at.a, at.c = t.a, t.c + j
-        at.ahead = t.ahead + j * t.ahead_step
-        multiply_rows(&at, rows, vectors)
-        j += width
+    cdef Py_ssize_t jc, pd, ic, pc, jr, columns, depth, rows
+    cdef Py_ssize_t mc = block_height(args, i1 - i0), kc = kc_of(args.k)
+    cdef real *packed_a = scratch + size_of_packed_b(args)
+    cdef real *packed_b
+    cdef MatmulArgs lower
+    cdef const MatmulArgs *at
+    cdef WhereB where
+    cdef Tile block, tile
+    if args.m2 > 0:
+        lower = lower_product(args)
+
+    # LOOP 5: over the columns of C and B, NC at a time.
+    jc = j0
+    while jc < j1:
+        columns = smaller(NC, j1 - jc)
+
+        # LOOP 4, outer half: over k, up to DEPTH KC at a time. A block of B, depth x NC, stays in
+        # the L2 and L3 caches. It is packed if that pays, while the first block of C meets it.
+        pd = 0
+        while pd < args.k or pd == 0:    # k = 0 still writes the bias
+            depth = smaller(depth_of(args), args.k - pd)
+
+            # LOOP 3: over the rows of C, MC at a time. A block of C, MC x NC, stays in L2.
+            ic = i0
+            while ic < i1:
+                rows, at = smaller(mc, i1 - ic), args
+                if ic >= args.m:
+                    at = &lower
+                elif ic + rows > args.m:
+                    rows = args.m - ic
+                packed_b, where = scratch, where_b(args)
+                if where == PACKED and ic == i0 and rows >= ROWS_TO_PACK and packs_by_panel(args):
+                    where = PACKING
+
+                # LOOP 4, inner half: over the depth, KC at a time. A block of A, MC x KC, stays in
+                # L2; it is packed if that pays.
+                pc = pd
+                while pc < pd + depth or pc == 0:
+                    place_c(at, &block, ic, jc, pc, smaller(kc, pd + depth - pc))
+                    place_a(at, &block, packed_a, ic, rows, pc)
+                    place_b(at, &block, where, packed_b, jc, columns, pc, ic == i0)
+
+                    # LOOP 2: over panels of B, KC x NR, each of which stays in the L1 cache.
+                    tile = block
+                    jr = 0
+                    while jr < columns:
+                        place_panel(&block, &tile, where, at.b_col, packed_b, jr, columns)
+
+                        # LOOP 1: over the rows of the block, MR at a time: tiles of C, MR x NR, in
+                        # registers. The microkernel runs it, so as to be set up once a panel.
+                        multiply_panel(&tile, rows)
+                        jr += tile.columns
+                    if where >= PACKING:
+                        packed_b = packed_b + block.k * packed_row(columns)
+                    pc += kc
+                if pd + depth == args.k and args.activation != NO_ACTIVATION:
+                    activate(args, ic, ic + rows, jc, jc + columns)
+                ic += rows
+            pd += depth_of(args)
+        jc += NC
+
+
+cdef inline MatmulArgs lower_product(const MatmulArgs *args) noexcept nogil:
+    """The second product, whose rows are counted on from those of the first."""
+    cdef MatmulArgs lower = args[0]
+    lower.a, lower.a_col = <const real *>args.a2 - args.m * args.a_row, args.a2_col
+    lower.c = <real *>args.c2 - args.m * args.c_row
+    return lower
+
+
+cdef inline void place_c(
+    const MatmulArgs *args, Tile *block, Py_ssize_t ic, Py_ssize_t jc, Py_ssize_t pc, Py_ssize_t k
+) noexcept nogil:
+    """Point to a block of C, and say what the sums of k terms from p = pc on become of it."""
+    block.c, block.c_row = <real *>args.c + ic * args.c_row + jc, args.c_row
+    block.k, block.accumulate = k, args.accumulate if pc == 0 else ADD
+    block.bias = NULL
+    if args.bias != NULL and pc + k == args.k:
+        block.bias = <const real *>args.bias + jc
+
+
+cdef void place_a(
+    const MatmulArgs *args, Tile *block, real *packed, Py_ssize_t ic, Py_ssize_t rows,
+    Py_ssize_t pc
+) noexcept nogil:
+    """Point to a block of A, or to a copy of it whose rows follow one another."""
+    block.a = <const real *>args.a + ic * args.a_row + pc * args.a_col
+    block.a_row, block.a_col = args.a_row, args.a_col
+    if not packs_a(args):
+        return
+    if args.a_col == 1:
+        copy_rows(block.a, args.a_row, packed, rows, block.k)
+    else:
+        pack_transposed(block.a, args.a_col, packed, rows, block.k, block.k, block.k)
+    block.a, block.a_row, block.a_col = packed, block.k, 1
+
+
+cdef void place_b(
+    const MatmulArgs *args, Tile *block, WhereB where, real *packed, Py_ssize_t jc,
+    Py_ssize_t columns, Py_ssize_t pc, bint first
+) noexcept nogil:
+    """Point to a block of B, packed or not, and to what tiles fetch from memory meanwhile.
+
+    The `first` block of C to meet it packs it, unless its tiles will.
+    """
+    cdef const real *b = <const real *>args.b + pc * args.b_row + jc * args.b_col
+    block.b, block.b_row = b, args.b_row
+    # Fetch rows of B where tiles read B itself in order; else what is near already.
+    block.ahead = <const real *>packed if where == PACKED or args.b_col != 1 else b
+    block.ahead_step = block.k
+    if args.b_row == columns and pc + block.k < args.k:
+        block.ahead = b + block.k * args.b_row
+    if where != PACKED:
+        return
+    if first:
+        pack(b, args.b_row, args.b_col, packed, block.k, columns)
+    else:
+        block.ahead = packed + block.k * panel_width(columns)
+    block.b = packed
+
+
+cdef inline void place_panel(
+    const Tile *block, Tile *tile, WhereB where, Py_ssize_t b_col, real *packed, Py_ssize_t j,
+    Py_ssize_t columns
+) noexcept nogil:
+    """Point `tile` to the topmost tile of C at column j of a block, and to its panel of B.
+
+    The first tile of a panel packs it on the way, as it loads all of it anyway, or this does so
+    before: into its own place among the panels that are kept, else into the one there is room for,
+    which may also hold a B narrower than a vector.
+    """
+    cdef Py_ssize_t width = panel_width(columns - j), row = packed_row(width)
+    if where == PACKING:
+        packed = packed + j * block.k
+    tile.columns, tile.last, tile.packed = width, row - LANES, NULL
+    tile.b, tile.b_row = block.b + j * b_col, block.b_row
+    if where == PACKED:
+        tile.b, tile.b_row = block.b + j * block.k, row
+    elif where != IN_PLACE and width == NR and b_col == 1:
+        tile.packed = packed
+    elif where != IN_PLACE or width < LANES:
+        pack(tile.b, block.b_row, b_col, packed, block.k, width)
+        tile.b, tile.b_row = packed, row
+    else:
+        tile.last = width - LANES    # in B itself, the last vector may overlap the one before
+    if block.bias != NULL:
+        tile.bias = block.bias + j
+    tile.a, tile.c = block.a, block.c + j
+    tile.ahead = block.ahead + j * block.ahead_step
 
 
 cdef void activate(
     const MatmulArgs *args, Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t j0, Py_ssize_t j1
 ) noexcept nogil:
-    """Apply the activation, or the gradient of one, to a block of c in place."""
+    """Apply the activation, or the gradient of one, to a block of C in place."""
     cdef UnaryArgs one
     cdef BinaryArgs two
     cdef Py_ssize_t i = i0, rows = 1
     if j0 == 0 and j1 == args.n and args.c_row == args.n:
-        rows = i1 - i0    # they follow each other: one long row
+        rows = i1 - i0    # they follow one another: one long row
     while i < i1:
         one.n = two.n = rows * (j1 - j0)
         one.x = one.y = two.a = two.y = <real *>args.c + i * args.c_row + j0
@@ -121,202 +276,6 @@ cdef void activate(
             else:
                 tanh_grad(&two, 0, 1)
         i += rows
-
-
-cdef inline bint turns(const MatmulArgs *args) noexcept nogil:
-    """Whether to compute C' = B' . A', and turn that.
-
-    To multiply with a transposed B, something must be turned: B (k n elements), or A and C
-    ((k + n) m elements). With a transposed A, nothing but C must, and that pays where C is so
-    narrow that vectors along its rows are mostly empty: the weight gradient of a last layer.
-    """
-    if args.bias != NULL:
-        return False
-    if args.b_col != 1:
-        return (
-            args.a_col == 1 and 8 <= args.m <= 128 and 2 * args.m <= args.k
-            and not args.accumulate
-        )
-    return (
-        args.a_row == 1 and args.a_col != 1 and args.c_row == args.n
-        and args.n < LANES <= args.m and args.k >= LANES
-        and 4 * ceil_div(args.m, LANES) * args.n <= 3 * args.m
-    )
-
-
-cdef inline MatmulArgs turned(const MatmulArgs *args) noexcept nogil:
-    """The product C' = B' . A', without a place for C'."""
-    cdef MatmulArgs other = args[0]
-    other.a, other.a_row, other.a_col = args.b, args.b_col, args.b_row
-    other.b, other.b_row, other.b_col = args.a, args.a_col, args.a_row
-    other.m, other.n, other.c_row = args.n, args.m, args.m
-    other.activation = NO_ACTIVATION    # that is applied to C
-    return other
-
-
-cdef void multiply_turned(
-    const MatmulArgs *args, real *scratch, Py_ssize_t begin, Py_ssize_t end
-) noexcept nogil:
-    """Columns begin … end of c: rows of C' in scratch memory, then turned."""
-    cdef MatmulArgs other = turned(args)
-    cdef real *c = scratch + scratch_of_blocks(&other)
-    cdef real *sums = c + ceil_div(other.m * other.n, LANES) * LANES
-    other.c = c - begin * other.c_row    # its rows are counted from `begin`
-    other.accumulate = WRITE
-    multiply(&other, scratch, begin, end, 0, other.n)
-    if args.accumulate == WRITE:
-        pack_transposed(
-            c, other.c_row, <real *>args.c + begin, args.m, end - begin, args.c_row, end - begin
-        )
-        return
-    if end > begin:    # only where C is narrow, so that one thread has all of it
-        add_turned(c, sums, <real *>args.c, args.m, args.n, args.accumulate)
-
-
-cdef void add_turned(
-    const real *x, real *room, real *c, Py_ssize_t m, Py_ssize_t n, Accumulate accumulate
-) noexcept nogil:
-    """c (m x n) += the transpose of x, for which there is room."""
-    cdef Py_ssize_t i = 0, size = m * n
-    pack_transposed(x, m, room, m, n, n, n)
-    while i < size:
-        accumulate_columns(c + i, load_columns(room + i, size - i), size - i, accumulate)
-        i += LANES
-
-
-cdef inline MatmulArgs second(const MatmulArgs *args) noexcept nogil:
-    """The second product, its rows counted on from those of the first."""
-    cdef MatmulArgs other = args[0]
-    other.a, other.a_col = <const real *>args.a2 - args.m * args.a_row, args.a2_col
-    other.c = <real *>args.c2 - args.m * args.c_row
-    return other
-
-
-cdef void multiply(
-    const MatmulArgs *args, real *pack_b,
-    Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t j0, Py_ssize_t j1
-) noexcept nogil:
-    """Rows i0 … i1 and columns j0 … j1 of c, and of c2 below it: the outer loops."""
-    cdef const MatmulArgs *here
-    cdef MatmulArgs below
-    cdef Py_ssize_t ic, jc = j0, pd, rows, columns, depth
-    cdef Py_ssize_t blocks = larger(1, ceil_div(i1 - i0, rows_of_block(args, i1 - i0)))
-    cdef Py_ssize_t height = ceil_div(i1 - i0, blocks)    # nearly equal, like pieces
-    if args.m2 > 0:
-        below = second(args)
-    while jc < j1:
-        columns = smaller(NC, j1 - jc)
-        pd = 0
-        while pd < args.k or pd == 0:    # k = 0 still writes the bias
-            depth = smaller(depth_of(args), args.k - pd)
-            ic = i0
-            while ic < i1:
-                rows, here = smaller(height, i1 - ic), args
-                if ic >= args.m:
-                    here = &below
-                elif ic + rows > args.m:
-                    rows = args.m - ic
-                multiply_rows_of_c(here, pack_b, ic, rows, jc, columns, pd, depth, ic == i0)
-                if pd + depth == args.k and args.activation != NO_ACTIVATION:
-                    activate(args, ic, ic + rows, jc, jc + columns)
-                ic += rows
-            pd += depth_of(args)
-        jc += NC
-
-
-cdef void multiply_rows_of_c(
-    const MatmulArgs *args, real *pack_b, Py_ssize_t ic, Py_ssize_t rows, Py_ssize_t jc,
-    Py_ssize_t columns, Py_ssize_t pd, Py_ssize_t depth, bint first
-) noexcept nogil:
-    """A block of C: += (or, from p = 0 on, =) blocks of A times blocks of B, KC deep.
-
-    The first of them packs B for all, piece by piece, so that it finds them in the cache.
-    """
-    cdef Py_ssize_t pc = pd, piece = piece_of(args.k)
-    cdef real *pack_a = pack_b + block_of_b(args)
-    cdef real *packed = pack_b    # this piece of B
-    cdef WhereB where = where_b(args)
-    cdef Tile t
-    if where == PACKED and first and rows >= MANY and by_panels(args):
-        where = PACKING
-    t.c, t.c_row = <real *>args.c + ic * args.c_row + jc, args.c_row
-    while pc < pd + depth or pc == 0:
-        t.k = smaller(piece, pd + depth - pc)
-        t.accumulate = args.accumulate if pc == 0 else ADD
-        t.bias = NULL
-        if args.bias != NULL and pc + t.k == args.k:
-            t.bias = <const real *>args.bias + jc
-        place_a(args, &t, pack_a, ic, rows, pc)
-        place_b(args, &t, where, packed, jc, columns, pc, first)
-        multiply_block(&t, rows, columns, where, args.b_col, packed)
-        if where >= PACKING:
-            packed = packed + t.k * packed_row(columns)
-        pc += piece
-
-
-cdef void place_a(
-    const MatmulArgs *args, Tile *t, real *packed, Py_ssize_t ic, Py_ssize_t rows, Py_ssize_t pc
-) noexcept nogil:
-    """Where the tiles find their block of A; if that pays, a copy with rows one after the other."""
-    t.a = <const real *>args.a + ic * args.a_row + pc * args.a_col
-    t.a_row, t.a_col = args.a_row, args.a_col
-    if not packs_a(args):
-        return
-    if args.a_col == 1:
-        copy_rows(t.a, args.a_row, packed, rows, t.k)
-    else:
-        pack_transposed(t.a, args.a_col, packed, rows, t.k, t.k, t.k)
-    t.a, t.a_row, t.a_col = packed, t.k, 1
-
-
-cdef void place_b(
-    const MatmulArgs *args, Tile *t, WhereB where, real *packed, Py_ssize_t jc,
-    Py_ssize_t columns, Py_ssize_t pc, bint first
-) noexcept nogil:
-    """Where the tiles find their block of B, and what to fetch meanwhile."""
-    cdef bint packs = where == PACKED
-    t.b, t.b_row = <const real *>args.b + pc * args.b_row + jc * args.b_col, args.b_row
-    # B itself where it is read in order, else what is near already.
-    t.ahead = <const real *>packed if packs or args.b_col != 1 else t.b
-    t.ahead_step = t.k
-    if args.b_row == columns and pc + t.k < args.k:
-        t.ahead = t.b + t.k * args.b_row
-    if packs and first:
-        pack(t.b, args.b_row, args.b_col, packed, t.k, columns)
-    elif packs:
-        t.ahead = packed + t.k * panel_width(columns)
-    if packs:
-        t.b = packed
-
-
-cdef Py_ssize_t matmul(const void *arguments, int thread, int threads) noexcept nogil:
-    """c = activation(a . b + bias), or c += a . b; and, where no other way than that of blocks
-    is taken, c2 likewise."""
-    cdef const MatmulArgs *args = <const MatmulArgs *>arguments
-    cdef bint dots = uses_dots(args), turn = turns(args), by_rows = uses_rows(args)
-    cdef bint narrow = uses_narrow(args)
-    cdef real *scratch = <real *>(<char *>args.scratch + thread * args.scratch_step)
-    cdef Py_ssize_t i0 = 0, i1 = height_of(args), j0 = 0, j1 = args.n
-    cdef int across, down, i, j
-    if threads > 1:
-        across = 1 if narrow else threads if dots or turn else parts_across(args, threads)
-        down, i, j = threads // across, thread // across, thread % across
-        i0, i1 = share_begin(i1, MR, i, down), share_begin(i1, MR, i + 1, down)
-        j0, j1 = share_begin(args.n, NR, j, across), share_begin(args.n, NR, j + 1, across)
-    if by_rows:
-        multiply_by_rows(args, scratch, i0, i1, j0, j1)
-    elif dots:
-        multiply_by_dots(args, j0, j1)
-    elif narrow:
-        multiply_narrow(args, scratch, i0, i1)
-    elif turn:
-        multiply_turned(args, scratch, j0, j1)
-    else:
-        multiply(args, scratch, i0, i1, j0, j1)
-        return 0    # and it has applied the activation where C was in the cache
-    if args.activation != NO_ACTIVATION:
-        activate(args, i0, i1, j0, j1)
-    return 0
 
 
 KERNELS["matmul"] = entry(matmul, sizeof(MatmulArgs))

@@ -1,19 +1,34 @@
 # The microkernel of the matrix product: tiles of C, summed in registers.
 #
-# A tile is `rows` x `vectors` accumulators. Each step over p loads one row of B as whole
-# vectors, and spreads one element of every row of A over a vector: rows * vectors
-# multiply-adds for rows + vectors loads. What else a step executes competes with them, so it
-# is kept at next to nothing: where the elements of A lie side by side, in either direction,
-# they are reached by constants from few addresses.
+# Contract of `tiles_of`, for each of `count` tiles below one another:
 #
-# Rows come in threes: an address and a multiple of up to two of a_row is one operand, and loops
-# of three are short enough that GCC unrolls them, which keeps the accumulators in registers.
+#   operation   C (rows x columns) = A (rows x k) . B (k x columns) + bias; WRITE, ADD to C, or
+#               ADD_TO_ZERO. One accumulator an element, over p = 0 … k-1 in order, then C, then the
+#               bias: the bits of a sum depend on nothing else.
+#   A           any strides, in elements; fast where a_col or a_row is 1
+#   B           rows of `vectors` whole vectors, b_row apart: vector v begins at v * LANES, but the
+#               last one at `last`, so that it ends with the last column, and may overlap the one
+#               before. Less than a vector of columns must be packed: a whole one is read.
+#   C           contiguous rows, c_row apart. Nothing but `columns` of them is read or written.
+#   bias        `columns` elements, or NULL: 0
+#   alignment   that of an element. Vectors that lie across two cache lines are slower.
+#   aliasing    C and the packed panel overlap no operand.
+#   ahead       fetched into the L2 cache meanwhile; any address will do
+#
+# A tile is `rows` x `vectors` accumulators. Each step over p loads one row of B as whole vectors,
+# and spreads one element of every row of A over a vector: rows * vectors multiply-adds for rows +
+# vectors loads. All else that a step executes competes with them, so there is next to nothing else:
+# where the elements of A lie side by side, in either direction, they are reached by constants from
+# few addresses.
+#
+# Rows come in threes: an address plus up to twice a_row is one operand of an instruction, and GCC
+# unrolls loops of three, which keeps the accumulators in registers.
 
 cdef enum:
     HIGHEST = 12              # rows of any tile
-    UNROLL = 4                # steps at a time
+    UNROLL = 4                # steps over p at a time
     GROUPS = 4                # of three rows
-    AHEAD = NR * UNROLL // 16    # elements fetched ahead meanwhile: by 16 tiles, a panel of B
+    AHEAD = NR * UNROLL // 16    # elements fetched ahead in that time: by 16 tiles, a panel of B
 
 
 cdef struct Four:
@@ -21,26 +36,26 @@ cdef struct Four:
 
 
 cdef struct Tile:
-    # A column of tiles of C, one below the other, and where the operands of the first are.
-    # All steps are in elements.
+    # A column of tiles of C, one below the other, and where the operands of the first one are.
+    # All strides are in elements.
     const real *a
     const real *b
     const real *bias    # or NULL
     real *c
-    const real *ahead   # what tiles of full width bring into the L2 cache meanwhile, if a_col is 1
+    const real *ahead   # what tiles of full width fetch into the L2 cache meanwhile, if a_col is 1
     Py_ssize_t ahead_step    # how much further on that begins for each column to the right
     Py_ssize_t k, a_row, a_col, b_row, c_row
     Py_ssize_t count    # of tiles
-    Py_ssize_t columns  # of C. B has whole vectors, the last of which ends at the last column, and
-    Py_ssize_t last     # begins here: in a row of B itself, it may overlap the one before it
+    Py_ssize_t columns  # of C and B
+    Py_ssize_t last     # where the last vector of a row of B begins
     Accumulate accumulate
-    real *packed        # room for B, a whole panel, which the first tile packs there; or NULL
+    real *packed        # room for a whole panel of B, which the first tile packs there; or NULL
 
 
 cdef inline void begin_three(
     vec (*acc)[TILE_VECTORS], const int rows, const int vectors
 ) noexcept nogil:
-    """Up to three rows of zeros."""
+    """Set up to three rows of accumulators to zero."""
     cdef int i, j
     for i in range(3):
         if i < rows:
@@ -48,11 +63,11 @@ cdef inline void begin_three(
                 acc[i][j] = fill(0)
 
 
-cdef inline real *ask_for_row(real *c, Py_ssize_t c_row, const int vectors) noexcept nogil:
-    """Have a row of C come while sums are formed. Returns the next one.
+cdef inline real *prefetch_row(real *c, Py_ssize_t c_row, const int vectors) noexcept nogil:
+    """Fetch a row of C while sums are formed. Returns the next row.
 
-    Row by row: all of a tile at once would hold up what is loaded from A and B, for a core waits
-    for no more than a dozen cache lines or so at a time.
+    Row by row, as a core waits for no more than a dozen cache lines or so at a time: all rows of a
+    tile at once would hold up what is loaded from A and B.
     """
     cdef int j
     for j in range(vectors):
@@ -64,7 +79,7 @@ cdef inline void add_three(
     vec (*acc)[TILE_VECTORS], const real *a, Py_ssize_t a_row, const Py_ssize_t p, const vec *b,
     const int rows, const int vectors
 ) noexcept nogil:
-    """Up to three rows of `multiply_add`."""
+    """Do one step over p for up to three rows: acc += elements of A times a row of B."""
     cdef real factor
     cdef int i, j
     for i in range(3):
@@ -79,8 +94,10 @@ cdef inline void multiply_add(
     const real *last, real *packed, const int rows, const int vectors, const bint packs,
     const bint edge
 ) noexcept nogil:
-    """One step over p: acc += a column of A times a row of B, which is copied if asked for. At an
-    edge, the last vector of the row is where `last` points."""
+    """Do one step over p: acc += a column of A times a row of B.
+
+    `packs` copies that row. At an `edge`, its last vector is where `last` points.
+    """
     cdef vec row[TILE_VECTORS]
     cdef int j
     for j in range(vectors - edge):
@@ -98,10 +115,10 @@ cdef inline void multiply_add(
 cdef inline void tiles_of(
     const Tile *t, const int rows, const int vectors, const bint packs, const bint edge
 ) noexcept nogil:
-    """The microkernel: for every tile, c (rows x vectors) = a . b in rows * vectors accumulators.
+    """The microkernel. It runs LOOP 1 of `multiply_blocks`, over tiles; the contract is above.
 
-    Called with constants, so that the compiler unrolls the loops over rows and vectors and
-    keeps the accumulators in registers.
+    Callers pass constants, so that the compiler unrolls the loops over rows and vectors and keeps
+    the accumulators in registers.
     """
     cdef vec acc[HIGHEST][TILE_VECTORS]
     cdef vec sums[HIGHEST]
@@ -112,7 +129,7 @@ cdef inline void tiles_of(
     cdef real *packed = t.packed if packs else t.c    # where nothing is packed, any address
     cdef Py_ssize_t row = vectors * LANES if packs else 0    # of the packed panel
     cdef real *c
-    cdef real *awaited    # the next row of the tile of C to ask for
+    cdef real *fetched    # the next row of the tile of C to fetch
     cdef Py_ssize_t p, q, rounds, a_row, a_col, b_row, c_row
     cdef int i
     for q in range(t.count):
@@ -124,14 +141,14 @@ cdef inline void tiles_of(
         begin_three(acc + 9, rows - 9, vectors)
         for i in range(0, rows, 3):
             a[i // 3] = t.a + (q * rows + i) * a_row
-        b, last, p, awaited = t.b, t.b + t.last, t.k, c
+        b, last, p, fetched = t.b, t.b + t.last, t.k, c
         rounds = p // UNROLL if a_col == 1 else p if a_row == 1 else 0
-        while rounds < rows:    # at once, those whose turn would not come
-            awaited, rounds = ask_for_row(awaited, c_row, vectors), rounds + 1
+        while rounds < rows:    # at once, the rows for which there are no rounds
+            fetched, rounds = prefetch_row(fetched, c_row, vectors), rounds + 1
         if a_col == 1:
             while p >= UNROLL:
-                if awaited < c + rows * c_row:
-                    awaited = ask_for_row(awaited, c_row, vectors)
+                if fetched < c + rows * c_row:
+                    fetched = prefetch_row(fetched, c_row, vectors)
                 multiply_add(acc, a, a_row, 0, b, last, packed, rows, vectors, packs, edge)
                 multiply_add(
                     acc, a, a_row, 1, b + b_row, last + b_row, packed + row, rows, vectors, packs,
@@ -152,8 +169,8 @@ cdef inline void tiles_of(
                 p = p - UNROLL
         elif a_row == 1:
             while p > 0:
-                if awaited < c + rows * c_row:
-                    awaited = ask_for_row(awaited, c_row, vectors)
+                if fetched < c + rows * c_row:
+                    fetched = prefetch_row(fetched, c_row, vectors)
                 multiply_add(acc, a, 1, 0, b, last, packed, rows, vectors, packs, edge)
                 for i in range((rows + 2) // 3):
                     a[i] = a[i] + a_col
@@ -177,8 +194,11 @@ cdef inline void tiles_of(
 cdef inline void finish_three(
     const Tile *t, vec (*acc)[TILE_VECTORS], real *c, const int rows, const int vectors
 ) noexcept nogil:
-    """From the accumulators to C. The last vector may overlap the one before it: what both
-    hold is the same, as both are read before one is written."""
+    """Bring up to three rows of accumulators to C.
+
+    The last vector may overlap the one before it. What both hold is the same, as both are read
+    before either is written.
+    """
     cdef Py_ssize_t column[TILE_VECTORS]
     cdef int i, j
     for j in range(vectors):
@@ -200,10 +220,10 @@ cdef inline void finish_three(
 
 
 cdef void finish_narrow(const Tile *t, vec *sums, real *c, int rows) noexcept nogil:
-    """The same for a C of less than one vector.
+    """Bring accumulators to a C of less than one vector.
 
-    Where its rows follow one another, a whole vector reaches into rows of this tile that are
-    written after it; only at the end of the tile there is no room for one.
+    Where its rows follow one another, whole vectors are stored: they reach into rows of this tile
+    that are written after them. Only at the end of the tile is there no room for that.
     """
     cdef Py_ssize_t i, whole = 0
     cdef vec bias = fill(0)
@@ -232,9 +252,10 @@ cdef void finish_narrow(const Tile *t, vec *sums, real *c, int rows) noexcept no
 cdef inline void tiles_of_rows(
     const Tile *t, int rows, const int vectors, const bint packs, const bint edge
 ) noexcept nogil:
-    """The microkernel for this many rows; those with too many accumulators are not compiled.
+    """Run the microkernel for this many rows; tiles of too many accumulators are not compiled.
 
-    Not one long chain: what stands at its end, GCC takes for unlikely and leaves in loops.
+    The branches are not one long chain, as GCC takes the end of a chain for unlikely and leaves
+    loops there.
     """
     if rows >= 9:
         if rows == 12 and 12 * vectors <= ACCUMULATORS:
@@ -266,7 +287,7 @@ cdef inline void tiles_of_rows(
 
 
 cdef void multiply_tiles(const Tile *t, Py_ssize_t rows, int vectors) noexcept nogil:
-    """The microkernel for this many rows and vectors."""
+    """Run the microkernel for this many rows and vectors."""
     if t.packed != NULL:
         tiles_of_rows(t, <int>rows, TILE_VECTORS, True, False)
     elif vectors == 1:
@@ -280,9 +301,9 @@ cdef void multiply_tiles(const Tile *t, Py_ssize_t rows, int vectors) noexcept n
 
 
 cdef void multiply_edge(const Tile *t, Py_ssize_t rows, int vectors) noexcept nogil:
-    """The same where the last vector of B overlaps the one before it.
+    """Run the microkernel where the last vector of B overlaps the one before it.
 
-    In a function of its own: of the registers of a larger one, GCC makes less.
+    This is a function of its own, as GCC makes less of the registers of a larger one.
     """
     if vectors == 2:
         tiles_of_rows(t, <int>rows, 2, False, True)
@@ -295,7 +316,7 @@ cdef void multiply_edge(const Tile *t, Py_ssize_t rows, int vectors) noexcept no
 cdef inline void multiply_next(
     Tile *t, Py_ssize_t count, Py_ssize_t rows, int vectors
 ) noexcept nogil:
-    """So many tiles of so many rows, and on to what is below them."""
+    """Compute so many tiles of so many rows, and move on to what is below them."""
     if count == 0:
         return
     t.count = count
@@ -308,9 +329,13 @@ cdef inline void multiply_next(
     t.ahead = t.ahead + count * (t.k // UNROLL) * AHEAD
 
 
-cdef void multiply_rows(Tile *t, Py_ssize_t rows, int vectors) noexcept nogil:
-    """A column of tiles, so many rows high in all: of nearly equal height, rather than full
-    ones and a thin rest. The first one packs B, if somebody needs that."""
+cdef void multiply_panel(Tile *t, Py_ssize_t rows) noexcept nogil:
+    """Multiply a block of A of so many rows with a panel of B, tile below tile.
+
+    Tiles are of nearly equal height, rather than full ones and a thin last one. The first one packs
+    B if `packed` says so.
+    """
+    cdef int vectors = <int>ceil_div(t.columns, LANES)
     cdef Py_ssize_t tiles = ceil_div(rows, smaller(HIGHEST, ACCUMULATORS // vectors))
     cdef Py_ssize_t low = rows // tiles, high_tiles = rows % tiles, low_tiles = tiles - rows % tiles
     if t.packed != NULL and tiles > 1:

@@ -1,44 +1,41 @@
-# Copying blocks of a matrix into the order in which the microkernel reads them.
+# Packing: copying blocks of a matrix into the order in which the microkernel reads them.
+#
+# A packed block of B is its panels, one after the other. A panel is contiguous: `depth` rows of
+# whole vectors. The last vector of a row holds the last columns of the panel, and so may repeat
+# some of the vector before. Only a B of less than one vector has lanes beyond its columns; what
+# they hold does not matter.
 
 cdef inline Py_ssize_t panel_width(Py_ssize_t columns) noexcept nogil:
-    """The width of the next panel of B, where so many columns are left.
+    """The width of the next panel of B, where so many columns are left: NR, or a rest.
 
-    NR; but no panel is less than one vector wide, unless all of B is.
+    No panel is less than one vector wide, unless all of B is.
     """
     if NR < columns < NR + LANES:
         return NR - LANES
     return smaller(NR, columns)
 
 
-cdef inline Py_ssize_t larger(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
-    return a if a > b else b
+cdef inline Py_ssize_t packed_row(Py_ssize_t columns) noexcept nogil:
+    """Elements that a row of B takes in all panels together: whole vectors."""
+    return ceil_div(columns, LANES) * LANES
 
 
 cdef void copy_rows(
     const real *source, Py_ssize_t source_row, real *packed, Py_ssize_t rows, Py_ssize_t columns
 ) noexcept nogil:
-    """A block of A, its rows one after the other."""
+    """Pack a block of A whose rows are contiguous: one row after the other."""
     cdef Py_ssize_t i
     for i in range(rows):
         memcpy(packed + i * columns, source + i * source_row, columns * sizeof(real))
-
-
-cdef inline Py_ssize_t packed_row(Py_ssize_t columns) noexcept nogil:
-    """Elements that a row of B takes in all panels together."""
-    return ceil_div(columns, LANES) * LANES
 
 
 cdef void pack(
     const real *source, Py_ssize_t source_row, Py_ssize_t source_col,
     real *packed, Py_ssize_t depth, Py_ssize_t columns
 ) noexcept nogil:
-    """depth x columns elements of B into panels, each contiguous, of rows of whole vectors.
-
-    The last vector of a panel overlaps the one before it: it ends where the panel ends.
-    """
-    cdef Py_ssize_t j, p
+    """Pack depth x columns elements of B, of any strides, into panels."""
+    cdef Py_ssize_t j = 0, p
     if source_row == 1 and source_col != 1:
-        j = 0
         while j < columns:
             j += pack_panel(
                 source + j * source_col, source_col, packed + j * depth, depth, columns - j
@@ -62,9 +59,9 @@ cdef void pack(
 cdef inline void pack_narrow(
     const real *source, Py_ssize_t source_row, real *packed, Py_ssize_t depth, Py_ssize_t columns
 ) noexcept nogil:
-    """A B of less than one vector, whose rows are read as whole ones where more rows follow.
+    """Pack a B of less than one vector: its rows are read as whole vectors where more rows follow.
 
-    What follows in memory does no harm: those columns of C are not stored.
+    The elements that are read beyond a row do no harm, as those columns of C are not stored.
     """
     cdef Py_ssize_t p, whole = 0
     if source_row > 0:
@@ -78,14 +75,14 @@ cdef inline void pack_narrow(
 cdef inline void pack_rows(
     const real *source, Py_ssize_t source_row, real *packed, Py_ssize_t depth, Py_ssize_t columns
 ) noexcept nogil:
-    """A B of one panel, by a loop of nothing but copies."""
+    """Pack a B of one panel, by a loop of nothing but copies."""
     cdef Py_ssize_t p, row = packed_row(columns)
     for p in range(depth):
         copy_row(source + p * source_row, packed + p * row, columns)
 
 
 cdef inline void copy_row(const real *source, real *packed, Py_ssize_t width) noexcept nogil:
-    """At least one vector; the last one overlaps the one before it."""
+    """Copy a row of at least one vector; the last vector may overlap the one before it."""
     cdef Py_ssize_t q = 0, last = packed_row(width) - LANES
     while q < last:
         store(packed + q, load(source + q))
@@ -96,7 +93,7 @@ cdef inline void copy_row(const real *source, real *packed, Py_ssize_t width) no
 cdef inline Py_ssize_t pack_panel(
     const real *source, Py_ssize_t source_col, real *packed, Py_ssize_t depth, Py_ssize_t columns
 ) noexcept nogil:
-    """A panel of a transposed B. Returns its width."""
+    """Pack a panel of a transposed B. Returns its width."""
     cdef Py_ssize_t width = panel_width(columns), row = packed_row(width)
     pack_transposed(source, source_col, packed, depth, width, row, row)
     return width
@@ -105,7 +102,7 @@ cdef inline Py_ssize_t pack_panel(
 cdef inline Py_ssize_t pack_row(
     const real *source, Py_ssize_t source_col, real *panel, Py_ssize_t p, Py_ssize_t columns
 ) noexcept nogil:
-    """Row p of a panel. Returns the width."""
+    """Pack row p of a panel. Returns the panel's width."""
     cdef Py_ssize_t width = panel_width(columns), row = packed_row(width), last = row - LANES, q
     cdef real *packed = panel + p * row
     if source_col != 1:
@@ -123,10 +120,10 @@ cdef void pack_transposed(
     const real *source, Py_ssize_t source_col,
     real *packed, Py_ssize_t depth, Py_ssize_t columns, Py_ssize_t packed_row, Py_ssize_t room
 ) noexcept nogil:
-    """depth x columns elements whose columns are contiguous in the source, into rows.
+    """Transpose depth x columns elements, whose columns are contiguous in the source, into rows.
 
-    By LANES x LANES squares; the last ones overlap those before them, in the source and, where
-    a row has no `room` for whole vectors, where they go.
+    It goes by squares of LANES x LANES. The last squares overlap those before them in the source,
+    and also where they are written, if a packed row has `room` for less than whole vectors.
     """
     cdef Py_ssize_t p = 0, q = 0, p_from, q_from, q_to
     while q < columns:
@@ -154,7 +151,7 @@ cdef inline void pack_square(
     const real *source, Py_ssize_t source_col, real *packed, Py_ssize_t packed_row,
     const Py_ssize_t depth, const Py_ssize_t columns, const Py_ssize_t room
 ) noexcept nogil:
-    """One square, or at the edges a part of one. Fast where the last three are constants."""
+    """Transpose one square, or less at an edge. Fast where the last three are constants."""
     cdef vec square[LANES]
     cdef Py_ssize_t i
     for i in range(LANES):
@@ -168,7 +165,7 @@ cdef inline void pack_square(
 
 
 cdef inline void transpose(vec *square) noexcept nogil:
-    """LANES vectors of LANES elements, rows for columns, in log2(LANES) steps."""
+    """Transpose LANES vectors of LANES elements in place, in log2(LANES) steps."""
     merge_rows(square, 1)
     if LANES > 2:
         merge_rows(square, 2)
@@ -179,7 +176,7 @@ cdef inline void transpose(vec *square) noexcept nogil:
 
 
 cdef inline void merge_rows(vec *square, const int step) noexcept nogil:
-    """Exchange, between rows `step` apart, the lanes that belong to the other."""
+    """Exchange lanes between vectors `step` apart: those that belong to the other one."""
     cdef vec upper, lower
     cdef int i
     for i in range(LANES):

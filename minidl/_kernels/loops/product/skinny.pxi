@@ -1,25 +1,22 @@
-# Products of one row, or a few, which use an element of B too seldom to copy it: they read it
-# in the order in which it lies in memory, as fast as that delivers it. And a column times a row.
+# Products of skinny matrices; algorithm.pxi says which of these serves where.
+#
+# An element of B is used too seldom in them to repay a copy.
 
 cdef enum:
-    TOGETHER = 8    # rows of B at a time, so that C is read and written less often
+    GEMV_ROWS = 8    # rows of B at a time, so that C is read and written less often
 
 
-cdef inline bint uses_rows(const MatmulArgs *args) noexcept nogil:
-    """One row of A, or a single step over p (the weight gradient of a batch of one). Not where few
-    columns meet a long sum, nor where a C narrower than a vector is added to: tiles do that faster.
-    """
-    if args.b_col != 1 or args.k == 0 or uses_narrow(args):
-        return False
-    return args.m == 1 or (args.k == 1 and (args.n >= LANES or args.accumulate != ADD))
-
+# --- one row of A, or one column ---
 
 cdef inline void add_rows(
     const MatmulArgs *args, const real *a, Py_ssize_t p, real *c, bint first,
     Py_ssize_t begin, Py_ssize_t end, const int rows
 ) noexcept nogil:
-    """Columns begin … end of one row of C: `rows` rows of B more, each times an element of A."""
-    cdef vec factor[TOGETHER]
+    """Add to columns begin … end of one row of C: `rows` rows of B, each times an element of A.
+
+    They are added to zero if they are the `first` ones.
+    """
+    cdef vec factor[GEMV_ROWS]
     cdef vec sum
     cdef const real *b = <const real *>args.b + p * args.b_row
     cdef Py_ssize_t j = begin
@@ -44,51 +41,52 @@ cdef inline void add_rows(
         store_part(c + j, sum, end - j)
 
 
-cdef void multiply_by_rows(
+cdef void multiply_gemv(
     const MatmulArgs *args, real *scratch,
     Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t j0, Py_ssize_t j1
 ) noexcept nogil:
-    """Rows i0 … i1 and columns j0 … j1 of C: each the sum of the rows of B times elements of A.
+    """Rows i0 … i1 and columns j0 … j1 of C: sums of the rows of B, times elements of a row of A.
 
-    In the same pieces as tiles of many rows, so that what is written does not depend on m.
+    Sums are over the same blocks of k as in tiles of many rows, so that a C that is not added to
+    does not depend on m.
     """
-    cdef Py_ssize_t i, p, pc, end, piece = piece_of(args.k)
+    cdef Py_ssize_t i, p, pc, end, kc = kc_of(args.k)
     cdef const real *a
     cdef real *c
     cdef real *sums
     cdef bint first
     if args.k == 1 and args.n <= NR:
-        multiply_by_row(args, i0, i1, j0, j1)
+        multiply_outer(args, i0, i1, j0, j1)
         return
     for i in range(i0, i1):
         a, c = <const real *>args.a + i * args.a_row, <real *>args.c + i * args.c_row
         pc = 0
         while pc < args.k:
-            # Adding to a c of zeros is the same as beginning with zero.
+            # ADD_TO_ZERO begins with zero, and so does WRITE: the result is the same.
             first = pc > 0 or args.accumulate != ADD
             sums = scratch if pc > 0 else c
-            p, end = pc, smaller(pc + piece, args.k)
-            while p + TOGETHER <= end:
-                add_rows(args, a, p, sums, first, j0, j1, TOGETHER)
-                first, p = False, p + TOGETHER
+            p, end = pc, smaller(pc + kc, args.k)
+            while p + GEMV_ROWS <= end:
+                add_rows(args, a, p, sums, first, j0, j1, GEMV_ROWS)
+                first, p = False, p + GEMV_ROWS
             while p < end:
                 add_rows(args, a, p, sums, first, j0, j1, 1)
                 first, p = False, p + 1
             if pc > 0:
                 add_to_row(sums + j0, c + j0, j1 - j0)
-            pc += piece
+            pc += kc
         if args.bias != NULL:
             add_to_row(<const real *>args.bias + j0, c + j0, j1 - j0)
 
 
-cdef inline void products_of(
+cdef inline void outer_columns(
     const MatmulArgs *args, Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t j, Py_ssize_t columns,
     const int vectors
 ) noexcept nogil:
-    """Some columns of C: each element of a column of A times vectors that stay in registers.
+    """Multiply each element of a column of A with some columns of a row of B, kept in registers.
 
-    Where rows of less than a vector follow one another, a whole one reaches into those that are
-    written after it.
+    Where rows of less than a vector follow one another, whole vectors are stored: they reach into
+    rows that are written after them.
     """
     cdef const real *a = <const real *>args.a + i0 * args.a_row
     cdef real *c = <real *>args.c + i0 * args.c_row + j
@@ -117,17 +115,20 @@ cdef inline void products_of(
         a, c = a + args.a_row, c + args.c_row
 
 
-cdef void multiply_by_row(
+cdef void multiply_outer(
     const MatmulArgs *args, Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t j0, Py_ssize_t j1
 ) noexcept nogil:
-    """A column of A times a row of B, which fits into registers. (Of a wider C, strips of columns
-    would lie on a page, and in the same few places of the cache, for each row.)"""
+    """Outer product: a column of A times a row of B, which fits into registers.
+
+    (In a wider C, the columns of one round would lie on another page for each row, and in the same
+    few sets of the cache.)
+    """
     cdef Py_ssize_t j = j0
     if j1 - j0 == NR:
-        products_of(args, i0, i1, j0, NR, TILE_VECTORS)
+        outer_columns(args, i0, i1, j0, NR, TILE_VECTORS)
         return
     while j < j1:
-        products_of(args, i0, i1, j, smaller(LANES, j1 - j), 1)
+        outer_columns(args, i0, i1, j, smaller(LANES, j1 - j), 1)
         j += LANES
 
 
@@ -139,13 +140,10 @@ cdef void add_to_row(const real *x, real *c, Py_ssize_t n) noexcept nogil:
         j += LANES
 
 
-cdef inline bint uses_dots(const MatmulArgs *args) noexcept nogil:
-    """Few rows times a transposed B: packing B would cost more than the product."""
-    return args.m < 8 and args.a_col == 1 and args.b_row == 1 and args.b_col != 1
-
+# --- few rows of A, B transposed: dot products of contiguous rows ---
 
 cdef inline vec lane_sums(vec *sums) noexcept nogil:
-    """Lane q: the sum of the lanes of sums[q]. By halves, in log2(LANES) steps."""
+    """Return a vector whose lane q is the sum of the lanes of sums[q], in log2(LANES) steps."""
     add_pairs(sums, 1)
     if LANES > 2:
         add_pairs(sums, 2)
@@ -157,7 +155,7 @@ cdef inline vec lane_sums(vec *sums) noexcept nogil:
 
 
 cdef inline void add_pairs(vec *sums, const int step) noexcept nogil:
-    """Each pair of vectors `step` apart into the first of them, half of its lanes for each."""
+    """Add each pair of vectors `step` apart into the first: half of its lanes are for each."""
     cdef vec first, second
     cdef int i
     for i in range(LANES):
@@ -167,11 +165,11 @@ cdef inline void add_pairs(vec *sums, const int step) noexcept nogil:
             sums[i] = merge_low(first, second, step) + merge_high(first, second, step)
 
 
-cdef inline void dots_of(
+cdef inline void dot_columns(
     const MatmulArgs *args, const real *a, const real *b, real *c, const real *bias,
     const Py_ssize_t count
 ) noexcept nogil:
-    """c[q] = a . row q of b, for `count` <= LANES of them: whole vectors, then the rest."""
+    """c[q] = a . row q of b, for `count` <= LANES of them: whole vectors, then what is left."""
     cdef vec acc[LANES]
     cdef vec x
     cdef Py_ssize_t p = 0, q
@@ -196,35 +194,46 @@ cdef inline void dots_of(
     store_columns(c, x, count)
 
 
-# --- few columns ---
+cdef void multiply_dot_rows(
+    const MatmulArgs *args, Py_ssize_t begin, Py_ssize_t end
+) noexcept nogil:
+    """Columns begin … end of C, each element a dot product of two contiguous rows."""
+    cdef const real *a
+    cdef const real *b
+    cdef const real *bias = NULL
+    cdef real *c
+    cdef Py_ssize_t i, j = begin
+    while j < end:
+        if args.bias != NULL:
+            bias = <const real *>args.bias + j
+        b = <const real *>args.b + j * args.b_col
+        for i in range(args.m):
+            a = <const real *>args.a + i * args.a_row
+            c = <real *>args.c + i * args.c_row + j
+            if end - j >= LANES:
+                dot_columns(args, a, b, c, bias, LANES)
+            else:
+                dot_columns(args, a, b, c, bias, end - j)
+        j += LANES
 
-cdef enum:
-    NARROW = 4    # columns at most
 
-
-cdef inline bint uses_narrow(const MatmulArgs *args) noexcept nogil:
-    """So few columns that vectors along them would be mostly empty: vectors along k instead."""
-    return (
-        1 <= args.n <= smaller(NARROW, LANES) and args.k >= LANES
-        and args.a_col == 1 and args.b_col == 1 and args.c_row == args.n
-    )
-
+# --- few columns of B: vectors along k ---
 
 cdef inline Py_ssize_t scratch_of_narrow(const MatmulArgs *args) noexcept nogil:
     """Elements for the columns of B, each in whole vectors, and one vector of the bias."""
-    return args.n * ceil_div(args.k, LANES) * LANES + LANES
+    return args.n * packed_row(args.k) + LANES
 
 
 cdef inline void narrow_rows(
     const MatmulArgs *args, const real *columns, const real *bias, Py_ssize_t i, Py_ssize_t rows,
     const int n
 ) noexcept nogil:
-    """As many rows of C as are one vector; from `rows` on, they are not there."""
+    """Compute as many rows of C as are one vector, of which only `rows` exist."""
     cdef vec acc[LANES]
     cdef vec x
     cdef const real *a[LANES]
     cdef real *c = <real *>args.c + i * n
-    cdef Py_ssize_t p = 0, step = ceil_div(args.k, LANES) * LANES
+    cdef Py_ssize_t p = 0, step = packed_row(args.k)
     cdef int r, q, many = LANES // n
     for r in range(LANES):
         acc[r] = fill(0)
@@ -254,17 +263,22 @@ cdef inline void narrow_rows(
 cdef void multiply_narrow(
     const MatmulArgs *args, real *scratch, Py_ssize_t i0, Py_ssize_t i1
 ) noexcept nogil:
-    """Rows i0 ... i1 of C, each element a dot product of a row of A and a column of B."""
+    """Rows i0 … i1 of C, each element a dot product of a row of A and a column of B.
+
+    The columns of B are copied to scratch memory first, where each is contiguous.
+    """
     cdef const real *b = <const real *>args.b
-    cdef Py_ssize_t n = args.n, step = ceil_div(args.k, LANES) * LANES, many = LANES // n
+    cdef Py_ssize_t k = args.k, b_row = args.b_row
+    cdef Py_ssize_t n = args.n, step = packed_row(args.k), many = LANES // n
     cdef Py_ssize_t i = i0, p, q
     cdef real *bias = scratch + n * step
     if i0 == i1:
         return
+    for p in range(k):
+        for q in range(n):
+            scratch[q * step + p] = b[p * b_row + q]
     for q in range(n):
-        for p in range(args.k):
-            scratch[q * step + p] = b[p * args.b_row + q]
-        for p in range(args.k, step):
+        for p in range(k, step):
             scratch[q * step + p] = 0
     for q in range(LANES):
         bias[q] = (<const real *>args.bias)[q % n] if args.bias != NULL else 0
@@ -278,24 +292,3 @@ cdef void multiply_narrow(
         elif LANES > 2:
             narrow_rows(args, scratch, bias, i, smaller(many, i1 - i), 4 if LANES > 2 else 1)
         i += many
-
-
-cdef void multiply_by_dots(const MatmulArgs *args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
-    """Columns begin … end of c, each element a dot product of two contiguous rows."""
-    cdef const real *a
-    cdef const real *b
-    cdef const real *bias = NULL
-    cdef real *c
-    cdef Py_ssize_t i, j = begin
-    while j < end:
-        if args.bias != NULL:
-            bias = <const real *>args.bias + j
-        b = <const real *>args.b + j * args.b_col
-        for i in range(args.m):
-            a = <const real *>args.a + i * args.a_row
-            c = <real *>args.c + i * args.c_row + j
-            if end - j >= LANES:
-                dots_of(args, a, b, c, bias, LANES)
-            else:
-                dots_of(args, a, b, c, bias, end - j)
-        j += LANES

@@ -1,73 +1,84 @@
-# Sums over many rows, cut between threads along the rows.
+# Split-k: sums over many rows whose terms, not their outputs, are partitioned among threads.
 #
-# The gradient of a weight is a sum over the rows of a batch, and so is that of a bias. Threads
-# share the elements of a product; each then reads all rows, though other threads have just computed
+# The gradient of a weight is a sum over the rows of a batch, and so is that of a bias. If threads
+# partition the outputs of such a sum, each reads all rows, though other threads have just computed
 # most of them, and a core reads what another one has written many times slower than its own. Where
-# rows are many and the sums small, each thread had better add up the rows that it has computed.
+# rows are many and outputs few, it is faster if each thread adds up the rows that it has computed.
 #
-# So that no bit depends on the number of threads: products add piece after piece to C, column sums
-# TURN rows after TURN rows. The first thread does that with its pieces. The others leave each of
-# theirs in memory, and behind a barrier they are added, in order (`add_pieces`).
+# No bit depends on the number of threads: products add one block of k after another to C (`kc_of`),
+# column sums one block of rows after another (ROW_BLOCK). The first thread does so with its blocks.
+# The others leave the sum of each of their blocks in memory, a partial sum. Behind a barrier,
+# `reduce_partials` adds these in order.
 
 cdef enum:
-    TALL = 2048                   # rows that are worth it
-    MOST_PIECES = 1 << 21         # bytes
-    SMALL = 64                    # elements of a sum, for each that a row of A and B has
+    SPLIT_TERMS = 2048            # so many rows are worth it
+    SPLIT_BYTES = 1 << 21         # of the partial sums, at most
+    SPLIT_OUTPUTS = 64            # at most, for each element that a row of A and B has
 
 
-cdef inline Py_ssize_t first_piece(Py_ssize_t count, int thread, int threads) noexcept nogil:
-    """Of a thread; of more threads than there are pieces, the first one still has one."""
+cdef inline Py_ssize_t first_block(Py_ssize_t count, int thread, int threads) noexcept nogil:
+    """The first of a thread's blocks. If threads are more than blocks, the first thread has one."""
     return ceil_div(count * thread, threads)
 
 
-cdef bint matmul_rest(const MatmulArgs *args, AddPiecesArgs *rest) noexcept nogil:
-    """Whether a product is worth cutting along k; then, what `add_pieces` has to do."""
-    rest.n, rest.columns = args.m * args.n, args.m if turns(args) else 0
-    rest.count, rest.accumulate = ceil_div(args.k, piece_of(args.k)), args.accumulate
+cdef bint matmul_reduction(
+    const MatmulArgs *args, ReducePartialsArgs *reduction
+) noexcept nogil:
+    """Whether a product is worth splitting along k, and what `reduce_partials` then has to do."""
+    cdef Algorithm algorithm = algorithm_of(args)
+    reduction.n, reduction.columns = args.m * args.n, args.m if algorithm == TRANSPOSED else 0
+    reduction.count, reduction.accumulate = ceil_div(args.k, kc_of(args.k)), args.accumulate
     return (
-        args.k >= TALL and rest.n <= SMALL * (args.m + args.n)
-        and rest.n * (rest.count + 1) * <Py_ssize_t>sizeof(real) <= MOST_PIECES
+        args.k >= SPLIT_TERMS and reduction.n <= SPLIT_OUTPUTS * (args.m + args.n)
+        and size_of_partials(reduction) <= SPLIT_BYTES
         and args.a_row == 1 and args.a_col != 1 and args.b_col == 1 and args.c_row == args.n
         and args.bias == NULL and args.activation == NO_ACTIVATION and args.m2 == 0
-        and not (uses_rows(args) or uses_narrow(args) or uses_dots(args))
+        and (algorithm == BLOCKS or algorithm == TRANSPOSED)
     )
 
 
-cdef bint column_sum_rest(const ColumnSumArgs *args, AddPiecesArgs *rest) noexcept nogil:
-    """The same of a sum of rows."""
-    rest.n, rest.columns = args.columns, 0
-    rest.count, rest.accumulate = ceil_div(args.rows, TURN), args.accumulate
-    return (
-        args.rows >= TALL
-        and rest.n * (rest.count + 1) * <Py_ssize_t>sizeof(real) <= MOST_PIECES
-    )
+cdef bint column_sum_reduction(
+    const ColumnSumArgs *args, ReducePartialsArgs *reduction
+) noexcept nogil:
+    """Whether a column sum is worth splitting along its rows, and what is then to reduce."""
+    reduction.n, reduction.columns = args.columns, 0
+    reduction.count, reduction.accumulate = ceil_div(args.rows, ROW_BLOCK), args.accumulate
+    return args.rows >= SPLIT_TERMS and size_of_partials(reduction) <= SPLIT_BYTES
 
 
-cdef Py_ssize_t matmul_in_pieces(const void *arguments, int thread, int threads) noexcept nogil:
-    """c += a . b, or c = a . b: what the first thread has of it, and the pieces of the others."""
+cdef inline Py_ssize_t size_of_partials(const ReducePartialsArgs *reduction) noexcept nogil:
+    """Bytes of the partial sums, and of one more, which a transpose needs."""
+    return reduction.n * (reduction.count + 1) * <Py_ssize_t>sizeof(real)
+
+
+cdef Py_ssize_t matmul_split_k(const void *arguments, int thread, int threads) noexcept nogil:
+    """C = or += the first thread's blocks of k of A . B; partials[i] = block i of the others.
+
+    Where C' is computed, the first thread's sum goes to partials[0], too.
+    """
     cdef const MatmulArgs *args = <const MatmulArgs *>arguments
-    cdef bint turn = turns(args)
+    cdef bint transposed = is_transposed(args)
     cdef MatmulArgs whole = args[0], own
-    cdef Py_ssize_t piece = piece_of(args.k), count = ceil_div(args.k, piece)
-    cdef Py_ssize_t i = first_piece(count, thread, threads)
-    cdef Py_ssize_t end = first_piece(count, thread + 1, threads)
+    cdef Py_ssize_t kc = kc_of(args.k), count = ceil_div(args.k, kc)
+    cdef Py_ssize_t i = first_block(count, thread, threads)
+    cdef Py_ssize_t end = first_block(count, thread + 1, threads)
     if threads == 1:
         return matmul(arguments, 0, 1)
-    if turn:
-        whole = turned(args)
+    if transposed:
+        whole = transposed_product(args)
         whole.accumulate = WRITE
-    if turn or thread > 0:
+    if transposed or thread > 0:
         whole.c = <real *>args.partials
     while i < end:
         own = whole
-        own.a = <const real *>whole.a + i * piece * whole.a_col
-        own.b = <const real *>whole.b + i * piece * whole.b_row
-        own.k = smaller(piece, args.k - i * piece)
+        own.a = <const real *>whole.a + i * kc * whole.a_col
+        own.b = <const real *>whole.b + i * kc * whole.b_row
+        own.k = smaller(kc, args.k - i * kc)
         if thread > 0:
             own.c, own.accumulate = <real *>whole.c + i * args.m * args.n, WRITE
         elif i > 0:
             own.accumulate = ADD
-        multiply(
+        multiply_blocks(
             &own, <real *>(<char *>args.scratch + thread * args.scratch_step),
             0, own.m, 0, own.n
         )
@@ -75,55 +86,56 @@ cdef Py_ssize_t matmul_in_pieces(const void *arguments, int thread, int threads)
     return 0
 
 
-cdef Py_ssize_t column_sum_in_pieces(const void *arguments, int thread, int threads) noexcept nogil:
-    """What the first thread has of a sum of rows, and the pieces of the others."""
+cdef Py_ssize_t column_sum_split_k(const void *arguments, int thread, int threads) noexcept nogil:
+    """sums = or += the first thread's blocks of rows; partials[i] = the sum of block i of the
+    others."""
     cdef const ColumnSumArgs *args = <const ColumnSumArgs *>arguments
-    cdef Py_ssize_t n = args.columns, count = ceil_div(args.rows, TURN), i
+    cdef Py_ssize_t n = args.columns, count = ceil_div(args.rows, ROW_BLOCK), i
     if threads == 1:
         return column_sum(arguments, 0, 1)
-    for i in range(first_piece(count, thread, threads), first_piece(count, thread + 1, threads)):
+    for i in range(first_block(count, thread, threads), first_block(count, thread + 1, threads)):
         if thread == 0:
-            sum_turn(
-                args, i * TURN, 0, n, <real *>args.sums, args.accumulate if i == 0 else ADD
+            sum_row_block(
+                args, i * ROW_BLOCK, 0, n, <real *>args.sums, args.accumulate if i == 0 else ADD
             )
         else:
-            sum_turn(args, i * TURN, 0, n, <real *>args.partials + i * n, WRITE)
+            sum_row_block(args, i * ROW_BLOCK, 0, n, <real *>args.partials + i * n, WRITE)
     return 0
 
 
-cdef Py_ssize_t add_pieces(const void *arguments, int thread, int threads) noexcept nogil:
-    """out[j] += pieces[i, j], for all pieces i but those of the first thread, in order.
+cdef Py_ssize_t reduce_partials(const void *arguments, int thread, int threads) noexcept nogil:
+    """out[j] += partials[i, j], for all blocks i but those of the first thread, in order.
 
-    Where pieces are the transpose of out, the first one stands for what the first thread has, and
-    the last one is free.
+    Where partial sums are the transpose of out, partials[0] takes the place of out, and the one
+    behind the last partial sum is room for the transpose.
     """
-    cdef const AddPiecesArgs *args = <const AddPiecesArgs *>arguments
+    cdef const ReducePartialsArgs *args = <const ReducePartialsArgs *>arguments
     cdef Py_ssize_t n = args.n, i, j = 0, end = n
-    cdef real *pieces = <real *>args.partials
-    cdef real *out = pieces if args.columns > 0 else <real *>args.out
+    cdef real *partials = <real *>args.partials
+    cdef real *out = partials if args.columns > 0 else <real *>args.out
     cdef vec sum
     if threads == 1:
         return 0
     if args.columns == 0 and threads > 2:
-        j, end = share_begin(n, LANES, thread, threads), share_begin(n, LANES, thread + 1, threads)
+        j, end = partition(n, LANES, thread, threads), partition(n, LANES, thread + 1, threads)
     elif thread != threads - 1:
         return 0    # of two threads the second has them all in its cache
     while j < end:
         sum = load_columns(out + j, end - j)
-        for i in range(first_piece(args.count, 1, threads), args.count):
-            sum = sum + load_columns(pieces + i * n + j, end - j)
+        for i in range(first_block(args.count, 1, threads), args.count):
+            sum = sum + load_columns(partials + i * n + j, end - j)
         store_columns(out + j, sum, end - j)
         j += LANES
     if args.columns > 0:
-        add_turned(
-            pieces, pieces + args.count * n, <real *>args.out, args.columns, n // args.columns,
-            args.accumulate
+        add_transposed(
+            partials, partials + args.count * n, <real *>args.out, args.columns,
+            n // args.columns, args.accumulate
         )
     return 0
 
 
-KERNELS["matmul_in_pieces"] = entry(matmul_in_pieces, sizeof(MatmulArgs))
-KERNELS["column_sum_in_pieces"] = entry(column_sum_in_pieces, sizeof(ColumnSumArgs))
-KERNELS["add_pieces"] = entry(add_pieces, sizeof(AddPiecesArgs))
-KERNELS["matmul_rest"] = <size_t>matmul_rest, 0
-KERNELS["column_sum_rest"] = <size_t>column_sum_rest, 0
+KERNELS["matmul_split_k"] = entry(matmul_split_k, sizeof(MatmulArgs))
+KERNELS["column_sum_split_k"] = entry(column_sum_split_k, sizeof(ColumnSumArgs))
+KERNELS["reduce_partials"] = entry(reduce_partials, sizeof(ReducePartialsArgs))
+KERNELS["matmul_reduction"] = <size_t>matmul_reduction, 0
+KERNELS["column_sum_reduction"] = <size_t>column_sum_reduction, 0

@@ -1,14 +1,14 @@
-/* The only C of minidl: what Cython cannot say about vectors.
+/* The C part of the loops: what Cython cannot say about vectors.
 
-   One file of loops is compiled once per instruction set and dtype. This header
-   is what changes between those builds: `real` is the dtype, `vec` a register full of
-   them. Both GCC and Clang give `vec` the operators + - * / (one instruction each, FMA
-   included), so the loops in *.pxi stay plain Cython arithmetic. */
+   All loops are compiled once per instruction set and dtype. This header defines what differs
+   between those builds: `real` is the dtype, and `vec` is a register full of them. GCC and Clang
+   give `vec` the operators + - * / (one instruction each, FMA included), so that the loops in
+   *.pxi are plain Cython arithmetic. */
 #ifndef MINIDL_SIMD_H
 #define MINIDL_SIMD_H
 
 #define INLINE static inline __attribute__((always_inline))
-#define ALONE static __attribute__((noinline, unused))
+#define NOINLINE static __attribute__((noinline, unused))
 
 #include <float.h>
 #include <math.h>
@@ -49,10 +49,10 @@ enum { VEC_BYTES = 16, ACCUMULATORS = 12, TILE_VECTORS = 2 };
 #endif
 enum { LANES = VEC_BYTES / sizeof(real) };
 enum { MR = ACCUMULATORS / TILE_VECTORS, NR = TILE_VECTORS * LANES };
-/* Depth of a block: so that a panel of B, about KC x NR, stays in the L1 cache. */
+/* Depth of a block of A and B: a panel of B, about KC x NR, must stay in the L1 cache. */
 enum { KC = NR * sizeof(real) < 256 ? 256 : 128 };
 
-/* Instructions of x86 that compilers do not find behind plain arithmetic: X86(min)(a, b). */
+/* X86(min)(a, b) is an instruction of x86 that compilers do not make of plain arithmetic. */
 #if defined(__AVX512F__) && defined(MINIDL_FLOAT64)
 #define X86(name) _mm512_##name##_pd
 #elif defined(__AVX512F__)
@@ -67,51 +67,53 @@ enum { KC = NR * sizeof(real) < 256 ? 256 : 128 };
 #define X86(name) _mm_##name##_ps
 #endif
 #if defined(__AVX512F__)
-#define guess_inverse X86(rcp14)
-#define GUESSED_BITS 14
+#define estimate_inverse X86(rcp14)
+#define ESTIMATE_BITS 14
 #elif defined(__AVX2__) && !defined(MINIDL_FLOAT64)
-#define guess_inverse X86(rcp)
-#define GUESSED_BITS 11
+#define estimate_inverse X86(rcp)
+#define ESTIMATE_BITS 11
 #endif
 
 typedef real vec __attribute__((vector_size(VEC_BYTES)));
 typedef integer ivec __attribute__((vector_size(VEC_BYTES)));
-/* The same vector at any address: what load and store go through. */
+/* The same vector at any address, for load and store. */
 typedef real loose_vec __attribute__((vector_size(VEC_BYTES), aligned(sizeof(real)), may_alias));
 
 INLINE vec load(const real *p) { return *(const loose_vec *)p; }
 INLINE void store(real *p, vec v) { *(loose_vec *)p = v; }
 
-/* Ask for the cache line of p: to be written soon, or in the L2 cache, to be read later. */
+/* Fetch the cache line of p ahead: to be written soon; into the L2 cache, to be read later. */
 INLINE void prefetch(const real *p) { __builtin_prefetch(p, 1); }
 INLINE void prefetch_l2(const real *p) { __builtin_prefetch(p, 0, 2); }
 
-/* The first n < LANES elements; the other lanes are `rest` (load) or left alone (store).
-   Not inlined: standing alone, each compiles to one masked instruction where there is one. */
-ALONE vec load_part(const real *p, ptrdiff_t n, real rest) {
+/* Load or store the first n < LANES elements; the other lanes become `rest`, or stay in memory.
+   Not inlined: in a function of its own, each compiles to one masked instruction where there is
+   one. */
+NOINLINE vec load_part(const real *p, ptrdiff_t n, real rest) {
     vec v;
     for (integer i = 0, end = (integer)n; i < LANES; i++) v[i] = i < end ? p[i] : rest;
     return v;
 }
-ALONE void store_part(real *p, vec v, ptrdiff_t n) {
+NOINLINE void store_part(real *p, vec v, ptrdiff_t n) {
     for (integer i = 0, end = (integer)n; i < LANES; i++) if (i < end) p[i] = v[i];
 }
 
-/* v in the first n < LANES lanes, 0 in the others. */
-ALONE vec keep_part(vec v, ptrdiff_t n) {
+/* Keep the first n < LANES lanes of v; the others become 0. */
+NOINLINE vec keep_part(vec v, ptrdiff_t n) {
     for (integer i = 0, end = (integer)n; i < LANES; i++) v[i] = i < end ? v[i] : 0;
     return v;
 }
 
+/* Fill all lanes with a value. */
 INLINE vec fill(real value) { return value - (vec){0}; }
 
-/* a < b ? x : y in every lane; false where a or b is NaN. */
+/* a < b ? x : y in every lane; y where a or b is NaN. */
 INLINE vec where_less(vec a, vec b, vec x, vec y) {
     ivec mask = a < b;
     return (vec)((mask & (ivec)x) | (~mask & (ivec)y));
 }
 
-/* x where v has the sign bit of a negative number, -0 too; else y. */
+/* x where v has the sign bit set, which it is for -0, too; else y. */
 INLINE vec where_negative(vec v, vec x, vec y) {
     ivec mask = (ivec)v < 0;
     return (vec)((mask & (ivec)x) | (~mask & (ivec)y));
@@ -136,7 +138,7 @@ INLINE vec maximum(vec a, vec b) {
 INLINE vec absolute(vec v) { return (vec)((ivec)v & ~(ivec)fill((real)-0.0)); }
 INLINE vec minus_absolute(vec v) { return (vec)((ivec)v | (ivec)fill((real)-0.0)); }
 
-/* v >= 0 with the sign of another. */
+/* v, which is >= 0, with the sign of another vector. */
 INLINE vec with_sign(vec v, vec sign) {
     return (vec)((ivec)v | ((ivec)sign & (ivec)fill((real)-0.0)));
 }
@@ -149,15 +151,17 @@ INLINE vec square_root(vec v) {
     return v;
 }
 
-/* a / b, but for the last rounding or two, for b from SMALLEST_NORMAL to its inverse, or NaN. Where
-   processors guess 1 / b, right to 14 or 11 bits, that and Newton's method take less time than a
-   division: r becomes r (2 - b r), right to twice as many, and so in the end does the quotient. (A
-   quotient that overflows may be NaN; if what is left of a is subnormal, and such numbers count as
-   zero, the quotient is right to as many digits as r.) */
+/* a / b up to the last rounding or two, for b from SMALLEST_NORMAL to its inverse, or NaN.
+
+   Where processors have an instruction that estimates 1 / b to 14 or 11 bits, that and Newton's
+   method take less time than a division. A step of the method replaces r by r (2 - b r), which has
+   twice as many correct bits; the last step improves the quotient itself. (A quotient that
+   overflows may be NaN. If the remainder of a is subnormal, and such numbers count as zero, the
+   quotient has only the correct digits of r.) */
 INLINE vec quotient(vec a, vec b) {
-#ifdef GUESSED_BITS
-    vec r = guess_inverse(b), q;
-    if (2 * GUESSED_BITS < MANTISSA_BITS) r = r * (2 - b * r);
+#ifdef ESTIMATE_BITS
+    vec r = estimate_inverse(b), q;
+    if (2 * ESTIMATE_BITS < MANTISSA_BITS) r = r * (2 - b * r);
     q = a * r;
     return q + (a - b * q) * r;
 #else
@@ -165,19 +169,19 @@ INLINE vec quotient(vec a, vec b) {
 #endif
 }
 
-/* Have this thread take subnormal numbers for zero, or as it did before: CPUs compute many times
-   slower with them. What lies between the two must read and write memory: no compiler moves that
-   across. Where we do not know how, all stays as it is. */
+/* flush_subnormals has this thread treat subnormal numbers as zero, as CPUs compute many times
+   slower with them; set_float_mode, given what that returned, ends it. Code in between must read
+   and write memory: no compiler moves that across. On other processors neither does anything. */
 typedef uint64_t float_mode;
-#define NOTHING_CROSSES() __asm__ volatile("" ::: "memory")
+#define COMPILER_BARRIER() __asm__ volatile("" ::: "memory")
 INLINE void set_float_mode(float_mode mode) {
-    NOTHING_CROSSES();
+    COMPILER_BARRIER();
 #if defined(__SSE2__)
     __builtin_ia32_ldmxcsr((unsigned)mode);
 #elif defined(__aarch64__)
     __asm__ volatile("msr fpcr, %0" :: "r"(mode));
 #endif
-    NOTHING_CROSSES();
+    COMPILER_BARRIER();
 }
 INLINE float_mode flush_subnormals(void) {
     float_mode mode = 0;
@@ -191,8 +195,8 @@ INLINE float_mode flush_subnormals(void) {
     return mode;
 }
 
-/* Lane l of the first: l & step ? b[l - step] : a[l]; of the second: l & step ? b[l] : a[l + step].
-   Both, for steps 1, 2, 4, ... over the rows of a square of vectors, transpose it. */
+/* Lane l of merge_low: l & step ? b[l - step] : a[l]; of merge_high: l & step ? b[l] : a[l + step].
+   Applied to the rows of a square of vectors, for steps 1, 2, 4, ..., they transpose it. */
 INLINE vec merge_low(vec a, vec b, const int step) {
 #ifdef __clang__
     vec v = a;
@@ -216,7 +220,7 @@ INLINE vec merge_high(vec a, vec b, const int step) {
 #endif
 }
 
-/* The sum and the largest of all lanes, in every lane: pairs, pairs of pairs, ... */
+/* Spread the sum, or the maximum, of all lanes over every lane: of pairs, pairs of pairs, ... */
 INLINE vec swap(vec v, const int step) {
     ivec from = {0};
     for (int l = 0; l < LANES; l++) from[l] = l ^ step;
@@ -243,21 +247,21 @@ INLINE vec spread_max(vec v) {
 INLINE real first_lane(vec v) { return v[0]; }
 INLINE real lane_sum(vec v) { return first_lane(spread_sum(v)); }
 
-/* Added to a whole number, it leaves that number in the lowest bits. */
+/* A number that, added to a whole number, leaves that one in the lowest bits of the sum. */
 INLINE real magic(void) { return (real)3 * ((integer)1 << (MANTISSA_BITS - 1)); }
 
 /* Round v to the nearest whole number k, for |k| < 2^(MANTISSA_BITS - 2). The lowest bits of
-   `bits` are k + bias: what the functions below make of it depends on the bias alone. */
+   `bits` become k + bias; the functions below say which bias they need. */
 INLINE vec nearest(vec v, const int bias, vec *bits) {
     *bits = v + (magic() + bias);
     return *bits - (magic() + bias);
 }
 
-/* 2^k, if that is a normal number. bias = EXPONENT_BIAS, or one less for half of it, and so on;
-   shifting drops the higher bits. */
+/* 2^k, if that is a normal number, for bias = EXPONENT_BIAS; for a bias less by one, half of it.
+   Shifting drops the higher bits. */
 INLINE vec power_of_two(vec bits) { return (vec)((ivec)bits << MANTISSA_BITS); }
 
-/* (1 + v) 2^k, which may be subnormal; bias = 2 EXPONENT_BIAS, for two factors. */
+/* (1 + v) 2^k, which may be subnormal, for bias = 2 EXPONENT_BIAS: 2^k is made of two factors. */
 INLINE vec one_plus_times_power_of_two(vec v, vec k, vec bits) {
 #ifdef __AVX512F__
     return X86(scalef)(1 + v, k);
@@ -268,7 +272,8 @@ INLINE vec one_plus_times_power_of_two(vec v, vec k, vec bits) {
 #endif
 }
 
-/* v = 2^k m for whole k, m between sqrt(1/2) and sqrt(2), for normal v > 0. Returns m. */
+/* Split v = 2^k m, normal and > 0, into a whole k and an m between sqrt(1/2) and sqrt(2). Returns
+   m. */
 INLINE vec split_exponent(vec v, vec *k) {
     ivec one = (ivec)fill(1), root = (ivec)fill((real)0.70710678118654752);
     ivec n = ((ivec)v - root + one) >> MANTISSA_BITS;
@@ -276,9 +281,9 @@ INLINE vec split_exponent(vec v, vec *k) {
     return (vec)((ivec)v - (n << MANTISSA_BITS) + one);
 }
 
-/* Functions by table: 32 entries fill two registers, from which one instruction picks. `pick` goes
-   by the lowest three bits of v's exponent and the highest two of its mantissa: each power of two
-   has four entries. */
+/* Functions by table: 32 entries fill two registers, and one instruction picks from both. `pick`
+   takes the entry whose number is the lowest three bits of v's exponent and the highest two of its
+   mantissa: each power of two has four entries. */
 #if defined(__AVX512F__) && !defined(MINIDL_FLOAT64)
 #include "tanh_table.h"
 enum { TANH_BY_TABLE = 1 };

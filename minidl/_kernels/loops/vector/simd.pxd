@@ -1,5 +1,5 @@
-# What simd.h offers, as Cython sees it. `vec` is called a float here only so that Cython
-# passes its arithmetic through to C, where `vec` is a register full of `real`.
+# Declares simd.h to Cython. `vec` is declared as a float only so that Cython passes its arithmetic
+# on to C, where `vec` is a register full of `real`.
 cdef extern from "simd.h" nogil:
     ctypedef float real
     ctypedef float vec

@@ -1,12 +1,12 @@
 /* tanh near the middles m of 32 intervals: tanh(m + y) = c0 + c1 y + ... + c5 y^5.
 
-   An interval is a quarter of the numbers between two powers of two, but the one from 1/16 is
-   the one from 0. In the order in which `pick` counts them: [2, 2.5), ..., [14, 16), [0, 5/64),
-   [5/64, 6/64), ..., [1.75, 2).
+   Each interval is a quarter of the numbers between two powers of two, except that the one that
+   would begin at 1/16 begins at 0. In the order in which `pick` counts them they are [2, 2.5), ...,
+   [14, 16), [0, 5/64), [5/64, 6/64), ..., [1.75, 2).
 
-   m is the float of those within 2000 of the middle whose tanh is nearest to a float (0 in the
-   interval from 0), c0 that float, and the others make the polynomial agree with tanh in five
-   Chebyshev points of the interval. tests/test_accuracy.py computes them again. */
+   m is the float, of those within 2000 floats of the middle, whose tanh is nearest to a float (0 in
+   the interval from 0). c0 is that float. c1 to c5 make the polynomial agree with tanh in five
+   Chebyshev points of the interval. tests/test_accuracy.py computes all of them again. */
 static const float TANH_TABLE[7][32] __attribute__((aligned(64))) = {
     {   /* m */
      2.2495773, 2.7503352, 3.2504308, 3.7502475, 4.500294, 5.500363, 6.4990463, 7.5009537,

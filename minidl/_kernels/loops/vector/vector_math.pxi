@@ -1,8 +1,9 @@
 # exp, log, sigmoid, tanh and the normal distribution of a register full of numbers, without
 # branches.
 #
-# But for two functions no fitted constant: Taylor series where a variable is small, and identities
-# that make it small. `make exhaustive` measures the errors over every float32.
+# They use Taylor series where a variable is small, and identities that make it small. Only
+# `tanh_by_table` and `mills_ratio` have fitted constants. `make exhaustive` measures the errors
+# over every float32.
 
 cdef double LOG2_E = 1.4426950408889634
 cdef double LN2 = 0.6931471805599453
@@ -33,12 +34,12 @@ cdef inline vec exp_minus_one(vec r) noexcept nogil:
 
 
 cdef inline vec exp_limit() noexcept nogil:
-    """Far beyond over- and underflow."""
+    """A bound beyond which exp(x) overflows, and exp(-x) underflows to zero."""
     return fill(104 if sizeof(real) == 4 else 746)
 
 
 cdef inline vec exp_below(vec x) noexcept nogil:
-    """exp_vec for x of which none is beyond the limit: for all that cannot be positive."""
+    """exp(x) for x <= exp_limit(), such as all x that cannot be positive."""
     cdef vec k, bits
     x = maximum(-exp_limit(), x)
     k = nearest(x * <real>LOG2_E, 2 * EXPONENT_BIAS, &bits)
@@ -62,9 +63,9 @@ cdef inline vec sigmoid_vec(vec x) noexcept nogil:
 
 
 cdef inline vec tanh_by_table(vec x) noexcept nogil:
-    """sum_n c_n y^n, y = |x| - m, where m, near the middle of an interval, and c are from tables.
+    """tanh |x| = sum_n c_n y^n, y = |x| - m. Tables give m, near the middle of an interval, and c.
 
-    c_0 = tanh(m) is a number of this type, or very nearly, so that only the last sum rounds.
+    c_0 = tanh(m) is very nearly a number of this type, so that only the last sum rounds.
     """
     cdef vec size = minimum(fill(10), absolute(x))    # beyond, tanh rounds to 1
     cdef vec place = maximum(fill(<real>0.0625), size)    # up to here there is one interval
@@ -79,10 +80,10 @@ cdef inline vec tanh_by_table(vec x) noexcept nogil:
 
 
 cdef inline vec tanh_vec(vec x) noexcept nogil:
-    """q = h / (1 + h), where 2 h = exp(2 |x|) - 1 = 2^k (exp(r) - 1) + (2^k - 1) keeps its digits.
+    """tanh |x| = q = h / (1 + h), where 2 h = exp(2 |x|) - 1 = 2^k (exp(r) - 1) + (2^k - 1).
 
-    For small |x| that is h - h q, in which the rounding of 1 + h hardly enters. With tables, two
-    thirds of the time.
+    No digits of h cancel. For small |x| the result is h - h q, in which the rounding of 1 + h
+    hardly enters. Tables, where there are any, take two thirds of the time.
     """
     if TANH_BY_TABLE:
         return tanh_by_table(x)
@@ -102,8 +103,8 @@ cdef inline vec tanh_vec(vec x) noexcept nogil:
 cdef inline vec log_near(vec f, vec k) noexcept nogil:
     """log(2^k (1 + f)), 1 + f between sqrt(1/2) and sqrt(2): k ln 2 + 2 artanh(s), s = f / (2 + f).
 
-    2 artanh(s) = 2s + 2/3 s^3 + 2/5 s^5 + ..., and 2s = f - f^2/2 + s f^2/2. Written so that f,
-    which is exact, is added last.
+    2 artanh(s) = 2s + 2/3 s^3 + 2/5 s^5 + ..., and 2s = f - f^2/2 + s f^2/2. The sum is so ordered
+    that f, which is exact, is added last.
     """
     cdef vec s = f / (2 + f)
     cdef vec s2 = s * s
@@ -134,8 +135,9 @@ cdef inline vec log1p_unit(vec e) noexcept nogil:
     cdef vec half = (e - 1) * <real>0.5
     return log_near(where_less(limit, e, half, e), where_less(limit, e, fill(1), fill(0)))
 
+
 cdef inline vec expm1_vec(vec x) noexcept nogil:
-    """exp(x) - 1 = 2^k (exp(r) - 1) + (2^k - 1) for x <= 0, which loses no digits near zero."""
+    """exp(x) - 1 = 2^k (exp(r) - 1) + (2^k - 1) for x <= 0; no digits cancel near zero."""
     cdef vec limit = fill(-20 if sizeof(real) == 4 else -40)    # beyond, it rounds to -1
     cdef vec bits, power, k
     x = maximum(limit, minimum(fill(0), x))

@@ -1,4 +1,4 @@
-"""Sums over many rows that threads cut along the rows: not a bit is different."""
+"""Split-k: threads partition the terms of sums over many rows, and not a bit is different."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from recording_helpers import shared_by
 
 import minidl
 from minidl import kernels, nn
-from minidl.recording.calls import REST
+from minidl.recording.calls import REDUCTION
 
-ROWS = 2048  # from here on, it pays
-# Of x and dy: whole vectors and not, one row, few columns (of whose product C' is computed, and
-# turned), and so many elements that pieces would not pay.
+ROWS = 2048  # the fewest that are split
+# Of x and dy: whole vectors and not, one row, few columns (whose product is computed as C', and
+# transposed), and so many outputs that split-k would not pay.
 WIDTHS = [(32, 16), (33, 17), (1, 40), (16, 4), (64, 1), (70, 3), (5, 64), (100, 130), (300, 200)]
-CUT = {(32, 16), (33, 17), (16, 4), (64, 1), (70, 3), (5, 64), (100, 130)}
+SPLIT = {(32, 16), (33, 17), (16, 4), (64, 1), (70, 3), (5, 64), (100, 130)}
 
 
 def gradients(
     rows: int, m: int, n: int, dtype: Any, threads: int, clears: bool
 ) -> tuple[list[bytes], list[str]]:
-    """The gradients of a weight and a bias, to which two steps have added, or which each has
-    cleared first; and the kernels of a step. No threads: not recorded.
+    """The gradients of a weight and a bias after two steps, and the kernels of a step.
+
+    Each step adds to the gradients, or clears them first. With 0 threads it is not recorded.
     """
     rng = np.random.default_rng(rows + m + n)
     layer = nn.Linear(m, n, dtype=dtype, rng=0)
@@ -57,19 +58,19 @@ def test_gradients_are_the_same_to_the_bit(
         pytest.skip("the twin has no threads")
     for clears in (True, False):
         expected, _ = gradients(rows, *widths, dtype, threads=0, clears=clears)
-        for threads in (1, 2, 3, 33) if rows == ROWS else (2, 5):  # 33: more than pieces
+        for threads in (1, 2, 3, 33) if rows == ROWS else (2, 5):  # 33: more than blocks of k
             found, names = gradients(rows, *widths, dtype, threads=threads, clears=clears)
             assert found == expected, threads
             pairs = list(pairwise(names))
-            assert ("column_sum", REST) in pairs
+            assert ("column_sum", REDUCTION) in pairs
             if dtype is np.float32:
-                assert (("matmul", REST) in pairs) == (widths in CUT)
+                assert (("matmul", REDUCTION) in pairs) == (widths in SPLIT)
 
 
-def test_few_rows_are_not_cut() -> None:
+def test_few_rows_are_not_split() -> None:
     for rows, widths in product((1, 128, ROWS - 1), [(32, 16), (16, 4)]):
         _, names = gradients(rows, *widths, np.float32, threads=2, clears=False)
-        assert REST not in names
+        assert REDUCTION not in names
 
 
 def test_training_with_large_batches_is_the_same_on_any_number_of_threads() -> None:
