@@ -6,20 +6,87 @@ import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from minidl._kernels import arguments
 from minidl.profiling.counting import flops_of
-from minidl.recording.calls import REST, TEMPORARY, Buffer, KernelCall
-from minidl.recording.fuse import BIAS, LEFT, RIGHT, SECOND_LEFT, SECOND_OUTPUT
+from minidl.typing import Array
 
 WIDTH = 118  # columns of a listing
 UNBROKEN = "\xa0"  # a space at which no line ends
 LONGEST_NAME = 26  # of a layer, and of an array
 # Without a layer of their own: kernels of an optimizer. A `total` after one of them is, too.
 UPDATES = {"clear", "squared_norm", "clip", "sgd", "adam", "nadam", "rmsprop", "adagrad", "follow"}
+# Slots of the matrix product's arguments, and the kernel that adds what threads have left.
+LEFT, RIGHT, BIAS, SECOND_LEFT, SECOND_OUTPUT = 0, 1, 2, 5, 6
+REST = "add_pieces"
+
+
+# --- what a report looks at in a recorded program ---------------------------------------------
+
+
+class RecordedBuffer(Protocol):
+    """An array that kernels use."""
+
+    kind: str
+    name: str
+    nbytes: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+class RecordedOperand(Protocol):
+    """An argument of a kernel that points into a buffer."""
+
+    slot: int
+    role: str
+
+    @property
+    def region(self) -> RecordedBuffer: ...
+
+    @property
+    def writes(self) -> bool: ...
+
+
+class RecordedCall(Protocol):
+    """A kernel call."""
+
+    kernel: str
+    args: bytearray
+    label: str
+    phase: str
+    threads: int
+    wait: bool
+    fused: list[str]
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def operands(self) -> Sequence[RecordedOperand]: ...
+
+    def operand(self, slot: int) -> RecordedOperand | None: ...
+
+
+class RecordedProgram(Protocol):
+    """A recorded program."""
+
+    program: Any
+    participants: Any
+    interface: Any
+    workspace: Any
+
+    @property
+    def calls(self) -> Sequence[RecordedCall]: ...
+
+    def run(self, inputs: tuple[Any, ...]) -> None: ...
+
+    def time(self, inputs: tuple[Any, ...], stamps: Array) -> None: ...
+
+
+# --- one row for every kernel -----------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -59,32 +126,32 @@ class Row:
         return times(self.extent) if len(self.extent) > 1 else f"{self.extent[0]:,}"
 
 
-def rows_of(recorded: Any) -> list[Row]:
+def rows_of(recorded: RecordedProgram) -> list[Row]:
     """All kernels of a program, in order."""
     rows: list[Row] = []
-    names = {type(optimizer).__name__ for optimizer in recorded.optimizers}
+    names = {type(optimizer).__name__ for optimizer in recorded.participants.optimizers}
     optimizer = names.pop() if len(names) == 1 else "optimizer"
-    for entry in recorded.entries:
+    for call in recorded.calls:
         after_update = bool(rows) and rows[-1].phase == "update"
-        layer, phase = layer_of(entry.label), entry.phase
-        if not phase and (entry.kernel in UPDATES or (entry.kernel == "total" and after_update)):
+        layer, phase = layer_of(call.label), call.phase
+        if not phase and (call.kernel in UPDATES or (call.kernel == "total" and after_update)):
             layer, phase = optimizer, "update"
-        extent = arguments.extent(entry.kernel, entry.args)
-        fused = [*entry.fused, *["add"] * (entry.kernel == "matmul" and _has(entry, BIAS))]
-        training = any(operand.role == "u" for operand in entry.operands)
-        moved = [_nbytes(entry, index, extent) for index in range(len(entry.operands))]
-        if entry.kernel == REST:  # nothing, if one thread has done it all
+        extent = arguments.extent(call.kernel, call.args)
+        fused = [*call.fused, *["add"] * (call.kernel == "matmul" and _has(call, BIAS))]
+        training = any(operand.role == "u" for operand in call.operands)
+        moved = [_nbytes(call, index, extent) for index in range(len(call.operands))]
+        if call.kernel == REST:  # nothing, if one thread has done it all
             moved = [0 for _ in moved]
-        twice = [n for n, operand in zip(moved, entry.operands, strict=True) if operand.role == "u"]
+        twice = [n for n, operand in zip(moved, call.operands, strict=True) if operand.role == "u"]
         rows.append(
             Row(
-                entry.title,
+                call.title,
                 layer,
                 phase,
                 extent,
-                entry.threads,
-                entry.wait,
-                flops_of(entry.kernel, extent, training, fused),
+                call.threads,
+                call.wait,
+                flops_of(call.kernel, extent, training, fused),
                 sum(moved) + sum(twice),
                 sum(moved),
             )
@@ -92,17 +159,17 @@ def rows_of(recorded: Any) -> list[Row]:
     return rows
 
 
-def _has(entry: KernelCall, slot: int) -> bool:
-    return entry.operand(slot) is not None
+def _has(call: RecordedCall, slot: int) -> bool:
+    return call.operand(slot) is not None
 
 
-def _nbytes(entry: KernelCall, index: int, extent: tuple[int, ...]) -> int:
+def _nbytes(call: RecordedCall, index: int, extent: tuple[int, ...]) -> int:
     """Bytes of an operand: of its region, or of the part of it that the kernel looks at."""
-    operand = entry.operands[index]
+    operand = call.operands[index]
     size = int(np.prod(extent))
-    if entry.kernel == "matmul":
+    if call.kernel == "matmul":
         m, k, n = extent
-        below = arguments.second_rows(entry.args)
+        below = arguments.second_rows(call.args)
         first = {LEFT: (m - below) * k, RIGHT: k * n, BIAS: n}
         second = {SECOND_LEFT: below * k, SECOND_OUTPUT: below * n}
         size = (first | second).get(operand.slot, (m - below) * n)
@@ -152,17 +219,17 @@ def percent(fraction: float) -> str:
 # --- the listing ------------------------------------------------------------------------
 
 
-def listing(recorded: Any) -> str:
+def listing(recorded: RecordedProgram) -> str:
     """The program as a table."""
     rows, operands = rows_of(recorded), _Operands()
     table = [["#", "", "kernel", "layer", "", "by"]]
     rights = ["operands"]
-    for index, (row, entry) in enumerate(zip(rows, recorded.entries, strict=True)):
+    for index, (row, call) in enumerate(zip(rows, recorded.calls, strict=True)):
         mark = "|" if row.waits else ""
         table.append(
             [str(index), mark, row.kernel, shortened(row.layer), row.phase, str(row.threads)]
         )
-        rights.append(operands.of(entry))
+        rights.append(operands.of(call))
     lines = []
     for left, right in zip(in_columns(table, right=(0, 5)), rights, strict=True):
         room = max(WIDTH - len(left) - 2, LONGEST_NAME)
@@ -177,17 +244,18 @@ def listing(recorded: Any) -> str:
     return text.replace(UNBROKEN, " ")
 
 
-def _header(recorded: Any) -> list[str]:
+def _header(recorded: RecordedProgram) -> list[str]:
     inputs = [
         f"input {number} {x.dtype} ({times(x.shape)})" if isinstance(x, np.ndarray) else repr(x)
-        for number, x in enumerate(recorded.inputs)
+        for number, x in enumerate(recorded.interface.inputs)
     ]
     threads = recorded.program.threads
     team = "1 thread" if threads == 1 else f"up to {threads} threads"
-    mode = f", {recorded.mode}" if recorded.mode else ""
-    own, least, scratch = recorded.nbytes, recorded.least_nbytes, recorded.scratch.nbytes
+    mode = f", {recorded.participants.mode}" if recorded.participants.mode else ""
+    space = recorded.workspace
+    own, least, scratch = space.memory.nbytes, space.least_nbytes, space.scratch.nbytes
     return [
-        f"program for {', '.join(inputs)}{mode}: {len(recorded.entries)} kernels, {team}",
+        f"program for {', '.join(inputs)}{mode}: {len(recorded.calls)} kernels, {team}",
         f"    {kilobytes(own)} of temporaries (no plan needs less than {kilobytes(least)}), "
         f"{kilobytes(scratch)} of scratch memory",
     ]
@@ -209,25 +277,25 @@ class _Operands:
         self._names: dict[int, str] = {}
         self._temporaries = 0
 
-    def of(self, entry: KernelCall) -> str:
+    def of(self, call: RecordedCall) -> str:
         """What a kernel reads -> what it writes."""
-        path = f"{layer_of(entry.label).split(' ')[0]}."
-        reads = [self._named(o.region, path) for o in entry.operands if o.role == "r"]
+        path = f"{layer_of(call.label).split(' ')[0]}."
+        reads = [self._named(o.region, path) for o in call.operands if o.role == "r"]
         writes = [
             self._named(o.region, path, "*" if o.role == "u" else "")
-            for o in entry.operands
+            for o in call.operands
             if o.writes
         ]
         return f"{', '.join(reads)} -> {', '.join(writes)}".lstrip()
 
-    def _named(self, region: Buffer, path: str, mark: str = "") -> str:
+    def _named(self, buffer: RecordedBuffer, path: str, mark: str = "") -> str:
         shape = ""
-        if id(region) not in self._names:
-            temporary = region.kind == TEMPORARY
-            self._names[id(region)] = f"t{self._temporaries}" if temporary else region.name
+        if id(buffer) not in self._names:
+            temporary = buffer.kind == "temporary"
+            self._names[id(buffer)] = f"t{self._temporaries}" if temporary else buffer.name
             self._temporaries += temporary
-            shape = f" ({times(region.shape)})" if region.shape else ""
-        name = shortened(self._names[id(region)].removeprefix(path))
+            shape = f" ({times(buffer.shape)})" if buffer.shape else ""
+        name = shortened(self._names[id(buffer)].removeprefix(path))
         return f"{name}{mark}{shape}".replace(" ", UNBROKEN)
 
 
