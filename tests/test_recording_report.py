@@ -14,6 +14,7 @@ from conftest import instruction_sets
 
 import minidl
 from minidl import _kernels, kernels, nn, optim
+from minidl._kernels import twins
 from minidl.profiling import Case, Probes, cases
 from minidl.profiling.counting import ELEMENT, SEQUENCES, flops_of
 
@@ -147,7 +148,7 @@ def test_rows_count_as_the_bench_does() -> None:
     size = step._latest.participants.optimizers[0].flat.size
     assert (adam.kernel, adam.layer, adam.phase) == ("adam", "Adam", "update")
     assert adam.flops == ELEMENT["adam"] * size
-    state = kernels.reference.OPTIMIZER_STATE.itemsize
+    state = twins.OPTIMIZER_STATE.itemsize
     assert adam.footprint - 4 * 4 * size <= state
     assert adam.nbytes - adam.footprint == 3 * 4 * size  # updates three vectors in place
     assert {row.phase for row in rows} == {"forward", "backward", "update"}
