@@ -15,9 +15,11 @@ import numpy as np
 from minidl import _kernels
 from minidl.profiling.ceilings import FMA, Probes, binding, least_seconds
 from minidl.profiling.measuring import FEW_BYTES
+from minidl.profiling.step_plot import draw
 from minidl.profiling.step_report import (
     RecordedProgram,
     Row,
+    Timed,
     in_columns,
     percent,
     rows_of,
@@ -34,31 +36,6 @@ LEAST_SHOWN = 0.1  # microseconds: about what a look at the clock takes
 LONG_WAIT = 5e-6  # seconds: no barrier takes that long where every thread has a core
 HEADINGS = ["#", "kernel", "layer", "", "shape", "by", "us", "share", "rate", "", "ceiling", ""]
 RIGHT = (0, 5, 6, 7, 8, 10)
-
-
-@dataclass(frozen=True)
-class Timed(Row):
-    """A kernel of a step, timed.
-
-    Parameters
-    ----------
-    seconds
-        From when all threads have begun to when all are done, less what noting the time takes;
-        the median of the rounds.
-    bound
-        The ceiling that binds: ``FMA``, or a level of memory. Empty for a handful of numbers.
-    fraction
-        Of what this ceiling allows with as many threads.
-    """
-
-    seconds: float
-    bound: str
-    fraction: float
-
-    @property
-    def rate(self) -> float:
-        """Flops (bound by FMA) or bytes per second."""
-        return (self.flops if self.bound == FMA else self.nbytes) / self.seconds
 
 
 @dataclass(frozen=True, repr=False)
@@ -133,9 +110,9 @@ class Profile:
         ImportError
             Without matplotlib.
         """
-        from minidl.profiling.step_plot import draw
-
-        return draw(None if path is None else Path(path), self)
+        file = None if path is None else Path(path)
+        lines = [self.total(), *([] if self.telling else self.sentences()[:2])]
+        return draw(file, self.rows, self.title(), lines, self.telling)
 
     def title(self) -> str:
         """What was measured."""

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from minidl._kernels import arguments
+from minidl.profiling.ceilings import FMA
 from minidl.profiling.counting import flops_of
 from minidl.typing import Array
 
@@ -124,6 +125,31 @@ class Row:
     def shape(self) -> str:
         """The extent in words."""
         return times(self.extent) if len(self.extent) > 1 else f"{self.extent[0]:,}"
+
+
+@dataclass(frozen=True)
+class Timed(Row):
+    """A kernel of a step, timed.
+
+    Parameters
+    ----------
+    seconds
+        From when all threads have begun to when all are done, less what noting the time takes;
+        the median of the rounds.
+    bound
+        The ceiling that binds: ``FMA``, or a level of memory. Empty for a handful of numbers.
+    fraction
+        Of what this ceiling allows with as many threads.
+    """
+
+    seconds: float
+    bound: str
+    fraction: float
+
+    @property
+    def rate(self) -> float:
+        """Flops (bound by FMA) or bytes per second."""
+        return (self.flops if self.bound == FMA else self.nbytes) / self.seconds
 
 
 def rows_of(recorded: RecordedProgram) -> list[Row]:

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from minidl import _kernels
 from minidl.nn.nonfinite import check_finite, is_finite
-from minidl.profiling.step_profile import take_profile
-from minidl.profiling.step_report import listing
 from minidl.recording.epoch import arrays_of, order_of, run_epoch
 from minidl.recording.guards import RecordingError
 from minidl.recording.inputs import prepared
@@ -104,6 +102,8 @@ class Step(RecordedFunction):
 
     def __str__(self) -> str:
         """List the programs: every kernel with its operands, by layer and role."""
+        from minidl.profiling.step_report import listing  # needs compiled kernels
+
         programs = "\n\n".join(listing(recorded) for recorded in self._programs.values())
         return programs or f"{self!r}: nothing recorded yet"
 
@@ -132,6 +132,8 @@ class Step(RecordedFunction):
         self(*inputs)
         if self._latest is None:
             raise RecordingError("there is nothing to profile: the NumPy twin records nothing")
+        from minidl.profiling.step_profile import take_profile  # needs compiled kernels
+
         inputs = tuple(prepared(number, x) for number, x in enumerate(inputs))
         return take_profile(self._latest, inputs, rounds)
 
