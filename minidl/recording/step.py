@@ -102,10 +102,11 @@ class Step(RecordedFunction):
 
     def __str__(self) -> str:
         """List the programs: every kernel with its operands, by layer and role."""
+        if not self._programs:
+            return f"{self!r}: nothing recorded yet"
         from minidl.profiling.step_report import listing  # needs compiled kernels
 
-        programs = "\n\n".join(listing(recorded) for recorded in self._programs.values())
-        return programs or f"{self!r}: nothing recorded yet"
+        return "\n\n".join(map(listing, self._programs.values()))
 
     def __repr__(self) -> str:
         name = getattr(self.function, "__qualname__", repr(self.function))
