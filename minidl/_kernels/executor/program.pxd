@@ -56,7 +56,7 @@ cdef class Program:
     cdef void begin(self, Run *run) noexcept
     cdef void perform(self, Run *run)
     cdef bint tries(self, const Run *run) noexcept nogil
-    cdef int choose(self, Run *run) noexcept nogil
+    cdef int choose_threads(self, Run *run) noexcept nogil
     cdef int check_steps(
         self, tuple sources, tuple targets, RowOrder order, Py_ssize_t rows, Py_ssize_t first,
         Py_ssize_t count

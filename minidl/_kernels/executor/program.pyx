@@ -369,7 +369,7 @@ cdef class Program:
         cdef int64_t begun
         with nogil:
             if self.threads > 1:
-                team = self.choose(run) == TEAM
+                team = self.choose_threads(run) == TEAM
             begun = nanoseconds()
             teamed = team and execute_by_team(run, self.threads)
             if not teamed:
@@ -384,7 +384,7 @@ cdef class Program:
         """Whether both candidates are tried. A run that is timed has more barriers than usual."""
         return self.threads > 1 and not self.always_team and run.stamps == NULL
 
-    cdef int choose(self, Run *run) noexcept nogil:
+    cdef int choose_threads(self, Run *run) noexcept nogil:
         """Choose one thread or the team, and limit the run to what the choice is good for."""
         cdef int64_t most
         cdef int candidate
