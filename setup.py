@@ -65,9 +65,10 @@ def strip_flags():
 
 def extension(name, flags=(), macros=(), depends=()):
     """An extension of minidl._kernels that may fail to build."""
+    source = (KERNELS / name.replace(".", "/")).with_suffix(".pyx")
     return Extension(
         f"minidl._kernels.{name}",
-        [str(KERNELS / name.replace(".", "/")) + ".pyx"],
+        [str(source if source.exists() else source.with_suffix(".py"))],
         depends=["setup.py", *map(str, depends)],
         include_dirs=[numpy.get_include(), str(KERNELS / "executor"), str(VECTOR)],
         extra_compile_args=[*COMMON, *flags],
@@ -88,7 +89,9 @@ def extensions():
     yield extension("dispatch", checks, [("MINIDL_FLAGS", f'"{flags_in_words()}"')])
     for name in ("hooks", "call", "composites"):
         yield extension(name, checks)
-    yield extension("executor.program", checks, depends=(KERNELS / "executor").glob("*"))
+    executor = KERNELS / "executor"
+    for path in sorted({*executor.glob("*.pyx"), executor / "step_call.py"}):
+        yield extension(f"executor.{path.stem}", checks, depends=executor.glob("*.[hp]*"))
     loops = [*KERNELS.glob("loops/**/*.*"), KERNELS / "builds" / "loops.pxi"]
     # The microkernel must be inlined to know its constants, so that they unroll its loops.
     inline = ("CYTHON_INLINE", "inline __attribute__((always_inline, unused))")

@@ -69,7 +69,7 @@ def minidl_epoch(width: int, X: Any, Y: Any, batch: int, threads: int | None) ->
     with shared_eagerly(threads is not None):
         run()
     if threads is not None:
-        step._latest.program.together = True
+        step._latest.program.always_team = True
     return prepare, run, STEPS
 
 

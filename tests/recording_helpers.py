@@ -34,7 +34,7 @@ def shared_by(threads: int) -> Iterator[None]:
 
 def _together(*args: Any) -> Program:
     program = Program(*args)
-    program.together = True
+    program.always_team = True
     return program
 
 

@@ -221,10 +221,10 @@ def test_flops_of_networks_are_those_of_their_steps(measuring: ModuleType) -> No
     ]:
         step = minidl.record(ours._step(model(network)))
         step(*network.data)
-        assert sum(map(flops, step._latest.entries)) == network.step_flops
+        assert sum(map(flops, step._latest.calls)) == network.step_flops
     predict = minidl.record(ours._model(perceptron).eval())
     predict(perceptron.data[0])
-    assert sum(map(flops, predict._latest.entries)) == perceptron.forward_flops
+    assert sum(map(flops, predict._latest.calls)) == perceptron.forward_flops
 
 
 def test_means_of_peers_and_of_the_best_peer(measuring: ModuleType, report: ModuleType) -> None:

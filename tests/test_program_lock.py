@@ -22,7 +22,7 @@ PATIENCE = 60  # seconds after which something hangs
 
 
 def new_lock() -> Any:
-    from minidl._kernels.executor.program import ProgramLock  # needs compiled kernels
+    from minidl._kernels.executor.lock import ProgramLock  # needs compiled kernels
 
     return ProgramLock()
 

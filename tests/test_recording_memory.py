@@ -136,7 +136,7 @@ def test_gates_and_their_gradients_take_the_place_of_what_they_come_from(layer: 
         net.backward(loss.backward())
         return value
 
-    found = [e for e in recorded_by(minidl.record(step), x, y).entries if e.kernel in IN_PLACE]
+    found = [e for e in recorded_by(minidl.record(step), x, y).calls if e.kernel in IN_PLACE]
     assert len(found) == 2
     for entry in found:
         over, written = (entry.operand(slot).region for slot in IN_PLACE[entry.kernel])
@@ -166,9 +166,13 @@ def networks() -> dict[str, tuple[Training, np.ndarray, np.ndarray]]:
 def test_plan_needs_hardly_more_than_the_least(name: str) -> None:
     training, X, Y = networks()[name]
     recorded = recorded_by(minidl.record(training.step), X, Y)
-    assert recorded.least_nbytes <= recorded.nbytes <= 1.1 * recorded.least_nbytes
-    total = sum(region.nbytes for region in recorded.regions if region.kind == TEMPORARY)
-    assert recorded.nbytes < total
+    assert (
+        recorded.workspace.least_nbytes
+        <= recorded.workspace.memory.nbytes
+        <= 1.1 * recorded.workspace.least_nbytes
+    )
+    total = sum(region.nbytes for region in recorded.buffers if region.kind == TEMPORARY)
+    assert recorded.workspace.memory.nbytes < total
 
 
 # --- who waits for whom ---------------------------------------------------------------------
@@ -176,7 +180,7 @@ def test_plan_needs_hardly_more_than_the_least(name: str) -> None:
 
 def unguarded(recorded: Any) -> list[tuple[int, int]]:
     """Pairs of entries that touch the same memory on different threads, and no wait between."""
-    base = _kernels.address_of(recorded.memory)
+    base = _kernels.address_of(recorded.workspace.memory)
 
     def touches(entry: KernelCall) -> list[tuple[int, int, bool]]:
         spans = []
@@ -186,7 +190,7 @@ def unguarded(recorded: Any) -> list[tuple[int, int]]:
             spans.append((begin, begin + region.nbytes, operand.role != "r"))
         return spans
 
-    found, entries = [], recorded.entries
+    found, entries = [], recorded.calls
     for j, later in enumerate(entries):
         for i, earlier in enumerate(entries[:j]):
             clash = any(
@@ -209,7 +213,7 @@ def test_every_clash_has_a_wait_between(data: st.DataObject) -> None:
     X, Y = (np.ones((batch, n), np.float32) for n in (features, width))
     with shared_by(data.draw(st.sampled_from([2, 3, 8]))):
         recorded = recorded_by(minidl.record(training.step), X, Y)
-        shared = [entry for entry in recorded.entries if entry.threads > 1]
+        shared = [entry for entry in recorded.calls if entry.threads > 1]
         assert shared
         assert unguarded(recorded) == []
 
@@ -219,8 +223,8 @@ def test_waits_are_as_few_as_can_be() -> None:
     training, (X, Y) = everything(), classes(16)
     with shared_by(4):
         recorded = recorded_by(minidl.record(training.step), X, Y)
-        waits = [entry for entry in recorded.entries if entry.wait]
-        assert 0 < len(waits) < len(recorded.entries)
+        waits = [entry for entry in recorded.calls if entry.wait]
+        assert 0 < len(waits) < len(recorded.calls)
         for entry in waits:
             entry.wait = False
             assert unguarded(recorded)
@@ -231,8 +235,8 @@ def test_waits_are_as_few_as_can_be() -> None:
 
 
 def lasting_arrays(recorded: Any) -> list[np.ndarray]:
-    arrays = {id(r.array): r.array for r in recorded.regions if r.array.size}
-    return [recorded.memory, *arrays.values()]
+    arrays = {id(r.array): r.array for r in recorded.buffers if r.array.size}
+    return [recorded.workspace.memory, *arrays.values()]
 
 
 def spans(
@@ -245,7 +249,7 @@ def spans(
         if operand.role in kinds:
             if region.kind == TEMPORARY:
                 place = slice(region.place, region.place + region.nbytes)
-                chosen.append(recorded.memory[place])
+                chosen.append(recorded.workspace.memory[place])
             else:
                 array = inputs[region.number] if region.kind == "input" else region.array
                 chosen.append(array.reshape(-1).view(np.uint8))
@@ -264,7 +268,7 @@ def test_operands_are_all_that_a_kernel_reads_and_writes(loss: type[nn.Loss]) ->
     rng = np.random.default_rng(0)
     arrays, inputs = lasting_arrays(recorded), (X, Y)
     recorded.program.prepare(inputs)
-    for index, entry in enumerate(recorded.entries):
+    for index, entry in enumerate(recorded.calls):
         before = [array.copy() for array in arrays]
         reads = [span.copy() for span in spans(recorded, entry, inputs, "ru")]
         recorded.program.run_one(index)
@@ -313,7 +317,7 @@ def steps_in_c(step: Any, X: np.ndarray, Y: np.ndarray, count: int) -> None:
     recorded = step._latest
     losses = np.empty(count)
     batch = X[:1].copy(), Y[:1].copy()
-    output = recorded.result(batch)
+    output = recorded.interface.result(batch)
     order = RowOrder(np.zeros(count, np.intp), len(X))
     tracemalloc.start()
     blocks, done = sys.getallocatedblocks(), 0

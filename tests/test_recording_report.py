@@ -14,6 +14,7 @@ from conftest import instruction_sets
 
 import minidl
 from minidl import _kernels, kernels, nn, optim
+from minidl._kernels import twins
 from minidl.profiling import Case, Probes, cases
 from minidl.profiling.counting import ELEMENT, SEQUENCES, flops_of
 
@@ -73,8 +74,8 @@ def test_listing_shows_kernels_layers_and_operands() -> None:
         assert len(line) <= WIDTH, line
     program = step._latest
     assert lines[0].startswith("program for input 0 float32 (5x12), input 1 int64 (5), training:")
-    assert f"{len(program.entries)} kernels, 1 thread" in lines[0]
-    assert f"{program.least_nbytes / 1e3:.1f} kB)" in lines[1]
+    assert f"{len(program.calls)} kernels, 1 thread" in lines[0]
+    assert f"{program.workspace.least_nbytes / 1e3:.1f} kB)" in lines[1]
     table = [" ".join(line.split()) for line in lines[4:-1]]
     assert table[0] == (
         "0 matmul + relu 0 Linear forward 1 input 0 (5x12), weight (12x7), bias (7) -> t0 (5x7)"
@@ -144,10 +145,10 @@ def test_rows_count_as_the_bench_does() -> None:
     assert second.flops == 2 * 5 * 7 * 3 + 5 * 3
     assert (first.shape, first.layer) == ("5x12x7", "0 Linear")
     adam = rows[-1]
-    size = step._latest.optimizers[0].flat.size
+    size = step._latest.participants.optimizers[0].flat.size
     assert (adam.kernel, adam.layer, adam.phase) == ("adam", "Adam", "update")
     assert adam.flops == ELEMENT["adam"] * size
-    state = kernels.reference.OPTIMIZER_STATE.itemsize
+    state = twins.OPTIMIZER_STATE.itemsize
     assert adam.footprint - 4 * 4 * size <= state
     assert adam.nbytes - adam.footprint == 3 * 4 * size  # updates three vectors in place
     assert {row.phase for row in rows} == {"forward", "backward", "update"}
@@ -230,7 +231,7 @@ def test_profile() -> None:
     step = mlp()
     x, y = batch()
     found = step.profile(x, y, rounds=3)
-    assert [row.kernel for row in found.rows] == [row.title for row in step._latest.entries]
+    assert [row.kernel for row in found.rows] == [row.title for row in step._latest.calls]
     assert all(row.seconds > 0 for row in found.rows)
     assert found.flops == sum(row.flops for row in found.rows)
     assert found.fraction == pytest.approx(found.flops / found.seconds / found.peak)

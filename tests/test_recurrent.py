@@ -720,7 +720,7 @@ def test_what_a_refused_step_must_not_have_changed() -> None:
         both = minidl.record(lambda i, x: (embedding(i), norm(x)))
         x = np.random.default_rng(0).normal(size=(2048, 512)).astype(np.float32)
         both(np.array([[1, 2]]), x)
-        both._latest.program.together = True
+        both._latest.program.always_team = True
         kept = norm.running_mean.copy()
         for _ in range(20):
             with pytest.raises(ValueError, match="index 9"):

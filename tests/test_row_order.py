@@ -112,7 +112,7 @@ def program_of_losses() -> Any:
     batch = X[:1].copy(), X[:1].copy()
     step(*batch)
     recorded = step._latest
-    return recorded.program, batch, (recorded.result(batch), np.empty(16))
+    return recorded.program, batch, (recorded.interface.result(batch), np.empty(16))
 
 
 @compiled
@@ -133,22 +133,22 @@ def program_of_losses() -> Any:
         ({"order": range(16), "sources": (X, X[:15])}, "does not hold these steps"),
         ({"order": range(15)}, "16 rows are more than the order has"),
         ({"room": 15}, "with room for all steps"),
-        ({"dials": [(np.zeros(()), np.zeros(15))]}, "a value for each of 16 steps"),
-        ({"dials": [(np.zeros(()), np.zeros(16, np.float32))]}, "contiguous float64"),
+        ({"scalars": [(np.zeros(()), np.zeros(15))]}, "a value for each of 16 steps"),
+        ({"scalars": [(np.zeros(()), np.zeros(16, np.float32))]}, "contiguous float64"),
     ],
 )
 def test_steps_in_c_stay_within_their_arrays(change: dict[str, Any], words: str) -> None:
     from minidl._kernels.executor.program import RowOrder  # needs compiled kernels
 
     program, batch, (place, losses) = program_of_losses()
-    usual = {"sources": (X, X), "targets": batch, "rows": 1, "first": 0, "count": 16, "dials": []}
+    usual = {"sources": (X, X), "targets": batch, "rows": 1, "first": 0, "count": 16, "scalars": []}
     given: dict[str, Any] = usual | {"order": None, "room": 16} | change
     order = None if given["order"] is None else RowOrder(np.array(given["order"]), 16)
     arrays = given["sources"], given["targets"], order
     numbers = given["rows"], given["first"], given["count"]
     outputs = [(place, losses[: given["room"]])]
     with pytest.raises(ValueError, match=words):
-        program.steps(*arrays, *numbers, given["dials"], outputs, 10.0)
+        program.steps(*arrays, *numbers, given["scalars"], outputs, 10.0)
 
 
 @compiled

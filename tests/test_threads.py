@@ -148,13 +148,13 @@ def test_load_of_more_threads_than_cores() -> None:
     assert time.monotonic() - begin < PATIENCE
 
 
-def test_alone_and_together_are_both_tried() -> None:
+def test_one_thread_and_the_team_are_both_tried() -> None:
     training, X, Y = plain_regression()
     used = set()
     with shared_by(2):
         step = minidl.record(training.step)
         step(X, Y)
-        step._latest.program.together = False
+        step._latest.program.always_team = False
         begin = time.monotonic()
         while used != {1, 2} and time.monotonic() - begin < PATIENCE:
             step(X, Y)
@@ -162,17 +162,17 @@ def test_alone_and_together_are_both_tried() -> None:
     assert used == {1, 2}
 
 
-def ways_taken(milliseconds: list[list[int]]) -> list[int]:
+def choices_made(milliseconds: list[list[int]]) -> list[int]:
     """0 alone, 1 together, of steps that take so long alone and together."""
-    from minidl._kernels import program  # needs compiled kernels
+    from minidl._kernels.executor import autotune  # needs compiled kernels
 
-    return program.ways_taken([(alone * 10**6, both * 10**6) for alone, both in milliseconds])
+    return autotune.choices_made([(alone * 10**6, both * 10**6) for alone, both in milliseconds])
 
 
 def test_the_faster_way_is_taken() -> None:
     """Where a sample is several steps, and where it is one."""
     for alone, together in ((1, 2), (2, 1), (30, 20), (20, 30)):
-        ways = ways_taken([[alone, together]] * 20000)
+        ways = choices_made([[alone, together]] * 20000)
         faster = int(together < alone)
         assert ways.count(faster) > 0.98 * len(ways)
         assert 1 - faster in ways[10000:]  # it is still tried
@@ -182,22 +182,22 @@ def test_what_holds_up_single_steps_changes_no_way() -> None:
     rng = np.random.default_rng(0)
     held_up = 1 + 4 * (rng.random((20000, 2)) < 0.4)  # many steps take five times as long
     costs = (np.array([40, 20]) * held_up).tolist()
-    assert ways_taken(costs).count(1) > 0.97 * len(costs)
+    assert choices_made(costs).count(1) > 0.97 * len(costs)
 
 
 def test_another_way_when_the_machine_changes() -> None:
     calm, busy = [[40, 20]], [[50, 90]]
-    ways = ways_taken(3000 * calm + 3000 * busy + 3000 * calm)
+    ways = choices_made(3000 * calm + 3000 * busy + 3000 * calm)
     for begin, way in ((2500, 1), (5500, 0), (8500, 1)):
         assert ways[begin : begin + 500].count(way) > 450
 
 
 def test_a_bad_beginning_is_soon_forgotten() -> None:
     """Such as threads of another library that still wait for work, in a busy loop."""
-    ways = ways_taken([[40, 60]] * 6 + [[40, 20]] * 400)
+    ways = choices_made([[40, 60]] * 6 + [[40, 20]] * 400)
     assert ways[5:7] == [1, 0]  # misled by the end of the first trial
     assert ways[50:].count(1) > 0.9 * len(ways[50:])
-    assert ways_taken([[40, 20]] * 20000).count(0) < 220  # and trials become rare
+    assert choices_made([[40, 20]] * 20000).count(0) < 220  # and trials become rare
 
 
 def test_eight_python_threads_train_eight_models(expected: dict[str, bytes]) -> None:

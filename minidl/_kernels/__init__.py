@@ -55,9 +55,11 @@ case in ``tests/kernel_cases.py``, and ``minidl bench`` measures it at the sizes
 
 from __future__ import annotations
 
+import sys
 import threading
 import warnings
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +187,6 @@ def _advice(folder: Path) -> str:
 
 # What minidl/recording needs to know; on the twin alone nothing is ever recorded.
 if (_compiled := _dispatch()) is not None:
-    Replayer = import_module(f"{__name__}.executor.program").Replayer
     hooks = import_module(f"{__name__}.hooks")
     recorder, set_recorder = hooks.recorder, hooks.set_recorder
     forward_pass, in_forward_pass = hooks.forward_pass, hooks.in_forward_pass
@@ -196,17 +197,14 @@ if (_compiled := _dispatch()) is not None:
 else:
     import numpy as np
 
+    # A call of a recorded step is compiled from Python: where that cannot be loaded, it runs as
+    # it is.
+    _name = f"{__name__}.executor.step_call"
+    _spec = spec_from_file_location(_name, Path(__file__).parent / "executor" / "step_call.py")
+    sys.modules[_name] = module_from_spec(_spec)
+    _spec.loader.exec_module(sys.modules[_name])
+
     _thread = threading.local()
-
-    class Replayer:
-        """What is called like a function, and has nothing to replay."""
-
-        program = names = None
-
-        def __call__(self, *inputs: Any, **named: Any) -> Any:
-            if named:
-                inputs = self.by_place(inputs, named)  # type: ignore[attr-defined]
-            return self.otherwise(None, -1, None, inputs)  # type: ignore[attr-defined]
 
     def recorder() -> None:
         """What writes down the kernel calls of this thread: never anything."""

@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minidl.pictures import new_figure, save
-from minidl.profiling.step_report import percent, shortened
+from minidl.profiling.step_report import Timed, percent, shortened
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from minidl.profiling.step_profile import Profile, Timed
 
 # Phases are told apart by colour, of Okabe and Ito: apart for every eye.
 COLORS = {"forward": "#0072B2", "backward": "#D55E00", "update": "#009E73", "": "0.5"}
@@ -19,25 +17,38 @@ WIDTH, MARGIN, BAR = 10.5, 1.6, 0.27  # inches: of the picture, above and below,
 MOST_BARS = 80  # of longer programs, the slowest are drawn
 
 
-def draw(path: Path | None, profile: Profile) -> Figure:
-    """Draw a profile, into a file if there is a path.
+def draw(
+    path: Path | None, timed: list[Timed], title: str, lines: list[str], telling: bool
+) -> Figure:
+    """Draw the time of every kernel of a step as a bar, into a file if there is a path.
+
+    Parameters
+    ----------
+    path
+        Of the file, or None.
+    timed
+        The kernels, in order.
+    title, lines
+        Stand above the picture.
+    telling
+        Whether the times are exact enough to give shares and rates.
 
     Raises
     ------
     ImportError
         Without matplotlib.
     """
-    slowest = sorted(range(len(profile.rows)), key=lambda i: -profile.rows[i].seconds)
-    rows = [profile.rows[index] for index in sorted(slowest[:MOST_BARS])]
+    slowest = sorted(range(len(timed)), key=lambda i: -timed[i].seconds)
+    rows = [timed[index] for index in sorted(slowest[:MOST_BARS])]
     figure = new_figure((WIDTH, MARGIN + BAR * len(rows)))
     axes = figure.subplots()
     times = [row.seconds * 1e6 for row in rows]
-    longest, whole = max(times), sum(row.seconds for row in profile.rows)
+    longest, whole = max(times), sum(row.seconds for row in timed)
     axes.barh(
         range(len(rows)), times, height=0.72, color=[COLORS.get(r.phase, "0.5") for r in rows]
     )
     for place, (row, time) in enumerate(zip(rows, times, strict=True)):
-        note = _note(row, whole) if profile.telling else ""
+        note = _note(row, whole) if telling else ""
         axes.text(time + 0.008 * longest, place, note, va="center", fontsize=8, color="0.25")
     names = [_name(row) for row in rows]
     axes.set_yticks(range(len(rows)), names, fontsize=8.5, parse_math=False)
@@ -46,13 +57,12 @@ def draw(path: Path | None, profile: Profile) -> Figure:
     axes.grid(axis="x", color="0.92")
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    figure.legend(handles=_phases(profile), frameon=False, loc="outside lower right", ncols=4)
-    left_out = len(profile.rows) - len(rows)
+    figure.legend(
+        handles=_phases(timed, telling), frameon=False, loc="outside lower right", ncols=4
+    )
+    left_out = len(timed) - len(rows)
     note = f" ({left_out} quicker kernels are not drawn)" if left_out else ""
-    lines = [f"{profile.title()}{note}", profile.total()]
-    if not profile.telling:
-        lines += profile.sentences()[:2]
-    figure.suptitle("\n".join(lines), fontsize=10)
+    figure.suptitle("\n".join([f"{title}{note}", *lines]), fontsize=10)
     if path is not None:
         save(figure, path)
     return figure
@@ -72,19 +82,18 @@ def _note(row: Timed, whole: float) -> str:
     return f"{percent(share)}:  {percent(row.fraction)} of {row.bound}{team}"
 
 
-def _phases(profile: Profile) -> list[Any]:
-    """For the legend: the phases, with their shares."""
+def _phases(timed: list[Timed], telling: bool) -> list[Any]:
+    """The phases for the legend, with their shares."""
     from matplotlib.patches import Patch
 
-    whole = sum(row.seconds for row in profile.rows)
+    whole = sum(row.seconds for row in timed)
     shares = {
-        phase: sum(row.seconds for row in profile.rows if row.phase == phase) / whole
-        for phase in COLORS
+        phase: sum(row.seconds for row in timed if row.phase == phase) / whole for phase in COLORS
     }
     return [
         Patch(
             color=COLORS[phase],
-            label=f"{phase or 'other'} {percent(share)}" if profile.telling else phase or "other",
+            label=f"{phase or 'other'} {percent(share)}" if telling else phase or "other",
         )
         for phase, share in shares.items()
         if share

@@ -15,9 +15,18 @@ import numpy as np
 from minidl import _kernels
 from minidl.profiling.ceilings import FMA, Probes, binding, least_seconds
 from minidl.profiling.measuring import FEW_BYTES
-from minidl.profiling.step_report import Row, in_columns, percent, rows_of, shortened, times
+from minidl.profiling.step_plot import draw
+from minidl.profiling.step_report import (
+    RecordedProgram,
+    Row,
+    Timed,
+    in_columns,
+    percent,
+    rows_of,
+    shortened,
+    times,
+)
 from minidl.profiling.teamwork import stamp_seconds
-from minidl.recording.guards import RecordingError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,31 +36,6 @@ LEAST_SHOWN = 0.1  # microseconds: about what a look at the clock takes
 LONG_WAIT = 5e-6  # seconds: no barrier takes that long where every thread has a core
 HEADINGS = ["#", "kernel", "layer", "", "shape", "by", "us", "share", "rate", "", "ceiling", ""]
 RIGHT = (0, 5, 6, 7, 8, 10)
-
-
-@dataclass(frozen=True)
-class Timed(Row):
-    """A kernel of a step, timed.
-
-    Parameters
-    ----------
-    seconds
-        From when all threads have begun to when all are done, less what noting the time takes;
-        the median of the rounds.
-    bound
-        The ceiling that binds: ``FMA``, or a level of memory. Empty for a handful of numbers.
-    fraction
-        Of what this ceiling allows with as many threads.
-    """
-
-    seconds: float
-    bound: str
-    fraction: float
-
-    @property
-    def rate(self) -> float:
-        """Flops (bound by FMA) or bytes per second."""
-        return (self.flops if self.bound == FMA else self.nbytes) / self.seconds
 
 
 @dataclass(frozen=True, repr=False)
@@ -126,9 +110,9 @@ class Profile:
         ImportError
             Without matplotlib.
         """
-        from minidl.profiling.step_plot import draw
-
-        return draw(None if path is None else Path(path), self)
+        file = None if path is None else Path(path)
+        lines = [self.total(), *([] if self.telling else self.sentences()[:2])]
+        return draw(file, self.rows, self.title(), lines, self.telling)
 
     def title(self) -> str:
         """What was measured."""
@@ -209,25 +193,20 @@ def _count(number: int, what: str) -> str:
 # --- measuring --------------------------------------------------------------------------
 
 
-def take_profile(recorded: Any, inputs: tuple[Any, ...], rounds: int) -> Profile:
+def take_profile(recorded: RecordedProgram, inputs: tuple[Any, ...], rounds: int) -> Profile:
     """Time every kernel of a program, and the program, in alternating rounds."""
     if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
         raise ValueError(f"profile: rounds must be a whole number >= 1, got {rounds!r}")
     program = recorded.program
-    stamps = np.empty((rounds, len(recorded.entries) + 1), np.int64)
+    stamps = np.empty((rounds, len(recorded.calls) + 1), np.int64)
     whole, whole_by, used = np.empty(rounds), np.empty(rounds, int), np.empty(rounds, int)
-    inputs = tuple(recorded.apart(x) for x in inputs)
+    inputs = tuple(map(recorded.interface.without_own, inputs))
     for index in range(rounds):
         start = perf_counter()
-        failed, answer = program.replay(inputs)
+        recorded.run(inputs)
         whole[index], whole_by[index] = perf_counter() - start, program.used
-        if failed < 0:
-            raise RecordingError("something was changed since the step was recorded: profile anew")
-        if failed == 0:
-            failed, answer = program.time(inputs, stamps[index])
+        recorded.time(inputs, stamps[index])
         used[index] = program.used
-        if failed > 0:
-            recorded.explain(failed, answer, inputs)
     threads = int(median_low(used))  # a program that may use the team tries whether it is faster
     times = np.diff(stamps[used == threads], axis=1)
     whole = whole[whole_by == threads] if (whole_by == threads).any() else whole
@@ -253,10 +232,10 @@ def _described(x: Any) -> str:
     return f"{x.dtype} ({times(x.shape)})" if isinstance(x, np.ndarray) else repr(x)
 
 
-def _dtype(recorded: Any) -> str:
+def _dtype(recorded: RecordedProgram) -> str:
     """What the step computes in."""
-    regions = (operand.region for entry in recorded.entries for operand in entry.operands)
-    return next((str(r.dtype) for r in regions if r.dtype.kind == "f"), "float32")
+    buffers = (operand.region for call in recorded.calls for operand in call.operands)
+    return next((str(b.dtype) for b in buffers if b.dtype.kind == "f"), "float32")
 
 
 def _timed(row: Row, threads: int, seconds: float, dtype: str) -> Timed:

@@ -6,16 +6,89 @@ import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from minidl._kernels.signature import KERNELS, READ, UPDATED
-from minidl.recording.calls import TEMPORARY, VECTOR, Buffer, KernelCall, Operand
+from minidl._kernels.signature import KERNELS, READ, UPDATED, Kernel
+from minidl.profiling.ceilings import FMA
+from minidl.typing import Array
 
 WIDTH = 118  # columns of a listing
 UNBROKEN = "\xa0"  # a space at which no line ends
 LONGEST_NAME = 26  # of a layer, and of an array
+VECTOR = "vector"  # the kind of buffers that belong to an optimizer
+
+
+# --- what a report looks at in a recorded program ---------------------------------------------
+
+
+class RecordedBuffer(Protocol):
+    """An array that kernels use."""
+
+    kind: str
+    name: str
+    nbytes: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+class RecordedOperand(Protocol):
+    """An argument of a kernel that points into a buffer."""
+
+    name: str
+    role: str
+
+    @property
+    def region(self) -> RecordedBuffer: ...
+
+    @property
+    def writes(self) -> bool: ...
+
+
+class RecordedCall(Protocol):
+    """A kernel call."""
+
+    kernel: Kernel
+    args: bytearray
+    label: str
+    phase: str
+    threads: int
+    wait: bool
+    fused: list[str]
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def operands(self) -> Sequence[RecordedOperand]: ...
+
+    @property
+    def values(self) -> dict[str, Any]: ...
+
+    @property
+    def adds_partials(self) -> bool: ...
+
+    def operand(self, name: str) -> RecordedOperand | None: ...
+
+
+class RecordedProgram(Protocol):
+    """A recorded program."""
+
+    program: Any
+    participants: Any
+    interface: Any
+    workspace: Any
+
+    @property
+    def calls(self) -> Sequence[RecordedCall]: ...
+
+    def run(self, inputs: tuple[Any, ...]) -> None: ...
+
+    def time(self, inputs: tuple[Any, ...], stamps: Array) -> None: ...
+
+
+# --- one row for every kernel -----------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -55,56 +128,80 @@ class Row:
         return times(self.extent) if len(self.extent) > 1 else f"{self.extent[0]:,}"
 
 
-def rows_of(recorded: Any) -> list[Row]:
+@dataclass(frozen=True)
+class Timed(Row):
+    """A kernel of a step, timed.
+
+    Parameters
+    ----------
+    seconds
+        From when all threads have begun to when all are done, less what noting the time takes;
+        the median of the rounds.
+    bound
+        The ceiling that binds: ``FMA``, or a level of memory. Empty for a handful of numbers.
+    fraction
+        Of what this ceiling allows with as many threads.
+    """
+
+    seconds: float
+    bound: str
+    fraction: float
+
+    @property
+    def rate(self) -> float:
+        """Flops (bound by FMA) or bytes per second."""
+        return (self.flops if self.bound == FMA else self.nbytes) / self.seconds
+
+
+def rows_of(recorded: RecordedProgram) -> list[Row]:
     """All kernels of a program, in order."""
     rows: list[Row] = []
-    names = {type(optimizer).__name__ for optimizer in recorded.optimizers}
+    names = {type(optimizer).__name__ for optimizer in recorded.participants.optimizers}
     optimizer = names.pop() if len(names) == 1 else "optimizer"
-    for entry in recorded.entries:
+    for call in recorded.calls:
         after_update = bool(rows) and rows[-1].phase == "update"
-        layer, phase = layer_of(entry.label), entry.phase
-        if not phase and (_updates(entry) or (entry.kernel.stops and after_update)):
+        layer, phase = layer_of(call.label), call.phase
+        if not phase and (_updates(call) or (call.kernel.stops and after_update)):
             layer, phase = optimizer, "update"
-        values = entry.values
-        moved = [_nbytes(entry, operand, values) for operand in entry.operands]
-        if entry.adds_partials:  # nothing, if one thread has done it all
+        values = call.values
+        moved = [_nbytes(call, operand, values) for operand in call.operands]
+        if call.adds_partials:  # nothing, if one thread has done it all
             moved = [0 for _ in moved]
-        twice = [
-            n for n, operand in zip(moved, entry.operands, strict=True) if operand.role == UPDATED
-        ]
+        pairs = zip(moved, call.operands, strict=True)
+        twice = sum(n for n, operand in pairs if operand.role == UPDATED)
         rows.append(
             Row(
-                entry.title,
+                call.title,
                 layer,
                 phase,
-                entry.kernel.extent(values),
-                entry.threads,
-                entry.wait,
-                _flops(entry, values),
-                sum(moved) + sum(twice),
+                call.kernel.extent(values),
+                call.threads,
+                call.wait,
+                _flops(call, values),
+                sum(moved) + twice,
                 sum(moved),
             )
         )
     return rows
 
 
-def _updates(entry: KernelCall) -> bool:
+def _updates(call: RecordedCall) -> bool:
     """Whether a kernel outside all layers works on the vectors of an optimizer."""
-    vectors = any(operand.region.kind == VECTOR for operand in entry.operands)
-    return vectors or entry.kernel.updates_parameters
+    vectors = any(operand.region.kind == VECTOR for operand in call.operands)
+    return vectors or call.kernel.updates_parameters
 
 
-def _flops(entry: KernelCall, values: dict[str, Any]) -> int:
+def _flops(call: RecordedCall, values: dict[str, Any]) -> int:
     """Flops of a kernel, and of what a product applies to its output: bias and activation."""
-    names = [*entry.fused, *["add"] * (entry.operand("bias") is not None)]
+    names = [*call.fused, *["add"] * (call.operand("bias") is not None)]
     each = sum(KERNELS[name].flops for name in names)
-    return entry.kernel.count_flops(values) + values.get("m", 0) * values.get("n", 0) * each
+    return call.kernel.count_flops(values) + values.get("m", 0) * values.get("n", 0) * each
 
 
-def _nbytes(entry: KernelCall, operand: Operand, values: dict[str, Any]) -> int:
-    """Bytes of an operand: of its region, or of the part of it that the kernel looks at."""
-    declared = next(o for o in entry.kernel.operands if o.name == operand.name)
-    size = entry.kernel.touched(declared, values) * operand.region.dtype.itemsize
+def _nbytes(call: RecordedCall, operand: RecordedOperand, values: dict[str, Any]) -> int:
+    """Bytes of an operand: of its buffer, or of the part of it that the kernel looks at."""
+    declared = next(o for o in call.kernel.operands if o.name == operand.name)
+    size = call.kernel.touched(declared, values) * operand.region.dtype.itemsize
     return int(min(operand.region.nbytes, size))
 
 
@@ -151,17 +248,17 @@ def percent(fraction: float) -> str:
 # --- the listing ------------------------------------------------------------------------
 
 
-def listing(recorded: Any) -> str:
+def listing(recorded: RecordedProgram) -> str:
     """The program as a table."""
     rows, operands = rows_of(recorded), _Operands()
     table = [["#", "", "kernel", "layer", "", "by"]]
     rights = ["operands"]
-    for index, (row, entry) in enumerate(zip(rows, recorded.entries, strict=True)):
+    for index, (row, call) in enumerate(zip(rows, recorded.calls, strict=True)):
         mark = "|" if row.waits else ""
         table.append(
             [str(index), mark, row.kernel, shortened(row.layer), row.phase, str(row.threads)]
         )
-        rights.append(operands.of(entry))
+        rights.append(operands.of(call))
     lines = []
     for left, right in zip(in_columns(table, right=(0, 5)), rights, strict=True):
         room = max(WIDTH - len(left) - 2, LONGEST_NAME)
@@ -176,17 +273,18 @@ def listing(recorded: Any) -> str:
     return text.replace(UNBROKEN, " ")
 
 
-def _header(recorded: Any) -> list[str]:
+def _header(recorded: RecordedProgram) -> list[str]:
     inputs = [
         f"input {number} {x.dtype} ({times(x.shape)})" if isinstance(x, np.ndarray) else repr(x)
-        for number, x in enumerate(recorded.inputs)
+        for number, x in enumerate(recorded.interface.inputs)
     ]
     threads = recorded.program.threads
     team = "1 thread" if threads == 1 else f"up to {threads} threads"
-    mode = f", {recorded.mode}" if recorded.mode else ""
-    own, least, scratch = recorded.nbytes, recorded.least_nbytes, recorded.scratch.nbytes
+    mode = f", {recorded.participants.mode}" if recorded.participants.mode else ""
+    space = recorded.workspace
+    own, least, scratch = space.memory.nbytes, space.least_nbytes, space.scratch.nbytes
     return [
-        f"program for {', '.join(inputs)}{mode}: {len(recorded.entries)} kernels, {team}",
+        f"program for {', '.join(inputs)}{mode}: {len(recorded.calls)} kernels, {team}",
         f"    {kilobytes(own)} of temporaries (no plan needs less than {kilobytes(least)}), "
         f"{kilobytes(scratch)} of scratch memory",
     ]
@@ -208,25 +306,25 @@ class _Operands:
         self._names: dict[int, str] = {}
         self._temporaries = 0
 
-    def of(self, entry: KernelCall) -> str:
+    def of(self, call: RecordedCall) -> str:
         """What a kernel reads -> what it writes."""
-        path = f"{layer_of(entry.label).split(' ')[0]}."
-        reads = [self._named(o.region, path) for o in entry.operands if o.role == READ]
+        path = f"{layer_of(call.label).split(' ')[0]}."
+        reads = [self._named(o.region, path) for o in call.operands if o.role == READ]
         writes = [
             self._named(o.region, path, "*" if o.role == UPDATED else "")
-            for o in entry.operands
+            for o in call.operands
             if o.writes
         ]
         return f"{', '.join(reads)} -> {', '.join(writes)}".lstrip()
 
-    def _named(self, region: Buffer, path: str, mark: str = "") -> str:
+    def _named(self, buffer: RecordedBuffer, path: str, mark: str = "") -> str:
         shape = ""
-        if id(region) not in self._names:
-            temporary = region.kind == TEMPORARY
-            self._names[id(region)] = f"t{self._temporaries}" if temporary else region.name
+        if id(buffer) not in self._names:
+            temporary = buffer.kind == "temporary"
+            self._names[id(buffer)] = f"t{self._temporaries}" if temporary else buffer.name
             self._temporaries += temporary
-            shape = f" ({times(region.shape)})" if region.shape else ""
-        name = shortened(self._names[id(region)].removeprefix(path))
+            shape = f" ({times(buffer.shape)})" if buffer.shape else ""
+        name = shortened(self._names[id(buffer)].removeprefix(path))
         return f"{name}{mark}{shape}".replace(" ", UNBROKEN)
 
 

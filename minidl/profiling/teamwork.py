@@ -39,7 +39,7 @@ class TeamCall:
         self.instructions = heard.instructions
         instructions = COPIES * heard.instructions
         self._program = Program(instructions, [], [], [], np.empty(0), [], heard.keep)
-        self._program.together = True
+        self._program.always_team = True
 
     def __call__(self, count: int) -> int:
         """Run the kernels at least so many times; returns how many times."""
@@ -77,7 +77,7 @@ def stamp_seconds(threads: int, rounds: int = 21) -> float:
     nothing = (function, args, 0, False, 0)  # shared by no thread
     instructions = [(function, args, threads, True, 0), *[nothing] * 16]
     program = Program(instructions, [], [], [], line, [], None)
-    program.together = True
+    program.always_team = True
     stamps = np.empty(18, np.int64)
     times = []
     for _ in range(rounds):

@@ -4,12 +4,24 @@ A training step is nothing but kernel calls on arrays of known shape. ``record``
 made of such calls: its first call writes them down, later calls run the list in C. Nothing is
 compiled, and no second description of a layer exists.
 
-``recorder.py`` writes down, with the guarded arrays of ``arrays.py`` on the copied memory of
-``shadow.py``, which it gives to whoever reads an array (``hearing.py``); ``fusion.py`` and
-``planning.py`` turn the calls into a program; ``step.py`` finds the program that serves a call,
-which depends on the objects that ``names.py`` finds the function to name, and ``epoch.py`` runs
-one over a data set; ``report.py`` shows what was recorded, ``profile.py`` and ``plot.py`` where
-its time goes.
+Read in this order:
+
+1. ``trace.py`` runs the function and writes down its kernel calls. Its arrays are copies of all
+   memory that lives on (``shadow.py``).
+2. ``guards.py`` are these arrays, which refuse NumPy, and the hooks by which the recorder is asked.
+3. ``verify.py`` rehearses the function, and proves that the program does what the function did.
+4. ``calls.py`` says what a written call is, and the memory that it uses.
+5. ``fuse.py`` merges calls.
+6. ``plan.py`` gives temporaries their memory, and kernels their threads.
+7. ``program.py`` makes the program, with its ``interface.py`` and its ``participants.py``: the
+   layers, losses and optimizers that must stay as they are.
+8. ``step.py`` is what users see, on ``recorded_function.py``, which finds the program that serves a
+   call. That depends on arguments (``inputs.py``), modes and attributes (``traits.py``), and the
+   objects that names in the function mean (``names.py``).
+9. ``epoch.py`` runs a program over a data set.
+
+``errors.py`` and ``pytree.py`` are small and serve all of them. ``minidl/_kernels/executor`` runs
+programs in C; ``minidl/profiling`` lists, times and draws them.
 """
 
 import functools
@@ -25,22 +37,22 @@ __all__ = ["RecordingError", "Step", "record"]
 def record(function: Callable[..., Any] | None = None, *, copy: bool = False) -> Any:
     """Write down what a function computes, and from then on run that, without Python.
 
-    At the first call with inputs of some shape every kernel call is written down with its
-    arguments. (The function runs on copies of all memory, then twice more without kernels, to see
-    whether it always does the same, and then the list, which must give the same to the last bit.)
-    Then, and in later calls, the list runs in C: no Python, no allocation, several threads where
-    that pays. The results are those of the function itself, to the last bit.
+    At the first call with inputs of some shape, every kernel call is written down with its
+    arguments. (The function runs on copies of all memory; then twice more without kernels, to see
+    whether it always does the same. Then the list runs, and must give the same to the last bit.)
+    From then on the list runs in C: no Python, no allocation, several threads where that pays. The
+    results are those of the function itself, to the last bit.
 
     Parameters
     ----------
     function
         Takes arrays, and computes with layers, losses, optimizers and kernels of minidl only:
         a training step, an evaluation, a forward pass. Other arguments are constants: another
-        value is another recording. What has a place may also be given by name.
+        value is another recording. Positional parameters may also be given by name.
     copy
-        Whether to return copies of arrays. By default, arrays that are returned are those of the
-        recorded program, the same ones every time, overwritten by the next call. Numbers are
-        copies always. With copies, threads that share a step get each its own results.
+        Whether to return copies of arrays. By default, a call returns the arrays of the recorded
+        program: the same ones every time, which the next call overwrites. Numbers are always
+        copied. With copies, each of several threads that share a step gets its own results.
 
     Returns
     -------
@@ -57,10 +69,10 @@ def record(function: Callable[..., Any] | None = None, *, copy: bool = False) ->
     Notes
     -----
     What changes between steps lives in memory that kernels read: the learning rate and what else
-    an optimizer holds, the state of generators, running statistics. Numbers that are attributes
-    of layers, such as the rate of a dropout, and train or eval mode are looked at too, and which
-    models, losses, optimizers and functions the names in the function mean: when they change, the
-    function is recorded again. Other Python values are taken as they were when it was recorded. On
+    an optimizer holds, the state of generators, running statistics. The function is recorded again
+    when something else changes that it may depend on: numbers that are attributes of layers, such
+    as the rate of a dropout; train or eval mode; the models, losses, optimizers and functions that
+    names in it mean. Other Python values are taken as they were when it was recorded. On
     the NumPy twin (``MINIDL_ISA=reference``) nothing is recorded, and every call simply runs the
     function.
 

@@ -1,10 +1,11 @@
-"""A whole epoch of a recorded step."""
+"""A whole epoch of a recorded step: all batches of a data set, in C."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,18 +16,21 @@ from minidl.nn.init import random_order
 from minidl.recording.errors import NotFiniteError
 from minidl.recording.guards import RecordingError
 from minidl.recording.inputs import prepared
-from minidl.recording.pytree import leaves_of, mapped
-from minidl.recording.step import Step
+from minidl.recording.pytree import tree_leaves, tree_map
+from minidl.recording.recorded_function import RecordedFunction
 from minidl.typing import Array
 
+if TYPE_CHECKING:
+    from minidl.recording.program import StepProgram
+
 SLICE = 0.05  # seconds in C between two looks at Ctrl-C, and calls of `progress`
-SCHEDULED = 512  # steps whose rates a schedule is asked for at a time
+MOST_RATES = 512  # steps whose learning rates a schedule is asked for at a time
 
 Progress = Callable[["Kept", int], object]
 
 
 def arrays_of(X: Any, Y: Any) -> tuple[Array, ...]:
-    """All inputs of the steps of an epoch, after checking them."""
+    """Check all inputs of the steps of an epoch; returns them one after the other."""
     found: dict[str, Any] = {}
     for name, given in (("X", X), ("Y", Y)):
         if isinstance(given, tuple):
@@ -53,13 +57,13 @@ def arrays_of(X: Any, Y: Any) -> tuple[Array, ...]:
 
 
 def order_of(samples: int, batch_size: int, rng: Any, shuffle: bool) -> Array | None:
-    """The order of the rows, after checking the size of a batch."""
+    """Check the size of a batch; returns the order of the rows, None for the order they have."""
     check_count("epoch", "batch_size", batch_size)
     return random_order("epoch", rng, samples) if shuffle else None
 
 
 def run_epoch(
-    step: Step,
+    step: RecordedFunction,
     arrays: tuple[Array, ...],
     batch_size: int,
     order: Array | None,
@@ -67,62 +71,89 @@ def run_epoch(
     progress: Progress | None = None,
     at_a_time: int | None = None,
 ) -> Kept:
-    """Run the step over all batches of the arrays, which are its inputs, for all rows.
+    """Run the step over all batches of the arrays, which are its inputs for all rows.
 
-    With an ``order``, over the rows that it names. Keeps the losses of all steps, and with
-    ``everything`` all that the steps return. ``progress(kept, first)`` is called now and then,
-    between two steps: those from ``first`` to ``kept.done`` are new. With ``at_a_time`` it is
-    called after every so many steps, and ends the run by returning True.
+    Parameters
+    ----------
+    step
+        The recorded function.
+    arrays, batch_size
+        Its inputs, for all rows, and how many of these a step takes.
+    order
+        The rows to take, in this order; None for all rows as they come.
+    everything
+        Whether to keep all that the steps return, not just their losses.
+    progress
+        Called now and then between two steps, as ``progress(kept, first)``: the steps from
+        ``first`` to ``kept.done`` are new. It ends the run by returning True.
+    at_a_time
+        How many steps to make between two calls of ``progress``; by default, as many as fit into
+        a slice of time.
+
+    Returns
+    -------
+    Kept
+        What the steps have returned.
     """
     data = tuple(prepared(number, array) for number, array in enumerate(arrays))
     samples = len(arrays[0]) if order is None else len(order)
     batch_size = min(batch_size, samples)
     kept = Kept(samples, batch_size, everything)
     full = samples // batch_size
-    heard = progress or _nothing
-    stopped = _Part(step, data, order, 0, full, batch_size, kept, at_a_time).run(heard)
+    notify = progress or _ignore
+    stopped = _Part(step, data, order, kept, 0, full, batch_size, at_a_time or full).run(notify)
     if not stopped and (rest := samples - full * batch_size):
         tail = slice(full * batch_size, None)
         if order is None:
             data = tuple(array[tail] for array in data)
         else:
             order = order[tail]
-        _Part(step, data, order, full, 1, rest, kept).run(heard)
+        _Part(step, data, order, kept, full, 1, rest, 1).run(notify)
     return kept
 
 
-def _nothing(kept: Kept, first: int) -> None:
-    """What is called if nobody wants to hear of progress."""
+def _ignore(kept: Kept, first: int) -> None:
+    """Do nothing about progress."""
 
 
+@dataclass
 class _Part:
-    """Steps of an epoch whose batches have the same number of rows."""
+    """Steps of an epoch whose batches have the same number of rows: a program serves them all.
 
-    def __init__(
-        self,
-        step: Step,
-        data: tuple[Array, ...],
-        order: Array | None,
-        first: int,
-        count: int,
-        rows: int,
-        kept: Kept,
-        at_a_time: int | None = None,
-    ) -> None:
-        self.step, self.data, self.order = step, data, order
-        self.first, self.count, self.rows, self.kept = first, count, rows, kept
-        self.at_a_time = at_a_time or count
-        self.done = 0
-        self._checked_order: Any = None
-        self._outputs: tuple[Any, list[tuple[Array, Array]]] = (None, [])
+    Parameters
+    ----------
+    step
+        Makes the steps.
+    data, order
+        The rows of these steps: ``order`` is None or names rows of ``data``, which begins with the
+        first row of the part if ``order`` is None.
+    kept
+        Takes what the steps return.
+    first, count, rows
+        Number of the first step in the epoch, number of steps, rows of each.
+    at_a_time
+        Steps between two calls of ``progress``.
+    """
+
+    step: RecordedFunction
+    data: tuple[Array, ...]
+    order: Array | None
+    kept: Kept
+    first: int
+    count: int
+    rows: int
+    at_a_time: int
+    done: int = 0
+    checked_order: Any = None
+    outputs: tuple[Any, list[tuple[Array, Array]]] = (None, [])  # of which program, from and to
 
     def run(self, progress: Progress) -> bool:
-        """Make the steps; whether progress has ended them before the last."""
+        """Make the steps; returns whether ``progress`` has ended them before the last."""
         batch = tuple(np.empty((self.rows, *x.shape[1:]), x.dtype) for x in self.data)
         while self.done < self.count:
             first = self.kept.done
-            # Anew every time: whoever hears of the progress may change something.
-            with self._told():
+            # The program is found anew every time: `progress` may have changed something.
+            with self._located():
                 if _kernels.isa == "reference":
                     self._from_python()
                 else:
@@ -139,22 +170,22 @@ class _Part:
 
     def _check(self, output: Any, batch: tuple[Array, ...]) -> None:
         self.kept.expect(output, batch)
-        if not np.isfinite(loss := np.asarray(next(leaves_of(output)))):
+        if not np.isfinite(loss := np.asarray(next(tree_leaves(output)))):
             raise FloatingPointError(f"the loss is {loss}")
 
-    def _recorded(self, batch: tuple[Array, ...]) -> Any:
-        """The program of the steps, which is recorded with the first of them."""
-        recorded = self.step.program_for(batch)
+    def _recorded(self, batch: tuple[Array, ...]) -> StepProgram:
+        """Find the program of the steps, or record it with the first of them."""
+        recorded = self.step.find(batch)
         if recorded is None:
             first = self._batch()
             recorded = self.step.record(first, lambda output: self._check(output, first))
         return recorded
 
     def _from_python(self) -> None:
-        """One step of the NumPy twin."""
+        """Make one step on the NumPy twin."""
         batch = self._batch()
         # Outside a recording an optimizer's step returns a float.
-        output = mapped(
+        output = tree_map(
             self.step.function(*batch),
             lambda leaf: np.asarray(leaf) if isinstance(leaf, float) else leaf,
         )
@@ -165,24 +196,24 @@ class _Part:
         self.done += 1
         self.kept.done += 1
 
-    def _in_c(self, recorded: Any, batch: tuple[Array, ...]) -> None:
-        """As many steps as fit into a slice of time."""
-        if self._outputs[0] is not recorded.program:
-            output = recorded.result(batch)
+    def _in_c(self, recorded: StepProgram, batch: tuple[Array, ...]) -> None:
+        """Make as many steps as fit into a slice of time."""
+        if self.outputs[0] is not recorded.program:
+            output = recorded.interface.result(batch)
             self.kept.expect(output, batch)
             outputs = [
                 (leaf, self.kept.room_from(array, leaf, self.first))
                 for leaf, array in zip(self.kept.leaves(output), self.kept.arrays, strict=True)
             ]
-            self._outputs = recorded.program, outputs
+            self.outputs = recorded.program, outputs
         left = min(self.count - self.done, self.at_a_time - self.done % self.at_a_time)
-        if recorded.scheduled:
-            left = min(left, SCHEDULED)
-        # Dials count from the step that the optimizer has reached, all else from the part's first.
-        dials = []
-        for place, values in recorded.dials(left):
+        if recorded.participants.scheduled:
+            left = min(left, MOST_RATES)
+        # Rates begin with the step that the optimizer has reached, all else with the part's first.
+        rates = []
+        for place, values in recorded.participants.scheduled_rates(left):
             left = len(values)
-            dials.append((place, np.concatenate([np.zeros(self.done), values])))
+            rates.append((place, np.concatenate([np.zeros(self.done), values])))
         made, failed, answer = recorded.program.steps(
             self.data,
             batch,
@@ -190,8 +221,8 @@ class _Part:
             self.rows,
             self.done,
             left,
-            dials,
-            self._outputs[1],
+            rates,
+            self.outputs[1],
             SLICE,
         )
         self.done += made
@@ -202,13 +233,13 @@ class _Part:
     def _order_in_c(self) -> Any:
         from minidl._kernels.executor.program import RowOrder  # needs compiled kernels
 
-        if self.order is not None and self._checked_order is None:
-            self._checked_order = RowOrder(self.order, len(self.data[0]))
-        return self._checked_order
+        if self.order is not None and self.checked_order is None:
+            self.checked_order = RowOrder(self.order, len(self.data[0]))
+        return self.checked_order
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Add to an error in which step it was, and to the row of a batch that of the data set."""
+    def _located(self) -> Iterator[None]:
+        """Add the step to an error, and turn the row of a batch into that of the data set."""
         try:
             yield
         except RowError as error:
@@ -226,7 +257,7 @@ class _Part:
 
 
 class Kept:
-    """What the steps of an epoch returned: the losses, or everything.
+    """What the steps of an epoch have returned: the losses, or everything.
 
     ``arrays`` are filled as far as ``done`` steps go.
     """
@@ -240,8 +271,8 @@ class Kept:
         self._template: Any = None
 
     def leaves(self, output: Any) -> list[Array]:
-        """The arrays to keep, of what a step returned."""
-        arrays = [leaf for leaf in leaves_of(output) if isinstance(leaf, np.ndarray)]
+        """The arrays to keep of what a step returned."""
+        arrays = [leaf for leaf in tree_leaves(output) if isinstance(leaf, np.ndarray)]
         return arrays if self._everything else arrays[:1]
 
     def expect(self, output: Any, batch: tuple[Array, ...]) -> None:
@@ -268,7 +299,7 @@ class Kept:
         ]
 
     def room_from(self, array: Array, leaf: Array, step: int) -> Array:
-        """The flat rest of an array of outputs, from where this step's goes."""
+        """The flat rest of an array of outputs, from the place of this step on."""
         return array[step * self.batch_size if leaf.ndim else step :].reshape(-1)
 
     def mean_loss(self) -> float:
@@ -278,8 +309,8 @@ class Kept:
         return float(np.dot(self.arrays[0], rows) / self.samples)
 
     def output(self) -> Any:
-        """The nest the function returns, with what all steps returned in place of one."""
+        """The tree that the function returns, with the outputs of all steps in place of one."""
         arrays = iter(self.arrays)
-        return mapped(
+        return tree_map(
             self._template, lambda leaf: next(arrays) if isinstance(leaf, np.ndarray) else leaf
         )

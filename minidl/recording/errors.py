@@ -1,4 +1,4 @@
-"""The error for steps whose loss or gradient is not finite."""
+"""The error for a step whose loss or gradient is not finite."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from minidl.nn.nonfinite import first_bad
 
 
 class NotFiniteError(FloatingPointError):
-    """A step that came to nothing.
+    """A step was not made, because its loss or gradient is not finite.
 
     Parameters
     ----------
     what
         What is not finite.
     place
-        The kernel that has first written such a number, or "".
+        The first kernel that has written such a number, or "".
     inputs
-        Of the step: what is wrong with them already is told, too.
+        Of the step. The message names those that hold such a number already.
     """
 
     def __init__(self, what: str, place: str, inputs: tuple[Any, ...]) -> None:
@@ -29,7 +29,7 @@ class NotFiniteError(FloatingPointError):
         self.step: int | None = None  # of an epoch; then rows are those of the data set
 
     def in_epoch(self, step: int, row_of_data: Callable[[int], int]) -> NotFiniteError:
-        """The same in a whole data set, of which the inputs were the batch of a step."""
+        """Tell the step and the row of the data set, of which the inputs were a batch."""
         self.step = step
         self.wrong = [
             (number, value, None if row is None else row_of_data(row))

@@ -1,24 +1,34 @@
-"""Arrays of a step that is being recorded: kernels may use them, NumPy may not."""
+"""What stands between a function that is traced and the real arrays.
+
+The function gets arrays that kernels may use and NumPy may not (``RecordedArray``). Whatever it
+reads from a layer or an optimizer goes through the recorder (``hook_arrays``, ``hook_backward``).
+"""
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NoReturn
 
 import numpy as np
 
 from minidl import _kernels, kernels
 
+ADVICE = (
+    "Keep what changes from step to step in arrays that kernels change (state_names of a layer), "
+    "compute with minidl's kernels only, or run the function without minidl.record."
+)
+
 
 class RecordingError(RuntimeError):
-    """A function did something that cannot be recorded; it says what, and in which layer."""
+    """A function did something that cannot be recorded; the message says what, and which layer."""
 
 
 class RecordedArray(np.ndarray[Any, np.dtype[Any]]):
-    """An array of a step that is being recorded. Kernels compute with it, NumPy must not:
-    what NumPy does would be missing when the step is replayed.
+    """An array of a step that is being recorded: kernels may compute with it, NumPy may not.
 
-    Only what tells of shape and layout may be asked of it, and what gives another such array of
-    the same memory. All else that NumPy's arrays have is refused, as are buffers of its memory.
+    A replay would miss what NumPy does. So only attributes and methods that tell shape and layout,
+    or that give another such array of the same memory, are allowed. Everything else that NumPy's
+    arrays have raises RecordingError, and so does a buffer of the memory.
     """
 
     def __array_ufunc__(self, ufunc: Any, *_: Any, **__: Any) -> NoReturn:
@@ -34,7 +44,7 @@ class RecordedArray(np.ndarray[Any, np.dtype[Any]]):
         return part
 
     def view(self, *kinds: Any, **named: Any) -> Any:
-        """The same memory, as another array of the recording."""
+        """Return another recorded array of the same memory."""
         if any(isinstance(kind, type) and issubclass(kind, np.ndarray) for kind in kinds) or (
             "type" in named
         ):
@@ -42,7 +52,7 @@ class RecordedArray(np.ndarray[Any, np.dtype[Any]]):
         return super().view(*kinds, **named)
 
     def refuse_buffer(self) -> NoReturn:
-        """Somebody asks for the memory as a buffer, such as ``memoryview``."""
+        """Raise RecordingError: a buffer of the memory, such as ``memoryview``, was asked for."""
         refuse("the buffer of its memory")
 
     def __repr__(self) -> str:
@@ -50,7 +60,7 @@ class RecordedArray(np.ndarray[Any, np.dtype[Any]]):
 
 
 def refuse(what: str) -> NoReturn:
-    """Raise: this array is of a step that is being recorded."""
+    """Raise RecordingError: ``what`` is not allowed with an array of a step that is recorded."""
     recorder = _kernels.recorder()
     if recorder is None:
         raise RecordingError(
@@ -64,12 +74,12 @@ def refuse(what: str) -> NoReturn:
     )
 
 
-# What may be asked: of shape and layout, and arrays of the same memory.
+# What is allowed: shape and layout, and other arrays of the same memory.
 ALLOWED = {
     *("T", "mT", "dtype", "shape", "ndim", "size", "itemsize", "nbytes", "strides", "flags"),
     *("reshape", "transpose", "swapaxes", "squeeze", "diagonal", "real"),
 }
-# Operators, all of which NumPy has done by __array_ufunc__: this names the function.
+# Operators: NumPy hands them to __array_ufunc__, whose error names the function.
 _SIGNS = (
     *("add", "sub", "mul", "truediv", "floordiv", "mod", "divmod", "pow", "lshift", "rshift"),
     *("and", "or", "xor", "matmul"),
@@ -110,3 +120,42 @@ if hasattr(kernels, "changes"):  # they are compiled
     from minidl._kernels.hooks import refuse_buffers
 
     refuse_buffers(RecordedArray)
+
+
+# --- hooks in the classes of layers, losses and optimizers ----------------------------------
+#
+# A class is changed for good when one of its objects first takes part in a recording. Where no
+# step is being recorded, it does what it did; eager training alone pays nothing.
+
+
+def hook_arrays(owner: Any, *names: str) -> None:
+    """Ask the recorder whenever one of these attributes, which hold arrays, is read."""
+    from minidl._kernels.hooks import ArrayAttribute  # needs compiled kernels
+
+    cls = type(owner)
+    for name in names:
+        if name in vars(owner) and not isinstance(getattr(cls, name, None), ArrayAttribute):
+            setattr(cls, name, ArrayAttribute(name))
+
+
+def arrays_of(owner: Any) -> list[str]:
+    """Names of the attributes that hold arrays."""
+    return [name for name, value in vars(owner).items() if type(value) is np.ndarray]
+
+
+def hook_backward(layer: Any) -> None:
+    """Ask the recorder to run the backward pass of layers of this class."""
+    cls = next(cls for cls in type(layer).__mro__ if "backward" in vars(cls))
+    own = vars(cls)["backward"]
+    if hasattr(own, "of_recorder"):
+        return
+
+    @functools.wraps(own)
+    def backward(self: Any, *inputs: Any, **options: Any) -> Any:
+        recorder = _kernels.recorder()
+        if recorder is None:
+            return own(self, *inputs, **options)
+        return recorder.backward(self, own, inputs, options)
+
+    backward.of_recorder = True  # type: ignore[attr-defined]
+    cls.backward = backward  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""What a step is called with."""
+"""The arguments of a recorded step: checked, put in order, and told apart."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from minidl.nn.layer import Layer
-from minidl.recording.trace import parts_of, plain_attributes
-
 
 def prepared(number: int, x: Any) -> Any:
-    """An input as kernels take it: contiguous, labels as machine integers."""
+    """Convert an input to what kernels take: contiguous, labels as machine integers."""
     if isinstance(x, np.ndarray):
         if x.dtype.kind in "iu":
             return np.asarray(x, np.intp, order="C")
@@ -33,7 +30,7 @@ def prepared(number: int, x: Any) -> Any:
 
 
 def places_of(function: Callable[..., Any], count: int, *names: str) -> list[tuple[str, Any]]:
-    """After so many arguments, the name and the default of each up to the last of ``names``.
+    """List (name, default) of parameters after ``count`` arguments, to the last of ``names``.
 
     Raises
     ------
@@ -61,7 +58,7 @@ def places_of(function: Callable[..., Any], count: int, *names: str) -> list[tup
 
 
 def disjoint(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The inputs, none in the memory of another: a kernel tells them by their addresses."""
+    """Copy inputs that share memory with another: a recording tells inputs by their addresses."""
     apart: list[Any] = []
     for x in inputs:
         arrays = [other for other in apart if isinstance(other, np.ndarray)]
@@ -71,35 +68,18 @@ def disjoint(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def kinds_of(inputs: tuple[Any, ...]) -> Hashable:
-    """What a program is made for: shapes and dtypes of arrays, and constants."""
+    """What a program depends on: shapes and dtypes of arrays, and the values of constants."""
     return tuple(
         (x.dtype, x.shape) if isinstance(x, np.ndarray) else (type(x), constant(x)) for x in inputs
     )
 
 
 def constant(x: Any) -> Hashable:
-    """What tells a constant from all that mean something else: as ``same_constant`` of
-    program.pyx, the bits of a number, and of what is no plain value the object itself.
+    """A key that differs for constants that may mean different things, as ``same_constant`` of
+    program.pyx: the bits of a number; for what is no plain value, which object it is.
     """
     if type(x) in (int, bool, str, bytes, type(None)):
         return x
     if type(x) in (float, complex):
         return np.array(x).tobytes()
     return (x.dtype, x.tobytes()) if isinstance(x, np.generic) else id(x)
-
-
-def traits(root: Any) -> Hashable:
-    """What Python code may have asked a layer, a loss or an optimizer: modes, which parameters are
-    frozen, and plain numbers.
-    """
-    return tuple(
-        (
-            type(part),
-            getattr(part, "training", None),
-            tuple(parameter.frozen for parameter in part.own_parameters())
-            if isinstance(part, Layer)
-            else (),
-            tuple(plain_attributes(part).items()),
-        )
-        for part in parts_of(root)
-    )

@@ -1,7 +1,7 @@
-"""What the names in a recorded function mean: models, losses, optimizers and functions.
+"""The objects that names in a recorded function mean: models, losses, optimizers and functions.
 
-A recorded step belongs to the very objects that it was recorded with. When a name means another one
-by now, as in a notebook whose cell ran again, it must be recorded anew.
+A recorded step belongs to the very objects that it was recorded with. When a name means another
+object than before, as after a notebook's cell ran again, the step must be recorded anew.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-from minidl import _kernels
+from minidl._kernels.executor.step_call import StepCall
 from minidl.nn.layer import Noticed, Parameter
 from minidl.optim.optimizer import Optimizer
 
@@ -19,20 +19,20 @@ from minidl.optim.optimizer import Optimizer
 Name = tuple[Any, Any, Any]
 
 DEEPEST = 4  # from a function to an object, to its attribute, ...
-MOST = 200  # of the names that are looked at again in every call
+MOST = 200  # names, which every call compares
 
 
 def names_of(function: Any) -> list[Name]:
-    """The names that a function depends on, and what they mean now.
+    """Find the names that a function depends on, and what they mean now.
 
-    Looked at are globals and closures, functions that are called by such a name, the attributes of
+    These are globals and closures, those of functions that are called by such a name, attributes of
     the object whose method it is, and lists and dicts of layers in any of them.
     """
     found: list[Name] = []
     seen: set[int] = set()
 
     def visit(value: Any, depth: int) -> bool:
-        """Find the names in an object; whether there are any."""
+        """Find the names in an object; returns whether there are any."""
         before = len(found)
         if id(value) not in seen and depth <= DEEPEST:
             seen.add(id(value))
@@ -48,7 +48,7 @@ def names_of(function: Any) -> list[Name]:
 
 
 def _held_by(value: Any) -> Iterator[Name]:
-    """What an object holds that a function may come to by a name."""
+    """Yield what a function may reach from an object by a name."""
     if isinstance(value, MethodType):
         yield from _held_by(value.__func__)
         yield from _attributes(value.__self__)
@@ -79,15 +79,15 @@ def _named_in(function: FunctionType) -> Iterator[Name]:
 
 
 def _names_in(code: CodeType) -> set[str]:
-    """Globals in a function, and in functions inside it."""
+    """Names of globals in a function, and in functions inside it."""
     inner = [_names_in(const) for const in code.co_consts if isinstance(const, CodeType)]
     return set(code.co_names).union(*inner)
 
 
 def _attributes(value: Any) -> Iterator[Name]:
-    # Layers, losses and optimizers tell by themselves when something in them is replaced; other
-    # recorded steps look after theirs.
-    if not isinstance(value, (Noticed, Optimizer, Parameter, _kernels.Replayer, type, ModuleType)):
+    # Layers, losses and optimizers tell by themselves when something in them is replaced, and other
+    # recorded steps compare the names in their own functions.
+    if not isinstance(value, (Noticed, Optimizer, Parameter, StepCall, type, ModuleType)):
         attributes = getattr(value, "__dict__", None)
         if type(attributes) is dict:
             yield from ((attributes, name, item) for name, item in attributes.items())

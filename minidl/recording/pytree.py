@@ -1,4 +1,4 @@
-"""What a function returns: a nest of tuples, lists and dicts that holds arrays."""
+"""Nested tuples, lists and dicts of arrays: what a function may return."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 
-def leaves_of(output: Any) -> Iterator[Any]:
-    """What a nest of tuples, lists and dicts holds."""
+def tree_leaves(output: Any) -> Iterator[Any]:
+    """Yield the leaves: whatever is no tuple, list or dict."""
     if isinstance(output, (tuple, list)):
         for item in output:
-            yield from leaves_of(item)
+            yield from tree_leaves(item)
     elif isinstance(output, dict):
-        yield from leaves_of(list(output.values()))
+        yield from tree_leaves(list(output.values()))
     else:
         yield output
 
 
-def mapped(output: Any, function: Callable[[Any], Any]) -> Any:
-    """The same nest with function(leaf) in place of every leaf."""
+def tree_map(output: Any, function: Callable[[Any], Any]) -> Any:
+    """Rebuild the tree with ``function(leaf)`` in place of every leaf."""
     if hasattr(output, "_make"):  # a named tuple
-        return output._make(mapped(item, function) for item in output)
+        return output._make(tree_map(item, function) for item in output)
     if isinstance(output, tuple):
-        return tuple(mapped(item, function) for item in output)
+        return tuple(tree_map(item, function) for item in output)
     if isinstance(output, list):
-        return [mapped(item, function) for item in output]
+        return [tree_map(item, function) for item in output]
     if isinstance(output, dict):
-        return {key: mapped(item, function) for key, item in output.items()}
+        return {key: tree_map(item, function) for key, item in output.items()}
     return function(output)

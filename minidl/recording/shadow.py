@@ -1,38 +1,42 @@
-"""Memory of a recording, in the place of memory that lives on between steps."""
+"""Memory of a recording: copies that stand in for all memory that lives on between steps."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from minidl import _kernels
 from minidl._kernels.memory import LINE, aligned_zeros
-from minidl.recording.calls import Buffer
+from minidl.recording.calls import INPUT, TEMPORARY, Buffer
+from minidl.recording.guards import RecordedArray, RecordingError
 from minidl.typing import Array
 
 
 class Shadow:
-    """Two copies of the memory that an array lies in: all of it, as others may lie there, too.
+    """Two copies of the memory block that an array lies in, with all other arrays in it.
 
-    The recorded function works on the first; then the program, to be compared, on the second.
+    The traced function works on the first copy. The program works on the second, and must leave
+    the same bits.
 
     Parameters
     ----------
     array
-        It, or what it is a view of, is copied.
+        Its memory is copied: all of that which it is a view of.
     look
-        If given, there is one copy, and it holds this number everywhere.
+        If given, there is one copy only, filled with this number.
     alone
-        Whether nothing else that counts lies in what it is a view of. As an input it needs a second
-        copy only if the program changes it.
+        Copy the array alone, not what it is a view of. This is for inputs, which need a second copy
+        only if the program changes them.
     """
 
     def __init__(self, array: Array, look: float | None = None, alone: bool = False) -> None:
         while not alone and isinstance(array.base, np.ndarray):
             array = array.base
         self.begin, self.end = np.lib.array_utils.byte_bounds(array)
-        self.regions: list[Buffer] = []  # of the arrays in it
+        self.buffers: list[Buffer] = []  # of the arrays in the block
         self._memory = np.asarray(_Bytes(self.begin, self.end, array))
         self.first = self._copy()
         self.second = None if alone or look is not None else self._copy()
@@ -41,37 +45,37 @@ class Shadow:
         self._address = _kernels.address_of(self.first)
 
     def _copy(self) -> Array:
-        shift = self.begin % LINE  # so that arrays in it are aligned as they are
+        shift = self.begin % LINE  # so that arrays keep their alignment
         copy = aligned_zeros(shift + len(self._memory))[shift:]
         copy[...] = self._memory
         return copy
 
-    def covers(self, region: Buffer) -> bool:
-        """Whether an array lies in the memory this stands in for."""
-        return self.begin <= region.begin and region.end <= self.end
+    def covers(self, buffer: Buffer) -> bool:
+        """Whether an array lies in this block."""
+        return self.begin <= buffer.begin and buffer.end <= self.end
 
     def of(self, array: Array, copy: Array | None = None) -> Array:
-        """The array in a copy, by default the first, that has the place of this one."""
+        """The array at the same place in a copy, by default the first."""
         offset = _kernels.address_of(array) - self.begin
         copy = self.first if copy is None else copy
         return np.ndarray(array.shape, array.dtype, copy, offset, array.strides)
 
     def find(self, address: int) -> tuple[Buffer, int] | None:
-        """The smallest array at this address of the first copy, and where in it that is."""
+        """The smallest array at an address of the first copy, and the offset in that array."""
         if not self._address <= address < self._address + len(self.first):
             return None
         real = address - self._address + self.begin
-        holding = [region for region in self.regions if region.begin <= real < region.end]
-        region = min(holding, key=lambda region: region.nbytes, default=None)
-        return None if region is None else (region, real - region.begin)
+        holding = [buffer for buffer in self.buffers if buffer.begin <= real < buffer.end]
+        buffer = min(holding, key=lambda buffer: buffer.nbytes, default=None)
+        return None if buffer is None else (buffer, real - buffer.begin)
 
-    def second_at(self, region: Buffer) -> int:
-        """The address in the second copy that has the place of an array."""
+    def second_at(self, buffer: Buffer) -> int:
+        """The address of an array in the second copy."""
         assert self.second is not None
-        return _kernels.address_of(self.second) + region.begin - self.begin
+        return _kernels.address_of(self.second) + buffer.begin - self.begin
 
     def copy_again(self) -> Array:
-        """Have a second copy, of memory that nobody has changed since the first."""
+        """Make a second copy, of memory that nothing has changed since the first."""
         self.second = self._copy()
         return self.second
 
@@ -94,9 +98,80 @@ class _Bytes:
 
 
 def fill(memory: Array, dtype: np.dtype[Any], look: float) -> None:
-    """Have memory hold a number everywhere: integers and flags one that they can hold."""
+    """Fill memory with a number; integers and flags with one that they can hold."""
     kind = dtype.kind if not dtype.names else "f"  # the structs of optimizers are all float64
     number: Any = look if kind == "f" else np.array(1_000_003 if look > 0 else -1_000_003)
     item = np.dtype(np.float64) if dtype.names else dtype
     if kind in "fiub":
         memory.view(item)[...] = np.asarray(number).astype(item)
+
+
+class TracedMemory:
+    """All memory that a traced function can reach, and which buffer an address belongs to.
+
+    Parameters
+    ----------
+    make_shadow
+        Makes the copy that stands in for the memory of a buffer.
+    """
+
+    def __init__(self, make_shadow: Callable[[Buffer], Shadow]) -> None:
+        self.buffers: list[Buffer] = []
+        self.shadows: list[Shadow] = []
+        self._make_shadow = make_shadow
+        self._inputs: list[Buffer] = []
+        self._stand_ins: dict[int, Array] = {}  # of arrays that live on, by their id
+        self._temporaries: list[Buffer] = []  # by address; no two of them overlap
+        self._begins: list[int] = []  # their addresses
+
+    def add_input(self, number: int, array: Array) -> Array:
+        """Take in an argument of the step; returns the array that the function gets."""
+        self._inputs.append(Buffer(INPUT, f"input {number}", array, number))
+        return self._stand_in(self._inputs[-1])
+
+    def add_temporary(self, array: Array) -> Array:
+        """Take in what a kernel call has allocated; returns the array that the function gets."""
+        number = len(self._temporaries)
+        buffer = Buffer(TEMPORARY, f"t{number}", array, number)
+        place = bisect_right(self._begins, buffer.begin)
+        self._begins.insert(place, buffer.begin)
+        self._temporaries.insert(place, buffer)
+        self.buffers.append(buffer)
+        return array.view(RecordedArray)
+
+    def adopt(self, kind: str, name: str, array: Array) -> Array:
+        """Take in an array that lives on between steps; returns the array that stands in for it."""
+        if id(array) not in self._stand_ins:
+            buffer = Buffer(kind, name, array)
+            for other in self._inputs:
+                if other.begin < buffer.end and buffer.begin < other.end:
+                    raise RecordingError(
+                        f"argument {other.number + 1} of the recorded function shares memory with "
+                        f"{name}; pass a copy of it"
+                    )
+            self._stand_ins[id(array)] = self._stand_in(buffer)
+        return self._stand_ins[id(array)]
+
+    def find(self, address: int) -> tuple[Buffer, int] | None:
+        """The smallest buffer at an address, and the offset in it."""
+        place = bisect_right(self._begins, address) - 1
+        if place >= 0 and address < self._temporaries[place].end:
+            return self._temporaries[place], address - self._begins[place]
+        found = (shadow.find(address) for shadow in self.shadows)
+        return next((place for place in found if place is not None), None)
+
+    def shadow_of(self, buffer: Buffer) -> Shadow:
+        """The shadow of the memory that an array lies in."""
+        shadow = next((shadow for shadow in self.shadows if shadow.covers(buffer)), None)
+        if shadow is None:
+            shadow = self._make_shadow(buffer)
+            self.shadows.append(shadow)
+        return shadow
+
+    def _stand_in(self, buffer: Buffer) -> Array:
+        shadow = self.shadow_of(buffer)
+        shadow.buffers.append(buffer)
+        self.buffers.append(buffer)
+        array = shadow.of(buffer.array)
+        array.flags.writeable = buffer.array.flags.writeable
+        return array.view(RecordedArray)

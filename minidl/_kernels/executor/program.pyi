@@ -1,24 +1,11 @@
 from typing import Any
 
+from minidl._kernels.executor.lock import ProgramLock
 from minidl.typing import Array
-
-def ways_taken(costs: list[tuple[int, int]]) -> list[int]: ...
 
 class Names:
     def __init__(self, found: list[tuple[Any, Any, Any]]) -> None: ...
     def same(self) -> bool: ...
-
-class Replayer:
-    program: Program | None
-    names: Names | None
-    def __call__(self, *inputs: Any, **named: Any) -> Any: ...
-
-class ProgramLock:
-    waiting: list[Any]
-    def acquire(self) -> None: ...
-    def release(self) -> None: ...
-    def __enter__(self) -> ProgramLock: ...
-    def __exit__(self, *error: object) -> None: ...
 
 class RowOrder:
     rows: int
@@ -26,14 +13,16 @@ class RowOrder:
 
 class InputView:
     def __init__(self, number: int, offset: int, like: Array) -> None: ...
+    def of(self, inputs: tuple[Any, ...]) -> Array: ...
 
 class Program:
     result: Any
     copies: bool
     scheduled: list[Any]
+    names: Names | None
     seen: int
     threads: int
-    together: bool
+    always_team: bool
     used: int
     lock: ProgramLock
     def __init__(
@@ -43,11 +32,12 @@ class Program:
         patches: list[tuple[int, int, int, int]],
         state: list[Array],
         memory: Array,
-        lasting: list[Array],
+        persistent: list[Array],
         keep: object,
         lock: ProgramLock | None = None,
     ) -> None: ...
-    def replay(self, inputs: tuple[Any, ...]) -> tuple[int, Any]: ...
+    def serves(self, inputs: tuple[Any, ...]) -> bool: ...
+    def replay(self, inputs: tuple[Any, ...]) -> Any: ...
     def output(self, inputs: tuple[Any, ...]) -> Any: ...
     def steps(
         self,
@@ -57,7 +47,7 @@ class Program:
         rows: int,
         first: int,
         count: int,
-        dials: list[tuple[Array, Array]],
+        scalars: list[tuple[Array, Array]],
         outputs: list[tuple[Array, Array]],
         seconds: float,
     ) -> tuple[int, int, int]: ...

@@ -1,26 +1,41 @@
-"""A recorded step: a list of kernels with their arguments, walked in C.
+"""A recorded step: a list of kernels with their arguments, run in C.
 
 ``Program`` is made from instructions, each a kernel's function pointer and a filled argument
-struct. Running it touches no Python object and allocates nothing. Several threads walk the same
-list, each doing its share of the kernels that are worth sharing, with a barrier where one kernel
-needs what another thread's share of an earlier one has written (``recording/planning.py``
-decides both).
+struct. ``execute.pyx`` runs them, on one thread or several, with a barrier where one kernel needs
+what other threads have written (``recording/plan.py`` decides both).
 """
 
 cimport numpy as cnp
-from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t
 from libc.string cimport memcmp, memcpy
 from numpy cimport ndarray
 
-from minidl._kernels.arguments cimport kernel_fn
 from minidl._kernels.hooks cimport change_count, is_recording
-
-import os
+from minidl._kernels.executor.autotune cimport TEAM, choose, observe, reset
+from minidl._kernels.executor.execute cimport (
+    MOST_COPIES,
+    MOST_SCALARS,
+    CopySpan,
+    EpochTables,
+    Instruction,
+    PointerPatch,
+    Run,
+    ScheduledScalar,
+    answer_of,
+    begin_step,
+    execute_alone,
+    execute_by_team,
+    failed_at,
+    restore_state,
+)
+from minidl._kernels.executor.lock cimport ProgramLock
+from minidl._kernels.arguments cimport kernel_fn
 
 import numpy
+
+from minidl._kernels.executor import Unfinished
 
 cnp.import_array()
 
@@ -29,160 +44,25 @@ cdef extern from "Python.h":
     PyObject *PyList_GET_ITEM(object holder, Py_ssize_t place)
     PyObject *PyCell_GET(object cell)
 
-cdef extern from "pythread.h" nogil:
-    ctypedef void *PyThread_type_lock
-    enum: NOWAIT_LOCK
-    unsigned long PyThread_get_thread_ident()
-    PyThread_type_lock PyThread_allocate_lock()
-    void PyThread_free_lock(PyThread_type_lock lock)
-    int PyThread_acquire_lock(PyThread_type_lock lock, int mode)
-    int PyThread_acquire_lock_timed(PyThread_type_lock lock, long long microseconds, int interrupt)
-    void PyThread_release_lock(PyThread_type_lock lock)
-
-cdef extern from "team.h" nogil:
-    ctypedef void (*work_fn)(void *what, int member) noexcept
-    enum: MOST_THREADS
+cdef extern from "clock.h" nogil:
     int64_t nanoseconds()
-    void expect(const void *p)
-    int hire(int threads)
-    bint take_team()
-    void leave_team()
-    void team_work(work_fn work, void *what, int threads)
-    void barrier(int threads, int64_t *passed)
-    void forget_team()
-    void keep_first(int64_t *p, int64_t value)
-    int64_t read_first(int64_t *p)
-
-include "executor/walk.pxi"
-include "executor/ways.pxi"
-
-cdef int FORKS = 0           # locks taken before a fork do not hold in the child
-cdef long long PATIENCE = 50000    # microseconds between two looks at Ctrl-C of who waits
 
 
-# --- one run at a time -----------------------------------------------------------------------
-
-cdef class Waiter:
-    """A thread that waits for a lock."""
-
-    cdef unsigned long thread
-    cdef PyThread_type_lock bell     # held; whoever hands the lock to this thread releases it
-    cdef bint served                 # whether the lock is this thread's
-    cdef bint away                   # whether it runs signal handlers, and can be handed nothing
-
-    def __cinit__(self):
-        self.thread = PyThread_get_thread_ident()
-        self.bell = PyThread_allocate_lock()
-        if self.bell == NULL:
-            raise MemoryError
-        PyThread_acquire_lock(self.bell, NOWAIT_LOCK)
-
-    def __dealloc__(self):
-        if self.bell != NULL:
-            if not self.served:
-                PyThread_release_lock(self.bell)
-            PyThread_free_lock(self.bell)
-
-
-cdef class ProgramLock:
-    """One run at a time, of all programs that share it, in the order in which threads come.
-
-    The programs of a step share a lock, as they change the same parameters; while one of them is
-    recorded, none of them runs. The GIL protects the fields of the lock itself.
-    """
-
-    cdef unsigned long holder        # the thread that has it; 0: nobody
-    cdef readonly list waiting
-    cdef int forks
-
-    def __cinit__(self):
-        self.holder, self.waiting, self.forks = 0, [], FORKS
-
-    cpdef int acquire(self) except -1:
-        """Have the lock, after all who came before.
-
-        Raises what a signal handler raises meanwhile, and RuntimeError if this thread has it.
-        """
-        cdef unsigned long me = PyThread_get_thread_ident()
-        self.outlive_fork(me)
-        if self.holder == 0:
-            self.holder = me
-            return 0
-        if self.holder == me:
-            raise RuntimeError(
-                "this recorded step is under way in this very thread, so that it cannot be called: "
-                "by a signal handler, a schedule or a finalizer; let that note what it wants, "
-                "and call the step later"
-            )
-        return self.wait(Waiter())
-
-    cdef int wait(self, Waiter waiter) except -1:
-        self.waiting.append(waiter)
-        while True:
-            with nogil:
-                PyThread_acquire_lock_timed(waiter.bell, PATIENCE, 0)
-            if waiter.served:
-                return 0
-            waiter.away = True
-            try:
-                PyErr_CheckSignals()
-            except BaseException:
-                self.drop(waiter)
-                raise
-            waiter.away = False
-            if self.holder == 0:
-                self.drop(waiter)
-                self.holder = waiter.thread
-                return 0
-
-    cpdef int release(self) except -1:
-        """Hand the lock to the first of those that wait."""
-        cdef Waiter waiter
-        self.outlive_fork(PyThread_get_thread_ident())
-        self.holder = 0
-        for waiter in self.waiting:
-            if not waiter.away:
-                self.drop(waiter)
-                self.holder, waiter.served = waiter.thread, True
-                PyThread_release_lock(waiter.bell)
-                break
-        return 0
-
-    cdef int drop(self, Waiter waiter) except -1:
-        if waiter in self.waiting:
-            self.waiting.remove(waiter)
-        return 0
-
-    cdef int outlive_fork(self, unsigned long me) except -1:
-        """In a forked child, forget the threads that do not live there."""
-        if self.forks != FORKS:
-            self.forks, self.waiting = FORKS, []
-            self.holder = me if self.holder == me else 0
-        return 0
-
-    def __enter__(self):
-        self.acquire()
-        return self
-
-    def __exit__(self, *error):
-        self.release()
+NOT_RUN = Unfinished(0, 0)
 
 
 # --- what a program is given, and what it gives ------------------------------------------------
 
 cdef class RowOrder:
-    """An order of rows that C may walk along: all of them are rows of a data set.
+    """An order of rows that was checked: C may gather rows by it without looking again.
 
     Parameters
     ----------
     order
         Whole numbers, of which a copy is kept.
     rows
-        Of the data set: each number is at least 0 and less.
+        How many rows the data set has: every number is at least 0 and less than this.
     """
-
-    cdef ndarray order
-    cdef readonly Py_ssize_t rows
 
     def __init__(self, ndarray order not None, Py_ssize_t rows):
         cdef Py_ssize_t i, count = cnp.PyArray_SIZE(order)
@@ -197,7 +77,7 @@ cdef class RowOrder:
 
 
 cdef class InputView:
-    """Among what a step returns, a part of its input of this number."""
+    """Stands for a part of an input in what a step returns: its number, and where in it."""
 
     cdef Py_ssize_t number, offset
     cdef object shape, dtype, strides
@@ -207,14 +87,17 @@ cdef class InputView:
         self.shape, self.dtype = (<object>like).shape, like.dtype
         self.strides = (<object>like).strides
 
+    def of(self, tuple inputs):
+        """That part of these inputs."""
+        return ndarray(self.shape, self.dtype, inputs[self.number], self.offset, self.strides)
+
 
 cdef object returned(object leaf, tuple inputs, bint copy):
-    """What a call returns, from a nest of tuples, lists and dicts of a program's own arrays.
+    """Make what a call returns from tuples, lists and dicts of the program's own arrays.
 
-    Numbers are copies always, arrays with ``copy``. Nothing in here runs Python code: a signal
-    handler could call the step, which is not done yet.
+    Numbers are always copied, arrays with ``copy``. No Python code runs in here, because a signal
+    handler could call the step again before it is done.
     """
-    cdef InputView view
     if type(leaf) is ndarray:
         return copied(leaf) if copy or (<ndarray>leaf).ndim == 0 else leaf
     if type(leaf) is tuple:
@@ -226,20 +109,53 @@ cdef object returned(object leaf, tuple inputs, bint copy):
     if isinstance(leaf, dict):
         return {key: returned(item, inputs, copy) for key, item in leaf.items()}
     if type(leaf) is InputView:
-        view = leaf
-        part = ndarray(view.shape, view.dtype, inputs[view.number], view.offset, view.strides)
+        part = (<InputView>leaf).of(inputs)
         return copied(part) if copy else part
     return leaf
 
 
 cdef object copied(ndarray x):
-    """A C-contiguous copy; of few numbers that are so already, a faster one than NumPy makes."""
+    """Make a C-contiguous copy: of a small array that is contiguous, faster than NumPy does."""
     cdef ndarray y
     if not cnp.PyArray_ISCARRAY_RO(x) or cnp.PyArray_NBYTES(x) > 1 << 16:
         return cnp.PyArray_NewCopy(x, cnp.NPY_CORDER)
     y = cnp.PyArray_EMPTY(x.ndim, cnp.PyArray_DIMS(x), cnp.PyArray_TYPE(x), 0)
     memcpy(cnp.PyArray_DATA(y), cnp.PyArray_DATA(x), cnp.PyArray_NBYTES(x))
     return y
+
+
+cdef class Names:
+    """The objects that names meant when a step was recorded.
+
+    Parameters
+    ----------
+    found
+        (holder, key, value) each: a dict with a key, a list with an index, or the cell of a
+        closure, whose key is not used.
+    """
+
+    def __init__(self, list found):
+        self.holders = tuple([holder for holder, _, _ in found])
+        self.keys = tuple([key for _, key, _ in found])
+        self.values = tuple([value for _, _, value in found])
+
+    cpdef bint same(self) except -1:
+        """Whether every name still means the same object."""
+        cdef Py_ssize_t i, place
+        cdef object holder
+        cdef PyObject *now
+        for i in range(len(self.holders)):
+            holder = self.holders[i]
+            if type(holder) is dict:
+                now = PyDict_GetItem(holder, self.keys[i])
+            elif type(holder) is list:
+                place = self.keys[i]
+                now = PyList_GET_ITEM(holder, place) if place < len(<list>holder) else NULL
+            else:
+                now = PyCell_GET(holder)
+            if now != <PyObject *><void *>self.values[i]:
+                return False
+        return True
 
 
 cdef class Program:
@@ -253,14 +169,14 @@ cdef class Program:
         answer means.
     inputs
         What each argument of a call must be: an array of the same dtype and shape, writeable if
-        this one is, or else the same value.
+        this one is; or else the same value.
     patches
         (input, instruction, slot, offset): where the address of an input goes.
     state
         Arrays to restore when a step fails.
     memory
-        What the program works in, and what it returns lies in: no input of a call may.
-    lasting
+        The memory of temporaries and results. No input of a call may lie in it.
+    persistent
         Contiguous arrays that live on between steps: parameters, gradients, moments, state. No
         input of a call may lie in them, either.
     keep
@@ -269,25 +185,6 @@ cdef class Program:
         Shared with the programs that must not run at the same time.
     """
 
-    cdef Instruction *code
-    cdef Py_ssize_t length
-    cdef char *args
-    cdef Stretch *state
-    cdef Pointer *pointers
-    cdef Span *owned                 # memory and what is lasting, neighbours as one
-    cdef int states, owned_count
-    cdef bint changes_inputs
-    cdef list kinds, patches, keep, shadows
-    cdef public ProgramLock lock
-    cdef Ways ways
-    cdef public bint together        # always, without trying what is faster
-    cdef readonly int used           # threads of the latest run
-    cdef public object result        # a nest of what a call returns: see `returned`
-    cdef public bint copies          # whether a call returns copies
-    cdef public list scheduled       # groups of parameters whose learning rate each call sets
-    cdef public long seen            # count of changes up to which this program was checked
-    cdef readonly int threads
-
     def __cinit__(self):
         self.code = NULL
         self.args = NULL
@@ -295,21 +192,21 @@ cdef class Program:
         self.pointers = NULL
         self.owned = NULL
         self.seen = -1
-        self.ways.way, self.ways.trial, self.ways.until_trial = TOGETHER, False, 0
+        reset(&self.choice)
 
     def __init__(
         self, list instructions, list inputs, list patches, list state, ndarray memory,
-        list lasting, object keep, ProgramLock lock=None
+        list persistent, object keep, ProgramLock lock=None
     ):
         cdef Py_ssize_t i, size = sum(len(args) + 64 for _, args, *_ in instructions)
         cdef char *at
-        cdef ndarray array, shadow
+        cdef ndarray array, copy
         self.length, self.states = len(instructions), len(state)
         self.code = <Instruction *>PyMem_Malloc((self.length + 1) * sizeof(Instruction))
         self.args = <char *>PyMem_Malloc(size + 1)
-        self.state = <Stretch *>PyMem_Malloc((self.states + 1) * sizeof(Stretch))
-        self.pointers = <Pointer *>PyMem_Malloc((len(patches) + 1) * sizeof(Pointer))
-        self.owned = <Span *>PyMem_Malloc((len(lasting) + 1) * sizeof(Span))
+        self.state = <CopySpan *>PyMem_Malloc((self.states + 1) * sizeof(CopySpan))
+        self.pointers = <PointerPatch *>PyMem_Malloc((len(patches) + 1) * sizeof(PointerPatch))
+        self.owned = <Span *>PyMem_Malloc((len(persistent) + 1) * sizeof(Span))
         if NULL in (self.code, self.args, self.state, self.pointers, self.owned):
             raise MemoryError
         self.threads = max([threads for _, _, threads, _, _ in instructions], default=1)
@@ -320,21 +217,21 @@ cdef class Program:
             )
             memcpy(at, <char *>args, len(args))
             at += (len(args) + 63) // 64 * 64
-        self.shadows = [array.copy() for array in state]
+        self.copies_of_state = [array.copy() for array in state]
         for i in range(self.states):
-            array, shadow = state[i], self.shadows[i]
-            self.state[i] = Stretch(
-                <char *>cnp.PyArray_DATA(array), <char *>cnp.PyArray_DATA(shadow),
+            array, copy = state[i], self.copies_of_state[i]
+            self.state[i] = CopySpan(
+                <char *>cnp.PyArray_DATA(array), <char *>cnp.PyArray_DATA(copy),
                 cnp.PyArray_NBYTES(array)
             )
-        self.kinds, self.patches, self.keep = inputs, patches, [state, memory, lasting, keep]
+        self.kinds, self.patches, self.keep = inputs, patches, [state, memory, persistent, keep]
         self.changes_inputs = any([isinstance(x, ndarray) and x.flags.writeable for x in inputs])
-        self.own([memory, *lasting])
+        self.own([memory, *persistent])
         self.lock = ProgramLock() if lock is None else lock
         self.scheduled = []
 
     cdef int own(self, list arrays) except -1:
-        """Note where these arrays lie; parts of one vector become one span."""
+        """Note where these arrays lie; neighbours, as parts of one vector, become one span."""
         cdef size_t begin, nbytes
         cdef Span *last
         self.owned_count = 0
@@ -358,39 +255,30 @@ cdef class Program:
 
     # --- one step -------------------------------------------------------------------------
 
-    cdef bint fits(self, tuple inputs) except -1:
-        """Whether these are the inputs this program was recorded for."""
+    cdef bint matches(self, tuple inputs, bint constants) except -1:
+        """Whether these are such inputs as the program was recorded for."""
         cdef Py_ssize_t i
         if len(inputs) != len(self.kinds):
             return False
         for i in range(len(inputs)):
             if type(self.kinds[i]) is ndarray:
-                if not self.fits_array(inputs[i], self.kinds[i]):
+                if not matches_array(inputs[i], self.kinds[i]):
                     return False
-            elif not same_constant(inputs[i], self.kinds[i]):
+            elif constants and not same_constant(inputs[i], self.kinds[i]):
+                return False
+        return True
+
+    cdef bint lie_apart(self, tuple inputs) except -1:
+        """Whether kernels may use the memory of these inputs, which match."""
+        cdef Py_ssize_t i
+        for i in range(len(inputs)):
+            if type(self.kinds[i]) is ndarray and self.owns(span_of(inputs[i])):
                 return False
         return not self.changes_inputs or self.changes_apart(inputs)
 
-    cdef inline bint fits_array(self, object given, ndarray kind):
-        cdef ndarray x
-        if type(given) is not ndarray:
-            return False
-        x = given
-        return (
-            cnp.PyArray_TYPE(x) == cnp.PyArray_TYPE(kind)
-            and cnp.PyArray_ISCARRAY_RO(x) and cnp.PyArray_SAMESHAPE(x, kind)
-            and (cnp.PyArray_ISWRITEABLE(x) or not cnp.PyArray_ISWRITEABLE(kind))
-            and not self.owns(span_of(x))
-        )
-
     cdef int check(self, tuple inputs) except -1:
         """Raise ValueError unless kernels may use the arrays among these inputs."""
-        cdef Py_ssize_t i
-        cdef bint fit = len(inputs) == len(self.kinds)
-        for i in range(len(self.kinds)):
-            if fit and type(self.kinds[i]) is ndarray:
-                fit = self.fits_array(inputs[i], self.kinds[i])
-        if not fit or (self.changes_inputs and not self.changes_apart(inputs)):
+        if not (self.matches(inputs, False) and self.lie_apart(inputs)):
             raise ValueError("these are not the inputs for which the program was recorded")
         return 0
 
@@ -423,25 +311,27 @@ cdef class Program:
             (<const void **>self.code[instruction].args)[slot] = cnp.PyArray_BYTES(x) + offset
         return 0
 
-    def replay(self, tuple inputs):
-        """Run on these inputs. Returns 0 and what the step returns, or 1 + the instruction at
-        which the step failed and its answer, or -1 and None if something is not as it was when
-        this was recorded."""
-        cdef Py_ssize_t failed
-        output = self.call(inputs, &failed)
-        return failed, output
+    cdef bint valid(self) except -1:
+        """Whether everything is as it was when the program was found valid."""
+        return self.seen == change_count() and (self.names is None or self.names.same())
 
-    cdef object call(self, tuple inputs, Py_ssize_t *failed):
-        """What ``replay`` does. What is returned is made before another call can overwrite it."""
+    cpdef bint serves(self, tuple inputs) except -1:
+        """Whether the program is valid now, and was recorded for such inputs."""
+        return self.valid() and self.matches(inputs, True)
+
+    cpdef object replay(self, tuple inputs):
+        """Run on these inputs; returns what the step returns, or an ``Unfinished``.
+
+        What is returned is made before another call can overwrite it.
+        """
         cdef Run run
         cdef list rates
-        failed[0] = -1
-        if self.seen != change_count() or not self.fits(inputs):
-            return None
+        if is_recording() or not (self.serves(inputs) and self.lie_apart(inputs)):
+            return NOT_RUN
         self.lock.acquire()
         try:
-            if self.seen != change_count():    # while this waited
-                return None
+            if self.seen != change_count():    # while this thread waited
+                return NOT_RUN
             # Schedules are functions of Python. From the first rate that is set to the end of the
             # step no signal handler runs.
             rates = [(group.state["learning_rate"], group.rates(1)[0]) for group in self.scheduled]
@@ -451,79 +341,76 @@ cdef class Program:
             self.begin(&run)
             begin_step(&run)
             self.perform(&run)
-            failed[0] = failed_at(&run)
-            return answer_of(&run) if run.failed else returned(self.result, inputs, self.copies)
+            if run.failed:
+                return Unfinished(failed_at(&run), answer_of(&run))
+            return returned(self.result, inputs, self.copies)
         finally:
             self.lock.release()
 
     def output(self, tuple inputs):
-        """What a call on these inputs returns, or has just returned: for who has the lock."""
+        """What a call on these inputs returns. Whoever asks after a call must hold the lock."""
         return returned(self.result, inputs, self.copies)
 
     cdef void begin(self, Run *run) noexcept:
-        """A run of one step."""
+        """Describe a run of one step."""
         run.code, run.length = self.code, self.length
         run.state, run.states = self.state, self.states
         run.epoch = run.go_on = False
-        run.pointer_count = run.input_count = run.dial_count = run.output_count = 0
+        run.pointer_count = run.input_count = run.scalar_count = run.output_count = 0
         run.first = run.done = run.deadline = run.failed = 0
         run.steps, run.rows, run.order, run.stamps = 1, 0, NULL, NULL
 
     cdef void perform(self, Run *run):
-        """Have the run done, alone or by the team, whichever is faster."""
-        cdef int i, way = ALONE
-        cdef bint teamed = False
+        """Execute a run on one thread or by the team, whichever is faster, and undo a failed step.
+
+        A run that finds the team taken uses one thread, and is no sample of either.
+        """
+        cdef bint team = False, teamed
         cdef int64_t begun
         with nogil:
-            run.threads = 1
             if self.threads > 1:
-                way = self.choose(run)
-                teamed = way == TOGETHER and take_team()
+                team = self.choose_threads(run) == TEAM
             begun = nanoseconds()
-            self.used = 1
-            if teamed:
-                self.used = run.threads = hire(self.threads)
-                team_work(walk, run, run.threads)
-                leave_team()
-            else:
-                walk(run, 0)
-            if self.learns(run) and run.failed == 0 and teamed == (way == TOGETHER):
-                note(&self.ways, nanoseconds() - begun, run.done)
+            teamed = team and execute_by_team(run, self.threads)
+            if not teamed:
+                execute_alone(run)
+            self.used = run.threads
+            if self.tries(run) and run.failed == 0 and teamed == team:
+                observe(&self.choice, nanoseconds() - begun, run.done)
             if run.failed:
-                for i in range(run.states):
-                    memcpy(run.state[i].source, run.state[i].target, run.state[i].nbytes)
+                restore_state(self.state, self.states)
 
-    cdef bint learns(self, const Run *run) noexcept nogil:
-        """Whether there are two ways. While a run is timed, there are more barriers than usual."""
-        return self.threads > 1 and not self.together and run.stamps == NULL
+    cdef bint tries(self, const Run *run) noexcept nogil:
+        """Whether both candidates are tried. A run that is timed has more barriers than usual."""
+        return self.threads > 1 and not self.always_team and run.stamps == NULL
 
-    cdef int choose(self, Run *run) noexcept nogil:
-        """Which way to go."""
+    cdef int choose_threads(self, Run *run) noexcept nogil:
+        """Choose one thread or the team, and limit the run to what the choice is good for."""
         cdef int64_t most
-        cdef int way
-        if not self.learns(run):
-            return TOGETHER if self.together else self.ways.way
-        way = choose_way(&self.ways, &most)
+        cdef int candidate
+        if not self.tries(run):
+            return TEAM if self.always_team else self.choice.best
+        candidate = choose(&self.choice, &most)
         run.deadline = min(run.deadline, nanoseconds() + most)
-        return way
+        return candidate
 
     # --- many steps -----------------------------------------------------------------------
 
     def steps(
         self, tuple sources, tuple targets, RowOrder order, Py_ssize_t rows, Py_ssize_t first,
-        Py_ssize_t count, list dials, list outputs, double seconds
+        Py_ssize_t count, list scalars, list outputs, double seconds
     ):
-        """Steps first … first + count - 1 of an epoch, or as many as fit into so many seconds.
+        """Run steps first … first + count - 1 of an epoch, or as many as fit into so many seconds.
 
-        Step s works on rows order[s * rows : (s + 1) * rows] of the sources, or with order None
-        on the rows from s * rows on: where they are, if they are in order and the step changes no
-        such memory, else copied to the targets. Of a step that fails, the targets hold them, too.
-        dials are pairs (array of no dimensions, its value in every step); outputs pairs (array,
-        array of as many as there are steps). Returns how many steps were made, and of the one that
-        failed 1 + the instruction, or 0, and its answer.
+        Step s works on the rows order[s * rows : (s + 1) * rows] of the sources; with order None,
+        on the rows from s * rows on. Rows in order are read where they are, unless the step changes
+        such memory; others are copied to the targets. When a step fails, the targets hold its rows
+        in any case. ``scalars`` are pairs (array of no dimensions, its value in every step),
+        ``outputs`` are pairs (array, array with room for it of every step). Returns how many steps
+        were made, 1 + the instruction that failed, or 0, and the answer of that instruction.
         """
         cdef Run run
-        cdef CopySpans room
+        cdef EpochTables tables
         cdef int64_t deadline
         cdef Py_ssize_t made = 0, i
         cdef list in_place = []
@@ -533,18 +420,18 @@ cdef class Program:
             self.begin(&run)
             run.epoch, run.rows, run.first = True, rows, first
             run.order = NULL if order is None else <Py_ssize_t *>cnp.PyArray_DATA(order.order)
-            run.inputs, run.outputs, run.dials = room.inputs, room.outputs, room.dials
+            run.inputs, run.outputs, run.scalars = tables.inputs, tables.outputs, tables.scalars
             run.pointers = self.pointers
             for i, (source, target) in enumerate(zip(sources, targets, strict=True)):
                 if order is None and self.only_read(i, source):
                     self.aim(&run, i, source, target)
                     in_place.append((source, target))
                     continue
-                run.inputs[run.input_count] = stretch(source, target)
+                run.inputs[run.input_count] = copy_span(source, target)
                 run.inputs[run.input_count].nbytes //= rows
                 run.input_count += 1
             keep_outputs(&run, outputs, first + count)
-            turn_dials(&run, dials, first + count)
+            set_scalars(&run, scalars, first + count)
             deadline = nanoseconds() + <int64_t>(seconds * 1e9)
             while not run.failed and run.first < first + count and nanoseconds() < deadline:
                 run.steps, run.deadline = first + count - run.first, deadline
@@ -593,7 +480,7 @@ cdef class Program:
         cdef Py_ssize_t patched, instruction, slot, offset
         for patched, instruction, slot, offset in self.patches:
             if patched == number:
-                run.pointers[run.pointer_count] = Pointer(
+                run.pointers[run.pointer_count] = PointerPatch(
                     <const char **>self.code[instruction].args + slot,
                     cnp.PyArray_BYTES(source) + offset, cnp.PyArray_NBYTES(target)
                 )
@@ -622,7 +509,7 @@ cdef class Program:
     # --- kernel by kernel ------------------------------------------------------------------
 
     def prepare(self, tuple inputs):
-        """Be about to run on these inputs: remember the state. Who calls this has the lock."""
+        """Get ready for ``run_one`` on these inputs: copy the state. The caller holds the lock."""
         cdef Run run
         self.check(inputs)
         self.point(inputs)
@@ -636,70 +523,8 @@ cdef class Program:
         return self.code[index].kernel(self.code[index].args, 0, 1)
 
     def restore(self):
-        """Bring the state back that ``prepare`` remembered."""
-        cdef int i
-        for i in range(self.states):
-            memcpy(self.state[i].source, self.state[i].target, self.state[i].nbytes)
-
-
-cdef class Names:
-    """What names meant when a step was recorded.
-
-    ``found`` are (holder, key, value): a dict with a key, a list with an index, or a cell of a
-    closure, where the key does not count.
-    """
-
-    cdef tuple holders, keys, values
-
-    def __init__(self, list found):
-        self.holders = tuple([holder for holder, _, _ in found])
-        self.keys = tuple([key for _, key, _ in found])
-        self.values = tuple([value for _, _, value in found])
-
-    cpdef bint same(self) except -1:
-        """Whether each of them means the same object now."""
-        cdef Py_ssize_t i, place
-        cdef object holder
-        cdef PyObject *now
-        for i in range(len(self.holders)):
-            holder = self.holders[i]
-            if type(holder) is dict:
-                now = PyDict_GetItem(holder, self.keys[i])
-            elif type(holder) is list:
-                place = self.keys[i]
-                now = PyList_GET_ITEM(holder, place) if place < len(<list>holder) else NULL
-            else:
-                now = PyCell_GET(holder)
-            if now != <PyObject *><void *>self.values[i]:
-                return False
-        return True
-
-
-cdef class Replayer:
-    """What is called like a function: runs ``program`` if that was made for these inputs, and names
-    mean what they did.
-
-    Whatever else there is to do is done by ``otherwise(program, failed, answer, inputs)`` of a
-    subclass, where ``failed`` and ``answer`` are what ``program.replay`` returned, or -1 and None
-    if there is no program; arguments that were given by name it is first asked to put in their
-    places: ``by_place(inputs, named)``.
-    """
-
-    cdef public Program program
-    cdef public Names names
-
-    def __call__(self, *inputs, **named):
-        cdef Program program = self.program    # once: another thread may set another one
-        cdef Names names = self.names
-        cdef Py_ssize_t failed = -1
-        output = None
-        if named:
-            inputs = self.by_place(inputs, named)
-        if program is not None and not is_recording() and (names is None or names.same()):
-            output = program.call(inputs, &failed)
-            if failed == 0:
-                return output
-        return self.otherwise(program, failed, output, inputs)
+        """Bring back the state that ``prepare`` has copied."""
+        restore_state(self.state, self.states)
 
 
 cdef bint same_constant(object a, object b) except -1:
@@ -720,8 +545,21 @@ cdef bint same_constant(object a, object b) except -1:
     return type(a) is complex and numpy.complex128(a).tobytes() == numpy.complex128(b).tobytes()
 
 
+cdef inline bint matches_array(object given, ndarray kind) except -1:
+    """Whether this is a contiguous array like another one, and writeable if that is."""
+    cdef ndarray x
+    if type(given) is not ndarray:
+        return False
+    x = given
+    return (
+        cnp.PyArray_TYPE(x) == cnp.PyArray_TYPE(kind)
+        and cnp.PyArray_ISCARRAY_RO(x) and cnp.PyArray_SAMESHAPE(x, kind)
+        and (cnp.PyArray_ISWRITEABLE(x) or not cnp.PyArray_ISWRITEABLE(kind))
+    )
+
+
 cdef inline Span span_of(ndarray array) noexcept:
-    """Where a contiguous array lies."""
+    """The memory of a contiguous array."""
     cdef char *begin = <char *>cnp.PyArray_DATA(array)
     return Span(begin, begin + cnp.PyArray_NBYTES(array))
 
@@ -730,9 +568,9 @@ cdef inline bint overlap(Span a, Span b) noexcept:
     return a.begin < b.end and b.begin < a.end
 
 
-cdef Stretch stretch(ndarray whole, ndarray batch) noexcept:
+cdef CopySpan copy_span(ndarray whole, ndarray batch) noexcept:
     """From the rows of a data set to those of a batch."""
-    return Stretch(
+    return CopySpan(
         <char *>cnp.PyArray_DATA(whole), <char *>cnp.PyArray_DATA(batch), cnp.PyArray_NBYTES(batch)
     )
 
@@ -748,35 +586,27 @@ cdef int keep_outputs(Run *run, list outputs, Py_ssize_t steps) except -1:
             or cnp.PyArray_NBYTES(target) < steps * cnp.PyArray_NBYTES(source)
         ):
             raise ValueError("an output of an epoch must be contiguous, with room for all steps")
-        run.outputs[run.output_count] = stretch(source, target)
+        run.outputs[run.output_count] = copy_span(source, target)
         run.outputs[run.output_count].nbytes = cnp.PyArray_NBYTES(source)
         run.output_count += 1
     return 0
 
 
-cdef int turn_dials(Run *run, list dials, Py_ssize_t steps) except -1:
-    """Have numbers set from step to step: pairs (where, values of so many steps)."""
+cdef int set_scalars(Run *run, list scalars, Py_ssize_t steps) except -1:
+    """Have numbers set before every step: pairs (where, values of so many steps)."""
     cdef ndarray place, values
-    if len(dials) > MOST_DIALS:
-        raise ValueError("an epoch has at most 8 dials")
-    for place, values in dials:
+    if len(scalars) > MOST_SCALARS:
+        raise ValueError("an epoch has at most 8 scheduled scalars")
+    for place, values in scalars:
         for array in (place, values):
             if cnp.PyArray_TYPE(array) != cnp.NPY_DOUBLE or not cnp.PyArray_ISCARRAY_RO(array):
-                raise ValueError("dials and their values must be contiguous float64")
+                raise ValueError("scheduled scalars and their values must be contiguous float64")
         if place.ndim > 0 or cnp.PyArray_SIZE(values) < steps:
-            raise ValueError(f"a dial has one place, and a value for each of {steps} steps")
-        run.dials[run.dial_count] = Dial(
+            raise ValueError(
+                f"a scheduled scalar has one place, and a value for each of {steps} steps"
+            )
+        run.scalars[run.scalar_count] = ScheduledScalar(
             <double *>cnp.PyArray_DATA(place), <const double *>cnp.PyArray_DATA(values)
         )
-        run.dial_count += 1
+        run.scalar_count += 1
     return 0
-
-
-cdef forget():
-    global FORKS
-    FORKS += 1
-    forget_team()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: forget())

@@ -10,7 +10,7 @@
 #include <Python.h>
 #include <pythread.h>
 #include <stdint.h>
-#include <time.h>
+#include "clock.h"
 #ifdef _WIN32
 #include <windows.h>
 #define give_way() SwitchToThread()
@@ -23,16 +23,6 @@
 
 /* Ask for a cache line that is soon to be read. */
 static inline void expect(const void *p) { __builtin_prefetch(p); }
-
-static inline int64_t nanoseconds(void) {
-    struct timespec t;
-#ifdef _WIN32
-    timespec_get(&t, TIME_UTC);
-#else
-    clock_gettime(CLOCK_MONOTONIC, &t);
-#endif
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
 
 /* How this thread rounds, and whether it takes subnormal numbers for zero; 0 where we do not know
    how to ask. */

@@ -212,7 +212,7 @@ cdef inline vec gelu_tanh_vec(vec x) noexcept nogil:
 cdef inline vec gelu_tanh_grad_vec(vec dy, vec x) noexcept nogil:
     cdef vec z = bounded(x)
     cdef vec inner = <real>GELU_SCALE * z * (1 + <real>GELU_CUBE * z * z)
-    cdef vec slope = <real>GELU_SCALE * (1 + 3 * <real>GELU_CUBE * z * z)
+    cdef vec slope = <real>GELU_SCALE * (1 + <real>(3 * GELU_CUBE) * z * z)
     cdef vec s = sigmoid_vec(inner), t = sigmoid_vec(-inner)
     return dy * s * (1 + z * t * slope)
 

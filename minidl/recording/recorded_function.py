@@ -1,0 +1,220 @@
+"""A function and its recorded programs: which one serves a call, and when to record another."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from collections.abc import Callable, Hashable
+from types import MethodType
+from typing import TYPE_CHECKING, Any, Self
+
+from minidl import _kernels
+from minidl._kernels.executor import Unfinished
+from minidl._kernels.executor.step_call import StepCall
+from minidl.recording.guards import RecordingError
+from minidl.recording.inputs import disjoint, kinds_of, places_of, prepared
+from minidl.recording.names import names_of
+from minidl.recording.traits import traits
+from minidl.signals import deferred
+from minidl.threads import get_num_threads
+
+if TYPE_CHECKING:
+    from minidl._kernels.executor.program import Names, Program
+    from minidl.recording.program import StepProgram
+    from minidl.recording.verify import Check
+
+Inputs = tuple[Any, ...]
+
+# One recording at a time, in whatever thread.
+RECORDING = threading.RLock()
+
+
+def _renew_lock() -> None:
+    """In a forked child: whoever held the lock does not live there."""
+    global RECORDING
+    RECORDING = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+# How often a call looks for a program: once, unless other threads change something meanwhile.
+TRIALS = 20
+
+# Programs a step keeps: of shapes and constants beyond that, the oldest are recorded anew.
+MOST_PROGRAMS = 64
+
+
+class RecordedFunction(StepCall):
+    """A function whose calls run recorded programs.
+
+    One program serves one combination of the inputs' shapes and dtypes, the values of constants and
+    the modes of the layers. The latest program is at hand: a call that it serves runs it without
+    any Python (``StepCall``). Other calls look for their program, and record it if there is none.
+
+    Parameters
+    ----------
+    function
+        Computes with kernels only.
+    copy
+        Whether calls return copies.
+    """
+
+    def __init__(self, function: Callable[..., Any], copy: bool = False) -> None:
+        functools.update_wrapper(self, function, updated=())
+        self.function = function
+        self.copy = copy
+        self._places: dict[tuple[Any, ...], Any] = {}  # of arguments that are given by name
+        self._lock: Any = None  # keeps two programs from running at the same time
+        self.forget()
+
+    def __reduce__(self) -> Any:
+        # Programs point into the memory of these very layers: a copy records its own.
+        return type(self), (self.function, self.copy)
+
+    def forget(self) -> None:
+        """Drop all programs: the next call records anew."""
+        self._programs: dict[Hashable, StepProgram] = {}
+        self._names: Names | None = None  # what the function's names meant when it was recorded
+        self._watched: list[Any] = []  # layers, losses and optimizers that take part
+        self._traits: tuple[Any, Hashable] = (
+            None,
+            (),
+        )  # as of when, and of whom; and what they are
+        self._latest: StepProgram | None = None
+        self.program = None
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Self:
+        # A recorded method: each object has a step of its own.
+        if instance is None:
+            return self
+        step = type(self)(MethodType(self.function, instance), self.copy)
+        vars(instance)[self._name] = step
+        return step
+
+    # --- a call that the latest program does not serve ---
+
+    def by_place(self, inputs: Inputs, named: dict[str, Any]) -> Inputs:
+        """Arrange all arguments in the order of the parameters."""
+        given: tuple[Any, ...] = (len(inputs), *named)
+        if given not in self._places:
+            self._places[given] = places_of(self.function, *given)
+        return (*inputs, *(named.get(name, default) for name, default in self._places[given]))
+
+    def slow_call(self, program: Program | None, why: Unfinished | None, inputs: Inputs) -> Any:
+        """Call without the fast path: no program fits these inputs, something changed since, or
+        the replay of ``program`` failed.
+        """
+        if why is not None and why.failed:
+            for recorded in list(self._programs.values()):
+                if recorded.program is program:
+                    recorded.explain(why.failed, why.answer, inputs)
+        if _kernels.isa == "reference" or _kernels.recorder() is not None:
+            return self.function(*inputs)
+        given = inputs
+        inputs = tuple(prepared(number, x) for number, x in enumerate(given))
+        for _ in range(TRIALS):
+            recorded = self.find(inputs) or self.record(inputs, given=given)
+            used = tuple(recorded.interface.without_own(x) for x in inputs)
+            if recorded.interface.changed:
+                used = disjoint(used)
+                recorded.interface.check_copies(given, used)
+            output = recorded.program.replay(used)
+            if type(output) is not Unfinished:
+                return output
+            if output.failed:
+                recorded.explain(output.failed, output.answer, used)
+            if recorded.program.seen == _kernels.changes():  # such as an input that is a parameter
+                self.record(inputs, given=given, anew=True)
+        raise RecordingError(
+            f"{self!r} could not be run: what it depends on is changed again and again, maybe by "
+            "another thread"
+        )
+
+    # --- programs ---
+
+    def find(self, inputs: Inputs) -> StepProgram | None:
+        """Find the program that serves these inputs now; None if they must be recorded first."""
+        if self._names is not None and not self._names.same():
+            self.forget()
+        latest = self._latest
+        if latest is not None and latest.program.serves(inputs):
+            return latest
+        with RECORDING:
+            for recorded in self._programs.values():
+                if recorded.program.seen != _kernels.changes():
+                    recorded.participants.check()
+            found = self._programs.get(self._key(inputs))
+            if found is not None:
+                if found.threads != get_num_threads():
+                    found.plan()
+                self._serve(found)
+        return found
+
+    def _key(self, inputs: Inputs) -> Hashable:
+        """What tells programs apart: shapes, dtypes and constants, and traits of layers."""
+        now = _kernels.changes(), len(self._watched)
+        if self._traits[0] != now:
+            self._traits = now, tuple(map(traits, self._watched))
+        return _kernels.isa, kinds_of(inputs), self._traits[1]
+
+    def _serve(self, recorded: StepProgram) -> None:
+        """Have the next calls run this program."""
+        recorded.accept(self._names)
+        self._latest, self.program = recorded, recorded.program
+
+    def record(
+        self,
+        inputs: Inputs,
+        check: Check = None,
+        given: Inputs | None = None,
+        anew: bool = False,
+    ) -> StepProgram:
+        """Record what the function does with these inputs; returns the program.
+
+        Nothing but the step itself changes: neither the inputs, nor a layer or an optimizer.
+        ``check`` may look at what the function returned, and raise. ``given`` is what the inputs
+        were made from. Signals are handled while the function runs, and wait for the rest. Unless
+        ``anew``, another thread may have recorded the same meanwhile.
+        """
+        if _kernels.recorder() is not None:
+            raise RecordingError("a recorded function cannot record another, or run its epochs")
+        from minidl.recording.verify import record_program  # needs compiled kernels
+
+        given, inputs = given or inputs, disjoint(inputs)
+        with deferred() as signals:
+            lock = RECORDING  # a child that is forked meanwhile has another
+            while not lock.acquire(timeout=0.05):
+                signals.deliver()
+            try:
+                recorded = None if anew or check else self.find(inputs)
+                if recorded is None:
+                    recorded = record_program(
+                        self.function, inputs, given, self.copy, check, signals
+                    )
+                    self._add(inputs, recorded)
+            finally:
+                lock.release()
+        return recorded
+
+    def _add(self, inputs: Inputs, recorded: StepProgram) -> None:
+        """Keep a program, and have the next calls run it."""
+        from minidl._kernels.executor.lock import ProgramLock  # needs compiled kernels
+        from minidl._kernels.executor.program import Names
+
+        if self._lock is None:
+            self._lock = ProgramLock()
+        recorded.join(self._lock)
+        for root in recorded.participants.watched:
+            if not any(root is known for known in self._watched):
+                self._watched.append(root)
+        self._names = Names(names_of(self.function))
+        self._programs[self._key(inputs)] = recorded
+        self._serve(recorded)
+        if len(self._programs) > MOST_PROGRAMS:
+            del self._programs[next(iter(self._programs))]
