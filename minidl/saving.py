@@ -30,7 +30,8 @@ import numpy as np
 
 from minidl._kernels.twins import OPTIMIZER_STATE
 from minidl.files import AnyPath, open_regular, replacing
-from minidl.nn.layer import Layer, Parameter
+from minidl.nn.layer import Layer
+from minidl.nn.parameter import Parameter
 from minidl.optim.optimizer import Optimizer
 from minidl.typing import Array
 
@@ -295,7 +296,7 @@ def _places(model: Layer, optimizer: Optimizer | None) -> dict[str, Place]:
     """What is kept, by name. Parameters are not looked at: that would draw their values."""
     state = {} if optimizer is None else _state(optimizer, model)
     kept = {f"{OPTIMIZER}{name}": array for name, array in state.items()}
-    return {**dict(model.named_parameters()), **model.lasting_state(), **kept}
+    return {**dict(model.named_parameters()), **model.saved_state(), **kept}
 
 
 def _array(place: Place) -> Array:

@@ -7,11 +7,11 @@ from typing import Any
 
 from minidl import kernels
 from minidl.nn.activations import ReLU, Tanh
-from minidl.nn.init import Seed
-from minidl.nn.layer import Examples, Layer, is_lengths
+from minidl.nn.array_checks import is_lengths
+from minidl.nn.layer import Examples, Layer
 from minidl.nn.linear import Linear
 from minidl.nn.normalization import BatchNorm
-from minidl.typing import Array
+from minidl.typing import Array, Seed
 
 
 class Sequential(Layer):
@@ -63,7 +63,7 @@ class Sequential(Layer):
         if rng is not None:
             self.reset(rng)
         choose_inits(self)
-        self.adopt_children()
+        self.assign_paths()
 
     @property
     def takes_indices(self) -> bool:  # type: ignore[override]
@@ -176,7 +176,7 @@ class Residual(Layer):
     def __init__(self, body: Layer, shortcut: Layer | None = None) -> None:
         self.body = body
         self.shortcut = shortcut
-        self.adopt_children()
+        self.assign_paths()
 
     def check_input(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: body and shortcut check theirs."""

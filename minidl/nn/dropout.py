@@ -6,9 +6,9 @@ import numpy as np
 
 from minidl import kernels
 from minidl.nn.checks import check_number
-from minidl.nn.init import Seed, as_generator
 from minidl.nn.layer import Examples, Layer
-from minidl.typing import Array
+from minidl.seeds import as_generator
+from minidl.typing import Array, Seed
 
 
 class Dropout(Layer):

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from minidl import _kernels, kernels
+from minidl import kernels
 from minidl._kernels.twins.errors import RowError
 from minidl.nn import init as initializers
 from minidl.nn.checks import check_count
-from minidl.nn.init import Initializer, Seed
-from minidl.nn.layer import DType, Examples, Layer, Parameter
-from minidl.typing import Array
+from minidl.nn.hooks import is_recording
+from minidl.nn.layer import Examples, Layer
+from minidl.nn.parameter import Initializer, Parameter
+from minidl.typing import Array, DType, Seed
 
 
 class Embedding(Layer):
@@ -87,8 +88,8 @@ class Embedding(Layer):
                 f"{self.label}: expected indices of shape (batch, ...) with no empty dimension, "
                 f"got {x.shape}"
             )
-        if _kernels.recorder() is not None:
-            return  # the kernel looks at the values, now and when it is replayed
+        if is_recording():
+            return  # the kernel checks the values, now and in every replay
         if not 0 <= x.min() <= x.max() < self.num_embeddings:
             place = int(np.flatnonzero((x < 0) | (x >= self.num_embeddings))[0])
             value = int(x.flat[place])

@@ -32,61 +32,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-Seed = int | np.random.Generator | None
-Shape = tuple[int, ...]
-
-
-def as_generator(rng: Seed) -> np.random.Generator:
-    """A generator from a seed, a generator or None (seeded by the system)."""
-    if isinstance(rng, (bool, np.bool_)) or not isinstance(
-        rng, (int, np.integer, np.random.Generator, type(None))
-    ):
-        raise TypeError(f"rng must be a numpy.random.Generator, an int or None, got {rng!r}")
-    return np.random.default_rng(rng)
-
-
-def random_order(owner: str, rng: Seed, rows: int) -> np.ndarray[Any, np.dtype[np.intp]]:
-    """Draw the order in which so many rows are taken.
-
-    The permutation of a generator; of a subclass that makes an order of its own (drawing rows
-    more than once, say), the numbers are checked, as C walks along them.
-    """
-    generator = as_generator(rng)
-    order = np.asarray(generator.permutation(rows))
-    if type(generator) is np.random.Generator:
-        return order.astype(np.intp, copy=False)
-    if order.shape != (rows,) or order.dtype.kind not in "iu":
-        raise TypeError(
-            f"{owner}: rng.permutation({rows}) must give {rows} whole numbers, got "
-            f"{order.dtype} of shape {order.shape}"
-        )
-    wrong = (order < 0) | (order >= rows)
-    if wrong.any():
-        raise ValueError(
-            f"{owner}: the order that rng.permutation({rows}) gave holds {order[wrong.argmax()]} "
-            f"at place {wrong.argmax()}; rows are 0 to {rows - 1}"
-        )
-    return order.astype(np.intp)
-
-
-@dataclass(frozen=True, repr=False)
-class Initializer:
-    """A way to draw an array: a distribution by name, and its arguments."""
-
-    name: str
-    draw: Callable[..., Any]
-    arguments: tuple[Any, ...] = ()
-
-    def __call__(self, shape: Shape, rng: Seed = None) -> np.ndarray[Any, np.dtype[Any]]:
-        return np.asarray(self.draw(shape, as_generator(rng), *self.arguments))
-
-    def __repr__(self) -> str:
-        return f"{self.name}({', '.join(map(str, self.arguments))})"
+from minidl.nn.criticality import critical_point, mean_squares
+from minidl.nn.parameter import Initializer, Shape
 
 
 def zeros() -> Initializer:
@@ -278,16 +229,14 @@ def critical(
     >>> nn.Linear(64, 64, init=nn.init.critical(nn.Tanh()))
     Linear(64, 64)
     """
-    from minidl.nn import criticality  # which needs layers, which need this module
-
     if variance is not None and not 0 < variance < np.inf:
         raise ValueError(f"critical needs variance > 0 or None, got {variance}")
     if not 0 <= bias_variance < np.inf:
         raise ValueError(f"critical needs bias_variance >= 0, got {bias_variance}")
     if variance is None:
-        _, factor = criticality.critical_point(activation, bias_variance)
+        _, factor = critical_point(activation, bias_variance)
     else:
-        factor = 1 / criticality.mean_squares(activation, variance)[1]
+        factor = 1 / mean_squares(activation, variance)[1]
     return Initializer("critical", _critical, (float(f"{factor:.10g}"),))
 
 

@@ -10,9 +10,10 @@ import numpy as np
 from minidl import kernels
 from minidl.nn import init as initializers
 from minidl.nn.checks import check_count
-from minidl.nn.init import Initializer, Seed, as_generator
-from minidl.nn.layer import DType, Examples, Layer, Parameter
-from minidl.typing import Array
+from minidl.nn.layer import Examples, Layer
+from minidl.nn.parameter import Initializer, Parameter
+from minidl.seeds import as_generator
+from minidl.typing import Array, DType, Seed
 
 # Chosen by measurement: benchmarks/defaults.py compares with U(±1/√fan_in) for both.
 WEIGHT = initializers.fan_in_uniform()

@@ -7,13 +7,19 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from minidl import _kernels, kernels
+from minidl import kernels
 from minidl.nn.checks import POSITIVE, check_choice, check_number
-from minidl.nn.layer import Noticed, kept_by
+from minidl.nn.hooks import (
+    InvalidatesRecordings,
+    is_evaluating,
+    kept_by,
+    run_forward,
+    stand_in,
+)
 from minidl.typing import Array
 
 
-class Loss(Noticed):
+class Loss(InvalidatesRecordings):
     """A function of prediction and target: ``loss(prediction, target)`` is the value,
     ``loss.backward()`` afterwards the gradient with respect to the prediction.
 
@@ -107,13 +113,10 @@ class Loss(Noticed):
             inputs = prediction, target, weight
             if weight.shape != self.weighted_shape(prediction):  # every step is a row of its own
                 inputs = tuple(by_steps(array, weight.ndim) for array in inputs)
-        recorder = _kernels.recorder()
-        value, gradient = (
-            self.forward(*inputs) if recorder is None else recorder.forward(self, inputs)
-        )
+        value, gradient = run_forward(self, inputs)
         if inputs[0] is not prediction:
             gradient = gradient.reshape(prediction.shape)
-        if not _kernels.is_evaluating():
+        if not is_evaluating():
             kept_by(self)["_gradient"] = gradient
         return value
 
@@ -316,8 +319,7 @@ class BCEWithLogitsLoss(Loss):
         kind = logits.dtype, columns
         if kind not in self._of_columns:
             self._of_columns[kind] = np.resize(self._pos_weight, columns).astype(logits.dtype)
-        recorder, weight = _kernels.recorder(), self._of_columns[kind]
-        return weight if recorder is None else recorder.adopt("state", "pos_weight", weight)
+        return stand_in("state", "pos_weight", self._of_columns[kind])
 
     def forward(
         self, logits: Array, target: Array, weight: Array | None = None

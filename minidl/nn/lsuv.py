@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from minidl.nn import init
 from minidl.nn.checks import POSITIVE, check_count, check_number
-from minidl.nn.init import Seed, as_generator
 from minidl.nn.layer import Layer
 from minidl.nn.linear import Linear
-from minidl.typing import Array
+from minidl.nn.watching import watching
+from minidl.seeds import as_generator
+from minidl.typing import Array, Seed
 
 
 def lsuv(
@@ -76,19 +77,19 @@ def lsuv(
 
 
 def _scale(model: Layer, layer: Linear, X: Array, tolerance: float, tries: int) -> None:
-    """Bring the variance of one layer's output to one."""
-    for _ in range(tries):
-        model(X)
-        variance = float(layer._output.var())
-        if not 0 < variance < float("inf"):
-            raise ValueError(f"lsuv: the output of {layer.label} has variance {variance}")
-        if abs(variance - 1) <= tolerance:
-            return
-        layer.weight.data = layer.weight.data / variance**0.5
-    model(X)
-    variance = float(layer._output.var())
-    if not abs(variance - 1) <= tolerance:
-        raise ValueError(
-            f"lsuv: the output of {layer.label} has variance {variance:.6g} after {tries} tries; "
-            "allow more, or a larger tolerance"
-        )
+    """Scale the weight of one layer until the variance of its output is one."""
+    variances: list[float] = []
+    with watching([layer], "forward", lambda _, output: variances.append(float(output.var()))):
+        for scaled in range(tries + 1):
+            model(X)
+            variance, last = variances[-1], scaled == tries
+            if not last and not 0 < variance < float("inf"):
+                raise ValueError(f"lsuv: the output of {layer.label} has variance {variance}")
+            if abs(variance - 1) <= tolerance:
+                return
+            if not last:
+                layer.weight.data = layer.weight.data / variance**0.5
+    raise ValueError(
+        f"lsuv: the output of {layer.label} has variance {variance:.6g} after {tries} tries; "
+        "allow more, or a larger tolerance"
+    )

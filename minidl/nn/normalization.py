@@ -9,9 +9,11 @@ import numpy as np
 
 from minidl import kernels
 from minidl.nn import init as initializers
+from minidl.nn.array_checks import float_dtype
 from minidl.nn.checks import POSITIVE, check_count, check_number
-from minidl.nn.layer import DType, Examples, Layer, Parameter, float_dtype
-from minidl.typing import Array
+from minidl.nn.layer import Examples, Layer
+from minidl.nn.parameter import Parameter
+from minidl.typing import Array, DType
 
 
 class BatchNorm(Layer):

@@ -7,9 +7,9 @@ import numpy as np
 from minidl import kernels
 from minidl.nn import init as initializers
 from minidl.nn.checks import POSITIVE, check_count, check_number
-from minidl.nn.init import Initializer, Shape
-from minidl.nn.layer import DType, Examples, Layer, Parameter
-from minidl.typing import Array
+from minidl.nn.layer import Examples, Layer
+from minidl.nn.parameter import Initializer, Parameter, Shape
+from minidl.typing import Array, DType
 
 
 class LeakyReLU(Layer):

@@ -12,10 +12,11 @@ from minidl.nn.activations import LogSoftmax, Sigmoid, Softmax
 from minidl.nn.classification_losses import CrossEntropyLoss, NLLLoss
 from minidl.nn.containers import in_order
 from minidl.nn.dropout import Dropout
-from minidl.nn.layer import Layer, Parameter
+from minidl.nn.layer import Layer
 from minidl.nn.linear import Linear
 from minidl.nn.losses import BCEWithLogitsLoss, Loss
 from minidl.nn.normalization import BatchNorm
+from minidl.nn.parameter import Parameter
 from minidl.nn.reshape import Identity
 from minidl.typing import Array
 from minidl.warnings import TrainingWarning

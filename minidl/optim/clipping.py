@@ -8,7 +8,7 @@ import numpy as np
 
 from minidl import kernels
 from minidl.nn.checks import POSITIVE, check_number
-from minidl.nn.layer import Parameter
+from minidl.nn.parameter import Parameter
 from minidl.typing import Array
 
 

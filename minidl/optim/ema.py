@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from minidl import _kernels, kernels
+from minidl import kernels
 from minidl.nn.checks import check_number
-from minidl.nn.layer import Layer, Noticed, Parameter
+from minidl.nn.hooks import InvalidatesRecordings, is_recording, register, stand_in
+from minidl.nn.layer import Layer
+from minidl.nn.parameter import Parameter
 from minidl.signals import deferred
 from minidl.typing import Array
 
 
-class EMA(Noticed):
+class EMA(InvalidatesRecordings):
     """Exponential moving average of weights, which often predicts better than the latest ones.
 
     a ← d · a + (1 - d) · w after every step; a begins as w.
@@ -81,7 +83,7 @@ class EMA(Noticed):
         known = {(id(layer), name) for layer, name in self.state}
         for _, layer in model.layers():
             for name in layer.state_names:
-                fixed = name in layer.passing_names or name in layer.constant_names
+                fixed = name in layer.transient_state_names or name in layer.constant_names
                 array = getattr(layer, name)
                 if array.dtype.kind == "f" and not fixed and (id(layer), name) not in known:
                     self.state.append((layer, name))
@@ -98,20 +100,23 @@ class EMA(Noticed):
         if self.entered:
             raise RuntimeError("EMA: update inside average(), where the weights are the averages")
         averages = [*self.averages, *self.state_averages]
-        if (recorder := _kernels.recorder()) is not None:
-            recorder.watch(self)
-            for layer, _ in self.state:
-                recorder.watch(layer)
-            names = [parameter.name for parameter in self.parameters]
-            names += [f"{layer.path}.{name}" for layer, name in self.state]
-            averages = [
-                recorder.adopt("state", f"average of {name}", average)
-                for name, average in zip(names, averages, strict=True)
-            ]
+        if is_recording():
+            averages = self._registered(averages)
         arrays = [parameter.data for parameter in self.parameters]
         arrays += [getattr(layer, name) for layer, name in self.state]
         for average, array in zip(averages, arrays, strict=True):
             kernels.follow(average, array, 1 - self.decay)
+
+    def _registered(self, averages: list[Array]) -> list[Array]:
+        """Register with the recorder, and return the arrays that stand in for the averages."""
+        for owner in (self, *(layer for layer, _ in self.state)):
+            register(owner)
+        names = [parameter.name for parameter in self.parameters]
+        names += [f"{layer.path}.{name}" for layer, name in self.state]
+        return [
+            stand_in("state", f"average of {name}", average)
+            for name, average in zip(names, averages, strict=True)
+        ]
 
     def take_statistics(self, batches: Iterable[tuple[Array, ...]]) -> None:
         """Take the running statistics of the averages anew: the mean over these batches.

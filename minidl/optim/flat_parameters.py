@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from minidl._kernels.memory import LINE, aligned_zeros
-from minidl.nn.layer import Parameter
+from minidl.nn.parameter import Parameter
 from minidl.typing import Array
 
 

@@ -7,11 +7,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from minidl import _kernels, kernels
+from minidl import kernels
 from minidl._kernels.twins import OPTIMIZER_STATE
 from minidl.nn.checks import POSITIVE, check_number
-from minidl.nn.layer import Parameter
+from minidl.nn.hooks import note_change, register_optimizer, register_step
 from minidl.nn.nonfinite import first_not_finite
+from minidl.nn.parameter import Parameter
 from minidl.optim.flat_parameters import FlatParameters
 from minidl.typing import Array
 
@@ -60,7 +61,7 @@ class Group:
     @property
     def state(self) -> Array:
         """The group's own struct of what kernels read at every step."""
-        self.optimizer.looked_at()
+        self.optimizer.register_with_recorder()
         return self.optimizer.states[self.index : self.index + 1].reshape(())
 
     @property
@@ -108,7 +109,7 @@ class Group:
         self.state["learning_rate"] = rate
         if schedule is not self.schedule:
             self.optimizer.schedules[self.index] = schedule
-            _kernels.note_change()
+            note_change()
 
     def _checked(self, rate: Any) -> float:
         owner = type(self.optimizer).__name__
@@ -271,13 +272,13 @@ class Optimizer:
     @property
     def state(self) -> Array:
         """The state of the first group."""
-        self.looked_at()
+        self.register_with_recorder()
         return self.states[:1].reshape(())
 
-    def looked_at(self) -> None:
-        """Tell a recorder, if there is one: values are then not known to Python any more."""
-        if (recorder := _kernels.recorder()) is not None and hasattr(self, "flat"):
-            recorder.optimize(self)
+    def register_with_recorder(self) -> None:
+        """Register with the active recorder: hyper-parameters are then read by kernels only."""
+        if hasattr(self, "flat"):  # not inside the constructor
+            register_optimizer(self)
 
     @property
     def schedule(self) -> Callable[[int], float] | None:
@@ -301,15 +302,14 @@ class Optimizer:
 
     def zero_grad(self) -> None:
         """Set all gradients to zero."""
-        if (recorder := _kernels.recorder()) is not None:
-            recorder.optimize(self)
+        register_optimizer(self)
         kernels.clear(self.flat.grad)
         for parameter in self.flat.frozen:
             kernels.clear(parameter.grad)
 
     def scale_grad(self, factor: float) -> None:
         """Multiply all gradients: by 1/k for the mean of k batches whose gradients were added."""
-        self.looked_at()
+        self.register_with_recorder()
         kernels.scale(self.flat.grad, factor)
 
     def step(self) -> float:
@@ -323,9 +323,8 @@ class Optimizer:
             If a parameter was taken over by another optimizer, reset, converted or frozen.
         """
         self.flat.check()
-        if (recorder := _kernels.recorder()) is not None:
-            recorder.step_of(self)
-        else:
+        is_recorded = register_step(self)
+        if not is_recorded:
             self.set_rate()
         grad = self.flat.grad
         if not kernels.clip(kernels.squared_norm(grad), self.states, grad):
@@ -335,8 +334,8 @@ class Optimizer:
             )
         self.update()
         norm: Any = self.state["norm"]
-        # While a step is recorded, values are not known to Python: the array itself.
-        return float(norm) if recorder is None else norm
+        # A step that is being recorded has no values yet: its norm is the array itself.
+        return norm if is_recorded else float(norm)
 
     def update(self) -> None:
         """Change the parameters of all groups."""

@@ -11,12 +11,12 @@ import numpy as np
 from minidl import _kernels
 from minidl._kernels.twins.errors import RowError
 from minidl.nn.checks import check_count
-from minidl.nn.init import random_order
 from minidl.recording.errors import NotFiniteError
 from minidl.recording.guards import RecordingError
 from minidl.recording.inputs import prepared
 from minidl.recording.pytree import leaves_of, mapped
 from minidl.recording.step import Step
+from minidl.seeds import random_order
 from minidl.typing import Array
 
 SLICE = 0.05  # seconds in C between two looks at Ctrl-C, and calls of `progress`

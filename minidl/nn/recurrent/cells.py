@@ -1,33 +1,45 @@
 """Recurrent cells: one step through time, with the state in the open.
 
-``recurrent_layers.py`` runs them over whole sequences.
+``layers.py`` runs them over whole sequences.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
-from minidl import _kernels, kernels
+from minidl import kernels
 from minidl.nn import init as initializers
 from minidl.nn.checks import check_choice, check_count, check_number
-from minidl.nn.init import Initializer, Seed, as_generator
-from minidl.nn.layer import DType, Examples, Layer, Parameter, kept_by
-from minidl.typing import Array
+from minidl.nn.hooks import kept_by
+from minidl.nn.layer import Examples, Layer
+from minidl.nn.parameter import Initializer, Parameter
+from minidl.seeds import as_generator
+from minidl.typing import Array, DType, Seed
 
 
 class RecurrentCell(Layer):
     """One step through time: new_state = cell(x, state), one array or several.
 
-    What the cells share. A subclass names its state and its gates, and writes ``forward``,
-    which keeps what the gradient needs by ``self.keep(...)``, and ``backward``, which takes it
-    back, the latest first, by ``self.kept(...)``. Each gate has a part of its own in the last
-    dimension of the weights; every part is drawn by itself.
+    This is what all cells share. A subclass names its state and its gates, and writes ``forward``
+    and ``backward`` like any layer. Unlike other layers, a cell may be called many times before any
+    backward pass, each call a forward pass of its own; ``backward`` undoes the latest that is left.
+
+    The last dimension of the weights holds the gates side by side; the weights of each gate are
+    drawn by themselves.
     """
 
     state_of: ClassVar[tuple[str, ...]] = ("h",)
     gates: ClassVar[int] = 1
+
+    in_features: int
+    hidden_size: int
+    input_weight: Parameter  # W_x (in_features, gates · hidden_size)
+    recurrent_weight: Parameter  # W_h (hidden_size, gates · hidden_size)
+    bias: Parameter  # b (gates · hidden_size)
+
+    _undoes_earlier_passes = True
 
     def __init__(
         self,
@@ -71,39 +83,28 @@ class RecurrentCell(Layer):
 
     # --- the calls that a backward pass may undo ---
 
-    def keep(self, new_state: tuple[Array, ...], *values: Any) -> None:
-        """Keep a call: what it returns, and what its gradient needs."""
-        if _kernels.is_evaluating():
-            return
-        if not self.training:
-            self.clear()
-        self._kept_calls().append((new_state, values))
+    def _set_aside(self, kept: dict[str, Any]) -> None:
+        if self.training:
+            super()._set_aside(kept)
+        else:
+            kept.pop("_earlier", None)
 
-    def _kept_calls(self) -> list[Any]:
-        kept: list[Any] = kept_by(self).setdefault("_calls", [])
-        return kept
+    def saved(self, dy: Array, *more: Array) -> Any:
+        """Return what the latest call saved that no backward pass has undone."""
+        kept = kept_by(self)
+        if kept.get("_saved") is None and kept.get("_earlier"):  # the latest call has raised
+            kept["_forward_pass"], kept["_saved"], kept["_output"] = kept["_earlier"].pop()
+        return super().saved(dy, *more)
 
-    def kept(self, *gradients: Array) -> Any:
-        """What the latest call kept that no backward pass has undone."""
-        calls = self._kept_calls()
-        if not calls:
-            raise RuntimeError(
-                f"{self.label}: backward without a forward pass before it"
-                + ("" if self.training else "; in evaluation mode only the latest one is kept")
-            )
-        new_state, values = calls[-1]
-        for gradient, state in zip(gradients, new_state, strict=True):
-            self.check_gradient(gradient, state)
-        calls.pop()
-        return values
+    def _refuse_backward(self, called: bool) -> NoReturn:
+        raise RuntimeError(
+            f"{self.label}: backward without a forward pass before it"
+            + ("" if self.training else "; in evaluation mode only the latest one is kept")
+        )
 
     def clear(self) -> None:
-        """Forget the calls that no backward pass has undone."""
-        self._kept_calls().clear()
-
-    def forget(self) -> None:
-        super().forget()
-        self.clear()
+        """Drop the calls that no backward pass has undone."""
+        self.forget()
 
     # --- the two products of every step ---
 
@@ -203,11 +204,11 @@ class RNNCell(RecurrentCell):
     def forward(self, x: Array, h: Array) -> Array:
         z = kernels.add(self.from_input(x), self.from_state(h))
         new_h = kernels.tanh(z) if self.nonlinearity == "tanh" else kernels.relu(z)
-        self.keep((new_h,), x, h, new_h)
+        self.save(x, h, new_h)
         return new_h
 
     def backward(self, dh: Array) -> tuple[Array, Array]:
-        x, h, new_h = self.kept(dh)
+        x, h, new_h = self.saved(dh)
         slope = kernels.tanh_grad if self.nonlinearity == "tanh" else kernels.relu_grad
         dz = slope(dh, new_h)
         return self.from_input_grad(x, dz), self.from_state_grad(h, dz)
@@ -294,11 +295,11 @@ class LSTMCell(RecurrentCell):
     def forward(self, x: Array, h: Array, c: Array) -> tuple[Array, Array]:
         z = kernels.add(self.from_input(x), self.from_state(h))
         gates, new_c, new_h = kernels.lstm_gates(z, c)
-        self.keep((new_h, new_c), x, h, c, gates, new_c)
+        self.save(x, h, c, gates, new_c)
         return new_h, new_c
 
     def backward(self, dh: Array, dc: Array) -> tuple[Array, Array, Array]:
-        x, h, c, gates, new_c = self.kept(dh, dc)
+        x, h, c, gates, new_c = self.saved(dh, dc)
         dz, dc = kernels.lstm_gates_grad(dh, dc, gates, c, new_c)
         return self.from_input_grad(x, dz), self.from_state_grad(h, dz), dc
 
@@ -390,11 +391,11 @@ class GRUCell(RecurrentCell):
     def forward(self, x: Array, h: Array) -> Array:
         u = self.from_state(h)
         gates, new_h = kernels.gru_gates(self.from_input(x), u, h)
-        self.keep((new_h,), x, h, gates, u[..., 2 * self.hidden_size :])
+        self.save(x, h, gates, u[..., 2 * self.hidden_size :])
         return new_h
 
     def backward(self, dh: Array) -> tuple[Array, Array]:
-        x, h, gates, u_n = self.kept(dh)
+        x, h, gates, u_n = self.saved(dh)
         dz, du, past_u = kernels.gru_gates_grad(dh, gates, u_n, h)
         return self.from_input_grad(x, dz), kernels.add(self.from_state_grad(h, du), past_u)
 

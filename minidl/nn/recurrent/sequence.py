@@ -14,14 +14,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from minidl import _kernels, kernels
+from minidl import kernels
 from minidl._kernels.twins.errors import RowError
 from minidl.nn.checks import check_count, check_number
 from minidl.nn.dropout import Dropout
-from minidl.nn.init import Seed, as_generator
-from minidl.nn.layer import DType, Layer, kept_by
+from minidl.nn.hooks import is_recording, kept_by, register
+from minidl.nn.layer import Layer
 from minidl.nn.recurrent.cells import RecurrentCell
-from minidl.typing import Array
+from minidl.seeds import as_generator
+from minidl.typing import Array, DType, Seed
 
 State = Sequence[Array | None]  # the arrays of one cell's state, or their gradients; None: zero
 
@@ -125,10 +126,10 @@ class Recurrent(Layer):
         if stateful and bidirectional:
             raise ValueError(f"{name}: in reverse, no state goes on; stateful has one direction")
         if self.stateful is not None:
-            self.state_names = self.passing_names = ("carried",)
+            self.state_names = self.transient_state_names = ("carried",)
             self.carried = np.zeros((self.state_size, self.stateful, hidden_size), dtype)
         self._squares: list[Array] = []
-        self.adopt_children()
+        self.assign_paths()
 
     def scan(self, run: Run, z: Array, begin: State) -> None:
         """Go over the sequences; sets ``run.sequences`` and ``run.kept``."""
@@ -230,8 +231,7 @@ class Recurrent(Layer):
     def reset_state(self) -> None:
         """Let the next call of a stateful layer start from zero."""
         if self.stateful is not None:
-            if (recorder := _kernels.recorder()) is not None:
-                recorder.watch(self)
+            register(self)
             kernels.clear(self.carried)
 
     @property
@@ -324,8 +324,8 @@ class Recurrent(Layer):
             raise ValueError(
                 f"{self.label}: expected lengths of shape {x.shape[:1]}, got {lengths.shape}"
             )
-        if _kernels.recorder() is not None:
-            return  # the kernel looks at the values, now and when it is replayed
+        if is_recording():
+            return  # the kernel checks the values, now and in every replay
         bad = np.flatnonzero((lengths < 1) | (lengths > x.shape[1]))
         if len(bad):
             row = int(bad[0])
