@@ -1,7 +1,16 @@
 """Layers, losses and initialisers."""
 
 from minidl.nn import init
-from minidl.nn.activations import LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
+from minidl.nn.activations import (
+    GELU,
+    LogSoftmax,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+)
 from minidl.nn.classification_losses import CrossEntropyLoss, NLLLoss
 from minidl.nn.containers import Residual, Sequential, pre_activation
 from minidl.nn.dropout import Dropout
@@ -17,7 +26,6 @@ from minidl.nn.rectifiers import ELU, LeakyReLU, PReLU
 from minidl.nn.recurrent.cells import GRUCell, LSTMCell, RNNCell
 from minidl.nn.recurrent.layers import GRU, LSTM, RNN
 from minidl.nn.reshape import Flatten, Identity
-from minidl.nn.smooth import GELU, SiLU, Softplus
 
 __all__ = [
     "ELU",
