@@ -1,4 +1,4 @@
-"""Activations: functions of each element, whose derivatives decide what gradient survives."""
+"""Activations: functions of each element, or of each row, whose slopes multiply gradients."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ class ReLU(Layer):
 
     y = max(0, x),  dy/dx = 1 where x > 0, else 0
 
-    The derivative of one keeps gradients alive in depth; where x ≤ 0 a unit learns nothing.
+    The derivative of one keeps gradients from vanishing in depth. Where x ≤ 0, a unit learns
+    nothing.
     Source: Nair and Hinton 2010.
 
     Shapes
@@ -49,8 +50,7 @@ class Sigmoid(Layer):
 
     y = 1 / (1 + exp(-x)),  dy/dx = y · (1 - y) ≤ 1/4
 
-    Ten sigmoids in a row shrink a gradient at least by 4¹⁰ ≈ 10⁶, before the weights say
-    anything.
+    Ten sigmoids in a row make a gradient smaller by a factor of at least 4¹⁰ ≈ 10⁶, weights aside.
 
     Shapes
     ------
@@ -152,8 +152,8 @@ class GELU(Layer):
 
     y = x · Φ(x),  dy/dx = Φ(x) + x · φ(x),  Φ(x) = ½ (1 + erf(x / √2)),  φ(x) = exp(-x²/2) / √(2π)
 
-    Φ is the distribution of normal numbers, and φ its density. This is the exact form, not
-    that by tanh.
+    Φ is the distribution function of the standard normal and φ its density. This is the exact form,
+    not the approximation by tanh.
     Source: Hendrycks and Gimpel 2016.
 
     Shapes
@@ -184,7 +184,7 @@ class GELU(Layer):
 
 
 class Softplus(Layer):
-    """Smooth rectifier: ReLU with its kink rounded off.
+    """Smooth rectifier: ReLU with a rounded kink.
 
     y = log(1 + exp(β · x)) / β,  dy/dx = 1 / (1 + exp(-β · x))
 
@@ -193,7 +193,7 @@ class Softplus(Layer):
     Parameters
     ----------
     beta
-        β > 0; the larger, the sharper the bend.
+        β > 0; the larger it is, the closer y is to ReLU.
 
     Shapes
     ------
@@ -233,8 +233,8 @@ class Softmax(Layer):
 
     y_j = exp(x_j) / Σ_k exp(x_k),  dx = y · (dy - Σ_k dy_k · y_k)
 
-    A network that ends in it needs no loss of its own for it: ``CrossEntropyLoss`` takes the
-    scores themselves, and its gradient does not vanish where y is near 0 or 1.
+    To train a classifier, leave it out: ``CrossEntropyLoss`` takes the scores themselves, and its
+    gradient does not vanish where y is near 0 or 1.
     Source: Bridle 1990.
 
     Shapes

@@ -1,4 +1,4 @@
-"""Recurrent cells: one step through time, with the state in the open.
+"""Recurrent cells: one step through time, with the state as an argument and a result.
 
 ``layers.py`` runs them over whole sequences.
 """
@@ -109,20 +109,20 @@ class RecurrentCell(Layer):
     # --- the two products of every step ---
 
     def from_input(self, x: Array) -> Array:
-        """x · W_x + b."""
+        """Return x · W_x + b."""
         return kernels.linear(x, self.input_weight.data, self.bias.data)
 
     def from_input_grad(self, x: Array, dz: Array) -> Array:
-        """Adds to the gradients of W_x and b; returns dx."""
+        """Add to the gradients of W_x and b; return dx."""
         kernels.linear_grad_params(x, dz, self.input_weight.grad, self.bias.grad)
         return kernels.linear_grad_input(dz, self.input_weight.data)
 
     def from_state(self, h: Array) -> Array:
-        """h · W_h."""
+        """Return h · W_h."""
         return kernels.linear(h, self.recurrent_weight.data)
 
     def from_state_grad(self, h: Array, dz: Array) -> Array:
-        """Adds to the gradient of W_h; returns dh."""
+        """Add to the gradient of W_h; return dh."""
         kernels.linear_grad_params(h, dz, self.recurrent_weight.grad)
         return kernels.linear_grad_input(dz, self.recurrent_weight.data)
 
@@ -138,20 +138,20 @@ class RNNCell(RecurrentCell):
 
     h' = tanh(x · W_x + h · W_h + b), or relu in place of tanh
 
-    Going back over T steps multiplies the gradient T times with W_hᵀ and the slopes of tanh:
+    The backward pass over T steps multiplies the gradient T times by W_hᵀ and the slopes of tanh:
     the largest singular value of W_h decides whether it vanishes or explodes.
     Source: Elman 1990.
 
-    The cell may be called step after step before any backward pass. Each call is kept, and
-    ``backward`` undoes the latest that is left:
+    The cell may be called step after step before any backward pass. Each call is kept, and each
+    ``backward`` undoes the latest call that is left:
 
         for x in steps:
             h = cell(x, h)
         for t in reversed(range(len(steps))):
             dx, dh = cell.backward(dh)
 
-    ``clear()`` forgets calls that need no backward pass; in evaluation mode only the latest
-    call is kept.
+    ``clear()`` drops calls that need no backward pass. In evaluation mode only the latest call is
+    kept.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ class RNNCell(RecurrentCell):
         ``"tanh"`` or ``"relu"``.
     init, recurrent_init
         Initialisers of W_x, by default Xavier uniform, and of W_h, by default orthogonal (Saxe et
-        al. 2014): at first, no direction of the state grows or shrinks. b starts at zero.
+        al. 2014): before training, no direction of the state grows or shrinks. b starts at zero.
     rng
         Generator or seed of the weights.
 
@@ -228,14 +228,14 @@ class LSTMCell(RecurrentCell):
     """One step of long short-term memory.
 
     i, f, g, o = σ(z_i), σ(z_f), tanh(z_g), σ(z_o)   with z = x · W_x + h · W_h + b
-    c' = f · c + i · g                               what is forgotten, what is written
-    h' = o · tanh(c')                                what is shown
+    c' = f · c + i · g                               forget, write
+    h' = o · tanh(c')                                read
 
-    Going back, dc = dc' · f + …: along the cell state the gradient is multiplied with the forget
-    gate only, not with a matrix. Where f is near 1, it neither vanishes nor explodes.
+    Backward, dc = dc' · f + …: along the cell state the gradient is multiplied by the forget gate
+    only, not by a matrix. Where f is near 1, it neither vanishes nor explodes.
     Source: Hochreiter and Schmidhuber 1997; the forget gate: Gers et al. 2000.
 
-    Calls are kept and undone as those of ``RNNCell``: ``h, c = cell(x, h, c)``, and
+    Calls are kept and undone as in ``RNNCell``: ``h, c = cell(x, h, c)``, and
     ``dx, dh, dc = cell.backward(dh, dc)``.
 
     Parameters
@@ -243,7 +243,7 @@ class LSTMCell(RecurrentCell):
     in_features, hidden_size
         Widths of the input and of h and c.
     forget_bias
-        Where the forget gate's part of b starts, 1 by default, so that at first more is kept
+        First value of the forget gate's part of b, 1 by default, so that at first more is kept
         than forgotten (Jozefowicz et al. 2015); the rest of b starts at zero.
     init, recurrent_init
         Initialisers of each gate's part of W_x, by default Xavier uniform, and of W_h, by default
@@ -317,11 +317,11 @@ class GRUCell(RecurrentCell):
     h' = (1 - z) · n + z · h
 
     One state and three gates instead of two and four: z decides how much of h stays, and so how
-    much of the gradient passes unchanged; r, what of h counts for the candidate n.
-    Source: Cho et al. 2014, with the reset behind the product as in PyTorch and in Keras
+    much of the gradient passes unchanged; r decides how much of h enters the candidate n.
+    Source: Cho et al. 2014, with the reset after the product as in PyTorch and in Keras
     (``reset_after=True``).
 
-    Calls are kept and undone as those of ``RNNCell``.
+    Calls are kept and undone as in ``RNNCell``.
 
     Parameters
     ----------
@@ -335,9 +335,9 @@ class GRUCell(RecurrentCell):
     dtype
         float32 or float64.
     update_bias
-        Where the update gate's part of b starts, 0 by default. Above zero more of the state is kept
-        at first than replaced, and the gradient reaches farther back: of 100 steps, 3e-14 of it
-        is left with 0, 7e-4 with 2, half of it with 5.
+        First value of the update gate's part of b, 0 by default. Above zero, more of the state is
+        kept at first than replaced, and the gradient reaches farther back: after 100 steps 3e-14
+        of it is left with 0, 7e-4 with 2, half of it with 5.
 
     Shapes
     ------
@@ -363,6 +363,8 @@ class GRUCell(RecurrentCell):
 
     gates = 3
 
+    recurrent_bias: Parameter  # b' (3 · hidden_size)
+
     def __init__(
         self,
         in_features: int,
@@ -380,11 +382,11 @@ class GRUCell(RecurrentCell):
         self.recurrent_bias = Parameter((3 * self.hidden_size,), zeros, 0, dtype)
 
     def from_state(self, h: Array) -> Array:
-        """h · W_h + b'."""
+        """Return h · W_h + b'."""
         return kernels.linear(h, self.recurrent_weight.data, self.recurrent_bias.data)
 
     def from_state_grad(self, h: Array, dz: Array) -> Array:
-        """Adds to the gradients of W_h and b'; returns dh."""
+        """Add to the gradients of W_h and b'; return dh."""
         kernels.linear_grad_params(h, dz, self.recurrent_weight.grad, self.recurrent_bias.grad)
         return kernels.linear_grad_input(dz, self.recurrent_weight.data)
 
