@@ -157,8 +157,8 @@ def by_gate(*gates: Initializer) -> Initializer:
 def gain(activation: str, slope: float = 0.01) -> float:
     """Return the factor for weights of variance 1 / fan_in before this activation.
 
-    The values are those of PyTorch's ``calculate_gain``: 1 for "linear" and "sigmoid", 5/3 for "tanh",
-    sqrt(2) for "relu", sqrt(2 / (1 + slope²)) for "leaky_relu", 3/4 for "selu".
+    The values are those of PyTorch's ``calculate_gain``: 1 for "linear" and "sigmoid", 5/3 for
+    "tanh", sqrt(2) for "relu", sqrt(2 / (1 + slope²)) for "leaky_relu", 3/4 for "selu".
 
     Examples
     --------
@@ -192,8 +192,8 @@ def critical(
     q ← σ_w² · E[φ(√q z)²] + σ_b²,  χ = σ_w² · E[φ'(√q z)²],  z ~ N(0, 1)
 
     σ_w² is chosen so that χ = 1 at the fixed point q to which the map converges; both are computed
-    by quadrature. For tanh without biases, q → 0 and σ_w² = 1. For ReLU every q is a fixed point and
-    σ_w² = 2. For the sigmoid, q = 46 and σ_w² = 103: its mean of ½ adds to q.
+    by quadrature. For tanh without biases, q → 0 and σ_w² = 1. For ReLU every q is a fixed point
+    and σ_w² = 2. For the sigmoid, q = 46 and σ_w² = 103: its mean of ½ adds to q.
 
     GELU, SiLU and Softplus have no such point without biases: their q grows or tends to zero. GELU
     has one for σ_b² ≥ 0.173, SiLU for σ_b² ≥ 0.556.
