@@ -21,7 +21,7 @@ class GradcheckError(AssertionError):
 
 @dataclass
 class GradcheckReport:
-    """What a gradient check found.
+    """The result of a gradient check.
 
     Attributes
     ----------
@@ -72,13 +72,13 @@ def gradcheck(
     gradients so small that the rounding of L hides them.
 
     The check works on a float64 copy: the layer and its gradients stay as they are. State that
-    a forward pass changes (running statistics, dropout masks) is put back before each one.
-    Gradients of parameters start at one, so that a backward pass that does not add to them fails.
-    Parameters and state that are exactly 0, 1 or -1 are moved a little first: a gradient
-    that lacks a factor of one, or a term of zero, would look right there.
-    Where the difference fails, it is taken again with smaller steps, and where the one-sided
-    differences disagree at every step size, the function has a kink: there the gradient
-    must lie between them.
+    a forward pass changes (running statistics, dropout masks) is restored before each pass.
+    Gradients of parameters start at one, so that a backward pass that overwrites them fails.
+    Parameters and state that are exactly 0, 1 or -1 are moved a little first: there, a gradient
+    without a factor of one or a term of zero would seem right.
+    Where a difference does not agree, it is taken again with smaller steps. Where the one-sided
+    differences disagree at every step size, the function has a kink, and the gradient must lie
+    between them.
 
     Parameters
     ----------
@@ -88,9 +88,9 @@ def gradcheck(
         The layer's inputs; for a loss, prediction and target. Integer inputs, such as labels,
         indices and lengths, are not differentiated, nor is a target.
     eps, rtol, atol
-        Step, error allowed, and the absolute difference that is always allowed.
+        Step, allowed relative error, and absolute difference that is always allowed.
     raise_error
-        If False, a failure is only noted in the report.
+        If False, a failure appears only in the report.
 
     Returns
     -------
@@ -150,7 +150,7 @@ Tensors = dict[str, tuple[Array, Array]]  # name: (values, gradient by backward)
 
 
 def _layer_problem(layer: Layer, inputs: list[Array]) -> tuple[Callable[[], float], Tensors]:
-    """Σ outputs · weights as a function of arrays that may be changed in place."""
+    """Return Σ outputs · weights as a function, and the arrays it depends on with gradients."""
     _disturb([p.data for p in layer.parameters()] + list(layer.state().values()))
     state = {name: array.copy() for name, array in layer.state().items()}
 
@@ -180,7 +180,7 @@ def _layer_problem(layer: Layer, inputs: list[Array]) -> tuple[Callable[[], floa
 
 
 def _disturb(arrays: list[Array]) -> None:
-    """Move what is exactly 0, 1 or -1 a little: there, gradients that are wrong look right."""
+    """Move numbers that are exactly 0, 1 or -1 a little: there, wrong gradients may seem right."""
     rng = np.random.default_rng(1)
     for array in arrays:
         if array.dtype == np.float64:
@@ -191,9 +191,9 @@ def _disturb(arrays: list[Array]) -> None:
 
 
 def _by_input(name: str, inputs: list[Array], gradients: Any) -> list[tuple[int, Array]]:
-    """(number of an input, its gradient) for the inputs that are differentiated.
+    """Return (number of an input, its gradient) for the inputs that are differentiated.
 
-    A backward pass returns a gradient for each of these, or something for every input.
+    A backward pass returns a gradient for each of these, or a value for every input.
     """
     gradients = gradients if isinstance(gradients, tuple) else (gradients,)
     real = [i for i, x in enumerate(inputs) if x.dtype == np.float64]
@@ -208,7 +208,7 @@ def _by_input(name: str, inputs: list[Array], gradients: Any) -> list[tuple[int,
 
 
 def _loss_problem(loss: Loss, inputs: list[Array]) -> tuple[Callable[[], float], Tensors]:
-    """The loss as a function of the prediction."""
+    """Return the loss as a function of the prediction, and the prediction with its gradient."""
     loss(*inputs)
     return lambda: float(loss(*inputs)), {"prediction": (inputs[0], loss.backward())}
 
@@ -223,7 +223,7 @@ def _check_tensor(
     rtol: float,
     atol: float,
 ) -> None:
-    """Compare one gradient, element by element, and note the result in the report."""
+    """Compare one gradient, element by element, and enter the result in the report."""
     report.tensors[name] = 0.0
     if gradient.shape != values.shape:
         message = f"{report.name}, {name}: gradient {gradient.shape}, values {values.shape}"
@@ -258,7 +258,7 @@ def _best_error(
     rtol: float,
     atol: float,
 ) -> tuple[float, float, bool]:
-    """(relative error, numeric derivative, whether this is a kink), over falling step sizes."""
+    """Return (relative error, numeric derivative, whether at a kink), best of three steps."""
     best = (np.inf, np.nan, False)
     slopes = []
     for step in (eps, eps / 8, eps / 64):
@@ -272,8 +272,8 @@ def _best_error(
             best = (error, numeric, False)
         if error <= rtol:
             return best
-    # As the step shrinks, the one-sided slopes of a smooth function approach each other, and
-    # rounding errors drive them apart. The distance that stays is that of a kink.
+    # With smaller steps, the one-sided slopes of a smooth function approach each other, until
+    # rounding errors separate them. Only at a kink their distance stays the same.
     gaps = [abs(right - left) for left, right in slopes]
     stays = any(0.5 * wide < gap < 2 * wide for wide, gap in pairwise(gaps))
     left, right = slopes[-1]
@@ -287,7 +287,7 @@ def _best_error(
 def _one_sided(
     function: Callable[[], float], values: Array, index: tuple[int, ...], step: float
 ) -> tuple[float, float]:
-    """Slopes to the left and to the right of the current value, which is put back."""
+    """Return the slopes to the left and to the right of the current value, which is restored."""
     centre = values[index]
     middle = function()
     values[index] = centre + step
@@ -299,7 +299,7 @@ def _one_sided(
 
 
 def _as_float64(x: Any) -> Array:
-    """A float64 copy to differentiate; integers (labels) stay what they are."""
+    """Return a float64 copy to differentiate; integers (labels) keep their dtype."""
     array = np.array(x)
     return array if array.dtype.kind in "iu" else array.astype(np.float64)
 

@@ -1,7 +1,7 @@
-"""Signals that come while a stretch of code must not be cut in two.
+"""Deferring signals while code runs that must not be interrupted.
 
 Python runs the handler of a signal between any two operations of the main thread, and a handler
-may raise, as that of Ctrl-C does. ``deferred()`` lets handlers wait until a stretch is over.
+may raise, as that of Ctrl-C does. ``deferred()`` lets handlers wait until a block is over.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ Run = Callable[[Handler, int, FrameType | None], object]
 
 
 class deferred:  # noqa: N801  (used like a function)
-    """``with deferred():`` let signals wait until the end of the block.
+    """Let signals wait until the end of the block, ``with deferred():``.
 
     All signals that a Python function handles wait, a second Ctrl-C too; one that comes several
-    times is delivered once. Then their handlers run, and may raise. In threads other than the
+    times is delivered once. At the end their handlers run, and may raise. In threads other than the
     main one, where Python delivers no signals, this does nothing. It may be nested. Handlers that
-    are set inside stay.
+    are set inside the block stay.
 
-    A stand-in takes the place of every handler. Outside of the block it passes signals on, so
-    that none is lost if an exception of another signal keeps it from being taken away.
+    Inside the block, a stand-in replaces every handler. If an exception of another handler keeps a
+    stand-in from being removed, it passes signals on to the handler, so that none is lost.
 
     Examples
     --------
@@ -46,7 +46,7 @@ class deferred:  # noqa: N801  (used like a function)
     """
 
     def __init__(self) -> None:
-        self.run: Run | None = self._note  # what stand-ins call; None outside of the block
+        self.run: Run | None = self._note  # called by stand-ins; None outside of the block
         self._waiting: dict[int, Handler] = {}
         self._stand_ins: list[_StandIn] = []
 
@@ -55,7 +55,7 @@ class deferred:  # noqa: N801  (used like a function)
             try:
                 for number in _numbers():
                     self._stand_in(number)
-            except BaseException:  # of a handler that has no stand-in yet
+            except BaseException:  # raised by a handler that has no stand-in yet
                 self.run = None
                 self._leave()
                 raise
@@ -80,13 +80,13 @@ class deferred:  # noqa: N801  (used like a function)
     def _leave(self) -> None:
         try:
             try:
-                self._take_away()
-            finally:  # again, if a handler that is back has raised
-                self._take_away()
+                self._remove_stand_ins()
+            finally:  # again, if a restored handler has raised
+                self._remove_stand_ins()
         finally:
             self.deliver()
 
-    def _take_away(self) -> None:
+    def _remove_stand_ins(self) -> None:
         while self._stand_ins:
             stand_in = self._stand_ins[-1]
             if _handler_of(stand_in.number) is stand_in:
@@ -106,9 +106,9 @@ class deferred:  # noqa: N801  (used like a function)
 
     @contextmanager
     def at_once(self, run: Run) -> Iterator[None]:
-        """Let signals that come in here not wait: call ``run(handler, number, frame)``.
+        """Inside this block, call ``run(handler, number, frame)`` for a signal at once.
 
-        When one has raised, those after it wait again.
+        When one call has raised, later signals wait again.
         """
 
         def run_or_wait(handler: Handler, number: int, frame: FrameType | None) -> None:
@@ -127,7 +127,7 @@ class deferred:  # noqa: N801  (used like a function)
 
 
 class _StandIn:
-    """The handler in the place of another: after the block it does what that would."""
+    """Replaces a handler; after the block it calls the handler."""
 
     def __init__(self, number: int, handler: Handler, block: deferred) -> None:
         self.number, self.handler, self.block = number, handler, block

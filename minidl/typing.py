@@ -5,3 +5,5 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
+DType = Any  # whatever numpy.dtype() accepts
+Seed = int | np.random.Generator | None

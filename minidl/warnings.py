@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class TrainingWarning(UserWarning):
-    """A model and a loss that can be trained, but hardly as they are meant."""
+    """Warns of a model and a loss that can be trained, but probably not as intended."""

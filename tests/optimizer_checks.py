@@ -14,7 +14,7 @@ from recording_helpers import Training
 
 import minidl
 from minidl import _kernels, nn, optim
-from minidl.nn.layer import Parameter
+from minidl.nn.parameter import Parameter
 
 Settings = dict[str, Any]
 LIMITS: list[Settings] = [{}, {"max_norm": 1.5, "max_value": 0.4, "l1": 0.05}]

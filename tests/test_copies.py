@@ -97,7 +97,7 @@ class Stack(nn.Layer):
     def __init__(self) -> None:
         self.blocks = [nn.Linear(3, 3, rng=i) for i in range(2)]
         self.scales = (nn.Parameter((1, 1), nn.init.constant(2.0), 0),)
-        self.adopt_children()
+        self.assign_paths()
 
     def forward(self, x: Any) -> Any:
         y = self.blocks[1](self.blocks[0](x))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import minidl
 from minidl import nn
-from minidl.nn.layer import Parameter
+from minidl.nn.parameter import Parameter
 
 Function = Callable[[np.ndarray], np.ndarray]
 

@@ -312,7 +312,7 @@ def test_the_steps_that_a_cell_keeps_are_no_part_of_the_tree(
         return found_in(name, value, kind)
 
     found_in = nn.layer.found_in
-    for module in (nn.layer, nn.finding):
+    for module in (nn.layer, nn.members):
         monkeypatch.setattr(module, "found_in", counted)
     h, c = np.zeros((2, 4, 4), F32)
     for _ in range(2):

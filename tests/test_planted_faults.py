@@ -27,24 +27,15 @@ from test_kernels import assert_matches_twin
 
 from minidl import _kernels, kernels, nn, optim
 from minidl._kernels import twins as reference
-from minidl.nn import classification_losses as label_losses
-from minidl.nn.recurrent import cells as recurrent
-from minidl.optim import adam, optimizers, schedules
-from minidl.optim import flat_parameters as flat
-from minidl.optim import optimizer as base
+from minidl.nn import classification_losses
+from minidl.nn.recurrent import cells
+from minidl.optim import adam, adaptive, flat_parameters, optimizer, schedules, sgd
 from minidl.recording import RecordingError
 
 # What a check raises that has found something; the second is what pytest.raises raises.
 FAILURES = (AssertionError, pytest.fail.Exception, RecordingError)
-HOMES = [
-    nn,
-    label_losses,
-    recurrent,
-    adam,
-    base,
-    flat,
-    optimizers,
-]  # where the classes are that faults.txt names
+# Where the classes are that faults.txt names.
+HOMES = [nn, classification_losses, cells, adam, adaptive, flat_parameters, optimizer, sgd]
 
 
 @dataclass(frozen=True)

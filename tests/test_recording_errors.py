@@ -236,7 +236,7 @@ def test_a_layer_without_parameters_in_place_of_another() -> None:
     x = np.array([[-1.0, 2.0]], np.float32)
     assert step(x).tolist() == [[0, 2]]
     model.stack = (nn.Tanh(), *model.stack[1:])
-    model.adopt_children()
+    model.assign_paths()
     assert step(x).tobytes() == nn.Tanh()(x).tobytes()
 
 

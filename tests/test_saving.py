@@ -425,7 +425,7 @@ def test_words_that_other_readers_would_refuse(path: Path) -> None:
         with pytest.raises(ValueError, match="surrogate"):
             minidl.save(net, path, metadata=words)
     with pytest.raises(ValueError, match="keep long words in a file of their own"):
-        minidl.save(net, path, metadata={"long": "x" * minidl.saving.LARGEST_HEADER})
+        minidl.save(net, path, metadata={"long": "x" * minidl.saving.tensor_file.LARGEST_HEADER})
     assert not path.exists()
     minidl.save(net, path, metadata={"ž": "€\n\x00"})
     assert minidl.saving.metadata(path)["ž"] == "€\n\x00"

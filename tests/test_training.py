@@ -24,7 +24,7 @@ from training_helpers import (
 
 import minidl
 from minidl import datasets, nn, optim
-from minidl.nn.layer import evaluating
+from minidl.nn.hooks import evaluating
 from minidl.training import Trainer, batches
 
 # --- batches ----------------------------------------------------------------------------

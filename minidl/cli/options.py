@@ -12,7 +12,7 @@ from typing import Any
 
 from minidl import files
 from minidl.nn import init
-from minidl.nn.init import Initializer
+from minidl.nn.parameter import Initializer
 
 INITIALIZERS = {"he": "he_normal", "xavier": "xavier_uniform", **{n: n for n in init.NAMED}}
 

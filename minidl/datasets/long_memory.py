@@ -6,8 +6,8 @@ import numpy as np
 
 from minidl.datasets.optical_digits import Dataset, digits
 from minidl.nn.checks import check_count
-from minidl.nn.init import Seed, as_generator
-from minidl.typing import Array
+from minidl.seeds import as_generator
+from minidl.typing import Array, Seed
 
 BLANK, DELIMITER = 0, 1  # of copy_memory; the symbols follow
 

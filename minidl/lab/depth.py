@@ -16,7 +16,7 @@ from minidl import datasets, nn, optim
 from minidl.datasets import Dataset
 from minidl.nn import Layer, Linear, Sequential, init
 from minidl.nn.checks import check_count
-from minidl.nn.init import Initializer
+from minidl.nn.parameter import Initializer
 from minidl.training import Trainer
 
 WIDTH = 64  # that of the digits, so that every hidden layer can have a way around it

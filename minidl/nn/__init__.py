@@ -1,21 +1,31 @@
 """Layers, losses and initialisers."""
 
 from minidl.nn import init
-from minidl.nn.activations import LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
+from minidl.nn.activations import (
+    GELU,
+    LogSoftmax,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+)
 from minidl.nn.classification_losses import CrossEntropyLoss, NLLLoss
 from minidl.nn.containers import Residual, Sequential, pre_activation
 from minidl.nn.dropout import Dropout
 from minidl.nn.embedding import Embedding
-from minidl.nn.layer import Layer, Parameter, evaluating
+from minidl.nn.hooks import evaluating
+from minidl.nn.layer import Layer
 from minidl.nn.linear import Linear
 from minidl.nn.losses import BCEWithLogitsLoss, HuberLoss, L1Loss, Loss, MSELoss
 from minidl.nn.lsuv import lsuv
 from minidl.nn.normalization import BatchNorm, LayerNorm, Standardize
+from minidl.nn.parameter import Parameter
 from minidl.nn.rectifiers import ELU, LeakyReLU, PReLU
 from minidl.nn.recurrent.cells import GRUCell, LSTMCell, RNNCell
 from minidl.nn.recurrent.layers import GRU, LSTM, RNN
 from minidl.nn.reshape import Flatten, Identity
-from minidl.nn.smooth import GELU, SiLU, Softplus
 
 __all__ = [
     "ELU",

@@ -1,8 +1,9 @@
-"""Activations: functions of each element, whose derivatives decide what gradient survives."""
+"""Activations: functions of each element, or of each row, whose slopes multiply gradients."""
 
 from __future__ import annotations
 
 from minidl import kernels
+from minidl.nn.checks import POSITIVE, check_number
 from minidl.nn.layer import Examples, Layer
 from minidl.typing import Array
 
@@ -12,7 +13,8 @@ class ReLU(Layer):
 
     y = max(0, x),  dy/dx = 1 where x > 0, else 0
 
-    The derivative of one keeps gradients alive in depth; where x ≤ 0 a unit learns nothing.
+    The derivative of one keeps gradients from vanishing in depth. Where x ≤ 0, a unit learns
+    nothing.
     Source: Nair and Hinton 2010.
 
     Shapes
@@ -48,8 +50,7 @@ class Sigmoid(Layer):
 
     y = 1 / (1 + exp(-x)),  dy/dx = y · (1 - y) ≤ 1/4
 
-    Ten sigmoids in a row shrink a gradient at least by 4¹⁰ ≈ 10⁶, before the weights say
-    anything.
+    Ten sigmoids in a row make a gradient smaller by a factor of at least 4¹⁰ ≈ 10⁶, weights aside.
 
     Shapes
     ------
@@ -112,13 +113,128 @@ class Tanh(Layer):
         yield cls(), ((1, 1),)
 
 
+class SiLU(Layer):
+    """Sigmoid linear unit, also called swish.
+
+    y = x · s,  dy/dx = s · (1 + x · (1 - s)),  s = 1 / (1 + exp(-x))
+
+    Source: Elfwing, Uchibe and Doya 2018; Ramachandran, Zoph and Le 2017.
+
+    Shapes
+    ------
+    x and y (batch, ...).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidl import nn
+    >>> nn.SiLU()(np.array([[-1.0, 0.0, 100.0]])).round(4)
+    array([[ -0.2689,   0.    , 100.    ]])
+    """
+
+    preferred_init = "he_normal"
+
+    def forward(self, x: Array) -> Array:
+        self.save(x)
+        return kernels.silu(x)
+
+    def backward(self, dy: Array) -> Array:
+        return kernels.silu_grad(dy, self.saved(dy))
+
+    @classmethod
+    def examples(cls) -> Examples:
+        yield cls(), ((3, 5),)
+        yield cls(), ((1, 1),)
+
+
+class GELU(Layer):
+    """Gaussian error linear unit.
+
+    y = x · Φ(x),  dy/dx = Φ(x) + x · φ(x),  Φ(x) = ½ (1 + erf(x / √2)),  φ(x) = exp(-x²/2) / √(2π)
+
+    Φ is the distribution function of the standard normal and φ its density. This is the exact form,
+    not the approximation by tanh.
+    Source: Hendrycks and Gimpel 2016.
+
+    Shapes
+    ------
+    x and y (batch, ...).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidl import nn
+    >>> nn.GELU()(np.array([[-1.0, 0.0, 100.0]])).round(4)
+    array([[ -0.1587,   0.    , 100.    ]])
+    """
+
+    preferred_init = "he_normal"
+
+    def forward(self, x: Array) -> Array:
+        self.save(x)
+        return kernels.gelu(x)
+
+    def backward(self, dy: Array) -> Array:
+        return kernels.gelu_grad(dy, self.saved(dy))
+
+    @classmethod
+    def examples(cls) -> Examples:
+        yield cls(), ((3, 5),)
+        yield cls(), ((1, 1),)
+
+
+class Softplus(Layer):
+    """Smooth rectifier: ReLU with a rounded kink.
+
+    y = log(1 + exp(β · x)) / β,  dy/dx = 1 / (1 + exp(-β · x))
+
+    Source: Dugas et al. 2001.
+
+    Parameters
+    ----------
+    beta
+        β > 0; the larger it is, the closer y is to ReLU.
+
+    Shapes
+    ------
+    x and y (batch, ...).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidl import nn
+    >>> nn.Softplus()(np.array([[-1000.0, 0.0, 1000.0]])).round(4)
+    array([[0.000e+00, 6.931e-01, 1.000e+03]])
+    """
+
+    preferred_init = "he_normal"
+
+    def __init__(self, beta: float = 1.0) -> None:
+        self.beta = check_number("Softplus", "beta", beta, POSITIVE, float("inf"))
+
+    def forward(self, x: Array) -> Array:
+        self.save(x)
+        return kernels.softplus(x, self.beta)
+
+    def backward(self, dy: Array) -> Array:
+        return kernels.softplus_grad(dy, self.saved(dy), self.beta)
+
+    def __repr__(self) -> str:
+        return f"Softplus({self.beta})"
+
+    @classmethod
+    def examples(cls) -> Examples:
+        yield cls(), ((3, 5),)
+        yield cls(2.0), ((1, 1),)
+
+
 class Softmax(Layer):
     """Probabilities from scores, over the last dimension.
 
     y_j = exp(x_j) / Σ_k exp(x_k),  dx = y · (dy - Σ_k dy_k · y_k)
 
-    A network that ends in it needs no loss of its own for it: ``CrossEntropyLoss`` takes the
-    scores themselves, and its gradient does not vanish where y is near 0 or 1.
+    To train a classifier, leave it out: ``CrossEntropyLoss`` takes the scores themselves, and its
+    gradient does not vanish where y is near 0 or 1.
     Source: Bridle 1990.
 
     Shapes

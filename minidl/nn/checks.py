@@ -1,4 +1,4 @@
-"""Checks of hyper-parameters: a clear error in the constructor, not a strange one later."""
+"""Checks of hyper-parameters, for a clear error in the constructor and no strange one later."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def check_count(owner: str, name: str, value: Any, least: int = 1) -> int:
-    """The value as an int, if it is a whole number and not less than ``least``."""
+    """Return the value as an int if it is a whole number >= ``least``, else raise."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{owner}: {name} must be a whole number, got {value!r}")
     if value < least:
@@ -18,7 +18,7 @@ def check_count(owner: str, name: str, value: Any, least: int = 1) -> int:
 
 
 def check_number(owner: str, name: str, value: Any, lowest: float, beyond: float) -> float:
-    """The value as a float, if lowest <= value < beyond, and finite."""
+    """Return the value as a float if it is finite and lowest <= value < beyond, else raise."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(
         value, (int, float, np.integer, np.floating)
     ):
@@ -34,12 +34,12 @@ def check_number(owner: str, name: str, value: Any, lowest: float, beyond: float
 
 
 def check_choice(owner: str, name: str, value: Any, *choices: str) -> str:
-    """The value, if it is one of the words."""
+    """Return the value if it is one of the choices, else raise."""
     if not isinstance(value, str) or value not in choices:
         words = " or ".join(f'"{choice}"' for choice in choices)
         raise ValueError(f"{owner}: {name} must be {words}, got {value!r}")
     return str(value)
 
 
-# The least that counts as "greater than zero": below it float32 would round to zero.
+# The smallest value that counts as "> 0": smaller ones would be subnormal or zero in float32.
 POSITIVE = float(np.finfo(np.float32).tiny)

@@ -8,23 +8,24 @@ from typing import Any
 
 import numpy as np
 
-from minidl import _kernels, kernels
+from minidl import kernels
 from minidl._kernels.twins.errors import RowError
 from minidl.nn.checks import check_number
+from minidl.nn.hooks import stand_in
 from minidl.nn.losses import Loss
 from minidl.typing import Array
 
 
 class _LabelLoss(Loss):
-    """What losses against integer class labels share: their check, and the weights of classes.
+    """What losses against integer class labels share: the check of labels, and class weights.
 
     Parameters
     ----------
     reduction
         ``"mean"`` (weighted: divided by the sum of the weights) or ``"sum"``.
     class_weight
-        A weight ≥ 0 for every class, not all zero: a row counts that of its label. For classes
-        of which there are few examples.
+        A weight ≥ 0 for every class, not all zero: the weight of a row is that of its label. Rare
+        classes may get larger ones.
     """
 
     takes_labels = True
@@ -53,14 +54,13 @@ class _LabelLoss(Loss):
         return self._class_weight
 
     def _class_weight_like(self, prediction: Array) -> Array | None:
-        """The weights of the classes in the dtype of the prediction, known to a recorder."""
+        """Return the class weights in the dtype of the prediction, as kernels may use them."""
         if self._class_weight is None:
             return None
         weight = self._of_dtype.get(prediction.dtype)
         if weight is None:
             weight = self._of_dtype[prediction.dtype] = self._class_weight.astype(prediction.dtype)
-        recorder = _kernels.recorder()
-        return weight if recorder is None else recorder.adopt("state", "class weights", weight)
+        return stand_in("state", "class weights", weight)
 
     def settings(self) -> dict[str, Any]:
         if self._class_weight is None:
@@ -70,7 +70,7 @@ class _LabelLoss(Loss):
     def by_rows(
         self, kernel: Callable[..., Any], prediction: Array, labels: Array, weight: Array | None
     ) -> tuple[Array, Array]:
-        """What the kernel makes of them, where every step of a sequence is a row of its own."""
+        """Return the kernel's value and gradient, with every step of a sequence as a row."""
         if not prediction.flags.c_contiguous:
             prediction = kernels.copy(prediction)
         rows = prediction.reshape(-1, prediction.shape[-1])
@@ -87,7 +87,7 @@ class _LabelLoss(Loss):
         return prediction.shape[:-1]  # every step of a sequence has its weight
 
     def row_weights(self, target: Array, weight: Array | None = None) -> Array | None:
-        """The weight of the row times that of its label."""
+        """Return the weight of each row times that of its label."""
         if self._class_weight is None:
             return weight
         of_label = self._class_weight[target].astype(np.float64)
@@ -117,16 +117,16 @@ class CrossEntropyLoss(_LabelLoss):
 
     L = -log softmax(z)_label = log Σ_j exp(z_j) - z_label,  dz = softmax(z) - onehot(label)
 
-    With label smoothing ε, (1 - ε) · onehot(label) + ε / classes in place of onehot(label), so
-    that logits need not grow forever (Szegedy et al. 2016, section 7). Weights of classes and
-    smoothing are combined as in PyTorch.
+    Label smoothing replaces onehot(label) by (1 - ε) · onehot(label) + ε / classes, so that logits
+    need not grow forever (Szegedy et al. 2016, section 7). Class weights and smoothing are combined
+    as in PyTorch.
 
     Parameters
     ----------
     reduction
         ``"mean"`` over the batch (weighted: divided by the sum of the weights) or ``"sum"``.
     class_weight
-        A weight ≥ 0 for every class, not all zero: a row counts that of its label.
+        A weight ≥ 0 for every class, not all zero: the weight of a row is that of its label.
     label_smoothing
         ε in [0, 1).
 
@@ -184,7 +184,7 @@ class NLLLoss(_LabelLoss):
 
     L = -log p_label,  dlog p = -onehot(label)
 
-    ``CrossEntropyLoss`` is this after a log-softmax, in one step.
+    ``CrossEntropyLoss`` computes a log-softmax and this in one step.
 
     Shapes
     ------

@@ -7,11 +7,11 @@ from typing import Any
 
 from minidl import kernels
 from minidl.nn.activations import ReLU, Tanh
-from minidl.nn.init import Seed
-from minidl.nn.layer import Examples, Layer, is_lengths
+from minidl.nn.array_checks import is_lengths
+from minidl.nn.layer import Examples, Layer
 from minidl.nn.linear import Linear
 from minidl.nn.normalization import BatchNorm
-from minidl.typing import Array
+from minidl.typing import Array, Seed
 
 
 class Sequential(Layer):
@@ -22,22 +22,21 @@ class Sequential(Layer):
     Parameters
     ----------
     *layers
-        The layers, first to last. Between the first and the last ``Linear``, in this ``Sequential``
-        or in one around it, each one without an initialiser of its own gets the one that suits
-        the activation after it (see ``Linear``).
+        The layers, first to last. A ``Linear`` that is neither the first nor the last in this
+        ``Sequential``, or in one around it, and has no initialiser of its own, gets one for the
+        activation after it (see ``Linear``).
     rng
         Generator or seed. If given, all parameters and generators of the layers start anew
         from it, so that one number makes the whole model repeatable.
 
     The ``lengths`` of padded sequences, ``model(x, lengths)``, go to every layer whose ``forward``
-    takes them, up to the layer that drops the time axis; the others do not see them (so that
-    ``BatchNorm`` counts padded steps in its statistics, as ``LayerNorm`` does not). Other options
-    of a call go to the first layer.
+    takes them, up to the layer that drops the time axis. Other layers do not see them: the
+    statistics of ``BatchNorm`` include padded steps. Other options of a call go to the first layer.
 
     Raises
     ------
     TypeError
-        For what is no layer, and for lengths where no layer takes them.
+        For an argument that is no layer, and for lengths where no layer takes them.
     ValueError
         Where the width of a layer's output cannot be the next one's input, naming both.
 
@@ -63,7 +62,7 @@ class Sequential(Layer):
         if rng is not None:
             self.reset(rng)
         choose_inits(self)
-        self.adopt_children()
+        self.assign_paths()
 
     @property
     def takes_indices(self) -> bool:  # type: ignore[override]
@@ -81,7 +80,7 @@ class Sequential(Layer):
         return any(layer.takes_lengths for layer in self.stack)
 
     def check_input(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: every layer checks its own input."""
+        """Check nothing: every layer checks its own input."""
 
     def forward(self, x: Array, lengths: Array | None = None, **options: Any) -> Array:
         if lengths is not None or options:
@@ -91,7 +90,7 @@ class Sequential(Layer):
         return x
 
     def _forward_with(self, x: Array, lengths: Array | None, options: dict[str, Any]) -> Array:
-        """The same with lengths for all layers that take them, and options for the first."""
+        """Compute ``forward`` with lengths where layers take them, and options for the first."""
         if lengths is not None and not self.takes_lengths:
             what = "got lengths, and no layer in it takes them"
             if not is_lengths(lengths):
@@ -113,14 +112,14 @@ class Sequential(Layer):
         return dy
 
     def children(self) -> Iterator[tuple[str, Layer]]:
-        """The layers by their numbers, and those that a subclass has as attributes beside them."""
+        """Yield the layers by their numbers, and those that a subclass has as other attributes."""
         return ((name.removeprefix("stack."), layer) for name, layer in super().children())
 
     def __len__(self) -> int:
         return len(self.stack)
 
     def __getitem__(self, index: int | slice) -> Layer:
-        """One layer, or for a slice a Sequential of the same layers."""
+        """Return one layer, or for a slice a ``Sequential`` of the same layers."""
         chosen = self.stack[index]
         if not isinstance(chosen, tuple):
             return chosen
@@ -147,12 +146,12 @@ class Sequential(Layer):
 
 
 class Residual(Layer):
-    """A body and a way around it.
+    """The sum of a body and a shortcut around it.
 
     y = body(x) + shortcut(x),  dx = bodyᵀ(dy) + shortcutᵀ(dy)
 
-    With the identity as shortcut, dy reaches the layers below undiminished whatever the body
-    does to it: the remedy for gradients that vanish in depth. Source: He et al. 2016, eq. 1.
+    With the identity as shortcut, dy reaches the layers below undiminished, whatever the body does:
+    the remedy for gradients that vanish in depth. Source: He et al. 2016, eq. 1.
 
     Parameters
     ----------
@@ -176,10 +175,10 @@ class Residual(Layer):
     def __init__(self, body: Layer, shortcut: Layer | None = None) -> None:
         self.body = body
         self.shortcut = shortcut
-        self.adopt_children()
+        self.assign_paths()
 
     def check_input(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: body and shortcut check theirs."""
+        """Check nothing: body and shortcut check theirs."""
 
     @property
     def takes_lengths(self) -> bool:  # type: ignore[override]
@@ -197,7 +196,7 @@ class Residual(Layer):
         return kernels.add(y, around)
 
     def _through(self, layer: Layer, x: Array, lengths: Array | None) -> Any:
-        """The output of a layer, with the lengths if it takes them."""
+        """Return the output of a layer, called with the lengths if it takes them."""
         return (
             layer(x, lengths=lengths) if lengths is not None and layer.takes_lengths else layer(x)
         )
@@ -227,23 +226,23 @@ def pre_activation(
     activation: Callable[[], Layer] = ReLU,
     rng: Seed = None,
 ) -> Residual:
-    """A residual block whose way around is the identity, with nothing after the sum.
+    """Make a residual block whose shortcut is the identity, with nothing after the sum.
 
     y = x + W₂ · φ(norm(W₁ · φ(norm(x))))
 
-    However many blocks follow one another, every one of them hands the gradient on as it is, plus
-    what comes through its body. Source: He et al. 2016b, figure 4 (e).
+    However many blocks follow one another, each passes the gradient on unchanged, plus the gradient
+    through its body. Source: He et al. 2016b, figure 4 (e).
 
     Parameters
     ----------
     features
         Width of input and output.
     hidden
-        Width between the two ``Linear``; as many as ``features`` by default.
+        Width between the two ``Linear``; ``features`` by default.
     norm
         Makes a normalization of a width: ``BatchNorm``, ``LayerNorm`` or a function.
     activation
-        Makes an activation, which also decides the initialiser of the weights.
+        Makes an activation; the weights get its preferred initialiser.
     rng
         Generator or seed of the weights.
 
@@ -255,7 +254,7 @@ def pre_activation(
     """
     hidden = features if hidden is None else hidden
     first, last = Linear(features, hidden), Linear(hidden, features)
-    preferred = activation().preferred_init  # it is the activation before them that counts here
+    preferred = activation().preferred_init  # of the activation before them: none follows
     for linear in (first, last):
         linear.choose_init(None if preferred == "skip" else preferred)
     body = (norm(features), activation(), first, norm(hidden), activation(), last)
@@ -263,7 +262,7 @@ def pre_activation(
 
 
 def in_order(layer: Layer) -> Iterator[Layer]:
-    """The layers in the order in which they compute: those of a ``Sequential`` in its place."""
+    """Yield the layers in the order in which they compute, entering every ``Sequential``."""
     if isinstance(layer, Sequential) and type(layer).forward is Sequential.forward:
         for inner in layer.stack:
             yield from in_order(inner)
@@ -272,7 +271,7 @@ def in_order(layer: Layer) -> Iterator[Layer]:
 
 
 def choose_inits(model: Layer) -> None:
-    """Have every ``Linear`` between the first and the last start as suits what follows it."""
+    """Choose initialisers for the ``Linear`` between the first and the last, by what follows."""
     layers = list(in_order(model))
     linears = [(i, layer) for i, layer in enumerate(layers) if isinstance(layer, Linear)]
     for index, hidden in linears[1:-1]:
@@ -281,7 +280,7 @@ def choose_inits(model: Layer) -> None:
 
 
 def check_widths(model: Layer) -> None:
-    """Raise ValueError, naming both, if a layer cannot take what the one before it gives."""
+    """Raise ValueError, naming both, if a layer's output has another width than the next takes."""
     width, before = None, ""
     for layer in in_order(model):
         expected = layer.in_features if takes_only_its_width(layer) else None
@@ -294,7 +293,7 @@ def check_widths(model: Layer) -> None:
 
 
 def output_width(layer: Layer, width: int | None) -> int | None:
-    """Features of a layer's output for an input of so many; None where they are not known."""
+    """Return the width of a layer's output for an input of this width; None if not known."""
     if isinstance(layer, Residual) and type(layer).forward is Residual.forward:
         return output_width(layer.body, width)
     if isinstance(layer, Sequential) and type(layer).forward is Sequential.forward:
@@ -303,25 +302,25 @@ def output_width(layer: Layer, width: int | None) -> int | None:
         return width
     kind = type(layer)
     if not (is_ours(kind) or "output_shape" in vars(kind)):
-        return None  # what it inherits may not be so of a layer of the user's
+        return None  # a user's layer may change the width without saying so in output_shape
     shape = layer.output_shape(("batch", "...", "features" if width is None else width))
     last = shape[-1] if shape else None
     return last if isinstance(last, int) else None
 
 
 def takes_only_its_width(layer: Layer) -> bool:
-    """Whether a layer refuses inputs of another width than ``in_features``."""
+    """Return whether a layer refuses inputs of another width than ``in_features``."""
     kind = type(layer)
     return is_ours(kind) or kind.check_input is Layer.check_input
 
 
 def is_ours(kind: type[Layer]) -> bool:
-    """Whether a kind of layer is one of minidl's."""
+    """Return whether a class of layers is one of minidl's."""
     return kind.__module__.startswith("minidl.")
 
 
 def table_of_layers(model: Layer) -> str:
-    """The layers of a model with their output shapes and parameter counts."""
+    """Return a table of a model's layers, their output shapes and parameter counts."""
     rows = [("layer", "output", "parameters")]
     shape: tuple[Any, ...] | None = None
     for name, layer in model.children():

@@ -12,24 +12,24 @@ from minidl.nn.layer import Layer
 from minidl.nn.reshape import Identity
 from minidl.typing import Array
 
-# Midpoints of z with the weights of N(0, 1). Half of them lie on either side of zero, so that
-# means over rectifiers are exact; and they are fine enough for a sigmoid that is all but a step.
+# Midpoints of z with the weights of N(0, 1). They are symmetric about zero, so that means over
+# rectifiers are exact, and fine enough for a sigmoid that is almost a step.
 _NODES = (np.arange(20_000) + 0.5) / 1000 - 10
 _WEIGHTS = np.exp(-(_NODES**2) / 2)
 _WEIGHTS /= _WEIGHTS.sum()
 
-# Variances among which fixed points are looked for. The first stands for zero.
+# Variances between which fixed points are searched for. The first stands for zero.
 _VARIANCES = np.geomspace(1e-10, 1e5, 151)
 
 
 def critical_point(activation: Any, bias_variance: float = 0.0) -> tuple[float, float]:
-    """(q, σ_w²): the fixed point q of the length map, where the gradient keeps its size.
+    """Return (q, σ_w²): the fixed point q of the length map at which the gradient keeps its size.
 
     q = σ_w² · E[φ(√q z)²] + σ_b²  and  σ_w² · E[φ'(√q z)²] = 1,  z ~ N(0, 1)
 
-    The second equation gives σ_w² for any q, and put into the first leaves one equation in q. Of
-    its solutions, the one is taken to which other variances are drawn: no network stays
-    where it is driven away from.
+    The second equation gives σ_w² for any q; inserted into the first, it leaves one equation in q.
+    Of its solutions, the stable one is taken: the variance in a network converges to it and moves
+    away from the others.
 
     Source: Poole et al. 2016 (the length map); Schoenholz et al. 2017, equation 5.
 
@@ -48,7 +48,7 @@ def critical_point(activation: Any, bias_variance: float = 0.0) -> tuple[float, 
     moments = np.array([mean_squares(activation, variance) for variance in _VARIANCES])
     squares, slopes = moments.T
     excess = _VARIANCES - squares / slopes - bias_variance
-    # At zero: what it maps to must be zero, and no variance may grow on its way.
+    # Is zero a fixed point? It must map to zero, and no variance may grow.
     if abs(excess[0]) < 1e-3 * _VARIANCES[0]:
         factor = 1 / _slope_at_zero(activation)
         if (factor * squares <= _VARIANCES * (1 + 1e-9)).all():
@@ -71,10 +71,10 @@ def critical_point(activation: Any, bias_variance: float = 0.0) -> tuple[float, 
 
 
 def _slope_at_zero(activation: Any) -> float:
-    """What E[φ'(√q z)²] tends to for q → 0.
+    """Return the limit of E[φ'(√q z)²] for q → 0.
 
-    Where φ has a kink in its slope, as ELU has, the error falls like √q; everywhere else like q.
-    Both are extrapolated away. Source: Richardson 1911.
+    Its error falls like √q if the slope of φ has a kink, as ELU's has, else like q. Richardson
+    extrapolation removes both. Source: Richardson 1911.
     """
     first, second, third = (
         mean_squares(activation, _VARIANCES[0] / 4**halvings)[1] for halvings in range(3)
@@ -84,7 +84,7 @@ def _slope_at_zero(activation: Any) -> float:
 
 
 def _bisected(activation: Any, bias_variance: float, low: float, high: float) -> float:
-    """The variance between these two at which both equations hold."""
+    """Return the variance between these two at which both equations hold, by bisection."""
     sign = _excess(activation, bias_variance, low) > 0
     for _ in range(50):
         middle = float(np.sqrt(low * high))
@@ -96,17 +96,18 @@ def _bisected(activation: Any, bias_variance: float, low: float, high: float) ->
 
 
 def _excess(activation: Any, bias_variance: float, variance: float) -> float:
+    """Return what a variance exceeds its image by, for the σ_w² that makes χ = 1."""
     square, slope = mean_squares(activation, variance)
     return variance - square / slope - bias_variance
 
 
 def mean_squares(activation: Any, variance: float) -> tuple[float, float]:
-    """E[φ(x)²] and E[φ'(x)²] for x ~ N(0, variance), by the midpoint rule.
+    """Return E[φ(x)²] and E[φ'(x)²] for x ~ N(0, variance), by the midpoint rule.
 
     Raises
     ------
     ValueError
-        If the activation is not known, or the second is zero or not finite.
+        If the activation is not known, or E[φ'(x)²] is zero or not finite.
     """
     x = np.sqrt(variance) * _NODES
     values, slopes = _values_and_slopes(activation, x, 1e-5 * np.sqrt(variance))
@@ -117,7 +118,7 @@ def mean_squares(activation: Any, variance: float) -> tuple[float, float]:
 
 
 def _by_name(name: str) -> Layer:
-    """An activation by the name of its class, such as "leaky_relu"; "linear" is none."""
+    """Return the activation of this class name, such as "leaky_relu"; "linear" is the identity."""
     known: dict[str, type[Layer]] = {"linear": Identity}
     for kind in Layer.registry:
         optional = (p.default is not p.empty for p in inspect.signature(kind).parameters.values())
@@ -132,7 +133,7 @@ def _by_name(name: str) -> Layer:
 
 
 def _values_and_slopes(activation: Any, x: Array, step: float) -> tuple[Array, Array]:
-    """An activation and its derivative at these points."""
+    """Return an activation and its derivative at these points."""
     if isinstance(activation, str):
         activation = _by_name(activation)
     if isinstance(activation, Layer):

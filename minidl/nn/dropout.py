@@ -1,4 +1,4 @@
-"""Dropout."""
+"""Dropout: the mask is a function of seed, call and position, and is never stored."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 
 from minidl import kernels
 from minidl.nn.checks import check_number
-from minidl.nn.init import Seed, as_generator
 from minidl.nn.layer import Examples, Layer
-from minidl.typing import Array
+from minidl.seeds import as_generator
+from minidl.typing import Array, Seed
 
 
 class Dropout(Layer):
@@ -16,9 +16,9 @@ class Dropout(Layer):
 
     y = m · x / (1 - p),  m ~ Bernoulli(1 - p), independent for every element
 
-    The mean stays that of x, so evaluation is y = x. The mask is a function of (seed, number
-    of calls, position), never stored: the backward pass computes it again, and ``gradcheck``,
-    which puts the generator back before every pass, differentiates with a mask that stays.
+    The mean is that of x, so that in evaluation y = x. The mask is a function of (seed, number of
+    calls, position) and is never stored: the backward pass computes it again, and ``gradcheck``
+    keeps it fixed by restoring the generator before every pass.
     Source: Srivastava et al. 2014, in the "inverted" form.
 
     Parameters
@@ -43,9 +43,12 @@ class Dropout(Layer):
     state_names = ("generator",)
     preferred_init = "skip"
 
+    p: float
+    generator: Array  # (seed, number of calls so far), uint64
+
     def __init__(self, p: float = 0.5, rng: Seed = None) -> None:
         self.p = check_number("Dropout", "p", p, 0, 1)
-        self.generator = np.zeros(2, np.uint64)  # seed, calls so far
+        self.generator = np.zeros(2, np.uint64)
         self.reset_own(as_generator(rng))
 
     def forward(self, x: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Rows of numbers for words, characters and other things that are counted."""
+"""Embedding: a vector for each word, character or other index."""
 
 from __future__ import annotations
 
@@ -6,25 +6,28 @@ from typing import Any
 
 import numpy as np
 
-from minidl import _kernels, kernels
+from minidl import kernels
 from minidl._kernels.twins.errors import RowError
 from minidl.nn import init as initializers
 from minidl.nn.checks import check_count
-from minidl.nn.init import Initializer, Seed
-from minidl.nn.layer import DType, Examples, Layer, Parameter
-from minidl.typing import Array
+from minidl.nn.hooks import is_recording
+from minidl.nn.layer import Examples, Layer
+from minidl.nn.parameter import Initializer, Parameter
+from minidl.typing import Array, DType, Seed
 
 
 class Embedding(Layer):
-    """A row of the weight for every index.
+    """Look up a row of the weight for every index.
 
-    y_ij = W[x_ij]: what a ``Linear`` without bias makes of one-hot rows, without the zeros.
-    Its gradient adds dy_ij to row x_ij of dW, and touches no other row.
+    y_ij = W[x_ij],  dW[x_ij] += dy_ij
+
+    A ``Linear`` without bias computes the same from one-hot rows. Rows of dW whose index does not
+    occur do not change.
 
     Parameters
     ----------
     num_embeddings
-        How many indices there are: 0 to num_embeddings - 1.
+        Number of different indices, 0 to num_embeddings - 1.
     features
         Width of a row.
     init
@@ -57,6 +60,10 @@ class Embedding(Layer):
 
     takes_indices = True
 
+    num_embeddings: int
+    features: int
+    weight: Parameter  # W (num_embeddings, features)
+
     def __init__(
         self,
         num_embeddings: int,
@@ -72,7 +79,7 @@ class Embedding(Layer):
 
     @property
     def index_limit(self) -> int:  # type: ignore[override]
-        """How many indices there are."""
+        """Number of different indices."""
         return self.num_embeddings
 
     def check_input(self, x: Array) -> None:
@@ -87,8 +94,8 @@ class Embedding(Layer):
                 f"{self.label}: expected indices of shape (batch, ...) with no empty dimension, "
                 f"got {x.shape}"
             )
-        if _kernels.recorder() is not None:
-            return  # the kernel looks at the values, now and when it is replayed
+        if is_recording():
+            return  # the kernel checks the values, now and in every replay
         if not 0 <= x.min() <= x.max() < self.num_embeddings:
             place = int(np.flatnonzero((x < 0) | (x >= self.num_embeddings))[0])
             value = int(x.flat[place])

@@ -1,8 +1,8 @@
 r"""Initialisers: how the weights of a layer are drawn before training.
 
-A signal that passes a layer of n inputs is multiplied in variance by n · Var(W) · E[φ'(z)²].
-Below one over many layers the gradient vanishes, above one it explodes; an initialiser chooses
-Var(W) so that the factor is near one.
+A layer of n inputs multiplies the variance of a signal by n · Var(W) · E[φ'(z)²]. If this factor is
+below one in many layers, the gradient vanishes; if it is above one, the gradient explodes. An
+initialiser chooses Var(W) so that the factor is near one.
 
 Every function here returns an initialiser, a callable ``(shape, rng) -> array``; layers also
 take its name: ``Linear(64, 128, init="he_normal")`` is ``init=nn.init.he_normal()``.
@@ -23,70 +23,21 @@ initialiser         distribution                                      source
 ``critical``        N(0, 1 / (fan_in · E[φ'(√q z)²]))                  Schoenholz et al. 2017
 ==================  ================================================  ====================
 
-``Linear`` says which of them it draws from by default, and docs/initialisation.md why.
-``critical`` finds q, and with it the factor of any activation, by itself. ``nn.lsuv`` scales the
-layers of a model by what they make of given data.
+The docstring of ``Linear`` says which of them are its defaults, and docs/initialisation.md why.
+``critical`` computes q, and with it the factor for any activation. ``nn.lsuv`` scales the layers of
+a model until their outputs for given data have variance one.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-Seed = int | np.random.Generator | None
-Shape = tuple[int, ...]
-
-
-def as_generator(rng: Seed) -> np.random.Generator:
-    """A generator from a seed, a generator or None (seeded by the system)."""
-    if isinstance(rng, (bool, np.bool_)) or not isinstance(
-        rng, (int, np.integer, np.random.Generator, type(None))
-    ):
-        raise TypeError(f"rng must be a numpy.random.Generator, an int or None, got {rng!r}")
-    return np.random.default_rng(rng)
-
-
-def random_order(owner: str, rng: Seed, rows: int) -> np.ndarray[Any, np.dtype[np.intp]]:
-    """Draw the order in which so many rows are taken.
-
-    The permutation of a generator; of a subclass that makes an order of its own (drawing rows
-    more than once, say), the numbers are checked, as C walks along them.
-    """
-    generator = as_generator(rng)
-    order = np.asarray(generator.permutation(rows))
-    if type(generator) is np.random.Generator:
-        return order.astype(np.intp, copy=False)
-    if order.shape != (rows,) or order.dtype.kind not in "iu":
-        raise TypeError(
-            f"{owner}: rng.permutation({rows}) must give {rows} whole numbers, got "
-            f"{order.dtype} of shape {order.shape}"
-        )
-    wrong = (order < 0) | (order >= rows)
-    if wrong.any():
-        raise ValueError(
-            f"{owner}: the order that rng.permutation({rows}) gave holds {order[wrong.argmax()]} "
-            f"at place {wrong.argmax()}; rows are 0 to {rows - 1}"
-        )
-    return order.astype(np.intp)
-
-
-@dataclass(frozen=True, repr=False)
-class Initializer:
-    """A way to draw an array: a distribution by name, and its arguments."""
-
-    name: str
-    draw: Callable[..., Any]
-    arguments: tuple[Any, ...] = ()
-
-    def __call__(self, shape: Shape, rng: Seed = None) -> np.ndarray[Any, np.dtype[Any]]:
-        return np.asarray(self.draw(shape, as_generator(rng), *self.arguments))
-
-    def __repr__(self) -> str:
-        return f"{self.name}({', '.join(map(str, self.arguments))})"
+from minidl.nn.criticality import critical_point, mean_squares
+from minidl.nn.parameter import Initializer, Shape
 
 
 def zeros() -> Initializer:
@@ -124,12 +75,12 @@ def xavier_normal() -> Initializer:
 
 
 def he_uniform() -> Initializer:
-    """U(-a, a) with a = sqrt(6 / fan_in): for ReLU, which lets half of the variance through."""
+    """U(-a, a) with a = sqrt(6 / fan_in): for ReLU, which halves the second moment."""
     return Initializer("he_uniform", _he_uniform)
 
 
 def he_normal() -> Initializer:
-    """N(0, 2 / fan_in): for ReLU, which lets half of the variance through."""
+    """N(0, 2 / fan_in): for ReLU, which halves the second moment."""
     return Initializer("he_normal", _he_normal)
 
 
@@ -151,7 +102,7 @@ def fan_in_uniform(scale: float = 1.0, fan_in: int | None = None) -> Initializer
     scale
         > 0; sqrt(3) makes the variance 1 / fan_in.
     fan_in
-        None: that of the weight it draws, or of the layer whose ``bias_init`` it is.
+        None: that of the weight, or for ``bias_init`` that of the layer.
 
     Raises
     ------
@@ -174,7 +125,7 @@ def fan_in_uniform(scale: float = 1.0, fan_in: int | None = None) -> Initializer
 
 
 def truncated_normal(std: float = 1.0, bound: float = 2.0) -> Initializer:
-    """N(0, std²), without what lies farther than ``bound`` · std from zero: that is drawn again."""
+    """N(0, std²), where numbers farther than ``bound`` · std from zero are drawn again."""
     if not std > 0 or not bound > 0:
         raise ValueError(f"truncated_normal needs std > 0 and bound > 0, got {std}, {bound}")
     return Initializer("truncated_normal", _truncated_normal, (std, bound))
@@ -183,8 +134,8 @@ def truncated_normal(std: float = 1.0, bound: float = 2.0) -> Initializer:
 def orthogonal(gain: float = 1.0) -> Initializer:
     """gain · Q with orthonormal rows, or columns where there are fewer of them.
 
-    All singular values are equal: a signal, and a gradient, keeps its length in every direction,
-    not only on average. Source: Saxe et al. 2014.
+    All singular values are equal: signals and gradients keep their length (times gain) in every
+    direction, not only on average. Source: Saxe et al. 2014.
     """
     if not gain > 0:
         raise ValueError(f"orthogonal needs gain > 0, got {gain}")
@@ -192,7 +143,7 @@ def orthogonal(gain: float = 1.0) -> Initializer:
 
 
 def by_gate(*gates: Initializer) -> Initializer:
-    """Side by side along the last axis, as wide each: what the gates of a recurrent cell draw.
+    """Arrays of equal width side by side along the last axis: one for each gate of a cell.
 
     Examples
     --------
@@ -204,10 +155,10 @@ def by_gate(*gates: Initializer) -> Initializer:
 
 
 def gain(activation: str, slope: float = 0.01) -> float:
-    """What weights of variance 1 / fan_in are multiplied with before this activation.
+    """Return the factor for weights of variance 1 / fan_in before this activation.
 
-    The values that PyTorch's ``calculate_gain`` has: 1 for "linear" and "sigmoid", 5/3 for "tanh",
-    sqrt(2) for "relu", sqrt(2 / (1 + slope²)) for "leaky_relu", 3/4 for "selu".
+    The values are those of PyTorch's ``calculate_gain``: 1 for "linear" and "sigmoid", 5/3 for
+    "tanh", sqrt(2) for "relu", sqrt(2 / (1 + slope²)) for "leaky_relu", 3/4 for "selu".
 
     Examples
     --------
@@ -235,17 +186,16 @@ def critical(
 ) -> Initializer:
     """N(0, σ_w² / fan_in) at the border of order and chaos, where the gradient keeps its size.
 
-    With weights N(0, σ_w² / fan_in) and biases N(0, σ_b²), the variance q of what an activation
-    receives goes from layer to layer as the length map says, and the squared norm of the
-    gradient is multiplied by χ:
+    With weights N(0, σ_w² / fan_in) and biases N(0, σ_b²), every layer maps the variance q of the
+    activation's input by the length map, and multiplies the squared norm of the gradient by χ:
 
     q ← σ_w² · E[φ(√q z)²] + σ_b²,  χ = σ_w² · E[φ'(√q z)²],  z ~ N(0, 1)
 
-    σ_w² is such that χ = 1 at the fixed point q to which the map leads; both are found by
-    quadrature. For tanh without biases q falls to 0, where σ_w² = 1; for ReLU any q stays as it
-    is, and σ_w² = 2; for the sigmoid q is 46 and σ_w² 103, since its mean of ½ counts as well.
+    σ_w² is chosen so that χ = 1 at the fixed point q to which the map converges; both are computed
+    by quadrature. For tanh without biases, q → 0 and σ_w² = 1. For ReLU every q is a fixed point
+    and σ_w² = 2. For the sigmoid, q = 46 and σ_w² = 103: its mean of ½ adds to q.
 
-    GELU, SiLU and Softplus have no such point without biases: their q grows or dies out. GELU
+    GELU, SiLU and Softplus have no such point without biases: their q grows or tends to zero. GELU
     has one for σ_b² ≥ 0.173, SiLU for σ_b² ≥ 0.556.
 
     Source: Poole et al. 2016; Schoenholz et al. 2017, equation 5.
@@ -256,7 +206,7 @@ def critical(
         A layer such as ``nn.Tanh()``, its name ("tanh"), or a function of an array. A layer is
         copied: its own gradients and state stay as they are.
     variance
-        None: q is the fixed point. Or q > 0, where something else keeps it: 1 after a
+        None: q is the fixed point. Or q > 0, if another layer keeps it there: 1 after a
         normalization.
     bias_variance
         σ_b² ≥ 0. A ``Linear`` with this ``init`` has biases of zero unless its ``bias_init`` says
@@ -278,21 +228,19 @@ def critical(
     >>> nn.Linear(64, 64, init=nn.init.critical(nn.Tanh()))
     Linear(64, 64)
     """
-    from minidl.nn import criticality  # which needs layers, which need this module
-
     if variance is not None and not 0 < variance < np.inf:
         raise ValueError(f"critical needs variance > 0 or None, got {variance}")
     if not 0 <= bias_variance < np.inf:
         raise ValueError(f"critical needs bias_variance >= 0, got {bias_variance}")
     if variance is None:
-        _, factor = criticality.critical_point(activation, bias_variance)
+        _, factor = critical_point(activation, bias_variance)
     else:
-        factor = 1 / criticality.mean_squares(activation, variance)[1]
+        factor = 1 / mean_squares(activation, variance)[1]
     return Initializer("critical", _critical, (float(f"{factor:.10g}"),))
 
 
 def by_name(init: str | Initializer) -> Initializer:
-    """The initialiser itself, or the one of that name with its default arguments."""
+    """Return the initialiser itself, or the one of that name with its default arguments."""
     if isinstance(init, str):
         if init not in NAMED:
             raise ValueError(f"unknown initialiser {init!r}; known: {', '.join(NAMED)}")
@@ -305,7 +253,7 @@ def by_name(init: str | Initializer) -> Initializer:
 
 
 def for_bias(init: str | Initializer, fan_in: int) -> Initializer:
-    """The initialiser for the bias of a layer of so many inputs, which its shape does not tell."""
+    """Return the initialiser for a bias, whose shape does not tell the layer's fan_in."""
     init = by_name(init)
     if init.draw is _fan_in_uniform and len(init.arguments) == 1:
         return fan_in_uniform(init.arguments[0], fan_in)
@@ -368,7 +316,7 @@ def _truncated_normal(shape: Shape, rng: np.random.Generator, std: float, bound:
 def _orthogonal(shape: Shape, rng: np.random.Generator, gain: float) -> Any:
     rows, columns = _fans(shape)
     q, r = np.linalg.qr(rng.normal(size=(max(rows, columns), min(rows, columns))))
-    q *= np.sign(np.diag(r))  # without this, Q is not spread evenly over all such matrices
+    q *= np.sign(np.diag(r))  # without this, Q is not uniform over all such matrices
     return gain * (q if rows >= columns else q.T)
 
 

@@ -1,4 +1,4 @@
-"""The affine layer."""
+"""The affine layer, y = x · W + b."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import numpy as np
 from minidl import kernels
 from minidl.nn import init as initializers
 from minidl.nn.checks import check_count
-from minidl.nn.init import Initializer, Seed, as_generator
-from minidl.nn.layer import DType, Examples, Layer, Parameter
-from minidl.typing import Array
+from minidl.nn.layer import Examples, Layer
+from minidl.nn.parameter import Initializer, Parameter
+from minidl.seeds import as_generator
+from minidl.typing import Array, DType, Seed
 
 # Chosen by measurement: benchmarks/defaults.py compares with U(±1/√fan_in) for both.
 WEIGHT = initializers.fan_in_uniform()
@@ -39,15 +40,15 @@ class Linear(Layer):
     bias_init
         Initialiser of b, or its name; zeros by default where ``init`` is given.
 
-    By default W is drawn from U(±1/√in_features) and b from U(±√3/√in_features). Between the first
-    and the last ``Linear`` of a ``Sequential`` W is He normal where a ReLU or one of its relatives
-    follows (normalization, dropout and the like between them do not count), else Xavier uniform,
-    and b zero, so that signals neither vanish nor explode in depth; see docs/initialisation.md.
+    By default W is drawn from U(±1/√in_features) and b from U(±√3/√in_features). Those between the
+    first and the last ``Linear`` of a ``Sequential`` have b = 0, and W is He normal if a ReLU or a
+    relative follows (after normalization, dropout and the like), else Xavier uniform. Signals then
+    neither vanish nor explode in depth; see docs/initialisation.md.
 
     Raises
     ------
     ValueError
-        For sizes below one, for an initialiser that is not known, and for one of no bias.
+        For sizes below one, for an unknown initialiser, and for ``bias_init`` without a bias.
 
     Shapes
     ------
@@ -62,6 +63,11 @@ class Linear(Layer):
     >>> layer(np.ones((5, 3), np.float32)).shape
     (5, 2)
     """
+
+    in_features: int
+    out_features: int
+    weight: Parameter  # W (in_features, out_features)
+    bias: Parameter | None  # b (out_features)
 
     def __init__(
         self,
@@ -83,7 +89,7 @@ class Linear(Layer):
             bias_init = "zeros" if init is not None else BIAS
         weight_init = initializers.by_name(WEIGHT if init is None else init)
         bias_init = initializers.for_bias(bias_init, in_features)
-        rng = as_generator(rng)  # of which weight and bias take a seed each
+        rng = as_generator(rng)  # weight and bias each take a seed from it
         self.weight = Parameter((in_features, out_features), weight_init, rng, dtype)
         self.bias = Parameter((out_features,), bias_init, rng, dtype) if bias else None
 
@@ -97,7 +103,7 @@ class Linear(Layer):
         return kernels.linear_grad_input(dy, self.weight.data)
 
     def choose_init(self, preferred_init: str | Initializer | None) -> None:
-        """Start as a hidden layer before this activation does, as far as nothing was asked for."""
+        """Take the initialisers of a hidden layer before this activation, unless given others."""
         if self.default_init:
             self.weight.initializer = initializers.by_name(preferred_init or "xavier_uniform")
         if self.default_bias and self.bias:

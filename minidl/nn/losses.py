@@ -7,25 +7,31 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from minidl import _kernels, kernels
+from minidl import kernels
 from minidl.nn.checks import POSITIVE, check_choice, check_number
-from minidl.nn.layer import Noticed, kept_by
+from minidl.nn.hooks import (
+    InvalidatesRecordings,
+    is_evaluating,
+    kept_by,
+    run_forward,
+    stand_in,
+)
 from minidl.typing import Array
 
 
-class Loss(Noticed):
-    """A function of prediction and target: ``loss(prediction, target)`` is the value,
-    ``loss.backward()`` afterwards the gradient with respect to the prediction.
+class Loss(InvalidatesRecordings):
+    """A number from prediction and target, and its gradient.
 
-    The value is a float64 array of no dimensions, which prints and formats as a number.
+    ``loss(prediction, target)`` returns the value, ``loss.backward()`` afterwards the gradient with
+    respect to the prediction. The value is a float64 array of no dimensions, which prints and
+    formats as a number.
 
-    ``loss(prediction, target, weight)``, with a weight ≥ 0 for each row of the batch, lets rows
-    count more or less: a mean is then Σ weight_i · L_i / Σ weight_i, a sum Σ weight_i · L_i. Of
-    sequences, (batch, time, ...), each step may have a weight, (batch, time): 0 for padding.
+    ``loss(prediction, target, weight)`` weights the rows of the batch, by numbers ≥ 0: a mean is
+    then Σ weight_i · L_i / Σ weight_i, a sum Σ weight_i · L_i. For sequences, (batch, time, ...),
+    each step may have a weight, (batch, time): 0 for padding.
 
     A subclass writes ``forward(prediction, target)``, which returns (value, gradient) and may take
-    a weight as well, and
-    ``examples()``, from which the tests and ``minidl check`` verify it.
+    a weight as well, and ``examples()``, from which the tests and ``minidl check`` verify it.
 
     Parameters
     ----------
@@ -47,7 +53,7 @@ class Loss(Noticed):
 
     @classmethod
     def examples(cls) -> Iterator[tuple[Loss, Array, Array]]:
-        """Triples of a loss, a prediction and a target."""
+        """Yield triples of a loss, a prediction and a target."""
         return iter(())
 
     def forward(
@@ -56,11 +62,11 @@ class Loss(Noticed):
         raise NotImplementedError(f"{type(self).__name__} has no forward pass")
 
     def weighted_shape(self, prediction: Array) -> tuple[int, ...]:
-        """Shape of the weights: one for each row of the batch."""
+        """Return the shape of the weights: one for each row of the batch."""
         return prediction.shape[:1]
 
     def check_weight(self, prediction: Array, weight: Array) -> None:
-        """Raise if this is not a weight for each row, of the prediction's dtype."""
+        """Raise if this is not an array of a weight for each row, of the prediction's dtype."""
         if not isinstance(weight, np.ndarray) or weight.dtype != prediction.dtype:
             got = weight.dtype if isinstance(weight, np.ndarray) else type(weight).__name__
             raise TypeError(f"{self!r}: weight must be a {prediction.dtype} array, got {got}")
@@ -70,7 +76,7 @@ class Loss(Noticed):
             raise ValueError(f"{self!r}: expected weights of shape {expected}, got {weight.shape}")
 
     def row_weights(self, target: Array, weight: Array | None = None) -> Array | None:
-        """What each row counts in a mean; None: all the same."""
+        """Return the weight of each row in a mean; None if all are equal."""
         return weight
 
     def check_input(self, prediction: Array, target: Array) -> None:
@@ -89,6 +95,7 @@ class Loss(Noticed):
         self.check_target(prediction, target)
 
     def check_target(self, prediction: Array, target: Array) -> None:
+        """Raise if the target does not fit the prediction."""
         if target.shape != prediction.shape:
             raise ValueError(
                 f"{self!r}: prediction {prediction.shape} and target {target.shape} differ in shape"
@@ -105,20 +112,17 @@ class Loss(Noticed):
         if weight is not None:
             self.check_weight(prediction, weight)
             inputs = prediction, target, weight
-            if weight.shape != self.weighted_shape(prediction):  # every step is a row of its own
+            if weight.shape != self.weighted_shape(prediction):  # every step becomes a row
                 inputs = tuple(by_steps(array, weight.ndim) for array in inputs)
-        recorder = _kernels.recorder()
-        value, gradient = (
-            self.forward(*inputs) if recorder is None else recorder.forward(self, inputs)
-        )
+        value, gradient = run_forward(self, inputs)
         if inputs[0] is not prediction:
             gradient = gradient.reshape(prediction.shape)
-        if not _kernels.is_evaluating():
+        if not is_evaluating():
             kept_by(self)["_gradient"] = gradient
         return value
 
     def backward(self) -> Array:
-        """Gradient with respect to the prediction of the latest call."""
+        """Return the gradient with respect to the prediction of the latest call, once."""
         gradient: Array | None = kept_by(self).pop("_gradient", None)
         if gradient is None:
             raise RuntimeError(
@@ -132,7 +136,7 @@ class Loss(Noticed):
         kept_by(self).pop("_gradient", None)
 
     def settings(self) -> dict[str, Any]:
-        """The arguments that are not as by default, to show."""
+        """Return the arguments that differ from their defaults, for ``repr``."""
         return {} if self.reduction == "mean" else {"reduction": self.reduction}
 
     def __repr__(self) -> str:
@@ -141,7 +145,7 @@ class Loss(Noticed):
 
 
 def by_steps(array: Array, dimensions: int) -> Array:
-    """The array with a row for every step: its first dimensions as one."""
+    """Return the array with a row for every step: its first ``dimensions`` as one."""
     if not array.flags.c_contiguous:
         array = kernels.copy(array)
     return array.reshape(-1, *array.shape[dimensions:])
@@ -177,7 +181,7 @@ class MSELoss(Loss):
 
 
 class L1Loss(Loss):
-    """Mean absolute error: an outlier pulls no harder than any other error.
+    """Mean absolute error: the gradient of an outlier is no larger than that of any other error.
 
     L = |prediction - target|,  dprediction = sign(prediction - target), 0 where they are equal
 
@@ -206,7 +210,7 @@ class L1Loss(Loss):
 
 
 class HuberLoss(Loss):
-    """Squared error near zero, absolute error beyond δ: no gradient is larger than δ.
+    """Squared error up to δ, absolute error beyond it: no gradient is larger than δ.
 
     L = e² / 2 for |e| ≤ δ, else δ · (|e| - δ / 2), with e = prediction - target
     dprediction = min(max(e, -δ), δ)
@@ -257,16 +261,16 @@ class BCEWithLogitsLoss(Loss):
 
     L = max(z, 0) - z · t + log(1 + exp(-|z|)),  dz = sigmoid(z) - t
 
-    The form never overflows. It is -t · log σ(z) - (1 - t) · log σ(-z); with a weight w of the
-    targets that are one, -w · t · log σ(z) - (1 - t) · log σ(-z). A mean is over all elements,
-    whatever w is, as in PyTorch.
+    This form never overflows. It equals -t · log σ(z) - (1 - t) · log σ(-z); with a weight w for
+    targets of one, -w · t · log σ(z) - (1 - t) · log σ(-z). The mean is over all elements, whatever
+    w is, as in PyTorch.
 
     Parameters
     ----------
     reduction
         ``"mean"`` over all elements or ``"sum"``.
     pos_weight
-        w > 0, a number or one for every logit of a row: above 1 for few positives.
+        w > 0, one number or one per logit of a row: above 1 if positives are rare.
 
     Shapes
     ------
@@ -299,7 +303,7 @@ class BCEWithLogitsLoss(Loss):
 
     @property
     def pos_weight(self) -> Array | None:
-        """What targets of one count, for every logit of a row; or None."""
+        """The weights of targets of one, by logit of a row; or None."""
         return self._pos_weight
 
     def check_target(self, prediction: Array, target: Array) -> None:
@@ -309,15 +313,14 @@ class BCEWithLogitsLoss(Loss):
             raise ValueError(f"{self!r}: {count} weights for {prediction.shape[-1]} logits a row")
 
     def _pos_weight_like(self, logits: Array) -> Array | None:
-        """The weights of all columns of a row in the dtype of the logits, known to a recorder."""
+        """Return the weight of every column in the dtype of the logits, as kernels may use it."""
         if self._pos_weight is None:
             return None
         columns = logits.size // len(logits)
         kind = logits.dtype, columns
         if kind not in self._of_columns:
             self._of_columns[kind] = np.resize(self._pos_weight, columns).astype(logits.dtype)
-        recorder, weight = _kernels.recorder(), self._of_columns[kind]
-        return weight if recorder is None else recorder.adopt("state", "pos_weight", weight)
+        return stand_in("state", "pos_weight", self._of_columns[kind])
 
     def forward(
         self, logits: Array, target: Array, weight: Array | None = None

@@ -1,13 +1,14 @@
-"""Initialisation by data: every layer's output gets variance one."""
+"""Initialisation by data: scale weights until every layer's output has variance one."""
 
 from __future__ import annotations
 
 from minidl.nn import init
 from minidl.nn.checks import POSITIVE, check_count, check_number
-from minidl.nn.init import Seed, as_generator
 from minidl.nn.layer import Layer
 from minidl.nn.linear import Linear
-from minidl.typing import Array
+from minidl.nn.watching import watching
+from minidl.seeds import as_generator
+from minidl.typing import Array, Seed
 
 
 def lsuv(
@@ -15,10 +16,9 @@ def lsuv(
 ) -> Layer:
     """Layer-sequential unit-variance initialisation: W ← W / std(layer's output), front to back.
 
-    The weight of every ``Linear`` begins orthonormal, and is then divided by the deviation of
-    what the layer makes of the data, until its variance is one; frozen weights stay. So no theory
-    of the activation is needed: signals, and with them gradients, neither vanish nor explode in
-    depth.
+    The weight of every ``Linear`` begins orthonormal and is divided by the standard deviation of
+    the layer's output for the data, until that is one; frozen weights stay. Signals, and with them
+    gradients, then neither vanish nor explode in depth, whatever the activation is.
 
     Source: Mishkin and Matas 2016, algorithm 1.
 
@@ -29,9 +29,9 @@ def lsuv(
     X
         A batch of inputs, as large as training's or larger.
     tolerance
-        How far from one a variance may stay, > 0.
+        Allowed distance of a variance from one, > 0.
     tries
-        How often the weight of one layer is scaled at most, ≥ 1.
+        How many times the weight of a layer is scaled at most, ≥ 1.
     rng
         Seed of the orthonormal weights.
 
@@ -61,11 +61,11 @@ def lsuv(
     rng = as_generator(rng)
     layers = [layer for _, layer in model.layers()]
     modes = [layer.training for layer in layers]
-    model.eval()  # running statistics stay as they are
+    model.eval()  # so that running statistics do not change
     try:
         for layer in layers:
             if isinstance(layer, Linear) and not layer.weight.frozen:
-                layer.choose_init(None)  # biases of zero, as far as they are those of the default
+                layer.choose_init(None)  # biases of zero, unless others were asked for
                 layer.weight.data = init.orthogonal()(layer.weight.shape, rng)
                 _scale(model, layer, X, tolerance, tries)
     finally:
@@ -76,19 +76,19 @@ def lsuv(
 
 
 def _scale(model: Layer, layer: Linear, X: Array, tolerance: float, tries: int) -> None:
-    """Bring the variance of one layer's output to one."""
-    for _ in range(tries):
-        model(X)
-        variance = float(layer._output.var())
-        if not 0 < variance < float("inf"):
-            raise ValueError(f"lsuv: the output of {layer.label} has variance {variance}")
-        if abs(variance - 1) <= tolerance:
-            return
-        layer.weight.data = layer.weight.data / variance**0.5
-    model(X)
-    variance = float(layer._output.var())
-    if not abs(variance - 1) <= tolerance:
-        raise ValueError(
-            f"lsuv: the output of {layer.label} has variance {variance:.6g} after {tries} tries; "
-            "allow more, or a larger tolerance"
-        )
+    """Scale the weight of one layer until the variance of its output is one."""
+    variances: list[float] = []
+    with watching([layer], "forward", lambda _, output: variances.append(float(output.var()))):
+        for scaled in range(tries + 1):
+            model(X)
+            variance, last = variances[-1], scaled == tries
+            if not last and not 0 < variance < float("inf"):
+                raise ValueError(f"lsuv: the output of {layer.label} has variance {variance}")
+            if abs(variance - 1) <= tolerance:
+                return
+            if not last:
+                layer.weight.data = layer.weight.data / variance**0.5
+    raise ValueError(
+        f"lsuv: the output of {layer.label} has variance {variance:.6g} after {tries} tries; "
+        "allow more, or a larger tolerance"
+    )

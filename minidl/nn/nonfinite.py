@@ -1,4 +1,4 @@
-"""The first number that is not finite, among arrays in the order in which they came to be."""
+"""Finding the first number that is NaN or infinite."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import numpy as np
 
 
 def is_finite(values: Any) -> bool:
-    """Whether all numbers of an array are finite, or of all arrays in a tuple."""
+    """Return whether all numbers of an array, or of all arrays in a tuple, are finite."""
     if isinstance(values, tuple):
         return all(map(is_finite, values))
     array = np.asarray(values) if isinstance(values, np.ndarray) else None
     if array is None or array.dtype.kind != "f":
         return True
     with np.errstate(all="ignore"):
-        # A sum is finite only if all numbers are, and quicker than a look at each.
+        # A finite sum proves that all numbers are finite, and is quicker than a test of each.
         return math.isfinite(np.add.reduce(array, axis=None)) or bool(np.isfinite(array).all())
 
 
 def first_not_finite(named: Iterable[tuple[str, Any]]) -> str:
-    """The name of the first array, or tuple of arrays, with a number that is not finite, or "".
+    """Return the name of the first array (or tuple of arrays) that is not all finite, or "".
 
-    What comes after it is not looked at: ``named`` may compute the arrays one by one.
+    Later items are not requested, so ``named`` may compute the arrays one by one.
 
     Examples
     --------
@@ -35,7 +35,7 @@ def first_not_finite(named: Iterable[tuple[str, Any]]) -> str:
 
 
 def first_bad(x: Any) -> tuple[Any, int | None] | None:
-    """The first number of an array that is not finite, and its row; None if all are."""
+    """Return the first number of an array that is not finite, and its row; None if all are."""
     if is_finite(x):
         return None
     first = np.argwhere(~np.isfinite(x))[0]
@@ -43,7 +43,7 @@ def first_bad(x: Any) -> tuple[Any, int | None] | None:
 
 
 def bad_number(x: Any) -> str:
-    """The first number of an array that is not finite and its row, in words, or "".
+    """Describe the first number of an array that is not finite, with its row; "" if all are.
 
     Examples
     --------
@@ -55,8 +55,10 @@ def bad_number(x: Any) -> str:
 
 
 def check_finite(models: Iterable[Any], when: str) -> None:
-    """Raise FloatingPointError if a parameter or the state of a layer holds a number that is not
-    finite: what no loss may have shown, such as the very last update, or saturated infinities.
+    """Raise FloatingPointError if a parameter or a layer's state holds a number that is not finite.
+
+    The losses before may all have been finite: the very last update has no loss after it, and a
+    saturated activation hides an infinity.
     """
     for model in models:
         if found := first_bad_of(model):
@@ -68,8 +70,9 @@ def check_finite(models: Iterable[Any], when: str) -> None:
 
 
 def first_bad_of(model: Any) -> tuple[str, str] | None:
-    """The first parameter or state of a model that is not finite, and the number in it, in words;
-    None if all are finite, or there are no layers.
+    """Return the first parameter or state of a model that is not finite, and the number, in words.
+
+    None if all are finite, or if the model is no layer.
     """
     for path, layer in model.layers() if hasattr(model, "layers") else ():
         parameters = [(parameter, parameter.data) for parameter in layer.own_parameters()]

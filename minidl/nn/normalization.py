@@ -1,4 +1,4 @@
-"""Layers that keep the scale of a signal near one."""
+"""Normalization: layers that keep the scale of a signal near one."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import numpy as np
 
 from minidl import kernels
 from minidl.nn import init as initializers
+from minidl.nn.array_checks import float_dtype
 from minidl.nn.checks import POSITIVE, check_count, check_number
-from minidl.nn.layer import DType, Examples, Layer, Parameter, float_dtype
-from minidl.typing import Array
+from minidl.nn.layer import Examples, Layer
+from minidl.nn.parameter import Parameter
+from minidl.typing import Array, DType
 
 
 class BatchNorm(Layer):
@@ -19,12 +21,13 @@ class BatchNorm(Layer):
 
     y = γ · x̂ + β,  x̂ = (x - μ) / sqrt(σ² + ε)
 
-    In training μ and σ² (biased) are those of the batch, and
-    running ← running + momentum · (batch - running) with the unbiased variance; in evaluation
-    the running ones are used, and so they are where γ and β are frozen: a frozen layer stays as it
-    is. In training the gradient flows through μ and σ²:
+    In training, μ and σ² (biased) are those of the batch, the gradient flows through them,
 
-    dx = γ / sqrt(σ² + ε) · (dy - mean(dy) - x̂ · mean(dy · x̂))
+    dx = γ / sqrt(σ² + ε) · (dy - mean(dy) - x̂ · mean(dy · x̂)),
+
+    and running ← running + momentum · (batch - running), with the unbiased variance. In evaluation,
+    μ and σ² are the running ones; so they are in training if γ and β are frozen, as a frozen layer
+    must not change.
 
     Source: Ioffe and Szegedy 2015, algorithm 1.
 
@@ -33,7 +36,7 @@ class BatchNorm(Layer):
     features
         Width of the last dimension.
     momentum
-        Step of the running statistics, in (0, 1].
+        Weight of the batch in the running statistics, in (0, 1].
     eps
         ε > 0, added to the variance.
 
@@ -58,6 +61,12 @@ class BatchNorm(Layer):
     state_names = ("running_mean", "running_var")
     state_minimum: ClassVar[Mapping[str, float]] = {"running_var": 0.0}
     preferred_init = "skip"
+
+    in_features: int
+    gamma: Parameter  # γ (features)
+    beta: Parameter  # β (features)
+    running_mean: Array  # (features)
+    running_var: Array  # (features)
 
     def __init__(
         self, features: int, momentum: float = 0.1, eps: float = 1e-5, dtype: DType = np.float32
@@ -126,8 +135,8 @@ class LayerNorm(Layer):
 
     y = γ · x̂ + β,  x̂ = (x - μ) / sqrt(σ² + ε)
 
-    μ and σ² (biased) are those of the row, so that training and evaluation are the same, and a
-    batch of one is as good as any:
+    μ and σ² (biased) are those of the row, so that training and evaluation are the same and a batch
+    may have one row.
 
     dx = 1 / sqrt(σ² + ε) · (g - mean(g) - x̂ · mean(g · x̂)),  g = γ · dy
 
@@ -136,7 +145,7 @@ class LayerNorm(Layer):
     Parameters
     ----------
     features
-        Width of the last dimension, over which means are taken.
+        Width of the last dimension, over which μ and σ² are taken.
     eps
         ε > 0, added to the variance.
 
@@ -153,6 +162,10 @@ class LayerNorm(Layer):
     """
 
     preferred_init = "skip"
+
+    in_features: int
+    gamma: Parameter  # γ (features)
+    beta: Parameter  # β (features)
 
     def __init__(self, features: int, eps: float = 1e-5, dtype: DType = np.float32) -> None:
         self.in_features = features = check_count("LayerNorm", "features", features)
@@ -181,13 +194,13 @@ class LayerNorm(Layer):
 
 
 class Standardize(Layer):
-    """Bring every feature to mean 0 and variance 1, by what ``adapt`` has seen of the data.
+    """Bring every feature to mean 0 and variance 1, as measured by ``adapt``.
 
     y = (x - μ) / σ,  dx = dy / σ
 
-    Raw features of any scale (years, incomes) saturate sigmoids and tanh, whose gradients then
-    vanish. μ and σ are found once, from training data, and are state of the model: saved and
-    loaded with it, and left alone by training and by ``reset``. Before ``adapt``, y = x.
+    Raw features of large scale (years, incomes) saturate sigmoids and tanh, whose gradients then
+    vanish. μ and σ are computed once, from training data. They belong to the model: they are saved
+    and loaded with it, and neither training nor ``reset`` changes them. Before ``adapt``, y = x.
 
     Parameters
     ----------
@@ -212,6 +225,10 @@ class Standardize(Layer):
     state_minimum: ClassVar[Mapping[str, float]] = {"std": float(np.finfo(np.float64).tiny)}
     preferred_init = "skip"
 
+    in_features: int
+    mean: Array  # μ (features)
+    std: Array  # σ (features)
+
     def __init__(self, features: int, dtype: DType = np.float32) -> None:
         self.in_features = features = check_count("Standardize", "features", features)
         self.mean = np.zeros(features, float_dtype(dtype))
@@ -223,7 +240,7 @@ class Standardize(Layer):
         return self.mean.dtype
 
     def adapt(self, data: Any) -> Self:
-        """Take mean and deviation from all rows of ``data``; a feature that is constant has σ = 1.
+        """Compute μ and σ of every feature from all rows of ``data``; a constant one gets σ = 1.
 
         A feature counts as constant if its σ is rounding noise: σ ≤ 10 · ε · max|x| with the ε of
         float64 (2.2e-16), as in scikit-learn, or σ ≤ ε · max|x| with that of data in a
@@ -232,9 +249,9 @@ class Standardize(Layer):
         Raises
         ------
         ValueError
-            If the data are not numbers of this many features, not finite, or their mean and
-            deviation beyond the layer's dtype; or if the layer's dtype keeps less than half of
-            the distinct values of a feature, such as seconds since 1970 in float32.
+            If the data are not numbers of this many features, or not finite; if a mean or a
+            deviation is beyond the layer's dtype; or if this dtype keeps less than half of the
+            distinct values of a feature, as float32 does of seconds since 1970.
         """
         x = np.asarray(data)
         if x.dtype.kind not in "fiu" or x.ndim < 2 or x.shape[-1] != self.in_features or not x.size:
@@ -265,7 +282,7 @@ class Standardize(Layer):
         """Raise ValueError for a feature that loses most of its distinct values in this dtype."""
         low, high = columns.min(axis=0) + 0.0, columns.max(axis=0) + 0.0
         step = np.finfo(self.dtype).eps * np.maximum(np.abs(low), np.abs(high)) / 2
-        # Only where few numbers of this dtype lie between the least value and the largest.
+        # Counted only where few numbers of this dtype lie between the least value and the largest.
         for index in np.flatnonzero(high - low < 4 * len(columns) * step):
             column = columns[:, index]
             distinct, kept = (len(np.unique(c)) for c in (column, column.astype(self.dtype)))
@@ -295,7 +312,7 @@ class Standardize(Layer):
 
 
 def _noise(dtype: np.dtype[Any]) -> float:
-    """What share of a number the noise of its rounding may be, in data of this dtype."""
+    """Return the rounding noise of data of this dtype, relative to the largest number."""
     if dtype.kind == "f" and dtype.itemsize < 8:
         return float(np.finfo(dtype).eps)
     return 10 * float(np.finfo(np.float64).eps)

@@ -1,4 +1,4 @@
-"""Relatives of ReLU that pass some gradient on where x < 0, so that no unit stops learning."""
+"""Relatives of ReLU that have a gradient where x < 0, so that no unit stops learning."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import numpy as np
 from minidl import kernels
 from minidl.nn import init as initializers
 from minidl.nn.checks import POSITIVE, check_count, check_number
-from minidl.nn.init import Initializer, Shape
-from minidl.nn.layer import DType, Examples, Layer, Parameter
-from minidl.typing import Array
+from minidl.nn.layer import Examples, Layer
+from minidl.nn.parameter import Initializer, Parameter, Shape
+from minidl.typing import Array, DType
 
 
 class LeakyReLU(Layer):
@@ -68,9 +68,9 @@ class PReLU(Layer):
     Parameters
     ----------
     features
-        Width of the last dimension, for one slope for every feature; None for one for all.
+        Width of the last dimension, for a slope per feature; None for one slope in all.
     slope
-        What the slopes are before training.
+        The slopes before training, in [0, 1).
 
     Shapes
     ------
@@ -83,6 +83,8 @@ class PReLU(Layer):
     >>> nn.PReLU()(np.array([[-1.0, 2.0]], np.float32))
     array([[-0.25,  2.  ]], dtype=float32)
     """
+
+    weight: Parameter  # a (features) or (1)
 
     def __init__(
         self, features: int | None = None, slope: float = 0.25, dtype: DType = np.float32
@@ -116,7 +118,7 @@ class ELU(Layer):
 
     y = x where x ≥ 0, else α · (exp(x) - 1),  dy/dx = 1 where x ≥ 0, else y + α
 
-    Below zero it bends towards -α, which brings the mean of the activations nearer to zero.
+    Below zero it approaches -α, which brings the mean of the activations nearer to zero.
     Source: Clevert, Unterthiner and Hochreiter 2016, equation 15.
 
     Parameters

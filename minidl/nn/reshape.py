@@ -1,4 +1,4 @@
-"""Layers that compute nothing."""
+"""Layers that compute nothing: they pass an array on, or give it another shape."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from minidl.typing import Array
 
 
 class Identity(Layer):
-    """A layer that does nothing, where one is expected.
+    """The identity, for where a layer is expected and nothing is to be done.
 
     y = x,  dx = dy
 
@@ -44,7 +44,7 @@ class Identity(Layer):
 
 
 class Flatten(Layer):
-    """All features of a sample in one row, such as the pixels of an image.
+    """Put all features of a sample in one row, such as the pixels of an image.
 
     y = x, reshaped,  dx = dy, reshaped back
 

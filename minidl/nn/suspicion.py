@@ -1,4 +1,4 @@
-"""Models and losses that can be trained, but hardly as they are meant."""
+"""Warnings of models and losses that can be trained, but probably not as intended."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from minidl.nn.activations import LogSoftmax, Sigmoid, Softmax
 from minidl.nn.classification_losses import CrossEntropyLoss, NLLLoss
 from minidl.nn.containers import in_order
 from minidl.nn.dropout import Dropout
-from minidl.nn.layer import Layer, Parameter
+from minidl.nn.layer import Layer
 from minidl.nn.linear import Linear
 from minidl.nn.losses import BCEWithLogitsLoss, Loss
 from minidl.nn.normalization import BatchNorm
+from minidl.nn.parameter import Parameter
 from minidl.nn.reshape import Identity
 from minidl.typing import Array
 from minidl.warnings import TrainingWarning
 
-# Layers that change nothing of what a model can compute.
+# Layers that make no difference to what a model can compute.
 TRANSPARENT = (Identity, Dropout)
 TAKES_SCORES = (
     "the loss takes scores (logits) and has the {activation} in it; leave the layer out, and apply "
@@ -29,14 +30,14 @@ TAKES_SCORES = (
 
 
 def suspicious(model: Layer, loss: Loss, output: Array | None = None) -> Iterator[str]:
-    """Say what cannot be meant in training this model with this loss, one sentence each.
+    """Yield a sentence for everything that is probably a mistake in training with this loss.
 
     Parameters
     ----------
     model, loss
-        What is to be trained.
+        The model to be trained, and its loss.
     output
-        The model's output for some rows, if it is at hand.
+        The model's output for some rows, if it is known.
     """
     layers = [layer for layer in in_order(model) if not isinstance(layer, TRANSPARENT)]
     if layers:
@@ -51,7 +52,7 @@ def suspicious(model: Layer, loss: Loss, output: Array | None = None) -> Iterato
     for first, second in pairwise(layers):
         if type(first) is type(second) is Linear:
             inputs, outputs = first.weight.shape[0], second.weight.shape[1]
-            # One that is narrower makes a product of low rank, which may be meant.
+            # A narrower layer between them makes a product of low rank, which may be intended.
             if first.out_features >= min(inputs, outputs):
                 yield (
                     f"{first.label} and {second.label} follow one another without an activation "
@@ -75,7 +76,7 @@ def _before_the_loss(last: Layer, loss: Loss, output: Array | None) -> Iterator[
 
 
 def _no_log_probabilities(output: Array | None) -> bool:
-    """Whether the exponentials of some row add up to more than one."""
+    """Return whether an output is no log probabilities: exponentials of a row exceed one in sum."""
     if output is None or output.ndim < 2:
         return False
     with np.errstate(over="ignore"):
@@ -83,7 +84,7 @@ def _no_log_probabilities(output: Array | None) -> bool:
 
 
 def left_out(model: Layer, trained: Iterable[Parameter]) -> Iterator[str]:
-    """Say which parameters are neither trained nor frozen, in one sentence."""
+    """Yield a sentence that names the parameters that are neither trained nor frozen, if any."""
     known = {id(parameter) for parameter in trained}
     names = [
         name
@@ -102,7 +103,7 @@ def left_out(model: Layer, trained: Iterable[Parameter]) -> Iterator[str]:
 def warn_of_suspicious(
     model: Layer, loss: Loss, output: Array | None, trained: Iterable[Parameter]
 ) -> None:
-    """Issue a ``TrainingWarning`` for everything suspicious, for each model once.
+    """Issue a ``TrainingWarning`` for everything suspicious, once for each model.
 
     ``trained`` are the parameters that the optimizer holds.
     """

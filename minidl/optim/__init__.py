@@ -2,10 +2,11 @@
 
 from minidl.optim import schedules
 from minidl.optim.adam import Adam, AdamW, Nadam
+from minidl.optim.adaptive import AdaGrad, RMSprop
 from minidl.optim.clipping import clip_by_norm, clip_by_value
 from minidl.optim.ema import EMA
 from minidl.optim.optimizer import Group, Optimizer
-from minidl.optim.optimizers import SGD, AdaGrad, RMSprop
+from minidl.optim.sgd import SGD
 
 __all__ = [
     "EMA",

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from minidl import kernels
-from minidl.optim.optimizer import Optimizer, Parameters, Rate, hyper_parameter, unfolded
+from minidl.optim.hyper_parameters import with_single_betas
+from minidl.optim.optimizer import Optimizer, Parameters, Rate, hyper_parameter
 from minidl.typing import Array
 
 
@@ -27,7 +28,7 @@ class _TwoMoments(Optimizer):
         max_norm: float | None,
         **hyper: Any,
     ) -> None:
-        hyper |= unfolded(type(self).__name__, {"betas": betas})
+        hyper |= with_single_betas(type(self).__name__, {"betas": betas})
         super().__init__(parameters, lr, max_norm, **hyper)
         self.moment1, self.moment2 = self.flat.zeros(), self.flat.zeros()
 

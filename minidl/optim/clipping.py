@@ -8,15 +8,15 @@ import numpy as np
 
 from minidl import kernels
 from minidl.nn.checks import POSITIVE, check_number
-from minidl.nn.layer import Parameter
+from minidl.nn.parameter import Parameter
 from minidl.typing import Array
 
 
 def clip_by_norm(parameters: Iterable[Parameter], max_norm: float) -> float:
-    """Scale all gradients together so that their global norm is at most ``max_norm``.
+    """Scale all gradients by one factor so that their global norm is at most ``max_norm``.
 
-    g ← g · max_norm / ‖g‖ where ‖g‖ > max_norm, ‖g‖² the sum of squares over all parameters.
-    The direction stays. Source: Pascanu et al. 2013, algorithm 1.
+    g ← g · max_norm / ‖g‖ where ‖g‖ > max_norm; ‖g‖² is the sum of squares over all parameters.
+    The direction of the gradient stays. Source: Pascanu et al. 2013, algorithm 1.
 
     Parameters
     ----------
@@ -51,7 +51,8 @@ def clip_by_norm(parameters: Iterable[Parameter], max_norm: float) -> float:
     if not np.isfinite(norm):
         raise FloatingPointError(f"clip_by_norm: the gradient norm is {norm}; nothing was changed")
     if norm > max_norm:
-        # In two factors: for a norm 1e38 times max_norm one of float32 would have few digits left.
+        # In two factors: for a norm of 1e38 · max_norm, a single float32 factor would be subnormal
+        # and have few digits left.
         root = float(np.sqrt(max_norm) / np.sqrt(norm))
         factors = (root, root) if root < 1e-15 else (max_norm / norm,)
         for gradient in gradients:
@@ -61,7 +62,7 @@ def clip_by_norm(parameters: Iterable[Parameter], max_norm: float) -> float:
 
 
 def _norm(gradients: list[Array]) -> float:
-    """The norm of all together, also where float64 does not hold its square."""
+    """Return the norm of all gradients, also if its square is beyond float64."""
     square = sum(float(kernels.squared_norm(gradient)) for gradient in gradients)
     if 1e-280 < square < np.inf or np.isnan(square):
         return float(np.sqrt(square))
@@ -72,10 +73,10 @@ def _norm(gradients: list[Array]) -> float:
 
 
 def clip_by_value(parameters: Iterable[Parameter], max_value: float) -> None:
-    """Cut every gradient off at ``max_value``: g ← min(max(g, -max_value), max_value).
+    """Clip every element of a gradient: g ← min(max(g, -max_value), max_value).
 
-    The direction changes, unlike with ``clip_by_norm``. It can be recorded; an optimizer does the
-    same, in the pass of its update, when it is given ``max_value``.
+    Unlike ``clip_by_norm``, this changes the direction of the gradient. It can be recorded. An
+    optimizer with ``max_value`` does the same as part of its update.
 
     Parameters
     ----------

@@ -9,22 +9,24 @@ from typing import Any
 
 import numpy as np
 
-from minidl import _kernels, kernels
+from minidl import kernels
 from minidl.nn.checks import check_number
-from minidl.nn.layer import Layer, Noticed, Parameter
+from minidl.nn.hooks import InvalidatesRecordings, is_recording, register, stand_in
+from minidl.nn.layer import Layer
+from minidl.nn.parameter import Parameter
 from minidl.signals import deferred
 from minidl.typing import Array
 
 
-class EMA(Noticed):
-    """Exponential moving average of weights, which often predicts better than the latest ones.
+class EMA(InvalidatesRecordings):
+    """Exponential moving average of weights, which often predicts better than the latest weights.
 
     a ← d · a + (1 - d) · w after every step; a begins as w.
 
-    The running statistics of ``BatchNorm`` belong to the weights they were taken with. Given a
-    model, or in a ``Trainer``, they are averaged too; that is right once the latest 1 / (1 - d)
-    steps are what counts. ``take_statistics`` has the layers see data under the averages, which is
-    right at any time; ``Trainer.fit`` does so by itself.
+    The running statistics of ``BatchNorm`` belong to the weights with which they were computed.
+    Given a model, or in a ``Trainer``, they are averaged too; this average is right after more than
+    1 / (1 - d) steps. ``take_statistics`` computes them anew, from data and the averaged weights,
+    which is right at any time; ``Trainer.fit`` calls it by itself.
 
     Source: Polyak and Juditsky 1992, with the exponential weights of Tarvainen and Valpola 2017.
 
@@ -33,7 +35,7 @@ class EMA(Noticed):
     parameters
         The model, or ``model.parameters()``.
     decay
-        d in [0, 1): about the last 1 / (1 - d) steps count.
+        d in [0, 1): the average is over about the last 1 / (1 - d) steps.
 
     Raises
     ------
@@ -67,28 +69,28 @@ class EMA(Noticed):
         if not self.parameters:
             raise ValueError("EMA: no parameters given")
         self.averages = [parameter.data.copy() for parameter in self.parameters]
-        self.state: list[tuple[Layer, str]] = []  # (layer, name) of the statistics that follow
+        self.state: list[tuple[Layer, str]] = []  # (layer, name) of the statistics averaged
         self.state_averages: list[Array] = []
-        self.entered = 0  # contexts of `average` that are open; public: recorded steps hear of it
+        self.entered = 0  # open contexts of `average`; public, so that setting it notes a change
         self._lock = threading.RLock()
         self._model: Layer | None = None
         if model is not None:
             self.follow_state(model)
 
     def follow_state(self, model: Layer) -> None:
-        """Average from now on the running statistics of the model's layers, too."""
+        """Average the running statistics of the model's layers, too, from now on."""
         self._model = model
         known = {(id(layer), name) for layer, name in self.state}
         for _, layer in model.layers():
             for name in layer.state_names:
-                fixed = name in layer.passing_names or name in layer.constant_names
+                fixed = name in layer.transient_state_names or name in layer.constant_names
                 array = getattr(layer, name)
                 if array.dtype.kind == "f" and not fixed and (id(layer), name) not in known:
                     self.state.append((layer, name))
                     self.state_averages.append(array.copy())
 
     def update(self) -> None:
-        """Let the averages follow the weights.
+        """Move the averages towards the weights: a ← d · a + (1 - d) · w.
 
         Raises
         ------
@@ -98,30 +100,33 @@ class EMA(Noticed):
         if self.entered:
             raise RuntimeError("EMA: update inside average(), where the weights are the averages")
         averages = [*self.averages, *self.state_averages]
-        if (recorder := _kernels.recorder()) is not None:
-            recorder.watch(self)
-            for layer, _ in self.state:
-                recorder.watch(layer)
-            names = [parameter.name for parameter in self.parameters]
-            names += [f"{layer.path}.{name}" for layer, name in self.state]
-            averages = [
-                recorder.adopt("state", f"average of {name}", average)
-                for name, average in zip(names, averages, strict=True)
-            ]
+        if is_recording():
+            averages = self._registered(averages)
         arrays = [parameter.data for parameter in self.parameters]
         arrays += [getattr(layer, name) for layer, name in self.state]
         for average, array in zip(averages, arrays, strict=True):
             kernels.lerp(average, array, 1 - self.decay)
 
-    def take_statistics(self, batches: Iterable[tuple[Array, ...]]) -> None:
-        """Take the running statistics of the averages anew: the mean over these batches.
+    def _registered(self, averages: list[Array]) -> list[Array]:
+        """Register with the recorder, and return the arrays that stand in for the averages."""
+        for owner in (self, *(layer for layer, _ in self.state)):
+            register(owner)
+        names = [parameter.name for parameter in self.parameters]
+        names += [f"{layer.path}.{name}" for layer, name in self.state]
+        return [
+            stand_in("state", f"average of {name}", average)
+            for name, average in zip(names, averages, strict=True)
+        ]
 
-        The inputs pass through the layers as in training; the model stays as it is.
+    def take_statistics(self, batches: Iterable[tuple[Array, ...]]) -> None:
+        """Compute the running statistics of the averages anew, as the mean over these batches.
+
+        The inputs pass through the layers as in training; the model itself does not change.
 
         Parameters
         ----------
         batches
-            Tuples of the inputs of the model, each batch of two rows or more.
+            Tuples of the model's inputs, each of two rows or more.
 
         Raises
         ------
@@ -139,7 +144,7 @@ class EMA(Noticed):
             averages = [(array, array.copy()) for array in state]
             try:
                 for layer, _ in momenta:
-                    layer.momentum = 1.0  # of the batch alone
+                    layer.momentum = 1.0  # the statistics of the batch alone
                 for inputs in batches:
                     count += 1
                     self._model(*inputs)
@@ -157,12 +162,12 @@ class EMA(Noticed):
 
     @property
     def has_statistics(self) -> bool:
-        """Whether a layer whose statistics are averaged takes some, in its present mode."""
+        """Whether any layer whose statistics are averaged updates them in its present mode."""
         return any(layer.training for layer, _ in self.state)
 
     def swap(self) -> None:
-        """Exchange the model's weights and statistics with the averages; again: back."""
-        with deferred():  # half of it would leave the weights of both mixed
+        """Exchange the model's weights and statistics with the averages; a second call, back."""
+        with deferred():  # an interrupt would leave weights and averages mixed
             for parameter, average in zip(self.parameters, self.averages, strict=True):
                 weights = np.array(parameter.data)
                 parameter.data = average
@@ -175,9 +180,9 @@ class EMA(Noticed):
 
     @contextmanager
     def average(self) -> Iterator[None]:
-        """``with ema.average():`` the model has the averages as weights, then its own again.
+        """Give the model the averages as weights inside ``with ema.average():``.
 
-        Contexts may be nested, also those of several threads: the last one to end exchanges back.
+        Contexts may be nested, also in several threads: the last one to end restores the weights.
         """
         self._enter(1)
         try:
@@ -186,7 +191,7 @@ class EMA(Noticed):
             self._enter(-1)
 
     def _enter(self, change: int) -> None:
-        """Count the contexts that are open; the first and the last exchange the weights."""
+        """Count open contexts; exchange weights and averages at the first and the last."""
         with deferred(), self._lock:
             if self.entered + min(change, 0) == 0:
                 self.swap()

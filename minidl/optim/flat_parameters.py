@@ -6,29 +6,29 @@ from collections.abc import Iterable
 from typing import Any
 
 from minidl._kernels.memory import LINE, aligned_zeros
-from minidl.nn.layer import Parameter
+from minidl.nn.parameter import Parameter
 from minidl.typing import Array
 
 
 class FlatParameters:
     """Parameters whose values and gradients are views into two contiguous vectors.
 
-    Each begins on a cache line; the few elements before the first and between two of them stay
-    zero. So a norm is one reduction, an update one pass, whatever the number of layers.
-
-    Groups of parameters follow one another: ``parts`` are their slices of the vectors. Frozen
-    parameters stay where they are.
+    A norm is then one reduction and an update one pass, whatever the number of layers. Each
+    parameter begins on a cache line; the few elements before the first and between two of them stay
+    zero. Groups of parameters follow one another, ``parts`` are their slices of the vectors. Frozen
+    parameters stay outside.
 
     Parameters
     ----------
     *groups
-        The parameters of each group; at least one of them all is not frozen.
+        The parameters of each group; at least one in all must not be frozen.
     """
 
     def __init__(self, *groups: Iterable[Parameter]) -> None:
         self._lay_out([_listed(group) for group in groups])
 
     def _lay_out(self, given: list[list[Parameter]]) -> None:
+        """Allocate the vectors and move the parameters into them."""
         everything = [parameter for group in given for parameter in group]
         if len({id(parameter) for parameter in everything}) < len(everything):
             raise ValueError("the same parameter was given twice")
@@ -42,9 +42,8 @@ class FlatParameters:
             raise TypeError(f"all parameters must have one dtype, got {sorted(map(str, dtypes))}")
         self.dtype = dtypes.pop()
         step = LINE // self.dtype.itemsize
-        # A line before the first of a group, so that the address of the vector, and of each
-        # part, is that of no parameter: a recorded step tells by its address what a kernel is
-        # given.
+        # A cache line before the first parameter of a group, so that no parameter has the address
+        # of a vector or of a part: recording identifies the arrays of a kernel by their addresses.
         self.starts: list[int] = []
         self.parts: list[slice] = []
         self.size = 0
@@ -64,7 +63,7 @@ class FlatParameters:
         self._views = [(parameter.data, parameter.grad) for parameter in self.parameters]
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy, by copy or pickle, lays out vectors of its own for the copied parameters.
+        # A copy, by copy or pickle, allocates vectors of its own for the copied parameters.
         return {"groups": self.groups, "frozen": self.frozen}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -72,11 +71,11 @@ class FlatParameters:
         self.frozen = state["frozen"]
 
     def zeros(self) -> Array:
-        """A vector of the same layout: for moments."""
+        """Return a vector of zeros of the same layout, for moments."""
         return aligned_zeros(self.size * self.dtype.itemsize).view(self.dtype)
 
     def check(self) -> None:
-        """Raise RuntimeError if a parameter has left the vectors, or was frozen in them."""
+        """Raise RuntimeError if a parameter has left the vectors, or was frozen meanwhile."""
         for parameter, (data, grad) in zip(self.parameters, self._views, strict=True):
             if not parameter.lies_in(data, grad):
                 raise RuntimeError(
@@ -91,6 +90,7 @@ class FlatParameters:
 
 
 def _listed(parameters: Iterable[Parameter]) -> list[Parameter]:
+    """Return parameters as a list; raise for anything else."""
     if isinstance(parameters, (Parameter, dict)) or not isinstance(parameters, Iterable):
         raise TypeError(f"expected model.parameters(), got {parameters!r}")
     parameters = list(parameters)

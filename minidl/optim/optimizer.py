@@ -7,41 +7,31 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from minidl import _kernels, kernels
+from minidl import kernels
 from minidl._kernels.twins import OPTIMIZER_STATE
-from minidl.nn.checks import POSITIVE, check_number
-from minidl.nn.layer import Parameter
+from minidl.nn.hooks import note_change, register_optimizer, register_step
 from minidl.nn.nonfinite import first_not_finite
+from minidl.nn.parameter import Parameter
 from minidl.optim.flat_parameters import FlatParameters
+from minidl.optim.hyper_parameters import (
+    LIMITS,
+    SHARED,
+    check_limit,
+    check_stored,
+    check_value,
+    with_single_betas,
+)
 from minidl.typing import Array
 
-# Hyper-parameters: the lowest value allowed, and the first that is not.
-RANGES = {
-    "learning_rate": (0, np.inf),
-    "weight_decay": (0, np.inf),
-    "l1": (0, np.inf),
-    "momentum": (0, 1),
-    "momentum_decay": (0, np.inf),
-    "alpha": (0, 1),
-    "beta1": (0, 1),
-    "beta2": (0, 1),
-    "eps": (POSITIVE, np.inf),
-}
-LIMITS = ("max_norm", "max_value")  # of the gradient: greater than zero, or None
-FLAGS = ("nesterov", "centered", "decoupled")
-MOST_STEPS = 2.0**53  # up to here a float64 can count
-SHARED = ("weight_decay", "l1", "max_value")  # what every optimizer's groups may set
-
-# A learning rate, or a schedule: the rate after so many steps.
+# A learning rate, or a schedule: a function from the number of steps taken to the rate.
 Rate = float | Callable[[int], float]
 Parameters = Iterable[Parameter] | Iterable[Mapping[str, Any]]
 
 
 class Group:
-    """Some of an optimizer's parameters, and their hyper-parameters, by name.
+    """Some of an optimizer's parameters, with hyper-parameters of their own.
 
-    ``group["lr"]``, ``group["weight_decay"]`` and so on are read, and changed between steps,
-    like those of a dict.
+    ``group["lr"]``, ``group["weight_decay"]`` and so on can be read, and set between steps.
     """
 
     def __init__(self, optimizer: Optimizer, index: int) -> None:
@@ -49,18 +39,18 @@ class Group:
 
     @property
     def parameters(self) -> list[Parameter]:
-        """The parameters that are trained: without the frozen ones."""
+        """The parameters that are trained: those not frozen."""
         return self.optimizer.flat.groups[self.index]
 
     @property
     def part(self) -> slice:
-        """Where in the flat vectors they are."""
+        """Their place in the flat vectors."""
         return self.optimizer.flat.parts[self.index]
 
     @property
     def state(self) -> Array:
-        """The group's own struct of what kernels read at every step."""
-        self.optimizer.looked_at()
+        """The struct of hyper-parameters and counters that kernels read at every step."""
+        self.optimizer.register_with_recorder()
         return self.optimizer.states[self.index : self.index + 1].reshape(())
 
     @property
@@ -91,52 +81,48 @@ class Group:
             )
 
     def set(self, name: str, value: Any) -> None:
-        """Set a hyper-parameter, of which it is known that the optimizer has it."""
-        owner = type(self.optimizer).__name__
+        """Set a hyper-parameter that the optimizer is known to have."""
         if name == "lr":
             self._set_lr(value)
-        elif name in LIMITS:
-            if value is not None:
-                value = check_number(owner, name, value, POSITIVE, np.inf)
-            self.state[name] = value or 0.0
         else:
-            self.state[name] = check_number(owner, name, value, *RANGES[name])
+            check = check_limit if name in LIMITS else check_value
+            self.state[name] = check(type(self.optimizer).__name__, name, value)
 
     def _set_lr(self, value: Rate) -> None:
         schedule = value if callable(value) else None
-        rate = self._checked(value) if schedule is None else self._rate(schedule, 0)
+        rate = self._checked_rate(value) if schedule is None else self._rate_after(schedule, 0)
         self.state["learning_rate"] = rate
         if schedule is not self.schedule:
             self.optimizer.schedules[self.index] = schedule
-            _kernels.note_change()
+            note_change()
 
-    def _checked(self, rate: Any) -> float:
-        owner = type(self.optimizer).__name__
-        return check_number(owner, "learning_rate", rate, *RANGES["learning_rate"])
+    def _checked_rate(self, rate: Any) -> float:
+        return check_value(type(self.optimizer).__name__, "learning_rate", rate)
 
-    def _rate(self, schedule: Callable[[int], float], step: int) -> float:
-        rate = schedule(step)
+    def _rate_after(self, schedule: Callable[[int], float], steps: int) -> float:
+        rate = schedule(steps)
         try:
-            return self._checked(rate)
+            return self._checked_rate(rate)
         except (TypeError, ValueError) as error:
-            where = f"the schedule {schedule!r} after {step} steps"
+            where = f"the schedule {schedule!r} after {steps} steps"
             raise type(error)(f"{error}, by {where}") from None
 
     def set_rate(self) -> None:
-        """Set the rate of the step to come, if there is a schedule."""
+        """Set the learning rate of the next step, if there is a schedule."""
         if self.schedule is not None:
-            self.state["learning_rate"] = self._rate(self.schedule, self.optimizer.steps)
+            self.state["learning_rate"] = self._rate_after(self.schedule, self.optimizer.steps)
 
     def rates(self, count: int) -> Array:
-        """The schedule's rates for so many steps to come, at least one.
+        """Return the schedule's rates for the next ``count`` steps.
 
-        Only those before the first that is none: the steps until then are still to be made.
+        If the schedule fails for one of them, only the rates before it: these steps can still be
+        made. If it fails for the first one, raise.
         """
         assert self.schedule is not None
         found: list[float] = []
         for step in range(self.optimizer.steps, self.optimizer.steps + count):
             try:
-                found.append(self._rate(self.schedule, step))
+                found.append(self._rate_after(self.schedule, step))
             except Exception:  # whatever a function of the user raises
                 if not found:
                     raise
@@ -145,7 +131,7 @@ class Group:
 
 
 def hyper_parameter(name: str, meaning: str = "") -> Any:
-    """An attribute of an optimizer: read from its first group, assigned to all of them."""
+    """Make an attribute of an optimizer that is read from the first group and set in all."""
 
     def get(self: Optimizer) -> Any:
         return self.groups[0][name]
@@ -160,23 +146,24 @@ def hyper_parameter(name: str, meaning: str = "") -> Any:
 class Optimizer:
     """What all optimizers share: the flat vectors, the clipping, the step.
 
-    In this order: gradients are scaled by ``max_norm``, cut off at ``max_value``, and the penalties
-    on the weights are added: g ← g + λ · w + λ₁ · sign(w).
+    A step first scales the gradients by ``max_norm``, then clips them to ``max_value``, then adds
+    the penalties on the weights: g ← g + λ · w + λ₁ · sign(w).
 
-    Subnormal numbers, below 1.2e-38 in float32, count as zero. Where a gradient is zero for good,
-    as behind a dead unit, moments would decay to such numbers and stay there, and a CPU computes
-    with those many times slower: training would be three times slower after 800 steps.
+    Subnormal numbers, below 1.2e-38 in float32, count as zero. Where a gradient stays zero, as
+    behind a dead unit, moments would decay to such numbers and stay there. CPUs compute with them
+    many times slower: training would be three times slower after 800 steps.
 
     Parameters
     ----------
     parameters
         ``model.parameters()``. They move into the optimizer's flat vectors, so a parameter
-        belongs to one optimizer at a time. Those that are ``frozen`` are left alone.
-        Or a list of groups, as in PyTorch: ``{"params": [...], "lr": 1e-3, "weight_decay": 0.0}``;
-        what a group does not set is as for the whole optimizer. All but ``max_norm`` can be set.
+        belongs to one optimizer at a time. Parameters that are ``frozen`` are left alone.
+        Or a list of groups, as in PyTorch: ``{"params": [...], "lr": 1e-3, "weight_decay": 0.0}``.
+        A group may set all hyper-parameters but ``max_norm``; those that it does not set are the
+        optimizer's.
     lr
-        Learning rate η ≥ 0, or a schedule: a function of the number of steps taken so far that
-        returns one (``optim.schedules`` has the usual ones).
+        Learning rate η ≥ 0, or a schedule: a function that returns the rate for a number of steps
+        taken so far (``optim.schedules`` has the usual ones).
     weight_decay
         λ ≥ 0, of the penalty λ/2 · ‖w‖² (L2).
     l1
@@ -185,14 +172,17 @@ class Optimizer:
         If given, > 0: gradients are clipped by their global norm, over all groups, before every
         step. Pascanu et al. 2013, algorithm 1.
     max_value
-        If given, > 0: after that, every gradient is clipped to [-max_value, max_value].
+        If given, > 0: after that, every element of a gradient is clipped to
+        [-max_value, max_value].
     """
 
     registry: ClassVar[list[type[Optimizer]]] = []
 
-    # Hyper-parameters that a group may set beside those of all optimizers.
+    # --- what a subclass may declare ---
+
+    # Its hyper-parameters, beside those of all optimizers.
     names: tuple[str, ...] = ()
-    # Vectors of squares: a model file with less than zero in one of them is refused.
+    # Its vectors of squares: a model file with a negative number in one of them is refused.
     never_negative: tuple[str, ...] = ()
 
     lr = hyper_parameter("lr", "The learning rate: with a schedule, that of the latest step.")
@@ -214,11 +204,11 @@ class Optimizer:
         for group, settings in zip(self.groups, groups, strict=True):
             if "lr" in settings:
                 group["lr"] = settings["lr"]
-        # Last: a constructor that fails must not have taken the parameters from another one.
+        # Last, so that a constructor that fails takes no parameters from another optimizer.
         self.flat = FlatParameters(*(settings["params"] for settings in groups))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # A number under a name that none of minidl's optimizers reads would do nothing.
+        # A value under a name that none of minidl's optimizers reads would do nothing.
         known = name.startswith("_") or name in vars(self) or hasattr(type(self), name)
         if not known and "flat" in vars(self) and isinstance(value, (int, float, tuple, str)):
             owner = type(self)
@@ -234,16 +224,16 @@ class Optimizer:
 
     @classmethod
     def examples(cls) -> Iterator[dict[str, Any]]:
-        """Settings, as keywords: from these the tests verify the optimizer."""
+        """Yield settings, as keywords, from which the tests verify the optimizer."""
         return iter(())
 
     def _split(self, parameters: Parameters) -> list[dict[str, Any]]:
-        """The groups as dicts, their settings known to this optimizer."""
+        """Return the groups as dicts, after checking that the optimizer knows their settings."""
         owner = type(self).__name__
         if not isinstance(parameters, (Parameter, Mapping)) and isinstance(parameters, Iterable):
             parameters = list(parameters)  # type: ignore[assignment]
             if parameters and all(isinstance(group, Mapping) for group in parameters):
-                groups = [unfolded(owner, group) for group in parameters]
+                groups = [with_single_betas(owner, group) for group in parameters]
                 for group in groups:
                     unknown = group.keys() - {"params", "lr", *SHARED, *self.names}
                     if unknown or "params" not in group:
@@ -256,7 +246,7 @@ class Optimizer:
 
     @property
     def learning_rate(self) -> float:
-        """Not its name here: an attribute of this name would set nothing."""
+        """Raises AttributeError: the learning rate is called ``lr``."""
         raise AttributeError(f"{type(self).__name__} has no learning_rate: write optimizer.lr")
 
     @learning_rate.setter
@@ -271,13 +261,13 @@ class Optimizer:
     @property
     def state(self) -> Array:
         """The state of the first group."""
-        self.looked_at()
+        self.register_with_recorder()
         return self.states[:1].reshape(())
 
-    def looked_at(self) -> None:
-        """Tell a recorder, if there is one: values are then not known to Python any more."""
-        if (recorder := _kernels.recorder()) is not None and hasattr(self, "flat"):
-            recorder.optimize(self)
+    def register_with_recorder(self) -> None:
+        """Register with the active recorder: hyper-parameters are then read by kernels only."""
+        if hasattr(self, "flat"):  # not inside the constructor
+            register_optimizer(self)
 
     @property
     def schedule(self) -> Callable[[int], float] | None:
@@ -285,11 +275,11 @@ class Optimizer:
         return next((schedule for schedule in self.schedules if schedule is not None), None)
 
     def scheduled(self) -> list[Group]:
-        """The groups whose learning rate follows a schedule."""
+        """Return the groups whose learning rate follows a schedule."""
         return [group for group in self.groups if group.schedule is not None]
 
     def set_rate(self) -> None:
-        """Set the rates of the step to come, where there are schedules."""
+        """Set the learning rates of the next step, where there are schedules."""
         if self.schedule is not None:
             for group in self.groups:
                 group.set_rate()
@@ -301,15 +291,14 @@ class Optimizer:
 
     def zero_grad(self) -> None:
         """Set all gradients to zero."""
-        if (recorder := _kernels.recorder()) is not None:
-            recorder.optimize(self)
+        register_optimizer(self)
         kernels.clear(self.flat.grad)
         for parameter in self.flat.frozen:
             kernels.clear(parameter.grad)
 
     def scale_grad(self, factor: float) -> None:
-        """Multiply all gradients: by 1/k for the mean of k batches whose gradients were added."""
-        self.looked_at()
+        """Multiply all gradients: by 1/k for the mean over k batches whose gradients were added."""
+        self.register_with_recorder()
         kernels.scale(self.flat.grad, factor)
 
     def step(self) -> float:
@@ -320,12 +309,11 @@ class Optimizer:
         FloatingPointError
             If the norm is not finite; nothing is changed then.
         RuntimeError
-            If a parameter was taken over by another optimizer, reset, converted or frozen.
+            If a parameter was handed to another optimizer, reset, converted or frozen.
         """
         self.flat.check()
-        if (recorder := _kernels.recorder()) is not None:
-            recorder.step_of(self)
-        else:
+        is_recorded = register_step(self)
+        if not is_recorded:
             self.set_rate()
         grad = self.flat.grad
         if not kernels.clip(kernels.squared_norm(grad), self.states, grad):
@@ -335,8 +323,8 @@ class Optimizer:
             )
         self.update()
         norm: Any = self.state["norm"]
-        # While a step is recorded, values are not known to Python: the array itself.
-        return float(norm) if recorder is None else norm
+        # A step that is being recorded has no values yet: its norm is the array itself.
+        return norm if is_recorded else float(norm)
 
     def update(self) -> None:
         """Change the parameters of all groups."""
@@ -345,11 +333,11 @@ class Optimizer:
             self.update_part(self.flat.data[part], self.flat.grad[part], part, group.state)
 
     def update_part(self, data: Array, grad: Array, part: slice, state: Array) -> None:
-        """Change the parameters of one group; the subclass's formula."""
+        """Change the parameters of one group, by the subclass's formula."""
         raise NotImplementedError(f"{type(self).__name__} has no update")
 
     def penalty(self) -> float:
-        """Σ λ/2 · ‖w‖² + λ₁ · Σ|w| over all groups: what the step adds to the loss, to report it.
+        """Return Σ λ/2 · ‖w‖² + λ₁ · Σ|w| over all groups: the penalties that steps minimise, too.
 
         A decoupled decay (``AdamW``) is not the gradient of a penalty, and does not count.
         """
@@ -362,35 +350,19 @@ class Optimizer:
         return total
 
     def check_states(self, states: Array) -> None:
-        """Raise ValueError for states, as of a file, that this optimizer can never come to."""
+        """Raise ValueError for states, as of a file, that this optimizer can never reach."""
         for name in ("max_norm", "step"):
             if (states[name] != states[name][0]).any():
                 raise ValueError(f"{type(self).__name__}: {name} must be the same for all groups")
         for state, own in zip(states, self.states, strict=True):
             for name in OPTIMIZER_STATE.names or ():
-                self._check_field(name, float(state[name]), float(own[name]))
-
-    def _check_field(self, name: str, value: float, own: float) -> None:
-        owner = type(self).__name__
-        set_here = name in ("learning_rate", *SHARED, *self.names)
-        if name in LIMITS or (name in RANGES and not set_here):
-            if value:  # zero: no limit, or of no use in this optimizer
-                check_number(owner, name, value, *RANGES.get(name, (POSITIVE, np.inf)))
-        elif name in RANGES:
-            check_number(owner, name, value, *RANGES[name])
-        elif name == "decoupled" and value != own:
-            raise ValueError(f"{owner}: {name} must be {own:g}, got {value:g}")
-        elif name in FLAGS and value not in (0, 1):
-            raise ValueError(f"{owner}: {name} must be 0 or 1, got {value:g}")
-        elif name == "step" and not (0 <= value < MOST_STEPS and value.is_integer()):
-            raise ValueError(f"{owner}: {name} must be a whole number >= 0, got {value:g}")
-        elif name in ("scale", "mu_product") and not 0 <= value <= 1:
-            raise ValueError(f"{owner}: {name} must be in [0, 1], got {value:g}")
-        elif name == "norm" and value < 0:  # not finite, where the latest step raised for it
-            raise ValueError(f"{owner}: {name} must be >= 0, got {value:g}")
+                is_used = name in ("learning_rate", *SHARED, *self.names)
+                check_stored(
+                    type(self).__name__, name, float(state[name]), float(own[name]), is_used
+                )
 
     def _first_not_finite(self) -> str:
-        # Gradients come into being from the last layer to the first.
+        # In the order in which gradients are computed: from the last layer to the first.
         found = first_not_finite(
             (f"parameter {parameter.name!r} of shape {parameter.shape}", parameter.grad)
             for parameter in reversed(self.flat.parameters)
@@ -405,15 +377,3 @@ class Optimizer:
         if len(self.states) > 1:
             shown.append(f"groups={len(self.states)}")
         return f"{type(self).__name__}({', '.join(shown)}, max_norm={self.max_norm})"
-
-
-def unfolded(owner: str, settings: Any) -> dict[str, Any]:
-    """The settings, with ``betas`` as ``beta1`` and ``beta2``."""
-    settings = dict(settings)
-    if "betas" in settings:
-        betas = settings.pop("betas")
-        try:
-            settings["beta1"], settings["beta2"] = betas
-        except (TypeError, ValueError) as error:  # no sequence, or another number of them
-            raise type(error)(f"{owner}: betas must be two numbers, got {betas!r}") from None
-    return settings

@@ -1,8 +1,8 @@
 """Schedules: the learning rate as a function of the number of steps taken so far.
 
-Any function of a step count will do as an optimizer's ``lr``; those here are the usual ones. They
-count steps, not epochs: an epoch has ``ceil(samples / batch_size)``. A recorded step follows
-them like an eager one, to the last bit.
+An optimizer's ``lr`` may be any function of a step count; these are the usual ones. They count
+steps, not epochs: an epoch has ``ceil(samples / batch_size)`` steps. A recorded step uses the same
+rates as an eager one, to the last bit.
 
 ==================  ======================================================  ==================
 schedule            rate after t steps                                      source
@@ -15,7 +15,7 @@ schedule            rate after t steps                                      sour
 ``one_cycle``       a rise to η, then a fall far below the start, cosines   Smith & Topin 2018
 ==================  ======================================================  ==================
 
-``ReduceOnPlateau`` is not a function of time: it watches a loss, and lowers the rate once that
+``ReduceOnPlateau`` is not a function of time: it observes a loss, and lowers the rate when the loss
 has stopped falling.
 """
 
@@ -38,7 +38,7 @@ BEYOND_ONE = math.nextafter(1.0, 2.0)  # for ranges that include 1
 class Schedule:
     """A learning rate over time: a formula by name, and its arguments.
 
-    ``schedule(step)`` is the rate of the step that comes after so many.
+    ``schedule(t)`` is the rate after t steps.
     """
 
     name: str
@@ -53,14 +53,14 @@ class Schedule:
 
 
 def step_decay(lr: float, every: int, factor: float = 0.1) -> Schedule:
-    """η · factor^⌊t / every⌋: multiplied by ``factor`` after every so many steps.
+    """η · factor^⌊t / every⌋: the rate is multiplied by ``factor`` after every ``every`` steps.
 
     Parameters
     ----------
     lr
         η ≥ 0, the rate at the beginning.
     every
-        Steps, ≥ 1.
+        Number of steps between two reductions, ≥ 1.
     factor
         In (0, 1].
 
@@ -83,14 +83,14 @@ def step_decay(lr: float, every: int, factor: float = 0.1) -> Schedule:
 
 
 def exponential(lr: float, factor: float) -> Schedule:
-    """η · factor^t: multiplied by ``factor`` after every step.
+    """η · factor^t: the rate is multiplied by ``factor`` after every step.
 
     Parameters
     ----------
     lr
         η ≥ 0, the rate at the beginning.
     factor
-        In (0, 1]; for half the rate after n steps, ``0.5 ** (1 / n)``.
+        In (0, 1]; ``0.5 ** (1 / n)`` halves the rate every n steps.
 
     Raises
     ------
@@ -117,7 +117,7 @@ def cosine(lr: float, steps: int, final: float = 0.0) -> Schedule:
     lr
         η ≥ 0, the rate at the beginning.
     steps
-        Of the whole training, ≥ 1.
+        Number of steps of the whole training, ≥ 1.
     final
         The rate at its end, ≥ 0.
 
@@ -145,19 +145,19 @@ def cosine(lr: float, steps: int, final: float = 0.0) -> Schedule:
 
 
 def warmup(rate: Rate, steps: int, start: float = 0.01) -> Schedule:
-    """η · (start + (1 - start) · t / steps) for t < steps, then η, or the schedule that follows.
+    """η · (start + (1 - start) · t / steps) for t < steps, then η or a schedule.
 
-    Large steps at the beginning, before the moments and the statistics of normalization have
-    settled, can ruin a network for good. Source: Goyal et al. 2017, section 2.2.
+    Large steps at the beginning, before moments and running statistics have settled, can ruin a
+    network for good. Source: Goyal et al. 2017, section 2.2.
 
     Parameters
     ----------
     rate
-        η ≥ 0; or a schedule: the rise is to its first rate, and it begins where the rise ends.
+        η ≥ 0; or a schedule, which begins after the rise, and whose first rate is η.
     steps
-        Of the rise, ≥ 1.
+        Number of steps of the rise, ≥ 1.
     start
-        Where it begins, as a fraction of η, in [0, 1].
+        The first rate as a fraction of η, in [0, 1].
 
     Raises
     ------
@@ -179,10 +179,10 @@ def warmup(rate: Rate, steps: int, start: float = 0.01) -> Schedule:
 def one_cycle(
     max_lr: float, steps: int, rise: float = 0.3, divide: float = 25.0, final_divide: float = 1e4
 ) -> Schedule:
-    """A rise to ``max_lr`` in the first part of the training, then a fall to almost nothing.
+    """A rise to ``max_lr`` in the first part of the training, then a fall to almost zero.
 
-    max_lr / divide → max_lr over ``rise`` · steps - 1 steps, then → max_lr / divide /
-    final_divide at the last step (and from there on), both along half a cosine.
+    From max_lr / divide to max_lr in ``rise`` · steps - 1 steps, then to max_lr / divide /
+    final_divide at the last step, where the rate stays; both along half a cosine.
 
     Source: Smith and Topin 2018, in the form and with the defaults of PyTorch's OneCycleLR
     (two phases; the momentum stays as it is).
@@ -192,11 +192,11 @@ def one_cycle(
     max_lr
         The highest rate, ≥ 0.
     steps
-        Of the whole training, ≥ 1.
+        Number of steps of the whole training, ≥ 1.
     rise
         The fraction of steps until the highest rate, in (0, 1).
     divide, final_divide
-        The first rate is ``max_lr / divide``, the last that divided by ``final_divide``; > 0.
+        The first rate is ``max_lr / divide``, the last ``max_lr / divide / final_divide``; > 0.
 
     Raises
     ------
@@ -220,34 +220,35 @@ def one_cycle(
 class ReduceOnPlateau:
     """Lower the learning rate when a loss has stopped falling.
 
-    η ← max(η · factor, smallest) once more than ``patience`` observations in a row were no
-    better than the best one; then waits ``cooldown`` observations before it counts again.
+    η ← max(η · factor, smallest) after more than ``patience`` observations in a row that were no
+    better than the best one. Then ``cooldown`` observations pass before counting begins again.
 
     Parameters
     ----------
     optimizer
-        The learning rate of each of its groups is lowered; it must be a number, not a schedule.
+        Its learning rate is lowered, in each group; it must be a number, not a schedule.
     factor
         In (0, 1).
     patience
-        Observations without improvement that are borne, ≥ 0.
+        Number of observations without improvement that change nothing, ≥ 0.
     threshold
-        The least improvement that counts as one, as a fraction of the best value, in [0, 1).
+        The smallest change that counts as an improvement, as a fraction of the best value, in
+        [0, 1).
     cooldown
-        Observations after a reduction that are not counted, ≥ 0.
+        Number of observations after a reduction that do not count, ≥ 0.
     smallest
-        The rate is never lowered further, ≥ 0; one that is smaller stays as it is.
+        Lower limit of the rate, ≥ 0; a rate that is already smaller stays as it is.
     mode
-        ``"min"`` for a loss, ``"max"`` for an accuracy; by default what the name in ``monitor``
-        says, which it does for the loss and the metrics known by name.
+        ``"min"`` if small values are good, as of a loss, ``"max"`` if large ones are, as of an
+        accuracy. None: follows from ``monitor`` for the loss and the metrics known by name.
     monitor
-        Given to ``Trainer.fit`` as one of its callbacks, it observes this value of every epoch.
+        The value that it observes after every epoch as one of the callbacks of ``Trainer.fit``.
 
     Raises
     ------
     ValueError
-        For values outside these ranges, if the optimizer has a schedule, and for a name that does
-        not say which values are good.
+        For values outside these ranges, if the optimizer has a schedule, and for ``mode`` None with
+        a metric that is not known.
 
     Examples
     --------
@@ -291,9 +292,9 @@ class ReduceOnPlateau:
             )
 
     def observe(self, value: float) -> float:
-        """Take note of a loss, say after each epoch; returns the learning rate from now on.
+        """Count an observation, such as the loss of an epoch; return the learning rate after it.
 
-        With several groups that is the first one's. A value that is not a number is no improvement.
+        With several groups it is the rate of the first. NaN is no improvement.
         """
         self._check_rate()
         value = float(value)
@@ -310,7 +311,7 @@ class ReduceOnPlateau:
         return self.optimizer.lr
 
     def _is_better(self, value: float) -> bool:
-        # Of the size of the best, whatever its sign: log likelihoods are negative.
+        # Relative to the size of the best, whatever its sign: log likelihoods are negative.
         margin = self.threshold * abs(self.best) if math.isfinite(self.best) else 0.0
         gain = self.best - value if self.mode == "min" else value - self.best
         return gain > margin
@@ -328,7 +329,7 @@ class ReduceOnPlateau:
         )
 
 
-# --- formulas: by name, so that schedules can be pickled ------------------------------------
+# --- formulas: functions with names, so that schedules can be pickled -----------------------
 
 
 def _step_decay(step: int, lr: float, every: int, factor: float) -> float:
@@ -359,12 +360,12 @@ def _one_cycle(
 
 
 def _half_cosine(begin: float, end: float, done: float) -> float:
-    """From one rate to another, slowly at both ends."""
+    """Go from one rate to another along half a cosine; ``done`` from 0 to 1."""
     return end + (begin - end) / 2 * (1 + math.cos(math.pi * done))
 
 
 def usual_mode(owner: str, monitor: str) -> str:
-    """Which values of the loss or of a metric known by name are good: "min" or "max"."""
+    """Return which values of the loss or of a known metric are good: "min" or "max"."""
     name = monitor.removeprefix("val_")
     if name in ("accuracy", "r2") or name.startswith("top_"):
         return "max"

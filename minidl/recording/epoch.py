@@ -12,12 +12,12 @@ import numpy as np
 from minidl import _kernels
 from minidl._kernels.twins.errors import RowError
 from minidl.nn.checks import check_count
-from minidl.nn.init import random_order
 from minidl.recording.errors import NotFiniteError
 from minidl.recording.guards import RecordingError
 from minidl.recording.inputs import prepared
 from minidl.recording.pytree import tree_leaves, tree_map
 from minidl.recording.recorded_function import RecordedFunction
+from minidl.seeds import random_order
 from minidl.typing import Array
 
 if TYPE_CHECKING:

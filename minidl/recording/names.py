@@ -12,7 +12,8 @@ from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from minidl._kernels.executor.step_call import StepCall
-from minidl.nn.layer import Noticed, Parameter
+from minidl.nn.hooks import InvalidatesRecordings
+from minidl.nn.parameter import Parameter
 from minidl.optim.optimizer import Optimizer
 
 # (holder, key, value): a dict with a key, a list with an index, or the cell of a closure.
@@ -38,7 +39,9 @@ def names_of(function: Any) -> list[Name]:
             seen.add(id(value))
             for holder, key, inner in _held_by(value):
                 holds = visit(inner, depth + 1)
-                counts = isinstance(inner, (Noticed, Optimizer, Parameter, FunctionType))
+                counts = isinstance(
+                    inner, (InvalidatesRecordings, Optimizer, Parameter, FunctionType)
+                )
                 if (counts or holds) and type(holder) is not tuple:
                     found.append((holder, key, inner))
         return len(found) > before
@@ -87,7 +90,9 @@ def _names_in(code: CodeType) -> set[str]:
 def _attributes(value: Any) -> Iterator[Name]:
     # Layers, losses and optimizers tell by themselves when something in them is replaced, and other
     # recorded steps compare the names in their own functions.
-    if not isinstance(value, (Noticed, Optimizer, Parameter, StepCall, type, ModuleType)):
+    if not isinstance(
+        value, (InvalidatesRecordings, Optimizer, Parameter, StepCall, type, ModuleType)
+    ):
         attributes = getattr(value, "__dict__", None)
         if type(attributes) is dict:
             yield from ((attributes, name, item) for name, item in attributes.items())

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from minidl.nn.checks import check_count
-from minidl.nn.init import Seed, random_order
+from minidl.seeds import random_order
 from minidl.training.inputs import as_array, check_same_rows, is_ragged, padded
-from minidl.typing import Array
+from minidl.typing import Array, Seed
 
 
 def batches(

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minidl import _kernels, recording
-from minidl.nn.init import random_order
 from minidl.nn.nonfinite import check_finite, is_finite
 from minidl.recording import RecordingError
 from minidl.recording.epoch import Kept, run_epoch
+from minidl.seeds import random_order
 from minidl.training.callbacks import Callbacks
 from minidl.training.data import Data
 from minidl.training.interrupt import InterruptBetweenSteps, Snapshot

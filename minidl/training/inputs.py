@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minidl.nn import Layer
-from minidl.nn.layer import is_lengths
+from minidl.nn.array_checks import is_lengths
 from minidl.typing import Array
 
 Rows = slice | Array  # of a data set: a stretch of it, or the numbers of its rows

@@ -7,8 +7,6 @@ a look at everything that every layer returns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,10 +14,10 @@ import numpy as np
 from minidl.nn import Layer, Loss
 from minidl.nn.nonfinite import first_bad_of, is_finite
 from minidl.nn.recurrent.sequence import Recurrent
+from minidl.nn.watching import watching
 from minidl.optim import Optimizer
 from minidl.training.data import Data
 
-Watcher = Callable[[Layer, Any], None]
 LARGE = 1e3  # of a feature or a target: what is larger had better be scaled
 
 
@@ -29,6 +27,7 @@ def first_not_finite(model: Layer, loss: Loss, batch: Data) -> str:
     Runs the forward and the backward pass; the caller restores the state they change.
     """
     found: list[str] = []
+    layers = [layer for _, layer in model.layers()]
 
     def watch_output(layer: Layer, output: Any) -> None:
         if not found and not is_finite(output):
@@ -43,14 +42,14 @@ def first_not_finite(model: Layer, loss: Loss, batch: Data) -> str:
                 + _in_time(layer)
             )
 
-    with watching(model, "forward", watch_output):
+    with watching(layers, "forward", watch_output):
         prediction = model(*batch.inputs)
     value = loss(prediction, *batch.targets_and_weights)
     if not found and not np.isfinite(value):
         return f"every layer's output is finite, the loss {loss!r} is not"
     if not found:
         model.zero_grad()
-        with watching(model, "backward", watch_gradient):
+        with watching(layers, "backward", watch_gradient):
             model.backward(loss.backward())
     return found[0] if found else ""
 
@@ -80,28 +79,6 @@ def advice(model: Layer, optimizer: Optimizer, rows: Data) -> str:
         )
     text = "; ".join(cures)
     return f"{text[0].upper()}{text[1:]}."
-
-
-@contextmanager
-def watching(model: Layer, name: str, watcher: Watcher) -> Iterator[None]:
-    """Show ``watcher`` what the method ``name`` of every layer returns, innermost first."""
-    layers = [layer for _, layer in model.layers()]
-
-    def watched(layer: Layer, method: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*inputs: Any, **options: Any) -> Any:
-            result = method(*inputs, **options)
-            watcher(layer, result)
-            return result
-
-        return call
-
-    for layer in layers:
-        vars(layer)[name] = watched(layer, getattr(layer, name))
-    try:
-        yield
-    finally:
-        for layer in layers:
-            vars(layer).pop(name, None)
 
 
 def _in_time(layer: Layer) -> str:

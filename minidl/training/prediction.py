@@ -6,7 +6,7 @@ import numpy as np
 
 from minidl import recording
 from minidl.nn import Layer
-from minidl.nn.layer import evaluating
+from minidl.nn.hooks import evaluating
 from minidl.recording import RecordingError
 from minidl.typing import Array
 

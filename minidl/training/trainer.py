@@ -13,11 +13,11 @@ import numpy as np
 
 from minidl.nn import Layer, Loss
 from minidl.nn.checks import check_count
-from minidl.nn.init import Seed, as_generator
-from minidl.nn.layer import evaluating
+from minidl.nn.hooks import evaluating
 from minidl.nn.suspicion import warn_of_suspicious
 from minidl.optim import EMA, Optimizer
 from minidl.optim.schedules import ReduceOnPlateau
+from minidl.seeds import as_generator
 from minidl.training.callbacks import Callback, Callbacks
 from minidl.training.data import (
     Batch,
@@ -37,7 +37,7 @@ from minidl.training.metrics import Metric, Tally, by_name, check_metrics, try_o
 from minidl.training.prediction import Predictor
 from minidl.training.progress import Progress, choose
 from minidl.training.weights import ClassWeight, class_weighted, row_weights
-from minidl.typing import Array
+from minidl.typing import Array, Seed
 
 EVALUATION_BATCH = 1024
 STATISTICS_ROWS = 8192  # from which the averages of an EMA take the statistics of BatchNorm

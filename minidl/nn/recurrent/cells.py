@@ -1,33 +1,45 @@
-"""Recurrent cells: one step through time, with the state in the open.
+"""Recurrent cells: one step through time, with the state as an argument and a result.
 
-``recurrent_layers.py`` runs them over whole sequences.
+``layers.py`` runs them over whole sequences.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
-from minidl import _kernels, kernels
+from minidl import kernels
 from minidl.nn import init as initializers
 from minidl.nn.checks import check_choice, check_count, check_number
-from minidl.nn.init import Initializer, Seed, as_generator
-from minidl.nn.layer import DType, Examples, Layer, Parameter, kept_by
-from minidl.typing import Array
+from minidl.nn.hooks import kept_by
+from minidl.nn.layer import Examples, Layer
+from minidl.nn.parameter import Initializer, Parameter
+from minidl.seeds import as_generator
+from minidl.typing import Array, DType, Seed
 
 
 class RecurrentCell(Layer):
     """One step through time: new_state = cell(x, state), one array or several.
 
-    What the cells share. A subclass names its state and its gates, and writes ``forward``,
-    which keeps what the gradient needs by ``self.keep(...)``, and ``backward``, which takes it
-    back, the latest first, by ``self.kept(...)``. Each gate has a part of its own in the last
-    dimension of the weights; every part is drawn by itself.
+    This is what all cells share. A subclass names its state and its gates, and writes ``forward``
+    and ``backward`` like any layer. Unlike other layers, a cell may be called many times before any
+    backward pass, each call a forward pass of its own; ``backward`` undoes the latest that is left.
+
+    The last dimension of the weights holds the gates side by side; the weights of each gate are
+    drawn by themselves.
     """
 
     state_of: ClassVar[tuple[str, ...]] = ("h",)
     gates: ClassVar[int] = 1
+
+    in_features: int
+    hidden_size: int
+    input_weight: Parameter  # W_x (in_features, gates · hidden_size)
+    recurrent_weight: Parameter  # W_h (hidden_size, gates · hidden_size)
+    bias: Parameter  # b (gates · hidden_size)
+
+    _undoes_earlier_passes = True
 
     def __init__(
         self,
@@ -71,57 +83,46 @@ class RecurrentCell(Layer):
 
     # --- the calls that a backward pass may undo ---
 
-    def keep(self, new_state: tuple[Array, ...], *values: Any) -> None:
-        """Keep a call: what it returns, and what its gradient needs."""
-        if _kernels.is_evaluating():
-            return
-        if not self.training:
-            self.clear()
-        self._kept_calls().append((new_state, values))
+    def _set_aside(self, kept: dict[str, Any]) -> None:
+        if self.training:
+            super()._set_aside(kept)
+        else:
+            kept.pop("_earlier", None)
 
-    def _kept_calls(self) -> list[Any]:
-        kept: list[Any] = kept_by(self).setdefault("_calls", [])
-        return kept
+    def saved(self, dy: Array, *more: Array) -> Any:
+        """Return what the latest call saved that no backward pass has undone."""
+        kept = kept_by(self)
+        if kept.get("_saved") is None and kept.get("_earlier"):  # the latest call has raised
+            kept["_forward_pass"], kept["_saved"], kept["_output"] = kept["_earlier"].pop()
+        return super().saved(dy, *more)
 
-    def kept(self, *gradients: Array) -> Any:
-        """What the latest call kept that no backward pass has undone."""
-        calls = self._kept_calls()
-        if not calls:
-            raise RuntimeError(
-                f"{self.label}: backward without a forward pass before it"
-                + ("" if self.training else "; in evaluation mode only the latest one is kept")
-            )
-        new_state, values = calls[-1]
-        for gradient, state in zip(gradients, new_state, strict=True):
-            self.check_gradient(gradient, state)
-        calls.pop()
-        return values
+    def _refuse_backward(self, called: bool) -> NoReturn:
+        raise RuntimeError(
+            f"{self.label}: backward without a forward pass before it"
+            + ("" if self.training else "; in evaluation mode only the latest one is kept")
+        )
 
     def clear(self) -> None:
-        """Forget the calls that no backward pass has undone."""
-        self._kept_calls().clear()
-
-    def forget(self) -> None:
-        super().forget()
-        self.clear()
+        """Drop the calls that no backward pass has undone."""
+        self.forget()
 
     # --- the two products of every step ---
 
     def from_input(self, x: Array) -> Array:
-        """x · W_x + b."""
+        """Return x · W_x + b."""
         return kernels.linear(x, self.input_weight.data, self.bias.data)
 
     def from_input_grad(self, x: Array, dz: Array) -> Array:
-        """Adds to the gradients of W_x and b; returns dx."""
+        """Add to the gradients of W_x and b; return dx."""
         kernels.linear_grad_params(x, dz, self.input_weight.grad, self.bias.grad)
         return kernels.linear_grad_input(dz, self.input_weight.data)
 
     def from_state(self, h: Array) -> Array:
-        """h · W_h."""
+        """Return h · W_h."""
         return kernels.linear(h, self.recurrent_weight.data)
 
     def from_state_grad(self, h: Array, dz: Array) -> Array:
-        """Adds to the gradient of W_h; returns dh."""
+        """Add to the gradient of W_h; return dh."""
         kernels.linear_grad_params(h, dz, self.recurrent_weight.grad)
         return kernels.linear_grad_input(dz, self.recurrent_weight.data)
 
@@ -137,20 +138,20 @@ class RNNCell(RecurrentCell):
 
     h' = tanh(x · W_x + h · W_h + b), or relu in place of tanh
 
-    Going back over T steps multiplies the gradient T times with W_hᵀ and the slopes of tanh:
+    The backward pass over T steps multiplies the gradient T times by W_hᵀ and the slopes of tanh:
     the largest singular value of W_h decides whether it vanishes or explodes.
     Source: Elman 1990.
 
-    The cell may be called step after step before any backward pass. Each call is kept, and
-    ``backward`` undoes the latest that is left:
+    The cell may be called step after step before any backward pass. Each call is kept, and each
+    ``backward`` undoes the latest call that is left:
 
         for x in steps:
             h = cell(x, h)
         for t in reversed(range(len(steps))):
             dx, dh = cell.backward(dh)
 
-    ``clear()`` forgets calls that need no backward pass; in evaluation mode only the latest
-    call is kept.
+    ``clear()`` drops calls that need no backward pass. In evaluation mode only the latest call is
+    kept.
 
     Parameters
     ----------
@@ -160,7 +161,7 @@ class RNNCell(RecurrentCell):
         ``"tanh"`` or ``"relu"``.
     init, recurrent_init
         Initialisers of W_x, by default Xavier uniform, and of W_h, by default orthogonal (Saxe et
-        al. 2014): at first, no direction of the state grows or shrinks. b starts at zero.
+        al. 2014): before training, no direction of the state grows or shrinks. b starts at zero.
     rng
         Generator or seed of the weights.
 
@@ -203,11 +204,11 @@ class RNNCell(RecurrentCell):
     def forward(self, x: Array, h: Array) -> Array:
         z = kernels.add(self.from_input(x), self.from_state(h))
         new_h = kernels.tanh(z) if self.nonlinearity == "tanh" else kernels.relu(z)
-        self.keep((new_h,), x, h, new_h)
+        self.save(x, h, new_h)
         return new_h
 
     def backward(self, dh: Array) -> tuple[Array, Array]:
-        x, h, new_h = self.kept(dh)
+        x, h, new_h = self.saved(dh)
         slope = kernels.tanh_grad if self.nonlinearity == "tanh" else kernels.relu_grad
         dz = slope(dh, new_h)
         return self.from_input_grad(x, dz), self.from_state_grad(h, dz)
@@ -227,14 +228,14 @@ class LSTMCell(RecurrentCell):
     """One step of long short-term memory.
 
     i, f, g, o = σ(z_i), σ(z_f), tanh(z_g), σ(z_o)   with z = x · W_x + h · W_h + b
-    c' = f · c + i · g                               what is forgotten, what is written
-    h' = o · tanh(c')                                what is shown
+    c' = f · c + i · g                               forget, write
+    h' = o · tanh(c')                                read
 
-    Going back, dc = dc' · f + …: along the cell state the gradient is multiplied with the forget
-    gate only, not with a matrix. Where f is near 1, it neither vanishes nor explodes.
+    Backward, dc = dc' · f + …: along the cell state the gradient is multiplied by the forget gate
+    only, not by a matrix. Where f is near 1, it neither vanishes nor explodes.
     Source: Hochreiter and Schmidhuber 1997; the forget gate: Gers et al. 2000.
 
-    Calls are kept and undone as those of ``RNNCell``: ``h, c = cell(x, h, c)``, and
+    Calls are kept and undone as in ``RNNCell``: ``h, c = cell(x, h, c)``, and
     ``dx, dh, dc = cell.backward(dh, dc)``.
 
     Parameters
@@ -242,7 +243,7 @@ class LSTMCell(RecurrentCell):
     in_features, hidden_size
         Widths of the input and of h and c.
     forget_bias
-        Where the forget gate's part of b starts, 1 by default, so that at first more is kept
+        First value of the forget gate's part of b, 1 by default, so that at first more is kept
         than forgotten (Jozefowicz et al. 2015); the rest of b starts at zero.
     init, recurrent_init
         Initialisers of each gate's part of W_x, by default Xavier uniform, and of W_h, by default
@@ -294,11 +295,11 @@ class LSTMCell(RecurrentCell):
     def forward(self, x: Array, h: Array, c: Array) -> tuple[Array, Array]:
         z = kernels.add(self.from_input(x), self.from_state(h))
         gates, new_c, new_h = kernels.lstm_gates(z, c)
-        self.keep((new_h, new_c), x, h, c, gates, new_c)
+        self.save(x, h, c, gates, new_c)
         return new_h, new_c
 
     def backward(self, dh: Array, dc: Array) -> tuple[Array, Array, Array]:
-        x, h, c, gates, new_c = self.kept(dh, dc)
+        x, h, c, gates, new_c = self.saved(dh, dc)
         dz, dc = kernels.lstm_gates_grad(dh, dc, gates, c, new_c)
         return self.from_input_grad(x, dz), self.from_state_grad(h, dz), dc
 
@@ -316,11 +317,11 @@ class GRUCell(RecurrentCell):
     h' = (1 - z) · n + z · h
 
     One state and three gates instead of two and four: z decides how much of h stays, and so how
-    much of the gradient passes unchanged; r, what of h counts for the candidate n.
-    Source: Cho et al. 2014, with the reset behind the product as in PyTorch and in Keras
+    much of the gradient passes unchanged; r decides how much of h enters the candidate n.
+    Source: Cho et al. 2014, with the reset after the product as in PyTorch and in Keras
     (``reset_after=True``).
 
-    Calls are kept and undone as those of ``RNNCell``.
+    Calls are kept and undone as in ``RNNCell``.
 
     Parameters
     ----------
@@ -334,9 +335,9 @@ class GRUCell(RecurrentCell):
     dtype
         float32 or float64.
     update_bias
-        Where the update gate's part of b starts, 0 by default. Above zero more of the state is kept
-        at first than replaced, and the gradient reaches farther back: of 100 steps, 3e-14 of it
-        is left with 0, 7e-4 with 2, half of it with 5.
+        First value of the update gate's part of b, 0 by default. Above zero, more of the state is
+        kept at first than replaced, and the gradient reaches farther back: after 100 steps 3e-14
+        of it is left with 0, 7e-4 with 2, half of it with 5.
 
     Shapes
     ------
@@ -362,6 +363,8 @@ class GRUCell(RecurrentCell):
 
     gates = 3
 
+    recurrent_bias: Parameter  # b' (3 · hidden_size)
+
     def __init__(
         self,
         in_features: int,
@@ -379,22 +382,22 @@ class GRUCell(RecurrentCell):
         self.recurrent_bias = Parameter((3 * self.hidden_size,), zeros, 0, dtype)
 
     def from_state(self, h: Array) -> Array:
-        """h · W_h + b'."""
+        """Return h · W_h + b'."""
         return kernels.linear(h, self.recurrent_weight.data, self.recurrent_bias.data)
 
     def from_state_grad(self, h: Array, dz: Array) -> Array:
-        """Adds to the gradients of W_h and b'; returns dh."""
+        """Add to the gradients of W_h and b'; return dh."""
         kernels.linear_grad_params(h, dz, self.recurrent_weight.grad, self.recurrent_bias.grad)
         return kernels.linear_grad_input(dz, self.recurrent_weight.data)
 
     def forward(self, x: Array, h: Array) -> Array:
         u = self.from_state(h)
         gates, new_h = kernels.gru_gates(self.from_input(x), u, h)
-        self.keep((new_h,), x, h, gates, u[..., 2 * self.hidden_size :])
+        self.save(x, h, gates, u[..., 2 * self.hidden_size :])
         return new_h
 
     def backward(self, dh: Array) -> tuple[Array, Array]:
-        x, h, gates, u_n = self.kept(dh)
+        x, h, gates, u_n = self.saved(dh)
         dz, du, past_u = kernels.gru_gates_grad(dh, gates, u_n, h)
         return self.from_input_grad(x, dz), kernels.add(self.from_state_grad(h, du), past_u)
 

@@ -1,4 +1,4 @@
-"""RNN, LSTM and GRU over whole sequences; what they share is in ``sequences.py``."""
+"""RNN, LSTM and GRU over whole sequences; what they share is in ``sequence.py``."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class RNN(Recurrent):
     h_t = tanh(x_t · W_x + h_{t-1} · W_h + b), or relu in place of tanh
     dL/dh_{t-1} = (dL/dh_t · (1 - h_t²)) · W_hᵀ + dL/dy_{t-1}
 
-    ``y = layer(x)`` starts from zero. ``y, *state = layer(x, *state)`` goes on from a state, which
-    ``zero_state(batch)`` begins, and returns the one it ends with; then
-    ``dx, *dstate = layer.backward(dy, *dstate)``, where no dstate is one of zeros: the gradient is
-    cut off there (truncated backpropagation through time, Williams and Peng 1990). The
-    state is one array, or for an LSTM h and c, for each direction of each layer, the first layer
-    first. ``state_gradient_norms()`` tells how far back the latest gradient was felt.
+    ``y = layer(x)`` starts from a state of zeros. ``y, *state = layer(x, *state)`` starts from a
+    given state (the first is ``zero_state(batch)``) and returns the last; then
+    ``dx, *dstate = layer.backward(dy, *dstate)``. Without dstate, the gradient of the last state is
+    zero: the gradient is cut off there (truncated backpropagation through time, Williams and Peng
+    1990). The state is one array, or for an LSTM h and c, for each direction of each layer, the
+    first layer first. ``state_gradient_norms()`` tells how far back the latest gradient reached.
 
     Parameters
     ----------
@@ -29,19 +29,18 @@ class RNN(Recurrent):
     num_layers
         Recurrent layers one above the other.
     bidirectional
-        Whether a second cell in each layer reads the sequence in reverse; the features of y are
-        those of the one followed by those of the other.
+        Whether a second cell in each layer reads the sequence in reverse. The features of y are
+        those of the first cell, then those of the second.
     dropout
-        Share of what goes from layer to layer that is set to zero, in training.
+        Probability with which an element between two layers is set to zero, in training.
     return_sequences
-        Whether y is h_t for every t, or only the last: of each direction, the state after all
-        that it has read.
+        Whether y is h_t for every t, or only the last state of each direction.
     stateful
-        None, or how many sequences a batch has that go on from call to call: in training, a call
-        without a state begins where the one before it ended, through which no gradient
-        flows. ``reset_state()`` makes the next one begin with zero. In evaluation each call begins
-        with zero. Batches have to come in order: ``step.epoch(..., shuffle=False)`` of a recorded
-        step; a ``Trainer`` shuffles.
+        None, or the number of sequences in a batch, which continue from call to call: in training,
+        a call without a state starts from the last state of the previous call, through which no
+        gradient flows. After ``reset_state()``, and in evaluation, a call starts from zeros.
+        Batches must come in order: ``step.epoch(..., shuffle=False)`` of a recorded step; a
+        ``Trainer`` shuffles.
     rng
         Generator or seed of the weights.
     dtype
@@ -54,8 +53,9 @@ class RNN(Recurrent):
     x (batch, time, in_features); y (batch, time, hidden_size), or (batch, hidden_size) if only the
     last is returned, of twice that width with two directions; each array of the state
     (batch, hidden_size). Option of a call: ``lengths`` (batch), int64 from 1 to time, by name or as
-    last argument: beyond its length, a sequence has y and gradients of zero and its state does not
-    move; in reverse it begins at its end. Weights are those of the cells, ``layer.cells``.
+    last argument. Beyond a sequence's length, y and gradients are zero and the state does not
+    change; in reverse, the sequence begins at its own end. Weights are those of the cells,
+    ``layer.cells``.
 
     Raises
     ------
@@ -106,7 +106,7 @@ class LSTM(Recurrent):
     c_t = f · c_{t-1} + i · g
     h_t = o · tanh(c_t)
 
-    The gradient passes from c_t to c_{t-1} multiplied with f alone: see ``LSTMCell``.
+    From c_t to c_{t-1} the gradient is multiplied by f alone: see ``LSTMCell``.
 
     Parameters, shapes and calls are those of ``RNN``; the state is h, c of each direction of each
     layer. Cells have the options of ``LSTMCell``: forget_bias, init, recurrent_init.
@@ -152,8 +152,8 @@ class GRU(Recurrent):
     h_t = (1 - z) · n + z · h_{t-1}
 
     Parameters, shapes and calls are those of ``RNN``. Cells have the options of ``GRUCell``:
-    update_bias, init, recurrent_init. For long sequences, ``update_bias`` of 2 to 5 lets the
-    gradient through, as LSTM's ``forget_bias`` does.
+    update_bias, init, recurrent_init. For long sequences, an ``update_bias`` of 2 to 5 keeps the
+    gradient from vanishing, as LSTM's ``forget_bias`` does.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""Recurrent cells over whole sequences: layers, directions, lengths, and the state that goes on.
+"""Recurrent cells over whole sequences: levels, directions, lengths, and a state that carries over.
 
-``recurrent_layers.py`` has what is particular to each kind. Kernels want time first, so that one
-step of the whole batch lies in one piece; users want the batch first. Inside this file arrays are
+``layers.py`` has what is particular to each kind. Kernels want time first, so that one step of the
+whole batch is contiguous; users want the batch first. In this file arrays are
 (time, batch, features).
 """
 
@@ -14,25 +14,26 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from minidl import _kernels, kernels
+from minidl import kernels
 from minidl._kernels.twins.errors import RowError
 from minidl.nn.checks import check_count, check_number
 from minidl.nn.dropout import Dropout
-from minidl.nn.init import Seed, as_generator
-from minidl.nn.layer import DType, Layer, kept_by
+from minidl.nn.hooks import is_recording, kept_by, register
+from minidl.nn.layer import Layer
 from minidl.nn.recurrent.cells import RecurrentCell
-from minidl.typing import Array
+from minidl.seeds import as_generator
+from minidl.typing import Array, DType, Seed
 
 State = Sequence[Array | None]  # the arrays of one cell's state, or their gradients; None: zero
 
 
 @dataclass
 class Run:
-    """A cell that goes over the sequences, from the first step to the last or in reverse.
+    """One pass of a cell over the sequences, from the first step to the last or in reverse.
 
-    ``features`` is what it reads: the features of one array and then those of the other, where
-    the layer below has two directions. ``sequences`` has all states for each array of the state,
-    one more than there are steps; ``kept`` is what else the gradient needs.
+    ``features`` are its inputs: one array, or two where the layer below has two directions.
+    ``sequences`` holds, for each array of the state, the state before the first step and after
+    every step; ``kept`` is what else the gradient needs.
     """
 
     cell: Any  # a RecurrentCell
@@ -45,7 +46,7 @@ class Run:
     squares: Any = None  # ‖∂L/∂h_t‖² of every step and sequence
 
     def before(self, sequence: Array) -> Array:
-        """The state before every step."""
+        """Return the state before every step."""
         return sequence[1:] if self.reverse else sequence[:-1]
 
     @property
@@ -55,11 +56,11 @@ class Run:
 
     @property
     def end(self) -> list[Array]:
-        """The state after the last step that was taken."""
+        """The state after the last step."""
         return [sequence[0 if self.reverse else -1] for sequence in self.sequences]
 
     def from_features(self) -> Array:
-        """x · W_x + b, of all steps at once."""
+        """Return x · W_x + b of all steps at once."""
         bias: Array | None = self.cell.bias.data
         products = []
         for x, weight in zip(self.features, self._parts(self.cell.input_weight.data), strict=True):
@@ -68,7 +69,7 @@ class Run:
         return reduce(kernels.add, products)
 
     def from_features_grad(self, dz: Array) -> list[Array]:
-        """Adds to the gradients of W_x and b; returns those of the features."""
+        """Add to the gradients of W_x and b; return those of the features."""
         dbias: Array | None = self.cell.bias.grad
         for x, dweight in zip(self.features, self._parts(self.cell.input_weight.grad), strict=True):
             kernels.linear_grad_params(x, dz, dweight, dbias)
@@ -77,7 +78,7 @@ class Run:
         return [kernels.linear_grad_input(dz, weight) for weight in weights]
 
     def _parts(self, weight: Array) -> list[Array]:
-        """The rows of W_x that belong to each of the features."""
+        """Return the rows of W_x for each array of the features."""
         width = len(weight) // len(self.features)
         return [weight[begin : begin + width] for begin in range(0, len(weight), width)]
 
@@ -85,11 +86,24 @@ class Run:
 class Recurrent(Layer):
     """A recurrent cell over (batch, time, features): what ``RNN``, ``LSTM`` and ``GRU`` share.
 
-    A subclass names its cell and writes two functions: ``scan(run, z, begin)`` goes over the
-    sequence with the products of the input, z; ``scan_grad(run, dy, dend)`` goes back.
+    A subclass names its cell and writes two functions: ``scan(run, z, begin)`` runs the cell over
+    the sequence, given the products of the input, z; ``scan_grad(run, dy, dend)`` is its backward
+    pass.
     """
 
     cell_type: ClassVar[type[RecurrentCell]]
+
+    in_features: int
+    hidden_size: int
+    num_layers: int
+    bidirectional: bool
+    return_sequences: bool
+    stateful: int | None
+    cells: tuple[
+        RecurrentCell, ...
+    ]  # of the first layer forward and in reverse, of the second, ...
+    dropouts: tuple[Dropout, ...]  # those before the second layer, before the third, ...
+    carried: Array  # of a stateful layer: the last state (arrays, batch, hidden_size)
 
     def __init__(
         self,
@@ -125,18 +139,20 @@ class Recurrent(Layer):
         if stateful and bidirectional:
             raise ValueError(f"{name}: in reverse, no state goes on; stateful has one direction")
         if self.stateful is not None:
-            self.state_names = self.passing_names = ("carried",)
+            self.state_names = self.transient_state_names = ("carried",)
             self.carried = np.zeros((self.state_size, self.stateful, hidden_size), dtype)
         self._squares: list[Array] = []
-        self.adopt_children()
+        self.assign_paths()
 
     def scan(self, run: Run, z: Array, begin: State) -> None:
-        """Go over the sequences; sets ``run.sequences`` and ``run.kept``."""
+        """Run the cell over the sequences; set ``run.sequences`` and ``run.kept``."""
         raise NotImplementedError(f"{type(self).__name__} does not say how its cell goes over time")
 
     def scan_grad(self, run: Run, dy: Array | None, dend: State) -> tuple[Array, ...]:
-        """From the gradients of the outputs and of the last state, those of z and of the initial
-        state, and ‖∂L/∂h_t‖²; adds to those of the recurrent weights.
+        """Return the gradients of z and of the initial state, and ‖∂L/∂h_t‖² of every step.
+
+        ``dy`` and ``dend`` are the gradients of the outputs and of the last state. The gradients
+        of the recurrent weights are added to.
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how its cell goes over time")
 
@@ -184,17 +200,17 @@ class Recurrent(Layer):
         return (dx, *(dh for run in runs for dh in run.dbegin)) if with_state else dx
 
     def _level(self, level: int) -> slice:
-        """Where the cells of a layer, or its dropouts, are."""
+        """Return the place of a layer's cells among all, or of the dropouts above it."""
         return slice(level * self._directions, (level + 1) * self._directions)
 
     def _by_cell(self, arrays: Sequence[Array]) -> list[State]:
-        """The arrays of the state, those of each cell together; None for each if there are none."""
+        """Group the arrays of the state by cell; each is None if there are none."""
         size = len(self.cell_type.state_of)
         flat: State = arrays or [None] * self.state_size
         return [flat[begin : begin + size] for begin in range(0, self.state_size, size)]
 
     def _joined(self, runs: list[Run], lengths: Array | None) -> Array:
-        """y: of the last layer, the features of both directions."""
+        """Return y: the features of the last layer, of both directions side by side."""
         if self.return_sequences:
             return kernels.batch_first(runs[0].outputs, lengths, *(run.outputs for run in runs[1:]))
         last = [run.end[0][None] for run in runs]  # a sequence of one step
@@ -203,8 +219,9 @@ class Recurrent(Layer):
     def _joined_grad(
         self, dy: Array, dends: list[State], lengths: Array | None
     ) -> list[Array | None]:
-        """The gradient of the last layer's outputs, by direction; that of the last state is added
-        to ``dends``.
+        """Return the gradient of the last layer's outputs, by direction.
+
+        If only the last state is returned, add its gradient to ``dends`` instead.
         """
         begins = [direction * self.hidden_size for direction in range(self._directions)]
         if self.return_sequences:
@@ -219,19 +236,18 @@ class Recurrent(Layer):
 
     @property
     def state_size(self) -> int:
-        """How many arrays the state consists of."""
+        """Number of arrays in the state."""
         return len(self.cells) * len(self.cell_type.state_of)
 
     def zero_state(self, batch: int) -> tuple[Array, ...]:
-        """The state of a beginning, to be passed as ``layer(x, *state)``: zeros."""
+        """Return an initial state of zeros, for ``layer(x, *state)``."""
         shape = (check_count(type(self).__name__, "batch", batch), self.hidden_size)
         return tuple(np.zeros(shape, self.dtype) for _ in range(self.state_size))
 
     def reset_state(self) -> None:
-        """Let the next call of a stateful layer start from zero."""
+        """Have the next call of a stateful layer start from zeros."""
         if self.stateful is not None:
-            if (recorder := _kernels.recorder()) is not None:
-                recorder.watch(self)
+            register(self)
             kernels.clear(self.carried)
 
     @property
@@ -242,7 +258,7 @@ class Recurrent(Layer):
         return [self.carried[index] for index in range(self.state_size)]
 
     def _carry(self, end: list[Array]) -> None:
-        """Copy the state into the memory that the next call starts from."""
+        """Copy the last state into the memory from which the next call starts."""
         kernels.clear(self.carried)
         for array, h in zip(self._carried(), end, strict=True):
             kernels.lerp(array, h, 1.0)  # 0 + 1 · (h - 0)
@@ -252,9 +268,9 @@ class Recurrent(Layer):
         self.reset_state()
 
     def state_gradient_norms(self, layer: int = -1, reverse: bool = False) -> Array:
-        """‖∂L/∂h_t‖ over the batch, for every step of the latest eager backward pass: (time).
+        """Return ‖∂L/∂h_t‖ over the batch for every step of the latest eager backward pass: (time).
 
-        How far back the loss can be felt. A recorded step keeps nothing.
+        They tell how far back in time the loss has an influence. Recorded steps keep none.
 
         Parameters
         ----------
@@ -268,7 +284,7 @@ class Recurrent(Layer):
         RuntimeError
             Without a backward pass before it.
         ValueError
-            For a layer or a direction that there is not.
+            For a layer or a direction that does not exist.
         """
         if not self._squares:
             raise RuntimeError(f"{self.label}: state_gradient_norms without a backward pass")
@@ -324,8 +340,8 @@ class Recurrent(Layer):
             raise ValueError(
                 f"{self.label}: expected lengths of shape {x.shape[:1]}, got {lengths.shape}"
             )
-        if _kernels.recorder() is not None:
-            return  # the kernel looks at the values, now and when it is replayed
+        if is_recording():
+            return  # the kernel checks the values, now and in every replay
         bad = np.flatnonzero((lengths < 1) | (lengths > x.shape[1]))
         if len(bad):
             row = int(bad[0])

@@ -1,4 +1,4 @@
-"""Layers and parameters among the attributes of a layer: where they are found, and where not."""
+"""Finding layers and parameters among the attributes of a layer."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any
 
 import numpy as np
 
-# What gives its items once, and to whoever asks first.
+# Iterators: they yield their items only once.
 ONCE = (GeneratorType, map, filter, zip)
-# What holds nothing, or is looked at too often to ask for more than its type.
+# Types that hold no layers, tested first because most attributes have one of them.
 PLAIN = frozenset({int, float, bool, str, bytes, type(None), np.dtype, range})
 
 
 class Member:
-    """What is looked for, a layer or a parameter: in a member of another kind there is none."""
+    """Base of layers and parameters. Only its subclasses are found; members are not searched."""
 
 
 def found_in(path: str, value: Any, kind: Any) -> Iterator[tuple[str, Any]]:
-    """(path, item) of this kind: the value itself, or in a nest of lists, tuples and dicts.
+    """Yield (path, item) of this kind: the value, or items of nested lists, tuples and dicts.
 
     Raises
     ------
     TypeError, ValueError
-        If something of this kind is where it would not be found: in a set it has no place to be
-        named by, and other objects are not looked into.
+        If something of this kind is where it would not be found: items of a set have no path, and
+        other objects are not searched.
     """
     if type(value) in PLAIN:
         return
@@ -76,6 +76,7 @@ def _found_in_mapping(path: str, value: Mapping[Any, Any], kind: Any) -> Iterato
 
 
 def _refuse(path: str, value: Any, items: Iterable[Any], kind: Any, place: str = "in") -> None:
+    """Raise TypeError if any of the items is, or holds, something of this kind."""
     for item in items:
         if any(found_in(path, item, kind)):
             raise TypeError(

@@ -1,0 +1,46 @@
+"""Names that other libraries have and minidl has not, each with what to write instead.
+
+Setting such an attribute would do nothing, so it is refused.
+"""
+
+from __future__ import annotations
+
+PARAMETER_ATTRIBUTES = {
+    "requires_grad": "set parameter.frozen, before the optimizer is built",
+    "trainable": "set parameter.frozen, before the optimizer is built",
+    "values": "set parameter.data",
+}
+LAYER_ATTRIBUTES = {
+    "requires_grad": "call layer.freeze(), before the optimizer is built",
+    "trainable": "call layer.freeze(), before the optimizer is built",
+    "frozen": "call layer.freeze(), before the optimizer is built",
+}
+LAYER_METHODS = {
+    "load": "write minidl.load(path, into=model)",
+    "load_weights": "write minidl.load(path, into=model)",
+    "load_state_dict": "write minidl.load(path, into=model)",
+    "save_weights": "write minidl.save(model, path)",
+    "state_dict": "write minidl.save(model, path), or read named_parameters() and state()",
+    "compile": "write trainer = minidl.Trainer(model, loss, optimizer)",
+    "fit": "write minidl.Trainer(model, loss, optimizer).fit(X, y, epochs)",
+    "evaluate": "write minidl.Trainer(model, loss, optimizer).evaluate(X, y)",
+    "predict": "write minidl.Trainer(model, loss, optimizer).predict(X), or model(x)",
+    "summary": "write print(model)",
+    "float": "write model.astype(np.float32)",
+    "double": "write model.astype(np.float64)",
+    "to": "write model.astype(dtype); minidl computes on the CPU",
+    "apply": "go over model.layers()",
+    "modules": "go over model.layers()",
+    "requires_grad_": "call model.freeze(), before the optimizer is built",
+}
+
+
+def refuse_attribute(owner: str, name: str, known: dict[str, str]) -> None:
+    """Raise AttributeError if the name is one of these, with what to write instead."""
+    if name in known:
+        raise AttributeError(f"{owner} has no {name}, setting it would do nothing: {known[name]}")
+
+
+def advice_for_method(name: str) -> str:
+    """Return what to write instead of a method of another library, as the end of a message."""
+    return f"; {LAYER_METHODS[name]}" if name in LAYER_METHODS else ""
