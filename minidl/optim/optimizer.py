@@ -241,9 +241,9 @@ class Optimizer:
         """The groups as dicts, their settings known to this optimizer."""
         owner = type(self).__name__
         if not isinstance(parameters, (Parameter, Mapping)) and isinstance(parameters, Iterable):
-            parameters = list(parameters)  # type: ignore[assignment]
-            if parameters and all(isinstance(group, Mapping) for group in parameters):
-                groups = [unfolded(owner, group) for group in parameters]
+            parameters = given = list(parameters)  # type: ignore[assignment]
+            if given and all(isinstance(group, Mapping) for group in given):
+                groups = [unfolded(owner, group) for group in given]
                 for group in groups:
                     unknown = group.keys() - {"params", "lr", *SHARED, *self.names}
                     if unknown or "params" not in group:
