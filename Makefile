@@ -104,5 +104,7 @@ $(VENV)/demo: $(VENV)/created $(SOURCES)
 	touch $@
 
 $(VENV)/dev: $(VENV)/created $(SOURCES)
-	MINIDL_REQUIRE_KERNELS=1 $(PIP) --no-build-isolation --editable ".[dev]"
+	$(PIP) "pip>=25.1"  # which knows dependency groups
+	$(PIP) --group dev
+	MINIDL_REQUIRE_KERNELS=1 $(PIP) --no-build-isolation --editable ".[progress,plot]"
 	touch $@ $(VENV)/demo

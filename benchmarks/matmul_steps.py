@@ -84,7 +84,7 @@ def compile_steps(isa: str, dtype: Any, folder: Path) -> ModuleType:
         from Cython.Build import cythonize
         from setuptools import Distribution, Extension
     except ImportError as error:
-        raise UnavailableError(f'{error}; it comes with: pip install "minidl[dev]"') from error
+        raise UnavailableError(f"{error}; try: pip install Cython setuptools") from error
     from minidl._kernels import dispatch
 
     name = f"matmul_steps_{isa}_{np.dtype(dtype).name}"

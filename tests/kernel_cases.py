@@ -403,7 +403,7 @@ CASES: dict[str, Callable[[Draw], Args]] = {
     "nadam": adam,
     "rmsprop": rmsprop,
     "adagrad": adagrad,
-    "lerp": follow,
+    "lerp": lerp,
     **RECURRENT_CASES,
 }
 

@@ -98,7 +98,7 @@ def tanh_interval(low: float, high: float) -> np.ndarray:
 
 
 def test_the_table_of_tanh_is_what_it_claims() -> None:
-    path = Path(__file__).parents[1] / "minidl" / "_kernels" / "tanh_table.h"
+    path = Path(__file__).parents[1] / "minidl" / "_kernels" / "loops" / "vector" / "tanh_table.h"
     numbers = re.sub(r"/\*.*?\*/", "", path.read_text().split("= {")[1], flags=re.DOTALL)
     table = np.array(re.findall(r"-?\d[\d.]*(?:e-\d+)?", numbers), np.float32).reshape(7, 32)
     starts = np.ldexp(1 + np.arange(32) % 4 / 4, [*np.repeat([1, 2, 3, -4, -3, -2, -1, 0], 4)])

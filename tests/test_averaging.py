@@ -7,6 +7,7 @@ import pickle
 
 import numpy as np
 import pytest
+from training_helpers import compiled
 
 import minidl
 from minidl import datasets, nn, optim
@@ -105,6 +106,7 @@ def test_averages_with_statistics_of_their_own_predict():
         assert trainer.evaluate(*held_out)["loss"] == history["val_loss"][-1] < 0.4
 
 
+@compiled
 @pytest.mark.parametrize("how", ["step", "fit"])
 def test_recorded_steps_hear_that_the_weights_are_the_averages(how):
     model, x = normalized()

@@ -277,6 +277,8 @@ def tally() -> Iterator[Counter[str]]:
         print(f"{count:7,}  {name}")
 
 
+# Layers are drawn without regard to what follows them.
+@pytest.mark.filterwarnings("ignore::minidl.TrainingWarning")
 def test_random_stacks(tally: Counter[str]) -> None:
     @settings(max_examples=RUNS, suppress_health_check=list(HealthCheck), print_blob=False)
     @given(cases())

@@ -441,6 +441,7 @@ def test_record_refuses_what_is_no_function() -> None:
 # --- modes ------------------------------------------------------------------------------------
 
 
+@compiled
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("when", ["before", "between", "after"])
 def test_a_failing_recording_puts_modes_back(first: bool, when: str) -> None:

@@ -22,7 +22,7 @@ from test_recording import optimizers, stacks
 import minidl
 from minidl import _kernels, kernels, nn, optim
 from minidl.recording import plan as planning
-from minidl.recording.calls import IN_PLACE, TEMPORARY, Buffer, KernelCall, Operand
+from minidl.recording.calls import TEMPORARY, Buffer, KernelCall, Operand
 
 LONG = os.environ.get("MINIDL_LONG_TESTS") == "1"
 

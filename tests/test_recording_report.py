@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import instruction_sets
+from minidl.profiling.counting import ELEMENT, SEQUENCES, flops_of
 
 import minidl
 from minidl import _kernels, kernels, nn, optim
 from minidl._kernels import twins
 from minidl.profiling import Case, Probes, cases
-from minidl.profiling.counting import ELEMENT, SEQUENCES, flops_of
 
 if not instruction_sets():
     pytest.skip("no compiled kernels here, and so nothing is recorded", allow_module_level=True)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from layer_helpers import as_tuple
+from training_helpers import compiled
 
 import minidl
 from minidl import _kernels, datasets, nn, optim
@@ -25,7 +26,6 @@ KINDS: dict[str, Any] = {
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
 LENGTHS = np.array([5, 1, 3])
-compiled = pytest.mark.skipif(_kernels.isa == "reference", reason="nothing is recorded")
 
 
 def make(kind: str, *widths: int, dtype: Any = np.float64, **options: Any) -> Any:
@@ -539,6 +539,7 @@ def peak(steps: int) -> int:
     return most
 
 
+@compiled
 def test_memory_is_linear_in_the_number_of_steps() -> None:
     # Of ten thousand steps; a step keeps a few hundred bytes, not what all steps before it did.
     few, many = peak(500), peak(10_000)
@@ -549,6 +550,7 @@ def test_memory_is_linear_in_the_number_of_steps() -> None:
 # --- training ---------------------------------------------------------------------------
 
 
+@compiled
 def test_gates_carry_numbers_over_steps_where_a_plain_network_forgets_them() -> None:
     """The adding problem; of 200 steps: ``minidl train adding``."""
     losses = {}

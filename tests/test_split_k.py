@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from recording_helpers import shared_by
+from training_helpers import compiled
 
 import minidl
 from minidl import kernels, nn
@@ -67,6 +68,7 @@ def test_gradients_are_the_same_to_the_bit(
                 assert (("matmul", REDUCTION) in pairs) == (widths in SPLIT)
 
 
+@compiled
 def test_few_rows_are_not_split() -> None:
     for rows, widths in product((1, 128, ROWS - 1), [(32, 16), (16, 4)]):
         _, names = gradients(rows, *widths, np.float32, threads=2, clears=False)

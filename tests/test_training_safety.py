@@ -22,6 +22,9 @@ from training_helpers import (
 from minidl import nn, optim
 from minidl.training import Trainer
 
+# Layers and optimizers that fail at a certain step count, which cannot be recorded.
+counts_steps = pytest.mark.filterwarnings("ignore:training runs eagerly:RuntimeWarning")
+
 # --- numbers that stop being finite -----------------------------------------------------
 
 
@@ -46,6 +49,7 @@ class Spoiler(nn.Layer):
         return self._pass("backward", dy)
 
 
+@counts_steps
 @pytest.mark.parametrize("where", ["forward", "backward"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_not_finite_stops_training_as_before_that_step(where, value):
@@ -93,6 +97,7 @@ class Broken(Spoiler):
         raise self.value
 
 
+@counts_steps
 @pytest.mark.parametrize("where", ["forward", "backward"])
 @pytest.mark.parametrize("error", [ValueError, MemoryError, KeyboardInterrupt, FloatingPointError])
 def test_whatever_a_step_raises_state_is_as_before_it(where, error):
@@ -140,6 +145,7 @@ def test_a_parameter_that_is_not_finite_is_traced_to_its_layer():
         fit(trainer)
 
 
+@counts_steps
 def test_a_loss_that_is_not_finite_by_itself_is_named():
     class Endless(nn.MSELoss):
         def forward(self, prediction, target):
@@ -167,7 +173,7 @@ def test_a_loss_that_is_not_finite_by_itself_is_named():
         ("state", r"'running_mean' of BatchNorm 1 held \S+ in row \d already", "max_norm"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:training runs eagerly")
+@counts_steps
 def test_advice_fits_the_facts(what, words, never):
     model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm(8), nn.Tanh(), nn.Linear(8, 2), rng=0)
     rate = 1e30 if what in ("rate", "clipped") else 0.01
@@ -212,6 +218,7 @@ class InterruptedAdam(optim.Adam):
         super().update()
 
 
+@counts_steps
 def test_an_interrupt_leaves_a_whole_number_of_steps():
     model, whole = classifier().model, classifier()
     trainer = Trainer(
@@ -281,6 +288,7 @@ def test_a_second_interrupt_does_not_wait():
         fit(trainer)
 
 
+@counts_steps
 def test_an_interrupt_that_the_program_handles_itself_stays_its_own():
     heard = []
     before = signal.signal(signal.SIGINT, lambda *_: heard.append(1))

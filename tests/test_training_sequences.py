@@ -218,7 +218,7 @@ def test_several_inputs_are_a_tuple(record):
     joined.bias.data = model.first.bias.data + model.second.bias.data
     optimizer = optim.SGD([joined.weight], lr=0.1)
     one = Trainer(joined, nn.CrossEntropyLoss(), optimizer, rng=0)
-    model.first.bias.frozen = model.second.bias.frozen = True
+    joined.bias.frozen = model.first.bias.frozen = model.second.bias.frozen = True
     made.optimizer = optim.SGD(model.parameters(), lr=0.1)
     options = {"sample_weight": np.linspace(0, 1, 30), "accumulate": 2}
     first = fit(made, (a, b), LABELS, validation=((a[:5], b[:5]), LABELS[:5]), **options)

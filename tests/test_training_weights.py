@@ -387,7 +387,7 @@ def test_a_failing_step_names_the_layer_and_the_step_late_in_an_epoch(record):
     order = np.random.default_rng(0).permutation(50)
     data[order[40]] = 3e38  # in the third step; the sum over features is beyond float32
     first = nn.Linear(4, 2, init=nn.init.constant(1.0))
-    model = nn.Sequential(first, nn.Linear(2, 2), rng=0)
+    model = nn.Sequential(first, nn.ReLU(), nn.Linear(2, 2), rng=0)
     optimizer = optim.SGD(model.parameters(), lr=1e-3)
     trainer = Trainer(model, nn.MSELoss(), optimizer, rng=0, record=record)
     with pytest.raises(FloatingPointError, match=r"step 3: .*output .* layer 0 Linear\(4, 2\)"):

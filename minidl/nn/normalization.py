@@ -263,8 +263,9 @@ class Standardize(Layer):
         bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
         if len(bad):
             raise ValueError(f"{self.label}: adapt got data that are not finite, in row {bad[0]}")
-        shifted = rows - rows[0]  # exactly zero where a feature is constant
-        mean, std = rows[0] + shifted.mean(axis=0), shifted.std(axis=0)
+        with np.errstate(over="ignore", invalid="ignore"):  # beyond float64: refused below
+            shifted = rows - rows[0]  # exactly zero where a feature is constant
+            mean, std = rows[0] + shifted.mean(axis=0), shifted.std(axis=0)
         least, most = np.finfo(self.dtype).tiny, np.finfo(self.dtype).max
         beyond = (np.abs(mean) > most) | ~(std <= most) | ((std > 0) & (std < least))
         if beyond.any():

@@ -231,9 +231,9 @@ class Optimizer:
         """Return the groups as dicts, after checking that the optimizer knows their settings."""
         owner = type(self).__name__
         if not isinstance(parameters, (Parameter, Mapping)) and isinstance(parameters, Iterable):
-            parameters = list(parameters)  # type: ignore[assignment]
-            if parameters and all(isinstance(group, Mapping) for group in parameters):
-                groups = [with_single_betas(owner, group) for group in parameters]
+            parameters = given = list(parameters)  # type: ignore[assignment]
+            if given and all(isinstance(group, Mapping) for group in given):
+                groups = [with_single_betas(owner, group) for group in given]
                 for group in groups:
                     unknown = group.keys() - {"params", "lr", *SHARED, *self.names}
                     if unknown or "params" not in group:

@@ -105,7 +105,9 @@ class TopK:
             own = np.take_along_axis(prediction, target[:, None], axis=1)
             before = np.arange(classes) < target[:, None]
             right = ((prediction > own) | ((prediction == own) & before)).sum(axis=1) < self._k
-        if not np.isfinite(prediction.sum()):  # cheaper than a look at every logit
+        with np.errstate(over="ignore", invalid="ignore"):
+            finite = np.isfinite(prediction.sum())  # cheaper than a look at every logit
+        if not finite:
             right &= ~np.isnan(prediction).any(axis=1)
             right[right] = np.isfinite(prediction[right, target[right].astype(np.intp)])
         self._right += int(np.count_nonzero(right))

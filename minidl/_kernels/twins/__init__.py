@@ -3,8 +3,8 @@
 The twin is what the tests hold the compiled loops against, what the benchmarks compare
 with, and a complete backend (``MINIDL_ISA=reference``). Read it first: a compiled kernel
 does the same arithmetic, only faster. Above each stands the kernel's declaration, in the grammar
-of ``signature.py``. Gradients are named after the variable that they belong to: ``dx`` is the derivative of the loss
-with respect to ``x``.
+of ``signature.py``. Gradients are named after the variable that they belong to: ``dx`` is the
+derivative of the loss with respect to ``x``.
 
 Arrays are float32 or float64, rows are the batch, columns the features; an input of more
 than two dimensions is treated as the matrix of its last dimension.

@@ -133,7 +133,7 @@ def gelu_grad(dy: Array, x: Array) -> Array:
 
 @kernel("x[n] -> y[n]", flops=EXP + 3)
 def selu(x: Array) -> Array:
-    """y = λ · x where x ≥ 0, else λ · α · (exp(x) - 1), of mean 0 and variance 1 at the fixed point."""
+    """y = λ · x where x ≥ 0, else λ · α · (exp(x) - 1)."""
     real = x.dtype.type
     return np.where(x < 0, real(SELU_SLOPE) * np.expm1(np.minimum(x, 0)), real(SELU_GAIN) * x)
 

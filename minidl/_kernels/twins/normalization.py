@@ -130,9 +130,7 @@ def rms_norm(x: Array, gamma: Array, eps: float) -> tuple[Array, Array]:
     return (gamma * (matrix(x) * rstd[:, None])).reshape(x.shape), rstd
 
 
-@kernel(
-    "dy[rows,columns] x[rows,columns] gamma[columns] rstd[rows] -> dx[rows,columns]", flops=8
-)
+@kernel("dy[rows,columns] x[rows,columns] gamma[columns] rstd[rows] -> dx[rows,columns]", flops=8)
 def rms_norm_grad_input(dy: Array, x: Array, gamma: Array, rstd: Array) -> Array:
     """dx = rstd · (g - x̂ · mean(g · x̂)), g = γ · dy, x̂ = x · rstd, the mean over a row."""
     g, x_hat = matrix(gamma * dy), matrix(x) * rstd[:, None]
