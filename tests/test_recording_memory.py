@@ -21,6 +21,7 @@ from test_recording import optimizers, stacks
 
 import minidl
 from minidl import _kernels, kernels, nn, optim
+from minidl._kernels.signature import KERNELS
 from minidl.recording import plan as planning
 from minidl.recording.calls import TEMPORARY, Buffer, KernelCall, Operand
 
@@ -38,15 +39,17 @@ def recorded_by(step: Any, *inputs: np.ndarray) -> Any:
 # --- the plan -------------------------------------------------------------------------------
 
 
+def called(kernel: str, operands: list[Operand]) -> KernelCall:
+    return KernelCall(KERNELS[kernel], 0, bytearray(256), operands, 0, "", "")
+
+
 @st.composite
 def programs(draw: st.DrawFn) -> tuple[list[KernelCall], list[Buffer]]:
     sizes = draw(st.lists(st.integers(1, 400), min_size=1, max_size=12))
     regions = [Buffer(TEMPORARY, str(i), np.empty(n, np.uint8)) for i, n in enumerate(sizes)]
     used = st.lists(st.sampled_from(regions), min_size=1, max_size=3, unique_by=id)
     entries = [
-        KernelCall(
-            "add", 0, bytearray(), [Operand(i, "u", r) for i, r in enumerate(chosen)], 0, "", ""
-        )
+        called("add", [Operand("aby"[i], "u", r) for i, r in enumerate(chosen)])
         for chosen in draw(st.lists(used, min_size=1, max_size=12))
     ]
     return entries, draw(st.lists(st.sampled_from(regions), max_size=2))
@@ -77,14 +80,18 @@ def test_memory_of_what_is_needed_at_the_same_time_is_apart(
 def sequences(draw: st.DrawFn) -> tuple[list[KernelCall], list[Buffer]]:
     """Kernels that may write over what they read, in any order; each writes a new array."""
     regions = [Buffer(TEMPORARY, "0", np.empty(64, np.uint8))]
-    entries = [KernelCall("add", 0, bytearray(), [Operand(0, "w", regions[0])], 0, "", "")]
+    entries = [called("add", [Operand("y", "w", regions[0])])]
     for i in range(draw(st.integers(1, 12))):
         kernel = draw(st.sampled_from(["lstm_sequence", "lstm_sequence", "add"]))
-        operands = [Operand(slot, "r", draw(st.sampled_from(regions[-3:]))) for slot in (0, 1)]
+        names = [operand.name for operand in KERNELS[kernel].operands]
+        operands = [Operand(name, "r", draw(st.sampled_from(regions[-3:]))) for name in names[:2]]
         size = draw(st.sampled_from([64, 64, 64, 60, 200]))
         regions.append(Buffer(TEMPORARY, str(i + 1), np.empty(size, np.uint8)))
-        given = [*operands[: draw(st.integers(1, 2))], Operand(8, "w", regions[-1])]
-        entries.append(KernelCall(kernel, 0, bytearray(), given, 0, "", ""))
+        given = [
+            *operands[: draw(st.integers(1, 2))],
+            Operand("gates" if "gates" in names else "y", "w", regions[-1]),
+        ]
+        entries.append(called(kernel, given))
     return entries, draw(st.lists(st.sampled_from(regions[-4:]), max_size=2))
 
 
@@ -136,10 +143,11 @@ def test_gates_and_their_gradients_take_the_place_of_what_they_come_from(layer: 
         net.backward(loss.backward())
         return value
 
-    found = [e for e in recorded_by(minidl.record(step), x, y).calls if e.kernel in IN_PLACE]
+    calls = recorded_by(minidl.record(step), x, y).calls
+    found = [(call, o) for call in calls for o in call.kernel.operands if o.over]
     assert len(found) == 2
-    for entry in found:
-        over, written = (entry.operand(slot).region for slot in IN_PLACE[entry.kernel])
+    for call, declared in found:
+        over, written = (call.operand(name).region for name in (declared.over, declared.name))
         assert over is not written
         assert over.place == written.place
 

@@ -15,7 +15,7 @@ from layer_helpers import as_tuple
 from training_helpers import compiled
 
 import minidl
-from minidl import _kernels, datasets, nn, optim
+from minidl import datasets, nn, optim
 
 F32 = np.float32
 KINDS: dict[str, Any] = {

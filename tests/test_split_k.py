@@ -12,7 +12,8 @@ from training_helpers import compiled
 
 import minidl
 from minidl import kernels, nn
-from minidl.recording.calls import REDUCTION
+
+REDUCTION = "reduce_partials"
 
 ROWS = 2048  # the fewest that are split
 # Of x and dy: whole vectors and not, one row, few columns (whose product is computed as C', and
@@ -45,7 +46,7 @@ def gradients(
         layer.weight.grad[...], layer.bias.grad[...] = 0.5, -0.0
         for _ in range(2):
             run(x, dy)
-    names = [entry.kernel for entry in run._latest.calls] if threads else []
+    names = [call.kernel.name for call in run._latest.calls] if threads else []
     return [layer.weight.grad.tobytes(), layer.bias.grad.tobytes()], names
 
 

@@ -246,9 +246,13 @@ class Kernel:
         struct.pack_into(format, args, place, value)
 
     def values(self, args: bytes | bytearray) -> dict[str, Any]:
-        """Read all sizes and scalars of a filled struct."""
-        names = [size.name for size in self.sizes] + [scalar.name for scalar in self.scalars]
-        return {name: self.get(args, name) for name in names}
+        """Read all sizes and scalars of a filled struct; of several words, as a tuple."""
+        found = {size.name: self.get(args, size.name) for size in self.sizes}
+        for scalar in self.scalars:
+            place, format = self.fields[scalar.name]
+            words = struct.unpack_from(f"{scalar.count}{format}", args, place)
+            found[scalar.name] = words if scalar.count > 1 else words[0]
+        return found
 
     # --- what a call does ---
 

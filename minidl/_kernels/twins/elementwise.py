@@ -10,7 +10,11 @@ from minidl._kernels.signature import EXP, kernel
 from minidl.typing import Array
 
 
-@kernel("x[n] dimensions:int shape:int*8 strides:int*8 -> y[n]", composite=True)
+@kernel(
+    "x[n] dimensions:int shape:int*8 strides:int*8 -> y[n]",
+    composite=True,
+    work=lambda size: size["shape"][: size["dimensions"]],
+)
 def copy(x: Array) -> Array:
     """y = x, C-contiguous."""
     return np.array(x, order="C")
