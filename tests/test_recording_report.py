@@ -147,7 +147,7 @@ def test_rows_count_as_the_bench_does() -> None:
     adam = rows[-1]
     size = step._latest.participants.optimizers[0].flat.size
     assert (adam.kernel, adam.layer, adam.phase) == ("adam", "Adam", "update")
-    assert adam.flops == ELEMENT["adam"] * size
+    assert adam.flops == KERNELS["adam"].flops * size
     state = twins.OPTIMIZER_STATE.itemsize
     assert adam.footprint - 4 * 4 * size <= state
     assert adam.nbytes - adam.footprint == 3 * 4 * size  # updates three vectors in place
