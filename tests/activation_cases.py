@@ -69,26 +69,12 @@ def prelu_grad(draw: Draw) -> Args:
 
 
 ACTIVATION_CASES: dict[str, Callable[[Draw], Args]] = {
-    "relu": unary,
-    "relu_grad": gradient,
-    "sigmoid": unary,
-    "sigmoid_grad": gradient,
-    "tanh": unary,
-    "tanh_grad": gradient,
     "leaky_relu": leaky_relu,
     "leaky_relu_grad": leaky_relu_grad,
     "prelu": prelu,
     "prelu_grad": prelu_grad,
     "elu": elu,
     "elu_grad": elu_grad,
-    "silu": unary,
-    "silu_grad": gradient_of_input,
     "softplus": softplus,
     "softplus_grad": softplus_grad,
-    "gelu": unary,
-    "gelu_grad": gradient_of_input,
-    "softmax": unary,
-    "softmax_grad": gradient,
-    "log_softmax": unary,
-    "log_softmax_grad": gradient,
 }

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from activation_cases import ACTIVATION_CASES, unary
+from activation_cases import ACTIVATION_CASES, some_zero, unary
 from recurrent_cases import RECURRENT_CASES
 
+from minidl._kernels.signature import KERNELS, Kernel
 from minidl._kernels.twins import OPTIMIZER_STATE
 
 SIZES = (1, 2, 3, 7, 10, 16, 32, 45, 46, 64, 127)
@@ -368,7 +369,32 @@ def adagrad(draw: Draw) -> Args:
     }
 
 
+def declared(kernel: Kernel) -> Callable[[Draw], Args]:
+    """Draw arguments as the signature says, for kernels that take any numbers."""
+
+    def case(draw: Draw) -> Args:
+        lead = draw.shape() if len(kernel.widest) < 2 else draw.shape()[:-1] or (draw.size(),)
+        sizes = {size.name: 1 + draw.size() for size in kernel.sizes}
+        args: Args = {}
+        for operand in kernel.operands:
+            first, *others = operand.sizes
+            leads = len(operand.sizes) == len(kernel.widest)
+            shape = lead if leads else (int(np.prod(lead)),)
+            if first.name != kernel.widest[0]:
+                shape = (sizes[first.name],)
+            x = draw.array(*shape, *(sizes[size.name] for size in others))
+            args[operand.name] = some_zero(3 * x if operand.name == "x" else x)
+        args |= {scalar.name: draw.rng.uniform(0.1, 2) for scalar in kernel.scalars}
+        return {name: args[name] for name in kernel.parameters}
+
+    return case
+
+
+DECLARED = [
+    kernel for kernel in KERNELS.values() if kernel.twin is not None and not kernel.composite
+]
 CASES: dict[str, Callable[[Draw], Args]] = {
+    **{kernel.name: declared(kernel) for kernel in DECLARED},
     "matmul": matmul,
     "linear": linear,
     "linear_grad_input": linear_grad_input,
@@ -377,7 +403,6 @@ CASES: dict[str, Callable[[Draw], Args]] = {
     "clear": clear,
     "add": add,
     "scale": scale,
-    "exp": unary,
     "log": positive,
     **ACTIVATION_CASES,
     "dropout_key": dropout_key,
@@ -409,25 +434,16 @@ CASES: dict[str, Callable[[Draw], Args]] = {
 
 # Arguments that a kernel changes; all others it must leave alone.
 IN_PLACE = {
+    **{
+        kernel.name: {o.name for o in kernel.operands if o.mark and not o.is_result}
+        for kernel in DECLARED
+    },
     "matmul": {"out"},
     "linear_grad_params": {"dweight", "dbias"},
-    "clear": {"x"},
-    "scale": {"x"},
-    "dropout_key": {"state"},
-    "batch_norm": {"running_mean", "running_var"},
-    "batch_norm_grad": {"dgamma", "dbeta"},
     "prelu_grad": {"dslope"},
-    "layer_norm_grad_params": {"dgamma", "dbeta"},
     "clip": {"state"},
-    "sgd": {"data", "velocity"},
-    "adam": {"data", "m", "v"},
-    "nadam": {"data", "m", "v"},
-    "rmsprop": {"data", "square", "mean", "velocity"},
-    "adagrad": {"data", "square"},
-    "clamp": {"x"},
-    "lerp": {"average"},
-    "embedding_grad": {"dweight"},
 }
+IN_PLACE = {name: changed for name, changed in IN_PLACE.items() if changed}
 
 # Kernels that round at most once, so that they match their twins bit by bit.
 EXACT = {

@@ -28,7 +28,8 @@ import sys, warnings
 class Missing:
     def find_spec(self, name, path=None, target=None):
         module = name.removeprefix("minidl._kernels.")  # the rest of them is plain Python
-        if module not in (name, "executor") and not module.startswith(("twins", "memory", "signature")):
+        plain = ("twins", "memory", "signature")
+        if module not in (name, "executor") and not module.startswith(plain):
             raise ERROR(name)
 sys.meta_path.insert(0, Missing())
 with warnings.catch_warnings(record=True) as caught:
