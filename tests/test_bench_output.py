@@ -19,7 +19,7 @@ import pytest
 from cli_helpers import ROOT, run
 from conftest import instruction_sets
 
-from minidl import _kernels, kernels
+from minidl import _kernels
 from minidl.cli import main
 from minidl.profiling import Ceilings, Result, cases, measuring
 from minidl.profiling import kernel_report as report
@@ -158,11 +158,11 @@ def test_files_that_are_none_are_refused(tmp_path: Path, monkeypatch: Any) -> No
 
 def test_picture(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    from minidl.profiling import plot
+    from minidl.profiling import kernel_plot
 
     path = tmp_path / "roofline.png"
     results = [result_of(case.name, 1e-6 + case.flops * 1e-10) for case in cases()[::8]]
-    plot.draw(path, [run_of(*results)])
+    kernel_plot.draw(path, [run_of(*results)])
     assert path.read_bytes().startswith(b"\x89PNG")
     assert path.stat().st_size > 20_000
     assert "matplotlib.pyplot" not in sys.modules
@@ -260,7 +260,7 @@ def test_without_kernels_or_matplotlib_it_says_so(capsys: Any, monkeypatch: Any)
     if SETS:
         assert main([*QUICK, "--isa", SETS[0], "--plot", "roofline.png"]) == 2
         assert "pip install 'minidl[plot]'" in capsys.readouterr().err
-    monkeypatch.setattr(kernels, "available", lambda: ["reference"])
+    monkeypatch.setattr(_kernels, "available", lambda: ["reference"])
     assert main(QUICK) == 2
     assert "no compiled kernels here" in capsys.readouterr().err
 

@@ -20,7 +20,7 @@ import pytest
 import minidl
 from minidl import _kernels
 from minidl.profiling.measuring import Effort
-from minidl.recording.plan import flops
+from minidl.recording.plan import flops_of_products
 
 ROOT = Path(__file__).resolve().parents[1]
 BRIEFLY = Effort(rounds=3, seconds=1e-6)
@@ -221,10 +221,10 @@ def test_flops_of_networks_are_those_of_their_steps(measuring: ModuleType) -> No
     ]:
         step = minidl.record(ours._step(model(network)))
         step(*network.data)
-        assert sum(map(flops, step._latest.calls)) == network.step_flops
+        assert sum(map(flops_of_products, step._latest.calls)) == network.step_flops
     predict = minidl.record(ours._model(perceptron).eval())
     predict(perceptron.data[0])
-    assert sum(map(flops, predict._latest.calls)) == perceptron.forward_flops
+    assert sum(map(flops_of_products, predict._latest.calls)) == perceptron.forward_flops
 
 
 def test_means_of_peers_and_of_the_best_peer(measuring: ModuleType, report: ModuleType) -> None:

@@ -67,8 +67,17 @@ from minidl import settings
 from minidl._kernels import twins
 from minidl._kernels.signature import KERNELS
 
-# The public kernels: those that have a twin.
-NAMES = tuple(name for name, kernel in KERNELS.items() if kernel.twin is not None)
+# The public kernels: those that have a twin, in the order of the files these are in.
+FAMILIES = (
+    *("products", "elementwise", "activations", "normalization"),
+    *("losses", "optimizers", "sequences"),
+)
+NAMES = tuple(
+    name
+    for family in FAMILIES
+    for name, kernel in KERNELS.items()
+    if kernel.twin is not None and kernel.twin.__module__.endswith(family)
+)
 
 isa = "reference"
 why = ""

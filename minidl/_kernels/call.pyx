@@ -483,7 +483,7 @@ cdef class Call:
             return ValueError(self.kernel.problem)
         names = [size.name for size in self.kernel.sizes]
         array = <ndarray>arrays[self.kernel.operands.index(operand)]
-        value = array.item(answer - 1)
+        value = (<Py_ssize_t *>cnp.PyArray_DATA(array))[answer - 1]
         limit = sizes[<int>names.index(operand.limit)]
         return RowError(operand.singular, answer - 1, value, limit, (<object>array).shape)
 

@@ -353,8 +353,9 @@ def kernel(signature: str, **options: Any) -> Callable[[Function], Function]:
 
     def declared(twin: Function) -> Function:
         name = twin.__name__
-        assert name not in KERNELS, f"{name} is declared twice"
-        KERNELS[name] = Kernel(name, signature, twin, **options)
+        known = KERNELS.setdefault(name, Kernel(name, signature, twin, **options))
+        if known.signature != signature:  # the same file may be executed again
+            raise ValueError(f"{name} is declared twice")
         return twin
 
     return declared

@@ -132,13 +132,20 @@ def traffic(entry: KernelCall) -> int:
     return sum(operand.region.nbytes for operand in entry.operands)
 
 
+def flops_of_products(entry: KernelCall) -> float:
+    """Count the flops of matrix products in an entry; all others are counted by their bytes."""
+    return entry.kernel.products(entry.values) if entry.kernel.products else 0.0
+
+
 def work(entry: KernelCall) -> float:
     """Nanoseconds on one thread, roughly."""
     kernel = entry.kernel
     if kernel.threads == "one":
         return 0.0  # done by one thread, whatever its size, or not at all by one
-    products = kernel.products(entry.values) if kernel.products else 0.0
-    return products / FLOPS + (HEAVY if kernel.is_heavy else 1) * traffic(entry) / BYTES
+    return (
+        flops_of_products(entry) / FLOPS
+        + (HEAVY if kernel.is_heavy else 1) * traffic(entry) / BYTES
+    )
 
 
 def _set_waits(entries: list[KernelCall], memory: int) -> None:
