@@ -219,7 +219,7 @@ def test_values_that_are_not_finite_are_counted_in_the_legend() -> None:
 
 def roofline(tmp_path: Path) -> Any:
     """A figure of all cases, at speeds as they are measured."""
-    from minidl.profiling import plot
+    from minidl.profiling import kernel_plot as plot
     from minidl.profiling.kernel_report import Run
 
     roof = Ceilings(1.2e11, {"L1": 2e11, "L2": 1.1e11, "L3": 1e11, "memory": 2.5e10})
