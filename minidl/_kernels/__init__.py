@@ -124,10 +124,10 @@ def select(name: str) -> None:
 
 def _compiled_calls() -> dict[str, Any]:
     """The calls that check arrays and run compiled loops."""
-    calls = import_module(f"{__name__}.call").CALLS
-    composites = import_module(f"{__name__}.composites")
+    call, composites = (import_module(f"{__name__}.{name}") for name in ("call", "composites"))
+    by_hand = vars(call) | vars(composites)
     return {
-        name: getattr(composites, name) if KERNELS[name].composite else calls[name].as_function()
+        name: by_hand[name] if KERNELS[name].composite else call.CALLS[name].as_function()
         for name in NAMES
     }
 

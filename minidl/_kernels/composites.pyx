@@ -34,11 +34,6 @@ cdef dict ACTIVATIONS = {
 }
 
 
-def copy(ndarray x not None):
-    """y = x, C-contiguous."""
-    return copied(x)
-
-
 cdef ndarray allocate_as(ndarray like, tuple shape):
     """A new array of this shape, of the dtype of another."""
     return allocate_shape(shape, cnp.PyArray_TYPE(like))
@@ -635,11 +630,11 @@ cdef tuple sequence_grad(
 
 
 cdef Activation activation_of(str name, object activation) except *:
-    if activation == "tanh":
-        return TANH
-    if activation == "relu":
-        return RELU
-    raise ValueError(f"{name}: activation must be 'tanh' or 'relu', got {activation!r}")
+    code = ACTIVATIONS.get(activation)
+    if code not in (TANH, RELU):
+        known = " or ".join([repr(key) for key, code in ACTIVATIONS.items() if code in (TANH, RELU)])
+        raise ValueError(f"{name}: activation must be {known}, got {activation!r}")
+    return code
 
 
 def rnn_sequence(

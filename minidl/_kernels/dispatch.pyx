@@ -126,11 +126,11 @@ def split_k(kernel, bytearray args not None, ndarray like not None):
     cdef char *at = args
     cdef int real = real_of(like)
     cdef size_t function = 0
-    if kernel.name == "matmul" and (<product_reduction_fn>extras[real][PRODUCT_REDUCTION])(
+    if kernel.fuses and (<product_reduction_fn>extras[real][PRODUCT_REDUCTION])(
         <MatmulArgs *>at, &reduction
     ):
         function = extras[real][PRODUCT_SPLIT_K]
-    if kernel.name == "column_sum" and (<sum_reduction_fn>extras[real][SUM_REDUCTION])(
+    if not kernel.fuses and (<sum_reduction_fn>extras[real][SUM_REDUCTION])(
         <ColumnSumArgs *>at, &reduction
     ):
         function = extras[real][SUM_SPLIT_K]

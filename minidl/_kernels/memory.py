@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import mmap
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,14 @@ def aligned_zeros(nbytes: int) -> Array:
         with suppress(OSError):  # no such memory, or a Linux without huge pages
             return _from_boundary(_huge_pages(nbytes + STAGGER * PLACES), nbytes)
     return _from_boundary(np.zeros(nbytes + LINE, np.uint8), nbytes)
+
+
+def aligned(shape: tuple[int, ...], dtype: Any) -> Array:
+    """Make an array of zeros, in pages of its own, that begins on a cache line."""
+    nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    buffer = np.empty(nbytes + LINE, np.uint8)
+    buffer.fill(0)  # np.zeros would map all pages to one, which then is read from L1
+    return _from_boundary(buffer, nbytes).view(dtype).reshape(shape)
 
 
 def _huge_pages(nbytes: int) -> Array:

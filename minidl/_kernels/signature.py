@@ -152,6 +152,8 @@ class Kernel:
         Whether that is no reason to stop where it has computed what is looked at.
     activation
         The code by which a product applies it to its output, if it can.
+    fuses
+        Whether it applies activations to its output.
     work
         What a call works on, a function of the sizes; by default those of the widest operand.
     """
@@ -170,6 +172,7 @@ class Kernel:
     stops: bool = False
     may_be_infinite: bool = False
     activation: int = 0
+    fuses: bool = False
     work: Callable[[Mapping[str, Any]], tuple[int, ...]] | None = None
     operands: list[Operand] = field(default_factory=list, init=False)
     scalars: list[Scalar] = field(default_factory=list, init=False)
@@ -312,6 +315,11 @@ class Kernel:
         """The size that only limits indices, unlike the classes of a loss, which all are read."""
         limit = self.limited.limit if self.limited else None
         return None if limit in self.widest else limit
+
+    def apply(self, x: Any) -> Any:
+        """Compute an activation by its twin."""
+        assert self.twin is not None
+        return self.twin(x)
 
     @property
     def is_heavy(self) -> bool:

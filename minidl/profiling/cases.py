@@ -26,9 +26,9 @@ import numpy as np
 
 from minidl import _kernels, kernels
 from minidl._kernels import twins as reference
+from minidl._kernels.memory import aligned
 from minidl._kernels.signature import KERNELS, UPDATED, Kernel, Operand
 from minidl._kernels.twins import OPTIMIZER_STATE
-from minidl.profiling.ceilings import aligned
 from minidl.typing import Array
 
 SQUARES = [(size, size, size) for size in (32, 64, 128, 256, 512, 1024)]
@@ -131,6 +131,14 @@ def cases(dtype: Any = np.float32, names: Sequence[str] = _kernels.NAMES) -> lis
     make = _Maker(dtype)
     found = [case for family in families for case in family(make) if case.kernel in names]
     return sorted(found, key=lambda case: _kernels.NAMES.index(case.kernel))
+
+
+def tiny_calls(dtype: Any) -> dict[str, Callable[[], Any]]:
+    """A few kernels on arguments so small that a call takes longer than the kernel."""
+    one = aligned((4, 4), dtype)
+    names = ("relu", "add", "linear", "matmul")
+    arguments = {name: [one] * (1 if name == "relu" else 2) for name in names}
+    return {name: partial(getattr(kernels, name), *arguments[name]) for name in names}
 
 
 class _Maker:

@@ -22,12 +22,12 @@ from typing import Any
 
 import numpy as np
 
+from minidl._kernels.memory import LINE, aligned
 from minidl.typing import Array
 
 FMA = "FMA"  # the name of the ceiling that is not a level of memory
 MEMORY = "memory"
 PROBE_SECONDS = 4e-4  # of one look at a ceiling: short, because it is looked at often
-LINE = 64  # bytes of a cache line
 READ_UNIT = 512  # read_peak reads so many bytes at a time, at most
 
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
@@ -111,15 +111,6 @@ def levels(caches: dict[int, int]) -> list[Level]:
     last = int(found[-1].size)
     memory = min(max(2 * last, SMALLEST_MEMORY), LARGEST_MEMORY)
     return [*found, Level(MEMORY, float("inf"), memory)]
-
-
-def aligned(shape: tuple[int, ...], dtype: Any) -> Array:
-    """A new array of zeros, in pages of its own, that begins on a cache line."""
-    nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    buffer = np.empty(nbytes + LINE, np.uint8)
-    buffer.fill(0)  # np.zeros would map all pages to one, which then is read from L1
-    start = -buffer.ctypes.data % LINE
-    return buffer[start : start + nbytes].view(dtype).reshape(shape)
 
 
 def repeats_for(seconds: Callable[[int], float], budget: float) -> int:
@@ -218,8 +209,8 @@ class Probes:
         repeats = repeats_for(seconds, PROBE_SECONDS)
         if self.threads == 1:
             return partial(work, repeats)
-        from minidl.profiling.teamwork import TeamCall
-
         done = work(repeats)
+        from minidl.profiling.teamwork import TeamCall  # which needs compiled kernels
+
         team = TeamCall(partial(work, repeats), self.threads)
         return lambda: done * team(1)

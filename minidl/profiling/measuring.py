@@ -25,9 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from minidl import kernels
-from minidl.profiling.cases import Case
-from minidl.profiling.ceilings import FMA, Probes, aligned, binding, least_seconds, repeats_for
+from minidl.profiling.cases import Case, tiny_calls
+from minidl.profiling.ceilings import FMA, Probes, binding, least_seconds, repeats_for
 
 BURSTS = 3  # in a round
 # Below so many bytes a kernel is over before any ceiling could bind it.
@@ -151,15 +150,8 @@ def call_costs(dtype: Any, effort: Effort | None = None) -> dict[str, float]:
     Arguments so small that the kernel itself takes next to no time.
     """
     effort = effort or Effort()
-    one = aligned((4, 4), dtype)
-    calls: dict[str, Callable[[], Any]] = {
-        "relu": lambda: kernels.relu(one),
-        "add": lambda: kernels.add(one, one),
-        "linear": lambda: kernels.linear(one, one),
-        "matmul": lambda: kernels.matmul(one, one),
-    }
     costs = {}
-    for name, call in calls.items():
+    for name, call in tiny_calls(dtype).items():
         costs[name] = median(
             max(0.0, from_python(call, 1000) - in_c(call, 1000)) for _ in range(effort.rounds)
         )

@@ -193,8 +193,7 @@ def _updates(call: RecordedCall) -> bool:
 
 def _flops(call: RecordedCall, values: dict[str, Any]) -> int:
     """Flops of a kernel, and of what a product applies to its output: bias and activation."""
-    names = [*call.fused, *["add"] * (call.operand("bias") is not None)]
-    each = sum(KERNELS[name].flops for name in names)
+    each = sum(KERNELS[name].flops for name in call.fused) + (call.operand("bias") is not None)
     return call.kernel.count_flops(values) + values.get("m", 0) * values.get("n", 0) * each
 
 

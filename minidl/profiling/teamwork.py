@@ -9,8 +9,8 @@ import numpy as np
 
 from minidl import _kernels, kernels
 from minidl._kernels.executor.program import Program
+from minidl._kernels.memory import LINE, aligned
 from minidl._kernels.signature import Kernel
-from minidl.profiling.ceilings import LINE, aligned
 from minidl.typing import Array
 
 # Times that a program holds its kernels: few enough that the arguments stay in the nearest cache.

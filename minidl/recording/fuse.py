@@ -22,7 +22,8 @@ from minidl.recording.calls import (
     Operand,
 )
 
-PRODUCT, SUM_OF_PARTIALS = KERNELS["matmul"], KERNELS["reduce_partials"]
+PRODUCT = next(kernel for kernel in KERNELS.values() if kernel.fuses)
+SUM_OF_PARTIALS = KERNELS["reduce_partials"]
 
 
 def fuse(entries: list[KernelCall], returned: Iterable[Buffer]) -> list[KernelCall]:
@@ -274,7 +275,8 @@ def _split_k(entries: list[KernelCall]) -> list[KernelCall]:
     kept = []
     for entry in entries:
         kept.append(entry)
-        sums = next(iter(entry.kernel.accumulates), "")
+        has_partials = any(operand.name == "partials" for operand in entry.kernel.operands)
+        sums = next(iter(entry.kernel.accumulates), "") if has_partials else ""
         out = entry.operand(sums)
         found = out and dispatch.split_k(entry.kernel, entry.args, out.region.array)
         if out and found:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
-from minidl._kernels.signature import declare, kernel
-from minidl._kernels.twins.activations import relu, sigmoid, tanh
+from minidl._kernels.signature import KERNELS, declare, kernel
+from minidl._kernels.twins.activations import ActivationName
 from minidl._kernels.twins.matrix import matrix
 from minidl._kernels.twins.normalization import column_sum
 from minidl.typing import Array
-
-ActivationName = Literal["relu", "sigmoid", "tanh"]
-_ACTIVATIONS = {"relu": relu, "sigmoid": sigmoid, "tanh": tanh}
 
 
 @kernel(
@@ -21,6 +16,7 @@ _ACTIVATIONS = {"relu": relu, "sigmoid": sigmoid, "tanh": tanh}
     "scratch_step:int a_row:int a_col:int b_row:int b_col:int c_row:int a2_col:int "
     "activation:int",
     composite=True,
+    fuses=True,
     work=lambda size: (size["m"] + size["m2"], size["k"], size["n"]),
     products=lambda size: 2 * (size["m"] + size["m2"]) * size["k"] * size["n"],
 )
@@ -41,7 +37,7 @@ def linear(
 ) -> Array:
     """y = activation(x · W + b)."""
     y = x @ weight if bias is None else x @ weight + bias
-    return y if activation is None else _ACTIVATIONS[activation](y)
+    return y if activation is None else KERNELS[activation].apply(y)
 
 
 @kernel("", composite=True)
