@@ -1,20 +1,19 @@
 """All compiled code of minidl, and its NumPy twin.
 
-**A kernel exists twice.** ``reference.py``, with ``reference_activations.py``,
-``reference_recurrent.py`` and ``reference_optimizers.py``, defines it in a few lines of NumPy. The
-``*.pxi`` files hold the same arithmetic as loops, which the compiler turns into vector
-instructions. The twin is the definition, the oracle of the tests, the baseline of the benchmarks
-and a complete backend.
+**A kernel exists twice.** A file of ``twins/`` defines it in a few lines of NumPy, under a signature
+that says what it reads, writes, checks and costs (``signature.py``). A file of ``loops/`` holds the same
+arithmetic as loops, which the compiler turns into vector instructions. The twin is the definition,
+the oracle of the tests, the baseline of the benchmarks and a complete backend.
 
-**How a call travels.** ``kernels.relu(x)`` arrives in ``calls_elementwise.pyx``, which checks
-the array, allocates the output, and fills an argument struct (``kernel_table.pxd``).
-``dispatch.run`` releases the GIL and calls the function pointer of the table that was chosen at
-import: one table per dtype and instruction set. Behind the pointer stands a loop of
-``elementwise.pxi``, which computes its share (``parts.pxi``) of the outputs. Nothing below
-``run`` knows Python: a call is a function pointer and a struct.
+**How a call travels.** ``kernels.relu(x)`` arrives in ``call.pyx``, which checks the arrays by the
+signature, allocates the result and fills an argument struct (``arguments.pxd``). Calls that consist
+of several kernels do so by hand in ``composites.pyx``. ``run`` releases the GIL and calls the loop of
+the build that was chosen at import, one for each dtype and instruction set; the loop computes its
+share of the outputs (``loops/vector/partition.pxi``). Nothing below ``run`` knows Python: a call is a
+function pointer and a struct. A recorded step is a list of such calls, which ``executor/`` runs.
 
-**What each instruction set changes.** ``table.pxi`` includes all loops; ``isa_*.pyx`` include
-``table.pxi``, and ``setup.py`` compiles each of them with other flags. What differs in the
+**What each instruction set changes.** ``builds/loops.pxi`` includes all loops; the modules of
+``builds/`` include it, and ``setup.py`` compiles each of them with other flags. What differs in the
 source is in ``simd.h``: the width of ``vec`` and the height of the register tile.
 
 ========  ============  ============  ===================  ===========================
@@ -29,28 +28,27 @@ avx512    16            6 × 64        AVX-512 F BW DQ VL   x86-64 servers; Zen 
 The best one that this CPU has is chosen at import. ``MINIDL_ISA=baseline|avx2|avx512|reference``
 overrides it.
 
-**Where to read.** ``reference.py``; then ``elementwise.pxi``, the simplest loops; then
-``matmul.pxi``, the product in five loops around ``microkernel.pxi``, with ``blocking.pxi``,
-``packing.pxi`` and ``matvec.pxi``, and ``pieces.pxi`` for threads; ``recurrent.pxi``, which runs a
-whole sequence around the product; ``vector_math.pxi`` for exp, log, tanh and their like; and
-``memory.py`` for where vectors lie.
-``docs/kernels.md`` arrives at ``matmul.pxi`` in nine steps, each of which can be run and measured.
+**Where to read.** ``twins/``; then ``loops/elementwise.pxi``, the simplest loops; then
+``loops/product/matmul.pxi``, the product in five loops around ``microkernel.pxi``, with ``algorithm.pxi``,
+which chooses other ways for thin matrices, ``blocking.pxi``, ``packing.pxi`` and ``skinny.pxi``, and
+``split_k.pxi`` for threads; ``loops/sequences.pxi``, which runs a whole sequence around the product;
+``loops/vector/vector_math.pxi`` for exp, log, tanh and their like; and ``memory.py`` for where vectors
+lie. ``docs/kernels.md`` arrives at ``matmul.pxi`` in nine steps, each of which can be run and measured.
 
 **The five loops,** and one more. Each has a block that stays at one level of memory while it is
 used: ::
 
-    for jc in 0 … n by NC              NC columns of C           } multiply
-      for pd in 0 … k by 4 KC          4 KC x NC of B: L2, L3    }
-        for ic in 0 … m by MC          ≤ MC x NC of C: L2        }
-          for pc in 0 … 4 KC by KC     MC x KC of A: L2          } multiply_rows_of_c
-            for jr in 0 … NC by NR     KC x NR of B: L1          } multiply_block
-              for ir in 0 … MC by MR   MR x NR of C: registers   } tiles_of
+    for jc in 0 … n by NC              NC columns of C           LOOP 5
+      for pd in 0 … k by 4 KC          4 KC x NC of B: L2, L3    LOOP 4, outer half
+        for ic in 0 … m by MC          ≤ MC x NC of C: L2        LOOP 3
+          for pc in 0 … 4 KC by KC     MC x KC of A: L2          LOOP 4, inner half
+            for jr in 0 … NC by NR     KC x NR of B: L1          LOOP 2
+              for ir in 0 … MC by MR   MR x NR of C: registers   LOOP 1
 
-**How to add a kernel.** Its twin in ``reference.py``; its loop in a ``*.pxi``; its struct and
-table entry in ``kernel_table.pxd`` and ``table.pxi``; its Python-facing call in a
-``calls_*.pyx``; its name in ``CALLS`` below. The tests compare it with its twin once it has a
-case in ``tests/kernel_cases.py``, and ``minidl bench`` measures it at the sizes in
-``minidl/profiling/cases.py``; both are missed by tests that fail.
+**How to add a kernel.** Its twin with a signature in ``twins/``; its struct in ``arguments.pxd``, unless
+one fits; its loop in ``loops/``, with a line at the end of the file that names both. CONTRIBUTING.md
+shows an example. The tests compare it with its twin, on arguments that are drawn from the
+signature, and ``minidl bench`` measures it.
 """
 
 from __future__ import annotations

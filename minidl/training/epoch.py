@@ -77,7 +77,6 @@ class Epoch:
         self.order = np.arange(len(self.data))
         if plan.shuffle:
             self.order = random_order("fit", trainer.rng, len(self.data))
-        self.step_rows = plan.batch_size * plan.accumulate
         self.tally = Tally(trainer.loss, trainer.metrics)
         self.done = 0  # rows
         self.steps_before = trainer.optimizer.steps
@@ -86,6 +85,11 @@ class Epoch:
         self.weighted = False  # whether rows count differently in the loss
         self.stopped = False  # by a callback that hears of steps
         self.callback_error: FloatingPointError | None = None
+
+    @property
+    def step_rows(self) -> int:
+        """How many rows a step takes."""
+        return self.plan.batch_size * self.plan.accumulate
 
     def run(self) -> dict[str, float]:
         """Train; returns the loss and the metrics of the epoch."""
