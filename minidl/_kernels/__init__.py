@@ -1,20 +1,22 @@
 """All compiled code of minidl, and its NumPy twin.
 
-**A kernel exists twice.** A file of ``twins/`` defines it in a few lines of NumPy, under a signature
-that says what it reads, writes, checks and costs (``signature.py``). A file of ``loops/`` holds the same
-arithmetic as loops, which the compiler turns into vector instructions. The twin is the definition,
-the oracle of the tests, the baseline of the benchmarks and a complete backend.
+**A kernel exists twice.** A file of ``twins/`` defines it in a few lines of NumPy, under a
+signature that says what it reads, writes, checks and costs (``signature.py``). A file of
+``loops/`` holds the same arithmetic as loops, which the compiler turns into vector instructions.
+The twin is the definition, the oracle of the tests, the baseline of the benchmarks and a complete
+backend.
 
 **How a call travels.** ``kernels.relu(x)`` arrives in ``call.pyx``, which checks the arrays by the
-signature, allocates the result and fills an argument struct (``arguments.pxd``). Calls that consist
-of several kernels do so by hand in ``composites.pyx``. ``run`` releases the GIL and calls the loop of
-the build that was chosen at import, one for each dtype and instruction set; the loop computes its
-share of the outputs (``loops/vector/partition.pxi``). Nothing below ``run`` knows Python: a call is a
-function pointer and a struct. A recorded step is a list of such calls, which ``executor/`` runs.
+signature, allocates the result and fills an argument struct (``arguments.pxd``). Calls that
+consist of several kernels do so by hand in ``composites.pyx``. ``run`` releases the GIL and calls
+the loop of the build that was chosen at import, one for each dtype and instruction set; the loop
+computes its share of the outputs (``loops/vector/partition.pxi``). Nothing below ``run`` knows
+Python: a call is a function pointer and a struct. A recorded step is a list of such calls, which
+``executor/`` runs.
 
 **What each instruction set changes.** ``builds/loops.pxi`` includes all loops; the modules of
-``builds/`` include it, and ``setup.py`` compiles each of them with other flags. What differs in the
-source is in ``simd.h``: the width of ``vec`` and the height of the register tile.
+``builds/`` include it, and ``setup.py`` compiles each of them with other flags. What differs in
+the source is in ``simd.h``: the width of ``vec`` and the height of the register tile.
 
 ========  ============  ============  ===================  ===========================
 name      float32s in   tile, rows    compiled with        found on
@@ -29,11 +31,12 @@ The best one that this CPU has is chosen at import. ``MINIDL_ISA=baseline|avx2|a
 overrides it.
 
 **Where to read.** ``twins/``; then ``loops/elementwise.pxi``, the simplest loops; then
-``loops/product/matmul.pxi``, the product in five loops around ``microkernel.pxi``, with ``algorithm.pxi``,
-which chooses other ways for thin matrices, ``blocking.pxi``, ``packing.pxi`` and ``skinny.pxi``, and
-``split_k.pxi`` for threads; ``loops/sequences.pxi``, which runs a whole sequence around the product;
-``loops/vector/vector_math.pxi`` for exp, log, tanh and their like; and ``memory.py`` for where vectors
-lie. ``docs/kernels.md`` arrives at ``matmul.pxi`` in nine steps, each of which can be run and measured.
+``loops/product/matmul.pxi``, the product in five loops around ``microkernel.pxi``, with
+``algorithm.pxi``, which chooses other ways for thin matrices, ``blocking.pxi``, ``packing.pxi``
+and ``skinny.pxi``, and ``split_k.pxi`` for threads; ``loops/sequences.pxi``, which runs a whole
+sequence around the product; ``loops/vector/vector_math.pxi`` for exp, log, tanh and their like;
+and ``memory.py`` for where vectors lie. ``docs/kernels.md`` arrives at ``matmul.pxi`` in nine
+steps, each of which can be run and measured.
 
 **The five loops,** and one more. Each has a block that stays at one level of memory while it is
 used: ::
@@ -45,10 +48,10 @@ used: ::
             for jr in 0 … NC by NR     KC x NR of B: L1          LOOP 2
               for ir in 0 … MC by MR   MR x NR of C: registers   LOOP 1
 
-**How to add a kernel.** Its twin with a signature in ``twins/``; its struct in ``arguments.pxd``, unless
-one fits; its loop in ``loops/``, with a line at the end of the file that names both. CONTRIBUTING.md
-shows an example. The tests compare it with its twin, on arguments that are drawn from the
-signature, and ``minidl bench`` measures it.
+**How to add a kernel.** Its twin with a signature in ``twins/``; its struct in ``arguments.pxd``,
+unless one fits; its loop in ``loops/``, with a line at the end of the file that names both.
+CONTRIBUTING.md shows an example. The tests compare it with its twin, on arguments that are drawn
+from the signature, and ``minidl bench`` measures it.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """The argument structs of all kernels, and what every kernel is to the executor: a function.
 
-A kernel takes one struct, computes share ``thread`` of ``threads`` of its outputs, and returns 0, or
-a positive number that says why the result must not be used (stated beside the struct). A call is
-thus fully described by (function pointer, struct), which is what makes it recordable.
+A kernel takes one struct, computes share ``thread`` of ``threads`` of its outputs, and returns 0,
+or a positive number that says why the result must not be used (stated beside the struct). A call
+is thus fully described by (function pointer, struct), which is what makes it recordable.
 
-Every field has 8 bytes, in the order that the kernel's signature gives (``signature.py``): pointers to
-operands, sizes, scalars, accumulates. Kernels of the same layout may share a struct. Arrays are
-C-contiguous and of the build's dtype unless the struct says otherwise.
+Every field has 8 bytes, in the order that the kernel's signature gives (``signature.py``):
+pointers to operands, sizes, scalars, accumulates. Kernels of the same layout may share a struct.
+Arrays are C-contiguous and of the build's dtype unless the struct says otherwise.
 """
 
 ctypedef Py_ssize_t (*kernel_fn)(const void *args, int thread, int threads) noexcept nogil

@@ -1,10 +1,10 @@
 """From arrays to an argument struct: once, for all kernels.
 
-``kernels.relu(x)`` arrives in ``call_kernel``, which reads the kernel's declaration (``signature.py``):
-it checks every array, allocates the results, fills the struct, and has ``run`` call the compiled
-loop, without the GIL. While a step is recorded, the recorder of the thread hears of every array
-that is allocated and of every kernel that runs. Calls that consist of several kernels are in
-``composites.pyx``.
+``kernels.relu(x)`` arrives in ``call_kernel``, which reads the kernel's declaration
+(``signature.py``): it checks every array, allocates the results, fills the struct, and has ``run``
+call the compiled loop, without the GIL. While a step is recorded, the recorder of the thread hears
+of every array that is allocated and of every kernel that runs. Calls that consist of several
+kernels are in ``composites.pyx``.
 """
 
 cimport numpy as cnp
@@ -261,9 +261,10 @@ cdef class Call:
         self.operand_count, self.size_count = len(kernel.operands), len(places)
         self.result_count = sum([operand.is_result for operand in kernel.operands])
         self.matrices = len(kernel.widest) > 1
-        lead = kernel.operands[0].sizes[0].name if kernel.operands and kernel.operands[0].sizes else ""
+        first = kernel.operands[0].sizes
+        lead = first[0].name if first else ""
         for i, operand in enumerate(kernel.operands):
-            self.parse(i, operand, places, lead, len(kernel.operands[0].sizes))
+            self.parse(i, operand, places, lead, len(first))
             kinds[operand.name] = i
         for i, scalar in enumerate(kernel.scalars):
             if i < MOST_PARAMETERS:
@@ -364,7 +365,9 @@ cdef class Call:
             and (number < of.high if of.below else number <= of.high)
         ):
             scalar = next(s for s in self.kernel.scalars if s.interval)
-            raise ValueError(f"{self.name}: {scalar.name} must be in {scalar.interval}, got {number}")
+            raise ValueError(
+                f"{self.name}: {scalar.name} must be in {scalar.interval}, got {number}"
+            )
         memcpy(words + of.word, &number, sizeof(number))
         return 0
 

@@ -12,7 +12,7 @@ from numpy cimport ndarray
 from minidl._kernels.arguments cimport *
 from minidl._kernels.call cimport (
     Call, allocate, allocate_like, allocate_shape, check_like, check_no_overlap, check_shape,
-    check_writable, contiguous, copied, data_of, real_of, run, run_with_scratch, whole_numbers
+    check_writable, contiguous, data_of, real_of, run, run_with_scratch, whole_numbers
 )
 from minidl._kernels.dispatch cimport product_scratch_of
 
@@ -607,7 +607,8 @@ cdef tuple sequence_grad(
     u_n = check_shape(u_n, kept, (args.steps, *state), f"{name}: u_n")
     weight = check_shape(weight, kept, (args.hidden, width), f"{name}: weight")
     dy = check_shape(dy, kept, (args.steps, *state), f"{name}: dy")
-    dh, dc = check_shape(dh, kept, state, f"{name}: dh"), check_shape(dc, kept, state, f"{name}: dc")
+    dh = check_shape(dh, kept, state, f"{name}: dh")
+    dc = check_shape(dc, kept, state, f"{name}: dc")
     lengths = lengths_of(lengths, args.batch, name)
     dz, dh0 = allocate_as(kept, (args.steps, args.batch, width)), allocate_as(kept, state)
     if gates == 3:
@@ -632,7 +633,7 @@ cdef tuple sequence_grad(
 cdef Activation activation_of(str name, object activation) except *:
     code = ACTIVATIONS.get(activation)
     if code not in (TANH, RELU):
-        known = " or ".join([repr(key) for key, code in ACTIVATIONS.items() if code in (TANH, RELU)])
+        known = " or ".join([repr(a) for a, code in ACTIVATIONS.items() if code in (TANH, RELU)])
         raise ValueError(f"{name}: activation must be {known}, got {activation!r}")
     return code
 

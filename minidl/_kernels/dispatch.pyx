@@ -9,9 +9,11 @@ from numpy cimport ndarray
 from minidl._kernels.arguments cimport ReducePartialsArgs, ColumnSumArgs, MatmulArgs, PeakArgs
 from minidl._kernels.call cimport Call, check_writable, real_of, run
 
-from minidl._kernels.call import CALLS, set_repeats, set_shares, shares_and_repeats
+from minidl._kernels import call
 
 cnp.import_array()
+
+set_shares, set_repeats = call.set_shares, call.set_repeats
 
 cdef extern from *:
     """
@@ -46,8 +48,12 @@ cdef enum:
 cdef size_t extras[2][EXTRAS]
 
 ctypedef Py_ssize_t (*scratch_fn)(const MatmulArgs *args) noexcept nogil
-ctypedef bint (*product_reduction_fn)(const MatmulArgs *args, ReducePartialsArgs *reduction) noexcept nogil
-ctypedef bint (*sum_reduction_fn)(const ColumnSumArgs *args, ReducePartialsArgs *reduction) noexcept nogil
+ctypedef bint (*product_reduction_fn)(
+    const MatmulArgs *args, ReducePartialsArgs *reduction
+) noexcept nogil
+ctypedef bint (*sum_reduction_fn)(
+    const ColumnSumArgs *args, ReducePartialsArgs *reduction
+) noexcept nogil
 
 
 def supported():
@@ -75,36 +81,36 @@ def select(isa):
     builds = [module.KERNELS for module in load(isa)]
     for real, kernels in enumerate(builds):
         for place, name in enumerate((
-            "peak_flops", "matmul_scratch", "matmul_reduction", "column_sum_reduction", "matmul_split_k",
-            "column_sum_split_k",
+            "peak_flops", "matmul_scratch", "matmul_reduction", "column_sum_reduction",
+            "matmul_split_k", "column_sum_split_k",
         )):
             extras[real][place] = kernels[name][0]
-    for name, call in CALLS.items():
+    for name, kernel in call.CALLS.items():
         float32, float64 = [kernels[name] for kernels in builds]
-        assert float32[1] == float64[1] == call.nbytes, f"the struct of {name} has another layout"
-        call.set_functions(float32[0], float64[0])
+        assert float32[1] == float64[1] == kernel.nbytes, f"the struct of {name} has another layout"
+        kernel.set_functions(float32[0], float64[0])
 
 
 def fma_peak(ndarray x not None, Py_ssize_t repetitions):
     """Run nothing but multiply-adds in the dtype of x; returns their flops."""
     cdef PeakArgs args
     cdef int real = real_of(x)
-    shares, repeats = shares_and_repeats()
+    shares, repeats = call.shares_and_repeats()
     if cnp.PyArray_NBYTES(check_writable(x, x, "fma_peak: x")) < 64 * shares:
         raise ValueError("fma_peak: x must hold 64 bytes for every share")
     args.x, args.n, args.repetitions = cnp.PyArray_DATA(x), cnp.PyArray_SIZE(x), repetitions
-    run(CALLS["fma_peak"], real, &args)
+    run(call.CALLS["fma_peak"], real, &args)
     return extras[real][FLOPS_OF_PEAK] * repetitions * shares * repeats
 
 
 def read_peak(ndarray x not None, Py_ssize_t repetitions):
     """Read all of x, over and over; returns the bytes read. Changes x[0]."""
     cdef PeakArgs args
-    _, repeats = shares_and_repeats()
+    _, repeats = call.shares_and_repeats()
     if cnp.PyArray_NBYTES(check_writable(x, x, "read_peak: x")) % 512:
         raise ValueError("read_peak: x must hold a multiple of 512 bytes")
     args.x, args.n, args.repetitions = cnp.PyArray_DATA(x), cnp.PyArray_SIZE(x), repetitions
-    run(CALLS["read_peak"], real_of(x), &args)
+    run(call.CALLS["read_peak"], real_of(x), &args)
     return cnp.PyArray_NBYTES(x) * repetitions * repeats
 
 
@@ -137,9 +143,10 @@ def split_k(kernel, bytearray args not None, ndarray like not None):
     if function == 0:
         return None
     reduction.out = reduction.partials = NULL
-    return function, bytearray((<char *>&reduction)[:sizeof(reduction)]), reduction.n * (reduction.count + 1)
+    args = bytearray((<char *>&reduction)[:sizeof(reduction)])
+    return function, args, reduction.n * (reduction.count + 1)
 
 
 def function_of(str kernel not None, ndarray like not None):
     """The address of the loop that serves a kernel for arrays of this dtype."""
-    return (<Call>CALLS[kernel]).function(real_of(like))
+    return (<Call>call.CALLS[kernel]).function(real_of(like))

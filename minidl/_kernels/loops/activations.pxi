@@ -206,7 +206,8 @@ cdef Py_ssize_t celu_grad(const void *args, int thread, int threads) noexcept no
 
 cdef inline vec gelu_tanh_vec(vec x) noexcept nogil:
     cdef vec z = bounded(x)
-    return maximum(fill(-FAR), x) * sigmoid_vec(<real>GELU_SCALE * z * (1 + <real>GELU_CUBE * z * z))
+    cdef vec inner = <real>GELU_SCALE * z * (1 + <real>GELU_CUBE * z * z)
+    return maximum(fill(-FAR), x) * sigmoid_vec(inner)
 
 
 cdef inline vec gelu_tanh_grad_vec(vec dy, vec x) noexcept nogil:

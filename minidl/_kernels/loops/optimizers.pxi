@@ -172,7 +172,8 @@ cdef inline Update update_of(
     void *moment2, void *moment3
 ) noexcept nogil:
     return Update(
-        <real *>data, <const real *>grad, <real *>moment1, <real *>moment2, <real *>moment3, state, n
+        <real *>data, <const real *>grad, <real *>moment1, <real *>moment2, <real *>moment3,
+        state, n
     )
 
 
