@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_architecture import FLOOR_OF
 
 from minidl import _kernels, nn
 from minidl._kernels import twins as reference
@@ -89,6 +90,37 @@ def test_files_that_it_points_to_are_there() -> None:
     links = re.findall(r"\]\((?!http)([^)#]+)\)", README.read_text(encoding="utf-8"))
     assert links
     assert all((README.parent / link).exists() for link in links)
+
+
+READING = re.compile(r"^\| (.*) \| ([\d,]+) \| (\d+) \|$", re.MULTILINE)
+LINES_A_MINUTE = 25
+
+
+def test_readings_take_as_long_as_they_say() -> None:
+    text = README.read_text(encoding="utf-8").partition("## Three readings")[2]
+    lines = minutes = readings = 0
+    for what, told, time in READING.findall(text):
+        told, time = int(told.replace(",", "")), int(time)
+        if what == "together":
+            assert (told, time) == (lines, minutes)
+            assert 120 < time < 300, "an afternoon"
+            lines, minutes, readings = 0, 0, readings + 1
+            continue
+        files = [ROOT / link for link in re.findall(r"\]\(([^)]+)\)", what)]
+        count = sum(len(path.read_text("utf-8").splitlines()) for path in files)
+        assert abs(count - told) <= 0.1 * count, f"{what}: {count} lines"
+        assert time == round(told / LINES_A_MINUTE), what
+        lines, minutes = lines + told, minutes + time
+    assert readings == 3
+
+
+def test_rooms_are_drawn_as_imports_run() -> None:
+    text = README.read_text(encoding="utf-8").partition("The rooms, each")[2]
+    drawn = [line[:38].split() for line in text.split("```")[1].strip().splitlines()]
+    floors = [FLOOR_OF[room] for rooms in drawn for room in rooms]
+    assert floors == sorted(floors)
+    folders = {path.name for path in (ROOT / "minidl").iterdir() if (path / "__init__.py").exists()}
+    assert folders - {room for rooms in drawn for room in rooms} == set()
 
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
