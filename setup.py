@@ -30,6 +30,9 @@ AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vecto
 INSTRUCTION_SETS = {"baseline": []}
 if X86:
     INSTRUCTION_SETS |= {"avx2": AVX2, "avx512": [*AVX2, *AVX512]}
+# For those who change a kernel: MINIDL_BUILDS="baseline" compiles this instruction set alone.
+if chosen := os.environ.get("MINIDL_BUILDS"):
+    INSTRUCTION_SETS = {isa: flags for isa, flags in INSTRUCTION_SETS.items() if isa in chosen}
 
 DIRECTIVES = {
     "language_level": 3,
