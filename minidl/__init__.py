@@ -1,8 +1,8 @@
 """minidl: small neural networks, fast on a CPU, and written to be read.
 
 Three readings, each of an afternoon (README.md has the files): the framework, from a layer
-(``minidl/nn/layer.py``) by the arithmetic (``minidl/_kernels/twins``) to the ``Trainer``; the kernels
-(``docs/kernels.md``, ``minidl/_kernels/loops``); the recorder (``docs/recording.md``,
+(``minidl/nn/layer.py``) by the arithmetic (``minidl/_kernels/twins``) to the ``Trainer``; the
+kernels (``docs/kernels.md``, ``minidl/_kernels/loops``); the recorder (``docs/recording.md``,
 ``minidl/recording``).
 """
 
