@@ -28,8 +28,8 @@ def gradient_of_input(draw: Draw) -> Args:
 
 
 def some_zero(x: np.ndarray) -> np.ndarray:
-    """What a rectifier cuts off is zero, and there > and ≥ differ."""
-    x[x < -1] = 0
+    """Set some numbers to what a rectifier leaves of them, zero: there > and ≥ differ."""
+    x[(x < -1) & (x > -2)] = 0
     return x
 
 

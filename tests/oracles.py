@@ -34,6 +34,8 @@ def _prelu(layer: Any, y: Array, x: Array) -> Array:
 
 
 def _gelu(layer: Any, y: Array, x: Array) -> Array:
+    if layer.approximate == "tanh":
+        return x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
     return x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))) / 2
 
 
@@ -60,6 +62,11 @@ def _layer_norm(layer: Any, y: Array, x: Array) -> Array:
     mean = x.sum(axis=-1, keepdims=True) / n
     var = ((x - mean) ** 2).sum(axis=-1, keepdims=True) / n
     return layer.gamma.data * (x - mean) / np.sqrt(var + layer.eps) + layer.beta.data
+
+
+def _rms_norm(layer: Any, y: Array, x: Array) -> Array:
+    eps = np.finfo(x.dtype).eps if layer.eps is None else layer.eps
+    return layer.gamma.data * x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + eps)
 
 
 def _dropout(layer: Any, y: Array, x: Array) -> Array:
@@ -135,10 +142,18 @@ LAYERS: dict[str, Callable[..., Any]] = {
     "LeakyReLU": lambda layer, y, x: np.maximum(x, 0) + layer.slope * np.minimum(x, 0),
     "PReLU": _prelu,
     "ELU": lambda layer, y, x: np.where(x > 0, x, layer.alpha * (np.exp(x) - 1)),
+    "CELU": lambda layer, y, x: np.where(x > 0, x, layer.alpha * (np.exp(x / layer.alpha) - 1)),
+    "SELU": lambda layer, y, x: (
+        1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * (np.exp(x) - 1))
+    ),
     "Sigmoid": lambda layer, y, x: sigmoid(x),
     "Tanh": lambda layer, y, x: (np.exp(2 * x) - 1) / (np.exp(2 * x) + 1),
     "SiLU": lambda layer, y, x: x * sigmoid(x),
     "GELU": _gelu,
+    "Mish": lambda layer, y, x: x * np.tanh(np.log(1 + np.exp(x))),
+    "HardSigmoid": lambda layer, y, x: np.clip((x + 3) / 6, 0, 1),
+    "HardSwish": lambda layer, y, x: x * np.clip((x + 3) / 6, 0, 1),
+    "Softsign": lambda layer, y, x: x / (1 + np.abs(x)),
     "Softplus": lambda layer, y, x: np.log(1 + np.exp(layer.beta * x)) / layer.beta,
     "Softmax": _softmax,
     "LogSoftmax": lambda layer, y, x: np.log(_softmax(layer, y, x)),
@@ -146,6 +161,7 @@ LAYERS: dict[str, Callable[..., Any]] = {
     "Flatten": lambda layer, y, x: np.stack([row.ravel() for row in x]),
     "BatchNorm": _batch_norm,
     "LayerNorm": _layer_norm,
+    "RMSNorm": _rms_norm,
     "Standardize": lambda layer, y, x: (x - layer.mean) / layer.std,
     "Dropout": _dropout,
     "Embedding": lambda layer, y, x: layer.weight.data[x],

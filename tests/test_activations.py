@@ -12,14 +12,17 @@ from test_accuracy import EDGES, SAMPLE, every_dtype, ulps
 from minidl import kernels
 from minidl._kernels import twins as reference
 
+LIMITS = {"elu": 2, "silu": 4, "softplus": 2, "gelu": 4.5, "selu": 3, "celu": 2, "mish": 5}
+LIMITS |= {"softsign": 2}
 
-@pytest.mark.parametrize("name", ["elu", "silu", "softplus", "gelu"])
+
+@pytest.mark.parametrize("name", LIMITS)
 def test_float32_activation_is_within_its_ulps(isa: str, name: str) -> None:
     """All of them scale tails of exp: where these are subnormal, so is what is left of digits."""
-    limit = {"elu": 2, "silu": 4, "softplus": 2, "gelu": 4.5}[name]
+    limit = LIMITS[name]
     x = np.concatenate([SAMPLE[np.abs(SAMPLE) < 1e4], np.linspace(-12.8, 9, 500_001, dtype="f4")])
     x = x[x > (-12.8 if name == "gelu" else -87)]
-    parameters = () if name in ("silu", "gelu") else (1.0,)
+    parameters = (1.0,) if name in ("elu", "celu", "softplus") else ()
     exact = getattr(reference, name)(x.astype(np.float64), *parameters)
     error = ulps(getattr(kernels, name)(x, *parameters), exact)
     if name == "gelu":
@@ -55,6 +58,38 @@ def test_activations_and_their_gradients_at_the_edges(backend: str, name: str, d
     assert np.array_equal(slope[[2, 10]], [1, 1])
     assert np.array_equal(slope[[3, 11]], [below, below])
     assert np.isnan(slope[4]) == (given is x)  # a rectifier hands on what it gets
+
+
+ENDS = {  # the values at -∞ and ∞, and the slopes there
+    "selu": (-1.7580993408473766, np.inf, 0, 1.0507009873554805),
+    "celu": (-1.5, np.inf, 0, 1),
+    "gelu_tanh": (0, np.inf, 0, 1),
+    "hard_sigmoid": (0, 1, 0, 0),
+    "hard_swish": (0, np.inf, 0, 1),
+    "mish": (0, np.inf, 0, 1),
+    "softsign": (-1, 1, 0, 0),
+}
+
+
+@every_dtype
+@pytest.mark.parametrize("name", ENDS)
+def test_variants_and_their_gradients_at_the_edges(backend: str, name: str, dtype: Any) -> None:
+    inside = np.nextafter(dtype(3), dtype(0))
+    x = np.array([*EDGES, 50.0, -50.0, 1e4, -1e4, 3, -3, inside, -inside], dtype)
+    parameters = (1.5,) if name == "celu" else ()
+    y = getattr(kernels, name)(x, *parameters)
+    given = y if name in ("selu", "celu") else x
+    slope = getattr(kernels, f"{name}_grad")(np.ones_like(x), given, *parameters)
+    with np.errstate(all="ignore"):
+        twin = getattr(reference, name)(x, *parameters)
+        twin_slope = getattr(reference, f"{name}_grad")(np.ones_like(x), given, *parameters)
+    np.testing.assert_allclose(y, twin, rtol=1e-5, atol=np.finfo(dtype).tiny)
+    np.testing.assert_allclose(slope, twin_slope, rtol=1e-5, atol=4 * np.finfo(dtype).eps)
+    low, high, low_slope, high_slope = np.array(ENDS[name], dtype)
+    np.testing.assert_allclose(y[[3, 2]], [low, high], rtol=1e-6, atol=0)
+    np.testing.assert_allclose(slope[[3, 2]], [low_slope, high_slope], rtol=1e-6, atol=1e-6)
+    assert np.isnan(y[4])
+    assert np.isnan(slope[4]) == (name not in ("selu", "celu", "hard_sigmoid", "hard_swish"))
 
 
 @every_dtype

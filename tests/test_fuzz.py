@@ -27,8 +27,9 @@ from minidl.training import Trainer
 
 RUNS = int(os.environ.get("MINIDL_FUZZ", "150"))
 SIMPLE = ["ReLU", "Sigmoid", "Tanh", "SiLU", "GELU", "Softmax", "LogSoftmax", "Identity"]
-KINDS = ["Linear", *SIMPLE, "LeakyReLU", "PReLU", "ELU", "Softplus", "BatchNorm", "LayerNorm"]
-KINDS += ["Standardize", "Dropout"]
+SIMPLE += ["SELU", "Mish", "HardSigmoid", "HardSwish", "Softsign"]
+KINDS = ["Linear", *SIMPLE, "LeakyReLU", "PReLU", "ELU", "CELU", "Softplus", "GELU by tanh"]
+KINDS += ["BatchNorm", "LayerNorm", "RMSNorm", "Standardize", "Dropout"]
 OPTIMIZERS = {
     f"{cls.__name__}, {settings}": (cls, settings)
     for cls in optim.Optimizer.registry
@@ -103,7 +104,9 @@ def layers(draw: Any, width: int, matrix: bool, depth: int = 1) -> tuple[str, in
         case "Linear":
             out = draw(widths)
             return f"Linear({width}, {out}, bias={draw(st.booleans())})", out, matrix
-        case "LeakyReLU" | "ELU" | "Softplus":
+        case "GELU by tanh":
+            code = "GELU('tanh')"
+        case "LeakyReLU" | "ELU" | "CELU" | "Softplus":
             code = f"{kind}({draw(fractions):.3g})"
         case "PReLU":
             code = f"PReLU({draw(st.sampled_from(['', width]))})"
@@ -111,8 +114,8 @@ def layers(draw: Any, width: int, matrix: bool, depth: int = 1) -> tuple[str, in
             code = f"Standardize({width})"
         case "BatchNorm":
             code = f"BatchNorm({width}, {draw(fractions):.3g}, {EPS})"
-        case "LayerNorm":
-            code = f"LayerNorm({width}, {EPS})"
+        case "LayerNorm" | "RMSNorm":
+            code = f"{kind}({width}, {EPS})"
         case "Dropout":
             code = f"Dropout({draw(fractions):.3g})"
         case "Residual" | "shortcut":

@@ -110,6 +110,8 @@ def test_critical_factors(backend: str, variance: float) -> None:
         ("relu", 0, 0, 2),
         (nn.LeakyReLU(0.2), 0, 0, 2 / 1.04),
         ("elu", 0, 0, 1),
+        ("celu", 0, 0, 1),
+        ("softsign", 0, 0, 1),
         (np.sin, 0, 0, 1),
         # Xiao et al. 2018 train 10,000 layers of tanh there.
         ("tanh", 2.01e-5, None, 1.05),

@@ -58,6 +58,12 @@ def prelu(s: Shapes) -> Problem:
     return layer, [s.normal(*s.lead(), width)]
 
 
+def rms_norm(s: Shapes) -> Problem:
+    layer = nn.RMSNorm(s.width(), 0.1)
+    layer.gamma.data = s.normal(layer.in_features)
+    return layer, [s.normal(*s.lead(), layer.in_features)]
+
+
 def layer_norm(s: Shapes) -> Problem:
     layer = nn.LayerNorm(1 + s.width())
     layer.gamma.data, layer.beta.data = s.normal(layer.in_features), s.normal(layer.in_features)
@@ -195,14 +201,21 @@ NAMED: dict[str, Callable[[Shapes], Problem]] = {
     "LeakyReLU": with_parameter(nn.LeakyReLU, 0, 1),
     "PReLU": prelu,
     "ELU": with_parameter(nn.ELU, 0, 2),
+    "CELU": with_parameter(nn.CELU, 0.5, 2),
+    "SELU": activation(nn.SELU),
     "SiLU": activation(nn.SiLU),
     "GELU": activation(nn.GELU),
+    "Mish": activation(nn.Mish),
+    "HardSigmoid": activation(nn.HardSigmoid),
+    "HardSwish": activation(nn.HardSwish),
+    "Softsign": activation(nn.Softsign),
     "Softplus": with_parameter(nn.Softplus, 0.5, 4),
     "Softmax": activation(nn.Softmax),
     "LogSoftmax": activation(nn.LogSoftmax),
     "Identity": activation(nn.Identity),
     "Flatten": activation(nn.Flatten),
     "LayerNorm": layer_norm,
+    "RMSNorm": rms_norm,
     "Standardize": standardize,
     "BatchNorm": batch_norm,
     "Dropout": dropout,

@@ -193,6 +193,26 @@ def test_layer_norm_of_a_constant_row_is_beta(
 
 
 @every_dtype
+@pytest.mark.parametrize("width", [1, 7, 45])
+def test_root_mean_square_of_any_size(backend: str, dtype: Any, width: int) -> None:
+    """Squares never overflow, and infinity and NaN stay in their row."""
+    layer = nn.RMSNorm(width, dtype=dtype)
+    most = np.finfo(dtype).max
+    sizes = np.array([1e-30, 1e-3, 1, 1e19, most / 2, most, 0, INF, -INF, NAN], dtype)
+    x = np.repeat(sizes[:, None], width, axis=1)
+    x[7:, 1:] = 1
+    y = layer(x)
+    eps = float(np.finfo(dtype).eps)
+    expected = [1e-30 / np.sqrt(eps), 1e-3 / np.sqrt(1e-6 + eps), 1, 1, 1, 1, 0]
+    np.testing.assert_allclose(y[:7], np.tile(np.array(expected)[:, None], width), rtol=1e-5)
+    assert np.isnan(y[7:, 0]).all()  # ∞ / ∞
+    assert not y[7:9, 1:].any()  # 1 / ∞
+    assert np.isnan(y[9]).all()
+    dx = layer.backward(np.ones_like(x))
+    assert np.isfinite(dx[:7]).all()
+
+
+@every_dtype
 @pytest.mark.parametrize("rows", [2, 7, 8, 129, 999])
 def test_batch_norm_of_a_constant_column_is_beta(backend: str, dtype: Any, rows: int) -> None:
     layer = nn.BatchNorm(5, dtype=dtype)

@@ -132,18 +132,24 @@ def test_every_rectifier_gets_the_variance_that_keeps_signals_alive() -> None:
         lambda: nn.ELU(-1),
         lambda: nn.ELU(0),
         lambda: nn.ELU(float("inf")),
+        lambda: nn.CELU(0),
+        lambda: nn.GELU("erf"),
         lambda: nn.Softplus(0),
         lambda: nn.LayerNorm(0),
         lambda: nn.LayerNorm(3, eps=0),
+        lambda: nn.RMSNorm(0),
+        lambda: nn.RMSNorm(3, eps=0),
         lambda: nn.Standardize(0),
     ],
 )
 def test_bad_hyper_parameters(make: object) -> None:
-    with pytest.raises(ValueError, match=r"LeakyReLU|PReLU|ELU|Softplus|LayerNorm|Standardize"):
+    with pytest.raises(
+        ValueError, match=r"LeakyReLU|PReLU|ELU|Softplus|LayerNorm|RMSNorm|Standardize"
+    ):
         make()  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("norm", [nn.BatchNorm, nn.LayerNorm])
+@pytest.mark.parametrize("norm", [nn.BatchNorm, nn.LayerNorm, nn.RMSNorm])
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.GELU, nn.Sigmoid])
 def test_gradient_reaches_the_bottom_of_forty_blocks(
     norm: type[nn.Layer], activation: type[nn.Layer]

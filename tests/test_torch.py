@@ -45,14 +45,23 @@ NETS: dict[str, Callable[[], nn.Layer]] = {
     "PReLU": lambda: nn.PReLU(dtype=np.float64),
     "PReLU by feature": lambda: nn.PReLU(7, dtype=np.float64),
     "ELU": lambda: nn.ELU(1.5),
+    "CELU": lambda: nn.CELU(1.5),
+    "SELU": nn.SELU,
     "SiLU": nn.SiLU,
     "GELU": nn.GELU,
+    "GELU by tanh": lambda: nn.GELU("tanh"),
+    "Mish": nn.Mish,
+    "HardSigmoid": nn.HardSigmoid,
+    "HardSwish": nn.HardSwish,
+    "Softsign": nn.Softsign,
     "Softplus": lambda: nn.Softplus(2.0),
     "Softmax": nn.Softmax,
     "LogSoftmax": nn.LogSoftmax,
     "Identity": nn.Identity,
     "Flatten": nn.Flatten,
     "LayerNorm": lambda: nn.LayerNorm(7, dtype=np.float64),
+    "RMSNorm": lambda: nn.RMSNorm(7, dtype=np.float64),
+    "RMSNorm with epsilon": lambda: nn.RMSNorm(7, 0.1, dtype=np.float64),
     "pre-activation": lambda: net(
         nn.Linear(7, 10), nn.pre_activation(10, 6, nn.LayerNorm, nn.GELU), nn.PReLU(10)
     ),
@@ -67,7 +76,16 @@ NETS: dict[str, Callable[[], nn.Layer]] = {
         nn.Linear(10, 5),
     ),
 }
-TRAINABLE = ["Linear", "BatchNorm", "LayerNorm", "pre-activation", "Residual", "MLP", "deep"]
+TRAINABLE = [
+    "Linear",
+    "BatchNorm",
+    "LayerNorm",
+    "RMSNorm",
+    "pre-activation",
+    "Residual",
+    "MLP",
+    "deep",
+]
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -104,7 +122,9 @@ def test_batch_norm_of_sequences(backend: str, training: bool) -> None:
     np.testing.assert_allclose(layer.running_var, peer.running_var, **CLOSE)
 
 
-@pytest.mark.parametrize("name", ["LayerNorm", "Softmax", "LogSoftmax", "GELU", "SiLU", "Flatten"])
+@pytest.mark.parametrize(
+    "name", ["LayerNorm", "RMSNorm", "Softmax", "LogSoftmax", "GELU", "SiLU", "Flatten"]
+)
 def test_sequences(backend: str, name: str) -> None:
     layer = NETS[name]()
     peer = peer_of(layer)

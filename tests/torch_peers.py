@@ -46,13 +46,22 @@ def peer_of(layer: nn.Layer | None) -> Any:
             peer = torch.nn.LayerNorm(layer.in_features, layer.eps)
             fill(peer.weight, layer.gamma.data)
             fill(peer.bias, layer.beta.data)
+        case nn.RMSNorm():
+            peer = torch.nn.RMSNorm(layer.in_features, layer.eps)
+            fill(peer.weight, layer.gamma.data)
         case nn.PReLU():
             peer = _PReLUOfLast(layer.in_features or 1)
             fill(peer.weight, layer.weight.data)
         case nn.LeakyReLU():
             peer = torch.nn.LeakyReLU(layer.slope)
-        case nn.ELU():
-            peer = torch.nn.ELU(layer.alpha)
+        case nn.ELU() | nn.CELU():
+            peer = getattr(torch.nn, type(layer).__name__)(layer.alpha)
+        case nn.GELU():
+            peer = torch.nn.GELU(layer.approximate)
+        case nn.HardSigmoid():
+            peer = _HardSigmoid()
+        case nn.HardSwish():
+            peer = torch.nn.Hardswish()
         case nn.Softplus():
             peer = torch.nn.Softplus(layer.beta, threshold=50)  # theirs is not smooth there
         case nn.Softmax() | nn.LogSoftmax():
@@ -74,7 +83,10 @@ def peer_of(layer: nn.Layer | None) -> Any:
     return peer.double().train(layer.training)
 
 
-PLAIN = ("ReLU", "Sigmoid", "Tanh", "GELU", "SiLU", "Identity", "Flatten")
+PLAIN = (
+    *("ReLU", "Sigmoid", "Tanh", "SiLU", "SELU", "Mish", "Softsign"),
+    *("Identity", "Flatten"),
+)
 
 
 def _cell(layer: Any) -> Any:
@@ -162,6 +174,12 @@ if torch is not None:
 
         def forward(self, x: Any) -> Any:
             return torch.nn.functional.embedding(x, self.weight.T)
+
+    class _HardSigmoid(torch.nn.Module):
+        """By their ReLU6: the derivative of theirs is 1/6 in float32, whatever the dtype."""
+
+        def forward(self, x: Any) -> Any:
+            return torch.nn.functional.relu6(x + 3) / 6
 
     class _Standardize(torch.nn.Module):
         def __init__(self, mean: np.ndarray, std: np.ndarray) -> None:

@@ -3,12 +3,16 @@
 from minidl.nn import init
 from minidl.nn.activations import (
     GELU,
+    HardSigmoid,
+    HardSwish,
     LogSoftmax,
+    Mish,
     ReLU,
     Sigmoid,
     SiLU,
     Softmax,
     Softplus,
+    Softsign,
     Tanh,
 )
 from minidl.nn.classification_losses import CrossEntropyLoss, NLLLoss
@@ -20,19 +24,21 @@ from minidl.nn.layer import Layer
 from minidl.nn.linear import Linear
 from minidl.nn.losses import BCEWithLogitsLoss, HuberLoss, L1Loss, Loss, MSELoss
 from minidl.nn.lsuv import lsuv
-from minidl.nn.normalization import BatchNorm, LayerNorm, Standardize
+from minidl.nn.normalization import BatchNorm, LayerNorm, RMSNorm, Standardize
 from minidl.nn.parameter import Parameter
-from minidl.nn.rectifiers import ELU, LeakyReLU, PReLU
+from minidl.nn.rectifiers import CELU, ELU, SELU, LeakyReLU, PReLU
 from minidl.nn.recurrent.cells import GRUCell, LSTMCell, RNNCell
 from minidl.nn.recurrent.layers import GRU, LSTM, RNN
 from minidl.nn.reshape import Flatten, Identity
 
 __all__ = [
+    "CELU",
     "ELU",
     "GELU",
     "GRU",
     "LSTM",
     "RNN",
+    "SELU",
     "BCEWithLogitsLoss",
     "BatchNorm",
     "CrossEntropyLoss",
@@ -40,6 +46,8 @@ __all__ = [
     "Embedding",
     "Flatten",
     "GRUCell",
+    "HardSigmoid",
+    "HardSwish",
     "HuberLoss",
     "Identity",
     "L1Loss",
@@ -51,9 +59,11 @@ __all__ = [
     "LogSoftmax",
     "Loss",
     "MSELoss",
+    "Mish",
     "NLLLoss",
     "PReLU",
     "Parameter",
+    "RMSNorm",
     "RNNCell",
     "ReLU",
     "Residual",
@@ -62,6 +72,7 @@ __all__ = [
     "Sigmoid",
     "Softmax",
     "Softplus",
+    "Softsign",
     "Standardize",
     "Tanh",
     "evaluating",

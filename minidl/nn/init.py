@@ -195,8 +195,8 @@ def critical(
     by quadrature. For tanh without biases, q → 0 and σ_w² = 1. For ReLU every q is a fixed point
     and σ_w² = 2. For the sigmoid, q = 46 and σ_w² = 103: its mean of ½ adds to q.
 
-    GELU, SiLU and Softplus have no such point without biases: their q grows or tends to zero. GELU
-    has one for σ_b² ≥ 0.173, SiLU for σ_b² ≥ 0.556.
+    GELU, SiLU, Mish, HardSwish and Softplus have no such point without biases: their q grows or
+    tends to zero. GELU has one for σ_b² ≥ 0.173, SiLU for σ_b² ≥ 0.556.
 
     Source: Poole et al. 2016; Schoenholz et al. 2017, equation 5.
 

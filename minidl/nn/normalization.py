@@ -193,6 +193,73 @@ class LayerNorm(Layer):
         yield cls(3), ((2, 3, 3),)
 
 
+class RMSNorm(Layer):
+    """Root mean square normalization of every row over its features.
+
+    y = γ · x̂,  x̂ = x · r,  r = 1 / sqrt(mean(x²) + ε)
+
+    It is ``LayerNorm`` without μ and β: rows are scaled, but not shifted.
+
+    dx = r · (g - x̂ · mean(g · x̂)),  g = γ · dy
+
+    Source: Zhang and Sennrich 2019, equation 4.
+
+    Parameters
+    ----------
+    features
+        Width of the last dimension, over which the mean is taken.
+    eps
+        ε > 0, added to the mean of the squares; None for the machine epsilon of the dtype, as in
+        PyTorch.
+
+    Shapes
+    ------
+    x and y (batch, ..., features); gamma (features).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidl import nn
+    >>> nn.RMSNorm(2, dtype=np.float64)(np.array([[1.0, 7.0]]))
+    array([[0.2, 1.4]])
+    """
+
+    preferred_init = "skip"
+
+    in_features: int
+    gamma: Parameter  # γ (features)
+
+    def __init__(self, features: int, eps: float | None = None, dtype: DType = np.float32) -> None:
+        self.in_features = features = check_count("RMSNorm", "features", features)
+        if eps is not None:
+            eps = check_number("RMSNorm", "eps", eps, POSITIVE, float("inf"))
+        self.eps = eps
+        self.gamma = Parameter((features,), initializers.constant(1), 0, dtype)
+
+    def epsilon(self, dtype: np.dtype[Any]) -> float:
+        """Return ε, the machine epsilon of this dtype where none was given."""
+        return float(np.finfo(dtype).eps) if self.eps is None else self.eps
+
+    def forward(self, x: Array) -> Array:
+        y, rstd = kernels.rms_norm(x, self.gamma.data, self.epsilon(x.dtype))
+        self.save(x, rstd)
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        x, rstd = self.saved(dy)
+        kernels.rms_norm_grad_params(dy, x, rstd, self.gamma.grad)
+        return kernels.rms_norm_grad_input(dy, x, self.gamma.data, rstd)
+
+    def __repr__(self) -> str:
+        return f"RMSNorm({self.in_features})"
+
+    @classmethod
+    def examples(cls) -> Examples:
+        yield cls(4), ((6, 4),)
+        yield cls(5, 0.1), ((1, 5),)
+        yield cls(3), ((2, 3, 3),)
+
+
 class Standardize(Layer):
     """Bring every feature to mean 0 and variance 1, as measured by ``adapt``.
 

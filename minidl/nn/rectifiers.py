@@ -161,6 +161,92 @@ class ELU(Layer):
         yield cls(), ((1, 1),)
 
 
+class CELU(Layer):
+    """Exponential linear unit whose slope is continuous for every α.
+
+    y = x where x ≥ 0, else α · (exp(x / α) - 1),  dy/dx = 1 where x ≥ 0, else y / α + 1
+
+    With α = 1 it is ``ELU``.
+    Source: Barron 2017.
+
+    Parameters
+    ----------
+    alpha
+        α > 0.
+
+    Shapes
+    ------
+    x and y (batch, ...).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidl import nn
+    >>> nn.CELU(0.5)(np.array([[-1000.0, 2.0]]))
+    array([[-0.5,  2. ]])
+    """
+
+    preferred_init = "he_normal"
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        self.alpha = check_number("CELU", "alpha", alpha, POSITIVE, float("inf"))
+
+    def forward(self, x: Array) -> Array:
+        y = kernels.celu(x, self.alpha)
+        self.save(y)
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        return kernels.celu_grad(dy, self.saved(dy), self.alpha)
+
+    def __repr__(self) -> str:
+        return f"CELU({self.alpha})"
+
+    @classmethod
+    def examples(cls) -> Examples:
+        yield cls(), ((3, 5),)
+        yield cls(0.5), ((2, 4),)
+        yield cls(), ((1, 1),)
+
+
+class SELU(Layer):
+    """Scaled exponential linear unit: activations keep mean 0 and variance 1 from layer to layer.
+
+    y = λ · x where x ≥ 0, else λ · α · (exp(x) - 1),  dy/dx = λ where x ≥ 0, else y + λ · α
+
+    λ = 1.0507 and α = 1.6733 make (0, 1) the fixed point of the mean and variance of y, if weights
+    are N(0, 1 / fan_in): ``lecun_normal``, which is what ``Sequential`` chooses before this layer.
+    ``init.gain("selu")`` is PyTorch's 3/4, for weights that need not keep the variance.
+    Source: Klambauer et al. 2017, equations 2 and 14.
+
+    Shapes
+    ------
+    x and y (batch, ...).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidl import nn
+    >>> nn.SELU()(np.array([[-1000.0, 0.0, 1.0]])).round(4)
+    array([[-1.7581,  0.    ,  1.0507]])
+    """
+
+    preferred_init = "lecun_normal"
+
+    def forward(self, x: Array) -> Array:
+        y = kernels.selu(x)
+        self.save(y)
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        return kernels.selu_grad(dy, self.saved(dy))
+
+    @classmethod
+    def examples(cls) -> Examples:
+        yield cls(), ((3, 5),)
+        yield cls(), ((1, 1),)
+
+
 def he_normal_for(slope: float) -> Initializer:
     """N(0, 2 / ((1 + slope²) · fan_in)): He et al. 2015, equation 15."""
     return Initializer("he_normal", _he_normal_for, (slope,))

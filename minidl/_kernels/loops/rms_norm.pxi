@@ -15,6 +15,8 @@ cdef inline vec inverse_root_mean_square(const real *x, Py_ssize_t n, double eps
         return 1 / square_root(total + <real>eps)
     for j in range(n):
         most = most if not (x[j] > most or -x[j] > most) else (x[j] if x[j] > 0 else -x[j])
+    if most == INFINITY:
+        return 1 / square_root(total)    # 0, or NaN beside a NaN
     scale, total, j = fill(1 / most), fill(0), 0
     while j < n:
         v = load_columns(x + j, n - j) * scale

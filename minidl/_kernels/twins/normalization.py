@@ -125,8 +125,11 @@ def layer_norm_grad_params(
 @kernel("x[rows,columns] gamma[columns] eps -> y[rows,columns] rstd[rows]", flops=4)
 def rms_norm(x: Array, gamma: Array, eps: float) -> tuple[Array, Array]:
     """y = γ · x / √(mean(x²) + ε), the mean that of a row; returns y and 1/√(mean(x²) + ε)."""
-    square = np.square(matrix(x).astype(np.float64)).mean(axis=1)
-    rstd = (1 / np.sqrt(square + eps)).astype(x.dtype)
+    rows = matrix(x).astype(np.float64)
+    largest = np.abs(rows).max(axis=1)
+    scale = np.where((largest > 1e150) & (largest < np.inf), largest, 1)  # squares would overflow
+    square = np.square(rows / scale[:, None]).mean(axis=1)
+    rstd = (1 / np.sqrt(square + eps / scale / scale) / scale).astype(x.dtype)
     return (gamma * (matrix(x) * rstd[:, None])).reshape(x.shape), rstd
 
 
