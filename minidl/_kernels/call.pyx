@@ -257,7 +257,7 @@ cdef class Call:
         assert len(kernel.operands) <= MOST_OPERANDS and len(kernel.sizes) <= MOST_SIZES
         places = {size.name: place for place, size in enumerate(kernel.sizes)}
         kinds = {}
-        self.nbytes = len(kernel.fields) and kernel.nbytes
+        self.nbytes = 8 * len(kernel.words)
         self.operand_count, self.size_count = len(kernel.operands), len(places)
         self.result_count = sum([operand.is_result for operand in kernel.operands])
         self.matrices = len(kernel.widest) > 1

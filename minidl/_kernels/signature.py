@@ -112,12 +112,6 @@ class Scalar:
     interval: str = ""
     count: int = 1
 
-    def contains(self, value: float) -> bool:
-        """Whether the interval holds a value."""
-        low, high = (float(end) for end in self.interval[1:-1].split(","))
-        above = value > low if self.interval[0] == "(" else value >= low
-        return above and (value < high if self.interval[-1] == ")" else value <= high)
-
 
 @dataclass(eq=False)
 class Kernel:
@@ -218,18 +212,20 @@ class Kernel:
         return list(named.values())
 
     @cached_property
-    def fields(self) -> dict[str, tuple[int, str]]:
-        """Where in the struct a field lies, in bytes, and its format for ``struct``."""
+    def words(self) -> list[tuple[str, str]]:
+        """The name of each word of 8 bytes in the struct, and its format for ``struct``."""
         words = [(operand.name, "P") for operand in self.operands]
         words += [(size.name, "n") for size in self.sizes]
         for scalar in self.scalars:
-            format = "d" if scalar.kind == "double" else "n"
-            words += [(scalar.name, format)] * scalar.count
-        words += [(name, "n") for name in self.accumulates.values()]
+            words += [(scalar.name, "d" if scalar.kind == "double" else "n")] * scalar.count
+        return words + [(name, "n") for name in self.accumulates.values()]
+
+    @cached_property
+    def fields(self) -> dict[str, tuple[int, str]]:
+        """Where in the struct a field begins, in bytes, and the format of its words."""
         fields: dict[str, tuple[int, str]] = {}
-        for place, (name, format) in enumerate(words):
+        for place, (name, format) in enumerate(self.words):
             fields.setdefault(name, (8 * place, format))
-        self.nbytes = 8 * len(words)
         return fields
 
     @cached_property

@@ -71,7 +71,7 @@ class _Heard:
 
 
 def stamp_seconds(threads: int, rounds: int = 21) -> float:
-    """What it takes to note the time between two kernels that ``threads`` threads walk along."""
+    """What it takes to note the time between two kernels that ``threads`` threads run."""
     line = aligned((LINE,), np.uint8).view(np.float32)
     function, args, *_ = TeamCall(lambda: kernels.clear(line), threads).instructions[0]
     nothing = (function, args, 0, False, 0)  # shared by no thread

@@ -24,7 +24,7 @@ __all__ = [
 
 
 # What an optimizer changes from step to step, in memory; see OptimizerState in
-# kernel_table.pxd, which is the same layout for C.
+# arguments.pxd, which is the same layout for C.
 OPTIMIZER_STATE = np.dtype(
     [
         (name, np.float64)
