@@ -446,6 +446,16 @@ def test_wrong_arguments_raise_and_change_nothing(name: str, data: st.DataObject
                 assert args[key].tobytes() == value.tobytes(), f"{key} was half-updated"
 
 
+@pytest.mark.parametrize("activation", ["relu_grad", "tanh_grad", "silu", "square", 1])
+def test_a_product_applies_activations_only(isa: str, activation: Any) -> None:
+    """A gradient needs what was activated, which a call from Python does not give."""
+    x = np.ones((3, 3), np.float32)
+    with pytest.raises(ValueError, match=f"unknown activation {activation!r}"):
+        kernels.linear(x, x, activation=activation)
+    with pytest.raises(ValueError, match="activation must be .*tanh"):
+        kernels.rnn_sequence(x[:, None], x, activation=activation)
+
+
 @every_dtype
 @pytest.mark.parametrize(("moment", "change"), [(np.nan, np.nan), (np.inf, 0.0)])
 def test_a_moment_that_is_no_number_is_not_hidden(

@@ -29,8 +29,10 @@ cdef Call MATMUL = CALLS["matmul"], COLUMN_SUM = CALLS["column_sum"], TOTAL = CA
 cdef Call WEIGHT_TOTAL = CALLS["weight_total"], SQUARED_NORM = CALLS["squared_norm"]
 cdef Call PRELU_GRAD = CALLS["prelu_grad"], CLIP = CALLS["clip"]
 cdef Call TIME_FIRST = CALLS["time_first"], BATCH_FIRST = CALLS["batch_first"]
+# By name; the gradients, which have codes too, are for products of recorded steps only.
 cdef dict ACTIVATIONS = {
-    None: NO_ACTIVATION, **{k.name: k.activation for k in KERNELS.values() if k.activation}
+    None: NO_ACTIVATION,
+    **{k.name: k.activation for k in KERNELS.values() if k.activation and len(k.parameters) == 1},
 }
 
 

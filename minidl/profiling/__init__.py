@@ -3,8 +3,8 @@
 Read in this order: ``ceilings.py`` measures what the machine can do at most; ``cases.py`` says
 which kernels are measured at which sizes; ``measuring.py`` sets one against the other, with
 ``teamwork.py`` for several threads; ``kernel_report.py`` prints, saves and compares;
-``kernel_plot.py`` draws the roofline. ``step_report.py``, ``step_profile.py`` and ``step_plot.py`` do
-the same for the kernels of a recorded step.
+``kernel_plot.py`` draws the roofline. ``step_report.py``, ``step_profile.py`` and ``step_plot.py``
+do the same for the kernels of a recorded step.
 """
 
 from minidl.profiling.cases import Case, cases
