@@ -452,7 +452,7 @@ def test_a_product_applies_activations_only(isa: str, activation: Any) -> None:
     x = np.ones((3, 3), np.float32)
     with pytest.raises(ValueError, match=f"unknown activation {activation!r}"):
         kernels.linear(x, x, activation=activation)
-    with pytest.raises(ValueError, match="activation must be .*tanh"):
+    with pytest.raises(ValueError, match=r"activation must be .*tanh"):
         kernels.rnn_sequence(x[:, None], x, activation=activation)
 
 
