@@ -302,6 +302,7 @@ def test_random_stacks(tally: Counter[str]) -> None:
         names = {type(layer).__name__ for _, layer in case.build().layers()}
         tally.update(f"  with {name}" for name in names | {case.loss.split("(")[0]})
         tally[f"  with {OPTIMIZERS[case.optimizer][0].__name__}"] += 1
+        tally["  with GELU by tanh"] += any("GELU('tanh')" in layer for layer in case.layers)
         tally["  with weights of rows"] += case.weighted
         tally["  with weights of classes"] += "class_weight" in case.loss
         tally["  with groups"] += case.grouped
