@@ -66,9 +66,7 @@ class Callback:
     def on_batch_end(self, trainer: Any, epoch: int, values: Values) -> None:
         """A step has ended: ``values["batch"]``, and its ``values["loss"]``."""
 
-    def on_rows(
-        self, trainer: Any, epoch: int, rows: int, running: Callable[[], Values]
-    ) -> None:
+    def on_rows(self, trainer: Any, epoch: int, rows: int, running: Callable[[], Values]) -> None:
         """So many more rows were trained, in a step or several; costs no speed.
 
         ``running()`` computes the values of the epoch so far, without those of metrics that are
@@ -116,9 +114,7 @@ class Callbacks:
         For one that needs a value which there will not be, or of another optimizer.
     """
 
-    def __init__(
-        self, callbacks: Any, trainer: Any, names: list[str], progress: Callback
-    ) -> None:
+    def __init__(self, callbacks: Any, trainer: Any, names: list[str], progress: Callback) -> None:
         if isinstance(callbacks, (Callback, ReduceOnPlateau)) or not isinstance(
             callbacks, Iterable
         ):
