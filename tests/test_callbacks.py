@@ -110,8 +110,8 @@ def test_a_callback_may_hear_of_every_step(record, accumulate):
 def test_steps_one_at_a_time_are_recorded_ones(monkeypatch):
     trainer = classifier()
     fit(trainer, callbacks=[BatchDiary()])
-    assert trainer._recorded.step.programs == 2
-    monkeypatch.setattr(trainer, "_gradient", None)  # what a recording has no need of any more
+    assert trainer._step.recorded.step.programs == 2
+    monkeypatch.setattr(trainer._step, "gradient", None)  # what a recording has no need of any more
     fit(trainer, callbacks=[BatchDiary()])
 
 

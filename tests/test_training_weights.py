@@ -75,7 +75,7 @@ def test_recorded_and_eager_weights_are_the_same_to_the_bit(class_weight):
     recorded, eager = classifier(), classifier(record=False)
     assert dict(fit(recorded, **options)) == dict(fit(eager, **options))
     assert_same(everything(recorded), everything(eager))
-    assert recorded._recorded.step.programs == 2
+    assert recorded._step.recorded.step.programs == 2
 
 
 @both
@@ -323,7 +323,7 @@ def test_accumulation_recorded_is_eager(accumulate, weights):
     assert dict(fit(recorded, **options)) == dict(fit(eager, **options))
     assert_same(everything(recorded), everything(eager))
     assert recorded.optimizer.steps == 3 * -(-4 // accumulate)
-    assert recorded._recorded.gradient.programs == 2
+    assert recorded._step.recorded.gradient.programs == 2
     fit(recorded, epochs=1), fit(eager, epochs=1)  # and without, after that
     assert_same(everything(recorded), everything(eager))
 
@@ -478,8 +478,8 @@ def test_a_replaced_array_is_recorded_anew(accumulate):
         trainer.model[1].running_mean = np.full(16, 0.5, np.float32)
         fit(trainer, accumulate=accumulate)
     assert_same(everything(recorded), everything(eager))
-    assert recorded._recorded is not None
-    assert not recorded._recorded.empty
+    assert recorded._step.recorded is not None
+    assert not recorded._step.recorded.empty
 
 
 @compiled
@@ -500,7 +500,7 @@ def test_a_model_that_stops_being_recordable_warns_once_and_goes_on():
     with pytest.warns(RuntimeWarning, match="training runs eagerly") as heard:
         fit(trainer)
     assert len(heard) == 1
-    assert trainer._recorded is None
+    assert trainer._step.recorded is None
 
 
 @compiled

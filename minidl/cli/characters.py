@@ -13,10 +13,10 @@ import numpy as np
 
 import minidl
 from minidl import nn, optim, saving
+from minidl.cli.gradients import in_evaluation
 from minidl.datasets import Characters
 from minidl.nn.recurrent.sequence import Recurrent
 from minidl.recording.step import Step
-from minidl.training.interrupt import mode
 from minidl.training.progress import Progress
 from minidl.typing import Array
 
@@ -110,7 +110,7 @@ class CharacterModel:
     def bits_per_character(self, data: Pair, batch: int) -> float:
         """Cross entropy in bits, of chunks as ``Characters.chunks`` lays them out."""
         (x, y), state, losses = data, self.recurrent.zero_state(batch), []
-        with mode(self.model, training=False):
+        with nn.evaluating():
             for begin in range(0, len(x), batch):
                 rows = slice(begin, begin + batch)
                 z, state = self.logits(x[rows], state)
@@ -125,7 +125,7 @@ class CharacterModel:
         rng, state = np.random.default_rng(seed), self.recurrent.zero_state(1)
         given = self.characters.encode(prime or self.characters.characters[0])
         said: list[int] = []
-        with mode(self.model, training=False):
+        with nn.evaluating():
             z, state = self.logits(given[None], state)
             while len(said) < length:
                 said.append(_draw(z[0, -1], temperature, rng))
@@ -139,7 +139,7 @@ class CharacterModel:
         x, y = data
         last = np.zeros(y.shape, np.float32)
         last[:, -1] = 1
-        with mode(self.model, training=False):
+        with in_evaluation(self.model):
             self.loss(self.model(x), y, last)
             self.model.backward(self.loss.backward())
         self.model.zero_grad()

@@ -6,12 +6,12 @@ import copy
 
 import numpy as np
 
+from minidl.cli.gradients import in_evaluation
 from minidl.datasets import Dataset
 from minidl.nn import BatchNorm, Layer, Loss, Parameter
 from minidl.training.batching import batches
 from minidl.training.callbacks import Callback, Values
 from minidl.training.history import show
-from minidl.training.interrupt import mode
 from minidl.training.trainer import Trainer
 from minidl.typing import Array
 
@@ -74,7 +74,7 @@ class Norms(Callback):
 
     def _add(self, model: Layer) -> None:
         model.zero_grad()
-        with mode(model, training=False):
+        with in_evaluation(model):
             for x, y in batches(self._x, self._y, ROWS, shuffle=False):
                 self._loss(model(x), y)
                 share = self._x.dtype.type(len(x) / len(self._x))
@@ -112,8 +112,8 @@ def _with_statistics(model: Layer, x: Array) -> Layer:
     for _, layer in probe.layers():
         if isinstance(layer, BatchNorm):
             layer.momentum = 1.0
-    with mode(probe, training=True):
-        probe(x[:ROWS])
+    probe.train()
+    probe(x[:ROWS])
     return probe
 
 

@@ -262,9 +262,9 @@ class Epoch:
         begin = 0
         for prediction in predictions:
             some = rows[begin : begin + len(prediction)]
-            batch = self.plan.data.targets_and_weights_of(some)
+            target, *weight = self.plan.data.targets_and_weights_of(some)
             part = None if weights is None else weights[begin : begin + len(prediction)]
-            self.tally.add_predictions(prediction, *batch, loss_weight=part)
+            self.tally.add_predictions(prediction, target, weight[0] if weight else None, part)
             begin += len(prediction)
         self.done += len(rows)
         self._notify("on_rows", len(rows), self.tally.read_running)

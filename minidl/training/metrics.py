@@ -351,7 +351,7 @@ def try_out(
         rows = slice(None) if isinstance(metric, Whole) else slice(1)
         weights = (None if each is None else each[rows] for each in (weight, loss_weight))
         some = _counted(prediction[rows], target[rows], *weights)
-        metric.add(*some[: 2 + start.weighted])
+        metric.add(*(some if start.weighted else some[:2]))
         float(metric.read())
 
 
@@ -421,8 +421,8 @@ class Tally:
         self,
         prediction: Array,
         target: Array,
-        weight: Array | None = None,
-        loss_weight: Array | None = None,
+        weight: Array | None,
+        loss_weight: Array | None,
     ) -> None:
         """Let the metrics count rows.
 
@@ -431,7 +431,7 @@ class Tally:
         """
         batch = _counted(prediction, target, weight, loss_weight)
         for name, metric in self._metrics.items():
-            metric.add(*batch[: 2 + (name in self._weighted)])
+            metric.add(*(batch if name in self._weighted else batch[:2]))
 
     def read(self) -> dict[str, float]:
         """The values over all rows."""

@@ -400,7 +400,7 @@ class Trainer:
                 value = float(self.loss(prediction, y, *weight))
                 loss_weight = self.loss.row_weights(y, *weight)
                 tally.add([value], batch_size, len(y), loss_weight)
-                tally.add_predictions(prediction, y, *weight, loss_weight=loss_weight)
+                tally.add_predictions(prediction, y, weight[0] if weight else None, loss_weight)
                 between()
         values = tally.read()
         values["loss"] += self._penalty()
