@@ -72,6 +72,13 @@ def save(figure: Figure, file: str | os.PathLike[str] | BytesIO, dpi: int = DPI)
         _draw(figure, partial_file, dpi, kind)
 
 
+def finished(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:
+    """Write the picture if there is a path; returns the figure, for a notebook to show."""
+    if path is not None:
+        save(figure, path)
+    return figure
+
+
 def _draw(figure: Figure, file: BinaryIO, dpi: int, kind: str | None = None) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from training_helpers import (
     LABELS,
+    AfterEpoch,
     X,
     assert_same,
     classifier,
@@ -80,6 +81,29 @@ def test_events_come_in_order(record):
         ("epoch end", 2, rows[1]),
         ("train end", 2, rows[1]),
     ]
+
+
+@both
+def test_rows_and_the_end_of_fit_cost_no_steps(record):
+    rows, ends = [], []
+
+    class Counter(Callback):
+        def on_rows(self, trainer, epoch, count, running):
+            rows.append((epoch, count, list(running())))
+
+        def on_fit_end(self, trainer, epoch, values):
+            ends.append((epoch, trainer.plan.epochs, len(trainer.plan.data)))
+
+    def fail(history):
+        raise OSError
+
+    trainer = classifier(record=record)
+    fit(trainer, callbacks=[Counter()])
+    assert sum(count for epoch, count, _ in rows if epoch == 2) == 50
+    assert all(names == ["loss", "accuracy"] for *_, names in rows)
+    with pytest.raises(OSError):  # noqa: PT011
+        fit(trainer, callbacks=[AfterEpoch(fail), Counter()])
+    assert ends == [(2, 2, 50), (1, 2, 50)]
 
 
 @both

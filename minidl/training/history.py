@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from minidl.pictures import save
+from minidl.pictures import finished
 from minidl.training.plots import draw_history
 
 if TYPE_CHECKING:
@@ -93,10 +93,7 @@ class History(Mapping[str, list[float]]):
         """
         if not self.epochs:
             raise ValueError("there is nothing to draw: the history has no epoch")
-        figure = draw_history(self)
-        if path is not None:
-            save(figure, path)
-        return figure
+        return finished(draw_history(self), path)
 
     def __getitem__(self, name: str) -> list[float]:
         return self._values[name]

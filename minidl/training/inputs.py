@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -18,6 +19,7 @@ from minidl.typing import Array
 Rows = slice | Array  # of a data set: a slice of it, or the numbers of its rows
 ALL = slice(None)
 INDEX = np.dtype(np.intp)
+NOT_ROWS = "the parts of a tuple are inputs of the model: write np.array(X) if they are rows"
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ def as_inputs(name: str, X: Any, model: Layer, dtype: np.dtype[Any]) -> Inputs:
     names = [f"{name}[{number}]" for number in range(len(parts))] if several else [name]
     if not parts:
         raise ValueError(f"{name}: expected at least one input, got an empty tuple")
+    if several:
+        check_number_of_inputs(name, len(parts), model)
     if len(parts) == 1 and is_ragged(parts[0]):
         check_takes_lengths(names[0], parts[0], model)
         parts, names = list(padded(names[0], parts[0])), [names[0], f"lengths of {names[0]}"]
@@ -144,16 +148,23 @@ def check_same_rows(named: Iterable[tuple[str, Array]]) -> None:
             raise ValueError(f"{first[0]} has {len(first[1]):,} rows, {name} has {len(array):,}")
 
 
+def check_number_of_inputs(name: str, count: int, model: Layer) -> None:
+    """Raise TypeError if the model cannot be called with so many inputs."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    most = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+    if count > most and not any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        raise TypeError(
+            f"{name} is a tuple of {count:,}, the model takes {most} at most; {NOT_ROWS}"
+        )
+
+
 def check_no_tuple_of_rows(name: str, X: Any, y: Any) -> None:
     """Raise ValueError if X is a tuple of rows: the parts of a tuple are inputs of the model."""
     sized = isinstance(y, Sequence) or getattr(y, "ndim", 0) > 0
     if not isinstance(X, tuple) or not sized or len(X) != len(y):
         return
     if np.ndim(X[0]) == 0 or len(X[0]) != len(y):
-        raise ValueError(
-            f"{name} is a tuple of {len(X):,}, as many as there are rows of y; the parts of a "
-            "tuple are inputs of the model: write np.array(X) if they are rows"
-        )
+        raise ValueError(f"{name} is a tuple of {len(X):,}, as many as y has rows; {NOT_ROWS}")
 
 
 def check_kind(name: str, data: Any, array: Array, dtype: np.dtype[Any]) -> None:
