@@ -13,7 +13,7 @@ from minidl.typing import Array
 
 
 def split(samples: int, fraction: float) -> tuple[Array, Array]:
-    """Rows to train on, and a random fraction of them to validate on: always the same ones."""
+    """Return rows to train on, and a random fraction to validate on: the same at every call."""
     count = round(samples * fraction) if 0 < fraction < 1 else 0
     if not 0 < count < samples:
         raise ValueError(
@@ -25,7 +25,7 @@ def split(samples: int, fraction: float) -> tuple[Array, Array]:
 
 
 def as_validation(validation: Any) -> tuple[Any, Any, Any]:
-    """Features, targets and weights or None, if ``validation`` is two or three of them."""
+    """Return features, targets and weights (or None) of ``validation``, a pair or a triple."""
     if isinstance(validation, (tuple, list)) and len(validation) in (2, 3):
         X, y, *weight = validation
         return X, y, weight[0] if weight else None
@@ -39,7 +39,7 @@ def as_validation(validation: Any) -> tuple[Any, Any, Any]:
 
 
 def check_parts(model: Any, loss: Any, optimizer: Any, ema: Any) -> None:
-    """Raise unless each is an instance of what a Trainer needs, in its place, of this model."""
+    """Raise unless these are a model, a loss, and an optimizer and an average of that model."""
     wanted = [
         ("model", model, Layer, "a layer such as nn.Sequential(...)"),
         ("loss", loss, Loss, "a loss such as nn.MSELoss()"),
@@ -71,7 +71,7 @@ def check_parts(model: Any, loss: Any, optimizer: Any, ema: Any) -> None:
 
 
 def check_batch_size(model: Layer, inputs: tuple[Array, ...], batch_size: int) -> None:
-    """Raise ValueError if a batch would have one row and a layer needs more: by trying."""
+    """Raise ValueError if a batch would have one row and a layer, tried on one, needs more."""
     samples = len(inputs[0])
     if (samples - 1) % batch_size:
         return  # every step has more than one row

@@ -51,20 +51,25 @@ class Progress(Callback):
     # --- as a callback ---
 
     def on_train_begin(self, trainer: Any, epoch: int, values: Values) -> None:
+        """Call ``begin``."""
         self.begin(trainer.plan.epochs, len(trainer.plan.data))
 
     def on_rows(self, trainer: Any, epoch: int, rows: int, running: Callable[[], Values]) -> None:
+        """Call ``step``."""
         self.step(rows, running)
 
     def on_epoch_end(self, trainer: Any, epoch: int, values: Values) -> None:
+        """Call ``epoch``."""
         self.epoch(epoch, values, trainer.history.seconds[-1])
 
     def on_train_end(self, trainer: Any, epoch: int, values: Values) -> None:
+        """Call ``stopped`` if epochs are missing and there is a reason to show."""
         why = trainer.plan.stop.why
         if why and epoch < trainer.plan.epochs:
             self.stopped(epoch, why)
 
     def on_fit_end(self, trainer: Any, epoch: int, values: Values) -> None:
+        """Call ``close``."""
         self.close()
 
 
@@ -75,10 +80,10 @@ class Lines(Progress):
         self.epochs, self.samples = epochs, samples
 
     def epoch(self, number: int, values: Values, seconds: float) -> None:
-        shown = [f"epoch {number:>{len(str(self.epochs))}}/{self.epochs}"]
-        shown += [f"{name} {show(value)}" for name, value in values.items()]
-        shown += [f"{self.samples / max(seconds, 1e-9):,.0f} {self.unit}/s"]
-        print("  ".join(shown), flush=True)
+        words = [f"epoch {number:>{len(str(self.epochs))}}/{self.epochs}"]
+        words += [f"{name} {show(value)}" for name, value in values.items()]
+        words += [f"{self.samples / max(seconds, 1e-9):,.0f} {self.unit}/s"]
+        print("  ".join(words), flush=True)
 
     def stopped(self, number: int, why: str) -> None:
         print(f"stopped after epoch {number}: {why}", flush=True)
