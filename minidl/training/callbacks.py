@@ -105,6 +105,8 @@ class Callbacks:
     ----------
     per_step
         Whether a callback is to be notified of every step.
+    error
+        The FloatingPointError that a callback has raised, which is none of a step; or None.
 
     Raises
     ------
@@ -120,6 +122,7 @@ class Callbacks:
         ):
             raise TypeError(f"callbacks must be a list of callbacks, got {callbacks!r}")
         self._trainer = trainer
+        self.error: FloatingPointError | None = None
         self._list = [progress, *(as_callback(callback, trainer) for callback in callbacks)]
         for callback in self._list:
             check_monitor(callback, names)
@@ -129,11 +132,23 @@ class Callbacks:
             for name in ("on_batch_begin", "on_batch_end")
         )
 
-    def notify(self, event: str, epoch: int, *details: Any) -> None:
+    def notify(self, event: str, epoch: int, values: Values) -> None:
         """Call a method of every callback, such as ``on_epoch_end``."""
-        for callback in self._list:
-            copies = (dict(part) if isinstance(part, dict) else part for part in details)
-            getattr(callback, event)(self._trainer, epoch, *copies)
+        try:
+            for callback in self._list:
+                getattr(callback, event)(self._trainer, epoch, dict(values))
+        except FloatingPointError as error:
+            self.error = error
+            raise
+
+    def notify_rows(self, epoch: int, rows: int, running: Callable[[], Values]) -> None:
+        """Call ``on_rows`` of every callback."""
+        try:
+            for callback in self._list:
+                callback.on_rows(self._trainer, epoch, rows, running)
+        except FloatingPointError as error:
+            self.error = error
+            raise
 
 
 def as_callback(callback: Any, trainer: Any) -> Callback:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -84,7 +83,6 @@ class Epoch:
         self.done = 0  # rows
         self.stopped = False  # by a callback that is notified of every step
         self.weighted = False  # whether rows count differently in the loss
-        self.callback_error: FloatingPointError | None = None
         self.current_step = current_step
         self._use(current_step())
 
@@ -104,7 +102,7 @@ class Epoch:
                 try:
                     self._advance()
                 except FloatingPointError as error:
-                    if error is self.callback_error:
+                    if error is self.plan.callbacks.error:
                         raise
                     raise FloatingPointError(self._explain()) from None
         if not is_finite((self.step.optimizer.flat.data, *self.state)):  # what has changed
@@ -257,17 +255,18 @@ class Epoch:
 
         Returns whether the steps to come must be begun anew.
         """
-        size, weights = self.plan.batch_size, self._row_weights(rows)
-        self.tally.add(losses, size, len(rows), weights)
+        data, weights = self.plan.data, self._row_weights(rows)
+        self.tally.add(losses, self.plan.batch_size, len(rows), weights)
         begin = 0
         for prediction in predictions:
             some = rows[begin : begin + len(prediction)]
-            target, *weight = self.plan.data.targets_and_weights_of(some)
-            part = None if weights is None else weights[begin : begin + len(prediction)]
-            self.tally.add_predictions(prediction, target, weight[0] if weight else None, part)
+            target = data.targets.take(some, axis=0)
+            weight = None if data.weights is None else data.weights.take(some, axis=0)
+            loss_weight = None if weights is None else weights[begin : begin + len(prediction)]
+            self.tally.add_predictions(prediction, target, weight, loss_weight)
             begin += len(prediction)
         self.done += len(rows)
-        self._notify("on_rows", len(rows), self.tally.read_running)
+        self.plan.callbacks.notify_rows(self.number, len(rows), self.tally.read_running)
         self.signals.deliver()
         return self.plan.callbacks.per_step and self._notify_end(losses, rows, weights)
 
@@ -280,7 +279,8 @@ class Epoch:
     def _notify_begin(self) -> None:
         """Notify callbacks that a step begins, if one of them asks for every step."""
         if self.plan.callbacks.per_step:
-            self._notify("on_batch_begin", {"batch": self.done // self.plan.step_rows})
+            values = {"batch": self.done // self.plan.step_rows}
+            self.plan.callbacks.notify("on_batch_begin", self.number, values)
 
     def _notify_end(self, losses: list[float], rows: Array, weights: Array | None) -> bool:
         """Notify callbacks that a step has ended, and that the next begins.
@@ -293,19 +293,12 @@ class Epoch:
             tally.add(losses, self.plan.batch_size, len(rows), weights)
             loss = tally.read()["loss"]
         number = (self.done - 1) // self.plan.step_rows
-        self._notify("on_batch_end", {"batch": number, "loss": loss})
+        self.plan.callbacks.notify("on_batch_end", self.number, {"batch": number, "loss": loss})
         self.stopped = self.plan.stop.why is not None
         if self.stopped or self.done == len(self.order):
             return True
         self._notify_begin()
         return self.current_step() is not self.step
-
-    def _notify(self, event: str, *details: Any) -> None:
-        try:
-            self.plan.callbacks.notify(event, self.number, *details)
-        except FloatingPointError as error:
-            self.callback_error = error  # which is not one of the step
-            raise
 
     # --- a step that failed ---
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable
 from types import FrameType
 from typing import Self
@@ -46,12 +47,15 @@ class Snapshot:
 
 
 class deferred_to_step_end(deferred):  # noqa: N801  (used like a function)
-    """``with deferred_to_step_end() as signals:`` let signals wait for ``signals.deliver()``.
+    """``with deferred_to_step_end() as signals:`` let Ctrl-C wait for ``signals.deliver()``.
 
     That is called between two steps: an exception in the middle of one could leave the moments of
-    an optimizer changed and its parameters not. A signal that comes a second time does not wait,
-    so that a step that hangs can be ended.
+    an optimizer changed and its parameters not. A second Ctrl-C does not wait, so that a step that
+    hangs can be ended.
     """
+
+    def __init__(self) -> None:
+        super().__init__(signal.SIGINT)
 
     def _note(self, handler: Handler, number: int, frame: FrameType | None) -> None:
         if self._waiting.pop(number, None) is not None:

@@ -112,8 +112,8 @@ class Mean:
     def add_values(self, values: Array, weight: Array | None) -> None:
         """Count values, which are numbers or whether something holds."""
         if weight is None:
-            counted = values.dtype == bool
-            self._total += int(np.count_nonzero(values)) if counted else float(values.sum())
+            is_bool = values.dtype.kind == "b"
+            self._total += int(np.count_nonzero(values)) if is_bool else float(values.sum())
             self._weight += values.size
         else:
             weight = _spread(weight, values.shape)
@@ -160,7 +160,7 @@ class TopK(Mean):
         if not finite:
             right &= ~np.isnan(prediction).any(axis=1)
             right[right] = np.isfinite(prediction[right, target[right].astype(np.intp)])
-        self.add_values(right.reshape(shape), weight)
+        self.add_values(right if weight is None else right.reshape(shape), weight)
 
 
 class BinaryAccuracy(Mean):
@@ -350,8 +350,8 @@ def try_out(
         metric = start()
         rows = slice(None) if isinstance(metric, Whole) else slice(1)
         weights = (None if each is None else each[rows] for each in (weight, loss_weight))
-        some = _counted(prediction[rows], target[rows], *weights)
-        metric.add(*(some if start.weighted else some[:2]))
+        some, labels, weight_of_some = _counted(prediction[rows], target[rows], *weights)
+        metric.add(some, labels, weight_of_some if start.weighted else None)
         float(metric.read())
 
 
@@ -393,8 +393,8 @@ class Tally:
 
     def __init__(self, loss: Loss, metrics: dict[str, Start]) -> None:
         self._mean = is_mean(loss)
-        self._weighted = {name for name, start in metrics.items() if start.weighted}
         self._metrics = {name: start() for name, start in metrics.items()}
+        self._weighted = [start.weighted for start in metrics.values()]
         self._weight = 0.0
         self._total = 0.0
 
@@ -429,9 +429,9 @@ class Tally:
         ``weight`` is for the weighted metrics. Steps of sequences whose ``loss_weight`` is zero
         are left out; rows of weight zero have been before.
         """
-        batch = _counted(prediction, target, weight, loss_weight)
-        for name, metric in self._metrics.items():
-            metric.add(*(batch if name in self._weighted else batch[:2]))
+        prediction, target, weight = _counted(prediction, target, weight, loss_weight)
+        for metric, weighted in zip(self._metrics.values(), self._weighted, strict=True):
+            metric.add(prediction, target, weight if weighted else None)
 
     def read(self) -> dict[str, float]:
         """The values over all rows."""

@@ -88,7 +88,10 @@ class TrainingStep:
     ) -> bool:
         """Whether these are the parts of this step, so that its recordings still hold."""
         return (
-            (self.model, self.loss, self.optimizer, self.ema) == (model, loss, optimizer, ema)
+            self.model is model
+            and self.loss is loss
+            and self.optimizer is optimizer
+            and self.ema is ema
             and self.inputs == inputs
             and self._averaged == _averaged(ema)
         )
