@@ -178,7 +178,7 @@ class Source:
         if steps is not None:
             targets = without_padding(targets, steps)
         if self.loss.takes_labels:
-            return check_labels(name, targets, classes, rows)
+            return check_labels(name, targets, classes, rows, self.loss.ignore_index)
         targets = as_contiguous(targets, self.dtype)
         check_finite(name, targets, rows)
         if isinstance(self.loss, BCEWithLogitsLoss) and ((targets < 0) | (targets > 1)).any():
@@ -233,10 +233,15 @@ def check_integers(name: str, labels: Array) -> None:
         )
 
 
-def check_labels(name: str, labels: Array, classes: int, rows: Rows = ALL) -> Array:
+def check_labels(
+    name: str, labels: Array, classes: int, rows: Rows = ALL, ignored: int | None = None
+) -> Array:
     """The labels as int64, or a ValueError with the first row whose label is no class."""
-    if ((labels < 0) | (labels >= classes)).any():
-        row, *steps = np.argwhere((labels < 0) | (labels >= classes))[0].tolist()
+    outside = (labels < 0) | (labels >= classes)
+    if ignored is not None:
+        outside &= labels != ignored
+    if outside.any():
+        row, *steps = np.argwhere(outside)[0].tolist()
         place = place_of((row_number(rows, row), *steps))
         label = labels[(row, *steps)]
         if classes == 1:
