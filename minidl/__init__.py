@@ -1,4 +1,10 @@
-"""minidl: small neural networks, fast on a CPU, readable in an afternoon."""
+"""minidl: small neural networks, fast on a CPU, and written to be read.
+
+Three readings, each of an afternoon (README.md has the files): the framework, from a layer
+(``minidl/nn/layer.py``) by the arithmetic (``minidl/_kernels/twins``) to the ``Trainer``; the
+kernels (``docs/kernels.md``, ``minidl/_kernels/loops``); the recorder (``docs/recording.md``,
+``minidl/recording``).
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

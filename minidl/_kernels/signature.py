@@ -360,15 +360,14 @@ def kernel(signature: str, **options: Any) -> Callable[[Function], Function]:
     """Declare the kernel whose twin this is; ``Kernel`` has the options."""
 
     def declared(twin: Function) -> Function:
-        name = twin.__name__
-        known = KERNELS.setdefault(name, Kernel(name, signature, twin, **options))
-        if known.signature != signature:  # the same file may be executed again
-            raise ValueError(f"{name} is declared twice")
+        declare(twin.__name__, signature, twin=twin, **options)
         return twin
 
     return declared
 
 
 def declare(name: str, signature: str, **options: Any) -> None:
-    """Declare a kernel that only others consist of, and so has no twin."""
-    KERNELS[name] = Kernel(name, signature, **options)
+    """Declare a kernel; one that only others consist of has no twin."""
+    known = KERNELS.setdefault(name, Kernel(name, signature, **options))
+    if known.signature != signature:  # the same file may be executed again
+        raise ValueError(f"{name} is declared twice")
