@@ -181,7 +181,7 @@ class Source:
         if steps is not None:
             targets = without_padding(targets, steps)
         if self.loss.takes_labels:
-            return check_labels(name, targets, classes, rows)
+            return check_labels(name, targets, classes, rows, self.loss.ignore_index)
         targets = as_contiguous(targets, self.dtype)
         check_finite(name, targets, rows)
         if isinstance(self.loss, BCEWithLogitsLoss):
@@ -237,10 +237,13 @@ def check_integers(name: str, labels: Array) -> None:
         )
 
 
-def check_labels(name: str, labels: Array, classes: int, rows: Rows = ALL) -> Array:
+def check_labels(
+    name: str, labels: Array, classes: int, rows: Rows = ALL, ignored: int | None = None
+) -> Array:
     """Return the labels as int64; raise ValueError with the first row whose label is no class."""
+    checked = labels if ignored is None else np.where(labels == ignored, 0, labels)
     try:
-        check_range("label", name, labels, classes, rows)
+        check_range("label", name, checked, classes, rows)
     except RowError as error:
         if classes > 1:
             raise

@@ -65,6 +65,9 @@ def class_weighted(data: Data, class_weight: ClassWeight, loss: Loss, output: Ar
     labels = labels_of(data.targets, loss)
     weights = np.ones(len(data)) if data.weights is None else data.weights
     weights = weights.reshape(weights.shape + (1,) * (labels.ndim - weights.ndim))
+    if loss.ignore_index is not None:
+        ignored = labels == loss.ignore_index
+        weights, labels = np.where(ignored, 0, weights), np.where(ignored, 0, labels)
     classes = output.shape[-1] if loss.takes_labels else 2
     weights = weights * class_weights(class_weight, labels, classes, weights)
     if not weights.any():
