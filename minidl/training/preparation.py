@@ -39,13 +39,12 @@ def for_training(
         data, others = data.take(rows), data.take(validation_rows)
     if class_weight is not None:
         data = replace(data, weights=class_weighted(data, class_weight, source.loss, output))
-    data = _tried(source, data, output, metrics)
+    data = _tried("", source, data, output, metrics)
     if validation is not None and others is None:
         X, y, weight = as_validation(validation)
         source = Source("validation ", X, y, source.model, source.loss, source.dtype)
         others, output = _cast(source, weight)
-    source.what = "validation "
-    return data, others and _tried(source, others, output, metrics)
+    return data, others and _tried("validation ", source, others, output, metrics)
 
 
 def for_evaluation(
@@ -78,10 +77,10 @@ def _cast(source: Source, weight: Any) -> tuple[Data, Array]:
     return Data(inputs, targets, row_weights(source, weight, targets)), output
 
 
-def _tried(source: Source, data: Data, output: Array, metrics: dict[str, Start]) -> Data:
+def _tried(what: str, source: Source, data: Data, output: Array, metrics: dict[str, Start]) -> Data:
     """The rows that count, after trying loss and metrics on as many."""
     loss = source.loss
-    data = data.counting(source.what, loss)
+    data = data.counting(what, loss)
     with np.errstate(all="ignore"), evaluating():
         loss(output, *(array[:1] for array in data.targets_and_weights))
         loss_weight = loss.row_weights(*data.targets_and_weights)
