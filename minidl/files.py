@@ -107,7 +107,7 @@ def _kind(mode: int) -> str:
 
 
 def _target(path: AnyPath) -> tuple[Path, os.stat_result | None]:
-    """Where links lead to, and what is there; OSError if it must not be replaced."""
+    """Follow links; return the path they lead to and its status. OSError if not replaceable."""
     name = os.fspath(path)
     try:
         before = os.stat(name)

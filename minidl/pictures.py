@@ -1,4 +1,4 @@
-"""What all pictures share: figures that a notebook shows, and log axes that always have numbers."""
+"""Figures that a notebook shows, files of pictures, and log axes that always have numbers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NARROWEST = 1.05  # the least ratio of the ends of a log axis: less is noise
 MANY_DECADES = 3  # from which powers of ten are the only numbers on a log axis
 MOST_POWERS = 8  # on a log axis
 STEPS = 6  # on a log axis of less than a decade
-LEAST, MOST = -250.0, 250.0  # powers of ten: an axis that goes further overflows in matplotlib
+LEAST, MOST = -250.0, 250.0  # powers of ten: beyond them an axis overflows in matplotlib
 
 
 def new_figure(size: tuple[float, float]) -> Figure:
@@ -41,10 +41,10 @@ def new_figure(size: tuple[float, float]) -> Figure:
         from matplotlib.figure import Figure
     except ImportError:
         raise ImportError("a plot needs matplotlib: pip install 'minidl[plot]'") from None
-    # No pyplot: a figure of one's own needs no display and leaves global settings alone.
+    # Not by pyplot: such a figure needs no display and leaves global settings alone.
     figure = Figure(figsize=size)
     figure.set_layout_engine("constrained", w_pad=0.15)
-    # Notebooks know figures of pyplot only; any other object is asked for its picture.
+    # Notebooks know figures of pyplot only; of any other object they call this method.
     vars(figure)["_repr_png_"] = partial(_png, figure)
     return figure
 
@@ -72,6 +72,13 @@ def save(figure: Figure, file: str | os.PathLike[str] | BytesIO, dpi: int = DPI)
         _draw(figure, partial_file, dpi, kind)
 
 
+def finished(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:
+    """Write the picture if there is a path; returns the figure, for a notebook to show."""
+    if path is not None:
+        save(figure, path)
+    return figure
+
+
 def _draw(figure: Figure, file: BinaryIO, dpi: int, kind: str | None = None) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
@@ -79,7 +86,7 @@ def _draw(figure: Figure, file: BinaryIO, dpi: int, kind: str | None = None) -> 
 
 
 def shortened(text: str, longest: int) -> str:
-    """The text, without its middle if it is longer than that.
+    """Return the text, without its middle if it is longer than that.
 
     Examples
     --------
@@ -103,15 +110,15 @@ def log_axis(axis: Any, values: Iterable[float], margin: float = 0.04) -> Callab
     axis
         ``axes.xaxis`` or ``axes.yaxis``.
     values
-        All that will be drawn along it. Zeros have a place of their own, below all others and
-        marked as 0; where nothing is above zero, the axis stays linear.
+        All that will be drawn along the axis. Zeros have a place of their own, below all others and
+        marked as 0; if no value is above zero, the axis stays linear.
     margin
         Left free at both ends, as a fraction of the range; 0 for none whatever the range.
 
     Returns
     -------
     callable
-        Where on the axis a value is to be drawn.
+        Maps a value to its place on the axis.
     """
     finite = [value for value in map(float, values) if math.isfinite(value)]
     positive = [value for value in finite if value > 0]
@@ -158,7 +165,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def _round_step(least: float) -> float:
-    """The smallest of 1, 2 and 5 times a power of ten that is as large."""
+    """Return the smallest of 1, 2 and 5 times a power of ten that is not less."""
     power = math.floor(math.log10(least))
     return next(
         step for digit in (1, 2, 5, 10) if (step := float(f"{digit}e{power}")) >= least * 0.999

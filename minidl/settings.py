@@ -1,4 +1,4 @@
-"""What environment variables ask for: the instruction set, how many threads, and what to ignore."""
+"""Environment variables: the instruction set, the number of threads, and limits to remove."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Mapping
 
 
 class SettingError(ImportError, ValueError):
-    """An environment variable has a value that cannot be."""
+    """An environment variable has an impossible value."""
 
 
 def instruction_set() -> str:
-    """``MINIDL_ISA``; empty if the best one is to serve."""
+    """Return ``MINIDL_ISA``; empty for the best instruction set there is."""
     return os.environ.get("MINIDL_ISA", "")
 
 
 def num_threads(most: int) -> int | None:
-    """``MINIDL_NUM_THREADS``, a whole number from 1 to ``most``; None if it is not set.
+    """Return ``MINIDL_NUM_THREADS``, from 1 to ``most``; None if it is not set.
 
     Raises
     ------
     SettingError
-        If it is something else.
+        If it is no such whole number.
     """
     asked = os.environ.get("MINIDL_NUM_THREADS", "")
     if not asked:
@@ -32,21 +32,21 @@ def num_threads(most: int) -> int | None:
 
 
 def openmp_threads(most: int) -> int:
-    """``OMP_NUM_THREADS``, which joblib and batch systems set to share the cores of a machine
-    between processes; ``most`` if it does not limit them.
+    """Return ``OMP_NUM_THREADS``; ``most`` if it is not set.
 
-    It belongs to OpenMP, where it may be a list, one number for each level of nesting: the first
-    counts. A value that OpenMP would ignore is ignored.
+    joblib and batch systems set it to share the cores of a machine between processes. It may be a
+    list, as for OpenMP, with a number for each level of nesting: the first one is returned. A value
+    that OpenMP would ignore is ignored.
     """
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return int(asked) if asked.isascii() and asked.isdecimal() and int(asked) > 0 else most
 
 
-# Where an environment sets these, OpenBLAS takes the machine for an older one, and NumPy, SciPy
-# and scikit-learn look half as fast as they are: no comparison should be made with them.
+# If these are set, OpenBLAS uses the kernels of an older machine, and NumPy, SciPy and scikit-learn
+# look half as fast as they are: they should be unset for comparisons.
 OPENBLAS_LIMITS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
 
 def without_limits(environment: Mapping[str, str]) -> dict[str, str]:
-    """An environment in which OpenBLAS takes the machine for what it is."""
+    """Return the environment without variables that keep OpenBLAS from using the whole machine."""
     return {name: value for name, value in environment.items() if name not in OPENBLAS_LIMITS}

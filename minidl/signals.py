@@ -30,6 +30,11 @@ class deferred:  # noqa: N801  (used like a function)
     Inside the block, a stand-in replaces every handler. If an exception of another handler keeps a
     stand-in from being removed, it passes signals on to the handler, so that none is lost.
 
+    Parameters
+    ----------
+    numbers
+        Of the signals, such as ``signal.SIGINT``; all without any.
+
     Examples
     --------
     >>> import signal
@@ -45,7 +50,8 @@ class deferred:  # noqa: N801  (used like a function)
     ['all of the block', 'then the interrupt']
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *numbers: int) -> None:
+        self._numbers = numbers or _numbers()
         self.run: Run | None = self._note  # called by stand-ins; None outside of the block
         self._waiting: dict[int, Handler] = {}
         self._stand_ins: list[_StandIn] = []
@@ -53,7 +59,7 @@ class deferred:  # noqa: N801  (used like a function)
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             try:
-                for number in _numbers():
+                for number in self._numbers:
                     self._stand_in(number)
             except BaseException:  # raised by a handler that has no stand-in yet
                 self.run = None

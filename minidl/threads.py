@@ -7,14 +7,14 @@ from pathlib import Path
 
 from minidl import _kernels, settings
 
-MOST = 64  # what the team of threads has places for
+MOST = 64  # threads of a team
 
 
 def set_num_threads(count: int) -> None:
     """Let recorded steps use up to ``count`` threads, the calling one included.
 
     The default is ``MINIDL_NUM_THREADS``; where that is not set, the number of cores this process
-    may use, but at most ``OMP_NUM_THREADS``. How many a kernel gets depends on its size: small
+    may use, but at most ``OMP_NUM_THREADS``. A kernel gets as many as its size is worth: small
     ones stay on one thread. Results do not depend on the number of threads, to the last bit.
 
     Parameters
@@ -25,7 +25,7 @@ def set_num_threads(count: int) -> None:
     Raises
     ------
     ValueError
-        If it is no such number.
+        For anything but a whole number from 1 to 64.
 
     Examples
     --------
@@ -46,7 +46,7 @@ def set_num_threads(count: int) -> None:
 
 
 def get_num_threads() -> int:
-    """How many threads recorded steps may use."""
+    """Return how many threads recorded steps may use."""
     return _count
 
 
@@ -58,7 +58,7 @@ def _default() -> int:
 
 
 def _quota(path: str = "/sys/fs/cgroup/cpu.max") -> int:
-    """Cores a Linux container may use, MOST where nothing limits it."""
+    """Return how many cores a Linux container may use; MOST without a limit."""
     try:
         quota, period = Path(path).read_text(encoding="ascii").split()
         return max(1, round(int(quota) / int(period)))

@@ -251,7 +251,22 @@ def softmax_cross_entropy(draw: Draw) -> Args:
         "smoothing": float(draw.rng.choice([0, 0.1, 0.7])),
     }
     draw.spoilt(args["logits"], args["weight"])
-    return args
+    return args | {"ignore_index": ignored_label(draw, args)}
+
+
+def ignored_label(draw: Draw, args: Args) -> int | None:
+    """None, a class, or another number that some labels are set to; some that count are left."""
+    labels = args["labels"]
+    ignored = draw.rng.choice([-100, -1, 0, len(args["logits"][0])])
+    counts = np.ones(len(labels)) if args["weight"] is None else args["weight"]
+    if args["class_weight"] is not None:
+        counts = counts * args["class_weight"][labels]
+    some = (draw.rng.uniform(size=len(labels)) < 0.3) | (labels == ignored)
+    if draw.flag() or not counts[~some].any():
+        return None
+    labels[some] = ignored
+    args["logits"][some] = draw.rng.choice([np.nan, 1])
+    return int(ignored)
 
 
 def nll(draw: Draw) -> Args:

@@ -178,20 +178,28 @@ LAYERS: dict[str, Callable[..., Any]] = {
 # --- losses: (loss, prediction, target) -> the loss of every row and element, its weight ----------
 
 
-def _cross_entropy(loss: Any, z: Array, labels: Array) -> tuple[Array, Array]:
+def _counting(loss: Any, z: Array, labels: Array) -> tuple[Array, Array, Array]:
+    """Every step as a row; 0 for those that are ignored, with any label, else 1."""
     z, labels = z.reshape(-1, z.shape[-1]), labels.ravel()
+    counts = labels != (-(10**9) if loss.ignore_index is None else loss.ignore_index)
+    return z, np.where(counts, labels, 0), counts
+
+
+def _cross_entropy(loss: Any, z: Array, labels: Array) -> tuple[Array, Array]:
+    z, labels, counts = _counting(loss, z, labels)
     log_p = np.log(_softmax(None, z, z))
     classes = np.ones(z.shape[1]) if loss.class_weight is None else loss.class_weight
     own = -classes[labels] * log_p[np.arange(len(z)), labels]
     smooth = -(classes * log_p).mean(axis=1)
     eps = loss.label_smoothing
-    return (1 - eps) * own + eps * smooth, classes[labels]
+    return counts * ((1 - eps) * own + eps * smooth), counts * classes[labels]
 
 
 def _nll(loss: Any, log_p: Array, labels: Array) -> tuple[Array, Array]:
-    log_p, labels = log_p.reshape(-1, log_p.shape[-1]), labels.ravel()
+    log_p, labels, counts = _counting(loss, log_p, labels)
     classes = np.ones(log_p.shape[1]) if loss.class_weight is None else loss.class_weight
-    return -classes[labels] * log_p[np.arange(len(log_p)), labels], classes[labels]
+    losses = -classes[labels] * log_p[np.arange(len(log_p)), labels]
+    return counts * losses, counts * classes[labels]
 
 
 def _huber(loss: Any, p: Array, t: Array) -> tuple[Array, Array]:

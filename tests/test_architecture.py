@@ -42,12 +42,15 @@ FLOORS = [
     {"nn"},
     {"kernels"},
     {"_kernels"},
-    {"_kernels.twins", "_version", "pictures", "seeds", "settings", "signals", "warnings"},
+    {
+        *("_kernels.twins", "_version", "monitor", "pictures", "seeds", "settings", "signals"),
+        "warnings",
+    },
     {"_kernels.signature", "typing", "files"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Circles of imports that are still there.
-CIRCLES: list[set[str]] = [{"training.callbacks", "training.epoch", "training.trainer"}]
+CIRCLES: list[set[str]] = []
 DOCUMENTED_IN_BASE = {
     name
     for base in (minidl.nn.Layer, minidl.nn.Loss, minidl.optim.Optimizer, Recurrent)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from training_helpers import (
     LABELS,
+    AfterEpoch,
     X,
     assert_same,
     classifier,
@@ -83,6 +84,29 @@ def test_events_come_in_order(record):
 
 
 @both
+def test_rows_and_the_end_of_fit_cost_no_steps(record):
+    rows, ends = [], []
+
+    class Counter(Callback):
+        def on_rows(self, trainer, epoch, count, running):
+            rows.append((epoch, count, list(running())))
+
+        def on_fit_end(self, trainer, epoch, values):
+            ends.append((epoch, trainer.plan.epochs, len(trainer.plan.data)))
+
+    def fail(history):
+        raise OSError
+
+    trainer = classifier(record=record)
+    fit(trainer, callbacks=[Counter()])
+    assert sum(count for epoch, count, _ in rows if epoch == 2) == 50
+    assert all(names == ["loss", "accuracy"] for *_, names in rows)
+    with pytest.raises(OSError):  # noqa: PT011
+        fit(trainer, callbacks=[AfterEpoch(fail), Counter()])
+    assert ends == [(2, 2, 50), (1, 2, 50)]
+
+
+@both
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_callback_may_hear_of_every_step(record, accumulate):
     diary, plain, watched = BatchDiary(), classifier(record=record), classifier(record=record)
@@ -110,8 +134,8 @@ def test_a_callback_may_hear_of_every_step(record, accumulate):
 def test_steps_one_at_a_time_are_recorded_ones(monkeypatch):
     trainer = classifier()
     fit(trainer, callbacks=[BatchDiary()])
-    assert trainer._recorded.step.programs == 2
-    monkeypatch.setattr(trainer, "_gradient", None)  # what a recording has no need of any more
+    assert trainer._step.recorded.step.programs == 2
+    monkeypatch.setattr(trainer._step, "gradient", None)  # what a recording has no need of any more
     fit(trainer, callbacks=[BatchDiary()])
 
 

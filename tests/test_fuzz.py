@@ -72,6 +72,8 @@ class Case:
         y = rng.uniform(size=prediction.shape).astype(dtype)
         if loss.takes_labels:
             y = rng.integers(prediction.shape[-1], size=prediction.shape[:-1])
+            if loss.ignore_index is not None:
+                y.flat[1::3] = loss.ignore_index
         if not self.weighted:
             return x, y
         weight = rng.uniform(0.2, 2, loss.weighted_shape(prediction)).astype(dtype)
@@ -159,6 +161,8 @@ def cases(draw: Any) -> Case:
     if loss in ("CrossEntropyLoss", "NLLLoss") and draw(st.booleans()):
         weights = draw(st.lists(st.sampled_from([0.25, 1.0, 3.0]), min_size=out, max_size=out))
         arguments += f", class_weight={weights}"
+    if loss in ("CrossEntropyLoss", "NLLLoss") and draw(st.booleans()):
+        arguments += ", ignore_index=-100"
     if loss == "CrossEntropyLoss" and draw(st.booleans()):
         arguments += f", label_smoothing={draw(fractions):.3g}"
     return Case(

@@ -194,6 +194,80 @@ def test_bad_label_in_a_recorded_step() -> None:
         loss(z, np.array([0, 2, 1]))
 
 
+# --- ignored labels -------------------------------------------------------------------------
+
+IGNORING: list[Callable[..., nn.Loss]] = [
+    nn.CrossEntropyLoss,
+    lambda r, **own: nn.CrossEntropyLoss(r, CLASSES, 0.2, **own),
+    nn.NLLLoss,
+    lambda r, **own: nn.NLLLoss(r, CLASSES, **own),
+]
+every_ignoring = pytest.mark.parametrize("make", IGNORING)
+
+
+@every_ignoring
+@both
+@pytest.mark.parametrize("ignored", [-100, 3, 5])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_ignored_rows_are_not_there(
+    backend: str, make: Callable[..., nn.Loss], reduction: str, ignored: int, weighted: bool
+) -> None:
+    """Whatever they hold: NaN too."""
+    loss, plain = make(reduction, ignore_index=ignored), make(reduction)
+    for rows in (2, 7, 40):
+        prediction, labels = problem(loss, rows)
+        labels[::3] = ignored
+        counts = labels != ignored
+        prediction[~counts] = np.nan
+        weight = np.random.default_rng(rows).uniform(0.5, 2, rows) if weighted else None
+        value, gradient = loss(prediction, labels, weight), loss.backward()
+        some = (prediction[counts], labels[counts])
+        expected = plain(*some, None if weight is None else weight[counts])
+        np.testing.assert_allclose(value, expected, **CLOSE)
+        np.testing.assert_allclose(gradient[counts], plain.backward(), **CLOSE)
+        assert not gradient[~counts].any()
+
+
+@every_ignoring
+def test_a_loss_of_no_rows_is_refused(backend: str, make: Callable[..., nn.Loss]) -> None:
+    """0 / 0 is NaN in PyTorch, and would become the weights of the model."""
+    loss = make("mean", ignore_index=-100)
+    step = minidl.record(lambda z, y: loss(z, y))
+    z, labels = -np.ones((3, 5), np.float32), np.array([0, -100, 1])
+    step(z, labels)
+    for call in (loss, step):
+        with pytest.raises(ValueError, match=r"an ignored label has a weight of 0"):
+            call(z, np.full(3, -100))
+        with pytest.raises(ValueError, match="label -1 in row 2"):
+            call(z, np.array([0, -100, -1]))
+    assert float(step(z, labels)) == float(loss(z, labels))
+
+
+@every_ignoring
+def test_ignored_labels_in_a_recorded_step(backend: str, make: Callable[..., nn.Loss]) -> None:
+    """There may be others of them, and more, at every step."""
+    loss = make("mean", ignore_index=-100)
+
+    def gradient(z: Any, y: Any) -> Any:
+        value = loss(z, y)
+        return value, loss.backward()
+
+    step, rng = minidl.record(gradient), np.random.default_rng(0)
+    for _ in range(5):
+        z, labels = -np.abs(rng.normal(size=(9, 5))), rng.integers(5, size=9)
+        labels[rng.permutation(9)[: rng.integers(1, 6)]] = -100
+        labels[-1] = 1
+        found, expected = step(z, labels), gradient(z, labels)
+        assert [np.array(x).tobytes() for x in found] == [np.array(x).tobytes() for x in expected]
+
+
+def test_an_ignored_label_is_an_integer() -> None:
+    for bad in (1.0, "pad", True):
+        with pytest.raises(TypeError, match="CrossEntropyLoss: ignore_index"):
+            nn.CrossEntropyLoss(ignore_index=bad)  # type: ignore[arg-type]
+    assert repr(nn.NLLLoss(ignore_index=-100)) == "NLLLoss(ignore_index=-100)"
+
+
 # --- weights of the positives ---------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ import pytest
 from training_helpers import LABELS, VALUES, X, assert_same, classifier, compiled, everything, fit
 
 from minidl import nn, optim
-from minidl.training import Progress, Trainer, accuracy, epoch
+from minidl.training import EarlyStopping, Progress, Trainer, accuracy, epoch
 from minidl.training.metrics import BinaryAccuracy, TopK, by_name
 
 RNG = np.random.default_rng(0)
@@ -62,6 +62,165 @@ def test_metrics_agree_with_scikit_learn():
     assert value_of("top_2", scores, LABELS6, 10) == pytest.approx(
         metrics.top_k_accuracy_score(LABELS6, scores, k=2)
     )
+
+
+# --- weights ------------------------------------------------------------------------------------
+
+WEIGHTS = RNG.uniform(0.1, 5, size=97)
+OF_ROWS = (RNG.uniform(0.1, 2, size=50) * (np.arange(50) % 5 > 0)).astype(np.float32)
+
+
+def weighted_value_of(name, prediction, target, batch, weight=WEIGHTS):
+    metric = by_name((), None, name)[f"weighted_{name}"]()
+    for begin in range(0, len(target), batch):
+        rows = slice(begin, begin + batch)
+        metric.add(prediction[rows], target[rows], weight[rows])
+    return metric.read()
+
+
+@pytest.mark.parametrize("batch", [1, 7, 97])
+@pytest.mark.parametrize("offset", [0.0, 1e8])
+def test_weighted_metrics_are_their_formulas(batch, offset):
+    prediction, target = (a.astype(np.float64) + offset for a in (PREDICTED, TARGETS))
+    error, w = prediction - target, WEIGHTS[:, None]
+    mean = (w * target).sum(axis=0) / w.sum()
+    around = (w * np.square(target - mean)).sum(axis=0)
+    expected = {
+        "mse": np.average(error**2, axis=0, weights=WEIGHTS).mean(),
+        "mae": np.average(np.abs(error), axis=0, weights=WEIGHTS).mean(),
+        "r2": np.mean(1 - (w * error**2).sum(axis=0) / around),
+    }
+    for name, value in expected.items():
+        assert weighted_value_of(name, prediction, target, batch) == pytest.approx(value, rel=1e-7)
+    ranks = np.argsort(-LOGITS, axis=1, kind="stable")
+    for k in (1, 2):
+        right = (ranks[:, :k] == LABELS6[:, None]).any(axis=1)
+        assert weighted_value_of(f"top_{k}", LOGITS, LABELS6, batch) == pytest.approx(
+            np.average(right, weights=WEIGHTS)
+        )
+    assert accuracy(LOGITS, LABELS6, WEIGHTS) == pytest.approx(
+        weighted_value_of("accuracy", LOGITS, LABELS6, batch)
+    )
+
+
+def test_weighted_metrics_agree_with_scikit_learn():
+    metrics = pytest.importorskip("sklearn.metrics")
+    labels = LOGITS.argmax(axis=1)
+    assert accuracy(LOGITS, LABELS6, WEIGHTS) == pytest.approx(
+        metrics.accuracy_score(LABELS6, labels, sample_weight=WEIGHTS)
+    )
+    theirs = {
+        "mse": metrics.mean_squared_error,
+        "mae": metrics.mean_absolute_error,
+        "r2": metrics.r2_score,
+    }
+    for name, function in theirs.items():
+        expected = function(TARGETS, PREDICTED, sample_weight=WEIGHTS)
+        assert weighted_value_of(name, PREDICTED, TARGETS, 10) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["accuracy", "top_2", "mse", "mae", "r2"])
+def test_a_weight_is_so_many_rows(name):
+    """As do equal weights, whatever they are, change nothing."""
+    labels = name in ("accuracy", "top_2")
+    prediction, target = (LOGITS, LABELS6) if labels else (PREDICTED, TARGETS)
+    count = np.arange(97) % 3 + 1
+    expected = value_of(name, np.repeat(prediction, count, 0), np.repeat(target, count, 0), 50)
+    assert weighted_value_of(name, prediction, target, 10, count) == pytest.approx(expected)
+    same = weighted_value_of(name, prediction, target, 10, np.full(97, 0.1))
+    assert same == pytest.approx(value_of(name, prediction, target, 97))
+
+
+@pytest.mark.parametrize(
+    ("weight", "words"),
+    [
+        (np.ones(96), r"sample_weight \(97,\) or"),
+        (np.zeros(97), "not all zero"),
+        (np.full(97, -1.0), ">= 0"),
+        (np.full(97, np.nan), "finite"),
+    ],
+)
+def test_accuracy_refuses_weights_that_cannot_be(weight, words):
+    with pytest.raises(ValueError, match=words):
+        accuracy(LOGITS, LABELS6, weight)
+
+
+def right_of(prediction, target, sample_weight):
+    right = prediction.argmax(axis=1) == target
+    return float(np.average(right, weights=sample_weight))
+
+
+@pytest.mark.parametrize("record", [True, False])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_fit_and_evaluate_weigh_where_they_are_asked_to(record, accumulate):
+    trainer = classifier(record=record, weighted_metrics=["accuracy", right_of])
+    options = {"sample_weight": OF_ROWS, "accumulate": accumulate}
+    history = fit(trainer, validation=(X, LABELS, OF_ROWS), **options)
+    counted = OF_ROWS > 0
+    right = trainer.predict(X).argmax(axis=1) == LABELS
+    expected = {
+        "accuracy": right[counted].mean(),
+        "weighted_accuracy": np.average(right, weights=OF_ROWS),
+        "weighted_right_of": np.average(right, weights=OF_ROWS),
+    }
+    scores = trainer.evaluate(X, LABELS, 7, sample_weight=OF_ROWS)
+    for name, value in expected.items():
+        assert scores[name] == pytest.approx(value)
+        assert history[f"val_{name}"][-1] == pytest.approx(value)
+    assert history["weighted_accuracy"] == pytest.approx(history["weighted_right_of"])
+    assert history["weighted_accuracy"] != history["accuracy"]
+    plain = trainer.evaluate(X, LABELS)
+    assert plain["weighted_accuracy"] == plain["accuracy"] == plain["weighted_right_of"]
+
+
+def test_class_weights_count_in_weighted_metrics():
+    trainer = classifier(weighted_metrics=["accuracy"])
+    weights = {0: 3.0, 2: 0.5}
+    history = fit(trainer, epochs=1, class_weight=weights)
+    other = classifier(weighted_metrics=["accuracy"])
+    of_rows = np.array([3, 1, 0.5])[LABELS]
+    assert dict(history) == dict(fit(other, epochs=1, sample_weight=of_rows))
+    assert history["weighted_accuracy"] != history["accuracy"]
+
+
+def test_weighted_metrics_of_steps_leave_padding_out():
+    model = nn.Sequential(nn.LSTM(4, 8), nn.Linear(8, 3), rng=0)
+    trainer = Trainer(
+        model, nn.CrossEntropyLoss(), optim.SGD(model.parameters()), weighted_metrics=["accuracy"]
+    )
+    lengths = 1 + np.arange(10) % 5
+    x = RNG.normal(size=(10, 5, 4)).astype(np.float32)
+    y = RNG.integers(3, size=(10, 5))
+    right = trainer.predict((x, lengths)).argmax(axis=2) == y
+    steps = np.arange(5) < lengths[:, None]
+    for weight in (WEIGHTS[:10], WEIGHTS[:50].reshape(10, 5)):
+        of_steps = steps * (weight if weight.ndim == 2 else weight[:, None])
+        scores = trainer.evaluate((x, lengths), y, 4, sample_weight=weight)
+        assert scores["weighted_accuracy"] == pytest.approx(np.average(right, weights=of_steps))
+        assert scores["accuracy"] == pytest.approx(right[steps].mean())
+    assert np.isclose(
+        accuracy(trainer.predict(x), y, WEIGHTS[:10]),
+        np.average(
+            trainer.predict(x).argmax(axis=2) == y, weights=np.repeat(WEIGHTS[:10, None], 5, 1)
+        ),
+    )
+
+
+def test_a_function_that_takes_no_weights_is_no_weighted_metric():
+    def plain(prediction, target):
+        return 0.0
+
+    with pytest.raises(TypeError, match=r"plain takes no sample_weight; write it as plain\(pred"):
+        classifier(weighted_metrics=[plain])
+    with pytest.raises(ValueError, match="would be called 'weighted_accuracy'"):
+        classifier(weighted_metrics=["accuracy", "accuracy"])
+
+
+def test_early_stopping_knows_weighted_metrics():
+    assert EarlyStopping("val_weighted_accuracy").mode == "max"
+
+
+# --- other properties -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("batch", [1, 7, 97])

@@ -85,7 +85,7 @@ def test_fit_and_predict_in_turn_record_nothing_anew():
     for _ in range(EAGER_CALLS + 2):
         fit(trainer, epochs=1, validation=(X, LABELS))
         trainer.predict(X[:3])
-    steps = trainer._recorded.step, trainer._predictor._step
+    steps = trainer._step.recorded.step, trainer._predictor._step
     programs = [list(step._programs.values()) for step in steps]
     for _ in range(3):
         fit(trainer, epochs=1, validation=(X, LABELS))

@@ -235,3 +235,27 @@ def test_progress_can_be_one_s_own(record):
     assert all(0 <= values["accuracy"] <= 1 for _, values in heard[1:])
     with pytest.raises(ValueError, match="progress must be"):
         fit(classifier(), progress="loud")
+
+
+def test_progress_is_a_callback():
+    heard = []
+
+    class Own(Progress):
+        def begin(self, epochs, samples):
+            heard.append((epochs, samples))
+
+        def epoch(self, number, values, seconds):
+            heard.append((number, list(values), seconds > 0))
+
+        def stopped(self, number, why):
+            heard.append((number, why))
+
+        def close(self):
+            heard.append("closed")
+
+    trainer = classifier()
+    stop = AfterEpoch(lambda history: trainer.stop("enough") if history.epochs == 2 else None)
+    fit(trainer, epochs=5, callbacks=[Own(), stop])
+    names = ["loss", "accuracy"]
+    assert heard == [(5, 50), (1, names, True), (2, names, True), (2, "enough"), "closed"]
+    assert trainer.plan is None

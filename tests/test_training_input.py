@@ -10,7 +10,7 @@ from training_helpers import LABELS, VALUES, X, assert_same, classifier, everyth
 
 from minidl import nn, optim
 from minidl.training import Trainer, accuracy, batches
-from minidl.training.data import check_batch_size, split
+from minidl.training.checks import check_batch_size, split
 from minidl.training.metrics import by_name
 
 # --- input that is refused --------------------------------------------------------------
@@ -373,10 +373,8 @@ def test_an_index_that_is_none_is_found_before_any_step(value, use):
         "evaluate": lambda: trainer.evaluate(bad, LABELS, 8),
         "predict": lambda: trainer.predict(bad, 8),
     }
-    words = (
-        rf"{'validation ' if use == 'validation' else ''}X: row 47 holds index {value} at \(2,\)"
-    )
-    with pytest.raises(ValueError, match=words + ", which is not in 0 to 4"):
+    words = rf"{'validation ' if use == 'validation' else ''}X: index {value} in row 47, step 2"
+    with pytest.raises(ValueError, match=words + " is not in 0 to 4"):
         calls[use]()
     assert_same(everything(trainer), before)
     assert trainer.optimizer.steps == 0
@@ -436,3 +434,22 @@ def test_a_layer_of_any_name_is_told_the_shapes_that_do_not_suit_it():
     trainer = Trainer(model, nn.MSELoss(), optim.SGD(model.parameters(), lr=0.1))
     with pytest.raises(ValueError, match=r"X of shape \(8, 4\) does not suit the model.*X wants"):
         trainer.fit(np.ones((8, 4)), np.ones((8, 4)), 1, progress=False)
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 50])
+def test_a_tuple_of_rows_is_not_taken_for_inputs(count):
+    """Four rows of four features look like four inputs of four rows: then the model complains."""
+    trainer = classifier()
+    rows, labels = tuple(X[:count]), LABELS[:count]
+    words = "X is a tuple of .*, as many as y has rows; the parts .* write np.array"
+    if count == 4:
+        words = "X is a tuple of 4, the model takes 2 at most; the parts .* write np.array"
+    for use in (
+        lambda: trainer.fit(rows, labels, 1, progress=False),
+        lambda: trainer.evaluate(rows, labels),
+    ):
+        with pytest.raises(TypeError if count == 4 else ValueError, match=words):
+            use()
+    with pytest.raises(TypeError, match="X is a tuple of 50, the model takes 2 at most"):
+        trainer.predict(tuple(X))
+    assert trainer.optimizer.steps == 0

@@ -135,7 +135,7 @@ def test_integers_are_padded_for_an_embedding():
     X[STEPS] = np.concatenate(words)
     assert np.array_equal(made.predict((X, LENGTHS)), made.predict(words))
     X[2, 0] = 5
-    with pytest.raises(ValueError, match=r"X\[0\]: row 2 holds index 5 at \(0,\), .* 0 to 4"):
+    with pytest.raises(ValueError, match=r"X\[0\]: index 5 in row 2, step 0 is not in 0 to 4"):
         fit(made, (X, LENGTHS), LABELS)
 
 
@@ -148,8 +148,8 @@ def longer(row, length):
 @pytest.mark.parametrize(
     ("X", "words"),
     [
-        ((PADDED, longer(12, 8)), r"X\[1\]: row 12 holds length 8, not in 1 to 7"),
-        ((PADDED, longer(4, 0)), r"X\[1\]: row 4 holds length 0, not in 1 to 7"),
+        ((PADDED, longer(12, 8)), r"X\[1\]: length 8 in row 12 is not in 1 to 7"),
+        ((PADDED, longer(4, 0)), r"X\[1\]: length 0 in row 4 is not in 1 to 7"),
         ((PADDED, LENGTHS[:-1]), r"X\[0\] has 30 rows, (validation )?X\[1\] has 29"),
         ((), "at least one input"),
         ([*ROWS[:-1], np.zeros((0, 4))], "X: row 29 is an empty sequence"),

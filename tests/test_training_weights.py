@@ -75,7 +75,7 @@ def test_recorded_and_eager_weights_are_the_same_to_the_bit(class_weight):
     recorded, eager = classifier(), classifier(record=False)
     assert dict(fit(recorded, **options)) == dict(fit(eager, **options))
     assert_same(everything(recorded), everything(eager))
-    assert recorded._recorded.step.programs == 2
+    assert recorded._step.recorded.step.programs == 2
 
 
 @both
@@ -228,6 +228,42 @@ def test_a_class_of_weight_zero_is_not_there(record):
 
 
 @both
+@pytest.mark.parametrize("options", [{}, {"class_weight": "balanced"}])
+def test_an_ignored_row_is_not_there(record, options):
+    """Sorted by label, whole batches are ignored; metrics leave them out."""
+    order = np.argsort(LABELS, kind="stable")
+    x, y = X[order], LABELS[order]
+    rows = y > 0
+    y = np.where(rows, y, -100)
+    ignoring = nn.CrossEntropyLoss(ignore_index=-100)
+    with_ignored, without = plain(ignoring, record), plain(nn.CrossEntropyLoss(), record)
+    first = with_ignored.fit(x, y, 2, 4, (x, y), progress=False, **options)
+    second = without.fit(x[rows], y[rows], 2, 4, (x[rows], y[rows]), progress=False, **options)
+    assert first.keys() == second.keys()
+    for name, column in first.items():
+        np.testing.assert_allclose(column, second[name], rtol=1e-12)
+    found, expected = (t.optimizer.flat.data for t in (with_ignored, without))
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-13)
+    assert with_ignored.evaluate(x, y, 4) == pytest.approx(without.evaluate(x[rows], y[rows], 4))
+    with pytest.raises(ValueError, match=r"y: label -100 in row 0"):
+        without.evaluate(x, y)
+
+
+@both
+def test_ignored_steps_of_sequences_count_in_no_metric(record):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(20, 5, 4)), rng.integers(3, size=(20, 5))
+    y[rng.uniform(size=y.shape) < 0.4] = -1
+    loss = nn.CrossEntropyLoss(ignore_index=-1)
+    model = nn.Linear(4, 3, rng=0)
+    trainer = Trainer(model, loss, optim.SGD(model.parameters(), lr=1e-12), rng=0, record=record)
+    history = trainer.fit(x, y, 1, 8, (x, y), progress=False)
+    expected = trainer.evaluate(x[y >= 0], y[y >= 0])
+    for name, column in history.items():
+        assert column[0] == pytest.approx(expected[name.removeprefix("val_")], rel=1e-6)
+
+
+@both
 @pytest.mark.parametrize("metrics", [["accuracy", "top_2"], [lambda p, t: float(t.size)]])
 def test_steps_of_weight_zero_count_in_no_metric(record, metrics):
     """Padded sequences: those without padding, one by one, tell what there is to count."""
@@ -323,7 +359,7 @@ def test_accumulation_recorded_is_eager(accumulate, weights):
     assert dict(fit(recorded, **options)) == dict(fit(eager, **options))
     assert_same(everything(recorded), everything(eager))
     assert recorded.optimizer.steps == 3 * -(-4 // accumulate)
-    assert recorded._recorded.gradient.programs == 2
+    assert recorded._step.recorded.gradient.programs == 2
     fit(recorded, epochs=1), fit(eager, epochs=1)  # and without, after that
     assert_same(everything(recorded), everything(eager))
 
@@ -478,8 +514,8 @@ def test_a_replaced_array_is_recorded_anew(accumulate):
         trainer.model[1].running_mean = np.full(16, 0.5, np.float32)
         fit(trainer, accumulate=accumulate)
     assert_same(everything(recorded), everything(eager))
-    assert recorded._recorded is not None
-    assert not recorded._recorded.empty
+    assert recorded._step.recorded is not None
+    assert not recorded._step.recorded.empty
 
 
 @compiled
@@ -500,7 +536,7 @@ def test_a_model_that_stops_being_recordable_warns_once_and_goes_on():
     with pytest.warns(RuntimeWarning, match="training runs eagerly") as heard:
         fit(trainer)
     assert len(heard) == 1
-    assert trainer._recorded is None
+    assert trainer._step.recorded is None
 
 
 @compiled

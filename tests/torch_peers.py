@@ -221,6 +221,7 @@ def peer_of_loss(loss: nn.Loss) -> Any:
     reduction = loss.reduction
     classes = getattr(loss, "class_weight", None)
     classes = None if classes is None else torch.tensor(classes, dtype=torch.float64)
+    ignored = {} if loss.ignore_index is None else {"ignore_index": loss.ignore_index}
     match loss:
         case nn.MSELoss() | nn.L1Loss():
             return getattr(torch.nn, type(loss).__name__)(reduction=reduction)
@@ -230,10 +231,10 @@ def peer_of_loss(loss: nn.Loss) -> Any:
         case nn.HuberLoss():
             return torch.nn.HuberLoss(reduction, loss.delta)
         case nn.NLLLoss():
-            return torch.nn.NLLLoss(classes, reduction=reduction)
+            return torch.nn.NLLLoss(classes, reduction=reduction, **ignored)
         case nn.CrossEntropyLoss():
             return torch.nn.CrossEntropyLoss(
-                classes, reduction=reduction, label_smoothing=loss.label_smoothing
+                classes, reduction=reduction, label_smoothing=loss.label_smoothing, **ignored
             )
     return None
 

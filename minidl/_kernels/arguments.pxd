@@ -255,6 +255,7 @@ cdef struct CrossEntropyArgs:
     Py_ssize_t rows, classes
     double scale               # of the gradient: 1 / rows for a mean
     double smoothing           # of the labels
+    double ignore_index        # the label of rows that count nothing; -infinity: none
 
 cdef struct ElementLossArgs:
     # Losses summed over blocks of LOSS_BLOCK elements; with weights, over rows.
@@ -277,6 +278,7 @@ cdef struct WeightTotalArgs:
     const void *class_weight   # or NULL: 1
     double *total
     Py_ssize_t rows, classes
+    double ignore_index        # the label of rows that count nothing; -infinity: none
 
 cdef struct SquaredNormArgs:
     const void *x

@@ -6,6 +6,7 @@ same names.
 """
 
 cimport numpy as cnp
+from libc.math cimport INFINITY
 from libc.string cimport memcpy
 from numpy cimport ndarray
 
@@ -255,7 +256,8 @@ cdef ndarray weights_of(ndarray weight, ndarray like, Py_ssize_t n, str name):
 
 cdef ndarray weight_total(
     int real, ndarray weight, Py_ssize_t rows,
-    ndarray labels=None, ndarray class_weight=None, Py_ssize_t classes=0
+    ndarray labels=None, ndarray class_weight=None, Py_ssize_t classes=0,
+    double ignore_index=-INFINITY
 ):
     """What all rows count together, as an array of no dimensions."""
     cdef WeightTotalArgs args
@@ -263,7 +265,7 @@ cdef ndarray weight_total(
     args.weight, args.class_weight = data_of(weight), data_of(class_weight)
     args.labels = <const Py_ssize_t *>data_of(labels)
     args.total = <double *>cnp.PyArray_DATA(total)
-    args.rows, args.classes = rows, classes
+    args.rows, args.classes, args.ignore_index = rows, classes, ignore_index
     if run(WEIGHT_TOTAL, real, &args):
         raise ValueError(WEIGHT_TOTAL.kernel.problem)
     return total
@@ -271,13 +273,14 @@ cdef ndarray weight_total(
 
 cdef tuple class_loss(
     Call call, ndarray logits, ndarray labels,
-    bint mean, ndarray weight, ndarray class_weight, double smoothing
+    bint mean, ndarray weight, ndarray class_weight, double smoothing, ignore_index
 ):
     cdef CrossEntropyArgs args
     cdef int real = real_of(logits)
     cdef str name = call.name
     cdef ndarray dlogits, losses, weights, given = labels
     cdef Py_ssize_t bad
+    cdef bint plain = weight is None and class_weight is None and ignore_index is None
     if logits.ndim != 2 or labels.ndim != 1 or labels.shape[0] != logits.shape[0]:
         raise ValueError(
             f"{name} takes predictions (rows, classes) and labels (rows), got "
@@ -299,15 +302,18 @@ cdef tuple class_loss(
     args.scale = 1.0 / args.rows if mean else 1.0
     args.weight, args.class_weight, args.weights = data_of(weight), data_of(class_weight), NULL
     args.smoothing = smoothing
-    if weight is not None or class_weight is not None:
-        weights = weight_total(real, weight, args.rows, labels, class_weight, args.classes)
+    args.ignore_index = -INFINITY if ignore_index is None else <Py_ssize_t>ignore_index
+    if not plain:
+        weights = weight_total(
+            real, weight, args.rows, labels, class_weight, args.classes, args.ignore_index
+        )
         if mean:
             args.weights, args.scale = <const double *>cnp.PyArray_DATA(weights), 1.0
     bad = run(call, real, &args)
     if bad:
         raise RowError("label", bad - 1, ndarray.item(given, bad - 1), args.classes)
     # Plain losses are added up first and scaled then; those with weights are scaled row by row.
-    if weight is None and class_weight is None and smoothing == 0 and name != "nll":
+    if plain and smoothing == 0 and name != "nll":
         return total_of(real, losses, args.scale), dlogits
     return total_of(real, losses, 1.0), dlogits
 
@@ -319,12 +325,14 @@ def softmax_cross_entropy(
     ndarray weight=None,
     ndarray class_weight=None,
     double smoothing=0.0,
+    ignore_index=None,
 ):
     """L_i = log Σ_j exp(z_ij) - z_i,label; returns the loss and dz = softmax(z) - onehot(label)."""
     if not 0 <= smoothing < 1:
         raise ValueError(f"softmax_cross_entropy: smoothing must be in [0, 1), got {smoothing}")
     return class_loss(
-        CALLS["softmax_cross_entropy"], logits, labels, mean, weight, class_weight, smoothing
+        CALLS["softmax_cross_entropy"], logits, labels, mean, weight, class_weight, smoothing,
+        ignore_index,
     )
 
 
@@ -334,9 +342,12 @@ def nll(
     bint mean=True,
     ndarray weight=None,
     ndarray class_weight=None,
+    ignore_index=None,
 ):
     """L_i = -log p_i,label; returns the loss and -onehot(label)."""
-    return class_loss(CALLS["nll"], log_probabilities, labels, mean, weight, class_weight, 0.0)
+    return class_loss(
+        CALLS["nll"], log_probabilities, labels, mean, weight, class_weight, 0.0, ignore_index
+    )
 
 
 cdef tuple element_loss(

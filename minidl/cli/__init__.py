@@ -1,6 +1,6 @@
 """The command line: ``minidl`` or ``python -m minidl``.
 
-``main`` turns whatever happens into an exit status: 0 for success, 1 for a failed check or
+``main`` returns an exit status: 0 for success, 1 for a failed check or
 training, output that cannot be written or too little memory, 2 for wrong arguments or data, 130
 after Ctrl-C, 141 when the reader of the output has gone.
 """
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    # What is imported here loads the kernels, which may find their settings to be wrong.
+    # These imports load the kernels, which may find wrong settings.
     from minidl.cli.options import UsageError
 
     try:
@@ -65,7 +65,7 @@ def _run(argv: Sequence[str] | None) -> int:
         arguments.own_process = argv is None
         status: int = arguments.run(arguments)
         return status
-    except SystemExit as stop:  # argparse has printed help, the version, or what is wrong
+    except SystemExit as stop:  # argparse has printed help, the version, or an error
         return stop.code if isinstance(stop.code, int) else 2
     except UsageError as error:
         return _fail(str(error), 2)
@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _Version(argparse.Action):
-    """Prints the version, imported only when somebody asks."""
+    """Prints the version, which is imported only then."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
         super().__init__(option_strings, dest, nargs=0, help=help)
@@ -125,7 +125,7 @@ def _printable_output() -> Iterator[None]:
         yield
     finally:
         for stream, errors in changed:
-            # This flushes. If the reader has gone, `main` has heard of it already.
+            # This flushes. If the reader has gone, `main` has caught that already.
             with contextlib.suppress(OSError, ValueError):
                 stream.reconfigure(errors=errors)
 

@@ -53,7 +53,7 @@ def add_command(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure what the arguments name, print it, and save, compare and draw as they ask."""
+    """Measure kernels as the arguments say; print, save, compare and draw the results."""
     if arguments.own_process and _is_held_back(arguments.isa):
         return _run_without_limits()
     if arguments.threads > MOST:
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     probes = Probes(arguments.dtype, threads=arguments.threads)
     runs = []
     for isa in isas:
-        with _serving(isa):
+        with _using(isa):
             runs.append(_measure(isa, arguments.dtype, names, probes, effort, saved))
     if arguments.json is not None:
         with options.writing(arguments.json):
@@ -95,14 +95,14 @@ def _is_held_back(isa: str | None) -> bool:
 
 
 def _run_without_limits() -> int:
-    """Run this command in a process in which NumPy, too, finds what the machine has."""
+    """Run this command in a process in which NumPy, too, uses all that the machine has."""
     command = [sys.executable, *sys.orig_argv[1:]]
     with subprocess.Popen(command, env=without_limits(os.environ)) as process:
         while True:
             try:
                 return process.wait()
             except KeyboardInterrupt:
-                pass  # the other process heard it as well
+                pass  # the other process gets it as well
 
 
 def _instruction_sets(asked: str | None) -> list[str]:
@@ -127,7 +127,7 @@ def _chosen_kernels(asked: list[str] | None) -> list[str]:
 
 
 def _check_comparable(saved: Saved, isas: list[str], arguments: argparse.Namespace) -> None:
-    """Complain before the measuring, not after it, where there is nothing to compare with."""
+    """Raise before measuring, not after it, if there is nothing to compare with."""
     for isa in isas:
         if not saved.get((isa, arguments.dtype)):
             threads = "" if arguments.threads == 1 else f" by {arguments.threads} threads"
@@ -137,8 +137,8 @@ def _check_comparable(saved: Saved, isas: list[str], arguments: argparse.Namespa
 
 
 @contextmanager
-def _serving(isa: str) -> Iterator[None]:
-    """Serve all calls from an instruction set for a while."""
+def _using(isa: str) -> Iterator[None]:
+    """Run all kernels with this instruction set inside the block."""
     before = _kernels.isa
     _kernels.select(isa)
     try:

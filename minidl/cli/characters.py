@@ -1,4 +1,4 @@
-"""A model that predicts the next character: made, trained, measured, asked, saved."""
+"""A model that predicts the next character: building, training, sampling, saving."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import numpy as np
 
 import minidl
 from minidl import nn, optim, saving
+from minidl.cli.gradients import in_evaluation
 from minidl.datasets import Characters
 from minidl.nn.recurrent.sequence import Recurrent
 from minidl.recording.step import Step
-from minidl.training.interrupt import mode
 from minidl.training.progress import Progress
 from minidl.typing import Array
 
@@ -27,7 +27,7 @@ REPORTS = 50  # of progress, in an epoch
 
 @dataclass(frozen=True)
 class Shape:
-    """What has to be known to make the model again, beside its characters."""
+    """The sizes of the model: with the characters, all that is needed to build it."""
 
     cell: str
     hidden: int
@@ -37,7 +37,7 @@ class Shape:
     streams: int
 
     def model(self, characters: int, seed: int = 0, trains: bool = True) -> nn.Sequential:
-        """Embedding, recurrent layers whose state goes on in training, if it does, and logits."""
+        """Build embedding, recurrent layers and logits; with ``trains``, stateful in training."""
         layer = CELLS[self.cell](
             *(self.embedding, self.hidden, self.layers),
             dropout=self.dropout,
@@ -48,7 +48,7 @@ class Shape:
 
 
 class CharacterModel:
-    """The model and the characters it speaks in."""
+    """The model and its characters."""
 
     def __init__(
         self, characters: Characters, shape: Shape, seed: int = 0, trains: bool = True
@@ -59,7 +59,7 @@ class CharacterModel:
 
     @property
     def recurrent(self) -> Recurrent:
-        """The layer that has a state."""
+        """The recurrent layer."""
         layer = self.model[1]
         assert isinstance(layer, Recurrent)
         return layer
@@ -67,7 +67,7 @@ class CharacterModel:
     # --- training ---
 
     def step(self, optimizer: optim.Optimizer) -> Step:
-        """A recorded training step on one batch of chunks."""
+        """Record a training step on one batch of chunks."""
 
         @minidl.record
         def step(x: Array, y: Array) -> Array:
@@ -80,10 +80,11 @@ class CharacterModel:
         return step
 
     def train(
-        self, data: Pair, optimizer: optim.Optimizer, epochs: int, shown: Progress
+        self, data: Pair, optimizer: optim.Optimizer, epochs: int, progress: Progress
     ) -> Iterator[float]:
-        """Truncated backpropagation through time: the state goes on from chunk to chunk, the
-        gradient does not. Yields the bits per character of every epoch.
+        """Train by truncated backpropagation through time; yield the bits of every epoch.
+
+        The state goes on from chunk to chunk, the gradient does not. Bits are per character.
         """
         step = self.step(optimizer)
         (x, y), batch = data, self.shape.streams
@@ -96,21 +97,21 @@ class CharacterModel:
                 total += count * step.epoch(x[rows], y[rows], batch, shuffle=False)
                 done += count
                 bits = total / done / math.log(2)
-                shown.step(count * x.shape[1], lambda bits=bits: {"bits": bits})  # type: ignore[misc]
+                progress.step(count * x.shape[1], lambda bits=bits: {"bits": bits})  # type: ignore[misc]
             yield bits
 
-    # --- reading and speaking, with the state in the open ---
+    # --- evaluation and sampling, with the state passed explicitly ---
 
     def logits(self, x: Array, state: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
-        """What may come next after every character, and the state at the end."""
+        """Compute the logits of the next character at every step, and the state at the end."""
         embedding, recurrent, linear = self.model.stack
         h, *state_after = recurrent(embedding(x), *state)
         return linear(h), tuple(state_after)
 
     def bits_per_character(self, data: Pair, batch: int) -> float:
-        """Cross entropy in bits, of chunks as ``Characters.chunks`` lays them out."""
+        """Measure the cross entropy in bits, of chunks in the order of ``Characters.chunks``."""
         (x, y), state, losses = data, self.recurrent.zero_state(batch), []
-        with mode(self.model, training=False):
+        with nn.evaluating():
             for begin in range(0, len(x), batch):
                 rows = slice(begin, begin + batch)
                 z, state = self.logits(x[rows], state)
@@ -118,14 +119,14 @@ class CharacterModel:
         return float(np.mean(losses)) / math.log(2)
 
     def sample(self, length: int, temperature: float, seed: int, prime: str = "") -> str:
-        """``prime``, or the first of all characters, and what the model says after it.
+        """Continue ``prime``, or the first of all characters, by characters that are drawn.
 
-        A character is drawn from softmax(z / temperature); at 0 it is the likeliest.
+        Each is drawn from softmax(z / temperature); at temperature 0 it is the likeliest one.
         """
         rng, state = np.random.default_rng(seed), self.recurrent.zero_state(1)
         given = self.characters.encode(prime or self.characters.characters[0])
         said: list[int] = []
-        with mode(self.model, training=False):
+        with nn.evaluating():
             z, state = self.logits(given[None], state)
             while len(said) < length:
                 said.append(_draw(z[0, -1], temperature, rng))
@@ -133,13 +134,14 @@ class CharacterModel:
         return prime + self.characters.decode(said)
 
     def state_gradient_norms(self, data: Pair) -> Array:
-        """‖∂L/∂h_t‖ of the last layer over one batch of chunks, L of the last step alone: how far
-        back it is felt.
+        """Measure ‖∂L/∂h_t‖ of the last layer over one batch of chunks.
+
+        L is the loss of the last step alone: the norms show how far back its gradient reaches.
         """
         x, y = data
         last = np.zeros(y.shape, np.float32)
         last[:, -1] = 1
-        with mode(self.model, training=False):
+        with in_evaluation(self.model):
             self.loss(self.model(x), y, last)
             self.model.backward(self.loss.backward())
         self.model.zero_grad()
@@ -154,7 +156,7 @@ class CharacterModel:
 
     @classmethod
     def load(cls, path: Path) -> CharacterModel:
-        """The model of a file that ``save`` wrote, to sample from.
+        """Load the model of a file that ``save`` wrote, to sample from.
 
         Raises
         ------
@@ -183,7 +185,7 @@ def _shape_of(words: Mapping[str, str]) -> Shape:
 
 
 def _number(word: str) -> int:
-    """A whole number above zero, of some digits."""
+    """Parse a whole number above zero."""
     if not (word.isascii() and word.isdigit() and len(word) < 20 and int(word)):
         raise ValueError(f"{reprlib.repr(word)} is no size")
     return int(word)

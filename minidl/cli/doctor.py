@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _wrapped(line: str, indent: str) -> str:
     columns = max(len(indent) + 20, shutil.get_terminal_size().columns)
-    # Flags of the compiler begin with a hyphen: a line that ended in one would tear them apart.
+    # Flags of the compiler begin with a hyphen, which must not be left at the end of a line.
     return textwrap.fill(
         line, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
@@ -58,7 +58,7 @@ def describe() -> dict[str, str]:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use, where the system tells; else all."""
+    """Count the cores that this process may use, if the system says so; else all."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Arguments of the command line, turned into values or into a clear complaint."""
+"""Arguments of the command line, parsed to values or to clear errors."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ INITIALIZERS = {"he": "he_normal", "xavier": "xavier_uniform", **{n: n for n in 
 
 
 class UsageError(Exception):
-    """The user asked for what cannot be done; the message says what and why."""
+    """The user asked for something impossible; the message says what and why."""
 
 
 def add_option(group: Any, name: str, default: Any, help: str, **options: Any) -> None:
-    """Add an option whose help ends with what holds without it."""
+    """Add an option whose help ends with its default."""
     shown = {True: "on", False: "off"}[default] if isinstance(default, bool) else default
     group.add_argument(name, default=default, help=f"{help} [{shown}]", **options)
 
 
 @contextmanager
 def usage_errors(*kinds: type[Exception]) -> Iterator[None]:
-    """Report errors of these kinds as the user's, in one line and without a traceback."""
+    """Turn errors of these kinds into a ``UsageError``: one line, without a traceback."""
     try:
         yield
     except kinds as error:
@@ -41,7 +41,7 @@ def usage_errors(*kinds: type[Exception]) -> Iterator[None]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Name the file in an error of writing it: the system does not, where a disk is full."""
+    """Name the file in errors of writing it: the system does not, if the disk is full."""
     try:
         yield
     except OSError as error:

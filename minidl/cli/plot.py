@@ -66,7 +66,7 @@ def draw(
     gradients
         Norms by layer, from epoch 0 on.
     classes
-        Who guesses among so many has a loss of log(classes) and an accuracy of 1 / classes.
+        How many: a guess has a loss of log(classes) and an accuracy of 1 / classes.
     title
         Over all panels.
     """
@@ -101,12 +101,12 @@ def with_epoch_0(history: History, before: Values) -> dict[str, list[float]]:
 
 
 def _reference(axes: Any, value: float, words: str) -> None:
-    """Draw the line of who knows nothing."""
+    """Draw the line of the value that a guess has."""
     axes.axhline(value, color="0.35", linestyle=":", linewidth=1.4, label=words)
 
 
 def _layers(axes: Any, gradients: Mapping[str, Sequence[float]]) -> None:
-    """Draw a curve for each layer: its colour tells the place, its line the kind."""
+    """Draw a curve for each layer: its colour shows its place, its line style its class."""
     from matplotlib import colormaps
 
     place = log_axis(axes.yaxis, chain.from_iterable(gradients.values()))
@@ -141,16 +141,16 @@ def _kind(name: str) -> str:
 
 @dataclass(frozen=True)
 class Scale:
-    """What pictures of different cells have in common, so that they can be laid side by side.
+    """Axes that pictures of different cells share, so that they can be laid side by side.
 
     Parameters
     ----------
     measured, words
-        A value of the history, and what it is, with its unit.
+        The name of a value of the history, and its label on the axis, with the unit.
     chance, chance_words
-        What who knows nothing comes to.
+        The value that a guess has.
     values, gradients
-        The ends of both logarithmic axes; a picture whose values lie beyond shows these, too.
+        The ends of both logarithmic axes; values beyond them widen the axis.
     """
 
     measured: str

@@ -1,4 +1,4 @@
-"""What a classifier confuses, and how much its gradient still says in every layer."""
+"""Reports on a trained classifier: confused classes, and the gradient norm of every layer."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import copy
 
 import numpy as np
 
+from minidl.cli.gradients import in_evaluation
 from minidl.datasets import Dataset
 from minidl.nn import BatchNorm, Layer, Loss, Parameter
 from minidl.training.batching import batches
 from minidl.training.callbacks import Callback, Values
 from minidl.training.history import show
-from minidl.training.interrupt import mode
 from minidl.training.trainer import Trainer
 from minidl.typing import Array
 
@@ -21,7 +21,7 @@ ROWS = 1024  # at a time, through the model
 
 
 def confusion(labels: Array, predicted: Array, classes: int) -> str:
-    """The confusion matrix, a row for every true class, and the pairs most often confused."""
+    """Format the confusion matrix, a row for every true class, and the pairs confused most."""
     counts = np.zeros((classes, classes), np.int64)
     np.add.at(counts, (labels, predicted), 1)
     lines = _matrix(counts) if classes <= LARGEST_MATRIX else []
@@ -48,12 +48,12 @@ def _matrix(counts: Array) -> list[str]:
 
 
 class Norms(Callback):
-    """Norms of gradient and parameters of every layer that has parameters.
+    """Measures the norms of gradient and parameters of every layer that has parameters.
 
-    The gradient is that of the mean loss over all the data, in evaluation mode: the same
-    for every order of the rows, and measuring it changes nothing that training depends on.
-    As a callback it measures before the first epoch and after every one; before it, with the
-    statistics of the data in ``BatchNorm``, which has none yet: without them it normalises nothing.
+    The gradient is that of the mean loss over all the data, in evaluation mode: it does not depend
+    on the order of the rows, and measuring it does not change the training. As a callback it
+    measures before the first epoch and after every one. Before the first, ``BatchNorm`` has no
+    running statistics; it gets those of the data, without which it would normalise nothing.
     """
 
     def __init__(self, model: Layer, loss: Loss, x: Array, y: Array) -> None:
@@ -69,12 +69,12 @@ class Norms(Callback):
         self.measure()
 
     def measure(self) -> None:
-        """Add the gradient norms of now to ``gradients``; the gradient is zero afterwards."""
+        """Append the present gradient norms to ``gradients``; the gradient is zero afterwards."""
         self._add(self._model)
 
     def _add(self, model: Layer) -> None:
         model.zero_grad()
-        with mode(model, training=False):
+        with in_evaluation(model):
             for x, y in batches(self._x, self._y, ROWS, shuffle=False):
                 self._loss(model(x), y)
                 share = self._x.dtype.type(len(x) / len(self._x))
@@ -84,7 +84,7 @@ class Norms(Callback):
         model.zero_grad()
 
     def table(self) -> str:
-        """A line for every layer: the norms of its gradient and of its parameters."""
+        """Format a line for every layer, with the norms of its gradient and of its parameters."""
         self.measure()
         layers = _parameters_of(self._model)
         width = max(map(len, layers))
@@ -97,7 +97,7 @@ class Norms(Callback):
 
 
 def _parameters_of(model: Layer) -> dict[str, list[Parameter]]:
-    """The parameters that a layer has itself, by its path and repr."""
+    """Return the parameters of each layer without those of its parts, by its path and repr."""
     found = {}
     for path, layer in model.layers():
         own = [value for value in vars(layer).values() if isinstance(value, Parameter)]
@@ -107,21 +107,21 @@ def _parameters_of(model: Layer) -> dict[str, list[Parameter]]:
 
 
 def _with_statistics(model: Layer, x: Array) -> Layer:
-    """A copy whose ``BatchNorm`` layers have the statistics of these rows."""
+    """Return a copy whose ``BatchNorm`` layers have the statistics of these rows."""
     probe = copy.deepcopy(model)
     for _, layer in probe.layers():
         if isinstance(layer, BatchNorm):
             layer.momentum = 1.0
-    with mode(probe, training=True):
-        probe(x[:ROWS])
+    probe.train()
+    probe(x[:ROWS])
     return probe
 
 
 def untrained(trainer: Trainer, data: Dataset) -> dict[str, float]:
-    """What the epochs measure, before the first of them: training changes by it in nothing."""
+    """Measure before training what every epoch measures; this does not change the training."""
     values = trainer.evaluate(data.x_train, data.y_train)
-    held_out = trainer.evaluate(data.x_test, data.y_test)
-    return values | {f"val_{name}": value for name, value in held_out.items()}
+    validation = trainer.evaluate(data.x_test, data.y_test)
+    return values | {f"val_{name}": value for name, value in validation.items()}
 
 
 def norm(arrays: list[Array]) -> float:

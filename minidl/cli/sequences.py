@@ -9,10 +9,10 @@ from typing import Any
 from minidl import datasets, nn, optim
 from minidl.cli import options, plot
 from minidl.cli.characters import CELLS
+from minidl.cli.gradients import in_evaluation
 from minidl.cli.options import add_option, usage_errors
 from minidl.nn.recurrent.sequence import Recurrent
 from minidl.training import Trainer
-from minidl.training.interrupt import mode
 
 ALWAYS_ONE = 1 / 6  # the variance of the sum of two numbers from U(0, 1), whose mean is one
 SCALE = plot.Scale(
@@ -122,7 +122,7 @@ def _untrained(trainer: Trainer, data: Any, test: Any) -> dict[str, float]:
 def _norms(model: nn.Layer, layer: Recurrent, x: Any, y: Any) -> Any:
     """‖∂L/∂h_t‖ over some sequences."""
     loss = nn.MSELoss()
-    with mode(model, training=False):
+    with in_evaluation(model):
         loss(model(x[:WATCHED]), y[:WATCHED])
         model.backward(loss.backward())
     model.zero_grad()

@@ -1,4 +1,4 @@
-"""``minidl train text`` and ``minidl sample``: a network that has read a text, and goes on."""
+"""``minidl train text`` and ``minidl sample``: a network that continues a text."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from minidl.signals import deferred
 from minidl.training.history import History
 from minidl.training.progress import choose
 
-Saved = tuple[bool, str] | None  # whether where it should be, and what to say; None: not asked for
+Saved = tuple[bool, str] | None  # whether it is where it should be, and a message; or no file
 LARGEST_TEXT = 256 << 20  # bytes
-HELD_OUT = 0.1  # of a text, its end
-BATCH = 16  # streams of the held-out text
+VALIDATION_SHARE = 0.1  # of a text, its end
+BATCH = 16  # streams of the text to validate on
 
 
 def add_text(data: Any) -> None:
@@ -68,13 +68,15 @@ def train(arguments: argparse.Namespace) -> int:
     """Train on the first nine tenths of a text, and report on the rest."""
     _check_outputs(arguments)
     name, text = _read(arguments.file)
-    characters, cut = Characters.of(text), int(len(text) * (1 - HELD_OUT))
+    characters, cut = Characters.of(text), int(len(text) * (1 - VALIDATION_SHARE))
     if arguments.dropout and arguments.layers == 1:
         raise UsageError("--dropout is between layers: it needs --layers 2 or more")
     with usage_errors(ValueError):
         x, y = characters.chunks(text[:cut], arguments.batch_size, arguments.steps)
     try:
-        held_out = characters.chunks(text[cut:], min(BATCH, arguments.batch_size), arguments.steps)
+        validation = characters.chunks(
+            text[cut:], min(BATCH, arguments.batch_size), arguments.steps
+        )
     except ValueError as error:
         raise UsageError(
             f"the last tenth of the text, which is held out, is too short ({error}); "
@@ -95,8 +97,8 @@ def train(arguments: argparse.Namespace) -> int:
             f"{len(characters)} different ones; {optimizer!r}, {arguments.batch_size} chunks of "
             f"{arguments.steps}, seed {arguments.seed}\n"
         )
-    before = _untrained(speaker, (x, y), held_out) if arguments.plot is not None else {}
-    history, norms, saved = _fit(speaker, (x, y), held_out, optimizer, arguments)
+    before = _untrained(speaker, (x, y), validation) if arguments.plot is not None else {}
+    history, norms, saved = _fit(speaker, (x, y), validation, optimizer, arguments)
     _report(speaker, history, saved, arguments, x.size)
     if arguments.plot is not None:
         with options.writing(arguments.plot):
@@ -116,18 +118,18 @@ def _scale(characters: int) -> plot.Scale:
     return plot.Scale("bits", "bits per character", chance, words, **ends)
 
 
-def _untrained(speaker: CharacterModel, data: Pair, held_out: Pair) -> dict[str, float]:
-    """The bits per character before training: of as much of the text as is held out."""
-    streams, rows = speaker.shape.streams, len(held_out[0])
+def _untrained(speaker: CharacterModel, data: Pair, validation: Pair) -> dict[str, float]:
+    """Measure the bits per character before training, on as much of the text as validates."""
+    streams, rows = speaker.shape.streams, len(validation[0])
     some = slice(0, max(streams, rows // streams * streams))
     return {
         "bits": speaker.bits_per_character((data[0][some], data[1][some]), streams),
-        "val_bits": speaker.bits_per_character(held_out, min(BATCH, streams)),
+        "val_bits": speaker.bits_per_character(validation, min(BATCH, streams)),
     }
 
 
 def _check_outputs(arguments: argparse.Namespace) -> None:
-    """Complain before the training, not after it, of what could not be written."""
+    """Raise before the training, not after it, if a file could not be written."""
     with usage_errors(ImportError, OSError, ValueError):
         if arguments.plot is not None:
             plot.check(arguments.plot)
@@ -136,28 +138,29 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
 
 
 def _fit(
-    speaker: CharacterModel, data: Pair, held_out: Pair, optimizer: Any, arguments: Any
+    speaker: CharacterModel, data: Pair, validation: Pair, optimizer: Any, arguments: Any
 ) -> tuple[History, dict[str, Any], Saved]:
-    """Train and save; what was measured after every epoch, how far back the gradient is felt, and
-    how it went with the file.
+    """Train and save.
+
+    Returns the history, the norms of the state's gradient by step, and whether the file was saved.
     """
     history, norms = History(), {}
-    shown, batch = choose(not arguments.quiet), min(BATCH, arguments.batch_size)
+    progress, batch = choose(not arguments.quiet), min(BATCH, arguments.batch_size)
     one = (
         data[0][: arguments.batch_size],
         data[1][: arguments.batch_size],
     )  # the first chunk of every stream
     norms["before training"] = speaker.state_gradient_norms(one)
-    shown.unit = "characters"
-    shown.begin(arguments.epochs, data[0].size)
+    progress.unit = "characters"
+    progress.begin(arguments.epochs, data[0].size)
     try:
         started = time.perf_counter()
-        epochs = speaker.train(data, optimizer, arguments.epochs, shown)
+        epochs = speaker.train(data, optimizer, arguments.epochs, progress)
         for epoch, bits in enumerate(epochs, 1):
             seconds = time.perf_counter() - started
-            values = {"bits": bits, "val_bits": speaker.bits_per_character(held_out, batch)}
+            values = {"bits": bits, "val_bits": speaker.bits_per_character(validation, batch)}
             history.append(values, seconds)
-            shown.epoch(epoch, values, seconds)
+            progress.epoch(epoch, values, seconds)
             started = time.perf_counter()
     except (KeyboardInterrupt, FloatingPointError) as error:  # the model is as before that step
         failed = isinstance(error, FloatingPointError)
@@ -170,14 +173,14 @@ def _fit(
         print(words, file=sys.stderr)
         raise
     finally:
-        shown.close()
+        progress.close()
     saved = None if arguments.save is None else _save(speaker, arguments.save)
     norms["after training"] = speaker.state_gradient_norms(one)
     return history, norms, saved
 
 
 def _save(speaker: CharacterModel, path: Path) -> tuple[bool, str]:
-    """Save the model, elsewhere if need be: whether it is where it should be, and where it is."""
+    """Save the model, elsewhere if need be; return whether it is at this path, and a message."""
     with deferred():
         try:
             speaker.save(path)
@@ -210,7 +213,7 @@ def _report(
 
 
 def _read(path: Path | None) -> tuple[str, str]:
-    """The name of a text, and the text."""
+    """Return the name of a text, and the text."""
     if path is None:
         return "help topics of Python", datasets.python_topics()
     try:
@@ -227,7 +230,7 @@ def _read(path: Path | None) -> tuple[str, str]:
 
 
 def sample(arguments: argparse.Namespace) -> int:
-    """Print what a saved model says."""
+    """Print text that a saved model generates."""
     with usage_errors(OSError, ValueError):
         speaker = CharacterModel.load(arguments.model)
         text = speaker.sample(

@@ -17,7 +17,7 @@ from minidl.datasets import Dataset
 from minidl.training import History, Trainer
 
 ACTIVATIONS: dict[str, type[nn.Layer]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
-MOST_CLASSES = 4096  # an output for each, and a row and a column of what is confused
+MOST_CLASSES = 4096  # each has an output, and a row and a column of the confusion matrix
 SGD_RATE, SGD_MOMENTUM = 0.1, 0.9
 
 

@@ -32,10 +32,10 @@ from minidl.typing import Array
 DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 MAX_DIMENSIONS = 64  # NumPy's own limit
 GZIP_MAGIC = b"\x1f\x8b"
-GZIP = 16 + zlib.MAX_WBITS  # tells zlib of gzip's header and checksum
+GZIP = 16 + zlib.MAX_WBITS  # makes zlib read gzip's header and checksum
 CHUNK = 1 << 20
-# A compressed file that unpacks to more than both is made to fill the memory: pictures shrink to a
-# tenth or so, and of what shrinks to a thousandth, such as sorted labels, there is not as much.
+# A compressed file that unpacks to more than both limits is meant to fill the memory: images
+# shrink to a tenth or so; data that shrink to a thousandth, as sorted labels do, are not so large.
 MOST_UNPACKED = 256 << 20  # bytes
 MOST_RATIO = 100
 ENOUGH = 16 << 20  # bytes unpacked, of one that promises more: it is not just damaged
@@ -45,14 +45,14 @@ MOST_PADDING = 1 << 20  # zeros after compressed data, as of a tape
 def idx(path: str | os.PathLike[str]) -> Array:
     """Read an array from an IDX file, plain or compressed with gzip.
 
-    Memory is taken for data that are there, never because the header announces them: a damaged or
-    hostile file costs no more than what it really holds. One that is compressed may unpack to 100
-    times its size, or to 256 MB.
+    Memory is allocated for data that are there, never because the header announces them: a damaged
+    or hostile file costs no more than the data it really holds. One that is compressed may unpack
+    to 100 times its size, or to 256 MB.
 
     Parameters
     ----------
     path
-        The file; whether it is compressed is seen from its content, not from its name.
+        The file. Its content, not its name, decides whether it is compressed.
 
     Returns
     -------
@@ -89,7 +89,7 @@ def idx(path: str | os.PathLike[str]) -> Array:
 
 
 def _read(file: BinaryIO, name: str) -> Array:
-    """The array of a plain file, whose size tells at once whether all of it is there."""
+    """Read the array of a plain file, whose size shows at once whether it is complete."""
     dtype, shape = _read_header(file, name)
     expected, found = math.prod(shape) * dtype.itemsize, _size(file) - file.tell()
     if found != expected:
@@ -101,7 +101,7 @@ def _read(file: BinaryIO, name: str) -> Array:
 
 
 def _unpacked(file: BinaryIO, name: str) -> Array:
-    """The array of a compressed file, which shows only in the end how much there is."""
+    """Read the array of a compressed file, whose size is known only at its end."""
     most = max(MOST_UNPACKED, MOST_RATIO * _size(file))
     data, found = bytearray(), 0
     stream = _Inflated(file)

@@ -1,4 +1,4 @@
-"""Tasks for which something has to be remembered over many steps: made, not collected."""
+"""Synthetic tasks that need memory over many steps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ def adding(samples: int, steps: int, rng: Seed = None) -> tuple[Array, Array]:
     """The adding problem: the sum of two marked numbers among many.
 
     Each step has a number from U(0, 1) and a mark, which is 1 at one step of the first half and
-    at one of the second, else 0. Who always says 1, the mean, has a squared error of 1/6 = 0.167.
+    at one of the second, else 0. The constant answer 1, the
+    mean, has a squared error of 1/6 = 0.167.
 
     Source: Hochreiter and Schmidhuber 1997, section 5.4, in the form of Arjovsky et al. 2016.
 
@@ -61,16 +62,16 @@ def copy_memory(
 ) -> tuple[Array, Array]:
     """The copy task: repeat some symbols after a long pause.
 
-    First come ``length`` symbols, then blanks (0), a delimiter (1) after ``delay`` - 1 of them, and
-    ``length`` more blanks, during which the symbols are to be said again; before that, blanks.
-    Who remembers nothing has a cross entropy of length · log(symbols) / (delay + 2 · length).
+    The input is ``length`` symbols, ``delay`` - 1 blanks (0), a delimiter (1), and ``length`` more
+    blanks; the target is blanks, and the symbols again during the last ``length`` steps.
+    Without memory the best cross entropy is length · log(symbols) / (delay + 2 · length).
 
     Source: Hochreiter and Schmidhuber 1997; in this form Arjovsky et al. 2016.
 
     Parameters
     ----------
     samples, delay
-        How many sequences; steps between hearing and saying, ≥ 1.
+        How many sequences; steps between the symbols and their repetition, ≥ 1.
     rng
         Generator or seed.
     symbols, length

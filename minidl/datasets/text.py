@@ -1,4 +1,4 @@
-"""Text, one character after the other."""
+"""Texts as sequences of numbered characters."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from minidl.typing import Array
 
 
 class Characters:
-    """The characters of a text, numbered: between words and the integers of an ``Embedding``.
+    """Numbers the characters of a text: the integers that an ``Embedding`` takes.
 
     Parameters
     ----------
     characters
-        All that there are, each once, in the order of their numbers.
+        All characters, each once, in the order of their numbers.
 
     Raises
     ------
     ValueError
-        If there is none, or one is there twice.
+        If there is none, or one occurs twice.
 
     Examples
     --------
@@ -44,19 +44,19 @@ class Characters:
 
     @classmethod
     def of(cls, text: str) -> Characters:
-        """Those that occur in a text, in alphabetical order."""
+        """Number the characters that occur in a text, in alphabetical order."""
         return cls("".join(sorted(set(text))))
 
     def __len__(self) -> int:
         return len(self.characters)
 
     def encode(self, text: str) -> Array:
-        """The number of each character, int64.
+        """Return the number of each character, int64.
 
         Raises
         ------
         ValueError
-            For a character that is not among these, saying which and where.
+            For an unknown character, saying which and where.
         """
         numbers = [self._numbers.get(character, -1) for character in text]
         if -1 in numbers:
@@ -68,7 +68,7 @@ class Characters:
         return np.array(numbers, np.int64)
 
     def decode(self, numbers: Iterable[int]) -> str:
-        """The text of these numbers."""
+        """Return the text of these numbers."""
         numbers = list(numbers)
         for number in numbers:
             if not 0 <= number < len(self):
@@ -76,7 +76,7 @@ class Characters:
         return "".join(self.characters[number] for number in numbers)
 
     def chunks(self, text: str, batch_size: int, steps: int) -> tuple[Array, Array]:
-        """A text as chunks to predict the next character in, for a layer whose state goes on.
+        """Cut a text into chunks to predict the next character in, for a ``stateful`` layer.
 
         The text is cut into ``batch_size`` streams of equal length, and these into chunks of
         ``steps`` characters. Batch k, rows k · batch_size and following, holds the k-th chunk of
@@ -137,7 +137,7 @@ class Characters:
 
 
 def python_topics() -> str:
-    """Text that comes with every Python: what ``help("topics")`` knows, some 500,000 characters.
+    """Return the help topics of Python, a text of some 500,000 characters.
 
     It differs a little from one version of Python to the next.
 

@@ -37,14 +37,14 @@ def _residual() -> list[Layer]:
 
 @dataclass(frozen=True)
 class Network:
-    """A hidden layer by how it is made, and the output layer's initialiser (None: the default)."""
+    """How to make a hidden layer, and the output layer's initialiser (None: the default)."""
 
     what: str
     block: Block
     output: str | Initializer | None = SMALL
 
     def build(self, depth: int, classes: int, seed: int) -> Sequential:
-        """So many of the hidden layers, and the logits."""
+        """Build so many hidden layers, and the logits."""
         hidden = [layer for _ in range(depth) for layer in self.block()]
         return Sequential(*hidden, Linear(WIDTH, classes, init=self.output), rng=seed)
 
@@ -69,7 +69,7 @@ NETWORKS = {
 
 @dataclass
 class Result:
-    """What one network came to: a value for every seed.
+    """The measurements of one network: a value for every seed.
 
     Attributes
     ----------
@@ -87,7 +87,7 @@ class Result:
     after: list[tuple[float, float]]
 
     def cells(self) -> list[str]:
-        """The row of the table: medians over the seeds."""
+        """Format the row of the table: medians over the seeds."""
         low, high = min(self.accuracy), max(self.accuracy)
         norms = [*np.median(self.before, axis=0), *np.median(self.after, axis=0)]
         return [

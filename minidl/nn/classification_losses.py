@@ -10,7 +10,7 @@ import numpy as np
 
 from minidl import kernels
 from minidl._kernels.twins.errors import RowError
-from minidl.nn.checks import check_number
+from minidl.nn.checks import check_count, check_number
 from minidl.nn.hooks import stand_in
 from minidl.nn.losses import Loss
 from minidl.typing import Array
@@ -26,12 +26,24 @@ class _LabelLoss(Loss):
     class_weight
         A weight ≥ 0 for every class, not all zero: the weight of a row is that of its label. Rare
         classes may get larger ones.
+    ignore_index
+        The label of rows that count nothing, such as -100 for padded tokens; None if every label
+        must be a class.
     """
 
     takes_labels = True
 
-    def __init__(self, reduction: str = "mean", class_weight: Any = None) -> None:
+    def __init__(
+        self,
+        reduction: str = "mean",
+        class_weight: Any = None,
+        ignore_index: int | None = None,
+    ) -> None:
         super().__init__(reduction)
+        if ignore_index is not None:
+            owner = type(self).__name__
+            ignore_index = check_count(owner, "ignore_index", ignore_index, -(2**63))
+        self.ignore_index = ignore_index
         if class_weight is not None:
             if isinstance(class_weight, Mapping):
                 raise TypeError(
@@ -63,9 +75,12 @@ class _LabelLoss(Loss):
         return stand_in("state", "class weights", weight)
 
     def settings(self) -> dict[str, Any]:
-        if self._class_weight is None:
-            return super().settings()
-        return super().settings() | {"class_weight": self._class_weight.tolist()}
+        found = super().settings()
+        if self._class_weight is not None:
+            found["class_weight"] = self._class_weight.tolist()
+        if self.ignore_index is not None:
+            found["ignore_index"] = self.ignore_index
+        return found
 
     def by_rows(
         self, kernel: Callable[..., Any], prediction: Array, labels: Array, weight: Array | None
@@ -77,7 +92,9 @@ class _LabelLoss(Loss):
         classes, mean = self._class_weight_like(prediction), self.reduction == "mean"
         weight = None if weight is None else weight.reshape(-1)
         try:
-            value, gradient = kernel(rows, labels.reshape(-1), mean, weight, classes)
+            value, gradient = kernel(
+                rows, labels.reshape(-1), mean, weight, classes, ignore_index=self.ignore_index
+            )
         except RowError as error:
             found = error.operand, error.row, error.value, error.limit
             raise RowError(*found, labels.shape) from None
@@ -86,11 +103,18 @@ class _LabelLoss(Loss):
     def weighted_shape(self, prediction: Array) -> tuple[int, ...]:
         return prediction.shape[:-1]  # every step of a sequence has its weight
 
+    def counts(self, labels: Array) -> Array | None:
+        """Return which of the labels are not ignored; None if no label is."""
+        return None if self.ignore_index is None else labels != self.ignore_index
+
     def row_weights(self, target: Array, weight: Array | None = None) -> Array | None:
-        """Return the weight of each row times that of its label."""
-        if self._class_weight is None:
+        """Return the weight of each row times that of its label, which is 0 if it is ignored."""
+        counts, of_class = self.counts(target), self._class_weight
+        if counts is None and of_class is None:
             return weight
-        of_label = self._class_weight[target].astype(np.float64)
+        labels = target if counts is None else np.where(counts, target, 0)
+        of_label = np.ones(target.shape) if of_class is None else of_class[labels]
+        of_label = of_label if counts is None else of_label * counts
         return of_label if weight is None else of_label * weight
 
     def check_target(self, prediction: Array, target: Array) -> None:
@@ -129,6 +153,10 @@ class CrossEntropyLoss(_LabelLoss):
         A weight ≥ 0 for every class, not all zero: the weight of a row is that of its label.
     label_smoothing
         ε in [0, 1).
+    ignore_index
+        The label of rows that count nothing, whatever their logits, such as -100 for padded
+        tokens: a mean is over the others. None, unlike PyTorch's -100: every label must be a
+        class.
 
     Shapes
     ------
@@ -138,7 +166,8 @@ class CrossEntropyLoss(_LabelLoss):
     Raises
     ------
     ValueError
-        For float labels or labels outside the classes, naming the first such row and step.
+        For float labels or labels outside the classes, naming the first such row and step; if every
+        label is ignored, as a mean over no rows is not a number.
 
     Examples
     --------
@@ -150,12 +179,19 @@ class CrossEntropyLoss(_LabelLoss):
     >>> loss = nn.CrossEntropyLoss(class_weight=[1, 3], label_smoothing=0.1)
     >>> f"{loss(np.zeros((2, 2)), np.array([0, 1])):.4f}"
     '0.6931'
+    >>> loss = nn.CrossEntropyLoss(ignore_index=-100)
+    >>> f"{loss(np.zeros((3, 10)), np.array([3, -100, -100])):.4f}"
+    '2.3026'
     """
 
     def __init__(
-        self, reduction: str = "mean", class_weight: Any = None, label_smoothing: float = 0.0
+        self,
+        reduction: str = "mean",
+        class_weight: Any = None,
+        label_smoothing: float = 0.0,
+        ignore_index: int | None = None,
     ) -> None:
-        super().__init__(reduction, class_weight)
+        super().__init__(reduction, class_weight, ignore_index)
         self.label_smoothing = check_number(
             "CrossEntropyLoss", "label_smoothing", label_smoothing, 0, 1
         )
@@ -177,6 +213,9 @@ class CrossEntropyLoss(_LabelLoss):
         yield cls("sum"), rng.normal(size=(1, 5)), np.array([4])
         yield cls(), rng.normal(size=(2, 3, 4)), np.array([[0, 3, 1], [2, 2, 0]])
         yield cls("mean", [1, 2, 0.5], 0.2), rng.normal(size=(4, 3)), np.array([0, 2, 1, 2])
+        ignoring = cls("mean", [1, 2, 0.5], 0.2, ignore_index=-100)
+        yield ignoring, rng.normal(size=(4, 3)), np.array([0, 2, -100, 1])
+        yield cls(ignore_index=0), rng.normal(size=(2, 3, 4)), np.array([[2, 3, 1], [2, 0, 0]])
 
 
 class NLLLoss(_LabelLoss):
@@ -184,7 +223,7 @@ class NLLLoss(_LabelLoss):
 
     L = -log p_label,  dlog p = -onehot(label)
 
-    ``CrossEntropyLoss`` computes a log-softmax and this in one step.
+    ``CrossEntropyLoss`` computes a log-softmax and this in one step, and describes the parameters.
 
     Shapes
     ------
@@ -214,3 +253,4 @@ class NLLLoss(_LabelLoss):
         rng = np.random.default_rng(0)
         yield cls(), rng.normal(size=(4, 3)), np.array([0, 2, 1, 2])
         yield cls("sum", [1, 2, 0.5]), rng.normal(size=(1, 3)), np.array([1])
+        yield cls(ignore_index=-1), rng.normal(size=(4, 3)), np.array([0, -1, 1, -1])

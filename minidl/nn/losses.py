@@ -42,6 +42,8 @@ class Loss(InvalidatesRecordings):
     registry: ClassVar[list[type[Loss]]] = []
     # Whether targets are integer class labels, which a Trainer must not cast.
     takes_labels: ClassVar[bool] = False
+    # The label of rows that count nothing, if there is one.
+    ignore_index: int | None = None
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

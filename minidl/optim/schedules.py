@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl.monitor import good_mode
 from minidl.nn.checks import POSITIVE, check_count, check_number
 from minidl.optim.optimizer import Optimizer, Rate
 
@@ -271,10 +272,8 @@ class ReduceOnPlateau:
         monitor: str = "val_loss",
     ) -> None:
         name = "ReduceOnPlateau"
-        if mode not in ("min", "max", None):
-            raise ValueError(f'{name}: mode must be "min" or "max", got {mode!r}')
         self.optimizer, self.monitor = optimizer, monitor
-        self.mode = mode or usual_mode(name, monitor)
+        self.mode = good_mode(name, monitor, mode)
         self.factor = check_number(name, "factor", factor, POSITIVE, 1)
         self.patience = check_count(name, "patience", patience, least=0)
         self.threshold = check_number(name, "threshold", threshold, 0, 1)
@@ -362,16 +361,6 @@ def _one_cycle(
 def _half_cosine(begin: float, end: float, done: float) -> float:
     """Go from one rate to another along half a cosine; ``done`` from 0 to 1."""
     return end + (begin - end) / 2 * (1 + math.cos(math.pi * done))
-
-
-def usual_mode(owner: str, monitor: str) -> str:
-    """Return which values of the loss or of a known metric are good: "min" or "max"."""
-    name = monitor.removeprefix("val_")
-    if name in ("accuracy", "r2") or name.startswith("top_"):
-        return "max"
-    if name not in ("loss", "mse", "mae"):
-        raise ValueError(f'{owner}: is a large {monitor!r} good? Give mode="max" or mode="min"')
-    return "min"
 
 
 def _lr(owner: str, value: Any, name: str = "lr") -> float:

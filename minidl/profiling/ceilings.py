@@ -31,7 +31,7 @@ PROBE_SECONDS = 4e-4  # of one look at a ceiling: short, because it is looked at
 READ_UNIT = 512  # read_peak reads so many bytes at a time, at most
 
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
-USUAL_CACHES = {1: 32 << 10, 2: 1 << 20, 3: 16 << 20}  # where the system does not tell
+USUAL_CACHES = {1: 32 << 10, 2: 1 << 20, 3: 16 << 20}  # where the system does not say
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 SHARED_LEVEL = 3  # the first level of which all cores have one together, as a rule
 SMALLEST_MEMORY, LARGEST_MEMORY = 64 << 20, 512 << 20  # bytes of the array read from memory
@@ -79,7 +79,7 @@ def binding(flops: float, nbytes: float, peak: float, bandwidth: float, level: s
 
 
 def cache_sizes(folder: Path = CACHES) -> dict[int, int]:
-    """Bytes of the data cache of each level, as Linux tells them; usual ones elsewhere."""
+    """Bytes of the data cache of each level, as Linux reports them; usual ones elsewhere."""
     sizes = {}
     for cache in sorted(folder.glob("index*")):
         try:

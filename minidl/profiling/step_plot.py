@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minidl.pictures import new_figure, save
+from minidl.pictures import finished, new_figure
 from minidl.profiling.step_report import Timed, percent, shortened
 
 if TYPE_CHECKING:
@@ -63,9 +63,7 @@ def draw(
     left_out = len(timed) - len(rows)
     note = f" ({left_out} quicker kernels are not drawn)" if left_out else ""
     figure.suptitle("\n".join([f"{title}{note}", *lines]), fontsize=10)
-    if path is not None:
-        save(figure, path)
-    return figure
+    return finished(figure, path)
 
 
 def _name(row: Timed) -> str:

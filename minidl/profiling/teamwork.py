@@ -24,21 +24,21 @@ class TeamCall:
     Parameters
     ----------
     call
-        A kernel on arguments of its own. It is called once, to hear what it runs.
+        A kernel on arguments of its own. It is called once, to record what it runs.
     threads
         How many share each kernel.
     """
 
     def __init__(self, call: Callable[[], Any], threads: int) -> None:
-        heard = _Heard(threads)
-        _kernels.set_recorder(heard)
+        recorder = _Recorder(threads)
+        _kernels.set_recorder(recorder)
         try:
-            heard.keep.append((call, call()))
+            recorder.keep.append((call, call()))
         finally:
             _kernels.set_recorder(None)
-        self.instructions = heard.instructions
-        instructions = COPIES * heard.instructions
-        self._program = Program(instructions, [], [], [], np.empty(0), [], heard.keep)
+        self.instructions = recorder.instructions
+        instructions = COPIES * recorder.instructions
+        self._program = Program(instructions, [], [], [], np.empty(0), [], recorder.keep)
         self._program.always_team = True
 
     def __call__(self, count: int) -> int:
@@ -48,8 +48,8 @@ class TeamCall:
         return rounds * COPIES
 
 
-class _Heard:
-    """Hears what a call allocates and runs, as the recorder of a step does."""
+class _Recorder:
+    """Records what a call allocates and runs, as the recorder of a step does."""
 
     def __init__(self, threads: int) -> None:
         self.instructions: list[tuple[int, bytes, int, bool, int]] = []

@@ -1,29 +1,36 @@
-"""The loop around a model: batches, training, evaluation, and what is seen of it.
+"""The loop around a model: batches, training, evaluation, and what is shown of it.
 
-Read ``trainer.py`` first, then ``epoch.py``; the rest serves them.
+Read ``trainer.py`` first, then ``epoch.py`` and ``steps.py``; the rest serves them.
 
-===============  ===========================================================================
-module           what it does
-===============  ===========================================================================
-``trainer``      ``Trainer``: fit, predict, evaluate
-``epoch``        one pass over the data, recorded as far as can be
-``batching``     ``batches``: shuffled pieces of a data set
-``preparing``    data into the dtype of the model, and all checks before training
-``weighting``    weights of rows, from those of samples and of classes
-``safety``       what a step must not leave behind: undoing a failed one, Ctrl-C between two
-``diagnosis``    the first layer in which a number stopped being finite
-``metrics``      what is measured beside the loss, and the sums over an epoch
-``callbacks``    ``Callback``, ``EarlyStopping``: what a program does between epochs or steps
-``tensorboard``  ``TensorBoard``: the history as event files
-``history``      what ``fit`` returns
-``curves``       its picture
-``progress``     what ``fit`` shows meanwhile
-===============  ===========================================================================
+==================  ========================================================================
+module              what it does
+==================  ========================================================================
+``trainer``         ``Trainer``: fit, predict, evaluate
+``epoch``           one pass over the data, recorded as far as possible
+``steps``           one step of training, eager or recorded
+``batching``        ``batches``: a data set in shuffled batches
+``inputs``          inputs of a model, from arrays, tables, tuples and sequences
+``data``            a data set, checked and cast as a model and a loss take it
+``weights``         weights of rows, from sample weights, class weights and padding
+``preparation``     all rows of a fit or an evaluation, by the three modules above
+``checks``          checks of the trainer's parts and of batch sizes
+``interrupt``       undoing a step that failed, and Ctrl-C only between two steps
+``nonfinite``       the first layer in which a number stopped being finite
+``metrics``         what is measured beside the loss, and the sums over an epoch
+``prediction``      the forward pass in evaluation, recorded for shapes that come often
+``callbacks``       ``Callback``: what a program does between epochs or steps
+``early_stopping``  ``EarlyStopping``
+``tensorboard``     ``TensorBoard``: the history as event files
+``progress``        ``Progress``: what ``fit`` shows while it trains
+``history``         what ``fit`` returns
+``plots``           its picture
+==================  ========================================================================
 """
 
 from minidl.optim.schedules import ReduceOnPlateau
 from minidl.training.batching import batches
-from minidl.training.callbacks import Callback, EarlyStopping
+from minidl.training.callbacks import Callback
+from minidl.training.early_stopping import EarlyStopping
 from minidl.training.history import History
 from minidl.training.metrics import accuracy
 from minidl.training.progress import Progress

@@ -1,4 +1,4 @@
-"""A data set in pieces."""
+"""Splits a data set into batches."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def batches(
     Parameters
     ----------
     X, y
-        Arrays of the same length. Either may be a tuple of arrays, such as (sequences, lengths):
-        then so is its part of a batch. A list of sequences of unequal length becomes such a pair,
-        padded with zeros to the longest of all; for y, whose lengths are those of X, only the
-        sequences.
+        Arrays of the same length, or tuples of such arrays, such as (sequences, lengths); a batch
+        has tuples for tuples. A list of sequences of unequal length becomes such a pair, the
+        sequences padded with zeros to the longest; for y, which has the lengths of X, it becomes
+        the padded sequences alone.
     batch_size
         Rows of a batch, ≥ 1.
     rng
-        Generator or seed of the order; a generator goes on, so that the next pass over the
-        data has another order.
+        Generator or seed of the order; with a generator, the next pass over the data has another
+        order.
     shuffle
-        Whether the order is random. If not, batches are views and nothing is copied.
+        Whether the order is random. If not, batches are views of the arrays.
 
     Shapes
     ------
@@ -38,9 +38,9 @@ def batches(
     Raises
     ------
     TypeError
-        At the call, if batch_size is no whole number.
+        When called, if batch_size is no whole number.
     ValueError
-        At the call, if the lengths differ, there is no row, or batch_size is less than one.
+        When called, if the lengths differ, there is no row, or batch_size is less than one.
 
     Examples
     --------
@@ -60,9 +60,9 @@ def batches(
     check_count("batches", "batch_size", batch_size)
     rows = len(x_arrays[0])
     order = random_order("batches", rng, rows) if shuffle else None
-    pieces = _pieces((*x_arrays, *y_arrays), rows, batch_size, order)
+    parts = _parts((*x_arrays, *y_arrays), rows, batch_size, order)
     several = isinstance(X, tuple) or is_ragged(X), isinstance(y, tuple)
-    return _as_given(pieces, len(x_arrays), *several)
+    return _as_given(parts, len(x_arrays), *several)
 
 
 def _arrays(name: str, data: Any) -> tuple[Array, ...]:
@@ -77,21 +77,21 @@ def _named(name: str, arrays: tuple[Array, ...]) -> list[tuple[str, Array]]:
     return [(f"{name}[{number}]", array) for number, array in enumerate(arrays)]
 
 
-def _pieces(
+def _parts(
     arrays: tuple[Array, ...], rows: int, batch_size: int, order: Array | None
 ) -> Iterator[tuple[Array, ...]]:
     for start in range(0, rows, batch_size):
-        piece = slice(start, start + batch_size)
+        part = slice(start, start + batch_size)
         if order is None:
-            yield tuple(array[piece] for array in arrays)
+            yield tuple(array[part] for array in arrays)
         else:
-            yield tuple(array.take(order[piece], axis=0) for array in arrays)
+            yield tuple(array.take(order[part], axis=0) for array in arrays)
 
 
 def _as_given(
-    pieces: Iterator[tuple[Array, ...]], count: int, several_x: bool, several_y: bool
+    parts: Iterator[tuple[Array, ...]], count: int, several_x: bool, several_y: bool
 ) -> Iterator[tuple[Any, Any]]:
-    """The first so many of each piece as x, the others as y: alone, unless several were given."""
-    for piece in pieces:
-        x, y = piece[:count], piece[count:]
+    """Yield the first ``count`` arrays of each part as x, the others as y; one array alone."""
+    for part in parts:
+        x, y = part[:count], part[count:]
         yield x if several_x else x[0], y if several_y else y[0]

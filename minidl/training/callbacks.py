@@ -1,28 +1,22 @@
-"""What a program does between epochs or steps of a training: callbacks."""
+"""Callbacks: objects that are notified of the events of a training."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
-from minidl.nn.checks import check_count, check_number
-from minidl.optim.schedules import ReduceOnPlateau, usual_mode
-from minidl.training.history import show
-from minidl.typing import Array
-
-if TYPE_CHECKING:
-    from minidl.training.trainer import Trainer
+from minidl.optim.schedules import ReduceOnPlateau
 
 Values = Mapping[str, float]
 
 
 class Callback:
-    """Does nothing; subclasses override what they want to hear of.
+    """Does nothing; subclasses override the events they want to be notified of.
 
-    Every method gets the trainer, whose ``model``, ``optimizer``, ``history`` and ``stop()`` are
-    there to be used, the number of the epoch, counted from 1, and values by name. What a callback
-    raises ends the training.
+    Every method gets the ``Trainer``, the number of the epoch, counted from 1, and values by name.
+    Of the trainer a callback may use ``model``, ``optimizer``, ``history``, ``stop()``, and
+    ``plan``: what ``fit`` was asked for, such as ``plan.epochs`` and ``len(plan.data)``. If a
+    callback raises, training ends with that exception.
 
     A callback that overrides ``on_batch_begin`` or ``on_batch_end`` costs speed: steps are then
     made one at a time, and not a whole epoch at once. What they compute is the same.
@@ -52,161 +46,67 @@ class Callback:
 
     monitor: str | None = None
 
-    def on_train_begin(self, trainer: Trainer, epoch: int, values: Values) -> None:
+    # `trainer` is a Trainer, whose module imports this one.
+
+    def on_train_begin(self, trainer: Any, epoch: int, values: Values) -> None:
         """``fit`` begins: epoch 0, no values."""
 
-    def on_train_end(self, trainer: Trainer, epoch: int, values: Values) -> None:
-        """The last epoch is over, and its values; not called if an error ends the training."""
+    def on_train_end(self, trainer: Any, epoch: int, values: Values) -> None:
+        """The last epoch has ended, with its values; not called if an error ends the training."""
 
-    def on_epoch_begin(self, trainer: Trainer, epoch: int, values: Values) -> None:
+    def on_epoch_begin(self, trainer: Any, epoch: int, values: Values) -> None:
         """An epoch begins; values are those of the one before, if there was one."""
 
-    def on_epoch_end(self, trainer: Trainer, epoch: int, values: Values) -> None:
-        """An epoch is over: loss, metrics, and with validation ``val_loss`` and so on."""
+    def on_epoch_end(self, trainer: Any, epoch: int, values: Values) -> None:
+        """An epoch has ended: loss, metrics, and with validation ``val_loss`` and so on."""
 
-    def on_batch_begin(self, trainer: Trainer, epoch: int, values: Values) -> None:
-        """A step is about to be made; ``values["batch"]`` is its number in the epoch, from 0."""
+    def on_batch_begin(self, trainer: Any, epoch: int, values: Values) -> None:
+        """A step begins; ``values["batch"]`` is its number in the epoch, from 0."""
 
-    def on_batch_end(self, trainer: Trainer, epoch: int, values: Values) -> None:
-        """A step was made: ``values["batch"]``, and its ``values["loss"]``."""
+    def on_batch_end(self, trainer: Any, epoch: int, values: Values) -> None:
+        """A step has ended: ``values["batch"]``, and its ``values["loss"]``."""
 
+    def on_rows(self, trainer: Any, epoch: int, rows: int, running: Callable[[], Values]) -> None:
+        """So many more rows were trained, in a step or several; costs no speed.
 
-class EarlyStopping(Callback):
-    """Stop when a value has not improved for some epochs, and go back to the best ones.
-
-    Parameters
-    ----------
-    monitor
-        The name of the value: ``"val_loss"`` needs ``validation``.
-    patience
-        Training stops after so many epochs in a row without an improvement, ≥ 1.
-    min_delta
-        How much better than the best so far is an improvement, ≥ 0.
-    mode
-        ``"min"`` or ``"max"``: which values are good; by default what the name says, which it
-        does for the loss and the metrics known by name.
-    restore_best
-        Whether training ends (also after all its epochs) with the parameters and the layers'
-        state (running statistics, generators) of the best epoch, and the averages of the
-        trainer's ``ema``; if Ctrl-C ends it, ``restore(trainer)`` does that. The optimizer keeps
-        its moments and its count of steps, and the order of the rows goes on: a ``fit`` after
-        that begins at the best weights, with the moments of the last.
-
-    Attributes
-    ----------
-    best, best_epoch
-        The best value, and the epoch whose it is; NaN is never the best.
-
-    Raises
-    ------
-    ValueError
-        For values outside these ranges, and for a name that does not say which values are good.
-
-    Examples
-    --------
-    >>> from minidl import datasets, nn, optim
-    >>> from minidl.training import EarlyStopping, Trainer
-    >>> data = datasets.digits()
-    >>> model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10), rng=0)
-    >>> optimizer = optim.Adam(model.parameters(), lr=0.01)
-    >>> trainer = Trainer(model, nn.CrossEntropyLoss(), optimizer, rng=0)
-    >>> stopping = EarlyStopping("val_loss", patience=3)
-    >>> history = trainer.fit(
-    ...     data.x_train,
-    ...     data.y_train,
-    ...     epochs=100,
-    ...     validation=(data.x_test, data.y_test),
-    ...     progress=False,
-    ...     callbacks=[stopping],
-    ... )
-    >>> history.epochs == stopping.best_epoch + 3 < 100
-    True
-    >>> trainer.evaluate(data.x_test, data.y_test)["loss"] == min(history["val_loss"])
-    True
-    """
-
-    def __init__(
-        self,
-        monitor: str = "val_loss",
-        patience: int = 5,
-        min_delta: float = 0.0,
-        mode: str | None = None,
-        restore_best: bool = True,
-    ) -> None:
-        if mode not in ("min", "max", None):
-            raise ValueError(f'EarlyStopping: mode must be "min" or "max", got {mode!r}')
-        self.monitor = monitor
-        self.mode = mode or usual_mode("EarlyStopping", monitor)
-        self.patience = check_count("EarlyStopping", "patience", patience)
-        self.min_delta = check_number("EarlyStopping", "min_delta", min_delta, 0, math.inf)
-        self.restore_best = restore_best
-        self._begin()
-
-    def _begin(self) -> None:
-        self.best = math.inf if self.mode == "min" else -math.inf
-        self.best_epoch = 0
-        self._kept: list[Array] = []
-
-    def on_train_begin(self, trainer: Trainer, epoch: int, values: Values) -> None:
-        """Forget what was best in an earlier training."""
-        self._begin()
-
-    def on_epoch_end(self, trainer: Trainer, epoch: int, values: Values) -> None:
-        """Keep the best, or stop."""
-        assert self.monitor is not None
-        value = values[self.monitor]
-        gain = self.best - value if self.mode == "min" else value - self.best
-        if gain > self.min_delta:
-            self.best, self.best_epoch = value, epoch
-            if self.restore_best:
-                self._kept = [array.copy() for array in trainer.lasting()]
-        elif epoch - self.best_epoch >= self.patience:
-            why = f"{self.monitor} was best in epoch {self.best_epoch} ({show(self.best)})"
-            why += ", whose weights are restored" if self._kept else ""
-            trainer.stop(why if self.best_epoch else f"{self.monitor} was never a number")
-
-    def on_train_end(self, trainer: Trainer, epoch: int, values: Values) -> None:
-        """Go back to the best epoch."""
-        if self._kept and self.best_epoch != epoch:
-            self.restore(trainer)
-        self._kept = []
-
-    def restore(self, trainer: Trainer) -> None:
-        """Go back to the best epoch, after Ctrl-C or an error has ended the training.
-
-        Raises
-        ------
-        RuntimeError
-            If there is none, or the training came to its end and has gone back by itself.
+        ``running()`` computes the values of the epoch so far, without those of metrics that are
+        functions of all rows.
         """
-        if not self._kept:
-            raise RuntimeError("EarlyStopping: there is no best epoch to go back to")
-        for array, best in zip(trainer.lasting(), self._kept, strict=True):
-            array[...] = best
 
-    def __repr__(self) -> str:
-        return f"EarlyStopping({self.monitor!r}, patience={self.patience}, mode={self.mode!r})"
+    def on_fit_end(self, trainer: Any, epoch: int, values: Values) -> None:
+        """``fit`` returns or raises: called last, and always if training has begun."""
 
 
-class _ReduceOnPlateau(Callback):
-    """A ``ReduceOnPlateau`` that observes a value of every epoch."""
+class LowerRateOnPlateau(Callback):
+    """Hands a value of every epoch to a ``ReduceOnPlateau``."""
 
     def __init__(self, plateau: ReduceOnPlateau) -> None:
         self.plateau, self.monitor = plateau, plateau.monitor
 
-    def check(self, trainer: Trainer) -> None:
-        if self.plateau.optimizer is not trainer.optimizer:
-            raise ValueError(
-                "ReduceOnPlateau: its optimizer is not the trainer's: it would lower the rate of "
-                f"{self.plateau.optimizer!r}"
-            )
-
-    def on_epoch_end(self, trainer: Trainer, epoch: int, values: Values) -> None:
+    def on_epoch_end(self, trainer: Any, epoch: int, values: Values) -> None:
         self.plateau.observe(values[self.plateau.monitor])
 
 
 class Callbacks:
-    """All callbacks of a ``fit``.
+    """Notifies all callbacks of a ``fit``.
+
+    Parameters
+    ----------
+    callbacks
+        Those that ``fit`` was given.
+    trainer
+        The ``Trainer`` that they get.
+    names
+        Of the values that there will be.
+    progress
+        A callback that comes before all others.
+
+    Attributes
+    ----------
+    per_step
+        Whether a callback is to be notified of every step.
+    error
+        The FloatingPointError that a callback has raised, which is none of a step; or None.
 
     Raises
     ------
@@ -216,42 +116,63 @@ class Callbacks:
         For one that needs a value which there will not be, or of another optimizer.
     """
 
-    def __init__(self, callbacks: Any, trainer: Trainer, names: list[str]) -> None:
+    def __init__(self, callbacks: Any, trainer: Any, names: list[str], progress: Callback) -> None:
         if isinstance(callbacks, (Callback, ReduceOnPlateau)) or not isinstance(
             callbacks, Iterable
         ):
             raise TypeError(f"callbacks must be a list of callbacks, got {callbacks!r}")
         self._trainer = trainer
-        self._list = [as_callback(callback) for callback in callbacks]
+        self.error: FloatingPointError | None = None
+        self._list = [progress, *(as_callback(callback, trainer) for callback in callbacks)]
         for callback in self._list:
-            if isinstance(callback, _ReduceOnPlateau):
-                callback.check(trainer)
-            if callback.monitor is not None and callback.monitor not in names:
-                known = callback.monitor.removeprefix("val_") in names
-                raise ValueError(
-                    f"{type(callback).__name__.lstrip('_')}: there will be no value "
-                    f"{callback.monitor!r}, only {', '.join(names)}"
-                    + "; give fit a validation set"
-                    * known
-                )
-        # Whether any wants to hear of every step.
-        self.per_batch = any(
+            check_monitor(callback, names)
+        self.per_step = any(
             getattr(getattr(callback, name), "__func__", None) is not vars(Callback)[name]
             for callback in self._list
             for name in ("on_batch_begin", "on_batch_end")
         )
 
-    def tell(self, event: str, epoch: int, values: Values) -> None:
+    def notify(self, event: str, epoch: int, values: Values) -> None:
         """Call a method of every callback, such as ``on_epoch_end``."""
-        for callback in self._list:
-            getattr(callback, event)(self._trainer, epoch, dict(values))
+        try:
+            for callback in self._list:
+                getattr(callback, event)(self._trainer, epoch, dict(values))
+        except FloatingPointError as error:
+            self.error = error
+            raise
+
+    def notify_rows(self, epoch: int, rows: int, running: Callable[[], Values]) -> None:
+        """Call ``on_rows`` of every callback."""
+        try:
+            for callback in self._list:
+                callback.on_rows(self._trainer, epoch, rows, running)
+        except FloatingPointError as error:
+            self.error = error
+            raise
 
 
-def as_callback(callback: Any) -> Callback:
-    """The callback, or what makes one of a ``ReduceOnPlateau``."""
+def as_callback(callback: Any, trainer: Any) -> Callback:
+    """Return the callback; of a ``ReduceOnPlateau``, one that hands it values."""
     if isinstance(callback, ReduceOnPlateau):
-        return _ReduceOnPlateau(callback)
+        if callback.optimizer is not trainer.optimizer:
+            raise ValueError(
+                "ReduceOnPlateau: its optimizer is not the trainer's: it would lower the rate of "
+                f"{callback.optimizer!r}"
+            )
+        return LowerRateOnPlateau(callback)
     if isinstance(callback, Callback):
         return callback
     got = f"the class {callback.__name__}" if isinstance(callback, type) else repr(callback)
     raise TypeError(f"a callback must be an instance of minidl.training.Callback, got {got}")
+
+
+def check_monitor(callback: Callback, names: list[str]) -> None:
+    """Raise ValueError if the callback needs a value that is none of these."""
+    if callback.monitor is None or callback.monitor in names:
+        return
+    lowers_rate = isinstance(callback, LowerRateOnPlateau)
+    owner = "ReduceOnPlateau" if lowers_rate else type(callback).__name__
+    cure = "; give fit a validation set" * (callback.monitor.removeprefix("val_") in names)
+    raise ValueError(
+        f"{owner}: there will be no value {callback.monitor!r}, only {', '.join(names)}{cure}"
+    )

@@ -1,4 +1,4 @@
-"""What happened, epoch by epoch."""
+"""The values of every epoch of a training."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from minidl.pictures import save
+from minidl.pictures import finished
 from minidl.training.plots import draw_history
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class History(Mapping[str, list[float]]):
         Parameters
         ----------
         path
-            A file to write the picture to, as its suffix says (.png, .pdf, .svg); None: none.
+            A file to write the picture to, in the format of its suffix (.png, .pdf, .svg), if any.
 
         Returns
         -------
@@ -93,10 +93,7 @@ class History(Mapping[str, list[float]]):
         """
         if not self.epochs:
             raise ValueError("there is nothing to draw: the history has no epoch")
-        figure = draw_history(self)
-        if path is not None:
-            save(figure, path)
-        return figure
+        return finished(draw_history(self), path)
 
     def __getitem__(self, name: str) -> list[float]:
         return self._values[name]
@@ -108,7 +105,7 @@ class History(Mapping[str, list[float]]):
         return len(self._values)
 
     def __repr__(self) -> str:
-        # One line: `fit` has shown every epoch where a notebook shows what it returns.
+        # One line: a notebook shows it below the lines or the bar that `fit` has shown already.
         latest = [f", {name}={show(values[-1])}" for name, values in self.items()]
         return f"History(epochs={self.epochs}{''.join(latest)})"
 
@@ -127,5 +124,5 @@ class History(Mapping[str, list[float]]):
 
 
 def show(value: float) -> str:
-    """A number in few characters: four decimals, or an exponent where they would say little."""
+    """Format a number with four decimals, or an exponent if these would say little."""
     return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.2e}"

@@ -1,7 +1,8 @@
-"""What a model may be given: arrays, tables, several inputs, sequences of unequal length."""
+"""Inputs as a model takes them, from arrays, tables, tuples and sequences of unequal length."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -9,21 +10,32 @@ from typing import Any
 
 import numpy as np
 
+from minidl._kernels.twins.errors import RowError
 from minidl.nn import Layer
 from minidl.nn.array_checks import is_lengths
+from minidl.nn.nonfinite import is_finite
 from minidl.typing import Array
 
-Rows = slice | Array  # of a data set: a stretch of it, or the numbers of its rows
+Rows = slice | Array  # of a data set: a slice of it, or the numbers of its rows
 ALL = slice(None)
 INDEX = np.dtype(np.intp)
+NOT_ROWS = "the parts of a tuple are inputs of the model: write np.array(X) if they are rows"
 
 
 @dataclass(frozen=True)
 class Inputs:
     """The inputs of a model for all rows, in the dtypes they were given in.
 
-    ``dtypes`` are those that the model wants, ``limit`` is how many different integers the first
-    input may hold, and ``lengths`` is the second input where it holds the lengths of sequences.
+    Attributes
+    ----------
+    names
+        Of the inputs in messages.
+    arrays, dtypes
+        The inputs, and the dtypes that the model takes.
+    limit
+        How many different integers the first input may hold; None if it holds real numbers.
+    lengths
+        The second input, if it holds the lengths of sequences.
     """
 
     names: tuple[str, ...]
@@ -42,15 +54,14 @@ class Inputs:
         return np.arange(self.arrays[0].shape[1]) < self.lengths[rows][:, None]
 
     def cast(self, rows: Rows = ALL) -> tuple[Array, ...]:
-        """The inputs of these rows as the model wants them, after a look at every number.
+        """Check the inputs of these rows, and cast them to what the model takes.
 
-        Arrays that are as the model wants them are not copied. What stands in padding is not
-        looked at: it becomes zero.
+        Arrays that need no cast are not copied. Padding is not checked: it becomes zero.
 
         Raises
         ------
         ValueError
-            For NaN, infinity, what is beyond the dtype, and indices out of range, naming the row.
+            For NaN, infinity, numbers beyond the dtype, and indices out of range, naming the row.
         """
         given = zip(self.arrays, self.dtypes, strict=True)
         arrays = [as_contiguous(array[rows], dtype) for array, dtype in given]
@@ -60,20 +71,20 @@ class Inputs:
             if array.dtype.kind == "f":
                 check_finite(name, array, rows)
         if self.limit is not None:
-            check_indices(self.names[0], arrays[0], self.limit, rows)
+            check_range("index", self.names[0], arrays[0], self.limit, rows)
         return tuple(arrays)
 
 
 def as_inputs(name: str, X: Any, model: Layer, dtype: np.dtype[Any]) -> Inputs:
-    """The inputs of ``model``: a tuple is several, a list of unequal sequences is padded.
+    """Take X as inputs of ``model``: a tuple is several, a list of unequal sequences is padded.
 
-    The first one is integers if the model begins with an ``Embedding``, else real numbers, which
-    become ``dtype``. Of the others, integers stay integers.
+    The first input must be integers if the model begins with an ``Embedding``, else real numbers,
+    which become ``dtype``. Of the others, integers stay integers.
 
     Raises
     ------
     TypeError
-        For what is not numbers.
+        For anything but numbers.
     ValueError
         For rows of unequal length where no layer takes lengths, inputs of different numbers of
         rows, and lengths that are not in 1 to time, naming the row.
@@ -83,6 +94,8 @@ def as_inputs(name: str, X: Any, model: Layer, dtype: np.dtype[Any]) -> Inputs:
     names = [f"{name}[{number}]" for number in range(len(parts))] if several else [name]
     if not parts:
         raise ValueError(f"{name}: expected at least one input, got an empty tuple")
+    if several:
+        check_number_of_inputs(name, len(parts), model)
     if len(parts) == 1 and is_ragged(parts[0]):
         check_takes_lengths(names[0], parts[0], model)
         parts, names = list(padded(names[0], parts[0])), [names[0], f"lengths of {names[0]}"]
@@ -96,13 +109,14 @@ def as_inputs(name: str, X: Any, model: Layer, dtype: np.dtype[Any]) -> Inputs:
         check_kind(names[number], part, arrays[number], dtypes[number])
     lengths = None
     if len(arrays) == 2 and takes_lengths(model) and is_lengths(arrays[1]):
-        lengths = check_sequence_lengths(names[1], arrays[1], arrays[0].shape[1:2])
+        lengths = arrays[1]
+        check_range("length", names[1], lengths, (*arrays[0].shape, 0)[1])
     limit = model.index_limit if model.takes_indices else None
     return Inputs(tuple(names), tuple(arrays), tuple(dtypes), limit, lengths)
 
 
 def as_array(name: str, data: Any) -> Array:
-    """``data`` as an array, unless NumPy would take values that are masked for real ones."""
+    """Return ``data`` as an array; raise ValueError for masked values and for unequal rows."""
     if np.ma.is_masked(data):
         row = int(np.argwhere(np.atleast_1d(np.ma.getmaskarray(data)))[0, 0])
         raise ValueError(
@@ -115,7 +129,7 @@ def as_array(name: str, data: Any) -> Array:
 
 
 def as_contiguous(array: Array, dtype: np.dtype[Any]) -> Array:
-    """The array as a contiguous one of the dtype; a float64 beyond float32 becomes infinite."""
+    """Return a contiguous array of the dtype; a float64 beyond float32 becomes infinite."""
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(array, dtype)
 
@@ -134,8 +148,27 @@ def check_same_rows(named: Iterable[tuple[str, Array]]) -> None:
             raise ValueError(f"{first[0]} has {len(first[1]):,} rows, {name} has {len(array):,}")
 
 
+def check_number_of_inputs(name: str, count: int, model: Layer) -> None:
+    """Raise TypeError if the model cannot be called with so many inputs."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    most = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+    if count > most and not any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        raise TypeError(
+            f"{name} is a tuple of {count:,}, the model takes {most} at most; {NOT_ROWS}"
+        )
+
+
+def check_no_tuple_of_rows(name: str, X: Any, y: Any) -> None:
+    """Raise ValueError if X is a tuple of rows: the parts of a tuple are inputs of the model."""
+    sized = isinstance(y, Sequence) or getattr(y, "ndim", 0) > 0
+    if not isinstance(X, tuple) or not sized or len(X) != len(y):
+        return
+    if np.ndim(X[0]) == 0 or len(X[0]) != len(y):
+        raise ValueError(f"{name} is a tuple of {len(X):,}, as many as y has rows; {NOT_ROWS}")
+
+
 def check_kind(name: str, data: Any, array: Array, dtype: np.dtype[Any]) -> None:
-    """Raise TypeError, with the cure, for what is not integers, or not real numbers."""
+    """Raise TypeError, with the cure, unless the array holds integers, or real numbers."""
     if dtype == INDEX and array.dtype.kind not in "ui":
         cure = "write X.astype(np.int64)" if array.dtype.kind in "bf" else how_to_number(array)
         raise TypeError(f"{name}: the model takes integers, got dtype {array.dtype}; {cure}")
@@ -146,9 +179,9 @@ def check_kind(name: str, data: Any, array: Array, dtype: np.dtype[Any]) -> None
 
 def check_finite(name: str, array: Array, rows: Rows = ALL) -> None:
     """Raise ValueError with the first row that holds NaN or inf."""
-    if np.isfinite(array).all():
+    if is_finite(array):
         return
-    row, *place = np.argwhere(~np.isfinite(array))[0].tolist()
+    row, *place = first_where(~np.isfinite(array))
     raise ValueError(
         f"{name}: row {row_number(rows, row)} holds {array[(row, *place)]}"
         f"{f' at {tuple(place)}' if place else ''}; finite numbers within the range of "
@@ -156,19 +189,34 @@ def check_finite(name: str, array: Array, rows: Rows = ALL) -> None:
     )
 
 
-def check_indices(name: str, array: Array, limit: int, rows: Rows = ALL) -> None:
-    """Raise ValueError with the first row that holds an index which is none."""
-    if array.min() >= 0 and array.max() < limit:
+def check_range(operand: str, name: str, array: Array, limit: int, rows: Rows = ALL) -> None:
+    """Raise RowError with the first label, index or length that a kernel could not use.
+
+    Labels and indices are 0 to ``limit`` - 1, lengths 1 to ``limit``.
+    """
+    least = int(operand == "length")
+    beyond = limit + least
+    if array.min() >= least and array.max() < beyond:
         return
-    row, *place = np.argwhere((array < 0) | (array >= limit))[0].tolist()
-    raise ValueError(
-        f"{name}: row {row_number(rows, row)} holds index {array[(row, *place)]}"
-        f"{f' at {tuple(place)}' if place else ''}, which is not in 0 to {limit - 1}"
-    )
+    first = int(np.argmax((array < least) | (array >= beyond)))
+    error = RowError(operand, first, int(array.flat[first]), limit, array.shape, name)
+    error.row = row_number(rows, error.row)
+    raise error
+
+
+def first_where(condition: Array) -> tuple[int, ...]:
+    """The first place where a condition holds."""
+    return tuple(map(int, np.unravel_index(int(np.argmax(condition)), condition.shape)))
+
+
+def place_of(place: tuple[int, ...], rows: Rows = ALL) -> str:
+    """A row of the data set, or a step of a sequence, in words."""
+    row, *steps = place
+    return f"row {row_number(rows, row)}" + "".join(f", step {step}" for step in steps)
 
 
 def row_number(rows: Rows, row: int) -> int:
-    """The number in the data set of one of these rows."""
+    """The number in the whole data set of one of these rows."""
     return (rows.start or 0) + row if isinstance(rows, slice) else int(rows[row])
 
 
@@ -176,12 +224,12 @@ def row_number(rows: Rows, row: int) -> int:
 
 
 def takes_lengths(model: Layer) -> bool:
-    """Whether a layer of the model is told how long sequences are."""
+    """Whether a layer of the model takes the lengths of sequences."""
     return any(layer.takes_lengths for _, layer in model.layers())
 
 
 def check_takes_lengths(name: str, rows: Any, model: Layer) -> None:
-    """Raise ValueError if no layer of the model is told how long these sequences are."""
+    """Raise ValueError if no layer of the model takes the lengths of these sequences."""
     if takes_lengths(model):
         return
     lengths = [len(row) for row in rows]
@@ -190,15 +238,6 @@ def check_takes_lengths(name: str, rows: Any, model: Layer) -> None:
         f"{name}: row 0 has length {lengths[0]}, row {other} has {lengths[other]}, and no layer of "
         "the model takes lengths, as LSTM and GRU do; pad the rows or cut them"
     )
-
-
-def check_sequence_lengths(name: str, lengths: Array, time: tuple[int, ...]) -> Array:
-    """The lengths, or a ValueError with the first row whose length cannot be."""
-    most = time[0] if time else 0
-    bad = np.flatnonzero((lengths < 1) | (lengths > most))
-    if len(bad):
-        raise ValueError(f"{name}: row {bad[0]} holds length {lengths[bad[0]]}, not in 1 to {most}")
-    return lengths
 
 
 def is_ragged(data: Any) -> bool:
@@ -214,7 +253,7 @@ def is_ragged(data: Any) -> bool:
 
 
 def padded(name: str, rows: Iterable[Any]) -> tuple[Array, Array]:
-    """All sequences in one array, with zeros up to the longest; and their lengths.
+    """Return all sequences in one array, with zeros up to the longest; and their lengths.
 
     Shapes
     ------
@@ -243,7 +282,7 @@ def padded(name: str, rows: Iterable[Any]) -> tuple[Array, Array]:
 
 
 def without_padding(array: Array, steps: Array) -> Array:
-    """The array with zero where there is no step; the very array, if it is so already."""
+    """Return the array with zeros as padding; the array itself, if it has these already."""
     if not array[~steps].any():
         return array
     return np.where(steps.reshape(*steps.shape, *[1] * (array.ndim - 2)), array, 0).astype(
@@ -251,18 +290,18 @@ def without_padding(array: Array, steps: Array) -> Array:
     )
 
 
-# --- what is not numbers ----------------------------------------------------------------------
+# --- cures for what is not a number -----------------------------------------------------------
 
 
 def how_to_number(array: Array) -> str:
-    """How words, or what else is not integers, become integers."""
+    """Say how words, or other things that are not integers, become integers."""
     if array.dtype.kind in "UST" or any(isinstance(value, str) for value in array.flat):
         return "number the words: words, X = np.unique(X, return_inverse=True)"
     return "write X.astype(np.int64) if all are whole numbers"
 
 
 def how_to_cast(data: Any, array: Array) -> str:
-    """What is in the way of real numbers, by column where ``data`` is a table, and the cure."""
+    """Say what is not a real number, by column where ``data`` is a table, and the cure."""
     for column in getattr(data, "columns", ()):
         match _kind_of_column(data, column):
             case "bool":

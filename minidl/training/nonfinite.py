@@ -1,8 +1,8 @@
-"""Where a number stopped being finite.
+"""Finds the layer in which a number stopped being finite.
 
-A training step looks at two numbers only, the loss and the norm of the gradient: that costs
-next to nothing. When one of them is NaN or infinite, the step is gone through once more with
-a look at everything that every layer returns.
+A training step checks two numbers only, the loss and the norm of the gradient, at hardly any
+cost. When one of them is NaN or infinite, the step is repeated, and all that every layer returns
+is checked.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from minidl.nn.watching import watching
 from minidl.optim import Optimizer
 from minidl.training.data import Data
 
-LARGE = 1e3  # of a feature or a target: what is larger had better be scaled
+LARGE = 1e3  # features and targets beyond it had better be scaled
 
 
 def first_not_finite(model: Layer, loss: Loss, batch: Data) -> str:
-    """In which layer the first number that is not finite appears, forward then backward; or "".
+    """Say in which layer the first number that is not finite appears, or return "".
 
-    Runs the forward and the backward pass; the caller restores the state they change.
+    Runs the forward and then the backward pass; the caller restores the state that these change.
     """
     found: list[str] = []
     layers = [layer for _, layer in model.layers()]
@@ -55,7 +55,7 @@ def first_not_finite(model: Layer, loss: Loss, batch: Data) -> str:
 
 
 def advice(model: Layer, optimizer: Optimizer, rows: Data) -> str:
-    """What may help against a step that was not finite, as far as the facts tell."""
+    """Say what may help after a step that was not finite, as far as the numbers show it."""
     if found := first_bad_of(model):
         name, bad = found
         return f"Before it, {name} held {bad} already: set it, load the model, or reset() it."
@@ -82,9 +82,7 @@ def advice(model: Layer, optimizer: Optimizer, rows: Data) -> str:
 
 
 def _in_time(layer: Layer) -> str:
-    """At which step of a sequence, going backward, the gradient of a recurrent state ceased to be
-    finite.
-    """
+    """Say at which step of a sequence the gradient of the recurrent state stopped being finite."""
     if not isinstance(layer, Recurrent):
         return ""
     norms = layer.state_gradient_norms()

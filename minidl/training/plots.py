@@ -1,4 +1,4 @@
-"""A picture of a history: a panel for each value, training and validation in one."""
+"""Pictures of a history: a panel for each value, with its curves in training and validation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 TRAINING, VALIDATION = "#0072B2", "#D55E00"  # blue and vermilion of Okabe and Ito
 COLUMNS = 3
 PANEL = 4.6, 3.6  # inches
-MOST_MARKERS = 40  # epochs; the points of a longer curve would hide it
+MOST_MARKERS = 40  # epochs; on a longer curve markers would hide the line
 LONGEST_TITLE = 40  # characters over a panel
 
 
@@ -36,15 +36,18 @@ def draw_history(values: Mapping[str, Sequence[float]]) -> Figure:
 
 
 def curves(
-    axes: Any, values: Mapping[str, Sequence[float]], name: str, held_out: str, first: int = 1
+    axes: Any, values: Mapping[str, Sequence[float]], name: str, validation: str, first: int = 1
 ) -> None:
-    """Draw a value in training and, if there is one, in validation, from epoch ``first`` on."""
-    shown = [
+    """Draw the curve of a value in training, and that in validation if there is one.
+
+    ``validation`` is what the legend calls the latter, and ``first`` the number of the first epoch.
+    """
+    drawn = [
         ("training", name, "o-", TRAINING),
-        (held_out, f"val_{name}", "s--", VALIDATION),
+        (validation, f"val_{name}", "s--", VALIDATION),
     ]
-    shown = [curve for curve in shown if curve[1] in values]
-    for label, key, style, color in shown:
+    drawn = [curve for curve in drawn if curve[1] in values]
+    for label, key, style, color in drawn:
         numbers = values[key]
         style = style if len(numbers) <= MOST_MARKERS else style[1:]
         missing = sum(not math.isfinite(number) for number in numbers)
@@ -52,12 +55,12 @@ def curves(
             label = f"{label} ({missing} of {len(numbers)} not finite)"
         epochs = range(first, first + len(numbers))
         axes.plot(epochs, numbers, style, color=color, label=label, markersize=4, linewidth=1.6)
-    if len(shown) > 1 or any("(" in label for label in axes.get_legend_handles_labels()[1]):
+    if len(drawn) > 1 or any("(" in label for label in axes.get_legend_handles_labels()[1]):
         axes.legend(frameon=False)
 
 
 def tidy(axes: Any) -> None:
-    """Whole epochs below, a light grid, and no frame where nothing is written."""
+    """Number whole epochs on the x axis, draw a light grid, and remove the frame on two sides."""
     axes.set_xlabel("epoch")
     axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     axes.grid(color="0.9")

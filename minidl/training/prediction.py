@@ -1,4 +1,4 @@
-"""The forward pass of a model in evaluation, recorded for shapes that come again and again."""
+"""The forward pass of a model in evaluation, recorded for input shapes that come often."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from minidl.typing import Array
 
 Shapes = tuple[tuple[int, ...], ...]
 
-# A recording takes as long as some forty eager calls: it is made for shapes that were seen often,
-# few of them, and dropped where what it keeps is large.
+# A recording takes as long as some forty eager calls. So it is made for a few shapes only, which
+# have come often, and all are dropped if they take much memory.
 EAGER_CALLS = 8
 MOST_SHAPES = 16
 MOST_MEMORY = 1 << 28
 
 
 class Predictor:
-    """Calls a model in evaluation, from any number of threads; results belong to the caller.
+    """Calls a model in evaluation, from any number of threads; returns arrays of the caller's own.
 
     Parameters
     ----------
@@ -35,11 +35,11 @@ class Predictor:
     def __init__(self, model: Layer, dtype: np.dtype[np.floating], record: bool) -> None:
         self.model, self._dtype, self.record = model, dtype, record
         self._step = recording.record(self._forward, copy=True)
-        self._calls: dict[Shapes, int] = {}  # so many eager ones
+        self._calls: dict[Shapes, int] = {}  # eager ones
         self._quick: set[tuple[int, ...]] = set()  # shapes of one input that a program serves
 
     def __call__(self, *inputs: Array) -> Array:
-        """The output for these inputs, which were checked and cast before."""
+        """Compute the output for inputs that were checked and cast before."""
         with evaluating():
             shapes = tuple(array.shape for array in inputs)
             if not self._comes_again(shapes):
@@ -47,7 +47,7 @@ class Predictor:
             try:
                 output = self._step(*inputs)
             except RecordingError:
-                # Something was replaced: then it is recorded anew. Or nothing can be recorded.
+                # If something was replaced it is recorded anew; else it cannot be recorded.
                 self.record = self._step.programs > 0
                 self._forget()
                 return self.model(*inputs)
@@ -59,7 +59,7 @@ class Predictor:
             return output
 
     def quick(self, X: object, batch_size: int) -> Array | None:
-        """The output for an array that needs no cast, if it is finite and its shape is known."""
+        """Compute the output for a finite array of known shape that needs no cast; else None."""
         if (
             type(X) is not np.ndarray
             or X.shape not in self._quick
@@ -80,7 +80,7 @@ class Predictor:
         return self.model(*inputs)
 
     def _comes_again(self, shapes: Shapes) -> bool:
-        """Count a call; whether there were so many that a recording is worth its while."""
+        """Count a call; return whether there were enough for a recording to be worth it."""
         if not self.record:
             return False
         calls = self._calls.get(shapes, 0)

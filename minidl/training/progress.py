@@ -1,29 +1,29 @@
-"""What is seen of training while it runs."""
+"""What ``fit`` shows while it trains: a bar, or a line for every epoch."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
+from minidl.training.callbacks import Callback, Values
 from minidl.training.history import show
 
-REFRESH = 0.1  # seconds between two looks at the running values: they cost more than a step
-BAR = "{percentage:3.0f}% |{bar:10}| {desc}"  # tqdm's words; the values are its description
+REFRESH = 0.1  # seconds between two readings of the running values, which cost more than a step
+BAR = "{percentage:3.0f}% |{bar:10}| {desc}"  # for tqdm; the values are its description
 BAR_COLUMNS = 18  # in front of the description
-WIDE = 76  # columns of a terminal from which there is room for a bar
+WIDE = 76  # columns from which a terminal has room for a bar
 
 NOTEBOOK_BAR = "{percentage:3.0f}% {bar} {desc}"  # a widget: as wide as the cell
 NOTEBOOK_COLUMNS = 100  # of words behind a widget
 
-Values = Mapping[str, float]
 
+class Progress(Callback):
+    """A callback that shows nothing; subclasses override what they want to show.
 
-class Progress:
-    """Shows nothing; subclasses override what they want to hear of.
-
+    It is written in the words of a display: ``begin``, ``step``, ``epoch``, ``stopped``, ``close``.
     ``unit`` is what one row is called, where speed is shown.
     """
 
@@ -33,8 +33,10 @@ class Progress:
         """Training begins: this many epochs of this many samples."""
 
     def step(self, rows: int, running: Callable[[], Values]) -> None:
-        """So many rows were trained, a batch or several; ``running()`` gives the values of the
-        epoch so far, without those of metrics that are functions of all rows.
+        """So many more rows were trained, in a step or several.
+
+        ``running()`` computes the values of the epoch so far, without those of metrics that are
+        functions of all rows.
         """
 
     def epoch(self, number: int, values: Values, seconds: float) -> None:
@@ -46,27 +48,51 @@ class Progress:
     def close(self) -> None:
         """Training has ended, well or not."""
 
+    # --- as a callback ---
+
+    def on_train_begin(self, trainer: Any, epoch: int, values: Values) -> None:
+        """Call ``begin``."""
+        self.begin(trainer.plan.epochs, len(trainer.plan.data))
+
+    def on_rows(self, trainer: Any, epoch: int, rows: int, running: Callable[[], Values]) -> None:
+        """Call ``step``."""
+        self.step(rows, running)
+
+    def on_epoch_end(self, trainer: Any, epoch: int, values: Values) -> None:
+        """Call ``epoch``."""
+        self.epoch(epoch, values, trainer.history.seconds[-1])
+
+    def on_train_end(self, trainer: Any, epoch: int, values: Values) -> None:
+        """Call ``stopped`` if epochs are missing and there is a reason to show."""
+        why = trainer.plan.stop.why
+        if why and epoch < trainer.plan.epochs:
+            self.stopped(epoch, why)
+
+    def on_fit_end(self, trainer: Any, epoch: int, values: Values) -> None:
+        """Call ``close``."""
+        self.close()
+
 
 class Lines(Progress):
-    """A line to standard output after every epoch."""
+    """Prints a line to standard output after every epoch."""
 
     def begin(self, epochs: int, samples: int) -> None:
         self.epochs, self.samples = epochs, samples
 
     def epoch(self, number: int, values: Values, seconds: float) -> None:
-        shown = [f"epoch {number:>{len(str(self.epochs))}}/{self.epochs}"]
-        shown += [f"{name} {show(value)}" for name, value in values.items()]
-        shown += [f"{self.samples / max(seconds, 1e-9):,.0f} {self.unit}/s"]
-        print("  ".join(shown), flush=True)
+        words = [f"epoch {number:>{len(str(self.epochs))}}/{self.epochs}"]
+        words += [f"{name} {show(value)}" for name, value in values.items()]
+        words += [f"{self.samples / max(seconds, 1e-9):,.0f} {self.unit}/s"]
+        print("  ".join(words), flush=True)
 
     def stopped(self, number: int, why: str) -> None:
         print(f"stopped after epoch {number}: {why}", flush=True)
 
 
 class Bar(Progress):
-    """A bar with as many running values as fit; needs tqdm.
+    """Draws a bar with as many running values as fit; needs tqdm.
 
-    It is a widget in a notebook that has ipywidgets, and else characters on standard error.
+    The bar is a widget in a notebook that has ipywidgets, and else text on standard error.
     """
 
     def __init__(self) -> None:
@@ -141,10 +167,10 @@ class Bar(Progress):
 
 
 def fitting(words: list[str], columns: int, gap: str) -> str:
-    """The words in a line, without those for which there is no room.
+    """Join the words to a line, without those for which there is no room.
 
-    They are epoch, loss, other values and speed: values go first, the last of them before the
-    others, then the epoch, then the speed.
+    The words are epoch, loss, other values and speed. Left out first are values, from the last
+    one, then the epoch, then the speed.
     """
     words = words.copy()
     while len(words) > 1 and len(gap.join(words)) > columns:
@@ -153,11 +179,11 @@ def fitting(words: list[str], columns: int, gap: str) -> str:
 
 
 def choose(progress: str | bool | Progress) -> Progress:
-    """What ``Trainer.fit(progress=...)`` means.
+    """Return the ``Progress`` that ``Trainer.fit(progress=...)`` means.
 
-    ``"auto"`` or True is a bar if standard error is a terminal and tqdm is installed, or in a
-    notebook with ipywidgets, too; else lines. ``"bar"`` and ``"lines"`` insist; ``"none"`` or False
-    is silence.
+    ``"auto"`` or True is a bar if tqdm is installed and standard error is a terminal, or this is a
+    notebook with ipywidgets; else lines. ``"bar"`` and ``"lines"`` are just these; ``"none"`` or
+    False shows nothing.
     """
     if isinstance(progress, Progress):
         return progress
@@ -179,7 +205,7 @@ def choose(progress: str | bool | Progress) -> Progress:
 
 
 def can_show_widgets() -> bool:
-    """Whether this is a notebook's kernel, and it has ipywidgets."""
+    """Whether this process is the kernel of a notebook that has ipywidgets."""
     ask = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)
     running = ask()
     in_kernel = running is not None and "IPKernelApp" in running.config

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,28 +18,22 @@ from minidl.optim import EMA, Optimizer
 from minidl.optim.schedules import ReduceOnPlateau
 from minidl.seeds import as_generator
 from minidl.training.callbacks import Callback, Callbacks
-from minidl.training.data import (
-    Batch,
-    Data,
-    Source,
-    as_validation,
-    check_batch_size,
-    check_parts,
-    rows_that_count,
-    split,
-)
-from minidl.training.epoch import Epoch, Plan, RecordedSteps
+from minidl.training.checks import check_batch_size, check_parts
+from minidl.training.data import Batch, Data, Source
+from minidl.training.epoch import Epoch, Plan, Stop
 from minidl.training.history import History
-from minidl.training.inputs import Rows, as_inputs
-from minidl.training.interrupt import InterruptBetweenSteps
-from minidl.training.metrics import Metric, Tally, by_name, check_metrics, try_out
+from minidl.training.inputs import as_inputs
+from minidl.training.interrupt import deferred_to_step_end
+from minidl.training.metrics import Metrics, Tally, by_name
 from minidl.training.prediction import Predictor
+from minidl.training.preparation import for_evaluation, for_training
 from minidl.training.progress import Progress, choose
-from minidl.training.weights import ClassWeight, class_weighted, row_weights
+from minidl.training.steps import TrainingStep
+from minidl.training.weights import ClassWeight
 from minidl.typing import Array, Seed
 
 EVALUATION_BATCH = 1024
-STATISTICS_ROWS = 8192  # from which the averages of an EMA take the statistics of BatchNorm
+STATISTICS_ROWS = 8192  # of which the averages of an EMA take the statistics for BatchNorm
 
 
 class Trainer:
@@ -54,44 +47,51 @@ class Trainer:
     model
         Any layer.
     loss
-        ``loss(model(x), y)`` is what training makes small.
+        ``loss(model(x), y)`` is minimised.
     optimizer
-        Of the model's parameters, built last.
+        Of the model's parameters; built after all else that changes the model.
     metrics
         What to measure beside the loss: ``"accuracy"``, ``"top_5"`` (any k), ``"mse"``,
         ``"mae"``, ``"r2"``, or functions ``(prediction, target) -> float`` of all rows at once.
-        Rows count alike in them, whatever their weights, but those of weight 0 not at all, be they
-        steps of sequences, such as padding: what is left of these comes as rows. By default
+        Metrics ignore weights, except that rows of weight 0, and padded steps, are left out; if
+        each step of sequences has a weight, functions get the other steps as rows. By default
         accuracy for a loss that takes labels, and nothing otherwise.
     rng
-        Generator or seed of the order of the rows. It goes on from epoch to epoch and from
-        fit to fit: ``fit`` for 3 epochs and again for 2 is ``fit`` for 5.
+        Generator or seed of the order of the rows. The generator goes on from epoch to epoch and
+        from fit to fit: ``fit`` for 3 epochs and again for 2 is ``fit`` for 5.
     record
         Whether steps are recorded (see ``minidl.record``), which changes the speed and nothing
         else. Where a model cannot be recorded, a warning says why, once, and steps run eagerly.
     ema
-        An average of the weights that follows every step. Validation in ``fit`` is of the
+        An average of the weights that is updated after every step. ``fit`` validates with the
         averages; ``with ema.average():`` evaluates and predicts with them afterwards. After every
-        epoch ``BatchNorm`` takes the statistics of the averages from the training data, some
-        thousand rows of them.
+        epoch the statistics that ``BatchNorm`` needs for them are measured on some thousand rows
+        of the training data.
     report_penalty
         Whether the losses of epochs and of ``evaluate`` include ``optimizer.penalty()``, the L1
-        and L2 penalties of the weights at that time: for an epoch, those at its end. What
-        ``on_batch_end`` hears and a bar shows meanwhile never does.
+        and L2 penalties of the weights at that time: for an epoch, those at its end. The losses
+        that ``on_batch_end`` gets and a bar shows never do.
+    weighted_metrics
+        Metrics as in ``metrics``, in which each row counts by its weight: that of
+        ``sample_weight`` (of ``fit``, ``evaluate`` and ``validation``) and, in ``fit``, of
+        ``class_weight``. Their names begin with ``weighted_``, such as ``weighted_accuracy``. A
+        function must take a third argument, ``sample_weight``: the weights of all rows, or None.
 
     Attributes
     ----------
     history
-        What the latest ``fit`` returned or, if Ctrl-C or an error ended it, would have: the
-        epochs that were completed.
+        The epochs that the latest ``fit`` has completed, also if Ctrl-C or an error ended it.
+    plan
+        What the ``fit`` under way was asked for, for callbacks; else None.
 
     Raises
     ------
     TypeError
-        For a model, a loss or an optimizer that is none, or is the class of one.
+        If model, loss or optimizer is something else, or the class and not an instance; for a
+        weighted metric that takes no weights.
     ValueError
-        For an optimizer or an average of other parameters, or a metric that is unknown or given
-        twice.
+        For an optimizer or an average of another model's parameters, and a metric that is unknown
+        or given twice.
 
     Examples
     --------
@@ -112,11 +112,12 @@ class Trainer:
         model: Layer,
         loss: Loss,
         optimizer: Optimizer,
-        metrics: Iterable[str | Metric] | None = None,
+        metrics: Metrics | None = None,
         rng: Seed = None,
         record: bool = True,
         ema: EMA | None = None,
         report_penalty: bool = False,
+        weighted_metrics: Metrics = (),
     ) -> None:
         check_parts(model, loss, optimizer, ema)
         if metrics is None:
@@ -126,14 +127,13 @@ class Trainer:
         self.optimizer = optimizer
         self.ema = ema
         self.report_penalty = report_penalty
-        self.metrics = by_name(metrics, loss)
+        self.metrics = by_name(metrics, loss, weighted_metrics)
         self.rng = as_generator(rng)
         self.dtype = optimizer.flat.dtype
         self.history = History()
-        self._stopping: str | None = None  # why, once somebody said so
-        self._inputs = 1  # of the model: what a step takes first
-        self._parts = self._steps_depend_on()  # those that were recorded
-        self._recorded = RecordedSteps(self) if record else None
+        self.plan: Plan | None = None
+        self._stop = Stop()
+        self._step = TrainingStep(model, loss, optimizer, ema, record=record)
         self._predictor = Predictor(model, self.dtype, record)
 
     def fit(
@@ -152,28 +152,28 @@ class Trainer:
     ) -> History:
         """Train; called again, go on from there.
 
-        The model trains in the modes that its layers are in: those in evaluation, by ``eval()``,
-        stay so, such as the body of a model whose last layers are trained anew.
+        Layers keep their modes: those that ``eval()`` has put into evaluation stay there, such as
+        the body of a model whose last layers are trained anew.
 
-        Ctrl-C is heeded between two steps, never within one. A step that raises, whatever it
-        raises, leaves parameters and state as they were before it. Loss and metrics are tried
-        on data of these shapes before the first step.
+        Ctrl-C takes effect between two steps, never within one. If a step raises, parameters and
+        state are as they were before it. Loss and metrics are tried on data of these shapes before
+        the first step.
 
         Parameters
         ----------
         X, y
             Features and targets. A tuple of several inputs, with which the model is called as
             ``model(*inputs)``: such as padded sequences and their lengths, ``(X, lengths)``. A
-            list of sequences of unequal length is padded. Padded steps count nothing, in loss and
-            metrics, and what stands in them is not looked at.
+            list of sequences of unequal length is padded. Loss and metrics leave padded steps out,
+            and whatever stands in them is ignored.
         epochs
             Passes over the data, ≥ 1.
         batch_size
             Rows of a step, ≥ 1; the last step of an epoch may have fewer.
         validation
-            ``(X, y)`` or ``(X, y, weight)`` to evaluate on after every epoch; or a share of the
-            rows, such as 0.2, that is held out: random ones, but the same at every ``fit`` of as
-            many rows; or None.
+            ``(X, y)`` or ``(X, y, weight)`` to evaluate on after every epoch; or a fraction of the
+            rows, such as 0.2, which are then not trained on: chosen at random, but the same at
+            every ``fit`` of as many rows; or None.
         progress
             ``"auto"`` or True: a bar at a terminal or in a notebook (with tqdm installed, and
             ipywidgets for the latter), else a line for every epoch; ``"bar"``, ``"lines"``;
@@ -184,16 +184,16 @@ class Trainer:
             A weight ≥ 0 for each row, see ``Loss``; a row of weight 0 is left out.
         class_weight
             ``{label: weight}``, 1 for labels that are missing, or ``"balanced"``, where each
-            class counts as much as any other, with the weights of its rows: the row's weight is
-            multiplied by that of its label. With ``BCEWithLogitsLoss`` of one logit the labels are
-            0 and 1. Validation has the weights that it is given.
+            class has the same total weight. It multiplies the weight of each row of that label.
+            With ``BCEWithLogitsLoss`` of one logit the labels are 0 and 1. It does not apply to
+            the rows of ``validation``.
         accumulate
-            Batches of a step, ≥ 1: the gradients of so many batches are averaged, each by what
-            its rows count (added up, for a loss with the reduction "sum"), before the optimizer
-            makes its step, which is that of a batch so many times as large, in the memory of one.
-            But ``BatchNorm`` sees one batch at a time.
+            Batches of a step, ≥ 1. The gradients of so many batches are averaged by the weights of
+            their rows (added up, for a loss with the reduction "sum") before the optimizer makes
+            its step. That is the step of a batch so many times as large, in the memory of one; but
+            ``BatchNorm`` sees one batch at a time.
         shuffle
-            Whether every epoch takes the rows in another order, drawn from the trainer's ``rng``.
+            Whether every epoch draws a new order of the rows from the trainer's ``rng``.
 
         Shapes
         ------
@@ -205,116 +205,115 @@ class Trainer:
         Returns
         -------
         History
-            ``loss`` and the metrics of every epoch, from the predictions its steps were made
-            with (a loss as its reduction says), and ``val_loss`` and so on of ``validation``.
+            ``loss`` and the metrics of every epoch, of the predictions that its steps computed,
+            each before its update; and ``val_loss`` and so on of ``validation``.
 
         Raises
         ------
         ValueError
-            For data that cannot be trained on, before any step, naming the first such row.
+            For data that cannot be trained on, before any step, naming the first bad row.
         FloatingPointError
             If the loss or the gradient is not finite, naming the step and the first layer
-            concerned.
+            where that shows.
 
         Warns
         -----
         TrainingWarning
-            Where model and loss can be trained, but hardly as they are meant: Softmax before a
-            loss that has it, logits for a loss that takes logarithms of probabilities, two
-            ``Linear`` in a row, a model that is in evaluation as a whole, parameters that are
-            neither in the optimizer nor frozen. Once for each model.
+            If model and loss can be trained, but hardly as they are meant: Softmax before a loss
+            that applies it itself, logits for a loss that takes log-probabilities, two ``Linear``
+            in a row, a model that is in evaluation as a whole, parameters that are neither in the
+            optimizer nor frozen. Once for each model.
         """
         check_parts(self.model, self.loss, self.optimizer, self.ema)  # one may have been replaced
         epochs = check_count("fit", "epochs", epochs)
         batch_size = check_count("fit", "batch_size", batch_size)
         accumulate = check_count("fit", "accumulate", accumulate)
-        data, held_out = self._prepare_training(
-            self._source(X, y), sample_weight, class_weight, validation
+        source, trained = self._source(X, y), self.optimizer.flat.parameters
+        data, validation_data = for_training(
+            source, sample_weight, class_weight, validation, self.metrics, trained
         )
         check_batch_size(self.model, data.inputs, batch_size)
         names = ["loss", *self.metrics]
-        names += [f"val_{name}" for name in names if held_out is not None]
-        calls, shown = Callbacks(callbacks, self, names), choose(progress)
-        plan = Plan(data, batch_size, accumulate, bool(shuffle), calls, shown)
-        self._inputs = len(data.inputs)
+        names += [f"val_{name}" for name in names if validation_data is not None]
+        notified = Callbacks(callbacks, self, names, choose(progress))
+        self.history, self._stop.why = History(), None
+        self.plan = Plan(epochs, data, batch_size, accumulate, bool(shuffle), notified, self._stop)
         if self.ema is not None:
             self.ema.follow_state(self.model)
-        self.history, self._stopping = History(), None
         try:
-            self._train(plan, epochs, held_out)
+            self._train(self.plan, validation_data)
         finally:
-            shown.close()
+            notified.notify("on_fit_end", self.history.epochs, {})
+            self.plan = None
         return self.history
 
-    def _train(self, plan: Plan, epochs: int, held_out: Data | None) -> None:
-        """All epochs, and what comes between them."""
-        tell, shown, number = plan.callbacks.tell, plan.shown, 0
+    def _train(self, plan: Plan, validation: Data | None) -> None:
+        """Train for all epochs; validate and notify callbacks between them."""
+        notify, number = plan.callbacks.notify, 0
         values: dict[str, float] = {}
-        shown.begin(epochs, len(plan.data))
-        tell("on_train_begin", number, values)
-        while number < epochs and self._stopping is None:
+        notify("on_train_begin", number, values)
+        while number < plan.epochs and plan.stop.why is None:
             number += 1
-            tell("on_epoch_begin", number, values)
+            notify("on_epoch_begin", number, values)
             if number > 1 and not self.model.training:  # a callback may have left it so
                 warn_of_suspicious(self.model, self.loss, None, self.optimizer.flat.parameters)
             started = time.perf_counter()
-            values = Epoch(self, plan, number).run()
+            current_step = partial(self._current_step, len(plan.data.inputs))
+            tally = Tally(self.loss, self.metrics)
+            values = Epoch(plan, number, current_step, tally, self.rng).run()
             seconds = time.perf_counter() - started
             values["loss"] += self._penalty()
             self._take_statistics(plan.data)
-            if held_out is not None:
-                values |= {f"val_{k}": value for k, value in self._validate(held_out).items()}
+            if validation is not None:
+                values |= {f"val_{k}": value for k, value in self._validate(validation).items()}
             self.history.append(values, seconds)
-            shown.epoch(number, values, seconds)
-            tell("on_epoch_end", number, values)
-        tell("on_train_end", number, values)
-        if self._stopping and number < epochs:
-            shown.stopped(number, self._stopping)
+            notify("on_epoch_end", number, values)
+        notify("on_train_end", number, values)
 
     def stop(self, why: str = "") -> None:
-        """End ``fit`` soon: after the epoch under way, or the step if a callback hears of steps.
+        """End ``fit`` after the epoch under way, or after the step if a callback gets all steps.
 
-        The epoch counts then as one that is over, with the steps that were made. ``why`` is shown.
+        The epoch then counts as complete, with the steps that were made. ``why`` is shown.
         """
-        self._stopping = self._stopping or why
+        self._stop.why = self._stop.why or why
 
     def predict(self, X: Any, batch_size: int = EVALUATION_BATCH) -> Array:
-        """The model's output for every row, in evaluation, whatever modes its layers are in.
+        """Compute the model's output for every row, with all layers in evaluation.
 
-        Any number of threads may call it. The modes of the layers and their state stay as they are.
+        Any number of threads may call it. The modes of the layers and their state do not change.
 
         Parameters
         ----------
         X
             As for ``fit``; NaN, infinity and numbers beyond the model's dtype are refused.
         batch_size
-            Rows at a time: bounds the memory, changes no result beyond rounding.
+            Rows at a time: bounds the memory, and changes results by rounding at most.
 
         Returns
         -------
         ndarray
             (samples, ...): for a classifier the logits; ``predict(X).argmax(axis=1)`` are
-            the labels. For a list of sequences that were padded, (samples, longest, ...), of which
-            what lies beyond the length of a sequence means nothing.
+            the labels. For a list of sequences, (samples, longest, ...), whose values beyond the
+            length of a sequence mean nothing.
 
         Raises
         ------
         TypeError, ValueError
-            For data that the model cannot take, naming the first such row.
+            For data that the model cannot take, naming the first bad row.
         """
         predictor = self._predictor_of_model()
         if (quick := predictor.quick(X, batch_size)) is not None:
             return quick
         check_count("predict", "batch_size", batch_size)
         inputs = as_inputs("X", X, self.model, self.dtype)
-        stretches = (slice(i, i + batch_size) for i in range(0, len(inputs), batch_size))
-        outputs = [predictor(*inputs.cast(rows)) for rows in stretches]
+        batches = (slice(i, i + batch_size) for i in range(0, len(inputs), batch_size))
+        outputs = [predictor(*inputs.cast(rows)) for rows in batches]
         return np.concatenate(outputs)  # a copy: a layer may return its very input
 
     def evaluate(
         self, X: Any, y: Any, batch_size: int = EVALUATION_BATCH, sample_weight: Any = None
     ) -> dict[str, float]:
-        """Loss and metrics of the model in evaluation mode.
+        """Compute loss and metrics of the model in evaluation mode.
 
         Parameters
         ----------
@@ -323,7 +322,7 @@ class Trainer:
         batch_size
             Rows at a time.
         sample_weight
-            A weight for each row in the loss, as for ``fit``.
+            A weight for each row in the loss and in ``weighted_metrics``, as for ``fit``.
 
         Returns
         -------
@@ -332,10 +331,12 @@ class Trainer:
         """
         check_count("evaluate", "batch_size", batch_size)
         with np.errstate(all="ignore"):
-            return self._evaluate(self._batches(X, y, sample_weight, batch_size), batch_size)
+            source = self._source(X, y)
+            batches = for_evaluation(source, sample_weight, self.metrics, batch_size)
+            return self._evaluate(batches, batch_size)
 
     def lasting(self) -> list[Array]:
-        """What a trained model is: parameters, the layers' state, and averages of an ``ema``."""
+        """Return what a checkpoint needs: parameters, the layers' state, averages of an ``ema``."""
         averages = [*self.ema.averages, *self.ema.state_averages] if self.ema is not None else []
         arrays = [parameter.data for parameter in self.model.parameters()]
         return [*arrays, *self.model.state().values(), *averages]
@@ -343,94 +344,47 @@ class Trainer:
     def __repr__(self) -> str:
         return f"Trainer({type(self.model).__name__}, {self.loss!r}, {self.optimizer!r})"
 
-    # --- steps: an epoch makes them, recorded or not ---
+    # --- parts that may have been replaced since the latest call ---
 
-    def _gradient(
-        self, *batch: Array, check: bool = True, fresh: bool = True
-    ) -> tuple[Array, Array]:
-        """The loss and the prediction; their gradients are added to what there is, unless fresh.
-
-        Raises FloatingPointError with ``check``, if the loss is not finite.
-        """
-        prediction = self.model(*batch[: self._inputs])
-        value = self.loss(prediction, *batch[self._inputs :])
-        if check and not math.isfinite(value):
-            raise FloatingPointError(f"the loss is {value}")
-        if fresh:
-            self.optimizer.zero_grad()
-        self.model.backward(self.loss.backward())
-        return value, prediction
-
-    def _update(self) -> None:
-        """Change the parameters by their gradients.
-
-        Raises FloatingPointError before a parameter changes, if the norm is not finite.
-        """
-        self.optimizer.step()
-        if self.ema is not None:
-            self.ema.update()
-
-    def _step(self, *batch: Array, check: bool = True) -> tuple[Array, Array]:
-        """One step of training: the loss before it, and the prediction."""
-        result = self._gradient(*batch, check=check)
-        self._update()
-        return result
-
-    def _steps_depend_on(self) -> tuple[Any, ...]:
-        averaged = None if self.ema is None else len(self.ema.state)
-        return self.model, self.loss, self.optimizer, self.ema, averaged, self._inputs
-
-    def _record_what_is_there(self) -> None:
-        """Drop recordings of a model, a loss or an optimizer that was replaced since."""
-        if self._recorded is not None and self._parts != self._steps_depend_on():
-            self._parts = self._steps_depend_on()
-            self._recorded.forget()
+    def _current_step(self, inputs: int) -> TrainingStep:
+        """The step for the parts of now; its recordings last as long as no part is replaced."""
+        parts = self.model, self.loss, self.optimizer, self.ema, inputs
+        if not self._step.is_made_of(*parts):
+            self._step = TrainingStep(*parts, record=self._step.recorded is not None)
+        return self._step
 
     def _predictor_of_model(self) -> Predictor:
-        """What predicts with the model, which may have been replaced since."""
+        """The predictor of the model of now."""
         if self._predictor.model is not self.model:
             self._predictor = Predictor(self.model, self.dtype, self._predictor.record)
         return self._predictor
+
+    def _source(self, X: Any, y: Any) -> Source:
+        return Source("", X, y, self.model, self.loss, self.dtype)
+
+    # --- evaluation ---
 
     def _penalty(self) -> float:
         return self.optimizer.penalty() if self.report_penalty else 0.0
 
     def _take_statistics(self, data: Data) -> None:
-        """Have the averages take statistics of their own, from some rows of the training data."""
+        """Measure the statistics that the averages need, on some rows of the training data."""
         if self.ema is None or not self.ema.has_statistics:
             return
         rows = np.random.default_rng(0).permutation(len(data))[:STATISTICS_ROWS]
         parts = np.array_split(rows, -(-len(rows) // EVALUATION_BATCH))
-        with InterruptBetweenSteps(), np.errstate(all="ignore"):
+        with deferred_to_step_end(), np.errstate(all="ignore"):
             self.ema.take_statistics(data.take(part).inputs for part in parts)
 
-    def _validate(self, held_out: Data) -> dict[str, float]:
-        """Loss and metrics, with the averages if there are any."""
-        # Ctrl-C waits for a batch to end: within `swap` it would leave the weights of both mixed.
+    def _validate(self, data: Data) -> dict[str, float]:
+        """Compute loss and metrics, with the averages if there are any."""
+        # An exception within `swap` would leave the weights of both mixed.
         with (
-            InterruptBetweenSteps() as interrupt,
+            deferred_to_step_end() as signals,
             self.ema.average() if self.ema is not None else nullcontext(),
         ):
-            batches = held_out.batches(EVALUATION_BATCH)
-            return self._evaluate(batches, EVALUATION_BATCH, interrupt.check)
-
-    def _batches(self, X: Any, y: Any, weight: Any, batch_size: int) -> Iterator[Batch]:
-        """Batches to evaluate, each cast and checked when its turn comes: the memory is that of
-        one, beside labels and weights.
-        """
-        source, loss = self._source(X, y), self.loss
-        output = source.first_output()
-        classes = output.shape[-1]
-        check_metrics(self.metrics, source.standing_for(output), source.targets)
-        targets = source.cast_targets(classes) if loss.takes_labels else source.targets
-        weights = row_weights(source, weight, targets)
-        counting = rows_that_count("", loss, targets, weights)
-        count = len(source) if isinstance(counting, slice) else len(counting)
-        for begin in range(0, count, batch_size):
-            rows: Rows = slice(begin, min(begin + batch_size, count))
-            rows = rows if isinstance(counting, slice) else counting[rows]
-            some = () if weights is None else (weights[rows],)
-            yield source.inputs.cast(rows), (source.cast_targets(classes, rows), *some)
+            batches = data.batches(EVALUATION_BATCH)
+            return self._evaluate(batches, EVALUATION_BATCH, signals.deliver)
 
     def _evaluate(
         self,
@@ -438,55 +392,16 @@ class Trainer:
         batch_size: int,
         between: Callable[[], object] = lambda: None,
     ) -> dict[str, float]:
+        """Compute loss and metrics over these batches; call ``between`` after each."""
         tally, predictor = Tally(self.loss, self.metrics), self._predictor_of_model()
         with evaluating():
             for inputs, (y, *weight) in batches:
                 prediction = predictor(*inputs)
                 value = float(self.loss(prediction, y, *weight))
-                counts = self.loss.row_weights(y, *weight)
-                tally.add([value], batch_size, len(y), counts)
-                tally.show(prediction, y, counts)
+                loss_weight = self.loss.row_weights(y, *weight)
+                tally.add([value], batch_size, len(y), loss_weight)
+                tally.add_predictions(prediction, y, weight[0] if weight else None, loss_weight)
                 between()
         values = tally.read()
         values["loss"] += self._penalty()
         return values
-
-    # --- checks, all before the first step ---
-
-    def _source(self, X: Any, y: Any, what: str = "") -> Source:
-        return Source(what, X, y, self.model, self.loss, self.dtype)
-
-    def _prepare(self, source: Source, weight: Any) -> tuple[Data, Array]:
-        """All rows as steps take them, all checked; and the output for the first."""
-        with evaluating(), np.errstate(all="ignore"):
-            output = source.first_output()
-            inputs, targets = source.inputs.cast(), source.cast_targets(output.shape[-1])
-        return Data(inputs, targets, row_weights(source, weight, targets)), output
-
-    def _prepare_training(
-        self, source: Source, weight: Any, class_weight: ClassWeight | None, validation: Any
-    ) -> tuple[Data, Data | None]:
-        """What to train on, and what to validate on: given, or some of the rows."""
-        data, output = self._prepare(source, weight)
-        warn_of_suspicious(self.model, self.loss, output, self.optimizer.flat.parameters)
-        others = None
-        if isinstance(validation, (float, np.floating)):
-            rows, held_out = split(len(data), float(validation))
-            data, others = data.take(rows), data.take(held_out)
-        if class_weight is not None:
-            data = replace(data, weights=class_weighted(data, class_weight, self.loss, output))
-        data = self._tried("", data, output)
-        if validation is not None and others is None:
-            X, y, weight = as_validation(validation)
-            others, output = self._prepare(self._source(X, y, "validation "), weight)
-        return data, others and self._tried("validation ", others, output)
-
-    def _tried(self, what: str, data: Data, output: Array) -> Data:
-        """The rows that count, after trying loss and metrics on as many."""
-        data, loss = data.counting(what, self.loss), self.loss
-        with np.errstate(all="ignore"), evaluating():
-            loss(output, *(array[:1] for array in data.targets_and_weights))
-            counts = loss.row_weights(*data.targets_and_weights)
-            predictions = np.broadcast_to(output[:1], (len(data), *output.shape[1:]))
-            try_out(self.metrics, predictions, data.targets, counts)
-        return data

@@ -1,4 +1,4 @@
-"""Weights of rows, from those of samples and of classes."""
+"""Weights of rows, computed from sample weights, class weights and padding."""
 
 from __future__ import annotations
 
@@ -11,22 +11,29 @@ import numpy as np
 
 from minidl.nn import BCEWithLogitsLoss, Loss
 from minidl.nn.checks import check_number
-from minidl.training.data import Data, Source, place_of
-from minidl.training.inputs import as_array, as_contiguous, check_finite, check_kind
+from minidl.training.data import Data, Source
+from minidl.training.inputs import (
+    as_array,
+    as_contiguous,
+    check_finite,
+    check_kind,
+    first_where,
+    place_of,
+)
 from minidl.typing import Array
 
 ClassWeight = Mapping[int, float] | str
 
 
 def row_weights(source: Source, weight: Any, targets: Array) -> Array | None:
-    """What each row, or each step of a sequence, counts in the loss; None if all count the same.
+    """Return the weight of each row, or step of a sequence, in the loss; None if all are equal.
 
-    Padding counts nothing.
+    Padded steps have weight 0.
 
     Raises
     ------
     TypeError
-        If they are no real numbers, or the loss takes no weights.
+        If the weights are no real numbers, or the loss takes none.
     ValueError
         For another number of them, and for weights that are negative, not finite or all zero.
     """
@@ -47,17 +54,20 @@ def row_weights(source: Source, weight: Any, targets: Array) -> Array | None:
 
 
 def class_weighted(data: Data, class_weight: ClassWeight, loss: Loss, output: Array) -> Array:
-    """The weights of the rows times those of their labels.
+    """Return the weights of the rows times those of their labels.
 
     Raises
     ------
     TypeError, ValueError
-        As ``class_weights`` does, if the loss takes no weights, and if all are zero.
+        As ``class_weights`` does; if the loss takes no weights, and if all are zero.
     """
     check_takes_weights(loss)
     labels = labels_of(data.targets, loss)
     weights = np.ones(len(data)) if data.weights is None else data.weights
     weights = weights.reshape(weights.shape + (1,) * (labels.ndim - weights.ndim))
+    if loss.ignore_index is not None:
+        ignored = labels == loss.ignore_index
+        weights, labels = np.where(ignored, 0, weights), np.where(ignored, 0, labels)
     classes = output.shape[-1] if loss.takes_labels else 2
     weights = weights * class_weights(class_weight, labels, classes, weights)
     if not weights.any():
@@ -72,7 +82,7 @@ def check_takes_weights(loss: Loss, why: str = "") -> None:
 
 
 def _checked(name: str, weight: Any, like: Array, per_step: tuple[int, ...] | None) -> Array:
-    """Weights of samples or of their steps, as those of steps if there are any."""
+    """Check weights, and spread those of rows over their steps if every step has a target."""
     array = as_array(name, weight)
     check_kind(name, weight, array, like.dtype)
     weights = as_contiguous(array, like.dtype)
@@ -81,16 +91,15 @@ def _checked(name: str, weight: Any, like: Array, per_step: tuple[int, ...] | No
     if weights.shape not in (like.shape, like.shape[:1]):
         raise ValueError(f"{name}: expected shape {like.shape}, got {weights.shape}")
     check_finite(name, weights)
-    negative = np.argwhere(weights < 0)
-    if len(negative):
-        place = tuple(negative[0])
+    if (weights < 0).any():
+        place = first_where(weights < 0)
         raise ValueError(f"{name}: {place_of(place)} holds {weights[place]}; weights must be >= 0")
     spread = weights.reshape(*weights.shape, *[1] * (like.ndim - weights.ndim))
     return np.ascontiguousarray(np.broadcast_to(spread, like.shape))
 
 
 def labels_of(targets: Array, loss: Loss) -> Array:
-    """The labels among which class weights tell: of a loss of labels, or 0 and 1 of one logit.
+    """Return the labels that class weights refer to: targets, or 0 and 1 of one logit.
 
     Raises
     ------
@@ -107,9 +116,9 @@ def labels_of(targets: Array, loss: Loss) -> Array:
             f"BCEWithLogitsLoss(pos_weight=[...]), a weight of the ones for every logit"
         )
     labels = targets[..., 0] if targets.ndim > 1 else targets
-    between = np.argwhere((labels != 0) & (labels != 1))
-    if len(between):
-        place = tuple(between[0])
+    between = (labels != 0) & (labels != 1)
+    if between.any():
+        place = first_where(between)
         raise ValueError(
             f"class_weight needs targets of 0 or 1, row {place[0]} holds {labels[place]}"
         )
@@ -119,17 +128,18 @@ def labels_of(targets: Array, loss: Loss) -> Array:
 def class_weights(
     weight: ClassWeight, labels: Array, classes: int, weights: Array | None = None
 ) -> Array:
-    """What each row counts for its label.
+    """Return for each row the weight of its label.
 
     ``"balanced"`` is Σ w / (classes · Σ w of the rows with this label), where w are the weights
-    that the rows have without it: every class that occurs counts as much as any other, and rows
-    of weight zero, such as padding, do not. In a mapping, labels that are missing count 1, and
-    those of which there is no row may be there.
+    that the rows have without it: every class that occurs has the same total weight, and rows of
+    weight zero, such as padding, do not count. In a mapping, labels that are missing have weight
+    1; labels without a row are allowed.
 
     Raises
     ------
     TypeError
-        For something else, labels that are no integers, and weights that are no numbers.
+        For anything but a mapping or ``"balanced"``, labels that are no integers, and weights that
+        are no numbers.
     ValueError
         For labels outside the classes, and weights below zero or not finite.
     """

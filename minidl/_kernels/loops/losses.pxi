@@ -198,6 +198,10 @@ cdef inline double weight_of(const void *weights, Py_ssize_t i) noexcept nogil:
     return 1 if weights == NULL else (<const real *>weights)[i]
 
 
+cdef inline bint is_ignored(Py_ssize_t label, double ignore_index) noexcept nogil:
+    return <double>label == ignore_index
+
+
 cdef inline double divided(double scale, const double *weights) noexcept nogil:
     """Divide the scale by the total of the weights, if there is one."""
     return scale if weights == NULL else scale / weights[0]
@@ -210,10 +214,19 @@ cdef Py_ssize_t weighted_rows(
     cdef Py_ssize_t i, label
     for i in range(begin, begin + rows):
         label = args.labels[i]
+        if is_ignored(label, args.ignore_index):
+            ignore_row(args, i)
+            continue
         if not 0 <= label < args.classes:
             return 1 + i
         weighted_row(args, i, label, divided(args.scale, args.weights))
     return 0
+
+
+cdef inline void ignore_row(const CrossEntropyArgs *args, Py_ssize_t row) noexcept nogil:
+    """No loss and no gradient: the row may hold anything."""
+    memset(<real *>args.dlogits + row * args.classes, 0, args.classes * sizeof(real))
+    args.losses[row] = 0
 
 
 cdef void weighted_row(
@@ -236,8 +249,7 @@ cdef void weighted_row(
         for c in range(n):
             every += rest * weight_of(args.class_weight, c)
     if own + every == 0:
-        memset(dz, 0, n * sizeof(real))
-        args.losses[row] = 0
+        ignore_row(args, row)
         return
     softmax_row(z, dz, n, label, 1, &most, &sum)
     if sum != sum and one_is_largest(z, n, dz, 0):
@@ -274,6 +286,10 @@ cdef Py_ssize_t nll(const void *arguments, int thread, int threads) noexcept nog
     cdef double factor, scale = divided(args.scale, args.weights)
     while i < end:
         label = args.labels[i]
+        if is_ignored(label, args.ignore_index):
+            ignore_row(args, i)
+            i += 1
+            continue
         if not 0 <= label < n:
             return 1 + i
         factor = scale * weight_of(args.weight, i) * weight_of(args.class_weight, label)
@@ -296,6 +312,8 @@ cdef Py_ssize_t weight_total(const void *arguments, int thread, int threads) noe
     if thread > 0:
         return 0
     for i in range(args.rows):
+        if args.labels != NULL and is_ignored(args.labels[i], args.ignore_index):
+            continue
         weight = weight_of(args.weight, i)
         # A label that is no class is ignored here: the loss, which comes next, reports it.
         if args.class_weight != NULL and 0 <= args.labels[i] < args.classes:
@@ -319,6 +337,7 @@ cdef Py_ssize_t softmax_cross_entropy(
     cdef Py_ssize_t bad, first = begin
     cdef vec seen = fill(0)
     cdef bint plain = args.weight == NULL and args.class_weight == NULL and args.smoothing == 0
+    plain = plain and args.ignore_index == -INFINITY
     while begin < end:
         if plain:
             bad = cross_entropy_rows(args, begin, smaller(end - begin, LOSS_ROWS), &seen)

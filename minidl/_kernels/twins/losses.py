@@ -14,10 +14,14 @@ from minidl._kernels.twins.activations import log_softmax, sigmoid
 from minidl._kernels.twins.errors import RowError
 from minidl.typing import Array
 
+WRONG_WEIGHTS = (
+    "weights must be finite and >= 0, and not all zero (an ignored label has a weight of 0)"
+)
+
 
 @kernel(
     "logits[rows,classes] labels:index[rows]<classes weight[rows]? class_weight[classes]? "
-    "weights:double[]? scale smoothing -> dlogits[rows,classes] losses:double[rows]",
+    "weights:double[]? scale smoothing ignore_index -> dlogits[rows,classes] losses:double[rows]",
     composite=True,
     flops=EXP + 4,
     row_flops=EXP,
@@ -29,13 +33,15 @@ def softmax_cross_entropy(
     weight: Array | None = None,
     class_weight: Array | None = None,
     smoothing: float = 0.0,
+    ignore_index: int | None = None,
 ) -> tuple[Array, Array]:
     """L_i = log Σ_j exp(z_ij) - z_i,label; dz = softmax(z) - onehot(label).
 
     Row i counts weight_i · class_weight_label. Smoothing ε: (1 - ε) · L_i, and ε times the mean
     over all classes c of class_weight_c · L_i with c for a label. A mean is divided by Σ of
-    what the rows count.
+    what the rows count. Rows whose label is ``ignore_index`` have weight 0.
     """
+    labels, weight = _without_ignored(labels, weight, ignore_index)
     _check_labels(labels, logits.shape[1])
     share, count = _label_shares(logits, labels, weight, class_weight, smoothing)
     log_p = log_softmax(logits.astype(np.float64))
@@ -47,7 +53,7 @@ def softmax_cross_entropy(
 
 @kernel(
     "logits[rows,classes] labels:index[rows]<classes weight[rows]? class_weight[classes]? "
-    "weights:double[]? scale smoothing -> dlogits[rows,classes] losses:double[rows]",
+    "weights:double[]? scale smoothing ignore_index -> dlogits[rows,classes] losses:double[rows]",
     composite=True,
     flops=1,
 )
@@ -57,14 +63,27 @@ def nll(
     mean: bool = True,
     weight: Array | None = None,
     class_weight: Array | None = None,
+    ignore_index: int | None = None,
 ) -> tuple[Array, Array]:
     """L_i = -log p_i,label; dlog p = -onehot(label). Weights as in softmax_cross_entropy."""
+    labels, weight = _without_ignored(labels, weight, ignore_index)
     _check_labels(labels, log_probabilities.shape[1])
     share, count = _label_shares(log_probabilities, labels, weight, class_weight, 0.0)
     rows = np.arange(len(labels))
     own = share[rows, labels]
     losses = np.where(own > 0, -own * log_probabilities[rows, labels], 0)
     return _reduce(losses, -share.astype(log_probabilities.dtype), count, mean)
+
+
+def _without_ignored(
+    labels: Array, weight: Array | None, ignore_index: int | None
+) -> tuple[Array, Array | None]:
+    """Give rows of the ignored label a weight of 0, and a label that is a class."""
+    if ignore_index is None:
+        return labels, weight
+    ignored = labels == ignore_index
+    weight = np.ones(len(labels)) if weight is None else weight
+    return np.where(ignored, 0, labels), np.where(ignored, 0, weight)
 
 
 def _label_shares(
@@ -172,7 +191,7 @@ def _check_labels(labels: Array, classes: int) -> None:
 
 def _check_weights(weights: Array) -> None:
     if not (weights >= 0).all() or not 0 < weights.sum() < np.inf:
-        raise ValueError("weights must be finite and >= 0, and not all zero")
+        raise ValueError(WRONG_WEIGHTS)
 
 
 def _reduce_elements(
@@ -201,7 +220,7 @@ def _reduce(losses: Array, gradient: Array, count: Any, mean: bool) -> tuple[Arr
 declare("total", "parts:double[n] scale -> total:double[]", flops=1, threads="one", stops=True)
 declare(
     "weight_total",
-    "weight[rows]? labels:index[rows]? class_weight[classes]? -> total:double[]",
-    problem="weights must be finite and >= 0, and not all zero",
+    "weight[rows]? labels:index[rows]? class_weight[classes]? ignore_index -> total:double[]",
+    problem=WRONG_WEIGHTS,
     threads="one",
 )

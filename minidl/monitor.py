@@ -1,0 +1,27 @@
+"""Whether a monitored loss or metric is to be small or large."""
+
+from __future__ import annotations
+
+
+def good_mode(owner: str, monitor: str, mode: str | None) -> str:
+    """Return ``"min"`` or ``"max"``: the mode, or what the name of the monitored value says.
+
+    Raises
+    ------
+    ValueError
+        For another mode, and for a name that does not say which values are good: names other than
+        those of the loss and of the metrics known by name.
+
+    Examples
+    --------
+    >>> good_mode("EarlyStopping", "val_accuracy", None)
+    'max'
+    """
+    if mode not in ("min", "max", None):
+        raise ValueError(f'{owner}: mode must be "min" or "max", got {mode!r}')
+    name = monitor.removeprefix("val_").removeprefix("weighted_")
+    if mode is None and (name in ("accuracy", "r2") or name.startswith("top_")):
+        return "max"
+    if mode is None and name not in ("loss", "mse", "mae"):
+        raise ValueError(f'{owner}: is a large {monitor!r} good? Give mode="max" or mode="min"')
+    return mode or "min"

@@ -1,0 +1,90 @@
+"""Checks of what a Trainer and its ``fit`` are given, before any step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minidl.nn import Layer, Loss
+from minidl.optim import EMA, Optimizer
+from minidl.training.interrupt import Snapshot
+from minidl.typing import Array
+
+
+def split(samples: int, fraction: float) -> tuple[Array, Array]:
+    """Return rows to train on, and a random fraction to validate on: the same at every call."""
+    count = round(samples * fraction) if 0 < fraction < 1 else 0
+    if not 0 < count < samples:
+        raise ValueError(
+            f"validation must be a share of the rows in (0, 1) that leaves some on both sides, got "
+            f"{fraction} of {samples:,}"
+        )
+    order = np.random.default_rng(0).permutation(samples)
+    return np.sort(order[count:]), np.sort(order[:count])
+
+
+def as_validation(validation: Any) -> tuple[Any, Any, Any]:
+    """Return features, targets and weights (or None) of ``validation``, a pair or a triple."""
+    if isinstance(validation, (tuple, list)) and len(validation) in (2, 3):
+        X, y, *weight = validation
+        return X, y, weight[0] if weight else None
+    got = type(validation).__name__
+    if isinstance(validation, (tuple, list)):
+        got += f" of {len(validation)}"
+    raise ValueError(
+        "validation must be a pair (X, y) of held-out data, or (X, y, weight), or a share of the "
+        f"rows such as 0.2, got {got}"
+    )
+
+
+def check_parts(model: Any, loss: Any, optimizer: Any, ema: Any) -> None:
+    """Raise unless these are a model, a loss, and an optimizer and an average of that model."""
+    wanted = [
+        ("model", model, Layer, "a layer such as nn.Sequential(...)"),
+        ("loss", loss, Loss, "a loss such as nn.MSELoss()"),
+        ("optimizer", optimizer, Optimizer, "an optimizer such as optim.SGD(model.parameters())"),
+    ]
+    for name, part, kind, example in wanted:
+        if isinstance(part, kind):
+            continue
+        got = repr(part) if isinstance(part, str) else f"an instance of {type(part).__name__}"
+        if isinstance(part, type):
+            got = f"the class {part.__name__} itself"
+        raise TypeError(f"Trainer(model, loss, optimizer): {name} must be {example}, got {got}")
+    for _, layer in model.layers():
+        if getattr(layer, "stateful", None) is not None:
+            raise ValueError(
+                f"Trainer: it shuffles the rows, and the state of {layer.label} goes on from batch "
+                "to batch; use minidl.record and step.epoch(..., shuffle=False)"
+            )
+    if ema is not None and not isinstance(ema, EMA):
+        raise TypeError(f"Trainer: ema must be an optim.EMA, got {ema!r}")
+    known = {id(parameter) for parameter in model.parameters()}
+    averaged = [] if ema is None else ema.parameters
+    for name, parameters in ("optimizer", optimizer.flat.parameters), ("ema", averaged):
+        if any(id(parameter) not in known for parameter in parameters):
+            raise ValueError(
+                f"Trainer: the {name} holds parameters that are not the model's; "
+                "build it from model.parameters()"
+            )
+
+
+def check_batch_size(model: Layer, inputs: tuple[Array, ...], batch_size: int) -> None:
+    """Raise ValueError if a batch would have one row and a layer, tried on one, needs more."""
+    samples = len(inputs[0])
+    if (samples - 1) % batch_size:
+        return  # every step has more than one row
+    why = f"{samples:,} rows in batches of {batch_size} leave one for the last; choose another"
+    if samples == 1:
+        why = "X has no more, for any"
+    elif batch_size == 1:
+        why = "with batch size 1 every batch has one; choose a larger"
+    snapshot = Snapshot(model.state().values())
+    try:
+        with snapshot, np.errstate(all="ignore"):
+            snapshot.take()
+            model(*(array[:1] for array in inputs))
+            snapshot.restore()
+    except ValueError as error:
+        raise ValueError(f"training on one row fails ({error}), and {why} batch_size") from None

@@ -1,0 +1,121 @@
+"""One step of training: forward, loss, backward, update; eager, or recorded."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+from minidl import recording
+from minidl.nn import Layer, Loss
+from minidl.optim import EMA, Optimizer
+from minidl.typing import Array
+
+
+class TrainingStep:
+    """Makes steps of training for one model, loss, optimizer and average.
+
+    Parameters
+    ----------
+    model, loss, optimizer, ema
+        What takes part. Where one is replaced, a new ``TrainingStep`` is made.
+    inputs
+        How many arrays of a batch the model takes; the others go to the loss.
+    record
+        Whether steps are to be recorded.
+
+    Attributes
+    ----------
+    recorded
+        The recordings of ``__call__``, ``gradient`` and ``update``; None where steps run eagerly.
+    """
+
+    def __init__(
+        self,
+        model: Layer,
+        loss: Loss,
+        optimizer: Optimizer,
+        ema: EMA | None,
+        inputs: int = 1,
+        record: bool = True,
+    ) -> None:
+        self.model, self.loss, self.optimizer, self.ema = model, loss, optimizer, ema
+        self.inputs = inputs
+        self._averaged = _averaged(ema)
+        self.recorded = RecordedStep(self) if record else None
+
+    def __call__(self, *batch: Array, check: bool = True) -> tuple[Array, Array]:
+        """Make one step; returns the loss before it, and the prediction."""
+        result = self.gradient(*batch, check=check)
+        self.update()
+        return result
+
+    def gradient(
+        self, *batch: Array, check: bool = True, fresh: bool = True
+    ) -> tuple[Array, Array]:
+        """Compute the gradients of a batch; returns its loss and its prediction.
+
+        The gradients replace those that are there if ``fresh``, and else are added to them.
+
+        Raises
+        ------
+        FloatingPointError
+            With ``check``, if the loss is not finite.
+        """
+        prediction = self.model(*batch[: self.inputs])
+        value = self.loss(prediction, *batch[self.inputs :])
+        if check and not math.isfinite(value):
+            raise FloatingPointError(f"the loss is {value}")
+        if fresh:
+            self.optimizer.zero_grad()
+        self.model.backward(self.loss.backward())
+        return value, prediction
+
+    def update(self) -> None:
+        """Change the parameters by their gradients.
+
+        Raises
+        ------
+        FloatingPointError
+            Before a parameter changes, if the norm of the gradients is not finite.
+        """
+        self.optimizer.step()
+        if self.ema is not None:
+            self.ema.update()
+
+    def is_made_of(
+        self, model: Layer, loss: Loss, optimizer: Optimizer, ema: EMA | None, inputs: int
+    ) -> bool:
+        """Whether these are the parts of this step, so that its recordings still hold."""
+        return (
+            self.model is model
+            and self.loss is loss
+            and self.optimizer is optimizer
+            and self.ema is ema
+            and self.inputs == inputs
+            and self._averaged == _averaged(ema)
+        )
+
+
+class RecordedStep:
+    """The recordings of a step as a whole, and of its two halves for one of several batches."""
+
+    def __init__(self, step: TrainingStep) -> None:
+        self.step = recording.record(partial(step.__call__, check=False))
+        self.gradient = recording.record(partial(step.gradient, check=False, fresh=False))
+        self.update = recording.record(step.update)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is recorded yet."""
+        return not (self.step.programs + self.gradient.programs + self.update.programs)
+
+    def forget(self) -> None:
+        """Drop all recordings; the next steps are recorded anew."""
+        for step in (self.step, self.gradient, self.update):
+            step.forget()
+
+
+def _averaged(ema: Any) -> int:
+    """How many arrays of state the average follows, which ``follow_state`` changes."""
+    return 0 if ema is None else len(ema.state)
