@@ -234,7 +234,7 @@ def _described(x: Any) -> str:
 
 def _dtype(recorded: RecordedProgram) -> str:
     """What the step computes in."""
-    buffers = (operand.region for call in recorded.calls for operand in call.operands)
+    buffers = (operand.buffer for call in recorded.calls for operand in call.operands)
     return next((str(b.dtype) for b in buffers if b.dtype.kind == "f"), "float32")
 
 

@@ -40,7 +40,7 @@ class RecordedOperand(Protocol):
     role: str
 
     @property
-    def region(self) -> RecordedBuffer: ...
+    def buffer(self) -> RecordedBuffer: ...
 
     @property
     def writes(self) -> bool: ...
@@ -187,7 +187,7 @@ def rows_of(recorded: RecordedProgram) -> list[Row]:
 
 def _updates(call: RecordedCall) -> bool:
     """Whether a kernel outside all layers works on the vectors of an optimizer."""
-    vectors = any(operand.region.kind == VECTOR for operand in call.operands)
+    vectors = any(operand.buffer.kind == VECTOR for operand in call.operands)
     return vectors or call.kernel.updates_parameters
 
 
@@ -200,8 +200,8 @@ def _flops(call: RecordedCall, values: dict[str, Any]) -> int:
 def _nbytes(call: RecordedCall, operand: RecordedOperand, values: dict[str, Any]) -> int:
     """Bytes of an operand: of its buffer, or of the part of it that the kernel looks at."""
     declared = next(o for o in call.kernel.operands if o.name == operand.name)
-    size = call.kernel.touched(declared, values) * operand.region.dtype.itemsize
-    return int(min(operand.region.nbytes, size))
+    size = call.kernel.touched(declared, values) * operand.buffer.dtype.itemsize
+    return int(min(operand.buffer.nbytes, size))
 
 
 def layer_of(label: str) -> str:
@@ -308,9 +308,9 @@ class _Operands:
     def of(self, call: RecordedCall) -> str:
         """What a kernel reads -> what it writes."""
         path = f"{layer_of(call.label).split(' ')[0]}."
-        reads = [self._named(o.region, path) for o in call.operands if o.role == READ]
+        reads = [self._named(o.buffer, path) for o in call.operands if o.role == READ]
         writes = [
-            self._named(o.region, path, "*" if o.role == UPDATED else "")
+            self._named(o.buffer, path, "*" if o.role == UPDATED else "")
             for o in call.operands
             if o.writes
         ]

@@ -46,7 +46,7 @@ class Operand:
 
     name: str
     role: str  # READ, WRITTEN, or UPDATED, which is both
-    region: Buffer
+    buffer: Buffer
     offset: int = 0
 
     @property
@@ -59,7 +59,7 @@ class Operand:
 
     @property
     def changes_input(self) -> bool:
-        return self.writes and self.region.kind == INPUT
+        return self.writes and self.buffer.kind == INPUT
 
 
 @dataclass
@@ -105,7 +105,7 @@ class KernelCall:
     @cached_property
     def fingerprint(self) -> tuple[Any, ...]:
         """What must be the same each time the function runs."""
-        operands = [(o.name, o.role, o.region.key, o.offset) for o in self.operands]
+        operands = [(o.name, o.role, o.buffer.key, o.offset) for o in self.operands]
         numbers = bytes(self.args[8 * len(self.kernel.operands) :])
         return self.kernel.name, self.function, self.label, self.phase, operands, numbers
 

@@ -71,7 +71,7 @@ def interface_of(
     array in the output, with the offset in it.
     """
     operands = [operand for call in calls for operand in call.operands]
-    changed = {operand.region.number for operand in operands if operand.changes_input}
+    changed = {operand.buffer.number for operand in operands if operand.changes_input}
     kinds = [
         _kind(x, number in changed) if isinstance(x, np.ndarray) else x
         for number, x in enumerate(inputs)

@@ -127,7 +127,7 @@ class StepProgram:
         instructions, patches = [], []
         for index, call in enumerate(self.calls):
             for operand in call.operands:
-                buffer = operand.region
+                buffer = operand.buffer
                 if buffer.kind == INPUT:
                     slot = call.kernel.fields[operand.name][0] // 8
                     patches.append((buffer.number, index, slot, operand.offset))
@@ -197,10 +197,10 @@ class StepProgram:
         if limited is None:
             return ValueError(call.kernel.problem)
         value, operand = None, call.operand(limited.name)
-        if operand is not None and operand.region.kind == INPUT:
-            flat = inputs[operand.region.number].reshape(-1)
+        if operand is not None and operand.buffer.kind == INPUT:
+            flat = inputs[operand.buffer.number].reshape(-1)
             value = flat[operand.offset // flat.itemsize + row]
-        shape = () if operand is None or operand.offset else operand.region.shape
+        shape = () if operand is None or operand.offset else operand.buffer.shape
         return RowError(limited.singular, row, value, call.values[limited.limit], shape)
 
     def first_not_finite(self, inputs: tuple[Any, ...]) -> str:
@@ -217,19 +217,19 @@ class StepProgram:
         """Run kernels until one stops the step; yield the place of each and what it wrote."""
         for index, call in enumerate(self.calls):
             answer = self.program.run_one(index)
-            regions = [o.region for o in call.operands if o.writes]
-            yield call.place, tuple(self.workspace.view(r) for r in regions if r.kind == TEMPORARY)
+            buffers = [o.buffer for o in call.operands if o.writes]
+            yield call.place, tuple(self.workspace.view(r) for r in buffers if r.kind == TEMPORARY)
             if answer and self.answers[index] != IGNORE:
                 return
 
 
 def _trained(calls: list[KernelCall]) -> list[Array]:
     """The parameters and the state of layers that these calls change."""
-    changed = {id(o.region): o.region for call in calls for o in call.operands if o.writes}
+    changed = {id(o.buffer): o.buffer for call in calls for o in call.operands if o.writes}
     return [
-        region.array
-        for region in changed.values()
-        if region.kind in (PARAMETER, STATE) or (region.kind, region.name) == (VECTOR, "parameters")
+        buffer.array
+        for buffer in changed.values()
+        if buffer.kind in (PARAMETER, STATE) or (buffer.kind, buffer.name) == (VECTOR, "parameters")
     ]
 
 
@@ -238,10 +238,10 @@ def meanings_of_answers(calls: list[KernelCall]) -> list[int]:
     squares: set[int] = set()  # sums of squares: of their total, `clip` is the judge
     watch = []
     for call in calls:
-        squares |= {id(o.region) for o in call.operands if call.kernel.may_be_infinite}
+        squares |= {id(o.buffer) for o in call.operands if call.kernel.may_be_infinite}
         if call.kernel.is_checking or (call.kernel.stops and call.kernel.updates_parameters):
             watch.append(STOP)
-        elif call.kernel.stops and id(call.operands[0].region) not in squares:
+        elif call.kernel.stops and id(call.operands[0].buffer) not in squares:
             watch.append(STOP_EPOCH)
         else:
             watch.append(IGNORE)
@@ -255,9 +255,9 @@ def _changed_before_the_last(calls: list[KernelCall], watch: list[int]) -> list[
     last = max((index for index, kind in enumerate(watch) if kind != IGNORE), default=-1)
     changed = {}
     for call in calls[: last + 1]:
-        for region in (operand.region for operand in call.operands if operand.writes):
-            if region.kind in (STATE, PARAMETER, VECTOR) and not call.clears:
-                changed[id(region)] = region.array
+        for buffer in (operand.buffer for operand in call.operands if operand.writes):
+            if buffer.kind in (STATE, PARAMETER, VECTOR) and not call.clears:
+                changed[id(buffer)] = buffer.array
     return list(changed.values())
 
 

@@ -260,10 +260,10 @@ class Recorder:
     def first_not_finite(self) -> str:
         """The first kernel that has written a number that is not finite, or ""."""
         return first_not_finite(
-            (call.place, operand.region.array)
+            (call.place, operand.buffer.array)
             for call in self.calls
             for operand in call.operands
-            if operand.writes and operand.region.kind == TEMPORARY
+            if operand.writes and operand.buffer.kind == TEMPORARY
         )
 
     def as_numpy(self, leaf: Any) -> Any:
