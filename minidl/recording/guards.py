@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from minidl import _kernels, kernels
+from minidl import _kernels
 
 ADVICE = (
     "Keep what changes from step to step in arrays that kernels change (state_names of a layer), "
@@ -116,7 +116,7 @@ for _name in {*dir(np.ndarray), "__format__", "__copy__", "__deepcopy__"} - (
     ALLOWED | _OPERATORS | _OBJECT | vars(RecordedArray).keys()
 ):
     _close(_name)
-if hasattr(kernels, "changes"):  # they are compiled
+if hasattr(_kernels, "changes"):  # kernels are compiled
     from minidl._kernels.hooks import refuse_buffers
 
     refuse_buffers(RecordedArray)
