@@ -1,7 +1,7 @@
-"""Two kernels in one, or one in two, where the result stays the same to the last bit.
+"""Merge two kernel calls into one, or split one, where results stay the same to the last bit.
 
-Most rules look for a pair of calls and leave one: the memory between them, one pass over it and
-one barrier are saved. The last rule is for threads, which else would read what others have written.
+Most rules replace a pair of calls by one: this saves the memory between them, one pass over it and
+one barrier. The last rule, split-k, lets each thread sum the rows that it has computed itself.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SUM_OF_PARTIALS = KERNELS["reduce_partials"]
 
 
 def fuse(calls: list[KernelCall], returned: Iterable[Buffer]) -> list[KernelCall]:
-    """The shorter list. ``returned`` are the buffers that a caller will look at."""
+    """Apply all rules; returns the new list. ``returned`` are buffers that the caller will read."""
     needed = {id(buffer) for buffer in returned}
     calls = _without_dead(calls, needed)
     calls = _into_product(calls, needed, 1, _activation)
@@ -36,7 +36,7 @@ def fuse(calls: list[KernelCall], returned: Iterable[Buffer]) -> list[KernelCall
 
 
 def _without_dead(calls: list[KernelCall], needed: set[int]) -> list[KernelCall]:
-    """Leave out what nobody reads, such as the gradient with respect to the first input."""
+    """Leave out calls whose results nobody reads, such as the gradient of the first input."""
     read = set(needed)
     kept = []
     for call in reversed(calls):
@@ -57,10 +57,10 @@ def _into_product(
 ) -> list[KernelCall]:
     """Merge an activation, or its gradient, into the matrix product whose output it alone reads.
 
-    The former has one argument, the latter two.
+    An activation has one of ``arguments``, its gradient two.
     """
     uses = Counter(id(operand.buffer) for call in calls for operand in call.operands)
-    products: dict[int, int] = {}  # output of a product: where the product is
+    products: dict[int, int] = {}  # from the output of a product to its index
     kept: list[KernelCall] = []
     for call in calls:
         between = call.operands[0].buffer if call.operands else None
@@ -85,14 +85,14 @@ def _into_product(
 
 
 def _whole(call: KernelCall, buffer: Buffer) -> bool:
-    """Whether an elementwise kernel works on all of its arrays, as large as this one."""
+    """Whether an elementwise kernel uses all of its arrays, which are as large as this one."""
     return all(
         operand.offset == 0 and operand.buffer.nbytes == buffer.nbytes for operand in call.operands
     )
 
 
 def _written(between: list[KernelCall], call: KernelCall) -> bool:
-    """Whether one of these calls writes what this one reads."""
+    """Whether one of the calls between writes what this one reads."""
     read = {id(operand.buffer) for operand in call.operands if operand.reads}
     return any(
         operand.writes and id(operand.buffer) in read
@@ -124,23 +124,24 @@ def _activation_gradient(product: KernelCall, gradient: KernelCall) -> None:
     _operand(product, "c").buffer = dx.buffer
 
 
-# --- two gradients of weights with the same dy read it once ---
+# --- two gradients of weights that share dy: it is read once ---
 
 
 def _sharing_b(calls: list[KernelCall]) -> list[KernelCall]:
     """Merge x' · dy into the h' · dy before it, as in a recurrent layer.
 
-    Both write gradients of parameters and read what kernels have computed, which share no memory
-    with one another. (Inputs may share memory with each other, from call to call.)
+    Both write gradients of parameters and read temporaries, none of which overlap. (Inputs are
+    left alone: they may share memory with each other in some calls.)
     """
     kept: list[KernelCall] = []
     for call in calls:
-        if not (kept and _put_together(kept[-1], call)):
+        if not (kept and _merge(kept[-1], call)):
             kept.append(call)
     return kept
 
 
-def _put_together(call: KernelCall, other: KernelCall) -> bool:
+def _merge(call: KernelCall, other: KernelCall) -> bool:
+    """Have a product compute another one as well, if they may share B; returns whether it does."""
     if not call.kernel is other.kernel is PRODUCT:
         return False
     right, other_right = _operand(call, "b"), _operand(other, "b")
@@ -168,9 +169,9 @@ def _put_together(call: KernelCall, other: KernelCall) -> bool:
 def _may_share_b(call: KernelCall, other: KernelCall) -> bool:
     """Whether two products with the same B may be one, without changing a bit of either.
 
-    Both are gradients of weights, A transposed, and so large that on no instruction set they would
-    be computed by another algorithm than that of blocks (skinny.pxi), which alone knows of a
-    second product. And ``packs_a`` says the same of both, as both are transposed.
+    Only the blocked algorithm can compute a second product. So both must be so large that no
+    instruction set would choose another algorithm for them (skinny.pxi). Both are gradients of
+    weights with A transposed, so ``packs_a`` gives the same answer for both.
     """
     here, there = call.values, other.values
     alike = ("n", "k", "a_row", "b_row", "b_col", "c_row", "activation")
@@ -186,11 +187,11 @@ def _may_share_b(call: KernelCall, other: KernelCall) -> bool:
     )
 
 
-# --- gradients: the first to write one need not find it cleared ---
+# --- a gradient need not be cleared before the first kernel that writes it ---
 
 
 def _without_clearing(calls: list[KernelCall]) -> list[KernelCall]:
-    """Clear no gradient that is then written as a whole: 0 + sum instead of gradient + sum."""
+    """Do not clear gradients that are then written whole: store 0 + sum, not gradient + sum."""
     kept = []
     for index, call in enumerate(calls):
         if call.clears:
@@ -201,29 +202,28 @@ def _without_clearing(calls: list[KernelCall]) -> list[KernelCall]:
 
 
 def _still_to_clear(clear: KernelCall, later: list[KernelCall]) -> list[KernelCall]:
+    """Return the calls that clear what must still be cleared, in place of ``clear``."""
     cleared = clear.operands[0].buffer
     if cleared.kind in (INPUT, TEMPORARY):
         return [clear]  # not a vector of gradients
-    parts: dict[int, Buffer] = {}
-    firsts: dict[int, tuple[KernelCall, Operand]] = {}
-    begin, end = cleared.begin + clear.operands[0].offset, 0
+    firsts: dict[int, tuple[KernelCall, Operand]] = {}  # the first use of each gradient
+    begin = cleared.begin + clear.operands[0].offset
     end = begin + clear.kernel.get(clear.args, "n") * cleared.array.itemsize
-    looked_at = False
+    is_read = False  # by an optimizer: what was not written yet must be zero
     for call in later:
         for operand in call.operands:
             buffer = operand.buffer
             if buffer.kind == GRADIENT and begin <= buffer.begin and buffer.end <= end:
-                parts.setdefault(id(buffer), buffer)
                 firsts.setdefault(id(buffer), (call, operand))
             elif buffer.begin < end and begin < buffer.end and buffer.kind != TEMPORARY:
-                looked_at = True  # by an optimizer: what was not written yet must be zero
-        if looked_at:
+                is_read = True
+        if is_read:
             break
     done = []
-    for key, (call, operand) in firsts.items():
-        if _write_whole(call, operand, parts[key].array.size):
+    for call, operand in firsts.values():
+        if _write_whole(call, operand):
             operand.role = WRITTEN
-            done.append(parts[key])
+            done.append(operand.buffer)
     return [
         _clearing(clear, start, stop)
         for start, stop in _gaps(begin, end, done)
@@ -231,24 +231,24 @@ def _still_to_clear(clear: KernelCall, later: list[KernelCall]) -> list[KernelCa
     ]
 
 
-def _write_whole(call: KernelCall, operand: Operand, size: int) -> bool:
-    """If a kernel adds to all ``size`` elements of an operand, have it add to zero instead."""
+def _write_whole(call: KernelCall, operand: Operand) -> bool:
+    """Have a kernel add to zero instead of an operand; returns False if it would leave a part."""
     kernel = call.kernel
     if operand.role != UPDATED or operand.name not in kernel.accumulates:
         return False
     declared = next(o for o in kernel.operands if o.name == operand.name)
-    if declared.size(call.values) != size:
+    if declared.size(call.values) != operand.buffer.array.size:
         return False
     kernel.set(call.args, kernel.accumulates[operand.name], ADD_TO_ZERO)
     return True
 
 
-# Between two gradients lies less than a cache line of zeros, which nobody writes.
+# Less than a cache line lies between two gradients; it holds zeros that no kernel changes.
 GAP = 64
 
 
 def _gaps(begin: int, end: int, done: list[Buffer]) -> list[tuple[int, int]]:
-    """What of begin … end the buffers leave over."""
+    """Return the parts of begin … end outside these buffers."""
     gaps = []
     for buffer in sorted(done, key=lambda buffer: buffer.begin):
         gaps.append((begin, buffer.begin))
@@ -257,6 +257,7 @@ def _gaps(begin: int, end: int, done: list[Buffer]) -> list[tuple[int, int]]:
 
 
 def _clearing(clear: KernelCall, start: int, stop: int) -> KernelCall:
+    """Make a call that clears the addresses from ``start`` to ``stop``."""
     vector = clear.operands[0].buffer
     itemsize = vector.array.itemsize
     first = (start - vector.begin) // itemsize
@@ -267,7 +268,7 @@ def _clearing(clear: KernelCall, start: int, stop: int) -> KernelCall:
     return KernelCall(clear.kernel, clear.function, args, [operand], 0, clear.label, clear.phase)
 
 
-# --- sums over many rows: each thread those that it has computed, and then what is left ---
+# --- sums over many rows: each thread adds up those it has computed, then one adds the partials ---
 
 
 def _split_k(calls: list[KernelCall]) -> list[KernelCall]:

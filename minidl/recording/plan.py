@@ -1,4 +1,4 @@
-"""From recorded calls to a program: where its memory lies, and who computes what, when."""
+"""Plan a program: where each temporary lies, and how many threads share each kernel."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from minidl._kernels.memory import LINE
 from minidl.recording.calls import TEMPORARY, Buffer, KernelCall
 from minidl.typing import Array
 
-# A rough clock for decisions about threads: what one thread does in a nanosecond.
+# A rough model of time, for decisions about threads: flops or bytes of one thread per nanosecond.
 FLOPS = 40.0
 BYTES = 16.0
-# Nanoseconds: the least work that makes another thread worth its while, and what it costs
-# when all wait for each other.
+# Nanoseconds: the least work for which another thread pays, and the cost of a barrier.
 LEAST_WORK = 2500.0
 BARRIER = 700.0
-# How much longer than moving its bytes a heavy elementwise kernel takes.
+# How many times longer than moving its bytes a heavy elementwise kernel takes.
 HEAVY = 4
 
 
@@ -28,12 +27,12 @@ HEAVY = 4
 def place(calls: list[KernelCall], returned: Iterable[Buffer]) -> int:
     """Give every temporary a place in the program's memory; returns the bytes needed.
 
-    Two temporaries share memory if one is last used before the other is first, or where a kernel
-    may write one over the other. The largest are placed first, each at the lowest place that is
-    free while it lives.
+    Two temporaries share memory if the last use of one comes before the first use of the other, or
+    if a kernel may write one over the other. The largest are placed first, each at the lowest
+    place that is free while it lives.
     """
     lives = sorted(_lives(calls, returned), key=lambda life: -life.nbytes)
-    # Of what is placed already: the calls that use it, and the bytes it occupies.
+    # For temporaries that are placed: first and last call that uses them, and their bytes.
     first, last, begin, end = np.zeros((4, len(lives)), np.int64)
     for i, life in enumerate(lives):
         rivals = (first[:i] <= life.last) & (life.first <= last[:i])
@@ -45,7 +44,7 @@ def place(calls: list[KernelCall], returned: Iterable[Buffer]) -> int:
 
 
 def least_memory(calls: list[KernelCall], returned: Iterable[Buffer]) -> int:
-    """Bytes of the temporaries that are alive at the same time, at most: no plan needs less."""
+    """Return the most bytes of temporaries alive at the same time: no plan needs less."""
     change = np.zeros(len(calls) + 2, np.int64)
     for life in _lives(calls, returned):
         change[life.first] += life.nbytes
@@ -55,7 +54,7 @@ def least_memory(calls: list[KernelCall], returned: Iterable[Buffer]) -> int:
 
 @dataclass
 class _Life:
-    """A temporary, or several, each written over the one before, and the calls of their time."""
+    """A temporary, or several written one over the other; the first and last call that use them."""
 
     buffers: list[Buffer]
     first: int
@@ -87,7 +86,7 @@ def _lives(calls: list[KernelCall], returned: Iterable[Buffer]) -> list[_Life]:
 def _join(
     lives: dict[int, _Life], index: int, over: Buffer, written: Buffer, call: KernelCall
 ) -> None:
-    """Let a call write one temporary over another, if nobody else needs that any more."""
+    """Let a call write one temporary over another, if this is the last use of the other."""
     old, new = lives.get(id(over)), lives.get(id(written))
     once = sum(operand.buffer is over for operand in call.operands) == 1
     if old and new and once and old.last == index == new.first and over.nbytes == written.nbytes:
@@ -97,9 +96,9 @@ def _join(
 
 
 def _lowest_gap(size: int, begin: Array, end: Array) -> int:
-    """The lowest place for so many bytes outside all stretches begin … end."""
+    """Find the lowest place for ``size`` bytes outside all spans begin … end."""
     order = begin.argsort()
-    free = np.maximum.accumulate(np.concatenate(([0], end[order])))  # from here to the next stretch
+    free = np.maximum.accumulate(np.concatenate(([0], end[order])))  # from here to the next span
     fits = free[:-1] + size <= begin[order]
     return int(free[fits.argmax()] if fits.any() else free[-1])
 
@@ -107,12 +106,12 @@ def _lowest_gap(size: int, begin: Array, end: Array) -> int:
 # --- threads --------------------------------------------------------------------------------
 
 
-def share(calls: list[KernelCall], memory: int, most: int) -> None:
+def assign_threads(calls: list[KernelCall], memory: int, most: int) -> None:
     """Decide how many threads, up to ``most``, share each kernel, and where all must wait."""
     threads = 1
     for call in calls:
         if not call.adds_partials:
-            threads = max(1, min(most, parts(call), int(work(call) / LEAST_WORK)))
+            threads = max(1, min(most, most_threads(call), int(work(call) / LEAST_WORK)))
         call.threads, call.wait = threads, False
     _set_waits(calls, memory)
     gain = sum(work(call) * (1 - 1 / call.threads) for call in calls)
@@ -121,41 +120,34 @@ def share(calls: list[KernelCall], memory: int, most: int) -> None:
             call.threads, call.wait = 1, False
 
 
-def parts(call: KernelCall) -> int:
-    """How many threads can share a call at all: a sequence is not divided."""
+def most_threads(call: KernelCall) -> int:
+    """Return how many threads can share a call at all: a sequence is not divided."""
     along = call.kernel.threads
     return 1 if along == "one" else call.values.get(along, 1 << 30)
 
 
-def traffic(call: KernelCall) -> int:
-    """Bytes of the arrays that a call reads and writes."""
-    return sum(operand.buffer.nbytes for operand in call.operands)
-
-
 def flops_of_products(call: KernelCall) -> float:
-    """Count the flops of matrix products in a call; all others are counted by their bytes."""
+    """Count the flops of the matrix products in a call: 0 for a kernel without any."""
     return call.kernel.products(call.values) if call.kernel.products else 0.0
 
 
 def work(call: KernelCall) -> float:
-    """Nanoseconds on one thread, roughly."""
-    kernel = call.kernel
-    if kernel.threads == "one":
-        return 0.0  # done by one thread, whatever its size, or not at all by one
-    return (
-        flops_of_products(call) / FLOPS + (HEAVY if kernel.is_heavy else 1) * traffic(call) / BYTES
-    )
+    """Estimate the nanoseconds that one thread takes for a call."""
+    if call.kernel.threads == "one":
+        return 0.0  # more threads save nothing
+    nbytes = sum(operand.buffer.nbytes for operand in call.operands)
+    return flops_of_products(call) / FLOPS + (HEAVY if call.kernel.is_heavy else 1) * nbytes / BYTES
 
 
 def _set_waits(calls: list[KernelCall], memory: int) -> None:
-    """A barrier where a call touches what other threads' shares have written since the last
-    one, or writes what they have read.
+    """Set a barrier before a call that touches what other threads have written since the last
+    barrier, or that writes what they have read.
     """
     if all(call.threads == 1 for call in calls):
         return
     since: list[tuple[float, float, bool, bool]] = []  # begin, end, written, by several threads
-    # Whether the step may have been stopped since, and by the share of another thread.
-    stopping = apart = False
+    # Whether a kernel since then may have stopped the step, and whether several threads ran it.
+    stopping = by_several = False
     for call in calls:
         several = call.threads > 1
         touched = []
@@ -169,11 +161,11 @@ def _set_waits(calls: list[KernelCall], memory: int) -> None:
             for other_begin, other_end, wrote, shared in since
         ) or (
             stopping
-            and (several or apart)
+            and (several or by_several)
             and any(o.writes and o.buffer.kind != TEMPORARY for o in call.operands)
         )
         if call.wait:
-            since, stopping, apart = [], False, False
+            since, stopping, by_several = [], False, False
         since += touched
         if call.kernel.is_checking or call.kernel.stops:
-            stopping, apart = True, apart or several
+            stopping, by_several = True, by_several or several
