@@ -21,9 +21,9 @@ from test_recording import optimizers, stacks
 
 import minidl
 from minidl import _kernels, kernels, nn, optim
+from minidl._kernels.executor.calls import TEMPORARY, Buffer, KernelCall, Operand
 from minidl._kernels.signature import KERNELS
 from minidl.recording import plan as planning
-from minidl.recording.calls import TEMPORARY, Buffer, KernelCall, Operand
 
 LONG = os.environ.get("MINIDL_LONG_TESTS") == "1"
 

@@ -10,7 +10,7 @@ Read in this order:
    memory that lives on (``shadow.py``).
 2. ``guards.py`` defines these arrays, which refuse NumPy, and the hooks that ask the recorder.
 3. ``verify.py`` rehearses the function, and proves that the program does what the function did.
-4. ``calls.py`` defines a recorded call, and the memory that it uses.
+4. ``minidl/_kernels/executor/calls.py`` defines a recorded call, and the memory that it uses.
 5. ``fuse.py`` merges calls.
 6. ``plan.py`` gives temporaries their memory, and kernels their threads.
 7. ``program.py`` makes the program. ``interface.py`` says what it takes and returns;

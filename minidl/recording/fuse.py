@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from minidl._kernels import dispatch
-from minidl._kernels.signature import ADD_TO_ZERO, KERNELS, READ, UPDATED, WRITTEN
-from minidl.recording.calls import (
+from minidl._kernels.executor.calls import (
     GRADIENT,
     INPUT,
     TEMPORARY,
@@ -21,6 +20,7 @@ from minidl.recording.calls import (
     KernelCall,
     Operand,
 )
+from minidl._kernels.signature import ADD_TO_ZERO, KERNELS, READ, UPDATED, WRITTEN
 
 PRODUCT = next(kernel for kernel in KERNELS.values() if kernel.fuses)
 SUM_OF_PARTIALS = KERNELS["reduce_partials"]
@@ -57,7 +57,7 @@ def _into_product(
 ) -> list[KernelCall]:
     """Merge an activation, or its gradient, into the matrix product whose output it alone reads.
 
-    An activation has one of ``arguments``, its gradient two.
+    ``arguments`` is 1 to merge activations, 2 to merge gradients, which take dy and y.
     """
     uses = Counter(id(operand.buffer) for call in calls for operand in call.operands)
     products: dict[int, int] = {}  # from the output of a product to its index

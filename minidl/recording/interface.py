@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from minidl._kernels.executor.calls import INPUT, TEMPORARY, Buffer, KernelCall
 from minidl._kernels.executor.program import InputView
-from minidl.recording.calls import INPUT, TEMPORARY, Buffer, KernelCall
 from minidl.recording.pytree import tree_leaves, tree_map
 from minidl.typing import Array
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from minidl._kernels.executor.calls import TEMPORARY, Buffer, KernelCall
 from minidl._kernels.memory import LINE
-from minidl.recording.calls import TEMPORARY, Buffer, KernelCall
 from minidl.typing import Array
 
 # A rough model of time, for decisions about threads: flops or bytes of one thread per nanosecond.

@@ -10,13 +10,7 @@ import numpy as np
 
 from minidl import _kernels
 from minidl._kernels.executor import Unfinished
-from minidl._kernels.executor.lock import ProgramLock
-from minidl._kernels.executor.program import Names, Program
-from minidl._kernels.memory import aligned_zeros
-from minidl._kernels.twins.errors import RowError
-from minidl.nn.nonfinite import first_not_finite
-from minidl.recording import plan as planning
-from minidl.recording.calls import (
+from minidl._kernels.executor.calls import (
     INPUT,
     PARAMETER,
     STATE,
@@ -25,6 +19,12 @@ from minidl.recording.calls import (
     Buffer,
     KernelCall,
 )
+from minidl._kernels.executor.lock import ProgramLock
+from minidl._kernels.executor.program import Names, Program
+from minidl._kernels.memory import aligned_zeros
+from minidl._kernels.twins.errors import RowError
+from minidl.nn.nonfinite import first_not_finite
+from minidl.recording import plan as planning
 from minidl.recording.errors import NotFiniteError
 from minidl.recording.fuse import fuse
 from minidl.recording.guards import RecordingError

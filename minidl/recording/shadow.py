@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from minidl import _kernels
+from minidl._kernels.executor.calls import INPUT, TEMPORARY, Buffer
 from minidl._kernels.memory import LINE, aligned_zeros
-from minidl.recording.calls import INPUT, TEMPORARY, Buffer
 from minidl.recording.guards import RecordedArray, RecordingError
 from minidl.typing import Array
 

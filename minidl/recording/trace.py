@@ -15,9 +15,17 @@ from typing import Any
 import numpy as np
 
 from minidl import _kernels
+from minidl._kernels.executor.calls import (
+    INPUT,
+    STATE,
+    TEMPORARY,
+    VECTOR,
+    Buffer,
+    KernelCall,
+    Operand,
+)
 from minidl._kernels.signature import SCRATCH, Kernel
 from minidl.nn.nonfinite import first_not_finite
-from minidl.recording.calls import INPUT, STATE, TEMPORARY, VECTOR, Buffer, KernelCall, Operand
 from minidl.recording.guards import RecordingError, arrays_of, hook_arrays, hook_backward
 from minidl.recording.pytree import tree_leaves
 from minidl.recording.shadow import Shadow, TracedMemory

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from minidl._kernels.executor.calls import INPUT, Buffer
 from minidl._kernels.signature import Kernel
-from minidl.recording.calls import INPUT, Buffer
 from minidl.recording.errors import NotFiniteError
 from minidl.recording.guards import ADVICE, RecordingError
 from minidl.recording.program import StepProgram, homes_of
