@@ -138,7 +138,7 @@ def _updates(call: KernelCall) -> bool:
 
 
 def _flops(call: KernelCall, values: dict[str, Any]) -> int:
-    """Count the flops of a kernel, with bias and activation that a product applies to its output."""
+    """Count the flops of a kernel, and of what a product applies to its output."""
     each = sum(KERNELS[name].flops for name in call.fused) + (call.operand("bias") is not None)
     return call.kernel.count_flops(values) + values.get("m", 0) * values.get("n", 0) * each
 
