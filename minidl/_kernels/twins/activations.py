@@ -7,7 +7,6 @@ else the input ``x``.
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import numpy as np
 
@@ -97,13 +96,13 @@ def tanh_grad(dy: Array, y: Array) -> Array:
 @kernel("x[n] -> y[n]", flops=EXP + 3)
 def silu(x: Array) -> Array:
     """y = x · sigmoid(x), which is 0 at -∞."""
-    return np.maximum(x, -FAR) * sigmoid(x)
+    return np.maximum(x, -_FAR) * sigmoid(x)
 
 
 @kernel("dy[n] x[n] -> dx[n]", flops=EXP + 7)
 def silu_grad(dy: Array, x: Array) -> Array:
     """dx = dy · s · (1 + x · (1 - s)), s = sigmoid(x)."""
-    return dy * sigmoid(x) * (1 + np.clip(x, -FAR, FAR) * sigmoid(-x))
+    return dy * sigmoid(x) * (1 + np.clip(x, -_FAR, _FAR) * sigmoid(-x))
 
 
 @kernel("x[n] beta -> y[n]", flops=2 * EXP + 4)
@@ -122,13 +121,13 @@ def softplus_grad(dy: Array, x: Array, beta: float) -> Array:
 @kernel("x[n] -> y[n]", flops=2 * EXP + 12)
 def gelu(x: Array) -> Array:
     """y = x · Φ(x), Φ(x) = ½ erfc(-x / √2): the probability of less in a normal distribution."""
-    return (np.maximum(x, -FAR) * _normal_cdf(x)).astype(x.dtype)
+    return (np.maximum(x, -_FAR) * _normal_cdf(x)).astype(x.dtype)
 
 
 @kernel("dy[n] x[n] -> dx[n]", flops=2 * EXP + 16)
 def gelu_grad(dy: Array, x: Array) -> Array:
     """dx = dy · (Φ(x) + x · φ(x)), φ(x) = exp(-x² / 2) / √(2π)."""
-    z = np.clip(x, -FAR, FAR).astype(np.float64)
+    z = np.clip(x, -_FAR, _FAR).astype(np.float64)
     return (dy * (_normal_cdf(x) + z * np.exp(-z * z / 2) / math.sqrt(2 * math.pi))).astype(x.dtype)
 
 
@@ -136,14 +135,14 @@ def gelu_grad(dy: Array, x: Array) -> Array:
 def selu(x: Array) -> Array:
     """y = λ · x where x ≥ 0, else λ · α · (exp(x) - 1)."""
     real = x.dtype.type
-    return np.where(x < 0, real(SELU_SLOPE) * np.expm1(np.minimum(x, 0)), real(SELU_GAIN) * x)
+    return np.where(x < 0, real(_SELU_SLOPE) * np.expm1(np.minimum(x, 0)), real(_SELU_GAIN) * x)
 
 
 @kernel("dy[n] y[n] -> dx[n]", flops=3)
 def selu_grad(dy: Array, y: Array) -> Array:
     """dx = λ · dy where x ≥ 0, else dy · (y + λ · α): y has the sign of x."""
     real = dy.dtype.type
-    return np.where(np.signbit(y), dy * (y + real(SELU_SLOPE)), real(SELU_GAIN) * dy)
+    return np.where(np.signbit(y), dy * (y + real(_SELU_SLOPE)), real(_SELU_GAIN) * dy)
 
 
 @kernel("x[n] alpha -> y[n]", flops=EXP + 3)
@@ -162,14 +161,14 @@ def celu_grad(dy: Array, y: Array, alpha: float) -> Array:
 @kernel("x[n] -> y[n]", flops=EXP + 7)
 def gelu_tanh(x: Array) -> Array:
     """y = x · (1 + tanh(√(2/π) · (x + 0.044715 · x³))) / 2, close to gelu."""
-    return np.maximum(x, -FAR) * sigmoid(_gelu_inner(x)[0])
+    return np.maximum(x, -_FAR) * sigmoid(_gelu_inner(x)[0])
 
 
 @kernel("dy[n] x[n] -> dx[n]", flops=2 * EXP + 14)
 def gelu_tanh_grad(dy: Array, x: Array) -> Array:
     """dx = dy · s · (1 + x · (1 - s) · inner'), s = sigmoid(inner), y = x · s."""
     inner, slope = _gelu_inner(x)
-    return dy * sigmoid(inner) * (1 + np.clip(x, -FAR, FAR) * sigmoid(-inner) * slope)
+    return dy * sigmoid(inner) * (1 + np.clip(x, -_FAR, _FAR) * sigmoid(-inner) * slope)
 
 
 @kernel("x[n] -> y[n]", flops=4)
@@ -187,7 +186,7 @@ def hard_sigmoid_grad(dy: Array, x: Array) -> Array:
 @kernel("x[n] -> y[n]", flops=5)
 def hard_swish(x: Array) -> Array:
     """y = x · hard_sigmoid(x)."""
-    return np.maximum(x, -FAR) * hard_sigmoid(x)
+    return np.maximum(x, -_FAR) * hard_sigmoid(x)
 
 
 @kernel("dy[n] x[n] -> dx[n]", flops=5)
@@ -200,14 +199,14 @@ def hard_swish_grad(dy: Array, x: Array) -> Array:
 @kernel("x[n] -> y[n]", flops=EXP + 10)
 def mish(x: Array) -> Array:
     """y = x · tanh(softplus(x))."""
-    return np.maximum(x, -FAR) * np.tanh(softplus(x, 1.0))
+    return np.maximum(x, -_FAR) * np.tanh(softplus(x, 1.0))
 
 
 @kernel("dy[n] x[n] -> dx[n]", flops=EXP + 20)
 def mish_grad(dy: Array, x: Array) -> Array:
     """dx = dy · (t + x · (1 - t²) · sigmoid(x)), t = tanh(softplus(x))."""
     t = np.tanh(softplus(x, 1.0))
-    return dy * (t + np.clip(x, -FAR, FAR) * (1 - t * t) * sigmoid(x))
+    return dy * (t + np.clip(x, -_FAR, _FAR) * (1 - t * t) * sigmoid(x))
 
 
 @kernel("x[n] -> y[n]", flops=3)
@@ -227,7 +226,7 @@ def softsign_grad(dy: Array, x: Array) -> Array:
 
 def _gelu_inner(x: Array) -> tuple[Array, Array]:
     """2 · √(2/π) · (x + 0.044715 · x³) and its derivative."""
-    real, z = x.dtype.type, np.clip(x, -FAR, FAR)
+    real, z = x.dtype.type, np.clip(x, -_FAR, _FAR)
     scale, cube = real(2 * math.sqrt(2 / math.pi)), real(0.044715)
     return scale * z * (1 + cube * z * z), scale * (1 + 3 * cube * z * z)
 
@@ -265,10 +264,9 @@ def _less_largest(x: Array) -> Array:
     return np.where(alone, x.dtype.type(0), x - x.max(axis=-1, keepdims=True))
 
 
-ActivationName = Literal["relu", "sigmoid", "tanh"]  # those that a product can apply
-FAR = 1000.0  # where sigmoid and Φ have long become 0 and 1
-SELU_GAIN = 1.0507009873554805  # λ of Klambauer et al. 2017
-SELU_SLOPE = SELU_GAIN * 1.6732632423543772  # λ · α
+_FAR = 1000.0  # where sigmoid and Φ have long become 0 and 1
+_SELU_GAIN = 1.0507009873554805  # λ of Klambauer et al. 2017
+_SELU_SLOPE = _SELU_GAIN * 1.6732632423543772  # λ · α
 
 _erfc = np.vectorize(math.erfc, otypes=[np.float64])
 

@@ -9,20 +9,6 @@ import numpy as np
 from minidl._kernels.signature import kernel
 from minidl.typing import Array
 
-__all__ = [
-    "OPTIMIZER_STATE",
-    "adagrad",
-    "adam",
-    "clamp",
-    "clip",
-    "lerp",
-    "nadam",
-    "rmsprop",
-    "sgd",
-    "squared_norm",
-]
-
-
 # What an optimizer changes from step to step, in memory; see OptimizerState in
 # arguments.pxd, which is the same layout for C.
 OPTIMIZER_STATE = np.dtype(

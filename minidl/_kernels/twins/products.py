@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from minidl._kernels.signature import KERNELS, declare, kernel
-from minidl._kernels.twins.activations import ActivationName
-from minidl._kernels.twins.matrix import matrix
+from minidl._kernels.twins.matrix import _matrix
 from minidl._kernels.twins.normalization import column_sum
 from minidl.typing import Array
+
+_Activation = Literal["relu", "sigmoid", "tanh"]  # those that a product can apply
 
 
 @kernel(
@@ -33,7 +36,7 @@ def matmul(
 
 @kernel("", composite=True)
 def linear(
-    x: Array, weight: Array, bias: Array | None = None, activation: ActivationName | None = None
+    x: Array, weight: Array, bias: Array | None = None, activation: _Activation | None = None
 ) -> Array:
     """y = activation(x · W + b)."""
     y = x @ weight if bias is None else x @ weight + bias
@@ -49,7 +52,7 @@ def linear_grad_input(dy: Array, weight: Array) -> Array:
 @kernel("", composite=True)
 def linear_grad_params(x: Array, dy: Array, dweight: Array, dbias: Array | None = None) -> None:
     """dW += xᵀ · dy and db += Σ dy over the batch."""
-    dweight += matrix(x).T @ matrix(dy)
+    dweight += _matrix(x).T @ _matrix(dy)
     if dbias is not None:
         dbias += column_sum(dy)
 
