@@ -1,8 +1,8 @@
 """Calls that consist of several kernels, or whose arrays a signature cannot describe.
 
-Matrix products of any strides, losses with weights and their totals, whole sequences. Each fills
-the argument struct of a declared kernel by hand, and runs it (``call.pyx``). Their twins have the
-same names.
+These are matrix products of any strides, losses with weights and their totals, and whole
+sequences. Each fills the argument structs of declared kernels by hand, and runs these
+(``call.pyx``). Their twins have the same names.
 """
 
 cimport numpy as cnp
@@ -30,7 +30,7 @@ cdef Call MATMUL = CALLS["matmul"], COLUMN_SUM = CALLS["column_sum"], TOTAL = CA
 cdef Call WEIGHT_TOTAL = CALLS["weight_total"], SQUARED_NORM = CALLS["squared_norm"]
 cdef Call PRELU_GRAD = CALLS["prelu_grad"], CLIP = CALLS["clip"]
 cdef Call TIME_FIRST = CALLS["time_first"], BATCH_FIRST = CALLS["batch_first"]
-# By name; the gradients, which have codes too, are for products of recorded steps only.
+# Codes by name. Gradients have codes as well, but only products of recorded steps use these.
 cdef dict ACTIVATIONS = {
     None: NO_ACTIVATION,
     **{k.name: k.activation for k in KERNELS.values() if k.activation and len(k.parameters) == 1},
@@ -38,12 +38,12 @@ cdef dict ACTIVATIONS = {
 
 
 cdef ndarray allocate_as(ndarray like, tuple shape):
-    """A new array of this shape, of the dtype of another."""
+    """Allocate an array of this shape, of the dtype of another."""
     return allocate_shape(shape, cnp.PyArray_TYPE(like))
 
 
 cdef ndarray doubles(tuple shape):
-    """A new array of float64."""
+    """Allocate an array of float64."""
     return allocate_shape(shape, cnp.NPY_FLOAT64)
 
 
@@ -61,7 +61,7 @@ cdef int run_matmul(int real, MatmulArgs *args) except -1:
 cdef int add_column_sum(
     int real, ndarray x, Py_ssize_t rows, Py_ssize_t columns, ndarray sums
 ) except -1:
-    """Add the sums of the columns of x to what is there."""
+    """Add the sum of every column of x to an element of ``sums``."""
     cdef ColumnSumArgs args
     args.x, args.sums, args.partials = cnp.PyArray_DATA(x), cnp.PyArray_DATA(sums), NULL
     args.rows, args.columns, args.accumulate = rows, columns, ADD
@@ -76,8 +76,8 @@ cdef int one_dtype(ndarray a, ndarray b, str name) except -1:
 
 
 cdef ndarray strided(ndarray x):
-    """x itself if its elements are aligned, native and whole elements apart: the loops take
-    any strides."""
+    """Return x if its elements are aligned, in native byte order, and whole elements apart, else a
+    contiguous copy. The loops take any strides in elements."""
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x)
     if (
         cnp.PyArray_ISALIGNED(x) and cnp.PyArray_ISNOTSWAPPED(x)
@@ -212,7 +212,7 @@ def linear_grad_params(
 
 
 cdef int describe(MatmulArgs *args, ndarray x, Py_ssize_t features, str name) except -1:
-    """x as a matrix of `features` columns: fills in m, its rows."""
+    """Check that x is a matrix of ``features`` columns, of any dimensions; sets m to its rows."""
     if features < 1:
         raise ValueError(f"{name}: the weight must be a matrix of widths >= 1")
     if x.ndim < 1 or x.shape[x.ndim - 1] != features:
@@ -224,7 +224,7 @@ cdef int describe(MatmulArgs *args, ndarray x, Py_ssize_t features, str name) ex
 
 
 cdef ndarray with_last(ndarray x, Py_ssize_t features):
-    """A new array of the shape of x, but for its last dimension."""
+    """Allocate an array of the shape of x, except for its last dimension."""
     cdef cnp.npy_intp shape[64]
     memcpy(shape, cnp.PyArray_DIMS(x), x.ndim * sizeof(cnp.npy_intp))
     shape[x.ndim - 1] = features
@@ -488,7 +488,7 @@ def prelu_grad(
 
 
 cdef OptimizerState *states_of(ndarray state) except NULL:
-    """One OPTIMIZER_STATE, or an array of them."""
+    """Return the address of one OPTIMIZER_STATE, or of an array of them."""
     if state.dtype != OPTIMIZER_STATE or state.ndim > 1 or not cnp.PyArray_ISCARRAY(state):
         raise TypeError(f"state must be of dtype OPTIMIZER_STATE, got {state!r}")
     return <OptimizerState *>cnp.PyArray_DATA(state)
@@ -497,9 +497,9 @@ cdef OptimizerState *states_of(ndarray state) except NULL:
 def clip(ndarray squared_norm not None, ndarray state not None, ndarray grad=None):
     """Count the step and find the factor that brings the norm down to max_norm.
 
-    ``state`` may be an array, of one for each group of parameters. ``grad`` is what the squared
-    norm is of: in float64 the norm may be a number where its square is none. Returns whether the
-    norm is finite; when it is not, nothing is changed but the ``norm`` of the first.
+    ``state`` may be an array with an element for each group of parameters. ``grad`` is the
+    gradient: in float64, its norm may be finite although the squared norm overflows. Returns
+    whether the norm is finite; when it is not, only the ``norm`` of the first state is changed.
     """
     cdef ClipArgs args
     cdef int real = real_of(squared_norm if grad is None else grad)
@@ -520,7 +520,7 @@ def clip(ndarray squared_norm not None, ndarray state not None, ndarray grad=Non
 # --- sequences --------------------------------------------------------------------------
 
 cdef ndarray lengths_of(ndarray lengths, Py_ssize_t batch, str name):
-    """Checked but for their values; None stays None."""
+    """Check the shape and dtype of lengths; the kernel checks their values. None stays None."""
     if lengths is None:
         return None
     if lengths.ndim != 1 or lengths.shape[0] != batch:
@@ -533,7 +533,7 @@ cdef ndarray lengths_of(ndarray lengths, Py_ssize_t batch, str name):
 cdef int check_sequence(
     ndarray z, ndarray weight, Py_ssize_t gates, str name
 ) except -1:
-    """z (steps, batch, gates * hidden) and weight (hidden, gates * hidden)."""
+    """Check that z is (steps, batch, gates * hidden) and weight (hidden, gates * hidden)."""
     if cnp.PyArray_TYPE(z) != cnp.PyArray_TYPE(weight):
         raise TypeError(f"{name}: weight must be {z.dtype}, got {weight.dtype}")
     if weight.ndim != 2 or weight.shape[0] == 0 or weight.shape[1] != gates * weight.shape[0]:
@@ -550,7 +550,7 @@ cdef int check_sequence(
 
 
 cdef size_t packed_size(ndarray like, Py_ssize_t rows, Py_ssize_t columns) noexcept:
-    """Bytes of a weight in rows of whole vectors."""
+    """Return the bytes of a weight whose rows are padded to whole vectors."""
     return rows * ((columns * <size_t>cnp.PyArray_ITEMSIZE(like) + 63) // 64) * 64
 
 
