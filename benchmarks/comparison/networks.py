@@ -15,9 +15,9 @@ import numpy as np
 
 from minidl.typing import Array
 
-# So small that a network does not memorise its random labels in thousands of steps on the same data.
-# Its gradients would then be subnormal numbers, with which processors are slow; XLA alone rounds
-# them to zero.
+# So small that a network does not memorise its random labels in thousands of steps on the same
+# data. Its gradients would then be subnormal numbers, with which processors are slow; XLA alone
+# rounds them to zero.
 LEARNING_RATE = 1e-5
 MAX_NORM = 1.0
 CHECKED = 6  # how many losses must agree, from the first step on
@@ -75,7 +75,7 @@ class Network:
 
     @property
     def step_flops(self) -> int:
-        """Flops of the products of a step: three for each weight, less that of the input gradient."""
+        """Flops of the products of a step: three for each weight, without the input gradient."""
         inputs, outputs = self.layers[0]
         return 3 * self.forward_flops - 2 * self.batch * inputs * outputs
 

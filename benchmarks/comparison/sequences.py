@@ -55,7 +55,7 @@ class Sequences:
 
     @property
     def step_flops(self) -> int:
-        """Flops of the products of a step: three for each weight, less that of the input gradient."""
+        """Flops of the products of a step: three for each weight, without the input gradient."""
         rows, width = self.batch * self.steps, GATES[self.kind] * self.hidden
         last = self.batch * self.hidden * self.classes
         return 2 * (2 * rows * self.inputs * width + 3 * rows * self.hidden * width + 3 * last)

@@ -51,9 +51,8 @@ def run(path: Path | None, epochs: int, threads: int) -> None:
     both: list[Contender] = [ours, PyTorch(ours.speaker, threads)]
     about = machine()
     print(f"{about['processor']}, {threads} of {about['cores']} cores; {SHAPE}")
-    print(
-        f"{cut:,} characters, {len(text) - cut:,} for validation, {len(characters)} different ones\n"
-    )
+    sizes = f"{cut:,} characters, {len(text) - cut:,} for validation"
+    print(f"{sizes}, {len(characters)} different ones\n")
     print(f"epoch{'':4}minidl s{'':4}bits{'':4}PyTorch s{'':4}bits{'':4}minidl / PyTorch, so far")
     rounds: list[tuple[float, float]] = []
     for epoch in range(1, epochs + 1):

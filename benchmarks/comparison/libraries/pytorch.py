@@ -200,7 +200,7 @@ class _Recurrent(torch.nn.Module):
 
 
 def recurrent(network: Sequences, threads: list[int]) -> Iterator[Contender]:
-    """Make eager steps with either Adam, and steps whose forward pass is compiled where it can be."""
+    """Make eager steps with either Adam, and steps with a compiled forward pass."""
     torch.compiler.reset()
     batches = network.split(*map(torch.from_numpy, network.data))
 
