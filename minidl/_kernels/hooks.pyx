@@ -145,11 +145,6 @@ def note_change():
     CHANGES += 1
 
 
-cdef long change_count() noexcept:
-    """Return a number that ``note_change`` changes, and that is odd while this thread evaluates."""
-    return 2 * CHANGES + (EVALUATIONS > 0)
-
-
 cdef PyObject *current_recorder() noexcept:
     """Return the recorder of this thread, or NULL."""
     return RECORDER
@@ -160,9 +155,9 @@ cdef bint is_recording() noexcept:
     return RECORDER != NULL
 
 
-def changes():
+cpdef long changes() noexcept:
     """Return a number that ``note_change`` changes, and that is odd while this thread evaluates."""
-    return change_count()
+    return 2 * CHANGES + (EVALUATIONS > 0)
 
 
 # Compiled, so that no signal handler runs between the change of the count and its block.

@@ -12,7 +12,7 @@ from libc.stdint cimport int64_t
 from libc.string cimport memcmp, memcpy
 from numpy cimport ndarray
 
-from minidl._kernels.hooks cimport change_count, is_recording
+from minidl._kernels.hooks cimport changes, is_recording
 from minidl._kernels.executor.autotune cimport TEAM, choose, observe, reset
 from minidl._kernels.executor.execute cimport (
     MOST_COPIES,
@@ -313,7 +313,7 @@ cdef class Program:
 
     cdef bint valid(self) except -1:
         """Whether nothing has changed since the program was found valid."""
-        return self.seen == change_count() and (self.names is None or self.names.same())
+        return self.seen == changes() and (self.names is None or self.names.same())
 
     cpdef bint serves(self, tuple inputs) except -1:
         """Whether the program is valid now, and was recorded for inputs like these."""
@@ -330,7 +330,7 @@ cdef class Program:
             return NOT_RUN
         self.lock.acquire()
         try:
-            if self.seen != change_count():    # while this thread waited
+            if self.seen != changes():    # while this thread waited
                 return NOT_RUN
             # Schedules are Python functions, so all are called first: no signal handler can run
             # from the first rate that is set to the end of the step.
