@@ -82,7 +82,7 @@ static Team TEAM = {.members = 1};
 #define atomic_read(p) __atomic_load_n(p, __ATOMIC_ACQUIRE)
 #define atomic_write(p, v) __atomic_store_n(p, v, __ATOMIC_RELEASE)
 
-/* Spin until *p is not `old` and is at least `least`; returns 0 if that takes `limit` nanoseconds. */
+/* Spin until *p is not `old` and is at least `least`; returns 0 after `limit` nanoseconds. */
 static int spin(const int64_t *p, int64_t old, int64_t least, int64_t limit) {
     int64_t begin = 0;
     for (;;) {
