@@ -16,7 +16,7 @@ Python: a call is a function pointer and a struct. A recorded step is a list of 
 
 **What each instruction set changes.** ``builds/loops.pxi`` includes all loops; the modules of
 ``builds/`` include it, and ``setup.py`` compiles each of them with other flags. What differs in
-the source is in ``simd.h``: the width of ``vec`` and the height of the register tile.
+the source is in ``simd.h``: the width of ``vec`` and of the register tile.
 
 ========  ============  ============  ===================  ===========================
 name      float32s in   tile, rows    compiled with        found on
@@ -127,6 +127,12 @@ def _compiled_calls() -> dict[str, Any]:
     """Collect the calls that check arrays and run compiled loops."""
     call, composites = (import_module(f"{__name__}.{name}") for name in ("call", "composites"))
     by_hand = vars(call) | vars(composites)
+    for name in NAMES:
+        if KERNELS[name].composite and name not in by_hand:
+            raise ImportError(
+                f"kernel {name!r} has a twin with composite=True but no call in composites.pyx: "
+                "build it (python setup.py build_ext --inplace), or set MINIDL_ISA=reference"
+            )
     return {
         name: by_hand[name] if KERNELS[name].composite else call.CALLS[name].as_function()
         for name in NAMES

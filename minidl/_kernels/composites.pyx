@@ -457,7 +457,7 @@ cdef int check_slopes(ndarray slope, ndarray x, str name) except -1:
 def prelu_grad(
     ndarray dy not None, ndarray x not None, ndarray slope not None, ndarray dslope not None
 ):
-    """dx = dy where x > 0, else slope · dy; adds to dslope = Σ dy · x over all other x."""
+    """dx = dy where x > 0, else slope · dy; adds to dslope: Σ dy · x over all x ≤ 0."""
     cdef PreluGradArgs args
     cdef int real = real_of(dy)
     cdef ndarray dx, sums = dslope
@@ -666,8 +666,7 @@ def rnn_sequence_grad(
     ndarray dy, ndarray dh, ndarray states not None, ndarray weight not None,
     ndarray lengths=None, bint reverse=False, activation="tanh",
 ):
-    """The gradients of z and of the initial state, from those of the outputs and of the last
-    state; and the squared norm of that of every state."""
+    """Return the gradients of z and of the initial state, and ‖∂L/∂h_t‖² of every step."""
     dz, _, dh, _, norms = sequence_grad(
         CALLS["rnn_sequence_grad"], 1, dy, dh, None, states, None, None,
         None, weight, lengths, reverse, activation_of("rnn_sequence_grad", activation),
@@ -690,8 +689,7 @@ def lstm_sequence_grad(
     ndarray dy, ndarray dh, ndarray dc, ndarray cells not None, ndarray gates not None,
     ndarray weight not None, ndarray lengths=None, bint reverse=False,
 ):
-    """The gradients of z and of the initial h and c, from those of the outputs and of the last h
-    and c; and the squared norm of that of every state."""
+    """Return the gradients of z and of the initial h and c, and ‖∂L/∂h_t‖² of every step."""
     dz, _, dh, dc, norms = sequence_grad(
         CALLS["lstm_sequence_grad"], 4, dy, dh, dc, None, cells, gates,
         None, weight, lengths, reverse, NO_ACTIVATION,
@@ -715,8 +713,7 @@ def gru_sequence_grad(
     ndarray dy, ndarray dh, ndarray states not None, ndarray gates not None,
     ndarray u_n not None, ndarray weight not None, ndarray lengths=None, bint reverse=False,
 ):
-    """The gradients of z, u and the initial state, from those of the outputs and of the last
-    state; and the squared norm of that of every state."""
+    """Return the gradients of z, of u and of the initial state, and ‖∂L/∂h_t‖² of every step."""
     dz, du, dh, _, norms = sequence_grad(
         CALLS["gru_sequence_grad"], 3, dy, dh, None, states, None, gates,
         u_n, weight, lengths, reverse, NO_ACTIVATION,
@@ -725,7 +722,7 @@ def gru_sequence_grad(
 
 
 def time_first(ndarray x not None, ndarray lengths=None, Py_ssize_t begin=0, width=None):
-    """y_tbj = x_bt(begin + j), and 0 beyond the length of b."""
+    """y_tbj = x_bt(begin + j), and 0 from the length of sequence b on."""
     cdef TimeFirstArgs args
     cdef int real = real_of(x)
     cdef ndarray y
@@ -749,7 +746,7 @@ def time_first(ndarray x not None, ndarray lengths=None, Py_ssize_t begin=0, wid
 
 
 def batch_first(ndarray x not None, ndarray lengths=None, ndarray other=None):
-    """y_btj = x_tbj, followed by the features of ``other``, and 0 beyond the length of b."""
+    """y_btj = x_tbj, then the features of ``other``; 0 from the length of sequence b on."""
     cdef BatchFirstArgs args
     cdef int real = real_of(x)
     cdef ndarray y

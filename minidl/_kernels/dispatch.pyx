@@ -76,9 +76,18 @@ def load(isa):
 
 
 def select(isa):
-    """Run the kernels of this instruction set from now on."""
+    """Run the kernels of this instruction set from now on.
+
+    Raises ImportError, before anything changes, if the loop of a declared kernel was not compiled.
+    """
     cdef int real
     builds = [module.KERNELS for module in load(isa)]
+    for name in call.CALLS:
+        if name not in builds[0] or name not in builds[1]:
+            raise ImportError(
+                f"kernel {name!r} has a twin but no compiled loop in {isa}: build it (python "
+                "setup.py build_ext --inplace), or set MINIDL_ISA=reference"
+            )
     for real, kernels in enumerate(builds):
         for place, name in enumerate((
             "peak_flops", "matmul_scratch", "matmul_reduction", "column_sum_reduction",

@@ -1,7 +1,7 @@
 """The NumPy twin of every activation.
 
-A gradient takes what its layer keeps: the output ``y`` where the derivative follows from it,
-else the input ``x``.
+Each gradient takes dy and the array that its layer has saved: the output ``y`` if the derivative
+can be computed from it, else the input ``x``.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def prelu(x: Array, slope: Array) -> Array:
     flops=4,
 )
 def prelu_grad(dy: Array, x: Array, slope: Array, dslope: Array) -> Array:
-    """dx = dy where x > 0, else slope · dy; adds to dslope = Σ dy · x over all other x."""
+    """dx = dy where x > 0, else slope · dy; adds to dslope: Σ dy · x over all x ≤ 0."""
     below = np.where(x > 0, x.dtype.type(0), dy * x).reshape(-1, x.shape[-1]).sum(axis=0)
     dslope += below if dslope.size > 1 else below.sum()
     return np.where(x > 0, dy, slope * dy)
@@ -64,7 +64,10 @@ def elu(x: Array, alpha: float) -> Array:
 
 @kernel("dy[n] y[n] alpha -> dx[n]", flops=3)
 def elu_grad(dy: Array, y: Array, alpha: float) -> Array:
-    """dx = dy where y ≥ 0, else dy · (y + α): so also where y is -0, what is left of a tiny x."""
+    """dx = dy · (y + α) where y has a minus sign, else dy.
+
+    For a tiny x < 0, y is -0, which counts as negative.
+    """
     return np.where(np.signbit(y), dy * (y + dy.dtype.type(alpha)), dy)
 
 
@@ -120,7 +123,7 @@ def softplus_grad(dy: Array, x: Array, beta: float) -> Array:
 
 @kernel("x[n] -> y[n]", flops=2 * EXP + 12)
 def gelu(x: Array) -> Array:
-    """y = x · Φ(x), Φ(x) = ½ erfc(-x / √2): the probability of less in a normal distribution."""
+    """y = x · Φ(x), Φ(x) = ½ erfc(-x / √2), the probability that a normal number is less than x."""
     return (np.maximum(x, -_FAR) * _normal_cdf(x)).astype(x.dtype)
 
 
@@ -140,7 +143,7 @@ def selu(x: Array) -> Array:
 
 @kernel("dy[n] y[n] -> dx[n]", flops=3)
 def selu_grad(dy: Array, y: Array) -> Array:
-    """dx = λ · dy where x ≥ 0, else dy · (y + λ · α): y has the sign of x."""
+    """dx = dy · (y + λ · α) where y has a minus sign, as x then has, else λ · dy."""
     real = dy.dtype.type
     return np.where(np.signbit(y), dy * (y + real(_SELU_SLOPE)), real(_SELU_GAIN) * dy)
 
@@ -154,7 +157,7 @@ def celu(x: Array, alpha: float) -> Array:
 
 @kernel("dy[n] y[n] alpha -> dx[n]", flops=4)
 def celu_grad(dy: Array, y: Array, alpha: float) -> Array:
-    """dx = dy where x ≥ 0, else dy · (y / α + 1): y has the sign of x."""
+    """dx = dy · (y / α + 1) where y has a minus sign, as x then has, else dy."""
     return np.where(np.signbit(y), dy * (y / dy.dtype.type(alpha) + 1), dy)
 
 
@@ -173,7 +176,7 @@ def gelu_tanh_grad(dy: Array, x: Array) -> Array:
 
 @kernel("x[n] -> y[n]", flops=4)
 def hard_sigmoid(x: Array) -> Array:
-    """y = x / 6 + 1/2 within 0 and 1."""
+    """y = min(max(x / 6 + 1/2, 0), 1)."""
     return np.clip(x / 6 + x.dtype.type(0.5), 0, 1)
 
 
@@ -225,7 +228,7 @@ def softsign_grad(dy: Array, x: Array) -> Array:
 
 
 def _gelu_inner(x: Array) -> tuple[Array, Array]:
-    """2 · √(2/π) · (x + 0.044715 · x³) and its derivative."""
+    """Return inner = 2 · √(2/π) · (x + 0.044715 · x³) and its derivative."""
     real, z = x.dtype.type, np.clip(x, -_FAR, _FAR)
     scale, cube = real(2 * math.sqrt(2 / math.pi)), real(0.044715)
     return scale * z * (1 + cube * z * z), scale * (1 + 3 * cube * z * z)
@@ -258,13 +261,16 @@ def log_softmax_grad(dy: Array, y: Array) -> Array:
 
 
 def _less_largest(x: Array) -> Array:
-    """x - max x; 0 at a largest one that stands alone, for its limit where it is infinite."""
+    """Return x - max x, row by row.
+
+    Where one x is the only largest, that is 0 even if x is infinite: ∞ - ∞ would be NaN.
+    """
     largest = x == x.max(axis=-1, keepdims=True)
     alone = largest & (largest.sum(axis=-1, keepdims=True) == 1)
     return np.where(alone, x.dtype.type(0), x - x.max(axis=-1, keepdims=True))
 
 
-_FAR = 1000.0  # where sigmoid and Φ have long become 0 and 1
+_FAR = 1000.0  # beyond ±_FAR, sigmoid and Φ are 0 or 1 to the last bit
 _SELU_GAIN = 1.0507009873554805  # λ of Klambauer et al. 2017
 _SELU_SLOPE = _SELU_GAIN * 1.6732632423543772  # λ · α
 
@@ -272,4 +278,5 @@ _erfc = np.vectorize(math.erfc, otypes=[np.float64])
 
 
 def _normal_cdf(x: Array) -> Array:
+    """Return Φ(x), in float64."""
     return 0.5 * _erfc(x * -math.sqrt(0.5))

@@ -1,4 +1,4 @@
-"""The one error for a label, an index or a length that cannot be."""
+"""The error, and its text, for a label, an index or a length outside its limits."""
 
 from __future__ import annotations
 

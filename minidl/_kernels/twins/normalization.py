@@ -35,8 +35,8 @@ def batch_norm(
 ) -> tuple[Array, Array, Array]:
     """y = γ · (x - μ) / √(σ² + ε) + β; returns y, μ and 1/√(σ² + ε).
 
-    In training μ and σ² are those of the batch, and the running ones move towards them by
-    ``momentum`` (σ² unbiased); otherwise the running ones are used.
+    In training μ and σ² are those of the batch, and the running statistics move towards them by
+    ``momentum`` (σ² unbiased). In evaluation the running statistics are used.
     """
     mean, var = running_mean, running_var
     if training:
@@ -67,7 +67,7 @@ def batch_norm_grad(
 ) -> Array:
     """dx = γ/σ · (dy - mean(dy) - x̂ · mean(dy · x̂)); adds to dγ = Σ dy · x̂ and dβ = Σ dy.
 
-    With the running statistics μ and σ do not depend on x, and dx = γ/σ · dy.
+    In evaluation μ and σ do not depend on x, and dx = γ/σ · dy.
     """
     x_hat = (x - mean) * rstd
     sum_dy, sum_dy_x = column_sum(dy), column_sum(dy * x_hat)
@@ -92,7 +92,11 @@ def layer_norm(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, 
 
 
 def _mean_and_variance(x: Array, axis: int) -> tuple[Array, Array]:
-    """In float64, of differences from the first: equal numbers have no variance whatever."""
+    """Return mean and variance of x.
+
+    They are computed in float64, from the differences from the first number, so that equal numbers
+    have variance exactly 0.
+    """
     first = x.take([0], axis=axis)
     shifted = x.astype(np.float64) - first
     mean = (first.squeeze(axis) + shifted.mean(axis=axis)).astype(x.dtype)

@@ -57,13 +57,13 @@ def linear_grad_params(x: Array, dy: Array, dweight: Array, dbias: Array | None 
         dbias += column_sum(dy)
 
 
-# What threads leave of a sum that they have cut along k; one that is a barrier away adds it up.
+# Split-k: each thread leaves partial sums; after a barrier, reduce_partials adds them up.
 declare(
     "reduce_partials",
     "~out[*] ~partials[*] n:int count:int columns:int accumulate:int",
     work=lambda size: (size["count"], size["n"]),
     threads="one",
 )
-# Nothing but multiply-adds, and nothing but reads: what a machine can do at most.
+# The most that a machine can do: one runs multiply-adds only, the other reads memory only.
 declare("fma_peak", "~x[n] repetitions:int")
 declare("read_peak", "~x[n] repetitions:int")
