@@ -307,7 +307,7 @@ class Standardize(Layer):
         return self.mean.dtype
 
     def adapt(self, data: Any) -> Self:
-        """Compute μ and σ of every feature from all rows of ``data``; a constant feature gets σ = 1.
+        """Compute μ and σ of every feature from all rows of ``data``; σ = 1 if it is constant.
 
         A feature counts as constant if its σ is rounding noise: σ ≤ 10 · ε · max|x| with the ε of
         float64 (2.2e-16), as in scikit-learn, or σ ≤ ε · max|x| with that of data in a

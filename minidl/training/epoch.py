@@ -223,7 +223,7 @@ class Epoch:
         self._count(losses, predictions, rows)
 
     def _batch_weights(self, rows: Array) -> list[float]:
-        """Return each batch's weight in its step: its number of rows, or the sum of their weights."""
+        """Return each batch's weight in its step: its number of rows, or the sum of weights."""
         size = self.plan.batch_size
         starts = range(0, len(rows), size)
         if not is_mean(self.step.loss):
