@@ -303,7 +303,7 @@ cdef Py_ssize_t nll(const void *arguments, int thread, int threads) noexcept nog
 cdef Py_ssize_t weight_total(const void *arguments, int thread, int threads) noexcept nogil:
     """total[0] = sum of the rows' weights, in order.
 
-    Returns 1 if a weight is negative or NaN, or the total is zero or infinite.
+    Returns 1 if a weight is negative or NaN, or the total is infinite, or zero unless `each`.
     """
     cdef const WeightTotalArgs *args = <const WeightTotalArgs *>arguments
     cdef double weight, total = 0
@@ -321,7 +321,7 @@ cdef Py_ssize_t weight_total(const void *arguments, int thread, int threads) noe
         bad = bad or not weight >= 0
         total += weight
     args.total[0] = total
-    return bad or not 0 < total < INFINITY
+    return bad or not total < INFINITY or (total == 0 and not args.each)
 
 
 cdef Py_ssize_t softmax_cross_entropy(
@@ -391,17 +391,33 @@ cdef inline vec bce_vec(vec z, vec target, real delta, vec *gradient) noexcept n
     return log1p_unit(e) - below * wrong
 
 
-cdef inline void weighted_loss(
+cdef inline void store_losses(
+    double *losses, vec value, double factor, Py_ssize_t n
+) noexcept nogil:
+    """losses[i] = factor value[i], for the next LANES of n elements."""
+    cdef real lanes[LANES]
+    cdef Py_ssize_t i
+    store(lanes, value)
+    for i in range(smaller(n, LANES)):
+        losses[i] = factor * lanes[i]
+
+
+cdef inline void loss_by_rows(
     const ElementLossArgs *args, int thread, int threads,
     vec (*f)(vec, vec, real, vec *) noexcept nogil
 ) noexcept nogil:
-    """losses[row] = weight times the sum of f over the row, and the gradient of every element."""
+    """losses[row] = weight times the sum of f over the row, and the gradient of every element.
+
+    With `each`, no sum: one loss for every element.
+    """
     cdef Py_ssize_t row = partition(args.rows, LOSS_ROWS, thread, threads)
     cdef Py_ssize_t end = partition(args.rows, LOSS_ROWS, thread + 1, threads)
     cdef Py_ssize_t columns = args.n // args.rows, j, stop
+    cdef Py_ssize_t width = columns if args.each else 1    # losses of a row
     cdef const real *prediction
     cdef const real *target
     cdef real *gradient
+    cdef double *losses
     cdef real delta = <real>args.delta
     cdef vec total, value, slope
     cdef double factor, sum
@@ -409,11 +425,13 @@ cdef inline void weighted_loss(
         prediction = <const real *>args.prediction + row * columns
         target = <const real *>args.target + row * columns
         gradient = <real *>args.dprediction + row * columns
+        losses = args.losses + row * width
         factor = divided(args.scale, args.weights) * weight_of(args.weight, row)
         sum = 0
         j = 0
         if factor == 0:    # the row may hold anything
             memset(gradient, 0, columns * sizeof(real))
+            memset(losses, 0, width * sizeof(double))
             j = columns
         while j < columns:
             stop = smaller(columns, j + LOSS_BLOCK)
@@ -424,12 +442,15 @@ cdef inline void weighted_loss(
                     load_columns(target + j, columns - j), delta, &slope
                 )
                 store_columns(gradient + j, slope * <real>factor, columns - j)
+                if args.each:
+                    store_losses(losses + j, value, factor, columns - j)
                 if columns - j < LANES:
                     value = keep_part(value, columns - j)
                 total = total + value
                 j += LANES
             sum += lane_sum(total)
-        args.losses[row] = factor * sum
+        if not args.each:
+            losses[0] = factor * sum
         row += 1
 
 
@@ -439,7 +460,7 @@ cdef inline void element_loss(
 ) noexcept nogil:
     """losses[block] = sum of f over LOSS_BLOCK elements, and the gradient of every element.
 
-    With weights, one loss per row.
+    With weights, one loss per row; with `each`, one per element.
     """
     cdef const ElementLossArgs *args = <const ElementLossArgs *>arguments
     cdef real delta = <real>args.delta
@@ -452,8 +473,8 @@ cdef inline void element_loss(
     cdef vec total, other, value, slope
     cdef real lanes[LANES]
     cdef int j
-    if args.weight != NULL:
-        weighted_loss(args, thread, threads, f)
+    if args.weight != NULL or args.each:
+        loss_by_rows(args, thread, threads, f)
         return
     while i < end:
         block = i // LOSS_BLOCK
@@ -517,25 +538,32 @@ cdef inline vec weighted_bce_vec(vec z, vec target, vec weight, vec *gradient) n
 cdef void pos_weighted_loss(
     const ElementLossArgs *args, int thread, int threads
 ) noexcept nogil:
-    """losses[row] = weight times the sum of weighted_bce_vec over the row, and the gradient."""
+    """losses[row] = weight times the sum of weighted_bce_vec over the row, and the gradient.
+
+    With `each`, no sum: one loss for every element.
+    """
     cdef Py_ssize_t row = partition(args.rows, LOSS_ROWS, thread, threads)
     cdef Py_ssize_t end = partition(args.rows, LOSS_ROWS, thread + 1, threads)
     cdef Py_ssize_t columns = args.n // args.rows, j, left
+    cdef Py_ssize_t width = columns if args.each else 1    # losses of a row
     cdef const real *z
     cdef const real *target
     cdef const real *ones = <const real *>args.pos_weight
     cdef real *gradient
+    cdef double *losses
     cdef vec value, slope
     cdef double factor, sum
     while row < end:
         z = <const real *>args.prediction + row * columns
         target = <const real *>args.target + row * columns
         gradient = <real *>args.dprediction + row * columns
+        losses = args.losses + row * width
         factor = divided(args.scale, args.weights) * weight_of(args.weight, row)
         sum = 0
         j = 0
         if factor == 0:    # the row may hold anything
             memset(gradient, 0, columns * sizeof(real))
+            memset(losses, 0, width * sizeof(double))
             j = columns
         while j < columns:
             left = columns - j
@@ -544,9 +572,12 @@ cdef void pos_weighted_loss(
                 load_columns(ones + j, left), &slope
             )
             store_columns(gradient + j, slope * <real>factor, left)
+            if args.each:
+                store_losses(losses + j, value, factor, left)
             sum += lane_sum(value if left >= LANES else keep_part(value, left))
             j += LANES
-        args.losses[row] = factor * sum
+        if not args.each:
+            losses[0] = factor * sum
         row += 1
 
 
