@@ -223,12 +223,14 @@ LOSSES: dict[str, Callable[..., tuple[Array, Array]]] = {
 }
 
 
-def loss_value(loss: Any, prediction: Array, target: Array, weight: Array | None) -> float:
-    """Σ weight · L, or that over Σ weight."""
+def loss_value(loss: Any, prediction: Array, target: Array, weight: Array | None) -> Any:
+    """Σ weight · L, or that over Σ weight; without reduction, weight · L."""
     losses, counts = LOSSES[type(loss).__name__](loss, prediction, target)
     if weight is not None:
         weight = weight.reshape(-1, *[1] * (losses.ndim - 1))  # of each row
         losses, counts = weight * losses, weight * counts
+    if loss.reduction == "none":
+        return losses.reshape(target.shape)
     return float(losses.sum() / counts.sum() if loss.reduction == "mean" else losses.sum())
 
 

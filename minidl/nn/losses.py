@@ -140,7 +140,7 @@ class Loss(InvalidatesRecordings):
             if weight.shape != self.weighted_shape(prediction):  # every step becomes a row
                 inputs = tuple(by_steps(array, weight.ndim) for array in inputs)
         value, gradient = run_forward(self, inputs)
-        if self.reduction == "none" and prediction.ndim and not np.ndim(value):
+        if self.reduction == "none" and prediction.ndim and not getattr(value, "ndim", 0):
             raise NotImplementedError(
                 f'{self!r}: forward returned one number; for reduction="none" it must return an '
                 "array of losses, one for each element or row"
