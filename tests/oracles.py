@@ -136,6 +136,14 @@ def _residual(layer: Any, y: Array, x: Array) -> Array:
     return _of(layer.body, x) + (x if layer.shortcut is None else _of(layer.shortcut, x))
 
 
+def _flatten(layer: Any, y: Array, x: Array) -> Array:
+    """Two axes into one, as often as there are more between the first and the last."""
+    axis = layer.start_dim
+    for _ in range(axis, layer.end_dim % x.ndim):
+        x = np.concatenate([x.take(i, axis) for i in range(x.shape[axis])], axis)
+    return x
+
+
 LAYERS: dict[str, Callable[..., Any]] = {
     "Linear": _linear,
     "ReLU": lambda layer, y, x: np.maximum(x, 0),
@@ -158,7 +166,7 @@ LAYERS: dict[str, Callable[..., Any]] = {
     "Softmax": _softmax,
     "LogSoftmax": lambda layer, y, x: np.log(_softmax(layer, y, x)),
     "Identity": lambda layer, y, x: x,
-    "Flatten": lambda layer, y, x: np.stack([row.ravel() for row in x]),
+    "Flatten": _flatten,
     "BatchNorm": _batch_norm,
     "LayerNorm": _layer_norm,
     "RMSNorm": _rms_norm,

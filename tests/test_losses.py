@@ -294,7 +294,7 @@ def test_a_loss_that_knows_no_single_losses_says_so() -> None:
             return kernels.mse(prediction, target, self.reduction == "mean", weight)
 
     assert Total("sum")(np.ones((2, 3)), np.zeros((2, 3))) == 6
-    with pytest.raises(NotImplementedError, match="Total.*one number.*an array of losses"):
+    with pytest.raises(NotImplementedError, match=r"Total.*one number.*an array of losses"):
         Total("none")(np.ones((2, 3)), np.zeros((2, 3)))
 
 

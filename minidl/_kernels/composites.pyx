@@ -380,6 +380,8 @@ cdef tuple element_loss(
     pos_weight = weights_of(pos_weight, prediction, args.n // args.rows, "pos_weight")
     args.pos_weight = data_of(pos_weight)
     by_rows = weight is not None or pos_weight is not None
+    if each and not by_rows:
+        args.rows = 1    # no element needs to know its row, and one long row is fastest
     if each:
         losses = doubles((<object>prediction).shape)
     else:

@@ -36,7 +36,8 @@ class Loss(InvalidatesRecordings):
     each step may have a weight, (batch, time): 0 for padding.
 
     A subclass writes ``forward(prediction, target)``, which returns (value, gradient) as
-    ``self.reduction`` asks and may take a weight as well, and ``examples()``, from which the tests and ``minidl check`` verify it.
+    ``self.reduction`` asks and may take a weight as well, and ``examples()``, from which the tests
+    and ``minidl check`` verify it.
 
     Parameters
     ----------

@@ -54,8 +54,9 @@ def check_parts(model: Any, loss: Any, optimizer: Any, ema: Any) -> None:
         raise TypeError(f"Trainer(model, loss, optimizer): {name} must be {example}, got {got}")
     if loss.reduction == "none":
         raise ValueError(
-            f"Trainer: {loss!r} gives a loss for each row or element, and training needs one number; "
-            'write reduction="mean", and fit(..., sample_weight=...) where rows count differently'
+            f"Trainer: {loss!r} gives a loss for each row or element, and training needs one "
+            'number; write reduction="mean", and fit(..., sample_weight=...) where rows count '
+            "differently"
         )
     for _, layer in model.layers():
         if getattr(layer, "stateful", None) is not None:

@@ -391,33 +391,17 @@ cdef inline vec bce_vec(vec z, vec target, real delta, vec *gradient) noexcept n
     return log1p_unit(e) - below * wrong
 
 
-cdef inline void store_losses(
-    double *losses, vec value, double factor, Py_ssize_t n
-) noexcept nogil:
-    """losses[i] = factor value[i], for the next LANES of n elements."""
-    cdef real lanes[LANES]
-    cdef Py_ssize_t i
-    store(lanes, value)
-    for i in range(smaller(n, LANES)):
-        losses[i] = factor * lanes[i]
-
-
-cdef inline void loss_by_rows(
+cdef inline void weighted_loss(
     const ElementLossArgs *args, int thread, int threads,
     vec (*f)(vec, vec, real, vec *) noexcept nogil
 ) noexcept nogil:
-    """losses[row] = weight times the sum of f over the row, and the gradient of every element.
-
-    With `each`, no sum: one loss for every element.
-    """
+    """losses[row] = weight times the sum of f over the row, and the gradient of every element."""
     cdef Py_ssize_t row = partition(args.rows, LOSS_ROWS, thread, threads)
     cdef Py_ssize_t end = partition(args.rows, LOSS_ROWS, thread + 1, threads)
     cdef Py_ssize_t columns = args.n // args.rows, j, stop
-    cdef Py_ssize_t width = columns if args.each else 1    # losses of a row
     cdef const real *prediction
     cdef const real *target
     cdef real *gradient
-    cdef double *losses
     cdef real delta = <real>args.delta
     cdef vec total, value, slope
     cdef double factor, sum
@@ -425,13 +409,11 @@ cdef inline void loss_by_rows(
         prediction = <const real *>args.prediction + row * columns
         target = <const real *>args.target + row * columns
         gradient = <real *>args.dprediction + row * columns
-        losses = args.losses + row * width
         factor = divided(args.scale, args.weights) * weight_of(args.weight, row)
         sum = 0
         j = 0
         if factor == 0:    # the row may hold anything
             memset(gradient, 0, columns * sizeof(real))
-            memset(losses, 0, width * sizeof(double))
             j = columns
         while j < columns:
             stop = smaller(columns, j + LOSS_BLOCK)
@@ -442,15 +424,55 @@ cdef inline void loss_by_rows(
                     load_columns(target + j, columns - j), delta, &slope
                 )
                 store_columns(gradient + j, slope * <real>factor, columns - j)
-                if args.each:
-                    store_losses(losses + j, value, factor, columns - j)
                 if columns - j < LANES:
                     value = keep_part(value, columns - j)
                 total = total + value
                 j += LANES
             sum += lane_sum(total)
-        if not args.each:
-            losses[0] = factor * sum
+        args.losses[row] = factor * sum
+        row += 1
+
+
+cdef inline void losses_of_elements(
+    const ElementLossArgs *args, int thread, int threads,
+    vec (*f)(vec, vec, real, vec *) noexcept nogil
+) noexcept nogil:
+    """losses[i] = weight of its row times f of element i, and the gradient of every element.
+
+    With `pos_weight`, weighted_bce_vec instead of f.
+    """
+    cdef Py_ssize_t row = partition(args.rows, LOSS_ROWS, thread, threads)
+    cdef Py_ssize_t end = partition(args.rows, LOSS_ROWS, thread + 1, threads)
+    cdef Py_ssize_t columns = args.n // args.rows, i, j, left
+    cdef const real *ones = <const real *>args.pos_weight
+    cdef real *gradient = <real *>args.dprediction
+    cdef vec prediction, target, value, slope
+    cdef real lanes[LANES]
+    cdef double factor
+    while row < end:
+        factor = weight_of(args.weight, row)
+        i = row * columns
+        if factor == 0:    # the row may hold anything
+            memset(gradient + i, 0, columns * sizeof(real))
+            memset(args.losses + i, 0, columns * sizeof(double))
+            row += 1
+            continue
+        left = columns
+        while left > 0:
+            prediction = load_columns(<const real *>args.prediction + i, left)
+            target = load_columns(<const real *>args.target + i, left)
+            if ones != NULL:
+                value = weighted_bce_vec(
+                    prediction, target, load_columns(ones + columns - left, left), &slope
+                )
+            else:
+                value = f(prediction, target, <real>args.delta, &slope)
+            store_columns(gradient + i, slope * <real>factor, left)
+            store(lanes, value)
+            for j in range(smaller(left, LANES)):
+                args.losses[i + j] = factor * lanes[j]
+            i += LANES
+            left -= LANES
         row += 1
 
 
@@ -473,8 +495,11 @@ cdef inline void element_loss(
     cdef vec total, other, value, slope
     cdef real lanes[LANES]
     cdef int j
-    if args.weight != NULL or args.each:
-        loss_by_rows(args, thread, threads, f)
+    if args.each:
+        losses_of_elements(args, thread, threads, f)
+        return
+    if args.weight != NULL:
+        weighted_loss(args, thread, threads, f)
         return
     while i < end:
         block = i // LOSS_BLOCK
@@ -538,32 +563,25 @@ cdef inline vec weighted_bce_vec(vec z, vec target, vec weight, vec *gradient) n
 cdef void pos_weighted_loss(
     const ElementLossArgs *args, int thread, int threads
 ) noexcept nogil:
-    """losses[row] = weight times the sum of weighted_bce_vec over the row, and the gradient.
-
-    With `each`, no sum: one loss for every element.
-    """
+    """losses[row] = weight times the sum of weighted_bce_vec over the row, and the gradient."""
     cdef Py_ssize_t row = partition(args.rows, LOSS_ROWS, thread, threads)
     cdef Py_ssize_t end = partition(args.rows, LOSS_ROWS, thread + 1, threads)
     cdef Py_ssize_t columns = args.n // args.rows, j, left
-    cdef Py_ssize_t width = columns if args.each else 1    # losses of a row
     cdef const real *z
     cdef const real *target
     cdef const real *ones = <const real *>args.pos_weight
     cdef real *gradient
-    cdef double *losses
     cdef vec value, slope
     cdef double factor, sum
     while row < end:
         z = <const real *>args.prediction + row * columns
         target = <const real *>args.target + row * columns
         gradient = <real *>args.dprediction + row * columns
-        losses = args.losses + row * width
         factor = divided(args.scale, args.weights) * weight_of(args.weight, row)
         sum = 0
         j = 0
         if factor == 0:    # the row may hold anything
             memset(gradient, 0, columns * sizeof(real))
-            memset(losses, 0, width * sizeof(double))
             j = columns
         while j < columns:
             left = columns - j
@@ -572,19 +590,17 @@ cdef void pos_weighted_loss(
                 load_columns(ones + j, left), &slope
             )
             store_columns(gradient + j, slope * <real>factor, left)
-            if args.each:
-                store_losses(losses + j, value, factor, left)
             sum += lane_sum(value if left >= LANES else keep_part(value, left))
             j += LANES
-        if not args.each:
-            losses[0] = factor * sum
+        args.losses[row] = factor * sum
         row += 1
 
 
 cdef Py_ssize_t bce_with_logits(const void *args, int thread, int threads) noexcept nogil:
     """-w t log s(z) - (1 - t) log(1 - s(z)), s the sigmoid, w the column's pos_weight, or 1"""
-    if (<const ElementLossArgs *>args).pos_weight != NULL:
-        pos_weighted_loss(<const ElementLossArgs *>args, thread, threads)
+    cdef const ElementLossArgs *given = <const ElementLossArgs *>args
+    if given.pos_weight != NULL and not given.each:
+        pos_weighted_loss(given, thread, threads)
     else:
         element_loss(args, thread, threads, bce_vec)
 
