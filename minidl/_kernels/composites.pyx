@@ -232,6 +232,8 @@ cdef ndarray with_last(ndarray x, Py_ssize_t features):
 
 
 # --- losses -----------------------------------------------------------------------------
+#
+# With `each`, they return the loss of every row or element, and neither their sum nor a mean.
 
 cdef ndarray total_of(int real, ndarray parts, double scale):
     """scale · Σ parts, as an array of no dimensions."""
@@ -255,7 +257,7 @@ cdef ndarray weights_of(ndarray weight, ndarray like, Py_ssize_t n, str name):
 
 
 cdef ndarray weight_total(
-    int real, ndarray weight, Py_ssize_t rows,
+    int real, ndarray weight, Py_ssize_t rows, bint each,
     ndarray labels=None, ndarray class_weight=None, Py_ssize_t classes=0,
     double ignore_index=-INFINITY
 ):
@@ -265,7 +267,7 @@ cdef ndarray weight_total(
     args.weight, args.class_weight = data_of(weight), data_of(class_weight)
     args.labels = <const Py_ssize_t *>data_of(labels)
     args.total = <double *>cnp.PyArray_DATA(total)
-    args.rows, args.classes, args.ignore_index = rows, classes, ignore_index
+    args.rows, args.classes, args.ignore_index, args.each = rows, classes, ignore_index, each
     if run(WEIGHT_TOTAL, real, &args):
         raise ValueError(WEIGHT_TOTAL.kernel.problem)
     return total
@@ -273,7 +275,7 @@ cdef ndarray weight_total(
 
 cdef tuple class_loss(
     Call call, ndarray logits, ndarray labels,
-    bint mean, ndarray weight, ndarray class_weight, double smoothing, ignore_index
+    bint mean, ndarray weight, ndarray class_weight, double smoothing, ignore_index, bint each
 ):
     cdef CrossEntropyArgs args
     cdef int real = real_of(logits)
@@ -299,19 +301,22 @@ cdef tuple class_loss(
     args.labels = <const Py_ssize_t *>cnp.PyArray_DATA(labels)
     args.losses = <double *>cnp.PyArray_DATA(losses)
     args.rows, args.classes = logits.shape[0], logits.shape[1]
+    mean = mean and not each
     args.scale = 1.0 / args.rows if mean else 1.0
     args.weight, args.class_weight, args.weights = data_of(weight), data_of(class_weight), NULL
     args.smoothing = smoothing
     args.ignore_index = -INFINITY if ignore_index is None else <Py_ssize_t>ignore_index
     if not plain:
         weights = weight_total(
-            real, weight, args.rows, labels, class_weight, args.classes, args.ignore_index
+            real, weight, args.rows, each, labels, class_weight, args.classes, args.ignore_index
         )
         if mean:
             args.weights, args.scale = <const double *>cnp.PyArray_DATA(weights), 1.0
     bad = run(call, real, &args)
     if bad:
         raise RowError("label", bad - 1, ndarray.item(given, bad - 1), args.classes)
+    if each:
+        return losses, dlogits
     # Plain losses are added up first and scaled then; those with weights are scaled row by row.
     if plain and smoothing == 0 and name != "nll":
         return total_of(real, losses, args.scale), dlogits
@@ -326,13 +331,15 @@ def softmax_cross_entropy(
     ndarray class_weight=None,
     double smoothing=0.0,
     ignore_index=None,
+    *,
+    bint each=False,
 ):
     """L_i = log Σ_j exp(z_ij) - z_i,label; returns the loss and dz = softmax(z) - onehot(label)."""
     if not 0 <= smoothing < 1:
         raise ValueError(f"softmax_cross_entropy: smoothing must be in [0, 1), got {smoothing}")
     return class_loss(
         CALLS["softmax_cross_entropy"], logits, labels, mean, weight, class_weight, smoothing,
-        ignore_index,
+        ignore_index, each
     )
 
 
@@ -343,16 +350,19 @@ def nll(
     ndarray weight=None,
     ndarray class_weight=None,
     ignore_index=None,
+    *,
+    bint each=False,
 ):
     """L_i = -log p_i,label; returns the loss and -onehot(label)."""
     return class_loss(
-        CALLS["nll"], log_probabilities, labels, mean, weight, class_weight, 0.0, ignore_index
+        CALLS["nll"], log_probabilities, labels, mean, weight, class_weight, 0.0, ignore_index,
+        each
     )
 
 
 cdef tuple element_loss(
-    Call call, ndarray prediction, ndarray target, bint mean, ndarray weight, double delta=0.0,
-    ndarray pos_weight=None
+    Call call, ndarray prediction, ndarray target, bint mean, ndarray weight, bint each,
+    double delta=0.0, ndarray pos_weight=None
 ):
     cdef ElementLossArgs args
     cdef int real = real_of(prediction)
@@ -364,14 +374,20 @@ cdef tuple element_loss(
         raise ValueError(f"empty prediction of shape {(<object>prediction).shape}")
     args.rows = prediction.shape[0] if prediction.ndim else 1
     weight = weights_of(weight, prediction, args.rows, "weight")
-    args.scale = 1.0 / args.n if mean else 1.0
+    mean = mean and not each
+    args.scale, args.each = 1.0 / args.n if mean else 1.0, each
     args.weight, args.weights, args.delta = data_of(weight), NULL, delta
     pos_weight = weights_of(pos_weight, prediction, args.n // args.rows, "pos_weight")
     args.pos_weight = data_of(pos_weight)
     by_rows = weight is not None or pos_weight is not None
-    losses = doubles((args.rows if by_rows else (args.n + LOSS_BLOCK - 1) // LOSS_BLOCK,))
+    if each and not by_rows:
+        args.rows = 1    # no element needs to know its row, and one long row is fastest
+    if each:
+        losses = doubles((<object>prediction).shape)
+    else:
+        losses = doubles((args.rows if by_rows else (args.n + LOSS_BLOCK - 1) // LOSS_BLOCK,))
     if weight is not None:
-        weights = weight_total(real, weight, args.rows)
+        weights = weight_total(real, weight, args.rows, each)
         if mean:
             args.scale = <double>args.rows / args.n
             args.weights = <const double *>cnp.PyArray_DATA(weights)
@@ -380,23 +396,33 @@ cdef tuple element_loss(
     args.dprediction = cnp.PyArray_DATA(dprediction)
     args.losses = <double *>cnp.PyArray_DATA(losses)
     run(call, real, &args)
+    if each:
+        return losses, dprediction
     return total_of(real, losses, 1.0 if by_rows else args.scale), dprediction
 
 
 def mse(
-    ndarray prediction not None, ndarray target not None, bint mean=True, ndarray weight=None
+    ndarray prediction not None,
+    ndarray target not None,
+    bint mean=True,
+    ndarray weight=None,
+    *,
+    bint each=False,
 ):
     """L = (prediction - target)²; returns the loss and 2 · (prediction - target)."""
-    return element_loss(CALLS["mse"], prediction, target, mean, weight)
+    return element_loss(CALLS["mse"], prediction, target, mean, weight, each)
 
 
 def absolute_error(
-    ndarray prediction not None, ndarray target not None, bint mean=True, ndarray weight=None
+    ndarray prediction not None,
+    ndarray target not None,
+    bint mean=True,
+    ndarray weight=None,
+    *,
+    bint each=False,
 ):
     """L = |prediction - target|; returns the loss and sign(prediction - target)."""
-    return element_loss(
-        CALLS["absolute_error"], prediction, target, mean, weight
-    )
+    return element_loss(CALLS["absolute_error"], prediction, target, mean, weight, each)
 
 
 def huber(
@@ -405,11 +431,13 @@ def huber(
     double delta=1.0,
     bint mean=True,
     ndarray weight=None,
+    *,
+    bint each=False,
 ):
     """L = e²/2 for |e| ≤ δ, δ · (|e| - δ/2) beyond; returns the loss and e within ±δ."""
     if not 0 < delta:
         raise ValueError(f"huber: delta must be > 0, got {delta}")
-    return element_loss(CALLS["huber"], prediction, target, mean, weight, delta)
+    return element_loss(CALLS["huber"], prediction, target, mean, weight, each, delta)
 
 
 def bce_with_logits(
@@ -418,14 +446,15 @@ def bce_with_logits(
     bint mean=True,
     ndarray weight=None,
     ndarray pos_weight=None,
+    *,
+    bint each=False,
 ):
     """L = max(z, 0) - z · t + log(1 + exp(-|z|)); returns the loss and sigmoid(z) - t.
 
     With a weight w for every column, L = w · t · log(1 + exp(-z)) + (1 - t) · log(1 + exp(z)).
     """
     return element_loss(
-        CALLS["bce_with_logits"], logits, target, mean, weight, 0.0,
-        pos_weight
+        CALLS["bce_with_logits"], logits, target, mean, weight, each, 0.0, pos_weight
     )
 
 

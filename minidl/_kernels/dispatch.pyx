@@ -78,16 +78,22 @@ def load(isa):
 def select(isa):
     """Run the kernels of this instruction set from now on.
 
-    Raises ImportError, before anything changes, if the loop of a declared kernel was not compiled.
+    Raises ImportError, before anything changes, if the loop of a declared kernel was not compiled,
+    or was for another argument struct.
     """
     cdef int real
     builds = [module.KERNELS for module in load(isa)]
-    for name in call.CALLS:
-        if name not in builds[0] or name not in builds[1]:
-            raise ImportError(
-                f"kernel {name!r} has a twin but no compiled loop in {isa}: build it (python "
-                "setup.py build_ext --inplace), or set MINIDL_ISA=reference"
-            )
+    cure = "build it (python setup.py build_ext --inplace), or set MINIDL_ISA=reference"
+    for name, kernel in call.CALLS.items():
+        for loops in builds:
+            if name not in loops:
+                raise ImportError(
+                    f"kernel {name!r} has a twin but no compiled loop in {isa}: {cure}"
+                )
+            if loops[name][1] != kernel.nbytes:
+                raise ImportError(
+                    f"kernel {name!r} has another struct in {isa} than in its signature: {cure}"
+                )
     for real, kernels in enumerate(builds):
         for place, name in enumerate((
             "peak_flops", "matmul_scratch", "matmul_reduction", "column_sum_reduction",
@@ -95,9 +101,7 @@ def select(isa):
         )):
             extras[real][place] = kernels[name][0]
     for name, kernel in call.CALLS.items():
-        float32, float64 = [kernels[name] for kernels in builds]
-        assert float32[1] == float64[1] == kernel.nbytes, f"the struct of {name} has another layout"
-        kernel.set_functions(float32[0], float64[0])
+        kernel.set_functions(*[kernels[name][0] for kernels in builds])
 
 
 def fma_peak(ndarray x not None, Py_ssize_t repetitions):

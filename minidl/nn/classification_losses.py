@@ -22,7 +22,7 @@ class _LabelLoss(Loss):
     Parameters
     ----------
     reduction
-        ``"mean"`` (weighted: divided by the sum of the weights) or ``"sum"``.
+        ``"mean"`` (weighted: divided by the sum of the weights), ``"sum"`` or ``"none"``.
     class_weight
         A weight ≥ 0 for every class, not all zero: the weight of a row is that of its label. Rare
         classes may get larger ones.
@@ -91,14 +91,14 @@ class _LabelLoss(Loss):
         rows = prediction.reshape(-1, prediction.shape[-1])
         classes, mean = self._class_weight_like(prediction), self.reduction == "mean"
         weight = None if weight is None else weight.reshape(-1)
+        given = rows, labels.reshape(-1), mean, weight, classes
+        each = self.reduction == "none"
         try:
-            value, gradient = kernel(
-                rows, labels.reshape(-1), mean, weight, classes, ignore_index=self.ignore_index
-            )
+            value, gradient = kernel(*given, ignore_index=self.ignore_index, each=each)
         except RowError as error:
             found = error.operand, error.row, error.value, error.limit
             raise RowError(*found, labels.shape) from None
-        return value, gradient.reshape(prediction.shape)
+        return value.reshape(labels.shape) if each else value, gradient.reshape(prediction.shape)
 
     def weighted_shape(self, prediction: Array) -> tuple[int, ...]:
         return prediction.shape[:-1]  # every step of a sequence has its weight
@@ -148,7 +148,8 @@ class CrossEntropyLoss(_LabelLoss):
     Parameters
     ----------
     reduction
-        ``"mean"`` over the batch (weighted: divided by the sum of the weights) or ``"sum"``.
+        ``"mean"`` over the batch (weighted: divided by the sum of the weights), ``"sum"``, or
+        ``"none"``: a loss for each label, times its weight.
     class_weight
         A weight ≥ 0 for every class, not all zero: the weight of a row is that of its label.
     label_smoothing
@@ -167,7 +168,7 @@ class CrossEntropyLoss(_LabelLoss):
     ------
     ValueError
         For float labels or labels outside the classes, naming the first such row and step; if every
-        label is ignored, as a mean over no rows is not a number.
+        label is ignored, as a mean over no rows is not a number (not for ``"none"``).
 
     Examples
     --------
@@ -216,6 +217,9 @@ class CrossEntropyLoss(_LabelLoss):
         ignoring = cls("mean", [1, 2, 0.5], 0.2, ignore_index=-100)
         yield ignoring, rng.normal(size=(4, 3)), np.array([0, 2, -100, 1])
         yield cls(ignore_index=0), rng.normal(size=(2, 3, 4)), np.array([[2, 3, 1], [2, 0, 0]])
+        yield cls("none"), rng.normal(size=(4, 3)), np.array([0, 2, 1, 2])
+        ignoring = cls("none", [1, 2, 0.5], 0.2, ignore_index=-100)
+        yield ignoring, rng.normal(size=(2, 3, 3)), np.array([[0, -100, 1], [2, 2, -100]])
 
 
 class NLLLoss(_LabelLoss):
@@ -254,3 +258,4 @@ class NLLLoss(_LabelLoss):
         yield cls(), rng.normal(size=(4, 3)), np.array([0, 2, 1, 2])
         yield cls("sum", [1, 2, 0.5]), rng.normal(size=(1, 3)), np.array([1])
         yield cls(ignore_index=-1), rng.normal(size=(4, 3)), np.array([0, -1, 1, -1])
+        yield cls("none", [1, 2, 0.5]), rng.normal(size=(2, 2, 3)), np.array([[0, 2], [1, 1]])

@@ -7,6 +7,7 @@ can be computed from it, else the input ``x``.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 
@@ -270,6 +271,7 @@ def _less_largest(x: Array) -> Array:
     return np.where(alone, x.dtype.type(0), x - x.max(axis=-1, keepdims=True))
 
 
+_Activation = Literal["relu", "sigmoid", "tanh"]  # those that a product can apply
 _FAR = 1000.0  # beyond ±_FAR, sigmoid and Φ are 0 or 1 to the last bit
 _SELU_GAIN = 1.0507009873554805  # λ of Klambauer et al. 2017
 _SELU_SLOPE = _SELU_GAIN * 1.6732632423543772  # λ · α

@@ -1,6 +1,8 @@
 """The NumPy twins of losses.
 
-Each returns (value, gradient), the value a float64 array of no dimensions.
+Each returns (value, gradient), the value a float64 array of no dimensions. With ``each``, the value
+is the float64 losses of all rows or elements, whatever ``mean`` is, and the gradient that of their
+sum.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ def softmax_cross_entropy(
     class_weight: Array | None = None,
     smoothing: float = 0.0,
     ignore_index: int | None = None,
+    *,
+    each: bool = False,
 ) -> tuple[Array, Array]:
     """L_i = log Σ_j exp(z_ij) - z_i,label; dz = softmax(z) - onehot(label).
 
@@ -43,12 +47,12 @@ def softmax_cross_entropy(
     """
     labels, weight = _without_ignored(labels, weight, ignore_index)
     _check_labels(labels, logits.shape[1])
-    share, count = _label_shares(logits, labels, weight, class_weight, smoothing)
+    share, count = _label_shares(logits, labels, weight, class_weight, smoothing, each)
     log_p = log_softmax(logits.astype(np.float64))
     total = share.sum(axis=1, keepdims=True)
     dlogits = np.where(total > 0, total * np.exp(log_p) - share, 0)
     losses = np.where(share > 0, -share * log_p, 0)  # what counts nothing may be infinite
-    return _reduce(losses.sum(axis=1), dlogits.astype(logits.dtype), count, mean)
+    return _reduce(losses.sum(axis=1), dlogits.astype(logits.dtype), count, mean, each)
 
 
 @kernel(
@@ -64,15 +68,17 @@ def nll(
     weight: Array | None = None,
     class_weight: Array | None = None,
     ignore_index: int | None = None,
+    *,
+    each: bool = False,
 ) -> tuple[Array, Array]:
     """L_i = -log p_i,label; dlog p = -onehot(label). Weights as in softmax_cross_entropy."""
     labels, weight = _without_ignored(labels, weight, ignore_index)
     _check_labels(labels, log_probabilities.shape[1])
-    share, count = _label_shares(log_probabilities, labels, weight, class_weight, 0.0)
+    share, count = _label_shares(log_probabilities, labels, weight, class_weight, 0.0, each)
     rows = np.arange(len(labels))
     own = share[rows, labels]
     losses = np.where(own > 0, -own * log_probabilities[rows, labels], 0)
-    return _reduce(losses, -share.astype(log_probabilities.dtype), count, mean)
+    return _reduce(losses, -share.astype(log_probabilities.dtype), count, mean, each)
 
 
 def _without_ignored(
@@ -92,52 +98,63 @@ def _label_shares(
     weight: Array | None,
     class_weight: Array | None,
     smoothing: float,
+    each: bool,
 ) -> tuple[Array, Any]:
     """What every class of every row counts, and what all rows count together."""
     rows, classes = logits.shape
     of_class = np.ones(classes) if class_weight is None else class_weight.astype(np.float64)
     of_row = np.ones(rows) if weight is None else weight.astype(np.float64)
     own = of_row * of_class[labels]
-    _check_weights(own)
+    _check_weights(own, each)
     share = of_row[:, None] * (smoothing / classes * of_class)
     share[np.arange(rows), labels] += (1 - smoothing) * own
     return share, own.sum()
 
 
 @kernel(
-    "prediction[n] target[n] weight[rows]? weights:double[]? pos_weight[*]? scale delta -> "
-    "dprediction[n] losses:double[*]",
+    "prediction[n] target[n] weight[rows]? weights:double[]? pos_weight[*]? scale delta "
+    "each:flag -> dprediction[n] losses:double[*]",
     composite=True,
     flops=4,
 )
 def mse(
-    prediction: Array, target: Array, mean: bool = True, weight: Array | None = None
+    prediction: Array,
+    target: Array,
+    mean: bool = True,
+    weight: Array | None = None,
+    *,
+    each: bool = False,
 ) -> tuple[Array, Array]:
     """L = (prediction - target)²; dprediction = 2 · (prediction - target).
 
     With weights, row i counts weight_i, and a mean is divided by their sum.
     """
     error = prediction - target
-    return _reduce_elements(np.square(error), 2 * error, mean, weight)
+    return _reduce_elements(np.square(error), 2 * error, mean, weight, each)
 
 
 @kernel(
-    "prediction[n] target[n] weight[rows]? weights:double[]? pos_weight[*]? scale delta -> "
-    "dprediction[n] losses:double[*]",
+    "prediction[n] target[n] weight[rows]? weights:double[]? pos_weight[*]? scale delta "
+    "each:flag -> dprediction[n] losses:double[*]",
     composite=True,
     flops=4,
 )
 def absolute_error(
-    prediction: Array, target: Array, mean: bool = True, weight: Array | None = None
+    prediction: Array,
+    target: Array,
+    mean: bool = True,
+    weight: Array | None = None,
+    *,
+    each: bool = False,
 ) -> tuple[Array, Array]:
     """L = |prediction - target|; dprediction = sign(prediction - target)."""
     error = prediction - target
-    return _reduce_elements(np.abs(error), np.sign(error), mean, weight)
+    return _reduce_elements(np.abs(error), np.sign(error), mean, weight, each)
 
 
 @kernel(
-    "prediction[n] target[n] weight[rows]? weights:double[]? pos_weight[*]? scale delta -> "
-    "dprediction[n] losses:double[*]",
+    "prediction[n] target[n] weight[rows]? weights:double[]? pos_weight[*]? scale delta "
+    "each:flag -> dprediction[n] losses:double[*]",
     composite=True,
     flops=7,
 )
@@ -147,17 +164,19 @@ def huber(
     delta: float = 1.0,
     mean: bool = True,
     weight: Array | None = None,
+    *,
+    each: bool = False,
 ) -> tuple[Array, Array]:
     """L = e²/2 for |e| ≤ δ, δ · (|e| - δ/2) beyond; dprediction = e within ±δ."""
     error = prediction - target
     near = np.minimum(np.abs(error), error.dtype.type(delta))
     losses = near * (np.abs(error) - near / 2)
-    return _reduce_elements(losses, np.copysign(near, error), mean, weight)
+    return _reduce_elements(losses, np.copysign(near, error), mean, weight, each)
 
 
 @kernel(
-    "prediction[n] target[n] weight[rows]? weights:double[]? pos_weight[*]? scale delta -> "
-    "dprediction[n] losses:double[*]",
+    "prediction[n] target[n] weight[rows]? weights:double[]? pos_weight[*]? scale delta "
+    "each:flag -> dprediction[n] losses:double[*]",
     composite=True,
     flops=2 * EXP + 9,
 )
@@ -167,6 +186,8 @@ def bce_with_logits(
     mean: bool = True,
     weight: Array | None = None,
     pos_weight: Array | None = None,
+    *,
+    each: bool = False,
 ) -> tuple[Array, Array]:
     """L = |z| · u + log(1 + exp(-|z|)), u = 1 - t for z > 0, else t; dz = sigmoid(z) - t.
 
@@ -180,7 +201,7 @@ def bce_with_logits(
     wrong = np.where(logits > 0, 1 - target, ones)
     losses = np.where(wrong == 0, 0, np.abs(logits) * wrong)
     losses = losses + both * np.log1p(np.exp(-np.abs(logits)))
-    return _reduce_elements(losses, both * sigmoid(logits) - ones, mean, weight)
+    return _reduce_elements(losses, both * sigmoid(logits) - ones, mean, weight, each)
 
 
 def _check_labels(labels: Array, classes: int) -> None:
@@ -189,18 +210,20 @@ def _check_labels(labels: Array, classes: int) -> None:
         raise RowError("label", bad[0], labels[bad[0]], classes)
 
 
-def _check_weights(weights: Array) -> None:
-    if not (weights >= 0).all() or not 0 < weights.sum() < np.inf:
+def _check_weights(weights: Array, each: bool) -> None:
+    total = weights.sum()
+    if not (weights >= 0).all() or not total < np.inf or (total == 0 and not each):
         raise ValueError(WRONG_WEIGHTS)
 
 
 def _reduce_elements(
-    losses: Array, gradient: Array, mean: bool, weight: Array | None
+    losses: Array, gradient: Array, mean: bool, weight: Array | None, each: bool
 ) -> tuple[Array, Array]:
     losses = losses.astype(np.float64)
     if weight is None:
-        return _reduce(losses, gradient, losses.size, mean)
-    _check_weights(weight)
+        return _reduce(losses, gradient, losses.size, mean, each)
+    _check_weights(weight, each)
+    mean = mean and not each
     # Each row's factor first: the gradient's dtype may not hold the inverse of tiny weights.
     share = weight.astype(np.float64) / (weight.sum(dtype=np.float64) if mean else 1)
     share = share.reshape(-1, *[1] * (losses.ndim - 1)) / (
@@ -208,10 +231,14 @@ def _reduce_elements(
     )
     losses = np.where(share > 0, share * losses, 0)
     gradient = np.where(share > 0, share.astype(gradient.dtype) * gradient, 0)
-    return _reduce(losses, gradient, 1, False)
+    return _reduce(losses, gradient, 1, False, each)
 
 
-def _reduce(losses: Array, gradient: Array, count: Any, mean: bool) -> tuple[Array, Array]:
+def _reduce(
+    losses: Array, gradient: Array, count: Any, mean: bool, each: bool
+) -> tuple[Array, Array]:
+    if each:
+        return np.asarray(losses), gradient
     factor = 1 / count if mean else 1.0
     return np.asarray(losses.sum() * factor), gradient * gradient.dtype.type(factor)
 
@@ -220,7 +247,8 @@ def _reduce(losses: Array, gradient: Array, count: Any, mean: bool) -> tuple[Arr
 declare("total", "parts:double[n] scale -> total:double[]", flops=1, threads="one", stops=True)
 declare(
     "weight_total",
-    "weight[rows]? labels:index[rows]? class_weight[classes]? ignore_index -> total:double[]",
+    "weight[rows]? labels:index[rows]? class_weight[classes]? ignore_index each:flag -> "
+    "total:double[]",
     problem=WRONG_WEIGHTS,
     threads="one",
 )

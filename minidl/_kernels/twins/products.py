@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
 from minidl._kernels.signature import KERNELS, declare, kernel
+from minidl._kernels.twins.activations import _Activation
 from minidl._kernels.twins.matrix import _matrix
 from minidl._kernels.twins.normalization import column_sum
 from minidl.typing import Array
-
-_Activation = Literal["relu", "sigmoid", "tanh"]  # those that a product can apply
 
 
 @kernel(
