@@ -27,7 +27,7 @@ class _LabelLoss(Loss):
         A weight ≥ 0 for every class, not all zero: the weight of a row is that of its label. Rare
         classes may get larger ones.
     ignore_index
-        The label of rows that count nothing, such as -100 for padded tokens; None if every label
+        The label of rows that are left out, such as -100 for padded tokens; None if every label
         must be a class.
     """
 
@@ -58,7 +58,7 @@ class _LabelLoss(Loss):
                     f"finite, >= 0 and not all zero, got {class_weight!r}"
                 )
         self._class_weight: Array | None = class_weight
-        self._of_dtype: dict[Any, Array] = {}
+        self._cast_weights: dict[Any, Array] = {}  # by dtype
 
     @property
     def class_weight(self) -> Array | None:
@@ -66,13 +66,13 @@ class _LabelLoss(Loss):
         return self._class_weight
 
     def _class_weight_like(self, prediction: Array) -> Array | None:
-        """Return the class weights in the dtype of the prediction, as kernels may use them."""
+        """Return the class weights, in the dtype of the prediction, for a kernel to read."""
         if self._class_weight is None:
             return None
-        weight = self._of_dtype.get(prediction.dtype)
-        if weight is None:
-            weight = self._of_dtype[prediction.dtype] = self._class_weight.astype(prediction.dtype)
-        return stand_in("state", "class weights", weight)
+        dtype = prediction.dtype
+        if dtype not in self._cast_weights:
+            self._cast_weights[dtype] = self._class_weight.astype(dtype)
+        return stand_in("state", "class weights", self._cast_weights[dtype])
 
     def settings(self) -> dict[str, Any]:
         found = super().settings()
@@ -85,7 +85,7 @@ class _LabelLoss(Loss):
     def by_rows(
         self, kernel: Callable[..., Any], prediction: Array, labels: Array, weight: Array | None
     ) -> tuple[Array, Array]:
-        """Return the kernel's value and gradient, with every step of a sequence as a row."""
+        """Call the kernel with every step of a sequence as a row; return value and gradient."""
         if not prediction.flags.c_contiguous:
             prediction = kernels.copy(prediction)
         rows = prediction.reshape(-1, prediction.shape[-1])
@@ -96,15 +96,21 @@ class _LabelLoss(Loss):
         try:
             value, gradient = kernel(*given, ignore_index=self.ignore_index, each=each)
         except RowError as error:
-            found = error.operand, error.row, error.value, error.limit
-            raise RowError(*found, labels.shape) from None
+            raise error.at(labels.shape) from None
+        except ValueError:
+            ignored = self.ignore_index
+            if ignored is not None and (labels == ignored).all():
+                raise ValueError(
+                    f"{self!r}: every label is {ignored}, which is ignored: no row is left"
+                ) from None
+            raise
         return value.reshape(labels.shape) if each else value, gradient.reshape(prediction.shape)
 
     def weighted_shape(self, prediction: Array) -> tuple[int, ...]:
-        return prediction.shape[:-1]  # every step of a sequence has its weight
+        return prediction.shape[:-1]  # every step of a sequence has a weight
 
     def counts(self, labels: Array) -> Array | None:
-        """Return which of the labels are not ignored; None if no label is."""
+        """Return which of the labels are not ignored; None without an ``ignore_index``."""
         return None if self.ignore_index is None else labels != self.ignore_index
 
     def row_weights(self, target: Array, weight: Array | None = None) -> Array | None:
@@ -155,9 +161,9 @@ class CrossEntropyLoss(_LabelLoss):
     label_smoothing
         ε in [0, 1).
     ignore_index
-        The label of rows that count nothing, whatever their logits, such as -100 for padded
-        tokens: a mean is over the others. None, unlike PyTorch's -100: every label must be a
-        class.
+        The label of rows that are left out, whatever their logits, such as -100 for padded tokens:
+        a mean is over the other rows. With None, the default (PyTorch's is -100), every label must
+        be a class.
 
     Shapes
     ------
@@ -167,8 +173,8 @@ class CrossEntropyLoss(_LabelLoss):
     Raises
     ------
     ValueError
-        For float labels or labels outside the classes, naming the first such row and step; if every
-        label is ignored, as a mean over no rows is not a number (not for ``"none"``).
+        For float labels or labels outside the classes, naming the first such row and step; and, but
+        for the reduction ``"none"``, if every label is ignored.
 
     Examples
     --------

@@ -31,9 +31,9 @@ class Loss(InvalidatesRecordings):
     gradient of their sum.
 
     ``loss(prediction, target, weight)`` weights the rows of the batch, by numbers ≥ 0: a mean is
-    then Σ weight_i · L_i / Σ weight_i, a sum Σ weight_i · L_i, and losses by themselves are
-    weight_i · L_i. For sequences, (batch, time, ...),
-    each step may have a weight, (batch, time): 0 for padding.
+    then Σ weight_i · L_i / Σ weight_i, a sum Σ weight_i · L_i, and single losses are
+    weight_i · L_i. For sequences, (batch, time, ...), each step may have a weight, (batch, time):
+    0 for padding.
 
     A subclass writes ``forward(prediction, target)``, which returns (value, gradient) as
     ``self.reduction`` asks and may take a weight as well, and ``examples()``, from which the tests
@@ -64,7 +64,7 @@ class Loss(InvalidatesRecordings):
     registry: ClassVar[list[type[Loss]]] = []
     # Whether targets are integer class labels, which a Trainer must not cast.
     takes_labels: ClassVar[bool] = False
-    # The label of rows that count nothing, if there is one.
+    # The label of rows that are left out, if there is one.
     ignore_index: int | None = None
     reduction: str = "mean"
 
@@ -92,7 +92,7 @@ class Loss(InvalidatesRecordings):
         return prediction.shape[:1]
 
     def check_weight(self, prediction: Array, weight: Array) -> None:
-        """Raise if this is not an array of a weight for each row, of the prediction's dtype."""
+        """Raise unless ``weight`` has the prediction's dtype and one number per row."""
         if not isinstance(weight, np.ndarray) or weight.dtype != prediction.dtype:
             got = weight.dtype if isinstance(weight, np.ndarray) else type(weight).__name__
             raise TypeError(f"{self!r}: weight must be a {prediction.dtype} array, got {got}")
@@ -106,7 +106,7 @@ class Loss(InvalidatesRecordings):
         return weight
 
     def check_input(self, prediction: Array, target: Array) -> None:
-        """Raise if prediction and target cannot be compared; here: same shape and dtype."""
+        """Raise if prediction and target cannot be compared: here, unless shape and dtype agree."""
         for name, array in (("prediction", prediction), ("target", target)):
             if not isinstance(array, np.ndarray):
                 kind = type(array).__name__
@@ -155,7 +155,7 @@ class Loss(InvalidatesRecordings):
         return value
 
     def backward(self) -> Array:
-        """Return the gradient with respect to the prediction of the latest call, once."""
+        """Return, once, the gradient with respect to the prediction of the latest call."""
         gradient: Array | None = kept_by(self).pop("_gradient", None)
         if gradient is None:
             raise RuntimeError(
@@ -178,7 +178,7 @@ class Loss(InvalidatesRecordings):
 
 
 def by_steps(array: Array, dimensions: int) -> Array:
-    """Return the array with a row for every step: its first ``dimensions`` as one."""
+    """Merge the first ``dimensions`` axes, so that every step of a sequence is a row."""
     if not array.flags.c_contiguous:
         array = kernels.copy(array)
     return array.reshape(-1, *array.shape[dimensions:])
@@ -337,11 +337,11 @@ class BCEWithLogitsLoss(Loss):
                     f"every logit of a row, got {pos_weight}"
                 )
         self._pos_weight: Array | None = pos_weight
-        self._of_columns: dict[Any, Array] = {}
+        self._cast_weights: dict[Any, Array] = {}  # by dtype and number of columns
 
     @property
     def pos_weight(self) -> Array | None:
-        """The weights of targets of one, by logit of a row; or None."""
+        """The weight of targets of 1, for every logit of a row; or None."""
         return self._pos_weight
 
     def check_target(self, prediction: Array, target: Array) -> None:
@@ -351,14 +351,14 @@ class BCEWithLogitsLoss(Loss):
             raise ValueError(f"{self!r}: {count} weights for {prediction.shape[-1]} logits a row")
 
     def _pos_weight_like(self, logits: Array) -> Array | None:
-        """Return the weight of every column in the dtype of the logits, as kernels may use it."""
+        """Return the weight of every column, in the dtype of the logits, for a kernel to read."""
         if self._pos_weight is None:
             return None
         columns = logits.size // len(logits)
         kind = logits.dtype, columns
-        if kind not in self._of_columns:
-            self._of_columns[kind] = np.resize(self._pos_weight, columns).astype(logits.dtype)
-        return stand_in("state", "pos_weight", self._of_columns[kind])
+        if kind not in self._cast_weights:
+            self._cast_weights[kind] = np.resize(self._pos_weight, columns).astype(logits.dtype)
+        return stand_in("state", "pos_weight", self._cast_weights[kind])
 
     def forward(
         self, logits: Array, target: Array, weight: Array | None = None

@@ -12,7 +12,7 @@ from minidl.typing import Array
 
 
 class Identity(Layer):
-    """The identity, for where a layer is expected and nothing is to be done.
+    """Pass the input on, for where a layer is expected but nothing is to be computed.
 
     y = x,  dx = dy
 
@@ -31,7 +31,7 @@ class Identity(Layer):
     preferred_init = "skip"
 
     def forward(self, x: Array) -> Array:
-        self.save(None)
+        self.save(None)  # nothing is needed, but backward is allowed now, once
         return x
 
     def backward(self, dy: Array) -> Array:

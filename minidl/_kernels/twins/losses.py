@@ -1,8 +1,8 @@
 """The NumPy twins of losses.
 
-Each returns (value, gradient), the value a float64 array of no dimensions. With ``each``, the value
-is the float64 losses of all rows or elements, whatever ``mean`` is, and the gradient that of their
-sum.
+Each returns (value, gradient); the value is a float64 array of no dimensions, a mean if ``mean``,
+else a sum. With ``each``, whatever ``mean`` is, the value is the float64 losses of all rows or
+elements, and the gradient is that of their sum.
 """
 
 from __future__ import annotations
@@ -16,6 +16,12 @@ from minidl._kernels.twins.activations import log_softmax, sigmoid
 from minidl._kernels.twins.errors import RowError
 from minidl.typing import Array
 
+# One signature for all losses of elements: they share a struct, though only Huber's has a delta and
+# only binary cross entropy has a pos_weight.
+_ELEMENTS = (
+    "prediction[n] target[n] weight[rows]? weights:double[]? pos_weight[*]? scale delta "
+    "each:flag -> dprediction[n] losses:double[*]"
+)
 WRONG_WEIGHTS = (
     "weights must be finite and >= 0, and not all zero (an ignored label has a weight of 0)"
 )
@@ -41,9 +47,10 @@ def softmax_cross_entropy(
 ) -> tuple[Array, Array]:
     """L_i = log Σ_j exp(z_ij) - z_i,label; dz = softmax(z) - onehot(label).
 
-    Row i counts weight_i · class_weight_label. Smoothing ε: (1 - ε) · L_i, and ε times the mean
-    over all classes c of class_weight_c · L_i with c for a label. A mean is divided by Σ of
-    what the rows count. Rows whose label is ``ignore_index`` have weight 0.
+    With weights, row i has the weight w_i = weight_i · class_weight_label, or 0 if its label is
+    ``ignore_index``: a sum is Σ w_i · L_i, a mean that divided by Σ w_i. With smoothing ε the loss
+    of a row is weight_i times (1 - ε) · class_weight_label · L_i plus ε / classes · Σ_c
+    class_weight_c · (-log p_ic).
     """
     labels, weight = _without_ignored(labels, weight, ignore_index)
     _check_labels(labels, logits.shape[1])
@@ -51,7 +58,7 @@ def softmax_cross_entropy(
     log_p = log_softmax(logits.astype(np.float64))
     total = share.sum(axis=1, keepdims=True)
     dlogits = np.where(total > 0, total * np.exp(log_p) - share, 0)
-    losses = np.where(share > 0, -share * log_p, 0)  # what counts nothing may be infinite
+    losses = np.where(share > 0, -share * log_p, 0)  # log p may be -∞ where share is 0
     return _reduce(losses.sum(axis=1), dlogits.astype(logits.dtype), count, mean, each)
 
 
@@ -84,7 +91,7 @@ def nll(
 def _without_ignored(
     labels: Array, weight: Array | None, ignore_index: int | None
 ) -> tuple[Array, Array | None]:
-    """Give rows of the ignored label a weight of 0, and a label that is a class."""
+    """Return labels and weights in which ignored rows have the label 0 and the weight 0."""
     if ignore_index is None:
         return labels, weight
     ignored = labels == ignore_index
@@ -100,7 +107,7 @@ def _label_shares(
     smoothing: float,
     each: bool,
 ) -> tuple[Array, Any]:
-    """What every class of every row counts, and what all rows count together."""
+    """Return the weight of every class in every row's loss, and the sum of the rows' weights."""
     rows, classes = logits.shape
     of_class = np.ones(classes) if class_weight is None else class_weight.astype(np.float64)
     of_row = np.ones(rows) if weight is None else weight.astype(np.float64)
@@ -112,8 +119,7 @@ def _label_shares(
 
 
 @kernel(
-    "prediction[n] target[n] weight[rows]? weights:double[]? pos_weight[*]? scale delta "
-    "each:flag -> dprediction[n] losses:double[*]",
+    _ELEMENTS,
     composite=True,
     flops=4,
 )
@@ -127,15 +133,14 @@ def mse(
 ) -> tuple[Array, Array]:
     """L = (prediction - target)²; dprediction = 2 · (prediction - target).
 
-    With weights, row i counts weight_i, and a mean is divided by their sum.
+    With weights, a sum is Σ weight_i · L_i over the rows, a mean that divided by Σ weight_i.
     """
     error = prediction - target
     return _reduce_elements(np.square(error), 2 * error, mean, weight, each)
 
 
 @kernel(
-    "prediction[n] target[n] weight[rows]? weights:double[]? pos_weight[*]? scale delta "
-    "each:flag -> dprediction[n] losses:double[*]",
+    _ELEMENTS,
     composite=True,
     flops=4,
 )
@@ -153,8 +158,7 @@ def absolute_error(
 
 
 @kernel(
-    "prediction[n] target[n] weight[rows]? weights:double[]? pos_weight[*]? scale delta "
-    "each:flag -> dprediction[n] losses:double[*]",
+    _ELEMENTS,
     composite=True,
     flops=7,
 )
@@ -175,8 +179,7 @@ def huber(
 
 
 @kernel(
-    "prediction[n] target[n] weight[rows]? weights:double[]? pos_weight[*]? scale delta "
-    "each:flag -> dprediction[n] losses:double[*]",
+    _ELEMENTS,
     composite=True,
     flops=2 * EXP + 9,
 )
@@ -191,9 +194,9 @@ def bce_with_logits(
 ) -> tuple[Array, Array]:
     """L = |z| · u + log(1 + exp(-|z|)), u = 1 - t for z > 0, else t; dz = sigmoid(z) - t.
 
-    That is max(z, 0) - z · t + log(1 + exp(-|z|)), and |z| · u is 0 where u is, be z infinite.
-    With a weight w for every column, L = w · t · log(1 + exp(-z)) + (1 - t) · log(1 + exp(z)):
-    then w · t takes the place of t, and 1 - t + w · t that of 1.
+    That is max(z, 0) - z · t + log(1 + exp(-|z|)), but |z| · u is 0 where u is 0, even if z is
+    infinite. With a weight w for every column, L = w · t · log(1 + exp(-z)) + (1 - t) ·
+    log(1 + exp(z)): w · t takes the place of t, and 1 - t + w · t that of 1.
     """
     ones = target if pos_weight is None else (target.reshape(len(target), -1) * pos_weight)
     ones = ones.reshape(target.shape)
@@ -205,12 +208,14 @@ def bce_with_logits(
 
 
 def _check_labels(labels: Array, classes: int) -> None:
+    """Raise RowError for the first label that is no class."""
     bad = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(bad):
         raise RowError("label", bad[0], labels[bad[0]], classes)
 
 
 def _check_weights(weights: Array, each: bool) -> None:
+    """Raise ValueError for weights that are negative or not finite, or that have no mean."""
     total = weights.sum()
     if not (weights >= 0).all() or not total < np.inf or (total == 0 and not each):
         raise ValueError(WRONG_WEIGHTS)
@@ -219,6 +224,7 @@ def _check_weights(weights: Array, each: bool) -> None:
 def _reduce_elements(
     losses: Array, gradient: Array, mean: bool, weight: Array | None, each: bool
 ) -> tuple[Array, Array]:
+    """Weight the losses and gradients of all elements by rows, and reduce them."""
     losses = losses.astype(np.float64)
     if weight is None:
         return _reduce(losses, gradient, losses.size, mean, each)
@@ -237,13 +243,15 @@ def _reduce_elements(
 def _reduce(
     losses: Array, gradient: Array, count: Any, mean: bool, each: bool
 ) -> tuple[Array, Array]:
+    """Add up the losses; divide sum and gradient by ``count`` for a mean."""
     if each:
         return np.asarray(losses), gradient
     factor = 1 / count if mean else 1.0
     return np.asarray(losses.sum() * factor), gradient * gradient.dtype.type(factor)
 
 
-# What the compiled losses consist of besides: one thread adds up what rows or blocks have lost.
+# Two more kernels of the compiled losses: one thread adds up the losses of rows or blocks, and one
+# the weights of rows.
 declare("total", "parts:double[n] scale -> total:double[]", flops=1, threads="one", stops=True)
 declare(
     "weight_total",
