@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from layer_helpers import as_dtype, as_tuple, ones_like
+from layer_helpers import as_dtype, as_tuple, ones_like, plain_layers
 from test_kernels import LAYOUTS
 
 import minidl
@@ -194,25 +194,13 @@ class Problems(dict[str, Callable[[Shapes], Problem]]):
 
 
 NAMED: dict[str, Callable[[Shapes], Problem]] = {
+    **{name: activation(cls) for name, cls in plain_layers().items()},
     "Linear": linear,
-    "ReLU": activation(nn.ReLU),
-    "Sigmoid": activation(nn.Sigmoid),
-    "Tanh": activation(nn.Tanh),
     "LeakyReLU": with_parameter(nn.LeakyReLU, 0, 1),
     "PReLU": prelu,
     "ELU": with_parameter(nn.ELU, 0, 2),
     "CELU": with_parameter(nn.CELU, 0.5, 2),
-    "SELU": activation(nn.SELU),
-    "SiLU": activation(nn.SiLU),
-    "GELU": activation(nn.GELU),
-    "Mish": activation(nn.Mish),
-    "HardSigmoid": activation(nn.HardSigmoid),
-    "HardSwish": activation(nn.HardSwish),
-    "Softsign": activation(nn.Softsign),
     "Softplus": with_parameter(nn.Softplus, 0.5, 4),
-    "Softmax": activation(nn.Softmax),
-    "LogSoftmax": activation(nn.LogSoftmax),
-    "Identity": activation(nn.Identity),
     "Flatten": activation(nn.Flatten),
     "LayerNorm": layer_norm,
     "RMSNorm": rms_norm,
