@@ -212,6 +212,35 @@ def test_root_mean_square_of_any_size(backend: str, dtype: Any, width: int) -> N
     assert np.isfinite(dx[:7]).all()
 
 
+@pytest.mark.parametrize("width", [1024, 1025, 30_001, 300_007])
+def test_root_mean_square_of_wide_rows_keeps_its_digits(backend: str, width: int) -> None:
+    """A long chain of additions would lose one part in 10⁵."""
+    rng = np.random.default_rng(width)
+    dy, gamma = rng.uniform(size=(2, 1, width)).astype(np.float32)
+    for x in (np.full((1, width), 1.1, np.float32), rng.uniform(size=(1, width)).astype("f4")):
+        wide = x.astype(np.float64)
+        y, rstd = kernels.rms_norm(x, gamma[0], 1e-6)
+        _, exact = kernels.rms_norm(wide, gamma[0].astype(np.float64), 1e-6)
+        np.testing.assert_allclose(rstd, exact, rtol=4e-6)
+        np.testing.assert_allclose(y, wide * exact * gamma, rtol=5e-6)
+        dx = kernels.rms_norm_grad_input(dy, x, gamma[0], rstd)
+        g, x_hat = gamma.astype(np.float64) * dy, wide * exact
+        np.testing.assert_allclose(dx, exact * (g - x_hat * (g * x_hat).mean()), atol=2e-5)
+
+
+def test_gradients_of_activations_in_pieces_at_nan(backend: str) -> None:
+    """What docs/kernels.md says, under "Numbers at their limits"."""
+    x, dy = np.array([NAN, 1.0]), np.array([3.0, 3.0])
+    flat = {"relu": (), "hard_sigmoid": (), "hard_swish": ()}
+    sloping = {"leaky_relu": (0.5,), "elu": (0.5,), "selu": (), "celu": (0.5,)}
+    for name, settings in {**flat, **sloping}.items():
+        y = getattr(kernels, name)(x, *settings)
+        assert np.isnan(y[0]), name
+        of_x = name.startswith("hard")
+        dx = getattr(kernels, f"{name}_grad")(dy, x if of_x else y, *settings)
+        assert (dx[0] == 0) if name in flat else (dx[0] != 0), name
+
+
 @every_dtype
 @pytest.mark.parametrize("rows", [2, 7, 8, 129, 999])
 def test_batch_norm_of_a_constant_column_is_beta(backend: str, dtype: Any, rows: int) -> None:

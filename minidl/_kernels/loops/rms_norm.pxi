@@ -1,28 +1,33 @@
 # Root mean square normalization: layer normalization without mean and beta.
 
+cdef inline vec square_sum(const real *x, Py_ssize_t n, vec scale) noexcept nogil:
+    """Add up (scale x)² of a row, in blocks, so that rounding errors stay small in wide rows."""
+    cdef vec total = fill(0), block, v
+    cdef Py_ssize_t j = 0, end
+    while j < n:
+        block, end = fill(0), smaller(j + LOSS_BLOCK, n)
+        while j < end:
+            v = load_columns(x + j, end - j) * scale
+            block = block + v * v
+            j += LANES
+        total = total + block
+        j = end
+    return spread_sum(total)
+
+
 cdef inline vec inverse_root_mean_square(const real *x, Py_ssize_t n, double eps) noexcept nogil:
     """1 / √(mean(x²) + eps) of a row, in all lanes; of a row scaled to 1 where squares overflow."""
-    cdef vec total = fill(0), largest = fill(0), scale, v
+    cdef vec total = square_sum(x, n, fill(1)) / fill(<real>n), scale
     cdef real most = 0
     cdef Py_ssize_t j
-    j = 0
-    while j < n:
-        v = load_columns(x + j, n - j)
-        total = total + v * v
-        j += LANES
-    total = spread_sum(total) / fill(<real>n)
     if first_lane(total) < INFINITY:
         return 1 / square_root(total + <real>eps)
     for j in range(n):
         most = most if not (x[j] > most or -x[j] > most) else (x[j] if x[j] > 0 else -x[j])
     if most == INFINITY:
         return 1 / square_root(total)    # 0, or NaN beside a NaN
-    scale, total, j = fill(1 / most), fill(0), 0
-    while j < n:
-        v = load_columns(x + j, n - j) * scale
-        total = total + v * v
-        j += LANES
-    total = spread_sum(total) / fill(<real>n)
+    scale = fill(1 / most)
+    total = square_sum(x, n, scale) / fill(<real>n)
     return scale / square_root(total + <real>eps * scale * scale)
 
 
@@ -57,21 +62,24 @@ cdef Py_ssize_t rms_norm_grad_input(const void *arguments, int thread, int threa
     cdef const RmsNormGradInputArgs *args = <const RmsNormGradInputArgs *>arguments
     cdef Py_ssize_t i = partition(args.rows, BLOCK_ROWS, thread, threads)
     cdef Py_ssize_t end = partition(args.rows, BLOCK_ROWS, thread + 1, threads)
-    cdef Py_ssize_t j, n = args.columns
+    cdef Py_ssize_t j, stop, n = args.columns
     cdef const real *gamma = <const real *>args.gamma
     cdef const real *dy
     cdef const real *x
     cdef real *dx
-    cdef vec rstd, g, product
+    cdef vec rstd, g, block, product
     while i < end:
         dy, x = <const real *>args.dy + i * n, <const real *>args.x + i * n
         dx = <real *>args.dx + i * n
         rstd = fill((<const real *>args.rstd)[i])
         product, j = fill(0), 0
-        while j < n:
-            g = load_columns(gamma + j, n - j) * load_columns(dy + j, n - j)
-            product = product + g * (load_columns(x + j, n - j) * rstd)
-            j += LANES
+        while j < n:    # in blocks, as square_sum
+            block, stop = fill(0), smaller(j + LOSS_BLOCK, n)
+            while j < stop:
+                g = load_columns(gamma + j, stop - j) * load_columns(dy + j, stop - j)
+                block = block + g * (load_columns(x + j, stop - j) * rstd)
+                j += LANES
+            product, j = product + block, stop
         product, j = spread_sum(product) / fill(<real>n), 0
         while j < n:
             g = load_columns(gamma + j, n - j) * load_columns(dy + j, n - j)
