@@ -156,6 +156,12 @@ def test_the_twin_imports_numpy_only(path: Path) -> None:
     assert roots <= {"__future__", "collections", "typing", "math", "numpy", "minidl"}
 
 
+def test_no_attribute_is_computed_under_a_lock() -> None:
+    """A child that is forked while another thread holds it would wait for ever."""
+    for path in PACKAGE.rglob("*.py"):
+        assert "import cached_property" not in path.read_text(), path
+
+
 def test_layers_do_no_arithmetic_but_through_kernels() -> None:
     """No layer loops over numbers or calls a NumPy function in forward or backward."""
     for cls in nn_classes():

@@ -45,8 +45,7 @@ import re
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 EXP = 20  # flops of an exp: 7 multiply-adds of a polynomial, 3 to reduce and scale back
 HEAVY = 16  # flops of an element from which on computing takes longer than moving the bytes
@@ -58,6 +57,24 @@ DTYPES = ("", "index", "double", "uint32", "uint64", "OptimizerState")
 WRITE, ADD, ADD_TO_ZERO = 0, 1, 2  # what `accumulate` says; see arguments.pxd
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Value = TypeVar("Value")
+
+
+class computed_once(Generic[Value]):  # noqa: N801  # like property
+    """Compute an attribute when it is first read: ``functools.cached_property`` without a lock.
+
+    Until Python 3.12 that has one, which a child forked meanwhile inherits and waits for in vain.
+    """
+
+    def __init__(self, compute: Callable[[Any], Value]) -> None:
+        self._compute = compute
+        self.__doc__ = compute.__doc__
+
+    def __get__(self, instance: Any, owner: Any = None) -> Value:
+        if instance is None:
+            return self  # type: ignore[return-value]
+        value = instance.__dict__[self._compute.__name__] = self._compute(instance)
+        return value
 
 
 @dataclass(frozen=True)
@@ -201,7 +218,7 @@ class Kernel:
 
     # --- the layout of the struct ---
 
-    @cached_property
+    @computed_once
     def sizes(self) -> list[Size]:
         """The named sizes, in the order in which they appear."""
         named: dict[str, Size] = {}
@@ -211,7 +228,7 @@ class Kernel:
                     named.setdefault(size.name, size)
         return list(named.values())
 
-    @cached_property
+    @computed_once
     def words(self) -> list[tuple[str, str]]:
         """The name of each word of 8 bytes in the struct, and its format for ``struct``."""
         words = [(operand.name, "P") for operand in self.operands]
@@ -220,7 +237,7 @@ class Kernel:
             words += [(scalar.name, "d" if scalar.kind == "double" else "n")] * scalar.count
         return words + [(name, "n") for name in self.accumulates.values()]
 
-    @cached_property
+    @computed_once
     def fields(self) -> dict[str, tuple[int, str]]:
         """The offset of each field of the struct, in bytes, and the format of its words."""
         fields: dict[str, tuple[int, str]] = {}
@@ -228,7 +245,7 @@ class Kernel:
             fields.setdefault(name, (8 * place, format))
         return fields
 
-    @cached_property
+    @computed_once
     def accumulates(self) -> dict[str, str]:
         """The operands that sums are added to, with the field that says whether they are."""
         names = [operand.name for operand in self.operands if operand.mark == "+"]
@@ -264,12 +281,12 @@ class Kernel:
             return READ
         return operand.role
 
-    @cached_property
+    @computed_once
     def update_flag(self) -> str:
         """The flag without which ``~`` operands are only read, or ""."""
         return next((scalar.name for scalar in self.scalars if scalar.kind == "updates"), "")
 
-    @cached_property
+    @computed_once
     def limited(self) -> Operand | None:
         """The operand whose values the kernel checks: labels, indices, lengths."""
         return next((operand for operand in self.operands if operand.limit), None)
@@ -279,12 +296,12 @@ class Kernel:
         """Whether it answers 0, or 1 + the first row that is not allowed."""
         return self.limited is not None or bool(self.problem)
 
-    @cached_property
+    @computed_once
     def updates_parameters(self) -> bool:
         """Whether it takes the state of an optimizer: it is a part of an optimizer's step."""
         return any(operand.dtype == "OptimizerState" for operand in self.operands)
 
-    @cached_property
+    @computed_once
     def widest(self) -> list[str]:
         """The sizes of the operand that has most of them, with preference to results."""
         ordered = sorted(self.operands, key=lambda operand: not operand.is_result)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 from minidl import _kernels
-from minidl._kernels.signature import KERNELS, READ, WRITTEN, Kernel
+from minidl._kernels.signature import KERNELS, READ, WRITTEN, Kernel, computed_once
 from minidl.typing import Array
 
 # Kinds of memory. The vectors are those of an optimizer: values, gradients, moments.
@@ -98,7 +97,7 @@ class KernelCall:
         """The sizes and scalars among the arguments."""
         return self.kernel.values(self.args)
 
-    @cached_property
+    @computed_once
     def fingerprint(self) -> tuple[Any, ...]:
         """All that must be the same each time the function runs."""
         operands = [(o.name, o.role, o.buffer.key, o.offset) for o in self.operands]
