@@ -342,14 +342,57 @@ def test_a_loss_of_no_rows_is_refused(backend: str, make: Callable[..., nn.Loss]
     step = minidl.record(lambda z, y: loss(z, y))
     z, labels = -np.ones((3, 5), np.float32), np.array([0, -100, 1])
     step(z, labels)
-    eager_error = r"Loss.*: every label is -100, which is ignored: no row is left"
-    recorded_error = "an ignored label has a weight of 0" if backend != "reference" else eager_error
-    for call, error in ((loss, eager_error), (step, recorded_error)):
+    error = r"Loss.*: every label is -100, which is ignored: no row is left"
+    for call in (loss, step):
         with pytest.raises(ValueError, match=error):
             call(z, np.full(3, -100))
         with pytest.raises(ValueError, match="label -1 in row 2"):
             call(z, np.array([0, -100, -1]))
     assert float(step(z, labels)) == float(loss(z, labels))
+
+
+@every_ignoring
+def test_a_sum_over_no_rows_is_zero(backend: str, make: Callable[..., nn.Loss]) -> None:
+    """As in PyTorch: only a mean divides by what the rows count."""
+    loss = make("sum", ignore_index=-100)
+    z, labels = -np.ones((3, 5)), np.full(3, -100)
+    for step in (loss, minidl.record(lambda z, y: loss(z, y))):
+        assert step(z, np.array([0, -100, 1])) > 0
+        assert step(z, labels) == 0
+    assert loss(z, labels) == 0
+    assert not loss.backward().any()
+
+
+@every_loss
+def test_a_sum_of_weights_of_zero_is_zero(backend: str, name: str) -> None:
+    loss = LOSSES[name]("sum")
+    prediction, target = problem(loss, 4)
+    assert loss(prediction, target, np.zeros(4)) == 0
+    assert not loss.backward().any()
+    with pytest.raises(ValueError, match="weights must be finite"):
+        loss(prediction, target, np.array([0.0, -1.0, 0.0, 0.0]))
+
+
+@every_ignoring
+def test_an_epoch_names_the_step_whose_labels_are_all_ignored(
+    backend: str, make: Callable[..., nn.Loss]
+) -> None:
+    loss = make("mean", ignore_index=-100)
+    step = minidl.record(lambda z, y: loss(z, y))
+    z, labels = -np.ones((8, 5), np.float32), np.arange(8) % 5
+    step.epoch(z, labels, 2, shuffle=False)
+    labels[4:6] = -100
+    with pytest.raises(ValueError, match=r"^step 2 of the epoch .*every label is -100, which is"):
+        step.epoch(z, labels, 2, shuffle=False)
+
+
+def test_bad_weights_in_an_epoch_name_the_step(backend: str) -> None:
+    loss = nn.MSELoss()
+    step = minidl.record(lambda p, t, w: loss(p, t, w))
+    p, w = np.ones((6, 3)), np.ones(6)
+    w[3] = -1
+    with pytest.raises(ValueError, match=r"^step 1 of the epoch .*weights must be finite"):
+        step.epoch((p, p), w, 2, shuffle=False)
 
 
 @every_ignoring
@@ -374,6 +417,9 @@ def test_an_ignored_label_is_an_integer() -> None:
     for bad in (1.0, "pad", True):
         with pytest.raises(TypeError, match="CrossEntropyLoss: ignore_index"):
             nn.CrossEntropyLoss(ignore_index=bad)  # type: ignore[arg-type]
+    for beyond in (2**63, -(2**63) - 1, 10**30):
+        with pytest.raises(ValueError, match=rf"ignore_index must be .* got {beyond}"):
+            nn.CrossEntropyLoss(ignore_index=beyond)
     assert repr(nn.NLLLoss(ignore_index=-100)) == "NLLLoss(ignore_index=-100)"
 
 

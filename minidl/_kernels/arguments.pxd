@@ -27,7 +27,7 @@ cdef enum:
 cdef struct MatmulArgs:
     # c (m x n) = a (m x k) . b (k x n); strides in elements, rows of c contiguous. And with the
     # same b, if m2 > 0: c2 (m2 x n) = a2 (m2 x k) . b, where a2 is like a but for a2_col, and
-    # there is no bias, gate or activation (`_put_together` of recording/fuse.py).
+    # there is no bias, gate or activation (`_merge` of recording/fuse.py).
     const void *a
     const void *b
     const void *bias           # n values added to every row, or NULL
@@ -273,14 +273,15 @@ cdef struct ElementLossArgs:
 
 cdef struct WeightTotalArgs:
     # total[0] = sum of what the rows count: their weight, times that of their label's class.
-    # Returns 1 if a weight is negative or NaN, or all are zero where a total of losses is wanted.
+    # Returns 1 if a weight is negative or NaN, the total is infinite, or zero where a mean divides
+    # by it.
     const void *weight         # or NULL: 1
     const Py_ssize_t *labels   # or NULL
     const void *class_weight   # or NULL: 1
     double *total
     Py_ssize_t rows, classes
     double ignore_index        # the label of rows that count nothing; -infinity: none
-    Py_ssize_t each            # whether the loss of each row is wanted, and no total
+    Py_ssize_t for_mean        # whether the total may not be zero
 
 cdef struct SquaredNormArgs:
     const void *x
@@ -300,7 +301,7 @@ cdef enum:
 
 cdef struct OptimizerState:
     # What an optimizer changes between steps lives here, in memory, where a recorded
-    # step reads it. reference.OPTIMIZER_STATE is the same layout for NumPy.
+    # step reads it. OPTIMIZER_STATE of the twins is the same layout for NumPy.
     double learning_rate, weight_decay
     double max_norm            # 0: no clipping
     double norm                # of the gradients of the last step, before clipping

@@ -19,7 +19,7 @@ from minidl._kernels.dispatch cimport product_scratch_of
 
 from minidl._kernels.call import CALLS
 from minidl._kernels.signature import KERNELS
-from minidl._kernels.twins.errors import RowError
+from minidl._kernels.twins.errors import RowError, WeightError
 from minidl._kernels.twins.optimizers import OPTIMIZER_STATE
 
 cnp.import_array()
@@ -138,8 +138,10 @@ def linear(ndarray x not None, ndarray weight not None, ndarray bias=None, activ
     cdef MatmulArgs args
     cdef int real = one_dtype(x, weight, "linear")
     cdef ndarray y
-    if activation not in ACTIVATIONS:
+    code = ACTIVATIONS.get(activation)
+    if code is None:
         raise ValueError(f"linear: unknown activation {activation!r}")
+    args.activation = code
     x, weight = contiguous(x), contiguous(weight)
     describe(&args, x, weight.shape[0] if weight.ndim == 2 else -1, "linear: x")
     args.k, args.n = weight.shape[0], weight.shape[1]
@@ -156,7 +158,7 @@ def linear(ndarray x not None, ndarray weight not None, ndarray bias=None, activ
     args.a, args.a_row, args.a_col = cnp.PyArray_DATA(x), args.k, 1
     args.b, args.b_row, args.b_col = cnp.PyArray_DATA(weight), args.n, 1
     args.c, args.c_row = cnp.PyArray_DATA(y), args.n
-    args.accumulate, args.activation = WRITE, ACTIVATIONS[activation]
+    args.accumulate = WRITE
     run_matmul(real, &args)
     return y
 
@@ -257,7 +259,7 @@ cdef ndarray weights_of(ndarray weight, ndarray like, Py_ssize_t n, str name):
 
 
 cdef ndarray weight_total(
-    int real, ndarray weight, Py_ssize_t rows, bint each,
+    int real, ndarray weight, Py_ssize_t rows, bint for_mean,
     ndarray labels=None, ndarray class_weight=None, Py_ssize_t classes=0,
     double ignore_index=-INFINITY
 ):
@@ -267,9 +269,10 @@ cdef ndarray weight_total(
     args.weight, args.class_weight = data_of(weight), data_of(class_weight)
     args.labels = <const Py_ssize_t *>data_of(labels)
     args.total = <double *>cnp.PyArray_DATA(total)
-    args.rows, args.classes, args.ignore_index, args.each = rows, classes, ignore_index, each
+    args.rows, args.classes, args.ignore_index = rows, classes, ignore_index
+    args.for_mean = for_mean
     if run(WEIGHT_TOTAL, real, &args):
-        raise ValueError(WEIGHT_TOTAL.kernel.problem)
+        raise WeightError(WEIGHT_TOTAL.kernel.problem)
     return total
 
 
@@ -283,6 +286,8 @@ cdef tuple class_loss(
     cdef ndarray dlogits, losses, weights, given = labels
     cdef Py_ssize_t bad
     cdef bint plain = weight is None and class_weight is None and ignore_index is None
+    # First, because converting it may run Python code.
+    args.ignore_index = -INFINITY if ignore_index is None else <Py_ssize_t>ignore_index
     if logits.ndim != 2 or labels.ndim != 1 or labels.shape[0] != logits.shape[0]:
         raise ValueError(
             f"{name} takes predictions (rows, classes) and labels (rows), got "
@@ -305,10 +310,9 @@ cdef tuple class_loss(
     args.scale = 1.0 / args.rows if mean else 1.0
     args.weight, args.class_weight, args.weights = data_of(weight), data_of(class_weight), NULL
     args.smoothing = smoothing
-    args.ignore_index = -INFINITY if ignore_index is None else <Py_ssize_t>ignore_index
     if not plain:
         weights = weight_total(
-            real, weight, args.rows, each, labels, class_weight, args.classes, args.ignore_index
+            real, weight, args.rows, mean, labels, class_weight, args.classes, args.ignore_index
         )
         if mean:
             args.weights, args.scale = <const double *>cnp.PyArray_DATA(weights), 1.0
@@ -387,7 +391,7 @@ cdef tuple element_loss(
     else:
         losses = doubles((args.rows if by_rows else (args.n + LOSS_BLOCK - 1) // LOSS_BLOCK,))
     if weight is not None:
-        weights = weight_total(real, weight, args.rows, each)
+        weights = weight_total(real, weight, args.rows, mean)
         if mean:
             args.scale = <double>args.rows / args.n
             args.weights = <const double *>cnp.PyArray_DATA(weights)
@@ -518,8 +522,13 @@ def prelu_grad(
 
 cdef OptimizerState *states_of(ndarray state) except NULL:
     """Return the address of one OPTIMIZER_STATE, or of an array of them."""
-    if state.dtype != OPTIMIZER_STATE or state.ndim > 1 or not cnp.PyArray_ISCARRAY(state):
-        raise TypeError(f"state must be of dtype OPTIMIZER_STATE, got {state!r}")
+    if state.dtype != OPTIMIZER_STATE:
+        raise TypeError(f"clip: state must be of dtype OPTIMIZER_STATE, got {state.dtype}")
+    if state.ndim > 1 or not cnp.PyArray_ISCARRAY(state):
+        raise ValueError(
+            "clip: state is changed in place: it must be C-contiguous and writeable, of one "
+            "dimension at most"
+        )
     return <OptimizerState *>cnp.PyArray_DATA(state)
 
 
@@ -755,13 +764,14 @@ def time_first(ndarray x not None, ndarray lengths=None, Py_ssize_t begin=0, wid
     cdef TimeFirstArgs args
     cdef int real = real_of(x)
     cdef ndarray y
+    cdef Py_ssize_t columns = -1 if width is None else width    # first: it may run Python code
     if x.ndim != 3 or cnp.PyArray_SIZE(x) == 0:
         raise ValueError(
             f"time_first: x must have shape (batch, time, features) with no empty dimension, "
             f"got {(<object>x).shape}"
         )
     args.batch, args.steps, args.features = x.shape[0], x.shape[1], x.shape[2]
-    args.begin, args.width = begin, args.features - begin if width is None else width
+    args.begin, args.width = begin, args.features - begin if width is None else columns
     if not (0 <= begin and 1 <= args.width <= args.features - begin):
         raise ValueError(
             f"time_first: columns {begin} to {begin + args.width} are not among {args.features}"

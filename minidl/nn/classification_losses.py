@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minidl import kernels
-from minidl._kernels.twins.errors import RowError
+from minidl._kernels.twins.errors import RowError, WeightError, all_ignored
 from minidl.nn.checks import check_count, check_number
 from minidl.nn.hooks import stand_in
 from minidl.nn.losses import Loss
@@ -43,6 +43,10 @@ class _LabelLoss(Loss):
         if ignore_index is not None:
             owner = type(self).__name__
             ignore_index = check_count(owner, "ignore_index", ignore_index, -(2**63))
+            if ignore_index >= 2**63:
+                raise ValueError(
+                    f"{owner}: ignore_index must be an integer of 64 bits, got {ignore_index}"
+                )
         self.ignore_index = ignore_index
         if class_weight is not None:
             if isinstance(class_weight, Mapping):
@@ -97,12 +101,10 @@ class _LabelLoss(Loss):
             value, gradient = kernel(*given, ignore_index=self.ignore_index, each=each)
         except RowError as error:
             raise error.at(labels.shape) from None
-        except ValueError:
+        except WeightError:
             ignored = self.ignore_index
             if ignored is not None and (labels == ignored).all():
-                raise ValueError(
-                    f"{self!r}: every label is {ignored}, which is ignored: no row is left"
-                ) from None
+                raise WeightError(f"{self!r}: {all_ignored(ignored)}") from None
             raise
         return value.reshape(labels.shape) if each else value, gradient.reshape(prediction.shape)
 
@@ -173,8 +175,8 @@ class CrossEntropyLoss(_LabelLoss):
     Raises
     ------
     ValueError
-        For float labels or labels outside the classes, naming the first such row and step; and, but
-        for the reduction ``"none"``, if every label is ignored.
+        For float labels or labels outside the classes, naming the first such row and step; and, for
+        the reduction ``"mean"``, if every label is ignored.
 
     Examples
     --------

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minidl import _kernels
-from minidl._kernels.twins.errors import RowError
+from minidl._kernels.twins.errors import RowError, WeightError
 from minidl.nn.checks import check_count
 from minidl.recording.errors import NotFiniteError
 from minidl.recording.guards import RecordingError
@@ -249,6 +249,8 @@ class _Part:
             raise error.in_epoch(self.first + self.done, self._row_of_data(error.row)) from None
         except NotFiniteError as error:
             raise error.in_epoch(self.first + self.done, self._row_of_data) from None
+        except WeightError as error:
+            raise error.in_epoch(self.first + self.done) from None
         except FloatingPointError as error:
             where = f"step {self.first + self.done} of the epoch (the first is 0)"
             raise type(error)(f"{where}: {error}") from None

@@ -8,11 +8,19 @@ from typing import Any
 
 import numpy as np
 
+MOST = np.iinfo(np.intp).max  # of the integers that kernels read
+
 
 def prepared(number: int, x: Any) -> Any:
     """Convert an input to what kernels take: a contiguous array, labels as machine integers."""
     if isinstance(x, np.ndarray):
         if x.dtype.kind in "iu":
+            if x.dtype.kind == "u" and x.size and (largest := x.max()) > MOST:
+                raise ValueError(
+                    f"argument {number + 1} of a recorded step: {largest} in row "
+                    f"{np.argwhere(x == largest)[0, 0]} is beyond {MOST}, the largest integer that "
+                    "kernels read"
+                )
             return np.asarray(x, np.intp, order="C")
         if x.dtype.kind != "f":
             raise TypeError(

@@ -18,18 +18,19 @@ from minidl._kernels.executor.calls import (
     VECTOR,
     Buffer,
     KernelCall,
+    Operand,
 )
 from minidl._kernels.executor.lock import ProgramLock
 from minidl._kernels.executor.program import Names, Program
 from minidl._kernels.memory import aligned_zeros
-from minidl._kernels.twins.errors import RowError
+from minidl._kernels.twins.errors import RowError, WeightError, all_ignored
 from minidl.nn.nonfinite import first_not_finite
-from minidl.recording import plan as planning
 from minidl.recording.errors import NotFiniteError
 from minidl.recording.fuse import fuse
 from minidl.recording.guards import RecordingError
 from minidl.recording.interface import interface_of
 from minidl.recording.participants import Participants
+from minidl.recording.plan import assign_threads, least_memory, place
 from minidl.recording.pytree import tree_leaves
 from minidl.recording.trace import Recorder
 from minidl.signals import deferred
@@ -95,8 +96,8 @@ class StepProgram:
         self.calls = fuse(recorder.calls, returned)
         self.buffers = recorder.memory.buffers
         self.participants = Participants(recorder.watched, recorder.optimizers)
-        memory = aligned_zeros(planning.place(self.calls, returned))
-        least_nbytes = planning.least_memory(self.calls, returned)
+        memory = aligned_zeros(place(self.calls, returned))
+        least_nbytes = least_memory(self.calls, returned)
         self.workspace = Workspace(memory, least_nbytes, np.empty(0, np.uint8))
         self.interface = interface_of(recorder.calls, inputs, output, homes, memory)
         self.answers = meanings_of_answers(self.calls)
@@ -108,7 +109,7 @@ class StepProgram:
         """Make the compiled program, for the present limit of threads."""
         self.threads = get_num_threads()
         space = self.workspace
-        planning.assign_threads(self.calls, _kernels.address_of(space.memory), self.threads)
+        assign_threads(self.calls, _kernels.address_of(space.memory), self.threads)
         space.scratch_nbytes = max((call.scratch for call in self.calls), default=0)
         team = max((call.threads for call in self.calls), default=1)
         space.scratch = aligned_zeros(space.scratch_nbytes * team)
@@ -196,13 +197,21 @@ class StepProgram:
         """Make the error for a label, weight, index or length that is not allowed."""
         limited = call.kernel.limited
         if limited is None:
-            return ValueError(call.kernel.problem)
+            return self._wrong_weights(call, inputs)
         value, operand = None, call.operand(limited.name)
-        if operand is not None and operand.buffer.kind == INPUT:
-            flat = inputs[operand.buffer.number].reshape(-1)
-            value = flat[operand.offset // flat.itemsize + row]
+        if (flat := _input_of(operand, inputs)) is not None:
+            value = flat[row]
         shape = () if operand is None or operand.offset else operand.buffer.shape
         return RowError(limited.singular, row, value, call.values[limited.limit], shape)
+
+    def _wrong_weights(self, call: KernelCall, inputs: tuple[Any, ...]) -> ValueError:
+        """Make the error for weights; where all labels are ignored, it says that."""
+        labels = _input_of(call.operand("labels"), inputs)
+        values = call.values
+        if labels is not None and (labels[: values["rows"]] == values["ignore_index"]).all():
+            text = all_ignored(int(values["ignore_index"]))
+            return WeightError(f"{call.label}: {text}" if call.label else text)
+        return WeightError(call.kernel.problem)
 
     def first_not_finite(self, inputs: tuple[Any, ...]) -> str:
         """Run the step kernel by kernel; returns the first that writes a number that is not finite.
@@ -277,3 +286,11 @@ def homes_of(recorder: Recorder, output: Any) -> list[tuple[Buffer, int]]:
         if isinstance(leaf, np.generic) or (homes and homes[-1] is None):
             raise RecordingError(NOT_BY_KERNELS)
     return [home for home in homes if home is not None]
+
+
+def _input_of(operand: Operand | None, inputs: tuple[Any, ...]) -> Array | None:
+    """Return the elements of the input from where an operand points on; None if it is no input."""
+    if operand is None or operand.buffer.kind != INPUT:
+        return None
+    flat: Array = inputs[operand.buffer.number].reshape(-1)
+    return flat[operand.offset // flat.itemsize :]

@@ -303,7 +303,8 @@ cdef Py_ssize_t nll(const void *arguments, int thread, int threads) noexcept nog
 cdef Py_ssize_t weight_total(const void *arguments, int thread, int threads) noexcept nogil:
     """total[0] = sum of the rows' weights, in order.
 
-    Returns 1 if a weight is negative or NaN, or the total is infinite, or zero unless `each`.
+    Returns 1 if a weight is negative or NaN, or the total is infinite, or zero where a mean divides
+    by it.
     """
     cdef const WeightTotalArgs *args = <const WeightTotalArgs *>arguments
     cdef double weight, total = 0
@@ -321,7 +322,7 @@ cdef Py_ssize_t weight_total(const void *arguments, int thread, int threads) noe
         bad = bad or not weight >= 0
         total += weight
     args.total[0] = total
-    return bad or not total < INFINITY or (total == 0 and not args.each)
+    return bad or not total < INFINITY or (total == 0 and args.for_mean)
 
 
 cdef Py_ssize_t softmax_cross_entropy(
@@ -439,31 +440,36 @@ cdef inline void losses_of_elements(
 ) noexcept nogil:
     """losses[i] = weight of its row times f of element i, and the gradient of every element.
 
-    With `pos_weight`, weighted_bce_vec instead of f.
+    With `pos_weight`, weighted_bce_vec instead of f. Threads partition the rows, or the elements of
+    the only row.
     """
     cdef Py_ssize_t row = partition(args.rows, LOSS_ROWS, thread, threads)
     cdef Py_ssize_t end = partition(args.rows, LOSS_ROWS, thread + 1, threads)
-    cdef Py_ssize_t columns = args.n // args.rows, i, j, left
+    cdef Py_ssize_t columns = args.n // args.rows, first = 0, last = columns, i, j, left
     cdef const real *ones = <const real *>args.pos_weight
     cdef real *gradient = <real *>args.dprediction
     cdef vec prediction, target, value, slope
     cdef real lanes[LANES]
     cdef double factor
+    if args.rows == 1:
+        row, end = 0, 1
+        first = partition(columns, LOSS_BLOCK, thread, threads)
+        last = partition(columns, LOSS_BLOCK, thread + 1, threads)
     while row < end:
         factor = weight_of(args.weight, row)
-        i = row * columns
+        i = row * columns + first
+        left = last - first
         if factor == 0:    # the row may hold anything
-            memset(gradient + i, 0, columns * sizeof(real))
-            memset(args.losses + i, 0, columns * sizeof(double))
+            memset(gradient + i, 0, left * sizeof(real))
+            memset(args.losses + i, 0, left * sizeof(double))
             row += 1
             continue
-        left = columns
         while left > 0:
             prediction = load_columns(<const real *>args.prediction + i, left)
             target = load_columns(<const real *>args.target + i, left)
             if ones != NULL:
                 value = weighted_bce_vec(
-                    prediction, target, load_columns(ones + columns - left, left), &slope
+                    prediction, target, load_columns(ones + last - left, left), &slope
                 )
             else:
                 value = f(prediction, target, <real>args.delta, &slope)

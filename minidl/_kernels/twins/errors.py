@@ -1,4 +1,4 @@
-"""The error, and its text, for a label, an index or a length outside its limits."""
+"""The errors for a label, an index or a length outside its limits, and for unusable weights."""
 
 from __future__ import annotations
 
@@ -62,3 +62,16 @@ class RowError(ValueError):
         text = _TEXTS[self.operand]
         text = text.format(number=number, place=place, limit=self.limit, last=self.limit - 1)
         return where + f"{self.owner}: " * bool(self.owner) + text
+
+
+def all_ignored(label: int) -> str:
+    """Say that a mean is over no row, because every label is the ignored one."""
+    return f"every label is {label}, which is ignored: no row is left"
+
+
+class WeightError(ValueError):
+    """Weights of rows with which a loss cannot be computed."""
+
+    def in_epoch(self, step: int) -> WeightError:
+        """Return the same error for a step of an epoch."""
+        return WeightError(f"step {step} of the epoch (the first is 0): {self}")

@@ -13,7 +13,7 @@ import numpy as np
 
 from minidl._kernels.signature import EXP, declare, kernel
 from minidl._kernels.twins.activations import log_softmax, sigmoid
-from minidl._kernels.twins.errors import RowError
+from minidl._kernels.twins.errors import RowError, WeightError
 from minidl.typing import Array
 
 # One signature for all losses of elements: they share a struct, though only Huber's has a delta and
@@ -23,7 +23,8 @@ _ELEMENTS = (
     "each:flag -> dprediction[n] losses:double[*]"
 )
 WRONG_WEIGHTS = (
-    "weights must be finite and >= 0, and not all zero (an ignored label has a weight of 0)"
+    "weights must be finite and >= 0, and for a mean not all zero (an ignored label has a weight "
+    "of 0)"
 )
 
 
@@ -54,7 +55,8 @@ def softmax_cross_entropy(
     """
     labels, weight = _without_ignored(labels, weight, ignore_index)
     _check_labels(labels, logits.shape[1])
-    share, count = _label_shares(logits, labels, weight, class_weight, smoothing, each)
+    for_mean = mean and not each
+    share, count = _label_shares(logits, labels, weight, class_weight, smoothing, for_mean)
     log_p = log_softmax(logits.astype(np.float64))
     total = share.sum(axis=1, keepdims=True)
     dlogits = np.where(total > 0, total * np.exp(log_p) - share, 0)
@@ -81,7 +83,8 @@ def nll(
     """L_i = -log p_i,label; dlog p = -onehot(label). Weights as in softmax_cross_entropy."""
     labels, weight = _without_ignored(labels, weight, ignore_index)
     _check_labels(labels, log_probabilities.shape[1])
-    share, count = _label_shares(log_probabilities, labels, weight, class_weight, 0.0, each)
+    for_mean = mean and not each
+    share, count = _label_shares(log_probabilities, labels, weight, class_weight, 0.0, for_mean)
     rows = np.arange(len(labels))
     own = share[rows, labels]
     losses = np.where(own > 0, -own * log_probabilities[rows, labels], 0)
@@ -105,14 +108,14 @@ def _label_shares(
     weight: Array | None,
     class_weight: Array | None,
     smoothing: float,
-    each: bool,
+    for_mean: bool,
 ) -> tuple[Array, Any]:
     """Return the weight of every class in every row's loss, and the sum of the rows' weights."""
     rows, classes = logits.shape
     of_class = np.ones(classes) if class_weight is None else class_weight.astype(np.float64)
     of_row = np.ones(rows) if weight is None else weight.astype(np.float64)
     own = of_row * of_class[labels]
-    _check_weights(own, each)
+    _check_weights(own, for_mean)
     share = of_row[:, None] * (smoothing / classes * of_class)
     share[np.arange(rows), labels] += (1 - smoothing) * own
     return share, own.sum()
@@ -214,11 +217,11 @@ def _check_labels(labels: Array, classes: int) -> None:
         raise RowError("label", bad[0], labels[bad[0]], classes)
 
 
-def _check_weights(weights: Array, each: bool) -> None:
-    """Raise ValueError for weights that are negative or not finite, or that have no mean."""
+def _check_weights(weights: Array, for_mean: bool) -> None:
+    """Raise WeightError for weights that are negative or not finite, or add up to 0 for a mean."""
     total = weights.sum()
-    if not (weights >= 0).all() or not total < np.inf or (total == 0 and not each):
-        raise ValueError(WRONG_WEIGHTS)
+    if not (weights >= 0).all() or not total < np.inf or (total == 0 and for_mean):
+        raise WeightError(WRONG_WEIGHTS)
 
 
 def _reduce_elements(
@@ -228,8 +231,8 @@ def _reduce_elements(
     losses = losses.astype(np.float64)
     if weight is None:
         return _reduce(losses, gradient, losses.size, mean, each)
-    _check_weights(weight, each)
     mean = mean and not each
+    _check_weights(weight, mean)
     # Each row's factor first: the gradient's dtype may not hold the inverse of tiny weights.
     share = weight.astype(np.float64) / (weight.sum(dtype=np.float64) if mean else 1)
     share = share.reshape(-1, *[1] * (losses.ndim - 1)) / (
@@ -255,7 +258,7 @@ def _reduce(
 declare("total", "parts:double[n] scale -> total:double[]", flops=1, threads="one", stops=True)
 declare(
     "weight_total",
-    "weight[rows]? labels:index[rows]? class_weight[classes]? ignore_index each:flag -> "
+    "weight[rows]? labels:index[rows]? class_weight[classes]? ignore_index for_mean:flag -> "
     "total:double[]",
     problem=WRONG_WEIGHTS,
     threads="one",
