@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import os
+import pickle
 import platform
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -250,3 +255,38 @@ def test_two_trainings_at_once_give_the_same_bits(backend: str) -> None:
 
 def test_a_training_is_repeatable(backend: str) -> None:
     assert train(3) == train(3) != train(4)
+
+
+# --- pickled kernels ----------------------------------------------------------------------
+
+
+class Own(nn.Layer):
+    """A layer that holds a kernel."""
+
+    def __init__(self) -> None:
+        self.f = kernels.relu
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        return self.f(x)
+
+
+def test_kernels_are_pickled_by_name(isa: str) -> None:
+    """What is loaded is served by the build that is selected then."""
+    pickled = {name: pickle.dumps(getattr(kernels, name)) for name in _kernels.NAMES}
+    for name, data in pickled.items():
+        call = pickle.loads(data)
+        assert call is getattr(kernels, name)
+        assert call.__module__ == "minidl.kernels"
+        assert copy.deepcopy(call) is call
+    _kernels.select("reference")
+    for name in _kernels.NAMES:
+        if not _kernels.KERNELS[name].composite:
+            assert pickle.loads(pickled[name]) is getattr(kernels, name)
+
+
+@pytest.mark.parametrize("make_copy", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_what_holds_a_kernel_can_be_copied(isa: str, make_copy: Callable[[Any], Any]) -> None:
+    x = np.array([[-1.0, 2.0]], np.float32)
+    again = make_copy(functools.partial(kernels.elu, alpha=2.0))
+    assert again(x).tobytes() == kernels.elu(x, 2.0).tobytes()
+    assert make_copy(Own())(x).tolist() == [[0, 2]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import importlib
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -24,6 +26,7 @@ from kernel_cases import (
 
 from minidl import _kernels, kernels
 from minidl._kernels import twins as reference
+from minidl._kernels.signature import KERNELS
 
 DTYPES = [np.float32, np.float64]
 PRODUCTS = ["matmul", "linear", "linear_grad_input", "linear_grad_params"]
@@ -468,3 +471,108 @@ def test_a_moment_that_is_no_number_is_not_hidden(
     arguments["state"]["weight_decay"] = 0.0
     kernels.adam(**arguments)
     assert np.array_equal(arguments["data"] - before, np.full(1023, change), equal_nan=True)
+
+
+def test_threads_share_losses_without_reduction(isa: str) -> None:
+    """Two shares write all of them, and none alone."""
+    kernel, call = KERNELS["mse"], importlib.import_module("minidl._kernels.call").CALLS["mse"]
+    n = 5000
+    x, gradient, losses = np.ones(n, np.float32), np.zeros(n, np.float32), np.zeros(n)
+    args = bytearray(call.nbytes)
+    arrays = {"prediction": x, "target": 0 * x, "dprediction": gradient, "losses": losses}
+    for name, array in arrays.items():
+        kernel.set(args, name, array.ctypes.data)
+    for name, value in {"n": n, "rows": 1, "scale": 1.0, "each": 1}.items():
+        kernel.set(args, name, value)
+    run = ctypes.CFUNCTYPE(ctypes.c_ssize_t, ctypes.c_void_p, ctypes.c_int, ctypes.c_int)
+    loop, struct = run(call.function(0)), (ctypes.c_char * len(args)).from_buffer(args)
+    loop(ctypes.addressof(struct), 1, 2)
+    assert 0 < np.count_nonzero(losses) == np.count_nonzero(gradient) < n
+    loop(ctypes.addressof(struct), 0, 2)
+    assert (losses == 1).all()
+    assert (gradient == 2).all()
+
+
+# --- arguments that run Python code -------------------------------------------------------
+
+
+class Shrinking:
+    """A number that shrinks an array when it is converted."""
+
+    def __init__(self, array: np.ndarray, number: float) -> None:
+        self.array, self.number = array, number
+
+    def shrink(self) -> float:
+        self.array.resize((1, *self.array.shape[1:]), refcheck=False)
+        return self.number
+
+    __float__ = shrink
+
+    def __index__(self) -> int:
+        return int(self.shrink())
+
+    def __bool__(self) -> bool:
+        return bool(self.shrink())
+
+
+def scalars_of(name: str) -> list[str]:
+    """The parameters of a kernel that are numbers."""
+    named = {scalar.name for scalar in KERNELS[name].scalars if scalar.kind != "int"}
+    return [parameter for parameter in KERNELS[name].parameters if parameter in named]
+
+
+def arrays_after(name: str, args: Args) -> list[np.ndarray] | None:
+    """The results and arguments of a call that are arrays; None if it raises."""
+    try:
+        return [x for x in outcome(kernel(name), args) if isinstance(x, np.ndarray)]
+    except (TypeError, ValueError):
+        return None
+
+
+@every_kernel
+def test_a_number_that_resizes_an_array_leads_nowhere_else(isa: str, name: str) -> None:
+    """The call sees the array as it is after all numbers are converted."""
+    scalars = scalars_of(name)
+    if name == "time_first":
+        scalars = ["width"]
+    if name in ("softmax_cross_entropy", "nll"):
+        scalars = ["ignore_index"]
+    for scalar in scalars:
+        args = CASES[name](Draw(3, np.float32, (37,), (300,)))
+        place = next(key for key, x in args.items() if isinstance(x, np.ndarray) and x.ndim)
+        number = args[scalar] if args.get(scalar) is not None else 1
+        small = copied(args | {scalar: number})
+        Shrinking(small[place], 0).shrink()
+        given = copied(args)
+        given[scalar] = Shrinking(given[place], number)
+        found, expected = arrays_after(name, given), arrays_after(name, small)
+        assert (found is None) == (expected is None), scalar
+        assert_same_bits(found or [], expected or [], f"{name}, {scalar}")
+
+
+# --- messages -----------------------------------------------------------------------------
+
+
+def test_messages_of_calls_say_what_is_wrong(isa: str) -> None:
+    x, beyond = np.ones((3, 4), np.float32), np.array([1, 2**63 + 5, 0], np.uint64)
+    with pytest.raises(TypeError, match=r"relu\(\) takes 1 argument, got 2"):
+        kernels.relu(x, x)
+    with pytest.raises(ValueError, match=f"index {2**63 + 5} in row 1"):
+        kernels.embedding(beyond, x)
+    with pytest.raises(ValueError, match=f"label {2**63 + 5} in row 1"):
+        kernels.softmax_cross_entropy(x, beyond)
+    states = np.zeros(4, reference.OPTIMIZER_STATE)
+    with pytest.raises(ValueError, match="clip: state is changed in place: it must be C-contig"):
+        kernels.clip(np.array(1.0), states[::2])
+    with pytest.raises(TypeError, match="clip: state must be of dtype OPTIMIZER_STATE, got float"):
+        kernels.clip(np.array(1.0), x)
+
+
+@every_kernel
+def test_a_number_outside_its_interval_is_named(isa: str, name: str) -> None:
+    for scalar in KERNELS[name].scalars:
+        if not scalar.interval or KERNELS[name].composite:
+            continue
+        args = CASES[name](Draw(0, np.float32)) | {scalar.name: -1e9}
+        with pytest.raises(ValueError, match=f"{name}: {scalar.name} must be in"):
+            kernel(name)(**args)

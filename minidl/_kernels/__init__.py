@@ -133,10 +133,14 @@ def _compiled_calls() -> dict[str, Any]:
                 f"kernel {name!r} has a twin with composite=True but no call in composites.pyx: "
                 "build it (python setup.py build_ext --inplace), or set MINIDL_ISA=reference"
             )
-    return {
+    calls = {
         name: by_hand[name] if KERNELS[name].composite else call.CALLS[name].as_function()
         for name in NAMES
     }
+    for name in NAMES:
+        if KERNELS[name].composite:
+            calls[name].__module__ = "minidl.kernels"  # where pickle looks for it
+    return calls
 
 
 def serve(namespace: dict[str, Any]) -> None:

@@ -68,7 +68,7 @@ cdef class Call:
     cdef ndarray result(
         self, OperandOf *of, Py_ssize_t *sizes, int real, ndarray first, int leading
     )
-    cdef refused(self, Py_ssize_t answer, PyObject **arrays, Py_ssize_t *sizes)
+    cdef refused(self, Py_ssize_t answer, PyObject **given, Py_ssize_t *sizes)
 
 cdef int real_of(ndarray x) except -1
 cdef ndarray contiguous(ndarray x)

@@ -17,6 +17,7 @@ from minidl._kernels.arguments cimport ADD, WRITE, COPY_DIMENSIONS, CopyArgs, ke
 from minidl._kernels.hooks cimport current_recorder
 
 import inspect
+from importlib import import_module
 
 from minidl._kernels.twins import OPTIMIZER_STATE
 from minidl._kernels.twins.errors import RowError
@@ -39,6 +40,8 @@ cdef extern from "Python.h":
     object PyCFunction_NewEx(PyMethodDef *method, object self, object module)
     PyObject *PyTuple_GET_ITEM(object items, Py_ssize_t place)
 
+# A copy is no instance of a subclass, whose Python code could change the arrays of the call.
+cdef int PLAIN_ARRAY = cnp.NPY_ARRAY_CARRAY_RO | cnp.NPY_ARRAY_ENSUREARRAY
 cdef size_t ALIGNMENT = 64    # bytes: a cache line, and the widest vector
 cdef dict DTYPES = {
     "": -1, "index": cnp.NPY_INTP, "double": cnp.NPY_FLOAT64, "uint32": cnp.NPY_UINT32,
@@ -93,7 +96,7 @@ cdef ndarray contiguous(ndarray x):
         return x
     if current_recorder() != NULL:
         return copied(x)
-    return cnp.PyArray_FROMANY(x, cnp.PyArray_TYPE(x), 0, 0, cnp.NPY_ARRAY_CARRAY_RO)
+    return cnp.PyArray_FROMANY(x, cnp.PyArray_TYPE(x), 0, 0, PLAIN_ARRAY)
 
 
 cdef ndarray copied(ndarray x):
@@ -102,7 +105,7 @@ cdef ndarray copied(ndarray x):
     cdef int i, real = real_of(x)
     cdef ndarray y
     if not cnp.PyArray_ISALIGNED(x) or cnp.PyArray_ISBYTESWAPPED(x):
-        x = cnp.PyArray_FROMANY(x, cnp.PyArray_TYPE(x), 0, 0, cnp.NPY_ARRAY_CARRAY_RO)
+        x = cnp.PyArray_FROMANY(x, cnp.PyArray_TYPE(x), 0, 0, PLAIN_ARRAY)
     if x.ndim > COPY_DIMENSIONS:
         raise ValueError(f"copy: {x.ndim} dimensions, more than {COPY_DIMENSIONS}")
     y = allocate_like(x)
@@ -178,9 +181,7 @@ cdef ndarray whole_numbers(ndarray x, str name):
     """Convert x to the contiguous integers that kernels read."""
     if not cnp.PyArray_ISINTEGER(x):
         raise TypeError(f"{name} must be integers, got {x.dtype}")
-    return cnp.PyArray_FROMANY(
-        x, cnp.NPY_INTP, 0, 0, cnp.NPY_ARRAY_CARRAY_RO | cnp.NPY_ARRAY_FORCECAST
-    )
+    return cnp.PyArray_FROMANY(x, cnp.NPY_INTP, 0, 0, PLAIN_ARRAY | cnp.NPY_ARRAY_FORCECAST)
 
 
 cdef ndarray allocate(int ndim, cnp.npy_intp *shape, int typenum):
@@ -265,7 +266,9 @@ cdef class Call:
         kinds = {}
         self.nbytes = 8 * len(kernel.words)
         self.operand_count, self.size_count = len(kernel.operands), len(places)
-        self.result_count = sum([operand.is_result for operand in kernel.operands])
+        results = [operand for operand in kernel.operands if operand.is_result]
+        assert not results or not all([operand.optional for operand in results])
+        self.result_count = len(results)
         self.matrices = len(kernel.widest) > 1
         first = kernel.operands[0].sizes
         lead = first[0].name if first else ""
@@ -314,6 +317,11 @@ cdef class Call:
             of.below = scalar.interval.endswith(")")
         return 0
 
+    def __reduce__(self):
+        # A function of as_function is pickled as an attribute of what this returns: loaded, it is
+        # the kernel of this name, whichever build or twin then serves it.
+        return import_module, ("minidl.kernels",)
+
     def set_functions(self, size_t float32, size_t float64):
         """Set the loops that serve this call."""
         self.functions = [<kernel_fn>float32, <kernel_fn>float64]
@@ -341,7 +349,8 @@ cdef class Call:
         """Put positional arguments, arguments by name and defaults into their places."""
         cdef Py_ssize_t i, place
         if count > self.count:
-            raise TypeError(f"{self.name}() takes {self.count} arguments, got {count}")
+            plural = "" if self.count == 1 else "s"
+            raise TypeError(f"{self.name}() takes {self.count} argument{plural}, got {count}")
         for i in range(self.count):
             places[i] = given[i] if i < count else NULL
         for i, name in enumerate(<tuple>names if names != NULL else ()):
@@ -370,7 +379,7 @@ cdef class Call:
             (of.low < number if of.above else of.low <= number)
             and (number < of.high if of.below else number <= of.high)
         ):
-            scalar = next(s for s in self.kernel.scalars if s.interval)
+            scalar = self.kernel.scalars[of - self.scalars]
             raise ValueError(
                 f"{self.name}: {scalar.name} must be in {scalar.interval}, got {number}"
             )
@@ -485,14 +494,17 @@ cdef class Call:
             n += 1
         return allocate(n, shape, of.dtype if of.dtype >= 0 else REALS[real])
 
-    cdef refused(self, Py_ssize_t answer, PyObject **arrays, Py_ssize_t *sizes):
-        """Make the error for values that the kernel does not allow."""
+    cdef refused(self, Py_ssize_t answer, PyObject **given, Py_ssize_t *sizes):
+        """Make the error for values that the kernel does not allow.
+
+        It names the value among the arguments as they were ``given``, before any conversion.
+        """
         operand = self.kernel.limited
         if operand is None:
             return ValueError(self.kernel.problem)
         names = [size.name for size in self.kernel.sizes]
-        array = <ndarray>arrays[self.kernel.operands.index(operand)]
-        value = (<Py_ssize_t *>cnp.PyArray_DATA(array))[answer - 1]
+        array = <ndarray>given[self.parameters.index(operand.name)]
+        value = ndarray.item(array, answer - 1)
         limit = sizes[<int>names.index(operand.limit)]
         return RowError(operand.singular, answer - 1, value, limit, (<object>array).shape)
 
@@ -514,10 +526,14 @@ cdef object call_kernel(object holder, PyObject **given, Py_ssize_t count, PyObj
         given = places
     for i in range(self.size_count):
         sizes[i] = -1
+    # Numbers first: converting one may run Python code, which may even resize an array.
     for i in range(self.count):
         place = self.parameter[i]
         if place < 0:
             self.take_number(self.scalars - 1 - place, <object>given[i], words)
+    for i in range(self.count):
+        place = self.parameter[i]
+        if place < 0:
             continue
         of = self.operands + place
         arrays[place] = NULL
@@ -569,7 +585,7 @@ cdef object call_kernel(object holder, PyObject **given, Py_ssize_t count, PyObj
         words[i] = self.accumulate
     answer = run(self, max(real, 0), words)
     if answer != 0:
-        raise self.refused(answer, arrays, sizes)
+        raise self.refused(answer, given, sizes)
     if self.result_count == 0:
         return None
     if self.result_count == 1 or len(results) == 1:
