@@ -573,3 +573,25 @@ def test_what_a_layer_keeps_as_it_is_may_be_infinite() -> None:
     trainer = minidl.Trainer(model, nn.MSELoss(), optim.SGD(model.parameters()), rng=0)
     x = np.ones((8, 4), np.float32)
     assert trainer.fit(x, x[:, :2], epochs=1, progress=False).epochs == 1
+
+
+@compiled
+def test_an_array_of_a_layer_is_deleted_once() -> None:
+    layer = nn.BatchNorm(3)
+    minidl.record(layer.__call__)(np.ones((4, 3), np.float32))
+    del layer.running_mean
+    with pytest.raises(AttributeError, match="running_mean"):
+        del layer.running_mean
+
+
+@compiled
+def test_times_are_noted_in_an_array_of_one_dimension() -> None:
+    step = minidl.record(lambda x: kernels.relu(x))
+    x = np.ones((2, 3), np.float32)
+    step(x)
+    program = step.program
+    for stamps in (np.array(0), np.zeros((2, 2), int), np.zeros(4, int)[::2], np.zeros(2)):
+        with pytest.raises(ValueError, match="stamps must be 2 int64"):
+            program.time((x,), stamps)
+    with pytest.raises(TypeError):
+        program.time((x,), None)

@@ -85,7 +85,10 @@ cdef class ArrayAttribute:
         note_change()
 
     def __delete__(self, instance):
-        del (<dict>instance.__dict__)[self.name]
+        cdef dict held = instance.__dict__
+        if self.name not in held:
+            raise AttributeError(f"{type(instance).__name__} has no {self.name}")
+        del held[self.name]
         note_change()
 
 

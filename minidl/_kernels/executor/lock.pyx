@@ -45,7 +45,7 @@ cdef class ProgramLock:
         self.holder, self.waiting, self.forks = 0, [], FORKS
 
     cpdef int acquire(self) except -1:
-        """Take the lock, after all threads that came before.
+        """Take the lock, after all threads that came before; returns whether it had to wait.
 
         Raises what a signal handler raises meanwhile, and RuntimeError if this thread has the lock.
         """
@@ -60,7 +60,8 @@ cdef class ProgramLock:
                 "by a signal handler, a schedule or a finalizer; let that note what it wants, "
                 "and call the step later"
             )
-        return self.wait(Waiter())
+        self.wait(Waiter())
+        return 1
 
     cdef int wait(self, Waiter waiter) except -1:
         """Wait until the lock is handed over; run signal handlers now and then."""

@@ -326,11 +326,12 @@ cdef class Program:
         """
         cdef Run run
         cdef list rates
+        cdef bint waited
         if is_recording() or not (self.serves(inputs) and self.lie_apart(inputs)):
             return NOT_RUN
-        self.lock.acquire()
+        waited = self.lock.acquire()
         try:
-            if self.seen != changes():    # while this thread waited
+            if waited and not self.valid():
                 return NOT_RUN
             # Schedules are Python functions, so all are called first: no signal handler can run
             # from the first rate that is set to the end of the step.
@@ -484,11 +485,14 @@ cdef class Program:
                 run.pointer_count += 1
         return 0
 
-    def time(self, tuple inputs, ndarray stamps):
+    def time(self, tuple inputs, ndarray stamps not None):
         """Run once, and note the time: stamps[i] in nanoseconds before instruction i, the last one
         at the end. Returns 0 or 1 + the instruction that failed, and its answer."""
         cdef Run run
-        if cnp.PyArray_TYPE(stamps) != cnp.NPY_INT64 or stamps.shape[0] != self.length + 1:
+        if (
+            cnp.PyArray_TYPE(stamps) != cnp.NPY_INT64 or stamps.ndim != 1
+            or stamps.shape[0] != self.length + 1 or not cnp.PyArray_ISCARRAY(stamps)
+        ):
             raise ValueError(f"stamps must be {self.length + 1} int64")
         self.check(inputs)
         with self.lock:
