@@ -134,7 +134,7 @@ def test_a_weight_is_so_many_rows(name):
 @pytest.mark.parametrize(
     ("weight", "words"),
     [
-        (np.ones(96), r"sample_weight \(97,\) or"),
+        (np.ones(96), r"sample_weight \(97,\), got \(96,\)"),
         (np.zeros(97), "not all zero"),
         (np.full(97, -1.0), ">= 0"),
         (np.full(97, np.nan), "finite"),
@@ -212,6 +212,8 @@ def test_a_function_that_takes_no_weights_is_no_weighted_metric():
 
     with pytest.raises(TypeError, match=r"plain takes no sample_weight; write it as plain\(pred"):
         classifier(weighted_metrics=[plain])
+    with pytest.raises(TypeError, match="max takes no sample_weight"):
+        classifier(weighted_metrics=[max])  # a built-in function without a signature
     with pytest.raises(ValueError, match="would be called 'weighted_accuracy'"):
         classifier(weighted_metrics=["accuracy", "accuracy"])
 
@@ -427,3 +429,24 @@ def test_a_model_of_nan_scores_nothing():
     scores = trainer.evaluate(X, LABELS)
     assert np.isnan(scores.pop("loss"))
     assert set(scores.values()) == {0.0}
+
+
+def test_a_function_of_any_keywords_takes_weights():
+    def total(prediction, target, **options):
+        return float(options["sample_weight"].sum())
+
+    trainer = classifier(weighted_metrics=[total])
+    weights = np.full(len(X), 0.5)
+    assert trainer.evaluate(X, LABELS, sample_weight=weights)["weighted_total"] == len(X) / 2
+
+
+def test_no_metrics_may_be_none():
+    assert by_name(None, weighted_metrics=None) == {}
+    assert list(classifier(weighted_metrics=None).metrics) == ["accuracy"]
+
+
+def test_accuracy_names_each_shape_of_weights_once():
+    with pytest.raises(ValueError, match=r"needs sample_weight \(2,\), got \(3,\)$"):
+        accuracy(np.eye(2), np.array([0, 1]), np.ones(3))
+    with pytest.raises(ValueError, match=r"needs sample_weight \(2,\) or \(2, 1\), got \(3,\)$"):
+        accuracy(np.ones((2, 1, 2)), np.array([[0], [1]]), np.ones(3))

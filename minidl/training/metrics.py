@@ -38,7 +38,7 @@ from minidl.nn import BCEWithLogitsLoss, Loss
 from minidl.typing import Array
 
 Metric = Callable[..., float]  # (prediction, target), of weighted ones and sample_weight
-Metrics = Iterable[str | Metric] | str | Metric
+Metrics = Iterable[str | Metric] | str | Metric | None
 
 
 def accuracy(prediction: Array, target: Array, sample_weight: Any = None) -> float:
@@ -80,9 +80,8 @@ def accuracy(prediction: Array, target: Array, sample_weight: Any = None) -> flo
         return metric.read()
     weight = np.asarray(sample_weight, np.float64)
     if weight.shape not in (target.shape, target.shape[:1]):
-        raise ValueError(
-            f"accuracy needs sample_weight {target.shape[:1]} or {target.shape}, got {weight.shape}"
-        )
+        fitting = " or ".join(map(str, dict.fromkeys((target.shape[:1], target.shape))))
+        raise ValueError(f"accuracy needs sample_weight {fitting}, got {weight.shape}")
     if not (np.isfinite(weight) & (weight >= 0)).all() or not weight.any():
         raise ValueError("accuracy: sample_weight must be finite, >= 0 and not all zero")
     metric.add(prediction, target, weight)
@@ -283,7 +282,7 @@ def by_name(
     """
     found: dict[str, Start] = {}
     for weighted, given in (False, metrics), (True, weighted_metrics):
-        for metric in [given] if isinstance(given, str) or callable(given) else given:
+        for metric in [given] if isinstance(given, str) or callable(given) else given or ():
             name, make = _named(metric, loss, weighted)
             if name in ("epoch", "loss", "seconds") or name.startswith("val_"):
                 raise ValueError(f"a metric cannot be called {name!r}: the history has its own")
@@ -305,12 +304,25 @@ def _named(
     if not callable(metric):
         raise TypeError(f"a metric is a name or a callable, got {metric!r}")
     name = getattr(metric, "__name__", type(metric).__name__)
-    if weighted and "sample_weight" not in inspect.signature(metric).parameters:
+    if weighted and not _takes_sample_weight(metric):
         raise TypeError(
             f"weighted_metrics: {name} takes no sample_weight; write it as "
             f"{name}(prediction, target, sample_weight), or give it to metrics"
         )
     return name, partial(Whole, metric, weighted)
+
+
+def _takes_sample_weight(metric: Metric) -> bool:
+    """Whether the function has a parameter ``sample_weight`` that can be given by name."""
+    try:
+        parameters = inspect.signature(metric).parameters
+    except ValueError:  # a built-in function without a signature
+        return False
+    found = parameters.get("sample_weight")
+    by_name = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+    if found is not None and found.kind in by_name:
+        return True
+    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
 
 
 def _known(name: str, loss: Loss | None) -> Callable[[], Running]:

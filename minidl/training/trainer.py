@@ -237,11 +237,12 @@ class Trainer:
         names += [f"val_{name}" for name in names if validation_data is not None]
         notified = Callbacks(callbacks, self, names, choose(progress))
         self.history, self._stop.why = History(), None
-        self.plan = Plan(epochs, data, batch_size, accumulate, bool(shuffle), notified, self._stop)
-        if self.ema is not None:
-            self.ema.follow_state(self.model)
+        plan = Plan(epochs, data, batch_size, accumulate, bool(shuffle), notified, self._stop)
         try:
-            self._train(self.plan, validation_data)
+            self.plan = plan
+            if self.ema is not None:
+                self.ema.follow_state(self.model)
+            self._train(plan, validation_data)
         finally:
             notified.notify("on_fit_end", self.history.epochs, {})
             self.plan = None
