@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from layer_helpers import plain_layers
 
+import minidl
 from minidl import nn, optim
 
 F32 = np.float32
@@ -244,6 +245,15 @@ def test_label_out_of_range_names_the_first_row(backend: str, row: int, label: i
     loss_rejects(nn.CrossEntropyLoss(), ValueError, *words, x=zeros(5, 3), y=labels)
 
 
+def test_labels_beyond_64_bits_are_named_as_they_are(backend: str) -> None:
+    loss = nn.CrossEntropyLoss()
+    labels = np.array([0, 2**63 + 5, 2**64 - 1], np.uint64)
+    with pytest.raises(ValueError, match=rf"label {2**63 + 5} in row 1"):
+        loss(zeros(3, 3), labels)
+    with pytest.raises(ValueError, match=r"(label|step: ) ?\d{19,20} in row [12]"):
+        minidl.record(lambda x, y: loss(x, y))(zeros(3, 3), labels)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, bool, object])
 def test_labels_that_are_no_integers(backend: str, dtype: Any) -> None:
     words = ("CrossEntropyLoss", str(np.dtype(dtype)), "labels.astype(int)")
@@ -285,6 +295,11 @@ BAD_LAYERS: list[tuple[Callable[[], Any], str]] = [
     *((lambda n=n: nn.BatchNorm(n), "BatchNorm: features must be >= 1") for n in (0, -1)),
     *((lambda m=m: nn.BatchNorm(2, momentum=m), "momentum") for m in (0, -0.1, 1.1, NAN)),
     *((lambda e=e: nn.BatchNorm(2, eps=e), "eps") for e in (0, -1e-5, NAN)),
+    (lambda: nn.CELU(0), "CELU: alpha must be finite and > 0"),
+    (
+        lambda: nn.CELU(1e-60),
+        "CELU: alpha must be finite and >= 1.18e-38, the least normal float32",
+    ),
 ]
 
 

@@ -12,7 +12,7 @@ from layer_helpers import as_dtype, as_tuple, ones_like, plain_layers
 from test_kernels import LAYOUTS
 
 import minidl
-from minidl import nn
+from minidl import nn, optim
 
 SIZES = (1, 2, 3, 5, 7)
 Rng = np.random.Generator
@@ -458,3 +458,26 @@ def test_flatten_needs_the_axes_it_names(backend: str, layer: nn.Flatten) -> Non
     with pytest.raises(ValueError, match=r"Flatten\(.*shape \(5, 3\) has no axes"):
         layer(np.zeros((5, 3)))
     assert layer.output_shape(("batch", 3)) is None
+
+
+# --- names of earlier versions ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("base", "old", "new"),
+    [
+        (nn.Layer, "passing_names", "transient_state_names"),
+        (nn.Layer, "lasting_state", "saved_state"),
+        (nn.Layer, "adopt_children", "assign_paths"),
+        (optim.Optimizer, "looked_at", "register_with_recorder"),
+    ],
+)
+def test_a_class_with_a_renamed_member_is_refused(base: type, old: str, new: str) -> None:
+    """It would be ignored, and state saved that is not to be."""
+    assert hasattr(base, new)
+    assert not hasattr(base, old)
+    with pytest.raises(AttributeError, match=f"Own has no {old}.*{new}"):
+        type("Own", (base,), {old: ()})
+    if base is nn.Layer:
+        with pytest.raises(AttributeError, match=f"Linear has no {old}.*{new}"):
+            setattr(nn.Linear(2, 3), old, ("h",))

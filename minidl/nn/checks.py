@@ -29,6 +29,8 @@ def check_number(owner: str, name: str, value: Any, lowest: float, beyond: float
             allowed = "finite"
         elif math.isinf(beyond):
             allowed = "finite and >= 0" if lowest == 0 else "finite and > 0"
+            if 0 < value < lowest:
+                allowed = f"finite and >= {lowest:.3g}, the least normal float32"
         raise ValueError(f"{owner}: {name} must be {allowed}, got {value}")
     return float(value)
 

@@ -1,10 +1,17 @@
-"""Names that other libraries have and minidl has not, each with what to write instead.
+"""Names that other libraries or earlier versions have, each with what to write instead.
 
 Setting such an attribute would do nothing, so it is refused.
 """
 
 from __future__ import annotations
 
+# What subclasses may define, by the name of earlier versions.
+RENAMED_OF_LAYERS = {
+    "passing_names": "it is called transient_state_names",
+    "lasting_state": "it is called saved_state",
+    "adopt_children": "it is called assign_paths",
+}
+RENAMED_OF_OPTIMIZERS = {"looked_at": "it is called register_with_recorder"}
 PARAMETER_ATTRIBUTES = {
     "requires_grad": "set parameter.frozen, before the optimizer is built",
     "trainable": "set parameter.frozen, before the optimizer is built",
@@ -14,6 +21,7 @@ LAYER_ATTRIBUTES = {
     "requires_grad": "call layer.freeze(), before the optimizer is built",
     "trainable": "call layer.freeze(), before the optimizer is built",
     "frozen": "call layer.freeze(), before the optimizer is built",
+    **RENAMED_OF_LAYERS,
 }
 LAYER_METHODS = {
     "load": "write minidl.load(path, into=model)",
@@ -39,6 +47,12 @@ def refuse_attribute(owner: str, name: str, known: dict[str, str]) -> None:
     """Raise AttributeError if the name is one of these, with what to write instead."""
     if name in known:
         raise AttributeError(f"{owner} has no {name}, setting it would do nothing: {known[name]}")
+
+
+def refuse_renamed(cls: type, renamed: dict[str, str]) -> None:
+    """Raise AttributeError if a class defines one of these names, which are called otherwise."""
+    for name in vars(cls):
+        refuse_attribute(cls.__name__, name, renamed)
 
 
 def advice_for_method(name: str) -> str:

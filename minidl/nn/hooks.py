@@ -22,7 +22,7 @@ note_change = _kernels.note_change
 # A token of the forward pass that this thread is in: None outside of one, False inside
 # ``evaluating()``, where nothing is kept for a backward pass.
 forward_pass, in_forward_pass = _kernels.forward_pass, _kernels.in_forward_pass
-# A context in which layers evaluate on this thread, whatever their modes; see dispatch.pyx.
+# A context in which layers evaluate on this thread, whatever their modes; see hooks.pyx.
 evaluating, is_evaluating = _kernels.evaluating, _kernels.is_evaluating
 
 

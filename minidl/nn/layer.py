@@ -18,7 +18,13 @@ from minidl.nn.array_checks import (
     refuse_array,
     refuse_gradient,
 )
-from minidl.nn.foreign_names import LAYER_ATTRIBUTES, advice_for_method, refuse_attribute
+from minidl.nn.foreign_names import (
+    LAYER_ATTRIBUTES,
+    RENAMED_OF_LAYERS,
+    advice_for_method,
+    refuse_attribute,
+    refuse_renamed,
+)
 from minidl.nn.hooks import (
     InvalidatesRecordings,
     active_recorder,
@@ -420,6 +426,7 @@ class Layer(InvalidatesRecordings, Member):
         super().__init_subclass__(**options)
         for name in KEPT & cls.__dict__.keys():
             refuse_kept(cls.__name__, name)
+        refuse_renamed(cls, RENAMED_OF_LAYERS)
         if "examples" in cls.__dict__:
             Layer.registry.append(cls)
         if "forward" in cls.__dict__ and "takes_lengths" not in cls.__dict__:

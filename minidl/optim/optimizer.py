@@ -9,6 +9,7 @@ import numpy as np
 
 from minidl import kernels
 from minidl._kernels.twins import OPTIMIZER_STATE
+from minidl.nn.foreign_names import RENAMED_OF_OPTIMIZERS, refuse_renamed
 from minidl.nn.hooks import note_change, register_optimizer, register_step
 from minidl.nn.nonfinite import first_not_finite
 from minidl.nn.parameter import Parameter
@@ -220,6 +221,7 @@ class Optimizer:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        refuse_renamed(cls, RENAMED_OF_OPTIMIZERS)
         if "examples" in cls.__dict__:
             Optimizer.registry.append(cls)
 

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from minidl import _kernels, kernels
-from minidl._kernels import twins as reference
+from minidl._kernels import twins
 from minidl._kernels.memory import aligned
 from minidl._kernels.signature import KERNELS, UPDATED, Kernel, Operand
 from minidl._kernels.twins import OPTIMIZER_STATE
@@ -114,7 +114,7 @@ class Case:
 
     def twin(self) -> Callable[[], Any]:
         """Return a call of the NumPy twin on new arguments."""
-        return self.call(reference)
+        return self.call(twins)
 
 
 def cases(dtype: Any = np.float32, names: Sequence[str] = _kernels.NAMES) -> list[Case]:
