@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -286,3 +288,27 @@ def test_a_schedule_cannot_call_the_step_whose_rate_it_gives() -> None:
     assert calls == [1]
     optimizer.lr = 0.1
     step(x)
+
+
+def test_a_call_that_waited_sees_what_names_mean_by_then() -> None:
+    """A thread may set a name while another one waits for the lock."""
+    models = {"now": network()}
+    step = minidl.record(lambda x: models["now"](x), copy=True)
+    x = np.ones((4, 6), np.float32)
+    step(x)
+    found = []
+    thread = threading.Thread(target=lambda: found.append(step(x)))
+    with step.program.lock:
+        thread.start()
+        wait_until(lambda: bool(step.program.lock.waiting))
+        other = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3), rng=1)
+        models["now"] = other
+    thread.join(PATIENCE)
+    np.testing.assert_array_equal(found[0], other(x))
+
+
+@unix
+def test_what_a_recording_needs_is_imported_before_the_first_call() -> None:
+    """A child that is forked while another thread imports would wait for ever."""
+    code = "import sys, minidl; minidl.record(abs); assert 'minidl.recording.verify' in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -6,6 +6,7 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Hashable
+from importlib import import_module
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -69,6 +70,9 @@ class RecordedFunction(StepCall):
         self._places: dict[tuple[Any, ...], Any] = {}  # of arguments that are given by name
         self._lock: Any = None  # keeps two programs from running at the same time
         self.forget()
+        if hasattr(_kernels, "changes"):  # kernels are compiled
+            # Now, not at the first call: a child forked while a thread imports waits for ever.
+            import_module("minidl.recording.verify")
 
     def __reduce__(self) -> Any:
         # Programs point into the memory of these very layers: a copy records its own.
