@@ -293,6 +293,8 @@ def test_a_schedule_cannot_call_the_step_whose_rate_it_gives() -> None:
 def test_a_call_that_waited_sees_what_names_mean_by_then() -> None:
     """A thread may set a name while another one waits for the lock."""
     models = {"now": network()}
+    other = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3), rng=1)
+    expected = other(np.ones((4, 6), np.float32))
     step = minidl.record(lambda x: models["now"](x), copy=True)
     x = np.ones((4, 6), np.float32)
     step(x)
@@ -301,10 +303,9 @@ def test_a_call_that_waited_sees_what_names_mean_by_then() -> None:
     with step.program.lock:
         thread.start()
         wait_until(lambda: bool(step.program.lock.waiting))
-        other = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3), rng=1)
         models["now"] = other
     thread.join(PATIENCE)
-    np.testing.assert_array_equal(found[0], other(x))
+    np.testing.assert_array_equal(found[0], expected)
 
 
 @unix

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minidl import kernels
-from minidl._kernels.twins.errors import RowError, WeightError, all_ignored
+from minidl._kernels.twins.errors import RowError, WeightError
 from minidl.nn.checks import check_count, check_number
 from minidl.nn.hooks import stand_in
 from minidl.nn.losses import Loss
@@ -104,7 +104,7 @@ class _LabelLoss(Loss):
         except WeightError:
             ignored = self.ignore_index
             if ignored is not None and (labels == ignored).all():
-                raise WeightError(f"{self!r}: {all_ignored(ignored)}") from None
+                raise WeightError.all_ignored(ignored, repr(self)) from None
             raise
         return value.reshape(labels.shape) if each else value, gradient.reshape(prediction.shape)
 

@@ -23,7 +23,7 @@ from minidl._kernels.executor.calls import (
 from minidl._kernels.executor.lock import ProgramLock
 from minidl._kernels.executor.program import Names, Program
 from minidl._kernels.memory import aligned_zeros
-from minidl._kernels.twins.errors import RowError, WeightError, all_ignored
+from minidl._kernels.twins.errors import RowError, WeightError
 from minidl.nn.nonfinite import first_not_finite
 from minidl.recording.errors import NotFiniteError
 from minidl.recording.fuse import fuse
@@ -209,8 +209,7 @@ class StepProgram:
         labels = _input_of(call.operand("labels"), inputs)
         values = call.values
         if labels is not None and (labels[: values["rows"]] == values["ignore_index"]).all():
-            text = all_ignored(int(values["ignore_index"]))
-            return WeightError(f"{call.label}: {text}" if call.label else text)
+            return WeightError.all_ignored(int(values["ignore_index"]), call.label)
         return WeightError(call.kernel.problem)
 
     def first_not_finite(self, inputs: tuple[Any, ...]) -> str:

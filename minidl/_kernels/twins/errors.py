@@ -64,13 +64,14 @@ class RowError(ValueError):
         return where + f"{self.owner}: " * bool(self.owner) + text
 
 
-def all_ignored(label: int) -> str:
-    """Say that a mean is over no row, because every label is the ignored one."""
-    return f"every label is {label}, which is ignored: no row is left"
-
-
 class WeightError(ValueError):
     """Weights of rows with which a loss cannot be computed."""
+
+    @classmethod
+    def all_ignored(cls, label: int, loss: str) -> WeightError:
+        """Make the error for a mean over no row, because every label is the ignored one."""
+        text = f"every label is {label}, which is ignored: no row is left"
+        return cls(f"{loss}: {text}" if loss else text)
 
     def in_epoch(self, step: int) -> WeightError:
         """Return the same error for a step of an epoch."""
