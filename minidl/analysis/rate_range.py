@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SMOOTHING = 0.9  # weight of the past in the mean of losses
 TOO_HIGH = 4.0  # times the least smoothed loss: the test ends
+SETTLING = 10  # the first tenth of the steps, at tiny rates, tells where the loss begins
 BELOW_BEST = 10.0  # the suggestion is so many times below the rate of the least loss
 
 
@@ -39,19 +40,26 @@ class LearningRateRange:
         The loss of every step's batch, before the step.
     smoothed
         Their running mean, s_t = (1 - β) Σ_k β^(t-k) L_k / (1 - β^t) with β = 0.9.
-    diverged
+    ended_early
         Whether the test ended early, because the loss was four times its least or not finite.
     """
 
     rates: Array
     losses: Array
     smoothed: Array
-    diverged: bool
+    ended_early: bool
 
     @property
     def limit(self) -> float:
-        """The rate at which the loss ran away; infinity if it did not."""
-        return float(self.rates[-1]) if self.diverged else math.inf
+        """The rate, beyond the best, at which the smoothed loss is back where it began, or above.
+
+        The last rate, if the test ended there; infinity if the loss did not rise so far.
+        """
+        began = self.losses[: max(1, len(self.losses) // SETTLING)].mean()
+        risen = (self.rates > self.best) & ~(self.smoothed < began)
+        if risen.any():
+            return float(self.rates[risen.argmax()])
+        return float(self.rates[-1]) if self.ended_early else math.inf
 
     @property
     def best(self) -> float:
@@ -85,9 +93,12 @@ class LearningRateRange:
         axes.plot(self.rates[finite], list(map(place, shown)), ".", color="0.6", label="batch")
         smoothed = list(map(place, self.smoothed[finite]))
         axes.plot(self.rates[finite], smoothed, "-", color="#0072B2", label="running mean")
-        marks = [("suggestion", self.suggestion, "#009E73", "--"), ("least", self.best, "0.2", ":")]
-        if self.diverged:
-            marks.append(("runs away", self.limit, "#D55E00", "-."))
+        marks = [
+            ("suggestion", self.suggestion, "#009E73", "--"),
+            ("least loss", self.best, "0.2", ":"),
+        ]
+        if self.limit < math.inf:
+            marks.append(("back where it began", self.limit, "#D55E00", "-."))
         for words, rate, color, line in marks:
             label = f"{words}: {rate:.2g}"
             axes.axvline(rate, color=color, linestyle=line, linewidth=1.4, label=label)
@@ -99,7 +110,7 @@ class LearningRateRange:
         return finished(figure, path)
 
     def __str__(self) -> str:
-        end = f"runs away at {self.limit:.2g}" if self.diverged else "does not run away"
+        end = f"is back at {self.limit:.2g}" if self.limit < math.inf else "does not rise again"
         return (
             f"{len(self.rates)} steps from {self.rates[0]:.2g} to {self.rates[-1]:.2g}: the loss "
             f"is least at {self.best:.2g} and {end}; try {self.suggestion:.2g}"
@@ -181,8 +192,8 @@ def learning_rate_range(
     done = len(losses)
     if not math.isfinite(losses[0]):
         raise ValueError(f"{owner}: the loss is {losses[0]} before the first step")
-    diverged = runs_away or done < steps
-    return LearningRateRange(rates[:done], np.array(losses), smoothed, diverged)
+    ended_early = runs_away or done < steps
+    return LearningRateRange(rates[:done], np.array(losses), smoothed, ended_early)
 
 
 def running_mean(losses: list[float]) -> Array:

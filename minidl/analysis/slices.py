@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LEVELS = 16  # of a picture in two dimensions
+LABELS = 5  # of them with a number
 
 
 @dataclass
@@ -65,7 +66,7 @@ class LossSlice:
 
     def draw(self, axes: Any, levels: Array | None = None) -> Any:
         """Draw into a panel; ``levels`` are those of the contours, for several of one scale."""
-        axes.set_xlabel("distance along the first direction (1: the length of the weights)")
+        axes.set_xlabel("distance along the first direction (1: that of the weights)")
         if self.losses.ndim == 1:
             place = log_axis(axes.yaxis, self.losses)
             axes.plot(self.places, list(map(place, self.losses)), "-", color="#0072B2")
@@ -85,8 +86,8 @@ class LossSlice:
         axes.plot([0], [0], "o", color="#D55E00", markeredgecolor="white")
         axes.set(ylabel="distance along the second direction", aspect="equal")
         bar = axes.figure.colorbar(area, ax=axes, label="loss")
-        bar.set_ticks([float(f"{level:.2g}") for level in levels[:: max(1, len(levels) // 6)]])
-        bar.ax.yaxis.set_major_formatter("{x:.2g}")
+        ticks = levels[:: max(1, len(levels) // LABELS)]
+        bar.set_ticks(ticks, labels=[f"{tick:.3g}" for tick in ticks])
         bar.ax.minorticks_off()
         return area
 
