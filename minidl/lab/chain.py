@@ -80,7 +80,7 @@ class Chain:
             axes.axhline(place(value), color=GREY, linewidth=1, linestyle=(0, (1, 2)))
             axes.annotate(
                 f"{words} of float32",
-                (0.01, place(value)),
+                (0.2, place(value)),
                 xycoords=axes.get_yaxis_transform(),
                 **{"xytext": (0, 3), "textcoords": "offset points", "color": GREY, "fontsize": 9},
             )

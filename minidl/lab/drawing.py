@@ -64,9 +64,16 @@ def curve(axes: Any, x: Any, y: Any, label: str, index: int) -> None:
     axes.plot(x, y, **style, label=label, markevery=max(1, len(x) // MOST_MARKERS))
 
 
-def finish(axes: Any, title: str, x: str, y: str, legend: str | None = "best") -> None:
-    """Name the axes, draw a light grid and the legend, and remove the frame on two sides."""
+def finish(
+    axes: Any, title: str, x: str, y: str, legend: str | None = "best", whole: bool = False
+) -> None:
+    """Name the axes, draw a light grid and the legend, and remove the frame on two sides.
+
+    ``whole`` numbers the x axis by whole numbers only: of layers, steps and epochs.
+    """
     axes.set(title=title, xlabel=x, ylabel=y)
+    if whole:
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     axes.grid(color="0.9")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -81,7 +81,7 @@ class LinearUnit:
         finish(left, "The slope of a weight is its input", "weight", "z")
         layers = range(len(next(iter(self.chains.values()))))
         log_curves(right, {f"W = {w:g}": (layers, y) for w, y in self.chains.items()})
-        finish(right, "A chain of L weights W", "L, layers", "dz/dx = W^L")
+        finish(right, "A chain of L weights W", "L, layers", "dz/dx = W^L", whole=True)
         return finished(figure, path)
 
 

@@ -98,7 +98,9 @@ class SigmoidTable:
             f"{self.name} with weights 0.5, measured": (k, self.halved),
         }
         log_curves(axes, curves)
-        finish(axes, "Activations in a row", "k, activations", "derivative dy/dx at x = 0")
+        finish(
+            axes, "Activations in a row", "k, activations", "derivative dy/dx at x = 0", whole=True
+        )
         return finished(figure, path)
 
 
