@@ -481,6 +481,11 @@ def test_a_trace_has_every_value_and_every_gradient() -> None:
 def test_a_trace_without_a_loss_begins_with_ones() -> None:
     model, (x, _) = small_network(), regression(3)
     np.testing.assert_array_equal(analysis.trace(model, x)["2"].gradient, np.ones((3, 2)))
+    dy = regression(3)[1]
+    found = analysis.trace(model, x, dy=dy)[""].gradient
+    np.testing.assert_allclose(
+        found, (dy.ravel() @ analysis.jacobian(model, x)).reshape(3, 3), rtol=1e-5
+    )
 
 
 def test_a_trace_goes_into_residual_blocks_and_through_sequences() -> None:
@@ -533,8 +538,11 @@ def test_a_trace_prints_a_table() -> None:
 
 
 def test_a_loss_needs_targets() -> None:
+    model, (x, y) = small_network(), regression()
     with pytest.raises(ValueError, match="a loss needs y, and y a loss"):
-        analysis.trace(small_network(), regression()[0], nn.MSELoss())
+        analysis.trace(model, x, nn.MSELoss())
+    with pytest.raises(ValueError, match="with the loss, or with dy; give one"):
+        analysis.trace(model, x, nn.MSELoss(), y, dy=y)
 
 
 # --- pictures -------------------------------------------------------------------------------------

@@ -44,12 +44,12 @@ class TracedStep:
     @property
     def norm(self) -> float:
         """The Euclidean norm of the output."""
-        return float(np.linalg.norm(self.value))
+        return _norm(self.value)
 
     @property
     def gradient_norm(self) -> float:
         """The Euclidean norm of the gradient; NaN where there is none."""
-        return np.nan if self.gradient is None else float(np.linalg.norm(self.gradient))
+        return np.nan if self.gradient is None else _norm(self.gradient)
 
     def rows(self) -> Iterator[tuple[str, ...]]:
         """Yield the cells of the table: the output, then each parameter."""
@@ -104,12 +104,14 @@ class Trace:
     __repr__ = __str__
 
 
-def trace(model: Layer, x: Any, loss: Loss | None = None, y: Any = None) -> Trace:
+def trace(
+    model: Layer, x: Any, loss: Loss | None = None, y: Any = None, *, dy: Any = None
+) -> Trace:
     """Run a forward and a backward pass through a copy, and keep what every layer returned.
 
     dL/dx = dL/dy · ∂y/∂x, layer by layer from the loss to the input
 
-    Without a loss, L is the sum of all outputs: the gradient begins with ones.
+    Without a loss, the gradient begins with dy, that is L = Σ y · dy.
 
     Parameters
     ----------
@@ -120,11 +122,14 @@ def trace(model: Layer, x: Any, loss: Loss | None = None, y: Any = None) -> Trac
         What the model takes; a tuple is several inputs.
     loss, y
         A loss, and what it takes; a tuple is targets and weights of the rows.
+    dy
+        Without a loss, the gradient of the output (of the first, if there are several); None for
+        ones, so that L is the sum of the outputs.
 
     Raises
     ------
     ValueError
-        For a loss without y, or y without a loss.
+        For a loss without y, or y without a loss, or dy with one.
 
     Source: Rumelhart, Hinton and Williams 1986.
 
@@ -144,6 +149,8 @@ def trace(model: Layer, x: Any, loss: Loss | None = None, y: Any = None) -> Trac
     """
     if (loss is None) != (y is None):
         raise ValueError("trace: a loss needs y, and y a loss")
+    if loss is not None and dy is not None:
+        raise ValueError("trace: the gradient begins with the loss, or with dy; give one of them")
     model, loss = copy.deepcopy((model, loss))
     dtype = model.dtype or np.dtype(np.float64)
     inputs = as_inputs(model, x, dtype)
@@ -151,10 +158,11 @@ def trace(model: Layer, x: Any, loss: Loss | None = None, y: Any = None) -> Trac
     with _watched(model) as steps:
         output = model(*inputs)
         if loss is None:
-            value, dy = None, _ones(output)
+            value, gradients = None, _begun(output, dy)
         else:
-            value, dy = float(loss(output, *as_targets(loss, y, dtype))), (loss.backward(),)
-        dx = model.backward(*dy)
+            value = float(loss(output, *as_targets(loss, y, dtype)))
+            gradients = [loss.backward()]
+        dx = model.backward(*gradients)
     for _, layer in model.layers():
         layer.forget()
     dx = dx[0] if isinstance(dx, tuple) else dx
@@ -176,17 +184,24 @@ def _own_parameters(layer: Layer, traced: list[Layer]) -> dict[str, tuple[Array,
     }
 
 
+def _norm(values: Array) -> float:
+    return float(np.sqrt(np.square(values, dtype=np.float64).sum()))
+
+
 def _shown(values: Array | None) -> str:
     """Return a few numbers as they are, of many their norm."""
     if values is None:
         return ""
     if values.size > FEW:
-        return f"norm {np.linalg.norm(values):.4g}"
+        return f"norm {_norm(values):.4g}"
     return " ".join(f"{value:.5g}" for value in values.ravel())
 
 
-def _ones(output: Any) -> tuple[Array, ...]:
-    return tuple(np.ones_like(y) for y in (output if isinstance(output, tuple) else (output,)))
+def _begun(output: Any, dy: Any) -> list[Array]:
+    """Return the gradients to begin with: dy or ones for the first output, zeros for others."""
+    first, *others = output if isinstance(output, tuple) else (output,)
+    begun = np.ones_like(first) if dy is None else np.ascontiguousarray(dy, first.dtype)
+    return [begun, *(np.zeros_like(other) for other in others)]
 
 
 @contextmanager
