@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minidl import datasets, nn, optim
-from minidl.lab.drawing import curve, finish, log_curves, panels
+from minidl.lab.drawing import GREY, finish, log_curves, panels
 from minidl.lab.quoted import Quoted, comparison, table
 from minidl.nn.checks import check_count
 from minidl.nn.recurrent.sequence import Recurrent
@@ -22,13 +22,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GUESS = 1 / 6  # the mean squared error of always answering 1
-TRAINING, TEST, BATCH, RATE = 2000, 500, 20, 0.01
-CELLS = {
-    "RNN": lambda width: nn.RNN(2, width, return_sequences=False),
-    "LSTM, forget bias 1": lambda width: nn.LSTM(2, width, return_sequences=False),
-    "LSTM, forget bias 5": lambda width: nn.LSTM(2, width, return_sequences=False, forget_bias=5.0),
-    "GRU, update bias 0": lambda width: nn.GRU(2, width, return_sequences=False),
-    "GRU, update bias 5": lambda width: nn.GRU(2, width, return_sequences=False, update_bias=5.0),
+TRAINING, TEST, BATCH, RATE = 4000, 500, 20, 0.01
+FORGET = (
+    (0, "0.5", "7.9e-31"),
+    (1, "0.731", "2.5e-14"),
+    (3, "0.9526", "0.0078"),
+    (5, "0.9933", "0.51"),
+)
+
+
+CELLS: dict[str, tuple[type[Recurrent], dict[str, Any]]] = {
+    "RNN": (nn.RNN, {}),
+    "LSTM, forget bias 1": (nn.LSTM, {"forget_bias": 1.0}),
+    "LSTM, forget bias 3": (nn.LSTM, {"forget_bias": 3.0}),
+    "GRU": (nn.GRU, {}),
 }
 
 
@@ -38,13 +45,15 @@ class Memory:
 
     Attributes
     ----------
-    gradients
-        ‖dL/dh_{T-k}‖ / ‖dL/dh_T‖ for k = 0, 1, …, before training.
+    before, after
+        ‖dL/ds_{T-k}‖ / ‖dL/ds_{T-1}‖ for k = 1, 2, …, before training and after it; the state s is
+        h, of an LSTM h and c.
     errors
         The mean squared error on new sequences, before the first epoch and after every epoch.
     """
 
-    gradients: Array
+    before: Array
+    after: Array
     errors: list[float]
 
 
@@ -74,36 +83,37 @@ class Gates:
         yield from comparison(self.quoted())
         yield ""
         some = next(iter(self.cells.values()))
-        steps, epochs = len(some.gradients), len(some.errors) - 1
-        yield f"The adding problem, {steps} steps: the gradient before training, the error after it"
+        steps, epochs = len(some.before) + 1, len(some.errors) - 1
+        yield f"The adding problem, {steps} steps: the gradient {steps - 1} steps back, over that"
+        yield "of one step back, and the error on new sequences"
         yield ""
-        head = "layer", f"gradient {steps - 1} steps back", "factor per step"
+        head = "layer", "before training", "factor per step", "after training"
         rows = []
         for name, cell in self.cells.items():
-            last = cell.gradients[-1]
-            rows.append(
-                (name, f"{last:.2g}", f"{last ** (1 / (steps - 1)):.3f}", f"{cell.errors[-1]:.4f}")
-            )
+            ends = cell.before[-1], cell.before[-1] ** (1 / (steps - 2)), cell.after[-1]
+            rows.append((name, *(f"{end:.3g}" for end in ends), f"{cell.errors[-1]:.4f}"))
         yield from table([(*head, f"error after {epochs} epochs"), *rows])
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
         """Draw the gradient against the steps back in time, and the error by epoch."""
-        figure, (left, right) = panels(2)
-        gradients = {
-            name: (range(len(cell.gradients)), cell.gradients) for name, cell in self.cells.items()
-        }
-        log_curves(left, gradients)
-        y = "norm of dL/dh_{T-k}, over that of dL/dh_T"
-        finish(left, "Before training", "k, steps back in time", y, whole=True)
-        for index, (name, cell) in enumerate(self.cells.items()):
-            curve(right, range(len(cell.errors)), np.minimum(cell.errors, 2 * GUESS), name, index)
-        right.axhline(GUESS, color="0.35", linestyle=":", label="always answering 1")
-        title = f"The adding problem, {len(gradients['RNN'][1])} steps"
+        figure, (left, middle, right) = panels(3)
+        k = range(1, len(next(iter(self.cells.values())).before) + 1)
+        before = {name: (k, cell.before) for name, cell in self.cells.items()}
+        after = {name: (k, cell.after) for name, cell in self.cells.items()}
+        everything = [*np.concatenate([y for _, y in (*before.values(), *after.values())])]
+        words = "k, steps back in time", "norm of dL/d(state) at T-k, over that at T-1"
+        for axes, curves, title in ((left, before, "Before training"), (middle, after, "After it")):
+            log_curves(axes, curves, others=everything)
+            finish(axes, title, *words, whole=True)
+        errors = {name: (range(len(c.errors)), c.errors) for name, c in self.cells.items()}
+        place = log_curves(right, errors, others=[GUESS])
+        right.axhline(place(GUESS), color=GREY, linestyle=":", label="always answering 1: 1/6")
+        title = f"The adding problem, {len(k) + 1} steps"
         finish(right, title, "epoch", "mean squared error, new sequences", whole=True)
         return finished(figure, path)
 
 
-def compute(steps: int = 60, hidden: int = 32, epochs: int = 10, seed: int = 0) -> Gates:
+def compute(steps: int = 50, hidden: int = 32, epochs: int = 10, seed: int = 0) -> Gates:
     """Measure how far back in time the loss is felt, and train on the adding problem.
 
     c_t = f · c_{t-1} + i · g:  ∂c_T/∂c_{T-k} = Π f, where the gates themselves are held fixed
@@ -129,15 +139,30 @@ def _memory(name: str, steps: int, hidden: int, epochs: int, seed: int) -> Memor
     """Measure one layer, and train it."""
     x, y = datasets.adding(TRAINING, steps, rng=seed + 1)
     test = datasets.adding(TEST, steps, rng=seed + 2)
-    layer: Recurrent = CELLS[name](hidden)
-    model = nn.Sequential(layer, nn.Linear(hidden, 1), rng=seed)
+    kind, options = CELLS[name]
+    layer = kind(2, hidden, return_sequences=False, **options)
+    head = nn.Linear(hidden, 1)
+    model = nn.Sequential(layer, head, rng=seed)
     loss = nn.MSELoss()
-    loss(model(x[:BATCH]), y[:BATCH])
-    model.backward(loss.backward())
-    norms = layer.state_gradient_norms()[::-1].astype(np.float64)
-    model.zero_grad()
+    first = _state_gradients(layer, head, x[:BATCH], y[:BATCH])
     optimizer = optim.Adam(model.parameters(), lr=RATE, max_norm=1.0)
     trainer = Trainer(model, loss, optimizer, rng=seed + 3)
-    before = trainer.evaluate(*test)["loss"]
+    error = trainer.evaluate(*test)["loss"]
     history = trainer.fit(x, y, epochs, BATCH, validation=test, progress=False)
-    return Memory(norms / norms[0], [before, *history["val_loss"]])
+    last = _state_gradients(layer, head, x[:BATCH], y[:BATCH])
+    return Memory(first / first[0], last / last[0], [error, *history["val_loss"]])
+
+
+def _state_gradients(layer: Recurrent, head: nn.Linear, x: Array, y: Array) -> Array:
+    """Measure ‖dL/ds_{T-k}‖ for k = 1, 2, …, by cutting the sequences before their last k steps.
+
+    The first part gives the state, the second part goes on from it and takes the gradient back.
+    """
+    loss, norms = nn.MSELoss(), []
+    for cut in range(x.shape[1] - 1, 0, -1):
+        _, *state = layer(x[:, :cut], *layer.zero_state(len(x)))
+        last, *_ = layer(x[:, cut:], *state)
+        loss(head(last), y)
+        _, *dstate = layer.backward(head.backward(loss.backward()))
+        norms.append(np.sqrt(sum(float((d.astype(np.float64) ** 2).sum()) for d in dstate)))
+    return np.array(norms)

@@ -93,6 +93,9 @@ def compute(activation: str = "tanh", depth: int = 200, width: int = 64, seed: i
 
     x_{l+1} = x_l + F_l(x_l):  ∂x_L/∂x_0 = Π (I + ∂F_l/∂x_l) = I + Σ ∂F_l/∂x_0
 
+    In the stacks F(x) = W φ(x), the activation first, so that F has no mean. If F alone would keep
+    the size of the gradient, x + F doubles its square: √2 per layer.
+
     Parameters
     ----------
     activation
@@ -106,18 +109,17 @@ def compute(activation: str = "tanh", depth: int = 200, width: int = 64, seed: i
     """
     depth = check_count("residual", "depth", depth, 2)
     width = check_count("residual", "width", width)
-    critical = float(np.sqrt(1 / (width * analysis.kappa(choices.activation(activation), 0.01))))
-    stds = {"small": SMALL, "critical": critical, "scaled": critical / np.sqrt(depth)}
+    he = np.sqrt(2 / width)
 
-    def body(std: float) -> nn.Sequential:
+    def body(std: float, name: str = activation) -> nn.Sequential:
         linear = nn.Linear(width, width, bias=False, init=nn.init.normal(std=std))
-        return nn.Sequential(linear, choices.activation(activation))
+        return nn.Sequential(choices.activation(name), linear)
 
     blocks: dict[str, Callable[[], nn.Layer]] = {
-        f"plain, weights N(0, {SMALL}²)": lambda: body(stds["small"]),
-        "the same, with a way around": lambda: nn.Residual(body(stds["small"])),
-        "n Var(w) κ = 1, with a way around": lambda: nn.Residual(body(stds["critical"])),
-        "that over the root of the depth": lambda: nn.Residual(body(stds["scaled"])),
+        f"plain: {activation}, weights N(0, {SMALL}²)": lambda: body(SMALL),
+        "the same, with a way around": lambda: nn.Residual(body(SMALL)),
+        "relu, He weights, with a way around": lambda: nn.Residual(body(he, "relu")),
+        "the same, He weights / √depth": lambda: nn.Residual(body(he / np.sqrt(depth), "relu")),
     }
     x, dy = np.random.default_rng(seed).normal(size=(2, ROWS, width))
     gradients = {}

@@ -20,9 +20,9 @@ from minidl.typing import Array
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-RADII = (0.5, 0.9, 1.0, 1.2)  # of the matrices in the second panel
-SKEW = 3.0  # how far the skewed matrix is from a normal one
-NOISE, SEQUENCES = 1.0, 64  # the size of the inputs that a tanh network gets, and their number
+RADII = (0.5, 0.9, 1.2, 1.6)  # of the matrices in the second panel
+SKEW = 16.0  # how far the skewed matrix is from a normal one
+NOISE, SEQUENCES = 0.1, 64  # the size of the inputs that a tanh network gets, and their number
 
 
 @dataclass
@@ -133,7 +133,7 @@ def compute(radius: float = 0.9, steps: int = 100, hidden: int = 32, seed: int =
     gaussian = rng.normal(size=(hidden, hidden)) / math.sqrt(hidden)
     orthogonal, _ = np.linalg.qr(gaussian)
     # The eigenvalues of a triangular matrix are its diagonal, whatever stands above it.
-    skewed = np.eye(hidden) + SKEW / math.sqrt(hidden) * np.triu(gaussian, 1)
+    skewed = np.diag(np.linspace(-1, 1, hidden)) + SKEW / math.sqrt(hidden) * np.triu(gaussian, 1)
     matrices = {"orthogonal": orthogonal, "Gaussian": gaussian, "triangular": skewed}
     at_rest = {}
     for name, matrix in matrices.items():
