@@ -85,6 +85,7 @@ class LossSlice:
         axes.contour(self.places, self.places, shown, levels, **lines)
         axes.plot([0], [0], "o", color="#D55E00", markeredgecolor="white")
         axes.set(ylabel="distance along the second direction", aspect="equal")
+        axes.locator_params(nbins=5)
         bar = axes.figure.colorbar(area, ax=axes, label="loss")
         ticks = levels[:: max(1, len(levels) // LABELS)]
         bar.set_ticks(ticks, labels=[f"{tick:.3g}" for tick in ticks])

@@ -141,8 +141,9 @@ def compute(optimizer: str = "all", condition: float = 100.0, steps: int = 100) 
     steps = check_count("ravine", "steps", steps)
     makers = _optimizers(condition)
     if optimizer != "all":
+        del makers[TOO_HIGH]
         if optimizer not in makers:
-            raise ValueError(f"ravine has no {optimizer!r}; it has all, {', '.join(makers)}")
+            raise ValueError(f"no optimizer {optimizer!r}; there are all, {', '.join(makers)}")
         makers = {optimizer: makers[optimizer]}
     start = np.array(START)
     hessian = np.array([1.0, condition])
