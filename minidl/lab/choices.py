@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from minidl import nn, optim
@@ -36,15 +36,18 @@ def activation(name: str) -> nn.Layer:
     return _found("activation", ACTIVATIONS, name)()
 
 
-def optimizer(name: str, parameters: Any, lr: float, **options: Any) -> optim.Optimizer:
-    """Make the optimizer of this name; ``momentum`` is SGD with a momentum of 0.9.
+def optimizer(
+    name: str, parameters: Any, rates: Mapping[str, float], **options: Any
+) -> optim.Optimizer:
+    """Make the optimizer of this name, at its rate; ``momentum`` is SGD with a momentum of 0.9.
 
     Raises
     ------
     ValueError
         For an unknown name.
     """
-    made = _found("optimizer", OPTIMIZERS, name)(parameters, lr=lr, **options)
+    make = _found("optimizer", OPTIMIZERS, name)
+    made = make(parameters, lr=rates[name], **options)
     assert isinstance(made, optim.Optimizer)
     return made
 

@@ -172,7 +172,7 @@ def _trained(
     loss = nn.CrossEntropyLoss()
     pass_ = analysis.trace(model, data.x_train[:PROBE], loss, data.y_train[:PROBE])
     norms = [pass_[str(2 * layer + 1)].gradient_norm for layer in range(depth)]
-    made = choices.optimizer(optimizer, model.parameters(), RATES[optimizer], max_norm=clip)
+    made = choices.optimizer(optimizer, model.parameters(), RATES, max_norm=clip)
     losses: list[float] = []
     failure, rng = "", np.random.default_rng(seed)
     for step in range(1, steps + 1):

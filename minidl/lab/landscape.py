@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH, CLASSES, ROWS = 64, 10, 200
-RATE, BATCH = 1e-3, 32
+BATCH = 32
+RATES = {"sgd": 0.05, "momentum": 0.01, "rmsprop": 1e-3, "adam": 1e-3}
 CHANCE = math.log(CLASSES)
 NAMES = ("plain", "with a way around each layer")
 
@@ -95,7 +96,7 @@ def compute(
     data, loss = datasets.digits(), nn.CrossEntropyLoss()
     for name in NAMES:
         model = _network(activation, depth, name == NAMES[1], seed)
-        made = choices.optimizer(optimizer, model.parameters(), RATE, max_norm=1.0)
+        made = choices.optimizer(optimizer, model.parameters(), RATES, max_norm=1.0)
         trainer = Trainer(model, loss, made, rng=seed)
         trainer.fit(data.x_train, data.y_train, epochs, batch_size=BATCH, progress=False)
         accuracies[name] = trainer.evaluate(data.x_test, data.y_test)["accuracy"]

@@ -72,6 +72,7 @@ class LinearDraws:
             Quoted("σ² = 0.99: 0.99^100", "0.37", 0.99**100, QUOTED),
             Quoted("0.99^1000", "0.000043", 0.99**1000),
             Quoted("σ² = 1.01: 1.01^100", "2.7", 1.01**100),
+            Quoted("a hundred 4 × 4 matrices N(0, 1): typical norm", "1.7e24", _typical_product()),
         ]
 
     def lines(self) -> Iterator[str]:
@@ -159,6 +160,11 @@ def compute(
         g = np.einsum("dij,dj->di", weights, g)
         ratios[:, layer] = (g * g).sum(axis=1)
     return LinearDraws(width, scale, ratios, g[:, 0])
+
+
+def _typical_product() -> float:
+    """Return exp(E ln ‖g‖) after a hundred matrices of 4 × 4 numbers from N(0, 1)."""
+    return math.exp(100 * (digamma(2.0) + math.log(2)) / 2)
 
 
 def digamma(x: float) -> float:

@@ -73,7 +73,7 @@ class Loan:
     trainings: dict[str, Training]
 
     def quoted(self) -> list[Quoted]:
-        """Return the numbers of lesson 3."""
+        """Return the numbers of lesson 7."""
         return [
             Quoted("z = 0.0002 · 150,000 dollars", "30", WEIGHT * INCOME),
             Quoted("sigmoid'(30), in float64", "0", self.slope, f"not 0, but {self.slope:.2g}"),
@@ -170,7 +170,7 @@ def _trained(
     model = nn.Sequential(nn.Linear(2, HIDDEN), nn.Sigmoid(), nn.Linear(HIDDEN, 1), rng=seed)
     loss = nn.BCEWithLogitsLoss()
     first = analysis.trace(model, x, loss, y)
-    made = choices.optimizer(optimizer, model.parameters(), RATES[optimizer])
+    made = choices.optimizer(optimizer, model.parameters(), RATES)
     trainer = Trainer(model, loss, made, rng=seed)
     before = trainer.evaluate(x, y)["loss"]
     history = trainer.fit(x, y, epochs, batch_size=BATCH, progress=False)

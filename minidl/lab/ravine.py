@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minidl import nn, optim
-from minidl.lab import choices
 from minidl.lab.drawing import STYLES, finish, log_curves, panels
 from minidl.lab.quoted import Quoted, comparison, table
 from minidl.nn.checks import check_count, check_number
@@ -159,8 +158,8 @@ def _optimizers(condition: float) -> dict[str, Callable[[Any], optim.Optimizer]]
     return {
         "sgd": lambda parameters: optim.SGD(parameters, slow),
         "momentum": lambda parameters: optim.SGD(parameters, fast, momentum=mu),
-        "rmsprop": lambda parameters: choices.optimizer("rmsprop", parameters, ADAPTIVE_RATE),
-        "adam": lambda parameters: choices.optimizer("adam", parameters, ADAPTIVE_RATE),
+        "rmsprop": lambda parameters: optim.RMSprop(parameters, ADAPTIVE_RATE),
+        "adam": lambda parameters: optim.Adam(parameters, ADAPTIVE_RATE),
         TOO_HIGH: lambda parameters: optim.SGD(parameters, BEYOND * 2 / condition),
     }
 

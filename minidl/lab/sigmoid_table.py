@@ -63,6 +63,7 @@ class SigmoidTable:
             Quoted("light that halves: layer 2", "0.5", 0.5),
             Quoted("layer 3", "0.25", 0.5**2),
             Quoted("layer 4", "0.125", 0.5**3),
+            Quoted("layer 10: 0.5^9", "0.002", 0.5**9),
         ]
         if self.name == "sigmoid":
             rows.insert(0, Quoted("sigmoid(0)", "0.5", float(self.values[0])))
