@@ -150,7 +150,7 @@ def growth(name: str) -> float:
     Examples
     --------
     >>> f"{growth('relu'):.4f} {(np.pi / (np.pi - 1)) ** 0.5:.4f}"
-    '1.2111 1.2111'
+    '1.2112 1.2112'
     """
     layer, (z, weights) = choices.activation(name), _gauss()
     values = layer(z[:, None])
