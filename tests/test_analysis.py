@@ -270,6 +270,13 @@ def test_wrong_vectors(vector: list[float], message: str) -> None:
         analysis.hessian_vector_product(small_network(), nn.MSELoss(), *regression(), vector)
 
 
+def test_a_loss_without_reduction_is_no_function() -> None:
+    model, (x, y), loss = small_network(), regression(), nn.MSELoss("none")
+    for call in (analysis.largest_curvature, analysis.learning_rate_range, analysis.loss_slice):
+        with pytest.raises(ValueError, match="here one number is needed"):
+            call(model, loss, x, y)
+
+
 def test_curvature_of_a_loss_that_is_not_finite() -> None:
     x, y = regression()
     with np.errstate(all="ignore"), pytest.raises(ValueError, match=r"gradient .* is not finite"):
@@ -331,6 +338,20 @@ def test_the_loss_runs_away_near_two_over_the_curvature(curvature: float) -> Non
     assert f"is back at {found.limit:.2g}" in str(found)
 
 
+def test_batches_of_unequal_difficulty_do_not_mislead_the_range_test() -> None:
+    """Half of the targets are a hundred times larger, so that losses differ by chance."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(256, 3))
+    y = x @ np.ones((3, 1)) * rng.choice([0.1, 10.0], size=(256, 1))
+    model = nn.Linear(3, 1, init="zeros", dtype=np.float64)
+    curvature = analysis.largest_curvature(model, nn.MSELoss(), x, y)
+    for seed in range(10):
+        found = analysis.learning_rate_range(model, nn.MSELoss(), x, y, batch_size=4, rng=seed)
+        assert 1e-3 < found.suggestion * curvature < 1
+        assert np.ptp(found.smoothed[:30]) < 0.01 * found.untrained.mean()
+        assert np.ptp(found.losses[:30]) > found.untrained.mean()
+
+
 def test_a_range_that_ends_before_the_loss_runs_away() -> None:
     found = range_of_a_bowl(1.0, high=0.1, steps=20)
     assert not found.ended_early
@@ -390,7 +411,7 @@ def test_wrong_ranges(options: dict[str, Any], message: str) -> None:
 
 
 def test_a_range_test_that_begins_with_nan() -> None:
-    with np.errstate(all="ignore"), pytest.raises(ValueError, match="inf before the first step"):
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match="before any step"):
         range_of_a_bowl(math.inf)
 
 

@@ -27,7 +27,15 @@ def as_inputs(model: Layer, x: Any, dtype: DType) -> tuple[Array, ...]:
 
 
 def as_targets(loss: Loss, y: Any, dtype: DType) -> tuple[Array, ...]:
-    """Return targets as a loss takes them; a tuple is targets and the weights of the rows."""
+    """Return targets as a loss takes them; a tuple is targets and the weights of the rows.
+
+    Raises
+    ------
+    ValueError
+        For a loss without a reduction, which gives no single number.
+    """
+    if loss.reduction == "none":
+        raise ValueError(f"{loss!r} gives a loss for each row; here one number is needed")
     target, *weight = (np.asarray(part) for part in (y if isinstance(y, tuple) else (y,)))
     if not loss.takes_labels:
         target = np.ascontiguousarray(target, dtype)

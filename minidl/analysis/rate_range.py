@@ -6,7 +6,7 @@ import copy
 import math
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SMOOTHING = 0.9  # weight of the past in the mean of losses
-TOO_HIGH = 4.0  # times the least smoothed loss: the test ends
-SETTLING = 10  # the first tenth of the steps, at tiny rates, tells where the loss begins
+TOO_HIGH = 4.0  # times the loss of the untrained model: the test ends
 BELOW_BEST = 10.0  # the suggestion is so many times below the rate of the least loss
 
 
@@ -38,16 +37,30 @@ class LearningRateRange:
         The learning rate of every step, from low to high.
     losses
         The loss of every step's batch, before the step.
-    smoothed
-        Their running mean, s_t = (1 - β) Σ_k β^(t-k) L_k / (1 - β^t) with β = 0.9.
+    untrained
+        The loss of the same batch in the model as it was given.
     ended_early
-        Whether the test ended early, because the loss was four times its least or not finite.
+        Whether the test ended early, because the loss was four times the untrained one or NaN.
     """
 
     rates: Array
     losses: Array
-    smoothed: Array
+    untrained: Array
     ended_early: bool
+
+    @property
+    def smoothed(self) -> Array:
+        """The loss by step, without what one batch differs from another by.
+
+        mean(L⁰) + s_t,  s_t = (1 - β) Σ_k β^(t-k) (L_k - L⁰_k) / (1 - β^t),  β = 0.9
+        """
+        return self.untrained.mean() + running_mean(self.losses - self.untrained)
+
+    @property
+    def runs_away(self) -> bool:
+        """Whether the latest losses are, in the mean, four times the untrained ones, or NaN."""
+        trained, untrained = running_mean(self.losses), running_mean(self.untrained)
+        return not trained[-1] <= TOO_HIGH * untrained[-1]
 
     @property
     def limit(self) -> float:
@@ -55,10 +68,9 @@ class LearningRateRange:
 
         The last rate, if the test ended there; infinity if the loss did not rise so far.
         """
-        began = self.losses[: max(1, len(self.losses) // SETTLING)].mean()
-        risen = (self.rates > self.best) & ~(self.smoothed < began)
-        if risen.any():
-            return float(self.rates[risen.argmax()])
+        back = (self.rates > self.best) & ~(self.smoothed < self.untrained.mean())
+        if back.any():
+            return float(self.rates[back.argmax()])
         return float(self.rates[-1]) if self.ended_early else math.inf
 
     @property
@@ -89,10 +101,11 @@ class LearningRateRange:
         finite = np.isfinite(self.losses)
         shown = self.losses[finite]
         log_axis(axes.xaxis, self.rates)
-        place = log_axis(axes.yaxis, [*shown, *self.smoothed[finite]])
+        mean = np.maximum(self.smoothed[finite], 0)
+        place = log_axis(axes.yaxis, [*shown, *mean])
         axes.plot(self.rates[finite], list(map(place, shown)), ".", color="0.6", label="batch")
-        smoothed = list(map(place, self.smoothed[finite]))
-        axes.plot(self.rates[finite], smoothed, "-", color="#0072B2", label="running mean")
+        smoothed = list(map(place, mean))
+        axes.plot(self.rates[finite], smoothed, "-", color="#0072B2", label="smoothed")
         marks = [
             ("suggestion", self.suggestion, "#009E73", "--"),
             ("least loss", self.best, "0.2", ":"),
@@ -182,32 +195,30 @@ def learning_rate_range(
     dtype = model.dtype or np.dtype(np.float32)
     arrays = as_inputs(model, x, dtype), as_targets(loss, y, dtype)
     rates = np.geomspace(low, high, steps)
-    losses: list[float] = []
-    for value in _losses(model, loss, optimizer, arrays, rates, batch_size, as_generator(rng)):
-        losses.append(value)
-        smoothed = running_mean(losses)
-        runs_away = not smoothed[-1] <= TOO_HIGH * smoothed.min()
-        if runs_away:
-            break
-    done = len(losses)
-    if not math.isfinite(losses[0]):
-        raise ValueError(f"{owner}: the loss is {losses[0]} before the first step")
-    ended_early = runs_away or done < steps
-    return LearningRateRange(rates[:done], np.array(losses), smoothed, ended_early)
+    pairs: list[tuple[float, float]] = []
+    for pair in _losses(model, loss, optimizer, arrays, batch_size, rates, as_generator(rng)):
+        pairs.append(pair)
+        losses, untrained = np.array(pairs).T
+        found = LearningRateRange(rates[: len(pairs)], losses, untrained, len(pairs) < steps)
+        if not math.isfinite(untrained[-1]):
+            raise ValueError(f"{owner}: the loss is {untrained[-1]} before any step")
+        if found.runs_away:
+            return replace(found, ended_early=True)
+    return found
 
 
-def running_mean(losses: list[float]) -> Array:
-    """Return the mean of the losses so far, in which the past fades.
+def running_mean(values: Array) -> Array:
+    """Return the mean of the values so far, in which the past fades.
 
-    s_t = (1 - β) · Σ_k β^(t - k) L_k / (1 - β^t)
+    s_t = (1 - β) · Σ_k β^(t - k) x_k / (1 - β^t)
 
     Examples
     --------
-    >>> running_mean([1.0, 1.0, 4.0]).round(2)
+    >>> running_mean(np.array([1.0, 1.0, 4.0])).round(2)
     array([1.  , 1.  , 2.11])
     """
     mean, means = 0.0, []
-    for count, value in enumerate(losses, 1):
+    for count, value in enumerate(values, 1):
         mean = SMOOTHING * mean + (1 - SMOOTHING) * value
         means.append(mean / (1 - SMOOTHING**count))
     return np.array(means)
@@ -218,15 +229,16 @@ def _losses(
     loss: Loss,
     optimizer: Optimizer,
     arrays: tuple[tuple[Array, ...], tuple[Array, ...]],
-    rates: Array,
     batch_size: int,
+    rates: Array,
     rng: np.random.Generator,
-) -> Iterator[float]:
-    """Yield the loss before each step at these rates; end where a gradient is not finite."""
-    inputs, targets = arrays
+) -> Iterator[tuple[float, float]]:
+    """Yield the loss of each batch and that of the untrained model; end at a gradient of NaN."""
+    (inputs, targets), untrained = arrays, copy.deepcopy(model)
     for rate, rows in zip(rates, _batches(len(targets[0]), batch_size, rng), strict=False):
-        prediction = model(*(array[rows] for array in inputs))
-        yield float(loss(prediction, *(array[rows] for array in targets)))
+        x, y = ([array[rows] for array in part] for part in (inputs, targets))
+        before = float(loss(untrained(*x), *y))
+        yield float(loss(model(*x), *y)), before
         optimizer.lr = float(rate)
         optimizer.zero_grad()
         model.backward(loss.backward())
