@@ -462,6 +462,7 @@ def test_two_dimensions_have_the_first_direction_first() -> None:
     x, y = np.array([[1.0, 0.0], [0.0, 3.0]]), np.zeros((2, 1))
     found = analysis.loss_slice(model, nn.MSELoss(), x, y, directions=np.eye(2), points=3)
     np.testing.assert_allclose(found.losses, [[5, 0.5, 5], [4.5, 0, 4.5], [5, 0.5, 5]])
+    assert repr(found) == "LossSlice of 3 by 3 points: the loss is 0 at the model, 0 to 5 around it"
 
 
 @pytest.mark.parametrize(

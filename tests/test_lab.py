@@ -48,13 +48,14 @@ def result(name: str) -> Any:
 def test_every_experiment_is_tested_here() -> None:
     assert SMALL.keys() == lab.EXPERIMENTS.keys()
     files = {path.stem for path in Path(lab.__file__).parent.glob("*.py")}
-    others = {"__init__", "choices", "drawing", "quoted"}
+    others = {"__init__", "choices", "drawing", "findings", "quoted"}
     assert files - others == {name.replace("-", "_") for name in lab.EXPERIMENTS}
 
 
 @pytest.mark.parametrize("name", lab.EXPERIMENTS)
 def test_an_experiment_prints_and_draws_itself(name: str, tmp_path: Path) -> None:
     lines = list(result(name).lines())
+    assert str(result(name)) == repr(result(name)) == "\n".join(lines)
     assert len(lines) > 5
     assert max(map(len, lines)) < 150
     words = ("None", "array(") if name == "exploding" else ("nan", "None", "array(")

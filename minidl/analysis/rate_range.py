@@ -27,7 +27,7 @@ TOO_HIGH = 4.0  # times the loss of the untrained model: the test ends
 BELOW_BEST = 10.0  # the suggestion is so many times below the rate of the least loss
 
 
-@dataclass
+@dataclass(repr=False)
 class LearningRateRange:
     """The result of a range test.
 
@@ -122,7 +122,7 @@ class LearningRateRange:
         axes.legend(frameon=False)
         return finished(figure, path)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         end = f"is back at {self.limit:.2g}" if self.limit < math.inf else "does not rise again"
         return (
             f"{len(self.rates)} steps from {self.rates[0]:.2g} to {self.rates[-1]:.2g}: the loss "

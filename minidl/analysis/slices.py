@@ -24,7 +24,7 @@ LEVELS = 16  # of a picture in two dimensions
 LABELS = 5  # of them with a number
 
 
-@dataclass
+@dataclass(repr=False)
 class LossSlice:
     """The loss along one or two directions.
 
@@ -46,6 +46,13 @@ class LossSlice:
     def centre(self) -> float:
         """The loss where the model stands."""
         return float(self.losses[(len(self.places) // 2,) * self.losses.ndim])
+
+    def __repr__(self) -> str:
+        shape = " by ".join(str(size) for size in self.losses.shape)
+        return (
+            f"LossSlice of {shape} points: the loss is {self.centre:.4g} at the model, "
+            f"{np.nanmin(self.losses):.4g} to {np.nanmax(self.losses):.4g} around it"
+        )
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
         """Draw the loss as a curve, or as contours on a logarithmic scale.

@@ -12,6 +12,7 @@ import numpy as np
 from minidl import analysis, nn
 from minidl.lab import choices
 from minidl.lab.drawing import finish, log_curves, panels
+from minidl.lab.findings import Findings
 from minidl.lab.quoted import Quoted, comparison, table
 from minidl.nn.checks import check_count
 from minidl.pictures import finished
@@ -51,8 +52,8 @@ class Stack:
         return float((inner[-1] / inner[0]) ** (1 / (len(inner) - 1)))
 
 
-@dataclass
-class BatchNormStack:
+@dataclass(repr=False)
+class BatchNormStack(Findings):
     """Stacks without and with BatchNorm, by activation, and the predicted growth."""
 
     plain: dict[str, Stack]
@@ -74,7 +75,6 @@ class BatchNormStack:
         ]
 
     def lines(self) -> Iterator[str]:
-        """Yield the text."""
         yield f"Weights N(0, {SMALL}²), without and with BatchNorm before the activation"
         yield ""
         yield from comparison(self.quoted())

@@ -11,6 +11,7 @@ import numpy as np
 
 from minidl import analysis, nn, optim
 from minidl.lab.drawing import BLUE, GREEN, VERMILION, finish, panels
+from minidl.lab.findings import Findings
 from minidl.lab.quoted import Quoted, comparison
 from minidl.pictures import finished
 from minidl.typing import Array
@@ -24,8 +25,8 @@ CUT = "follows from 0.702"
 AROUND = 1.5  # how far the picture goes to both sides of a weight
 
 
-@dataclass
-class ByHand:
+@dataclass(repr=False)
+class ByHand(Findings):
     """The pass and the step: x = 3, y = 1, ReLU then sigmoid, L = (a₂ - y)², η = 0.1.
 
     Attributes
@@ -88,7 +89,6 @@ class ByHand:
         return rows
 
     def lines(self) -> Iterator[str]:
-        """Yield the text."""
         yield "Two neurons: z1 = w1·x + b1, a1 = ReLU(z1), z2 = w2·a1 + b2, a2 = sigmoid(z2)"
         yield ""
         yield from str(self.before).splitlines()

@@ -12,6 +12,7 @@ import numpy as np
 
 from minidl import nn
 from minidl.lab.drawing import GREY, finish, log_curves, panels
+from minidl.lab.findings import Findings
 from minidl.lab.quoted import Quoted, comparison
 from minidl.nn.checks import check_count
 from minidl.pictures import finished
@@ -26,8 +27,8 @@ EVERY = 3  # number of weights of a long chain
 MOST, LEAST = float(np.finfo(np.float32).max), float(np.finfo(np.float32).smallest_subnormal)
 
 
-@dataclass
-class Chain:
+@dataclass(repr=False)
+class Chain(Findings):
     """Gradients of P = x · w₁ · … · w_L with L = P², x = 1.
 
     Attributes
@@ -54,7 +55,6 @@ class Chain:
         ]
 
     def lines(self) -> Iterator[str]:
-        """Yield the text."""
         yield "P = x·w1·w2·w3, L = P², x = 1: dL/dw1 = 2 x² · w1 · w2² · w3²"
         yield ""
         yield from comparison(self.quoted())

@@ -12,6 +12,7 @@ import numpy as np
 
 from minidl import nn, optim
 from minidl.lab.drawing import BLUE, VERMILION, finish, log_curves, panels
+from minidl.lab.findings import Findings
 from minidl.lab.quoted import Quoted, comparison, table
 from minidl.nn.checks import POSITIVE, check_count, check_number
 from minidl.pictures import finished
@@ -37,8 +38,8 @@ class Descent:
     norms: Array
 
 
-@dataclass
-class Clipping:
+@dataclass(repr=False)
+class Clipping(Findings):
     """One gradient clipped, and a cliff.
 
     Attributes
@@ -75,7 +76,6 @@ class Clipping:
         ]
 
     def lines(self) -> Iterator[str]:
-        """Yield the text."""
         yield "One unit that feeds itself: x_t = w·sigmoid(x_{t-1}) + b, x_0 = 0.5,"
         yield f"E = (sigmoid(x_{TIME}) - {GOAL})²; g is clipped to θ: g·θ/|g| where |g| > θ"
         yield ""

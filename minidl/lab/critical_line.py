@@ -12,6 +12,7 @@ import numpy as np
 from minidl import analysis, nn
 from minidl.lab import choices
 from minidl.lab.drawing import GREY, STYLES, curve, finish, log_curves, panels
+from minidl.lab.findings import Findings
 from minidl.lab.quoted import Quoted, comparison, table
 from minidl.nn.checks import check_count
 from minidl.nn.criticality import critical_point
@@ -50,8 +51,8 @@ class Line:
     critical: tuple[float, float] | None
 
 
-@dataclass
-class CriticalLine:
+@dataclass(repr=False)
+class CriticalLine(Findings):
     """The lines of some activations, by name, and the size of the networks."""
 
     found: dict[str, Line]
@@ -74,7 +75,6 @@ class CriticalLine:
         ]
 
     def lines(self) -> Iterator[str]:
-        """Yield the text."""
         yield "A layer multiplies the squared gradient by n · Var(w) · κ, κ = E[φ'(z)²]"
         yield ""
         yield from comparison(self.quoted())

@@ -11,6 +11,7 @@ import numpy as np
 
 from minidl import analysis, datasets, nn, optim
 from minidl.lab.drawing import curve, finish, log_curves, panels
+from minidl.lab.findings import Findings
 from minidl.lab.quoted import Quoted, comparison, table
 from minidl.nn.checks import check_count
 from minidl.pictures import finished
@@ -42,8 +43,8 @@ class Training:
     losses: Array
 
 
-@dataclass
-class Curvature:
+@dataclass(repr=False)
+class Curvature(Findings):
     """Curvatures and rates.
 
     Attributes
@@ -79,7 +80,6 @@ class Curvature:
         return float(self.fits[factor][-1] < self.fits[factor][0])
 
     def lines(self) -> Iterator[str]:
-        """Yield the text."""
         limit = 2 / self.exact
         yield f"A linear fit: λ = {self.exact:.4f}, so the largest rate is 2/λ = {limit:.4f}"
         yield ""

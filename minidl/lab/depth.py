@@ -17,6 +17,7 @@ import numpy as np
 from minidl import datasets, nn, optim
 from minidl.datasets import Dataset
 from minidl.lab.drawing import BLUE, GREEN, GREY, VERMILION, finish, panels
+from minidl.lab.findings import Findings
 from minidl.nn import Layer, Linear, Sequential, init
 from minidl.nn.checks import check_count
 from minidl.nn.parameter import Initializer
@@ -105,8 +106,8 @@ class Result:
         ]
 
 
-@dataclass
-class DepthTable:
+@dataclass(repr=False)
+class DepthTable(Findings):
     """The results of some networks: the table, and its picture."""
 
     results: list[Result]

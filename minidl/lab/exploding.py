@@ -12,6 +12,7 @@ import numpy as np
 from minidl import analysis, datasets, nn
 from minidl.lab import choices
 from minidl.lab.drawing import finish, log_curves, panels
+from minidl.lab.findings import Findings
 from minidl.lab.quoted import Quoted, comparison, table
 from minidl.nn.checks import check_count
 from minidl.pictures import finished
@@ -64,8 +65,8 @@ class Training:
         return tuple(f"{value:.3g}" for value in values)
 
 
-@dataclass
-class Exploding:
+@dataclass(repr=False)
+class Exploding(Findings):
     """Powers of two, and networks whose gradient doubles with every layer.
 
     Attributes
@@ -89,7 +90,6 @@ class Exploding:
         return [*rows[:-1], Quoted(rows[-1].what, "1024", float(self.powers[-1]), last)]
 
     def lines(self) -> Iterator[str]:
-        """Yield the text."""
         yield "A weight of 2 doubles the gradient; so do He weights for ReLU, times 2"
         yield ""
         yield from comparison(self.quoted())

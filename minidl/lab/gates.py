@@ -11,6 +11,7 @@ import numpy as np
 
 from minidl import datasets, nn, optim
 from minidl.lab.drawing import GREY, finish, log_curves, panels
+from minidl.lab.findings import Findings
 from minidl.lab.quoted import Quoted, comparison, table
 from minidl.nn.checks import check_count
 from minidl.nn.recurrent.sequence import Recurrent
@@ -57,8 +58,8 @@ class Memory:
     errors: list[float]
 
 
-@dataclass
-class Gates:
+@dataclass(repr=False)
+class Gates(Findings):
     """The layers by name, and the product of forget gates that the cell of an LSTM multiplies."""
 
     cells: dict[str, Memory]
@@ -77,7 +78,6 @@ class Gates:
         return rows
 
     def lines(self) -> Iterator[str]:
-        """Yield the text."""
         yield "From c_t to c_{t-1} the gradient of an LSTM is multiplied by the forget gate, f"
         yield ""
         yield from comparison(self.quoted())

@@ -14,6 +14,7 @@ from minidl import analysis, datasets, nn
 from minidl.analysis.slices import contour_levels
 from minidl.lab import choices
 from minidl.lab.drawing import panels
+from minidl.lab.findings import Findings
 from minidl.lab.quoted import table
 from minidl.nn.checks import check_count
 from minidl.pictures import finished
@@ -29,8 +30,8 @@ CHANCE = math.log(CLASSES)
 NAMES = ("plain", "with a way around each layer")
 
 
-@dataclass
-class Landscape:
+@dataclass(repr=False)
+class Landscape(Findings):
     """A slice of the loss around each network, and its accuracy on the test set."""
 
     slices: dict[str, analysis.LossSlice]
@@ -38,7 +39,6 @@ class Landscape:
     depth: int
 
     def lines(self) -> Iterator[str]:
-        """Yield the text."""
         yield f"{self.depth} hidden layers on the digits; the loss in a random plane through the"
         yield "trained weights, each direction as long as the weights of every unit"
         yield ""

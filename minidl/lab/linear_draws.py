@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minidl.lab.drawing import BLUE, GREEN, VERMILION, finish, log_curves, panels
+from minidl.lab.findings import Findings
 from minidl.lab.quoted import Quoted, comparison, table
 from minidl.nn.checks import POSITIVE, check_count, check_number
 from minidl.pictures import finished
@@ -23,8 +24,8 @@ EULER = 0.5772156649015329  # Euler and Mascheroni's γ
 QUOTED = "called nearly 0 for a hundred layers; that takes a thousand"
 
 
-@dataclass
-class LinearDraws:
+@dataclass(repr=False)
+class LinearDraws(Findings):
     """‖g₀‖² / ‖g_L‖² in linear networks with weights N(0, s / n), one number for every draw.
 
     Attributes
@@ -76,7 +77,6 @@ class LinearDraws:
         ]
 
     def lines(self) -> Iterator[str]:
-        """Yield the text."""
         draws, half = len(self.ratios), self.depth // 2
         law = f"width {self.width}, weights N(0, {self.scale:g}/{self.width})"
         yield f"{draws} linear networks of {self.depth} layers, {law}:"

@@ -11,6 +11,7 @@ import numpy as np
 
 from minidl import analysis, nn
 from minidl.lab.drawing import curve, finish, log_curves, panels
+from minidl.lab.findings import Findings
 from minidl.lab.quoted import Quoted, comparison
 from minidl.nn.checks import check_count
 from minidl.pictures import finished
@@ -24,8 +25,8 @@ RATE = 0.1  # of the step of gradient descent
 POWERS = (2.0, 1.1, 1.0, 0.9, 0.5)  # weights of deep chains
 
 
-@dataclass
-class LinearUnit:
+@dataclass(repr=False)
+class LinearUnit(Findings):
     """The unit z = w₁ x₁ + w₂ x₂ with the loss L = z, a step of descent, and chains of units.
 
     Attributes
@@ -61,7 +62,6 @@ class LinearUnit:
         ]
 
     def lines(self) -> Iterator[str]:
-        """Yield the text."""
         yield "One linear unit, z = w1·x1 + w2·x2, L = z, and one step of gradient descent"
         yield ""
         yield from comparison(self.quoted())

@@ -12,6 +12,7 @@ import numpy as np
 from minidl import analysis, nn
 from minidl.lab import choices
 from minidl.lab.drawing import curve, finish, log_curves, panels
+from minidl.lab.findings import Findings
 from minidl.lab.quoted import Quoted, comparison, table
 from minidl.pictures import finished
 from minidl.training import Trainer
@@ -49,8 +50,8 @@ class Training:
         return f"{self.losses[0]:.4f}", f"{self.losses[-1]:.4f}"
 
 
-@dataclass
-class Loan:
+@dataclass(repr=False)
+class Loan(Findings):
     """The derivative of a sigmoid for incomes in dollars, and two trainings.
 
     Attributes
@@ -81,7 +82,6 @@ class Loan:
         ]
 
     def lines(self) -> Iterator[str]:
-        """Yield the text."""
         yield "Will a customer pay back? One column is the income in dollars a year."
         yield ""
         yield from comparison(self.quoted())

@@ -12,6 +12,7 @@ import numpy as np
 
 from minidl import nn, optim
 from minidl.lab.drawing import STYLES, finish, log_curves, panels
+from minidl.lab.findings import Findings
 from minidl.lab.quoted import Quoted, comparison, table
 from minidl.nn.checks import check_count
 from minidl.pictures import finished
@@ -46,8 +47,8 @@ class Path:
     values: Array
 
 
-@dataclass
-class Ravine:
+@dataclass(repr=False)
+class Ravine(Findings):
     """f(w) = (w₁² + κ w₂²) / 2, and ways down.
 
     Attributes
@@ -84,7 +85,6 @@ class Ravine:
         ]
 
     def lines(self) -> Iterator[str]:
-        """Yield the text."""
         yield f"f = (w1² + κ·w2²) / 2, κ = {self.condition:g}, from {START}"
         yield ""
         yield from comparison(self.quoted())

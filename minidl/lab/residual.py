@@ -12,6 +12,7 @@ import numpy as np
 from minidl import analysis, nn
 from minidl.lab import choices
 from minidl.lab.drawing import finish, log_curves, panels
+from minidl.lab.findings import Findings
 from minidl.lab.quoted import Quoted, comparison, table
 from minidl.nn.checks import check_count
 from minidl.pictures import finished
@@ -25,8 +26,8 @@ ROWS = 32
 BLOCKS, FEW = 10, 6  # layers and width of the network whose Jacobian is written out
 
 
-@dataclass
-class Residual:
+@dataclass(repr=False)
+class Residual(Findings):
     """Jacobians of residual blocks, and gradients in deep networks.
 
     Attributes
@@ -61,7 +62,6 @@ class Residual:
         ]
 
     def lines(self) -> Iterator[str]:
-        """Yield the text."""
         yield "y = x + F(x): the Jacobian of a block is I + ∂F/∂x"
         yield ""
         yield from comparison(self.quoted())

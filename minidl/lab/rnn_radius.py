@@ -12,6 +12,7 @@ import numpy as np
 
 from minidl import nn
 from minidl.lab.drawing import GREY, finish, log_curves, panels
+from minidl.lab.findings import Findings
 from minidl.lab.quoted import Quoted, comparison, table
 from minidl.nn.checks import POSITIVE, check_count, check_number
 from minidl.pictures import finished
@@ -43,8 +44,8 @@ class Powers:
     norms: Array
 
 
-@dataclass
-class RnnRadius:
+@dataclass(repr=False)
+class RnnRadius(Findings):
     """Gradients through time.
 
     Attributes
@@ -68,7 +69,6 @@ class RnnRadius:
         ]
 
     def lines(self) -> Iterator[str]:
-        """Yield the text."""
         yield "dL/dh_{T-k} = (W^k)ᵀ dL/dh_T in a linear recurrent network"
         yield ""
         yield from comparison(self.quoted())

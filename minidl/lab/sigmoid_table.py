@@ -12,6 +12,7 @@ import numpy as np
 from minidl import analysis, nn
 from minidl.lab import choices
 from minidl.lab.drawing import finish, log_curves, panels
+from minidl.lab.findings import Findings
 from minidl.lab.quoted import Quoted, comparison, table
 from minidl.nn.checks import check_count
 from minidl.pictures import finished
@@ -27,8 +28,8 @@ TABLE = (
 QUARTER, EIGHTH = 0.25, 0.125  # the largest σ', and that times a weight of 0.5
 
 
-@dataclass
-class SigmoidTable:
+@dataclass(repr=False)
+class SigmoidTable(Findings):
     """Derivatives of k activations one after the other, from the input 0.
 
     Attributes
@@ -71,7 +72,6 @@ class SigmoidTable:
         return rows
 
     def lines(self) -> Iterator[str]:
-        """Yield the text."""
         yield "The largest derivative of a sigmoid is 1/4: a bound for k of them is 0.25^k"
         yield ""
         yield from comparison(self.quoted())
