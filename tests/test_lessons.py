@@ -105,6 +105,42 @@ def test_commands_are_understood(page: Path) -> None:
             assert callable(_parser().parse_args(arguments).run), line
 
 
+# --- arithmetic in the text -----------------------------------------------------------------
+
+PLAIN = r"-?\d+(?:,\d{3})*(?:\.\d+)?(?:e-?\d+)?"
+POWERS = "⁰¹²³⁴⁵⁶⁷⁸⁹⁻"
+FACTOR = rf"√?\(?{PLAIN}[{POWERS}]*\)?[{POWERS}]*"
+SUM = rf"{FACTOR}(?: [·+/-] {FACTOR}|/{FACTOR})*"
+EQUATION = re.compile(  # between numbers alone: "0.5 · 5 + 0.2 = 2.7" is one, "z = 2.7" is not
+    rf"(?<![·+/-] )(?<![\w.,(/√^{POWERS}-])({SUM}) = "
+    rf"(?=({PLAIN}(?: · 10[{POWERS}]+)?)(?!\d|[{POWERS}]| [·/+-] ))"
+)
+
+
+def evaluated(text: str) -> float:
+    """The value of numbers with + - · / √ and powers."""
+    if text.count("(") > text.count(")"):
+        text = text.lstrip("(")
+    text = text.replace(",", "").replace("·", "*")
+    digits = str.maketrans(POWERS, "0123456789-")
+    text = re.sub(rf"[{POWERS}]+", lambda power: f"**{power[0].translate(digits)}", text)
+    return float(eval(re.sub(r"√(\([^()]*\)|[\d.]+)", r"\1**0.5", text)))
+
+
+def test_arithmetic_in_the_text_is_right() -> None:
+    checked = 0
+    for lesson in LESSONS:
+        prose = FENCE.sub("", lesson.read_text(encoding="utf-8")).replace("**", "")
+        for left, right in EQUATION.findall(re.sub(r"\n>? *(?=\S)", " ", prose)):
+            if re.fullmatch(PLAIN, left):
+                continue
+            number, _, power = right.replace(",", "").partition(" · ")
+            unit = last_digit(number) * (evaluated(power) if power else 1)
+            assert abs(evaluated(left) - evaluated(right)) <= 1.01 * unit, f"{left} = {right}"
+            checked += 1
+    assert checked >= 60
+
+
 # --- pages ----------------------------------------------------------------------------------
 
 
