@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import codeop
+import inspect
 import io
 import re
 import shlex
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from minidl import lab
 from minidl.cli import _parser
 
 ROOT = Path(__file__).parents[1]
@@ -139,6 +141,24 @@ def test_arithmetic_in_the_text_is_right() -> None:
             assert abs(evaluated(left) - evaluated(right)) <= 1.01 * unit, f"{left} = {right}"
             checked += 1
     assert checked >= 60
+
+
+WITH_LESSON = {
+    name: int(number[1])
+    for name, what in lab.EXPERIMENTS.items()
+    if (number := re.match(r"lesson (\d+):", what)) and name != "landscape"  # a picture alone
+}
+
+
+@pytest.mark.parametrize("name", WITH_LESSON)
+def test_numbers_that_an_experiment_quotes_stand_in_its_lesson(name: str) -> None:
+    text = LESSONS[WITH_LESSON[name] - 1].read_text(encoding="utf-8")
+    told = [float(number.replace("−", "-")) for number in NUMBER.findall(text.replace(",", ""))]
+    compute = lab.module(name).compute
+    short = {"epochs": 1} if "epochs" in inspect.signature(compute).parameters else {}
+    for quoted in compute(**short).quoted():
+        half = last_digit(quoted.quoted) / 2 * 1.01
+        assert any(abs(number - float(quoted.quoted)) <= half for number in told), quoted
 
 
 # --- pages ----------------------------------------------------------------------------------
