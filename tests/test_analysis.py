@@ -156,6 +156,9 @@ def test_hessian_vector_product_is_the_hessian_times_the_vector(loss: nn.Loss) -
         v = RNG.normal(size=len(matrix))
         found = analysis.hessian_vector_product(model, loss, x, y, v)
         np.testing.assert_allclose(found, matrix @ v, atol=2e-6 * np.abs(matrix @ v).max())
+        for scale in (1e-6, 1e6):  # the step does not depend on the length of v
+            scaled = analysis.hessian_vector_product(model, loss, x, y, scale * v)
+            np.testing.assert_allclose(scaled, scale * found, atol=1e-6 * scale * abs(found).max())
     assert not analysis.hessian_vector_product(model, loss, x, y, 0 * v).any()
     for a, b in zip(before, snapshot(model), strict=True):
         np.testing.assert_array_equal(a, b)

@@ -151,6 +151,8 @@ def test_the_table_of_depth_and_its_picture(tmp_path: Path) -> None:
         (["residual", "--activation", "step"], "no activation is called 'step'; there are linear"),
         (["chain", "--depth", "1"], "chain: depth must be >= 2, got 1"),
         (["chain", "--depth", "none"], "expected a whole number >= 1, got 'none'"),
+        (["gates", "--steps", "2"], "gates: steps must be >= 3, got 2"),
+        (["ravine", "--condition", "1"], "expected a number > 1, got '1'"),
         (["landscape", "--points", "4"], "points must be odd, got 4"),
         (["chain", "--plot", "chain.txt"], "cannot draw chain.txt: the name must end in"),
         (["nothing"], "invalid choice: 'nothing'"),

@@ -233,9 +233,9 @@ def test_lesson_4_powers_of_two() -> None:
 
 
 def test_lesson_4_weights_twice_he_double_the_gradient() -> None:
-    """ln of the factor per layer, over thirty networks."""
+    """ln of the factor per layer, over twenty networks."""
     growths: dict[str, list[float]] = {"He weights": [], "twice as large": []}
-    for seed in range(30):
+    for seed in range(20):
         trainings = found("exploding", steps=1, seed=seed).trainings
         for name, logs in growths.items():
             logs.append(math.log(trainings[name].growth))
@@ -332,9 +332,12 @@ def test_lesson_6_kappa_and_the_initialisations_that_follow() -> None:
     assert analysis.kappa("sigmoid", 1e-6) == pytest.approx(1 / 16, abs=1e-6)
     assert analysis.kappa("sigmoid") == pytest.approx(0.0448, abs=5e-5)
     line = found("critical-line", depth=2, width=8).found
-    critical = {name: one.critical for name, one in line.items()}
+    critical = {name: one.critical[1] for name, one in line.items()}
     assert critical == pytest.approx({"sigmoid": 103, "tanh": 1, "relu": 2, "elu": 1}, rel=0.005)
-    assert line["sigmoid"].variance == pytest.approx(46, abs=0.5)
+    assert line["sigmoid"].critical[0] == pytest.approx(46, abs=0.5)
+    gelu = found("critical-line", activation="gelu", depth=2, width=8)
+    assert gelu.found["gelu"].critical is None
+    assert any("none" in line for line in gelu.lines())
 
 
 @pytest.mark.parametrize("name", ["sigmoid", "tanh", "relu", "elu", "linear"])
@@ -541,10 +544,10 @@ def test_lesson_10_a_cell_is_multiplied_by_the_forget_gate(bias: float, power: f
 
 
 def test_lesson_10_gates_learn_what_a_plain_network_does_not() -> None:
-    cells = found("gates", steps=30, epochs=6).cells
-    assert cells["RNN"].errors[-1] > 0.1
-    assert cells["GRU"].errors[-1] < 0.02
-    assert cells["LSTM, forget bias 1"].errors[-1] < 0.05
+    cells = found("gates", steps=20, hidden=16, epochs=4).cells
+    assert cells["RNN"].errors[-1] > 0.02
+    assert cells["GRU"].errors[-1] < 0.005
+    assert cells["LSTM, forget bias 1"].errors[-1] < 0.005
     assert cells["GRU"].after[-1] > 100 * cells["GRU"].before[-1]
     assert near(1 / 6, 0.1667)
 

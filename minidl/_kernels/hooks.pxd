@@ -1,5 +1,5 @@
 from cpython.object cimport PyObject
 
 cdef PyObject *current_recorder() noexcept
-cdef long change_count() noexcept
+cpdef long changes() noexcept
 cdef bint is_recording() noexcept

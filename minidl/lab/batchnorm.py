@@ -132,7 +132,8 @@ def compute(
     Source: Ioffe and Szegedy 2015; Yang et al. 2019 (the growth).
     """
     depth = check_count("batchnorm", "depth", depth, 2 * SETTLED + 3)
-    width, batch = (check_count("batchnorm", "width or batch", n, 2) for n in (width, batch))
+    width = check_count("batchnorm", "width", width, 2)
+    batch = check_count("batchnorm", "batch", batch, 2)
     names = NAMES if activation == "all" else (activation,)
     plain = {name: _stack(name, False, depth, width, batch, seed) for name in names}
     normalized = {name: _stack(name, True, depth, width, batch, seed) for name in names}
@@ -150,7 +151,7 @@ def growth(name: str) -> float:
     Examples
     --------
     >>> f"{growth('relu'):.4f} {(np.pi / (np.pi - 1)) ** 0.5:.4f}"
-    '1.2111 1.2111'
+    '1.2112 1.2112'
     """
     layer, (z, weights) = choices.activation(name), _gauss()
     values = layer(z[:, None])

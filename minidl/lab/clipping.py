@@ -150,7 +150,7 @@ def cliff(w: Array, b: Array) -> tuple[Array, Array, Array]:
     Examples
     --------
     >>> [f"{float(value):.4f}" for value in cliff(np.array(5.2), np.array(-2.4))]
-    ['0.0452', '0.3259', '0.4258']
+    ['0.0452', '0.0529', '0.0580']
     """
     x, dw, db = np.full(np.shape(w), 0.5), np.zeros(np.shape(w)), np.zeros(np.shape(w))
     for _ in range(TIME):

@@ -39,15 +39,15 @@ class Line:
     predicted, measured
         The factor of ‖gradient‖² per layer at each of SCALES, in the geometric mean over layers:
         by mean-field theory, and in a random network.
-    variance, critical
-        The critical point: the variance that stays, and n · Var(w) there.
+    critical
+        The critical point: the variance that stays, and n · Var(w) there; None where there is no
+        such point without biases, as for GELU.
     """
 
     kappas: Array
     predicted: Array
     measured: Array
-    variance: float
-    critical: float
+    critical: tuple[float, float] | None
 
 
 @dataclass
@@ -81,12 +81,15 @@ class CriticalLine:
         yield ""
         yield f"The critical point, and networks of {self.depth} layers of width {self.width}:"
         yield ""
-        head = "activation", "κ, variance 1", "critical n Var(w)", "variance there", "growth error"
+        head = "activation", "κ, variance 1", "critical: variance", "n Var(w)", "growth error"
         rows = []
         for name, line in self.found.items():
             off = float(np.abs(line.measured / line.predicted - 1).max())
-            numbers = analysis.kappa(name), line.critical, line.variance
-            rows.append((name, *(f"{number:.4g}" for number in numbers), f"{off:.1%}"))
+            point = ("none", "none") if line.critical is None else line.critical
+            cells = (
+                f"{n:.4g}" if isinstance(n, float) else n for n in (analysis.kappa(name), *point)
+            )
+            rows.append((name, *cells, f"{off:.1%}"))
         yield from table([head, *rows])
         yield ""
         yield "growth error: the largest difference of a measured factor per layer from n Var(w) κ"
@@ -104,7 +107,9 @@ class CriticalLine:
         place = log_curves(right, measured, theory=theory)
         right.axhline(place(1.0), color=GREY, linewidth=1)
         for index, line in enumerate(self.found.values()):
-            right.plot(line.critical, place(1.0), "o", color=STYLES[index][0], markersize=10)
+            if line.critical is not None:
+                scale = line.critical[1]
+                right.plot(scale, place(1.0), "o", color=STYLES[index][0], markersize=10)
         y = "factor of the squared gradient per layer"
         finish(right, "Vanishing below 1, exploding above", "n · Var(w)", y)
         return finished(figure, path)
@@ -137,15 +142,21 @@ def compute(
 def _line(name: str, depth: int, width: int, seed: int) -> Line:
     """Predict and measure one activation."""
     layer = choices.activation(name)
-    variance, critical = critical_point(layer)
     squares, kappas = np.transpose([analysis.mean_squares(layer, q) for q in VARIANCES])
     return Line(
         kappas=kappas,
         predicted=np.array([_predicted(squares, kappas, scale, depth) for scale in SCALES]),
         measured=np.array([_measured(name, scale, depth, width, seed) for scale in SCALES]),
-        variance=variance,
-        critical=critical,
+        critical=_critical(layer),
     )
+
+
+def _critical(layer: nn.Layer) -> tuple[float, float] | None:
+    """Return the critical point, or None where there is none."""
+    try:
+        return critical_point(layer)
+    except ValueError:
+        return None
 
 
 def _predicted(squares: Array, kappas: Array, scale: float, depth: int) -> float:

@@ -121,7 +121,7 @@ def compute(steps: int = 50, hidden: int = 32, epochs: int = 10, seed: int = 0) 
     Parameters
     ----------
     steps, hidden
-        Of the sequences, ≥ 2, and the width of the state.
+        Of the sequences, ≥ 3, and the width of the state.
     epochs
         Of the trainings, by Adam.
     seed
@@ -129,7 +129,7 @@ def compute(steps: int = 50, hidden: int = 32, epochs: int = 10, seed: int = 0) 
 
     Source: Hochreiter and Schmidhuber 1997; Gers et al. 2000 (the forget gate and its bias).
     """
-    steps = check_count("gates", "steps", steps, 2)
+    steps = check_count("gates", "steps", steps, 3)
     hidden = check_count("gates", "hidden", hidden)
     epochs = check_count("gates", "epochs", epochs)
     return Gates({name: _memory(name, steps, hidden, epochs, seed) for name in CELLS})

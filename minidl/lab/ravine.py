@@ -13,7 +13,7 @@ import numpy as np
 from minidl import nn, optim
 from minidl.lab.drawing import STYLES, finish, log_curves, panels
 from minidl.lab.quoted import Quoted, comparison, table
-from minidl.nn.checks import check_count, check_number
+from minidl.nn.checks import check_count
 from minidl.pictures import finished
 from minidl.typing import Array
 
@@ -136,7 +136,8 @@ def compute(optimizer: str = "all", condition: float = 100.0, steps: int = 100) 
 
     Source: Polyak 1964; Kingma and Ba 2015.
     """
-    condition = check_number("ravine", "condition", condition, 1.0, math.inf)
+    if not 1 < condition < math.inf:
+        raise ValueError(f"ravine: condition must be finite and > 1, got {condition}")
     steps = check_count("ravine", "steps", steps)
     makers = _optimizers(condition)
     if optimizer != "all":
