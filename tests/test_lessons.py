@@ -197,6 +197,13 @@ def test_every_lesson_has_a_figure_and_exercises_with_solutions(lesson: Path) ->
     assert text.count("<details>") == text.count("</details>") == len(exercises)
 
 
+def test_every_figure_is_drawn_by_an_experiment_of_its_name_and_shown() -> None:
+    figures = {path.stem for path in (ROOT / "docs" / "lessons" / "figures").iterdir()}
+    shown = "".join(page.read_text("utf-8") for page in (*LESSONS, ROOT / "docs" / "depth.md"))
+    assert figures == {name for name in lab.EXPERIMENTS if f"figures/{name}.png)" in shown}
+    assert figures == set(lab.EXPERIMENTS)
+
+
 def test_every_lesson_is_listed_in_both_languages() -> None:
     assert len(LESSONS) == 12
     for folder in (LESSONS[0].parent, LESSONS[0].parent / "zh"):
