@@ -7,6 +7,7 @@
 #                 options, for example: make bench BENCH="--quick --kernel matmul"
 #   make steps    measure what each step of docs/kernels.md buys; with options:
 #                 make steps STEPS="--isa avx2 --sizes 64 250"
+#   make figures  draw the figures of docs/lessons anew (some minutes)
 #   make lint     ruff, mypy and cython-lint
 #   make exhaustive   exp, log, sigmoid and tanh of every float32, against float64 (many minutes)
 #   make fuzz         5000 random networks: gradients, recorded steps, PyTorch (many minutes);
@@ -24,7 +25,7 @@ PY := $(VENV)/bin/python
 SOURCES := setup.py pyproject.toml $(shell find minidl/_kernels -name "*.p[yx]*" -o -name "*.h")
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: dev demo test bench steps lint exhaustive fuzz fuzz-files stress interrupts sanitize clean
+.PHONY: dev demo test bench steps figures lint exhaustive fuzz fuzz-files stress interrupts sanitize clean
 
 dev: $(VENV)/dev
 
@@ -39,6 +40,9 @@ bench: $(VENV)/dev
 
 steps: $(VENV)/dev
 	$(PY) benchmarks/matmul_steps.py $(STEPS)
+
+figures: $(VENV)/demo
+	$(PY) -m minidl lab --all --out docs/lessons/figures
 
 # cython-lint calls pycodestyle by its bare name, so it needs the environment's bin on the path.
 lint: $(VENV)/dev

@@ -37,7 +37,7 @@ FLOORS = [
     {"lab"},
     {"training", "gradient_check", "saving", "datasets"},
     {"recording"},
-    {"profiling"},
+    {"profiling", "analysis"},
     {"optim", "threads"},
     {"nn"},
     {"kernels"},
@@ -58,6 +58,7 @@ DOCUMENTED_IN_BASE = {
 }
 PUBLIC = [
     "minidl",
+    "minidl.analysis",
     "minidl.nn",
     "minidl.nn.init",
     "minidl.optim",
