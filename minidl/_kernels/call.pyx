@@ -485,7 +485,8 @@ cdef class Call:
         cdef cnp.npy_intp shape[64]
         cdef int i, begin = 0, n = 0
         if of.leads:
-            memcpy(shape, cnp.PyArray_DIMS(first), leading * sizeof(cnp.npy_intp))
+            for i in range(leading):    # no memcpy: of no dimensions there is no address
+                shape[i] = first.shape[i]
             begin, n = 1, leading
         for i in range(begin, of.dimensions):
             shape[n] = of.dimension[i].factor
