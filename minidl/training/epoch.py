@@ -82,6 +82,7 @@ class Epoch:
             self.order = random_order("fit", rng, len(plan.data))
         self.done = 0  # rows
         self.stopped = False  # by a callback that is notified of every step
+        self.noted = False
         self.weighted = False  # whether rows count differently in the loss
         self.current_step = current_step
         self._use(current_step())
@@ -92,6 +93,7 @@ class Epoch:
         self.steps_before = step.optimizer.steps - self.done // self.plan.step_rows
         self.state = list(step.model.state().values())
         self.snapshot = Snapshot([*self.state, step.optimizer.states])
+        self.watch = self.plan.callbacks.step_watch(step.model, step.optimizer, step.loss)
 
     def run(self) -> dict[str, float]:
         """Train; returns the loss and the metrics of the epoch."""
@@ -117,6 +119,12 @@ class Epoch:
             self._use(step)
         row = self.plan.data.targets_and_weights_of(np.zeros(1, np.intp))
         self.weighted = step.loss.row_weights(*row) is not None
+        if self.watch is not None and self.watch.due:
+            self.noted = True
+            with self.watch.noting(recording=False):
+                self._run_eagerly()
+            self.noted = False
+            return
         while step.recorded is not None and _kernels.isa != "reference":
             fresh = step.recorded.empty
             try:
@@ -140,6 +148,8 @@ class Epoch:
         """The rows of the steps to come, as many as the predictions that are kept allow."""
         step_rows = self.plan.step_rows
         steps = max(1, KEPT_ROWS // step_rows) if self.tally.has_metrics else len(self.order)
+        if self.watch is not None:
+            steps = min(steps, self.watch.clock.until_due)
         return self.order[self.done : self.done + steps * step_rows]
 
     def _run_recorded(self, recorded: RecordedStep) -> None:
@@ -266,6 +276,8 @@ class Epoch:
             self.tally.add_predictions(prediction, target, weight, loss_weight)
             begin += len(prediction)
         self.done += len(rows)
+        if self.watch is not None and not self.noted:
+            self.watch.clock.count(-(-len(rows) // self.plan.step_rows))
         self.plan.callbacks.notify_rows(self.number, len(rows), self.tally.read_running)
         self.signals.deliver()
         return self.plan.callbacks.per_step and self._notify_end(losses, rows, weights)
