@@ -36,11 +36,6 @@ class Clock:
         return bool(self.numbers[STEPS] + np.uint64(1) >= self.numbers[NEXT])
 
     @property
-    def until_due(self) -> int:
-        """How many steps come before the next one that is to be watched, or 1."""
-        return max(1, int(self.numbers[NEXT]) - 1 - self.steps)
-
-    @property
     def steps(self) -> int:
         """Steps made so far, watched or not."""
         return int(self.numbers[STEPS])

@@ -99,11 +99,6 @@ class StepWatch:
         """Rises when recordings of watched steps no longer hold."""
         return self.notes.version
 
-    @property
-    def due(self) -> bool:
-        """Whether the next step is to be watched."""
-        return self.clock.due
-
     def is_of(self, model: Layer, optimizer: Optimizer, loss: Loss | None) -> bool:
         """Whether these are the parts that are watched, with the layers and parameters of now."""
         return (
@@ -111,6 +106,10 @@ class StepWatch:
             and self.optimizer is optimizer
             and (loss is None or self.loss is loss)
         )
+
+    def clear(self) -> None:
+        """Drop the notes of a step that has come to nothing."""
+        self.notes.clear()
 
     # --- while a step runs ---
 
@@ -137,7 +136,7 @@ class StepWatch:
             try:
                 yield
             except BaseException:
-                self.notes.clear()
+                self.clear()
                 raise
 
     def _hook(self, note: Any, recording: bool, owner: Any, own: Callable[..., Any]) -> Any:
@@ -235,8 +234,8 @@ class Block:
 
     def _look_ahead(self) -> None:
         """Note the passes of the next step if it is due, and only then."""
-        if self.watch.due != self._noting:
-            self._noting = self.watch.due
+        if self.watch.clock.due != self._noting:
+            self._noting = self.watch.clock.due
             self._passes.close()
             if self._noting:
                 self._passes.enter_context(self.watch.noting_passes(recording=False))

@@ -39,6 +39,9 @@ from minidl.typing import Array
 # What the answer of a kernel means (execute.pxd): nothing; stop; stop if this is an epoch.
 IGNORE, STOP, STOP_EPOCH = range(3)
 
+# The kernels that write what a watched step notes.
+NOTING = {"collect", "note_rows", "note_state", "store_record"}
+
 NOT_BY_KERNELS = (
     "the recorded function returns a value that no kernel has written, so it was computed with "
     "NumPy; return what kernels and layers gave, and compute from that outside"
@@ -102,6 +105,8 @@ class StepProgram:
         self.answers = meanings_of_answers(self.calls)
         self.trained = _trained(self.calls)
         self._copies, self._lock = copies, ProgramLock()
+        self.watched: StepProgram | None = None  # of a step that is watched
+        self._watch: tuple[Any, int] = (None, 0)  # what watches, and its version then
         self.plan()
 
     def plan(self) -> None:
@@ -116,6 +121,30 @@ class StepProgram:
         self.program = self.assemble(lambda buffer: buffer.begin, state)
         self.program.copies = self._copies
         self.program.result = self.interface.output
+        if self.watched is not None:
+            self.watched.plan()
+        self._tell_of_watch()
+
+    # --- steps that are watched ---
+
+    def is_watched_by(self, watch: Any) -> bool:
+        """Whether the program of a watched step is known, and notes all that there is to note."""
+        return self._watch[0] is watch and self._watch[1] == watch.version
+
+    def watch_with(self, watch: Any, watched: StepProgram) -> None:
+        """From now on, let this program of a watched step run where the watch says so."""
+        self._watch = watch, watch.version
+        self.watched = watched if notes_anything(watched.calls) else None
+        watched.join(self._lock)
+        self._tell_of_watch()
+
+    def _tell_of_watch(self) -> None:
+        watch, program = self._watch[0], self.program
+        program.watch, program.watched = watch, None
+        if self.watched is not None:
+            program.watched, program.clock = self.watched.program, watch.clock.numbers
+            program.advance = sum(c.kernel.name == "count_record" for c in self.watched.calls)
+            self.watched.program.watch = watch
 
     def assemble(self, address: Callable[[Buffer], int], state: list[Array]) -> Program:
         """Fill the argument structs, and make the compiled program of them.
@@ -155,6 +184,8 @@ class StepProgram:
     def join(self, lock: ProgramLock) -> None:
         """From now on, share the lock of the other programs of the step."""
         self._lock = self.program.lock = lock
+        if self.watched is not None:
+            self.watched.join(lock)
 
     def accept(self, names: Names | None) -> None:
         """Mark this program as valid for the present layers, optimizers and names."""
@@ -162,6 +193,8 @@ class StepProgram:
         self.program.scheduled = self.participants.scheduled
         self.program.names = names
         self.program.seen = _kernels.changes()
+        if self.watched is not None:
+            self.watched.accept(names)
 
     # --- one run at a time, for a profile ---
 
@@ -221,6 +254,11 @@ class StepProgram:
             yield call.place, tuple(self.workspace.view(r) for r in regions if r.kind == TEMPORARY)
             if answer and self.answers[index] != IGNORE:
                 return
+
+
+def notes_anything(calls: list[KernelCall]) -> bool:
+    """Whether any of the calls notes what a watch asks for."""
+    return any(call.kernel.name in NOTING for call in calls)
 
 
 def _trained(calls: list[KernelCall]) -> list[Array]:

@@ -18,7 +18,7 @@ from minidl.training.data import Data
 from minidl.training.interrupt import Snapshot, deferred_to_step_end
 from minidl.training.metrics import Tally, is_mean
 from minidl.training.nonfinite import advice, first_not_finite
-from minidl.training.steps import RecordedStep, TrainingStep
+from minidl.training.steps import RecordedStep, TrainingStep, eager_step, watched_by
 from minidl.typing import Array, Seed
 
 # Where metrics need the predictions of recorded steps, so many rows of them are kept at a time.
@@ -82,7 +82,6 @@ class Epoch:
             self.order = random_order("fit", rng, len(plan.data))
         self.done = 0  # rows
         self.stopped = False  # by a callback that is notified of every step
-        self.noted = False
         self.weighted = False  # whether rows count differently in the loss
         self.current_step = current_step
         self._use(current_step())
@@ -103,7 +102,11 @@ class Epoch:
             while self.done < len(self.order) and not self.stopped:
                 try:
                     self._advance()
-                except FloatingPointError as error:
+                except BaseException as error:
+                    if self.watch is not None:
+                        self.watch.clear()
+                    if not isinstance(error, FloatingPointError):
+                        raise
                     if error is self.plan.callbacks.error:
                         raise
                     raise FloatingPointError(self._explain()) from None
@@ -119,12 +122,6 @@ class Epoch:
             self._use(step)
         row = self.plan.data.targets_and_weights_of(np.zeros(1, np.intp))
         self.weighted = step.loss.row_weights(*row) is not None
-        if self.watch is not None and self.watch.due:
-            self.noted = True
-            with self.watch.noting(recording=False):
-                self._run_eagerly()
-            self.noted = False
-            return
         while step.recorded is not None and _kernels.isa != "reference":
             fresh = step.recorded.empty
             try:
@@ -148,8 +145,6 @@ class Epoch:
         """The rows of the steps to come, as many as the predictions that are kept allow."""
         step_rows = self.plan.step_rows
         steps = max(1, KEPT_ROWS // step_rows) if self.tally.has_metrics else len(self.order)
-        if self.watch is not None:
-            steps = min(steps, self.watch.clock.until_due)
         return self.order[self.done : self.done + steps * step_rows]
 
     def _run_recorded(self, recorded: RecordedStep) -> None:
@@ -167,6 +162,7 @@ class Epoch:
             self.tally.has_metrics,
             progress,
             1 if self.plan.callbacks.per_step else None,
+            self.watch,
         )
 
     def _run_recorded_halves(self, recorded: RecordedStep) -> None:
@@ -185,7 +181,8 @@ class Epoch:
             self._rescale_gradient(own, kept.done - begun)
             if kept.done - begun < len(own):
                 return False
-            recorded.update()
+            with watched_by(self.watch):
+                recorded.update()
             self.snapshot.drop()
             begun, first = kept.done, begun
             stop = self._count_kept(kept, first, rows)
@@ -207,6 +204,7 @@ class Epoch:
                 self.tally.has_metrics,
                 progress,
                 accumulate if equal else 1,
+                self.watch,
             )
 
     def _run_eagerly(self) -> None:
@@ -214,7 +212,7 @@ class Epoch:
         rows = self.order[self.done : self.done + self.plan.step_rows]
         size, batch_weights = self.plan.batch_size, self._batch_weights(rows)
         losses, predictions = [], []
-        with self.snapshot:
+        with self.snapshot, eager_step(self.watch):
             self.snapshot.take()
             for number in range(len(batch_weights)):
                 self._rescale_gradient(batch_weights, number)
@@ -276,8 +274,6 @@ class Epoch:
             self.tally.add_predictions(prediction, target, weight, loss_weight)
             begin += len(prediction)
         self.done += len(rows)
-        if self.watch is not None and not self.noted:
-            self.watch.clock.count(-(-len(rows) // self.plan.step_rows))
         self.plan.callbacks.notify_rows(self.number, len(rows), self.tally.read_running)
         self.signals.deliver()
         return self.plan.callbacks.per_step and self._notify_end(losses, rows, weights)

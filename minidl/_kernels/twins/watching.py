@@ -43,7 +43,7 @@ def moment_parts(x: Array) -> Array:
     )
 
 
-@kernel("x[n] before[n]? -> parts:double[*]", composite=True, flops=5, may_be_infinite=True)
+@kernel("x[n] before[n]? -> parts:double[*]", composite=True, flops=5)
 def norm_parts(x: Array, before: Array | None = None) -> Array:
     """Of every block of 4096 elements: Σ x², and Σ (x - before)², or 0 without ``before``."""
     with np.errstate(over="ignore"):
