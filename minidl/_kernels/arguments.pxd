@@ -505,18 +505,17 @@ cdef struct NoteStateArgs:
 
 cdef enum:
     # What stands where in the clock of a watch.
-    CLOCK_STEPS, CLOCK_NEXT, CLOCK_EVERY, CLOCK_RECORDS
+    CLOCK_STEPS, CLOCK_NEXT, CLOCK_EVERY, CLOCK_RECORDS, CLOCK_ROOM
 
 cdef struct StoreRecordArgs:
-    # table[clock[CLOCK_RECORDS]] = sums; sums = 0
+    # journal[clock[CLOCK_RECORDS]] = sums; sums = 0
     double *sums
-    double *table
+    double *journal
     const unsigned long long *clock
     Py_ssize_t n, records
 
 cdef struct CountRecordArgs:
     unsigned long long *clock
-    double most                # records in a table
 
 cdef struct PeakArgs:
     # fma_peak: nothing but multiply-adds, flops = peak_flops * repetitions of every thread.

@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.diagnosis.probes import Notebook
 from minidl.diagnosis.records import QUANTITIES, Records, growth_per_step
-from minidl.diagnosis.tracks import Clock
 from minidl.diagnosis.watch import Block, StepWatch, watched_layers
 from minidl.nn import Layer, Loss
 from minidl.nn.checks import check_count
@@ -123,12 +121,11 @@ class GradientMonitor(Callback):
         known = self._watch
         if known is not None and known.is_of(model, optimizer, loss):
             return known
-        clock, notes = Clock(self.every), Notebook()
-        if known is not None and known.model is model:
-            clock, notes = known.clock, known.notes
-        else:
+        notes = known.notes if known is not None and known.model is model else None
+        layers = self._choose(model)
+        self._watch = StepWatch(model, optimizer, loss, layers, self.every, notes)
+        if self._watch.notes is not notes:
             self._ends, self._pass_began = [], 0
-        self._watch = StepWatch(model, optimizer, loss, self._choose(model), clock, notes)
         return self._watch
 
     def _choose(self, model: Layer) -> list[tuple[str, Layer]]:
@@ -150,7 +147,7 @@ class GradientMonitor(Callback):
 
     def _end_pass(self) -> None:
         """Begin a new pass over the data, if the one that ends has seen rows enough."""
-        if self._watch is None or not self._watch.clock.records:
+        if self._watch is None or not self._watch.clock.steps:
             return
         clock = self._watch.clock
         seen = (clock.steps - self._pass_began) / clock.every * self._rows()
@@ -163,6 +160,13 @@ class GradientMonitor(Callback):
         """How many rows a watched step has."""
         assert self._watch is not None
         return self._watch.notes.rows
+
+    def clear(self) -> None:
+        """Drop all records, and count steps from 1 again."""
+        self._ends, self._pass_began = [], 0
+        if self._watch is not None:
+            self._watch.clear()
+            self._watch.notes.begin_anew(self.every)
 
     # --- as a callback ---
 
@@ -216,7 +220,7 @@ class GradientMonitor(Callback):
 
     def __len__(self) -> int:
         """How many records there are."""
-        return 0 if self._watch is None else self._watch.clock.records
+        return 0 if self._watch is None else self._records.count
 
     @property
     def quantities(self) -> tuple[str, ...]:

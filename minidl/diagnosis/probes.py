@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from minidl import kernels
-from minidl.diagnosis.tracks import Activity, Track
+from minidl.diagnosis.tracks import Notebook
 from minidl.nn import Layer, Parameter, PReLU, Sigmoid, Tanh
-from minidl.nn.hooks import kept_by, stand_in
+from minidl.nn.hooks import kept_by
 from minidl.nn.recurrent.sequence import Recurrent, Run
 from minidl.typing import Array
 
@@ -23,68 +23,6 @@ OF_GRADIENT, OF_VALUE, PARAMETER_SIZE = slice(0, 2), slice(2, 4), 4
 BY_MOMENTS = (Sigmoid, Tanh)  # activations whose mean derivative follows from the moments of y
 
 
-class Notebook:
-    """The tracks of one model, and the sums that are still to be collected into them.
-
-    Kernels compute sums block by block. They are collected at the end of a pass, all at once, so
-    that threads need not wait for one another after each.
-
-    Attributes
-    ----------
-    tracks, activities
-        By the path of a layer or a parameter, and what of it they hold.
-    rows
-        Rows of the latest output that was noted.
-    version
-        Rises when there is a new track: recordings of watched steps know none that came later.
-    """
-
-    def __init__(self) -> None:
-        self.tracks: dict[tuple[str, str], Track] = {}
-        self.activities: dict[str, Activity] = {}
-        self.rows = self.version = 0
-        self._pending: list[tuple[Array, Array]] = []
-        self._ones: dict[Any, Array] = {}
-
-    def track(self, path: str, what: str, size: int) -> Track:
-        """Return a track, a new one if there is none of this size yet."""
-        key = (path, what)
-        if key not in self.tracks or len(self.tracks[key].sums) != size:
-            self.tracks[key] = Track(f"{path}: {what}".lstrip(": "), size)
-            self.version += 1
-        return self.tracks[key]
-
-    def activity(self, path: str, y: Array) -> Activity:
-        """Return the activity of the units of a layer with such an output."""
-        known = self.activities.get(path)
-        if known is None or known.units != y.shape[-1]:
-            self.activities[path] = known = Activity(path, y.shape[-1], y.dtype)
-        return known
-
-    def add(self, parts: Array, sums: Array) -> None:
-        """Have partial sums of every block added to the sums, when the pass ends."""
-        self._pending.append((parts, sums))
-
-    def collect(self) -> None:
-        """Add up what was noted since the last time."""
-        for parts, sums in self._pending:
-            kernels.collect(parts, sums)
-        self._pending = []
-
-    def ones(self, like: Array) -> Array:
-        """Return an array of ones of this shape."""
-        key = like.shape, like.dtype
-        if key not in self._ones:
-            self._ones[key] = np.ones(*key)
-        return stand_in("state", "ones", self._ones[key])
-
-    def clear(self) -> None:
-        """Drop the notes of a step that has come to nothing."""
-        self._pending = []
-        for track in self.tracks.values():
-            track.clear()
-
-
 class LayerProbe:
     """Notes the gradient of a layer's output, and the output itself.
 
@@ -92,20 +30,31 @@ class LayerProbe:
     ----------
     layer, path
         The layer, and its place in the model.
+
+    Attributes
+    ----------
     notes
         Where to note.
     """
 
-    def __init__(self, layer: Layer, path: str, notes: Notebook) -> None:
-        self.layer, self.path, self.notes = layer, path, notes
+    notes: Notebook
+
+    def __init__(self, layer: Layer, path: str) -> None:
+        self.layer, self.path = layer, path
         self.is_activation = not layer.own_parameters() or isinstance(layer, PReLU)
         self.has_slope = layer.largest_slope is not None and type(layer) not in BY_MOMENTS
+
+    def layout(self) -> Iterator[tuple[str, str, int]]:
+        """Yield (path, what, size) of what is noted."""
+        yield self.path, "layer", LAYER_SIZE
+        if self.has_slope:
+            yield self.path, "slope", 4
 
     def backward(self, original: Callable[..., Any], *gradients: Array, **options: Any) -> Any:
         """Run the layer's own backward pass, and note what goes in."""
         kept = kept_by(self.layer)
         output = kept.get("_output")
-        sums = self.notes.track(self.path, "layer", LAYER_SIZE).sums
+        sums = self.notes.sums(self.path, "layer")
         for dy in gradients:
             if is_noted(dy):
                 self.notes.add(kernels.norm_parts(dy), sums[GRADIENT : GRADIENT + 2])
@@ -132,7 +81,7 @@ class LayerProbe:
         kept.update(before)
         if earlier:
             kept["_earlier"] = earlier
-        self.notes.add(kernels.moment_parts(slope), self.notes.track(self.path, "slope", 4).sums)
+        self.notes.add(kernels.moment_parts(slope), self.notes.sums(self.path, "slope"))
 
 
 class RecurrentProbe(LayerProbe):
@@ -140,9 +89,16 @@ class RecurrentProbe(LayerProbe):
 
     layer: Recurrent
 
-    def __init__(self, layer: Recurrent, path: str, notes: Notebook) -> None:
-        super().__init__(layer, path, notes)
+    def __init__(self, layer: Recurrent, path: str) -> None:
+        super().__init__(layer, path)
         self.is_activation = True
+
+    def layout(self) -> Iterator[tuple[str, str, int]]:
+        """Yield (path, what, size) of what is noted, whatever the length of sequences."""
+        yield from super().layout()
+        for cell in cell_paths(self.layer, self.path):
+            for gate in self.layer.cell_type.gate_names:
+                yield cell, gate, 4
 
     def backward(self, original: Callable[..., Any], *gradients: Array, **options: Any) -> Any:
         """Run the backward pass, with the gradients of LSTM's cells."""
@@ -156,12 +112,12 @@ class RecurrentProbe(LayerProbe):
         finally:
             del vars(self.layer)["_watched"]
         if lengths is not None:
-            sums = self.notes.track(self.path, "layer", LAYER_SIZE).sums
+            sums = self.notes.sums(self.path, "layer")
             kernels.note_lengths(lengths, 1.0, sums[WITHIN : WITHIN + 1])
         for path, run in zip(cell_paths(self.layer, self.path), runs, strict=False):
             for what, squares in (("state", run.squares), ("cell", run.cell_squares)):
                 if squares is not None:
-                    kernels.note_rows(squares, self.notes.track(path, what, len(squares)).sums)
+                    kernels.note_rows(squares, self.notes.other_sums(path, what, len(squares)))
         return result
 
     def _note_gates(self, path: str, run: Run) -> None:
@@ -169,7 +125,7 @@ class RecurrentProbe(LayerProbe):
         names, width = run.cell.gate_names, run.cell.hidden_size
         for number, name in enumerate(names):
             gate = run.kept[0][..., number * width : (number + 1) * width]
-            self.notes.add(kernels.moment_parts(gate), self.notes.track(path, name, 4).sums)
+            self.notes.add(kernels.moment_parts(gate), self.notes.sums(path, name))
 
 
 def cell_paths(layer: Recurrent, path: str) -> list[str]:
@@ -189,20 +145,27 @@ class ParameterProbe:
     ----------
     parameter, path
         The parameter, and its place in the model.
-    notes
-        Where to note.
     place
         Its place in the optimizer's vectors; None where it is not trained.
+
+    Attributes
+    ----------
+    notes
+        Where to note.
     """
 
-    def __init__(
-        self, parameter: Parameter, path: str, notes: Notebook, place: slice | None
-    ) -> None:
-        self.parameter, self.path, self.notes, self.place = parameter, path, notes, place
+    notes: Notebook
+
+    def __init__(self, parameter: Parameter, path: str, place: slice | None) -> None:
+        self.parameter, self.path, self.place = parameter, path, place
+
+    def layout(self) -> Iterator[tuple[str, str, int]]:
+        """Yield (path, what, size) of what is noted."""
+        yield self.path, "parameter", PARAMETER_SIZE
 
     @property
     def _sums(self) -> Array:
-        return self.notes.track(self.path, "parameter", PARAMETER_SIZE).sums
+        return self.notes.sums(self.path, "parameter")
 
     def note_gradient(self) -> None:
         """Note the gradient with which the step is about to be made."""

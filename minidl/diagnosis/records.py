@@ -8,11 +8,9 @@ from minidl.diagnosis.probes import (
     BY_MOMENTS,
     GRADIENT,
     INACTIVE,
-    LAYER_SIZE,
     MOMENTS,
     OF_GRADIENT,
     OF_VALUE,
-    PARAMETER_SIZE,
     WITHIN,
     cell_paths,
 )
@@ -23,7 +21,6 @@ from minidl.diagnosis.watch import (
     NORM,
     NUMBER,
     PASSES,
-    STEP_SIZE,
     StepWatch,
     parameters_of,
 )
@@ -57,14 +54,15 @@ class Records:
 
     def __init__(self, watch: StepWatch) -> None:
         self.watch, self.notes = watch, watch.notes
-        self.count = watch.clock.records
+        self.notes.read_journals()
+        self.count = self.notes.records
         self.names = {id(p): path for path, p in watch.model.named_parameters()}
 
     # --- of a step ---
 
     def of_step(self, number: int) -> Array:
         """Return a number of each step: its place in the track of steps."""
-        return self._read("", "step", STEP_SIZE)[:, number]
+        return self.notes.read("", "step")[:, number]
 
     @property
     def steps(self) -> Array:
@@ -122,7 +120,7 @@ class Records:
     def _of_parameters(self, layer: Layer, place: int, trained: bool) -> Array:
         held = {id(p) for p in self.watch.optimizer.flat.parameters}
         tracks = [
-            self._read(self.names[id(p)], "parameter", PARAMETER_SIZE)[:, place]
+            self.notes.read(self.names[id(p)], "parameter")[:, place]
             for p in parameters_of(layer)
             if not trained or id(p) in held
         ]
@@ -153,7 +151,7 @@ class Records:
         if layer.largest_slope is None:
             return np.full(self.count, np.nan)
         if type(layer) not in BY_MOMENTS:
-            slope = self._read(path, "slope", 4)
+            slope = self.notes.read(path, "slope")
             return 1 - _quotient(slope[:, 1], slope[:, 0]) / layer.largest_slope
         return lost_by_sigmoid(mean, square) if type(layer) is Sigmoid else square
 
@@ -166,7 +164,7 @@ class Records:
         return np.mean(lost, axis=0)
 
     def _layer(self, path: str) -> Array:
-        return self._read(path, "layer", LAYER_SIZE)
+        return self.notes.read(path, "layer")
 
     def _moments(self, path: str) -> tuple[Array, Array, Array]:
         """Mean and mean square of a layer's outputs, and the share of zeros, without padding."""
@@ -193,9 +191,8 @@ class Records:
         for path, layer in self.recurrent():
             cells = cell_paths(layer, path)
             for cell in cells:
-                if (cell, what) in self.notes.tracks:
-                    track = self.notes.tracks[cell, what].read(self.count)
-                    found[cell] = np.sqrt(track) / self._batches()[:, None]
+                if (squares := self.notes.read_others(cell, what)) is not None:
+                    found[cell] = np.sqrt(squares) / self._batches()[:, None]
             last = cells[-1 - layer.bidirectional]
             if last in found:
                 found[path] = found[last]
@@ -214,14 +211,10 @@ class Records:
 
     def _gate(self, path: str, layer: Recurrent, cell: str, name: str) -> tuple[Array, Array]:
         """Mean and mean square of a gate, without padded steps."""
-        count, total, squares, _ = self._read(cell, name, 4).T
+        count, total, squares, _ = self.notes.read(cell, name).T
         within = self._layer(path)[:, WITHIN] * layer.hidden_size
         count = np.where(within > 0, within, count)
         return _quotient(total, count), _quotient(squares, count)
-
-    def _read(self, path: str, what: str, size: int) -> Array:
-        track = self.notes.tracks.get((path, what))
-        return np.zeros((self.count, size)) if track is None else track.read(self.count)
 
 
 def lost_by_sigmoid(mean: Array, square: Array) -> Array:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from minidl import kernels
-from minidl.diagnosis.probes import LayerProbe, Notebook, ParameterProbe, RecurrentProbe
-from minidl.diagnosis.tracks import MOST_RECORDS, Clock
+from minidl.diagnosis.probes import LayerProbe, ParameterProbe, RecurrentProbe
+from minidl.diagnosis.tracks import Clock, Notebook
 from minidl import _kernels
 from minidl.nn import Dropout, Flatten, Identity, Layer, Loss
 from minidl.nn.hooks import is_recording, stand_in
@@ -51,8 +51,10 @@ class StepWatch:
         Whose steps they are; without the loss, its value is not noted.
     layers
         (path, layer) of those to watch.
-    clock, notes
-        Which steps are due, and where to note.
+    every
+        Steps from one that is watched to the next.
+    known
+        Notes of the same model by another watch, to go on with if they are of the same things.
     """
 
     def __init__(
@@ -61,16 +63,14 @@ class StepWatch:
         optimizer: Optimizer,
         loss: Loss | None,
         layers: list[tuple[str, Layer]],
-        clock: Clock,
-        notes: Notebook,
+        every: int,
+        known: Notebook | None = None,
     ) -> None:
         self.model, self.optimizer, self.loss = model, optimizer, loss
-        self.layers, self.clock, self.notes = layers, clock, notes
+        self.layers = layers
         self._one = np.ones((1, 1))
         self._probes = {
-            id(layer): (RecurrentProbe if isinstance(layer, Recurrent) else LayerProbe)(
-                layer, path, notes
-            )
+            id(layer): (RecurrentProbe if isinstance(layer, Recurrent) else LayerProbe)(layer, path)
             for path, layer in layers
         }
         places = {
@@ -80,9 +80,16 @@ class StepWatch:
             )
         }
         self._parameters = [
-            ParameterProbe(parameter, path, notes, places.get(id(parameter)))
+            ParameterProbe(parameter, path, places.get(id(parameter)))
             for path, parameter in self._named_parameters()
         ]
+        probes = [*self._probes.values(), *self._parameters]
+        layout = [("", "step", STEP_SIZE), *(part for probe in probes for part in probe.layout())]
+        fits = known is not None and known.layout == layout
+        self.notes = known if known is not None and fits else Notebook(Clock(every), layout)
+        self.clock = self.notes.clock
+        for probe in probes:
+            probe.notes = self.notes
 
     def _named_parameters(self) -> Iterator[tuple[str, Any]]:
         """Yield (path, parameter) of all parameters of the watched layers, each once."""
@@ -107,6 +114,11 @@ class StepWatch:
             and (loss is None or self.loss is loss)
         )
 
+    def make_room(self) -> None:
+        """See to it that the journals have room for another record."""
+        if self.clock.is_full:
+            self.notes.read_journals()
+
     def clear(self) -> None:
         """Drop the notes of a step that has come to nothing."""
         self.notes.clear()
@@ -119,6 +131,8 @@ class StepWatch:
 
         If it raises, the notes of the step are dropped.
         """
+        if not recording:
+            self.make_room()
         step = partial(self._hook, self.make_step, recording)
         with self.noting_passes(recording), replaced([self.optimizer], "step", step):
             yield
@@ -154,7 +168,7 @@ class StepWatch:
 
     @property
     def _sums(self) -> Array:
-        return self.notes.track("", "step", STEP_SIZE).sums
+        return self.notes.sums("", "step")
 
     def _loss(self, _: Loss, own: Any, *inputs: Any, **options: Any) -> Any:
         """Run the loss's own forward pass, and note its value."""
@@ -179,12 +193,9 @@ class StepWatch:
         norm = own()
         for probe in self._parameters:
             probe.note_change(before)
-        clock = stand_in("state", "clock", self.clock.numbers)
-        kernels.note_state(self.optimizer.state, clock, self._sums[STATE])
+        kernels.note_state(self.optimizer.state, self.clock.shared, self._sums[STATE])
         self.notes.collect()
-        for track in self.notes.tracks.values():
-            track.store(clock)
-        kernels.count_record(clock, MOST_RECORDS)
+        self.notes.store()
         return norm
 
 
@@ -225,6 +236,7 @@ class Block:
         if is_recording():
             return own()
         if self._noting:
+            self.watch.make_room()
             norm = self.watch.make_step(self.watch.optimizer, own)
         else:
             norm = own()

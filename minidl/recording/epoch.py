@@ -152,8 +152,8 @@ class _Part:
     watch: Any = None
     done: int = 0
     checked_order: Any = None
-    # Of which program, and from and to: what its steps return, and what watched ones return.
-    outputs: tuple[Any, list[Any]] = (None, [])
+    # Of which programs, and from and to: what their steps return, and what watched ones return.
+    outputs: tuple[Any, list[list[tuple[Array, Array]]]] = (None, [])
 
     def run(self, progress: Progress) -> bool:
         """Make the steps; returns whether ``progress`` has ended them before the last."""
@@ -166,7 +166,8 @@ class _Part:
                     self._from_python()
                 else:
                     self._in_c(self._recorded(batch), batch)
-            if progress(self.kept, first) is True:
+            # There is no new step if the next one is to be watched, and was not recorded yet.
+            if self.kept.done > first and progress(self.kept, first) is True:
                 return True
         return False
 
@@ -187,8 +188,8 @@ class _Part:
         if recorded is None:
             first = self._batch()
             recorded = self.step.record(first, lambda output: self._check(output, first))
-        if self.watch is not None and not recorded.is_watched_by(self.watch):
-            self.step.watch(recorded, self._batch(), self.watch)
+        if self.watch is not None:
+            self.step.watch(recorded, self.watch, self._batch)
         return recorded
 
     def _from_python(self) -> None:
@@ -208,10 +209,9 @@ class _Part:
 
     def _in_c(self, recorded: StepProgram, batch: tuple[Array, ...]) -> None:
         """Make as many steps as fit into a slice of time."""
-        watched = recorded.watched if self.watch is not None else None
-        if self.outputs[0] is not recorded.program:
-            outputs = [program and self._outputs(program, batch) for program in (recorded, watched)]
-            self.outputs = recorded.program, outputs
+        programs = recorded, recorded if self.watch is None else recorded.watched or recorded
+        if self.outputs[0] != programs:
+            self.outputs = programs, [self._outputs(program, batch) for program in programs]
         left = min(self.count - self.done, self.at_a_time - self.done % self.at_a_time)
         if recorded.participants.scheduled:
             left = min(left, MOST_RATES)
@@ -230,13 +230,13 @@ class _Part:
             rates,
             self.outputs[1][0],
             SLICE,
-            self.outputs[1][1],
+            self.outputs[1][1] if self.watch is not None else None,
         )
         self.done += made
         self.kept.done += made
         if failed:
-            stopped = recorded if recorded.program.latest is recorded.program else watched
-            stopped.explain(failed, answer, batch)
+            was_watched = recorded.program.latest is not recorded.program
+            programs[was_watched].explain(failed, answer, batch)
 
     def _outputs(self, program: StepProgram, batch: tuple[Array, ...]) -> list[tuple[Array, Array]]:
         """Where what a program returns is kept: (from, to)."""

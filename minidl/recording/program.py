@@ -39,9 +39,6 @@ from minidl.typing import Array
 # What the answer of a kernel means (execute.pxd): nothing; stop; stop if this is an epoch.
 IGNORE, STOP, STOP_EPOCH = range(3)
 
-# The kernels that write what a watched step notes.
-NOTING = {"collect", "note_rows", "note_state", "store_record"}
-
 NOT_BY_KERNELS = (
     "the recorded function returns a value that no kernel has written, so it was computed with "
     "NumPy; return what kernels and layers gave, and compute from that outside"
@@ -128,23 +125,30 @@ class StepProgram:
     # --- steps that are watched ---
 
     def is_watched_by(self, watch: Any) -> bool:
-        """Whether the program of a watched step is known, and notes all that there is to note."""
-        return self._watch[0] is watch and self._watch[1] == watch.version
+        """Whether all is known of how its steps are watched that is needed for the next one."""
+        known = self._watch[0] is watch and self._watch[1] == watch.version
+        return known and (self.program.clock is None or not watch.clock.due or bool(self.watched))
 
-    def watch_with(self, watch: Any, watched: StepProgram) -> None:
-        """From now on, let this program of a watched step run where the watch says so."""
-        self._watch = watch, watch.version
-        self.watched = watched if notes_anything(watched.calls) else None
-        watched.join(self._lock)
+    def watch_with(self, watch: Any, watched: StepProgram | None) -> None:
+        """From now on, let this program of a watched step run where the watch says so.
+
+        None: it is recorded when it is first needed.
+        """
+        self._watch, self.watched = (watch, watch.version), watched
+        if watched is not None:
+            watched.join(self._lock)
         self._tell_of_watch()
 
     def _tell_of_watch(self) -> None:
-        watch, program = self._watch[0], self.program
-        program.watch, program.watched = watch, None
-        if self.watched is not None:
-            program.watched, program.clock = self.watched.program, watch.clock.numbers
-            program.advance = sum(c.kernel.name == "count_record" for c in self.watched.calls)
-            self.watched.program.watch = watch
+        (watch, _), program, watched = self._watch, self.program, self.watched
+        program.watch, program.clock, program.watched = watch, None, None
+        if watch is None:
+            return
+        program.advance = steps_of(self.calls, watch.optimizer)
+        if program.advance or any(call.phase == "backward" for call in self.calls):
+            program.clock = watch.clock.numbers
+        if watched is not None:
+            program.watched, watched.program.watch = watched.program, watch
 
     def assemble(self, address: Callable[[Buffer], int], state: list[Array]) -> Program:
         """Fill the argument structs, and make the compiled program of them.
@@ -256,9 +260,10 @@ class StepProgram:
                 return
 
 
-def notes_anything(calls: list[KernelCall]) -> bool:
-    """Whether any of the calls notes what a watch asks for."""
-    return any(call.kernel.name in NOTING for call in calls)
+def steps_of(calls: list[KernelCall], optimizer: Any) -> int:
+    """How many steps an optimizer makes in these calls."""
+    states = [call.operand("state") for call in calls if call.kernel.name == "clip"]
+    return sum(state is not None and state.region.array is optimizer.states for state in states)
 
 
 def _trained(calls: list[KernelCall]) -> list[Array]:

@@ -122,7 +122,7 @@ class RecordedFunction(StepCall):
         inputs = tuple(prepared(number, x) for number, x in enumerate(given))
         for _ in range(TRIALS):
             recorded = self.find(inputs) or self.record(inputs, given=given)
-            self.watch(recorded, inputs, _kernels.watch())
+            self.watch(recorded, _kernels.watch(), lambda: disjoint(inputs))
             used = tuple(recorded.interface.without_own(x) for x in inputs)
             if recorded.interface.changed:
                 used = disjoint(used)
@@ -193,18 +193,26 @@ class RecordedFunction(StepCall):
                 self._add(inputs, recorded)
         return recorded
 
-    def watch(self, recorded: StepProgram, inputs: Inputs, watch: Any) -> None:
-        """Record what a watched step does with these inputs, unless that is known; None: nothing.
+    def watch(self, recorded: StepProgram, watch: Any, inputs: Callable[[], Inputs]) -> None:
+        """Have the steps of a program watched; by None: by nobody.
 
-        ``recorded`` is the program of other steps. The watch has a ``clock``, a ``version`` and a
-        context ``noting(recording=True)``, in which layers and optimizer note what they see.
+        What a watched step does is recorded, with such inputs, when the next one is to be watched.
+        The watch has an ``optimizer``, whose steps it counts by its ``clock``; a ``version`` of
+        what it notes; a context ``noting(recording=True)``, in which layers and optimizer note what
+        they see; and ``make_room()``, for further notes.
         """
-        if watch is None or is_evaluating() or recorded.is_watched_by(watch):
+        if watch is None or is_evaluating():
             return
-        inputs = disjoint(inputs)
-        with self._recording() as signals, watch.noting(recording=True):
-            recorded.watch_with(watch, self._record(inputs, inputs, None, signals))
-            self._serve(recorded)
+        watch.make_room()
+        if recorded.is_watched_by(watch):
+            return
+        watched = None
+        if watch.clock.due:
+            given = inputs()
+            with self._recording() as signals, watch.noting(recording=True):
+                watched = self._record(given, given, None, signals)
+        recorded.watch_with(watch, watched)
+        self._serve(recorded)
 
     def _record(
         self, inputs: Inputs, given: Inputs, check: Check, signals: deferred

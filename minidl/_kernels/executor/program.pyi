@@ -26,9 +26,9 @@ class Program:
     used: int
     lock: ProgramLock
     watch: Any
-    watched: Program | None
-    clock: Array
+    clock: Array | None
     advance: int
+    watched: Program | None
     latest: Program
     def __init__(
         self,

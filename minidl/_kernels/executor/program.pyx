@@ -31,7 +31,7 @@ from minidl._kernels.executor.execute cimport (
     restore_state,
 )
 from minidl._kernels.executor.lock cimport ProgramLock
-from minidl._kernels.arguments cimport CLOCK_NEXT, CLOCK_STEPS, kernel_fn
+from minidl._kernels.arguments cimport CLOCK_NEXT, CLOCK_RECORDS, CLOCK_ROOM, CLOCK_STEPS, kernel_fn
 
 import numpy
 
@@ -331,8 +331,8 @@ cdef class Program:
         if watch != NULL:
             if watch != <PyObject *>self.watch:
                 return NOT_RUN
-            if self.watched is not None and self.until_due() == 0:
-                return self.watched.replay(inputs)
+            if self.clock is not None and self.until_due() == 0:
+                return self.watched.replay(inputs) if self.can_be_watched() else NOT_RUN
         if is_recording() or not (self.serves(inputs) and self.lie_apart(inputs)):
             return NOT_RUN
         self.lock.acquire()
@@ -350,7 +350,7 @@ cdef class Program:
             self.perform(&run)
             if run.failed:
                 return Unfinished(failed_at(&run), answer_of(&run))
-            if watch != NULL and self.watched is not None:
+            if watch != NULL and self.clock is not None:
                 self.count(1)
             return returned(self.result, inputs, self.copies)
         finally:
@@ -363,6 +363,13 @@ cdef class Program:
         if steps <= 0:
             return 0
         return (steps + self.advance - 1) // self.advance if self.advance > 0 else steps
+
+    cdef bint can_be_watched(self) noexcept:
+        """Whether the program of a watched step is known, and has room for a record."""
+        cdef unsigned long long *clock = <unsigned long long *>cnp.PyArray_DATA(self.clock)
+        return self.watched is not None and (
+            clock[CLOCK_RECORDS] < clock[CLOCK_ROOM] or self.advance == 0
+        )
 
     cdef void count(self, Py_ssize_t runs) noexcept:
         """Count the steps of runs that were not watched."""
@@ -428,8 +435,8 @@ cdef class Program:
         such memory; others are copied to the targets. When a step fails, the targets hold its rows
         in any case. ``scalars`` are pairs (array of no dimensions, its value in every step),
         ``outputs`` are pairs (array, array with room for it of every step). With
-        ``watched_outputs``, those of the program of a watched step, that runs where the clock says
-        so. Returns how many steps were made, 1 + the instruction that failed, or 0, and the answer
+        ``watched_outputs``, those of the program of a watched step, that program runs where the
+        clock says so; where it cannot, the run ends. Returns how many steps were made, 1 + the instruction that failed, or 0, and the answer
         of that instruction; ``latest`` is the program that has it.
         """
         cdef Run run, watched_run
@@ -437,6 +444,7 @@ cdef class Program:
         cdef EpochTables tables, watched_tables
         cdef int64_t deadline
         cdef Py_ssize_t made = 0, last = first + count, ahead
+        cdef bint watching = watched_outputs is not None and self.clock is not None
         cdef list in_place
         self.check_steps(sources, targets, order, rows, first, count)
         self.latest = self
@@ -444,7 +452,7 @@ cdef class Program:
             in_place = self.enter_epoch(
                 &run, &tables, sources, targets, order, rows, last, scalars, outputs
             )
-            if watched_outputs is not None:
+            if watching and self.watched is not None:
                 self.watched.check(targets)
                 self.watched.enter_epoch(
                     &watched_run, &watched_tables, sources, targets, order, rows, last, scalars,
@@ -453,13 +461,15 @@ cdef class Program:
             deadline = nanoseconds() + <int64_t>(seconds * 1e9)
             while not now.failed and first < last and nanoseconds() < deadline:
                 now, self.latest, ahead = &run, self, last - first
-                if watched_outputs is not None:
+                if watching:
                     ahead = min(ahead, self.until_due())
+                    if ahead == 0 and not self.can_be_watched():
+                        break
                     if ahead == 0:
                         now, self.latest, ahead = &watched_run, self.watched, 1
                 now.first, now.steps, now.done, now.deadline = first, ahead, 0, deadline
                 self.latest.perform(now)
-                if watched_outputs is not None and now == &run:
+                if watching and now == &run:
                     self.count(now.done)
                 made += now.done
                 first += now.done

@@ -199,32 +199,25 @@ cdef Py_ssize_t note_state(const void *arguments, int thread, int threads) noexc
 
 
 cdef Py_ssize_t store_record(const void *arguments, int thread, int threads) noexcept nogil:
-    """The next row of the table = sums; sums = 0. A full table keeps every second row."""
+    """The next row of the journal = sums, if there is room; sums = 0."""
     cdef const StoreRecordArgs *args = <const StoreRecordArgs *>arguments
-    cdef Py_ssize_t row = args.clock[CLOCK_RECORDS], half = args.records // 2, i
-    cdef size_t nbytes = args.n * sizeof(double)
-    if thread > 0 or row >= args.records:
+    cdef Py_ssize_t row = args.clock[CLOCK_RECORDS]
+    if thread > 0:
         return 0
-    memcpy(args.table + row * args.n, args.sums, nbytes)
-    memset(args.sums, 0, nbytes)
-    if row + 1 == args.records:
-        for i in range(1, half):
-            memcpy(args.table + i * args.n, args.table + 2 * i * args.n, nbytes)
-        memset(args.table + half * args.n, 0, (args.records - half) * nbytes)
+    if 0 <= row < args.records:
+        memcpy(args.journal + row * args.n, args.sums, args.n * sizeof(double))
+    memset(args.sums, 0, args.n * sizeof(double))
     return 0
 
 
 cdef Py_ssize_t count_record(const void *arguments, int thread, int threads) noexcept nogil:
-    """A step more, and a record; when the tables are full, half as many and every second step."""
-    cdef const CountRecordArgs *args = <const CountRecordArgs *>arguments
+    """Count a step, and a record; say when the next is due."""
+    cdef unsigned long long *clock = (<const CountRecordArgs *>arguments).clock
     if thread > 0:
         return 0
-    args.clock[CLOCK_STEPS] += 1
-    args.clock[CLOCK_RECORDS] += 1
-    args.clock[CLOCK_NEXT] = args.clock[CLOCK_STEPS] + args.clock[CLOCK_EVERY]
-    if args.clock[CLOCK_RECORDS] == <unsigned long long>args.most:
-        args.clock[CLOCK_RECORDS] //= 2
-        args.clock[CLOCK_EVERY] *= 2
+    clock[CLOCK_STEPS] += 1
+    clock[CLOCK_RECORDS] += clock[CLOCK_RECORDS] < clock[CLOCK_ROOM]
+    clock[CLOCK_NEXT] = clock[CLOCK_STEPS] + clock[CLOCK_EVERY]
     return 0
 
 

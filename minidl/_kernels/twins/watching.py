@@ -1,11 +1,11 @@
 """The NumPy twins of what a watched step notes of its arrays: sums in float64, added up.
 
 Sums over an array are computed block by block, so that several threads share an array without
-changing a bit; ``collect`` adds the blocks to what was noted before. ``store_record`` makes a row
-of a table of them, and ``count_record`` the row after it the next.
+changing a bit; ``collect`` adds the blocks to what was noted before. ``store_record`` makes them the next row of a
+journal, and ``count_record`` counts the row.
 
-A clock holds four whole numbers: the steps made, the number of the next step to be watched, after
-how many steps the one after it is due, and the records in the tables.
+A clock holds five whole numbers: the steps made, the number of the next step to be watched, after
+how many steps the one after it is due, the records in the journals, and for how many there is room.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 NOTED_BLOCK = 4096  # elements of a block
-STEPS, NEXT, EVERY, RECORDS = range(4)  # what stands where in a clock
+STEPS, NEXT, EVERY, RECORDS, ROOM = range(5)  # what stands where in a clock
 
 
 @kernel("x[n] -> parts:double[*]", composite=True, flops=6)
@@ -89,34 +89,24 @@ def count_inactive(active: Array, before: Array, sums: Array) -> None:
     sums[...] = np.count_nonzero((active == 0) & (before == 0))
 
 
-@kernel("state:OptimizerState[] clock:uint64[4] ~sums:double[4]", threads="one")
+@kernel("state:OptimizerState[] clock:uint64[5] ~sums:double[4]", threads="one")
 def note_state(state: Array, clock: Array, sums: Array) -> None:
     """sums ← the number of the step just made, its norm before clipping, clip factor and rate."""
     number = float(clock[STEPS]) + 1
     sums[...] = number, state["norm"], state["scale"], state["learning_rate"]
 
 
-@kernel("~sums:double[n] ~table:double[records,n] clock:uint64[4]", threads="one")
-def store_record(sums: Array, table: Array, clock: Array) -> None:
-    """Write the sums into the table's next row, and clear them.
-
-    When the table is full, its first half becomes every second row, and the rest is cleared.
-    """
-    row = int(clock[RECORDS])
-    table[row] = sums
+@kernel("~sums:double[n] ~journal:double[records,n] clock:uint64[5]", threads="one")
+def store_record(sums: Array, journal: Array, clock: Array) -> None:
+    """Write the sums into the journal's next row, if there is room, and clear them."""
+    if clock[RECORDS] < len(journal):
+        journal[int(clock[RECORDS])] = sums
     sums[...] = 0
-    if row + 1 == len(table):
-        half = len(table) // 2
-        table[:half] = table[: 2 * half : 2]
-        table[half:] = 0
 
 
-@kernel("~clock:uint64[4] most:(0,inf]", threads="one")
-def count_record(clock: Array, most: float) -> None:
-    """Count a step, and a record in tables of so many; full ones have kept every second row."""
+@kernel("~clock:uint64[5]", threads="one")
+def count_record(clock: Array) -> None:
+    """Count a step, and a record in the journals; the next is due after ``clock[EVERY]`` steps."""
     clock[STEPS] += np.uint64(1)
-    clock[RECORDS] += np.uint64(1)
+    clock[RECORDS] += np.uint64(clock[RECORDS] < clock[ROOM])
     clock[NEXT] = clock[STEPS] + clock[EVERY]
-    if clock[RECORDS] == int(most):
-        clock[RECORDS] = int(most) // 2
-        clock[EVERY] *= np.uint64(2)
