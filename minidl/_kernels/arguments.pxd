@@ -478,11 +478,10 @@ cdef struct NoteRowsArgs:
     Py_ssize_t rows, columns
 
 cdef struct NoteLengthsArgs:
-    # sums[0] += width * sum of lengths
+    # sums += rows, sum of lengths
     const Py_ssize_t *lengths
     double *sums
     Py_ssize_t rows
-    double width
 
 cdef struct NoteActiveArgs:
     # active[j] = 1 if any x[i, j] is not 0
@@ -491,7 +490,7 @@ cdef struct NoteActiveArgs:
     Py_ssize_t rows, columns
 
 cdef struct CountInactiveArgs:
-    # sums[0] = how many are 0 in active and in before
+    # sums = how many are 0 in active and in before, n
     const void *active
     const void *before
     double *sums

@@ -7,10 +7,10 @@ import numpy as np
 from minidl.diagnosis.probes import (
     BY_MOMENTS,
     GRADIENT,
-    INACTIVE,
     MOMENTS,
     OF_GRADIENT,
     OF_VALUE,
+    UNITS,
     WITHIN,
     cell_paths,
 )
@@ -137,17 +137,15 @@ class Records:
         return self._moments(path)[2]
 
     def _dead(self, path: str, layer: Layer) -> Array:
-        if path not in self.notes.activities:
-            return np.full(self.count, np.nan)
-        track, units = self._layer(path), self.notes.activities[path].units
-        return np.where(track[:, MOMENTS][:, 0] > 0, track[:, INACTIVE] / units, np.nan)
+        return _quotient(*self._layer(path)[:, UNITS].T)
 
     def _saturation(self, path: str, layer: Layer) -> Array:
         if isinstance(layer, (LSTM, GRU)):
             return self._saturation_of_gates(path, layer)
         mean, square, _ = self._moments(path)
-        if isinstance(layer, RNN) and layer.cells[0].nonlinearity == "tanh":
-            return square
+        if isinstance(layer, RNN):
+            flat = getattr(layer.cells[0], "nonlinearity", "") == "tanh"
+            return square if flat else np.full(self.count, np.nan)
         if layer.largest_slope is None:
             return np.full(self.count, np.nan)
         if type(layer) not in BY_MOMENTS:
@@ -170,7 +168,7 @@ class Records:
         """Mean and mean square of a layer's outputs, and the share of zeros, without padding."""
         track = self._layer(path)
         count, total, squares, zeros = track[:, MOMENTS].T
-        within = track[:, WITHIN] * getattr(self.notes.activities.get(path), "units", 0)
+        within = track[:, WITHIN][:, 1] * track[:, UNITS][:, 1]
         known = (within > 0) & (within < count)
         zeros = np.where(known, zeros - (count - within), zeros)
         count = np.where(known, within, count)
@@ -212,7 +210,7 @@ class Records:
     def _gate(self, path: str, layer: Recurrent, cell: str, name: str) -> tuple[Array, Array]:
         """Mean and mean square of a gate, without padded steps."""
         count, total, squares, _ = self.notes.read(cell, name).T
-        within = self._layer(path)[:, WITHIN] * layer.hidden_size
+        within = self._layer(path)[:, WITHIN][:, 1] * layer.hidden_size
         count = np.where(within > 0, within, count)
         return _quotient(total, count), _quotient(squares, count)
 

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from minidl import kernels
+from minidl import _kernels, kernels
 from minidl.diagnosis.probes import LayerProbe, ParameterProbe, RecurrentProbe
 from minidl.diagnosis.tracks import Clock, Notebook
-from minidl import _kernels
 from minidl.nn import Dropout, Flatten, Identity, Layer, Loss
 from minidl.nn.hooks import is_recording, stand_in
 from minidl.nn.recurrent.sequence import Recurrent
@@ -70,8 +69,8 @@ class StepWatch:
         self.layers = layers
         self._one = np.ones((1, 1))
         self._probes = {
-            id(layer): (RecurrentProbe if isinstance(layer, Recurrent) else LayerProbe)(layer, path)
-            for path, layer in layers
+            id(x): RecurrentProbe(x, path) if isinstance(x, Recurrent) else LayerProbe(x, path)
+            for path, x in layers
         }
         places = {
             id(parameter): slice(start, start + parameter.size)
@@ -83,7 +82,7 @@ class StepWatch:
             ParameterProbe(parameter, path, places.get(id(parameter)))
             for path, parameter in self._named_parameters()
         ]
-        probes = [*self._probes.values(), *self._parameters]
+        probes: list[LayerProbe | ParameterProbe] = [*self._probes.values(), *self._parameters]
         layout = [("", "step", STEP_SIZE), *(part for probe in probes for part in probe.layout())]
         fits = known is not None and known.layout == layout
         self.notes = known if known is not None and fits else Notebook(Clock(every), layout)

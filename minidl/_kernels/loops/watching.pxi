@@ -144,14 +144,15 @@ cdef Py_ssize_t note_rows(const void *arguments, int thread, int threads) noexce
 
 
 cdef Py_ssize_t note_lengths(const void *arguments, int thread, int threads) noexcept nogil:
-    """sums[0] += width * Σ lengths."""
+    """sums += how many lengths there are, Σ lengths."""
     cdef const NoteLengthsArgs *args = <const NoteLengthsArgs *>arguments
     cdef Py_ssize_t i, total = 0
     if thread > 0:
         return 0
     for i in range(args.rows):
         total += args.lengths[i]
-    args.sums[0] += args.width * total
+    args.sums[0] += args.rows
+    args.sums[1] += total
     return 0
 
 
@@ -176,7 +177,7 @@ cdef Py_ssize_t note_active(const void *arguments, int thread, int threads) noex
 
 
 cdef Py_ssize_t count_inactive(const void *arguments, int thread, int threads) noexcept nogil:
-    """sums[0] = how many are 0 in both."""
+    """sums = how many are 0 in both, how many there are."""
     cdef const CountInactiveArgs *args = <const CountInactiveArgs *>arguments
     cdef const real *active = <const real *>args.active
     cdef const real *before = <const real *>args.before
@@ -185,7 +186,7 @@ cdef Py_ssize_t count_inactive(const void *arguments, int thread, int threads) n
         return 0
     for j in range(args.n):
         count += active[j] == 0 and before[j] == 0
-    args.sums[0] = count
+    args.sums[0], args.sums[1] = count, args.n
     return 0
 
 
