@@ -399,16 +399,35 @@ def test_frozen_and_shared_layers_and_those_of_ones_own(backend: str) -> None:
 
     model = nn.Sequential(nn.Linear(6, 6, rng=1).freeze(), Twice(), nn.Linear(6, 3, rng=2))
     monitor = GradientMonitor(every=2)
-    with pytest.warns(RuntimeWarning, match="training runs eagerly"):
-        fit(trainer_of(model), monitor, epochs=2)
+    fit(trainer_of(model, record=False), monitor, epochs=2)
     assert monitor.layers == ("0", "1", "1.inner", "2")
     assert np.isnan(monitor["update"][:, 0]).all() and np.isfinite(monitor["weight"]).all()
     assert np.isnan(monitor["weight_gradient"][:, 0]).all()
     assert (monitor["update"][:, 1:] > 0).all() and (monitor["gradient"] > 0).all()
     plain = nn.Sequential(nn.Linear(6, 6, rng=1).freeze(), Twice(), nn.Linear(6, 3, rng=2))
-    with pytest.warns(RuntimeWarning, match="training runs eagerly"):
-        fit(trainer_of(plain), None, epochs=2)
+    fit(trainer_of(plain, record=False), None, epochs=2)
     assert_same_training(model, plain)
+
+
+def test_a_layer_that_cannot_be_recorded_is_watched_as_training_runs_eagerly() -> None:
+    class Half(nn.Layer):
+        """y = x / 2."""
+
+        def forward(self, x: Any) -> Any:
+            self.save()
+            return x / 2
+
+        def backward(self, dy: Any) -> Any:
+            self.saved(dy)
+            return dy / 2
+
+    if minidl._kernels.isa == "reference":
+        pytest.skip("the NumPy twin records nothing")
+    monitor = GradientMonitor(every=2)
+    with pytest.warns(RuntimeWarning, match="training runs eagerly"):
+        fit(trainer_of(nn.Sequential(nn.Linear(6, 3), Half(), rng=0)), monitor)
+    assert monitor.steps.tolist() == [1, 3, 5]
+    np.testing.assert_allclose(monitor["gradient_ratio"], [[0.5, 1]] * 3)
 
 
 def test_an_activation_of_ones_own_tells_its_largest_slope(backend: str) -> None:
@@ -471,31 +490,22 @@ def test_journals_that_are_full_are_read(backend: str) -> None:
 @pytest.mark.parametrize("record", [True, False])
 def test_a_step_that_fails_leaves_no_trace(backend: str, record: bool) -> None:
     x, y = data()
-    x[40] = np.nan
     model, monitor = network(), GradientMonitor(every=1)
-    model.train()
     trainer = trainer_of(model, record)
-    bad = nn.Sequential(nn.Linear(6, 6), model, rng=0)
-    bad[0].weight.data[...] = np.eye(6)
-    trainer = trainer_of(bad, record)
-    loss = trainer.loss
 
     class Spoil(Callback):
         def on_batch_begin(self, trainer: Any, epoch: int, values: Any) -> None:
             if values["batch"] == 3:
-                bad[0].bias.data[0] = np.nan
+                model[3].bias.data[0] = np.nan
 
-    x[40] = 0
-    with pytest.raises(FloatingPointError, match="layer 0 Linear"):
-        trainer.fit(
-            *(x, y), epochs=1, batch_size=BATCH, progress=False, callbacks=[Spoil(), monitor]
-        )
+    options: Any = {"epochs": 1, "batch_size": BATCH, "progress": False}
+    with pytest.raises(FloatingPointError, match="layer 3 Linear"):
+        trainer.fit(x, y, callbacks=[Spoil(), monitor], **options)
     assert monitor.steps.tolist() == [1, 2, 3]
-    for owner in (loss, trainer.optimizer, *(layer for _, layer in bad.layers())):
+    for owner in (trainer.loss, trainer.optimizer, *(layer for _, layer in model.layers())):
         assert not {"backward", "step", "forward"} & vars(owner).keys()
-    bad[0].bias.data[0] = 0
-    bad[0].bias.grad[...] = 0
-    trainer.fit(*(x, y), epochs=1, batch_size=BATCH, progress=False, callbacks=[monitor])
+    model[3].bias.data[0] = 0
+    trainer.fit(x, y, callbacks=[monitor], **options)
     assert monitor.steps.tolist() == list(range(1, 10))
     assert np.isfinite(monitor["gradient"]).all()
 
@@ -547,7 +557,7 @@ def test_history_has_norm_clip_factor_and_rate(backend: str) -> None:
         norm = monitor.scalars["norm"][records].mean()
         assert history["gradient_norm"][epoch] == pytest.approx(norm)
     assert history["learning_rate"] == [0.01] * 4
-    assert max(history["clip_factor"]) < 1
+    assert min(history["clip_factor"]) < 1
     seldom = fit(trainer_of(network()), GradientMonitor(every=1000), epochs=2)
     assert np.isfinite(seldom["gradient_norm"]).all()
     stop = EarlyStopping("gradient_norm", patience=1, mode="max")

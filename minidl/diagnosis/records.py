@@ -7,6 +7,7 @@ import numpy as np
 from minidl.diagnosis.probes import (
     BY_MOMENTS,
     GRADIENT,
+    HIDDEN,
     MOMENTS,
     OF_GRADIENT,
     OF_VALUE,
@@ -24,7 +25,7 @@ from minidl.diagnosis.watch import (
     StepWatch,
     parameters_of,
 )
-from minidl.nn import GRU, LSTM, RNN, Layer, Sigmoid
+from minidl.nn import Layer, Sigmoid
 from minidl.nn.recurrent.sequence import Recurrent
 from minidl.typing import Array
 
@@ -80,13 +81,8 @@ class Records:
         }
 
     def _passes(self) -> Array:
-        """How many backward passes were made for each step: batches that it accumulates."""
+        """What the numbers of all passes of a step are divided by: batches that it averages."""
         return np.maximum(self.of_step(PASSES), 1)
-
-    def _batches(self) -> Array:
-        """What gradients of a pass are divided by to be those of the step."""
-        loss = self.watch.loss
-        return np.ones(self.count) if loss and loss.reduction == "sum" else self._passes()
 
     # --- of a layer ---
 
@@ -106,7 +102,7 @@ class Records:
     def _gradient(self, path: str, layer: Layer) -> Array:
         track = self._layer(path)
         seen = (track[:, MOMENTS][:, 0] > 0) | (track[:, GRADIENT] > 0)
-        return np.where(seen, np.sqrt(track[:, GRADIENT]), np.nan) / self._batches()
+        return np.where(seen, np.sqrt(track[:, GRADIENT]), np.nan) / self._passes()
 
     def _weight_gradient(self, path: str, layer: Layer) -> Array:
         return self._of_parameters(layer, OF_GRADIENT.start, trained=True)
@@ -140,26 +136,27 @@ class Records:
         return _quotient(*self._layer(path)[:, UNITS].T)
 
     def _saturation(self, path: str, layer: Layer) -> Array:
-        if isinstance(layer, (LSTM, GRU)):
-            return self._saturation_of_gates(path, layer)
-        mean, square, _ = self._moments(path)
-        if isinstance(layer, RNN):
-            flat = getattr(layer.cells[0], "nonlinearity", "") == "tanh"
-            return square if flat else np.full(self.count, np.nan)
+        if isinstance(layer, Recurrent):
+            return self._saturation_over_time(path, layer)
         if layer.largest_slope is None:
             return np.full(self.count, np.nan)
+        mean, square, _ = self._moments(path)
         if type(layer) not in BY_MOMENTS:
             slope = self.notes.read(path, "slope")
             return 1 - _quotient(slope[:, 1], slope[:, 0]) / layer.largest_slope
         return lost_by_sigmoid(mean, square) if type(layer) is Sigmoid else square
 
-    def _saturation_of_gates(self, path: str, layer: Recurrent) -> Array:
+    def _saturation_over_time(self, path: str, layer: Recurrent) -> Array:
+        """The mean over all gates and cells; tanh loses as much of its slope as h² says."""
         lost = []
         for cell in cell_paths(layer, path):
-            for name in layer.cell_type.gate_names:
+            for name in layer.cell_type.gate_names or (HIDDEN,):
                 mean, square = self._gate(path, layer, cell, name)
-                lost.append(square if name == "candidate" else lost_by_sigmoid(mean, square))
-        return np.mean(lost, axis=0)
+                lost.append(
+                    square if name in ("candidate", HIDDEN) else lost_by_sigmoid(mean, square)
+                )
+        bounded = getattr(layer.cells[0], "nonlinearity", "tanh") == "tanh"
+        return np.mean(lost, axis=0) if bounded else np.full(self.count, np.nan)
 
     def _layer(self, path: str) -> Array:
         return self.notes.read(path, "layer")
@@ -190,7 +187,7 @@ class Records:
             cells = cell_paths(layer, path)
             for cell in cells:
                 if (squares := self.notes.read_others(cell, what)) is not None:
-                    found[cell] = np.sqrt(squares) / self._batches()[:, None]
+                    found[cell] = np.sqrt(squares) / self._passes()[:, None]
             last = cells[-1 - layer.bidirectional]
             if last in found:
                 found[path] = found[last]

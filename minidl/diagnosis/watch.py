@@ -20,7 +20,7 @@ from minidl.optim import Optimizer
 from minidl.typing import Array
 
 # What stands where in the track of a step: its number, the norm before clipping, the clip factor
-# and the learning rate; the backward passes, and the sum of the losses.
+# and the learning rate; the backward passes whose mean it is, and the sum of their losses.
 STATE, NUMBER, NORM, CLIP_FACTOR, LEARNING_RATE, PASSES, LOSSES, STEP_SIZE = slice(4), *range(7)
 
 PASSIVE = (Dropout, Flatten, Identity)  # which only pass on what others compute
@@ -177,10 +177,11 @@ class StepWatch:
         return value, gradient
 
     def _backward(self, _: Layer, own: Any, *inputs: Any, **options: Any) -> Any:
-        """Run the backward pass of the whole model."""
+        """Run the backward pass of the whole model, and count it if passes are averaged."""
         result = own(*inputs, **options)
-        one = stand_in("state", "one", self._one)
-        kernels.note_rows(one, self._sums[PASSES : PASSES + 1])
+        if getattr(self.loss, "reduction", "mean") != "sum":
+            one = stand_in("state", "one", self._one)
+            kernels.note_rows(one, self._sums[PASSES : PASSES + 1])
         self.notes.collect()
         return result
 
