@@ -384,6 +384,11 @@ def adagrad(draw: Draw) -> Args:
     }
 
 
+def moment_parts(draw: Draw) -> Args:
+    groups = int(draw.rng.choice([1, 1, 3, 4]))
+    return {"x": draw.array(*draw.shape(), groups * draw.size()), "groups": groups}
+
+
 def norm_parts(draw: Draw) -> Args:
     shape = draw.shape()
     return {"x": draw.array(*shape), "before": draw.optional(*shape)}
@@ -496,7 +501,7 @@ CASES: dict[str, Callable[[Draw], Args]] = {
     "adagrad": adagrad,
     "lerp": lerp,
     **RECURRENT_CASES,
-    "moment_parts": unary,
+    "moment_parts": moment_parts,
     "norm_parts": norm_parts,
     "collect": collect,
     "note_rows": note_rows,

@@ -1,14 +1,18 @@
-"""A training by hand that stores all arrays, and what NumPy makes of them: for a GradientMonitor."""
+"""A training by hand that stores all arrays, and what NumPy makes of them."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from minidl import nn, optim
+from minidl import GradientMonitor, Trainer, nn, optim
+from minidl.diagnosis import tracks
 from minidl.diagnosis.records import QUANTITIES
+
+BATCH = 16
 
 LARGEST_SLOPE = {nn.Sigmoid: 0.25, nn.Tanh: 1.0, nn.HardSigmoid: 1 / 6, nn.Softsign: 1.0}
 
@@ -31,6 +35,119 @@ def data(rows: int = 96) -> tuple[np.ndarray, np.ndarray]:
     """Rows, and their labels."""
     rng = np.random.default_rng(1)
     return rng.normal(size=(rows, 6)).astype(np.float32), rng.integers(3, size=rows)
+
+
+def trainer_of(model: nn.Layer, record: bool = True, **options: Any) -> Trainer:
+    """A trainer of this network."""
+    optimizer = optim.Adam(model.parameters(), lr=0.01, max_norm=0.5)
+    return Trainer(model, nn.CrossEntropyLoss(), optimizer, rng=0, record=record, **options)
+
+
+def fit(trainer: Trainer, monitor: GradientMonitor | None, epochs: int = 1, **options: Any) -> Any:
+    """Train on the data, six batches in order."""
+    x, y = data()
+    callbacks = [] if monitor is None else [monitor]
+    options = {"batch_size": BATCH, "shuffle": False, "progress": False, **options}
+    return trainer.fit(x, y, epochs=epochs, callbacks=callbacks, **options)
+
+
+def check_figures(record: bool) -> None:
+    """Compare all that a monitor has noted with what NumPy makes of stored arrays."""
+    monitor = GradientMonitor(every=1)
+    fit(trainer_of(network(), record), monitor)
+    by_hand = trainer_of(network())
+    expected = list(train(by_hand.model, by_hand.loss, by_hand.optimizer, *data(), BATCH))
+    assert monitor.steps.tolist() == [1, 2, 3, 4, 5, 6]
+    for name in monitor.quantities:
+        right = np.array([step[name] for step in expected])
+        atol = 3e-5 if name in ("saturation", "mean", "deviation") else 0
+        np.testing.assert_allclose(monitor[name], right, rtol=3e-4, atol=atol, err_msg=name)
+    for name in ("norm", "loss"):
+        right = np.array([step[name] for step in expected])
+        np.testing.assert_allclose(monitor.scalars[name], right, rtol=1e-4, err_msg=name)
+    assert monitor.scalars["learning_rate"].tolist() == [0.01] * 6
+    clipped = np.minimum(1, 0.5 / monitor.scalars["norm"])
+    np.testing.assert_allclose(monitor.scalars["clip_factor"], clipped)
+    assert monitor["dead"][0, 2] == 0.25
+    assert monitor["saturation"][0, 8] > 0.3
+    # Of two batches for each step, the mean.
+    plain = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3), rng=0)
+    whole, halves = GradientMonitor(every=1), GradientMonitor(every=1)
+    for seen, options in ((whole, {}), (halves, {"batch_size": BATCH // 2, "accumulate": 2})):
+        model = copy.deepcopy(plain)
+        fit(trainer_of(model, record), seen, **options)
+    np.testing.assert_allclose(halves["gradient"], whole["gradient"], rtol=1e-3)
+    np.testing.assert_allclose(halves.scalars["loss"], whole.scalars["loss"], rtol=1e-4)
+
+
+def check_recurrent(record: bool) -> None:
+    """Compare what is noted of recurrent layers with what the layers keep."""
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(24, 7, 4)).astype(np.float32), rng.integers(3, size=24)
+    for kind in (nn.RNN, nn.LSTM, nn.GRU):
+        model = nn.Sequential(kind(4, 6, return_sequences=False), nn.Linear(6, 3), rng=0)
+        other, monitor = copy.deepcopy(model), GradientMonitor(every=1)
+        trainer = trainer_of(model, record)
+        trainer.fit(*(x, y), epochs=1, batch_size=24, progress=False, callbacks=[monitor])
+        loss = nn.CrossEntropyLoss()
+        loss(other(x), y)
+        ((run,),) = other[0]._saved[0]
+        gates = run.kept[0].astype(np.float64) if run.kept else run.outputs.astype(np.float64)
+        other.backward(loss.backward())
+        norms = other[0].state_gradient_norms()
+        np.testing.assert_allclose(monitor.over_time["0"][0], norms, rtol=1e-5)
+        slope = np.polyfit(np.arange(7)[::-1], np.log(norms), 1)[0]
+        assert abs(monitor.growth["0"][0] - np.exp(slope)) < 1e-4
+        parts = np.split(gates, run.cell.gates, axis=-1)
+        names = run.cell.gate_names
+        for name, part in zip(names, parts, strict=bool(names)):
+            np.testing.assert_allclose(monitor.gates["0"][name][0], part.mean(), rtol=1e-4)
+        slopes = [
+            1 - part**2 if name in ("candidate", "h") else 4 * part * (1 - part)
+            for name, part in zip(names or ("h",), parts, strict=True)
+        ]
+        lost = 1 - np.mean([slope.mean() for slope in slopes])
+        np.testing.assert_allclose(monitor["saturation"][0, 0], lost, rtol=1e-4)
+
+
+def check_passes(record: bool) -> None:
+    """Compare dead units with those of whole passes, of which one row activates a unit."""
+    model = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 1), rng=0)
+    model[0].weight.data[...], model[0].bias.data[...] = 1.0, (-0.5, -90.0)
+    x = np.zeros((1024, 1), np.float32)
+    x[600] = 1.0
+    optimizer = optim.SGD(model.parameters(), lr=1e-9)
+    trainer = Trainer(model, nn.MSELoss(), optimizer, record=record)
+    monitor = GradientMonitor(every=1)
+    options: Any = {"batch_size": 128, "shuffle": False, "progress": False}
+    trainer.fit(x, x, epochs=2, callbacks=[monitor], **options)
+    assert monitor["dead"][:, 1].tolist() == [1.0] * 4 + [0.5] * 12
+    x[600] = 0.0
+    trainer.fit(x, x, epochs=3, callbacks=[monitor], **options)
+    assert monitor["dead"][-24:, 1].tolist() == [0.5] * 8 + [1.0] * 16
+
+
+def check_spacing(record: bool) -> None:
+    """Compare the steps of the records with those of a longer and longer spacing."""
+    most = tracks.MOST_RECORDS
+    tracks.MOST_RECORDS = 20
+    try:
+        monitor = GradientMonitor(every=3)
+        fit(trainer_of(network(), record), monitor, epochs=60)
+        assert 10 <= len(monitor) <= 20
+        assert set(np.diff(monitor.steps)) == {24}
+        assert monitor.steps[0] == 1
+        assert len(monitor["gradient"]) == len(monitor.epochs) == len(monitor)
+    finally:
+        tracks.MOST_RECORDS = most
+
+
+MONITOR_CHECKS = {
+    "figures": check_figures,
+    "recurrent": check_recurrent,
+    "passes": check_passes,
+    "spacing": check_spacing,
+}
 
 
 def train(

@@ -453,10 +453,12 @@ cdef struct EmbeddingGradArgs:
     Py_ssize_t count, features, rows
 
 cdef struct MomentPartsArgs:
-    # Of every block of NORM_BLOCK elements four: how many, their sum, that of squares, zeros.
+    # Of every block of NORM_BLOCK elements four: how many, their sum, that of squares, zeros. Of
+    # several groups of columns, four of each, and a block has the rows that fit.
     const void *x
     double *parts
     Py_ssize_t n
+    Py_ssize_t columns, groups
 
 cdef struct NormPartsArgs:
     # Of every block two: the sum of x^2, and that of (x - before)^2.

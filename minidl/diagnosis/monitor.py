@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from minidl import _kernels
 from minidl.diagnosis.monitor_export import write_json_lines, write_scalars
 from minidl.diagnosis.monitor_report import as_html, report
 from minidl.diagnosis.seen import Seen
@@ -87,6 +88,7 @@ class GradientMonitor(Seen, Callback):
             raise TypeError(f"GradientMonitor: layers must be a list of paths, got {layers!r}")
         self._chosen = None if layers is None else tuple(layers)
         super().__init__()
+        self._changes = -1  # what _kernels.changes() said when the layers were looked for
         self._pass_began = 0  # steps made when the pass over the data began
 
     # --- watching ---
@@ -123,11 +125,18 @@ class GradientMonitor(Seen, Callback):
 
     def step_watch(self, model: Layer, optimizer: Optimizer, loss: Loss | None) -> StepWatch:
         """Return what watches the steps of these parts: with another model, it begins anew."""
-        known = self._watch
-        if known is not None and known.is_of(model, optimizer, loss):
+        known, changes = self._watch, _kernels.changes()
+        if known is not None and known.is_of(model, optimizer, loss) and changes == self._changes:
+            return known
+        layers, self._changes = self._choose(model), changes
+        if (
+            known is not None
+            and known.is_of(model, optimizer, loss)
+            and all(a is b for (_, a), (_, b) in zip(layers, known.layers, strict=False))
+            and len(layers) == len(known.layers)
+        ):
             return known
         notes = known.notes if known is not None and known.model is model else None
-        layers = self._choose(model)
         self._watch = StepWatch(model, optimizer, loss, layers, self.every, notes)
         if self._watch.notes is not notes:
             self._ends, self._pass_began = [], 0

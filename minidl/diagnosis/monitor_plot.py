@@ -103,7 +103,7 @@ def over_steps_of_time(axes: Any, path: str, norms: Array, chosen: dict[str, Arr
     axes.set(
         title=f"gradient over time, layer {path}".rstrip(", layer"),
         xlabel="step of time t",
-        ylabel="‖∂L/∂h_t‖",
+        ylabel=r"$\Vert\partial L/\partial h_t\Vert$",
     )
 
 

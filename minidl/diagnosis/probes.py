@@ -20,7 +20,6 @@ GRADIENT, MOMENTS, UNITS, WITHIN, LAYER_SIZE = 0, slice(2, 6), slice(6, 8), slic
 # And among those of a parameter: ‖∂L/∂w‖² and nothing, ‖w‖² and ‖Δw‖², of what the step changed.
 OF_GRADIENT, OF_VALUE, PARAMETER_SIZE = slice(0, 2), slice(2, 4), 4
 
-HIDDEN = "h"  # stands for the gates of RNN, which has none
 BY_MOMENTS = (Sigmoid, Tanh)  # activations whose mean derivative follows from the moments of y
 
 
@@ -98,8 +97,7 @@ class RecurrentProbe(LayerProbe):
         """Yield (path, what, size) of what is noted, whatever the length of sequences."""
         yield from super().layout()
         for cell in cell_paths(self.layer, self.path):
-            for gate in self.layer.cell_type.gate_names or (HIDDEN,):
-                yield cell, gate, 4
+            yield cell, "gates", 4 * len(gates_of(self.layer))
 
     def backward(self, original: Callable[..., Any], *gradients: Array, **options: Any) -> Any:
         """Run the backward pass, with the gradients of LSTM's cells."""
@@ -122,13 +120,15 @@ class RecurrentProbe(LayerProbe):
 
     def _note_gates(self, path: str, run: Run) -> None:
         """Note the moments of every gate, over all steps; of the state where there is none."""
-        names, width = run.cell.gate_names, run.cell.hidden_size
-        if not names:
-            h = kernels.batch_first(run.outputs, run.lengths)  # zero beyond the lengths
-            self.notes.add(kernels.moment_parts(h), self.notes.sums(path, HIDDEN))
-        for number, name in enumerate(names):
-            gate = run.kept[0][..., number * width : (number + 1) * width]
-            self.notes.add(kernels.moment_parts(gate), self.notes.sums(path, name))
+        # What lies beyond the lengths of sequences is zero.
+        gates = run.kept[0] if run.kept else kernels.batch_first(run.outputs, run.lengths)
+        parts = kernels.moment_parts(gates, len(gates_of(self.layer)))
+        self.notes.add(parts, self.notes.sums(path, "gates"))
+
+
+def gates_of(layer: Recurrent) -> tuple[str, ...]:
+    """Return the names of the gates of a recurrent layer; RNN has its state in their place."""
+    return layer.cell_type.gate_names or ("h",)
 
 
 def cell_paths(layer: Recurrent, path: str) -> list[str]:

@@ -7,13 +7,13 @@ import numpy as np
 from minidl.diagnosis.probes import (
     BY_MOMENTS,
     GRADIENT,
-    HIDDEN,
     MOMENTS,
     OF_GRADIENT,
     OF_VALUE,
     UNITS,
     WITHIN,
     cell_paths,
+    gates_of,
 )
 from minidl.diagnosis.watch import (
     CLIP_FACTOR,
@@ -150,11 +150,10 @@ class Records:
         """The mean over all gates and cells; tanh loses as much of its slope as h² says."""
         lost = []
         for cell in cell_paths(layer, path):
-            for name in layer.cell_type.gate_names or (HIDDEN,):
+            for name in gates_of(layer):
                 mean, square = self._gate(path, layer, cell, name)
-                lost.append(
-                    square if name in ("candidate", HIDDEN) else lost_by_sigmoid(mean, square)
-                )
+                by_tanh = name in ("candidate", "h")
+                lost.append(square if by_tanh else lost_by_sigmoid(mean, square))
         bounded = getattr(layer.cells[0], "nonlinearity", "tanh") == "tanh"
         return np.mean(lost, axis=0) if bounded else np.full(self.count, np.nan)
 
@@ -206,7 +205,8 @@ class Records:
 
     def _gate(self, path: str, layer: Recurrent, cell: str, name: str) -> tuple[Array, Array]:
         """Mean and mean square of a gate, without padded steps."""
-        count, total, squares, _ = self.notes.read(cell, name).T
+        place = 4 * gates_of(layer).index(name)
+        count, total, squares = self.notes.read(cell, "gates")[:, place : place + 3].T
         within = self._layer(path)[:, WITHIN][:, 1] * layer.hidden_size
         count = np.where(within > 0, within, count)
         return _quotient(total, count), _quotient(squares, count)

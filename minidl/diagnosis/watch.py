@@ -106,12 +106,9 @@ class StepWatch:
         return self.notes.version
 
     def is_of(self, model: Layer, optimizer: Optimizer, loss: Loss | None) -> bool:
-        """Whether these are the parts that are watched, with the layers and parameters of now."""
-        return (
-            self.model is model
-            and self.optimizer is optimizer
-            and (loss is None or self.loss is loss)
-        )
+        """Whether these are the parts that are watched; without a loss, any loss."""
+        parts = self.model is model and self.optimizer is optimizer
+        return parts and (loss is None or self.loss is loss)
 
     def make_room(self) -> None:
         """See to it that the journals have room for another record."""
@@ -219,16 +216,19 @@ class Block:
         self._noting = False
 
     def __enter__(self) -> StepWatch:
-        self._before = _kernels.watch()
         optimizer = self.watch.optimizer
+        self._before = _kernels.watch(), vars(optimizer).get("step")
         vars(optimizer)["step"] = Replacement(optimizer, partial(self._step, optimizer.step))
         self._look_ahead()
         _kernels.set_watch(self.watch)
         return self.watch
 
     def __exit__(self, *error: Any) -> None:
-        _kernels.set_watch(self._before)
+        watch, step = self._before
+        _kernels.set_watch(watch)
         vars(self.watch.optimizer).pop("step", None)
+        if step is not None:  # of a block around this one
+            vars(self.watch.optimizer)["step"] = step
         self._passes.__exit__(*error)
 
     def _step(self, own: Callable[[], Any]) -> Any:

@@ -32,15 +32,20 @@ NOTED_BLOCK = 4096  # elements of a block
 STEPS, NEXT, EVERY, RECORDS, ROOM = range(5)  # what stands where in a clock
 
 
-@kernel("x[n] -> parts:double[*]", composite=True, flops=6)
-def moment_parts(x: Array) -> Array:
-    """Of every block of 4096 elements: how many they are, Σ x, Σ x², and how many are zero."""
-    return np.array(
-        [
-            (block.size, block.sum(), np.square(block).sum(), block.size - np.count_nonzero(block))
-            for block in _blocks(x)
-        ]
-    )
+@kernel("x[n] columns:int groups:int -> parts:double[*]", composite=True, flops=6)
+def moment_parts(x: Array, groups: int = 1) -> Array:
+    """Of every block of 4096 elements: how many they are, Σ x, Σ x², and how many are zero.
+
+    Of several groups, into which columns are divided evenly, these numbers of each; a block then
+    holds as many rows as fit.
+    """
+    columns = x.shape[-1] if groups > 1 else 1
+    rows = x.reshape(-1, columns).astype(np.float64)
+    size = max(1, NOTED_BLOCK // columns)
+    blocks = [rows[begin : begin + size] for begin in range(0, len(rows), size)]
+    parts = [part for block in blocks for part in np.split(block, groups, axis=1)]
+    numbers = [(p.size, p.sum(), np.square(p).sum(), p.size - np.count_nonzero(p)) for p in parts]
+    return np.array(numbers).reshape(len(blocks), 4 * groups)
 
 
 @kernel("x[n] before[n]? -> parts:double[*]", composite=True, flops=5)
