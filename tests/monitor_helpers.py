@@ -21,7 +21,7 @@ def network(rng: int = 0) -> nn.Sequential:
     """A network of leaves in a row, with a layer of every kind that is watched in its own way."""
     layers = [
         *(nn.Linear(6, 40), nn.BatchNorm(40), nn.ReLU(), nn.Linear(40, 7), nn.Sigmoid()),
-        *(nn.Linear(7, 130), nn.Softsign(), nn.Dropout(0.3), nn.Linear(130, 5), nn.Tanh()),
+        *(nn.Linear(7, 300), nn.Softsign(), nn.Dropout(0.3), nn.Linear(300, 5), nn.Tanh()),
         *(nn.Linear(5, 9), nn.HardSigmoid(), nn.PReLU(9), nn.Linear(9, 3)),
     ]
     model = nn.Sequential(*layers, rng=rng)
