@@ -386,12 +386,14 @@ def adagrad(draw: Draw) -> Args:
 
 def moment_parts(draw: Draw) -> Args:
     groups = int(draw.rng.choice([1, 1, 3, 4]))
-    return {"x": draw.array(*draw.shape(), groups * draw.size()), "groups": groups}
+    x = draw.array(*draw.shape(), groups * draw.size())
+    return {"x": x, "groups": groups, "sums": doubles(draw, 4 * groups) if draw.flag() else None}
 
 
 def norm_parts(draw: Draw) -> Args:
     shape = draw.shape()
-    return {"x": draw.array(*shape), "before": draw.optional(*shape)}
+    x, before = draw.array(*shape), draw.optional(*shape)
+    return {"x": x, "before": before, "sums": doubles(draw, 2) if draw.flag() else None}
 
 
 def doubles(draw: Draw, *shape: int) -> np.ndarray:
@@ -523,6 +525,8 @@ IN_PLACE = {
     "linear_grad_params": {"dweight", "dbias"},
     "prelu_grad": {"dslope"},
     "clip": {"state"},
+    "moment_parts": {"sums"},
+    "norm_parts": {"sums"},
 }
 IN_PLACE = {name: changed for name, changed in IN_PLACE.items() if changed}
 

@@ -459,6 +459,7 @@ cdef struct MomentPartsArgs:
     double *parts
     Py_ssize_t n
     Py_ssize_t columns, groups
+    Accumulate accumulate      # to `parts`, of a single block
 
 cdef struct NormPartsArgs:
     # Of every block two: the sum of x^2, and that of (x - before)^2.
@@ -466,6 +467,7 @@ cdef struct NormPartsArgs:
     const void *before         # or NULL: the second is 0
     double *parts
     Py_ssize_t n
+    Accumulate accumulate
 
 cdef struct CollectArgs:
     # sums[j] += sum over i of parts[i, j]

@@ -445,9 +445,26 @@ def squared_norm(ndarray x not None):
 
 # --- what watched steps note ---------------------------------------------------------------
 
-def moment_parts(ndarray x not None, Py_ssize_t groups=1):
+cdef ndarray parts_for(
+    ndarray x, Py_ssize_t blocks, Py_ssize_t numbers, ndarray sums, str name
+):
+    """Where the numbers of all blocks go: new memory, or for a single block these sums."""
+    if sums is not None:
+        if cnp.PyArray_TYPE(sums) != cnp.NPY_FLOAT64:
+            raise TypeError(f"{name}: sums must be float64, got {sums.dtype}")
+        if not cnp.PyArray_ISCARRAY(sums) or sums.ndim != 1 or sums.shape[0] != numbers:
+            raise ValueError(
+                f"{name}: sums are changed in place: they must be {numbers} contiguous numbers"
+            )
+        check_no_overlap(sums, (x,), f"{name}: sums")
+        if blocks == 1:
+            return sums
+    return doubles((blocks, numbers))
+
+
+def moment_parts(ndarray x not None, Py_ssize_t groups=1, ndarray sums=None):
     """Of every block of 4096 elements: how many they are, Σ x, Σ x², and how many are zero; of
-    several groups of columns, these numbers of each."""
+    several groups of columns, these numbers of each. A single block adds to the sums, if given."""
     cdef MomentPartsArgs args
     cdef int real = real_of(x)
     cdef ndarray parts
@@ -459,14 +476,16 @@ def moment_parts(ndarray x not None, Py_ssize_t groups=1):
         size = max(1, NORM_BLOCK // args.columns) * args.columns
     x = contiguous(x)
     args.n = cnp.PyArray_SIZE(x)
-    parts = doubles(((args.n + size - 1) // size, 4 * groups))
+    parts = parts_for(x, (args.n + size - 1) // size, 4 * groups, sums, "moment_parts")
     args.x, args.parts = cnp.PyArray_DATA(x), <double *>cnp.PyArray_DATA(parts)
+    args.accumulate = ADD if parts is sums else WRITE
     run(MOMENT_PARTS, real, &args)
-    return parts
+    return None if parts is sums else parts
 
 
-def norm_parts(ndarray x not None, ndarray before=None):
-    """Of every block of 4096 elements: Σ x², and Σ (x - before)², or 0 without ``before``."""
+def norm_parts(ndarray x not None, ndarray before=None, ndarray sums=None):
+    """Of every block of 4096 elements: Σ x², and Σ (x - before)², or 0 without ``before``. A single
+    block adds to the sums, if given."""
     cdef NormPartsArgs args
     cdef int real = real_of(x)
     cdef ndarray parts
@@ -474,11 +493,12 @@ def norm_parts(ndarray x not None, ndarray before=None):
         before = check_like(before, x, "norm_parts: before")
     x = contiguous(x)
     args.n = cnp.PyArray_SIZE(x)
-    parts = doubles(((args.n + NORM_BLOCK - 1) // NORM_BLOCK, 2))
+    parts = parts_for(x, (args.n + NORM_BLOCK - 1) // NORM_BLOCK, 2, sums, "norm_parts")
     args.x, args.before = cnp.PyArray_DATA(x), data_of(before)
     args.parts = <double *>cnp.PyArray_DATA(parts)
+    args.accumulate = ADD if parts is sums else WRITE
     run(NORM_PARTS, real, &args)
-    return parts
+    return None if parts is sums else parts
 
 
 # --- one slope for all, clipping ---------------------------------------------------------

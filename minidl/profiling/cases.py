@@ -420,19 +420,15 @@ def _notes(case: _Maker) -> Iterator[Case]:
     flops = {name: KERNELS[name].flops for name in (moments, squares)}
     yield case(moments, shape, flops[moments] * elements, read={"x": size}, results=[blocks])
     for n in PARAMETERS:
-        read, parts = {"x": (n,), "before": (n,)}, np.zeros((-(-n // 4096), 2))
-        yield case(squares, f"{n:,}", flops[squares] * n, read=read, results=[parts])
+        both, parts = {"x": (n,), "before": (n,)}, np.zeros((-(-n // 4096), 2))
+        yield case(squares, f"{n:,}", flops[squares] * n, read=both, results=[parts])
     yield case("collect", "4x4", 16, read={"parts": blocks}, updated={"sums": few})
     yield case("note_rows", "4x4", 16, read={"parts": blocks}, updated={"sums": few})
     lengths = np.arange(1, 1 + size[0])
     yield case("note_lengths", shape, size[0], read={"lengths": lengths}, updated={"sums": two})
-    yield case(
-        "note_active", shape, 2 * elements, read={"x": size}, updated={"active": columns}
-    )
-    read = {"active": columns, "before": columns}
-    yield case(
-        "count_inactive", str(columns[0]), 2 * columns[0], read=read, updated={"sums": two}
-    )
+    yield case("note_active", shape, 2 * elements, read={"x": size}, updated={"active": columns})
+    read: Arrays = {"active": columns, "before": columns}
+    yield case("count_inactive", str(columns[0]), 2 * columns[0], read=read, updated={"sums": two})
     read = {"state": _state(), "clock": clock}
     yield case("note_state", "1", 0, read=read, updated={"sums": few})
     changed: Arrays = {"sums": few, "journal": np.zeros((64, 4))}
