@@ -249,6 +249,7 @@ def softmax_cross_entropy(draw: Draw) -> Args:
         "weight": draw.weights(rows),
         "class_weight": draw.weights(classes),
         "smoothing": float(draw.rng.choice([0, 0.1, 0.7])),
+        "each": draw.flag() and draw.flag(),
     }
     draw.spoilt(args["logits"], args["weight"])
     return args | {"ignore_index": ignored_label(draw, args)}
@@ -282,6 +283,7 @@ def mse(draw: Draw) -> Args:
         "target": draw.array(*shape),
         "mean": draw.flag(),
         "weight": draw.weights(shape[0]),
+        "each": draw.flag() and draw.flag(),
     }
     draw.spoilt(args["prediction"], args["weight"])
     return args
@@ -300,6 +302,7 @@ def bce_with_logits(draw: Draw) -> Args:
         "mean": draw.flag(),
         "weight": draw.weights(shape[0]),
         "pos_weight": draw.weights(int(np.prod(shape[1:]))),
+        "each": draw.flag() and draw.flag(),
     }
     draw.spoilt(args["logits"], args["weight"])
     return args
