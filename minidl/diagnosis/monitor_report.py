@@ -166,9 +166,9 @@ def _of_updates(seen: Seen) -> Iterator[str]:
     moved = np.where(values > 0, values, np.nan)
     if np.isnan(moved).all():
         return
-    most, least = int(np.nanargmax(moved)), int(np.nanargmin(moved))
-    for place in (most,) * (moved[most] > RESTLESS) + (least,) * (moved[least] < IDLE):
-        yield (
-            f"A step changes the weights of layer {seen.names[place]} by "
-            f"{short(moved[place])} of their norm; about 0.001 is usual."
-        )
+    for place in sorted({int(np.nanargmax(moved)), int(np.nanargmin(moved))}):
+        if not IDLE < moved[place] < RESTLESS:
+            yield (
+                f"A step changes the weights of layer {seen.names[place]} by "
+                f"{short(moved[place])} of their norm; about 0.001 is usual."
+            )
