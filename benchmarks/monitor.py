@@ -29,6 +29,7 @@ from minidl.profiling.measuring import Effort
 
 EVERY = (0, 20, 1)  # steps from one that is watched to the next; 0: no monitor
 LIMITS = {20: 1.05, 1: 1.5}
+EPOCHS = 4
 LEAST_BATCH = 32  # rows from which on the limit of every step holds
 
 
@@ -37,11 +38,11 @@ def contenders(network: Any, threads: int) -> Iterator[Contender]:
     for every in EVERY:
         call = epoch_of(network, every)
         prepare = lambda: minidl.set_num_threads(threads)  # noqa: E731
-        yield Contender(str(every), call, "", network.batches, None, prepare)
+        yield Contender(str(every), call, "", EPOCHS * network.batches, None, prepare)
 
 
 def epoch_of(network: Any, every: int) -> Callable[[], Any]:
-    """A call that trains for an epoch."""
+    """A call that trains for some epochs, as a training does: in one block."""
     is_recurrent = hasattr(network, "kind")
     model = ours._recurrent(network) if is_recurrent else ours._model(network)
     loss = nn.CrossEntropyLoss()
@@ -56,14 +57,20 @@ def epoch_of(network: Any, every: int) -> Callable[[], Any]:
         optimizer.step()
         return value
 
+    def train(before_each: Callable[[], Any]) -> Any:
+        for _ in range(EPOCHS):
+            before_each()
+            loss_of_epoch = step.epoch(x, y, batch_size=batch, shuffle=False)
+        return loss_of_epoch
+
     if not every:
-        return lambda: step.epoch(x, y, batch_size=batch, shuffle=False)
+        return lambda: train(lambda: None)
     monitor = GradientMonitor(every=every)
 
     def watched() -> Any:
-        monitor.clear()  # else it would watch fewer and fewer steps
         with monitor.watch(model, optimizer, loss):
-            return step.epoch(x, y, batch_size=batch, shuffle=False)
+            # Else it would watch fewer and fewer steps, as soon as there are 1024 records.
+            return train(monitor.clear)
 
     return watched
 
