@@ -19,7 +19,7 @@ cdef extern from *:
     static _Thread_local PyObject *FORWARD_PASS = NULL;
     /* How many `evaluating` contexts the thread is in. */
     static _Thread_local int EVALUATIONS = 0;
-    /* What watches the steps of recorded functions that it calls, kept alive by whoever set it. */
+    /* What watches the steps of recorded functions that it calls. */
     static _Thread_local PyObject *WATCH = NULL;
     """
     PyObject *WATCH
@@ -44,9 +44,14 @@ def watch():
 
 
 def set_watch(watch):
-    """Have these steps watched from now on; None ends it. The caller keeps the watch alive."""
+    """Have these steps watched from now on; None ends it."""
     global WATCH
+    cdef PyObject *before = WATCH
+    if watch is not None:
+        Py_INCREF(watch)
     WATCH = NULL if watch is None else <PyObject *>watch
+    if before != NULL:
+        Py_DECREF(<object>before)
 
 
 cdef PyObject *current_watch() noexcept:
