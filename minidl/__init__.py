@@ -13,6 +13,7 @@ from minidl._version import __version__
 
 if TYPE_CHECKING:
     from minidl import analysis, datasets, nn, optim
+    from minidl.diagnosis import GradientMonitor
     from minidl.gradient_check import GradcheckError, GradcheckReport, gradcheck, gradcheck_all
     from minidl.recording import RecordingError, record
     from minidl.saving import ModelFileError, load, save
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "GradcheckError",
     "GradcheckReport",
+    "GradientMonitor",
     "ModelFileError",
     "RecordingError",
     "Trainer",
@@ -47,6 +49,7 @@ __all__ = [
 _HOMES = {
     "analysis": (),
     "datasets": (),
+    "diagnosis": ("GradientMonitor",),
     "gradient_check": ("GradcheckError", "GradcheckReport", "gradcheck", "gradcheck_all"),
     "nn": (),
     "optim": (),

@@ -61,6 +61,7 @@ import threading
 import warnings
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ from minidl._kernels.signature import KERNELS
 # The public kernels are those that have a twin, in the order of the files of the twins.
 FAMILIES = (
     *("products", "elementwise", "activations", "normalization"),
-    *("losses", "optimizers", "sequences"),
+    *("losses", "optimizers", "sequences", "watching"),
 )
 NAMES = tuple(
     name
@@ -211,6 +212,7 @@ def _advice(folder: Path) -> str:
 if (_compiled := _dispatch()) is not None:
     hooks = import_module(f"{__name__}.hooks")
     recorder, set_recorder = hooks.recorder, hooks.set_recorder
+    watch, set_watch = hooks.watch, hooks.set_watch
     forward_pass, in_forward_pass = hooks.forward_pass, hooks.in_forward_pass
     is_batch = hooks.is_batch
     changes, note_change = hooks.changes, hooks.note_change
@@ -230,6 +232,14 @@ else:
     def recorder() -> None:
         """Return None: nothing records the kernel calls of this thread."""
 
+    def watch() -> Any:
+        """What watches the steps that recorded functions make on this thread, or None."""
+        return getattr(_thread, "watch", None)
+
+    def set_watch(watch: Any) -> None:
+        """Have these steps watched from now on; None ends it."""
+        _thread.watch = watch
+
     def is_batch(x: Any, dtype: Any, features: int | None) -> bool:
         """Whether this is an array (batch, ..., features) of this dtype, no dimension empty."""
         if not isinstance(x, np.ndarray) or x.ndim < 2 or not x.size or x.dtype is not dtype:
@@ -248,6 +258,12 @@ else:
             return function(*inputs, **options)
         finally:
             _thread.token = None
+
+    _change_count = count()
+
+    def changes() -> int:
+        """A number that is another at every call: nobody counts changes."""
+        return next(_change_count)
 
     def note_change() -> None:
         """Do nothing: there are no recorded steps that a change could concern."""

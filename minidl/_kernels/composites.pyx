@@ -28,6 +28,7 @@ assert OPTIMIZER_STATE.itemsize == sizeof(OptimizerState)
 
 cdef Call MATMUL = CALLS["matmul"], COLUMN_SUM = CALLS["column_sum"], TOTAL = CALLS["total"]
 cdef Call WEIGHT_TOTAL = CALLS["weight_total"], SQUARED_NORM = CALLS["squared_norm"]
+cdef Call MOMENT_PARTS = CALLS["moment_parts"], NORM_PARTS = CALLS["norm_parts"]
 cdef Call PRELU_GRAD = CALLS["prelu_grad"], CLIP = CALLS["clip"]
 cdef Call TIME_FIRST = CALLS["time_first"], BATCH_FIRST = CALLS["batch_first"]
 # Codes by name. Gradients have codes as well, but only products of recorded steps use these.
@@ -475,6 +476,64 @@ def squared_norm(ndarray x not None):
     return total_of(real, sums, 1.0)
 
 
+# --- what watched steps note ---------------------------------------------------------------
+
+cdef ndarray parts_for(
+    ndarray x, Py_ssize_t blocks, Py_ssize_t numbers, ndarray sums, str name
+):
+    """Where the numbers of all blocks go: new memory, or for a single block these sums."""
+    if sums is not None:
+        if cnp.PyArray_TYPE(sums) != cnp.NPY_FLOAT64:
+            raise TypeError(f"{name}: sums must be float64, got {sums.dtype}")
+        if not cnp.PyArray_ISCARRAY(sums) or sums.ndim != 1 or sums.shape[0] != numbers:
+            raise ValueError(
+                f"{name}: sums are changed in place: they must be {numbers} contiguous numbers"
+            )
+        check_no_overlap(sums, (x,), f"{name}: sums")
+        if blocks == 1:
+            return sums
+    return doubles((blocks, numbers))
+
+
+def moment_parts(ndarray x not None, Py_ssize_t groups=1, ndarray sums=None):
+    """Of every block of 4096 elements: how many they are, Σ x, Σ x², and how many are zero; of
+    several groups of columns, these numbers of each. A single block adds to the sums, if given."""
+    cdef MomentPartsArgs args
+    cdef int real = real_of(x)
+    cdef ndarray parts
+    cdef Py_ssize_t size = NORM_BLOCK
+    args.columns, args.groups = x.shape[x.ndim - 1] if x.ndim > 0 else 1, groups
+    if groups < 1 or args.columns % groups:
+        raise ValueError(f"moment_parts: {args.columns} columns are not {groups} groups of columns")
+    if groups > 1 and args.columns > 0:
+        size = max(1, NORM_BLOCK // args.columns) * args.columns
+    x = contiguous(x)
+    args.n = cnp.PyArray_SIZE(x)
+    parts = parts_for(x, (args.n + size - 1) // size, 4 * groups, sums, "moment_parts")
+    args.x, args.parts = cnp.PyArray_DATA(x), <double *>cnp.PyArray_DATA(parts)
+    args.accumulate = ADD if parts is sums else WRITE
+    run(MOMENT_PARTS, real, &args)
+    return None if parts is sums else parts
+
+
+def norm_parts(ndarray x not None, ndarray before=None, ndarray sums=None):
+    """Of every block of 4096 elements: Σ x², and Σ (x - before)², or 0 without ``before``. A single
+    block adds to the sums, if given."""
+    cdef NormPartsArgs args
+    cdef int real = real_of(x)
+    cdef ndarray parts
+    if before is not None:
+        before = check_like(before, x, "norm_parts: before")
+    x = contiguous(x)
+    args.n = cnp.PyArray_SIZE(x)
+    parts = parts_for(x, (args.n + NORM_BLOCK - 1) // NORM_BLOCK, 2, sums, "norm_parts")
+    args.x, args.before = cnp.PyArray_DATA(x), data_of(before)
+    args.parts = <double *>cnp.PyArray_DATA(parts)
+    args.accumulate = ADD if parts is sums else WRITE
+    run(NORM_PARTS, real, &args)
+    return None if parts is sums else parts
+
+
 # --- one slope for all, clipping ---------------------------------------------------------
 
 cdef int check_slopes(ndarray slope, ndarray x, str name) except -1:
@@ -636,14 +695,15 @@ cdef tuple sequence(
 cdef tuple sequence_grad(
     Call call, Py_ssize_t gates, ndarray dy,
     ndarray dh, ndarray dc, ndarray states, ndarray cells, ndarray opened, ndarray u_n,
-    ndarray weight, ndarray lengths, bint reverse, Activation activation
+    ndarray weight, ndarray lengths, bint reverse, Activation activation, bint cell_norms=False
 ):
-    """Run a kernel back over a whole sequence; returns dz, du, dh, dc, and squared norms."""
+    """Run a kernel back over a whole sequence; returns dz, du, dh, dc, and squared norms of the
+    gradients of states, and of cells."""
     cdef SequenceGradArgs args
     cdef str name = call.name
     cdef ndarray kept = states if states is not None else cells
     cdef int real = real_of(kept)
-    cdef ndarray dz, du = None, dh0, dc0 = None, norms
+    cdef ndarray dz, du = None, dh0, dc0 = None, norms, of_cells = None
     if kept.ndim != 3 or kept.shape[0] < 2 or cnp.PyArray_SIZE(kept) == 0:
         raise ValueError(
             f"{name}: states must have shape (steps + 1, batch, hidden), "
@@ -672,13 +732,15 @@ cdef tuple sequence_grad(
     args.gates, args.u_n, args.weight = data_of(opened), data_of(u_n), data_of(weight)
     args.lengths = <const Py_ssize_t *>data_of(lengths)
     args.dz, args.du, args.dh0, args.dc0 = data_of(dz), data_of(du), data_of(dh0), data_of(dc0)
-    args.norms = <double *>data_of(norms)
+    if cell_norms:
+        of_cells = doubles((args.steps, args.batch))
+    args.norms, args.cell_norms = <double *>data_of(norms), <double *>data_of(of_cells)
     args.reverse, args.activation = reverse, activation
     run_with_scratch(
         call, real, &args, &args.scratch, &args.scratch_step,
         packed_size(kept, width, args.hidden)
     )
-    return dz, du, dh0, dc0, norms
+    return dz, du, dh0, dc0, norms, of_cells
 
 
 cdef Activation activation_of(str name, object activation) except *:
@@ -705,7 +767,7 @@ def rnn_sequence_grad(
     ndarray lengths=None, bint reverse=False, activation="tanh",
 ):
     """Return the gradients of z and of the initial state, and ‖∂L/∂h_t‖² of every step."""
-    dz, _, dh, _, norms = sequence_grad(
+    dz, _, dh, _, norms, _ = sequence_grad(
         CALLS["rnn_sequence_grad"], 1, dy, dh, None, states, None, None,
         None, weight, lengths, reverse, activation_of("rnn_sequence_grad", activation),
     )
@@ -725,14 +787,15 @@ def lstm_sequence(
 
 def lstm_sequence_grad(
     ndarray dy, ndarray dh, ndarray dc, ndarray cells not None, ndarray gates not None,
-    ndarray weight not None, ndarray lengths=None, bint reverse=False,
+    ndarray weight not None, ndarray lengths=None, bint reverse=False, bint cell_norms=False,
 ):
-    """Return the gradients of z and of the initial h and c, and ‖∂L/∂h_t‖² of every step."""
-    dz, _, dh, dc, norms = sequence_grad(
+    """Return the gradients of z and of the initial h and c, and ‖∂L/∂h_t‖² of every step; with
+    ``cell_norms`` also ‖∂L/∂c_t‖²."""
+    dz, _, dh, dc, norms, of_cells = sequence_grad(
         CALLS["lstm_sequence_grad"], 4, dy, dh, dc, None, cells, gates,
-        None, weight, lengths, reverse, NO_ACTIVATION,
+        None, weight, lengths, reverse, NO_ACTIVATION, cell_norms,
     )
-    return dz, dh, dc, norms
+    return (dz, dh, dc, norms, of_cells) if cell_norms else (dz, dh, dc, norms)
 
 
 def gru_sequence(
@@ -752,7 +815,7 @@ def gru_sequence_grad(
     ndarray u_n not None, ndarray weight not None, ndarray lengths=None, bint reverse=False,
 ):
     """Return the gradients of z, of u and of the initial state, and ‖∂L/∂h_t‖² of every step."""
-    dz, du, dh, _, norms = sequence_grad(
+    dz, du, dh, _, norms, _ = sequence_grad(
         CALLS["gru_sequence_grad"], 3, dy, dh, None, states, None, gates,
         u_n, weight, lengths, reverse, NO_ACTIVATION,
     )

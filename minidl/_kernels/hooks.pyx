@@ -19,7 +19,10 @@ cdef extern from *:
     static _Thread_local PyObject *FORWARD_PASS = NULL;
     /* How many `evaluating` contexts the thread is in. */
     static _Thread_local int EVALUATIONS = 0;
+    /* What watches the steps of recorded functions that it calls. */
+    static _Thread_local PyObject *WATCH = NULL;
     """
+    PyObject *WATCH
     PyObject *RECORDER
     PyObject *FORWARD_PASS
     int EVALUATIONS
@@ -33,6 +36,27 @@ cdef extern from "Python.h":
         _Buffers *tp_as_buffer
 
 cdef long CHANGES = 0
+
+
+def watch():
+    """What watches the steps that recorded functions make on this thread, or None."""
+    return None if WATCH == NULL else <object>WATCH
+
+
+def set_watch(watch):
+    """Have these steps watched from now on; None ends it."""
+    global WATCH
+    cdef PyObject *before = WATCH
+    if watch is not None:
+        Py_INCREF(watch)
+    WATCH = NULL if watch is None else <PyObject *>watch
+    if before != NULL:
+        Py_DECREF(<object>before)
+
+
+cdef PyObject *current_watch() noexcept:
+    """What watches the steps of this thread, or NULL; while it evaluates there are none."""
+    return WATCH if EVALUATIONS == 0 else NULL
 
 
 def recorder():

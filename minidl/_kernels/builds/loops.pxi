@@ -37,6 +37,7 @@ include "loops/optimizers.pxi"
 include "loops/gates.pxi"
 include "loops/sequences.pxi"
 include "loops/gather.pxi"
+include "loops/watching.pxi"
 include "loops/peak.pxi"
 
 KERNELS["peak_flops"] = 2 * 2 * MR * LANES, 0    # of one repetition of fma_peak

@@ -1,5 +1,9 @@
 # The gates of LSTM and GRU: what a step computes after its products. Threads partition the rows.
 
+cdef enum:
+    CELLS = 256    # elements of a row whose gradient is computed before its square is added up
+
+
 # --- the gates of LSTM ---
 
 cdef inline void lstm_columns(
@@ -79,6 +83,31 @@ cdef inline void lstm_grad_row(const LstmGatesGradArgs *args) noexcept nogil:
         j += LANES
     if j < args.hidden:
         lstm_grad_columns(args, j, args.hidden - j)
+
+
+cdef double cell_gradient_square(const LstmGatesGradArgs *args) noexcept nogil:
+    """Sum of (dc + dh o (1 - tanh(c')²))² over a row: of what arrives at c' from later steps, and
+    from h'."""
+    cdef real d[CELLS]
+    cdef const real *dh = <const real *>args.dh
+    cdef const real *dc = <const real *>args.dc
+    cdef const real *c = <const real *>args.new_c
+    cdef const real *o = <const real *>args.gates + 3 * args.hidden
+    cdef vec t
+    cdef double sum = 0
+    cdef Py_ssize_t begin = 0, j, n
+    while begin < args.hidden:
+        n, j = smaller(CELLS, args.hidden - begin), 0
+        while j < n:
+            t = tanh_vec(load_columns(c + begin + j, n - j))
+            t = load_columns(dh + begin + j, n - j) * load_columns(o + begin + j, n - j) * (
+                1 - t * t
+            )
+            store_columns(d + j, t + load_columns(dc + begin + j, n - j), n - j)
+            j += LANES
+        sum += squared_norm_block(d, n)
+        begin += CELLS
+    return sum
 
 
 cdef Py_ssize_t lstm_gates_grad(const void *arguments, int thread, int threads) noexcept nogil:
