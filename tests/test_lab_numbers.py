@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from minidl import analysis, lab, nn, optim
-from minidl.lab import batchnorm, clipping, linear_draws
+from minidl.lab import batchnorm, by_hand, clipping, linear_draws
 from minidl.lab.quoted import Quoted
 
 
@@ -120,13 +120,15 @@ def test_lesson_2_which_quoted_numbers_are_cut_off() -> None:
         "dL/da1": "-0.100",
         "dL/dw1": "-0.300",
     }
-    # And each follows from 0.702 in three digits.
+    # And each follows from 0.702 in three digits, the last from the -0.100 before it.
     assert round((0.702 - 1) ** 2, 3) == 0.089
     assert round(2 * (0.702 - 1), 3) == -0.596
     assert round(0.702 * (1 - 0.702), 3) == 0.209
     assert round(-0.596 * 0.209 * 1.7, 3) == -0.212
     assert round(-0.596 * 0.209 * 0.8, 3) == -0.100
+    assert round(-0.596 * 0.209 * 0.8 * 3, 3) == -0.299
     assert round(-0.100 * 3, 3) == -0.300
+    assert rows("by-hand")["dL/dw1"].remark == by_hand.ROUNDED
 
 
 def test_lesson_2_one_unit_cannot_tell_odd_from_even() -> None:

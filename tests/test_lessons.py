@@ -1,6 +1,7 @@
 """docs/lessons tells the truth, in both languages: its programs run and print what it shows.
 
-Numbers are compared to the digits that the page shows: other instruction sets round differently.
+Numbers must be those that the page shows. The last digit may differ by one only where a program
+amplifies roundings, as a training does: other instruction sets round differently.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ ROOT = Path(__file__).parents[1]
 LESSONS = sorted((ROOT / "docs" / "lessons").glob("[0-9]*.md"))
 PAGES = sorted((ROOT / "docs" / "lessons").rglob("*.md"))
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+AMPLIFIES = re.compile(  # a training; the descent that meets a cliff; a small difference to 1
+    r"\.fit\(|\bdiagnose\(|\bdescend\(|1 - y\.item\(\)"
+)
 NUMBER = re.compile(r"(?<![\w.])[-−]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
@@ -55,32 +59,39 @@ def last_digit(number: str) -> float:
     return 10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2]))
 
 
-def assert_same_output(printed: str, shown: str) -> None:
-    """The words are equal, and each number to the digits shown, but for one in the last."""
+def assert_same_output(printed: str, shown: str, amplified: bool = False) -> None:
+    """The words and numbers are equal; where roundings are amplified, but for the last digit."""
     assert NUMBER.sub("#", printed).split() == NUMBER.sub("#", shown).split(), printed
     for is_, said in zip(NUMBER.findall(printed), NUMBER.findall(shown), strict=True):
-        assert abs(float(is_) - float(said)) <= 1.01 * last_digit(said), f"{is_}, not {said}"
+        tolerance = 1.01 * last_digit(said) if amplified else 0.0
+        assert abs(float(is_) - float(said)) <= tolerance, f"{is_}, not {said}"
 
 
 @pytest.mark.parametrize("lesson", LESSONS, ids=of_lesson)
 def test_programs_print_what_the_lesson_shows(lesson: Path) -> None:
     names: dict[str, Any] = {}
-    printed = io.StringIO()
+    printed, amplified = io.StringIO(), False
     for language, text in blocks(lesson, "python", "text"):
         if language == "python":
+            amplified = amplified or AMPLIFIES.search(text) is not None
             with redirect_stdout(printed):
                 exec(compile(text, lesson.name, "exec"), names)
         else:
-            assert_same_output(printed.getvalue(), text)
-            printed = io.StringIO()
+            assert_same_output(printed.getvalue(), text, amplified)
+            printed, amplified = io.StringIO(), False
     assert not printed.getvalue(), "is printed, but not shown"
 
 
 def test_a_wrong_digit_or_word_is_seen() -> None:
-    assert_same_output("x 0.12345 3.1e-9 [-2.  3.]", "x 0.123 3.1e-09  [-2. 3.]")
+    output = "x 0.123 3.1e-9 [-2.  3.]"
+    assert_same_output(output, "x 0.123 3.1e-09  [-2. 3.]")
+    one_off = "x 0.124 3.2e-9 [-2. 3.]"
+    assert_same_output(output, one_off, amplified=True)
+    with pytest.raises(AssertionError):
+        assert_same_output(output, one_off)
     for wrong in ("x 0.125 3.1e-9 [-2. 3.]", "x 0.123 3.3e-9 [-2. 3.]", "x 0.123 3.1e-9 [2. 3.]"):
         with pytest.raises(AssertionError):
-            assert_same_output("x 0.12345 3.1e-9 [-2. 3.]", wrong)
+            assert_same_output(output, wrong, amplified=True)
     with pytest.raises(AssertionError):
         assert_same_output("y 1", "x 1")
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 X, Y, RATE = 3.0, 1.0, 0.1
 W1, B1, W2, B2 = 0.5, 0.2, 0.8, -0.5
 CUT = "follows from 0.702"
+ROUNDED = "follows from -0.100, rounded on the way"
 AROUND = 1.5  # how far the picture goes to both sides of a weight
 
 
@@ -78,7 +79,7 @@ class ByHand(Findings):
             Quoted("da2/dz2 = a2 (1 - a2)", "0.209", a2 * (1 - a2)),
             Quoted("dL/dw2", "-0.212", self.slope("2"), CUT),
             Quoted("dL/da1", "-0.100", self.gradient("1"), CUT),
-            Quoted("dL/dw1", "-0.300", self.slope("0"), CUT),
+            Quoted("dL/dw1", "-0.300", self.slope("0"), ROUNDED),
             Quoted("w2 after the step", "0.821", self.weights[1]),
             Quoted("w1 after the step", "0.530", self.weights[0]),
             Quoted("then z1", "1.79", self.after["0"].value.item()),
