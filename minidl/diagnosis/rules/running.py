@@ -1,0 +1,204 @@
+"""Running rules: what the course of a training makes one suspect.
+
+All are relative to the training itself, and a suspicion becomes a verdict only where the training is
+far from what can be reached and the change that it names goes most of the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from minidl import nn
+from minidl.diagnosis.probe import Probe
+from minidl.diagnosis.program import Program
+from minidl.diagnosis.remedies.actions import (
+    ClassWeights,
+    Clip,
+    Epochs,
+    Reinitialise,
+    ReplaceActivation,
+    SetLearningRate,
+    Shuffle,
+)
+from minidl.diagnosis.rules.suspicion import Suspicion
+from minidl.diagnosis.task import Task
+
+# Factors by which rates are tried, each further from the one that was told.
+LOWER = (1 / 3, 0.1, 0.01, 0.001)
+HIGHER = (10.0, 100.0, 1000.0)
+LONGER = (5, 20)
+# Recall below which a class counts as never answered, and how much rarer than an equal share of the
+# rows a class must be to be called rare.
+NEVER, RARE = 0.1, 0.5
+# Share of the training after which a loss that still falls makes one suspect an early end.
+END = 0.2
+
+
+@dataclass(frozen=True)
+class Course:
+    """What running rules look at.
+
+    Attributes
+    ----------
+    program, task
+        The training as told.
+    losses
+        Of its epochs.
+    finite
+        Whether it came to its end.
+    recall
+        By class, the share of its rows that is answered right, and their number.
+    last
+        A look into the trained model; None if it was stopped.
+    first_loss
+        The loss before the first step.
+    """
+
+    program: Program
+    task: Task
+    losses: Sequence[float]
+    finite: bool
+    recall: dict[float, tuple[float, int]]
+    last: Probe | None
+    first_loss: float
+
+    @property
+    def rises(self) -> bool:
+        """Whether the loss ended higher than it began, or was not finite."""
+        if not self.finite:
+            return True
+        return bool(len(self.losses) and self.losses[-1] > 1.05 * min(self.first_loss, self.losses[0]))
+
+    @property
+    def falls_at_end(self) -> float:
+        """The share of the loss that the last fifth of the epochs has taken away."""
+        count = len(self.losses)
+        if count < 2 or not self.finite:
+            return float("nan")
+        tail = max(1, int(END * count))
+        before = float(np.mean(self.losses[-2 * tail : -tail] or self.losses[:1]))
+        return 1 - float(np.mean(self.losses[-tail:])) / before if before > 0 else 0.0
+
+
+def rate_too_high(course: Course) -> Iterator[Suspicion]:
+    """A rate at which steps go further than the slope tells.
+
+    Plain gradient descent diverges beyond 2 / λ, λ the largest curvature (LeCun et al. 1998).
+    """
+    rate = course.program.optimizer.lr
+    changes = tuple((SetLearningRate(rate * factor),) for factor in LOWER)
+    end = f"ends at {course.losses[-1]:.3g}" if course.finite and len(course.losses) else "is not finite"
+    yield Suspicion(
+        "learning_rate_too_high",
+        changes,
+        f"at a learning rate of {rate:g} the loss begins at {course.first_loss:.3g} and {end}",
+        evidence={"rate": rate, "first_loss": course.first_loss},
+        strength=2.0 if course.rises else 0.0,
+    )
+
+
+def rate_too_low(course: Course) -> Iterator[Suspicion]:
+    """A rate at which so many steps cannot go the way that is needed."""
+    optimizer = course.program.optimizer
+    yield Suspicion(
+        "learning_rate_too_low",
+        tuple((SetLearningRate(optimizer.lr * factor),) for factor in HIGHER),
+        f"at a learning rate of {optimizer.lr:g} the training does not get there in time",
+        evidence={"rate": optimizer.lr, "epochs": course.program.epochs},
+    )
+
+
+def ended_early(course: Course) -> Iterator[Suspicion]:
+    """A loss that still falls when the epochs are over."""
+    epochs, falls = course.program.epochs, course.falls_at_end
+    if not course.finite:
+        return
+    yield Suspicion(
+        "stopped_early",
+        tuple((Epochs(epochs * factor),) for factor in LONGER),
+        f"the training ended after {epochs} epochs, before it had learned what it can",
+        evidence={"epochs": epochs, "falls": falls},
+    )
+
+
+def rows_in_order(course: Course) -> Iterator[Suspicion]:
+    """Rows that come in the same order in every epoch."""
+    if not course.program.shuffle:
+        yield Suspicion(
+            "not_shuffled",
+            ((Shuffle(),),),
+            f"all {course.program.epochs} epochs go through the rows in the order they are given in",
+            evidence={"epochs": course.program.epochs},
+            strength=1.0,
+        )
+
+
+def class_never_answered(course: Course) -> Iterator[Suspicion]:
+    """A rare class that the model never answers: always answering another one costs less."""
+    rows = sum(count for _, count in course.recall.values())
+    if len(course.recall) < 2:
+        return
+    never = {
+        label: count
+        for label, (recall, count) in course.recall.items()
+        if recall <= NEVER and count < RARE * rows / len(course.recall)
+    }
+    if never:
+        label = max(never, key=lambda k: never[k])
+        yield Suspicion(
+            "class_imbalance",
+            ((ClassWeights(),),),
+            f"class {label:g} has {never[label]} of {rows} rows, and is answered for "
+            f"{course.recall[label][0]:.0%} of them",
+            evidence={"class": label, "rows": never[label], "of": rows,
+                      "recall": course.recall[label][0]},
+            strength=1.0,
+        )  # fmt: skip
+
+
+def dead_at_last(course: Course) -> Iterator[Suspicion]:
+    """Rectified units that died on the way."""
+    for probe in () if course.last is None else course.last.of(nn.ReLU):
+        if probe.zero_units > 0.5:
+            yield Suspicion(
+                "dead_units",
+                ((ReplaceActivation("LeakyReLU"), Reinitialise()),),
+                f"{probe.zero_units:.0%} of the units of {probe.layer.label} are zero for all rows "
+                "at the end",
+                layer=probe.path,
+                evidence={"dead": probe.zero_units},
+                strength=probe.zero_units,
+            )
+            return
+
+
+def steps_that_jump(course: Course) -> Iterator[Suspicion]:
+    """A loss that left the range of numbers although the rate is not the reason: clipping helps."""
+    if not course.finite and course.program.optimizer.max_norm is None:
+        yield Suspicion(
+            "exploding_gradient",
+            ((Clip(1.0),),),
+            "the gradient left the range of numbers",
+            evidence={"max_norm": None},
+            strength=1.0,
+        )
+
+
+RULES = (
+    rows_in_order,
+    rate_too_high,
+    steps_that_jump,
+    class_never_answered,
+    dead_at_last,
+    rate_too_low,
+    ended_early,
+)
+
+
+def suspicions(course: Course) -> Iterator[Suspicion]:
+    """Yield what all running rules suspect."""
+    for rule in RULES:
+        yield from rule(course)
