@@ -28,6 +28,7 @@ from minidl.diagnosis.remedies.actions import (
 from minidl.diagnosis.rules.suspicion import Change, Suspicion
 from minidl.diagnosis.trials import Outcome, Trials
 from minidl.diagnosis.verdict import KINDS, Verdict
+from minidl.nn import BCEWithLogitsLoss
 
 # How much of the error that a useless answer has must be gained, on held-out rows too, before a
 # training counts as far from what it can reach.
@@ -112,7 +113,7 @@ class Judge:
         steps = program.epochs * -(-len(self.trials.rows.trained) // program.batch_size)
         longer = max(1, -(-REACH_STEPS // steps))
         recipe: list[Action] = [ScaleInputs(), Reinitialise()]
-        if self.trials.task.kind == "numbers":
+        if self.trials.task.kind == "numbers" and not isinstance(program.loss, BCEWithLogitsLoss):
             recipe.append(ScaleTargets())
         recipe += [Shuffle()] * (not program.shuffle)
         recipe += [Epochs(longer * program.epochs)] * (longer > 1)
