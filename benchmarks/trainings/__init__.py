@@ -1,0 +1,1 @@
+"""Trainings that fail, and trainings that are well: what ``benchmarks/diagnosis.py`` runs."""
