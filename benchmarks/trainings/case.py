@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -125,7 +126,7 @@ def stack(
     count = len(widths) - 1
     makers = between if isinstance(between, list) else [between] * (count - 1)
     layers: list[nn.Layer] = []
-    for index, (n, m) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for index, (n, m) in enumerate(pairwise(widths)):
         activation = makers[index]() if index < count - 1 else head() if head else None
         he = isinstance(activation, HE_FOLLOWERS)
         weights = init or ("he_normal" if he else "xavier_uniform")
