@@ -105,18 +105,18 @@ def digits_clipped(seed: int) -> Program:
 
 
 def digits_deep(seed: int, block: str = "residual") -> Program:
-    """Twenty hidden layers, with a way around each or with BatchNorm."""
+    """Twenty hidden layers with a way around every two, or six with BatchNorm."""
     data = load_digits()
-    hidden: list[nn.Layer] = [nn.Linear(64, 32, init="he_normal"), nn.ReLU()]
-    for _ in range(20):
-        if block == "residual":
-            hidden.append(nn.pre_activation(32, norm=nn.LayerNorm))
-        else:
-            hidden += [nn.Linear(32, 32), nn.BatchNorm(32), nn.ReLU()]
-    model = nn.Sequential(*hidden, nn.Linear(32, 10), rng=seed)
+    hidden: list[nn.Layer] = [nn.Linear(64, 64, init="he_normal"), nn.ReLU()]
+    if block == "residual":
+        hidden += [nn.pre_activation(64, norm=nn.LayerNorm) for _ in range(10)]
+    else:
+        for _ in range(5):
+            hidden += [nn.Linear(64, 64), nn.BatchNorm(64), nn.ReLU()]
+    model = nn.Sequential(*hidden, nn.Linear(64, 10), rng=seed)
     adam = optim.Adam(model.parameters(), lr=1e-3)
     x, y = data.data / 16, data.target
-    return Program(model, nn.CrossEntropyLoss(), adam, x, y, 12, rng=seed)
+    return Program(model, nn.CrossEntropyLoss(), adam, x, y, 20, rng=seed)
 
 
 def digits_one_hot(seed: int) -> Program:
@@ -124,9 +124,7 @@ def digits_one_hot(seed: int) -> Program:
     data = load_digits()
     model = stack([64, 64, 10], nn.ReLU, nn.Softmax, seed=seed)
     adam = optim.Adam(model.parameters(), lr=0.003)
-    return Program(
-        model, nn.MSELoss(), adam, data.data / 16, np.eye(10)[data.target], 25, rng=seed
-    )
+    return Program(model, nn.MSELoss(), adam, data.data / 16, np.eye(10)[data.target], 25, rng=seed)
 
 
 def mnist(seed: int) -> Program:

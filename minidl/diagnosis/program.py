@@ -65,9 +65,9 @@ class Program:
         """Make the trainer, without metrics but the usual ones."""
         return Trainer(self.model, self.loss, self.optimizer, rng=self.rng)
 
-    def train(self, **options: Any) -> Trainer:
+    def train(self, trainer: Trainer | None = None, **options: Any) -> Trainer:
         """Train as told; ``options`` are further ones of ``Trainer.fit``."""
-        trainer = self.trainer()
+        trainer = trainer or self.trainer()
         trainer.fit(
             self.X,
             self.y,
