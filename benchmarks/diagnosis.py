@@ -15,14 +15,10 @@ the test pictures of MNIST and with tinyshakespeare.txt, if there is one, is nam
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator
 from multiprocessing import get_context
 from pathlib import Path
-
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MINIDL_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")  # so that --jobs processes do not fight for cores
 
 from trainings import healthy, kinds, mutants, own, questions, report
 from trainings.case import Case, Healthy
