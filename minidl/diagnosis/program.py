@@ -25,8 +25,8 @@ class Program:
         The data, as ``Trainer.fit`` takes them.
     epochs, batch_size, shuffle, validation, rng
         As ``Trainer.fit`` and ``Trainer`` take them.
-    class_weight
-        As ``Trainer.fit`` takes it.
+    class_weight, sample_weight
+        As ``Trainer.fit`` takes them.
 
     Examples
     --------
@@ -53,6 +53,7 @@ class Program:
     validation: tuple[Any, ...] | float | None = None
     rng: Seed = 0
     class_weight: Any = None
+    sample_weight: Any = None
 
     def copy(self) -> Self:
         """Copy model, loss, optimizer and generator, so that training changes none of these."""
@@ -76,6 +77,7 @@ class Program:
             self.validation,
             shuffle=self.shuffle,
             class_weight=self.class_weight,
+            sample_weight=self.sample_weight,
             **{"progress": False} | options,
         )
         return trainer
