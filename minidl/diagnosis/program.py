@@ -25,8 +25,8 @@ class Program:
         The data, as ``Trainer.fit`` takes them.
     epochs, batch_size, shuffle, validation, rng
         As ``Trainer.fit`` and ``Trainer`` take them.
-    class_weight
-        As ``Trainer.fit`` takes it.
+    class_weight, sample_weight
+        As ``Trainer.fit`` takes them.
 
     Examples
     --------
@@ -53,6 +53,7 @@ class Program:
     validation: tuple[Any, ...] | float | None = None
     rng: Seed = 0
     class_weight: Any = None
+    sample_weight: Any = None
 
     def copy(self) -> Self:
         """Copy model, loss, optimizer and generator, so that training changes none of these."""
@@ -65,9 +66,9 @@ class Program:
         """Make the trainer, without metrics but the usual ones."""
         return Trainer(self.model, self.loss, self.optimizer, rng=self.rng)
 
-    def train(self, **options: Any) -> Trainer:
+    def train(self, trainer: Trainer | None = None, **options: Any) -> Trainer:
         """Train as told; ``options`` are further ones of ``Trainer.fit``."""
-        trainer = self.trainer()
+        trainer = trainer or self.trainer()
         trainer.fit(
             self.X,
             self.y,
@@ -76,6 +77,7 @@ class Program:
             self.validation,
             shuffle=self.shuffle,
             class_weight=self.class_weight,
+            sample_weight=self.sample_weight,
             **{"progress": False} | options,
         )
         return trainer
