@@ -27,6 +27,7 @@ from minidl.diagnosis.remedies.actions import (
 )
 from minidl.diagnosis.rules.suspicion import Change, Suspicion
 from minidl.diagnosis.trials import Outcome, Trials
+from minidl.training.data import Data
 from minidl.diagnosis.verdict import KINDS, Verdict
 from minidl.nn import BCEWithLogitsLoss
 
@@ -86,7 +87,8 @@ class Judge:
     ) -> None:
         self.trials, self.suspicions, self.fixed, self.clock = trials, suspicions, fixed, clock
         self.outcomes: list[Outcome] = []
-        self.told = self._try()
+        self.told = trials.run(*merged(*fixed), curve=True)
+        self.outcomes.append(self.told)
         self.slowest = self.told.seconds
 
     # --- trials ---
@@ -127,6 +129,9 @@ class Judge:
                     for change in suspicion.changes[-2:]
                     for rate in ADAM_RATES
                 ]
+        for suspicion in self.suspicions:
+            if suspicion.strength >= 1 and self._affords(()) and self.told.error > NEAR:
+                self._try(*suspicion.changes[0])
         for variant in variants:
             if self.best().error < NEAR and not self.best().held > 0.1:
                 break
@@ -147,15 +152,15 @@ class Judge:
         if np.isnan(told.held):
             return gain > FAR
         gain_held = capped(told.held) - capped(best.held)
-        noise = self._noise(told.held, best.held)
+        noise = self.noise(told.held, best.held)
         if gain_held > max(FAR, noise):
             return True
         return strong and gain > FAR_TRAINED and score(told) - score(best) > 0.1
 
-    def _noise(self, *errors: float) -> float:
+    def noise(self, *errors: float) -> float:
         """Two standard errors of the difference of two errors on the held-out rows."""
         held = self.trials.rows.held
-        count = 1 if held is None else len(held)
+        count = 1 if held is None else answers_of(held)
         spread = [min(max(e * (2 - e), 0.05), 1.0) for e in errors]
         return float(2 * np.sqrt(sum(spread) / 2 / count))
 
@@ -178,6 +183,32 @@ class Judge:
         yield from needed or sorted(
             (item for item in tried if item[2] >= HELPS), key=lambda item: -item[2]
         )
+
+    def by_evidence(self) -> Iterator[Verdict]:
+        """Yield the strongest suspicion where no trial could show the cause."""
+        strong = [s for s in self.suspicions if s.strength >= 1]
+        if strong:
+            s = max(strong, key=lambda s: s.strength)
+            remedy = ", and ".join(action.sentence() for action in s.changes[0])
+            yield Verdict(
+                s.kind, s.layer, s.evidence, None, remedy, s.changes[0][0], s.statement
+            )
+        elif self.told.error > 0.9:
+            yield Verdict(
+                "not_learning", "", {"error": self.told.error},
+                statement="it does not learn, and nothing that was tried alone changes that",
+                remedy=f"its error is {self.told.error:.2f} of that of one answer for all rows",
+            )  # fmt: skip
+
+    def rare_class(self) -> Iterator[tuple[Suspicion, Change, float]]:
+        """Yield the suspicion of a rare class, if weighting the classes helps it."""
+        for suspicion in self.suspicions:
+            if suspicion.kind == "class_imbalance" and self._affords(()):
+                outcome = self._try(*suspicion.changes[0])
+                gain = self.told.balanced - outcome.balanced
+                gain_held = self.told.held_balanced - outcome.held_balanced
+                if gain > FAR and (np.isnan(gain_held) or gain_held > FAR):
+                    yield suspicion, suspicion.changes[0], gain
 
     def _best_change(
         self, suspicion: Suspicion, told: Outcome, best: Outcome
@@ -225,6 +256,11 @@ def score(outcome: Outcome) -> float:
     return error if np.isnan(outcome.held) else (error + capped(outcome.held)) / 2
 
 
+def answers_of(data: Data) -> int:
+    """Return how many answers are asked for: of sequences with a target for each step, all."""
+    return len(data) if data.targets.ndim < 3 else len(data) * data.targets.shape[1]
+
+
 def capped(error: float) -> float:
     """Return the error, but no more than that of a useless answer."""
     return float(min(error, WORST)) if np.isfinite(error) else WORST
@@ -234,7 +270,7 @@ def capped(error: float) -> float:
 # strongly suspected by numbers of data or first weights, then what shows in the course.
 ORDER = (
     "output_mismatch", "not_shuffled", "unscaled_targets", "unscaled_inputs", "bad_initialization",
-    "vanishing_gradient", "exploding_gradient", "learning_rate_too_high", "saturated_units",
+    "vanishing_gradient", "exploding_gradient", "learning_rate_too_high", "not_finite", "saturated_units",
     "dead_units", "learning_rate_too_low", "stopped_early", "class_imbalance", "overfitting",
 )  # fmt: skip
 

@@ -20,11 +20,13 @@ from minidl.diagnosis.remedies.actions import (
     Epochs,
     Reinitialise,
     ReplaceActivation,
+    ReplaceHead,
     SetLearningRate,
     Shuffle,
 )
 from minidl.diagnosis.rules.suspicion import Suspicion
 from minidl.diagnosis.task import Task
+from minidl.diagnosis.verdict import Verdict
 
 # Factors by which rates are tried, each further from the one that was told.
 LOWER = (1 / 3, 0.1, 0.01, 0.001)
@@ -32,9 +34,11 @@ HIGHER = (10.0, 100.0, 1000.0)
 LONGER = (5, 20)
 # Recall below which a class counts as never answered, and how much rarer than an equal share of the
 # rows a class must be to be called rare.
-NEVER, RARE = 0.1, 0.5
+NEVER, RARE = 0.35, 0.5
 # Share of the training after which a loss that still falls makes one suspect an early end.
 END = 0.2
+# By how much the error of held-out rows must rise above its least, and by what share of that.
+OVERFIT = 0.2
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,8 @@ class Course:
         The training as told.
     losses
         Of its epochs.
-    finite
-        Whether it came to its end.
+    finite, stopped
+        Whether it came to its end; if not, what the ``Trainer`` said.
     recall
         By class, the share of its rows that is answered right, and their number.
     last
@@ -61,6 +65,7 @@ class Course:
     task: Task
     losses: Sequence[float]
     finite: bool
+    stopped: str
     recall: dict[float, tuple[float, int]]
     last: Probe | None
     first_loss: float
@@ -187,7 +192,54 @@ def steps_that_jump(course: Course) -> Iterator[Suspicion]:
         )
 
 
+def loss_not_finite(course: Course) -> Iterator[Suspicion]:
+    """A loss that is no number although every output is one, such as the logarithm of zero."""
+    task, loss = course.task, course.program.loss
+    if "every layer's output is finite" not in course.stopped:
+        return
+    if not task.counts or type(loss).__module__.startswith("minidl."):
+        return
+    better = "BCEWithLogitsLoss" if task.kind == "bits" else "CrossEntropyLoss"
+    yield Suspicion(
+        "not_finite",
+        ((ReplaceHead("", better),),),
+        f"every output is finite, and {loss!r} of them is not",
+        evidence={"steps": course.program.optimizer.steps},
+        strength=2.0,
+    )
+
+
+def overfitted(
+    curve: Sequence[tuple[int, float, float]], noise: float, program: Program
+) -> Iterator[Verdict]:
+    """The error of held-out rows is far above its least, while that of the rows trained on falls.
+
+    ``curve`` has epoch, error and error held out. A least of one epoch alone may be luck: each is
+    the mean of three.
+    """
+    if len(curve) < 6:
+        return
+    epochs = [epoch for epoch, _, _ in curve]
+    trained = np.array([error for _, error, _ in curve])
+    held = np.convolve([error for _, _, error in curve], np.ones(3) / 3, "valid")
+    best = int(held.argmin())
+    rise = float(held[-1] - held[best])
+    if trained[-1] < trained[best + 1] and rise > max(OVERFIT, noise / 2) and rise > OVERFIT * held[best]:
+        yield Verdict(
+            "overfitting",
+            "",
+            {"held_least": float(held[best]), "epoch": epochs[best + 1],
+             "held_last": float(held[-1]), "trained_last": float(trained[-1])},
+            statement=f"the error of rows held out rises from {held[best]:.2f} after "
+            f"{epochs[best + 1]} epochs to {held[-1]:.2f}, while that of the rows trained on falls "
+            f"to {trained[-1]:.2f}",
+            remedy=f"stop after {epochs[best + 1]} epochs, or add a weight decay",
+            action=Epochs(epochs[best + 1], stop_early=True),
+        )  # fmt: skip
+
+
 RULES = (
+    loss_not_finite,
     rows_in_order,
     rate_too_high,
     steps_that_jump,
