@@ -88,7 +88,8 @@ class Examination:
         judge = Judge(trials, suspicions, fixed, self.clock)
         told = judge.told
         course = running.Course(
-            self.program, self.task, told.losses, told.finite, self.stopped, told.recall,
+            self.program, self.task, told.losses, told.finite, self.stopped, told.error,
+            told.held, told.recall,
             self.last_look(), first.probe.loss,
         )  # fmt: skip
         judge.suspicions = suspicions = [
@@ -108,7 +109,8 @@ class Examination:
             found += self.symptoms(suspicions, top)
         else:
             found = [as_verdict(*cause) for cause in judge.rare_class()]
-            found += running.overfitted(told.held_curve, judge.noise(told.held, told.held), self.program)
+            found += [as_verdict(*cause) for cause in judge.overfitting()] or list(
+                running.overfitted(told.held_curve, judge.noise(told.held, told.held), self.program))
         for o in judge.outcomes:
             self.log.append(f"   {o.error:.3f} {o.held:.3f} {o.balanced:.2f} {o.finite} {o.seconds:.3f} {o.actions}")
         return found

@@ -37,12 +37,14 @@ FAR = 0.15
 # The same where no rows can be held out, or where a strong suspicion makes the rows that were trained
 # on tell enough.
 FAR_TRAINED = 0.25
+FAR_HELD = 0.1  # the same for a restraint, which only held-out rows gain by
 NEAR = 0.03  # an error that nobody need ask about
 # Share of the way from the training as told to the best known that a change must go alone.
 CURES = 0.75
 HELPS = 0.3
 WORST = 1.2  # beyond, an answer is useless, however far
 REACH_STEPS = 800  # of training that are enough to see what a small net can reach
+OF_OTHER_ERRORS = ("overfitting", "class_imbalance")  # judged by held-out rows, and by class
 ADAM_RATES = (0.01, 0.001)
 
 
@@ -111,6 +113,8 @@ class Judge:
 
     def reach(self) -> Outcome:
         """Train with all that usually helps, and return the best outcome of all trials."""
+        if self.told.error < NEAR:
+            return self.told
         program = self.trials.program
         steps = program.epochs * -(-len(self.trials.rows.trained) // program.batch_size)
         longer = max(1, -(-REACH_STEPS // steps))
@@ -130,7 +134,9 @@ class Judge:
                     for rate in ADAM_RATES
                 ]
         for suspicion in self.suspicions:
-            if suspicion.strength >= 1 and self._affords(()) and self.told.error > NEAR:
+            if suspicion.kind in OF_OTHER_ERRORS or suspicion.strength < 1:
+                continue
+            if self._affords(()):
                 self._try(*suspicion.changes[0])
         for variant in variants:
             if self.best().error < NEAR and not self.best().held > 0.1:
@@ -170,6 +176,8 @@ class Judge:
         """Yield suspicions with the change that cures alone, or is needed where none does."""
         tried: list[tuple[Suspicion, Change, float]] = []
         for suspicion in self.suspicions:
+            if suspicion.kind in OF_OTHER_ERRORS:
+                continue
             found = self._best_change(suspicion, told, best)
             if found is not None:
                 tried.append((suspicion, *found))
@@ -209,6 +217,21 @@ class Judge:
                 gain_held = self.told.held_balanced - outcome.held_balanced
                 if gain > FAR and (np.isnan(gain_held) or gain_held > FAR):
                     yield suspicion, suspicion.changes[0], gain
+
+    def overfitting(self) -> Iterator[tuple[Suspicion, Change, float]]:
+        """Yield the suspicion of learning by heart, if a restraint helps the rows held out."""
+        for suspicion in self.suspicions:
+            if suspicion.kind != "overfitting":
+                continue
+            best, least = (), self.told.held
+            for change in suspicion.changes:
+                if self._affords(change):
+                    outcome = self._try(*change)
+                    if outcome.held < least:
+                        best, least = change, outcome.held
+            gain = self.told.held - least
+            if best and gain > max(FAR_HELD, FAR_HELD * self.told.held, self.noise(self.told.held, least) / 2):
+                yield suspicion, best, gain
 
     def _best_change(
         self, suspicion: Suspicion, told: Outcome, best: Outcome

@@ -200,9 +200,7 @@ class Trials:
             answer = answers(prediction, self.task, loss)[counts]
             target = decided(data.targets, self.task)[counts]
             found[name or "error"] = error(answer, target, self.task)
-            if self.task.kind in ("labels", "onehot") or (
-                self.task.kind == "bits" and target.shape[-1] == 1
-            ):
+            if has_classes(data.targets, self.task):
                 found[f"{name}_balanced".lstrip("_")] = balanced_error(answer, target)
                 if not name:
                     found["recall"] = recalls(answer, target)
@@ -331,6 +329,13 @@ def counting(data: Data, loss: Any) -> Array:
     if weights.size != steps:
         weights = np.repeat(weights.reshape(len(data), -1)[:, :1], steps // len(data), axis=1)
     return weights.reshape(-1) != 0
+
+
+def has_classes(targets: Array, task: Task) -> bool:
+    """Return whether every row has one label: a class, a row with a single 1, or one bit."""
+    if task.kind == "bits":
+        return targets.ndim == 1 or targets.shape[1:] == (1,)
+    return task.counts and targets.ndim == (1 if task.kind == "labels" else 2)
 
 
 def balancing(targets: Array, task: Task) -> Array:

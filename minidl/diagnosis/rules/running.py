@@ -17,12 +17,14 @@ from minidl.diagnosis.program import Program
 from minidl.diagnosis.remedies.actions import (
     ClassWeights,
     Clip,
+    Dropout,
     Epochs,
     Reinitialise,
     ReplaceActivation,
     ReplaceHead,
     SetLearningRate,
     Shuffle,
+    WeightDecay,
 )
 from minidl.diagnosis.rules.suspicion import Suspicion
 from minidl.diagnosis.task import Task
@@ -34,11 +36,13 @@ HIGHER = (10.0, 100.0, 1000.0)
 LONGER = (5, 20)
 # Recall below which a class counts as never answered, and how much rarer than an equal share of the
 # rows a class must be to be called rare.
-NEVER, RARE = 0.35, 0.5
+NEVER, RARE = 0.5, 0.5
+MOST_CLASSES = 20  # of more, some are rare as a matter of course
 # Share of the training after which a loss that still falls makes one suspect an early end.
 END = 0.2
 # By how much the error of held-out rows must rise above its least, and by what share of that.
 OVERFIT = 0.2
+BY_HEART, LEAST_OVERFIT = 0.15, 0.3
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,8 @@ class Course:
         Of its epochs.
     finite, stopped
         Whether it came to its end; if not, what the ``Trainer`` said.
+    error, held
+        Of the rows trained on, and of those held out (NaN without any).
     recall
         By class, the share of its rows that is answered right, and their number.
     last
@@ -66,6 +72,8 @@ class Course:
     losses: Sequence[float]
     finite: bool
     stopped: str
+    error: float
+    held: float
     recall: dict[float, tuple[float, int]]
     last: Probe | None
     first_loss: float
@@ -144,7 +152,7 @@ def rows_in_order(course: Course) -> Iterator[Suspicion]:
 def class_never_answered(course: Course) -> Iterator[Suspicion]:
     """A rare class that the model never answers: always answering another one costs less."""
     rows = sum(count for _, count in course.recall.values())
-    if len(course.recall) < 2:
+    if not 2 <= len(course.recall) <= MOST_CLASSES:
         return
     never = {
         label: count
@@ -209,6 +217,24 @@ def loss_not_finite(course: Course) -> Iterator[Suspicion]:
     )
 
 
+def learned_by_heart(course: Course) -> Iterator[Suspicion]:
+    """Rows that are known by heart, far better than others: the error of these is memory.
+
+    Suspected from an error below ``BY_HEART`` of that of held-out rows on.
+    """
+    if not course.error < BY_HEART * course.held or course.held < LEAST_OVERFIT:
+        return
+    optimizer = course.program.optimizer
+    decays = (1.0, 3.0) if optimizer.states["decoupled"].any() else (0.03, 0.3)
+    yield Suspicion(
+        "overfitting",
+        (*((WeightDecay(decay),) for decay in decays), (Dropout(0.3),)),
+        f"the error of the rows trained on is {course.error:.2g}, that of rows held out "
+        f"{course.held:.2f}, where 1 is that of one answer for all",
+        evidence={"trained": course.error, "held": course.held},
+    )
+
+
 def overfitted(
     curve: Sequence[tuple[int, float, float]], noise: float, program: Program
 ) -> Iterator[Verdict]:
@@ -239,6 +265,7 @@ def overfitted(
 
 
 RULES = (
+    learned_by_heart,
     loss_not_finite,
     rows_in_order,
     rate_too_high,
