@@ -13,7 +13,7 @@ from minidl.diagnosis.program import Program
 from minidl.diagnosis.remedies import recipes
 from minidl.diagnosis.remedies.actions import Action, Epochs
 from minidl.diagnosis.remedies.apply import apply, inputs_of
-from minidl.diagnosis.remedies.probing import Change, Outcome, Prober
+from minidl.diagnosis.remedies.probing import Change, Outcome, Prober, parted
 from minidl.diagnosis.remedies.standing import Rows, standing
 from minidl.diagnosis.remedies.surgery import NotApplicableError
 from minidl.diagnosis.task import answers, decided
@@ -24,14 +24,18 @@ from minidl.typing import Array
 
 # Kinds of which a person must take care: no change of the program mends the data.
 OF_DATA = frozenset({"nothing_to_learn", "data_error"})
+# Kinds that say that the training was too short as it was told.
+TOO_SHORT = frozenset({"stopped_early", "learning_rate_too_low"})
 GOOD = 0.02  # an error after which no second training is made
-# Steps of a training: at least twice as many as were told, and no fewer than what a small network
-# needs to learn XOR or to add two numbers of a sequence.
-LONGER, LEAST_STEPS, MOST_STEPS = 2, 4000, 20_000
-SECONDS = 20.0  # of a training, unless the one that was told took longer
-# Rounds of probes: changes that enter, and the part of a training's steps that each gets.
-ROUNDS = ((40, 1 / 25), (8, 1 / 8), (3, 1 / 4))
-REST = 0.25  # of the rows, held out where a program learns by heart
+# A training of fewer steps than the first is too short to keep; longer ones are as many times as
+# long, with no fewer steps than a small network needs to learn XOR, or to add two numbers.
+ENOUGH_STEPS, LONGER, LEAST_STEPS, MOST_STEPS = 500, 3, 4000, 20_000
+SECONDS = 15.0  # of a training, unless the one that was told took longer; and of all its probes
+# Rounds of probes: how many changes enter, the part of the training's steps that each of them gets,
+# and the least.
+ROUNDS = ((40, 1 / 25, 100), (8, 1 / 8, 250), (3, 1 / 4, 500))
+HELD_OUT_FROM = 100  # rows from which on some can be held out
+WORSE = 0.02  # on rows held out, that a longer training must not be
 
 
 class Diagnosed(Protocol):
@@ -95,21 +99,19 @@ class Cures:
         self.by_heart = "overfitting" in self.kinds
         self.rows = self._rows()
         self.error = standing(self.told, self.rows)
-        self.steps = self._steps()
-        self.prober = Prober(self._probed(), self.rows, SECONDS)
 
     def find(self, trainings: int) -> Cure:
         """Train at most so many times, and return the best."""
-        if not self.verdicts or self.kinds <= OF_DATA:
-            return self._none()
         outcomes: list[Outcome] = []
-        for number in range(trainings):
-            change = self._first() if number == 0 else self._second(outcomes)
-            outcomes.append(self._trained(change))
-            if outcomes[-1].error < GOOD:
+        for plan in (self._first, self._second)[:trainings]:
+            if not self.verdicts or self.kinds <= OF_DATA:
                 break
-        best = min(outcomes, key=lambda outcome: outcome.error)
-        if best.trainer is None or best.error >= self.error:
+            if outcomes and (outcomes[0].error < GOOD or self.by_heart):
+                break
+            if (planned := plan(outcomes)) is not None:
+                outcomes.append(Prober(self.program, self.rows, SECONDS).train(*planned))
+        best = min(outcomes, key=lambda outcome: outcome.error, default=None)
+        if best is None or best.trainer is None or best.error >= self.error:
             return self._none(len(outcomes))
         return Cure(
             self._words(best),
@@ -123,35 +125,54 @@ class Cures:
 
     # --- what is tried ---
 
-    def _first(self) -> Change:
-        """What the verdicts prescribe, with the scales, the rate and the epochs that go with it."""
-        task = self.rows.task
-        base = recipes.prescribed(self.verdicts)
-        base = recipes.keeping_meaning(base, self.program, task)
-        base = self._applicable(recipes.merged(recipes.scaling(self.program, task), base))
+    def _first(self, outcomes: Sequence[Outcome]) -> tuple[Change, int]:
+        """What the verdicts prescribe, with the scales and the learning rate that go with it."""
+        program, task = self.program, self.rows.task
+        base = recipes.keeping_meaning(recipes.prescribed(self.verdicts), program, task)
+        base = self._applicable(recipes.merged(recipes.scaling(program, task), base))
         if self.by_heart:
-            changes = [recipes.merged(base, more) for more in recipes.penalties(self.program)]
-            return self.prober.best(changes, [(len(changes), self.steps)])
-        changes = [recipes.merged(base, rate) for rate in recipes.rates(self.program, base)]
-        return self.prober.best(changes, self._rounds())
+            return self._against_heart(base)
+        keeps = self._told_steps() >= ENOUGH_STEPS and not self.kinds & TOO_SHORT
+        steps = self._told_steps() if keeps else self._long(base)
+        changes = [recipes.merged(base, rate) for rate in recipes.rates(program, base)]
+        return self._prober().best(changes, rounds(steps)), steps
 
-    def _second(self, outcomes: Sequence[Outcome]) -> Change:
-        """What usually makes a program train: other layers, draws and rates on top of the first."""
-        first = outcomes[0].change
-        if self.by_heart:
-            return first
-        base = self._applicable(recipes.merged(first, recipes.usual(self.program, self.rows.task)))
-        layers = [recipes.merged(base, more) for more in recipes.structures(self.program)]
+    def _second(self, outcomes: Sequence[Outcome]) -> tuple[Change, int] | None:
+        """What usually makes a program train: longer, with other layers, draws and rates."""
+        first, program = outcomes[0], self.program
+        usual = recipes.usual(program, self.rows.task)
+        base = self._applicable(recipes.merged(first.change, usual))
+        layers = [recipes.merged(base, more) for more in recipes.structures(program)]
         layers += [recipes.merged(base, draw) for draw in recipes.draws(3)]
         changes = [
             recipes.merged(layer, rate)
+            for rate in list(recipes.rates(program, base))
             for layer in layers
-            for rate in list(recipes.rates(self.program, base))
         ]
-        return self.prober.best(changes, self._rounds())
+        steps = self._long(base)
+        change = self._prober().best(changes, rounds(steps))
+        return (change, steps) if self._bears(first, change, steps) else None
 
-    def _rounds(self) -> list[tuple[int, int]]:
-        return [(count, max(1, round(part * self.steps))) for count, part in ROUNDS]
+    def _against_heart(self, base: Change) -> tuple[Change, int]:
+        """The penalty, dropout or number of epochs with which rows held out are answered best."""
+        changes = [recipes.merged(base, more) for more in recipes.penalties(self.program)]
+        steps = self._told_steps()
+        plan = [(len(changes), -(-steps // 4)), (3, steps)]
+        return self._prober().best(changes, plan), steps
+
+    def _bears(self, first: Outcome, change: Change, steps: int) -> bool:
+        """Whether rows that are held out bear the second change, and do not suffer from it.
+
+        A longer training may only learn by heart what is noise.
+        """
+        rows = len(inputs_of(self.program))
+        if rows < HELD_OUT_FROM or first.error > 0.9:
+            return True
+        rest, held = parted(self.program)
+        judged = Rows.of(held.X, held.y, held.loss, self.rows.balanced)
+        prober = Prober(rest, judged, SECONDS)
+        before = prober.train(first.change, first.steps).error
+        return prober.train(change, steps).error <= before + WORSE
 
     def _applicable(self, change: Change) -> Change:
         """Leave out what cannot be carried out on this model."""
@@ -164,28 +185,32 @@ class Cures:
                 pass
         return tuple(kept)
 
-    def _trained(self, change: Change) -> Outcome:
-        longer = next((a.epochs for a in change if isinstance(a, Epochs)), 0)
-        steps = max(self.steps, longer * self._an_epoch()) if not self.by_heart else self.steps
-        prober = Prober(self.program, self.rows, SECONDS)
-        return prober.train(change, steps)
-
     # --- how long, and on which rows ---
+
+    def _prober(self) -> Prober:
+        """Probes of rows as they are judged; of those held out, where rows are learned by heart."""
+        program, rows = self.program, self.rows
+        if self.by_heart and not isinstance(program.validation, tuple):
+            program, held = parted(program)
+            rows = Rows.of(held.X, held.y, held.loss, rows.balanced)
+        return Prober(program, rows.some(), SECONDS)
+
+    def _told_steps(self) -> int:
+        return self.program.epochs * self._an_epoch()
 
     def _an_epoch(self) -> int:
         return -(-len(inputs_of(self.program)) // self.program.batch_size)
 
-    def _steps(self) -> int:
-        """Return the steps of a training."""
-        told = self.program.epochs * self._an_epoch()
-        if self.by_heart:
-            return told
-        steps = min(max(LONGER * told, LEAST_STEPS), max(MOST_STEPS, told))
+    def _long(self, change: Change) -> int:
+        """Return the steps of a training that is not too short, as far as time allows."""
+        told = self._told_steps()
+        epochs = max((a.epochs for a in change if isinstance(a, Epochs)), default=0)
+        steps = max(min(max(LONGER * told, epochs * self._an_epoch()), MOST_STEPS), LEAST_STEPS)
         history = self.told.history
         if history.epochs:
             second = sum(history.seconds) / (history.epochs * self._an_epoch())
-            steps = min(steps, max(told, int(SECONDS / max(second, 1e-9))))
-        return steps
+            steps = min(steps, int(SECONDS / max(second, 1e-9)))
+        return max(steps, told)
 
     def _rows(self) -> Rows:
         program = self.program
@@ -193,9 +218,6 @@ class Cures:
         if self.by_heart and isinstance(program.validation, tuple):
             X, y = program.validation[:2]
         return Rows.of(X, y, program.loss, balanced="class_imbalance" in self.kinds)
-
-    def _probed(self) -> Program:
-        return self.program
 
     # --- words ---
 
@@ -214,6 +236,11 @@ class Cures:
         clauses.append(f"train for {outcome.steps:,} steps, the rate falling to zero")
         code = [line for action in outcome.change for line in action.code()]
         return "\n".join(["; ".join(clauses).capitalize() + ".", "", *code])
+
+
+def rounds(steps: int) -> list[tuple[int, int]]:
+    """Return how many changes enter each round of probes of a training, and for how many steps."""
+    return [(count, min(max(least, round(part * steps)), steps)) for count, part, least in ROUNDS]
 
 
 def measured(trainer: Trainer, program: Program) -> dict[str, float]:

@@ -12,7 +12,6 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -23,6 +22,7 @@ from minidl.diagnosis.remedies.standing import WORST, Rows, standing
 from minidl.diagnosis.remedies.surgery import NotApplicableError
 from minidl.optim import Optimizer, schedules
 from minidl.training import Trainer
+from minidl.typing import Array
 
 Change = tuple[Action, ...]
 # Recording a step costs as much as some hundreds of eager ones.
@@ -96,7 +96,8 @@ def lasting(program: Program, steps: int, short: bool = False) -> Program:
     rows = len(inputs_of(program))
     an_epoch = -(-rows // program.batch_size)
     if short and steps < an_epoch:
-        program, an_epoch = _some_rows(program, steps * program.batch_size), steps
+        order = np.random.default_rng(0).permutation(rows)
+        program, an_epoch = with_rows(program, order[: steps * program.batch_size]), steps
     epochs = max(1, round(steps / an_epoch))
     let_rate_fall(program.optimizer, epochs * an_epoch)
     return replace(program, epochs=epochs)
@@ -108,23 +109,22 @@ def let_rate_fall(optimizer: Optimizer, steps: int) -> None:
         group["lr"] = schedules.cosine(group["lr"], steps)
 
 
-def _some_rows(program: Program, count: int) -> Program:
-    """Return the program with so many rows, chosen at random but always the same."""
-    order = np.random.default_rng(0).permutation(len(inputs_of(program)))[:count]
-    chosen = np.sort(order)
-    X = program.X
-    some: Any = tuple(_take(x, chosen) for x in X) if isinstance(X, tuple) else _take(X, chosen)
-    weight = program.sample_weight
+HELD_OUT = 0.2  # share of the rows
+
+
+def parted(program: Program) -> tuple[Program, Program]:
+    """Return the program with most of its rows, and with those that are held out from it."""
+    order = np.random.default_rng(0).permutation(len(inputs_of(program)))
+    count = max(1, round(HELD_OUT * len(order)))
+    return with_rows(program, order[count:]), with_rows(program, order[:count])
+
+
+def with_rows(program: Program, rows: Array) -> Program:
+    """Return the program with some of its rows, in the order that they had."""
+    rows, X, weight = np.sort(rows), program.X, program.sample_weight
     return replace(
         program,
-        X=some,
-        y=_take(program.y, chosen),
-        sample_weight=None if weight is None else np.asarray(weight)[chosen],
+        X=tuple(take(x, rows) for x in X) if isinstance(X, tuple) else take(X, rows),
+        y=take(program.y, rows),
+        sample_weight=None if weight is None else np.asarray(weight)[rows],
     )
-
-
-def _take(data: Any, rows: Any) -> Any:
-    """Return rows of an array, a table or a list."""
-    if isinstance(data, (list, tuple)):
-        return [data[row] for row in rows]
-    return np.asarray(data)[rows]

@@ -199,4 +199,3 @@ def penalties(program: Program) -> Iterator[Change]:
     for part in (3, 10, 30):
         if program.epochs >= 2 * part:
             yield (Epochs(program.epochs // part),)
-

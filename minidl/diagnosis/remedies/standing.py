@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from minidl.typing import Array
 
 LEAST_PROBABILITY = 1e-4  # smaller ones count as this: one sure mistake is not worth a thousand
 WORST = 10.0  # an error that is larger, or is no number, counts as this
+MOST_ROWS = 2000  # to judge a probe on
 SOFT = 0.05  # the weight of how sure answers are, beside how many of them are right
 
 
@@ -20,18 +22,34 @@ SOFT = 0.05  # the weight of how sure answers are, beside how many of them are r
 class Rows:
     """Rows to judge on: inputs as ``predict`` takes them, targets, and what these ask for."""
 
-    X: object
+    X: Any
     targets: Array
     task: Task
     balanced: bool = False
 
     @classmethod
-    def of(cls, X: object, y: object, loss: Loss, balanced: bool = False) -> Rows:
+    def of(cls, X: Any, y: Any, loss: Loss, balanced: bool = False) -> Rows:
         """Make them from data and the loss that the program was told to use."""
         targets = np.asarray(y)
         if not loss.takes_labels:
             targets = targets.astype(np.float64)
         return cls(X, targets, task_of(targets, loss), balanced)
+
+    def some(self) -> Rows:
+        """Return some thousand of the rows, chosen at random but always the same."""
+        if len(self.targets) <= MOST_ROWS:
+            return self
+        chosen = np.sort(np.random.default_rng(0).permutation(len(self.targets))[:MOST_ROWS])
+        X = self.X
+        some = tuple(take(x, chosen) for x in X) if isinstance(X, tuple) else take(X, chosen)
+        return replace(self, X=some, targets=self.targets[chosen])
+
+
+def take(data: Any, rows: Array) -> Any:
+    """Return rows of an array, a table or a list."""
+    if isinstance(data, (list, tuple)):
+        return [data[row] for row in rows]
+    return np.asarray(data)[rows]
 
 
 def standing(trainer: Trainer, rows: Rows) -> float:
@@ -49,7 +67,9 @@ def standing(trainer: Trainer, rows: Rows) -> float:
         target, task = decided(rows.targets, rows.task), rows.task
         answer = answers(prediction, task, trainer.loss)
         if rows.balanced and task.counts:
-            return balanced_error(answer, target) + SOFT * _surprise(prediction, target, trainer, rows)
+            return balanced_error(answer, target) + SOFT * _surprise(
+                prediction, target, trainer, rows
+            )
         found = error(answer, target, task)
         if task.counts:
             found += SOFT * _surprise(prediction, target, trainer, rows)
