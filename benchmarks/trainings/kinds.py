@@ -15,7 +15,7 @@ BUILT = {
     "unscaled_inputs": "raw columns",
     "unscaled_targets": "targets of thousands",
     "bad_initialization": "weights of zero",
-    "learning_rate_too_high": "SGD 20",
+    "learning_rate_too_high": "SGD 100",
     "learning_rate_too_low": "SGD 1e-4",
     "output_mismatch": "ReLU head",
     "not_finite": "digits, log of logits",

@@ -291,7 +291,7 @@ CASES = [
         {"init": "zeros", "between": nn.Tanh}, {"init": None},
     ),
     _case(
-        "SGD 20", moons, "learning_rate_too_high", accuracy, {"lr": 20.0}, {"lr": 0.5},
+        "SGD 100", moons, "learning_rate_too_high", accuracy, {"lr": 100.0}, {"lr": 0.5},
     ),
     _case(
         "SGD 0.5, momentum 0.99", digits,

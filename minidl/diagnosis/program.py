@@ -62,9 +62,9 @@ class Program:
         )
         return dataclasses.replace(self, model=model, loss=loss, optimizer=optimizer, rng=rng)
 
-    def trainer(self) -> Trainer:
+    def trainer(self, record: bool = True) -> Trainer:
         """Make the trainer, without metrics but the usual ones."""
-        return Trainer(self.model, self.loss, self.optimizer, rng=self.rng)
+        return Trainer(self.model, self.loss, self.optimizer, rng=self.rng, record=record)
 
     def train(self, trainer: Trainer | None = None, **options: Any) -> Trainer:
         """Train as told; ``options`` are further ones of ``Trainer.fit``."""

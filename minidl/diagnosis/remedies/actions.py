@@ -121,16 +121,20 @@ class Reinitialise(Action):
         Biases become zero; of recurrent layers those that their class has by default.
     layers
         Paths of the layers; none: all.
+    draw
+        0 draws from the program's seed, other numbers from others.
     """
 
     init: str | None = None
     layers: tuple[str, ...] = ()
+    draw: int = 0
 
     def sentence(self) -> str:
         """Name the initialiser."""
         what = self.init or "He normal before ReLU and its relatives, else Xavier uniform"
         where = f" of layers {', '.join(self.layers)}" if self.layers else ""
-        return f"draw the weights{where} anew ({what}), biases zero"
+        again = f" by another seed, {self.draw}" if self.draw else ""
+        return f"draw the weights{where} anew{again} ({what}), biases zero"
 
     def code(self) -> tuple[str, ...]:
         """Linear layers with this initialiser."""

@@ -202,7 +202,8 @@ def _(remedy: actions.Dropout, program: Program) -> Program:
 
 @carry_out.register
 def _(remedy: actions.Reinitialise, program: Program) -> Program:
-    order, rng = order_of(program), _generator(program)
+    order = order_of(program)
+    rng = as_generator(remedy.draw) if remedy.draw else _generator(program)
     wanted = [call.layer for call in order if not remedy.layers or call.layer.path in remedy.layers]
     for linear, preferred in surgery.preferred_inits(order):
         if any(linear is layer for layer in wanted):

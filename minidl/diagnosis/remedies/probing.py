@@ -1,0 +1,130 @@
+"""Probes: short trainings of changed programs, which tell the best change by its first steps.
+
+Many changes are tried for few steps, the better ones for more, the best of them for the whole
+training: successive halving (Jamieson and Talwalkar 2016). In all its trainings, the learning rate
+falls to zero along a half cosine, so that a short training shows what its rate can reach, and not
+the noise that it makes.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from minidl.diagnosis.program import Program
+from minidl.diagnosis.remedies.actions import Action
+from minidl.diagnosis.remedies.apply import apply, inputs_of
+from minidl.diagnosis.remedies.standing import WORST, Rows, standing
+from minidl.diagnosis.remedies.surgery import NotApplicableError
+from minidl.optim import Optimizer, schedules
+from minidl.training import Trainer
+from minidl.typing import Array
+
+Change = tuple[Action, ...]
+# Recording a step costs as much as some hundreds of eager ones.
+WORTH_RECORDING = 300
+# What a change may be worse than another one before it that is milder, and yet be preferred to it.
+AS_GOOD = 0.02
+
+
+@dataclass
+class Outcome:
+    """A change, the trainer that it led to, and how well that answers."""
+
+    change: Change
+    trainer: Trainer | None
+    error: float
+    steps: int
+
+
+class Prober:
+    """Trains changed copies of a program.
+
+    Parameters
+    ----------
+    program
+        As told, untrained.
+    rows
+        To judge on.
+    seconds
+        After so many, no further probe begins.
+    """
+
+    def __init__(self, program: Program, rows: Rows, seconds: float) -> None:
+        self.program, self.rows = program, rows
+        self.end = time.perf_counter() + seconds
+
+    def train(self, change: Change, steps: int, short: bool = False) -> Outcome:
+        """Train with a change for about so many steps; a short one may see part of the rows only."""
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            try:
+                program = apply(self.program.copy(), change)
+            except NotApplicableError:
+                return Outcome(change, None, WORST, 0)
+            program = lasting(program, steps, short)
+            trainer = program.trainer(record=steps > WORTH_RECORDING)
+            try:
+                program.train(trainer)
+                error = standing(trainer, self.rows)
+            except FloatingPointError:
+                error = WORST
+        return Outcome(change, trainer, error, steps)
+
+    def best(self, changes: Sequence[Change], rounds: Sequence[tuple[int, int]]) -> Change:
+        """Return the best of some changes by successive halving.
+
+        ``rounds`` has, for each round, the number of changes that enter it and of their steps.
+        """
+        ranked = list(dict.fromkeys(changes))
+        for count, steps in rounds:
+            ranked = ranked[:count]
+            if len(ranked) < 2 or time.perf_counter() > self.end:
+                break
+            outcomes = [self.train(change, steps, short=True) for change in ranked]
+            # Sorting is stable: of two that are as good, the one that was named before comes first.
+            ranked = [o.change for o in sorted(outcomes, key=lambda o: round(o.error / AS_GOOD))]
+        return ranked[0]
+
+
+def lasting(program: Program, steps: int, short: bool = False) -> Program:
+    """Return a program that trains for about so many steps, its rate falling to zero."""
+    rows = len(inputs_of(program))
+    an_epoch = -(-rows // program.batch_size)
+    if short and steps < an_epoch:
+        order = np.random.default_rng(0).permutation(rows)
+        program, an_epoch = with_rows(program, order[: steps * program.batch_size]), steps
+    epochs = max(1, round(steps / an_epoch))
+    let_rate_fall(program.optimizer, epochs * an_epoch)
+    return replace(program, epochs=epochs)
+
+
+def let_rate_fall(optimizer: Optimizer, steps: int) -> None:
+    """Have the learning rates of all groups fall to zero along a half cosine."""
+    for group in optimizer.groups:
+        group["lr"] = schedules.cosine(group["lr"], steps)
+
+
+HELD_OUT = 0.2  # share of the rows
+
+
+def parted(program: Program) -> tuple[Program, Program]:
+    """Return the program with most of its rows, and with those that are held out from it."""
+    order = np.random.default_rng(0).permutation(len(inputs_of(program)))
+    count = max(1, round(HELD_OUT * len(order)))
+    return with_rows(program, order[count:]), with_rows(program, order[:count])
+
+
+def with_rows(program: Program, rows: Array) -> Program:
+    """Return the program with some of its rows, in the order that they had."""
+    rows, X, weight = np.sort(rows), program.X, program.sample_weight
+    return replace(
+        program,
+        X=tuple(take(x, rows) for x in X) if isinstance(X, tuple) else take(X, rows),
+        y=take(program.y, rows),
+        sample_weight=None if weight is None else np.asarray(weight)[rows],
+    )

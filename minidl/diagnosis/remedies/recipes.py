@@ -1,0 +1,201 @@
+"""What a cure tries: what verdicts prescribe, and what usually makes a program train.
+
+After a change of a program, its learning rate and its number of epochs are no longer what they were
+chosen for. So every cure chooses these anew, among those that this file names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from minidl import nn, optim
+from minidl.diagnosis.program import Program
+from minidl.diagnosis.remedies import surgery
+from minidl.diagnosis.remedies.actions import (
+    Action,
+    AddResiduals,
+    Clip,
+    Dropout,
+    Epochs,
+    InsertNormalization,
+    Reinitialise,
+    ReplaceActivation,
+    ReplaceCell,
+    ReplaceHead,
+    ScaleInputs,
+    ScaleTargets,
+    SetLearningRate,
+    Shuffle,
+    UseOptimizer,
+    WeightDecay,
+)
+from minidl.diagnosis.remedies.apply import inputs_of, order_of
+from minidl.diagnosis.remedies.probing import Change
+from minidl.diagnosis.task import Task
+from minidl.diagnosis.verdict import Verdict
+from minidl.nn.recurrent.sequence import Recurrent
+
+# Optimizers whose steps do not depend on the size of the gradient: their useful rates are known.
+ADAPTIVE = (optim.Adam, optim.AdamW, optim.Nadam, optim.RMSprop)
+RATES = (0.01, 0.003, 0.03, 0.001, 0.1)
+# What an optimizer whose rate depends on the gradient is tried at, beside the one that was told.
+FACTORS = (1.0, 0.1, 10.0, 0.01, 100.0)
+DEEP = 6  # hidden layers from which on normalization and ways around them are tried
+OF_DISTANCE = (nn.MSELoss, nn.L1Loss, nn.HuberLoss)
+PENALTIES = (0.1, 1.0, 3.0, 10.0)  # weight decay of AdamW
+# Root mean squares of a column that need no scaling.
+USUAL = (0.3, 3.0)
+
+
+def prescribed(verdicts: Iterable[Verdict]) -> list[Action]:
+    """Return the actions of verdicts and of what causes them, one of each kind, the first one."""
+    found: dict[type[Action], Action] = {}
+    for verdict in verdicts:
+        link: Verdict | None = verdict
+        while link is not None:
+            if link.action is not None:
+                found.setdefault(type(link.action), link.action)
+            link = link.because
+    return list(found.values())
+
+
+def merged(*changes: Iterable[Action]) -> Change:
+    """Join changes; of two actions of a kind the later one stands, and one rule for the rate."""
+    found: dict[type[Action], Action] = {}
+    for action in (action for change in changes for action in change):
+        if isinstance(action, (SetLearningRate, UseOptimizer)):
+            found.pop(SetLearningRate, None)
+            found.pop(UseOptimizer, None)
+        found[type(action)] = action
+    return tuple(found.values())
+
+
+def fitting_head(program: Program, task: Task) -> ReplaceHead | None:
+    """Return the head and the loss that belong to the targets; None if they do already.
+
+    What an output means is kept where it can be: probabilities stay probabilities.
+    """
+    head = surgery.head_of(order := order_of(program))
+    loss, width = program.loss, order[-1].width
+    name = "" if head is None else type(head).__name__
+    own = not type(loss).__module__.startswith("minidl.")
+    if isinstance(loss, (nn.CrossEntropyLoss, nn.BCEWithLogitsLoss)):
+        wanted = ReplaceHead("", None)
+    elif isinstance(loss, nn.NLLLoss):
+        wanted = ReplaceHead("LogSoftmax", None)
+    elif task.kind == "numbers":
+        if own or name in ("", "Softplus", "LeakyReLU", "PReLU") or _within(head, program.y):
+            return None
+        wanted = ReplaceHead("", None)
+    else:
+        wanted = ReplaceHead(
+            "Softmax" if task.kind == "onehot" and width > 1 else "Sigmoid",
+            "CrossEntropyOfProbabilities",
+        )
+    return None if wanted.head == name and wanted.loss is None else wanted
+
+
+def _within(head: nn.Layer | None, y: object) -> bool:
+    """Return whether a sigmoid or a tanh can answer all targets, and not only at its very ends."""
+    targets = np.asarray(y, np.float64)
+    low, high = {nn.Sigmoid: (0, 1), nn.Tanh: (-1, 1)}.get(type(head), (np.inf, -np.inf))
+    return bool(low <= targets.min() and targets.max() <= high)
+
+
+def keeping_meaning(change: Iterable[Action], program: Program, task: Task) -> Change:
+    """Return a change that leaves probabilities what they are, where it would make them scores."""
+    found: list[Action] = []
+    of_scores = isinstance(program.loss, (nn.CrossEntropyLoss, nn.BCEWithLogitsLoss, nn.NLLLoss))
+    for action in change:
+        scores = isinstance(action, ReplaceHead) and action.loss in (
+            "BCEWithLogitsLoss",
+            "CrossEntropyLoss",
+        )
+        if scores and not of_scores and task.kind in ("bits", "onehot"):
+            head = "Softmax" if task.kind == "onehot" else "Sigmoid"
+            action = ReplaceHead(head, "CrossEntropyOfProbabilities")
+        found.append(action)
+    return tuple(found)
+
+
+def scaling(program: Program, task: Task, always: bool = False) -> Iterator[Action]:
+    """Yield what brings inputs and targets to mean 0 and deviation 1, if they are far from it."""
+    inputs = inputs_of(program)
+    x = inputs.arrays[0]
+    if inputs.limit is None and not (len(inputs.arrays) > 1 and inputs.lengths is None):
+        size = np.sqrt(np.square(x.reshape(-1, x.shape[-1]), dtype=np.float64).mean(axis=0))
+        size = size[size > 0]
+        if always or (len(size) and not USUAL[0] <= size.min() <= size.max() <= USUAL[1]):
+            yield ScaleInputs()
+    if task.kind == "numbers" and not isinstance(program.loss, nn.BCEWithLogitsLoss):
+        y = np.asarray(program.y, np.float64)
+        size = np.sqrt(np.square(y).mean())
+        head = surgery.head_of(order_of(program))
+        if head is None and (always or not USUAL[0] <= size <= USUAL[1]):
+            yield ScaleTargets()
+
+
+def rates(program: Program, change: Iterable[Action]) -> Iterator[Change]:
+    """Yield optimizers and rates to choose from, what is prescribed and what was told first."""
+    given = [a for a in change if isinstance(a, (SetLearningRate, UseOptimizer))]
+    yield from ((action,) for action in given)
+    optimizer = program.optimizer
+    if isinstance(optimizer, ADAPTIVE):
+        yield (SetLearningRate(optimizer.lr),)
+        yield from ((SetLearningRate(rate),) for rate in RATES)
+        return
+    yield from ((SetLearningRate(optimizer.lr * factor),) for factor in FACTORS)
+    yield from ((UseOptimizer("Adam", rate),) for rate in RATES)
+
+
+def usual(program: Program, task: Task) -> Change:
+    """Return what usually makes a program train, whatever was wrong with it."""
+    found: list[Action] = list(scaling(program, task, always=True))
+    head = fitting_head(program, task)
+    if head is not None:
+        found.append(head)
+    found.append(Reinitialise())
+    if not program.shuffle:
+        found.append(Shuffle())
+    if any(isinstance(call.layer, Recurrent) for call in order_of(program)):
+        found.append(Clip(1.0))
+    return tuple(found)
+
+
+def structures(program: Program) -> Iterator[Change]:
+    """Yield changes of the layers to choose from: none, activations, cells, normalization."""
+    order = order_of(program)
+    hidden = [call.layer for call in surgery.hidden_activations(order)]
+    yield ()
+    if any(isinstance(call.layer, nn.RNN) for call in order):
+        yield (ReplaceCell("LSTM"),)
+        yield (ReplaceCell("GRU"),)
+    names = {type(layer).__name__ for layer in hidden}
+    for name in ("Tanh", "LeakyReLU", "ReLU"):
+        if hidden and names != {name}:
+            yield (ReplaceActivation(name),)
+    if any(isinstance(call.layer, nn.Dropout) and call.layer.p > 0.5 for call in order):
+        yield (Dropout(0.2),)
+    if len(hidden) >= DEEP:
+        yield (InsertNormalization(),)
+        yield (ReplaceActivation("ReLU"), AddResiduals())
+
+
+def draws(count: int) -> Iterator[Change]:
+    """Yield other draws of the first weights: small networks may be stuck with one of them."""
+    yield from ((Reinitialise(draw=draw),) for draw in range(1, count + 1))
+
+
+def penalties(program: Program) -> Iterator[Change]:
+    """Yield what keeps a network from learning rows by heart."""
+    rate = program.optimizer.lr if isinstance(program.optimizer, ADAPTIVE) else 0.003
+    yield ()
+    for penalty in PENALTIES:
+        yield (UseOptimizer("AdamW", rate), WeightDecay(penalty))
+    for p in (0.2, 0.5):
+        yield (Dropout(p),)
+    for part in (3, 10, 30):
+        if program.epochs >= 2 * part:
+            yield (Epochs(program.epochs // part),)
