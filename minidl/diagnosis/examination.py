@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minidl.diagnosis.gradients import wrong_gradient, wrong_layer
-from minidl.diagnosis.judge import Clock, Judge
+from minidl.diagnosis.judge import Cause, Clock, Judge
 from minidl.diagnosis.probe import Probe, look
 from minidl.diagnosis.program import Program
 from minidl.diagnosis.references import Predictors
@@ -20,7 +20,7 @@ from minidl.diagnosis.remedies.surgery import NotApplicableError
 from minidl.diagnosis.rules import data, first_batches, running, static
 from minidl.diagnosis.rules.suspicion import Change, Suspicion
 from minidl.diagnosis.task import task_of
-from minidl.diagnosis.trials import Rows, Trials, as_X
+from minidl.diagnosis.trials import Outcome, Rows, Scaling, Trials, as_X
 from minidl.diagnosis.verdict import Verdict
 from minidl.nn.hooks import evaluating
 from minidl.training import Trainer
@@ -28,6 +28,9 @@ from minidl.training.data import Data, Source
 from minidl.training.preparation import for_training
 
 ALLOWANCE = 0.75  # seconds of trials, beside twice the training
+# A trial of a training that takes longer than this is cut short, but not below a share of it.
+LONG, LEAST_SHARE = 0.4, 0.1
+USELESS = 0.9  # an error from which on nothing has been learned
 HELD_OUT = 0.2  # share of the rows
 LEAST_ROWS = 60  # from which on rows can be held out
 MOST_HELD = 1000
@@ -60,6 +63,7 @@ class Examination:
     def __init__(self, program: Program, trainer: Trainer, seconds: float, stopped: str) -> None:
         self.program, self.trainer, self.stopped = program, trainer, stopped
         self.clock = Clock(2 * seconds + ALLOWANCE)
+        self.share = min(1.0, max(LONG / max(seconds, 1e-9), LEAST_SHARE))
         self.rows, output = rows_of(program, trainer)
         trained = self.rows.trained
         self.task = task_of(trained.targets, program.loss)
@@ -81,39 +85,45 @@ class Examination:
     def tried(self, certain: list[Verdict]) -> list[Verdict]:
         """Return what trials show, on top of what is certain."""
         fixed: Change = tuple(v.action for v in certain if v.action is not None)
-        kinds = {v.kind for v in certain}
-        first = self.first_look()
-        suspicions = [s for s in first_batches.suspicions(first) if s.kind not in kinds]
-        trials = Trials(self.program_of_trials(), self.rows, self.task)
-        judge = Judge(trials, suspicions, fixed, self.clock)
-        told = judge.told
-        course = running.Course(
-            self.program, self.task, told.losses, told.finite, self.stopped, told.error,
-            told.held, told.recall,
-            self.last_look(), first.probe.loss,
-        )  # fmt: skip
-        judge.suspicions = suspicions = [
-            *suspicions, *(s for s in running.suspicions(course) if s.kind not in kinds)
-        ]
-        best = judge.reach()
-        self.log.append(f"told {told.error:.3f} {told.held:.3f} best {best.error:.3f} {best.held:.3f} {best.actions}")
-        of_data = list(self.about_data(judge))
-        if of_data:
-            return of_data
-        found = []
-        if judge.far(told, best):
-            found = [as_verdict(*cause) for cause in judge.causes(told, best)]
-            if not found and not certain:
-                found = list(judge.by_evidence())
-            top = [*certain, *found]
-            found += self.symptoms(suspicions, top)
-        else:
-            found = [as_verdict(*cause) for cause in judge.rare_class()]
-            found += [as_verdict(*cause) for cause in judge.overfitting()] or list(
-                running.overfitted(told.held_curve, judge.noise(told.held, told.held), self.program))
+        trials = Trials(self.program_of_trials(), self.rows, self.task, self.share)
+        judge = Judge(trials, fixed, self.clock, self.as_trained())
+        judge.suspicions = self.suspicions(judge.told, {v.kind for v in certain})
+        judge.reach()
+        self.log.append(f"told {judge.told.error:.3f} {judge.told.held:.3f} best {judge.best.error:.3f} {judge.best.held:.3f} {judge.best.actions}")
+        found = list(self.about_data(judge))
+        if not found and judge.far:
+            found = self.of_causes(judge, certain)
+        elif not found and not certain:
+            found = [as_verdict(cause) for cause in judge.rare_class()]
+            found = found or [as_verdict(cause) for cause in judge.overfitting()]
+            noise = judge.noise(judge.told.held, judge.told.held)
+            found = found or list(running.overfitted(judge.told.held_curve, noise))
         for o in judge.outcomes:
             self.log.append(f"   {o.error:.3f} {o.held:.3f} {o.balanced:.2f} {o.finite} {o.seconds:.3f} {o.actions}")
         return found
+
+    def of_causes(self, judge: Judge, certain: list[Verdict]) -> list[Verdict]:
+        """Return the verdicts on a training that is far from what can be reached."""
+        found = [as_verdict(cause) for cause in judge.causes()]
+        if not found and not certain:
+            found = [as_verdict(cause) for cause in judge.by_evidence()]
+        if not found and not certain and judge.told.error > USELESS:
+            found = [running.does_not_learn(judge.told.error)]
+        return [*found, *self.symptoms(judge.suspicions, [*certain, *found])]
+
+    def suspicions(self, told: Outcome, certain: set[str]) -> list[Suspicion]:
+        """Return what the rules suspect, beside what is certain."""
+        first = self.first_look()
+        course = running.Course(
+            self.program, self.task, told, self.stopped, first.probe.loss, self.last_look()
+        )
+        found = [*first_batches.suspicions(first), *running.suspicions(course)]
+        return [suspicion for suspicion in found if suspicion.kind not in certain]
+
+    def as_trained(self) -> Outcome:
+        """What the training as told came to, on the rows that it has seen."""
+        trials = Trials(self.program_of_trials(), self.rows, self.task)
+        return trials.judged((), self.trainer.model, self.program.loss, Scaling(), not self.stopped)
 
     def symptoms(self, suspicions: list[Suspicion], found: list[Verdict]) -> Iterator[Verdict]:
         """Yield what is strongly suspected beside the causes found, as their effects."""
@@ -121,10 +131,8 @@ class Examination:
         for suspicion in suspicions:
             if suspicion.kind in SYMPTOMS and suspicion.strength >= 1 and suspicion.kind not in kinds:
                 kinds.add(suspicion.kind)
-                yield replace(
-                    as_verdict(suspicion, suspicion.changes[0], float("nan")),
-                    because=found[0] if found else None,
-                )
+                effect = as_verdict(Cause(suspicion, suspicion.changes[0]))
+                yield replace(effect, because=found[0] if found else None)
 
     # --- looks ---
 
@@ -205,8 +213,9 @@ class Examination:
         )  # fmt: skip
 
 
-def as_verdict(suspicion: Suspicion, change: Change, share: float) -> Verdict:
+def as_verdict(cause: Cause) -> Verdict:
     """Make a verdict of a suspicion and of the change that has shown it."""
+    suspicion, change, share = cause.suspicion, cause.change, cause.share
     sentences = ", and ".join(action.sentence() for action in change)
     evidence = dict(suspicion.evidence)
     if not np.isnan(share):

@@ -30,7 +30,7 @@ from minidl.diagnosis.remedies.apply import apply
 from minidl.diagnosis.remedies.optimizers import set_rate
 from minidl.diagnosis.remedies.surgery import NotApplicableError
 from minidl.diagnosis.task import Task, answers, balanced_error, decided, error, recalls
-from minidl.nn import BCEWithLogitsLoss, Loss
+from minidl.nn import BCEWithLogitsLoss, Layer, Loss
 from minidl.nn.hooks import evaluating
 from minidl.seeds import as_generator
 from minidl.training import Callback, Trainer
@@ -136,10 +136,12 @@ class Trials:
         What to train and to judge on, as the model takes them.
     task
         What the targets ask for.
+    share
+        Of the epochs that are trained for.
     """
 
-    def __init__(self, program: Program, rows: Rows, task: Task) -> None:
-        self.program, self.rows, self.task = program, rows, task
+    def __init__(self, program: Program, rows: Rows, task: Task, share: float = 1.0) -> None:
+        self.program, self.rows, self.task, self.share = program, rows, task, share
         self.seconds = 0.0
         self._benches: dict[tuple[Action, ...], Bench] = {}
         self._known: dict[tuple[Any, ...], Outcome] = {}
@@ -175,22 +177,21 @@ class Trials:
         watcher = Curve(self, bench, scaling)
         try:
             trainer.fit(
-                as_X(trained), trained.targets, epochs or told.epochs, program.batch_size,
+                as_X(trained), trained.targets, epochs or max(1, round(self.share * told.epochs)), program.batch_size,
                 shuffle=told.shuffle, progress=False, sample_weight=weight,
                 callbacks=[watcher] if curve and self.rows.held is not None else [],
             )  # fmt: skip
             finite = True
         except FloatingPointError:
             finite = False
-        outcome = self.judged(actions, bench, scaling, finite)
+        outcome = self.judged(actions, program.model, program.loss, scaling, finite)
         losses = tuple(trainer.history.get("loss", ()))
         return replace(outcome, losses=losses, held_curve=tuple(watcher.points))
 
     def judged(
-        self, actions: tuple[Action, ...], bench: Bench, scaling: Scaling, finite: bool
+        self, actions: tuple[Action, ...], model: Layer, loss: Loss, scaling: Scaling, finite: bool
     ) -> Outcome:
         """Judge a model as it is now."""
-        model, loss = bench.program.model, bench.program.loss
         found: dict[str, Any] = {}
         for name, data in (("", self.rows.trained), ("held", self.rows.held)):
             if data is None:
@@ -232,7 +233,9 @@ class Curve(Callback):
         """Judge, if it is time."""
         if epoch >= self._next or epoch == trainer.plan.epochs:
             self._next = max(epoch + 1, int(epoch * 1.2))
-            now = self._trials.judged((), self._bench, self._scaling, True)
+            now = self._trials.judged(
+                (), self._bench.program.model, self._bench.program.loss, self._scaling, True
+            )
             self.points.append((epoch, now.error, now.held))
 
 

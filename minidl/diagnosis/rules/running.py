@@ -14,6 +14,7 @@ import numpy as np
 from minidl import nn
 from minidl.diagnosis.probe import Probe
 from minidl.diagnosis.program import Program
+from minidl.diagnosis.references import as_numbers
 from minidl.diagnosis.remedies.actions import (
     ClassWeights,
     Clip,
@@ -28,12 +29,15 @@ from minidl.diagnosis.remedies.actions import (
 )
 from minidl.diagnosis.rules.suspicion import Suspicion
 from minidl.diagnosis.task import Task
+from minidl.diagnosis.trials import Outcome
 from minidl.diagnosis.verdict import Verdict
+from minidl.typing import Array
 
 # Factors by which rates are tried, each further from the one that was told.
 LOWER = (1 / 3, 0.1, 0.01, 0.001)
 HIGHER = (10.0, 100.0, 1000.0)
-LONGER = (5, 20)
+LONGER = (5, 20, 100)
+FEW_EPOCHS = 10  # of which even a hundred times as many are tried
 # Recall below which a class counts as never answered, and how much rarer than an equal share of the
 # rows a class must be to be called rare.
 NEVER, RARE = 0.5, 0.5
@@ -53,47 +57,39 @@ class Course:
     ----------
     program, task
         The training as told.
-    losses
-        Of its epochs.
-    finite, stopped
-        Whether it came to its end; if not, what the ``Trainer`` said.
-    error, held
-        Of the rows trained on, and of those held out (NaN without any).
-    recall
-        By class, the share of its rows that is answered right, and their number.
-    last
-        A look into the trained model; None if it was stopped.
+    told
+        What it came to.
+    stopped
+        What the ``Trainer`` said when it stopped; "" if it came to its end.
     first_loss
         The loss before the first step.
+    last
+        A look into the trained model; None if it was stopped.
     """
 
     program: Program
     task: Task
-    losses: Sequence[float]
-    finite: bool
+    told: Outcome
     stopped: str
-    error: float
-    held: float
-    recall: dict[float, tuple[float, int]]
-    last: Probe | None
     first_loss: float
+    last: Probe | None
 
     @property
     def rises(self) -> bool:
         """Whether the loss ended higher than it began, or was not finite."""
-        if not self.finite:
+        if not self.told.finite:
             return True
-        return bool(len(self.losses) and self.losses[-1] > 1.05 * min(self.first_loss, self.losses[0]))
+        return bool(len(self.told.losses) and self.told.losses[-1] > 1.05 * min(self.first_loss, self.told.losses[0]))
 
     @property
     def falls_at_end(self) -> float:
         """The share of the loss that the last fifth of the epochs has taken away."""
-        count = len(self.losses)
-        if count < 2 or not self.finite:
+        count = len(self.told.losses)
+        if count < 2 or not self.told.finite:
             return float("nan")
         tail = max(1, int(END * count))
-        before = float(np.mean(self.losses[-2 * tail : -tail] or self.losses[:1]))
-        return 1 - float(np.mean(self.losses[-tail:])) / before if before > 0 else 0.0
+        before = float(np.mean(self.told.losses[-2 * tail : -tail] or self.told.losses[:1]))
+        return 1 - float(np.mean(self.told.losses[-tail:])) / before if before > 0 else 0.0
 
 
 def rate_too_high(course: Course) -> Iterator[Suspicion]:
@@ -103,7 +99,7 @@ def rate_too_high(course: Course) -> Iterator[Suspicion]:
     """
     rate = course.program.optimizer.lr
     changes = tuple((SetLearningRate(rate * factor),) for factor in LOWER)
-    end = f"ends at {course.losses[-1]:.3g}" if course.finite and len(course.losses) else "is not finite"
+    end = f"ends at {course.told.losses[-1]:.3g}" if course.told.finite and len(course.told.losses) else "is not finite"
     yield Suspicion(
         "learning_rate_too_high",
         changes,
@@ -127,11 +123,12 @@ def rate_too_low(course: Course) -> Iterator[Suspicion]:
 def ended_early(course: Course) -> Iterator[Suspicion]:
     """A loss that still falls when the epochs are over."""
     epochs, falls = course.program.epochs, course.falls_at_end
-    if not course.finite:
+    if not course.told.finite:
         return
+    few = len(course.told.losses) and epochs <= FEW_EPOCHS
     yield Suspicion(
         "stopped_early",
-        tuple((Epochs(epochs * factor),) for factor in LONGER),
+        tuple((Epochs(epochs * factor),) for factor in (LONGER if few else LONGER[:2])),
         f"the training ended after {epochs} epochs, before it had learned what it can",
         evidence={"epochs": epochs, "falls": falls},
     )
@@ -139,25 +136,29 @@ def ended_early(course: Course) -> Iterator[Suspicion]:
 
 def rows_in_order(course: Course) -> Iterator[Suspicion]:
     """Rows that come in the same order in every epoch."""
-    if not course.program.shuffle:
-        yield Suspicion(
-            "not_shuffled",
-            ((Shuffle(),),),
-            f"all {course.program.epochs} epochs go through the rows in the order they are given in",
-            evidence={"epochs": course.program.epochs},
-            strength=1.0,
-        )
+    if course.program.shuffle:
+        return
+    targets = as_numbers(np.asarray(course.program.y), course.task)
+    likeness = likeness_of_neighbours(targets)
+    yield Suspicion(
+        "not_shuffled",
+        ((Shuffle(),),),
+        f"all {course.program.epochs} epochs go through the rows in the same order, in which the targets "
+        f"of two rows in a row have a correlation of {likeness:.2f}",
+        evidence={"epochs": course.program.epochs, "correlation": likeness},
+        strength=1.0 if likeness > 0.5 else 0.0,
+    )
 
 
 def class_never_answered(course: Course) -> Iterator[Suspicion]:
     """A rare class that the model never answers: always answering another one costs less."""
-    rows = sum(count for _, count in course.recall.values())
-    if not 2 <= len(course.recall) <= MOST_CLASSES:
+    rows = sum(count for _, count in course.told.recall.values())
+    if not 2 <= len(course.told.recall) <= MOST_CLASSES:
         return
     never = {
         label: count
-        for label, (recall, count) in course.recall.items()
-        if recall <= NEVER and count < RARE * rows / len(course.recall)
+        for label, (recall, count) in course.told.recall.items()
+        if recall <= NEVER and count < RARE * rows / len(course.told.recall)
     }
     if never:
         label = max(never, key=lambda k: never[k])
@@ -165,11 +166,18 @@ def class_never_answered(course: Course) -> Iterator[Suspicion]:
             "class_imbalance",
             ((ClassWeights(),),),
             f"class {label:g} has {never[label]} of {rows} rows, and is answered for "
-            f"{course.recall[label][0]:.0%} of them",
+            f"{course.told.recall[label][0]:.0%} of them",
             evidence={"class": label, "rows": never[label], "of": rows,
-                      "recall": course.recall[label][0]},
+                      "recall": course.told.recall[label][0]},
             strength=1.0,
         )  # fmt: skip
+
+
+def likeness_of_neighbours(targets: Array) -> float:
+    """Return the correlation of targets with those of the next row."""
+    centred = targets - targets.mean(axis=0)
+    total = float((centred**2).sum())
+    return float((centred[1:] * centred[:-1]).sum()) / total if total > 0 else 0.0
 
 
 def dead_at_last(course: Course) -> Iterator[Suspicion]:
@@ -190,7 +198,7 @@ def dead_at_last(course: Course) -> Iterator[Suspicion]:
 
 def steps_that_jump(course: Course) -> Iterator[Suspicion]:
     """A loss that left the range of numbers although the rate is not the reason: clipping helps."""
-    if not course.finite and course.program.optimizer.max_norm is None:
+    if not course.told.finite and course.program.optimizer.max_norm is None:
         yield Suspicion(
             "exploding_gradient",
             ((Clip(1.0),),),
@@ -222,22 +230,20 @@ def learned_by_heart(course: Course) -> Iterator[Suspicion]:
 
     Suspected from an error below ``BY_HEART`` of that of held-out rows on.
     """
-    if not course.error < BY_HEART * course.held or course.held < LEAST_OVERFIT:
+    if not course.told.error < BY_HEART * course.told.held or course.told.held < LEAST_OVERFIT:
         return
     optimizer = course.program.optimizer
     decays = (1.0, 3.0) if optimizer.states["decoupled"].any() else (0.03, 0.3)
     yield Suspicion(
         "overfitting",
         (*((WeightDecay(decay),) for decay in decays), (Dropout(0.3),)),
-        f"the error of the rows trained on is {course.error:.2g}, that of rows held out "
-        f"{course.held:.2f}, where 1 is that of one answer for all",
-        evidence={"trained": course.error, "held": course.held},
+        f"the error of the rows trained on is {course.told.error:.2g}, that of rows held out "
+        f"{course.told.held:.2f}, where 1 is that of one answer for all",
+        evidence={"trained": course.told.error, "held": course.told.held},
     )
 
 
-def overfitted(
-    curve: Sequence[tuple[int, float, float]], noise: float, program: Program
-) -> Iterator[Verdict]:
+def overfitted(curve: Sequence[tuple[int, float, float]], noise: float) -> Iterator[Verdict]:
     """The error of held-out rows is far above its least, while that of the rows trained on falls.
 
     ``curve`` has epoch, error and error held out. A least of one epoch alone may be luck: each is
@@ -262,6 +268,19 @@ def overfitted(
             remedy=f"stop after {epochs[best + 1]} epochs, or add a weight decay",
             action=Epochs(epochs[best + 1], stop_early=True),
         )  # fmt: skip
+
+
+def does_not_learn(error: float) -> Verdict:
+    """Say that nothing is learned, and that the reason is not known."""
+    return Verdict(
+        "not_learning",
+        "",
+        {"error": error},
+        statement="it does not learn, although others learn from the same rows, and nothing that was "
+        "tried changes that",
+        remedy=f"check layers and losses of your own by gradcheck: the error is {error:.2f} of that of "
+        "one answer for all rows",
+    )
 
 
 RULES = (
