@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minidl.diagnosis.gradients import wrong_gradient, wrong_layer
-from minidl.diagnosis.judge import Cause, Clock, Judge
+from minidl.diagnosis.judge import USELESS, Cause, Clock, Judge
 from minidl.diagnosis.probe import Probe, look
 from minidl.diagnosis.program import Program
 from minidl.diagnosis.references import Predictors
@@ -30,7 +30,7 @@ from minidl.training.preparation import for_training
 ALLOWANCE = 0.75  # seconds of trials, beside twice the training
 # A trial of a training that takes longer than this is cut short, but not below a share of it.
 LONG, LEAST_SHARE = 0.4, 0.1
-USELESS = 0.9  # an error from which on nothing has been learned
+UNASKED = 0.2  # an error of held-out rows up to which the data are surely well
 HELD_OUT = 0.2  # share of the rows
 LEAST_ROWS = 60  # from which on rows can be held out
 MOST_HELD = 1000
@@ -70,6 +70,7 @@ class Examination:
         self.setting = static.Setting(
             program.model, program.loss, trained.inputs, trained.targets, output
         )
+        self.explained = 0.0  # by simple predictors, as far as they were asked
         self.log: list[str] = []
 
     def verdicts(self) -> list[Verdict]:
@@ -91,7 +92,7 @@ class Examination:
         judge.reach()
         self.log.append(f"told {judge.told.error:.3f} {judge.told.held:.3f} best {judge.best.error:.3f} {judge.best.held:.3f} {judge.best.actions}")
         found = list(self.about_data(judge))
-        if not found and judge.far:
+        if not found and (judge.far or judge.idle(self.explained)):
             found = self.of_causes(judge, certain)
         elif not found and not certain:
             found = [as_verdict(cause) for cause in judge.rare_class()]
@@ -187,11 +188,12 @@ class Examination:
     def about_data(self, judge: Judge) -> Iterator[Verdict]:
         """Yield a verdict if the targets do not depend on the inputs, or belong to other rows."""
         rows = self.rows.together
-        if len(rows) < LEAST_ROWS:
+        if len(rows) < LEAST_ROWS or judge.told.held < UNASKED:
             return
         predictors = Predictors(rows, self.task)
         dependence = predictors.dependence()
         self.log.append(f"{dependence} corr {predictors.correlation:.2f} purity {predictors.purity() if self.task.kind!='numbers' else ''}")
+        self.explained = dependence.explained if dependence.certain else 0.0
         held = min(o.held for o in judge.outcomes if not np.isnan(o.held))
         if dependence.certain or predictors.correlation > 1:
             yield from data.block_of_other_rows(predictors)

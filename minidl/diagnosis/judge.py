@@ -41,6 +41,9 @@ NEAR = 0.03  # an error that nobody need ask about
 # Share of the way from the training as told to the best known that a change must go alone; of one
 # that is strongly suspected, and of one that is needed beside others.
 CURES, CURES_IF_STRONG, HELPS = 0.75, 0.6, 0.3
+# An error from which on nothing has been learned, and the share of the variance that a simple
+# predictor explains from which on there is something to learn for certain.
+USELESS, EXPLAINED = 0.9, 0.3
 WORST = 1.2  # beyond, an answer is useless, however far
 REACH_STEPS = 800  # of training that are enough to see what a small net can reach
 ADAM_RATES = (0.01, 0.001)
@@ -127,7 +130,9 @@ class Judge:
         return outcome
 
     def affords(self, change: Change = ()) -> bool:
-        """Whether there is time for a trial of this change."""
+        """Whether there is time for a trial of this change, or its outcome is known."""
+        if self.trials.knows(*merged(*self.fixed, *change)):
+            return True
         epochs = self.trials.program.epochs
         factors = [a.epochs / epochs for a in change if isinstance(a, Epochs)]
         return self.clock.affords(self.outcomes[0].seconds * max(factors, default=1.0))
@@ -260,8 +265,8 @@ class Judge:
         return found
 
     def _worse(self, outcome: Outcome) -> bool:
-        """Whether an outcome is worse than that of the training as told."""
-        return self.told.finite and score(outcome) > score(self.told) + 0.02
+        """Whether an outcome is clearly worse than that of the training as told."""
+        return self.told.finite and outcome.error > 1.02 * self.told.error + 0.01
 
     def _needed(self, tried: Sequence[Cause]) -> Iterator[Cause]:
         """Yield what cannot be left out of all changes together."""
@@ -318,6 +323,10 @@ class Judge:
                 if suspicion.kind == kind:
                     yield Cause(suspicion, (action,))
                     return
+
+    def idle(self, explained: float) -> bool:
+        """Whether nothing is learned of what simple predictors explain, whatever is changed."""
+        return self.told.error > USELESS and explained > EXPLAINED
 
     def by_evidence(self) -> Iterator[Cause]:
         """Yield the strongest suspicion, where no trial could show the cause."""

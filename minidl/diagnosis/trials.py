@@ -144,22 +144,26 @@ class Trials:
         self.program, self.rows, self.task, self.share = program, rows, task, share
         self.seconds = 0.0
         self._benches: dict[tuple[Action, ...], Bench] = {}
-        self._known: dict[tuple[Any, ...], Outcome] = {}
+        self._known: dict[frozenset[Action], Outcome] = {}
 
-    def run(self, *actions: Action, epochs: int | None = None, curve: bool = False) -> Outcome:
+    def knows(self, *actions: Action) -> bool:
+        """Whether the outcome of these changes is known."""
+        return frozenset(actions) in self._known
+
+    def run(self, *actions: Action, curve: bool = False) -> Outcome:
         """Train with these changes and judge; a trial that was made before is not repeated."""
-        key = (frozenset(actions), epochs)
+        key = frozenset(actions)
         if key not in self._known or (curve and not self._known[key].held_curve):
             began = time.perf_counter()
             with warnings.catch_warnings(), np.errstate(all="ignore"):
                 warnings.simplefilter("ignore")
-                outcome = self._run(actions, epochs, curve)
+                outcome = self._run(actions, curve)
             seconds = time.perf_counter() - began
             self.seconds += seconds
             self._known[key] = replace(outcome, seconds=seconds)
         return self._known[key]
 
-    def _run(self, actions: tuple[Action, ...], epochs: int | None, curve: bool) -> Outcome:
+    def _run(self, actions: tuple[Action, ...], curve: bool) -> Outcome:
         numbers = [action for action in actions if isinstance(action, OF_NUMBERS)]
         try:
             bench = self._bench(tuple(a for a in actions if not isinstance(a, OF_NUMBERS)))
@@ -177,7 +181,7 @@ class Trials:
         watcher = Curve(self, bench, scaling)
         try:
             trainer.fit(
-                as_X(trained), trained.targets, epochs or max(1, round(self.share * told.epochs)), program.batch_size,
+                as_X(trained), trained.targets, max(1, round(self.share * told.epochs)), program.batch_size,
                 shuffle=told.shuffle, progress=False, sample_weight=weight,
                 callbacks=[watcher] if curve and self.rows.held is not None else [],
             )  # fmt: skip
