@@ -35,6 +35,7 @@ FLOORS = [
     {"__main__"},
     {"cli"},
     {"lab"},
+    {"diagnosis"},
     {"training", "gradient_check", "saving", "datasets"},
     {"recording"},
     {"profiling"},
@@ -63,6 +64,7 @@ PUBLIC = [
     "minidl.optim",
     "minidl.datasets",
     "minidl.training",
+    "minidl.diagnosis",
 ]
 
 

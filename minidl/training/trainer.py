@@ -266,6 +266,7 @@ class Trainer:
             self._take_statistics(plan.data)
             if validation is not None:
                 values |= {f"val_{k}": value for k, value in self._validate(validation).items()}
+            values |= plan.callbacks.epoch_values(self.optimizer)
             self.history.append(values, seconds)
             notify("on_epoch_end", number, values)
         notify("on_train_end", number, values)
