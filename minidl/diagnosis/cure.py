@@ -29,11 +29,11 @@ TOO_SHORT = frozenset({"stopped_early", "learning_rate_too_low"})
 GOOD = 0.02  # an error after which no second training is made
 # A training of fewer steps than the first is too short to keep; longer ones are as many times as
 # long, with no fewer steps than a small network needs to learn XOR, or to add two numbers.
-ENOUGH_STEPS, LONGER, LEAST_STEPS, MOST_STEPS = 500, 3, 4000, 20_000
+ENOUGH_STEPS, LONGER, LEAST_STEPS, MOST_STEPS = 500, 3, 3000, 20_000
 SECONDS = 15.0  # of a training, unless the one that was told took longer; and of all its probes
 # Rounds of probes: how many changes enter, the part of the training's steps that each of them gets,
 # and the least.
-ROUNDS = ((40, 1 / 25, 100), (8, 1 / 8, 250), (3, 1 / 4, 500))
+ROUNDS = ((40, 1 / 40, 100), (6, 1 / 10, 250), (2, 1 / 4, 500))
 HELD_OUT_FROM = 100  # rows from which on some can be held out
 WORSE = 0.02  # on rows held out, that a longer training must not be
 
@@ -58,8 +58,8 @@ class Cure:
     change
         A sentence that says what was changed, and the lines of code that do it.
     before, after
-        What ``evaluate`` reports of the training as it was told, and of the cured one: the loss that
-        was told, and metrics, in the units of the targets that were given.
+        What ``evaluate`` reports of the training as told, and of the cured one: the loss that was
+        told, and metrics, in the units of the targets that were given.
     trainer
         That of the cured training; if nothing helped, that of the training as told.
     helped

@@ -60,7 +60,7 @@ class ScaledLoss(Loss):
 
 
 class CrossEntropyOfProbabilities(Loss):
-    """Cross entropy of probabilities, for a model that is to go on ending in a sigmoid or a softmax.
+    """Cross entropy of probabilities, for a model that goes on ending in a sigmoid or a softmax.
 
     L = -Σ t · log p for rows of probabilities that are 1 in sum, and
     L = -t · log p - (1 - t) · log(1 - p) for each probability by itself.

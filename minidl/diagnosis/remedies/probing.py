@@ -12,16 +12,20 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from minidl.diagnosis.program import Program
 from minidl.diagnosis.remedies.actions import Action
 from minidl.diagnosis.remedies.apply import apply, inputs_of
-from minidl.diagnosis.remedies.standing import WORST, Rows, standing
+from minidl.diagnosis.remedies.losses import ScaledLoss
+from minidl.diagnosis.remedies.standing import WORST, Rows, standing, take
 from minidl.diagnosis.remedies.surgery import NotApplicableError
+from minidl.diagnosis.task import Task
+from minidl.nn import Loss
 from minidl.optim import Optimizer, schedules
-from minidl.training import Trainer
+from minidl.training import Callback, Trainer
 from minidl.typing import Array
 
 Change = tuple[Action, ...]
@@ -29,6 +33,7 @@ Change = tuple[Action, ...]
 WORTH_RECORDING = 300
 # What a change may be worse than another one before it that is milder, and yet be preferred to it.
 AS_GOOD = 0.02
+SOLVED = 5e-4
 
 
 @dataclass
@@ -59,7 +64,7 @@ class Prober:
         self.end = time.perf_counter() + seconds
 
     def train(self, change: Change, steps: int, short: bool = False) -> Outcome:
-        """Train with a change for about so many steps; a short one may see part of the rows only."""
+        """Train with a change for about so many steps; a short probe may see part of the rows."""
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             try:
@@ -67,9 +72,10 @@ class Prober:
             except NotApplicableError:
                 return Outcome(change, None, WORST, 0)
             program = lasting(program, steps, short)
-            trainer = program.trainer(record=steps > WORTH_RECORDING)
+            record = steps > WORTH_RECORDING and is_recordable(program.loss)
+            trainer = program.trainer(record)
             try:
-                program.train(trainer)
+                program.train(trainer, callbacks=[StopWhenSolved(self.rows.task)])
                 error = standing(trainer, self.rows)
             except FloatingPointError:
                 error = WORST
@@ -89,6 +95,29 @@ class Prober:
             # Sorting is stable: of two that are as good, the one that was named before comes first.
             ranked = [o.change for o in sorted(outcomes, key=lambda o: round(o.error / AS_GOOD))]
         return ranked[0]
+
+
+class StopWhenSolved(Callback):
+    """Ends a training whose loss says that there is nothing left to learn.
+
+    That is a mean cross entropy of ``SOLVED`` (every row is answered right, and surely), or a squared
+    error of so much of the variance.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    def on_epoch_end(self, trainer: Trainer, epoch: int, values: Any) -> None:
+        """Look at the loss of the epoch."""
+        is_relative = self.task.counts or isinstance(trainer.loss, ScaledLoss)
+        if is_relative and trainer.loss.reduction == "mean" and 0 <= values["loss"] < SOLVED:
+            trainer.stop("nothing is left to learn")
+
+
+def is_recordable(loss: Loss) -> bool:
+    """Return whether a loss is made of kernels alone, as a recorded step needs it."""
+    inner = getattr(loss, "inner", loss)
+    return type(inner).__module__.startswith("minidl.nn")
 
 
 def lasting(program: Program, steps: int, short: bool = False) -> Program:

@@ -100,8 +100,9 @@ def fitting_head(program: Program, task: Task) -> ReplaceHead | None:
 def _within(head: nn.Layer | None, y: object) -> bool:
     """Return whether a sigmoid or a tanh can answer all targets, and not only at its very ends."""
     targets = np.asarray(y, np.float64)
-    low, high = {nn.Sigmoid: (0, 1), nn.Tanh: (-1, 1)}.get(type(head), (np.inf, -np.inf))
-    return bool(low <= targets.min() and targets.max() <= high)
+    low, high = (0, 1) if isinstance(head, nn.Sigmoid) else (-1, 1)
+    squashes = isinstance(head, (nn.Sigmoid, nn.Tanh))
+    return squashes and bool(low <= targets.min() and targets.max() <= high)
 
 
 def keeping_meaning(change: Iterable[Action], program: Program, task: Task) -> Change:
