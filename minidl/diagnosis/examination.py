@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl.diagnosis.findings import Findings
 from minidl.diagnosis.gradients import wrong_gradient, wrong_layer
 from minidl.diagnosis.judge import USELESS, Cause, Clock, Judge
 from minidl.diagnosis.probe import Probe, look
@@ -21,7 +22,7 @@ from minidl.diagnosis.rules import data, first_batches, running, static
 from minidl.diagnosis.rules.suspicion import Change, Suspicion
 from minidl.diagnosis.task import task_of
 from minidl.diagnosis.trials import Outcome, Rows, Scaling, Trials, as_X
-from minidl.diagnosis.verdict import Verdict
+from minidl.diagnosis.verdict import Verdict, causes_first
 from minidl.nn.hooks import evaluating
 from minidl.training import Trainer
 from minidl.training.data import Data, Source
@@ -35,11 +36,12 @@ HELD_OUT = 0.2  # share of the rows
 LEAST_ROWS = 60  # from which on rows can be held out
 MOST_HELD = 1000
 PROBED = 256  # rows of a first batch
+OF_DATA = ("nothing_to_learn", "data_error")
 SYMPTOMS = ("exploding_gradient", "vanishing_gradient", "saturated_units", "dead_units", "not_finite")
 
 
-def examine(program: Program, trainer: Trainer, seconds: float, stopped: str = "") -> list[Verdict]:
-    """Say what is wrong with a training.
+def examine(program: Program, trainer: Trainer, seconds: float, stopped: str = "") -> Findings:
+    """Find out what is wrong with a training.
 
     Parameters
     ----------
@@ -54,7 +56,7 @@ def examine(program: Program, trainer: Trainer, seconds: float, stopped: str = "
     """
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        return Examination(program, trainer, seconds, stopped).verdicts()
+        return Examination(program, trainer, seconds, stopped).findings()
 
 
 class Examination:
@@ -71,37 +73,41 @@ class Examination:
             program.model, program.loss, trained.inputs, trained.targets, output
         )
         self.explained = 0.0  # by simple predictors, as far as they were asked
-        self.log: list[str] = []
 
-    def verdicts(self) -> list[Verdict]:
-        """Return all verdicts, causes before symptoms."""
+    def findings(self) -> Findings:
+        """Return all verdicts, causes before symptoms, with the errors they rest on."""
         certain = list(static.certainties(self.setting))
-        if any(v.kind in ("nothing_to_learn", "data_error") for v in certain):
-            return certain
-        wrong = list(self.wrong_gradients())
+        of_data = [verdict for verdict in certain if verdict.kind in OF_DATA]
+        wrong = of_data or list(self.wrong_gradients())
         if wrong:
-            return wrong
-        return [*certain, *self.tried(certain)]
-
-    def tried(self, certain: list[Verdict]) -> list[Verdict]:
-        """Return what trials show, on top of what is certain."""
+            return Findings(tuple(wrong))
         fixed: Change = tuple(v.action for v in certain if v.action is not None)
         trials = Trials(self.program_of_trials(), self.rows, self.task, self.share)
-        judge = Judge(trials, fixed, self.clock, self.as_trained())
+        judge = Judge(trials, fixed, self.clock, self.as_trained(trials))
         judge.suspicions = self.suspicions(judge.told, {v.kind for v in certain})
         judge.reach()
-        self.log.append(f"told {judge.told.error:.3f} {judge.told.held:.3f} best {judge.best.error:.3f} {judge.best.held:.3f} {judge.best.actions}")
+        verdicts = [*certain, *self.tried(judge, certain)]
+        told, best = judge.told, judge.best
+        return Findings(
+            tuple(causes_first(verdicts)), told.error, told.held, best.error, best.held,
+            len(judge.outcomes), self.task.counts,
+        )  # fmt: skip
+
+    def tried(self, judge: Judge, certain: list[Verdict]) -> list[Verdict]:
+        """Return what trials show, on top of what is certain."""
         found = list(self.about_data(judge))
-        if not found and (judge.far or judge.idle(self.explained)):
-            found = self.of_causes(judge, certain)
-        elif not found and not certain:
-            found = [as_verdict(cause) for cause in judge.rare_class()]
-            found = found or [as_verdict(cause) for cause in judge.overfitting()]
-            noise = judge.noise(judge.told.held, judge.told.held)
-            found = found or list(running.overfitted(judge.told.held_curve, noise))
-        for o in judge.outcomes:
-            self.log.append(f"   {o.error:.3f} {o.held:.3f} {o.balanced:.2f} {o.finite} {o.seconds:.3f} {o.actions}")
-        return found
+        if found:
+            return found
+        if judge.far or judge.idle(self.explained):
+            return self.of_causes(judge, certain)
+        if certain:
+            return []
+        noise = judge.noise(judge.told.held, judge.told.held)
+        return (
+            [as_verdict(cause) for cause in judge.rare_class()]
+            or [as_verdict(cause) for cause in judge.overfitting()]
+            or list(running.overfitted(judge.told.held_curve, noise))
+        )
 
     def of_causes(self, judge: Judge, certain: list[Verdict]) -> list[Verdict]:
         """Return the verdicts on a training that is far from what can be reached."""
@@ -121,9 +127,8 @@ class Examination:
         found = [*first_batches.suspicions(first), *running.suspicions(course)]
         return [suspicion for suspicion in found if suspicion.kind not in certain]
 
-    def as_trained(self) -> Outcome:
+    def as_trained(self, trials: Trials) -> Outcome:
         """What the training as told came to, on the rows that it has seen."""
-        trials = Trials(self.program_of_trials(), self.rows, self.task)
         return trials.judged((), self.trainer.model, self.program.loss, Scaling(), not self.stopped)
 
     def symptoms(self, suspicions: list[Suspicion], found: list[Verdict]) -> Iterator[Verdict]:
@@ -192,7 +197,6 @@ class Examination:
             return
         predictors = Predictors(rows, self.task)
         dependence = predictors.dependence()
-        self.log.append(f"{dependence} corr {predictors.correlation:.2f} purity {predictors.purity() if self.task.kind!='numbers' else ''}")
         self.explained = dependence.explained if dependence.certain else 0.0
         held = min(o.held for o in judge.outcomes if not np.isnan(o.held))
         if dependence.certain or predictors.correlation > 1:
