@@ -21,7 +21,7 @@ from minidl.diagnosis.remedies.surgery import NotApplicableError
 from minidl.diagnosis.rules import data, first_batches, running, static
 from minidl.diagnosis.rules.suspicion import Change, Suspicion
 from minidl.diagnosis.task import task_of
-from minidl.diagnosis.trials import Outcome, Rows, Scaling, Trials, as_X
+from minidl.diagnosis.trials import Outcome, Rows, Scaling, Trials, inputs_of
 from minidl.diagnosis.verdict import Verdict, causes_first
 from minidl.nn.hooks import evaluating
 from minidl.training import Trainer
@@ -37,7 +37,13 @@ LEAST_ROWS = 60  # from which on rows can be held out
 MOST_HELD = 1000
 PROBED = 256  # rows of a first batch
 OF_DATA = ("nothing_to_learn", "data_error")
-SYMPTOMS = ("exploding_gradient", "vanishing_gradient", "saturated_units", "dead_units", "not_finite")
+SYMPTOMS = (
+    "exploding_gradient",
+    "vanishing_gradient",
+    "saturated_units",
+    "dead_units",
+    "not_finite",
+)
 
 
 def examine(program: Program, trainer: Trainer, seconds: float, stopped: str = "") -> Findings:
@@ -135,7 +141,11 @@ class Examination:
         """Yield what is strongly suspected beside the causes found, as their effects."""
         kinds = {v.kind for v in found}
         for suspicion in suspicions:
-            if suspicion.kind in SYMPTOMS and suspicion.strength >= 1 and suspicion.kind not in kinds:
+            if (
+                suspicion.kind in SYMPTOMS
+                and suspicion.strength >= 1
+                and suspicion.kind not in kinds
+            ):
                 kinds.add(suspicion.kind)
                 effect = as_verdict(Cause(suspicion, suspicion.changes[0]))
                 yield replace(effect, because=found[0] if found else None)
@@ -214,7 +224,7 @@ class Examination:
         """The program as told, for the rows of trials."""
         trained = self.rows.trained
         return replace(
-            self.program.copy(), X=as_X(trained), y=trained.targets, validation=None,
+            self.program.copy(), X=inputs_of(trained), y=trained.targets, validation=None,
             class_weight=None, sample_weight=None,
         )  # fmt: skip
 
@@ -252,7 +262,7 @@ def rows_of(program: Program, trainer: Trainer) -> tuple[Rows, Any]:
         output = source.first_output()
     trained, held = for_training(
         source, program.sample_weight, program.class_weight, program.validation, {},
-        copied.optimizer.flat.parameters,
+        copied.optimizer.flat.parameters, diagnose=False,
     )  # fmt: skip
     if held is None and len(trained) >= LEAST_ROWS:
         order = np.random.default_rng(0).permutation(len(trained))

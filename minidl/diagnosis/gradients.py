@@ -42,7 +42,8 @@ def slope_of_loss(loss: Loss, output: Array, batch: Data) -> tuple[float, float]
         for share in (SHARE, SHARE / 10):
             step = direction * size * share
             up, down = (
-                float(loss((output + sign * step).astype(output.dtype), *others)) for sign in (1, -1)
+                float(loss((output + sign * step).astype(output.dtype), *others))
+                for sign in (1, -1)
             )
             loss.forget()
             slopes.append((up - down) / (2 * np.sqrt((step**2).sum())))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minidl.diagnosis.task import Task, decided
+from minidl.diagnosis.task import Task
 from minidl.training.data import Data
 from minidl.typing import Array
 
@@ -63,7 +63,9 @@ class Predictors:
         some = data.take(self.chosen)
         x = features(some, rng)
         self.targets, self.task, self.all_targets = (
-            as_numbers(some.targets, task), task, data.targets
+            as_numbers(some.targets, task),
+            task,
+            data.targets,
         )
         self.rng = rng
         self.distance = distances(x)
@@ -89,7 +91,9 @@ class Predictors:
 
     def shifted(self, shift: int) -> Dependence:
         """Compare inputs with the targets of rows so many places further on."""
-        return self.dependence(as_numbers(np.roll(self.all_targets, -shift, axis=0)[self.chosen], self.task))
+        return self.dependence(
+            as_numbers(np.roll(self.all_targets, -shift, axis=0)[self.chosen], self.task)
+        )
 
     def reversed(self) -> Dependence:
         """Compare inputs with the targets in reverse order."""
@@ -117,7 +121,9 @@ class Predictors:
         )
         z = (real - null.mean(axis=0)) / np.maximum(null.std(axis=0), 1e-4)
         best = int(z.argmax())
-        return Dependence(float(real[best]), float(null[:, best].max()), float(z[best]), len(targets))
+        return Dependence(
+            float(real[best]), float(null[:, best].max()), float(z[best]), len(targets)
+        )
 
 
 def features(data: Data, rng: np.random.Generator) -> Array:

@@ -54,7 +54,9 @@ def headline(findings: Findings) -> str:
 def about(program: Program, history: History, stopped: str) -> str:
     """Say what was trained."""
     losses = history.get("loss", [])
-    course = f"; loss {losses[0]:.4g} in the first epoch, {losses[-1]:.4g} in the last" if losses else ""
+    course = (
+        f"; loss {losses[0]:.4g} in the first epoch, {losses[-1]:.4g} in the last" if losses else ""
+    )
     end = f" Stopped: {stopped}" if stopped else ""
     return (
         f"{program.loss!r}, {program.optimizer!r}, batches of {program.batch_size}, "

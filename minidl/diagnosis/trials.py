@@ -181,7 +181,7 @@ class Trials:
         watcher = Curve(self, bench, scaling)
         try:
             trainer.fit(
-                as_X(trained), trained.targets, max(1, round(self.share * told.epochs)), program.batch_size,
+                inputs_of(trained), trained.targets, max(1, round(self.share * told.epochs)), program.batch_size,
                 shuffle=told.shuffle, progress=False, sample_weight=weight,
                 callbacks=[watcher] if curve and self.rows.held is not None else [],
             )  # fmt: skip
@@ -313,7 +313,7 @@ def scaled(array: Array, mean: Array, deviation: Array) -> Array:
     return np.ascontiguousarray((array - mean) / deviation, array.dtype)
 
 
-def as_X(data: Data) -> Any:
+def inputs_of(data: Data) -> Any:
     """Return the inputs as ``fit`` takes them."""
     return data.inputs if len(data.inputs) > 1 else data.inputs[0]
 

@@ -79,7 +79,10 @@ class Course:
         """Whether the loss ended higher than it began, or was not finite."""
         if not self.told.finite:
             return True
-        return bool(len(self.told.losses) and self.told.losses[-1] > 1.05 * min(self.first_loss, self.told.losses[0]))
+        return bool(
+            len(self.told.losses)
+            and self.told.losses[-1] > 1.05 * min(self.first_loss, self.told.losses[0])
+        )
 
     @property
     def falls_at_end(self) -> float:
@@ -99,7 +102,11 @@ def rate_too_high(course: Course) -> Iterator[Suspicion]:
     """
     rate = course.program.optimizer.lr
     changes = tuple((SetLearningRate(rate * factor),) for factor in LOWER)
-    end = f"ends at {course.told.losses[-1]:.3g}" if course.told.finite and len(course.told.losses) else "is not finite"
+    end = (
+        f"ends at {course.told.losses[-1]:.3g}"
+        if course.told.finite and len(course.told.losses)
+        else "is not finite"
+    )
     yield Suspicion(
         "learning_rate_too_high",
         changes,
@@ -256,7 +263,11 @@ def overfitted(curve: Sequence[tuple[int, float, float]], noise: float) -> Itera
     held = np.convolve([error for _, _, error in curve], np.ones(3) / 3, "valid")
     best = int(held.argmin())
     rise = float(held[-1] - held[best])
-    if trained[-1] < trained[best + 1] and rise > max(OVERFIT, noise / 2) and rise > OVERFIT * held[best]:
+    if (
+        trained[-1] < trained[best + 1]
+        and rise > max(OVERFIT, noise / 2)
+        and rise > OVERFIT * held[best]
+    ):
         yield Verdict(
             "overfitting",
             "",
