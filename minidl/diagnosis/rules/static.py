@@ -1,7 +1,7 @@
 """Static rules: what is certainly wrong before the first step.
 
 Each rule is a function of a ``Setting`` and yields a verdict for every certainty that it finds. None
-of them may fire on a program that can train as it is meant to: ``Trainer.fit`` warns of them all.
+of them may fire on a program that can train as it is meant to: ``Trainer.fit`` warns of them.
 """
 
 from __future__ import annotations
@@ -300,14 +300,18 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-# What ``minidl/nn/suspicion.py`` warns of already, from layers and loss alone.
-WARNED_OF = (activation_applied_twice, no_log_probabilities)
+# What ``minidl/nn/suspicion.py`` warns of already, from layers and loss alone; and what may be meant
+# where somebody tries a program out.
+NOT_WARNED_OF = (
+    *(activation_applied_twice, no_log_probabilities),
+    *(one_answer_for_all, rows_all_alike),
+)
 
 
 def to_warn_of(setting: Setting) -> Iterator[str]:
-    """Yield a sentence for what is certain, and is not warned of already."""
+    """Yield a sentence for what is certain, and neither warned of already nor meant."""
     for rule in RULES:
-        if rule not in WARNED_OF:
+        if rule not in NOT_WARNED_OF:
             for verdict in rule(setting):
                 yield f"{verdict.statement}; {verdict.remedy}"
 
