@@ -33,11 +33,12 @@ def diagnose(
 ) -> Diagnosis:
     """Train a model as told, watching, and find out what is wrong with the training.
 
-    The model is trained as ``Trainer(model, loss, optimizer, rng=rng).fit(X, y, ...)`` trains it, to
-    the last bit. Then rules look at data, first weights, gradients and the course of the training,
-    and what they suspect is tried: the training is repeated on copies, from the same weights, with
-    one thing changed. Only what makes a training much better is a verdict. A training that comes
-    close to the best that is known for its rows and its model is healthy, however it looks.
+    The model is trained as ``Trainer(model, loss, optimizer, rng=rng).fit(X, y, ...)`` trains it,
+    to the last bit. Then rules look at data, first weights, gradients and the course of the
+    training, and what they suspect is tried: the training is repeated on copies, from the same
+    weights, with one thing changed. Only what makes a training much better is a verdict. A training
+    that comes close to the best that is known for its rows and its model is healthy, however it
+    looks.
 
     Altogether this takes about three times as long as the training, and less than a second more. A
     part of the rows, a fifth, is held out in the trials, unless ``validation`` says which.

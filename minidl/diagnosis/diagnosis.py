@@ -90,7 +90,7 @@ class Diagnosis:
         return cure(self, trainings)
 
     def report(self) -> str:
-        """Return what was found, as text: each verdict with its numbers, its cause and its remedy."""
+        """Return what was found, as text: each verdict with its numbers, cause and remedy."""
         return as_text(self.findings, self.program, self.history, self.stopped)
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:

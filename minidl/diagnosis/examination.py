@@ -183,10 +183,10 @@ class Examination:
             factor = measured / told
             yield Verdict(
                 "not_learning", "", {"slope": measured, "told": told},
-                statement=f"the gradient that {copied.loss!r} returns is not the slope of its value: "
-                f"{told:.3g}, where {measured:.3g} is measured",
-                remedy=f"multiply the gradient that {type(copied.loss).__name__}.forward returns by "
-                f"{factor:.3g}, or check it by gradcheck",
+                statement=f"the gradient that {copied.loss!r} returns is not the slope of its "
+                f"value: {told:.3g}, where {measured:.3g} is measured",
+                remedy=f"multiply the gradient that {type(copied.loss).__name__}.forward returns "
+                f"by {factor:.3g}, or check it by gradcheck",
                 action=FixGradient(factor),
             )  # fmt: skip
             return

@@ -16,8 +16,8 @@ class Findings:
     verdicts
         Causes before their effects.
     error, held
-        Of the training as told: of rows trained on, and of those held out in the trials (NaN without
-        any). 0 is perfect, 1 as good as one answer for all rows.
+        Of the training as told: of rows trained on, and of those held out in the trials (NaN
+        without any). 0 is perfect, 1 as good as one answer for all rows.
     reached, reached_held
         The same of the best trial.
     trials
@@ -49,6 +49,6 @@ class Findings:
         held = "" if self.held != self.held else f" ({self.held:.2f} on rows held out)"
         best = "" if self.held != self.held else f" ({self.reached_held:.2f} held out)"
         return (
-            f"Its {unit}, as a share of those of one answer for all rows: {self.error:.2f}{held}. The "
-            f"best of {self.trials} trials on copies came to {self.reached:.2f}{best}."
+            f"Its {unit}, as a share of those of one answer for all rows: {self.error:.2f}{held}. "
+            f"The best of {self.trials} trials on copies came to {self.reached:.2f}{best}."
         )

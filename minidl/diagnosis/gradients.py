@@ -12,7 +12,8 @@ from minidl.typing import Array
 
 # The loss is followed along its own gradient for a step that changes it by about this share.
 SHARE = 1e-2
-# How far the measured slope may be from that of the gradient: a kink of an absolute value, rounding.
+# How far the measured slope may be from that of the gradient: a kink of an absolute value,
+# rounding.
 TOLERANCE, TOLERANCE_OF_LAYERS = 0.2, 0.5
 
 

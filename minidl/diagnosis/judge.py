@@ -1,9 +1,9 @@
 """The judge: from suspicions to causes, by trials.
 
 A training is judged by what can be reached with the same rows and the same model. If it comes close
-to that, it is well, however it looks. If not, each suspicion is tried: one change at a time, from the
-same weights. What goes most of the way alone is the cause; where nothing does, all changes are made
-together, and those that cannot be left out are the causes.
+to that, it is well, however it looks. If not, each suspicion is tried: one change at a time, from
+the same weights. What goes most of the way alone is the cause; where nothing does, all changes are
+made together, and those that cannot be left out are the causes.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ REACH_STEPS = 800  # of training that are enough to see what a small net can rea
 ADAM_RATES = (0.01, 0.001)
 OF_OTHER_ERRORS = ("overfitting", "class_imbalance")  # judged by held-out rows, and by class
 # Where several changes cure alone, the one for which there is the best reason comes first: what
-# numbers of the data or the first weights tell, then gradients, then what any training might gain by.
+# numbers of the data or the first weights tell, then gradients, then what any training might gain
+# by.
 ORDER = (
     "output_mismatch", "not_shuffled", "unscaled_targets", "unscaled_inputs", "bad_initialization",
     "vanishing_gradient", "exploding_gradient", "learning_rate_too_high", "not_finite",
@@ -115,7 +116,8 @@ class Judge:
         self.recipe: Change = ()
         first = trials.run(*merged(*fixed), curve=True)
         self.outcomes: list[Outcome] = [first]
-        # A training that comes out otherwise with a few rows less is as bad as the worse of the two.
+        # A training that comes out otherwise with a few rows less is as bad as the worse of the
+        # two.
         unsteady = not fixed and score(trained) - score(first) > FAR
         self.told = replace(first, error=trained.error, held=first.held) if unsteady else first
         if unsteady and np.isfinite(first.held):
@@ -237,7 +239,7 @@ class Judge:
     def _tried(self) -> list[Cause]:
         """Try suspicions in order, until one cures alone."""
         found: list[tuple[Suspicion, Change, Outcome]] = []
-        for suspicion in sorted(self.suspicions, key=lambda s: ORDER.index(s.kind)):
+        for suspicion in sorted(self.suspicions, key=believed):
             if suspicion.kind in OF_OTHER_ERRORS:
                 continue
             best = self._best_change(suspicion)
@@ -363,6 +365,15 @@ class Judge:
             limit = max(FAR_HELD, FAR_HELD * self.told.held, self.noise(self.told.held, least) / 2)
             if best and gain > limit:
                 yield Cause(suspicion, best)
+
+
+def believed(suspicion: Suspicion) -> int:
+    """Return a number by which suspicions are sorted, the most believed first.
+
+    A head that is only unusual comes last: most losses learn behind most heads.
+    """
+    weak = suspicion.kind == "output_mismatch" and suspicion.strength < 1
+    return len(ORDER) if weak else ORDER.index(suspicion.kind)
 
 
 def score(outcome: Outcome) -> float:

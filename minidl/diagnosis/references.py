@@ -81,7 +81,7 @@ class Predictors:
         return np.array([1 - ((centred - S @ centred) ** 2).sum() / total for S in self._smoothers])
 
     def explained_by_block(self, blocks: int) -> Array:
-        """Return the share that the best predictor explains in each block of rows, in their order."""
+        """Return the share that the best predictor explains in each block of rows, in order."""
         best = self._smoothers[int(self.explained(self.targets).argmax())]
         centred = self.targets - self.targets.mean(axis=0)
         missed = ((centred - best @ centred) ** 2).sum(axis=1)
@@ -102,8 +102,8 @@ class Predictors:
     def purity(self) -> tuple[float, float, float]:
         """Return how sure neighbours are of a label: mean, its variance, and that of pure chance.
 
-        The share of the most frequent label among ``CROWD`` neighbours. Where classes overlap, it is 1
-        inside of each class and less between them. If it is the same everywhere, so that its
+        The share of the most frequent label among ``CROWD`` neighbours. Where classes overlap, it
+        is 1 inside of each class and less between them. If it is the same everywhere, so that its
         variance is that of drawing, then a label is drawn anew wherever a row lies.
         """
         distance = self.distance.copy()
@@ -155,10 +155,7 @@ def as_numbers(targets: Array, task: Task) -> Array:
         labels = targets.reshape(len(targets), -1)[:, -1]
         return (labels[:, None] == np.unique(labels)).astype(np.float64)
     rows = targets.reshape(len(targets), -1, targets.shape[-1] if targets.ndim > 1 else 1)[:, -1]
-    if task.kind == "onehot":
-        return rows.astype(np.float64)
-    ranks = rows.astype(np.float64)
-    return ranks
+    return rows.astype(np.float64)
 
 
 def distances(x: Array) -> Array:

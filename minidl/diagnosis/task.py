@@ -1,4 +1,4 @@
-"""What targets ask for, and how far predictions are from them on a scale from perfect to useless."""
+"""What targets ask for, and how far predictions are from them: perfect, useless or between."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def error(answer: Array, target: Array, task: Task) -> float:
 
 
 def balanced_error(answer: Array, target: Array) -> float:
-    """Return the mean share of wrong answers over classes, divided by that of one answer for all."""
+    """Return the mean over classes of wrong answers, divided by that of one answer for all."""
     answer, target = answer.reshape(-1), target.reshape(-1)
     classes = np.unique(target)
     wrong = np.mean([(answer[target == label] != label).mean() for label in classes])

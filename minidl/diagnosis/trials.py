@@ -181,8 +181,8 @@ class Trials:
         watcher = Curve(self, bench, scaling)
         try:
             trainer.fit(
-                inputs_of(trained), trained.targets, max(1, round(self.share * told.epochs)), program.batch_size,
-                shuffle=told.shuffle, progress=False, sample_weight=weight,
+                inputs_of(trained), trained.targets, max(1, round(self.share * told.epochs)),
+                program.batch_size, shuffle=told.shuffle, progress=False, sample_weight=weight,
                 callbacks=[watcher] if curve and self.rows.held is not None else [],
             )  # fmt: skip
             finite = True

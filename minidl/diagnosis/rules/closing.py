@@ -1,7 +1,8 @@
 """Closing rules: what ``Trainer.fit`` can say at the end without another step.
 
-They see the history and the trained model's answers for some rows, and nothing is tried. So they speak
-only where a training has learned nothing at all, has become worse, or has stopped far from the end.
+They see the history and the trained model's answers for some rows, and nothing is tried. So they
+speak only where a training has learned nothing at all, has become worse, or has stopped far from
+the end.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from minidl.typing import Array
 ROWS = 512  # whose answers are looked at
 # Nothing is learned from this error on: 1 is that of one answer for all rows.
 NOTHING = 0.99
+# A loss that ends above this share of its first epoch's has hardly fallen.
+UNCHANGED = 0.9
 # Share of the units of a layer that are zero for all rows, of a model that learns nothing.
 DEAD = 0.9
 # A loss that ends so many times as high as its first epoch's has diverged.
@@ -41,6 +44,8 @@ class Ending:
         The values of all epochs, by name.
     error
         Of some of the rows trained on: 0 is perfect, 1 as good as one answer for all.
+    own_loss
+        Whether the loss is one of the user's own.
     dead
         The largest share of rectified units of a layer that are zero for all of these rows, and
         the layer.
@@ -51,6 +56,7 @@ class Ending:
     history: Mapping[str, Sequence[float]]
     error: float
     dead: tuple[float, str]
+    own_loss: bool
     counts: bool
 
     @property
@@ -63,10 +69,10 @@ def diverged(ending: Ending) -> Iterator[str]:
     """The loss ended far above that of its first epoch, and nothing is learned."""
     first, last = ending.losses[0], ending.losses[-1]
     if len(ending.losses) > 1 and 0 < DIVERGED * first < last and ending.error >= NOTHING:
-        yield (
-            f"learning_rate_too_high: the loss has risen from {first:.3g} to {last:.3g}; try a rate "
-            "10 times lower"
-        )
+        kind, cure = "learning_rate_too_high", "try a rate 10 times lower"
+        if ending.own_loss:
+            kind, cure = "not_learning", "check the gradient of your loss, or " + cure
+        yield f"{kind}: the loss has risen from {first:.3g} to {last:.3g}; {cure}"
 
 
 def died(ending: Ending) -> Iterator[str]:
@@ -74,18 +80,23 @@ def died(ending: Ending) -> Iterator[str]:
     share, layer = ending.dead
     if share >= DEAD and ending.error >= NOTHING:
         yield (
-            f"dead_units: {share:.0%} of the units of layer {layer} are zero for all of {ROWS} rows; "
-            "try a rate 10 times lower, scaled inputs, or LeakyReLU"
+            f"dead_units: {share:.0%} of the units of layer {layer} are zero for all rows; try a "
+            "rate 10 times lower, scaled inputs, or LeakyReLU"
         )
 
 
 def learned_nothing(ending: Ending) -> Iterator[str]:
-    """The answers are no better than one answer for all rows."""
-    if ending.error >= NOTHING and len(ending.losses) >= LEAST_EPOCHS:
+    """The answers are no better than one answer for all rows, and nor is the loss.
+
+    Where a class is rare, the loss may fall while the answer is the same for all rows.
+    """
+    losses = ending.losses
+    stands = len(losses) >= LEAST_EPOCHS and losses[-1] > UNCHANGED * losses[0]
+    if stands and ending.error >= NOTHING:
         what = "answers are" if ending.counts else "squared error is"
         yield (
-            f"not_learning: after {len(ending.losses)} epochs the {what} no better than one answer for "
-            "all rows would be"
+            f"not_learning: after {len(losses)} epochs the {what} no better than one answer for "
+            "all rows would be; minidl.diagnose finds out why"
         )
 
 
@@ -98,8 +109,8 @@ def still_falls(ending: Ending) -> Iterator[str]:
     before, after = np.mean(losses[-2 * tail : -tail]), np.mean(losses[-tail:])
     if before > 0 and 1 - after / before > FALLS:
         yield (
-            f"stopped_early: the last {tail} epochs still took {1 - after / before:.0%} of the loss "
-            f"away; train for {4 * len(losses)} epochs, or at a higher rate"
+            f"stopped_early: the last {tail} epochs still took {1 - after / before:.0%} of the "
+            f"loss away; train for {4 * len(losses)} epochs, or at a higher rate"
         )
 
 
@@ -112,8 +123,8 @@ def overfits(ending: Ending) -> Iterator[str]:
     falls = ending.losses[-1] < 0.5 * ending.losses[best]
     if falls and min(held[-2:]) > OVERFITTED * held[best] > 0:
         yield (
-            f"overfitting: the validation loss was least after epoch {best + 1}, {held[best]:.3g}, and "
-            f"is {held[-1]:.3g}; stop there, or add a weight decay"
+            f"overfitting: the validation loss was least after epoch {best + 1}, {held[best]:.3g}, "
+            f"and is {held[-1]:.3g}; stop there, or add a weight decay"
         )
 
 
@@ -156,7 +167,7 @@ def ending_of(
         units = output.reshape(-1, output.shape[-1])
         dead = max(dead, (float((units == 0).all(axis=0).mean()), layer.path))
 
-    rectifiers = [layer for _, layer in model.layers() if type(layer) is ReLU]
+    rectifiers: list[Layer] = [layer for _, layer in model.layers() if type(layer) is ReLU]
     with evaluating(), np.errstate(all="ignore"), watching(rectifiers, "forward", watch):
         prediction = model(*(array[rows] for array in inputs))
     some, task = targets[rows], task_of(targets, loss)
@@ -164,6 +175,12 @@ def ending_of(
     chosen = slice(None) if counts is None else np.asarray(counts).reshape(-1) != 0
     target = decided(some, task)
     answer = answers(prediction, task, loss)
-    if len(answer) != len(target):  # one answer a row, and several outputs
-        return Ending(history, 0.0, dead, task.counts)
-    return Ending(history, error(answer[chosen], target[chosen], task), dead, task.counts)
+    if len(answer) != len(target):  # one target a row, and several outputs
+        return Ending(history, 0.0, dead, is_own(loss), task.counts)
+    found = error(answer[chosen], target[chosen], task)
+    return Ending(history, found, dead, is_own(loss), task.counts)
+
+
+def is_own(loss: Loss) -> bool:
+    """Return whether a loss was written by the user."""
+    return not type(loss).__module__.startswith("minidl.")

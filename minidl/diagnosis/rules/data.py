@@ -17,7 +17,8 @@ SHIFTS = (1, -1, 2, -2, 3, -3)  # rows that targets may have slipped by
 BLOCKS = 10
 # A block whose targets belong to other rows is predicted with twice the variance: explained, -1.
 WRONG_BLOCK, RIGHT_BLOCK = -0.3, 0.5
-# A label that is drawn anew with a probability of a half or more leaves neighbours no surer than this.
+# A label that is drawn anew with a probability of a half or more leaves neighbours no surer than
+# this.
 UNSURE = 0.77
 # Deviations beyond chance from which on a dependence on shifted targets is no chance.
 CERTAIN = 8.0
@@ -35,8 +36,8 @@ def targets_of_other_rows(predictors: Predictors) -> Iterator[Verdict]:
                 statement=f"the targets belong to other rows: those {abs(shift)} rows "
                 f"{'further on' if shift > 0 else 'before'} depend on the inputs "
                 f"({found.explained:.0%} of their variance), their own do not",
-                remedy=f"shift y back by {abs(shift)} row{'s' * (abs(shift) > 1)}: "
-                f"y = np.roll(y, {-shift}, axis=0), and look for where it slipped",
+                remedy=f"shift y back by {abs(shift)} row{'s' * (abs(shift) > 1)}: y = np.roll(y, "
+                f"{-shift}, axis=0), and look for where it slipped",
             )
             return
     found = predictors.reversed()
@@ -45,8 +46,8 @@ def targets_of_other_rows(predictors: Predictors) -> Iterator[Verdict]:
             "data_error",
             "",
             {"explained": found.explained, "z": found.z},
-            statement="the targets stand in reverse order: read backwards, "
-            f"{found.explained:.0%} of their variance depends on the inputs",
+            statement=f"the targets stand in reverse order: read backwards, {found.explained:.0%} "
+            "of their variance depends on the inputs",
             remedy="write y = y[::-1], so that row 0 gets the last target",
         )
 
@@ -62,8 +63,12 @@ def block_of_other_rows(predictors: Predictors) -> Iterator[Verdict]:
         yield Verdict(
             "data_error",
             "",
-            {"first_row": begin, "last_row": end - 1, "explained_there": float(explained[wrong].mean()),
-             "explained_elsewhere": float(np.median(explained[~wrong]))},
+            {
+                "first_row": begin,
+                "last_row": end - 1,
+                "explained_there": float(explained[wrong].mean()),
+                "explained_elsewhere": float(np.median(explained[~wrong])),
+            },
             statement=f"the targets of rows {begin} to {end - 1} do not belong to their inputs, "
             f"unlike those of the other rows, {np.median(explained[~wrong]):.0%} of whose variance "
             "depends on them",
@@ -86,9 +91,10 @@ def labels_drawn_anew(predictors: Predictors, task: Task) -> Iterator[Verdict]:
             "data_error",
             "",
             {"sure": mean, "wrong": wrong, "classes": task.classes},
-            statement=f"some {wrong:.0%} of the labels differ from those of the rows around them, and "
-            "no less so in the middle of a class: they do not belong to their rows",
-            remedy=f"look at how y was made: about {wrong:.0%} of its labels are those of other rows",
+            statement=f"some {wrong:.0%} of the labels differ from those of the rows around them, "
+            "and no less so in the middle of a class: they do not belong to their rows",
+            remedy=f"look at how y was made: about {wrong:.0%} of its labels are those of other "
+            "rows",
         )
 
 
@@ -100,8 +106,9 @@ def no_dependence(predictors: Predictors, held: float, rows: int) -> Iterator[Ve
         "",
         {"explained": found.explained, "by_chance": found.by_chance, "z": found.z,
          "error_held_out": held},
-        statement=f"the targets do not depend on the inputs: of {rows:,} rows, nothing that was tried "
-        f"predicts those held out better than one answer for all (error {held:.2f}, where 1 is that)",
+        statement=f"the targets do not depend on the inputs: of {rows:,} rows, nothing that was "
+        f"tried predicts those held out better than one answer for all (error {held:.2f}, where 1 "
+        "is that)",
         remedy=f"look at how X and y were made: {max(found.explained, 0):.1%} of the variance of y "
         f"is explained, {max(found.by_chance, 0):.1%} if y is shuffled",
     )  # fmt: skip

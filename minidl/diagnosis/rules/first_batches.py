@@ -1,8 +1,8 @@
 """Rules of the first batches: what looks unusual in data, first weights and first gradients.
 
-None of these numbers is wrong by itself: trainings bear raw columns, large weights or a gradient that
-shrinks over depth, up to a point that depends on all the rest. So these rules only suspect, and name
-the change that would show it (``trials.py``).
+None of these numbers is wrong by itself: trainings bear raw columns, large weights or a gradient
+that shrinks over depth, up to a point that depends on all the rest. So these rules only suspect,
+and name the change that would show it (``trials.py``).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minidl import nn
+from minidl.diagnosis.gradients import is_own
 from minidl.diagnosis.probe import Probe
 from minidl.diagnosis.program import Program
 from minidl.diagnosis.remedies.actions import (
@@ -27,7 +28,7 @@ from minidl.diagnosis.remedies.actions import (
     ScaleTargets,
 )
 from minidl.diagnosis.rules.static import OF_DISTANCE, Setting, fitting
-from minidl.diagnosis.rules.suspicion import Suspicion
+from minidl.diagnosis.rules.suspicion import Change, Suspicion
 from minidl.diagnosis.task import Task
 from minidl.diagnosis.trials import Rows, moments
 from minidl.nn.recurrent.sequence import Recurrent
@@ -229,8 +230,8 @@ def gradient_over_time(look: FirstLook) -> Iterator[Suspicion]:
             yield Suspicion(
                 "vanishing_gradient",
                 ((Reinitialise(),), *cells),
-                f"the gradient of the state falls by a factor of {growth:.3g} a step, to 10^{far:.1f} "
-                f"of its size over {len(norms)} steps",
+                f"the gradient of the state falls by a factor of {growth:.3g} a step, to "
+                f"10^{far:.1f} of its size over {len(norms)} steps",
                 layer=probe.path,
                 evidence=evidence,
                 strength=-far,
@@ -239,8 +240,8 @@ def gradient_over_time(look: FirstLook) -> Iterator[Suspicion]:
             yield Suspicion(
                 "exploding_gradient",
                 ((Clip(1.0),), (Reinitialise(),), (Reinitialise(), Clip(1.0))),
-                f"the gradient of the state grows by a factor of {growth:.3g} a step, to 10^{far:.1f} "
-                f"times its size over {len(norms)} steps",
+                f"the gradient of the state grows by a factor of {growth:.3g} a step, to "
+                f"10^{far:.1f} times its size over {len(norms)} steps",
                 layer=probe.path,
                 evidence=evidence,
                 strength=far,
@@ -274,8 +275,8 @@ def saturated_at_first(look: FirstLook) -> Iterator[Suspicion]:
                 "saturated_units",
                 ((Reinitialise(),), (ReplaceActivation("ReLU"), Reinitialise()),
                  (InsertNormalization(),)),
-                f"{probe.saturation:.0%} of the derivative of {probe.layer.label} is lost to its flat "
-                "ends before the first step",
+                f"{probe.saturation:.0%} of the derivative of {probe.layer.label} is lost to its "
+                "flat ends before the first step",
                 layer=probe.path,
                 evidence={"saturation": probe.saturation},
                 strength=float(-np.log10(max(1 - probe.saturation, 1e-9))),
@@ -306,17 +307,15 @@ def unusual_head(look: FirstLook) -> Iterator[Suspicion]:
             layer=head.path,
             evidence={"outputs": setting.width},
         )
-    elif not type(loss).__module__.startswith("minidl.") and task.counts:
-        if head is None and better.head:
-            yield Suspicion(
-                "output_mismatch",
-                ((ReplaceHead(better.head, None),),),
-                f"{loss!r} gets any numbers, from {look.probe.output.min():.3g} to "
-                f"{look.probe.output.max():.3g}, where it may want probabilities",
-                evidence={"least": float(look.probe.output.min()),
-                          "largest": float(look.probe.output.max())},
-                strength=0.0 if look.probe.finite else 2.0,
-            )  # fmt: skip
+    elif is_own(loss) and task.counts and head is None and better.head:
+        least, largest = float(look.probe.output.min()), float(look.probe.output.max())
+        yield Suspicion(
+            "output_mismatch",
+            ((ReplaceHead(better.head, None),),),
+            f"{loss!r} gets numbers from {least:.3g} to {largest:.3g}, and may want probabilities",
+            evidence={"least": least, "largest": largest},
+            strength=0.0 if look.probe.finite else 2.0,
+        )
 
 
 RULES: tuple[Rule, ...] = (
@@ -337,10 +336,12 @@ def suspicions(look: FirstLook) -> Iterator[Suspicion]:
         yield from rule(look)
 
 
-def against_vanishing(model: nn.Layer) -> tuple[tuple[object, ...], ...]:
+def against_vanishing(model: nn.Layer) -> tuple[Change, ...]:
     """Return changes that keep a gradient alive over depth, the mildest first."""
     rectified = any(isinstance(layer, nn.ReLU) for _, layer in model.layers())
-    activations = () if rectified else ((ReplaceActivation("ReLU"), Reinitialise()),)
+    activations: tuple[Change, ...] = ()
+    if not rectified:
+        activations = ((ReplaceActivation("ReLU"), Reinitialise()),)
     return (*activations, (InsertNormalization(),), (AddResiduals(), Reinitialise()))
 
 

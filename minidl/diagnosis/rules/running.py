@@ -1,7 +1,7 @@
 """Running rules: what the course of a training makes one suspect.
 
-All are relative to the training itself, and a suspicion becomes a verdict only where the training is
-far from what can be reached and the change that it names goes most of the way.
+All are relative to the training itself, and a suspicion becomes a verdict only where the training
+is far from what can be reached and the change that it names goes most of the way.
 """
 
 from __future__ import annotations
@@ -150,8 +150,8 @@ def rows_in_order(course: Course) -> Iterator[Suspicion]:
     yield Suspicion(
         "not_shuffled",
         ((Shuffle(),),),
-        f"all {course.program.epochs} epochs go through the rows in the same order, in which the targets "
-        f"of two rows in a row have a correlation of {likeness:.2f}",
+        f"all {course.program.epochs} epochs go through the rows in the same order, in which the "
+        f"targets of two rows in a row have a correlation of {likeness:.2f}",
         evidence={"epochs": course.program.epochs, "correlation": likeness},
         strength=1.0 if likeness > 0.5 else 0.0,
     )
@@ -287,10 +287,10 @@ def does_not_learn(error: float) -> Verdict:
         "not_learning",
         "",
         {"error": error},
-        statement="it does not learn, although others learn from the same rows, and nothing that was "
-        "tried changes that",
-        remedy=f"check layers and losses of your own by gradcheck: the error is {error:.2f} of that of "
-        "one answer for all rows",
+        statement="it does not learn, although others learn from the same rows, and nothing that "
+        "was tried changes that",
+        remedy=f"check layers and losses of your own by gradcheck: the error is {error:.2f} of "
+        "that of one answer for all rows",
     )
 
 

@@ -1,7 +1,7 @@
 """Static rules: what is certainly wrong before the first step.
 
-Each rule is a function of a ``Setting`` and yields a verdict for every certainty that it finds. None
-of them may fire on a program that can train as it is meant to: ``Trainer.fit`` warns of them.
+Each rule is a function of a ``Setting`` and yields a verdict for every certainty that it finds.
+None of them may fire on a program that can train as it is meant to: ``Trainer.fit`` warns of them.
 """
 
 from __future__ import annotations
@@ -114,7 +114,8 @@ def activation_applied_twice(setting: Setting) -> Iterator[Verdict]:
     """Losses of scores have the softmax or the sigmoid in them, and need no second one before.
 
     A sigmoid in front of a softmax leaves no probability of K classes above e / (e + K - 1), and
-    multiplies the gradient by a derivative of at most ¼. Log-probabilities pass a softmax unchanged.
+    multiplies the gradient by a derivative of at most ¼. Log-probabilities pass a softmax
+    unchanged.
     """
     head, loss = setting.head, setting.loss
     of_scores = type(loss) in (CrossEntropyLoss, BCEWithLogitsLoss)
@@ -149,7 +150,7 @@ def no_log_probabilities(setting: Setting) -> Iterator[Verdict]:
             "output_mismatch",
             last.path if last else "",
             {"sum_of_exponentials": total},
-            statement=f"NLLLoss takes logarithms of probabilities; the exponentials of the outputs "
+            statement="NLLLoss takes logarithms of probabilities; the exponentials of the outputs "
             f"of a row come to {total:.3g}, not to 1, and its value falls without end",
             remedy=f"end in LogSoftmax over the {setting.width} outputs, or train with "
             "CrossEntropyLoss",
@@ -229,12 +230,13 @@ def units_all_alike(setting: Setting) -> Iterator[Verdict]:
     A hidden layer is then as good as one unit. Dropout between the two would tell them apart.
     Source: Goodfellow, Bengio and Courville 2016, section 8.4.
     """
-    layers = [layer for layer in in_order(setting.model)]
+    layers = list(in_order(setting.model))
     places = [index for index, layer in enumerate(layers) if type(layer) is Linear]
     for first, second in pairwise(places):
         between = layers[first + 1 : second]
         before, after = layers[first], layers[second]
-        assert isinstance(before, Linear) and isinstance(after, Linear)
+        assert isinstance(before, Linear)
+        assert isinstance(after, Linear)
         if any(isinstance(layer, Dropout) for layer in between) or before.out_features < 2:
             continue
         if before.weight.frozen or before.out_features != after.in_features:
@@ -268,7 +270,8 @@ def one_answer_for_all(setting: Setting) -> Iterator[Verdict]:
             "nothing_to_learn",
             "",
             {"rows": len(setting.targets), "target": value[0]},
-            statement=f"the targets of all {len(setting.targets):,} rows are the same, {value[0]:g}",
+            statement=f"the targets of all {len(setting.targets):,} rows are the same, "
+            f"{value[0]:g}",
             remedy=f"look at how y was made: it holds 1 value in {len(setting.targets):,} rows",
         )
 
@@ -300,8 +303,8 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-# What ``minidl/nn/suspicion.py`` warns of already, from layers and loss alone; and what may be meant
-# where somebody tries a program out.
+# What ``minidl/nn/suspicion.py`` warns of already, from layers and loss alone; and what may be
+# meant where somebody tries a program out.
 NOT_WARNED_OF = (
     *(activation_applied_twice, no_log_probabilities),
     *(one_answer_for_all, rows_all_alike),
