@@ -13,6 +13,8 @@ from minidl._version import __version__
 
 if TYPE_CHECKING:
     from minidl import datasets, nn, optim
+    from minidl.diagnosis.diagnose import diagnose
+    from minidl.diagnosis.monitor import GradientMonitor
     from minidl.gradient_check import GradcheckError, GradcheckReport, gradcheck, gradcheck_all
     from minidl.recording import RecordingError, record
     from minidl.saving import ModelFileError, load, save
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "GradcheckError",
     "GradcheckReport",
+    "GradientMonitor",
     "ModelFileError",
     "RecordingError",
     "Trainer",
@@ -30,6 +33,7 @@ __all__ = [
     "__version__",
     "batches",
     "datasets",
+    "diagnose",
     "get_num_threads",
     "gradcheck",
     "gradcheck_all",
@@ -45,6 +49,7 @@ __all__ = [
 # a moment, and a program that predicts does not wait for what trains.
 _HOMES = {
     "datasets": (),
+    "diagnosis": ("GradientMonitor", "diagnose"),
     "gradient_check": ("GradcheckError", "GradcheckReport", "gradcheck", "gradcheck_all"),
     "nn": (),
     "optim": (),

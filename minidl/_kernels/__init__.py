@@ -71,7 +71,7 @@ from minidl._kernels.signature import KERNELS
 # The public kernels: those that have a twin, in the order of the files these are in.
 FAMILIES = (
     *("products", "elementwise", "activations", "normalization"),
-    *("losses", "optimizers", "sequences"),
+    *("losses", "optimizers", "sequences", "watching"),
 )
 NAMES = tuple(
     name
@@ -199,6 +199,7 @@ def _advice(folder: Path) -> str:
 if (_compiled := _dispatch()) is not None:
     hooks = import_module(f"{__name__}.hooks")
     recorder, set_recorder = hooks.recorder, hooks.set_recorder
+    watch, set_watch = hooks.watch, hooks.set_watch
     forward_pass, in_forward_pass = hooks.forward_pass, hooks.in_forward_pass
     is_batch = hooks.is_batch
     changes, note_change = hooks.changes, hooks.note_change
@@ -218,6 +219,14 @@ else:
 
     def recorder() -> None:
         """What writes down the kernel calls of this thread: never anything."""
+
+    def watch() -> Any:
+        """What watches the steps that recorded functions make on this thread, or None."""
+        return getattr(_thread, "watch", None)
+
+    def set_watch(watch: Any) -> None:
+        """Have these steps watched from now on; None ends it."""
+        _thread.watch = watch
 
     def is_batch(x: Any, dtype: Any, features: int | None) -> bool:
         """Whether this is an array (batch, ..., features) of this dtype, no dimension empty."""

@@ -417,6 +417,7 @@ cdef struct SequenceGradArgs:
     void *dh0                  # of the initial state
     void *dc0
     double *norms              # steps x batch: the squared norm of the gradient of each state
+    double *cell_norms         # of LSTM: that of each c; or NULL
     void *scratch
     Py_ssize_t steps, batch, hidden
     Py_ssize_t scratch_step    # room for the transposed weight, in rows of 64 bytes
@@ -450,6 +451,71 @@ cdef struct EmbeddingGradArgs:
     const void *dy
     void *dweight
     Py_ssize_t count, features, rows
+
+cdef struct MomentPartsArgs:
+    # Of every block of NORM_BLOCK elements four: how many, their sum, that of squares, zeros.
+    const void *x
+    double *parts
+    Py_ssize_t n
+
+cdef struct NormPartsArgs:
+    # Of every block two: the sum of x^2, and that of (x - before)^2.
+    const void *x
+    const void *before         # or NULL: the second is 0
+    double *parts
+    Py_ssize_t n
+
+cdef struct CollectArgs:
+    # sums[j] += sum over i of parts[i, j]
+    const double *parts
+    double *sums
+    Py_ssize_t blocks, k
+
+cdef struct NoteRowsArgs:
+    # sums[i] += sum over j of parts[i, j]
+    const double *parts
+    double *sums
+    Py_ssize_t rows, columns
+
+cdef struct NoteLengthsArgs:
+    # sums[0] += width * sum of lengths
+    const Py_ssize_t *lengths
+    double *sums
+    Py_ssize_t rows
+    double width
+
+cdef struct NoteActiveArgs:
+    # active[j] = 1 if any x[i, j] is not 0
+    const void *x
+    void *active
+    Py_ssize_t rows, columns
+
+cdef struct CountInactiveArgs:
+    # sums[0] = how many are 0 in active and in before
+    const void *active
+    const void *before
+    double *sums
+    Py_ssize_t n
+
+cdef struct NoteStateArgs:
+    # sums = number of the step, norm, scale, learning rate
+    const OptimizerState *state
+    const unsigned long long *clock
+    double *sums
+
+cdef enum:
+    # What stands where in the clock of a watch.
+    CLOCK_STEPS, CLOCK_NEXT, CLOCK_EVERY, CLOCK_RECORDS, CLOCK_ROOM
+
+cdef struct StoreRecordArgs:
+    # journal[clock[CLOCK_RECORDS]] = sums; sums = 0
+    double *sums
+    double *journal
+    const unsigned long long *clock
+    Py_ssize_t n, records
+
+cdef struct CountRecordArgs:
+    unsigned long long *clock
 
 cdef struct PeakArgs:
     # fma_peak: nothing but multiply-adds, flops = peak_flops * repetitions of every thread.

@@ -28,6 +28,7 @@ assert OPTIMIZER_STATE.itemsize == sizeof(OptimizerState)
 
 cdef Call MATMUL = CALLS["matmul"], COLUMN_SUM = CALLS["column_sum"], TOTAL = CALLS["total"]
 cdef Call WEIGHT_TOTAL = CALLS["weight_total"], SQUARED_NORM = CALLS["squared_norm"]
+cdef Call MOMENT_PARTS = CALLS["moment_parts"], NORM_PARTS = CALLS["norm_parts"]
 cdef Call PRELU_GRAD = CALLS["prelu_grad"], CLIP = CALLS["clip"]
 cdef Call TIME_FIRST = CALLS["time_first"], BATCH_FIRST = CALLS["batch_first"]
 # By name; the gradients, which have codes too, are for products of recorded steps only.
@@ -442,6 +443,42 @@ def squared_norm(ndarray x not None):
     return total_of(real, sums, 1.0)
 
 
+# --- what watched steps note ---------------------------------------------------------------
+
+cdef ndarray parts_for(Py_ssize_t n, Py_ssize_t numbers):
+    """Room for so many numbers of every block of n elements."""
+    return doubles(((n + NORM_BLOCK - 1) // NORM_BLOCK, numbers))
+
+
+def moment_parts(ndarray x not None):
+    """Of every block of 4096 elements: how many they are, Σ x, Σ x², and how many are zero."""
+    cdef MomentPartsArgs args
+    cdef int real = real_of(x)
+    cdef ndarray parts
+    x = contiguous(x)
+    args.n = cnp.PyArray_SIZE(x)
+    parts = parts_for(args.n, 4)
+    args.x, args.parts = cnp.PyArray_DATA(x), <double *>cnp.PyArray_DATA(parts)
+    run(MOMENT_PARTS, real, &args)
+    return parts
+
+
+def norm_parts(ndarray x not None, ndarray before=None):
+    """Of every block of 4096 elements: Σ x², and Σ (x - before)², or 0 without ``before``."""
+    cdef NormPartsArgs args
+    cdef int real = real_of(x)
+    cdef ndarray parts
+    if before is not None:
+        before = check_like(before, x, "norm_parts: before")
+    x = contiguous(x)
+    args.n = cnp.PyArray_SIZE(x)
+    parts = parts_for(args.n, 2)
+    args.x, args.before = cnp.PyArray_DATA(x), data_of(before)
+    args.parts = <double *>cnp.PyArray_DATA(parts)
+    run(NORM_PARTS, real, &args)
+    return parts
+
+
 # --- one slope for all, clipping ---------------------------------------------------------
 
 cdef int check_slopes(ndarray slope, ndarray x, str name) except -1:
@@ -598,14 +635,15 @@ cdef tuple sequence(
 cdef tuple sequence_grad(
     Call call, Py_ssize_t gates, ndarray dy,
     ndarray dh, ndarray dc, ndarray states, ndarray cells, ndarray opened, ndarray u_n,
-    ndarray weight, ndarray lengths, bint reverse, Activation activation
+    ndarray weight, ndarray lengths, bint reverse, Activation activation, bint cell_norms=False
 ):
-    """Run a kernel back over a whole sequence; returns dz, du, dh, dc, and squared norms."""
+    """Run a kernel back over a whole sequence; returns dz, du, dh, dc, and squared norms of the
+    gradients of states, and of cells."""
     cdef SequenceGradArgs args
     cdef str name = call.name
     cdef ndarray kept = states if states is not None else cells
     cdef int real = real_of(kept)
-    cdef ndarray dz, du = None, dh0, dc0 = None, norms
+    cdef ndarray dz, du = None, dh0, dc0 = None, norms, of_cells = None
     if kept.ndim != 3 or kept.shape[0] < 2 or cnp.PyArray_SIZE(kept) == 0:
         raise ValueError(
             f"{name}: states must have shape (steps + 1, batch, hidden), "
@@ -634,13 +672,15 @@ cdef tuple sequence_grad(
     args.gates, args.u_n, args.weight = data_of(opened), data_of(u_n), data_of(weight)
     args.lengths = <const Py_ssize_t *>data_of(lengths)
     args.dz, args.du, args.dh0, args.dc0 = data_of(dz), data_of(du), data_of(dh0), data_of(dc0)
-    args.norms = <double *>data_of(norms)
+    if cell_norms:
+        of_cells = doubles((args.steps, args.batch))
+    args.norms, args.cell_norms = <double *>data_of(norms), <double *>data_of(of_cells)
     args.reverse, args.activation = reverse, activation
     run_with_scratch(
         call, real, &args, &args.scratch, &args.scratch_step,
         packed_size(kept, width, args.hidden)
     )
-    return dz, du, dh0, dc0, norms
+    return dz, du, dh0, dc0, norms, of_cells
 
 
 cdef Activation activation_of(str name, object activation) except *:
@@ -668,7 +708,7 @@ def rnn_sequence_grad(
 ):
     """The gradients of z and of the initial state, from those of the outputs and of the last
     state; and the squared norm of that of every state."""
-    dz, _, dh, _, norms = sequence_grad(
+    dz, _, dh, _, norms, _ = sequence_grad(
         CALLS["rnn_sequence_grad"], 1, dy, dh, None, states, None, None,
         None, weight, lengths, reverse, activation_of("rnn_sequence_grad", activation),
     )
@@ -688,15 +728,15 @@ def lstm_sequence(
 
 def lstm_sequence_grad(
     ndarray dy, ndarray dh, ndarray dc, ndarray cells not None, ndarray gates not None,
-    ndarray weight not None, ndarray lengths=None, bint reverse=False,
+    ndarray weight not None, ndarray lengths=None, bint reverse=False, bint cell_norms=False,
 ):
     """The gradients of z and of the initial h and c, from those of the outputs and of the last h
-    and c; and the squared norm of that of every state."""
-    dz, _, dh, dc, norms = sequence_grad(
+    and c; the squared norm of that of every h; and with ``cell_norms`` of every c."""
+    dz, _, dh, dc, norms, of_cells = sequence_grad(
         CALLS["lstm_sequence_grad"], 4, dy, dh, dc, None, cells, gates,
-        None, weight, lengths, reverse, NO_ACTIVATION,
+        None, weight, lengths, reverse, NO_ACTIVATION, cell_norms,
     )
-    return dz, dh, dc, norms
+    return (dz, dh, dc, norms, of_cells) if cell_norms else (dz, dh, dc, norms)
 
 
 def gru_sequence(
@@ -717,7 +757,7 @@ def gru_sequence_grad(
 ):
     """The gradients of z, u and the initial state, from those of the outputs and of the last
     state; and the squared norm of that of every state."""
-    dz, du, dh, _, norms = sequence_grad(
+    dz, du, dh, _, norms, _ = sequence_grad(
         CALLS["gru_sequence_grad"], 3, dy, dh, None, states, None, gates,
         u_n, weight, lengths, reverse, NO_ACTIVATION,
     )

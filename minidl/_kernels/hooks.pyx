@@ -19,7 +19,10 @@ cdef extern from *:
     static _Thread_local PyObject *FORWARD_PASS = NULL;
     /* How many `evaluating` contexts it is in. */
     static _Thread_local int EVALUATIONS = 0;
+    /* What watches the steps of recorded functions that it calls, kept alive by whoever set it. */
+    static _Thread_local PyObject *WATCH = NULL;
     """
+    PyObject *WATCH
     PyObject *RECORDER
     PyObject *FORWARD_PASS
     int EVALUATIONS
@@ -33,6 +36,22 @@ cdef extern from "Python.h":
         _Buffers *tp_as_buffer
 
 cdef long CHANGES = 0
+
+
+def watch():
+    """What watches the steps that recorded functions make on this thread, or None."""
+    return None if WATCH == NULL else <object>WATCH
+
+
+def set_watch(watch):
+    """Have these steps watched from now on; None ends it. The caller keeps the watch alive."""
+    global WATCH
+    WATCH = NULL if watch is None else <PyObject *>watch
+
+
+cdef PyObject *current_watch() noexcept:
+    """What watches the steps of this thread, or NULL; while it evaluates there are none."""
+    return WATCH if EVALUATIONS == 0 else NULL
 
 
 def recorder():

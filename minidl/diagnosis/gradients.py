@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from minidl.nn import Layer, Loss
+from minidl.nn import Layer, Loss, Parameter
 from minidl.training.data import Data
 from minidl.typing import Array
 
 # The loss is followed along its own gradient for a step that changes it by about this share.
 SHARE = 1e-2
 # How far the measured slope may be from that of the gradient: a kink of an absolute value, rounding.
-TOLERANCE = 0.2
+TOLERANCE, TOLERANCE_OF_LAYERS = 0.2, 0.5
 
 
 def is_own(part: object) -> bool:
@@ -33,24 +35,20 @@ def slope_of_loss(loss: Loss, output: Array, batch: Data) -> tuple[float, float]
         if not np.isfinite(value) or not np.isfinite(norm):
             return None
         if norm == 0:
-            return _at_zero(loss, output, batch)
+            return None
         size = float(np.sqrt(np.square(output, dtype=np.float64).mean())) + 1e-3
         direction = gradient / np.abs(gradient).max()
         slopes = []
         for share in (SHARE, SHARE / 10):
             step = direction * size * share
             up, down = (
-                float(loss((output + sign * step).astype(output.dtype), *others)) for sign in (1, -1)
+                float(loss((output + sign * step).astype(output.dtype), *others))
+                for sign in (1, -1)
             )
             loss.forget()
             slopes.append((up - down) / (2 * np.sqrt((step**2).sum())))
     slope = min(slopes, key=lambda s: abs(s - norm))
     return (float(slope), norm) if np.isfinite(slope) else None
-
-
-def _at_zero(loss: Loss, output: Array, batch: Data) -> tuple[float, float] | None:
-    """Where the gradient is zero: how much the loss changes in a random direction."""
-    return None
 
 
 def wrong_gradient(loss: Loss, model: Layer, batch: Data) -> tuple[float, float] | None:
@@ -77,41 +75,54 @@ def wrong_layer(model: Layer, loss: Loss, batch: Data) -> tuple[str, float, floa
     """Return path, measured and told slope of the first layer whose gradients are wrong.
 
     Only asked of models with layers of the user's own. The loss is followed along the gradient of
-    one layer's weights at a time.
+    one parameter at a time; where that is zero, along a direction drawn at random.
     """
     if not any(is_own(layer) for _, layer in model.layers()):
         return None
-    arrays = [array for array in model.state().values()]
+    arrays = list(model.state().values())
     before = [array.copy() for array in arrays]
 
     def value() -> float:
-        for array, old in zip(arrays, before, strict=True):
+        for array, old in zip(arrays, before, strict=True):  # dropout drops the same units
             array[...] = old
-        result = float(loss(model(*batch.inputs), *batch.targets_and_weights))
-        return result
+        return float(loss(model(*batch.inputs), *batch.targets_and_weights))
 
     with np.errstate(all="ignore"):
-        value()
+        first = value()
         model.zero_grad()
         model.backward(loss.backward())
-        for path, layer in model.layers():
-            for parameter in layer.own_parameters():
-                gradient = parameter.grad.astype(np.float64)
-                norm = float(np.sqrt((gradient**2).sum()))
-                if not np.isfinite(norm) or norm == 0:
-                    continue
-                old = parameter.data.copy()
-                size = float(np.sqrt(np.square(old, dtype=np.float64).mean())) + 1e-3
-                slopes = []
-                for share in (SHARE, SHARE / 10):
-                    step = gradient / np.abs(gradient).max() * size * share
-                    parameter.data = old + step
-                    up = value()
-                    parameter.data = old - step
-                    down = value()
-                    slopes.append((up - down) / (2 * np.sqrt((step**2).sum())))
-                parameter.data = old
-                slope = min(slopes, key=lambda s: abs(s - norm))
-                if np.isfinite(slope) and abs(slope - norm) > 0.5 * max(abs(slope), norm):
-                    return path, float(slope), norm
+        gradients = [
+            (path, parameter, parameter.grad.astype(np.float64))
+            for path, layer in model.layers()
+            for parameter in layer.own_parameters()
+        ]
+        for path, parameter, gradient in gradients:
+            told = float(np.sqrt((gradient**2).sum()))
+            direction = gradient if told else np.random.default_rng(0).normal(size=gradient.shape)
+            slope = measured_slope(value, parameter, direction / np.abs(direction).max(), told)
+            limit = TOLERANCE_OF_LAYERS * max(abs(slope), told, SHARE * abs(first))
+            if np.isfinite(slope) and np.isfinite(told) and abs(slope - told) > limit:
+                return path, slope, told
     return None
+
+
+def measured_slope(
+    value: Callable[[], float], parameter: Parameter, direction: Array, expected: float
+) -> float:
+    """Return the slope of a loss along a direction of a parameter, by central differences.
+
+    Of two lengths of the step, the one that comes closer to what is expected: the longer one may
+    cross the kink of a rectifier, the shorter one suffers more from rounding.
+    """
+    old = parameter.data.copy()
+    size = float(np.sqrt(np.square(old, dtype=np.float64).mean())) + 1e-3
+    slopes = []
+    for share in (SHARE, SHARE / 10):
+        step = direction * size * share
+        values = []
+        for sign in (1, -1):
+            parameter.data = old + sign * step
+            values.append(value())
+        slopes.append((values[0] - values[1]) / (2 * float(np.sqrt((step**2).sum()))))
+    parameter.data = old
+    return min(slopes, key=lambda slope: abs(slope - expected))

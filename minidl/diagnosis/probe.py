@@ -114,7 +114,9 @@ def leaves_of(model: Layer) -> Iterator[tuple[str, Layer]]:
 
 
 @contextmanager
-def _seen(layers: list[Layer], outputs: dict[int, Any], gradients: dict[int, Any]) -> Iterator[None]:
+def _seen(
+    layers: list[Layer], outputs: dict[int, Any], gradients: dict[int, Any]
+) -> Iterator[None]:
     """Keep what every layer returns, and the gradient that it is given."""
 
     def keeping(layer: Layer, method: str, kept: dict[int, Any]) -> Callable[..., Any]:

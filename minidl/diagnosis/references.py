@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minidl.diagnosis.task import Task, decided
+from minidl.diagnosis.task import Task
 from minidl.training.data import Data
 from minidl.typing import Array
 
@@ -20,7 +20,7 @@ COLUMNS = 400  # of long sequences and large images, some are chosen at random
 MOST_PRODUCTS = 20  # columns up to which products of two are tried as well
 SHUFFLES = 19  # of the targets: the chance to beat all of them by luck is 1 in 20
 RIDGE = (0.1, 10.0)  # penalties, per row
-NEIGHBOURS = 7
+NEIGHBOURS, CROWD = 7, 20
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Dependence:
     @property
     def certain(self) -> bool:
         """Whether there is more than chance: a share that no shuffling reached, far beyond."""
-        return self.z > 4 and self.explained > self.by_chance
+        return self.z > 4 and self.explained > max(self.by_chance, 0.01)
 
 
 class Predictors:
@@ -62,9 +62,15 @@ class Predictors:
         self.chosen = np.sort(rng.permutation(len(data))[:ROWS])
         some = data.take(self.chosen)
         x = features(some, rng)
-        self.targets = as_numbers(some.targets, task)
+        self.targets, self.task, self.all_targets = (
+            as_numbers(some.targets, task),
+            task,
+            data.targets,
+        )
         self.rng = rng
-        self._smoothers = _smoothers(x)
+        self.distance = distances(x)
+        self._smoothers = _smoothers(x, self.distance)
+        self.correlation = strongest_correlation(data, task)
 
     def explained(self, targets: Array) -> Array:
         """Return for each predictor the share of the variance of these targets that it explains."""
@@ -74,11 +80,37 @@ class Predictors:
             return np.zeros(len(self._smoothers))
         return np.array([1 - ((centred - S @ centred) ** 2).sum() / total for S in self._smoothers])
 
-    def residuals(self) -> Array:
-        """Return the squared error of every row by the best predictor, relative to the variance."""
+    def explained_by_block(self, blocks: int) -> Array:
+        """Return the share that the best predictor explains in each block of rows, in their order."""
         best = self._smoothers[int(self.explained(self.targets).argmax())]
         centred = self.targets - self.targets.mean(axis=0)
-        return ((centred - best @ centred) ** 2).sum(axis=1) / max(centred.var(axis=0).sum(), 1e-300)
+        missed = ((centred - best @ centred) ** 2).sum(axis=1)
+        total = np.maximum((centred**2).sum(axis=1), 1e-300)
+        parts = np.array_split(np.arange(len(missed)), blocks)
+        return np.array([1 - missed[part].sum() / total[part].sum() for part in parts])
+
+    def shifted(self, shift: int) -> Dependence:
+        """Compare inputs with the targets of rows so many places further on."""
+        return self.dependence(
+            as_numbers(np.roll(self.all_targets, -shift, axis=0)[self.chosen], self.task)
+        )
+
+    def reversed(self) -> Dependence:
+        """Compare inputs with the targets in reverse order."""
+        return self.dependence(as_numbers(self.all_targets[::-1][self.chosen], self.task))
+
+    def purity(self) -> tuple[float, float, float]:
+        """Return how sure neighbours are of a label: mean, its variance, and that of pure chance.
+
+        The share of the most frequent label among ``CROWD`` neighbours. Where classes overlap, it is 1
+        inside of each class and less between them. If it is the same everywhere, so that its
+        variance is that of drawing, then a label is drawn anew wherever a row lies.
+        """
+        distance = self.distance.copy()
+        nearest = np.argpartition(distance, CROWD, axis=1)[:, :CROWD]
+        share = self.targets[nearest].mean(axis=1).max(axis=1)
+        mean = float(share.mean())
+        return mean, float(share.var()), mean * (1 - mean) / CROWD
 
     def dependence(self, targets: Array | None = None) -> Dependence:
         """Compare the share that is explained with that of shuffled targets."""
@@ -89,7 +121,9 @@ class Predictors:
         )
         z = (real - null.mean(axis=0)) / np.maximum(null.std(axis=0), 1e-4)
         best = int(z.argmax())
-        return Dependence(float(real[best]), float(null[:, best].max()), float(z[best]), len(targets))
+        return Dependence(
+            float(real[best]), float(null[:, best].max()), float(z[best]), len(targets)
+        )
 
 
 def features(data: Data, rng: np.random.Generator) -> Array:
@@ -127,7 +161,30 @@ def as_numbers(targets: Array, task: Task) -> Array:
     return ranks
 
 
-def _smoothers(x: Array) -> list[Array]:
+def distances(x: Array) -> Array:
+    """Return the squared distances of all rows; of a row to itself, infinity."""
+    squares = (x**2).sum(axis=1)
+    found = squares[:, None] + squares - 2 * x @ x.T
+    np.fill_diagonal(found, np.inf)
+    return found
+
+
+def strongest_correlation(data: Data, task: Task) -> float:
+    """Return the largest correlation of a column, or of its square, with a target, over all rows.
+
+    In units of what chance allows among so many: above 1 it is no chance.
+    """
+    x = features(data, np.random.default_rng(0))
+    x = np.hstack([x, x**2])
+    y = as_numbers(data.targets, task)
+    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
+    norms = np.sqrt((x**2).sum(axis=0))[:, None] * np.sqrt((y**2).sum(axis=0))
+    found = np.abs(x.T @ y) / np.where(norms > 0, norms, np.inf)
+    limit = np.sqrt(2 * np.log(2 * found.size)) + 2
+    return float(found.max() * np.sqrt(len(x)) / limit)
+
+
+def _smoothers(x: Array, distance: Array) -> list[Array]:
     """Return matrices S with S · y = the prediction of every row from all others.
 
     Of ridge regression, with A = (K + λ)⁻¹ of all rows, a row's error is (A · y)ᵢ / Aᵢᵢ, computed
@@ -143,9 +200,6 @@ def _smoothers(x: Array) -> list[Array]:
         for penalty in RIDGE:
             A = np.linalg.inv(K + penalty * np.eye(len(K)))
             found.append(np.eye(len(K)) - A / np.diag(A)[:, None])
-    squares = (x**2).sum(axis=1)
-    distance = squares[:, None] + squares - 2 * x @ x.T
-    np.fill_diagonal(distance, np.inf)
     count = min(NEIGHBOURS, len(x) - 1)
     nearest = np.argpartition(distance, count - 1, axis=1)[:, :count]
     S = np.zeros_like(distance)

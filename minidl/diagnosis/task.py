@@ -10,7 +10,6 @@ from minidl.nn import BCEWithLogitsLoss, Loss
 from minidl.typing import Array
 
 
-
 @dataclass(frozen=True)
 class Task:
     """What the targets ask for.

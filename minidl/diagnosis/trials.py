@@ -27,10 +27,13 @@ from minidl.diagnosis.remedies.actions import (
     WeightDecay,
 )
 from minidl.diagnosis.remedies.apply import apply
+from minidl.diagnosis.remedies.optimizers import set_rate
+from minidl.diagnosis.remedies.surgery import NotApplicableError
 from minidl.diagnosis.task import Task, answers, balanced_error, decided, error, recalls
+from minidl.nn import BCEWithLogitsLoss, Layer, Loss
 from minidl.nn.hooks import evaluating
 from minidl.seeds import as_generator
-from minidl.training import Trainer
+from minidl.training import Callback, Trainer
 from minidl.training.data import Data
 from minidl.typing import Array
 
@@ -61,6 +64,8 @@ class Outcome:
         right and the number of rows.
     losses
         The loss of every epoch.
+    held_curve
+        Epoch, error of the rows trained on, and of those held out, at some epochs.
     seconds
         How long it took.
     """
@@ -73,7 +78,7 @@ class Outcome:
     held_balanced: float = float("nan")
     recall: dict[float, tuple[float, int]] = field(default_factory=dict)
     losses: tuple[float, ...] = ()
-    held_curve: tuple[float, ...] = ()
+    held_curve: tuple[tuple[int, float, float], ...] = ()
     seconds: float = 0.0
 
 
@@ -83,11 +88,16 @@ class Rows:
 
     trained: Data
     held: Data | None
+    whole: Data | None = None
 
     @property
-    def tells(self) -> bool:
-        """Whether enough rows are held out that their error says something."""
-        return self.held is not None
+    def together(self) -> Data:
+        """All rows; if they were one data set, in its order."""
+        if self.whole is not None or self.held is None:
+            return self.whole or self.trained
+        pairs = zip(self.trained.inputs, self.held.inputs, strict=True)
+        inputs = tuple(np.concatenate(pair) for pair in pairs)
+        return Data(inputs, np.concatenate([self.trained.targets, self.held.targets]))
 
 
 class Bench:
@@ -103,6 +113,8 @@ class Bench:
         arrays = [optimizer.flat.data, *vectors, *program.model.state().values()]
         self._begin = [(array, array.copy()) for array in arrays]
         self._schedules = list(optimizer.schedules)
+        dtype = np.int64 if program.loss.takes_labels else optimizer.flat.dtype
+        self.targets = np.ascontiguousarray(program.y, dtype)
         self._rng = as_generator(program.rng)
 
     def set_back(self) -> None:
@@ -124,91 +136,82 @@ class Trials:
         What to train and to judge on, as the model takes them.
     task
         What the targets ask for.
+    share
+        Of the epochs that are trained for.
     """
 
-    def __init__(self, program: Program, rows: Rows, task: Task) -> None:
-        self.program, self.rows, self.task = program, rows, task
+    def __init__(self, program: Program, rows: Rows, task: Task, share: float = 1.0) -> None:
+        self.program, self.rows, self.task, self.share = program, rows, task, share
         self.seconds = 0.0
         self._benches: dict[tuple[Action, ...], Bench] = {}
-        self._known: dict[tuple[Any, ...], Outcome] = {}
+        self._known: dict[frozenset[Action], Outcome] = {}
 
-    def run(self, *actions: Action, epochs: int | None = None, curve: bool = False) -> Outcome:
+    def knows(self, *actions: Action) -> bool:
+        """Whether the outcome of these changes is known."""
+        return frozenset(actions) in self._known
+
+    def run(self, *actions: Action, curve: bool = False) -> Outcome:
         """Train with these changes and judge; a trial that was made before is not repeated."""
-        key = (frozenset(actions), epochs)
+        key = frozenset(actions)
         if key not in self._known or (curve and not self._known[key].held_curve):
             began = time.perf_counter()
             with warnings.catch_warnings(), np.errstate(all="ignore"):
                 warnings.simplefilter("ignore")
-                outcome = self._run(actions, epochs, curve)
+                outcome = self._run(actions, curve)
             seconds = time.perf_counter() - began
             self.seconds += seconds
             self._known[key] = replace(outcome, seconds=seconds)
         return self._known[key]
 
-    def _run(self, actions: tuple[Action, ...], epochs: int | None, curve: bool) -> Outcome:
+    def _run(self, actions: tuple[Action, ...], curve: bool) -> Outcome:
         numbers = [action for action in actions if isinstance(action, OF_NUMBERS)]
-        changed = tuple(action for action in actions if not isinstance(action, OF_NUMBERS))
-        bench = self._bench(changed)
+        try:
+            bench = self._bench(tuple(a for a in actions if not isinstance(a, OF_NUMBERS)))
+        except NotApplicableError:
+            return Outcome(actions, float("inf"), finite=False)
         bench.set_back()
         program, trainer = bench.program, bench.trainer
-        settings = {"epochs": program.epochs, "shuffle": program.shuffle}
-        scaling = Scaling.of(self.rows.trained, numbers, program.loss.takes_labels)
-        trained = scaling.scale(self.rows.trained)
-        weight: Any = self.rows.trained.weights
-        for action in numbers:
-            if isinstance(action, SetLearningRate):
-                set_rate(program.optimizer, action.lr)
-            elif isinstance(action, Clip):
-                program.optimizer.max_norm = action.max_norm
-            elif isinstance(action, WeightDecay):
-                program.optimizer.weight_decay = action.weight_decay
-            elif isinstance(action, Epochs):
-                settings["epochs"] = action.epochs
-            elif isinstance(action, Shuffle):
-                settings["shuffle"] = True
-            elif isinstance(action, ClassWeights):
-                weight = balancing(decided(trained.targets, self.task))
-        if epochs is not None:
-            settings["epochs"] = epochs
-        judge = Judge(self, trainer, scaling) if curve and self.rows.held is not None else None
+        rows = replace(self.rows.trained, targets=bench.targets)
+        scaling = Scaling.of(rows, numbers, program.loss)
+        told = settled(program, numbers)
+        weight = rows.weights
+        if any(isinstance(action, ClassWeights) for action in numbers):
+            weight = balancing(self.rows.trained.targets, self.task)
+        trained = scaling.scale(rows)
+        watcher = Curve(self, bench, scaling)
         try:
-            history = trainer.fit(
-                as_X(trained), trained.targets, settings["epochs"], program.batch_size,
-                shuffle=bool(settings["shuffle"]), progress=False, sample_weight=weight,
+            trainer.fit(
+                inputs_of(trained), trained.targets, max(1, round(self.share * told.epochs)), program.batch_size,
+                shuffle=told.shuffle, progress=False, sample_weight=weight,
+                callbacks=[watcher] if curve and self.rows.held is not None else [],
             )  # fmt: skip
-            losses, finite = tuple(history["loss"]), True
+            finite = True
         except FloatingPointError:
-            losses, finite = tuple(trainer.history.get("loss", ())), False
-        del judge
-        return self._judged(actions, bench, scaling, losses, finite)
+            finite = False
+        outcome = self.judged(actions, program.model, program.loss, scaling, finite)
+        losses = tuple(trainer.history.get("loss", ()))
+        return replace(outcome, losses=losses, held_curve=tuple(watcher.points))
 
-    def _judged(
-        self,
-        actions: tuple[Action, ...],
-        bench: Bench,
-        scaling: Scaling,
-        losses: tuple[float, ...],
-        finite: bool,
+    def judged(
+        self, actions: tuple[Action, ...], model: Layer, loss: Loss, scaling: Scaling, finite: bool
     ) -> Outcome:
-        model, loss = bench.program.model, bench.program.loss
+        """Judge a model as it is now."""
         found: dict[str, Any] = {}
         for name, data in (("", self.rows.trained), ("held", self.rows.held)):
             if data is None:
                 continue
-            prediction = scaling.undo(output_of(model, scaling.scale(data)))
+            prediction = scaling.undo(output_of(model, scaling.scale_inputs(data)))
             counts = counting(data, self.program.loss)
             answer = answers(prediction, self.task, loss)[counts]
             target = decided(data.targets, self.task)[counts]
             found[name or "error"] = error(answer, target, self.task)
-            if self.task.kind in ("labels", "onehot") or (
-                self.task.kind == "bits" and target.shape[-1] == 1
-            ):
+            if has_classes(data.targets, self.task):
                 found[f"{name}_balanced".lstrip("_")] = balanced_error(answer, target)
                 if not name:
                     found["recall"] = recalls(answer, target)
         if not finite:
             found["error"] = max(found["error"], 1.0)
-        return Outcome(actions, losses=losses, finite=finite, **found)
+        return Outcome(actions, finite=finite, **found)
 
     def _bench(self, changed: tuple[Action, ...]) -> Bench:
         if changed not in self._benches:
@@ -222,6 +225,40 @@ class Trials:
         return self._benches[changed]
 
 
+class Curve(Callback):
+    """Judges the model after some epochs: after each at first, then more and more seldom."""
+
+    def __init__(self, trials: Trials, bench: Bench, scaling: Scaling) -> None:
+        self._trials, self._bench, self._scaling = trials, bench, scaling
+        self._next = 1
+        self.points: list[tuple[int, float, float]] = []
+
+    def on_epoch_end(self, trainer: Any, epoch: int, values: Any) -> None:
+        """Judge, if it is time."""
+        if epoch >= self._next or epoch == trainer.plan.epochs:
+            self._next = max(epoch + 1, int(epoch * 1.2))
+            now = self._trials.judged(
+                (), self._bench.program.model, self._bench.program.loss, self._scaling, True
+            )
+            self.points.append((epoch, now.error, now.held))
+
+
+def settled(program: Program, numbers: Iterable[Action]) -> Program:
+    """Set the numbers of a program's optimizer, and return the program with its other numbers."""
+    for action in numbers:
+        if isinstance(action, SetLearningRate):
+            set_rate(program.optimizer, action.lr)
+        elif isinstance(action, Clip):
+            program.optimizer.max_norm = action.max_norm
+        elif isinstance(action, WeightDecay):
+            program.optimizer.weight_decay = action.weight_decay
+        elif isinstance(action, Epochs):
+            program = replace(program, epochs=action.epochs)
+        elif isinstance(action, Shuffle):
+            program = replace(program, shuffle=True)
+    return program
+
+
 @dataclass(frozen=True)
 class Scaling:
     """Means and deviations that inputs and targets are scaled by; None: not."""
@@ -230,25 +267,30 @@ class Scaling:
     targets: tuple[Array, Array] | None = None
 
     @classmethod
-    def of(cls, data: Data, actions: Iterable[Action], labels: bool) -> Scaling:
+    def of(cls, data: Data, actions: Iterable[Action], loss: Loss) -> Scaling:
         """Measure on these rows what the actions scale."""
         inputs = targets = None
+        numbers = not loss.takes_labels and not isinstance(loss, BCEWithLogitsLoss)
         for action in actions:
             if isinstance(action, ScaleInputs) and data.inputs[0].dtype.kind == "f":
                 inputs = moments(data.inputs[0])
-            if isinstance(action, ScaleTargets) and not labels:
+            if isinstance(action, ScaleTargets) and numbers:
                 targets = moments(data.targets)
         return cls(inputs, targets)
 
+    def scale_inputs(self, data: Data) -> Data:
+        """Scale the inputs of rows."""
+        if self.inputs is None:
+            return data
+        first, *others = data.inputs
+        return Data((scaled(first, *self.inputs), *others), data.targets, data.weights)
+
     def scale(self, data: Data) -> Data:
-        """Scale rows."""
-        first, others = data.inputs[0], data.inputs[1:]
-        targets = data.targets
-        if self.inputs is not None:
-            first = scaled(first, *self.inputs)
-        if self.targets is not None:
-            targets = scaled(targets, *self.targets)
-        return Data((first, *others), targets, data.weights)
+        """Scale inputs and targets of rows."""
+        data = self.scale_inputs(data)
+        if self.targets is None:
+            return data
+        return Data(data.inputs, scaled(data.targets, *self.targets), data.weights)
 
     def undo(self, prediction: Array) -> Array:
         """Convert predictions back to the units of the targets."""
@@ -271,7 +313,7 @@ def scaled(array: Array, mean: Array, deviation: Array) -> Array:
     return np.ascontiguousarray((array - mean) / deviation, array.dtype)
 
 
-def as_X(data: Data) -> Any:
+def inputs_of(data: Data) -> Any:
     """Return the inputs as ``fit`` takes them."""
     return data.inputs if len(data.inputs) > 1 else data.inputs[0]
 
@@ -296,21 +338,15 @@ def counting(data: Data, loss: Any) -> Array:
     return weights.reshape(-1) != 0
 
 
-def balancing(answers: Array) -> Array:
+def has_classes(targets: Array, task: Task) -> bool:
+    """Return whether every row has one label: a class, a row with a single 1, or one bit."""
+    if task.kind == "bits":
+        return targets.ndim == 1 or targets.shape[1:] == (1,)
+    return task.counts and targets.ndim == (1 if task.kind == "labels" else 2)
+
+
+def balancing(targets: Array, task: Task) -> Array:
     """Return a weight for each row, so that every class has the same total."""
-    _, which, counts = np.unique(answers.reshape(-1), return_inverse=True, return_counts=True)
+    labels = decided(targets, task).reshape(-1)
+    _, which, counts = np.unique(labels, return_inverse=True, return_counts=True)
     return len(which) / (len(counts) * counts[which])
-
-
-def set_rate(optimizer: Any, rate: float) -> None:
-    """Set the learning rate of the first group, and those of the others in proportion.
-
-    Of a schedule, all rates are multiplied by the same factor.
-    """
-    factor = rate / optimizer.lr if optimizer.lr else 0.0
-    for group in optimizer.groups:
-        schedule = group.schedule
-        if schedule is None:
-            group["lr"] = group["lr"] * factor if factor else rate
-        else:
-            group["lr"] = lambda step, schedule=schedule: factor * schedule(step)

@@ -65,6 +65,7 @@ class Sigmoid(Layer):
     """
 
     preferred_init = "xavier_uniform"
+    largest_slope = 1 / 4
 
     def forward(self, x: Array) -> Array:
         y = kernels.sigmoid(x)
@@ -98,6 +99,7 @@ class Tanh(Layer):
     """
 
     preferred_init = "xavier_uniform"
+    largest_slope = 1.0
 
     def forward(self, x: Array) -> Array:
         y = kernels.tanh(x)
@@ -134,6 +136,7 @@ class HardSigmoid(Layer):
     """
 
     preferred_init = "xavier_uniform"
+    largest_slope = 1 / 6
 
     def forward(self, x: Array) -> Array:
         self.save(x)
@@ -168,6 +171,7 @@ class Softsign(Layer):
     """
 
     preferred_init = "xavier_uniform"
+    largest_slope = 1.0
 
     def forward(self, x: Array) -> Array:
         self.save(x)

@@ -89,6 +89,9 @@ class Layer(InvalidatesRecordings, Member):
     # The initialiser for weights whose output this layer receives. "skip": the layer after this
     # one decides; None: no preference.
     preferred_init: str | Initializer | None = None
+    # Of an activation that saturates: the largest value of its derivative, from which a
+    # GradientMonitor tells how much of the derivative is lost. None: any other layer.
+    largest_slope: float | None = None
 
     # --- what minidl sets ---
 

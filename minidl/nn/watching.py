@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from minidl.nn.layer import Layer
 
 Watcher = Callable[[Layer, Any], None]
+# Makes, of an object and one of its methods, the function that takes the method's place.
+Replace = Callable[[Any, Callable[..., Any]], Callable[..., Any]]
 
 
 @contextmanager
@@ -49,10 +51,65 @@ def watching(layers: list[Layer], method: str, watcher: Watcher) -> Iterator[Non
 
         return call_and_show
 
-    for layer in layers:
-        vars(layer)[method] = watched(layer, getattr(layer, method))
+    with replaced(layers, method, watched):
+        yield
+
+
+@contextmanager
+def replaced(objects: Iterable[Any], method: str, replace: Replace) -> Iterator[None]:
+    """Have ``replace(object, method)`` run in place of a method of each object, for a while.
+
+    It is replaced in the object itself, and put back at the end. Meanwhile the object can neither
+    be copied nor pickled: its copy would call the methods of the object.
+
+    Parameters
+    ----------
+    objects
+        Layers, losses or optimizers.
+    method
+        Name of the method.
+    replace
+        Function of the object and of its method, bound; returns what is to be called.
+
+    Examples
+    --------
+    >>> from minidl import nn
+    >>> from minidl.nn.watching import replaced
+    >>> layer = nn.Tanh()
+    >>> with replaced([layer], "short_name", lambda layer, name: lambda: name().upper()):
+    ...     print(layer.short_name())
+    TANH()
+    >>> layer.short_name()
+    'Tanh()'
+    """
+    before = []
     try:
+        for owner in objects:
+            held = vars(owner)
+            before.append((held, held.get(method)))
+            held[method] = Replacement(owner, replace(owner, getattr(owner, method)))
         yield
     finally:
-        for layer in layers:
-            vars(layer).pop(method, None)
+        for held, old in reversed(before):
+            if old is None:
+                held.pop(method, None)
+            else:
+                held[method] = old
+
+
+class Replacement:
+    """A function in place of a method of an object, which can be neither copied nor pickled."""
+
+    def __init__(self, owner: Any, function: Callable[..., Any]) -> None:
+        self.owner, self.function = owner, function
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        """Call the function."""
+        return self.function(*inputs, **options)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Raise TypeError: copies of the object would call the object's own methods."""
+        raise TypeError(
+            f"{type(self.owner).__name__} is being watched, and can be neither copied nor pickled "
+            "until that ends: leave the `with` block first"
+        )

@@ -70,6 +70,7 @@ def run_epoch(
     everything: bool = False,
     progress: Progress | None = None,
     at_a_time: int | None = None,
+    watch: Any = None,
 ) -> Kept:
     """Run the step over all batches of the arrays, which are its inputs for all rows.
 
@@ -89,6 +90,8 @@ def run_epoch(
     at_a_time
         How many steps to make between two calls of ``progress``; by default, as many as fit into
         a slice of time.
+    watch
+        What watches the steps, if anything: see ``RecordedFunction.watch``.
 
     Returns
     -------
@@ -101,14 +104,15 @@ def run_epoch(
     kept = Kept(samples, batch_size, everything)
     full = samples // batch_size
     notify = progress or _ignore
-    stopped = _Part(step, data, order, kept, 0, full, batch_size, at_a_time or full).run(notify)
+    most = at_a_time or full
+    stopped = _Part(step, data, order, kept, 0, full, batch_size, most, watch).run(notify)
     if not stopped and (rest := samples - full * batch_size):
         tail = slice(full * batch_size, None)
         if order is None:
             data = tuple(array[tail] for array in data)
         else:
             order = order[tail]
-        _Part(step, data, order, kept, full, 1, rest, 1).run(notify)
+        _Part(step, data, order, kept, full, 1, rest, 1, watch).run(notify)
     return kept
 
 
@@ -133,6 +137,8 @@ class _Part:
         Number of the first step in the epoch, number of steps, rows of each.
     at_a_time
         Steps between two calls of ``progress``.
+    watch
+        What watches them, or None.
     """
 
     step: RecordedFunction
@@ -143,9 +149,11 @@ class _Part:
     count: int
     rows: int
     at_a_time: int
+    watch: Any = None
     done: int = 0
     checked_order: Any = None
-    outputs: tuple[Any, list[tuple[Array, Array]]] = (None, [])  # of which program, from and to
+    # Of which programs, and from and to: what their steps return, and what watched ones return.
+    outputs: tuple[Any, list[list[tuple[Array, Array]]]] = (None, [])
 
     def run(self, progress: Progress) -> bool:
         """Make the steps; returns whether ``progress`` has ended them before the last."""
@@ -158,7 +166,8 @@ class _Part:
                     self._from_python()
                 else:
                     self._in_c(self._recorded(batch), batch)
-            if progress(self.kept, first) is True:
+            # There is no new step if the next one is to be watched, and was not recorded yet.
+            if self.kept.done > first and progress(self.kept, first) is True:
                 return True
         return False
 
@@ -179,6 +188,8 @@ class _Part:
         if recorded is None:
             first = self._batch()
             recorded = self.step.record(first, lambda output: self._check(output, first))
+        if self.watch is not None:
+            self.step.watch(recorded, self.watch, self._batch)
         return recorded
 
     def _from_python(self) -> None:
@@ -198,14 +209,9 @@ class _Part:
 
     def _in_c(self, recorded: StepProgram, batch: tuple[Array, ...]) -> None:
         """Make as many steps as fit into a slice of time."""
-        if self.outputs[0] is not recorded.program:
-            output = recorded.interface.result(batch)
-            self.kept.expect(output, batch)
-            outputs = [
-                (leaf, self.kept.room_from(array, leaf, self.first))
-                for leaf, array in zip(self.kept.leaves(output), self.kept.arrays, strict=True)
-            ]
-            self.outputs = recorded.program, outputs
+        programs = recorded, recorded if self.watch is None else recorded.watched or recorded
+        if self.outputs[0] != programs:
+            self.outputs = programs, [self._outputs(program, batch) for program in programs]
         left = min(self.count - self.done, self.at_a_time - self.done % self.at_a_time)
         if recorded.participants.scheduled:
             left = min(left, MOST_RATES)
@@ -222,13 +228,24 @@ class _Part:
             self.done,
             left,
             rates,
-            self.outputs[1],
+            self.outputs[1][0],
             SLICE,
+            self.outputs[1][1] if self.watch is not None else None,
         )
         self.done += made
         self.kept.done += made
         if failed:
-            recorded.explain(failed, answer, batch)
+            was_watched = recorded.program.latest is not recorded.program
+            programs[was_watched].explain(failed, answer, batch)
+
+    def _outputs(self, program: StepProgram, batch: tuple[Array, ...]) -> list[tuple[Array, Array]]:
+        """Where what a program returns is kept: (from, to)."""
+        output = program.interface.result(batch)
+        self.kept.expect(output, batch)
+        return [
+            (leaf, self.kept.room_from(array, leaf, self.first))
+            for leaf, array in zip(self.kept.leaves(output), self.kept.arrays, strict=True)
+        ]
 
     def _order_in_c(self) -> Any:
         from minidl._kernels.executor.program import RowOrder  # needs compiled kernels

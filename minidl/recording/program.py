@@ -102,6 +102,8 @@ class StepProgram:
         self.answers = meanings_of_answers(self.calls)
         self.trained = _trained(self.calls)
         self._copies, self._lock = copies, ProgramLock()
+        self.watched: StepProgram | None = None  # of a step that is watched
+        self._watch: tuple[Any, int] = (None, 0)  # what watches, and its version then
         self.plan()
 
     def plan(self) -> None:
@@ -116,6 +118,37 @@ class StepProgram:
         self.program = self.assemble(lambda buffer: buffer.begin, state)
         self.program.copies = self._copies
         self.program.result = self.interface.output
+        if self.watched is not None:
+            self.watched.plan()
+        self._tell_of_watch()
+
+    # --- steps that are watched ---
+
+    def is_watched_by(self, watch: Any) -> bool:
+        """Whether all is known of how its steps are watched that is needed for the next one."""
+        known = self._watch[0] is watch and self._watch[1] == watch.version
+        return known and (self.program.clock is None or not watch.clock.due or bool(self.watched))
+
+    def watch_with(self, watch: Any, watched: StepProgram | None) -> None:
+        """From now on, let this program of a watched step run where the watch says so.
+
+        None: it is recorded when it is first needed.
+        """
+        self._watch, self.watched = (watch, watch.version), watched
+        if watched is not None:
+            watched.join(self._lock)
+        self._tell_of_watch()
+
+    def _tell_of_watch(self) -> None:
+        (watch, _), program, watched = self._watch, self.program, self.watched
+        program.watch, program.clock, program.watched = watch, None, None
+        if watch is None:
+            return
+        program.advance = steps_of(self.calls, watch.optimizer)
+        if program.advance or any(call.phase == "backward" for call in self.calls):
+            program.clock = watch.clock.numbers
+        if watched is not None:
+            program.watched, watched.program.watch = watched.program, watch
 
     def assemble(self, address: Callable[[Buffer], int], state: list[Array]) -> Program:
         """Fill the argument structs, and make the compiled program of them.
@@ -155,6 +188,8 @@ class StepProgram:
     def join(self, lock: ProgramLock) -> None:
         """From now on, share the lock of the other programs of the step."""
         self._lock = self.program.lock = lock
+        if self.watched is not None:
+            self.watched.join(lock)
 
     def accept(self, names: Names | None) -> None:
         """Mark this program as valid for the present layers, optimizers and names."""
@@ -162,6 +197,8 @@ class StepProgram:
         self.program.scheduled = self.participants.scheduled
         self.program.names = names
         self.program.seen = _kernels.changes()
+        if self.watched is not None:
+            self.watched.accept(names)
 
     # --- one run at a time, for a profile ---
 
@@ -221,6 +258,12 @@ class StepProgram:
             yield call.place, tuple(self.workspace.view(r) for r in regions if r.kind == TEMPORARY)
             if answer and self.answers[index] != IGNORE:
                 return
+
+
+def steps_of(calls: list[KernelCall], optimizer: Any) -> int:
+    """How many steps an optimizer makes in these calls."""
+    states = [call.operand("state") for call in calls if call.kernel.name == "clip"]
+    return sum(state is not None and state.region.array is optimizer.states for state in states)
 
 
 def _trained(calls: list[KernelCall]) -> list[Array]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Self
 
 from minidl import _kernels
 from minidl._kernels.executor import Unfinished
 from minidl._kernels.executor.step_call import StepCall
+from minidl.nn.hooks import is_evaluating
 from minidl.recording.guards import RecordingError
 from minidl.recording.inputs import disjoint, kinds_of, places_of, prepared
 from minidl.recording.names import names_of
@@ -120,6 +122,7 @@ class RecordedFunction(StepCall):
         inputs = tuple(prepared(number, x) for number, x in enumerate(given))
         for _ in range(TRIALS):
             recorded = self.find(inputs) or self.record(inputs, given=given)
+            self.watch(recorded, _kernels.watch(), lambda: disjoint(inputs))
             used = tuple(recorded.interface.without_own(x) for x in inputs)
             if recorded.interface.changed:
                 used = disjoint(used)
@@ -182,25 +185,55 @@ class RecordedFunction(StepCall):
         were made from. Signals are handled while the function runs, and wait for the rest. Unless
         ``anew``, another thread may have recorded the same meanwhile.
         """
-        if _kernels.recorder() is not None:
-            raise RecordingError("a recorded function cannot record another, or run its epochs")
+        given, inputs = given or inputs, disjoint(inputs)
+        with self._recording() as signals:
+            recorded = None if anew or check else self.find(inputs)
+            if recorded is None:
+                recorded = self._record(inputs, given, check, signals)
+                self._add(inputs, recorded)
+        return recorded
+
+    def watch(self, recorded: StepProgram, watch: Any, inputs: Callable[[], Inputs]) -> None:
+        """Have the steps of a program watched; by None: by nobody.
+
+        What a watched step does is recorded, with such inputs, when the next one is to be watched.
+        The watch has an ``optimizer``, whose steps it counts by its ``clock``; a ``version`` of
+        what it notes; a context ``noting(recording=True)``, in which layers and optimizer note what
+        they see; and ``make_room()``, for further notes.
+        """
+        if watch is None or is_evaluating():
+            return
+        watch.make_room()
+        if recorded.is_watched_by(watch):
+            return
+        watched = None
+        if watch.clock.due:
+            given = inputs()
+            with self._recording() as signals, watch.noting(recording=True):
+                watched = self._record(given, given, None, signals)
+        recorded.watch_with(watch, watched)
+        self._serve(recorded)
+
+    def _record(
+        self, inputs: Inputs, given: Inputs, check: Check, signals: deferred
+    ) -> StepProgram:
         from minidl.recording.verify import record_program  # needs compiled kernels
 
-        given, inputs = given or inputs, disjoint(inputs)
+        return record_program(self.function, inputs, given, self.copy, check, signals)
+
+    @contextmanager
+    def _recording(self) -> Iterator[deferred]:
+        """Let no other thread record meanwhile; signals wait, where they are not handled."""
+        if _kernels.recorder() is not None:
+            raise RecordingError("a recorded function cannot record another, or run its epochs")
         with deferred() as signals:
             lock = RECORDING  # a child that is forked meanwhile has another
             while not lock.acquire(timeout=0.05):
                 signals.deliver()
             try:
-                recorded = None if anew or check else self.find(inputs)
-                if recorded is None:
-                    recorded = record_program(
-                        self.function, inputs, given, self.copy, check, signals
-                    )
-                    self._add(inputs, recorded)
+                yield signals
             finally:
                 lock.release()
-        return recorded
 
     def _add(self, inputs: Inputs, recorded: StepProgram) -> None:
         """Keep a program, and have the next calls run it."""

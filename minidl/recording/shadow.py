@@ -42,7 +42,7 @@ class Shadow:
         self.second = None if alone or look is not None else self._copy()
         if look is not None:
             fill(self.first, array.dtype, look)
-        self._address = _kernels.address_of(self.first)
+        self.address = _kernels.address_of(self.first)
 
     def _copy(self) -> Array:
         shift = self.begin % LINE  # so that arrays keep their alignment
@@ -62,9 +62,9 @@ class Shadow:
 
     def find(self, address: int) -> tuple[Buffer, int] | None:
         """The smallest array at an address of the first copy, and the offset in that array."""
-        if not self._address <= address < self._address + len(self.first):
+        if not self.address <= address < self.address + len(self.first):
             return None
-        real = address - self._address + self.begin
+        real = address - self.address + self.begin
         holding = [buffer for buffer in self.buffers if buffer.begin <= real < buffer.end]
         buffer = min(holding, key=lambda buffer: buffer.nbytes, default=None)
         return None if buffer is None else (buffer, real - buffer.begin)
@@ -123,6 +123,8 @@ class TracedMemory:
         self._stand_ins: dict[int, Array] = {}  # of arrays that live on, by their id
         self._temporaries: list[Buffer] = []  # by address; no two of them overlap
         self._begins: list[int] = []  # their addresses
+        self._by_place: list[Shadow] = []  # by the address of their first copy
+        self._places: list[int] = []
 
     def add_input(self, number: int, array: Array) -> Array:
         """Take in an argument of the step; returns the array that the function gets."""
@@ -157,8 +159,8 @@ class TracedMemory:
         place = bisect_right(self._begins, address) - 1
         if place >= 0 and address < self._temporaries[place].end:
             return self._temporaries[place], address - self._begins[place]
-        found = (shadow.find(address) for shadow in self.shadows)
-        return next((place for place in found if place is not None), None)
+        place = bisect_right(self._places, address) - 1
+        return self._by_place[place].find(address) if place >= 0 else None
 
     def shadow_of(self, buffer: Buffer) -> Shadow:
         """The shadow of the memory that an array lies in."""
@@ -166,6 +168,9 @@ class TracedMemory:
         if shadow is None:
             shadow = self._make_shadow(buffer)
             self.shadows.append(shadow)
+            place = bisect_right(self._places, shadow.address)
+            self._places.insert(place, shadow.address)
+            self._by_place.insert(place, shadow)
         return shadow
 
     def _stand_in(self, buffer: Buffer) -> Array:

@@ -25,6 +25,8 @@ class Callback:
     ----------
     monitor
         The name of a value that the callback needs, or None; ``fit`` checks that there is one.
+    value_names
+        Names of values that the callback adds to those of every epoch, and to the history.
 
     Examples
     --------
@@ -45,6 +47,7 @@ class Callback:
     """
 
     monitor: str | None = None
+    value_names: tuple[str, ...] = ()
 
     # `trainer` is a Trainer, whose module imports this one.
 
@@ -72,6 +75,14 @@ class Callback:
         ``running()`` computes the values of the epoch so far, without those of metrics that are
         functions of all rows.
         """
+
+    def epoch_values(self, optimizer: Any) -> Values:
+        """Return the values of ``value_names`` for the epoch that ends."""
+        return {}
+
+    def step_watch(self, model: Any, optimizer: Any, loss: Any) -> Any:
+        """Return what is to watch the steps of these parts, or None: as a GradientMonitor does."""
+        return None
 
     def on_fit_end(self, trainer: Any, epoch: int, values: Values) -> None:
         """``fit`` returns or raises: called last, and always if training has begun."""
@@ -124,6 +135,8 @@ class Callbacks:
         self._trainer = trainer
         self.error: FloatingPointError | None = None
         self._list = [progress, *(as_callback(callback, trainer) for callback in callbacks)]
+        self._watcher = the_watcher(self._list)
+        names = [*names, *(name for callback in self._list for name in callback.value_names)]
         for callback in self._list:
             check_monitor(callback, names)
         self.per_step = any(
@@ -141,6 +154,18 @@ class Callbacks:
             self.error = error
             raise
 
+    def epoch_values(self, optimizer: Any) -> dict[str, float]:
+        """Return the values that callbacks add to those of the epoch that ends."""
+        values: dict[str, float] = {}
+        for callback in self._list:
+            given = callback.epoch_values(optimizer) if callback.value_names else {}
+            values |= {name: given[name] for name in callback.value_names}
+        return values
+
+    def step_watch(self, model: Any, optimizer: Any, loss: Any) -> Any:
+        """Return what watches the steps of these parts, or None."""
+        return self._watcher.step_watch(model, optimizer, loss)
+
     def notify_rows(self, epoch: int, rows: int, running: Callable[[], Values]) -> None:
         """Call ``on_rows`` of every callback."""
         try:
@@ -149,6 +174,17 @@ class Callbacks:
         except FloatingPointError as error:
             self.error = error
             raise
+
+
+def the_watcher(callbacks: list[Callback]) -> Callback:
+    """Return the one callback that watches steps, or one that does not."""
+    found = [c for c in callbacks if type(c).step_watch is not Callback.step_watch]
+    if len(found) > 1:
+        raise ValueError(
+            f"fit: {len(found)} callbacks watch the steps, and one is enough: give one "
+            "GradientMonitor the layers of all"
+        )
+    return found[0] if found else callbacks[0]
 
 
 def as_callback(callback: Any, trainer: Any) -> Callback:

@@ -18,7 +18,7 @@ from minidl.training.data import Data
 from minidl.training.interrupt import Snapshot, deferred_to_step_end
 from minidl.training.metrics import Tally, is_mean
 from minidl.training.nonfinite import advice, first_not_finite
-from minidl.training.steps import RecordedStep, TrainingStep
+from minidl.training.steps import RecordedStep, TrainingStep, eager_step, watched_by
 from minidl.typing import Array, Seed
 
 # Where metrics need the predictions of recorded steps, so many rows of them are kept at a time.
@@ -92,6 +92,7 @@ class Epoch:
         self.steps_before = step.optimizer.steps - self.done // self.plan.step_rows
         self.state = list(step.model.state().values())
         self.snapshot = Snapshot([*self.state, step.optimizer.states])
+        self.watch = self.plan.callbacks.step_watch(step.model, step.optimizer, step.loss)
 
     def run(self) -> dict[str, float]:
         """Train; returns the loss and the metrics of the epoch."""
@@ -101,7 +102,11 @@ class Epoch:
             while self.done < len(self.order) and not self.stopped:
                 try:
                     self._advance()
-                except FloatingPointError as error:
+                except BaseException as error:
+                    if self.watch is not None:
+                        self.watch.clear()
+                    if not isinstance(error, FloatingPointError):
+                        raise
                     if error is self.plan.callbacks.error:
                         raise
                     raise FloatingPointError(self._explain()) from None
@@ -157,6 +162,7 @@ class Epoch:
             self.tally.has_metrics,
             progress,
             1 if self.plan.callbacks.per_step else None,
+            self.watch,
         )
 
     def _run_recorded_halves(self, recorded: RecordedStep) -> None:
@@ -175,7 +181,8 @@ class Epoch:
             self._rescale_gradient(own, kept.done - begun)
             if kept.done - begun < len(own):
                 return False
-            recorded.update()
+            with watched_by(self.watch):
+                recorded.update()
             self.snapshot.drop()
             begun, first = kept.done, begun
             stop = self._count_kept(kept, first, rows)
@@ -197,6 +204,7 @@ class Epoch:
                 self.tally.has_metrics,
                 progress,
                 accumulate if equal else 1,
+                self.watch,
             )
 
     def _run_eagerly(self) -> None:
@@ -204,7 +212,7 @@ class Epoch:
         rows = self.order[self.done : self.done + self.plan.step_rows]
         size, batch_weights = self.plan.batch_size, self._batch_weights(rows)
         losses, predictions = [], []
-        with self.snapshot:
+        with self.snapshot, eager_step(self.watch):
             self.snapshot.take()
             for number in range(len(batch_weights)):
                 self._rescale_gradient(batch_weights, number)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from minidl import recording
+from minidl import _kernels, recording
 from minidl.nn import Layer, Loss
 from minidl.optim import EMA, Optimizer
 from minidl.typing import Array
@@ -114,6 +116,30 @@ class RecordedStep:
         """Drop all recordings; the next steps are recorded anew."""
         for step in (self.step, self.gradient, self.update):
             step.forget()
+
+
+@contextmanager
+def watched_by(watch: Any) -> Iterator[None]:
+    """Let steps of recorded functions be watched; by None: by nobody."""
+    before = _kernels.watch()
+    _kernels.set_watch(watch)
+    try:
+        yield
+    finally:
+        _kernels.set_watch(before)
+
+
+@contextmanager
+def eager_step(watch: Any) -> Iterator[None]:
+    """Watch the step that is made inside the block, if it is due; else count it."""
+    if watch is None:
+        yield
+    elif watch.clock.due:
+        with watch.noting(recording=False):
+            yield
+    else:
+        yield
+        watch.clock.count()
 
 
 def _averaged(ema: Any) -> int:

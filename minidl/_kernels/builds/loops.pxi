@@ -1,6 +1,6 @@
 # One build of all loops. Each file of loops ends with the names and the structs of its kernels.
 
-from libc.math cimport INFINITY, NAN, frexp, ldexp, pow, sqrt
+from libc.math cimport INFINITY, NAN, frexp, ldexp, pow, sqrt, tanh as tanh_of_double
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -37,6 +37,7 @@ include "loops/optimizers.pxi"
 include "loops/gates.pxi"
 include "loops/sequences.pxi"
 include "loops/gather.pxi"
+include "loops/watching.pxi"
 include "loops/peak.pxi"
 
 KERNELS["peak_flops"] = 2 * 2 * MR * LANES, 0    # of one repetition of fma_peak

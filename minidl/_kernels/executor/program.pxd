@@ -1,5 +1,11 @@
 from minidl._kernels.executor.autotune cimport ThreadChoice
-from minidl._kernels.executor.execute cimport CopySpan, Instruction, PointerPatch, Run
+from minidl._kernels.executor.execute cimport (
+    CopySpan,
+    EpochTables,
+    Instruction,
+    PointerPatch,
+    Run,
+)
 from minidl._kernels.executor.lock cimport ProgramLock
 from numpy cimport ndarray
 
@@ -42,6 +48,14 @@ cdef class Program:
     cdef public list scheduled       # groups of parameters whose learning rate each call sets
     cdef public Names names          # what the names in the function meant, or None
     cdef public long seen            # count of changes up to which the program is known to be valid
+    # What watches the steps; the clock that says which are watched, or None if there is nothing to
+    # note; how many steps by that clock a run makes; and the program of a watched step, or None
+    # until it is needed.
+    cdef public object watch
+    cdef public ndarray clock
+    cdef public Py_ssize_t advance
+    cdef public Program watched
+    cdef readonly Program latest     # of many steps, which of the two programs ran last
 
     cdef int own(self, list arrays) except -1
     cdef bint matches(self, tuple inputs, bint constants) except -1
@@ -57,6 +71,13 @@ cdef class Program:
     cdef void perform(self, Run *run)
     cdef bint tries(self, const Run *run) noexcept nogil
     cdef int choose_threads(self, Run *run) noexcept nogil
+    cdef Py_ssize_t until_due(self) noexcept
+    cdef bint can_be_watched(self) noexcept
+    cdef void count(self, Py_ssize_t runs) noexcept
+    cdef list enter_epoch(
+        self, Run *run, EpochTables *tables, tuple sources, tuple targets, RowOrder order,
+        Py_ssize_t rows, Py_ssize_t steps, list scalars, list outputs
+    )
     cdef int check_steps(
         self, tuple sources, tuple targets, RowOrder order, Py_ssize_t rows, Py_ssize_t first,
         Py_ssize_t count

@@ -25,6 +25,11 @@ class Program:
     always_team: bool
     used: int
     lock: ProgramLock
+    watch: Any
+    clock: Array | None
+    advance: int
+    watched: Program | None
+    latest: Program
     def __init__(
         self,
         instructions: list[tuple[int, bytes, int, bool, int]],
@@ -50,6 +55,7 @@ class Program:
         scalars: list[tuple[Array, Array]],
         outputs: list[tuple[Array, Array]],
         seconds: float,
+        watched_outputs: list[tuple[Array, Array]] | None = None,
     ) -> tuple[int, int, int]: ...
     def time(self, inputs: tuple[Any, ...], stamps: Array) -> tuple[int, int]: ...
     def prepare(self, inputs: tuple[Any, ...]) -> None: ...

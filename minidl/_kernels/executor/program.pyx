@@ -12,7 +12,7 @@ from libc.stdint cimport int64_t
 from libc.string cimport memcmp, memcpy
 from numpy cimport ndarray
 
-from minidl._kernels.hooks cimport change_count, is_recording
+from minidl._kernels.hooks cimport change_count, current_watch, is_recording
 from minidl._kernels.executor.autotune cimport TEAM, choose, observe, reset
 from minidl._kernels.executor.execute cimport (
     MOST_COPIES,
@@ -31,7 +31,7 @@ from minidl._kernels.executor.execute cimport (
     restore_state,
 )
 from minidl._kernels.executor.lock cimport ProgramLock
-from minidl._kernels.arguments cimport kernel_fn
+from minidl._kernels.arguments cimport CLOCK_NEXT, CLOCK_RECORDS, CLOCK_ROOM, CLOCK_STEPS, kernel_fn
 
 import numpy
 
@@ -322,10 +322,17 @@ cdef class Program:
     cpdef object replay(self, tuple inputs):
         """Run on these inputs; returns what the step returns, or an ``Unfinished``.
 
-        What is returned is made before another call can overwrite it.
+        What is returned is made before another call can overwrite it. Where the steps of this
+        thread are watched and this one is due, the program of a watched step runs instead.
         """
         cdef Run run
         cdef list rates
+        cdef PyObject *watch = current_watch()
+        if watch != NULL:
+            if watch != <PyObject *>self.watch:
+                return NOT_RUN
+            if self.clock is not None and self.until_due() == 0:
+                return self.watched.replay(inputs) if self.can_be_watched() else NOT_RUN
         if is_recording() or not (self.serves(inputs) and self.lie_apart(inputs)):
             return NOT_RUN
         self.lock.acquire()
@@ -343,9 +350,30 @@ cdef class Program:
             self.perform(&run)
             if run.failed:
                 return Unfinished(failed_at(&run), answer_of(&run))
+            if watch != NULL and self.clock is not None:
+                self.count(1)
             return returned(self.result, inputs, self.copies)
         finally:
             self.lock.release()
+
+    cdef Py_ssize_t until_due(self) noexcept:
+        """How many runs come before the next one that is watched."""
+        cdef unsigned long long *clock = <unsigned long long *>cnp.PyArray_DATA(self.clock)
+        cdef Py_ssize_t steps = clock[CLOCK_NEXT] - clock[CLOCK_STEPS] - 1
+        if steps <= 0:
+            return 0
+        return (steps + self.advance - 1) // self.advance if self.advance > 0 else steps
+
+    cdef bint can_be_watched(self) noexcept:
+        """Whether the program of a watched step is known, and has room for a record."""
+        cdef unsigned long long *clock = <unsigned long long *>cnp.PyArray_DATA(self.clock)
+        return self.watched is not None and (
+            clock[CLOCK_RECORDS] < clock[CLOCK_ROOM] or self.advance == 0
+        )
+
+    cdef void count(self, Py_ssize_t runs) noexcept:
+        """Count the steps of runs that were not watched."""
+        (<unsigned long long *>cnp.PyArray_DATA(self.clock))[CLOCK_STEPS] += runs * self.advance
 
     def output(self, tuple inputs):
         """What a call on these inputs returns. Whoever asks after a call must hold the lock."""
@@ -398,7 +426,7 @@ cdef class Program:
 
     def steps(
         self, tuple sources, tuple targets, RowOrder order, Py_ssize_t rows, Py_ssize_t first,
-        Py_ssize_t count, list scalars, list outputs, double seconds
+        Py_ssize_t count, list scalars, list outputs, double seconds, list watched_outputs=None
     ):
         """Run steps first … first + count - 1 of an epoch, or as many as fit into so many seconds.
 
@@ -406,42 +434,75 @@ cdef class Program:
         on the rows from s * rows on. Rows in order are read where they are, unless the step changes
         such memory; others are copied to the targets. When a step fails, the targets hold its rows
         in any case. ``scalars`` are pairs (array of no dimensions, its value in every step),
-        ``outputs`` are pairs (array, array with room for it of every step). Returns how many steps
-        were made, 1 + the instruction that failed, or 0, and the answer of that instruction.
+        ``outputs`` are pairs (array, array with room for it of every step). With
+        ``watched_outputs``, those of the program of a watched step, that program runs where the
+        clock says so; where it cannot, the run ends. Returns how many steps were made, 1 + the instruction that failed, or 0, and the answer
+        of that instruction; ``latest`` is the program that has it.
         """
-        cdef Run run
-        cdef EpochTables tables
+        cdef Run run, watched_run
+        cdef Run *now = &run
+        cdef EpochTables tables, watched_tables
         cdef int64_t deadline
-        cdef Py_ssize_t made = 0, i
-        cdef list in_place = []
+        cdef Py_ssize_t made = 0, last = first + count, ahead
+        cdef bint watching = watched_outputs is not None and self.clock is not None
+        cdef list in_place
         self.check_steps(sources, targets, order, rows, first, count)
+        self.latest = self
         with self.lock:
-            self.point(targets)
-            self.begin(&run)
-            run.epoch, run.rows, run.first = True, rows, first
-            run.order = NULL if order is None else <Py_ssize_t *>cnp.PyArray_DATA(order.order)
-            run.inputs, run.outputs, run.scalars = tables.inputs, tables.outputs, tables.scalars
-            run.pointers = self.pointers
-            for i, (source, target) in enumerate(zip(sources, targets, strict=True)):
-                if order is None and self.only_read(i, source):
-                    self.aim(&run, i, source, target)
-                    in_place.append((source, target))
-                    continue
-                run.inputs[run.input_count] = copy_span(source, target)
-                run.inputs[run.input_count].nbytes //= rows
-                run.input_count += 1
-            keep_outputs(&run, outputs, first + count)
-            set_scalars(&run, scalars, first + count)
+            in_place = self.enter_epoch(
+                &run, &tables, sources, targets, order, rows, last, scalars, outputs
+            )
+            if watching and self.watched is not None:
+                self.watched.check(targets)
+                self.watched.enter_epoch(
+                    &watched_run, &watched_tables, sources, targets, order, rows, last, scalars,
+                    watched_outputs
+                )
             deadline = nanoseconds() + <int64_t>(seconds * 1e9)
-            while not run.failed and run.first < first + count and nanoseconds() < deadline:
-                run.steps, run.deadline = first + count - run.first, deadline
-                self.perform(&run)
-                made += run.done
-                run.first, run.done = run.first + run.done, 0
-            if run.failed:
+            while not now.failed and first < last and nanoseconds() < deadline:
+                now, self.latest, ahead = &run, self, last - first
+                if watching:
+                    ahead = min(ahead, self.until_due())
+                    if ahead == 0 and not self.can_be_watched():
+                        break
+                    if ahead == 0:
+                        now, self.latest, ahead = &watched_run, self.watched, 1
+                now.first, now.steps, now.done, now.deadline = first, ahead, 0, deadline
+                self.latest.perform(now)
+                if watching and now == &run:
+                    self.count(now.done)
+                made += now.done
+                first += now.done
+            if now.failed:
                 for source, target in in_place:
-                    target[...] = source[run.first * rows : (run.first + 1) * rows]
-            return made, failed_at(&run), answer_of(&run)
+                    target[...] = source[first * rows : (first + 1) * rows]
+            return made, failed_at(now), answer_of(now)
+
+    cdef list enter_epoch(
+        self, Run *run, EpochTables *tables, tuple sources, tuple targets, RowOrder order,
+        Py_ssize_t rows, Py_ssize_t steps, list scalars, list outputs
+    ):
+        """Describe a run of some of so many steps; returns (source, target) of what is read in
+        place."""
+        cdef Py_ssize_t i
+        cdef list in_place = []
+        self.point(targets)
+        self.begin(run)
+        run.epoch, run.rows = True, rows
+        run.order = NULL if order is None else <Py_ssize_t *>cnp.PyArray_DATA(order.order)
+        run.inputs, run.outputs, run.scalars = tables.inputs, tables.outputs, tables.scalars
+        run.pointers = self.pointers
+        for i, (source, target) in enumerate(zip(sources, targets, strict=True)):
+            if order is None and self.only_read(i, source):
+                self.aim(run, i, source, target)
+                in_place.append((source, target))
+                continue
+            run.inputs[run.input_count] = copy_span(source, target)
+            run.inputs[run.input_count].nbytes //= rows
+            run.input_count += 1
+        keep_outputs(run, outputs, steps)
+        set_scalars(run, scalars, steps)
+        return in_place
 
     cdef int check_steps(
         self, tuple sources, tuple targets, RowOrder order, Py_ssize_t rows, Py_ssize_t first,

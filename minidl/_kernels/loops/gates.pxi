@@ -81,6 +81,22 @@ cdef inline void lstm_grad_row(const LstmGatesGradArgs *args) noexcept nogil:
         lstm_grad_columns(args, j, args.hidden - j)
 
 
+cdef double cell_gradient_square(const LstmGatesGradArgs *args) noexcept nogil:
+    """Sum of (dc + dh o (1 - tanh(c')^2))^2 over a row: what arrives at c' from later steps, and
+    from h'. One element after the other: only watched steps ask for it."""
+    cdef const real *dh = <const real *>args.dh
+    cdef const real *dc = <const real *>args.dc
+    cdef const real *c = <const real *>args.new_c
+    cdef const real *o = <const real *>args.gates + 3 * args.hidden
+    cdef double t, d, sum = 0
+    cdef Py_ssize_t j
+    for j in range(args.hidden):
+        t = tanh_of_double(c[j])
+        d = dc[j] + dh[j] * <double>o[j] * (1 - t * t)
+        sum += d * d
+    return sum
+
+
 cdef Py_ssize_t lstm_gates_grad(const void *arguments, int thread, int threads) noexcept nogil:
     """With d = dc + dh o (1 - tanh(c')²): dz_i = d g i (1 - i), dz_f = d c f (1 - f),
     dz_g = d i (1 - g²), dz_o = dh tanh(c') o (1 - o), dc_before = d f."""

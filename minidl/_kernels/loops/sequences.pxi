@@ -229,6 +229,8 @@ cdef inline Py_ssize_t sequence_grad(
                 gates = <const real *>args.gates + t * count * size + b * width
             if is_over(args.lengths, b, t):
                 args.norms[t * args.batch + b] = 0
+                if args.cell_norms != NULL:
+                    args.cell_norms[t * args.batch + b] = 0
                 memset(dz, 0, width * sizeof(real))
                 if cell == GRU_CELL:
                     memset(to_state + b * width, 0, width * sizeof(real))
@@ -249,6 +251,8 @@ cdef inline Py_ssize_t sequence_grad(
                 lstm.dc_before = <real *>args.dc0 + b * n
                 lstm.gates, lstm.dz = gates, dz
                 lstm.c, lstm.new_c = c + before + b * n, c + after + b * n
+                if args.cell_norms != NULL:
+                    args.cell_norms[t * args.batch + b] = cell_gradient_square(&lstm)
                 lstm_grad_row(&lstm)
             memset(dh, 0, n * sizeof(real))    # all of it goes through the product
         tile.a, tile.a_row = to_state + row * width, width

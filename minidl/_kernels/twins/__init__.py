@@ -19,3 +19,4 @@ from minidl._kernels.twins.normalization import *  # noqa: F403
 from minidl._kernels.twins.optimizers import *  # noqa: F403
 from minidl._kernels.twins.products import *  # noqa: F403
 from minidl._kernels.twins.sequences import *  # noqa: F403
+from minidl._kernels.twins.watching import *  # noqa: F403

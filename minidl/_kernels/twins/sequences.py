@@ -96,7 +96,8 @@ _BACKWARD = (
     "dy[steps,batch,hidden]? dh[batch,hidden]? dc[batch,hidden]? states[*,batch,hidden]? "
     "cells[*,batch,hidden]? gates[steps,batch,*]? u_n[steps,batch,hidden]? weight[hidden,*] "
     "lengths:index[batch]? scratch_step:int reverse:flag activation:int -> dz[steps,batch,*]@gates "
-    "du[steps,batch,*]? dh0[batch,hidden] dc0[batch,hidden]? norms:double[*] $scratch[*]"
+    "du[steps,batch,*]? dh0[batch,hidden] dc0[batch,hidden]? norms:double[*] "
+    "cell_norms:double[*]? $scratch[*]"
 )
 
 
@@ -179,19 +180,25 @@ def lstm_sequence_grad(
     weight: Array,
     lengths: Array | None = None,
     reverse: bool = False,
-) -> tuple[Array, Array, Array, Array]:
+    cell_norms: bool = False,
+) -> tuple[Array, ...]:
     """The gradients of z and of the initial h and c, from those of the outputs and of the last h
-    and c (None: zero); and ‖∂L/∂h_t‖² of every step and sequence, in float64.
+    and c (None: zero); and ‖∂L/∂h_t‖² of every step and sequence, in float64. With ``cell_norms``
+    also ‖∂L/∂c_t‖².
     """
     dz, norms = np.empty_like(gates), np.zeros(gates[:, :, 0].shape)
+    of_cells = np.zeros_like(norms)
     dh = np.zeros_like(cells[0]) if dh is None else dh
     dc = np.zeros_like(cells[0]) if dc is None else dc
     for t, before, after, on in reversed(list(_steps(dz, lengths, reverse))):
         dh = _arriving(dh, dy, t, on, norms)
         grad, new_dc = lstm_gates_grad(dh, dc, gates[t], cells[before], cells[after])
+        at_cell = dc + dh * np.split(gates[t], 4, axis=-1)[3] * (1 - np.tanh(cells[after]) ** 2)
+        squares = np.square(at_cell, dtype=np.float64).sum(axis=-1)
+        of_cells[t] = np.where(on[:, 0], squares, 0)
         dz[t] = np.where(on, grad, 0)
         dh, dc = np.where(on, dz[t] @ weight.T, dh), np.where(on, new_dc, dc)
-    return dz, dh, dc, norms
+    return (dz, dh, dc, norms, of_cells) if cell_norms else (dz, dh, dc, norms)
 
 
 @_sequence(_FORWARD, gates=3, flops=3 * EXP + 17)

@@ -87,10 +87,14 @@ def columns_out_of_scale(look: FirstLook) -> Iterator[Suspicion]:
     direction: the largest learning rate falls with its square (LeCun et al. 1998, section 4.3).
     """
     x = look.rows.trained.inputs[0]
-    if x.dtype.kind != "f" or any(isinstance(layer, nn.Standardize) for layer in look.setting.layers):
+    if x.dtype.kind != "f" or any(
+        isinstance(layer, nn.Standardize) for layer in look.setting.layers
+    ):
         return
     mean, deviation = moments(x)
-    size = np.sqrt(mean**2 + np.where(deviation == 1, x.reshape(-1, x.shape[-1]).std(axis=0), deviation) ** 2)
+    size = np.sqrt(
+        mean**2 + np.where(deviation == 1, x.reshape(-1, x.shape[-1]).std(axis=0), deviation) ** 2
+    )
     low, high = USUAL
     large, small = np.flatnonzero(size > high), np.flatnonzero((size < low) & (size > 0))
     if not len(large) and len(small) < len(size):
@@ -141,7 +145,7 @@ def weights_out_of_scale(look: FirstLook) -> Iterator[Suspicion]:
     for parameter in look.program.model.parameters():
         usual = look.drawn.get(parameter.name, float("nan"))
         own = root_mean_square(parameter.data)
-        if own == 0 and usual == 0 or not np.isfinite(usual):
+        if (own == 0 and usual == 0) or not np.isfinite(usual):
             continue
         if len(parameter.shape) == 1 or usual == 0:  # biases: against weights of size one
             off = np.log10(max(own, 1.0) / 1.0)
@@ -249,7 +253,10 @@ def dead_at_first(look: FirstLook) -> Iterator[Suspicion]:
         if probe.zero_units > USUAL_DEAD:
             yield Suspicion(
                 "dead_units",
-                ((ReplaceActivation("LeakyReLU"),), (ReplaceActivation("LeakyReLU"), Reinitialise())),
+                (
+                    (ReplaceActivation("LeakyReLU"),),
+                    (ReplaceActivation("LeakyReLU"), Reinitialise()),
+                ),
                 f"{probe.zero_units:.0%} of the units of {probe.layer.label} are zero for all rows "
                 "before the first step",
                 layer=probe.path,

@@ -1,7 +1,7 @@
 """Static rules: what is certainly wrong before the first step.
 
 Each rule is a function of a ``Setting`` and yields a verdict for every certainty that it finds. None
-of them may fire on a program that can train as it is meant to: ``Trainer.fit`` warns of them all.
+of them may fire on a program that can train as it is meant to: ``Trainer.fit`` warns of them.
 """
 
 from __future__ import annotations
@@ -118,9 +118,11 @@ def activation_applied_twice(setting: Setting) -> Iterator[Verdict]:
     """
     head, loss = setting.head, setting.loss
     of_scores = type(loss) in (CrossEntropyLoss, BCEWithLogitsLoss)
-    if not of_scores or setting.width == 1 and isinstance(head, (Softmax, LogSoftmax)):
+    if not of_scores or (setting.width == 1 and isinstance(head, (Softmax, LogSoftmax))):
         return
-    squashing = (Softmax, Sigmoid) if type(loss) is CrossEntropyLoss else (Softmax, Sigmoid, LogSoftmax)
+    squashing = (
+        (Softmax, Sigmoid) if type(loss) is CrossEntropyLoss else (Softmax, Sigmoid, LogSoftmax)
+    )
     if isinstance(head, squashing):
         largest = np.e / (np.e + setting.width - 1) if type(loss) is CrossEntropyLoss else 0.731
         yield Verdict(
@@ -298,6 +300,22 @@ RULES: tuple[Rule, ...] = (
 )
 
 
+# What ``minidl/nn/suspicion.py`` warns of already, from layers and loss alone; and what may be meant
+# where somebody tries a program out.
+NOT_WARNED_OF = (
+    *(activation_applied_twice, no_log_probabilities),
+    *(one_answer_for_all, rows_all_alike),
+)
+
+
+def to_warn_of(setting: Setting) -> Iterator[str]:
+    """Yield a sentence for what is certain, and neither warned of already nor meant."""
+    for rule in RULES:
+        if rule not in NOT_WARNED_OF:
+            for verdict in rule(setting):
+                yield f"{verdict.statement}; {verdict.remedy}"
+
+
 def certainties(setting: Setting) -> Iterator[Verdict]:
     """Yield the verdicts of all static rules."""
     for rule in RULES:
@@ -315,7 +333,12 @@ def fitting(setting: Setting) -> ReplaceHead:
         return ReplaceHead("", "CrossEntropyLoss")
     if len(targets) and targets.min() >= 0 and targets.max() <= 1:
         ones = np.isin(targets, (0, 1)).all()
-        if ones and targets.ndim > 1 and targets.shape[-1] > 1 and (targets.sum(axis=-1) == 1).all():
+        if (
+            ones
+            and targets.ndim > 1
+            and targets.shape[-1] > 1
+            and (targets.sum(axis=-1) == 1).all()
+        ):
             return ReplaceHead("Softmax", None)
         if isinstance(setting.loss, BCEWithLogitsLoss):
             return ReplaceHead("", None)

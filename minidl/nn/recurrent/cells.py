@@ -32,6 +32,7 @@ class RecurrentCell(Layer):
 
     state_of: ClassVar[tuple[str, ...]] = ("h",)
     gates: ClassVar[int] = 1
+    gate_names: ClassVar[tuple[str, ...]] = ()
 
     in_features: int
     hidden_size: int
@@ -276,6 +277,7 @@ class LSTMCell(RecurrentCell):
 
     state_of = ("h", "c")
     gates = 4
+    gate_names = ("input", "forget", "candidate", "output")
 
     def __init__(
         self,
@@ -362,6 +364,7 @@ class GRUCell(RecurrentCell):
     """
 
     gates = 3
+    gate_names = ("reset", "update", "candidate")
 
     recurrent_bias: Parameter  # b' (3 · hidden_size)
 

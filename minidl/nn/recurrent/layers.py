@@ -131,9 +131,10 @@ class LSTM(Recurrent):
     def scan_grad(self, run: Run, dy: Array | None, dend: State) -> tuple[Array, ...]:
         (states, cells), (gates,), (dh, dc) = run.sequences, run.kept, dend
         weight = run.cell.recurrent_weight
-        dz, dh, dc, squares = kernels.lstm_sequence_grad(
-            dy, dh, dc, cells, gates, weight.data, run.lengths, run.reverse
+        dz, dh, dc, squares, *of_cells = kernels.lstm_sequence_grad(
+            dy, dh, dc, cells, gates, weight.data, run.lengths, run.reverse, self._watched
         )
+        run.cell_squares = of_cells[0] if of_cells else None
         kernels.linear_grad_params(run.before(states), dz, weight.grad)
         return dz, dh, dc, squares
 

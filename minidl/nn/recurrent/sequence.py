@@ -44,6 +44,7 @@ class Run:
     kept: tuple[Array, ...] = ()
     dbegin: list[Array] = field(default_factory=list)  # gradients of the initial state
     squares: Any = None  # ‖∂L/∂h_t‖² of every step and sequence
+    cell_squares: Any = None  # of LSTM ‖∂L/∂c_t‖², where a step is watched
 
     def before(self, sequence: Array) -> Array:
         """Return the state before every step."""
@@ -104,6 +105,8 @@ class Recurrent(Layer):
     ]  # of the first layer forward and in reverse, of the second, ...
     dropouts: tuple[Dropout, ...]  # those before the second layer, before the third, ...
     carried: Array  # of a stateful layer: the last state (arrays, batch, hidden_size)
+
+    _watched = False  # whether the gradients of LSTM's cells are wanted, too
 
     def __init__(
         self,

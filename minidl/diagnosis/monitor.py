@@ -1,0 +1,257 @@
+"""GradientMonitor: what happens in every layer while a model trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from minidl.diagnosis.records import QUANTITIES, Records, growth_per_step
+from minidl.diagnosis.watch import Block, StepWatch, watched_layers
+from minidl.nn import Layer, Loss
+from minidl.nn.checks import check_count
+from minidl.optim import Optimizer
+from minidl.training.callbacks import Callback, Values
+from minidl.typing import Array
+
+# A pass over the data ends with an epoch, but not before so many rows were seen: a unit that one
+# row in a hundred activates is missed among 512 with a probability of 0.6 %.
+LEAST_ROWS = 512
+
+
+class GradientMonitor(Callback):
+    """Watches gradients, weights and outputs of every layer at some of the steps of a training.
+
+    As a callback, ``trainer.fit(..., callbacks=[monitor])``; or around steps of one's own, eager or
+    recorded: ``with monitor.watch(model, optimizer): step(x, y)``. Watched steps compute the same
+    to the last bit.
+
+    ``monitor[quantity]`` is an array (records, layers), NaN where a layer has no such quantity:
+
+    - ``"gradient"``: ‖∂L/∂y‖ of the layer's output y; ``"gradient_ratio"``: divided by that of the
+      last layer
+    - ``"weight_gradient"``: ‖∂L/∂w‖ of its parameters; ``"weight"``: ‖w‖; ``"update"``: ‖Δw‖, what
+      the step has changed; ``"update_ratio"``: ‖Δw‖ / ‖w‖
+    - ``"mean"``, ``"deviation"`` of y, and ``"zeros"``, the share that is zero
+    - ``"saturation"``: 1 - mean φ'(x) / max φ', the share of the derivative of a sigmoid, tanh or
+      gate that is lost on its flat ends
+    - ``"dead"``: the share of units that were zero for every row seen in this pass over the data
+      and the one before
+
+    Where a step accumulates batches, the gradient of y is that of their mean.
+
+    Parameters
+    ----------
+    layers
+        Paths of layers to watch, such as ``"2.body"``, which stands for all layers in it, or the
+        layers themselves; by default all that compute: no containers, ``Dropout`` or ``Flatten``.
+    every
+        Steps from one that is watched to the next; the first one always is. Of more than 1024
+        records every second is dropped, and from then on every second step is watched of those
+        that were: memory is constant.
+
+    Attributes
+    ----------
+    every
+        As given.
+
+    Examples
+    --------
+    >>> from minidl import GradientMonitor, Trainer, datasets, nn, optim
+    >>> data = datasets.digits()
+    >>> layers = [layer for _ in range(8) for layer in (nn.Linear(64, 64), nn.Sigmoid())]
+    >>> model = nn.Sequential(*layers, nn.Linear(64, 10), rng=0)
+    >>> trainer = Trainer(
+    ...     model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=0.1), rng=0
+    ... )
+    >>> monitor = GradientMonitor(every=10)
+    >>> _ = trainer.fit(data.x_train, data.y_train, epochs=1, progress=False, callbacks=[monitor])
+    >>> monitor.steps[:3].tolist(), len(monitor.layers)
+    ([1, 11, 21], 17)
+    >>> bool(monitor["gradient_ratio"][0, 0] < 1e-3)  # it vanishes
+    True
+    """
+
+    value_names: tuple[str, ...] = ("gradient_norm", "clip_factor", "learning_rate")
+
+    def __init__(self, layers: Iterable[str | Layer] | None = None, every: int = 20) -> None:
+        self.every = check_count("GradientMonitor", "every", every)
+        if isinstance(layers, str):
+            raise TypeError(f"GradientMonitor: layers must be a list of paths, got {layers!r}")
+        self._chosen = None if layers is None else tuple(layers)
+        self._watch: StepWatch | None = None
+        self._ends: list[int] = []  # of every epoch: the steps made until then
+        self._pass_began = 0  # steps made when the pass over the data began
+
+    # --- watching ---
+
+    def watch(self, model: Layer, optimizer: Optimizer, loss: Loss | None = None) -> Block:
+        """Return a context in which the steps of an optimizer are watched.
+
+        Parameters
+        ----------
+        model, optimizer
+            Whose steps they are.
+        loss
+            Its values are noted as well, if it is given.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from minidl import GradientMonitor, nn, optim
+        >>> model, loss = nn.Sequential(nn.Linear(3, 2), nn.Tanh(), rng=0), nn.MSELoss()
+        >>> optimizer = optim.SGD(model.parameters(), lr=0.1)
+        >>> x = np.ones((5, 3), np.float32)
+        >>> monitor = GradientMonitor(every=1)
+        >>> with monitor.watch(model, optimizer, loss):
+        ...     for _ in range(4):
+        ...         value = loss(model(x), x[:, :2])
+        ...         optimizer.zero_grad()
+        ...         dx = model.backward(loss.backward())
+        ...         norm = optimizer.step()
+        >>> monitor["gradient"].shape, bool(monitor.scalars["norm"][3] == norm)
+        ((4, 2), True)
+        """
+        self._end_pass()
+        return Block(self.step_watch(model, optimizer, loss))
+
+    def step_watch(self, model: Layer, optimizer: Optimizer, loss: Loss | None) -> StepWatch:
+        """Return what watches the steps of these parts: with another model, it begins anew."""
+        known = self._watch
+        if known is not None and known.is_of(model, optimizer, loss):
+            return known
+        notes = known.notes if known is not None and known.model is model else None
+        layers = self._choose(model)
+        self._watch = StepWatch(model, optimizer, loss, layers, self.every, notes)
+        if self._watch.notes is not notes:
+            self._ends, self._pass_began = [], 0
+        return self._watch
+
+    def _choose(self, model: Layer) -> list[tuple[str, Layer]]:
+        """List (path, layer) of what is to be watched."""
+        found = watched_layers(model)
+        if self._chosen is None:
+            return found
+        chosen: set[int] = set()
+        by_path = dict(model.layers())
+        for given in self._chosen:
+            layer = by_path.get(given) if isinstance(given, str) else given
+            if not isinstance(layer, Layer) or not any(layer is known for known in by_path.values()):
+                raise ValueError(
+                    f"GradientMonitor: the model has no layer {given!r}; "
+                    f"it has {', '.join(path for path, _ in found)}"
+                )
+            chosen |= {id(inner) for _, inner in layer.layers()}
+        return [(path, layer) for path, layer in found if id(layer) in chosen]
+
+    def _end_pass(self) -> None:
+        """Begin a new pass over the data, if the one that ends has seen rows enough."""
+        if self._watch is None or not self._watch.clock.steps:
+            return
+        clock = self._watch.clock
+        seen = (clock.steps - self._pass_began) / clock.every * self._rows()
+        if seen >= LEAST_ROWS:
+            self._pass_began = clock.steps
+            for activity in self._watch.notes.activities.values():
+                activity.begin_pass()
+
+    def _rows(self) -> float:
+        """How many rows a watched step has."""
+        assert self._watch is not None
+        return self._watch.notes.rows
+
+    def clear(self) -> None:
+        """Drop all records, and count steps from 1 again."""
+        self._ends, self._pass_began = [], 0
+        if self._watch is not None:
+            self._watch.clear()
+            self._watch.notes.begin_anew(self.every)
+
+    # --- as a callback ---
+
+    def on_epoch_end(self, trainer: Any, epoch: int, values: Values) -> None:
+        """Note where the epoch ends."""
+        if self._watch is not None:
+            self._ends.append(self._watch.clock.steps)
+            self._end_pass()
+
+    def epoch_values(self, optimizer: Optimizer) -> dict[str, float]:
+        """Return what stands in ``History`` for the epoch that ends.
+
+        The mean norm and clip factor of its watched steps, or those of its last step where none was
+        watched; and the learning rate of the last step.
+        """
+        state = optimizer.states[0]
+        found = [float(state["norm"]), float(state["scale"]), float(state["learning_rate"])]
+        begin = self._ends[-1] if self._ends else 0
+        recent = self.steps > begin
+        if recent.any():
+            scalars = self.scalars
+            found[:2] = (float(scalars[name][recent].mean()) for name in ("norm", "clip_factor"))
+        return dict(zip(GradientMonitor.value_names, found, strict=True))
+
+    # --- what was seen ---
+
+    @property
+    def _records(self) -> Records:
+        if self._watch is None:
+            raise RuntimeError("GradientMonitor: nothing was watched yet")
+        return Records(self._watch)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The paths of the watched layers, in forward order."""
+        return () if self._watch is None else tuple(path for path, _ in self._watch.layers)
+
+    @property
+    def steps(self) -> Array:
+        """The numbers of the watched steps, the first is 1: (records)."""
+        return np.zeros(0, np.int64) if self._watch is None else self._records.steps
+
+    @property
+    def epochs(self) -> Array:
+        """The epoch of each watched step, the first is 1: (records)."""
+        return 1 + np.searchsorted(self._ends, self.steps)
+
+    def __getitem__(self, quantity: str) -> Array:
+        """Return a quantity of every record and layer: (records, layers), float64."""
+        return self._records.quantity(quantity)
+
+    def __len__(self) -> int:
+        """How many records there are."""
+        return 0 if self._watch is None else self._records.count
+
+    @property
+    def quantities(self) -> tuple[str, ...]:
+        """The names of the quantities of layers."""
+        return tuple(QUANTITIES)
+
+    @property
+    def scalars(self) -> dict[str, Array]:
+        """``loss``, ``norm`` (before clipping), ``clip_factor``, ``learning_rate``: (records)."""
+        return self._records.scalars()
+
+    @property
+    def over_time(self) -> dict[str, Array]:
+        """‖∂L/∂h_t‖ of recurrent layers, by path: (records, time).
+
+        Of several cells, the path of the layer stands for the last that goes forward; each has a
+        path of its own, such as ``"0.cells.1"``.
+        """
+        return self._records.over_time("state")
+
+    @property
+    def cell_gradient(self) -> dict[str, Array]:
+        """‖∂L/∂c_t‖ of LSTMs, by path: (records, time)."""
+        return self._records.over_time("cell")
+
+    @property
+    def growth(self) -> dict[str, Array]:
+        """The factor by which ‖∂L/∂h_t‖ grows for each step back in time, by path: (records)."""
+        return {path: growth_per_step(norms) for path, norms in self.over_time.items()}
+
+    @property
+    def gates(self) -> dict[str, dict[str, Array]]:
+        """The mean of every gate of LSTMs and GRUs, by path and name: (records)."""
+        return self._records.gates()

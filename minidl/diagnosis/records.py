@@ -1,0 +1,248 @@
+"""From the sums of watched steps to the numbers that are looked at: norms, means, shares."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minidl.diagnosis.probes import (
+    BY_MOMENTS,
+    GRADIENT,
+    INACTIVE,
+    MOMENTS,
+    OF_GRADIENT,
+    OF_VALUE,
+    WITHIN,
+    cell_paths,
+)
+from minidl.diagnosis.watch import (
+    CLIP_FACTOR,
+    LEARNING_RATE,
+    LOSSES,
+    NORM,
+    NUMBER,
+    PASSES,
+    StepWatch,
+    parameters_of,
+)
+from minidl.nn import GRU, LSTM, RNN, Layer, Sigmoid
+from minidl.nn.recurrent.sequence import Recurrent
+from minidl.typing import Array
+
+QUANTITIES = {
+    "gradient": "norm of the gradient of the layer's output, ‖∂L/∂y‖",
+    "weight_gradient": "norm of the gradient of its parameters, ‖∂L/∂w‖",
+    "gradient_ratio": "gradient / gradient of the last layer",
+    "weight": "norm of its parameters, ‖w‖",
+    "update": "norm of what the step changed in them, ‖Δw‖",
+    "update_ratio": "update / weight",
+    "mean": "mean of its outputs",
+    "deviation": "standard deviation of its outputs",
+    "zeros": "share of its outputs that are zero",
+    "saturation": "share of its derivative that is lost on the flat ends of sigmoid or tanh",
+    "dead": "share of its units that were zero for all rows of the latest pass",
+}
+
+
+class Records:
+    """The numbers of the steps that one model's watch has noted.
+
+    Parameters
+    ----------
+    watch
+        Has noted them.
+    """
+
+    def __init__(self, watch: StepWatch) -> None:
+        self.watch, self.notes = watch, watch.notes
+        self.notes.read_journals()
+        self.count = self.notes.records
+        self.names = {id(p): path for path, p in watch.model.named_parameters()}
+
+    # --- of a step ---
+
+    def of_step(self, number: int) -> Array:
+        """Return a number of each step: its place in the track of steps."""
+        return self.notes.read("", "step")[:, number]
+
+    @property
+    def steps(self) -> Array:
+        """The numbers of the watched steps, the first is 1."""
+        return self.of_step(NUMBER).astype(np.int64)
+
+    def scalars(self) -> dict[str, Array]:
+        """Return the numbers of whole steps, by name."""
+        loss = self.of_step(LOSSES) / self._passes()
+        return {
+            "loss": loss if self.watch.loss is not None else np.full(self.count, np.nan),
+            "norm": self.of_step(NORM),
+            "clip_factor": self.of_step(CLIP_FACTOR),
+            "learning_rate": self.of_step(LEARNING_RATE),
+        }
+
+    def _passes(self) -> Array:
+        """How many backward passes were made for each step: batches that it accumulates."""
+        return np.maximum(self.of_step(PASSES), 1)
+
+    def _batches(self) -> Array:
+        """What gradients of a pass are divided by to be those of the step."""
+        loss = self.watch.loss
+        return np.ones(self.count) if loss and loss.reduction == "sum" else self._passes()
+
+    # --- of a layer ---
+
+    def quantity(self, name: str) -> Array:
+        """Return one of QUANTITIES for all records and layers."""
+        if name == "gradient_ratio":
+            gradient = self.quantity("gradient")
+            return _quotient(gradient, gradient[:, -1:])
+        if name == "update_ratio":
+            return _quotient(self.quantity("update"), self.quantity("weight"))
+        if name not in QUANTITIES:
+            raise KeyError(f"there is no quantity {name!r}; there are {', '.join(QUANTITIES)}")
+        compute = getattr(self, f"_{name}")
+        found = [compute(path, layer) for path, layer in self.watch.layers]
+        return np.array(found).reshape(len(found), self.count).T
+
+    def _gradient(self, path: str, layer: Layer) -> Array:
+        track = self._layer(path)
+        seen = (track[:, MOMENTS][:, 0] > 0) | (track[:, GRADIENT] > 0)
+        return np.where(seen, np.sqrt(track[:, GRADIENT]), np.nan) / self._batches()
+
+    def _weight_gradient(self, path: str, layer: Layer) -> Array:
+        return self._of_parameters(layer, OF_GRADIENT.start, trained=True)
+
+    def _weight(self, path: str, layer: Layer) -> Array:
+        return self._of_parameters(layer, OF_VALUE.start, trained=False)
+
+    def _update(self, path: str, layer: Layer) -> Array:
+        return self._of_parameters(layer, OF_VALUE.start + 1, trained=True)
+
+    def _of_parameters(self, layer: Layer, place: int, trained: bool) -> Array:
+        held = {id(p) for p in self.watch.optimizer.flat.parameters}
+        tracks = [
+            self.notes.read(self.names[id(p)], "parameter")[:, place]
+            for p in parameters_of(layer)
+            if not trained or id(p) in held
+        ]
+        return np.sqrt(np.sum(tracks, axis=0)) if tracks else np.full(self.count, np.nan)
+
+    def _mean(self, path: str, layer: Layer) -> Array:
+        return self._moments(path)[0]
+
+    def _deviation(self, path: str, layer: Layer) -> Array:
+        mean, square, _ = self._moments(path)
+        return np.sqrt(np.maximum(square - mean * mean, 0))
+
+    def _zeros(self, path: str, layer: Layer) -> Array:
+        return self._moments(path)[2]
+
+    def _dead(self, path: str, layer: Layer) -> Array:
+        if path not in self.notes.activities:
+            return np.full(self.count, np.nan)
+        track, units = self._layer(path), self.notes.activities[path].units
+        return np.where(track[:, MOMENTS][:, 0] > 0, track[:, INACTIVE] / units, np.nan)
+
+    def _saturation(self, path: str, layer: Layer) -> Array:
+        if isinstance(layer, (LSTM, GRU)):
+            return self._saturation_of_gates(path, layer)
+        mean, square, _ = self._moments(path)
+        if isinstance(layer, RNN) and layer.cells[0].nonlinearity == "tanh":
+            return square
+        if layer.largest_slope is None:
+            return np.full(self.count, np.nan)
+        if type(layer) not in BY_MOMENTS:
+            slope = self.notes.read(path, "slope")
+            return 1 - _quotient(slope[:, 1], slope[:, 0]) / layer.largest_slope
+        return lost_by_sigmoid(mean, square) if type(layer) is Sigmoid else square
+
+    def _saturation_of_gates(self, path: str, layer: Recurrent) -> Array:
+        lost = []
+        for cell in cell_paths(layer, path):
+            for name in layer.cell_type.gate_names:
+                mean, square = self._gate(path, layer, cell, name)
+                lost.append(square if name == "candidate" else lost_by_sigmoid(mean, square))
+        return np.mean(lost, axis=0)
+
+    def _layer(self, path: str) -> Array:
+        return self.notes.read(path, "layer")
+
+    def _moments(self, path: str) -> tuple[Array, Array, Array]:
+        """Mean and mean square of a layer's outputs, and the share of zeros, without padding."""
+        track = self._layer(path)
+        count, total, squares, zeros = track[:, MOMENTS].T
+        within = track[:, WITHIN] * getattr(self.notes.activities.get(path), "units", 0)
+        known = (within > 0) & (within < count)
+        zeros = np.where(known, zeros - (count - within), zeros)
+        count = np.where(known, within, count)
+        return _quotient(total, count), _quotient(squares, count), _quotient(zeros, count)
+
+    # --- over time ---
+
+    def recurrent(self) -> list[tuple[str, Recurrent]]:
+        """List (path, layer) of the recurrent layers."""
+        return [(path, x) for path, x in self.watch.layers if isinstance(x, Recurrent)]
+
+    def over_time(self, what: str) -> dict[str, Array]:
+        """Return ‖∂L/∂h_t‖ (``"state"``) or ‖∂L/∂c_t‖ (``"cell"``) of every step of time.
+
+        By the path of each cell; that of the layer stands for its last cell that goes forward.
+        """
+        found = {}
+        for path, layer in self.recurrent():
+            cells = cell_paths(layer, path)
+            for cell in cells:
+                if (squares := self.notes.read_others(cell, what)) is not None:
+                    found[cell] = np.sqrt(squares) / self._batches()[:, None]
+            last = cells[-1 - layer.bidirectional]
+            if last in found:
+                found[path] = found[last]
+        return found
+
+    def gates(self) -> dict[str, dict[str, Array]]:
+        """Return the mean of every gate, by the path of the cell and by name."""
+        found = {}
+        for path, layer in self.recurrent():
+            names, cells = layer.cell_type.gate_names, cell_paths(layer, path)
+            for cell in cells if names else ():
+                found[cell] = {n: self._gate(path, layer, cell, n)[0] for n in names}
+            if names:
+                found[path] = found[cells[-1 - layer.bidirectional]]
+        return found
+
+    def _gate(self, path: str, layer: Recurrent, cell: str, name: str) -> tuple[Array, Array]:
+        """Mean and mean square of a gate, without padded steps."""
+        count, total, squares, _ = self.notes.read(cell, name).T
+        within = self._layer(path)[:, WITHIN] * layer.hidden_size
+        count = np.where(within > 0, within, count)
+        return _quotient(total, count), _quotient(squares, count)
+
+
+def lost_by_sigmoid(mean: Array, square: Array) -> Array:
+    """Return 1 - mean of y (1 - y) / (1/4), from the mean of y and of y²."""
+    return 1 - 4 * (mean - square)
+
+
+def growth_per_step(norms: Array) -> Array:
+    """Return the factor by which a norm grows for each step back in time, for each record.
+
+    The slope of a straight line through log ‖∂L/∂h_t‖, least squares, over the steps whose norm
+    is not zero; NaN where there are less than two of them.
+
+    Parameters
+    ----------
+    norms
+        (records, time).
+    """
+    back = np.arange(norms.shape[1])[::-1].astype(np.float64)
+    found = np.full(len(norms), np.nan)
+    for record, row in enumerate(norms):
+        known = np.isfinite(row) & (row > 0)
+        if known.sum() > 1:
+            slope = np.polyfit(back[known], np.log(row[known]), 1)[0]
+            found[record] = np.exp(slope)
+    return found
+
+
+def _quotient(a: Array, b: Array) -> Array:
+    """a / b, NaN where b is zero."""
+    return np.divide(a, b, out=np.full(np.broadcast(a, b).shape, np.nan), where=b != 0)
