@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 
 from minidl.diagnosis.program import Program
 from minidl.diagnosis.remedies import recipes
-from minidl.diagnosis.remedies.actions import Action, Epochs
+from minidl.diagnosis.remedies.actions import Action, Epochs, SetLearningRate, UseOptimizer
 from minidl.diagnosis.remedies.apply import apply, inputs_of
-from minidl.diagnosis.remedies.probing import Change, Outcome, Prober, parted
+from minidl.diagnosis.remedies.listing import listing
+from minidl.diagnosis.remedies.probing import Change, Outcome, Prober, lasting, parted, with_rows
 from minidl.diagnosis.remedies.standing import Rows, standing
 from minidl.diagnosis.remedies.surgery import NotApplicableError
 from minidl.diagnosis.task import answers, decided
 from minidl.diagnosis.verdict import Verdict
 from minidl.nn.checks import check_count
 from minidl.training import Trainer
+from minidl.training.checks import split
 from minidl.typing import Array
 
 # Kinds of which a person must take care: no change of the program mends the data.
 OF_DATA = frozenset({"nothing_to_learn", "data_error"})
 # Kinds that say that the training was too short as it was told.
 TOO_SHORT = frozenset({"stopped_early", "learning_rate_too_low"})
+# What a cure chooses anew, whatever is prescribed: the rate, and how long to train.
+CHOSEN_ANEW = {SetLearningRate, UseOptimizer, Epochs}
 GOOD = 0.02  # an error after which no second training is made
 # A training of fewer steps than the first is too short to keep; longer ones are as many times as
 # long, with no fewer steps than a small network needs to learn XOR, or to add two numbers.
@@ -96,83 +100,85 @@ class Cures:
         self.program, self.told = diagnosis.program, diagnosis.trainer
         self.verdicts = list(diagnosis.verdicts)
         self.kinds = {verdict.kind for verdict in self.verdicts}
-        self.by_heart = "overfitting" in self.kinds
-        self.rows = self._rows()
+        program = self.program
+        balanced = "class_imbalance" in self.kinds
+        self.rows = Rows.of(program.X, program.y, program.loss, balanced)
+        self.steps = program.epochs * self._an_epoch()  # as told
         self.error = standing(self.told, self.rows)
 
     def find(self, trainings: int) -> Cure:
         """Train at most so many times, and return the best."""
-        outcomes: list[Outcome] = []
-        for plan in (self._first, self._second)[:trainings]:
-            if not self.verdicts or self.kinds <= OF_DATA:
-                break
-            if outcomes and (outcomes[0].error < GOOD or self.by_heart):
-                break
-            if (planned := plan(outcomes)) is not None:
-                outcomes.append(Prober(self.program, self.rows, SECONDS).train(*planned))
-        best = min(outcomes, key=lambda outcome: outcome.error, default=None)
-        if best is None or best.trainer is None or best.error >= self.error:
+        if not self.verdicts or self.kinds <= OF_DATA:
+            return self._none(0)
+        if "overfitting" in self.kinds:
+            outcomes = [self._against_heart()]
+        else:
+            outcomes = [self._first()]
+            if trainings > 1 and outcomes[0].error >= GOOD:
+                second = self._second(outcomes[0])
+                outcomes += [] if second is None else [second]
+        best = min(outcomes, key=lambda outcome: outcome.error)
+        if best.trainer is None or best.error >= self.error:
             return self._none(len(outcomes))
-        return Cure(
-            self._words(best),
-            measured(self.told, self.program),
-            measured(best.trainer, self.program),
-            best.trainer,
-            True,
-            len(outcomes),
-            best.change,
+        before, after = (
+            measured(trainer, self.program, self.rows) for trainer in (self.told, best.trainer)
         )
+        change = self._words(best)
+        return Cure(change, before, after, best.trainer, True, len(outcomes), best.change)
 
     # --- what is tried ---
 
-    def _first(self, outcomes: Sequence[Outcome]) -> tuple[Change, int]:
-        """What the verdicts prescribe, with the scales and the learning rate that go with it."""
-        program, task = self.program, self.rows.task
-        base = recipes.keeping_meaning(recipes.prescribed(self.verdicts), program, task)
-        base = self._applicable(recipes.merged(recipes.scaling(program, task), base))
-        if self.by_heart:
-            return self._against_heart(base)
-        keeps = self._told_steps() >= ENOUGH_STEPS and not self.kinds & TOO_SHORT
-        steps = self._told_steps() if keeps else self._long(base)
+    def _first(self) -> Outcome:
+        """Train with what the verdicts prescribe, and the scales and the rate that go with it."""
+        program = self.program
+        base = self._prescribed(recipes.scaling(program, self.rows.task))
+        keeps = self.steps >= ENOUGH_STEPS and not self.kinds & TOO_SHORT
+        steps = self.steps if keeps else self._long(base)
         changes = [recipes.merged(base, rate) for rate in recipes.rates(program, base)]
-        return self._prober().best(changes, rounds(steps)), steps
+        best = Prober(program, self.rows.some(), SECONDS).best(changes, rounds(steps))
+        return self._trained(best.change, steps)
 
-    def _second(self, outcomes: Sequence[Outcome]) -> tuple[Change, int] | None:
-        """What usually makes a program train: longer, with other layers, draws and rates."""
-        first, program = outcomes[0], self.program
+    def _second(self, first: Outcome) -> Outcome | None:
+        """Train longer, with what usually helps and the best of other layers, draws and rates.
+
+        None if rows that are held out do not bear it: a longer training may only learn noise by
+        heart.
+        """
+        program = self.program
         usual = recipes.usual(program, self.rows.task)
         base = self._applicable(recipes.merged(first.change, usual))
         layers = [recipes.merged(base, more) for more in recipes.structures(program)]
         layers += [recipes.merged(base, draw) for draw in recipes.draws(3)]
-        changes = [
-            recipes.merged(layer, rate)
-            for rate in list(recipes.rates(program, base))
-            for layer in layers
-        ]
+        tried = list(recipes.rates(program, base))
+        changes = [recipes.merged(layer, rate) for rate in tried for layer in layers]
         steps = self._long(base)
-        change = self._prober().best(changes, rounds(steps))
-        return (change, steps) if self._bears(first, change, steps) else None
+        best = Prober(program, self.rows.some(), SECONDS).best(changes, rounds(steps))
+        return self._trained(best.change, steps) if self._bears(first, best, steps) else None
 
-    def _against_heart(self, base: Change) -> tuple[Change, int]:
-        """The penalty, dropout or number of epochs with which rows held out are answered best."""
-        changes = [recipes.merged(base, more) for more in recipes.penalties(self.program)]
-        steps = self._told_steps()
-        plan = [(len(changes), -(-steps // 4)), (3, steps)]
-        return self._prober().best(changes, plan), steps
-
-    def _bears(self, first: Outcome, change: Change, steps: int) -> bool:
-        """Whether rows that are held out bear the second change, and do not suffer from it.
-
-        A longer training may only learn by heart what is noise.
-        """
-        rows = len(inputs_of(self.program))
-        if rows < HELD_OUT_FROM or first.error > 0.9:
+    def _bears(self, first: Outcome, second: Outcome, steps: int) -> bool:
+        """Whether rows that are held out are answered no worse by the second change."""
+        if len(inputs_of(self.program)) < HELD_OUT_FROM or first.error > 0.9:
             return True
-        rest, held = parted(self.program)
-        judged = Rows.of(held.X, held.y, held.loss, self.rows.balanced)
-        prober = Prober(rest, judged, SECONDS)
+        prober = self._of_rows_held_out()
         before = prober.train(first.change, first.steps).error
-        return prober.train(change, steps).error <= before + WORSE
+        return prober.train(second.change, steps).error <= before + WORSE
+
+    def _against_heart(self) -> Outcome:
+        """Train with the penalty, dropout or number of steps that rows held out call for."""
+        prober, base = self._of_rows_held_out(), self._prescribed()
+        changes = [recipes.merged(base, more) for more in recipes.penalties(self.program)]
+        best = prober.best(changes, [(len(changes), -(-self.steps // 4)), (3, self.steps)])
+        self.error = prober.train((), self.steps, as_told=True).error
+        return replace(self._trained(best.change, best.steps), error=best.error)
+
+    def _trained(self, change: Change, steps: int) -> Outcome:
+        return Prober(self.program, self.rows, SECONDS).train(change, steps)
+
+    def _prescribed(self, more: Iterable[Action] = ()) -> Change:
+        """Return what the verdicts prescribe, on top of other actions."""
+        prescribed = recipes.prescribed(self.verdicts)
+        actions = recipes.keeping_meaning(prescribed, self.program, self.rows.task)
+        return self._applicable(recipes.merged(more, actions))
 
     def _applicable(self, change: Change) -> Change:
         """Leave out what cannot be carried out on this model."""
@@ -187,55 +193,58 @@ class Cures:
 
     # --- how long, and on which rows ---
 
-    def _prober(self) -> Prober:
-        """Probes of rows as they are judged; of those held out, where rows are learned by heart."""
-        program, rows = self.program, self.rows
-        if self.by_heart and not isinstance(program.validation, tuple):
-            program, held = parted(program)
-            rows = Rows.of(held.X, held.y, held.loss, rows.balanced)
-        return Prober(program, rows.some(), SECONDS)
-
-    def _told_steps(self) -> int:
-        return self.program.epochs * self._an_epoch()
+    def _of_rows_held_out(self) -> Prober:
+        """Return a prober that judges by rows that it does not train on."""
+        program = self.program
+        if isinstance(program.validation, tuple):
+            rest, (X, y) = program, program.validation[:2]
+        else:
+            rest, held = parted(program)
+            X, y = held.X, held.y
+        return Prober(rest, Rows.of(X, y, program.loss, self.rows.balanced), SECONDS)
 
     def _an_epoch(self) -> int:
         return -(-len(inputs_of(self.program)) // self.program.batch_size)
 
     def _long(self, change: Change) -> int:
         """Return the steps of a training that is not too short, as far as time allows."""
-        told = self._told_steps()
         epochs = max((a.epochs for a in change if isinstance(a, Epochs)), default=0)
-        steps = max(min(max(LONGER * told, epochs * self._an_epoch()), MOST_STEPS), LEAST_STEPS)
+        steps = max(LONGER * self.steps, epochs * self._an_epoch())
+        steps = max(min(steps, MOST_STEPS), LEAST_STEPS)
         history = self.told.history
         if history.epochs:
             second = sum(history.seconds) / (history.epochs * self._an_epoch())
             steps = min(steps, int(SECONDS / max(second, 1e-9)))
-        return max(steps, told)
-
-    def _rows(self) -> Rows:
-        program = self.program
-        X, y = program.X, program.y
-        if self.by_heart and isinstance(program.validation, tuple):
-            X, y = program.validation[:2]
-        return Rows.of(X, y, program.loss, balanced="class_imbalance" in self.kinds)
+        return max(steps, self.steps)
 
     # --- words ---
 
-    def _none(self, trainings: int = 0) -> Cure:
-        before = measured(self.told, self.program)
+    def _none(self, trainings: int) -> Cure:
+        before = measured(self.told, self.program, self.rows)
         if not self.verdicts:
-            what = "nothing was changed: the training is well"
+            what = "Nothing was changed: the training is well."
         elif self.kinds <= OF_DATA:
-            what = "nothing was changed: no change of the program mends data; look at X and y"
+            what = "Nothing was changed: no change of the program mends data; look at X and y."
         else:
-            what = "nothing that was tried made the training better"
+            what = "Nothing that was tried made the training better."
         return Cure(what, before, before, self.told, False, trainings)
 
     def _words(self, outcome: Outcome) -> str:
+        assert outcome.trainer is not None
         clauses = [action.sentence() for action in outcome.change]
-        clauses.append(f"train for {outcome.steps:,} steps, the rate falling to zero")
-        code = [line for action in outcome.change for line in action.code()]
-        return "\n".join(["; ".join(clauses).capitalize() + ".", "", *code])
+        clauses.append(f"train for {outcome.steps:,} steps, the learning rate falling to zero")
+        made = {type(action) for action in outcome.change} | CHOSEN_ANEW
+        dropped = [
+            f"{action.sentence()} (this model has no place for it)"
+            for action in recipes.prescribed(self.verdicts)
+            if type(action) not in made
+        ]
+        sentence = "; ".join(clauses)
+        sentence = sentence[0].upper() + sentence[1:] + "."
+        if dropped:
+            sentence += f" Left out: {'; '.join(dropped)}."
+        program = lasting(apply(self.program.copy(), outcome.change), outcome.steps)
+        return "\n".join([sentence, "", *listing(program, outcome.change)])
 
 
 def rounds(steps: int) -> list[tuple[int, int]]:
@@ -243,19 +252,40 @@ def rounds(steps: int) -> list[tuple[int, int]]:
     return [(count, min(max(least, round(part * steps)), steps)) for count, part, least in ROUNDS]
 
 
-def measured(trainer: Trainer, program: Program) -> dict[str, float]:
+def measured(trainer: Trainer, program: Program, rows: Rows) -> dict[str, float]:
     """Return what ``evaluate`` reports, by the loss that was told and in its units."""
-    rows = Rows.of(program.X, program.y, program.loss)
-    metric: Any = "accuracy" if program.loss.takes_labels else "r2"
+    task = rows.task
 
     def accuracy(prediction: Array, target: Array) -> float:
         """Share of right answers."""
-        answer = answers(prediction, rows.task, trainer.loss)
-        return float((answer == decided(target, rows.task)).mean())
+        answer = answers(prediction, task, trainer.loss)
+        return float((answer == decided(target, task)).mean())
 
-    if rows.task.counts and not program.loss.takes_labels:
-        metric = accuracy
-    judge = Trainer(trainer.model, program.loss, trainer.optimizer, metrics=[metric], record=False)
+    def balanced_accuracy(prediction: Array, target: Array) -> float:
+        """Mean over the classes of the share of right answers."""
+        answer, told = (
+            array.reshape(-1)
+            for array in (answers(prediction, task, trainer.loss), decided(target, task))
+        )
+        return float(np.mean([(answer[told == k] == k).mean() for k in np.unique(told)]))
+
+    metrics: list[Any] = [accuracy] if task.counts else ["r2"]
+    metrics += [balanced_accuracy] * rows.balanced
+    judge = Trainer(trainer.model, program.loss, trainer.optimizer, metrics, record=False)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        return judge.evaluate(program.X, program.y)
+        found = judge.evaluate(program.X, program.y)
+        for name, value in (_of_validation(judge, program) or {}).items():
+            found[f"val_{name}"] = value
+    return found
+
+
+def _of_validation(judge: Trainer, program: Program) -> dict[str, float] | None:
+    """Return what ``evaluate`` reports of the rows that the program validates on, if it does."""
+    if isinstance(program.validation, tuple):
+        return judge.evaluate(*program.validation[:2])
+    if program.validation is None:
+        return None
+    _, rows = split(len(inputs_of(program)), float(program.validation))
+    held_out = with_rows(program, rows)
+    return judge.evaluate(held_out.X, held_out.y)

@@ -73,7 +73,8 @@ def carry_out(remedy: Action, program: Program) -> Program:
 
 def inputs_of(program: Program) -> Inputs:
     """Return the inputs of a program, as its model takes them."""
-    return as_inputs("X", program.X, program.model, program.optimizer.flat.dtype)
+    dtype = program.model.dtype or program.optimizer.flat.dtype
+    return as_inputs("X", program.X, program.model, dtype)
 
 
 def order_of(program: Program) -> list[surgery.Call]:
@@ -83,7 +84,7 @@ def order_of(program: Program) -> list[surgery.Call]:
 
 def _changed(program: Program, model: Layer, loss: nn.Loss | None = None) -> Program:
     """Return the program with another model, after a forward pass has shown that it computes."""
-    rows = inputs_of(program).cast(slice(0, 2))
+    rows = inputs_of(replace(program, model=model)).cast(slice(0, 2))
     try:
         with evaluating(), np.errstate(all="ignore"):
             model(*rows)

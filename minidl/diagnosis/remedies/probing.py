@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -63,15 +63,15 @@ class Prober:
         self.program, self.rows = program, rows
         self.end = time.perf_counter() + seconds
 
-    def train(self, change: Change, steps: int, short: bool = False) -> Outcome:
-        """Train with a change for about so many steps; a short probe may see part of the rows."""
+    def train(self, change: Change, steps: int, as_told: bool = False) -> Outcome:
+        """Train with a change for about so many steps; as told, at the rates that were told."""
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             try:
                 program = apply(self.program.copy(), change)
             except NotApplicableError:
                 return Outcome(change, None, WORST, 0)
-            program = lasting(program, steps, short)
+            program = program if as_told else lasting(program, steps)
             record = steps > WORTH_RECORDING and is_recordable(program.loss)
             trainer = program.trainer(record)
             try:
@@ -81,27 +81,38 @@ class Prober:
                 error = WORST
         return Outcome(change, trainer, error, steps)
 
-    def best(self, changes: Sequence[Change], rounds: Sequence[tuple[int, int]]) -> Change:
-        """Return the best of some changes by successive halving.
+    def best(self, changes: Iterable[Change], rounds: Sequence[tuple[int, int]]) -> Outcome:
+        """Return the outcome of the best of some changes, by successive halving.
 
         ``rounds`` has, for each round, the number of changes that enter it and of their steps.
         """
-        ranked = list(dict.fromkeys(changes))
+        outcomes = [Outcome(change, None, WORST, 0) for change in dict.fromkeys(changes)]
         for count, steps in rounds:
-            ranked = ranked[:count]
-            if len(ranked) < 2 or time.perf_counter() > self.end:
+            entering, outcomes = [outcome.change for outcome in outcomes[:count]], []
+            few = self._few(steps)
+            for change in entering:
+                if time.perf_counter() < self.end or not outcomes:
+                    outcomes.append(few.train(change, steps))
+            # Sorting is stable: of two that are as good, the one that was named before is first.
+            outcomes.sort(key=lambda outcome: round(outcome.error / AS_GOOD))
+            if time.perf_counter() > self.end:
                 break
-            outcomes = [self.train(change, steps, short=True) for change in ranked]
-            # Sorting is stable: of two that are as good, the one that was named before comes first.
-            ranked = [o.change for o in sorted(outcomes, key=lambda o: round(o.error / AS_GOOD))]
-        return ranked[0]
+        return outcomes[0]
+
+    def _few(self, steps: int) -> Prober:
+        """Return a prober of no more rows than so many steps see."""
+        count, seen = len(inputs_of(self.program)), steps * self.program.batch_size
+        if seen >= count:
+            return self
+        rows = np.random.default_rng(0).permutation(count)[:seen]
+        return Prober(with_rows(self.program, rows), self.rows, self.end - time.perf_counter())
 
 
 class StopWhenSolved(Callback):
     """Ends a training whose loss says that there is nothing left to learn.
 
-    That is a mean cross entropy of ``SOLVED`` (every row is answered right, and surely), or a squared
-    error of so much of the variance.
+    That is a mean cross entropy of ``SOLVED`` (every row is answered right, and surely), or a
+    squared error of so much of the variance.
     """
 
     def __init__(self, task: Task) -> None:
@@ -120,13 +131,9 @@ def is_recordable(loss: Loss) -> bool:
     return type(inner).__module__.startswith("minidl.nn")
 
 
-def lasting(program: Program, steps: int, short: bool = False) -> Program:
+def lasting(program: Program, steps: int) -> Program:
     """Return a program that trains for about so many steps, its rate falling to zero."""
-    rows = len(inputs_of(program))
-    an_epoch = -(-rows // program.batch_size)
-    if short and steps < an_epoch:
-        order = np.random.default_rng(0).permutation(rows)
-        program, an_epoch = with_rows(program, order[: steps * program.batch_size]), steps
+    an_epoch = -(-len(inputs_of(program)) // program.batch_size)
     epochs = max(1, round(steps / an_epoch))
     let_rate_fall(program.optimizer, epochs * an_epoch)
     return replace(program, epochs=epochs)

@@ -45,8 +45,9 @@ FACTORS = (1.0, 0.1, 10.0, 0.01, 100.0)
 DEEP = 6  # hidden layers from which on normalization and ways around them are tried
 OF_DISTANCE = (nn.MSELoss, nn.L1Loss, nn.HuberLoss)
 PENALTIES = (0.1, 1.0, 3.0, 10.0)  # weight decay of AdamW
-# Root mean squares of a column that need no scaling.
-USUAL = (0.3, 3.0)
+# Root mean squares of columns that need no scaling, unless nothing else has helped.
+USUAL = (0.1, 4.0)
+SPARSE = 0.5  # share of zeros from which on a table is one of zeros and ones, or of counts
 
 
 def prescribed(verdicts: Iterable[Verdict]) -> list[Action]:
@@ -127,8 +128,9 @@ def scaling(program: Program, task: Task, always: bool = False) -> Iterator[Acti
     x = inputs.arrays[0]
     if inputs.limit is None and not (len(inputs.arrays) > 1 and inputs.lengths is None):
         size = np.sqrt(np.square(x.reshape(-1, x.shape[-1]), dtype=np.float64).mean(axis=0))
-        size = size[size > 0]
-        if always or (len(size) and not USUAL[0] <= size.min() <= size.max() <= USUAL[1]):
+        off = size.max() > USUAL[1] or size.max() < USUAL[0]
+        sparse = float((x == 0).mean()) > SPARSE
+        if off or (always and not sparse):
             yield ScaleInputs()
     if task.kind == "numbers" and not isinstance(program.loss, nn.BCEWithLogitsLoss):
         y = np.asarray(program.y, np.float64)
