@@ -78,14 +78,14 @@ def diagnose(
     )
     untrained = program.copy()
     trainer, monitor, stopped = program.trainer(), GradientMonitor(), ""
-    began = time.perf_counter()
+    began = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TrainingWarning)  # verdicts say the same
         try:
             program.train(trainer, callbacks=[monitor])
         except FloatingPointError as error:
             stopped = str(error)
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     findings = examine(untrained, trainer, seconds, stopped)
     trainer.diagnosis = findings.closing_sentence()
     return Diagnosis(findings, untrained, trainer, monitor, stopped)

@@ -242,6 +242,13 @@ def as_verdict(cause: Cause) -> Verdict:
     )
 
 
+def held_out(rows: int, batch_size: int) -> int:
+    """Return how many rows to hold out, so that the others are whole batches where that is near."""
+    count = min(int(HELD_OUT * rows), MOST_HELD)
+    rest = (rows - count) % batch_size
+    return count + rest if batch_size < count else count
+
+
 def usual_sizes(program: Program) -> dict[str, float]:
     """Return by name the root mean square of parameters as minidl would draw them."""
     try:
@@ -266,7 +273,7 @@ def rows_of(program: Program, trainer: Trainer) -> tuple[Rows, Any]:
     )  # fmt: skip
     if held is None and len(trained) >= LEAST_ROWS:
         order = np.random.default_rng(0).permutation(len(trained))
-        count = min(int(HELD_OUT * len(trained)), MOST_HELD)
+        count = held_out(len(trained), program.batch_size)
         parts = trained.take(np.sort(order[count:])), trained.take(np.sort(order[:count]))
         return Rows(*parts, trained), output
     return Rows(trained, held), output

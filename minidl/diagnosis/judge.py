@@ -61,14 +61,14 @@ ORDER = (
 
 @dataclass
 class Clock:
-    """The time that trials may take."""
+    """The time that trials may take: that of the processor, so that other programs change nothing."""
 
     limit: float
-    began: float = field(default_factory=time.perf_counter)
+    began: float = field(default_factory=time.process_time)
 
     def affords(self, seconds: float) -> bool:
         """Whether so many seconds are left."""
-        return seconds < self.limit - (time.perf_counter() - self.began)
+        return seconds < self.limit - (time.process_time() - self.began)
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Judge:
 
     def affords(self, change: Change = ()) -> bool:
         """Whether there is time for a trial of this change, or its outcome is known."""
-        if self.trials.knows(*merged(*self.fixed, *change)):
+        if self.knows(change):
             return True
         epochs = self.trials.program.epochs
         factors = [a.epochs / epochs for a in change if isinstance(a, Epochs)]
@@ -217,7 +217,7 @@ class Judge:
             return True
         if gain_held > max(FAR, noise) and gain > 0.67 * FAR:
             return True
-        return bool(strong) and gain > FAR_TRAINED and score(told) - score(best) > 0.1
+        return bool(strong) and gain > FAR_TRAINED and score(told) - score(best) > FAR_ORDER
 
     # --- what cures ---
 
@@ -331,11 +331,24 @@ class Judge:
         return self.told.error > USELESS and explained > EXPLAINED
 
     def by_evidence(self) -> Iterator[Cause]:
-        """Yield the strongest suspicion, where no trial could show the cause."""
+        """Yield the strongest suspicion, where no trial could show the cause.
+
+        Without a strong one, what the recipe that reached most changes about the learning rate.
+        """
         strong = [s for s in self.suspicions if s.strength >= 1 and s.kind not in OF_OTHER_ERRORS]
         if strong:
             suspicion = max(strong, key=lambda s: s.strength)
-            yield Cause(suspicion, suspicion.changes[0])
+            untried = [c for c in suspicion.changes if not self.knows(c)]
+            yield Cause(suspicion, (untried or suspicion.changes)[0])
+            return
+        if self.way(self.best) >= CURES:
+            for action in self.recipe:
+                if isinstance(action, UseOptimizer):
+                    yield from self._of_part(action)
+
+    def knows(self, change: Change) -> bool:
+        """Whether the outcome of a change is known."""
+        return self.trials.knows(*merged(*self.fixed, *change))
 
     # --- what other errors tell ---
 

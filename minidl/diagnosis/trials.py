@@ -20,10 +20,12 @@ from minidl.diagnosis.remedies.actions import (
     ClassWeights,
     Clip,
     Epochs,
+    Reinitialise,
     ScaleInputs,
     ScaleTargets,
     SetLearningRate,
     Shuffle,
+    UseOptimizer,
     WeightDecay,
 )
 from minidl.diagnosis.remedies.apply import apply
@@ -42,6 +44,8 @@ from minidl.typing import Array
 OF_NUMBERS = (
     ScaleInputs, ScaleTargets, SetLearningRate, Epochs, Shuffle, ClassWeights, Clip, WeightDecay,
 )  # fmt: skip
+ANY_RATE = 0.001  # of an optimizer whose rate is set afterwards
+EAGER_STEPS = 150  # recording a step costs as much as some hundred eager ones
 SCALED_LIMIT = 1e-12  # below this deviation a column is constant
 
 
@@ -144,6 +148,7 @@ class Trials:
         self.program, self.rows, self.task, self.share = program, rows, task, share
         self.seconds = 0.0
         self._benches: dict[tuple[Action, ...], Bench] = {}
+        self._weights: dict[tuple[Action, ...], Array] = {}
         self._known: dict[frozenset[Action], Outcome] = {}
 
     def knows(self, *actions: Action) -> bool:
@@ -154,22 +159,25 @@ class Trials:
         """Train with these changes and judge; a trial that was made before is not repeated."""
         key = frozenset(actions)
         if key not in self._known or (curve and not self._known[key].held_curve):
-            began = time.perf_counter()
+            began = time.process_time()
             with warnings.catch_warnings(), np.errstate(all="ignore"):
                 warnings.simplefilter("ignore")
                 outcome = self._run(actions, curve)
-            seconds = time.perf_counter() - began
+            seconds = time.process_time() - began
             self.seconds += seconds
             self._known[key] = replace(outcome, seconds=seconds)
         return self._known[key]
 
     def _run(self, actions: tuple[Action, ...], curve: bool) -> Outcome:
-        numbers = [action for action in actions if isinstance(action, OF_NUMBERS)]
+        numbers, changed = parted(actions)
         try:
-            bench = self._bench(tuple(a for a in actions if not isinstance(a, OF_NUMBERS)))
+            bench = self._bench(changed)
+            bench.set_back()
+            for action in actions:
+                if isinstance(action, Reinitialise):
+                    bench.program.optimizer.flat.data[...] = self._drawn(changed, action)
         except NotApplicableError:
             return Outcome(actions, float("inf"), finite=False)
-        bench.set_back()
         program, trainer = bench.program, bench.trainer
         rows = replace(self.rows.trained, targets=bench.targets)
         scaling = Scaling.of(rows, numbers, program.loss)
@@ -220,9 +228,16 @@ class Trials:
                 program = apply(program, changed)
             rows = len(self.rows.trained)
             steps = program.epochs * -(-rows // program.batch_size)
-            # Recording a step costs as much as some three hundred eager ones.
-            self._benches[changed] = Bench(program, record=steps > 300)
+            self._benches[changed] = Bench(program, record=steps > EAGER_STEPS)
         return self._benches[changed]
+
+    def _drawn(self, changed: tuple[Action, ...], action: Reinitialise) -> Array:
+        """Return the first weights of a changed model that are drawn as an action says."""
+        key = (*changed, action)
+        if key not in self._weights:
+            program = apply(self.program.copy(), key)
+            self._weights[key] = program.optimizer.flat.data
+        return self._weights[key]
 
 
 class Curve(Callback):
@@ -241,6 +256,24 @@ class Curve(Callback):
                 (), self._bench.program.model, self._bench.program.loss, self._scaling, True
             )
             self.points.append((epoch, now.error, now.held))
+
+
+def parted(actions: Iterable[Action]) -> tuple[list[Action], tuple[Action, ...]]:
+    """Part changes of numbers from those of layers, loss and optimizer, which need another model.
+
+    The learning rate of another optimizer is a number: models are the same for all its rates.
+    """
+    numbers: list[Action] = []
+    changed: list[Action] = []
+    for action in actions:
+        if isinstance(action, UseOptimizer):
+            changed.append(replace(action, lr=ANY_RATE))
+            numbers.append(SetLearningRate(action.lr))
+        elif isinstance(action, OF_NUMBERS):
+            numbers.append(action)
+        else:
+            changed.append(action)
+    return numbers, tuple(a for a in changed if not isinstance(a, Reinitialise))
 
 
 def settled(program: Program, numbers: Iterable[Action]) -> Program:

@@ -44,6 +44,7 @@ USUAL_WEIGHTS = 3.0
 USUAL_GRADIENT = 20.0
 # Share of units that are zero for all rows, and share of the derivative lost, that are unusual.
 USUAL_DEAD, USUAL_SATURATION = 0.3, 0.6
+BLOCKED = 0.99
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,14 @@ class FirstLook:
             for probe in self.probe.layers
             if isinstance(probe.layer, (nn.Linear, Recurrent))
         ]
+
+
+    @property
+    def blocked(self) -> bool:
+        """Whether a layer passes no gradient on at all: all of its units are dead or saturated."""
+        return any(
+            probe.zero_units > BLOCKED or probe.saturation > BLOCKED for probe in self.probe.layers
+        )
 
 
 Rule = Callable[[FirstLook], Iterator[Suspicion]]
@@ -177,7 +186,7 @@ def gradient_over_depth(look: FirstLook) -> Iterator[Suspicion]:
     Glorot and Bengio 2010.
     """
     known = [(path, g) for path, g in look.weighted if np.isfinite(g)]
-    if len(known) < 3 or not look.probe.finite:
+    if len(known) < 3 or not look.probe.finite or look.blocked:
         return
     hidden, last = known[:-1], max(known[-1][1], 1e-300)
     path, least = min(hidden, key=lambda item: item[1])
