@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -131,7 +131,9 @@ class Cures:
     def _first(self) -> Outcome:
         """Train with what the verdicts prescribe, and the scales and the rate that go with it."""
         program = self.program
-        base = self._prescribed(recipes.scaling(program, self.rows.task))
+        base = self._prescribed()
+        scales = recipes.scaling(program, self.rows.task, base)
+        base = self._applicable(recipes.merged(scales, base))
         keeps = self.steps >= ENOUGH_STEPS and not self.kinds & TOO_SHORT
         steps = self.steps if keeps else self._long(base)
         changes = [recipes.merged(base, rate) for rate in recipes.rates(program, base)]
@@ -174,11 +176,10 @@ class Cures:
     def _trained(self, change: Change, steps: int) -> Outcome:
         return Prober(self.program, self.rows, SECONDS).train(change, steps)
 
-    def _prescribed(self, more: Iterable[Action] = ()) -> Change:
-        """Return what the verdicts prescribe, on top of other actions."""
+    def _prescribed(self) -> Change:
+        """Return what the verdicts prescribe, as far as it can be carried out."""
         prescribed = recipes.prescribed(self.verdicts)
-        actions = recipes.keeping_meaning(prescribed, self.program, self.rows.task)
-        return self._applicable(recipes.merged(more, actions))
+        return self._applicable(recipes.keeping_meaning(prescribed, self.program, self.rows.task))
 
     def _applicable(self, change: Change) -> Change:
         """Leave out what cannot be carried out on this model."""

@@ -122,8 +122,13 @@ def keeping_meaning(change: Iterable[Action], program: Program, task: Task) -> C
     return tuple(found)
 
 
-def scaling(program: Program, task: Task, always: bool = False) -> Iterator[Action]:
-    """Yield what brings inputs and targets to mean 0 and deviation 1, if they are far from it."""
+def scaling(
+    program: Program, task: Task, change: Iterable[Action] = (), always: bool = False
+) -> Iterator[Action]:
+    """Yield what brings inputs and targets to mean 0 and deviation 1, if they are far from it.
+
+    Targets are scaled for a linear head: one that the program has, or that the change gives it.
+    """
     inputs = inputs_of(program)
     x = inputs.arrays[0]
     if inputs.limit is None and not (len(inputs.arrays) > 1 and inputs.lengths is None):
@@ -135,8 +140,9 @@ def scaling(program: Program, task: Task, always: bool = False) -> Iterator[Acti
     if task.kind == "numbers" and not isinstance(program.loss, nn.BCEWithLogitsLoss):
         y = np.asarray(program.y, np.float64)
         size = np.sqrt(np.square(y).mean())
-        head = surgery.head_of(order_of(program))
-        if head is None and (always or not USUAL[0] <= size <= USUAL[1]):
+        heads = [a.head for a in change if isinstance(a, ReplaceHead) and a.head is not None]
+        linear = heads[-1] == "" if heads else surgery.head_of(order_of(program)) is None
+        if linear and (always or not USUAL[0] <= size <= USUAL[1]):
             yield ScaleTargets()
 
 
@@ -155,11 +161,9 @@ def rates(program: Program, change: Iterable[Action]) -> Iterator[Change]:
 
 def usual(program: Program, task: Task) -> Change:
     """Return what usually makes a program train, whatever was wrong with it."""
-    found: list[Action] = list(scaling(program, task, always=True))
     head = fitting_head(program, task)
-    if head is not None:
-        found.append(head)
-    found.append(Reinitialise())
+    found: list[Action] = [] if head is None else [head]
+    found += [*scaling(program, task, found, always=True), Reinitialise()]
     if not program.shuffle:
         found.append(Shuffle())
     if any(isinstance(call.layer, Recurrent) for call in order_of(program)):
