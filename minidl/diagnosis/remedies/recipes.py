@@ -148,15 +148,29 @@ def scaling(
 
 def rates(program: Program, change: Iterable[Action]) -> Iterator[Change]:
     """Yield optimizers and rates to choose from, what is prescribed and what was told first."""
-    given = [a for a in change if isinstance(a, (SetLearningRate, UseOptimizer))]
-    yield from ((action,) for action in given)
+    yield from _given(change)
     optimizer = program.optimizer
     if isinstance(optimizer, ADAPTIVE):
         yield (SetLearningRate(optimizer.lr),)
-        yield from ((SetLearningRate(rate),) for rate in RATES)
-        return
-    yield from ((SetLearningRate(optimizer.lr * factor),) for factor in FACTORS)
-    yield from ((UseOptimizer("Adam", rate),) for rate in RATES)
+    else:
+        yield from ((SetLearningRate(optimizer.lr * factor),) for factor in FACTORS)
+    yield from (_at(program, rate) for rate in RATES)
+
+
+def few_rates(program: Program, change: Iterable[Action]) -> Iterator[Change]:
+    """Yield the rate of a change, and the most likely ones of an adaptive optimizer."""
+    yield from _given(change)
+    yield from (_at(program, rate) for rate in RATES[:3])
+
+
+def _given(change: Iterable[Action]) -> Iterator[Change]:
+    yield from ((a,) for a in change if isinstance(a, (SetLearningRate, UseOptimizer)))
+
+
+def _at(program: Program, rate: float) -> Change:
+    """Return an adaptive optimizer with this rate: the one that the program has, or Adam."""
+    has_one = isinstance(program.optimizer, ADAPTIVE)
+    return (SetLearningRate(rate) if has_one else UseOptimizer("Adam", rate),)
 
 
 def usual(program: Program, task: Task) -> Change:
