@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -34,10 +34,13 @@ GOOD = 0.02  # an error after which no second training is made
 # A training of fewer steps than the first is too short to keep; longer ones are as many times as
 # long, with no fewer steps than a small network needs to learn XOR, or to add two numbers.
 ENOUGH_STEPS, LONGER, LEAST_STEPS, MOST_STEPS = 500, 3, 3000, 20_000
-SECONDS = 15.0  # of a training, unless the one that was told took longer; and of all its probes
+# Floating point operations of a training, and of all its probes, unless it was told to make more:
+# some ten seconds on one core. Counted and not timed, so that a busy machine changes no result.
+AFFORDED = 3e11
 # Rounds of probes: how many changes enter, the part of the training's steps that each of them gets,
 # and the least.
 ROUNDS = ((40, 1 / 40, 100), (6, 1 / 10, 250), (2, 1 / 4, 500))
+FEWEST = 3  # changes that enter a round, whatever they cost
 HELD_OUT_FROM = 100  # rows from which on some can be held out
 WORSE = 0.02  # on rows held out, that a longer training must not be
 
@@ -131,11 +134,13 @@ class Cures:
     def _first(self) -> Outcome:
         """Train with what the verdicts prescribe, and the scales and the rate that go with it."""
         program = self.program
-        base = self._prescribed(recipes.scaling(program, self.rows.task))
+        base = self._prescribed()
+        scales = recipes.scaling(program, self.rows.task, base)
+        base = self._applicable(recipes.merged(scales, base))
         keeps = self.steps >= ENOUGH_STEPS and not self.kinds & TOO_SHORT
         steps = self.steps if keeps else self._long(base)
         changes = [recipes.merged(base, rate) for rate in recipes.rates(program, base)]
-        best = Prober(program, self.rows.some(), SECONDS).best(changes, rounds(steps))
+        best = Prober(program, self.rows.some()).best(changes, self._rounds(steps))
         return self._trained(best.change, steps)
 
     def _second(self, first: Outcome) -> Outcome | None:
@@ -149,10 +154,10 @@ class Cures:
         base = self._applicable(recipes.merged(first.change, usual))
         layers = [recipes.merged(base, more) for more in recipes.structures(program)]
         layers += [recipes.merged(base, draw) for draw in recipes.draws(3)]
-        tried = list(recipes.rates(program, base))
+        tried = list(recipes.few_rates(program, base))
         changes = [recipes.merged(layer, rate) for rate in tried for layer in layers]
         steps = self._long(base)
-        best = Prober(program, self.rows.some(), SECONDS).best(changes, rounds(steps))
+        best = Prober(program, self.rows.some()).best(changes, self._rounds(steps))
         return self._trained(best.change, steps) if self._bears(first, best, steps) else None
 
     def _bears(self, first: Outcome, second: Outcome, steps: int) -> bool:
@@ -172,13 +177,12 @@ class Cures:
         return replace(self._trained(best.change, best.steps), error=best.error)
 
     def _trained(self, change: Change, steps: int) -> Outcome:
-        return Prober(self.program, self.rows, SECONDS).train(change, steps)
+        return Prober(self.program, self.rows).train(change, steps)
 
-    def _prescribed(self, more: Iterable[Action] = ()) -> Change:
-        """Return what the verdicts prescribe, on top of other actions."""
+    def _prescribed(self) -> Change:
+        """Return what the verdicts prescribe, as far as it can be carried out."""
         prescribed = recipes.prescribed(self.verdicts)
-        actions = recipes.keeping_meaning(prescribed, self.program, self.rows.task)
-        return self._applicable(recipes.merged(more, actions))
+        return self._applicable(recipes.keeping_meaning(prescribed, self.program, self.rows.task))
 
     def _applicable(self, change: Change) -> Change:
         """Leave out what cannot be carried out on this model."""
@@ -201,7 +205,7 @@ class Cures:
         else:
             rest, held = parted(program)
             X, y = held.X, held.y
-        return Prober(rest, Rows.of(X, y, program.loss, self.rows.balanced), SECONDS)
+        return Prober(rest, Rows.of(X, y, program.loss, self.rows.balanced))
 
     def _an_epoch(self) -> int:
         return -(-len(inputs_of(self.program)) // self.program.batch_size)
@@ -211,11 +215,28 @@ class Cures:
         epochs = max((a.epochs for a in change if isinstance(a, Epochs)), default=0)
         steps = max(LONGER * self.steps, epochs * self._an_epoch())
         steps = max(min(steps, MOST_STEPS), LEAST_STEPS)
-        history = self.told.history
-        if history.epochs:
-            second = sum(history.seconds) / (history.epochs * self._an_epoch())
-            steps = min(steps, int(SECONDS / max(second, 1e-9)))
-        return max(steps, self.steps)
+        return max(min(steps, self._afforded()), self.steps)
+
+    def _afforded(self) -> int:
+        """Return the steps that make as many operations as are afforded.
+
+        Each weight takes part in two operations for a row, or for a step of a sequence, going
+        forward, and in four going backward.
+        """
+        program, inputs = self.program, inputs_of(self.program)
+        weights = sum(parameter.size for parameter in program.model.parameters())
+        x = inputs.arrays[0]
+        is_sequence = x.ndim > 2 or (inputs.limit is not None and x.ndim > 1)
+        rows = min(program.batch_size, len(inputs)) * (x.shape[1] if is_sequence else 1)
+        return max(1, int(AFFORDED / (6 * weights * rows)))
+
+    def _rounds(self, steps: int) -> list[tuple[int, int]]:
+        """Return how many changes enter each round of probes, and for how many steps."""
+        found = []
+        for count, part, least in ROUNDS:
+            each = min(max(least, round(part * steps)), steps)
+            found.append((min(count, max(FEWEST, self._afforded() // each)), each))
+        return found
 
     # --- words ---
 
@@ -245,11 +266,6 @@ class Cures:
             sentence += f" Left out: {'; '.join(dropped)}."
         program = lasting(apply(self.program.copy(), outcome.change), outcome.steps)
         return "\n".join([sentence, "", *listing(program, outcome.change)])
-
-
-def rounds(steps: int) -> list[tuple[int, int]]:
-    """Return how many changes enter each round of probes of a training, and for how many steps."""
-    return [(count, min(max(least, round(part * steps)), steps)) for count, part, least in ROUNDS]
 
 
 def measured(trainer: Trainer, program: Program, rows: Rows) -> dict[str, float]:

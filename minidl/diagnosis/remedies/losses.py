@@ -8,6 +8,7 @@ import numpy as np
 
 from minidl import kernels
 from minidl.nn import Loss
+from minidl.nn.hooks import stand_in
 from minidl.typing import Array
 
 
@@ -39,6 +40,14 @@ class ScaledLoss(Loss):
     def __init__(self, inner: Loss, mean: Array, deviation: Array) -> None:
         super().__init__(inner.reduction if hasattr(inner, "reduction") else "mean")
         self.inner, self.mean, self.deviation = inner, mean, deviation
+        self._of_dtype: dict[Any, tuple[Array, Array]] = {}
+
+    def _scales(self, dtype: Any) -> tuple[Array, Array]:
+        """Return μ and σ in a dtype, as kernels of a recorded step may use them."""
+        if dtype not in self._of_dtype:
+            self._of_dtype[dtype] = self.mean.astype(dtype), self.deviation.astype(dtype)
+        mean, deviation = self._of_dtype[dtype]
+        return stand_in("state", "mean", mean), stand_in("state", "deviation", deviation)
 
     def check_target(self, prediction: Array, target: Array) -> None:
         """Have the inner loss check them."""
@@ -48,8 +57,7 @@ class ScaledLoss(Loss):
         self, prediction: Array, target: Array, weight: Array | None = None
     ) -> tuple[Array, Array]:
         """Compute the inner loss of scaled arrays, and its gradient for unscaled ones."""
-        mean = self.mean.astype(prediction.dtype)
-        deviation = self.deviation.astype(prediction.dtype)
+        mean, deviation = self._scales(prediction.dtype)
         scaled = (kernels.standardize(each, mean, deviation) for each in (prediction, target))
         given = () if weight is None else (weight,)
         value, gradient = self.inner.forward(*scaled, *given)

@@ -8,7 +8,6 @@ the noise that it makes.
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -55,13 +54,10 @@ class Prober:
         As told, untrained.
     rows
         To judge on.
-    seconds
-        After so many, no further probe begins.
     """
 
-    def __init__(self, program: Program, rows: Rows, seconds: float) -> None:
+    def __init__(self, program: Program, rows: Rows) -> None:
         self.program, self.rows = program, rows
-        self.end = time.perf_counter() + seconds
 
     def train(self, change: Change, steps: int, as_told: bool = False) -> Outcome:
         """Train with a change for about so many steps; as told, at the rates that were told."""
@@ -86,17 +82,13 @@ class Prober:
 
         ``rounds`` has, for each round, the number of changes that enter it and of their steps.
         """
-        outcomes = [Outcome(change, None, WORST, 0) for change in dict.fromkeys(changes)]
+        ranked = list(dict.fromkeys(changes))
         for count, steps in rounds:
-            entering, outcomes = [outcome.change for outcome in outcomes[:count]], []
             few = self._few(steps)
-            for change in entering:
-                if time.perf_counter() < self.end or not outcomes:
-                    outcomes.append(few.train(change, steps))
+            outcomes = [few.train(change, steps) for change in ranked[:count]]
             # Sorting is stable: of two that are as good, the one that was named before is first.
             outcomes.sort(key=lambda outcome: round(outcome.error / AS_GOOD))
-            if time.perf_counter() > self.end:
-                break
+            ranked = [outcome.change for outcome in outcomes]
         return outcomes[0]
 
     def _few(self, steps: int) -> Prober:
@@ -105,7 +97,7 @@ class Prober:
         if seen >= count:
             return self
         rows = np.random.default_rng(0).permutation(count)[:seen]
-        return Prober(with_rows(self.program, rows), self.rows, self.end - time.perf_counter())
+        return Prober(with_rows(self.program, rows), self.rows)
 
 
 class StopWhenSolved(Callback):

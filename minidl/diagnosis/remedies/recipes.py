@@ -122,8 +122,13 @@ def keeping_meaning(change: Iterable[Action], program: Program, task: Task) -> C
     return tuple(found)
 
 
-def scaling(program: Program, task: Task, always: bool = False) -> Iterator[Action]:
-    """Yield what brings inputs and targets to mean 0 and deviation 1, if they are far from it."""
+def scaling(
+    program: Program, task: Task, change: Iterable[Action] = (), always: bool = False
+) -> Iterator[Action]:
+    """Yield what brings inputs and targets to mean 0 and deviation 1, if they are far from it.
+
+    Targets are scaled for a linear head: one that the program has, or that the change gives it.
+    """
     inputs = inputs_of(program)
     x = inputs.arrays[0]
     if inputs.limit is None and not (len(inputs.arrays) > 1 and inputs.lengths is None):
@@ -135,31 +140,44 @@ def scaling(program: Program, task: Task, always: bool = False) -> Iterator[Acti
     if task.kind == "numbers" and not isinstance(program.loss, nn.BCEWithLogitsLoss):
         y = np.asarray(program.y, np.float64)
         size = np.sqrt(np.square(y).mean())
-        head = surgery.head_of(order_of(program))
-        if head is None and (always or not USUAL[0] <= size <= USUAL[1]):
+        heads = [a.head for a in change if isinstance(a, ReplaceHead) and a.head is not None]
+        linear = heads[-1] == "" if heads else surgery.head_of(order_of(program)) is None
+        if linear and (always or not USUAL[0] <= size <= USUAL[1]):
             yield ScaleTargets()
 
 
 def rates(program: Program, change: Iterable[Action]) -> Iterator[Change]:
     """Yield optimizers and rates to choose from, what is prescribed and what was told first."""
-    given = [a for a in change if isinstance(a, (SetLearningRate, UseOptimizer))]
-    yield from ((action,) for action in given)
+    yield from _given(change)
     optimizer = program.optimizer
     if isinstance(optimizer, ADAPTIVE):
         yield (SetLearningRate(optimizer.lr),)
-        yield from ((SetLearningRate(rate),) for rate in RATES)
-        return
-    yield from ((SetLearningRate(optimizer.lr * factor),) for factor in FACTORS)
-    yield from ((UseOptimizer("Adam", rate),) for rate in RATES)
+    else:
+        yield from ((SetLearningRate(optimizer.lr * factor),) for factor in FACTORS)
+    yield from (_at(program, rate) for rate in RATES)
+
+
+def few_rates(program: Program, change: Iterable[Action]) -> Iterator[Change]:
+    """Yield the rate of a change, and the most likely ones of an adaptive optimizer."""
+    yield from _given(change)
+    yield from (_at(program, rate) for rate in RATES[:3])
+
+
+def _given(change: Iterable[Action]) -> Iterator[Change]:
+    yield from ((a,) for a in change if isinstance(a, (SetLearningRate, UseOptimizer)))
+
+
+def _at(program: Program, rate: float) -> Change:
+    """Return an adaptive optimizer with this rate: the one that the program has, or Adam."""
+    has_one = isinstance(program.optimizer, ADAPTIVE)
+    return (SetLearningRate(rate) if has_one else UseOptimizer("Adam", rate),)
 
 
 def usual(program: Program, task: Task) -> Change:
     """Return what usually makes a program train, whatever was wrong with it."""
-    found: list[Action] = list(scaling(program, task, always=True))
     head = fitting_head(program, task)
-    if head is not None:
-        found.append(head)
-    found.append(Reinitialise())
+    found: list[Action] = [] if head is None else [head]
+    found += [*scaling(program, task, found, always=True), Reinitialise()]
     if not program.shuffle:
         found.append(Shuffle())
     if any(isinstance(call.layer, Recurrent) for call in order_of(program)):
