@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -87,7 +88,7 @@ def net(
 ) -> nn.Sequential:
     """Linear layers of these widths, with activations between them."""
     layers: list[nn.Layer] = []
-    for n, m in zip(widths, widths[1:], strict=False):
+    for n, m in pairwise(widths):
         layers += [nn.Linear(n, m, init=init, bias_init=bias), between()]
     layers = layers[:-1] + ([] if head is None else [head()])
     return nn.Sequential(*layers, rng=seed)

@@ -384,6 +384,62 @@ def adagrad(draw: Draw) -> Args:
     }
 
 
+def moment_parts(draw: Draw) -> Args:
+    groups = int(draw.rng.choice([1, 1, 3, 4]))
+    return {"x": draw.array(*draw.shape(), groups * draw.size()), "groups": groups}
+
+
+def norm_parts(draw: Draw) -> Args:
+    shape = draw.shape()
+    return {"x": draw.array(*shape), "before": draw.optional(*shape)}
+
+
+def doubles(draw: Draw, *shape: int) -> np.ndarray:
+    return draw.rng.standard_normal(shape)
+
+
+def collect(draw: Draw) -> Args:
+    k = draw.size()
+    return {"parts": doubles(draw, draw.size(), k), "sums": doubles(draw, k)}
+
+
+def note_rows(draw: Draw) -> Args:
+    rows = draw.size()
+    return {"parts": doubles(draw, rows, draw.size()), "sums": doubles(draw, rows)}
+
+
+def note_lengths(draw: Draw) -> Args:
+    lengths = draw.rng.integers(1, 100, draw.size())
+    return {"lengths": lengths, "sums": doubles(draw, 2)}
+
+
+def note_active(draw: Draw) -> Args:
+    x = np.maximum(draw.array(*draw.shape(), draw.size()) - 1, 0)
+    return {"x": x, "active": (draw.array(x.shape[-1]) > 1).astype(draw.dtype)}
+
+
+def count_inactive(draw: Draw) -> Args:
+    active, before = (np.maximum(draw.array(2, draw.size()), 0)).astype(draw.dtype)
+    return {"active": active, "before": before, "sums": doubles(draw, 2)}
+
+
+def clock(draw: Draw) -> np.ndarray:
+    return np.array([draw.size(), 3, draw.size(), draw.rng.integers(6), 5], np.uint64)
+
+
+def note_state(draw: Draw) -> Args:
+    return {"state": optimizer_state(draw), "clock": clock(draw), "sums": doubles(draw, 4)}
+
+
+def store_record(draw: Draw) -> Args:
+    n = draw.size()
+    return {"sums": doubles(draw, n), "journal": doubles(draw, 5, n), "clock": clock(draw)}
+
+
+def count_record(draw: Draw) -> Args:
+    return {"clock": clock(draw)}
+
+
 def declared(kernel: Kernel) -> Callable[[Draw], Args]:
     """Draw arguments as the signature says, for kernels that take any numbers."""
 
@@ -445,6 +501,16 @@ CASES: dict[str, Callable[[Draw], Args]] = {
     "adagrad": adagrad,
     "lerp": lerp,
     **RECURRENT_CASES,
+    "moment_parts": moment_parts,
+    "norm_parts": norm_parts,
+    "collect": collect,
+    "note_rows": note_rows,
+    "note_lengths": note_lengths,
+    "note_active": note_active,
+    "count_inactive": count_inactive,
+    "note_state": note_state,
+    "store_record": store_record,
+    "count_record": count_record,
 }
 
 # Arguments that a kernel changes; all others it must leave alone.

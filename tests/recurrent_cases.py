@@ -100,6 +100,7 @@ def lstm_sequence_grad(draw: Draw) -> Args:
         "weight": weight(draw, hidden, 4),
         "lengths": lengths(draw, batch, steps),
         "reverse": draw.flag(),
+        "cell_norms": draw.flag(),
     }
 
 

@@ -191,7 +191,8 @@ def test_the_picture_shows_loss_and_gradient(make: Any, tmp_path: Any) -> None:
 def test_the_command_line_prints_the_report(capsys: Any) -> None:
     from minidl.cli import main
 
-    arguments = "diagnose digits --hidden 32 --epochs 3 --lr 5 --max-norm none".split()
+    arguments = ["diagnose", "digits", "--hidden", "32", "--epochs", "3", "--lr", "5"]
+    arguments += ["--max-norm", "none"]
     assert main(arguments) == 0
     assert "Not healthy: learning_rate_too_high" in capsys.readouterr().out
     assert main([*arguments, "--quiet"]) == 0
@@ -201,8 +202,9 @@ def test_the_command_line_prints_the_report(capsys: Any) -> None:
 def test_a_recurrent_network_is_diagnosed_on_the_command_line(capsys: Any) -> None:
     from minidl.cli import main
 
-    arguments = "--steps 8 --samples 200 --epochs 30 --hidden 16 --lr 0.02 --quiet".split()
-    assert main(["diagnose", "adding", *arguments]) == 0
+    numbers = {"steps": 8, "samples": 200, "epochs": 30, "hidden": 16, "lr": 0.02}
+    arguments = [word for name, value in numbers.items() for word in (f"--{name}", str(value))]
+    assert main(["diagnose", "adding", *arguments, "--quiet"]) == 0
     assert capsys.readouterr().out.strip() in ("healthy", *KINDS)
 
 

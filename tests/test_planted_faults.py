@@ -22,11 +22,14 @@ import numpy as np
 import pytest
 from checks import LAYER_CHECKS, LOSS_CHECKS, NoOracleError, layer_problems, loss_problems
 from kernel_cases import Draw
+from monitor_helpers import MONITOR_CHECKS
 from optimizer_checks import LIMITS, OPTIMIZER_CHECKS, plateau_oracle, schedule_oracle
 from test_kernels import assert_matches_twin
 
 from minidl import _kernels, kernels, nn, optim
 from minidl._kernels import twins as reference
+from minidl._kernels.twins import watching
+from minidl.diagnosis import monitor, probes, records, seen, tracks, watch
 from minidl.nn import classification_losses
 from minidl.nn.recurrent import cells
 from minidl.optim import adam, adaptive, flat_parameters, optimizer, schedules, sgd
@@ -36,6 +39,9 @@ from minidl.recording import RecordingError
 FAILURES = (AssertionError, pytest.fail.Exception, RecordingError)
 # Where the classes are that faults.txt names.
 HOMES = [nn, classification_losses, cells, adam, adaptive, flat_parameters, optimizer, sgd]
+# Modules of the monitor, and of what kernels note for it.
+MONITOR_MODULES = (records, probes, tracks, watch, watching)
+MONITOR_HOMES = {module.__name__.rpartition(".")[2]: module for module in MONITOR_MODULES}
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,8 @@ def faults() -> Iterator[Fault]:
 FAULTS = list(faults())
 IN_SCHEDULES = [fault for fault in FAULTS if fault.places == ("schedules",)]
 IN_KERNELS = [fault for fault in FAULTS if fault.places[0] in _kernels.NAMES]
-IN_CLASSES = [fault for fault in FAULTS if fault not in (*IN_SCHEDULES, *IN_KERNELS)]
+IN_MONITOR = [fault for fault in FAULTS if fault.places[0] in MONITOR_HOMES]
+IN_CLASSES = [f for f in FAULTS if f not in (*IN_SCHEDULES, *IN_KERNELS, *IN_MONITOR)]
 
 
 @pytest.fixture(autouse=True)
@@ -234,6 +241,27 @@ def test_schedules_without_a_fault_pass(check: Any) -> None:
     check(vars(schedules))
 
 
+# --- in the monitor -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", IN_MONITOR, ids=str)
+def test_fault_in_the_monitor_is_caught(
+    on_the_twin: None, monkeypatch: pytest.MonkeyPatch, fault: Fault
+) -> None:
+    home = MONITOR_HOMES[fault.places[0]]
+    space = planted_module(home, fault)
+    for module in (kernels, monitor, probes, records, seen, tracks, watch):
+        for name, value in vars(module).copy().items():
+            if getattr(value, "__module__", "") == home.__name__ and name in space:
+                monkeypatch.setattr(module, name, space[name])
+    assert fails(MONITOR_CHECKS[fault.check], iter([(False,)])), f"{fault.check} does not see it"
+
+
+@pytest.mark.parametrize("check", MONITOR_CHECKS.values(), ids=MONITOR_CHECKS)
+def test_monitor_without_a_fault_passes(on_the_twin: None, check: Any) -> None:
+    check(False)
+
+
 # --- the planting itself ------------------------------------------------------------------------
 
 
@@ -247,7 +275,7 @@ def test_there_are_faults_of_everything_and_no_copy_stays() -> None:
 
 @pytest.mark.parametrize("checks", [LAYER_CHECKS, LOSS_CHECKS, OPTIMIZER_CHECKS])
 def test_every_check_catches_something(checks: dict[str, Any]) -> None:
-    subjects = [fault for fault in FAULTS if fault not in IN_SCHEDULES]
+    subjects = [fault for fault in FAULTS if fault not in (*IN_SCHEDULES, *IN_MONITOR)]
     caught_by = {fault.check for fault in subjects if problems_of(fault.seen)[0] is checks}
     assert caught_by == checks.keys()
 

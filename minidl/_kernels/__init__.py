@@ -61,6 +61,7 @@ import threading
 import warnings
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +247,12 @@ else:
             return function(*inputs, **options)
         finally:
             _thread.token = None
+
+    _change_count = count()
+
+    def changes() -> int:
+        """A number that is another at every call: nobody counts changes."""
+        return next(_change_count)
 
     def note_change() -> None:
         """Something that recorded steps take for granted has changed: there are none."""

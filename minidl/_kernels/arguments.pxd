@@ -453,10 +453,12 @@ cdef struct EmbeddingGradArgs:
     Py_ssize_t count, features, rows
 
 cdef struct MomentPartsArgs:
-    # Of every block of NORM_BLOCK elements four: how many, their sum, that of squares, zeros.
+    # Of every block of NORM_BLOCK elements four: how many, their sum, that of squares, zeros. Of
+    # several groups of columns, four of each, and a block has the rows that fit.
     const void *x
     double *parts
     Py_ssize_t n
+    Py_ssize_t columns, groups
 
 cdef struct NormPartsArgs:
     # Of every block two: the sum of x^2, and that of (x - before)^2.
@@ -478,11 +480,10 @@ cdef struct NoteRowsArgs:
     Py_ssize_t rows, columns
 
 cdef struct NoteLengthsArgs:
-    # sums[0] += width * sum of lengths
+    # sums += rows, sum of lengths
     const Py_ssize_t *lengths
     double *sums
     Py_ssize_t rows
-    double width
 
 cdef struct NoteActiveArgs:
     # active[j] = 1 if any x[i, j] is not 0
@@ -491,7 +492,7 @@ cdef struct NoteActiveArgs:
     Py_ssize_t rows, columns
 
 cdef struct CountInactiveArgs:
-    # sums[0] = how many are 0 in active and in before
+    # sums = how many are 0 in active and in before, n
     const void *active
     const void *before
     double *sums

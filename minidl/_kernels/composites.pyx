@@ -445,19 +445,21 @@ def squared_norm(ndarray x not None):
 
 # --- what watched steps note ---------------------------------------------------------------
 
-cdef ndarray parts_for(Py_ssize_t n, Py_ssize_t numbers):
-    """Room for so many numbers of every block of n elements."""
-    return doubles(((n + NORM_BLOCK - 1) // NORM_BLOCK, numbers))
-
-
-def moment_parts(ndarray x not None):
-    """Of every block of 4096 elements: how many they are, Σ x, Σ x², and how many are zero."""
+def moment_parts(ndarray x not None, Py_ssize_t groups=1):
+    """Of every block of 4096 elements: how many they are, Σ x, Σ x², and how many are zero; of
+    several groups of columns, these numbers of each."""
     cdef MomentPartsArgs args
     cdef int real = real_of(x)
     cdef ndarray parts
+    cdef Py_ssize_t size = NORM_BLOCK
+    args.columns, args.groups = x.shape[x.ndim - 1] if x.ndim > 0 else 1, groups
+    if groups < 1 or args.columns % groups:
+        raise ValueError(f"moment_parts: {args.columns} columns are not {groups} groups of columns")
+    if groups > 1 and args.columns > 0:
+        size = max(1, NORM_BLOCK // args.columns) * args.columns
     x = contiguous(x)
     args.n = cnp.PyArray_SIZE(x)
-    parts = parts_for(args.n, 4)
+    parts = doubles(((args.n + size - 1) // size, 4 * groups))
     args.x, args.parts = cnp.PyArray_DATA(x), <double *>cnp.PyArray_DATA(parts)
     run(MOMENT_PARTS, real, &args)
     return parts
@@ -472,7 +474,7 @@ def norm_parts(ndarray x not None, ndarray before=None):
         before = check_like(before, x, "norm_parts: before")
     x = contiguous(x)
     args.n = cnp.PyArray_SIZE(x)
-    parts = parts_for(args.n, 2)
+    parts = doubles(((args.n + NORM_BLOCK - 1) // NORM_BLOCK, 2))
     args.x, args.before = cnp.PyArray_DATA(x), data_of(before)
     args.parts = <double *>cnp.PyArray_DATA(parts)
     run(NORM_PARTS, real, &args)

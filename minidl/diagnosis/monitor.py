@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import html
+import os
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from minidl.diagnosis.records import QUANTITIES, Records, growth_per_step
+from minidl import _kernels
+from minidl.diagnosis.monitor_export import write_json_lines, write_scalars
+from minidl.diagnosis.monitor_report import as_html, report
+from minidl.diagnosis.seen import Seen
 from minidl.diagnosis.watch import Block, StepWatch, watched_layers
 from minidl.nn import Layer, Loss
 from minidl.nn.checks import check_count
 from minidl.optim import Optimizer
+from minidl.pictures import finished
 from minidl.training.callbacks import Callback, Values
-from minidl.typing import Array
+from minidl.training.tensorboard import writer_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # A pass over the data ends with an epoch, but not before so many rows were seen: a unit that one
 # row in a hundred activates is missed among 512 with a probability of 0.6 %.
 LEAST_ROWS = 512
 
 
-class GradientMonitor(Callback):
+class GradientMonitor(Seen, Callback):
     """Watches gradients, weights and outputs of every layer at some of the steps of a training.
 
     As a callback, ``trainer.fit(..., callbacks=[monitor])``; or around steps of one's own, eager or
@@ -80,8 +87,8 @@ class GradientMonitor(Callback):
         if isinstance(layers, str):
             raise TypeError(f"GradientMonitor: layers must be a list of paths, got {layers!r}")
         self._chosen = None if layers is None else tuple(layers)
-        self._watch: StepWatch | None = None
-        self._ends: list[int] = []  # of every epoch: the steps made until then
+        super().__init__()
+        self._changes = -1  # what _kernels.changes() said when the layers were looked for
         self._pass_began = 0  # steps made when the pass over the data began
 
     # --- watching ---
@@ -118,11 +125,18 @@ class GradientMonitor(Callback):
 
     def step_watch(self, model: Layer, optimizer: Optimizer, loss: Loss | None) -> StepWatch:
         """Return what watches the steps of these parts: with another model, it begins anew."""
-        known = self._watch
-        if known is not None and known.is_of(model, optimizer, loss):
+        known, changes = self._watch, _kernels.changes()
+        if known is not None and known.is_of(model, optimizer, loss) and changes == self._changes:
+            return known
+        layers, self._changes = self._choose(model), changes
+        if (
+            known is not None
+            and known.is_of(model, optimizer, loss)
+            and all(a is b for (_, a), (_, b) in zip(layers, known.layers, strict=False))
+            and len(layers) == len(known.layers)
+        ):
             return known
         notes = known.notes if known is not None and known.model is model else None
-        layers = self._choose(model)
         self._watch = StepWatch(model, optimizer, loss, layers, self.every, notes)
         if self._watch.notes is not notes:
             self._ends, self._pass_began = [], 0
@@ -137,7 +151,9 @@ class GradientMonitor(Callback):
         by_path = dict(model.layers())
         for given in self._chosen:
             layer = by_path.get(given) if isinstance(given, str) else given
-            if not isinstance(layer, Layer) or not any(layer is known for known in by_path.values()):
+            if not isinstance(layer, Layer) or not any(
+                layer is known for known in by_path.values()
+            ):
                 raise ValueError(
                     f"GradientMonitor: the model has no layer {given!r}; "
                     f"it has {', '.join(path for path, _ in found)}"
@@ -191,67 +207,85 @@ class GradientMonitor(Callback):
             found[:2] = (float(scalars[name][recent].mean()) for name in ("norm", "clip_factor"))
         return dict(zip(GradientMonitor.value_names, found, strict=True))
 
-    # --- what was seen ---
+    # --- for readers and for other programs ---
 
-    @property
-    def _records(self) -> Records:
-        if self._watch is None:
-            raise RuntimeError("GradientMonitor: nothing was watched yet")
-        return Records(self._watch)
+    def report(self) -> str:
+        """Return a table of all layers, at the first record and the last, and what stands out."""
+        return report(self)
 
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """The paths of the watched layers, in forward order."""
-        return () if self._watch is None else tuple(path for path, _ in self._watch.layers)
+    def plot(
+        self, path: str | os.PathLike[str] | None = None, epochs: Iterable[int] | None = None
+    ) -> Figure:
+        """Draw the gradient of every layer and step as a heat map, and over depth at some epochs.
 
-    @property
-    def steps(self) -> Array:
-        """The numbers of the watched steps, the first is 1: (records)."""
-        return np.zeros(0, np.int64) if self._watch is None else self._records.steps
+        Recurrent layers also over time.
 
-    @property
-    def epochs(self) -> Array:
-        """The epoch of each watched step, the first is 1: (records)."""
-        return 1 + np.searchsorted(self._ends, self.steps)
+        Parameters
+        ----------
+        path
+            A file to write the picture to, in the format of its suffix (.png, .pdf, .svg), if any.
+        epochs
+            Whose gradients are drawn over depth and time; 0 is the first step, before any training.
+            By default 0 and up to four others.
 
-    def __getitem__(self, quantity: str) -> Array:
-        """Return a quantity of every record and layer: (records, layers), float64."""
-        return self._records.quantity(quantity)
+        Returns
+        -------
+        matplotlib.figure.Figure
+            A notebook shows it; it belongs to no window.
 
-    def __len__(self) -> int:
-        """How many records there are."""
-        return 0 if self._watch is None else self._records.count
-
-    @property
-    def quantities(self) -> tuple[str, ...]:
-        """The names of the quantities of layers."""
-        return tuple(QUANTITIES)
-
-    @property
-    def scalars(self) -> dict[str, Array]:
-        """``loss``, ``norm`` (before clipping), ``clip_factor``, ``learning_rate``: (records)."""
-        return self._records.scalars()
-
-    @property
-    def over_time(self) -> dict[str, Array]:
-        """‖∂L/∂h_t‖ of recurrent layers, by path: (records, time).
-
-        Of several cells, the path of the layer stands for the last that goes forward; each has a
-        path of its own, such as ``"0.cells.1"``.
+        Raises
+        ------
+        ImportError
+            Without matplotlib.
+        ValueError
+            Without a record, and for an epoch of which no step was watched.
         """
-        return self._records.over_time("state")
+        if not len(self):
+            raise ValueError("there is nothing to draw: no step was watched yet")
+        from minidl.diagnosis.monitor_plot import draw  # loaded when first needed
 
-    @property
-    def cell_gradient(self) -> dict[str, Array]:
-        """‖∂L/∂c_t‖ of LSTMs, by path: (records, time)."""
-        return self._records.over_time("cell")
+        return finished(draw(self, epochs), path)
 
-    @property
-    def growth(self) -> dict[str, Array]:
-        """The factor by which ‖∂L/∂h_t‖ grows for each step back in time, by path: (records)."""
-        return {path: growth_per_step(norms) for path, norms in self.over_time.items()}
+    def to_json_lines(self, path: str | os.PathLike[str], totals_only: bool = False) -> None:
+        """Write a JSON object for each record to a file, one a line.
 
-    @property
-    def gates(self) -> dict[str, dict[str, Array]]:
-        """The mean of every gate of LSTMs and GRUs, by path and name: (records)."""
-        return self._records.gates()
+        Keys are ``step``, ``epoch``, those of ``scalars``, ``layers``, and of recurrent layers
+        ``over_time`` and ``gates``; null is what is no finite number. With ``totals_only`` there
+        is nothing of single layers.
+        """
+        write_json_lines(self, path, totals_only)
+
+    def to_tensorboard(
+        self,
+        log_dir: str | os.PathLike[str] | None = None,
+        writer: Any = None,
+        totals_only: bool = False,
+    ) -> None:
+        """Write all records as scalars for TensorBoard, such as ``gradient/0`` and ``step/norm``.
+
+        Parameters
+        ----------
+        log_dir
+            Folder of the event files, which tensorboardX or torch writes.
+        writer
+            Or else an object with the methods ``add_scalar(tag, value, step)`` and ``flush()``.
+        totals_only
+            Whether to leave single layers out.
+
+        Raises
+        ------
+        ImportError
+            If no writer is given, and no package is installed that has one.
+        """
+        write_scalars(self, writer_of("to_tensorboard", log_dir, writer), totals_only)
+
+    def _repr_html_(self) -> str:
+        if not len(self):
+            return f"<p>{html.escape(repr(self))}</p>"
+        try:
+            return as_html(self, vars(self.plot())["_repr_png_"]())
+        except ImportError:
+            return as_html(self, None)
+
+    def __repr__(self) -> str:
+        return f"GradientMonitor({len(self.layers)} layers, {len(self)} records)"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -14,10 +14,10 @@ from minidl.nn.hooks import kept_by
 from minidl.nn.recurrent.sequence import Recurrent, Run
 from minidl.typing import Array
 
-# What stands where in the track of a layer: ‖∂L/∂y‖² and a number that is not used, four moments
-# of y, the units that are not active, and the steps within the lengths of padded sequences.
-GRADIENT, MOMENTS, INACTIVE, WITHIN, LAYER_SIZE = 0, slice(2, 6), 6, 7, 8
-# And in that of a parameter: ‖∂L/∂w‖² and nothing, ‖w‖² and the square of what the step changed.
+# What stands where among the numbers of a layer: ‖∂L/∂y‖² and a number that is not used, four
+# moments of y, the units that are not active and all units, the padded sequences and their steps.
+GRADIENT, MOMENTS, UNITS, WITHIN, LAYER_SIZE = 0, slice(2, 6), slice(6, 8), slice(8, 10), 10
+# And among those of a parameter: ‖∂L/∂w‖² and nothing, ‖w‖² and ‖Δw‖², of what the step changed.
 OF_GRADIENT, OF_VALUE, PARAMETER_SIZE = slice(0, 2), slice(2, 4), 4
 
 BY_MOMENTS = (Sigmoid, Tanh)  # activations whose mean derivative follows from the moments of y
@@ -70,7 +70,7 @@ class LayerProbe:
         self.notes.add(kernels.moment_parts(y), sums[MOMENTS])
         if self.is_activation:
             self.notes.rows = y.size // y.shape[-1]
-            self.notes.activity(self.path, y).note(y, sums[INACTIVE : INACTIVE + 1])
+            self.notes.activity(self.path, y).note(y, sums[UNITS])
 
     def note_slope(self, original: Callable[..., Any], dy: Array) -> None:
         """Note the derivative of an activation: what its backward pass makes of ones."""
@@ -97,8 +97,7 @@ class RecurrentProbe(LayerProbe):
         """Yield (path, what, size) of what is noted, whatever the length of sequences."""
         yield from super().layout()
         for cell in cell_paths(self.layer, self.path):
-            for gate in self.layer.cell_type.gate_names:
-                yield cell, gate, 4
+            yield cell, "gates", 4 * len(gates_of(self.layer))
 
     def backward(self, original: Callable[..., Any], *gradients: Array, **options: Any) -> Any:
         """Run the backward pass, with the gradients of LSTM's cells."""
@@ -112,8 +111,7 @@ class RecurrentProbe(LayerProbe):
         finally:
             del vars(self.layer)["_watched"]
         if lengths is not None:
-            sums = self.notes.sums(self.path, "layer")
-            kernels.note_lengths(lengths, 1.0, sums[WITHIN : WITHIN + 1])
+            kernels.note_lengths(lengths, self.notes.sums(self.path, "layer")[WITHIN])
         for path, run in zip(cell_paths(self.layer, self.path), runs, strict=False):
             for what, squares in (("state", run.squares), ("cell", run.cell_squares)):
                 if squares is not None:
@@ -121,11 +119,16 @@ class RecurrentProbe(LayerProbe):
         return result
 
     def _note_gates(self, path: str, run: Run) -> None:
-        """Note the moments of every gate, over all steps."""
-        names, width = run.cell.gate_names, run.cell.hidden_size
-        for number, name in enumerate(names):
-            gate = run.kept[0][..., number * width : (number + 1) * width]
-            self.notes.add(kernels.moment_parts(gate), self.notes.sums(path, name))
+        """Note the moments of every gate, over all steps; of the state where there is none."""
+        # What lies beyond the lengths of sequences is zero.
+        gates = run.kept[0] if run.kept else kernels.batch_first(run.outputs, run.lengths)
+        parts = kernels.moment_parts(gates, len(gates_of(self.layer)))
+        self.notes.add(parts, self.notes.sums(path, "gates"))
+
+
+def gates_of(layer: Recurrent) -> tuple[str, ...]:
+    """Return the names of the gates of a recurrent layer; RNN has its state in their place."""
+    return layer.cell_type.gate_names or ("h",)
 
 
 def cell_paths(layer: Recurrent, path: str) -> list[str]:
@@ -133,7 +136,7 @@ def cell_paths(layer: Recurrent, path: str) -> list[str]:
     return [f"{path}.cells.{number}".lstrip(".") for number in range(len(layer.cells))]
 
 
-def is_noted(x: Any) -> bool:
+def is_noted(x: Any) -> TypeGuard[Array]:
     """Whether kernels can sum up something."""
     return isinstance(x, np.ndarray) and x.dtype in (np.float32, np.float64) and x.size > 0
 

@@ -7,12 +7,13 @@ import numpy as np
 from minidl.diagnosis.probes import (
     BY_MOMENTS,
     GRADIENT,
-    INACTIVE,
     MOMENTS,
     OF_GRADIENT,
     OF_VALUE,
+    UNITS,
     WITHIN,
     cell_paths,
+    gates_of,
 )
 from minidl.diagnosis.watch import (
     CLIP_FACTOR,
@@ -24,7 +25,7 @@ from minidl.diagnosis.watch import (
     StepWatch,
     parameters_of,
 )
-from minidl.nn import GRU, LSTM, RNN, Layer, Sigmoid
+from minidl.nn import Layer, Sigmoid
 from minidl.nn.recurrent.sequence import Recurrent
 from minidl.typing import Array
 
@@ -80,13 +81,8 @@ class Records:
         }
 
     def _passes(self) -> Array:
-        """How many backward passes were made for each step: batches that it accumulates."""
+        """What the numbers of all passes of a step are divided by: batches that it averages."""
         return np.maximum(self.of_step(PASSES), 1)
-
-    def _batches(self) -> Array:
-        """What gradients of a pass are divided by to be those of the step."""
-        loss = self.watch.loss
-        return np.ones(self.count) if loss and loss.reduction == "sum" else self._passes()
 
     # --- of a layer ---
 
@@ -106,7 +102,7 @@ class Records:
     def _gradient(self, path: str, layer: Layer) -> Array:
         track = self._layer(path)
         seen = (track[:, MOMENTS][:, 0] > 0) | (track[:, GRADIENT] > 0)
-        return np.where(seen, np.sqrt(track[:, GRADIENT]), np.nan) / self._batches()
+        return np.where(seen, np.sqrt(track[:, GRADIENT]), np.nan) / self._passes()
 
     def _weight_gradient(self, path: str, layer: Layer) -> Array:
         return self._of_parameters(layer, OF_GRADIENT.start, trained=True)
@@ -137,31 +133,29 @@ class Records:
         return self._moments(path)[2]
 
     def _dead(self, path: str, layer: Layer) -> Array:
-        if path not in self.notes.activities:
-            return np.full(self.count, np.nan)
-        track, units = self._layer(path), self.notes.activities[path].units
-        return np.where(track[:, MOMENTS][:, 0] > 0, track[:, INACTIVE] / units, np.nan)
+        return _quotient(*self._layer(path)[:, UNITS].T)
 
     def _saturation(self, path: str, layer: Layer) -> Array:
-        if isinstance(layer, (LSTM, GRU)):
-            return self._saturation_of_gates(path, layer)
-        mean, square, _ = self._moments(path)
-        if isinstance(layer, RNN) and layer.cells[0].nonlinearity == "tanh":
-            return square
+        if isinstance(layer, Recurrent):
+            return self._saturation_over_time(path, layer)
         if layer.largest_slope is None:
             return np.full(self.count, np.nan)
+        mean, square, _ = self._moments(path)
         if type(layer) not in BY_MOMENTS:
             slope = self.notes.read(path, "slope")
             return 1 - _quotient(slope[:, 1], slope[:, 0]) / layer.largest_slope
         return lost_by_sigmoid(mean, square) if type(layer) is Sigmoid else square
 
-    def _saturation_of_gates(self, path: str, layer: Recurrent) -> Array:
+    def _saturation_over_time(self, path: str, layer: Recurrent) -> Array:
+        """The mean over all gates and cells; tanh loses as much of its slope as h² says."""
         lost = []
         for cell in cell_paths(layer, path):
-            for name in layer.cell_type.gate_names:
+            for name in gates_of(layer):
                 mean, square = self._gate(path, layer, cell, name)
-                lost.append(square if name == "candidate" else lost_by_sigmoid(mean, square))
-        return np.mean(lost, axis=0)
+                by_tanh = name in ("candidate", "h")
+                lost.append(square if by_tanh else lost_by_sigmoid(mean, square))
+        bounded = getattr(layer.cells[0], "nonlinearity", "tanh") == "tanh"
+        return np.mean(lost, axis=0) if bounded else np.full(self.count, np.nan)
 
     def _layer(self, path: str) -> Array:
         return self.notes.read(path, "layer")
@@ -170,7 +164,7 @@ class Records:
         """Mean and mean square of a layer's outputs, and the share of zeros, without padding."""
         track = self._layer(path)
         count, total, squares, zeros = track[:, MOMENTS].T
-        within = track[:, WITHIN] * getattr(self.notes.activities.get(path), "units", 0)
+        within = track[:, WITHIN][:, 1] * track[:, UNITS][:, 1]
         known = (within > 0) & (within < count)
         zeros = np.where(known, zeros - (count - within), zeros)
         count = np.where(known, within, count)
@@ -192,7 +186,7 @@ class Records:
             cells = cell_paths(layer, path)
             for cell in cells:
                 if (squares := self.notes.read_others(cell, what)) is not None:
-                    found[cell] = np.sqrt(squares) / self._batches()[:, None]
+                    found[cell] = np.sqrt(squares) / self._passes()[:, None]
             last = cells[-1 - layer.bidirectional]
             if last in found:
                 found[path] = found[last]
@@ -211,8 +205,9 @@ class Records:
 
     def _gate(self, path: str, layer: Recurrent, cell: str, name: str) -> tuple[Array, Array]:
         """Mean and mean square of a gate, without padded steps."""
-        count, total, squares, _ = self.notes.read(cell, name).T
-        within = self._layer(path)[:, WITHIN] * layer.hidden_size
+        place = 4 * gates_of(layer).index(name)
+        count, total, squares = self.notes.read(cell, "gates")[:, place : place + 3].T
+        within = self._layer(path)[:, WITHIN][:, 1] * layer.hidden_size
         count = np.where(within > 0, within, count)
         return _quotient(total, count), _quotient(squares, count)
 

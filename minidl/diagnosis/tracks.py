@@ -152,7 +152,7 @@ class Activity:
         self._active = np.zeros((2, units), dtype)  # now, before
 
     def note(self, y: Array, sums: Array) -> None:
-        """Note an output; sums[0] becomes the number of units that were never active."""
+        """Note an output; sums become the number of units that were never active, and of all."""
         active = stand_in("state", f"{self.name}: active", self._active)
         kernels.note_active(y, active[0])
         kernels.count_inactive(active[0], active[1], sums)
@@ -292,7 +292,9 @@ class Notebook:
     def read_others(self, path: str, what: str) -> Array | None:
         """Return the records of something that is not: as wide as the longest of them, or None."""
         found = [
-            track for (place, name, _), track in self._others.items() if (place, name) == (path, what)
+            track
+            for (place, name, _), track in self._others.items()
+            if (place, name) == (path, what)
         ]
         if not found:
             return None

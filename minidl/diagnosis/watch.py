@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from minidl import kernels
+from minidl import _kernels, kernels
 from minidl.diagnosis.probes import LayerProbe, ParameterProbe, RecurrentProbe
 from minidl.diagnosis.tracks import Clock, Notebook
-from minidl import _kernels
 from minidl.nn import Dropout, Flatten, Identity, Layer, Loss
 from minidl.nn.hooks import is_recording, stand_in
 from minidl.nn.recurrent.sequence import Recurrent
@@ -21,7 +20,7 @@ from minidl.optim import Optimizer
 from minidl.typing import Array
 
 # What stands where in the track of a step: its number, the norm before clipping, the clip factor
-# and the learning rate; the backward passes, and the sum of the losses.
+# and the learning rate; the backward passes whose mean it is, and the sum of their losses.
 STATE, NUMBER, NORM, CLIP_FACTOR, LEARNING_RATE, PASSES, LOSSES, STEP_SIZE = slice(4), *range(7)
 
 PASSIVE = (Dropout, Flatten, Identity)  # which only pass on what others compute
@@ -70,8 +69,8 @@ class StepWatch:
         self.layers = layers
         self._one = np.ones((1, 1))
         self._probes = {
-            id(layer): (RecurrentProbe if isinstance(layer, Recurrent) else LayerProbe)(layer, path)
-            for path, layer in layers
+            id(x): RecurrentProbe(x, path) if isinstance(x, Recurrent) else LayerProbe(x, path)
+            for path, x in layers
         }
         places = {
             id(parameter): slice(start, start + parameter.size)
@@ -83,7 +82,7 @@ class StepWatch:
             ParameterProbe(parameter, path, places.get(id(parameter)))
             for path, parameter in self._named_parameters()
         ]
-        probes = [*self._probes.values(), *self._parameters]
+        probes: list[LayerProbe | ParameterProbe] = [*self._probes.values(), *self._parameters]
         layout = [("", "step", STEP_SIZE), *(part for probe in probes for part in probe.layout())]
         fits = known is not None and known.layout == layout
         self.notes = known if known is not None and fits else Notebook(Clock(every), layout)
@@ -107,12 +106,9 @@ class StepWatch:
         return self.notes.version
 
     def is_of(self, model: Layer, optimizer: Optimizer, loss: Loss | None) -> bool:
-        """Whether these are the parts that are watched, with the layers and parameters of now."""
-        return (
-            self.model is model
-            and self.optimizer is optimizer
-            and (loss is None or self.loss is loss)
-        )
+        """Whether these are the parts that are watched; without a loss, any loss."""
+        parts = self.model is model and self.optimizer is optimizer
+        return parts and (loss is None or self.loss is loss)
 
     def make_room(self) -> None:
         """See to it that the journals have room for another record."""
@@ -178,10 +174,11 @@ class StepWatch:
         return value, gradient
 
     def _backward(self, _: Layer, own: Any, *inputs: Any, **options: Any) -> Any:
-        """Run the backward pass of the whole model."""
+        """Run the backward pass of the whole model, and count it if passes are averaged."""
         result = own(*inputs, **options)
-        one = stand_in("state", "one", self._one)
-        kernels.note_rows(one, self._sums[PASSES : PASSES + 1])
+        if getattr(self.loss, "reduction", "mean") != "sum":
+            one = stand_in("state", "one", self._one)
+            kernels.note_rows(one, self._sums[PASSES : PASSES + 1])
         self.notes.collect()
         return result
 
@@ -219,16 +216,19 @@ class Block:
         self._noting = False
 
     def __enter__(self) -> StepWatch:
-        self._before = _kernels.watch()
         optimizer = self.watch.optimizer
+        self._before = _kernels.watch(), vars(optimizer).get("step")
         vars(optimizer)["step"] = Replacement(optimizer, partial(self._step, optimizer.step))
         self._look_ahead()
         _kernels.set_watch(self.watch)
         return self.watch
 
     def __exit__(self, *error: Any) -> None:
-        _kernels.set_watch(self._before)
+        watch, step = self._before
+        _kernels.set_watch(watch)
         vars(self.watch.optimizer).pop("step", None)
+        if step is not None:  # of a block around this one
+            vars(self.watch.optimizer)["step"] = step
         self._passes.__exit__(*error)
 
     def _step(self, own: Callable[[], Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,9 +60,7 @@ class TensorBoard(Callback):
     """
 
     def __init__(self, log_dir: str | Path | None = None, writer: Any = None) -> None:
-        if (log_dir is None) == (writer is None):
-            raise TypeError("TensorBoard: give either log_dir or writer")
-        self.writer = _writer()(str(log_dir)) if writer is None else writer
+        self.writer = writer_of("TensorBoard", log_dir, writer)
         self.epochs = 0
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, values: Values) -> None:
@@ -74,14 +73,27 @@ class TensorBoard(Callback):
         self.writer.flush()
 
 
-def _writer() -> Any:
-    """The class of a writer of event files."""
+def writer_of(owner: str, log_dir: str | os.PathLike[str] | None, writer: Any) -> Any:
+    """Return the writer that was given, or one of event files in a folder.
+
+    Parameters
+    ----------
+    owner
+        Who asks, as errors name it.
+    log_dir, writer
+        The folder, or else an object with the methods ``add_scalar(tag, value, step)`` and
+        ``flush()``.
+    """
+    if (log_dir is None) == (writer is None):
+        raise TypeError(f"{owner}: give either log_dir or writer")
+    if writer is not None:
+        return writer
     for name in WRITERS:
         try:
-            return import_module(name).SummaryWriter
+            return import_module(name).SummaryWriter(str(log_dir))
         except ImportError:
             continue
     raise ImportError(
-        "TensorBoard(log_dir) needs torch and tensorboard, or tensorboardX: "
+        f"{owner}(log_dir) needs torch and tensorboard, or tensorboardX: "
         "pip install tensorboardX; or give it a writer"
     )

@@ -1,6 +1,6 @@
 # One build of all loops. Each file of loops ends with the names and the structs of its kernels.
 
-from libc.math cimport INFINITY, NAN, frexp, ldexp, pow, sqrt, tanh as tanh_of_double
+from libc.math cimport INFINITY, NAN, frexp, ldexp, pow, sqrt
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 

@@ -1,5 +1,9 @@
 # The gates of LSTM and GRU: what a step computes after its products. Threads partition the rows.
 
+cdef enum:
+    CELLS = 256    # elements of a row whose gradient is computed before its square is added up
+
+
 # --- the gates of LSTM ---
 
 cdef inline void lstm_columns(
@@ -82,18 +86,25 @@ cdef inline void lstm_grad_row(const LstmGatesGradArgs *args) noexcept nogil:
 
 
 cdef double cell_gradient_square(const LstmGatesGradArgs *args) noexcept nogil:
-    """Sum of (dc + dh o (1 - tanh(c')^2))^2 over a row: what arrives at c' from later steps, and
-    from h'. One element after the other: only watched steps ask for it."""
+    """Sum of (dc + dh o (1 - tanh(c')²))² over a row: of what arrives at c' from later steps, and
+    from h'."""
+    cdef real d[CELLS]
     cdef const real *dh = <const real *>args.dh
     cdef const real *dc = <const real *>args.dc
     cdef const real *c = <const real *>args.new_c
     cdef const real *o = <const real *>args.gates + 3 * args.hidden
-    cdef double t, d, sum = 0
-    cdef Py_ssize_t j
-    for j in range(args.hidden):
-        t = tanh_of_double(c[j])
-        d = dc[j] + dh[j] * <double>o[j] * (1 - t * t)
-        sum += d * d
+    cdef vec t
+    cdef double sum = 0
+    cdef Py_ssize_t begin = 0, j, n
+    while begin < args.hidden:
+        n, j = smaller(CELLS, args.hidden - begin), 0
+        while j < n:
+            t = tanh_vec(load_columns(c + begin + j, n - j))
+            t = load_columns(dh + begin + j, n - j) * load_columns(o + begin + j, n - j) * (1 - t * t)
+            store_columns(d + j, t + load_columns(dc + begin + j, n - j), n - j)
+            j += LANES
+        sum += squared_norm_block(d, n)
+        begin += CELLS
     return sum
 
 

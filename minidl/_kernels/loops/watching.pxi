@@ -5,67 +5,84 @@ cdef bint fits_float(double square) noexcept nogil:
     return sizeof(real) == 8 or 1e-20 < square < 1e30
 
 
-cdef void moments_in_double(const real *x, Py_ssize_t n, double *parts) noexcept nogil:
+cdef void moments_in_double(
+    const real *x, Py_ssize_t rows, Py_ssize_t stride, Py_ssize_t n, double *parts
+) noexcept nogil:
     """Sum and sum of squares, one element after the other: where float32 does not do."""
     cdef double sum = 0, square = 0
-    cdef Py_ssize_t i
-    for i in range(n):
-        sum += x[i]
-        square += <double>x[i] * x[i]
+    cdef Py_ssize_t i, j
+    for i in range(rows):
+        for j in range(n):
+            sum += x[i * stride + j]
+            square += <double>x[i * stride + j] * x[i * stride + j]
     parts[1], parts[2] = sum, square
 
 
-cdef void moments_of_block(const real *x, Py_ssize_t n, double *parts) noexcept nogil:
-    """n, Σ x, Σ x², and the number of zeros.
+cdef void moments_of_rows(
+    const real *x, Py_ssize_t rows, Py_ssize_t stride, Py_ssize_t n, double *parts
+) noexcept nogil:
+    """How many elements n columns of these rows have, Σ x, Σ x², and the number of zeros.
 
     Differences to the first element are summed, so that a deviation is right that is small beside
     the mean (Chan, Golub and LeVeque 1983).
     """
-    cdef double first = x[0], sum, square
+    cdef double first = x[0], sum, square, count = rows * n
     cdef vec pivot = fill(x[0]), v
     cdef vec d[2]
     cdef vec sums[2]
     cdef vec squares[2]
     cdef vec zeros[2]
-    cdef Py_ssize_t i = 0
+    cdef const real *row
+    cdef Py_ssize_t i, k
     cdef int j
     for j in range(2):
         sums[j] = squares[j] = zeros[j] = fill(0)
-    while i + 2 * LANES <= n:
-        for j in range(2):
-            v = load(x + i + j * LANES)
-            d[j] = v - pivot
-            sums[j] = sums[j] + d[j]
-            squares[j] = squares[j] + d[j] * d[j]
-            zeros[j] = zeros[j] + where_less(fill(0), absolute(v), fill(0), fill(1))
-        i += 2 * LANES
-    while i < n:
-        v = load(x + i) if n - i >= LANES else load_part(x + i, n - i, x[0])
-        d[0] = v - pivot
-        sums[0] = sums[0] + d[0]
-        squares[0] = squares[0] + d[0] * d[0]
-        v = where_less(fill(0), absolute(v), fill(0), fill(1))
-        zeros[0] = zeros[0] + (v if n - i >= LANES else keep_part(v, n - i))
-        i += LANES
-    parts[0], parts[3] = n, lane_sum(zeros[0] + zeros[1])
+    for k in range(rows):
+        row, i = x + k * stride, 0
+        while i + 2 * LANES <= n:
+            for j in range(2):
+                v = load(row + i + j * LANES)
+                d[j] = v - pivot
+                sums[j] = sums[j] + d[j]
+                squares[j] = squares[j] + d[j] * d[j]
+                zeros[j] = zeros[j] + where_less(fill(0), absolute(v), fill(0), fill(1))
+            i += 2 * LANES
+        while i < n:
+            v = load(row + i) if n - i >= LANES else load_part(row + i, n - i, x[0])
+            d[0] = v - pivot
+            sums[0] = sums[0] + d[0]
+            squares[0] = squares[0] + d[0] * d[0]
+            v = where_less(fill(0), absolute(v), fill(0), fill(1))
+            zeros[0] = zeros[0] + (v if n - i >= LANES else keep_part(v, n - i))
+            i += LANES
+    parts[0], parts[3] = count, lane_sum(zeros[0] + zeros[1])
     sum, square = lane_sum(sums[0] + sums[1]), lane_sum(squares[0] + squares[1])
-    parts[1] = sum + n * first
-    parts[2] = square + first * (2 * sum + n * first)
-    if parts[3] < n and not (fits_float(square) and fits_float(parts[2])):
-        moments_in_double(x, n, parts)
+    parts[1] = sum + count * first
+    parts[2] = square + first * (2 * sum + count * first)
+    if parts[3] < count and not (fits_float(square) and fits_float(parts[2])):
+        moments_in_double(x, rows, stride, n, parts)
 
 
 cdef Py_ssize_t moment_parts(const void *arguments, int thread, int threads) noexcept nogil:
-    """Of every block: n, Σ x, Σ x², zeros."""
+    """Of every block, and of every group of its columns: count, Σ x, Σ x², zeros."""
     cdef const MomentPartsArgs *args = <const MomentPartsArgs *>arguments
-    cdef Py_ssize_t i = partition(args.n, NORM_BLOCK, thread, threads)
-    cdef Py_ssize_t end = partition(args.n, NORM_BLOCK, thread + 1, threads)
+    cdef Py_ssize_t width = args.columns // args.groups, size = NORM_BLOCK, rows, j, i, end
+    cdef const real *x = <const real *>args.x
+    if args.groups > 1:
+        size = larger(1, NORM_BLOCK // args.columns) * args.columns
+    i = partition(args.n, size, thread, threads)
+    end = partition(args.n, size, thread + 1, threads)
     while i < end:
-        moments_of_block(
-            <const real *>args.x + i, smaller(NORM_BLOCK, end - i),
-            args.parts + i // NORM_BLOCK * 4
-        )
-        i += NORM_BLOCK
+        if args.groups == 1:
+            moments_of_rows(x + i, 1, 0, smaller(size, end - i), args.parts + i // size * 4)
+        else:
+            rows = smaller(size, end - i) // args.columns
+            for j in range(args.groups):
+                moments_of_rows(
+                    x + i + j * width, rows, args.columns, width,
+                    args.parts + (i // size * args.groups + j) * 4
+                )
+        i += size
     return 0
 
 
@@ -144,14 +161,15 @@ cdef Py_ssize_t note_rows(const void *arguments, int thread, int threads) noexce
 
 
 cdef Py_ssize_t note_lengths(const void *arguments, int thread, int threads) noexcept nogil:
-    """sums[0] += width * Σ lengths."""
+    """sums += how many lengths there are, Σ lengths."""
     cdef const NoteLengthsArgs *args = <const NoteLengthsArgs *>arguments
     cdef Py_ssize_t i, total = 0
     if thread > 0:
         return 0
     for i in range(args.rows):
         total += args.lengths[i]
-    args.sums[0] += args.width * total
+    args.sums[0] += args.rows
+    args.sums[1] += total
     return 0
 
 
@@ -176,7 +194,7 @@ cdef Py_ssize_t note_active(const void *arguments, int thread, int threads) noex
 
 
 cdef Py_ssize_t count_inactive(const void *arguments, int thread, int threads) noexcept nogil:
-    """sums[0] = how many are 0 in both."""
+    """sums = how many are 0 in both, how many there are."""
     cdef const CountInactiveArgs *args = <const CountInactiveArgs *>arguments
     cdef const real *active = <const real *>args.active
     cdef const real *before = <const real *>args.before
@@ -185,7 +203,7 @@ cdef Py_ssize_t count_inactive(const void *arguments, int thread, int threads) n
         return 0
     for j in range(args.n):
         count += active[j] == 0 and before[j] == 0
-    args.sums[0] = count
+    args.sums[0], args.sums[1] = count, args.n
     return 0
 
 

@@ -1,8 +1,8 @@
 """The NumPy twins of what a watched step notes of its arrays: sums in float64, added up.
 
 Sums over an array are computed block by block, so that several threads share an array without
-changing a bit; ``collect`` adds the blocks to what was noted before. ``store_record`` makes them the next row of a
-journal, and ``count_record`` counts the row.
+changing a bit; ``collect`` adds the blocks to what was noted before. ``store_record`` makes them
+the next row of a journal, and ``count_record`` counts the row.
 
 A clock holds five whole numbers: the steps made, the number of the next step to be watched, after
 how many steps the one after it is due, the records in the journals, and for how many there is room.
@@ -20,11 +20,11 @@ __all__ = [
     "count_inactive",
     "count_record",
     "moment_parts",
+    "norm_parts",
     "note_active",
     "note_lengths",
     "note_rows",
     "note_state",
-    "norm_parts",
     "store_record",
 ]
 
@@ -32,15 +32,20 @@ NOTED_BLOCK = 4096  # elements of a block
 STEPS, NEXT, EVERY, RECORDS, ROOM = range(5)  # what stands where in a clock
 
 
-@kernel("x[n] -> parts:double[*]", composite=True, flops=6)
-def moment_parts(x: Array) -> Array:
-    """Of every block of 4096 elements: how many they are, Σ x, Σ x², and how many are zero."""
-    return np.array(
-        [
-            (block.size, block.sum(), np.square(block).sum(), block.size - np.count_nonzero(block))
-            for block in _blocks(x)
-        ]
-    )
+@kernel("x[n] columns:int groups:int -> parts:double[*]", composite=True, flops=6)
+def moment_parts(x: Array, groups: int = 1) -> Array:
+    """Of every block of 4096 elements: how many they are, Σ x, Σ x², and how many are zero.
+
+    Of several groups, into which columns are divided evenly, these numbers of each; a block then
+    holds as many rows as fit.
+    """
+    columns = x.shape[-1] if groups > 1 else 1
+    rows = x.reshape(-1, columns).astype(np.float64)
+    size = max(1, NOTED_BLOCK // columns)
+    blocks = [rows[begin : begin + size] for begin in range(0, len(rows), size)]
+    parts = [part for block in blocks for part in np.split(block, groups, axis=1)]
+    numbers = [(p.size, p.sum(), np.square(p).sum(), p.size - np.count_nonzero(p)) for p in parts]
+    return np.array(numbers).reshape(len(blocks), 4 * groups)
 
 
 @kernel("x[n] before[n]? -> parts:double[*]", composite=True, flops=5)
@@ -71,10 +76,10 @@ def note_rows(parts: Array, sums: Array) -> None:
     sums += parts.sum(axis=-1)
 
 
-@kernel("lengths:index[rows] width ~sums:double[1]", flops=2, threads="one")
-def note_lengths(lengths: Array, width: float, sums: Array) -> None:
-    """sums ← sums + width · Σ lengths."""
-    sums += width * lengths.sum()
+@kernel("lengths:index[rows] ~sums:double[2]", flops=1, threads="one")
+def note_lengths(lengths: Array, sums: Array) -> None:
+    """sums ← sums + how many lengths there are, and their sum."""
+    sums += lengths.size, lengths.sum()
 
 
 @kernel("x[rows,columns] ~active[columns]", flops=2, threads="columns")
@@ -83,10 +88,10 @@ def note_active(x: Array, active: Array) -> None:
     active[np.any(x.reshape(-1, x.shape[-1]) != 0, axis=0)] = 1
 
 
-@kernel("active[n] before[n] ~sums:double[1]", flops=2, threads="one")
+@kernel("active[n] before[n] ~sums:double[2]", flops=2, threads="one")
 def count_inactive(active: Array, before: Array, sums: Array) -> None:
-    """sums ← how many are zero in both."""
-    sums[...] = np.count_nonzero((active == 0) & (before == 0))
+    """sums ← how many are zero in both, and how many there are."""
+    sums[...] = np.count_nonzero((active == 0) & (before == 0)), active.size
 
 
 @kernel("state:OptimizerState[] clock:uint64[5] ~sums:double[4]", threads="one")
