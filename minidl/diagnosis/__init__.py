@@ -1,11 +1,11 @@
 """What happens in a training, and what is wrong with it: the monitor, and the diagnosis.
 
-``monitor.py`` watches: ``watch.py`` has the methods of layers and optimizer that note what they see
-while a watched step runs, ``probes.py`` says what is noted of each kind of layer, ``tracks.py`` keeps
-it, and ``records.py`` makes norms and shares of it.
+``monitor.py`` watches: ``watch.py`` has the methods of layers and optimizer that note what they
+see while a watched step runs, ``probes.py`` says what is noted of each kind of layer, ``tracks.py``
+keeps it, and ``records.py`` makes norms and shares of it.
 
-``diagnose.py`` trains as told, watching, and returns a ``Diagnosis``. The rules stand in ``rules/``:
-``static.py`` before the first step, ``first_batches.py`` and ``running.py`` suspect. ``trials.py``
+``diagnose.py`` trains as told, watching, and returns a ``Diagnosis``. The rules in ``rules/`` make
+one suspect: ``static.py`` before the first step, ``first_batches.py``, ``running.py``. ``trials.py``
 repeats the training with one thing changed, and ``judge.py`` says what that shows. ``cure.py``
 carries remedies out.
 """

@@ -61,7 +61,7 @@ ORDER = (
 
 @dataclass
 class Clock:
-    """The time that trials may take: that of the processor, so that other programs change nothing."""
+    """The time that trials may take, of the processor: other programs change no verdict."""
 
     limit: float
     began: float = field(default_factory=time.process_time)
@@ -116,12 +116,13 @@ class Judge:
         self.recipe: Change = ()
         first = trials.run(*merged(*fixed), curve=True)
         self.outcomes: list[Outcome] = [first]
+        self.told = first
         # A training that comes out otherwise with a few rows less is as bad as the worse of the
-        # two.
-        unsteady = not fixed and score(trained) - score(first) > FAR
-        self.told = replace(first, error=trained.error, held=first.held) if unsteady else first
-        if unsteady and np.isfinite(first.held):
-            self.told = replace(self.told, held=max(first.held, trained.held))
+        # two; one whose trials are cut short, as good as it came out in the end.
+        unsteady = score(trained) - score(first) > FAR
+        if not fixed and (unsteady or trials.share < 1):
+            held = max(first.held, trained.held) if unsteady else trained.held
+            self.told = replace(first, error=trained.error, held=held, finite=trained.finite)
 
     # --- trials ---
 
