@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -148,7 +148,10 @@ class Examination:
             ):
                 kinds.add(suspicion.kind)
                 effect = as_verdict(Cause(suspicion, suspicion.changes[0]))
-                yield replace(effect, because=found[0] if found else None)
+                if found:
+                    remedy = f"it goes with its cause; if not, {effect.remedy}"
+                    effect = replace(effect, because=found[0], remedy=remedy)
+                yield effect
 
     # --- looks ---
 
@@ -237,8 +240,19 @@ def as_verdict(cause: Cause) -> Verdict:
     if not np.isnan(share):
         evidence["gained"] = share
         sentences += f": that goes {min(share, 1):.0%} of the way to the best that was reached"
+    elif not any(letter.isdigit() for letter in sentences):
+        sentences += f": for {numbered(suspicion.evidence)}"
     return Verdict(
-        suspicion.kind, suspicion.layer, evidence, None, sentences, change[0], suspicion.statement
+        suspicion.kind, suspicion.layer, evidence, None, sentences, change[0], suspicion.statement,
+        change[1:],
+    )  # fmt: skip
+
+
+def numbered(evidence: Mapping[str, Any]) -> str:
+    """Return the first number of the evidence, with its name."""
+    name, value = next(iter(evidence.items()))
+    return (
+        f"{name.replace('_', ' ')} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
     )
 
 

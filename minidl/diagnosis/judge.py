@@ -336,7 +336,7 @@ class Judge:
 
         Without a strong one, what the recipe that reached most changes about the learning rate.
         """
-        strong = [s for s in self.suspicions if s.strength >= 1 and s.kind not in OF_OTHER_ERRORS]
+        strong = [s for s in self.suspicions if s.strength >= 1 and self._is_open(s)]
         if strong:
             suspicion = max(strong, key=lambda s: s.strength)
             untried = [c for c in suspicion.changes if not self.knows(c)]
@@ -346,6 +346,19 @@ class Judge:
             for action in self.recipe:
                 if isinstance(action, UseOptimizer):
                     yield from self._of_part(action)
+
+    def _is_open(self, suspicion: Suspicion) -> bool:
+        """Whether a suspicion may still be the cause: not all of its changes were tried in vain.
+
+        If a recipe reached the best, the cause is among what it changes.
+        """
+        untried = [c for c in suspicion.changes if not self.knows(c)]
+        if suspicion.kind in OF_OTHER_ERRORS or not untried:
+            return False
+        parts = {type(action) for action in self.recipe}
+        if not parts or self.way(self.best) < CURES:
+            return True
+        return any({type(action) for action in change} <= parts for change in untried)
 
     def knows(self, change: Change) -> bool:
         """Whether the outcome of a change is known."""

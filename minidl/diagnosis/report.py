@@ -78,8 +78,8 @@ def details(verdict: Verdict) -> Iterator[tuple[str, str]]:
         yield "numbers", ", ".join(f"{k} {shown(v)}" for k, v in verdict.evidence.items())
     if verdict.remedy:
         yield "remedy", verdict.remedy
-    if verdict.action is not None:
-        yield "code", "; ".join(verdict.action.code())
+    if verdict.actions:
+        yield "code", "; ".join(line for action in verdict.actions for line in action.code())
 
 
 def shown(value: Any) -> str:

@@ -52,6 +52,8 @@ class Verdict:
         The same as what ``Diagnosis.cure`` carries out; None where only a person can mend it.
     statement
         A sentence that says what is wrong.
+    also
+        Actions that belong to the remedy beside the first.
 
     Raises
     ------
@@ -74,10 +76,16 @@ class Verdict:
     remedy: str = ""
     action: Action | None = None
     statement: str = ""
+    also: tuple[Action, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"unknown kind {self.kind!r}; known: {', '.join(KINDS)}")
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        """All actions of the remedy."""
+        return (*(() if self.action is None else (self.action,)), *self.also)
 
     def chain(self) -> str:
         """Return the kinds from the first cause to this verdict."""

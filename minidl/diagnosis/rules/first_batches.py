@@ -78,7 +78,6 @@ class FirstLook:
             if isinstance(probe.layer, (nn.Linear, Recurrent))
         ]
 
-
     @property
     def blocked(self) -> bool:
         """Whether a layer passes no gradient on at all: all of its units are dead or saturated."""
