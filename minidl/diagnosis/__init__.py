@@ -5,9 +5,9 @@ see while a watched step runs, ``probes.py`` says what is noted of each kind of 
 keeps it, and ``records.py`` makes norms and shares of it.
 
 ``diagnose.py`` trains as told, watching, and returns a ``Diagnosis``. The rules in ``rules/`` make
-one suspect: ``static.py`` before the first step, ``first_batches.py``, ``running.py``. ``trials.py``
-repeats the training with one thing changed, and ``judge.py`` says what that shows. ``cure.py``
-carries remedies out.
+one suspect: ``static.py`` before the first step, ``first_batches.py`` and ``running.py`` then.
+``trials.py`` repeats the training with one thing changed, and ``judge.py`` says what that shows.
+``cure.py`` carries remedies out.
 """
 
 from importlib import import_module

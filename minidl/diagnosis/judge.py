@@ -373,7 +373,7 @@ class Judge:
                 outcome = self.attempt(*suspicion.changes[0])
                 gain = self.told.balanced - outcome.balanced
                 gain_held = self.told.held_balanced - outcome.held_balanced
-                if gain > FAR and (np.isnan(gain_held) or gain_held > FAR):
+                if gain > FAR and (np.isnan(gain_held) or gain_held > FAR / 3):
                     yield Cause(suspicion, suspicion.changes[0])
 
     def overfitting(self) -> Iterator[Cause]:

@@ -20,7 +20,8 @@ COLUMNS = 400  # of long sequences and large images, some are chosen at random
 MOST_PRODUCTS = 20  # columns up to which products of two are tried as well
 SHUFFLES = 19  # of the targets: the chance to beat all of them by luck is 1 in 20
 RIDGE = (0.1, 10.0)  # penalties, per row
-NEIGHBOURS, CROWD = 7, 20
+NEIGHBOURS = 7
+SUREST = 0.3  # share of the rows
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,7 @@ class Predictors:
             data.targets,
         )
         self.rng = rng
-        self.distance = distances(x)
-        self._smoothers = _smoothers(x, self.distance)
+        self._smoothers = _smoothers(x)
         self.correlation = strongest_correlation(data, task)
 
     def explained(self, targets: Array) -> Array:
@@ -99,18 +99,18 @@ class Predictors:
         """Compare inputs with the targets in reverse order."""
         return self.dependence(as_numbers(self.all_targets[::-1][self.chosen], self.task))
 
-    def purity(self) -> tuple[float, float, float]:
-        """Return how sure neighbours are of a label: mean, its variance, and that of pure chance.
+    def right_answers(self) -> tuple[float, float]:
+        """Return the share of labels that the best predictor tells, of all rows and of the surest.
 
-        The share of the most frequent label among ``CROWD`` neighbours. Where classes overlap, it
-        is 1 inside of each class and less between them. If it is the same everywhere, so that its
-        variance is that of drawing, then a label is drawn anew wherever a row lies.
+        The surest are those rows for which its first answer is farthest above its second. Where
+        classes overlap, nearly all of these labels are right.
         """
-        distance = self.distance.copy()
-        nearest = np.argpartition(distance, CROWD, axis=1)[:, :CROWD]
-        share = self.targets[nearest].mean(axis=1).max(axis=1)
-        mean = float(share.mean())
-        return mean, float(share.var()), mean * (1 - mean) / CROWD
+        best = self._smoothers[int(self.explained(self.targets).argmax())]
+        scores = best @ self.targets
+        right = scores.argmax(axis=1) == self.targets.argmax(axis=1)
+        second, first = np.sort(scores, axis=1)[:, -2:].T
+        surest = np.argsort(second - first)[: int(SUREST * len(right))]
+        return float(right.mean()), float(right[surest].mean())
 
     def dependence(self, targets: Array | None = None) -> Dependence:
         """Compare the share that is explained with that of shuffled targets."""
@@ -158,14 +158,6 @@ def as_numbers(targets: Array, task: Task) -> Array:
     return rows.astype(np.float64)
 
 
-def distances(x: Array) -> Array:
-    """Return the squared distances of all rows; of a row to itself, infinity."""
-    squares = (x**2).sum(axis=1)
-    found = squares[:, None] + squares - 2 * x @ x.T
-    np.fill_diagonal(found, np.inf)
-    return found
-
-
 def strongest_correlation(data: Data, task: Task) -> float:
     """Return the largest correlation of a column, or of its square, with a target, over all rows.
 
@@ -181,7 +173,7 @@ def strongest_correlation(data: Data, task: Task) -> float:
     return float(found.max() * np.sqrt(len(x)) / limit)
 
 
-def _smoothers(x: Array, distance: Array) -> list[Array]:
+def _smoothers(x: Array) -> list[Array]:
     """Return matrices S with S · y = the prediction of every row from all others.
 
     Of ridge regression, with A = (K + λ)⁻¹ of all rows, a row's error is (A · y)ᵢ / Aᵢᵢ, computed
@@ -197,6 +189,9 @@ def _smoothers(x: Array, distance: Array) -> list[Array]:
         for penalty in RIDGE:
             A = np.linalg.inv(K + penalty * np.eye(len(K)))
             found.append(np.eye(len(K)) - A / np.diag(A)[:, None])
+    squares = (x**2).sum(axis=1)
+    distance = squares[:, None] + squares - 2 * x @ x.T
+    np.fill_diagonal(distance, np.inf)
     count = min(NEIGHBOURS, len(x) - 1)
     nearest = np.argpartition(distance, count - 1, axis=1)[:, :count]
     S = np.zeros_like(distance)

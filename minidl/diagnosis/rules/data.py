@@ -17,9 +17,9 @@ SHIFTS = (1, -1, 2, -2, 3, -3)  # rows that targets may have slipped by
 BLOCKS = 10
 # A block whose targets belong to other rows is predicted with twice the variance: explained, -1.
 WRONG_BLOCK, RIGHT_BLOCK = -0.3, 0.5
-# A label that is drawn anew with a probability of a half or more leaves neighbours no surer than
-# this.
-UNSURE = 0.77
+# Where labels are drawn anew with a probability of a half or more, even the surest are no surer;
+# and how many rows are needed to tell.
+UNSURE, LEAST_LABELS = 0.8, 150
 # Deviations beyond chance from which on a dependence on shifted targets is no chance.
 CERTAIN = 8.0
 
@@ -79,18 +79,18 @@ def block_of_other_rows(predictors: Predictors) -> Iterator[Verdict]:
 def labels_drawn_anew(predictors: Predictors, task: Task) -> Iterator[Verdict]:
     """Labels that are wrong with the same probability wherever a row lies.
 
-    Where classes overlap, neighbours are sure inside of each class, and unsure between two.
+    Where classes overlap, labels are sure inside of each class, and unsure between two.
     """
-    if task.kind not in ("labels", "onehot") or len(predictors.targets) < 150:
+    if task.kind not in ("labels", "onehot") or len(predictors.targets) < LEAST_LABELS:
         return
-    mean, variance, of_drawing = predictors.purity()
-    shares = predictors.targets.mean(axis=0)
-    if 1.4 * shares.max() < mean < UNSURE and variance < 1.5 * of_drawing:
-        wrong = 1 - mean
+    right, surest = predictors.right_answers()
+    most_frequent = float(predictors.targets.mean(axis=0).max())
+    if right > 1.4 * most_frequent and surest < min(UNSURE, right + 0.1):
+        wrong = 1 - right
         yield Verdict(
             "data_error",
             "",
-            {"sure": mean, "wrong": wrong, "classes": task.classes},
+            {"right": right, "right_of_surest": surest, "classes": task.classes},
             statement=f"some {wrong:.0%} of the labels differ from those of the rows around them, "
             "and no less so in the middle of a class: they do not belong to their rows",
             remedy=f"look at how y was made: about {wrong:.0%} of its labels are those of other "
