@@ -127,6 +127,7 @@ def cases(dtype: Any = np.float32, names: Sequence[str] = _kernels.NAMES) -> lis
         _norms,
         _sequences,
         _layouts,
+        _notes,
     )
     make = _Maker(dtype)
     found = [case for family in families for case in family(make) if case.kernel in names]
@@ -240,8 +241,9 @@ def _linear(case: _Maker) -> Iterator[Case]:
 def _declared(case: _Maker) -> Iterator[Case]:
     """The kernels whose signature says all about their arguments."""
     for kernel in KERNELS.values():
-        if kernel.twin is not None and not kernel.composite:
-            for size in SIZES[kernel.twin.__module__.split(".")[-1]]:
+        family = kernel.twin.__module__.split(".")[-1] if kernel.twin is not None else ""
+        if family in SIZES and not kernel.composite:
+            for size in SIZES[family]:
                 yield from _of_size(case, kernel, size)
 
 
@@ -406,3 +408,33 @@ def _layouts(case: _Maker) -> Iterator[Case]:
     shape, x = "x".join(map(str, SEQUENCE)), (batch, steps, hidden)
     yield case("time_first", shape, 0, read={"x": x}, results=[SEQUENCE])
     yield case("batch_first", shape, 0, read={"x": SEQUENCE}, results=[x])
+
+
+def _notes(case: _Maker) -> Iterator[Case]:
+    """What a watched step notes: of activations, of parameters, and of itself."""
+    size, columns = ACTIVATIONS, ACTIVATIONS[1:]
+    shape, elements = "x".join(map(str, size)), math.prod(size)
+    few, two, clock = np.zeros(4), np.zeros(2), np.array([7, 9, 1, 0, 4], np.uint64)
+    blocks = np.zeros((-(-elements // 4096), 4))
+    moments, squares = "moment_parts", "norm_parts"
+    flops = {name: KERNELS[name].flops for name in (moments, squares)}
+    yield case(moments, shape, flops[moments] * elements, read={"x": size}, results=[blocks])
+    for n in PARAMETERS:
+        read, parts = {"x": (n,), "before": (n,)}, np.zeros((-(-n // 4096), 2))
+        yield case(squares, f"{n:,}", flops[squares] * n, read=read, results=[parts])
+    yield case("collect", "4x4", 16, read={"parts": blocks}, updated={"sums": few})
+    yield case("note_rows", "4x4", 16, read={"parts": blocks}, updated={"sums": few})
+    lengths = np.arange(1, 1 + size[0])
+    yield case("note_lengths", shape, size[0], read={"lengths": lengths}, updated={"sums": two})
+    yield case(
+        "note_active", shape, 2 * elements, read={"x": size}, updated={"active": columns}
+    )
+    read = {"active": columns, "before": columns}
+    yield case(
+        "count_inactive", str(columns[0]), 2 * columns[0], read=read, updated={"sums": two}
+    )
+    read = {"state": _state(), "clock": clock}
+    yield case("note_state", "1", 0, read=read, updated={"sums": few})
+    changed: Arrays = {"sums": few, "journal": np.zeros((64, 4))}
+    yield case("store_record", "4", 0, read={"clock": clock}, updated=changed)
+    yield case("count_record", "1", 0, updated={"clock": clock})

@@ -262,8 +262,9 @@ class StepProgram:
 
 def steps_of(calls: list[KernelCall], optimizer: Any) -> int:
     """How many steps an optimizer makes in these calls."""
-    states = [call.operand("state") for call in calls if call.kernel.name == "clip"]
-    return sum(state is not None and state.region.array is optimizer.states for state in states)
+    begun = [call for call in calls if call.kernel.stops and call.kernel.updates_parameters]
+    states = [state for call in begun if (state := call.operand("state")) is not None]
+    return sum(state.region.array is optimizer.states for state in states)
 
 
 def _trained(calls: list[KernelCall]) -> list[Array]:

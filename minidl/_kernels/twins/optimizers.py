@@ -52,6 +52,10 @@ OPTIMIZER_STATE = np.dtype(
 )
 
 
+# What every step leaves in a state, and the rate that it was made with.
+LATEST = ("norm", "scale", "learning_rate")
+
+
 @kernel("x[n] -> sums:double[*]", composite=True, flops=2, may_be_infinite=True)
 def squared_norm(x: Array) -> Array:
     """Σ x², in float64; `clip` is the judge of one that is infinite."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from minidl._kernels.signature import kernel
+from minidl._kernels.twins.optimizers import LATEST
 from minidl.typing import Array
 
 __all__ = [
@@ -97,8 +98,7 @@ def count_inactive(active: Array, before: Array, sums: Array) -> None:
 @kernel("state:OptimizerState[] clock:uint64[5] ~sums:double[4]", threads="one")
 def note_state(state: Array, clock: Array, sums: Array) -> None:
     """sums ← the number of the step just made, its norm before clipping, clip factor and rate."""
-    number = float(clock[STEPS]) + 1
-    sums[...] = number, state["norm"], state["scale"], state["learning_rate"]
+    sums[...] = float(clock[STEPS]) + 1, *(state[name] for name in LATEST)
 
 
 @kernel("~sums:double[n] ~journal:double[records,n] clock:uint64[5]", threads="one")
