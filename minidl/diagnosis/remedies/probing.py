@@ -71,7 +71,7 @@ class Prober:
             record = steps > WORTH_RECORDING and is_recordable(program.loss)
             trainer = program.trainer(record)
             try:
-                program.train(trainer, callbacks=[StopWhenSolved(self.rows.task)])
+                program.train(trainer, callbacks=[StopWhenSolved(self.rows.task)], diagnose=False)
                 error = standing(trainer, self.rows)
             except FloatingPointError:
                 error = WORST
