@@ -31,9 +31,9 @@ from minidl.typing import Array
 ORDER = (
     actions.ReplaceActivation, actions.ReplaceCell, actions.ReplaceHead, actions.FixGradient,
     actions.InsertNormalization, actions.AddResiduals, actions.Dropout, actions.Reinitialise,
-    actions.GateBias,    actions.ScaleInputs, actions.ScaleTargets, actions.UseOptimizer, actions.SetLearningRate,
-    actions.Clip, actions.WeightDecay, actions.ClassWeights, actions.Epochs, actions.BatchSize,
-    actions.Shuffle,
+    actions.GateBias, actions.ScaleInputs, actions.ScaleTargets, actions.UseOptimizer,
+    actions.SetLearningRate, actions.Clip, actions.WeightDecay, actions.ClassWeights,
+    actions.Epochs, actions.BatchSize, actions.Shuffle,
 )  # fmt: skip
 
 
