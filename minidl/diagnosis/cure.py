@@ -42,7 +42,6 @@ AFFORDED = 3e11
 ROUNDS = ((40, 1 / 40, 100), (6, 1 / 10, 250), (2, 1 / 4, 500))
 FEWEST = 3  # changes that enter a round, whatever they cost
 HELD_OUT_FROM = 100  # rows from which on some can be held out
-WORSE = 0.02  # on rows held out, that a longer training must not be
 
 
 class Diagnosed(Protocol):
@@ -140,14 +139,13 @@ class Cures:
         keeps = self.steps >= ENOUGH_STEPS and not self.kinds & TOO_SHORT
         steps = self.steps if keeps else self._long(base)
         changes = [recipes.merged(base, rate) for rate in recipes.rates(program, base)]
-        best = Prober(program, self.rows.some()).best(changes, self._rounds(steps))
-        return self._trained(best.change, steps)
+        return self._trained(self._prober().best(changes, self._rounds(steps)).change, steps)
 
     def _second(self, first: Outcome) -> Outcome | None:
         """Train longer, with what usually helps and the best of other layers, draws and rates.
 
-        None if rows that are held out do not bear it: a longer training may only learn noise by
-        heart.
+        None if it answers no better, rows held out included: a longer training may do no more than
+        learn noise by heart.
         """
         program = self.program
         usual = recipes.usual(program, self.rows.task)
@@ -157,20 +155,18 @@ class Cures:
         tried = list(recipes.few_rates(program, base))
         changes = [recipes.merged(layer, rate) for rate in tried for layer in layers]
         steps = self._long(base)
-        best = Prober(program, self.rows.some()).best(changes, self._rounds(steps))
-        return self._trained(best.change, steps) if self._bears(first, best, steps) else None
-
-    def _bears(self, first: Outcome, second: Outcome, steps: int) -> bool:
-        """Whether rows that are held out are answered no worse by the second change."""
-        if len(inputs_of(self.program)) < HELD_OUT_FROM or first.error > 0.9:
-            return True
-        prober = self._of_rows_held_out()
-        before = prober.train(first.change, first.steps).error
-        return prober.train(second.change, steps).error <= before + WORSE
+        change = self._prober().best(changes, self._rounds(steps)).change
+        if len(inputs_of(program)) >= HELD_OUT_FROM:
+            prober = self._prober()
+            before = prober.train(first.change, first.steps).error
+            if prober.train(change, steps).error > before:
+                return None
+        return self._trained(change, steps)
 
     def _against_heart(self) -> Outcome:
         """Train with the penalty, dropout or number of steps that rows held out call for."""
-        prober, base = self._of_rows_held_out(), self._prescribed()
+        rest, held = self._parted()
+        prober, base = Prober(rest, held), self._prescribed()
         changes = [recipes.merged(base, more) for more in recipes.penalties(self.program)]
         best = prober.best(changes, [(len(changes), -(-self.steps // 4)), (3, self.steps)])
         self.error = prober.train((), self.steps, as_told=True).error
@@ -197,15 +193,23 @@ class Cures:
 
     # --- how long, and on which rows ---
 
-    def _of_rows_held_out(self) -> Prober:
-        """Return a prober that judges by rows that it does not train on."""
+    def _prober(self) -> Prober:
+        """Return a prober that judges by rows trained on and, of many rows, by others too."""
+        if len(inputs_of(self.program)) < HELD_OUT_FROM:
+            return Prober(self.program, self.rows)
+        rest, held = self._parted()
+        own = Rows.of(rest.X, rest.y, rest.loss, self.rows.balanced)
+        return Prober(rest, own.some(), held.some())
+
+    def _parted(self) -> tuple[Program, Rows]:
+        """Return the program with rows to train on, and rows to judge on that it does not see."""
         program = self.program
         if isinstance(program.validation, tuple):
             rest, (X, y) = program, program.validation[:2]
         else:
             rest, held = parted(program)
             X, y = held.X, held.y
-        return Prober(rest, Rows.of(X, y, program.loss, self.rows.balanced))
+        return rest, Rows.of(X, y, program.loss, self.rows.balanced)
 
     def _an_epoch(self) -> int:
         return -(-len(inputs_of(self.program)) // self.program.batch_size)

@@ -6,6 +6,7 @@ program.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -278,6 +279,34 @@ class ReplaceCell(Action):
     def code(self) -> tuple[str, ...]:
         """The new layer."""
         return (f"nn.{self.name}(in_features, hidden_size)",)
+
+
+@dataclass(frozen=True)
+class GateBias(Action):
+    """Have the gates of recurrent layers keep the state for long, before they have learned when to.
+
+    With a bias b a forget gate begins at σ(b), and what it keeps fades over 1 / (1 - σ(b)) = 1 + eᵇ
+    steps: b = log(T - 1) for T of them. Source: Tallec and Ollivier 2018, section 3.
+
+    Parameters
+    ----------
+    bias
+        Of LSTM's forget gate, and of GRU's update gate.
+    """
+
+    bias: float
+
+    def sentence(self) -> str:
+        """Name the bias, and how long it keeps the state."""
+        steps = 1 + math.exp(self.bias)
+        return (
+            f"begin with gates that keep the state for {steps:.0f} steps, a bias of {self.bias:.2g}"
+        )
+
+    def code(self) -> tuple[str, ...]:
+        """An option of the layers."""
+        bias = f"{self.bias:.2g}"
+        return (f"nn.LSTM(..., forget_bias={bias}) or nn.GRU(..., update_bias={bias})",)
 
 
 @dataclass(frozen=True)

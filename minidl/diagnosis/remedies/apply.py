@@ -31,9 +31,9 @@ from minidl.typing import Array
 ORDER = (
     actions.ReplaceActivation, actions.ReplaceCell, actions.ReplaceHead, actions.FixGradient,
     actions.InsertNormalization, actions.AddResiduals, actions.Dropout, actions.Reinitialise,
-    actions.ScaleInputs, actions.ScaleTargets, actions.UseOptimizer, actions.SetLearningRate,
-    actions.Clip, actions.WeightDecay, actions.ClassWeights, actions.Epochs, actions.BatchSize,
-    actions.Shuffle,
+    actions.GateBias, actions.ScaleInputs, actions.ScaleTargets, actions.UseOptimizer,
+    actions.SetLearningRate, actions.Clip, actions.WeightDecay, actions.ClassWeights,
+    actions.Epochs, actions.BatchSize, actions.Shuffle,
 )  # fmt: skip
 
 
@@ -224,6 +224,26 @@ def _as_by_default(cell: Any) -> None:
     fresh = type(cell)(cell.in_features, cell.hidden_size)
     for (_, own), (_, usual) in zip(cell.named_parameters(), fresh.named_parameters(), strict=True):
         own.initializer = usual.initializer
+
+
+@carry_out.register
+def _(remedy: actions.GateBias, program: Program) -> Program:
+    cells = [
+        cell
+        for _, layer in program.model.layers()
+        if isinstance(layer, (nn.LSTM, nn.GRU))
+        for cell in layer.cells
+    ]
+    if not cells:
+        raise NotApplicableError("the model has no recurrent layer with gates")
+    gates = [
+        init.zeros(),
+        init.constant(remedy.bias),
+    ]  # both have the one that keeps in second place
+    for cell in cells:
+        cell.bias.initializer = init.by_gate(*gates, *[init.zeros()] * (cell.gates - 2))
+        cell.bias.reset(_generator(program))
+    return _changed(program, program.model)
 
 
 # --- head, loss and scales --------------------------------------------------------------------

@@ -14,7 +14,6 @@ from minidl.diagnosis.remedies.optimizers import settings_of
 from minidl.nn import Layer, Loss
 from minidl.nn.init import NAMED
 from minidl.nn.linear import WEIGHT
-from minidl.nn.recurrent.sequence import Recurrent
 from minidl.optim import Optimizer
 
 # What an argument has if it need not be written.
@@ -87,8 +86,10 @@ def of_leaf(layer: Layer) -> str:
         init = layer.weight.initializer
         by_name = init.name in NAMED  # what a LeakyReLU prefers has a slope, and the same name
         text = text[:-1] + f", init={json.dumps(init.name) if by_name else f'nn.init.{init!r}'})"
-    if isinstance(layer, Recurrent):
-        text = text.replace("dropout=0, ", "")
+    if isinstance(layer, (nn.LSTM, nn.GRU)):
+        option, usual = ("forget_bias", 1.0) if isinstance(layer, nn.LSTM) else ("update_bias", 0.0)
+        keeping = float(layer.cells[0].bias.initializer((layer.cells[0].gates,))[1])
+        text = text if keeping == usual else f"{text[:-1]}, {option}={keeping:g})"
     return f"nn.{text}.adapt(X)" if isinstance(layer, nn.Standardize) else f"nn.{text}"
 
 

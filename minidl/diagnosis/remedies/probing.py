@@ -11,6 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -52,11 +53,12 @@ class Prober:
     ----------
     program
         As told, untrained.
-    rows
-        To judge on.
+    *rows
+        To judge on: where these are several, such as rows trained on and rows held out, what counts
+        is the mean of the errors.
     """
 
-    def __init__(self, program: Program, rows: Rows) -> None:
+    def __init__(self, program: Program, *rows: Rows) -> None:
         self.program, self.rows = program, rows
 
     def train(self, change: Change, steps: int, as_told: bool = False) -> Outcome:
@@ -71,8 +73,10 @@ class Prober:
             record = steps > WORTH_RECORDING and is_recordable(program.loss)
             trainer = program.trainer(record)
             try:
-                program.train(trainer, callbacks=[StopWhenSolved(self.rows.task)])
-                error = standing(trainer, self.rows)
+                program.train(
+                    trainer, callbacks=[StopWhenSolved(self.rows[0].task)], diagnose=False
+                )
+                error = fmean(standing(trainer, rows) for rows in self.rows)
             except FloatingPointError:
                 error = WORST
         return Outcome(change, trainer, error, steps)
@@ -97,7 +101,7 @@ class Prober:
         if seen >= count:
             return self
         rows = np.random.default_rng(0).permutation(count)[:seen]
-        return Prober(with_rows(self.program, rows), self.rows)
+        return Prober(with_rows(self.program, rows), *self.rows)
 
 
 class StopWhenSolved(Callback):

@@ -6,7 +6,8 @@ chosen for. So every cure chooses these anew, among those that this file names.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from minidl.diagnosis.remedies.actions import (
     Clip,
     Dropout,
     Epochs,
+    GateBias,
     InsertNormalization,
     Reinitialise,
     ReplaceActivation,
@@ -190,9 +192,7 @@ def structures(program: Program) -> Iterator[Change]:
     order = order_of(program)
     hidden = [call.layer for call in surgery.hidden_activations(order)]
     yield ()
-    if any(isinstance(call.layer, nn.RNN) for call in order):
-        yield (ReplaceCell("LSTM"),)
-        yield (ReplaceCell("GRU"),)
+    yield from cells(program, [call.layer for call in order])
     names = {type(layer).__name__ for layer in hidden}
     for name in ("Tanh", "LeakyReLU", "ReLU"):
         if hidden and names != {name}:
@@ -202,6 +202,21 @@ def structures(program: Program) -> Iterator[Change]:
     if len(hidden) >= DEEP:
         yield (InsertNormalization(),)
         yield (ReplaceActivation("ReLU"), AddResiduals())
+
+
+def cells(program: Program, layers: Sequence[nn.Layer]) -> Iterator[Change]:
+    """Yield recurrent layers to choose from: those with gates, and with gates that keep long."""
+    if not any(isinstance(layer, Recurrent) for layer in layers):
+        return
+    steps = inputs_of(program).arrays[0].shape[1]
+    keeping = (GateBias(round(math.log(max(steps - 1, 2)), 2)),)
+    if any(isinstance(layer, nn.RNN) for layer in layers):
+        yield (ReplaceCell("LSTM"),)
+        yield (ReplaceCell("GRU"),)
+        yield (ReplaceCell("LSTM"), *keeping)
+        yield (ReplaceCell("GRU"), *keeping)
+    else:
+        yield keeping
 
 
 def draws(count: int) -> Iterator[Change]:
