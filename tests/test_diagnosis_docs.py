@@ -1,4 +1,4 @@
-"""docs/diagnosis.md tells the truth: its program, its commands, its kinds, its rules and figures."""
+"""docs/diagnosis.md tells the truth: its program, commands, kinds, rules and figures."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ class Examination:
         told, best = judge.told, judge.best
         return Findings(
             tuple(causes_first(verdicts)), told.error, told.held, best.error, best.held,
-            len(judge.outcomes), self.task.counts,
+            trials.count, self.task.counts,
         )  # fmt: skip
 
     def tried(self, judge: Judge, certain: list[Verdict]) -> list[Verdict]:
