@@ -260,13 +260,18 @@ def test_a_notebook_gets_markup_that_is_escaped(diagnosis: Diagnosis) -> None:
     assert not re.search(r"<(?!/?(p|b|i|br|ol|li)>)", markup)
 
 
-@pytest.mark.parametrize("make", [cases.raw_columns, cases.log_of_scores])
+@pytest.mark.parametrize("make", [cases.raw_columns, cases.log_of_scores, cases.short_memory])
 def test_the_picture_shows_loss_and_gradient(make: Any, tmp_path: Any) -> None:
     pytest.importorskip("matplotlib")
     found = diagnose(make(0))
     figure = found.plot(tmp_path / "found.png")
     assert (tmp_path / "found.png").stat().st_size > 10_000
     assert found.verdicts[0].kind in figure.get_suptitle()
+    labels = {cases.short_memory: "step of the sequence", cases.raw_columns: "layer"}
+    if make in labels:
+        assert figure.axes[1].get_xlabel() == labels[make]
+    else:
+        assert figure.axes[1].get_title() == "no step was completed"
     with pytest.raises(ValueError, match="nonsense"):
         found.plot(tmp_path / "found.nonsense")
 
