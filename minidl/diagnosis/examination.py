@@ -91,7 +91,7 @@ class Examination:
         fixed: Change = tuple(v.action for v in certain if v.action is not None)
         trials = Trials(self.program_of_trials(), self.rows, self.task, self.share)
         judge = Judge(trials, fixed, self.clock, self.as_trained(trials))
-        judge.suspicions = self.suspicions(judge.told, {v.kind for v in certain})
+        judge.suspicions = self.suspicions(judge, {v.kind for v in certain})
         judge.reach()
         verdicts = [*certain, *self.tried(judge, certain)]
         told, best = judge.told, judge.best
@@ -125,12 +125,13 @@ class Examination:
             found = [running.does_not_learn(judge.told.error)]
         return [*found, *self.symptoms(judge.suspicions, [*certain, *found])]
 
-    def suspicions(self, told: Outcome, certain: set[str]) -> list[Suspicion]:
+    def suspicions(self, judge: Judge, certain: set[str]) -> list[Suspicion]:
         """Return what the rules suspect, beside what is certain."""
         first = self.first_look()
         course = running.Course(
-            self.program, self.task, told, self.stopped, first.probe.loss, self.last_look()
-        )
+            self.program, self.task, judge.told, self.stopped, first.probe.loss,
+            self.last_look(), judge.unsteady,
+        )  # fmt: skip
         found = [*first_batches.suspicions(first), *running.suspicions(course)]
         return [suspicion for suspicion in found if suspicion.kind not in certain]
 

@@ -119,9 +119,9 @@ class Judge:
         self.told = first
         # A training that comes out otherwise with a few rows less is as bad as the worse of the
         # two; one whose trials are cut short, as good as it came out in the end.
-        unsteady = score(trained) - score(first) > FAR
-        if not fixed and (unsteady or trials.share < 1):
-            held = max(first.held, trained.held) if unsteady else trained.held
+        self.unsteady = not fixed and score(trained) - score(first) > FAR
+        if not fixed and (self.unsteady or trials.share < 1):
+            held = max(first.held, trained.held) if self.unsteady else trained.held
             self.told = replace(first, error=trained.error, held=held, finite=trained.finite)
 
     # --- trials ---
@@ -261,7 +261,8 @@ class Judge:
             outcome = self.attempt(*change)
             if found is None or score(outcome) < score(found[1]):
                 found = change, outcome
-            if suspicion.kind == "learning_rate_too_high" and self._worse(outcome):
+            lower = suspicion.kind == "learning_rate_too_high" and suspicion.strength < 1
+            if lower and self._worse(outcome):
                 break  # still lower ones are worse still
             if self.way(outcome) >= 0.9:
                 break
@@ -319,6 +320,8 @@ class Judge:
             same = type(program.optimizer).__name__ == action.name
             higher = action.lr > program.optimizer.lr if same else not rises
             wanted = ("learning_rate_too_low" if higher else "learning_rate_too_high",)
+            if same and action.lr == program.optimizer.lr:
+                return
         elif not wanted:  # structure
             wanted = ("vanishing_gradient", "saturated_units", "dead_units", "output_mismatch")
         for kind in wanted:
@@ -343,20 +346,19 @@ class Judge:
             yield Cause(suspicion, (untried or suspicion.changes)[0])
             return
         if self.way(self.best) >= CURES:
-            for action in self.recipe:
-                if isinstance(action, UseOptimizer):
-                    yield from self._of_part(action)
+            parts = [a for a in self.recipe if isinstance(a, (UseOptimizer, Epochs))]
+            yield from [cause for action in parts[::-1] for cause in self._of_part(action)][:1]
 
     def _is_open(self, suspicion: Suspicion) -> bool:
         """Whether a suspicion may still be the cause: not all of its changes were tried in vain.
 
-        If a recipe reached the best, the cause is among what it changes.
+        If a recipe has come to good answers, the cause is among what it changes.
         """
         untried = [c for c in suspicion.changes if not self.knows(c)]
         if suspicion.kind in OF_OTHER_ERRORS or not untried:
             return False
         parts = {type(action) for action in self.recipe}
-        if not parts or self.way(self.best) < CURES:
+        if not parts or score(self.best) > FAR:
             return True
         return any({type(action) for action in change} <= parts for change in untried)
 
@@ -394,13 +396,17 @@ class Judge:
                 yield Cause(suspicion, best)
 
 
-def believed(suspicion: Suspicion) -> int:
+def believed(suspicion: Suspicion) -> float:
     """Return a number by which suspicions are sorted, the most believed first.
 
-    A head that is only unusual comes last: most losses learn behind most heads.
+    A head that is only unusual comes last: most losses learn behind most heads. Clipping where no
+    gradient was seen to grow comes after the learning rate.
     """
-    weak = suspicion.kind == "output_mismatch" and suspicion.strength < 1
-    return len(ORDER) if weak else ORDER.index(suspicion.kind)
+    if suspicion.strength < 1 and suspicion.kind == "output_mismatch":
+        return len(ORDER)
+    if suspicion.strength < 1 and suspicion.kind == "exploding_gradient":
+        return ORDER.index("learning_rate_too_high") + 0.5
+    return ORDER.index(suspicion.kind)
 
 
 def score(outcome: Outcome) -> float:

@@ -66,6 +66,8 @@ class Course:
         The loss before the first step.
     last
         A look into the trained model; None if it was stopped.
+    unsteady
+        Whether the training comes out otherwise with a few rows less.
     """
 
     program: Program
@@ -74,6 +76,7 @@ class Course:
     stopped: str
     first_loss: float
     last: Probe | None
+    unsteady: bool = False
 
     @property
     def rises(self) -> bool:
@@ -113,7 +116,7 @@ def rate_too_high(course: Course) -> Iterator[Suspicion]:
         changes,
         f"at a learning rate of {rate:g} the loss begins at {course.first_loss:.3g} and {end}",
         evidence={"rate": rate, "first_loss": course.first_loss},
-        strength=2.0 if course.rises else 0.0,
+        strength=2.0 if course.rises or course.unsteady else 0.0,
     )
 
 
@@ -213,7 +216,7 @@ def steps_that_jump(course: Course) -> Iterator[Suspicion]:
             ((Clip(1.0),),),
             "the gradient left the range of numbers",
             evidence={"max_norm": None},
-            strength=1.0,
+            strength=0.9,
         )
 
 
