@@ -377,28 +377,17 @@ class Dropout(Action):
 
 @dataclass(frozen=True)
 class Epochs(Action):
-    """Train for so many epochs.
-
-    Parameters
-    ----------
-    epochs
-        How many.
-    stop_early
-        Whether to keep the weights that were best on rows held out.
-    """
+    """Train for so many epochs."""
 
     epochs: int
-    stop_early: bool = False
 
     def sentence(self) -> str:
         """Name the number."""
-        held_out = ", and keep the weights that were best on rows held out" * self.stop_early
-        return f"train for {self.epochs} epochs{held_out}"
+        return f"train for {self.epochs} epochs"
 
     def code(self) -> tuple[str, ...]:
         """An option of ``fit``."""
-        stopping = ", validation=0.2, callbacks=[EarlyStopping(patience=10)]" * self.stop_early
-        return (f"trainer.fit(X, y, epochs={self.epochs}{stopping})",)
+        return (f"trainer.fit(X, y, epochs={self.epochs})",)
 
 
 @dataclass(frozen=True)
