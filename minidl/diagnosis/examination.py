@@ -96,7 +96,7 @@ class Examination:
         told, best = judge.told, judge.best
         return Findings(
             tuple(causes_first(verdicts)), told.error, told.held, best.error, best.held,
-            len(judge.outcomes), self.task.counts,
+            trials.count, self.task.counts,
         )  # fmt: skip
 
     def tried(self, judge: Judge, certain: list[Verdict]) -> list[Verdict]:
@@ -241,7 +241,7 @@ def as_verdict(cause: Cause) -> Verdict:
         evidence["gained"] = share
         sentences += f": that goes {min(share, 1):.0%} of the way to the best that was reached"
     elif not any(letter.isdigit() for letter in sentences):
-        sentences += f": for {numbered(suspicion.evidence)}"
+        sentences += f" ({numbered(suspicion.evidence)})"
     return Verdict(
         suspicion.kind, suspicion.layer, evidence, None, sentences, change[0], suspicion.statement,
         change[1:],
@@ -251,9 +251,8 @@ def as_verdict(cause: Cause) -> Verdict:
 def numbered(evidence: Mapping[str, Any]) -> str:
     """Return the first number of the evidence, with its name."""
     name, value = next(iter(evidence.items()))
-    return (
-        f"{name.replace('_', ' ')} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
-    )
+    shown = f"{value:.3g}" if isinstance(value, float) else value
+    return f"{name.replace('_', ' ')}: {shown}"
 
 
 def held_out(rows: int, batch_size: int) -> int:

@@ -146,10 +146,14 @@ class Trials:
 
     def __init__(self, program: Program, rows: Rows, task: Task, share: float = 1.0) -> None:
         self.program, self.rows, self.task, self.share = program, rows, task, share
-        self.seconds = 0.0
         self._benches: dict[tuple[Action, ...], Bench] = {}
         self._weights: dict[tuple[Action, ...], Array] = {}
         self._known: dict[frozenset[Action], Outcome] = {}
+
+    @property
+    def count(self) -> int:
+        """How many trials were made."""
+        return len(self._known)
 
     def knows(self, *actions: Action) -> bool:
         """Whether the outcome of these changes is known."""
@@ -164,7 +168,6 @@ class Trials:
                 warnings.simplefilter("ignore")
                 outcome = self._run(actions, curve)
             seconds = time.process_time() - began
-            self.seconds += seconds
             self._known[key] = replace(outcome, seconds=seconds)
         return self._known[key]
 

@@ -58,7 +58,7 @@ def block_of_other_rows(predictors: Predictors) -> Iterator[Verdict]:
     wrong = explained < WRONG_BLOCK
     if wrong.any() and np.median(explained[~wrong]) > RIGHT_BLOCK and wrong.mean() < 0.6:
         rows = len(predictors.all_targets)
-        first, last = np.flatnonzero(wrong)[[0, -1]]
+        first, last = np.flatnonzero(explained < RIGHT_BLOCK / 2)[[0, -1]]
         begin, end = int(first * rows / BLOCKS), int((last + 1) * rows / BLOCKS)
         yield Verdict(
             "data_error",

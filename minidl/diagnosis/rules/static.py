@@ -121,9 +121,9 @@ def activation_applied_twice(setting: Setting) -> Iterator[Verdict]:
     of_scores = type(loss) in (CrossEntropyLoss, BCEWithLogitsLoss)
     if not of_scores or (setting.width == 1 and isinstance(head, (Softmax, LogSoftmax))):
         return
-    squashing = (
-        (Softmax, Sigmoid) if type(loss) is CrossEntropyLoss else (Softmax, Sigmoid, LogSoftmax)
-    )
+    squashing: tuple[type[Layer], ...] = (Softmax, Sigmoid)
+    if type(loss) is BCEWithLogitsLoss:
+        squashing += (LogSoftmax,)
     if isinstance(head, squashing):
         largest = np.e / (np.e + setting.width - 1) if type(loss) is CrossEntropyLoss else 0.731
         yield Verdict(
