@@ -479,6 +479,27 @@ def test_rows_are_parted_without_loss() -> None:
     np.testing.assert_allclose(held.y[:, 0], held.X @ np.array([1.0, -2.0]) / np.sqrt(5))
 
 
+def test_what_cannot_be_trained_is_the_worst_of_the_probes() -> None:
+    class Bare(nn.Loss):
+        """A loss of a user's own that takes no weights."""
+
+        def forward(self, prediction: Array, target: Array) -> tuple[Array, Array]:  # type: ignore[override]
+            difference = prediction - target
+            return np.square(difference, dtype=np.float64).mean(), 2 * difference / difference.size
+
+    told = sides([nn.Sigmoid()], Bare())
+    prober = Prober(told, Rows.of(told.X, told.y, told.loss))
+    assert prober.train((ClassWeights(),), 20).error == WORST
+    assert prober.train((SetLearningRate(0.1),), 20).error < WORST
+
+
+def test_rows_that_are_left_make_batches_of_more_than_one_row() -> None:
+    told = line(rows=76)  # of which 61 would be left, three batches of 16 and one of 13
+    assert len(parted(told)[0].X) == 61
+    told = line(rows=81)
+    assert len(parted(told)[0].X) == 64  # not 65
+
+
 def test_first_action_of_a_kind_is_prescribed_with_those_of_causes() -> None:
     cause = Verdict("unscaled_inputs", action=ScaleInputs((3,)))
     verdicts = [

@@ -242,6 +242,15 @@ def test_same_seed_draws_the_same_weights_and_another_draw_others() -> None:
     assert not np.array_equal(first, other)
 
 
+def test_frozen_layers_are_not_drawn_anew() -> None:
+    told = mlp()
+    told.model[0].freeze()
+    before = [layer.weight.data.copy() for layer in (told.model[0], told.model[2])]
+    model = apply(told, [Reinitialise(draw=1)]).model
+    assert np.array_equal(model[0].weight.data, before[0])
+    assert not np.array_equal(model[2].weight.data, before[1])
+
+
 def test_recurrent_weights_are_drawn_as_by_default() -> None:
     model = nn.Sequential(nn.LSTM(2, 4, forget_bias=-3.0, recurrent_init="zeros"), rng=0)
     told = Program(

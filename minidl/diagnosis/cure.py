@@ -98,7 +98,22 @@ class Cure:
 
 
 def cure(diagnosis: Diagnosed, trainings: int = 2) -> Cure:
-    """Carry out the remedies of all verdicts on a fresh copy, train it, and revise them once."""
+    """Carry out the remedies of all verdicts on a fresh copy, train it, and revise them once.
+
+    docs/cure.md says how.
+
+    Parameters
+    ----------
+    diagnosis
+        The program as told, its trainer and its verdicts.
+    trainings
+        At most so many, ≥ 1; probes, which are short, not counted.
+
+    Raises
+    ------
+    ValueError
+        For a number of trainings below one.
+    """
     check_count("cure", "trainings", trainings)
     return Cures(diagnosis).find(trainings)
 

@@ -121,7 +121,7 @@ class Reinitialise(Action):
         None: for each layer the one that suits the activation after it, which is minidl's default.
         Biases become zero; of recurrent layers those that their class has by default.
     layers
-        Paths of the layers; none: all.
+        Paths of the layers; none: all. Frozen ones stay as they are.
     draw
         0 draws from the program's seed, other numbers from others.
     """

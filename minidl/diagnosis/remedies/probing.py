@@ -82,7 +82,7 @@ class Prober:
                     trainer, callbacks=[StopWhenSolved(self.rows[0].task)], diagnose=False
                 )
                 error = fmean(standing(trainer, rows) for rows in self.rows)
-            except FloatingPointError:
+            except (FloatingPointError, TypeError, ValueError):  # it diverges, or takes no weights
                 error = WORST
         return Outcome(change, trainer, error, steps)
 
@@ -157,6 +157,8 @@ def parted(program: Program) -> tuple[Program, Program]:
     """Return the program with most of its rows, and with those that are held out from it."""
     order = np.random.default_rng(0).permutation(len(inputs_of(program)))
     count = max(1, round(HELD_OUT * len(order)))
+    if (len(order) - count) % program.batch_size == 1:
+        count += 1  # BatchNorm needs more than one row in the last batch
     return with_rows(program, order[count:]), with_rows(program, order[:count])
 
 
