@@ -41,7 +41,8 @@ class ScaleInputs(Action):
     def sentence(self) -> str:
         """Name the columns that made it necessary."""
         which = ", ".join(map(str, self.columns[:5])) + (", …" if len(self.columns) > 5 else "")
-        reason = f" (columns {which} most of all)" if self.columns else ""
+        word = "column" if len(self.columns) == 1 else "columns"
+        reason = f" ({word} {which} most of all)" if self.columns else ""
         return f"bring every column of X to mean 0 and deviation 1{reason}"
 
     def code(self) -> tuple[str, ...]:
