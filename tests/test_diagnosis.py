@@ -13,7 +13,7 @@ import pytest
 from diagnosis_cases import FAULTY, HEALTHY, Faulty
 
 import minidl
-from minidl import nn
+from minidl import nn, optim
 from minidl.diagnosis.diagnosis import Diagnosis
 from minidl.diagnosis.program import Program
 from minidl.diagnosis.verdict import KINDS, Verdict, causes_first
@@ -126,6 +126,89 @@ def test_what_fit_refuses_is_refused() -> None:
         diagnose(copy.copy(program).__class__(**{**vars(program), "y": program.y[:-1]}))
 
 
+def rows(count: int, seed: int = 0) -> tuple[Any, Any]:
+    x = np.random.default_rng(seed).normal(size=(count, 3))
+    return x, 2 * x[:, :1]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_a_few_rows_are_no_error(count: int) -> None:
+    program = cases.fit_numbers(0, cases.net(0, 3, 8, 1), rows(count), 3, 0.01)
+    assert diagnose(program).history.epochs == 3
+
+
+class Two(nn.Layer):
+    """A layer of two inputs."""
+
+    def __init__(self) -> None:
+        self.a, self.b, self.c = nn.Linear(3, 4, rng=0), nn.Linear(3, 4, rng=1), nn.Linear(4, 1)
+
+    def forward(self, x: Any, z: Any) -> Any:  # type: ignore[override]
+        self.save(None)
+        return self.c(self.a(x) + self.b(z))
+
+    def backward(self, dy: Any) -> None:  # type: ignore[override]
+        self.saved(dy)
+        dy = self.c.backward(dy)
+        self.a.backward(dy)
+        self.b.backward(dy)
+
+
+UNUSUAL = {
+    "two inputs": (Two(), nn.MSELoss(), lambda x, y: ((x, x[::-1].copy()), y), {}),
+    "lists": (cases.net(0, 3, 8, 1), nn.MSELoss(), lambda x, y: (x.tolist(), y.tolist()), {}),
+    "no layer but one": (nn.Linear(3, 1, rng=0), nn.MSELoss(), lambda x, y: (x, y), {}),
+    "a share to validate on": (
+        cases.net(0, 3, 8, 1), nn.MSELoss(), lambda x, y: (x, y), {"validation": 0.25},
+    ),
+    "sequences of unequal length": (
+        nn.Sequential(nn.GRU(1, 6, return_sequences=False), nn.Linear(6, 1), rng=0), nn.MSELoss(),
+        lambda x, y: ([np.ones((2 + row % 5, 1)) * row for row in range(len(x))], y), {},
+    ),
+    "targets of each step": (
+        nn.Sequential(nn.RNN(1, 6), nn.Linear(6, 2), rng=0), nn.CrossEntropyLoss(ignore_index=-1),
+        lambda x, y: (x[:, :, None], (x > 0).astype(int) - (x > 1)), {},
+    ),
+    "words": (
+        nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(12, 2), rng=0),
+        nn.CrossEntropyLoss(), lambda x, y: (np.abs(x).astype(int), (x[:, 0] > 0).astype(int)),
+        {"class_weight": "balanced"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_whatever_fit_takes_is_diagnosed(name: str) -> None:
+    model, loss, make, options = UNUSUAL[name]
+    optimizer = optim.SGD(model.parameters(), lr=lambda step: 0.1 / (1 + step))
+    data = make(*rows(80))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "training runs eagerly", RuntimeWarning)
+        found = minidl.diagnose(model, loss, optimizer, *data, epochs=3, **options)
+    assert found.history.epochs == 3
+    assert {verdict.kind for verdict in found.verdicts} <= KINDS.keys()
+
+
+def test_a_rate_of_zero_is_too_low() -> None:
+    program = cases.fit_numbers(0, cases.net(0, 3, 8, 1), rows(80), 40, 0.0)
+    assert diagnose(program).verdicts[0].kind == "learning_rate_too_low"
+
+
+def test_weights_that_are_no_numbers_are_a_bad_beginning() -> None:
+    model = cases.net(0, 3, 8, 1, init=nn.init.constant(float("nan")))
+    program = cases.fit_numbers(0, model, rows(80), 3, 0.01)
+    assert diagnose(program).verdicts[0].kind == "bad_initialization"
+
+
+def test_a_model_that_cannot_be_copied_is_refused_before_training() -> None:
+    program = cases.plain_descent(0)
+    program.model.file = open("/dev/null")  # type: ignore[attr-defined]  # noqa: SIM115
+    with pytest.raises(TypeError, match="trials need copies"):
+        diagnose(program)
+    program.model.file.close()  # type: ignore[attr-defined]
+    assert program.optimizer.steps == 0
+
+
 def test_no_warning_reaches_the_user() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", minidl.TrainingWarning)
@@ -177,13 +260,18 @@ def test_a_notebook_gets_markup_that_is_escaped(diagnosis: Diagnosis) -> None:
     assert not re.search(r"<(?!/?(p|b|i|br|ol|li)>)", markup)
 
 
-@pytest.mark.parametrize("make", [cases.raw_columns, cases.log_of_scores])
+@pytest.mark.parametrize("make", [cases.raw_columns, cases.log_of_scores, cases.short_memory])
 def test_the_picture_shows_loss_and_gradient(make: Any, tmp_path: Any) -> None:
     pytest.importorskip("matplotlib")
     found = diagnose(make(0))
     figure = found.plot(tmp_path / "found.png")
     assert (tmp_path / "found.png").stat().st_size > 10_000
     assert found.verdicts[0].kind in figure.get_suptitle()
+    labels = {cases.short_memory: "step of the sequence", cases.raw_columns: "layer"}
+    if make in labels:
+        assert figure.axes[1].get_xlabel() == labels[make]
+    else:
+        assert figure.axes[1].get_title() == "no step was completed"
     with pytest.raises(ValueError, match="nonsense"):
         found.plot(tmp_path / "found.nonsense")
 

@@ -60,7 +60,7 @@ def diagnose(
     Raises
     ------
     TypeError, ValueError
-        For what ``fit`` refuses.
+        For what ``fit`` refuses, and for a model that ``copy.deepcopy`` cannot copy.
 
     Examples
     --------
@@ -76,7 +76,12 @@ def diagnose(
     program = Program(
         model, loss, optimizer, X, y, epochs, batch_size, shuffle, validation, rng, class_weight
     )
-    untrained = program.copy()
+    try:
+        untrained = program.copy()
+    except TypeError as error:
+        raise TypeError(
+            f"diagnose: trials need copies of model, loss and optimizer, and {error}"
+        ) from error
     trainer, monitor, stopped = program.trainer(), GradientMonitor(), ""
     began = time.process_time()
     with warnings.catch_warnings():

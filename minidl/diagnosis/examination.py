@@ -28,11 +28,12 @@ from minidl.training import Trainer
 from minidl.training.data import Data, Source
 from minidl.training.preparation import for_training
 
-ALLOWANCE = 0.75  # seconds of trials, beside twice the training
+TIMES, ALLOWANCE = 1.9, 0.7  # times the training, and seconds, that trials may take
 # A trial of a training that takes longer than this is cut short, but not below a share of it.
 LONG, LEAST_SHARE = 0.4, 0.1
 UNASKED = 0.2  # an error of held-out rows up to which the data are surely well
 HELD_OUT = 0.2  # share of the rows
+FEWEST_ROWS = 4  # below it, nothing is tried
 LEAST_ROWS = 60  # from which on rows can be held out
 MOST_HELD = 1000
 PROBED = 256  # rows of a first batch
@@ -70,7 +71,7 @@ class Examination:
 
     def __init__(self, program: Program, trainer: Trainer, seconds: float, stopped: str) -> None:
         self.program, self.trainer, self.stopped = program, trainer, stopped
-        self.clock = Clock(2 * seconds + ALLOWANCE)
+        self.clock = Clock(TIMES * seconds + ALLOWANCE)
         self.share = min(1.0, max(LONG / max(seconds, 1e-9), LEAST_SHARE))
         self.rows, output = rows_of(program, trainer)
         trained = self.rows.trained
@@ -85,8 +86,8 @@ class Examination:
         certain = list(static.certainties(self.setting))
         of_data = [verdict for verdict in certain if verdict.kind in OF_DATA]
         wrong = of_data or list(self.wrong_gradients())
-        if wrong:
-            return Findings(tuple(wrong))
+        if wrong or len(self.rows.trained) < FEWEST_ROWS:
+            return Findings((*(wrong or certain),))
         fixed: Change = tuple(v.action for v in certain if v.action is not None)
         trials = Trials(self.program_of_trials(), self.rows, self.task, self.share)
         judge = Judge(trials, fixed, self.clock, self.as_trained(trials))
@@ -206,8 +207,9 @@ class Examination:
     def about_data(self, judge: Judge) -> Iterator[Verdict]:
         """Yield a verdict if the targets do not depend on the inputs, or belong to other rows."""
         rows = self.rows.together
-        if len(rows) < LEAST_ROWS or judge.told.held < UNASKED:
-            return
+        steps = rows.targets.ndim > (1 if self.task.kind == "labels" else 2)
+        if len(rows) < LEAST_ROWS or judge.told.held < UNASKED or steps:
+            return  # of targets for each step of a sequence, simple predictors know nothing
         predictors = Predictors(rows, self.task)
         dependence = predictors.dependence()
         self.explained = dependence.explained if dependence.certain else 0.0

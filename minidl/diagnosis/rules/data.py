@@ -14,7 +14,7 @@ from minidl.diagnosis.task import Task
 from minidl.diagnosis.verdict import Verdict
 
 SHIFTS = (1, -1, 2, -2, 3, -3)  # rows that targets may have slipped by
-BLOCKS = 10
+BLOCKS, LEAST_IN_BLOCK = 10, 20
 # A block whose targets belong to other rows is predicted with twice the variance: explained, -1.
 WRONG_BLOCK, RIGHT_BLOCK = -0.3, 0.5
 # Where labels are drawn anew with a probability of a half or more, even the surest are no surer;
@@ -54,6 +54,8 @@ def targets_of_other_rows(predictors: Predictors) -> Iterator[Verdict]:
 
 def block_of_other_rows(predictors: Predictors) -> Iterator[Verdict]:
     """A stretch of rows whose targets are not theirs, among others whose targets are."""
+    if len(predictors.targets) < BLOCKS * LEAST_IN_BLOCK:
+        return
     explained = predictors.explained_by_block(BLOCKS)
     wrong = explained < WRONG_BLOCK
     if wrong.any() and np.median(explained[~wrong]) > RIGHT_BLOCK and wrong.mean() < 0.6:

@@ -39,6 +39,9 @@ from minidl.typing import Array
 USUAL = (0.1, 4.0)
 # Weights within a factor of 3 of what the default initialiser draws are no cause by themselves.
 USUAL_WEIGHTS = 3.0
+# For how many powers of ten first weights count that are not finite, and those that are all zero:
+# these may be meant, in a last layer, or where a residual block ends.
+NOT_FINITE, OF_ZEROS = 30.0, -0.9
 # A factor of the gradient from the last layer of weights to the first, or from the last step of a
 # sequence to the first, that a training surely bears: Adam makes up for more.
 USUAL_GRADIENT = 20.0
@@ -156,10 +159,12 @@ def weights_out_of_scale(look: FirstLook) -> Iterator[Suspicion]:
         own = root_mean_square(parameter.data)
         if (own == 0 and usual == 0) or not np.isfinite(usual):
             continue
-        if len(parameter.shape) == 1 or usual == 0:  # biases: against weights of size one
-            off = np.log10(max(own, 1.0) / 1.0)
+        if not np.isfinite(own):
+            off = NOT_FINITE
+        elif len(parameter.shape) == 1 or usual == 0:  # biases: against weights of size one
+            off = np.log10(max(own, 1.0))
         else:
-            off = np.log10(max(own, 1e-30) / usual)
+            off = np.log10(own / usual) if own else OF_ZEROS
         if abs(off) > abs(worst):
             worst, name, size = float(off), parameter.name, own
     if abs(worst) > np.log10(USUAL_WEIGHTS):

@@ -35,6 +35,7 @@ from minidl.typing import Array
 
 # Factors by which rates are tried, each further from the one that was told.
 LOWER = (1 / 3, 0.1, 0.01, 0.001)
+LEAST_RATE = 1e-4  # instead of zero
 HIGHER = (10.0, 100.0, 1000.0)
 LONGER = (5, 20, 100)
 FEW_EPOCHS = 10  # of which even a hundred times as many are tried
@@ -119,9 +120,10 @@ def rate_too_high(course: Course) -> Iterator[Suspicion]:
 def rate_too_low(course: Course) -> Iterator[Suspicion]:
     """A rate at which so many steps cannot go the way that is needed."""
     optimizer = course.program.optimizer
+    rate = optimizer.lr or LEAST_RATE
     yield Suspicion(
         "learning_rate_too_low",
-        tuple((SetLearningRate(optimizer.lr * factor),) for factor in HIGHER),
+        tuple((SetLearningRate(rate * factor),) for factor in HIGHER),
         f"at a learning rate of {optimizer.lr:g} the training does not get there in time",
         evidence={"rate": optimizer.lr, "epochs": course.program.epochs},
     )
