@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ from minidl.diagnosis.remedies.listing import listing
 from minidl.diagnosis.remedies.probing import Outcome, Prober, lasting, parted
 from minidl.diagnosis.remedies.standing import WORST, Rows, standing
 from minidl.diagnosis.task import Task
-from minidl.diagnosis.verdict import Verdict
+from minidl.diagnosis.verdict import KINDS, Verdict
 from minidl.typing import Array
 
 
@@ -478,6 +479,27 @@ def test_rows_are_parted_without_loss() -> None:
     np.testing.assert_allclose(held.y[:, 0], held.X @ np.array([1.0, -2.0]) / np.sqrt(5))
 
 
+def test_what_cannot_be_trained_is_the_worst_of_the_probes() -> None:
+    class Bare(nn.Loss):
+        """A loss of a user's own that takes no weights."""
+
+        def forward(self, prediction: Array, target: Array) -> tuple[Array, Array]:  # type: ignore[override]
+            difference = prediction - target
+            return np.square(difference, dtype=np.float64).mean(), 2 * difference / difference.size
+
+    told = sides([nn.Sigmoid()], Bare())
+    prober = Prober(told, Rows.of(told.X, told.y, told.loss))
+    assert prober.train((ClassWeights(),), 20).error == WORST
+    assert prober.train((SetLearningRate(0.1),), 20).error < WORST
+
+
+def test_rows_that_are_left_make_batches_of_more_than_one_row() -> None:
+    told = line(rows=76)  # of which 61 would be left, three batches of 16 and one of 13
+    assert len(parted(told)[0].X) == 61
+    told = line(rows=81)
+    assert len(parted(told)[0].X) == 64  # not 65
+
+
 def test_first_action_of_a_kind_is_prescribed_with_those_of_causes() -> None:
     cause = Verdict("unscaled_inputs", action=ScaleInputs((3,)))
     verdicts = [
@@ -538,3 +560,32 @@ def test_remedies_of_a_diagnosis_can_be_applied_by_hand() -> None:
     told = line(scale=50.0)
     changed = apply(told.copy(), [ScaleTargets(), SetLearningRate(0.2)])
     assert relative_error(changed.train(), told) < 0.3
+
+
+# --- docs/cure.md -----------------------------------------------------------------------------
+
+DOC = Path(__file__).parents[1] / "docs" / "cure.md"
+TEXT = DOC.read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.filterwarnings("ignore::minidl.TrainingWarning")
+def test_programs_of_the_document_print_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, Any] = {}
+    for block in blocks("python"):
+        exec(compile(block, str(DOC), "exec"), names)
+    first, printed, last = blocks("text")
+    assert capsys.readouterr().out == first + last
+    shown = str(names["cure"]).splitlines()
+    for text in printed.splitlines()[5:10]:  # the layers
+        assert text in shown
+
+
+def test_document_names_every_kind_that_can_be_cured_and_links_to_what_there_is() -> None:
+    table = {kind for kind in KINDS if f"`{kind}`" in TEXT}
+    assert table == set(KINDS)
+    for target in re.findall(r"\]\(([^)]+)\)", TEXT):
+        assert (DOC.parent / target).resolve().exists(), target

@@ -14,7 +14,15 @@ from minidl.diagnosis.remedies import recipes
 from minidl.diagnosis.remedies.actions import Action, Epochs, SetLearningRate, UseOptimizer
 from minidl.diagnosis.remedies.apply import apply, inputs_of
 from minidl.diagnosis.remedies.listing import listing
-from minidl.diagnosis.remedies.probing import Change, Outcome, Prober, lasting, parted, with_rows
+from minidl.diagnosis.remedies.probing import (
+    Change,
+    Outcome,
+    Prober,
+    an_epoch,
+    lasting,
+    parted,
+    with_rows,
+)
 from minidl.diagnosis.remedies.standing import Rows, standing
 from minidl.diagnosis.remedies.surgery import NotApplicableError
 from minidl.diagnosis.task import answers, decided
@@ -90,7 +98,22 @@ class Cure:
 
 
 def cure(diagnosis: Diagnosed, trainings: int = 2) -> Cure:
-    """Carry out the remedies of all verdicts on a fresh copy, train it, and revise them once."""
+    """Carry out the remedies of all verdicts on a fresh copy, train it, and revise them once.
+
+    docs/cure.md says how.
+
+    Parameters
+    ----------
+    diagnosis
+        The program as told, its trainer and its verdicts.
+    trainings
+        At most so many, ≥ 1; probes, which are short, not counted.
+
+    Raises
+    ------
+    ValueError
+        For a number of trainings below one.
+    """
     check_count("cure", "trainings", trainings)
     return Cures(diagnosis).find(trainings)
 
@@ -105,7 +128,7 @@ class Cures:
         program = self.program
         balanced = "class_imbalance" in self.kinds
         self.rows = Rows.of(program.X, program.y, program.loss, balanced)
-        self.steps = program.epochs * self._an_epoch()  # as told
+        self.steps = program.epochs * an_epoch(self.program)  # as told
         self.error = standing(self.told, self.rows)
 
     def find(self, trainings: int) -> Cure:
@@ -138,6 +161,7 @@ class Cures:
         base = self._applicable(recipes.merged(scales, base))
         keeps = self.steps >= ENOUGH_STEPS and not self.kinds & TOO_SHORT
         steps = self.steps if keeps else self._long(base)
+        base = tuple(action for action in base if not isinstance(action, Epochs))
         changes = [recipes.merged(base, rate) for rate in recipes.rates(program, base)]
         return self._trained(self._prober().best(changes, self._rounds(steps)).change, steps)
 
@@ -211,13 +235,10 @@ class Cures:
             X, y = held.X, held.y
         return rest, Rows.of(X, y, program.loss, self.rows.balanced)
 
-    def _an_epoch(self) -> int:
-        return -(-len(inputs_of(self.program)) // self.program.batch_size)
-
     def _long(self, change: Change) -> int:
         """Return the steps of a training that is not too short, as far as time allows."""
         epochs = max((a.epochs for a in change if isinstance(a, Epochs)), default=0)
-        steps = max(LONGER * self.steps, epochs * self._an_epoch())
+        steps = max(LONGER * self.steps, epochs * an_epoch(self.program))
         steps = max(min(steps, MOST_STEPS), LEAST_STEPS)
         return max(min(steps, self._afforded()), self.steps)
 
@@ -256,7 +277,7 @@ class Cures:
 
     def _words(self, outcome: Outcome) -> str:
         assert outcome.trainer is not None
-        clauses = [action.sentence() for action in outcome.change]
+        clauses = [a.sentence() for a in outcome.change if not isinstance(a, Epochs)]
         clauses.append(f"train for {outcome.steps:,} steps, the learning rate falling to zero")
         made = {type(action) for action in outcome.change} | CHOSEN_ANEW
         dropped = [

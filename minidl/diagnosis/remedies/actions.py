@@ -41,7 +41,8 @@ class ScaleInputs(Action):
     def sentence(self) -> str:
         """Name the columns that made it necessary."""
         which = ", ".join(map(str, self.columns[:5])) + (", …" if len(self.columns) > 5 else "")
-        reason = f" (columns {which} most of all)" if self.columns else ""
+        word = "column" if len(self.columns) == 1 else "columns"
+        reason = f" ({word} {which} most of all)" if self.columns else ""
         return f"bring every column of X to mean 0 and deviation 1{reason}"
 
     def code(self) -> tuple[str, ...]:
@@ -121,7 +122,7 @@ class Reinitialise(Action):
         None: for each layer the one that suits the activation after it, which is minidl's default.
         Biases become zero; of recurrent layers those that their class has by default.
     layers
-        Paths of the layers; none: all.
+        Paths of the layers; none: all. Frozen ones stay as they are.
     draw
         0 draws from the program's seed, other numbers from others.
     """
@@ -377,28 +378,17 @@ class Dropout(Action):
 
 @dataclass(frozen=True)
 class Epochs(Action):
-    """Train for so many epochs.
-
-    Parameters
-    ----------
-    epochs
-        How many.
-    stop_early
-        Whether to keep the weights that were best on rows held out.
-    """
+    """Train for so many epochs."""
 
     epochs: int
-    stop_early: bool = False
 
     def sentence(self) -> str:
         """Name the number."""
-        held_out = ", and keep the weights that were best on rows held out" * self.stop_early
-        return f"train for {self.epochs} epochs{held_out}"
+        return f"train for {self.epochs} epochs"
 
     def code(self) -> tuple[str, ...]:
         """An option of ``fit``."""
-        stopping = ", validation=0.2, callbacks=[EarlyStopping(patience=10)]" * self.stop_early
-        return (f"trainer.fit(X, y, epochs={self.epochs}{stopping})",)
+        return (f"trainer.fit(X, y, epochs={self.epochs})",)
 
 
 @dataclass(frozen=True)

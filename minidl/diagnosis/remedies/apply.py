@@ -205,7 +205,12 @@ def _(remedy: actions.Dropout, program: Program) -> Program:
 def _(remedy: actions.Reinitialise, program: Program) -> Program:
     order = order_of(program)
     rng = as_generator(remedy.draw) if remedy.draw else _generator(program)
-    wanted = [call.layer for call in order if not remedy.layers or call.layer.path in remedy.layers]
+    wanted = [
+        call.layer
+        for call in order
+        if (not remedy.layers or call.layer.path in remedy.layers)
+        and not any(parameter.frozen for parameter in call.layer.parameters())
+    ]
     for linear, preferred in surgery.preferred_inits(order):
         if any(linear is layer for layer in wanted):
             linear.weight.initializer = init.by_name(remedy.init or preferred)

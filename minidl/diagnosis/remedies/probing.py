@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from minidl.diagnosis.program import Program
-from minidl.diagnosis.remedies.actions import Action
+from minidl.diagnosis.remedies.actions import Action, Epochs
 from minidl.diagnosis.remedies.apply import apply, inputs_of
 from minidl.diagnosis.remedies.losses import ScaledLoss
 from minidl.diagnosis.remedies.standing import WORST, Rows, standing, take
@@ -62,13 +62,18 @@ class Prober:
         self.program, self.rows = program, rows
 
     def train(self, change: Change, steps: int, as_told: bool = False) -> Outcome:
-        """Train with a change for about so many steps; as told, at the rates that were told."""
+        """Train with a change for about so many steps; as told, at the rates that were told.
+
+        A change that has a number of epochs trains for no more of them.
+        """
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             try:
                 program = apply(self.program.copy(), change)
             except NotApplicableError:
                 return Outcome(change, None, WORST, 0)
+            if any(isinstance(action, Epochs) for action in change):
+                steps = min(steps, program.epochs * an_epoch(program))
             program = program if as_told else lasting(program, steps)
             record = steps > WORTH_RECORDING and is_recordable(program.loss)
             trainer = program.trainer(record)
@@ -77,7 +82,7 @@ class Prober:
                     trainer, callbacks=[StopWhenSolved(self.rows[0].task)], diagnose=False
                 )
                 error = fmean(standing(trainer, rows) for rows in self.rows)
-            except FloatingPointError:
+            except (FloatingPointError, TypeError, ValueError):  # it diverges, or takes no weights
                 error = WORST
         return Outcome(change, trainer, error, steps)
 
@@ -129,10 +134,14 @@ def is_recordable(loss: Loss) -> bool:
 
 def lasting(program: Program, steps: int) -> Program:
     """Return a program that trains for about so many steps, its rate falling to zero."""
-    an_epoch = -(-len(inputs_of(program)) // program.batch_size)
-    epochs = max(1, round(steps / an_epoch))
-    let_rate_fall(program.optimizer, epochs * an_epoch)
+    epochs = max(1, round(steps / an_epoch(program)))
+    let_rate_fall(program.optimizer, epochs * an_epoch(program))
     return replace(program, epochs=epochs)
+
+
+def an_epoch(program: Program) -> int:
+    """Return the steps of an epoch."""
+    return -(-len(inputs_of(program)) // program.batch_size)
 
 
 def let_rate_fall(optimizer: Optimizer, steps: int) -> None:
@@ -148,6 +157,8 @@ def parted(program: Program) -> tuple[Program, Program]:
     """Return the program with most of its rows, and with those that are held out from it."""
     order = np.random.default_rng(0).permutation(len(inputs_of(program)))
     count = max(1, round(HELD_OUT * len(order)))
+    if (len(order) - count) % program.batch_size == 1:
+        count += 1  # BatchNorm needs more than one row in the last batch
     return with_rows(program, order[count:]), with_rows(program, order[:count])
 
 

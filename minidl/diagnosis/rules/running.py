@@ -282,7 +282,7 @@ def overfitted(curve: Sequence[tuple[int, float, float]], noise: float) -> Itera
             f"{epochs[best + 1]} epochs to {held[-1]:.2f}, while that of the rows trained on falls "
             f"to {trained[-1]:.2f}",
             remedy=f"stop after {epochs[best + 1]} epochs, or add a weight decay",
-            action=Epochs(epochs[best + 1], stop_early=True),
+            action=Epochs(epochs[best + 1]),
         )  # fmt: skip
 
 
