@@ -1,5 +1,6 @@
 # Every target sets up what it needs in .venv, from Python >= 3.11, a C compiler and make.
 #
+#   make dev      install all that contributors need into .venv, and compile the kernels
 #   make demo     build, and train a network on handwritten digits
 #   make test     build, lint, and run all tests
 #   make bench    print how fast the kernels are, beside what this machine can do; with
@@ -23,7 +24,9 @@ PY := $(VENV)/bin/python
 SOURCES := setup.py pyproject.toml $(shell find minidl/_kernels -name "*.p[yx]*" -o -name "*.h")
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test bench steps lint exhaustive fuzz fuzz-files stress interrupts sanitize clean
+.PHONY: dev demo test bench steps lint exhaustive fuzz fuzz-files stress interrupts sanitize clean
+
+dev: $(VENV)/dev
 
 demo: $(VENV)/demo
 	$(PY) -m minidl train digits

@@ -1,4 +1,4 @@
-"""The default initialisation beside PyTorch's: which generalises better from small tables?
+"""Compare the default initialisation with PyTorch's: which generalises better on small tables?
 
     python benchmarks/defaults.py            # nine data sets, sixteen splits
     python benchmarks/defaults.py --quick    # four splits, one and three hidden layers
@@ -30,9 +30,8 @@ import numpy as np
 from minidl import Trainer, datasets, nn, optim
 from minidl.training import EarlyStopping
 
-MNIST = (
-    Path(__file__).resolve().parents[2] / "shared" / "data"
-)  # where its 10,000 test images may be
+# A folder that may hold the 10,000 test images.
+MNIST = Path(__file__).resolve().parents[2] / "shared" / "data"
 WIDTH = 64
 DEPTHS = (1, 2, 3, 4)
 ACTIVATIONS: tuple[type[nn.Layer], ...] = (nn.ReLU, nn.Tanh)
@@ -47,7 +46,7 @@ INITS: dict[str, dict[str, Any]] = {
 
 @dataclass
 class Table:
-    """Rows and what to predict: classes, or one standardised number."""
+    """Rows and their targets: classes, or one number that is standardised."""
 
     x: Any
     y: Any
@@ -61,20 +60,20 @@ class Table:
         """(X, y) for training, validation and testing, standardised by the training rows."""
         rows = len(self.x)
         order = np.random.default_rng(seed).permutation(rows)
-        test, held_out, train = np.split(order, [rows // 4, rows // 4 + rows * 3 // 20])
+        test, validation, train = np.split(order, [rows // 4, rows // 4 + rows * 3 // 20])
         x = _standardised(self.x, train)
         y = self.y if self.classes else _standardised(self.y, train)[:, None]
-        return [(x[part], y[part]) for part in (train, held_out, test)]
+        return [(x[part], y[part]) for part in (train, validation, test)]
 
 
 def _standardised(values: Any, train: Any) -> Any:
-    """Of mean 0 and variance 1 in the training rows; a column that is constant there becomes 0."""
+    """Scale to mean 0 and variance 1 in the training rows; a constant column becomes 0."""
     mean, std = values[train].mean(axis=0), values[train].std(axis=0)
     return ((values - mean) / np.where(std > 1e-12, std, np.inf)).astype(np.float32)
 
 
 def tables() -> dict[str, Callable[[], Table]]:
-    """The data sets by name: loaded when called."""
+    """Return functions that load the data sets, by name."""
     try:
         from sklearn import datasets as sets
     except ImportError:
@@ -93,7 +92,7 @@ def tables() -> dict[str, Callable[[], Table]]:
         ),
         "moons": lambda: sets.make_moons(500, noise=0.25, random_state=0),
     }
-    # The targets of load_diabetes are whole numbers, as floats: what is a class says the dtype.
+    # The dtype says whether targets are classes: those of load_diabetes are whole floats.
     found = {name: lambda load=load: Table(*load()) for name, load in loaders.items()}
     images, labels = (MNIST / f"t10k-{name}-ubyte.gz" for name in ("images-idx3", "labels-idx1"))
     if images.exists() and labels.exists():
@@ -114,7 +113,7 @@ def network(
     inits: dict[str, Any],
     seed: int,
 ) -> nn.Sequential:
-    """So many hidden layers, and one without an activation."""
+    """Build a network of so many hidden layers, and a last one without an activation."""
     layers: list[nn.Layer] = []
     for _ in range(depth):
         layers += [nn.Linear(inputs, WIDTH, **inits), activation()]
@@ -123,19 +122,19 @@ def network(
 
 
 def trained(model: nn.Layer, parts: list[tuple[Any, Any]], classes: int, seed: int) -> list[float]:
-    """Train until the validation loss gets no better; score and loss on the rows for testing."""
-    (x, y), held_out, test = parts
+    """Train until the validation loss stops improving; returns score and loss of the test rows."""
+    (x, y), validation, test = parts
     score, loss = ("accuracy", nn.CrossEntropyLoss()) if classes else ("r2", nn.MSELoss())
     optimizer = optim.Adam(model.parameters(), lr=1e-3)
     trainer = Trainer(model, loss, optimizer, metrics=[score], rng=seed)
     stopping = EarlyStopping("val_loss", patience=PATIENCE)
-    trainer.fit(x, y, EPOCHS, BATCH, validation=held_out, progress=False, callbacks=[stopping])
+    trainer.fit(x, y, EPOCHS, BATCH, validation=validation, progress=False, callbacks=[stopping])
     found = trainer.evaluate(*test)
     return [found[score], found["loss"]]
 
 
 def measured(table: Table, splits: int, depths: Iterable[int]) -> Any:
-    """Score and loss: an array (inits, splits, depths, activations, 2)."""
+    """Measure score and loss: an array (inits, splits, depths, activations, 2)."""
     results = []
     for inits in INITS.values():
         for seed in range(splits):
@@ -148,18 +147,18 @@ def measured(table: Table, splits: int, depths: Iterable[int]) -> Any:
 
 
 def mean_and_error(differences: Any) -> tuple[float, float]:
-    """The mean of independent numbers, and its standard error."""
+    """Return the mean of independent numbers, and its standard error."""
     return differences.mean(), differences.std(ddof=1) / np.sqrt(len(differences))
 
 
 def differences(values: Any) -> list[tuple[float, float]]:
-    """Ours - PyTorch's of score and loss: mean and standard error over the splits."""
+    """Return ours - PyTorch's of score and loss: mean and standard error over the splits."""
     theirs, ours = values.mean(axis=(2, 3))  # (splits, 2) each
     return [mean_and_error(ours[:, i] - theirs[:, i]) for i in (0, 1)]
 
 
 def cells(name: str, shape: str, values: Any) -> list[str]:
-    """The line of a data set."""
+    """Format the line of a data set."""
     theirs, ours = values.mean(axis=(1, 2, 3))  # (score, loss) each
     line = [name, shape]
     for i, difference in enumerate(differences(values)):
@@ -168,7 +167,7 @@ def cells(name: str, shape: str, values: Any) -> list[str]:
 
 
 def overall(results: Iterable[Any]) -> list[str]:
-    """The line of the mean over the data sets."""
+    """Format the line of the mean over the data sets."""
     found = np.array([differences(values) for values in results])  # (sets, 2, mean and error)
     means = found[..., 0].mean(axis=0)
     errors = np.sqrt(np.square(found[..., 1]).sum(axis=0)) / len(found)
@@ -195,7 +194,7 @@ def show(line: Iterable[str], head: bool = False) -> None:
 
 
 def by_depth(results: dict[str, Any], depths: Iterable[int]) -> Iterator[list[str]]:
-    """The mean difference of the scores over sets and splits, for every kind of network."""
+    """Yield the mean difference of scores over sets and splits, for every kind of network."""
     each = [np.mean(values[1] - values[0], axis=0)[..., 0] for values in results.values()]
     for depth, line in zip(depths, np.mean(each, axis=0), strict=True):
         yield [str(depth), *(f"{value:+.4f}" for value in line)]

@@ -1,11 +1,11 @@
-"""What an unrecorded call and an unrecorded step cost beside plain NumPy.
+"""Compare an unrecorded call and an unrecorded step with plain NumPy.
 
     python benchmarks/eager.py [--batch 1] [--rounds 30]
 
 A 4-64-64-2 tanh network, float32, one thread. "forward" is the model's output, "step" a whole
-step of training: forward, mean squared error, backward, clipping by the global norm, Adam. The
-other side is what one would write by hand in NumPy, with all parameters, gradients and moments in
-flat vectors. Both sides take turns; a ratio is the median over the rounds.
+step of training: forward, mean squared error, backward, clipping by the global norm, Adam. It is
+compared with code written by hand in NumPy, with all parameters, gradients and moments in flat
+vectors. Both run in alternating rounds; a ratio is the median over the rounds.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Array = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
 
 class ByHand:
-    """The same network and optimizer in NumPy, its numbers in flat vectors."""
+    """The same network and optimizer in NumPy, with flat vectors."""
 
     def __init__(self, model: nn.Sequential, lr: float = 0.0, max_norm: float = 1.0) -> None:
         sizes = [parameter.size for parameter in model.parameters()]
@@ -89,7 +89,7 @@ class ByHand:
 
 
 def seconds(call: Callable[[], object], calls: int) -> float:
-    """Time of one of so many calls."""
+    """Measure the seconds of one of so many calls."""
     began = time.perf_counter()
     for _ in range(calls):
         call()
@@ -99,12 +99,12 @@ def seconds(call: Callable[[], object], calls: int) -> float:
 def alternating(
     ours: Callable[[], object], theirs: Callable[[], object], rounds: int, calls: int
 ) -> tuple[float, float, float]:
-    """Median seconds of both, and the median ratio, over rounds in which both take a turn."""
+    """Measure both in alternating rounds; returns the median seconds of both and of their ratio."""
     times = []
-    for turn in range(rounds + 1):
+    for number in range(rounds + 1):
         pair = [(ours, 0), (theirs, 1)]
         taken = [0.0, 0.0]
-        for call, place in pair if turn % 2 else reversed(pair):
+        for call, place in pair if number % 2 else reversed(pair):
             taken[place] = seconds(call, calls)
         times.append(taken)
     table = np.array(times[1:])  # the first round warms up
@@ -138,7 +138,7 @@ def main() -> None:
         return float(value)
 
     # A rate of zero: once the batch is fitted, gradients are subnormal numbers, which are slow.
-    for _ in range(3):  # that both do the same
+    for _ in range(3):  # check that both do the same
         assert abs(step() - by_hand.step(x, y)) < 1e-4
     print(f"{'-'.join(map(str, WIDTHS))} tanh, batch {arguments.batch}, µs of a call")
     for name, ours, theirs in (

@@ -1,12 +1,12 @@
-"""What each step towards minidl's matrix product buys: the measurements of docs/kernels.md.
+"""Measure the gain of each step towards minidl's matrix product, for docs/kernels.md.
 
     python benchmarks/matmul_steps.py
     python benchmarks/matmul_steps.py --isa avx2 --dtype float64 --sizes 64 250 1024
 
-Compiles matmul_steps.pyx in a temporary folder, with the compiler flags of the instruction set
-that serves; checks every step against float64; measures them round by round, with the peak of the
-core. One thread. Needs a C compiler, Cython and setuptools, as minidl's own kernels do: the extra
-`dev` has both packages.
+It compiles matmul_steps.pyx in a temporary folder, with the compiler flags of the instruction set,
+checks every step against float64, and measures all steps and the peak of the core in alternating
+rounds, on one thread. It needs a C compiler, Cython and setuptools, as minidl's own kernels do: the
+dependency group `dev` has both packages.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from types import ModuleType
 from typing import Any
 
 # NumPy's BLAS reads these when it is imported.
-os.environ.pop("OPENBLAS_CORETYPE", None)  # it would use the code of an older machine
+os.environ.pop("OPENBLAS_CORETYPE", None)  # would select the code of an older machine
 os.environ.pop("OPENBLAS_L2_SIZE", None)
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
@@ -40,10 +40,10 @@ SOURCE = Path(__file__).with_suffix(".pyx")
 HEADERS = Path(_kernels.__file__).parent / "loops" / "vector"  # simd.h and simd.pxd
 SIZES = [45, 64, 250, 256, 1024]
 SHAPES = [(1, 1, 1), (45, 45, 45), (64, 64, 64), (7, 300, 65), (250, 250, 250), (241, 129, 1030)]
-SECONDS = 4e-3  # of one step in one round, or one product
-BEYOND = 16  # rows of memory behind a result, more than any tile is high
-SLOW = 0.5  # seconds of a product that is measured once only
-LARGEST_IN_PYTHON = 64  # of a product by loops in Python
+SECONDS = 4e-3  # seconds of one step in a round; longer products run once
+BEYOND = 16  # rows of memory behind a result: more than the height of any tile
+SLOW = 0.5  # a product that takes more seconds is measured only once
+LARGEST_IN_PYTHON = 64  # the largest product by loops in Python
 DIRECTIVES = {
     "language_level": 3,
     "boundscheck": False,
@@ -69,7 +69,7 @@ class UnavailableError(RuntimeError):
 
 
 def definition(a: Array, b: Array) -> Array:
-    """c[i, j] = sum over p of a[i, p] * b[p, j], in Python."""
+    """Compute c[i, j] = sum over p of a[i, p] * b[p, j], in Python."""
     c = np.zeros((len(a), b.shape[1]), a.dtype)
     for i in range(len(a)):
         for j in range(b.shape[1]):
@@ -79,7 +79,7 @@ def definition(a: Array, b: Array) -> Array:
 
 
 def compile_steps(isa: str, dtype: Any, folder: Path) -> ModuleType:
-    """The steps, compiled in this folder as minidl's kernels of this instruction set are."""
+    """Compile the steps in this folder, with the flags of minidl's kernels."""
     try:
         from Cython.Build import cythonize
         from setuptools import Distribution, Extension
@@ -133,7 +133,7 @@ class Product:
             self.names.insert(0, "definition")
 
     def run(self, name: str, repeats: int = 1) -> None:
-        """out = a @ b by this step, so many times in a row; inside C where the step is."""
+        """Compute out = a @ b by this step, so many times in a row, inside C if it is compiled."""
         if name == "definition":
             for _ in range(repeats):
                 self.out[...] = definition(self.a, self.b)
@@ -146,15 +146,15 @@ class Product:
             self._steps.multiply(name, self.a, self.b, self.out, self._scratch, repeats)
 
     def seconds(self, name: str, repeats: int) -> float:
-        """Seconds that so many runs take of this process, whatever else the core has to serve."""
+        """Measure the CPU seconds of this process for so many runs."""
         start = process_time()
         self.run(name, repeats)
         return process_time() - start
 
     def error(self, name: str) -> float:
-        """The largest error of an element of out, in units of what rounding may cause.
+        """Return the largest error of an element of out, relative to the bound of rounding errors.
 
-        Infinite if something was written beyond out.
+        It is infinite if something was written beyond out.
         """
         self._room.fill(np.nan)
         self.run(name)
@@ -178,10 +178,10 @@ def check(steps: ModuleType, dtype: Any, shapes: list[tuple[int, int, int]]) -> 
 
 
 def measure(products: list[Product], probes: Probes, rounds: int) -> list[dict[str, float]]:
-    """Flops per second of every step, and of FMA, the peak: each in its best round.
+    """Measure flops per second of every step, and of FMA, the peak: each in its best round.
 
-    In each round all of them run, one after the other, so that a core that is busy for a while
-    slows them all. What takes longer than SLOW runs once.
+    All of them run in each round, one after the other, so that other work slows all of them alike.
+    Products that take longer than SLOW run once.
     """
     best = [dict.fromkeys([FMA, *product.names], 0.0) for product in products]
     repeats: dict[tuple[int, str], int] = {}
@@ -200,7 +200,7 @@ def measure(products: list[Product], probes: Probes, rounds: int) -> list[dict[s
 
 
 def table(figures: dict[int, dict[str, float]], markdown: bool) -> list[str]:
-    """GFLOP/s, percent of the peak and gain over the step before, of every step and size."""
+    """Format GFLOP/s, percent of the peak and gain over the step before, by step and size."""
     rows = [["step", *(f"{size}³" for size in figures)]]
     for name, label in LABELS.items():
         rows.append([label, *(cell(name, column) for column in figures.values())])
@@ -214,7 +214,7 @@ def table(figures: dict[int, dict[str, float]], markdown: bool) -> list[str]:
 
 
 def cell(name: str, speeds: dict[str, float]) -> str:
-    """What the table says of one step at one size."""
+    """Format the figures of one step at one size."""
     if name not in speeds:
         return ""
     text = f"{two_digits(speeds[name] / 1e9)} ({speeds[name] / speeds[FMA]:.0%})"
@@ -225,12 +225,12 @@ def cell(name: str, speeds: dict[str, float]) -> str:
 
 
 def two_digits(x: float) -> str:
-    """At least two digits, without an exponent."""
+    """Format a number with at least two digits, without an exponent."""
     return f"{x:.0f}" if x >= 9.95 else f"{x:#.2g}"
 
 
 def options_of(argv: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="What each step of the matrix product buys.")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="N")
     parser.add_argument("--isa", default=_kernels.isa, help="avx2, for example (%(default)s)")

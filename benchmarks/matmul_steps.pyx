@@ -49,7 +49,7 @@ cdef void rows_of_b(
     const real *a, const real *b, real *c, Py_ssize_t k, Py_ssize_t n,
     Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t j0, Py_ssize_t j1
 ) noexcept nogil:
-    """Rows i0 … i1 and columns j0 … j1 of c."""
+    """Compute rows i0 … i1 and columns j0 … j1 of c."""
     cdef Py_ssize_t i, j, p
     cdef real factor
     for i in range(i0, i1):
@@ -61,11 +61,11 @@ cdef void rows_of_b(
                 c[i * n + j] = c[i * n + j] + factor * b[p * n + j]
 
 
-cdef void rest(
+cdef void remainder(
     const real *a, const real *b, real *c, Py_ssize_t m, Py_ssize_t k, Py_ssize_t n,
     Py_ssize_t whole_m, Py_ssize_t whole_n
 ) noexcept nogil:
-    """Compute what whole tiles leave over, at the right and below."""
+    """Compute the remainder of c beside whole tiles, at the right and below."""
     rows_of_b(a, b, c, k, n, 0, whole_m, whole_n, n)
     rows_of_b(a, b, c, k, n, whole_m, m, 0, n)
 
@@ -81,7 +81,7 @@ cdef enum:
 cdef void register_tile(
     const real *a, const real *b, real *c, Py_ssize_t m, Py_ssize_t k, Py_ssize_t n
 ) noexcept nogil:
-    """Tiles of 4 x 32 sums, kept in registers over the whole depth."""
+    """Compute tiles of 4 x 32 sums, kept in registers over the whole depth."""
     cdef Py_ssize_t whole_m = m - m % HEIGHT, whole_n = n - n % WIDTH, i, j = 0
     while j < whole_n:
         i = 0
@@ -89,7 +89,7 @@ cdef void register_tile(
             scalar_tile(a + i * k, b + j, c + i * n + j, k, n)
             i += HEIGHT
         j += WIDTH
-    rest(a, b, c, m, k, n, whole_m, whole_n)
+    remainder(a, b, c, m, k, n, whole_m, whole_n)
 
 
 cdef inline void scalar_tile(
@@ -117,7 +117,7 @@ cdef inline void scalar_tile(
 cdef void vector_tile(
     const real *a, const real *b, real *c, Py_ssize_t m, Py_ssize_t k, Py_ssize_t n
 ) noexcept nogil:
-    """Tiles of MR x NR sums, which fill the vector registers."""
+    """Compute tiles of MR x NR sums, which fill the vector registers."""
     cdef Py_ssize_t whole_m = m - m % MR, whole_n = n - n % NR, i, j = 0
     while j < whole_n:
         i = 0
@@ -125,7 +125,7 @@ cdef void vector_tile(
             tile(a + i * k, k, 1, b + j, n, c + i * n + j, n, k, False)
             i += MR
         j += NR
-    rest(a, b, c, m, k, n, whole_m, whole_n)
+    remainder(a, b, c, m, k, n, whole_m, whole_n)
 
 
 cdef inline void tile(
@@ -161,7 +161,7 @@ cdef inline void tile(
 cdef void blocking(
     const real *a, const real *b, real *c, Py_ssize_t m, Py_ssize_t k, Py_ssize_t n
 ) noexcept nogil:
-    """The five loops: blocks that stay in the caches, and the tiles of a block."""
+    """Run five loops over blocks that stay in the caches, and over the tiles of a block."""
     cdef Py_ssize_t whole_m = m - m % MR, whole_n = n - n % NR
     cdef Py_ssize_t jc = 0, pc, ic, jr, ir, depth
     while jc < whole_n:
@@ -183,7 +183,7 @@ cdef void blocking(
                 ic += MC
             pc += KC
         jc += NC
-    rest(a, b, c, m, k, n, whole_m, whole_n)
+    remainder(a, b, c, m, k, n, whole_m, whole_n)
 
 
 # --- step 7 ---------------------------------------------------------------------------------
@@ -192,7 +192,7 @@ cdef void blocking(
 cdef void packing(
     const real *a, const real *b, real *c, Py_ssize_t m, Py_ssize_t k, Py_ssize_t n, real *packed
 ) noexcept nogil:
-    """The five loops over copies of the blocks, in the order in which the tiles read them."""
+    """Run the five loops over copies of the blocks, packed in the order in which tiles read."""
     cdef Py_ssize_t whole_m = m - m % MR, whole_n = n - n % NR
     cdef Py_ssize_t jc = 0, pc, ic, jr, ir, depth, rows, columns
     cdef real *block_b = packed
@@ -220,7 +220,7 @@ cdef void packing(
                 ic += MC
             pc += KC
         jc += NC
-    rest(a, b, c, m, k, n, whole_m, whole_n)
+    remainder(a, b, c, m, k, n, whole_m, whole_n)
 
 
 cdef void pack_b(
@@ -258,7 +258,7 @@ cdef void pack_a(
 cdef void edges(
     const real *a, const real *b, real *c, Py_ssize_t m, Py_ssize_t k, Py_ssize_t n, real *packed
 ) noexcept nogil:
-    """The five loops to the very edge of C."""
+    """Run the five loops up to the edge of C, with partial tiles."""
     cdef Py_ssize_t jc = 0, pc, ic, jr, ir, depth, rows, columns
     cdef real *block_b = packed
     cdef real *block_a = packed + KC * NC
@@ -292,7 +292,7 @@ cdef void any_tile(
     const real *a, const real *b, real *c, Py_ssize_t c_row, Py_ssize_t depth, bint accumulate,
     Py_ssize_t rows, Py_ssize_t columns
 ) noexcept nogil:
-    """Compute a whole tile, if it fits; else one of as many vectors as there are columns for."""
+    """Compute a whole tile if it fits, else one of only as many vectors as the columns need."""
     cdef real sums[MR * NR]
     if rows >= MR and columns >= NR:
         tile(a, 1, MR, b, NR, c, c_row, depth, accumulate)
@@ -358,7 +358,7 @@ SIZES = {"MR": MR, "NR": NR, "MC": MC, "KC": KC, "NC": NC}
 
 
 def scratch_bytes():
-    """Bytes of both packed blocks."""
+    """Return the bytes of both packed blocks."""
     return (KC * NC + MC * KC) * sizeof(real)
 
 

@@ -1,20 +1,20 @@
-"""minidl and other libraries at the same work.
+"""Compare minidl with other libraries at the same work.
 
     python benchmarks/peers.py                    # kernels
     python benchmarks/peers.py steps              # training steps
     python benchmarks/peers.py inference --rows "batch 1"
     python benchmarks/peers.py text --file FILE   # a whole training, of minidl and PyTorch
 
-How it is measured: in one process, all contenders for a task in alternating rounds, the same
-number of threads for all; the fastest of a few bursts counts in each round. What is reported is
-the median, over the rounds, of time of the peer / time of minidl: above 1, minidl is faster.
-A library may enter at several settings, the fastest of which counts. Before anything is timed,
-all must give the same answer. A library that is not installed is left out. Beside the times of
-products and networks stands what their multiply-adds alone take at the FMA peak: the FMA limit.
+All contenders for a task run in alternating rounds of one process, with the same number of threads;
+the fastest of a few bursts counts in each round. Reported is the median, over the rounds, of time
+of the peer / time of minidl: above 1, minidl is faster. A library may have several settings, the
+fastest of which counts. Before anything is timed, all must give the same answer. A library that is
+not installed is left out. The FMA limit, beside the times of products and networks, is the time
+that their multiply-adds alone take at the FMA peak.
 
-Threads and instruction sets are settled by the environment before a library is loaded, so each
-number of threads is compared in a process of its own. What would hold OpenBLAS to an older machine
-is left out of it, unless --isa holds all to one instruction set.
+The environment sets threads and instruction sets before a library is loaded, so each number of
+threads is compared in a process of its own. Variables that hold OpenBLAS to an older machine are
+removed, unless --isa holds all libraries to one instruction set.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from minidl.profiling.measuring import QUICK, Effort
 from minidl.settings import without_limits
 
 ROUNDS = 7
-TEXT = "text"  # a training from beginning to end, not a table of tasks
+TEXT = "text"  # the suite that is a whole training, not a table of tasks
 THREAD_VARIABLES = (
     "BLIS_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -47,8 +47,8 @@ THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
 )
-# What holds libraries to an older instruction set: comparing minidl on AVX2 with peers on AVX-512
-# would tell of no machine that exists. NumPy's names of before 2.4, and of after.
+# Variables that hold libraries to an older instruction set: no machine has AVX2 for minidl and
+# AVX-512 for its peers. NumPy 2.4 has changed its names of features, so both are given.
 NUMPY_AVX512 = "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL X86_V4 AVX512_ICL AVX512_SPR"
 HELD = {
     "baseline": {
@@ -72,7 +72,7 @@ HELD = {
 
 
 def parser() -> argparse.ArgumentParser:
-    """The arguments."""
+    """Make the parser of the command line."""
     helps = {name: suite.help for name, suite in SUITES.items()} | {
         TEXT: text.__doc__.split("\n")[0]
     }
@@ -98,7 +98,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Compare with each number of threads, and print each contender at its best."""
+    """Compare with each number of threads, and print the best of each contender."""
     arguments = parser().parse_args()
     if arguments.suite == TEXT:
         return _read_text(arguments)
@@ -121,7 +121,7 @@ def main() -> int:
 
 
 def _read_text(arguments: argparse.Namespace) -> int:
-    """The suite that is one long task: in a process of its own, for its number of threads."""
+    """Run the suite ``text`` in a process of its own, for its number of threads."""
     threads = max(arguments.threads or [usable_cores()])
     if not arguments.child:
         return _start(threads, arguments.isa, Path(os.devnull))
@@ -135,7 +135,7 @@ def _read_text(arguments: argparse.Namespace) -> int:
 
 
 def _all_processes(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Result], int]:
-    """What the process of each number of threads has found, up to the first that fails."""
+    """Collect the results of a process for each number of threads, up to the first that fails."""
     about: dict[str, Any] = {}
     results: list[Result] = []
     code = 0
@@ -150,7 +150,7 @@ def _all_processes(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Complain before the measuring, not after it."""
+    """Exit with a message if an argument is wrong, before anything is measured."""
     suite = SUITES[arguments.suite]
     known = [column for column, library in suite.columns.items() if library != OURS]
     try:
@@ -167,7 +167,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _start(threads: int, isa: str | None, file: Path) -> int:
-    """Run this command in a process whose libraries find their settings in the environment."""
+    """Run this command in a process whose environment has the settings of the libraries."""
     environment = {
         **without_limits(os.environ),
         **dict.fromkeys(THREAD_VARIABLES, str(threads)),
@@ -183,7 +183,7 @@ def _start(threads: int, isa: str | None, file: Path) -> int:
             try:
                 return process.wait()
             except KeyboardInterrupt:
-                pass  # the child heard it as well, and saves what it has
+                pass  # the child was interrupted as well, and saves the results it has
 
 
 def _one_process(arguments: argparse.Namespace, threads: int, file: Path) -> int:

@@ -1,8 +1,8 @@
-"""``Trainer.predict`` beside the same forward pass written in NumPy.
+"""Compare ``Trainer.predict`` with the same forward pass written in NumPy.
 
 python benchmarks/predict.py
 
-Both run in one process, in alternating rounds; printed are medians and the median of the ratios.
+Both run in one process, in alternating rounds; it prints medians and the median of the ratios.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ROWS = (1, 16, 64)
 
 
 def seconds(function: Callable[[], object]) -> float:
-    """One call, the mean of many."""
+    """Measure the seconds of one call, the mean of many."""
     begun = time.perf_counter()
     for _ in range(CALLS):
         function()

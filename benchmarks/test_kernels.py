@@ -1,9 +1,9 @@
-"""Every kernel beside its NumPy twin, by pytest-benchmark: the cases of ``minidl bench``.
+"""Time every kernel and its NumPy twin by pytest-benchmark: the cases of ``minidl bench``.
 
     pytest benchmarks --benchmark-group-by=group -k "adam or matmul"
     pytest benchmarks --benchmark-save=before; ...; pytest benchmarks --benchmark-compare
 
-Each figure is one call from Python, which ``minidl bench`` leaves out.
+Each figure includes the call from Python, which ``minidl bench`` leaves out.
 """
 
 from __future__ import annotations

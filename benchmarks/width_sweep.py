@@ -1,13 +1,14 @@
-"""Is there a width at which a training step is suddenly slow?
+"""Time training steps of every width, to find widths at which a step is suddenly slow.
 
     python benchmarks/width_sweep.py --plot widths.png --peer torch
     python benchmarks/width_sweep.py --widths 32:64:1 --threads 1
 
-A network 10-w-w-10 with relu learns by Adam, with the gradient clipped to norm 1, for every width
-w: minidl through ``step.epoch``, as it comes, on one thread, and on two whether or not that pays.
-All widths are measured in turn, in several passes; the fastest epoch of each counts, so that
-what else the machine does leaves the neighbours comparable. Printed are the worst ratio of two
-neighbours, and how far the choice of threads is from the better of one and two.
+A network 10-w-w-10 with relu is trained by Adam, with the gradient clipped to norm 1, for every
+width w. minidl runs ``step.epoch`` with its default choice of threads, on one thread, and on two
+whether or not that pays. Several passes measure all widths one after the other, and the fastest
+epoch of each counts, so that neighbours stay comparable whatever else the machine does. Printed are
+the worst ratio of two neighbours, and how far the default choice is from the better of one and two
+threads.
 
 PyTorch, if asked for, runs the same step eagerly, with its fused Adam, on one and on two threads,
 of which the faster counts; or on as many as --threads says.
@@ -34,10 +35,10 @@ from minidl.profiling.kernel_report import machine
 from minidl.recording import plan as planning
 
 INPUTS = CLASSES = 10
-STEPS, PEER_STEPS = 50, 10  # of an epoch
+STEPS, PEER_STEPS = 50, 10  # steps of an epoch
 USUAL_THREADS = minidl.get_num_threads()
 SETTINGS = {"default": None, "1 thread": 1, "2 threads": 2}
-PEER_STRIDE = 8  # widths from one of the peer's to the next
+PEER_STRIDE = 8  # the peer is measured at every eighth width
 COLORS = {"default": "#0072B2", "1 thread": "#56B4E9", "2 threads": "#009E73", "PyTorch": "#D55E00"}
 
 Epoch = tuple[Callable[[], object], Callable[[], object], int]  # prepare, run; its steps
@@ -45,7 +46,7 @@ Times = dict[str, dict[int, float]]  # microseconds of a step by setting and wid
 
 
 def minidl_epoch(width: int, X: Any, Y: Any, batch: int, threads: int | None) -> Epoch:
-    """An epoch of minidl on so many threads; None: as it comes."""
+    """Make an epoch of minidl on so many threads; None for its default choice."""
     layers = [nn.Linear(INPUTS, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()]
     model = nn.Sequential(*layers, nn.Linear(width, CLASSES), rng=0)
     loss = nn.CrossEntropyLoss()
@@ -75,7 +76,7 @@ def minidl_epoch(width: int, X: Any, Y: Any, batch: int, threads: int | None) ->
 
 @contextmanager
 def shared_eagerly(eagerly: bool) -> Iterator[None]:
-    """Have programs share all that is worth it, even if that is too little to pay for the team."""
+    """Have programs share kernels between threads even where that does not pay for barriers."""
     usual = planning.BARRIER
     planning.BARRIER = 0.0 if eagerly else usual
     try:
@@ -85,7 +86,7 @@ def shared_eagerly(eagerly: bool) -> Iterator[None]:
 
 
 def torch_epoch(width: int, X: Any, Y: Any, batch: int, threads: int | None) -> Epoch:
-    """An epoch of PyTorch on so many threads."""
+    """Make an epoch of PyTorch on so many threads."""
     import torch
     from torch import nn as tnn
 
@@ -110,12 +111,12 @@ def torch_epoch(width: int, X: Any, Y: Any, batch: int, threads: int | None) -> 
 
 
 def measure(epochs: dict[tuple[str, int], Epoch], passes: int) -> Times:
-    """The fastest epoch of each, in microseconds of a step."""
+    """Measure the fastest epoch of each, in microseconds of a step."""
     fastest = dict.fromkeys(epochs, float("inf"))
     for number in range(passes):
         for key, (prepare, run, steps) in epochs.items():
             prepare()
-            run()  # brings what the others have driven out back into the caches
+            run()  # to fill the caches again
             start = perf_counter()
             run()
             fastest[key] = min(fastest[key], (perf_counter() - start) / steps * 1e6)
@@ -127,16 +128,16 @@ def measure(epochs: dict[tuple[str, int], Epoch], passes: int) -> Times:
 
 
 def show_progress(text: str) -> None:
-    """On the terminal, not in a file."""
+    """Print progress on a terminal, but not into a file."""
     if sys.stderr.isatty():
         print(f"\r{text:<30}", end="", file=sys.stderr, flush=True)
 
 
-# --- what comes out ---------------------------------------------------------------------
+# --- results -------------------------------------------------------------------------
 
 
 def neighbours(times: dict[int, float]) -> dict[int, float]:
-    """time(next width) / time(width)."""
+    """Compute time(next width) / time(width)."""
     widths = sorted(times)
     return {a: times[b] / times[a] for a, b in itertools.pairwise(widths)}
 
@@ -170,12 +171,12 @@ def report(times: Times) -> None:
 
 
 def better_of_both(times: Times, width: int) -> float:
-    """The better of one and two threads."""
+    """Return the better time of one and two threads."""
     return min(times["1 thread"][width], times["2 threads"][width])
 
 
 def draw(path: Path, times: Times, batch: int) -> None:
-    """Times over widths, and below them the ratios of neighbours."""
+    """Draw times over widths, and below them the ratios of neighbours."""
     figure = new_figure((9.5, 7))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     order = sorted(times, key=lambda name: name == "default")  # on top of the others
@@ -205,7 +206,7 @@ def draw(path: Path, times: Times, batch: int) -> None:
 
 
 def width_range(text: str) -> range:
-    """8:256:1, both ends included."""
+    """Parse a range such as 8:256:1, both ends included."""
     first, last, stride = map(int, text.split(":"))
     if not 1 <= first <= last or stride < 1:
         raise ValueError
@@ -242,8 +243,8 @@ def main() -> None:
                 epochs[f"PyTorch {count}", width] = torch_epoch(width, *data, count)
     times = measure(epochs, 2 if given.quick else given.passes)
     if given.peer:
-        ways = [times.pop(f"PyTorch {count}") for count in counts]
-        times["PyTorch"] = {width: min(way[width] for way in ways) for width in ways[0]}
+        peers = [times.pop(f"PyTorch {count}") for count in counts]
+        times["PyTorch"] = {width: min(peer[width] for peer in peers) for width in peers[0]}
     report(times)
     if given.plot:
         draw(given.plot, times, given.batch)

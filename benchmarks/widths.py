@@ -1,18 +1,18 @@
-"""Products of every width: is there one that takes much longer than the next round one?
+"""Time products of every width, to find those that take much longer than the next round width.
 
     python benchmarks/widths.py
     python benchmarks/widths.py --isa avx2 --dtype float64 --widths 64
 
-Networks are as wide as their makers like. Every width w is timed beside the next multiple W of
-the vector width, which does more work: a good kernel needs less time for w, and a cliff is where
-it needs more than 1.3 times that of W. Three forms of each product, ::
+Networks may have any width. Every width w is timed beside the next multiple W of the vector width,
+which needs more work: a good kernel takes less time for w. A cliff is a width that takes more than
+1.3 times the time of W. There are three forms of each product, ::
 
     A@B     (batch x w) @ (w x w)
     A.T@B   (batch x w).T @ (batch x w)
     A@B.T   (batch x w) @ (w x w).T
 
-and then products of one row, which read a matrix once: beside the bandwidth of the level of
-memory that they fit in.
+and then products of one row, which read a matrix once. They are compared with the bandwidth of the
+level of memory that they fit in.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ROWS = (256, 512, 1024, 2048)  # sizes of matrix times vector
 LANES = {"baseline": 16, "avx2": 32, "avx512": 64}  # bytes of a vector
 CLIFF = 1.3
 ROUNDS = 15
-SECONDS = 2e-4  # of one product in a round
+SECONDS = 2e-4  # seconds of one product in a round
 
 
 def main() -> None:
@@ -64,23 +64,23 @@ def main() -> None:
 
 
 def _product(form: str, m: int, k: int, n: int, dtype: Any) -> Callable[[], Any]:
-    """One form of an m x k x n product, on arrays of its own."""
+    """Make a call of one form of an m x k x n product."""
     rng = np.random.default_rng(0)
-    turn_a, turn_b = form == "A.T@B", form == "A@B.T"
+    transpose_a, transpose_b = form == "A.T@B", form == "A@B.T"
     a, b = (
-        aligned((k, m) if turn_a else (m, k), dtype),
-        aligned((n, k) if turn_b else (k, n), dtype),
+        aligned((k, m) if transpose_a else (m, k), dtype),
+        aligned((n, k) if transpose_b else (k, n), dtype),
     )
     a[...], b[...] = rng.standard_normal(a.shape), rng.standard_normal(b.shape)
-    return partial(kernels.matmul, a, b, aligned((m, n), dtype), turn_a, turn_b)
+    return partial(kernels.matmul, a, b, aligned((m, n), dtype), transpose_a, transpose_b)
 
 
 def _sweep(
     form: str, batch: int, widths: int, lanes: int, dtype: Any
 ) -> Iterator[tuple[float, int]]:
-    """The ratio time(w) / time(W) of every width w, with w.
+    """Yield the ratio time(w) / time(W) of every width w, with w.
 
-    The rounds alternate, and the fastest of each counts: one that was interrupted does not.
+    The rounds alternate, and the fastest of each counts, because slower ones were interrupted.
     """
     for width in range(1, widths + 1):
         whole = -(-width // lanes) * lanes
@@ -113,7 +113,7 @@ def _print_sweep(form: str, batch: int, found: Iterator[tuple[float, int]]) -> N
 
 
 def _one_row(form: str, size: int, dtype: Any) -> str:
-    """A batch of one through a layer of size x size: bytes per second, and of the most."""
+    """Measure a batch of one through a layer of size x size: bytes per second, and the fraction."""
     m, k, n = (size, 1, size) if form == "A.T@B" else (1, size, size)
     call, probes = _product(form, m, k, n, dtype), Probes(dtype)
     nbytes = (m * k + k * n + m * n) * dtype.itemsize

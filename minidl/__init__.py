@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from minidl._version import __version__
 
 if TYPE_CHECKING:
-    from minidl import datasets, nn, optim
+    from minidl import analysis, datasets, nn, optim
     from minidl.diagnosis.diagnose import diagnose
     from minidl.diagnosis.monitor import GradientMonitor
     from minidl.gradient_check import GradcheckError, GradcheckReport, gradcheck, gradcheck_all
@@ -31,6 +31,7 @@ __all__ = [
     "Trainer",
     "TrainingWarning",
     "__version__",
+    "analysis",
     "batches",
     "datasets",
     "diagnose",
@@ -48,6 +49,7 @@ __all__ = [
 # Modules that are loaded when one of their names is first asked for, so that `import minidl` takes
 # a moment, and a program that predicts does not wait for what trains.
 _HOMES = {
+    "analysis": (),
     "datasets": (),
     "diagnosis": ("GradientMonitor", "diagnose"),
     "gradient_check": ("GradcheckError", "GradcheckReport", "gradcheck", "gradcheck_all"),

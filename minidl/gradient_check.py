@@ -66,8 +66,9 @@ def gradcheck(
 ) -> GradcheckReport:
     """Compare ``backward`` with central differences, for the inputs and all parameters.
 
-    dL/dx_i ≈ (L(x_i + ε) - L(x_i - ε)) / 2ε in float64, where L is the loss itself, or for a
-    layer the sum of its outputs times fixed random weights. The error of a gradient a
+    dL/dx_i ≈ (L(x_i + ε) - L(x_i - ε)) / 2ε in float64, where L is the loss itself (the sum of the
+    losses for ``reduction="none"``), or for a layer the sum of its outputs times fixed random
+    weights. The error of a gradient a
     against the difference n is |a - n| / max(|a|, |n|, atol / rtol): relative, except for
     gradients so small that the rounding of L hides them.
 
@@ -208,9 +209,11 @@ def _by_input(name: str, inputs: list[Array], gradients: Any) -> list[tuple[int,
 
 
 def _loss_problem(loss: Loss, inputs: list[Array]) -> tuple[Callable[[], float], Tensors]:
-    """Return the loss as a function of the prediction, and the prediction with its gradient."""
+    """Return the loss, or the sum of losses without reduction, as a function of the prediction,
+    and the prediction with its gradient.
+    """
     loss(*inputs)
-    return lambda: float(loss(*inputs)), {"prediction": (inputs[0], loss.backward())}
+    return lambda: float(np.sum(loss(*inputs))), {"prediction": (inputs[0], loss.backward())}
 
 
 def _check_tensor(

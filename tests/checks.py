@@ -365,7 +365,8 @@ def loss_weights(problem: LossProblem) -> None:
             assert_close(found, expected, f"{bad} counts", rtol=tolerance, atol=tolerance)
         rows[~spoilt] = np.nan
         with np.errstate(all="ignore"):
-            assert np.isnan(loss(rows, given, few)), "NaN is hidden"
+            found = loss(rows, given, few)
+            assert np.isnan(found if found.ndim == 0 else found[~spoilt]).all(), "NaN is hidden"
 
 
 def loss_complains(problem: LossProblem) -> None:
@@ -386,7 +387,8 @@ def loss_readable(problem: LossProblem) -> None:
     loss, *_ = problem
     assert repr(copy.deepcopy(loss)) == repr(loss)
     assert repr(loss).startswith(type(loss).__name__)
-    assert ("sum" in repr(loss)) == (loss.reduction == "sum")
+    for reduction in ("sum", "none"):
+        assert (reduction in repr(loss)) == (loss.reduction == reduction)
 
 
 LOSS_CHECKS: dict[str, Callable[[LossProblem], None]] = {

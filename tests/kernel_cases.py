@@ -249,6 +249,7 @@ def softmax_cross_entropy(draw: Draw) -> Args:
         "weight": draw.weights(rows),
         "class_weight": draw.weights(classes),
         "smoothing": float(draw.rng.choice([0, 0.1, 0.7])),
+        "each": draw.flag() and draw.flag(),
     }
     draw.spoilt(args["logits"], args["weight"])
     return args | {"ignore_index": ignored_label(draw, args)}
@@ -282,6 +283,7 @@ def mse(draw: Draw) -> Args:
         "target": draw.array(*shape),
         "mean": draw.flag(),
         "weight": draw.weights(shape[0]),
+        "each": draw.flag() and draw.flag(),
     }
     draw.spoilt(args["prediction"], args["weight"])
     return args
@@ -300,6 +302,7 @@ def bce_with_logits(draw: Draw) -> Args:
         "mean": draw.flag(),
         "weight": draw.weights(shape[0]),
         "pos_weight": draw.weights(int(np.prod(shape[1:]))),
+        "each": draw.flag() and draw.flag(),
     }
     draw.spoilt(args["logits"], args["weight"])
     return args
@@ -386,12 +389,14 @@ def adagrad(draw: Draw) -> Args:
 
 def moment_parts(draw: Draw) -> Args:
     groups = int(draw.rng.choice([1, 1, 3, 4]))
-    return {"x": draw.array(*draw.shape(), groups * draw.size()), "groups": groups}
+    x = draw.array(*draw.shape(), groups * draw.size())
+    return {"x": x, "groups": groups, "sums": doubles(draw, 4 * groups) if draw.flag() else None}
 
 
 def norm_parts(draw: Draw) -> Args:
     shape = draw.shape()
-    return {"x": draw.array(*shape), "before": draw.optional(*shape)}
+    x, before = draw.array(*shape), draw.optional(*shape)
+    return {"x": x, "before": before, "sums": doubles(draw, 2) if draw.flag() else None}
 
 
 def doubles(draw: Draw, *shape: int) -> np.ndarray:
@@ -523,6 +528,8 @@ IN_PLACE = {
     "linear_grad_params": {"dweight", "dbias"},
     "prelu_grad": {"dslope"},
     "clip": {"state"},
+    "moment_parts": {"sums"},
+    "norm_parts": {"sums"},
 }
 IN_PLACE = {name: changed for name, changed in IN_PLACE.items() if changed}
 

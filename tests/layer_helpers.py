@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
+
+from minidl import nn
+
+
+def plain_layers() -> dict[str, type[nn.Layer]]:
+    """Those layers of minidl that anyone can build and call: new ones are found by themselves.
+
+    They need no arguments, have no parameters, state or random numbers, and keep the shape of any
+    input of floats: activations without parameters, and the identity.
+    """
+    found: dict[str, type[nn.Layer]] = {}
+    for cls in nn.Layer.registry:
+        needed = [p for p in inspect.signature(cls).parameters.values() if p.default is p.empty]
+        if not cls.__module__.startswith("minidl.") or needed:
+            continue
+        layer = cls()
+        keeps = layer.output_shape((2, 3, 4)) == (2, 3, 4) and not layer.takes_indices
+        if keeps and not layer.parameters() and not layer.state():
+            found[cls.__name__] = cls
+    return found
 
 
 def inputs_of(

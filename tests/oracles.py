@@ -136,6 +136,14 @@ def _residual(layer: Any, y: Array, x: Array) -> Array:
     return _of(layer.body, x) + (x if layer.shortcut is None else _of(layer.shortcut, x))
 
 
+def _flatten(layer: Any, y: Array, x: Array) -> Array:
+    """Two axes into one, as often as there are more between the first and the last."""
+    axis = layer.start_dim
+    for _ in range(axis, layer.end_dim % x.ndim):
+        x = np.concatenate([x.take(i, axis) for i in range(x.shape[axis])], axis)
+    return x
+
+
 LAYERS: dict[str, Callable[..., Any]] = {
     "Linear": _linear,
     "ReLU": lambda layer, y, x: np.maximum(x, 0),
@@ -158,7 +166,7 @@ LAYERS: dict[str, Callable[..., Any]] = {
     "Softmax": _softmax,
     "LogSoftmax": lambda layer, y, x: np.log(_softmax(layer, y, x)),
     "Identity": lambda layer, y, x: x,
-    "Flatten": lambda layer, y, x: np.stack([row.ravel() for row in x]),
+    "Flatten": _flatten,
     "BatchNorm": _batch_norm,
     "LayerNorm": _layer_norm,
     "RMSNorm": _rms_norm,
@@ -223,12 +231,14 @@ LOSSES: dict[str, Callable[..., tuple[Array, Array]]] = {
 }
 
 
-def loss_value(loss: Any, prediction: Array, target: Array, weight: Array | None) -> float:
-    """Σ weight · L, or that over Σ weight."""
+def loss_value(loss: Any, prediction: Array, target: Array, weight: Array | None) -> Any:
+    """Σ weight · L, or that over Σ weight; without reduction, weight · L."""
     losses, counts = LOSSES[type(loss).__name__](loss, prediction, target)
     if weight is not None:
         weight = weight.reshape(-1, *[1] * (losses.ndim - 1))  # of each row
         losses, counts = weight * losses, weight * counts
+    if loss.reduction == "none":
+        return losses.reshape(target.shape)
     return float(losses.sum() / counts.sum() if loss.reduction == "mean" else losses.sum())
 
 

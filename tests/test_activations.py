@@ -11,6 +11,7 @@ from test_accuracy import EDGES, SAMPLE, every_dtype, ulps
 
 from minidl import kernels
 from minidl._kernels import twins as reference
+from minidl._kernels.signature import KERNELS
 
 LIMITS = {"elu": 2, "silu": 4, "softplus": 2, "gelu": 4.5, "selu": 3, "celu": 2, "mish": 5}
 LIMITS |= {"softsign": 2}
@@ -42,8 +43,11 @@ def test_gelu_keeps_its_digits_in_the_tail(isa: str) -> None:
     assert kernels.gelu(np.array([-9.0], np.float32))[0] == pytest.approx(-1.0157296e-18, rel=1e-6)
 
 
+RECTIFIERS = ["leaky_relu", "elu", "silu", "softplus", "gelu"]
+
+
 @every_dtype
-@pytest.mark.parametrize("name", ["leaky_relu", "elu", "silu", "softplus", "gelu"])
+@pytest.mark.parametrize("name", RECTIFIERS)
 def test_activations_and_their_gradients_at_the_edges(backend: str, name: str, dtype: Any) -> None:
     x = np.array([*EDGES, 50.0, -50.0, 1e4, -1e4], dtype)
     parameters = {"leaky_relu": (0.1,), "elu": (1.5,), "softplus": (2.0,)}.get(name, ())
@@ -69,6 +73,17 @@ ENDS = {  # the values at -∞ and ∞, and the slopes there
     "mish": (0, np.inf, 0, 1),
     "softsign": (-1, 1, 0, 0),
 }
+
+
+def test_every_activation_is_tested_at_the_edges() -> None:
+    """A new one gets its values at ±∞ in ENDS, and in LIMITS how exact it is, if it uses exp."""
+    elsewhere = {"relu", "sigmoid", "tanh"}  # test_accuracy.py
+    names = {
+        name
+        for name, kernel in KERNELS.items()
+        if kernel.signature.startswith("x[n]") and f"{name}_grad" in KERNELS
+    }
+    assert names == elsewhere | set(RECTIFIERS) | ENDS.keys()
 
 
 @every_dtype

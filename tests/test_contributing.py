@@ -63,6 +63,53 @@ def block(start: str) -> str:
     return found
 
 
+def test_files_are_where_it_says() -> None:
+    table = TEXT.partition("## Where is ...?")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| [^`|]+ \| (`[^|]+`) \| (`[^|]+`) \|$", table, re.MULTILINE)
+    assert len(rows) == table.count("\n|") - 2 >= 10  # all but the head and the line below it
+    for files, names in rows:
+        for file in re.findall(r"`(.+?)`", files):
+            text = (ROOT / file).read_text(encoding="utf-8")
+            for name in re.findall(r"`(.+?)`", names):
+                assert re.search(rf"\b{name}\b", text), f"{file} has no {name}"
+
+
+def run(program: str, folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=folder,
+        env={k: v for k, v in os.environ.items() if k != "MINIDL_ISA"} | settings,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.skipif(not instruction_sets(), reason="no compiled kernels here")
+def test_a_twin_whose_loop_is_not_compiled_says_so(tmp_path: Path) -> None:
+    generated = shutil.ignore_patterns("*.c", "__pycache__")
+    shutil.copytree(ROOT / "minidl", tmp_path / "minidl", ignore=generated)
+    twins = tmp_path / "minidl" / "_kernels" / "twins" / "activations.py"
+    text = twins.read_text(encoding="utf-8")
+    twins.write_text(text + "\n\n" + block("@kernel"), encoding="utf-8")
+    failed = run("import minidl.kernels", tmp_path)
+    best = instruction_sets()[-1]
+    assert failed.stderr.splitlines()[-1] == (
+        f"ImportError: kernel 'square' has a twin but no compiled loop in {best}: "
+        "build it (python setup.py build_ext --inplace), or set MINIDL_ISA=reference"
+    )
+    program = "from minidl import kernels; import numpy as np; print(kernels.square(np.ones(2)))"
+    assert run(program, tmp_path, MINIDL_ISA="reference").stdout == "[1. 1.]\n"
+    declared = "@kernel('', composite=True)\ndef cube(x: Array) -> Array:\n    return x**3\n"
+    twins.write_text(text + declared, encoding="utf-8")
+    error = run("import minidl.kernels", tmp_path).stderr.splitlines()[-1]
+    assert error.startswith("ImportError: kernel 'cube' has a twin with composite=True but no call")
+    other = text.replace("x[n] -> y[n]", "x[n] more -> y[n]", 1)
+    other = other.replace("def relu(x: Array)", "def relu(x: Array, more: float)")
+    twins.write_text(other, encoding="utf-8")
+    error = run("import minidl.kernels", tmp_path).stderr.splitlines()[-1]
+    assert error.startswith("ImportError: kernel 'relu' has another struct in ")
+
+
 @pytest.mark.skipif(not instruction_sets(), reason="no compiled kernels here")
 def test_kernel_layer_loss_and_optimizer_of_the_examples_work(tmp_path: Path) -> None:
     old_builds = shutil.ignore_patterns("*_f32.*.so", "*_f64.*.so", "__pycache__")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from layer_helpers import as_dtype, as_tuple, ones_like
+from layer_helpers import as_dtype, as_tuple, ones_like, plain_layers
 from test_kernels import LAYOUTS
 
 import minidl
@@ -142,7 +142,7 @@ def embedding(s: Shapes) -> Problem:
 
 
 def reduction(s: Shapes) -> str:
-    return str(s.rng.choice(["mean", "sum"]))
+    return str(s.rng.choice(["mean", "sum", "none"]))
 
 
 def cross_entropy(s: Shapes) -> Problem:
@@ -194,25 +194,13 @@ class Problems(dict[str, Callable[[Shapes], Problem]]):
 
 
 NAMED: dict[str, Callable[[Shapes], Problem]] = {
+    **{name: activation(cls) for name, cls in plain_layers().items()},
     "Linear": linear,
-    "ReLU": activation(nn.ReLU),
-    "Sigmoid": activation(nn.Sigmoid),
-    "Tanh": activation(nn.Tanh),
     "LeakyReLU": with_parameter(nn.LeakyReLU, 0, 1),
     "PReLU": prelu,
     "ELU": with_parameter(nn.ELU, 0, 2),
     "CELU": with_parameter(nn.CELU, 0.5, 2),
-    "SELU": activation(nn.SELU),
-    "SiLU": activation(nn.SiLU),
-    "GELU": activation(nn.GELU),
-    "Mish": activation(nn.Mish),
-    "HardSigmoid": activation(nn.HardSigmoid),
-    "HardSwish": activation(nn.HardSwish),
-    "Softsign": activation(nn.Softsign),
     "Softplus": with_parameter(nn.Softplus, 0.5, 4),
-    "Softmax": activation(nn.Softmax),
-    "LogSoftmax": activation(nn.LogSoftmax),
-    "Identity": activation(nn.Identity),
     "Flatten": activation(nn.Flatten),
     "LayerNorm": layer_norm,
     "RMSNorm": rms_norm,
@@ -422,3 +410,51 @@ def test_sum_is_mean_times_count(backend: str, name: str) -> None:
         np.testing.assert_allclose(total.backward(), count * mean.backward(), rtol=1e-12)
     with pytest.raises(ValueError, match="reduction"):
         getattr(nn, name)("average")
+
+
+# --- Flatten ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Flatten(), (2, 3 * 4 * 5)),
+        (nn.Flatten(2), (2, 3, 4 * 5)),
+        (nn.Flatten(1, 2), (2, 3 * 4, 5)),
+        (nn.Flatten(end_dim=-2), (2, 3 * 4, 5)),
+        (nn.Flatten(3), (2, 3, 4, 5)),
+        (nn.Flatten(2, 2), (2, 3, 4, 5)),
+    ],
+    ids=repr,
+)
+def test_flatten_puts_these_axes_into_one(backend: str, layer: nn.Flatten, shape: Any) -> None:
+    x = np.arange(2.0 * 3 * 4 * 5).reshape(2, 3, 4, 5)
+    for given in (x, np.asfortranarray(x), x[:, ::-1]):
+        y = layer(given)
+        assert y.shape == shape == layer.output_shape(x.shape)
+        assert y.ravel().tolist() == given.ravel().tolist()
+        assert layer.backward(np.asfortranarray(y)).tolist() == given.tolist()
+    assert repr(eval(repr(layer), vars(nn).copy())) == repr(layer)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((0,), "Flatten: start_dim must be >= 1, got 0: axis 0 is the batch"),
+        ((-1,), "Flatten: start_dim must be >= 1, got -1"),
+        ((1, 0), "Flatten: start_dim 1 comes after end_dim 0"),
+        ((3, 2), "Flatten: start_dim 3 comes after end_dim 2"),
+    ],
+)
+def test_flatten_leaves_the_batch_alone(arguments: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        nn.Flatten(*arguments)
+    with pytest.raises(TypeError, match="Flatten: end_dim must be a whole number"):
+        nn.Flatten(1, 2.0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("layer", [nn.Flatten(2), nn.Flatten(1, 2), nn.Flatten(1, -3)], ids=repr)
+def test_flatten_needs_the_axes_it_names(backend: str, layer: nn.Flatten) -> None:
+    with pytest.raises(ValueError, match=r"Flatten\(.*shape \(5, 3\) has no axes"):
+        layer(np.zeros((5, 3)))
+    assert layer.output_shape(("batch", 3)) is None

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import minidl
-from minidl import nn, optim
+from minidl import kernels, nn, optim
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-12}
 CLASSES = [0.5, 2.0, 0.0, 1.5, 1.0]
@@ -27,6 +27,7 @@ LOSSES: dict[str, Callable[[str], nn.Loss]] = {
 }
 every_loss = pytest.mark.parametrize("name", LOSSES)
 both = pytest.mark.parametrize("reduction", ["mean", "sum"])
+every_reduction = pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 
 
 def problem(loss: nn.Loss, rows: int, dtype: Any = np.float64) -> tuple[np.ndarray, np.ndarray]:
@@ -59,7 +60,7 @@ def peer(name: str, reduction: str) -> Any:
 
 
 @every_loss
-@both
+@every_reduction
 def test_values_and_gradients_are_those_of_pytorch(backend: str, name: str, reduction: str) -> None:
     torch = pytest.importorskip("torch")
     loss, theirs = LOSSES[name](reduction), peer(name, reduction)
@@ -67,8 +68,8 @@ def test_values_and_gradients_are_those_of_pytorch(backend: str, name: str, redu
         prediction, target = problem(loss, rows)
         z = torch.tensor(prediction, requires_grad=True)
         value = theirs(z, torch.tensor(target))
-        value.backward()
-        np.testing.assert_allclose(loss(prediction, target), value.item(), **CLOSE)
+        value.sum().backward()
+        np.testing.assert_allclose(loss(prediction, target), value.detach(), **CLOSE)
         np.testing.assert_allclose(loss.backward(), z.grad, **CLOSE)
 
 
@@ -90,7 +91,7 @@ def test_weighted_rows_are_rows_that_come_more_often(
 
 
 @every_loss
-@both
+@every_reduction
 def test_gradient_with_weights(backend: str, name: str, reduction: str) -> None:
     loss = LOSSES[name](reduction)
     prediction, target = problem(loss, 6)
@@ -100,9 +101,10 @@ def test_gradient_with_weights(backend: str, name: str, reduction: str) -> None:
 
 
 @every_loss
-def test_recorded_is_eager(backend: str, name: str) -> None:
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_recorded_is_eager(backend: str, name: str, reduction: str) -> None:
     def run(recorded: bool) -> list[bytes]:
-        loss = LOSSES[name]("mean")
+        loss = LOSSES[name](reduction)
         model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 5), rng=0)
         optimizer = optim.SGD(model.parameters(), lr=0.1)
         rng = np.random.default_rng(0)
@@ -180,7 +182,7 @@ def test_a_repr_makes_the_same_loss(cls: Any) -> None:
     for loss, prediction, target in cls.examples():
         same = eval(repr(loss), dict(vars(nn)))
         assert repr(same) == repr(loss)
-        assert same(prediction, target) == loss(prediction, target)
+        np.testing.assert_array_equal(same(prediction, target), loss(prediction, target))
 
 
 def test_bad_label_in_a_recorded_step() -> None:
@@ -192,6 +194,108 @@ def test_bad_label_in_a_recorded_step() -> None:
         step(z, np.array([0, 2, 1]))
     with pytest.raises(ValueError, match="label 2 in row 1"):
         loss(z, np.array([0, 2, 1]))
+
+
+# --- without reduction ----------------------------------------------------------------------
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_losses_by_themselves_add_up_to_the_sum(
+    backend: str, name: str, dtype: Any, weighted: bool
+) -> None:
+    """The gradient is that of the sum to the last bit; weights multiply, and nothing divides."""
+    each, total = LOSSES[name]("none"), LOSSES[name]("sum")
+    for rows in (1, 7, 40, 600):
+        prediction, target = problem(each, rows, dtype)
+        weight = np.linspace(0.5, 2, rows).astype(dtype)
+        given = (weight,) if weighted else ()
+        losses, gradient = each(prediction, target, *given), each.backward()
+        assert losses.dtype == np.float64
+        assert losses.shape == target.shape
+        rtol = 1e-6 if dtype == np.float32 else 1e-12
+        np.testing.assert_allclose(losses.sum(), total(prediction, target, *given), rtol=rtol)
+        assert gradient.tobytes() == total.backward().tobytes()
+        if weighted:
+            factor = weight.astype(np.float64).reshape(-1, *[1] * (target.ndim - 1))
+            expected = factor * each(prediction, target)
+            np.testing.assert_allclose(losses, expected, rtol=rtol, atol=rtol)
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (3, 1), (2, 1, 3), (2, 3, 70), (1, 2500)])
+@pytest.mark.parametrize("cls", [nn.MSELoss, nn.L1Loss, nn.BCEWithLogitsLoss])
+def test_losses_have_the_shape_of_the_prediction(backend: str, cls: Any, shape: Any) -> None:
+    rng = np.random.default_rng(0)
+    prediction, target = rng.normal(size=shape), rng.uniform(size=shape)
+    loss, total = cls("none"), cls("sum")
+    losses = loss(prediction[...], target[...])
+    assert losses.shape == loss.backward().shape == shape
+    one_by_one = [total(np.full(1, p), np.full(1, t)) for p, t in _pairs(prediction, target)]
+    np.testing.assert_allclose(losses.ravel(), one_by_one, **CLOSE)
+
+
+def _pairs(a: np.ndarray, b: np.ndarray) -> Any:
+    return zip(np.ravel(a), np.ravel(b), strict=True)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_losses_of_sequences_with_weights_of_steps(backend: str, steps: int) -> None:
+    rng = np.random.default_rng(0)
+    z, weight = rng.normal(size=(3, steps, 5)), rng.uniform(size=(3, steps))
+    weight[1, -1] = 0
+    target, labels = rng.normal(size=z.shape), rng.integers(5, size=(3, steps))
+    z[1, -1] = np.nan  # of weight 0
+    squared = np.nan_to_num((z - target) ** 2)
+    loss = nn.MSELoss("none")
+    np.testing.assert_allclose(loss(z, target, weight), weight[:, :, None] * squared, **CLOSE)
+    assert loss.backward().shape == z.shape
+    entropy = nn.CrossEntropyLoss("none", ignore_index=-1)
+    labels[0, 0] = -1
+    losses, gradient = entropy(z, labels, weight), entropy.backward()
+    own = np.take_along_axis(z, np.abs(labels)[:, :, None], axis=2)[:, :, 0]
+    expected = weight * (np.log(np.exp(z).sum(axis=2)) - own)
+    expected[0, 0] = expected[1, -1] = 0
+    np.testing.assert_allclose(losses, expected, **CLOSE)
+    assert not gradient[0, 0].any()
+    assert gradient.shape == z.shape
+
+
+def test_losses_by_themselves_may_all_count_nothing(backend: str) -> None:
+    """No number is divided by their weights, which still must be numbers >= 0."""
+    z = -np.ones((3, 5))
+    for loss in (nn.CrossEntropyLoss("none", ignore_index=-1), nn.NLLLoss("none", ignore_index=-1)):
+        for step in (loss, minidl.record(lambda z, y, loss=loss: loss(z, y))):
+            assert step(z, np.zeros(3, int)).all()
+            assert step(z, np.full(3, -1)).tolist() == [0, 0, 0]
+            with pytest.raises(ValueError, match="label 5 in row 1"):
+                step(z, np.array([0, 5, 1]))
+    loss = nn.MSELoss("none")
+    for step in (loss, minidl.record(lambda p, t, w: loss(p, t, w))):
+        assert step(z, 0 * z, np.ones(3)).all()
+        assert not step(z, 0 * z, np.zeros(3)).any()
+        for bad in (-1, np.nan, np.inf):
+            with pytest.raises(ValueError, match="weights must be finite"):
+                step(z, 0 * z, np.array([1.0, bad, 1.0]))
+
+
+def test_the_reduction_of_a_loss_may_change(backend: str) -> None:
+    loss = nn.MSELoss("none")
+    step = minidl.record(lambda p, t: (loss(p, t), loss.backward()))
+    p, t = np.array([[1.0, 3.0]]), np.zeros((1, 2))
+    assert [x.tolist() for x in step(p, t)] == [[[1, 9]], [[2, 6]]]
+    loss.reduction = "mean"
+    assert [x.tolist() for x in step(p, t)] == [5, [[1, 3]]]
+
+
+def test_a_loss_that_knows_no_single_losses_says_so() -> None:
+    class Total(nn.Loss):
+        def forward(self, prediction, target, weight=None):
+            return kernels.mse(prediction, target, self.reduction == "mean", weight)
+
+    assert Total("sum")(np.ones((2, 3)), np.zeros((2, 3))) == 6
+    with pytest.raises(NotImplementedError, match=r"Total.*one number.*an array of losses"):
+        Total("none")(np.ones((2, 3)), np.zeros((2, 3)))
 
 
 # --- ignored labels -------------------------------------------------------------------------
@@ -206,7 +310,7 @@ every_ignoring = pytest.mark.parametrize("make", IGNORING)
 
 
 @every_ignoring
-@both
+@every_reduction
 @pytest.mark.parametrize("ignored", [-100, 3, 5])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_ignored_rows_are_not_there(
@@ -223,6 +327,9 @@ def test_ignored_rows_are_not_there(
         value, gradient = loss(prediction, labels, weight), loss.backward()
         some = (prediction[counts], labels[counts])
         expected = plain(*some, None if weight is None else weight[counts])
+        if reduction == "none":
+            assert not value[~counts].any()
+            value = value[counts]
         np.testing.assert_allclose(value, expected, **CLOSE)
         np.testing.assert_allclose(gradient[counts], plain.backward(), **CLOSE)
         assert not gradient[~counts].any()
@@ -235,8 +342,10 @@ def test_a_loss_of_no_rows_is_refused(backend: str, make: Callable[..., nn.Loss]
     step = minidl.record(lambda z, y: loss(z, y))
     z, labels = -np.ones((3, 5), np.float32), np.array([0, -100, 1])
     step(z, labels)
-    for call in (loss, step):
-        with pytest.raises(ValueError, match=r"an ignored label has a weight of 0"):
+    eager_error = r"Loss.*: every label is -100, which is ignored: no row is left"
+    recorded_error = "an ignored label has a weight of 0" if backend != "reference" else eager_error
+    for call, error in ((loss, eager_error), (step, recorded_error)):
+        with pytest.raises(ValueError, match=error):
             call(z, np.full(3, -100))
         with pytest.raises(ValueError, match="label -1 in row 2"):
             call(z, np.array([0, -100, -1]))

@@ -569,6 +569,7 @@ def test_report_shows_layers_and_says_what_stands_out(vanishing: GradientMonitor
     healthy = GradientMonitor()
     fit(trainer_of(nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 3), rng=0)), healthy)
     assert "Nothing stands out" in healthy.report()
+    assert GradientMonitor().report() == "GradientMonitor(0 layers, 0 records)"
 
 
 def test_report_of_dead_saturated_and_growing(backend: str) -> None:
@@ -666,3 +667,21 @@ def test_picture_of_sequences_and_of_zero_gradients(tmp_path: Path) -> None:
     titles = [axes.get_title() for axes in figure.axes]
     assert "gradient over time, layer 0" in titles
     assert "hatched" in figure.axes[0].get_xlabel()
+
+
+def test_figures_do_not_depend_on_the_number_of_threads() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(1024, 100)).astype(np.float32), rng.integers(10, size=1024)
+    threads, monitors, models = minidl.get_num_threads(), [], []
+    try:
+        for count in (1, 2):
+            minidl.set_num_threads(count)
+            layers = [nn.Linear(100, 400), nn.ReLU(), nn.Linear(400, 300), nn.Tanh()]
+            models.append(nn.Sequential(*layers, nn.Linear(300, 10), rng=0))
+            monitors.append(GradientMonitor(every=2))
+            options: Any = {"epochs": 2, "batch_size": 128, "progress": False}
+            trainer_of(models[-1]).fit(x, y, callbacks=[monitors[-1]], **options)
+    finally:
+        minidl.set_num_threads(threads)
+    assert_same_training(*models)
+    assert_same_records(*monitors)

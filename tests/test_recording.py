@@ -303,7 +303,7 @@ def test_merged_activations_at_all_sizes(
     fused_and_not(function, x, dy)
     step = minidl.record(function)
     step(x, dy)
-    merged = [name for entry in step._latest.calls for name in entry.fused]
+    merged = [name for call in step._latest.calls for name in call.fused]
     name = activation.__name__.lower()
     assert sorted(merged) == [name, name, f"{name}_grad"]
 
@@ -420,7 +420,7 @@ def test_two_gradients_that_share_dy(
             with shared_by(threads):
                 results.append([array.tobytes() for array in run(h, x, dy)])
         assert results[0] == results[1] == results[2]
-        products = [entry for entry in step._latest.calls if entry.kernel.name == "matmul"]
+        products = [call for call in step._latest.calls if call.kernel.name == "matmul"]
         assert len(products) == 1
         outputs = f"-> grad ({first}x{width}), grad ({second}x{width})"
         assert outputs in " ".join(str(step).replace("*", "").split())
@@ -459,7 +459,7 @@ def test_two_gradients_stay_two(isa: str, products: Any) -> None:
     fused_and_not(function, h, x, dy)
     step = minidl.record(function)
     step(h, x, dy)
-    assert sum(entry.kernel.name == "matmul" for entry in step._latest.calls) == 2
+    assert sum(call.kernel.name == "matmul" for call in step._latest.calls) == 2
 
 
 def test_inputs_that_are_the_same_memory_in_a_later_call(isa: str) -> None:

@@ -21,9 +21,9 @@ from test_recording import optimizers, stacks
 
 import minidl
 from minidl import _kernels, kernels, nn, optim
+from minidl._kernels.executor.calls import TEMPORARY, Buffer, KernelCall, Operand
 from minidl._kernels.signature import KERNELS
 from minidl.recording import plan as planning
-from minidl.recording.calls import TEMPORARY, Buffer, KernelCall, Operand
 
 LONG = os.environ.get("MINIDL_LONG_TESTS") == "1"
 
@@ -46,13 +46,13 @@ def called(kernel: str, operands: list[Operand]) -> KernelCall:
 @st.composite
 def programs(draw: st.DrawFn) -> tuple[list[KernelCall], list[Buffer]]:
     sizes = draw(st.lists(st.integers(1, 400), min_size=1, max_size=12))
-    regions = [Buffer(TEMPORARY, str(i), np.empty(n, np.uint8)) for i, n in enumerate(sizes)]
-    used = st.lists(st.sampled_from(regions), min_size=1, max_size=3, unique_by=id)
-    entries = [
+    buffers = [Buffer(TEMPORARY, str(i), np.empty(n, np.uint8)) for i, n in enumerate(sizes)]
+    used = st.lists(st.sampled_from(buffers), min_size=1, max_size=3, unique_by=id)
+    calls = [
         called("add", [Operand("aby"[i], "u", r) for i, r in enumerate(chosen)])
         for chosen in draw(st.lists(used, min_size=1, max_size=12))
     ]
-    return entries, draw(st.lists(st.sampled_from(regions), max_size=2))
+    return calls, draw(st.lists(st.sampled_from(buffers), max_size=2))
 
 
 @given(program=programs())
@@ -60,39 +60,39 @@ def programs(draw: st.DrawFn) -> tuple[list[KernelCall], list[Buffer]]:
 def test_memory_of_what_is_needed_at_the_same_time_is_apart(
     program: tuple[list[KernelCall], list[Buffer]],
 ) -> None:
-    entries, returned = program
-    size = planning.place(entries, returned)
-    # By brute force: which regions are needed around each entry.
-    used = [{id(o.region): o.region for o in entry.operands} for entry in entries]
-    kept = {id(region): region for region in returned}
-    for i in range(len(entries)):
-        before = {key: r for regions in used[: i + 1] for key, r in regions.items()}
-        after = {key for regions in used[i:] for key in regions} | kept.keys()
+    calls, returned = program
+    size = planning.place(calls, returned)
+    # By brute force: which buffers are needed around each call.
+    used = [{id(o.buffer): o.buffer for o in call.operands} for call in calls]
+    kept = {id(buffer): buffer for buffer in returned}
+    for i in range(len(calls)):
+        before = {key: r for buffers in used[: i + 1] for key, r in buffers.items()}
+        after = {key for buffers in used[i:] for key in buffers} | kept.keys()
         alive = sorted((r for key, r in before.items() if key in after), key=lambda r: r.place)
         assert all(r.place >= 0 and r.place % planning.LINE == 0 for r in alive)
         assert all(r.place + r.nbytes <= size for r in alive)
         for low, high in pairwise(alive):
             assert low.place + low.nbytes <= high.place
-    assert planning.least_memory(entries, returned) <= size
+    assert planning.least_memory(calls, returned) <= size
 
 
 @st.composite
 def sequences(draw: st.DrawFn) -> tuple[list[KernelCall], list[Buffer]]:
     """Kernels that may write over what they read, in any order; each writes a new array."""
-    regions = [Buffer(TEMPORARY, "0", np.empty(64, np.uint8))]
-    entries = [called("add", [Operand("y", "w", regions[0])])]
+    buffers = [Buffer(TEMPORARY, "0", np.empty(64, np.uint8))]
+    calls = [called("add", [Operand("y", "w", buffers[0])])]
     for i in range(draw(st.integers(1, 12))):
         kernel = draw(st.sampled_from(["lstm_sequence", "lstm_sequence", "add"]))
         names = [operand.name for operand in KERNELS[kernel].operands]
-        operands = [Operand(name, "r", draw(st.sampled_from(regions[-3:]))) for name in names[:2]]
+        operands = [Operand(name, "r", draw(st.sampled_from(buffers[-3:]))) for name in names[:2]]
         size = draw(st.sampled_from([64, 64, 64, 60, 200]))
-        regions.append(Buffer(TEMPORARY, str(i + 1), np.empty(size, np.uint8)))
+        buffers.append(Buffer(TEMPORARY, str(i + 1), np.empty(size, np.uint8)))
         given = [
             *operands[: draw(st.integers(1, 2))],
-            Operand("gates" if "gates" in names else "y", "w", regions[-1]),
+            Operand("gates" if "gates" in names else "y", "w", buffers[-1]),
         ]
-        entries.append(called(kernel, given))
-    return entries, draw(st.lists(st.sampled_from(regions[-4:]), max_size=2))
+        calls.append(called(kernel, given))
+    return calls, draw(st.lists(st.sampled_from(buffers[-4:]), max_size=2))
 
 
 @given(program=sequences())
@@ -100,22 +100,22 @@ def sequences(draw: st.DrawFn) -> tuple[list[KernelCall], list[Buffer]]:
 def test_nothing_is_written_over_before_it_was_read(
     program: tuple[list[KernelCall], list[Buffer]],
 ) -> None:
-    entries, returned = program
-    memory = np.zeros(planning.place(entries, returned), np.uint8)
+    calls, returned = program
+    memory = np.zeros(planning.place(calls, returned), np.uint8)
 
-    def part(region: Buffer) -> np.ndarray:
-        return memory[region.place : region.place + region.nbytes]
+    def part(buffer: Buffer) -> np.ndarray:
+        return memory[buffer.place : buffer.place + buffer.nbytes]
 
-    for entry in entries:
-        *reads, written = entry.operands
+    for call in calls:
+        *reads, written = call.operands
         for operand in reads:
-            assert (part(operand.region) == int(operand.region.name) + 1).all()
+            assert (part(operand.buffer) == int(operand.buffer.name) + 1).all()
             # What a kernel writes over, it reads as the first of its operands only.
-            assert operand is reads[0] or operand.region.place != written.region.place
-        part(written.region)[:] = int(written.region.name) + 1
-    for region in returned:
-        assert (part(region) == int(region.name) + 1).all()
-    assert planning.least_memory(entries, returned) <= len(memory)
+            assert operand is reads[0] or operand.buffer.place != written.buffer.place
+        part(written.buffer)[:] = int(written.buffer.name) + 1
+    for buffer in returned:
+        assert (part(buffer) == int(buffer.name) + 1).all()
+    assert planning.least_memory(calls, returned) <= len(memory)
 
 
 def test_operands_may_lie_elsewhere_when_a_product_is_replayed() -> None:
@@ -147,7 +147,7 @@ def test_gates_and_their_gradients_take_the_place_of_what_they_come_from(layer: 
     found = [(call, o) for call in calls for o in call.kernel.operands if o.over]
     assert len(found) == 2
     for call, declared in found:
-        over, written = (call.operand(name).region for name in (declared.over, declared.name))
+        over, written = (call.operand(name).buffer for name in (declared.over, declared.name))
         assert over is not written
         assert over.place == written.place
 
@@ -179,7 +179,7 @@ def test_plan_needs_hardly_more_than_the_least(name: str) -> None:
         <= recorded.workspace.memory.nbytes
         <= 1.1 * recorded.workspace.least_nbytes
     )
-    total = sum(region.nbytes for region in recorded.buffers if region.kind == TEMPORARY)
+    total = sum(buffer.nbytes for buffer in recorded.buffers if buffer.kind == TEMPORARY)
     assert recorded.workspace.memory.nbytes < total
 
 
@@ -187,27 +187,27 @@ def test_plan_needs_hardly_more_than_the_least(name: str) -> None:
 
 
 def unguarded(recorded: Any) -> list[tuple[int, int]]:
-    """Pairs of entries that touch the same memory on different threads, and no wait between."""
+    """Pairs of calls that touch the same memory on different threads, and no wait between."""
     base = _kernels.address_of(recorded.workspace.memory)
 
-    def touches(entry: KernelCall) -> list[tuple[int, int, bool]]:
+    def touches(call: KernelCall) -> list[tuple[int, int, bool]]:
         spans = []
-        for operand in entry.operands:
-            region = operand.region
-            begin = base + region.place if region.kind == TEMPORARY else region.begin
-            spans.append((begin, begin + region.nbytes, operand.role != "r"))
+        for operand in call.operands:
+            buffer = operand.buffer
+            begin = base + buffer.place if buffer.kind == TEMPORARY else buffer.begin
+            spans.append((begin, begin + buffer.nbytes, operand.role != "r"))
         return spans
 
-    found, entries = [], recorded.calls
-    for j, later in enumerate(entries):
-        for i, earlier in enumerate(entries[:j]):
+    found, calls = [], recorded.calls
+    for j, later in enumerate(calls):
+        for i, earlier in enumerate(calls[:j]):
             clash = any(
                 a < d and c < b and (writes or wrote)
                 for a, b, writes in touches(later)
                 for c, d, wrote in touches(earlier)
             )
             alone = earlier.threads == later.threads == 1
-            if clash and not alone and not any(e.wait for e in entries[i + 1 : j + 1]):
+            if clash and not alone and not any(e.wait for e in calls[i + 1 : j + 1]):
                 found.append((i, j))
     return found
 
@@ -221,7 +221,7 @@ def test_every_clash_has_a_wait_between(data: st.DataObject) -> None:
     X, Y = (np.ones((batch, n), np.float32) for n in (features, width))
     with shared_by(data.draw(st.sampled_from([2, 3, 8]))):
         recorded = recorded_by(minidl.record(training.step), X, Y)
-        shared = [entry for entry in recorded.calls if entry.threads > 1]
+        shared = [call for call in recorded.calls if call.threads > 1]
         assert shared
         assert unguarded(recorded) == []
 
@@ -231,15 +231,15 @@ def test_waits_are_as_few_as_can_be() -> None:
     training, (X, Y) = everything(), classes(16)
     with shared_by(4):
         recorded = recorded_by(minidl.record(training.step), X, Y)
-        waits = [entry for entry in recorded.calls if entry.wait]
+        waits = [call for call in recorded.calls if call.wait]
         assert 0 < len(waits) < len(recorded.calls)
-        for entry in waits:
-            entry.wait = False
+        for call in waits:
+            call.wait = False
             assert unguarded(recorded)
-            entry.wait = True
+            call.wait = True
 
 
-# --- what an entry says of its operands is so -----------------------------------------------
+# --- what a call says of its operands is so -----------------------------------------------
 
 
 def lasting_arrays(recorded: Any) -> list[np.ndarray]:
@@ -247,19 +247,17 @@ def lasting_arrays(recorded: Any) -> list[np.ndarray]:
     return [recorded.workspace.memory, *arrays.values()]
 
 
-def spans(
-    recorded: Any, entry: KernelCall, inputs: tuple[np.ndarray, ...], kinds: str
-) -> list[Any]:
-    """The bytes that an entry reads, or writes."""
+def spans(recorded: Any, call: KernelCall, inputs: tuple[np.ndarray, ...], kinds: str) -> list[Any]:
+    """The bytes that a call reads, or writes."""
     chosen = []
-    for operand in entry.operands:
-        region = operand.region
+    for operand in call.operands:
+        buffer = operand.buffer
         if operand.role in kinds:
-            if region.kind == TEMPORARY:
-                place = slice(region.place, region.place + region.nbytes)
+            if buffer.kind == TEMPORARY:
+                place = slice(buffer.place, buffer.place + buffer.nbytes)
                 chosen.append(recorded.workspace.memory[place])
             else:
-                array = inputs[region.number] if region.kind == "input" else region.array
+                array = inputs[buffer.number] if buffer.kind == "input" else buffer.array
                 chosen.append(array.reshape(-1).view(np.uint8))
     return chosen
 
@@ -276,22 +274,22 @@ def test_operands_are_all_that_a_kernel_reads_and_writes(loss: type[nn.Loss]) ->
     rng = np.random.default_rng(0)
     arrays, inputs = lasting_arrays(recorded), (X, Y)
     recorded.program.prepare(inputs)
-    for index, entry in enumerate(recorded.calls):
+    for index, call in enumerate(recorded.calls):
         before = [array.copy() for array in arrays]
-        reads = [span.copy() for span in spans(recorded, entry, inputs, "ru")]
+        reads = [span.copy() for span in spans(recorded, call, inputs, "ru")]
         recorded.program.run_one(index)
         after = [array.copy() for array in arrays]
-        written = [span.copy() for span in spans(recorded, entry, inputs, "wu")]
-        # The same, where everything that the entry does not read is noise.
+        written = [span.copy() for span in spans(recorded, call, inputs, "wu")]
+        # The same, where everything that the call does not read is noise.
         for array in arrays:
             noise = rng.integers(64, size=array.nbytes, dtype=np.uint8)
             array[...] = noise.view(array.dtype).reshape(array.shape)
-        for span, values in zip(spans(recorded, entry, inputs, "ru"), reads, strict=True):
+        for span, values in zip(spans(recorded, call, inputs, "ru"), reads, strict=True):
             span[...] = values
         recorded.program.run_one(index)
-        again = spans(recorded, entry, inputs, "wu")
+        again = spans(recorded, call, inputs, "wu")
         for a, b in zip(again, written, strict=True):
-            assert a.tobytes() == b.tobytes(), entry.title
+            assert a.tobytes() == b.tobytes(), call.title
         # And nothing else has changed.
         for array, old in zip(arrays, before, strict=True):
             array[...] = old

@@ -128,6 +128,18 @@ def test_no_way_to_a_value_freezes_a_branch(door: str) -> None:
     assert x.tolist() == [1.0, 1.0]
 
 
+def test_the_buffer_of_an_array_is_refused() -> None:
+    """Even where no value is taken from it: a replay would miss what is written through it."""
+
+    def function(x: np.ndarray) -> np.ndarray:
+        w = kernels.copy(x)
+        memoryview(w)
+        return w
+
+    with pytest.raises(RecordingError, match="the buffer of its memory"):
+        minidl.record(function)(np.ones(2, np.float32))
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_and_attribute_is_refused(name: str) -> None:
     def function(x: np.ndarray) -> np.ndarray:

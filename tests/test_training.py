@@ -342,6 +342,15 @@ def test_the_data_are_not_changed():
     classifier().fit(*data, 2, progress=False)
 
 
+def test_a_loss_without_reduction_is_refused():
+    with pytest.raises(ValueError, match=r"MSELoss\(reduction='none'\).*one number.*\"mean\""):
+        regressor(loss=nn.MSELoss("none"))
+    trainer = classifier()
+    trainer.loss = nn.CrossEntropyLoss("none")
+    with pytest.raises(ValueError, match=r"CrossEntropyLoss\(reduction='none'\).*one number"):
+        fit(trainer, epochs=1)
+
+
 def test_a_model_put_in_the_place_of_another_needs_an_optimizer_of_its_own():
     trainer = classifier()
     fit(trainer, epochs=1)

@@ -74,6 +74,8 @@ def peer_of(layer: nn.Layer | None) -> Any:
             return _cell(layer)
         case nn.RNN() | nn.LSTM() | nn.GRU():
             return _CellsOverTime(layer)
+        case nn.Flatten():
+            peer = torch.nn.Flatten(layer.start_dim, layer.end_dim)
         case nn.Embedding():
             peer = _EmbeddingOfColumns(layer.weight.data)
         case _ if type(layer).__name__ in PLAIN:
@@ -83,10 +85,7 @@ def peer_of(layer: nn.Layer | None) -> Any:
     return peer.double().train(layer.training)
 
 
-PLAIN = (
-    *("ReLU", "Sigmoid", "Tanh", "SiLU", "SELU", "Mish", "Softsign"),
-    *("Identity", "Flatten"),
-)
+PLAIN = ("ReLU", "Sigmoid", "Tanh", "SiLU", "SELU", "Mish", "Softsign", "Identity")
 
 
 def _cell(layer: Any) -> Any:

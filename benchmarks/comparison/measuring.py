@@ -1,4 +1,4 @@
-"""Contenders for the same work, timed in alternating rounds of one process."""
+"""Time contenders for the same work, in alternating rounds of one process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from minidl.profiling.ceilings import repeats_for
 from minidl.profiling.measuring import BURSTS, Effort, from_python
 
-TOLERANCE = 1e-4  # of the largest number of an answer: what float32 leaves of a few steps
+TOLERANCE = 1e-4  # relative to the largest number of an answer: float32 errors of a few steps
 Answers = Mapping[str, Any]
 
 
@@ -24,18 +24,18 @@ class Contender:
     Parameters
     ----------
     name
-        The column that it stands in. Of several contenders with one name, the fastest counts.
+        Its column in the table. Of several contenders with one name, the fastest counts.
     call
-        Does the work, and returns when it is done.
+        Function that does the work, and returns when it is done.
     setting
-        In words, what sets it apart from others with the same name.
+        What distinguishes it from others with the same name, in words.
     units
         How many times one call does the work.
     check
-        Numbers, by name, that must be those of the other contenders. Asked before the first
-        measurement, so that it sees the state that all have begun with.
+        Function that returns numbers by name, which must equal those of the other contenders. It
+        is called before the first measurement, in the initial state.
     prepare
-        Called before each burst, outside of what is timed.
+        Function to call before each burst, not timed.
     """
 
     name: str
@@ -48,21 +48,21 @@ class Contender:
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured of one task.
+    """The measurements of one task.
 
     Parameters
     ----------
     task, groups
         Its name, and the groups whose means it counts in.
     threads
-        That all could use.
+        Threads that all contenders could use.
     rounds
         Seconds in each round, by the name of the contender.
     settings
-        The setting that was the fastest, by the name of the contender.
+        The fastest setting, by the name of the contender.
     limit
-        Seconds that the multiply-adds of its products take at the FMA peak of all threads: nobody
-        who does all of them can be faster. None where that is not what limits it.
+        Seconds that the multiply-adds of its products take at the FMA peak of all threads: no
+        contender that does all of them can be faster. None where something else limits it.
     """
 
     task: str
@@ -73,20 +73,20 @@ class Result:
     limit: float | None = None
 
     def seconds(self, name: str) -> float:
-        """Of the work once: the median of the rounds."""
+        """Return the seconds of the work done once: the median of the rounds."""
         return median(self.rounds[name])
 
     def ratio(self, name: str, base: str) -> float:
-        """How many times longer than ``base`` it takes: the median of the ratios of the rounds."""
+        """Return how many times longer than ``base`` it takes: the median of the rounds' ratios."""
         pairs = zip(self.rounds[name], self.rounds[base], strict=True)
         return median(theirs / ours for theirs, ours in pairs)
 
 
 def measure(contenders: list[Contender], effort: Effort) -> list[list[float]]:
-    """Seconds of the work once, for each contender and round.
+    """Measure the seconds of the work done once, for each contender and round.
 
-    The bursts of a contender follow each other, and the fastest counts: threads of the
-    contender before it, which may wait for more work in a busy loop, are gone by then.
+    The bursts of a contender follow each other, and the fastest counts: by then the threads of the
+    contender before it, which may wait for more work in a busy loop, have stopped.
     """
     budget = max(effort.seconds, *map(_warm_up, contenders))  # bursts are as long for all
     repeats = [_repeats(contender, budget) for contender in contenders]
@@ -104,7 +104,7 @@ def measure(contenders: list[Contender], effort: Effort) -> list[list[float]]:
 
 
 def _warm_up(contender: Contender) -> float:
-    """Run what is compiled or tuned at the first calls; seconds of one call."""
+    """Make the first calls, which compile or tune; returns the seconds of one more call."""
     contender.prepare()
     for _ in range(3):
         contender.call()
@@ -112,7 +112,7 @@ def _warm_up(contender: Contender) -> float:
 
 
 def _repeats(contender: Contender, budget: float) -> int:
-    """How many calls make up a burst."""
+    """Find how many calls make up a burst."""
     contender.prepare()
     return repeats_for(lambda count: from_python(contender.call, count) * count, budget)
 
@@ -123,7 +123,7 @@ def _burst(contender: Contender, count: int) -> float:
 
 
 def fastest(contenders: list[Contender], seconds: list[list[float]]) -> dict[str, int]:
-    """The index of the fastest contender of each name, in the median of its rounds."""
+    """Find the index of the fastest contender of each name, by the median of its rounds."""
     best: dict[str, int] = {}
     for index, contender in enumerate(contenders):
         rival = best.setdefault(contender.name, index)
@@ -133,9 +133,9 @@ def fastest(contenders: list[Contender], seconds: list[list[float]]) -> dict[str
 
 
 def agreeing(contenders: Iterable[Contender], leave_out: Callable[[Contender, str], None]) -> Any:
-    """The contenders that answer as the first one does; ``leave_out`` hears of the others.
+    """Select the contenders with the answers of the first one; calls ``leave_out`` for the others.
 
-    One that fails, for lack of a compiler, say, is left out as well.
+    A contender that raises an error, such as for lack of a compiler, is left out as well.
     """
     expected: dict[str, Any] = {}
     agreed = []
@@ -158,7 +158,7 @@ def agreeing(contenders: Iterable[Contender], leave_out: Callable[[Contender, st
 
 
 def in_one_line(error: Exception) -> str:
-    """The kind of an error, and the first line of what it says."""
+    """Format the class of an error and the first line of its message."""
     first = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {first}"
 

@@ -1,7 +1,6 @@
-"""Networks that all libraries build alike: same weights, same batches, same loss.
+"""Define networks that all libraries build alike: same weights, same batches, same loss.
 
-The loss is cross entropy throughout; a step is forward, backward, clipping by the global norm,
-and Adam.
+The loss is cross entropy; a step is forward, backward, clipping by the global norm, and Adam.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ import numpy as np
 
 from minidl.typing import Array
 
-# So small that thousands of steps on the same data do not teach a network its random labels by
-# heart. What is left of the gradients then are subnormal numbers, with which processors
-# are slow; XLA rounds them to zero, the others do not.
+# So small that a network does not memorise its random labels in thousands of steps on the same
+# data. Its gradients would then be subnormal numbers, with which processors are slow; XLA alone
+# rounds them to zero.
 LEARNING_RATE = 1e-5
 MAX_NORM = 1.0
-CHECKED = 6  # losses that must agree: of the first step, and so on to the one after five
+CHECKED = 6  # how many losses must agree, from the first step on
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Network:
     Parameters
     ----------
     widths
-        Of the input, of the hidden layers, and of the output.
+        Widths of the input, of the hidden layers, and of the output.
     activation
         ``"tanh"`` or ``"relu"``, after each layer but the last.
     batch
@@ -39,7 +38,7 @@ class Network:
     batches
         How many batches there are.
     label
-        The name, where the widths are too many to say.
+        The name, where there are too many widths to list.
     """
 
     widths: tuple[int, ...]
@@ -56,7 +55,7 @@ class Network:
 
     @property
     def groups(self) -> list[str]:
-        """None but all."""
+        """No groups."""
         return []
 
     @property
@@ -71,17 +70,17 @@ class Network:
 
     @property
     def forward_flops(self) -> int:
-        """Of the products of a forward pass."""
+        """Flops of the products of a forward pass."""
         return sum(2 * self.batch * inputs * outputs for inputs, outputs in self.layers)
 
     @property
     def step_flops(self) -> int:
-        """Of the products of a step: of each weight three, but no gradient of the first input."""
+        """Flops of the products of a step: three for each weight, without the input gradient."""
         inputs, outputs = self.layers[0]
         return 3 * self.forward_flops - 2 * self.batch * inputs * outputs
 
     def weights(self) -> list[tuple[Array, Array]]:
-        """Weight (inputs, outputs) and bias of each layer, the same ones each time."""
+        """Draw weight (inputs, outputs) and bias of each layer, the same ones each time."""
         rng = np.random.default_rng(0)
         gain = 2.0 if self.activation == "relu" else 1.0
         return [
@@ -101,13 +100,13 @@ class Network:
         return x, rng.integers(self.classes, size=rows)
 
     def split(self, x: Any, y: Any) -> list[tuple[Any, Any]]:
-        """The batches of rows and labels, in whatever kind of array they are."""
+        """Split rows and labels, arrays of any kind, into batches."""
         starts = range(0, self.batch * self.batches, self.batch)
         return [(x[i : i + self.batch], y[i : i + self.batch]) for i in starts]
 
 
 def over(step: Callable[[Any, Any], Any], batches: Sequence[Any]) -> Callable[[], Any]:
-    """A call that takes the next batch each time, and begins anew after the last."""
+    """Make a call that takes the next batch each time, and the first one after the last."""
     following: Iterator[Any] = cycle(batches)
 
     def call() -> Any:
@@ -118,17 +117,17 @@ def over(step: Callable[[Any, Any], Any], batches: Sequence[Any]) -> Callable[[]
 
 
 def losses(call: Callable[[], Any]) -> Callable[[], dict[str, float]]:
-    """A check: the losses of the first steps that a call takes."""
+    """Make a check of the losses of the first steps."""
     return lambda: summary([float(call()) for _ in range(CHECKED)])
 
 
 def first_loss(call: Callable[[], Any]) -> Callable[[], dict[str, float]]:
-    """The check of a library that clips otherwise, and so has the first loss in common only."""
+    """Make a check of the first loss alone, for a library that clips differently."""
     return lambda: {"first loss": float(call())}
 
 
 def summary(found: Sequence[float]) -> dict[str, float]:
-    """What is compared of the first losses."""
+    """Summarise the first losses, for comparison."""
     return {
         "first loss": found[0],
         f"loss after {CHECKED - 1} steps": found[-1],

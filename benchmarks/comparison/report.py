@@ -1,4 +1,4 @@
-"""The comparison as tables of ratios and times, their means, and a file."""
+"""Print a comparison as tables of times, ratios and means, and save it."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from minidl.profiling.measuring import geometric_mean
 
 FORMAT = "minidl peers 1"
 BEST = "the best peer"
-LIMIT = "FMA limit"  # the column of what nobody can go below
-LEAST = 7  # characters of a column
+LIMIT = "FMA limit"  # the column of the least time that is possible
+LEAST = 7  # characters of the narrowest column
 GAP = "  "
 Results = Sequence[Result]
 
 
 class Table:
-    """Lines of equal columns: a name, and a cell for each column.
+    """Formats lines of a table: a name, and a cell for each column.
 
     Parameters
     ----------
     what
         Heading of the names.
     names
-        All names that will be in it.
+        All names that the table will have.
     columns
         Headings of the cells.
     """
@@ -38,18 +38,18 @@ class Table:
         self._name = max(map(len, [what, *names]))
 
     def heading(self) -> str:
-        """The names of the columns."""
+        """Format the headings."""
         return self.line(self._what, self._columns)
 
     def line(self, name: str, cells: Iterable[str]) -> str:
-        """A name and its cells."""
+        """Format a name and its cells."""
         widths = [max(LEAST, len(column)) for column in self._columns]
         texts = [f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)]
         return GAP.join([f"{name:<{self._name}}", *texts]).rstrip()
 
 
 def microseconds(seconds: float | None) -> str:
-    """Three digits at least; a dash for what was not measured."""
+    """Format a time with at least three digits; as a dash if it was not measured."""
     if seconds is None:
         return "-"
     value = seconds * 1e6
@@ -57,7 +57,7 @@ def microseconds(seconds: float | None) -> str:
 
 
 def times(ratio: float | None) -> str:
-    """A ratio; a dash for what was not measured."""
+    """Format a ratio; as a dash if it was not measured."""
     return "-" if ratio is None else f"{ratio:.2f}x"
 
 
@@ -65,17 +65,17 @@ def times(ratio: float | None) -> str:
 
 
 def base_of(suite: Suite, results: Results) -> str:
-    """The column of minidl that a reader compares with first."""
+    """Choose the first column of minidl that has results."""
     return next(base for base in suite.bases if any(base in r.rounds for r in results))
 
 
 def ours(base: str) -> str:
-    """A column of minidl as a heading says it."""
+    """Name a column of minidl in a heading."""
     return base if base == "minidl" else f"minidl, {base}"
 
 
 def best(results: Results, column: str, base: str) -> Result | None:
-    """Of several results of a task, the one in which a column comes closest to ``base``."""
+    """Choose the result of a task in which a column comes closest to ``base``."""
     known = [result for result in results if column in result.rounds and base in result.rounds]
     if column == base:
         return min(known, key=lambda result: result.seconds(column), default=None)
@@ -83,24 +83,24 @@ def best(results: Results, column: str, base: str) -> Result | None:
 
 
 def ratio(results: Results, column: str, base: str) -> float | None:
-    """The least ratio to ``base`` in any of the results of a task."""
+    """Return the least ratio to ``base`` in the results of a task."""
     found = best(results, column, base)
     return None if found is None else found.ratio(column, base)
 
 
 def seconds(results: Results, column: str, base: str) -> float | None:
-    """What that ratio was measured from."""
+    """Return the seconds in the result with the least ratio."""
     found = best(results, column, base)
     return None if found is None else found.seconds(column)
 
 
 def limit(results: Results) -> float | None:
-    """Seconds that nobody can go below in a task, with the best number of threads."""
+    """Return the least seconds possible for a task, with the best number of threads."""
     return min((r.limit for r in results if r.limit is not None), default=None)
 
 
 def by_task(results: Results) -> dict[str, list[Result]]:
-    """Results by the name of their task, in order."""
+    """Group results by the name of their task, in order."""
     found: dict[str, list[Result]] = {}
     for result in results:
         found.setdefault(result.task, []).append(result)
@@ -111,7 +111,7 @@ def by_task(results: Results) -> dict[str, list[Result]]:
 
 
 def tables(suite: Suite, columns: Sequence[str], results: Results) -> str:
-    """Microseconds and ratios of all tasks, each column at its best number of threads."""
+    """Format microseconds and ratios of all tasks, each column at its best number of threads."""
     tasks, base = by_task(results), base_of(suite, results)
 
     def cells(
@@ -135,10 +135,10 @@ def tables(suite: Suite, columns: Sequence[str], results: Results) -> str:
 
 
 def means(suite: Suite, columns: Sequence[str], results: Results) -> str:
-    """Geometric means of the ratios, of each peer and of the best peer, and the least ratio.
+    """Format geometric means of the ratios of each peer and of the best one, and the least ratio.
 
-    And the time of the fastest peer / the time that the products take at the FMA peak: what the
-    ratio of the best peer would be if minidl were as fast as the machine allows.
+    A second table gives the time of the fastest peer / the time that the products take at the FMA
+    peak: the ratio of the best peer if minidl were as fast as the machine allows.
     """
     tasks = by_task(results)
     peers = [column for column in columns if suite.columns[column] != OURS]
@@ -164,7 +164,7 @@ def means(suite: Suite, columns: Sequence[str], results: Results) -> str:
 
 
 def _at_limit(results: Results, peers: Sequence[str]) -> float | None:
-    """How many times longer than the limit the fastest peer takes, at any number of threads."""
+    """Return the ratio of the fastest peer, at any number of threads, to the limit."""
     least = limit(results)
     fastest = min((r.seconds(p) for r in results for p in peers if p in r.rounds), default=None)
     return None if least is None or fastest is None else fastest / least
@@ -192,7 +192,7 @@ def _means_of(
 
 
 def settings(results: Results) -> str:
-    """How often each setting was the fastest, by the name of the contender."""
+    """Count how often each setting was the fastest, by the name of the contender."""
     counts: dict[str, dict[str, int]] = {}
     for result in results:
         for name, setting in result.settings.items():
@@ -206,7 +206,7 @@ def settings(results: Results) -> str:
 
 
 def conclusion(suite: Suite, results: Results) -> str:
-    """All that is said at the end."""
+    """Format all tables that are printed at the end."""
     columns = [name for name in suite.columns if any(name in r.rounds for r in results)]
     parts = [tables(suite, columns, results), means(suite, columns, results), settings(results)]
     return "\n\n".join(part for part in parts if part)
@@ -216,7 +216,7 @@ def conclusion(suite: Suite, results: Results) -> str:
 
 
 def save(path: Path, suite: str, about: dict[str, Any], results: Results) -> None:
-    """Write all rounds as JSON, with what they were measured on."""
+    """Write all rounds as JSON, with a description of machine and libraries."""
     document = {
         "format": FORMAT,
         "suite": suite,
@@ -227,6 +227,6 @@ def save(path: Path, suite: str, about: dict[str, Any], results: Results) -> Non
 
 
 def load(path: Path) -> tuple[dict[str, Any], list[Result]]:
-    """What ``save`` wrote."""
+    """Read what ``save`` wrote."""
     document = json.loads(path.read_text(encoding="utf-8"))
     return document["about"], [Result(**result) for result in document["results"]]

@@ -1,4 +1,4 @@
-"""One suite in one process, with one number of threads."""
+"""Run one suite in one process, with one number of threads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from minidl.profiling.ceilings import Probes
 from minidl.profiling.kernel_report import machine
 from minidl.profiling.measuring import Effort
 
-LOOKS = 9  # at the FMA peak: the best counts
+LOOKS = 9  # measurements of the FMA peak, of which the best counts
 
 
 @dataclass(frozen=True)
@@ -27,19 +27,19 @@ class Plan:
     Parameters
     ----------
     suite
-        Its name.
+        Name of the suite.
     threads
-        That the libraries may use; they were told by the environment.
+        Threads that the libraries may use; the environment has set this number.
     our_threads
         Numbers of threads of minidl, of which the best counts.
     dtype
         float32 or float64.
     rows
-        Part of the names of the tasks to run.
+        Text that the names of the tasks to run contain.
     peers
-        Columns of peers to compare with; all that are installed if there are none.
+        Columns of peers to compare with; if empty, all that are installed.
     held
-        Whether all are held to an older instruction set; who cannot be is left out.
+        Whether all are held to an older instruction set; libraries that cannot be are left out.
     effort
         How long to measure.
     """
@@ -55,7 +55,7 @@ class Plan:
 
 
 def run(plan: Plan) -> tuple[dict[str, Any], list[Result], bool]:
-    """Facts about the machine; the results; and whether these are all, or Ctrl-C ended it."""
+    """Run a plan; returns facts about the machine, the results, and False if Ctrl-C ended it."""
     suite = SUITES[plan.suite]
     peak = _peak(plan)
     libraries, columns = _libraries(suite, plan)
@@ -84,7 +84,7 @@ def run(plan: Plan) -> tuple[dict[str, Any], list[Result], bool]:
 
 
 def _peak(plan: Plan) -> float:
-    """Flops per second of nothing but multiply-adds; 0 where there are no compiled kernels."""
+    """Measure the flops per second of only multiply-adds; 0 without compiled kernels."""
     if _kernels.isa == "reference":
         return 0.0
     probes = Probes(plan.dtype, threads=plan.threads)
@@ -92,7 +92,7 @@ def _peak(plan: Plan) -> float:
 
 
 def _libraries(suite: Suite, plan: Plan) -> tuple[dict[str, ModuleType], list[str]]:
-    """The modules of the libraries that are installed, and the columns that they fill."""
+    """Import the libraries that are installed; returns their modules and columns."""
     found: dict[str, ModuleType] = {}
     columns = []
     for column, name in suite.columns.items():

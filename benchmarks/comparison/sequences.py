@@ -1,7 +1,7 @@
-"""Recurrent networks that all libraries build alike: same weights, same batches, same loss.
+"""Define recurrent networks that all libraries build alike: same weights, same batches, same loss.
 
-A recurrent layer, and a linear one on its last state; the loss is cross entropy. A step is as in
-``networks.py``: forward, backward, clipping by the global norm, and Adam.
+They are a recurrent layer and a linear one on its last state; the loss is cross entropy. A step is
+that of ``networks.py``: forward, backward, clipping by the global norm, and Adam.
 """
 
 from __future__ import annotations
@@ -55,15 +55,15 @@ class Sequences:
 
     @property
     def step_flops(self) -> int:
-        """Of the products of a step: of each weight three, but no gradient of the input."""
+        """Flops of the products of a step: three for each weight, without the input gradient."""
         rows, width = self.batch * self.steps, GATES[self.kind] * self.hidden
         last = self.batch * self.hidden * self.classes
         return 2 * (2 * rows * self.inputs * width + 3 * rows * self.hidden * width + 3 * last)
 
     def weights(self) -> dict[str, Array]:
-        """Weights (inputs, outputs) and biases, the same ones each time.
+        """Draw weights (inputs, outputs) and biases, the same ones each time.
 
-        Gates lie side by side, in PyTorch's order: i, f, g, o and r, z, n.
+        Gates lie side by side in PyTorch's order: i, f, g, o and r, z, n.
         """
         rng = np.random.default_rng(0)
         width = GATES[self.kind] * self.hidden
@@ -89,6 +89,6 @@ class Sequences:
         return x, rng.integers(self.classes, size=rows)
 
     def split(self, x: Any, y: Any) -> list[tuple[Any, Any]]:
-        """The batches, in whatever kind of array they are."""
+        """Split sequences and labels, arrays of any kind, into batches."""
         starts = range(0, self.batch * self.batches, self.batch)
         return [(x[i : i + self.batch], y[i : i + self.batch]) for i in starts]

@@ -1,4 +1,4 @@
-"""What is compared: the suites, their tasks, and who takes part in them."""
+"""Define the suites, their tasks, and the libraries that take part."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from minidl.profiling import Case, cases
 from minidl.profiling.cases import LAYERS, SQUARES
 
 OURS = "ours"  # the module of libraries/ that is not a peer
-# Choose their instruction set themselves: JAX at least for products, whatever XLA is told.
+# These choose their instruction set themselves: JAX at least for products, in spite of XLA flags.
 NOT_HELD = {"jax_", "onnxruntime_"}
 
 
 class Task(Protocol):
-    """What contenders are made for."""
+    """Work that contenders do."""
 
     @property
     def name(self) -> str:
-        """As the table says it."""
+        """Its name in the table."""
 
     @property
     def groups(self) -> list[str]:
-        """The means that it counts in, beyond the mean of all."""
+        """Groups whose means it counts in, beside the mean of all."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,14 @@ class Suite:
     bases
         Columns of minidl that peers are compared with; the last one is always there.
     tasks
-        Makes the tasks of a dtype.
+        Function that makes the tasks of a dtype.
     flops
-        Of the matrix products of a task; 0 where they are not what it is about.
+        Function that counts the flops of the matrix products of a task; 0 where these do not
+        dominate.
     every_thread_count
         Whether to compare with one thread and with all cores, and count the better one.
     notes
-        What a reader of the figures must know.
+        Explanations that a reader of the figures needs.
     """
 
     help: str
@@ -79,7 +80,7 @@ class KernelTask:
 
     @property
     def groups(self) -> list[str]:
-        """Products, and among them the small ones."""
+        """Functions or products, and small products among these."""
         if self.case.kernel != "matmul":
             return ["functions"]
         small = all(size <= 64 for size in sizes(self.case))
@@ -87,13 +88,13 @@ class KernelTask:
 
 
 def sizes(case: Case) -> tuple[int, int, int]:
-    """m, k and n of a product."""
+    """Return m, k and n of a product."""
     m, k, n = (int(size) for size in case.shape.split(" ")[-1].split("x"))
     return m, k, n
 
 
 def kernel_tasks(dtype: Any) -> list[KernelTask]:
-    """Products of squares and of layers in their three forms, and the other kernels."""
+    """List products of squares and of layers in their three forms, and the other kernels."""
     products = {tuple(sorted(shape)) for shape in SQUARES + LAYERS}
     functions = ("sigmoid", "tanh", "softmax_cross_entropy", "adam")
     chosen = [
@@ -135,7 +136,7 @@ RECURRENT = [
 
 
 def networks(known: Sequence[Any], dtype: Any) -> Sequence[Any]:
-    """The networks, which are compared in float32 only."""
+    """Return the networks; raises ValueError for another dtype than float32."""
     if np.dtype(dtype) != np.float32:
         raise ValueError("networks are compared in float32 only")
     return known

@@ -1,8 +1,8 @@
-"""A character model, trained by minidl and by PyTorch: the same weights at first, the same chunks.
+"""Train a character model by minidl and by PyTorch, from the same weights on the same chunks.
 
-They take turns, a round of a few steps each, so that both meet the same machine; after every epoch
-the held-out text is read. What is reported is the median, over the rounds, of the time of minidl /
-time of PyTorch, and all the seconds of both, in which a held-up step counts with all its length.
+They alternate in rounds of a few steps, so that both run under the same load; after every epoch the
+validation text is read. Reported are the median over the rounds of the time of minidl / the time of
+PyTorch, and the seconds of both in all, in which interrupted steps count in full.
 """
 
 from __future__ import annotations
@@ -22,43 +22,44 @@ from minidl.datasets import Characters
 from minidl.profiling.kernel_report import machine
 
 SHAPE = Shape(cell="lstm", hidden=256, layers=2, embedding=64, dropout=0.0, streams=64)
-STEPS, RATE, MAX_NORM, HELD_OUT = 64, 2e-3, 1.0, 0.1
-ROUND = 10  # steps in turn
-PAUSE = 0.05  # seconds, for threads that wait for more work in a busy loop to give up
+STEPS, RATE, MAX_NORM, VALIDATION = 64, 2e-3, 1.0, 0.1
+ROUND = 10  # steps of one library before the other continues
+PAUSE = 0.05  # seconds, in which threads that wait for more work in a busy loop go to sleep
 
 
 class Contender(Protocol):
-    """One who learns to write."""
+    """A library that trains the model."""
 
     def begin(self) -> None:
-        """Begin an epoch: at the beginning of the text, nothing remembered."""
+        """Begin an epoch at the beginning of the text, with state zero."""
 
     def train(self, x: Any, y: Any) -> None:
-        """Make a step for each batch of chunks, going on from those before."""
+        """Make a step for each batch of chunks, from the state that the batch before has left."""
 
     def bits(self, x: Any, y: Any) -> float:
-        """Bits per character of a text."""
+        """Return the bits per character of a text."""
 
 
 def run(path: Path | None, epochs: int, threads: int) -> None:
     """Train both, and print seconds and bits per character of every epoch."""
     text = datasets.python_topics() if path is None else path.read_text(encoding="utf-8")
-    characters, cut = Characters.of(text), int(len(text) * (1 - HELD_OUT))
+    characters, cut = Characters.of(text), int(len(text) * (1 - VALIDATION))
     data = characters.chunks(text[:cut], SHAPE.streams, STEPS)
-    held_out = characters.chunks(text[cut:], SHAPE.streams, STEPS)
+    validation = characters.chunks(text[cut:], SHAPE.streams, STEPS)
     minidl.set_num_threads(threads)
     ours = Ours(CharacterModel(characters, SHAPE, seed=0))
     both: list[Contender] = [ours, PyTorch(ours.speaker, threads)]
     about = machine()
     print(f"{about['processor']}, {threads} of {about['cores']} cores; {SHAPE}")
-    print(f"{cut:,} characters, {len(text) - cut:,} held out, {len(characters)} different ones\n")
+    sizes = f"{cut:,} characters, {len(text) - cut:,} for validation"
+    print(f"{sizes}, {len(characters)} different ones\n")
     print(f"epoch{'':4}minidl s{'':4}bits{'':4}PyTorch s{'':4}bits{'':4}minidl / PyTorch, so far")
     rounds: list[tuple[float, float]] = []
     for epoch in range(1, epochs + 1):
         before = len(rounds)
         rounds += _epoch(both, data)
         seconds = np.sum(rounds[before:], axis=0)
-        bits = [contender.bits(*held_out) for contender in both]
+        bits = [contender.bits(*validation) for contender in both]
         print(
             f"{epoch:5}{seconds[0]:12.1f}{bits[0]:8.3f}{seconds[1]:13.1f}{bits[1]:8.3f}"
             f"{median(a / b for a, b in rounds):12.2f}",
@@ -70,7 +71,7 @@ def run(path: Path | None, epochs: int, threads: int) -> None:
 
 
 def _epoch(both: list[Contender], data: Pair) -> Iterator[tuple[float, float]]:
-    """Seconds of both in each round of an epoch; who begins, changes."""
+    """Yield the seconds of both in each round of an epoch; they alternate in going first."""
     x, y = data
     for contender in both:
         contender.begin()
@@ -104,7 +105,7 @@ class Ours:
 
 
 class PyTorch:
-    """PyTorch, with the weights that minidl has at first."""
+    """PyTorch, with the initial weights of minidl."""
 
     def __init__(self, speaker: CharacterModel, threads: int) -> None:
         import torch
@@ -144,7 +145,7 @@ class PyTorch:
 
 
 def _copied(speaker: CharacterModel) -> tuple[Any, Any, Any]:
-    """PyTorch's layers, with the weights of minidl's."""
+    """Make PyTorch's layers, with the weights of minidl's."""
     import torch
 
     def tensor(parameter: Any) -> Any:

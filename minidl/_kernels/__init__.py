@@ -16,7 +16,7 @@ Python: a call is a function pointer and a struct. A recorded step is a list of 
 
 **What each instruction set changes.** ``builds/loops.pxi`` includes all loops; the modules of
 ``builds/`` include it, and ``setup.py`` compiles each of them with other flags. What differs in
-the source is in ``simd.h``: the width of ``vec`` and the height of the register tile.
+the source is in ``simd.h``: the width of ``vec`` and of the register tile.
 
 ========  ============  ============  ===================  ===========================
 name      float32s in   tile, rows    compiled with        found on
@@ -32,14 +32,14 @@ overrides it.
 
 **Where to read.** ``twins/``; then ``loops/elementwise.pxi``, the simplest loops; then
 ``loops/product/matmul.pxi``, the product in five loops around ``microkernel.pxi``, with
-``algorithm.pxi``, which chooses other ways for thin matrices, ``blocking.pxi``, ``packing.pxi``
-and ``skinny.pxi``, and ``split_k.pxi`` for threads; ``loops/sequences.pxi``, which runs a whole
-sequence around the product; ``loops/vector/vector_math.pxi`` for exp, log, tanh and their like;
-and ``memory.py`` for where vectors lie. ``docs/kernels.md`` arrives at ``matmul.pxi`` in nine
-steps, each of which can be run and measured.
+``blocking.pxi`` and ``packing.pxi``, ``algorithm.pxi``, which chooses another algorithm for skinny
+matrices (``skinny.pxi``), and ``split_k.pxi`` for threads; ``loops/sequences.pxi``, which runs a
+whole sequence with such products; ``loops/vector/vector_math.pxi`` for exp, log, tanh and their
+like; and ``memory.py`` for how memory is aligned. ``docs/kernels.md`` derives ``matmul.pxi`` in
+nine steps, each of which can be run and measured.
 
-**The five loops,** and one more. Each has a block that stays at one level of memory while it is
-used: ::
+**The five loops,** with one of them in two halves. Each has a block that stays at one level of
+memory while it is used: ::
 
     for jc in 0 … n by NC              NC columns of C           LOOP 5
       for pd in 0 … k by 4 KC          4 KC x NC of B: L2, L3    LOOP 4, outer half
@@ -69,7 +69,7 @@ from minidl import settings
 from minidl._kernels import twins
 from minidl._kernels.signature import KERNELS
 
-# The public kernels: those that have a twin, in the order of the files these are in.
+# The public kernels are those that have a twin, in the order of the files of the twins.
 FAMILIES = (
     *("products", "elementwise", "activations", "normalization"),
     *("losses", "optimizers", "sequences", "watching"),
@@ -84,19 +84,19 @@ NAMES = tuple(
 isa = "reference"
 why = ""
 _obstacle = ""
-_calls: dict[str, Any] = {}  # the kernel calls by name, of the build that serves
+_calls: dict[str, Any] = {}  # the kernel calls by name, of the selected instruction set
 _served: list[dict[str, Any]] = []  # the namespaces that hold them
 
 
 def available() -> list[str]:
-    """Instruction sets that are built and that this CPU has, worst first, after the twin."""
+    """List the instruction sets that are built and that this CPU has: the twin, then the worst."""
     dispatch = _dispatch()
     compiled = [] if dispatch is None else dispatch.supported()
     return [name for name in ("reference", *compiled) if _serves(name)]
 
 
 def _serves(name: str) -> bool:
-    """Whether kernels of this name are built and this CPU runs them."""
+    """Whether kernels of this instruction set are built and this CPU runs them."""
     if name == "reference":
         return True
     if (dispatch := _dispatch()) is None:
@@ -109,7 +109,7 @@ def _serves(name: str) -> bool:
 
 
 def select(name: str) -> None:
-    """Serve all calls from this instruction set (or ``reference``) from now on."""
+    """Have an instruction set, or ``reference``, serve all calls from now on."""
     global isa
     if not _serves(name):
         raise ValueError(f"instruction set {name!r} is not available; there are {available()}")
@@ -125,9 +125,15 @@ def select(name: str) -> None:
 
 
 def _compiled_calls() -> dict[str, Any]:
-    """The calls that check arrays and run compiled loops."""
+    """Collect the calls that check arrays and run compiled loops."""
     call, composites = (import_module(f"{__name__}.{name}") for name in ("call", "composites"))
     by_hand = vars(call) | vars(composites)
+    for name in NAMES:
+        if KERNELS[name].composite and name not in by_hand:
+            raise ImportError(
+                f"kernel {name!r} has a twin with composite=True but no call in composites.pyx: "
+                "build it (python setup.py build_ext --inplace), or set MINIDL_ISA=reference"
+            )
     return {
         name: by_hand[name] if KERNELS[name].composite else call.CALLS[name].as_function()
         for name in NAMES
@@ -141,7 +147,7 @@ def serve(namespace: dict[str, Any]) -> None:
 
 
 def describe() -> dict[str, str]:
-    """What ``minidl doctor`` prints about the kernels."""
+    """Return what ``minidl doctor`` prints about the kernels."""
     facts = {"instruction set": isa, "why": why, "available": ", ".join(available())}
     if (dispatch := _dispatch()) is not None:
         facts["this CPU has"] = ", ".join(dispatch.supported())
@@ -150,7 +156,7 @@ def describe() -> dict[str, str]:
 
 
 def _dispatch() -> Any:
-    """The compiled dispatcher, or None where nothing was compiled or it cannot be loaded."""
+    """Import the compiled dispatcher; None where nothing was compiled or it cannot be loaded."""
     global _obstacle
     try:
         import_module(f"{__name__}.composites")
@@ -163,7 +169,7 @@ def _dispatch() -> Any:
 
 
 def _choose() -> None:
-    """Select what MINIDL_ISA asks for, else the best there is."""
+    """Select the instruction set that MINIDL_ISA asks for, else the best."""
     global why
     if chosen := settings.instruction_set():
         if not _serves(chosen):
@@ -173,7 +179,7 @@ def _choose() -> None:
         why = f"MINIDL_ISA={chosen}"
     else:
         compiled = [] if _compiled is None else _compiled.supported()
-        # The others are not even loaded.
+        # Lazily: worse instruction sets are not loaded.
         chosen = next(filter(_serves, reversed(["reference", *compiled])))
         why = "the best that is built and that this CPU has"
         if chosen == "reference":
@@ -183,20 +189,22 @@ def _choose() -> None:
 
 
 def _advice(folder: Path) -> str:
-    """What to do where kernels are missing from the folder that was imported."""
-    told = f"minidl runs on its NumPy twin, right but slower: {why}. It was imported from {folder}"
+    """Say what to do where kernels are missing from the folder that was imported."""
+    advice = (
+        f"minidl runs on its NumPy twin, right but slower: {why}. It was imported from {folder}"
+    )
     if (folder.parent / "setup.py").exists():
-        told += (
+        advice += (
             ", a source folder, in which nothing is built and which hides an installed minidl: "
             "run Python from another folder, or build the kernels here with "
             f"`pip install --editable {folder.parent}`"
         )
     else:
-        told += ". Installing from source with a C compiler builds them"
-    return f"{told}. MINIDL_ISA=reference silences this."
+        advice += ". Installing from source with a C compiler builds them"
+    return f"{advice}. MINIDL_ISA=reference silences this."
 
 
-# What minidl/recording needs to know; on the twin alone nothing is ever recorded.
+# What layers, optimizers and recordings ask of a thread. The twin alone records nothing.
 if (_compiled := _dispatch()) is not None:
     hooks = import_module(f"{__name__}.hooks")
     recorder, set_recorder = hooks.recorder, hooks.set_recorder
@@ -209,8 +217,7 @@ if (_compiled := _dispatch()) is not None:
 else:
     import numpy as np
 
-    # A call of a recorded step is compiled from Python: where that cannot be loaded, it runs as
-    # it is.
+    # step_call.py is compiled where it can be; here it runs as Python.
     _name = f"{__name__}.executor.step_call"
     _spec = spec_from_file_location(_name, Path(__file__).parent / "executor" / "step_call.py")
     sys.modules[_name] = module_from_spec(_spec)
@@ -219,7 +226,7 @@ else:
     _thread = threading.local()
 
     def recorder() -> None:
-        """What writes down the kernel calls of this thread: never anything."""
+        """Return None: nothing records the kernel calls of this thread."""
 
     def watch() -> Any:
         """What watches the steps that recorded functions make on this thread, or None."""
@@ -236,12 +243,12 @@ else:
         return features is None or x.shape[-1] == features
 
     def forward_pass() -> object:
-        """What names the forward pass under way on this thread; None without, False evaluating."""
+        """Return the token of this thread's forward pass; None without one, False if evaluating."""
         token = getattr(_thread, "token", None)
         return False if token is not None and is_evaluating() else token
 
     def in_forward_pass(function: Any, inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        """What the function returns; all that it calls on this thread is one forward pass."""
+        """Call the function; all that it calls on this thread is one forward pass."""
         try:
             _thread.token = object()
             return function(*inputs, **options)
@@ -255,10 +262,10 @@ else:
         return next(_change_count)
 
     def note_change() -> None:
-        """Something that recorded steps take for granted has changed: there are none."""
+        """Do nothing: there are no recorded steps that a change could concern."""
 
     class evaluating:  # noqa: N801 - as the compiled one
-        """``with evaluating():`` on this thread every layer evaluates, whatever its mode."""
+        """Have every layer evaluate on this thread, whatever its mode: ``with evaluating():``."""
 
         def __enter__(self) -> None:
             _thread.evaluations = getattr(_thread, "evaluations", 0) + 1

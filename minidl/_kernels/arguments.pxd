@@ -258,27 +258,29 @@ cdef struct CrossEntropyArgs:
     double ignore_index        # the label of rows that count nothing; -infinity: none
 
 cdef struct ElementLossArgs:
-    # Losses summed over blocks of LOSS_BLOCK elements; with weights, over rows.
+    # Losses summed over blocks of LOSS_BLOCK elements; with weights, over rows; or of each element.
     const void *prediction
     const void *target
     const void *weight         # of every row, or NULL
     const double *weights      # their total, by which losses and gradient are divided; or NULL
     const void *pos_weight     # of every column, what a target of one counts; or NULL
     void *dprediction
-    double *losses             # one per block, or row
+    double *losses             # one per block, row or element
     Py_ssize_t n, rows
     double scale
     double delta               # of Huber's loss
+    Py_ssize_t each            # whether losses are stored for each element
 
 cdef struct WeightTotalArgs:
     # total[0] = sum of what the rows count: their weight, times that of their label's class.
-    # Returns 1 if a weight is negative or NaN, or all are zero.
+    # Returns 1 if a weight is negative or NaN, or all are zero where a total of losses is wanted.
     const void *weight         # or NULL: 1
     const Py_ssize_t *labels   # or NULL
     const void *class_weight   # or NULL: 1
     double *total
     Py_ssize_t rows, classes
     double ignore_index        # the label of rows that count nothing; -infinity: none
+    Py_ssize_t each            # whether the loss of each row is wanted, and no total
 
 cdef struct SquaredNormArgs:
     const void *x
@@ -459,6 +461,7 @@ cdef struct MomentPartsArgs:
     double *parts
     Py_ssize_t n
     Py_ssize_t columns, groups
+    Accumulate accumulate      # to `parts`, of a single block
 
 cdef struct NormPartsArgs:
     # Of every block two: the sum of x^2, and that of (x - before)^2.
@@ -466,6 +469,7 @@ cdef struct NormPartsArgs:
     const void *before         # or NULL: the second is 0
     double *parts
     Py_ssize_t n
+    Accumulate accumulate
 
 cdef struct CollectArgs:
     # sums[j] += sum over i of parts[i, j]

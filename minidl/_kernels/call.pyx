@@ -1,10 +1,10 @@
-"""From arrays to an argument struct: once, for all kernels.
+"""Turn the arrays of a call into an argument struct, in the same way for all kernels.
 
-``kernels.relu(x)`` arrives in ``call_kernel``, which reads the kernel's declaration
+``kernels.relu(x)`` calls ``call_kernel``, which follows the kernel's declaration
 (``signature.py``): it checks every array, allocates the results, fills the struct, and has ``run``
-call the compiled loop, without the GIL. While a step is recorded, the recorder of the thread hears
-of every array that is allocated and of every kernel that runs. Calls that consist of several
-kernels are in ``composites.pyx``.
+call the compiled loop, without the GIL. While a step is recorded, the recorder of the thread is
+notified of every array that is allocated and of every kernel that runs. Calls that consist of
+several kernels are in ``composites.pyx``.
 """
 
 cimport numpy as cnp
@@ -26,8 +26,8 @@ cnp.import_array()
 
 cdef extern from *:
     """
-    /* Of each thread, for tests and benchmarks: as how many shares its kernels run, and how many
-       times in a row. */
+    /* For tests and benchmarks, by thread: how many shares its kernels are divided into, and how
+       many times in a row they run. */
     static _Thread_local int SHARES = 1;
     static _Thread_local long REPEATS = 1;
     """
@@ -61,8 +61,10 @@ def set_shares(int shares):
 
 
 def set_repeats(long repeats):
-    """Run every kernel that this thread calls this many times in a row, inside C: for benchmarks,
-    which so measure the kernel and not the call from Python."""
+    """Run every kernel that this thread calls this many times in a row, inside C.
+
+    So benchmarks measure the kernel without the call from Python.
+    """
     global REPEATS
     if repeats < 1:
         raise ValueError(f"repeats must be >= 1, got {repeats}")
@@ -70,14 +72,14 @@ def set_repeats(long repeats):
 
 
 def shares_and_repeats():
-    """What ``set_shares`` and ``set_repeats`` have set for this thread."""
+    """Return what ``set_shares`` and ``set_repeats`` have set for this thread."""
     return SHARES, REPEATS
 
 
 # --- checks and allocation --------------------------------------------------------------
 
 cdef int real_of(ndarray x) except -1:
-    """Which build serves an array's dtype: 0 for float32, 1 for float64."""
+    """Return the index of an array's dtype: 0 for float32, 1 for float64."""
     if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32:
         return 0
     if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT64:
@@ -86,7 +88,7 @@ cdef int real_of(ndarray x) except -1:
 
 
 cdef ndarray contiguous(ndarray x):
-    """x itself if it is C-contiguous, aligned and in native byte order, else a copy that is."""
+    """Return x if it is C-contiguous, aligned and in native byte order, else a copy that is."""
     if cnp.PyArray_ISCARRAY_RO(x):
         return x
     if current_recorder() != NULL:
@@ -114,7 +116,7 @@ cdef ndarray copied(ndarray x):
 
 
 cdef ndarray check_like(ndarray x, ndarray like, str name):
-    """x, contiguous, after checking that shape and dtype are those of another array."""
+    """Check that shape and dtype are those of another array; returns x, contiguous."""
     if cnp.PyArray_TYPE(x) != cnp.PyArray_TYPE(like):
         raise TypeError(f"{name} must be {like.dtype}, got {x.dtype}")
     if not cnp.PyArray_SAMESHAPE(x, like):
@@ -123,13 +125,13 @@ cdef ndarray check_like(ndarray x, ndarray like, str name):
 
 
 cdef void *data_of(ndarray x) noexcept:
-    """Its address; NULL for None."""
+    """Return the address of an array; NULL for None."""
     return NULL if x is None else cnp.PyArray_DATA(x)
 
 
 cdef ndarray check_shape(ndarray x, ndarray like, tuple shape, str name):
-    """x, contiguous, after checking its shape and that its dtype is that of another array; None
-    stays None."""
+    """Check the shape, and that the dtype is that of another array; returns x, contiguous, or
+    None for None."""
     if x is None:
         return None
     if cnp.PyArray_TYPE(x) != cnp.PyArray_TYPE(like):
@@ -140,7 +142,7 @@ cdef ndarray check_shape(ndarray x, ndarray like, tuple shape, str name):
 
 
 cdef ndarray check_writable(ndarray x, ndarray like, str name):
-    """x, after checking that it can be changed in place and is of the dtype of another array."""
+    """Check that x can be changed in place, and that its dtype is that of another array."""
     if cnp.PyArray_TYPE(x) != cnp.PyArray_TYPE(like):
         raise TypeError(f"{name} must be {like.dtype}, got {x.dtype}")
     if not cnp.PyArray_ISCARRAY(x):
@@ -173,7 +175,7 @@ cdef int check_no_overlap(ndarray changed, tuple others, str name) except -1:
 
 
 cdef ndarray whole_numbers(ndarray x, str name):
-    """x, contiguous, as the integers that kernels read."""
+    """Convert x to the contiguous integers that kernels read."""
     if not cnp.PyArray_ISINTEGER(x):
         raise TypeError(f"{name} must be integers, got {x.dtype}")
     return cnp.PyArray_FROMANY(
@@ -182,7 +184,7 @@ cdef ndarray whole_numbers(ndarray x, str name):
 
 
 cdef ndarray allocate(int ndim, cnp.npy_intp *shape, int typenum):
-    """A new C-contiguous array; all that kernels return is allocated here."""
+    """Allocate a C-contiguous array, as all that kernels return."""
     cdef ndarray array = cnp.PyArray_EMPTY(ndim, shape, typenum, 0)
     cdef PyObject *recorder = current_recorder()
     if recorder != NULL:
@@ -191,7 +193,7 @@ cdef ndarray allocate(int ndim, cnp.npy_intp *shape, int typenum):
 
 
 cdef ndarray allocate_shape(tuple shape, int typenum):
-    """A new array of this shape."""
+    """Allocate an array of this shape."""
     cdef cnp.npy_intp sizes[64]
     cdef int i, n = len(shape)
     if n > 64:
@@ -202,16 +204,17 @@ cdef ndarray allocate_shape(tuple shape, int typenum):
 
 
 cdef ndarray allocate_like(ndarray x):
-    """A new C-contiguous array of this shape and dtype."""
+    """Allocate a C-contiguous array of the shape and dtype of another."""
     return allocate(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), cnp.PyArray_TYPE(x))
 
 
 # --- running ----------------------------------------------------------------------------
 
 cdef Py_ssize_t run(Call call, int real, void *args, size_t scratch=0) except -1:
-    """Run a kernel and return what it answers: 0, or a number that says what is wrong.
+    """Run a kernel and return its answer: 0, or a number that says what is wrong.
 
-    ``scratch`` is how many bytes of scratch memory each thread needs; a recorded step has its own.
+    ``scratch`` is how many bytes of scratch memory each thread needs. They are passed on
+    to the recorder, because a recorded step has scratch memory of its own.
     """
     cdef Py_ssize_t answer, status = 0
     cdef int share
@@ -224,7 +227,7 @@ cdef Py_ssize_t run(Call call, int real, void *args, size_t scratch=0) except -1
         return 0
     with nogil:
         for _repeat in range(REPEATS):
-            # The last one first: else it would mend what the one before wrote beyond its end.
+            # The last share first: if one writes beyond its end, the next then does not hide that.
             for share in range(SHARES - 1, -1, -1):
                 answer = function(args, share, SHARES)
                 if answer > 0 and (status == 0 or answer < status):
@@ -235,8 +238,11 @@ cdef Py_ssize_t run(Call call, int real, void *args, size_t scratch=0) except -1
 cdef Py_ssize_t run_with_scratch(
     Call call, int real, void *args, void **scratch, Py_ssize_t *step, size_t needed
 ) except -1:
-    """Run a kernel with scratch memory of its own, ``needed`` bytes for each thread; where that is
-    goes into two fields of args, ``scratch`` and ``step``."""
+    """Run a kernel with ``needed`` bytes of scratch memory for each thread.
+
+    ``scratch`` and ``step`` point to the fields of args that receive its address, and the distance
+    from one thread's part to the next.
+    """
     cdef void *memory = PyMem_RawMalloc(needed * SHARES + ALIGNMENT)
     if memory == NULL:
         raise MemoryError
@@ -309,15 +315,15 @@ cdef class Call:
         return 0
 
     def set_functions(self, size_t float32, size_t float64):
-        """Have the loops of a build serve this call."""
+        """Set the loops that serve this call."""
         self.functions = [<kernel_fn>float32, <kernel_fn>float64]
 
     def function(self, int real):
-        """The address of the loop that serves float32 (0) or float64 (1)."""
+        """Return the address of the loop that serves float32 (0) or float64 (1)."""
         return <size_t>self.functions[real]
 
     def as_function(self):
-        """The call as a function with the name, parameters and documentation of the twin."""
+        """Make a function with the name, parameters and documentation of the twin."""
         twin = self.kernel.twin
         signature = inspect.signature(twin)
         bare = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
@@ -332,7 +338,7 @@ cdef class Call:
     cdef int bind(
         self, PyObject **places, PyObject **given, Py_ssize_t count, PyObject *names
     ) except -1:
-        """Put arguments that are given by name, and defaults, into their places."""
+        """Put positional arguments, arguments by name and defaults into their places."""
         cdef Py_ssize_t i, place
         if count > self.count:
             raise TypeError(f"{self.name}() takes {self.count} arguments, got {count}")
@@ -389,9 +395,9 @@ cdef class Call:
     cdef bint fits(
         self, OperandOf *of, ndarray array, Py_ssize_t *sizes, ndarray first, int leading
     ) noexcept:
-        """Whether a shape agrees with the sizes so far; takes over those that are new.
+        """Whether a shape agrees with the sizes known so far; sizes that are new are entered.
 
-        ``first`` is the first operand, whose ``leading`` dimensions its first size stands for.
+        The first size of a kernel stands for the ``leading`` dimensions of its ``first`` operand.
         """
         cdef Dimension *dimension = of.dimension
         cdef cnp.npy_intp *shape = cnp.PyArray_DIMS(array)
@@ -428,7 +434,7 @@ cdef class Call:
         return True
 
     cdef misfit(self, int place, ndarray array, Py_ssize_t *sizes, ndarray first, int leading):
-        """The error for an array of the wrong shape."""
+        """Make the error for an array of the wrong shape."""
         cdef OperandOf *of = self.operands + place
         wanted = []
         for i, size in enumerate(self.kernel.operands[place].sizes):
@@ -480,7 +486,7 @@ cdef class Call:
         return allocate(n, shape, of.dtype if of.dtype >= 0 else REALS[real])
 
     cdef refused(self, Py_ssize_t answer, PyObject **arrays, Py_ssize_t *sizes):
-        """The error for what a kernel cannot use."""
+        """Make the error for values that the kernel does not allow."""
         operand = self.kernel.limited
         if operand is None:
             return ValueError(self.kernel.problem)

@@ -1,8 +1,8 @@
 """Calls that consist of several kernels, or whose arrays a signature cannot describe.
 
-Matrix products of any strides, losses with weights and their totals, whole sequences. Each fills
-the argument struct of a declared kernel by hand, and runs it (``call.pyx``). Their twins have the
-same names.
+These are matrix products of any strides, losses with weights and their totals, and whole
+sequences. Each fills the argument structs of declared kernels by hand, and runs these
+(``call.pyx``). Their twins have the same names.
 """
 
 cimport numpy as cnp
@@ -31,7 +31,7 @@ cdef Call WEIGHT_TOTAL = CALLS["weight_total"], SQUARED_NORM = CALLS["squared_no
 cdef Call MOMENT_PARTS = CALLS["moment_parts"], NORM_PARTS = CALLS["norm_parts"]
 cdef Call PRELU_GRAD = CALLS["prelu_grad"], CLIP = CALLS["clip"]
 cdef Call TIME_FIRST = CALLS["time_first"], BATCH_FIRST = CALLS["batch_first"]
-# By name; the gradients, which have codes too, are for products of recorded steps only.
+# Codes by name. Gradients have codes as well, but only products of recorded steps use these.
 cdef dict ACTIVATIONS = {
     None: NO_ACTIVATION,
     **{k.name: k.activation for k in KERNELS.values() if k.activation and len(k.parameters) == 1},
@@ -39,12 +39,12 @@ cdef dict ACTIVATIONS = {
 
 
 cdef ndarray allocate_as(ndarray like, tuple shape):
-    """A new array of this shape, of the dtype of another."""
+    """Allocate an array of this shape, of the dtype of another."""
     return allocate_shape(shape, cnp.PyArray_TYPE(like))
 
 
 cdef ndarray doubles(tuple shape):
-    """A new array of float64."""
+    """Allocate an array of float64."""
     return allocate_shape(shape, cnp.NPY_FLOAT64)
 
 
@@ -62,7 +62,7 @@ cdef int run_matmul(int real, MatmulArgs *args) except -1:
 cdef int add_column_sum(
     int real, ndarray x, Py_ssize_t rows, Py_ssize_t columns, ndarray sums
 ) except -1:
-    """Add the sums of the columns of x to what is there."""
+    """Add the sum of every column of x to an element of ``sums``."""
     cdef ColumnSumArgs args
     args.x, args.sums, args.partials = cnp.PyArray_DATA(x), cnp.PyArray_DATA(sums), NULL
     args.rows, args.columns, args.accumulate = rows, columns, ADD
@@ -77,8 +77,8 @@ cdef int one_dtype(ndarray a, ndarray b, str name) except -1:
 
 
 cdef ndarray strided(ndarray x):
-    """x itself if its elements are aligned, native and whole elements apart: the loops take
-    any strides."""
+    """Return x if its elements are aligned, in native byte order, and whole elements apart, else a
+    contiguous copy. The loops take any strides in elements."""
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x)
     if (
         cnp.PyArray_ISALIGNED(x) and cnp.PyArray_ISNOTSWAPPED(x)
@@ -213,7 +213,7 @@ def linear_grad_params(
 
 
 cdef int describe(MatmulArgs *args, ndarray x, Py_ssize_t features, str name) except -1:
-    """x as a matrix of `features` columns: fills in m, its rows."""
+    """Check that x is a matrix of ``features`` columns, of any dimensions; sets m to its rows."""
     if features < 1:
         raise ValueError(f"{name}: the weight must be a matrix of widths >= 1")
     if x.ndim < 1 or x.shape[x.ndim - 1] != features:
@@ -225,7 +225,7 @@ cdef int describe(MatmulArgs *args, ndarray x, Py_ssize_t features, str name) ex
 
 
 cdef ndarray with_last(ndarray x, Py_ssize_t features):
-    """A new array of the shape of x, but for its last dimension."""
+    """Allocate an array of the shape of x, except for its last dimension."""
     cdef cnp.npy_intp shape[64]
     memcpy(shape, cnp.PyArray_DIMS(x), x.ndim * sizeof(cnp.npy_intp))
     shape[x.ndim - 1] = features
@@ -233,6 +233,8 @@ cdef ndarray with_last(ndarray x, Py_ssize_t features):
 
 
 # --- losses -----------------------------------------------------------------------------
+#
+# With `each`, they return the loss of every row or element, and neither their sum nor a mean.
 
 cdef ndarray total_of(int real, ndarray parts, double scale):
     """scale · Σ parts, as an array of no dimensions."""
@@ -256,7 +258,7 @@ cdef ndarray weights_of(ndarray weight, ndarray like, Py_ssize_t n, str name):
 
 
 cdef ndarray weight_total(
-    int real, ndarray weight, Py_ssize_t rows,
+    int real, ndarray weight, Py_ssize_t rows, bint each,
     ndarray labels=None, ndarray class_weight=None, Py_ssize_t classes=0,
     double ignore_index=-INFINITY
 ):
@@ -266,7 +268,7 @@ cdef ndarray weight_total(
     args.weight, args.class_weight = data_of(weight), data_of(class_weight)
     args.labels = <const Py_ssize_t *>data_of(labels)
     args.total = <double *>cnp.PyArray_DATA(total)
-    args.rows, args.classes, args.ignore_index = rows, classes, ignore_index
+    args.rows, args.classes, args.ignore_index, args.each = rows, classes, ignore_index, each
     if run(WEIGHT_TOTAL, real, &args):
         raise ValueError(WEIGHT_TOTAL.kernel.problem)
     return total
@@ -274,7 +276,7 @@ cdef ndarray weight_total(
 
 cdef tuple class_loss(
     Call call, ndarray logits, ndarray labels,
-    bint mean, ndarray weight, ndarray class_weight, double smoothing, ignore_index
+    bint mean, ndarray weight, ndarray class_weight, double smoothing, ignore_index, bint each
 ):
     cdef CrossEntropyArgs args
     cdef int real = real_of(logits)
@@ -300,19 +302,22 @@ cdef tuple class_loss(
     args.labels = <const Py_ssize_t *>cnp.PyArray_DATA(labels)
     args.losses = <double *>cnp.PyArray_DATA(losses)
     args.rows, args.classes = logits.shape[0], logits.shape[1]
+    mean = mean and not each
     args.scale = 1.0 / args.rows if mean else 1.0
     args.weight, args.class_weight, args.weights = data_of(weight), data_of(class_weight), NULL
     args.smoothing = smoothing
     args.ignore_index = -INFINITY if ignore_index is None else <Py_ssize_t>ignore_index
     if not plain:
         weights = weight_total(
-            real, weight, args.rows, labels, class_weight, args.classes, args.ignore_index
+            real, weight, args.rows, each, labels, class_weight, args.classes, args.ignore_index
         )
         if mean:
             args.weights, args.scale = <const double *>cnp.PyArray_DATA(weights), 1.0
     bad = run(call, real, &args)
     if bad:
         raise RowError("label", bad - 1, ndarray.item(given, bad - 1), args.classes)
+    if each:
+        return losses, dlogits
     # Plain losses are added up first and scaled then; those with weights are scaled row by row.
     if plain and smoothing == 0 and name != "nll":
         return total_of(real, losses, args.scale), dlogits
@@ -327,13 +332,15 @@ def softmax_cross_entropy(
     ndarray class_weight=None,
     double smoothing=0.0,
     ignore_index=None,
+    *,
+    bint each=False,
 ):
     """L_i = log Σ_j exp(z_ij) - z_i,label; returns the loss and dz = softmax(z) - onehot(label)."""
     if not 0 <= smoothing < 1:
         raise ValueError(f"softmax_cross_entropy: smoothing must be in [0, 1), got {smoothing}")
     return class_loss(
         CALLS["softmax_cross_entropy"], logits, labels, mean, weight, class_weight, smoothing,
-        ignore_index,
+        ignore_index, each
     )
 
 
@@ -344,16 +351,19 @@ def nll(
     ndarray weight=None,
     ndarray class_weight=None,
     ignore_index=None,
+    *,
+    bint each=False,
 ):
     """L_i = -log p_i,label; returns the loss and -onehot(label)."""
     return class_loss(
-        CALLS["nll"], log_probabilities, labels, mean, weight, class_weight, 0.0, ignore_index
+        CALLS["nll"], log_probabilities, labels, mean, weight, class_weight, 0.0, ignore_index,
+        each
     )
 
 
 cdef tuple element_loss(
-    Call call, ndarray prediction, ndarray target, bint mean, ndarray weight, double delta=0.0,
-    ndarray pos_weight=None
+    Call call, ndarray prediction, ndarray target, bint mean, ndarray weight, bint each,
+    double delta=0.0, ndarray pos_weight=None
 ):
     cdef ElementLossArgs args
     cdef int real = real_of(prediction)
@@ -365,14 +375,20 @@ cdef tuple element_loss(
         raise ValueError(f"empty prediction of shape {(<object>prediction).shape}")
     args.rows = prediction.shape[0] if prediction.ndim else 1
     weight = weights_of(weight, prediction, args.rows, "weight")
-    args.scale = 1.0 / args.n if mean else 1.0
+    mean = mean and not each
+    args.scale, args.each = 1.0 / args.n if mean else 1.0, each
     args.weight, args.weights, args.delta = data_of(weight), NULL, delta
     pos_weight = weights_of(pos_weight, prediction, args.n // args.rows, "pos_weight")
     args.pos_weight = data_of(pos_weight)
     by_rows = weight is not None or pos_weight is not None
-    losses = doubles((args.rows if by_rows else (args.n + LOSS_BLOCK - 1) // LOSS_BLOCK,))
+    if each and not by_rows:
+        args.rows = 1    # no element needs to know its row, and one long row is fastest
+    if each:
+        losses = doubles((<object>prediction).shape)
+    else:
+        losses = doubles((args.rows if by_rows else (args.n + LOSS_BLOCK - 1) // LOSS_BLOCK,))
     if weight is not None:
-        weights = weight_total(real, weight, args.rows)
+        weights = weight_total(real, weight, args.rows, each)
         if mean:
             args.scale = <double>args.rows / args.n
             args.weights = <const double *>cnp.PyArray_DATA(weights)
@@ -381,23 +397,33 @@ cdef tuple element_loss(
     args.dprediction = cnp.PyArray_DATA(dprediction)
     args.losses = <double *>cnp.PyArray_DATA(losses)
     run(call, real, &args)
+    if each:
+        return losses, dprediction
     return total_of(real, losses, 1.0 if by_rows else args.scale), dprediction
 
 
 def mse(
-    ndarray prediction not None, ndarray target not None, bint mean=True, ndarray weight=None
+    ndarray prediction not None,
+    ndarray target not None,
+    bint mean=True,
+    ndarray weight=None,
+    *,
+    bint each=False,
 ):
     """L = (prediction - target)²; returns the loss and 2 · (prediction - target)."""
-    return element_loss(CALLS["mse"], prediction, target, mean, weight)
+    return element_loss(CALLS["mse"], prediction, target, mean, weight, each)
 
 
 def absolute_error(
-    ndarray prediction not None, ndarray target not None, bint mean=True, ndarray weight=None
+    ndarray prediction not None,
+    ndarray target not None,
+    bint mean=True,
+    ndarray weight=None,
+    *,
+    bint each=False,
 ):
     """L = |prediction - target|; returns the loss and sign(prediction - target)."""
-    return element_loss(
-        CALLS["absolute_error"], prediction, target, mean, weight
-    )
+    return element_loss(CALLS["absolute_error"], prediction, target, mean, weight, each)
 
 
 def huber(
@@ -406,11 +432,13 @@ def huber(
     double delta=1.0,
     bint mean=True,
     ndarray weight=None,
+    *,
+    bint each=False,
 ):
     """L = e²/2 for |e| ≤ δ, δ · (|e| - δ/2) beyond; returns the loss and e within ±δ."""
     if not 0 < delta:
         raise ValueError(f"huber: delta must be > 0, got {delta}")
-    return element_loss(CALLS["huber"], prediction, target, mean, weight, delta)
+    return element_loss(CALLS["huber"], prediction, target, mean, weight, each, delta)
 
 
 def bce_with_logits(
@@ -419,14 +447,15 @@ def bce_with_logits(
     bint mean=True,
     ndarray weight=None,
     ndarray pos_weight=None,
+    *,
+    bint each=False,
 ):
     """L = max(z, 0) - z · t + log(1 + exp(-|z|)); returns the loss and sigmoid(z) - t.
 
     With a weight w for every column, L = w · t · log(1 + exp(-z)) + (1 - t) · log(1 + exp(z)).
     """
     return element_loss(
-        CALLS["bce_with_logits"], logits, target, mean, weight, 0.0,
-        pos_weight
+        CALLS["bce_with_logits"], logits, target, mean, weight, each, 0.0, pos_weight
     )
 
 
@@ -445,9 +474,26 @@ def squared_norm(ndarray x not None):
 
 # --- what watched steps note ---------------------------------------------------------------
 
-def moment_parts(ndarray x not None, Py_ssize_t groups=1):
+cdef ndarray parts_for(
+    ndarray x, Py_ssize_t blocks, Py_ssize_t numbers, ndarray sums, str name
+):
+    """Where the numbers of all blocks go: new memory, or for a single block these sums."""
+    if sums is not None:
+        if cnp.PyArray_TYPE(sums) != cnp.NPY_FLOAT64:
+            raise TypeError(f"{name}: sums must be float64, got {sums.dtype}")
+        if not cnp.PyArray_ISCARRAY(sums) or sums.ndim != 1 or sums.shape[0] != numbers:
+            raise ValueError(
+                f"{name}: sums are changed in place: they must be {numbers} contiguous numbers"
+            )
+        check_no_overlap(sums, (x,), f"{name}: sums")
+        if blocks == 1:
+            return sums
+    return doubles((blocks, numbers))
+
+
+def moment_parts(ndarray x not None, Py_ssize_t groups=1, ndarray sums=None):
     """Of every block of 4096 elements: how many they are, Σ x, Σ x², and how many are zero; of
-    several groups of columns, these numbers of each."""
+    several groups of columns, these numbers of each. A single block adds to the sums, if given."""
     cdef MomentPartsArgs args
     cdef int real = real_of(x)
     cdef ndarray parts
@@ -459,14 +505,16 @@ def moment_parts(ndarray x not None, Py_ssize_t groups=1):
         size = max(1, NORM_BLOCK // args.columns) * args.columns
     x = contiguous(x)
     args.n = cnp.PyArray_SIZE(x)
-    parts = doubles(((args.n + size - 1) // size, 4 * groups))
+    parts = parts_for(x, (args.n + size - 1) // size, 4 * groups, sums, "moment_parts")
     args.x, args.parts = cnp.PyArray_DATA(x), <double *>cnp.PyArray_DATA(parts)
+    args.accumulate = ADD if parts is sums else WRITE
     run(MOMENT_PARTS, real, &args)
-    return parts
+    return None if parts is sums else parts
 
 
-def norm_parts(ndarray x not None, ndarray before=None):
-    """Of every block of 4096 elements: Σ x², and Σ (x - before)², or 0 without ``before``."""
+def norm_parts(ndarray x not None, ndarray before=None, ndarray sums=None):
+    """Of every block of 4096 elements: Σ x², and Σ (x - before)², or 0 without ``before``. A single
+    block adds to the sums, if given."""
     cdef NormPartsArgs args
     cdef int real = real_of(x)
     cdef ndarray parts
@@ -474,11 +522,12 @@ def norm_parts(ndarray x not None, ndarray before=None):
         before = check_like(before, x, "norm_parts: before")
     x = contiguous(x)
     args.n = cnp.PyArray_SIZE(x)
-    parts = doubles(((args.n + NORM_BLOCK - 1) // NORM_BLOCK, 2))
+    parts = parts_for(x, (args.n + NORM_BLOCK - 1) // NORM_BLOCK, 2, sums, "norm_parts")
     args.x, args.before = cnp.PyArray_DATA(x), data_of(before)
     args.parts = <double *>cnp.PyArray_DATA(parts)
+    args.accumulate = ADD if parts is sums else WRITE
     run(NORM_PARTS, real, &args)
-    return parts
+    return None if parts is sums else parts
 
 
 # --- one slope for all, clipping ---------------------------------------------------------
@@ -496,7 +545,7 @@ cdef int check_slopes(ndarray slope, ndarray x, str name) except -1:
 def prelu_grad(
     ndarray dy not None, ndarray x not None, ndarray slope not None, ndarray dslope not None
 ):
-    """dx = dy where x > 0, else slope · dy; adds to dslope = Σ dy · x over all other x."""
+    """dx = dy where x > 0, else slope · dy; adds to dslope: Σ dy · x over all x ≤ 0."""
     cdef PreluGradArgs args
     cdef int real = real_of(dy)
     cdef ndarray dx, sums = dslope
@@ -527,7 +576,7 @@ def prelu_grad(
 
 
 cdef OptimizerState *states_of(ndarray state) except NULL:
-    """One OPTIMIZER_STATE, or an array of them."""
+    """Return the address of one OPTIMIZER_STATE, or of an array of them."""
     if state.dtype != OPTIMIZER_STATE or state.ndim > 1 or not cnp.PyArray_ISCARRAY(state):
         raise TypeError(f"state must be of dtype OPTIMIZER_STATE, got {state!r}")
     return <OptimizerState *>cnp.PyArray_DATA(state)
@@ -536,9 +585,9 @@ cdef OptimizerState *states_of(ndarray state) except NULL:
 def clip(ndarray squared_norm not None, ndarray state not None, ndarray grad=None):
     """Count the step and find the factor that brings the norm down to max_norm.
 
-    ``state`` may be an array, of one for each group of parameters. ``grad`` is what the squared
-    norm is of: in float64 the norm may be a number where its square is none. Returns whether the
-    norm is finite; when it is not, nothing is changed but the ``norm`` of the first.
+    ``state`` may be an array with an element for each group of parameters. ``grad`` is the
+    gradient: in float64, its norm may be finite although the squared norm overflows. Returns
+    whether the norm is finite; when it is not, only the ``norm`` of the first state is changed.
     """
     cdef ClipArgs args
     cdef int real = real_of(squared_norm if grad is None else grad)
@@ -559,7 +608,7 @@ def clip(ndarray squared_norm not None, ndarray state not None, ndarray grad=Non
 # --- sequences --------------------------------------------------------------------------
 
 cdef ndarray lengths_of(ndarray lengths, Py_ssize_t batch, str name):
-    """Checked but for their values; None stays None."""
+    """Check the shape and dtype of lengths; the kernel checks their values. None stays None."""
     if lengths is None:
         return None
     if lengths.ndim != 1 or lengths.shape[0] != batch:
@@ -572,7 +621,7 @@ cdef ndarray lengths_of(ndarray lengths, Py_ssize_t batch, str name):
 cdef int check_sequence(
     ndarray z, ndarray weight, Py_ssize_t gates, str name
 ) except -1:
-    """z (steps, batch, gates * hidden) and weight (hidden, gates * hidden)."""
+    """Check that z is (steps, batch, gates * hidden) and weight (hidden, gates * hidden)."""
     if cnp.PyArray_TYPE(z) != cnp.PyArray_TYPE(weight):
         raise TypeError(f"{name}: weight must be {z.dtype}, got {weight.dtype}")
     if weight.ndim != 2 or weight.shape[0] == 0 or weight.shape[1] != gates * weight.shape[0]:
@@ -589,7 +638,7 @@ cdef int check_sequence(
 
 
 cdef size_t packed_size(ndarray like, Py_ssize_t rows, Py_ssize_t columns) noexcept:
-    """Bytes of a weight in rows of whole vectors."""
+    """Return the bytes of a weight whose rows are padded to whole vectors."""
     return rows * ((columns * <size_t>cnp.PyArray_ITEMSIZE(like) + 63) // 64) * 64
 
 
@@ -708,8 +757,7 @@ def rnn_sequence_grad(
     ndarray dy, ndarray dh, ndarray states not None, ndarray weight not None,
     ndarray lengths=None, bint reverse=False, activation="tanh",
 ):
-    """The gradients of z and of the initial state, from those of the outputs and of the last
-    state; and the squared norm of that of every state."""
+    """Return the gradients of z and of the initial state, and ‖∂L/∂h_t‖² of every step."""
     dz, _, dh, _, norms, _ = sequence_grad(
         CALLS["rnn_sequence_grad"], 1, dy, dh, None, states, None, None,
         None, weight, lengths, reverse, activation_of("rnn_sequence_grad", activation),
@@ -732,8 +780,8 @@ def lstm_sequence_grad(
     ndarray dy, ndarray dh, ndarray dc, ndarray cells not None, ndarray gates not None,
     ndarray weight not None, ndarray lengths=None, bint reverse=False, bint cell_norms=False,
 ):
-    """The gradients of z and of the initial h and c, from those of the outputs and of the last h
-    and c; the squared norm of that of every h; and with ``cell_norms`` of every c."""
+    """Return the gradients of z and of the initial h and c, and ‖∂L/∂h_t‖² of every step; with
+    ``cell_norms`` also ‖∂L/∂c_t‖²."""
     dz, _, dh, dc, norms, of_cells = sequence_grad(
         CALLS["lstm_sequence_grad"], 4, dy, dh, dc, None, cells, gates,
         None, weight, lengths, reverse, NO_ACTIVATION, cell_norms,
@@ -757,8 +805,7 @@ def gru_sequence_grad(
     ndarray dy, ndarray dh, ndarray states not None, ndarray gates not None,
     ndarray u_n not None, ndarray weight not None, ndarray lengths=None, bint reverse=False,
 ):
-    """The gradients of z, u and the initial state, from those of the outputs and of the last
-    state; and the squared norm of that of every state."""
+    """Return the gradients of z, of u and of the initial state, and ‖∂L/∂h_t‖² of every step."""
     dz, du, dh, _, norms, _ = sequence_grad(
         CALLS["gru_sequence_grad"], 3, dy, dh, None, states, None, gates,
         u_n, weight, lengths, reverse, NO_ACTIVATION,
@@ -767,7 +814,7 @@ def gru_sequence_grad(
 
 
 def time_first(ndarray x not None, ndarray lengths=None, Py_ssize_t begin=0, width=None):
-    """y_tbj = x_bt(begin + j), and 0 beyond the length of b."""
+    """y_tbj = x_bt(begin + j), and 0 from the length of sequence b on."""
     cdef TimeFirstArgs args
     cdef int real = real_of(x)
     cdef ndarray y
@@ -791,7 +838,7 @@ def time_first(ndarray x not None, ndarray lengths=None, Py_ssize_t begin=0, wid
 
 
 def batch_first(ndarray x not None, ndarray lengths=None, ndarray other=None):
-    """y_btj = x_tbj, followed by the features of ``other``, and 0 beyond the length of b."""
+    """y_btj = x_tbj, then the features of ``other``; 0 from the length of sequence b on."""
     cdef BatchFirstArgs args
     cdef int real = real_of(x)
     cdef ndarray y

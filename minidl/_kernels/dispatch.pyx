@@ -1,4 +1,4 @@
-"""Which build of the loops serves: what this CPU has, and what was compiled."""
+"""Select the build of the loops that serves calls: one that this CPU has and that was compiled."""
 
 import importlib
 import platform
@@ -41,7 +41,7 @@ cdef extern from *:
     const char *MINIDL_FLAGS
     const char *compiler_version "COMPILER"
 
-# What one build has beside the kernels, for float32 and float64.
+# Functions and numbers of a build beside its kernels, for float32 and float64.
 cdef enum:
     FLOPS_OF_PEAK, SCRATCH, PRODUCT_REDUCTION, SUM_REDUCTION, PRODUCT_SPLIT_K, SUM_SPLIT_K, EXTRAS
 
@@ -57,18 +57,18 @@ ctypedef bint (*sum_reduction_fn)(
 
 
 def supported():
-    """Instruction sets this CPU has, worst first."""
+    """List the instruction sets that this CPU has, worst first."""
     return ["baseline"] + ["avx2"] * cpu_has_avx2() + ["avx512"] * cpu_has_avx512()
 
 
 def build(isa):
-    """The compiler of this build, and its flags for an instruction set."""
+    """Return the compiler of this build, and its flags for an instruction set."""
     flags = dict(pair.split("=", 1) for pair in MINIDL_FLAGS.decode().split(";"))
     return compiler_version.decode(), f"{flags['all']} {flags.get(isa, '')}".rstrip()
 
 
 def load(isa):
-    """The two modules of one instruction set; ImportError if they were not built."""
+    """Import the two modules of an instruction set; raises ImportError if they were not built."""
     if isa not in supported():
         raise ImportError(f"this CPU ({platform.machine()}) has no {isa}")
     names = [f"minidl._kernels.builds.{isa}_{dtype}" for dtype in ("f32", "f64")]
@@ -76,9 +76,24 @@ def load(isa):
 
 
 def select(isa):
-    """Run the kernels of this instruction set from now on."""
+    """Run the kernels of this instruction set from now on.
+
+    Raises ImportError, before anything changes, if the loop of a declared kernel was not compiled,
+    or was for another argument struct.
+    """
     cdef int real
     builds = [module.KERNELS for module in load(isa)]
+    cure = "build it (python setup.py build_ext --inplace), or set MINIDL_ISA=reference"
+    for name, kernel in call.CALLS.items():
+        for loops in builds:
+            if name not in loops:
+                raise ImportError(
+                    f"kernel {name!r} has a twin but no compiled loop in {isa}: {cure}"
+                )
+            if loops[name][1] != kernel.nbytes:
+                raise ImportError(
+                    f"kernel {name!r} has another struct in {isa} than in its signature: {cure}"
+                )
     for real, kernels in enumerate(builds):
         for place, name in enumerate((
             "peak_flops", "matmul_scratch", "matmul_reduction", "column_sum_reduction",
@@ -86,13 +101,11 @@ def select(isa):
         )):
             extras[real][place] = kernels[name][0]
     for name, kernel in call.CALLS.items():
-        float32, float64 = [kernels[name] for kernels in builds]
-        assert float32[1] == float64[1] == kernel.nbytes, f"the struct of {name} has another layout"
-        kernel.set_functions(float32[0], float64[0])
+        kernel.set_functions(*[kernels[name][0] for kernels in builds])
 
 
 def fma_peak(ndarray x not None, Py_ssize_t repetitions):
-    """Run nothing but multiply-adds in the dtype of x; returns their flops."""
+    """Run only multiply-adds in the dtype of x; returns their flops."""
     cdef PeakArgs args
     cdef int real = real_of(x)
     shares, repeats = call.shares_and_repeats()
@@ -104,7 +117,7 @@ def fma_peak(ndarray x not None, Py_ssize_t repetitions):
 
 
 def read_peak(ndarray x not None, Py_ssize_t repetitions):
-    """Read all of x, over and over; returns the bytes read. Changes x[0]."""
+    """Read all of x, ``repetitions`` times; returns the bytes read. Changes x[0]."""
     cdef PeakArgs args
     _, repeats = call.shares_and_repeats()
     if cnp.PyArray_NBYTES(check_writable(x, x, "read_peak: x")) % 512:
@@ -115,19 +128,21 @@ def read_peak(ndarray x not None, Py_ssize_t repetitions):
 
 
 cdef Py_ssize_t product_scratch_of(int real, const MatmulArgs *args) noexcept:
-    """Bytes of scratch memory that each thread needs for a product."""
+    """Return the bytes of scratch memory that each thread needs for a product."""
     return (<scratch_fn>extras[real][SCRATCH])(args)
 
 
 def product_scratch(bytearray args not None, ndarray like not None):
-    """Bytes of scratch memory that each thread needs for a recorded product of this dtype."""
+    """Return the bytes of scratch memory that each thread needs for a recorded product."""
     return product_scratch_of(real_of(like), <const MatmulArgs *><char *>args)
 
 
 def split_k(kernel, bytearray args not None, ndarray like not None):
-    """Whether threads had better cut a recorded sum along its rows (split_k.pxi): then the
-    function that does so, the arguments of the kernel that adds what is left, and how many
-    elements of memory both need; else None."""
+    """Split a recorded sum along its rows between threads, if that pays (split_k.pxi).
+
+    Returns the function that does so, the arguments of the kernel that adds the partial sums, and
+    how many elements of memory both need; None if it does not pay.
+    """
     cdef ReducePartialsArgs reduction
     cdef char *at = args
     cdef int real = real_of(like)
@@ -148,5 +163,5 @@ def split_k(kernel, bytearray args not None, ndarray like not None):
 
 
 def function_of(str kernel not None, ndarray like not None):
-    """The address of the loop that serves a kernel for arrays of this dtype."""
+    """Return the address of the loop that serves a kernel for arrays of this dtype."""
     return (<Call>call.CALLS[kernel]).function(real_of(like))

@@ -1,7 +1,7 @@
-"""What layers, optimizers and recordings tell each other about the thread they run on.
+"""State of a thread that layers, optimizers and recordings share.
 
-Each thread may have a recorder, which hears of the arrays that kernel calls allocate and of the
-kernels that run; a forward pass under way; and evaluation contexts that it is in.
+A thread may have a recorder, which is notified of the arrays that kernel calls allocate and of the
+kernels that run; a forward pass under way; and evaluation contexts.
 """
 
 cimport numpy as cnp
@@ -13,11 +13,11 @@ cnp.import_array()
 
 cdef extern from *:
     """
-    /* Of each thread: who writes down its calls. */
+    /* The recorder of each thread. */
     static _Thread_local PyObject *RECORDER = NULL;
-    /* The outermost call of a layer under way on it, kept alive by whoever set it. */
+    /* A token for the outermost call of a layer under way; in_forward_pass keeps it alive. */
     static _Thread_local PyObject *FORWARD_PASS = NULL;
-    /* How many `evaluating` contexts it is in. */
+    /* How many `evaluating` contexts the thread is in. */
     static _Thread_local int EVALUATIONS = 0;
     /* What watches the steps of recorded functions that it calls, kept alive by whoever set it. */
     static _Thread_local PyObject *WATCH = NULL;
@@ -55,14 +55,17 @@ cdef PyObject *current_watch() noexcept:
 
 
 def recorder():
-    """What writes down the kernel calls of this thread, or None."""
+    """Return the recorder of this thread, or None."""
     return None if RECORDER == NULL else <object>RECORDER
 
 
 def set_recorder(recorder):
-    """Have ``recorder.allocated(array)`` called for every array a kernel call of this thread
-    allocates (what it returns is used), and ``recorder.called(kernel, function, args, scratch)``
-    before every kernel, which does not run if that returns True. None ends it."""
+    """Set the recorder of this thread, or None.
+
+    Kernel calls use ``recorder.allocated(array)`` in place of every array that they allocate, and
+    call ``recorder.called(kernel, function, args, scratch)`` before every kernel, which does not
+    run if that returns True.
+    """
     global RECORDER
     cdef PyObject *before = RECORDER
     if recorder is not None:
@@ -73,10 +76,11 @@ def set_recorder(recorder):
 
 
 cdef class ArrayAttribute:
-    """An attribute of a class whose objects keep an array under this name, in their ``__dict__``.
+    """A descriptor for an array that objects keep under this name in their ``__dict__``.
 
-    Read while a step is recorded, it is what the recorder of this thread gives out for the array;
-    set, it has recorded steps look whether they are still right."""
+    While a step is recorded, reading it gives the array that the recorder of this thread
+    substitutes. Setting it has recorded steps check whether they are still valid.
+    """
 
     cdef str name
 
@@ -111,21 +115,26 @@ cdef int _refuse_buffer(object array, _View *view, int flags) except -1:
 
 
 def refuse_buffers(type cls not None):
-    """Have objects of a class give nobody their memory as a buffer: ``refuse_buffer()`` raises."""
+    """Have objects of a class refuse their memory as a buffer: ``refuse_buffer()`` must raise."""
     (<_Type *>cls).tp_as_buffer.bf_getbuffer = _refuse_buffer
 
 
 def forward_pass():
-    """What names the forward pass under way on this thread: None if there is none, and False if
-    the thread is evaluating, so that nothing is kept for a backward pass."""
+    """Return the token of the forward pass under way on this thread.
+
+    It is None if there is none, and False if the thread is evaluating, so that nothing is kept for
+    a backward pass.
+    """
     if FORWARD_PASS == NULL:
         return None
     return <object>FORWARD_PASS if EVALUATIONS == 0 else False
 
 
 def is_batch(x, dtype, features):
-    """Whether ``x`` is an array (batch, ..., features) of this very dtype object, no dimension of
-    it empty; ``features`` may be None. A layer asks at every call."""
+    """Whether x is a non-empty array (batch, ..., features) of this very dtype object.
+
+    ``features`` may be None. Layers ask this at every call.
+    """
     if not cnp.PyArray_Check(x):
         return False
     cdef ndarray array = <ndarray>x
@@ -136,8 +145,10 @@ def is_batch(x, dtype, features):
 
 
 def in_forward_pass(function, tuple inputs, dict options):
-    """What ``function(*inputs, **options)`` returns; it and all that it calls on this thread are
-    one forward pass. Here and not in Python, where a signal may come between any two lines."""
+    """Call ``function(*inputs, **options)``; all that it calls on this thread is one forward pass.
+
+    This is compiled because in Python a signal handler could run between any two lines.
+    """
     global FORWARD_PASS
     token = object()
     FORWARD_PASS = <PyObject *>token
@@ -148,34 +159,29 @@ def in_forward_pass(function, tuple inputs, dict options):
 
 
 def note_change():
-    """Something that recorded steps have taken for granted may have changed: have them look."""
+    """Have recorded steps check whether they are still valid: something may have changed."""
     global CHANGES
     CHANGES += 1
 
 
-cdef long change_count() noexcept:
-    """A number that differs when ``note_change`` was called, or when this thread evaluates."""
-    return 2 * CHANGES + (EVALUATIONS > 0)
-
-
 cdef PyObject *current_recorder() noexcept:
-    """Who writes down the calls of this thread, or NULL."""
+    """Return the recorder of this thread, or NULL."""
     return RECORDER
 
 
 cdef bint is_recording() noexcept:
-    """Whether the calls of this thread are being written down."""
+    """Whether the calls of this thread are being recorded."""
     return RECORDER != NULL
 
 
-def changes():
-    """A number that differs when ``note_change`` was called, or when this thread evaluates."""
-    return change_count()
+cpdef long changes() noexcept:
+    """Return a number that ``note_change`` changes, and that is odd while this thread evaluates."""
+    return 2 * CHANGES + (EVALUATIONS > 0)
 
 
-# Compiled, so that no signal can be handled between the count and the block that it is for.
+# Compiled, so that no signal handler runs between the change of the count and its block.
 cdef class evaluating:
-    """``with evaluating():`` on this thread every layer evaluates, whatever its mode.
+    """Have every layer evaluate on this thread, whatever its mode: ``with evaluating():``.
 
     Inside, ``layer.training`` reads False and nothing is kept for a backward pass. The modes of
     the layers are not touched, and other threads notice nothing. Contexts may be nested.
@@ -206,5 +212,5 @@ def is_evaluating():
 
 
 def address_of(ndarray x not None):
-    """Where the elements of an array begin."""
+    """Return the address of the elements of an array."""
     return <size_t>cnp.PyArray_DATA(x)

@@ -1,13 +1,13 @@
-"""One line that says what a kernel reads, writes, checks and costs.
+"""Declare a kernel by one line that says what it reads, writes, checks and costs.
 
 A kernel is declared on its NumPy twin: ::
 
     @kernel("x[rows,columns] gamma[columns] beta[columns] eps -> y[rows,columns]", flops=8)
     def some_norm(x, gamma, beta, eps): ...
 
-Everything else that knows kernels reads this declaration: the compiled call (``call.pyx``) checks
-arguments, allocates results and fills the argument struct by it, the recorder finds operands by
-name, the planner and the benchmarks count flops and bytes, the tests draw arguments.
+All other code reads this declaration: the compiled call (``call.pyx``) checks arguments, allocates
+results and fills the argument struct; the recorder finds operands by name; the planner and the
+benchmarks count flops and bytes; the tests draw arguments.
 
 **The grammar** is that of NumPy's generalised ufuncs, with names and a few marks.
 
@@ -26,10 +26,10 @@ name, the planner and the benchmarks count flops and bytes, the tests draw argum
 ``c_row:int``         an integer; ``shape:int*8``: eight of them
 ====================  =====================================================================
 
-**Dimensions** are names of sizes, a number, ``4*hidden``, or ``*`` for one that the kernel finds
-out by itself. ``slopes=columns|1`` is a size that is that of the columns, or 1. The first size of
-the first operand stands for all leading dimensions of an array: a kernel on ``x[rows,columns]``
-takes an x of any number of dimensions, and a y like it; ``mean[rows]`` then has one dimension.
+**Dimensions** are names of sizes, a number, ``4*hidden``, or ``*`` for one that the signature
+leaves open. ``slopes=columns|1`` is a size that equals ``columns`` or 1. The first size of the
+first operand stands for all leading dimensions of an array: a kernel on ``x[rows,columns]`` takes
+an x of any number of dimensions, and a y like it; ``mean[rows]`` then has one dimension.
 
 **The struct** of a kernel has fields of 8 bytes: the pointers to the operands in the order of the
 signature (arguments, then results), the sizes in the order in which they appear, the scalars, and
@@ -62,11 +62,11 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Size:
-    """A dimension: ``factor`` times a named size; of no name, any (``*``) or the factor itself."""
+    """A dimension: ``factor`` times a named size. Without a name: the factor, or any if it is 0."""
 
     name: str
     factor: int = 1
-    or_one: str = ""  # the size that this one is equal to, if it is not 1
+    or_one: str = ""  # the size that this one must equal, unless it is 1
 
     @property
     def is_any(self) -> bool:
@@ -88,12 +88,12 @@ class Operand:
 
     @property
     def role(self) -> str:
-        """Read, written, updated, or scratch memory."""
+        """The role of the mark: read, written, updated, or scratch memory."""
         return WRITTEN if self.is_result and not self.mark else ROLES[self.mark]
 
     @property
     def singular(self) -> str:
-        """What one of its values is called in messages: "label" for labels."""
+        """The name of one of its values in messages: "label" for labels."""
         return {"labels": "label", "indices": "index", "lengths": "length"}.get(
             self.name, self.name
         )
@@ -115,41 +115,41 @@ class Scalar:
 
 @dataclass(eq=False)
 class Kernel:
-    """What is declared of a kernel.
+    """The declaration of a kernel.
 
     Parameters
     ----------
     name, signature
         As above.
     twin
-        The function that defines it, in NumPy; None for one that only others consist of.
+        The function that defines it, in NumPy; None for a kernel that only composites use.
     composite
         Whether its Python-facing call is written by hand in ``composites.pyx``.
     flops
-        Of an element of the widest operand. An addition, multiplication, division, comparison or
-        square root is one flop, a multiply-add two, an exp, log or tanh ``EXP``.
+        Flops of each element of the widest operand. An addition, multiplication, division,
+        comparison or square root is one flop, a multiply-add two, an exp, log or tanh ``EXP``.
     row_flops
-        Besides, of each of its rows.
+        Flops of each row of the widest operand, added to those of its elements.
     idle_flops
-        Of an element, where the flag ``updates`` is off.
+        Flops of each element where the flag ``updates`` is off.
     integers
-        Integer operations of an element, which count for the time only.
+        Integer operations of each element: they count for the time, but are no flops.
     products
         Flops of the matrix products inside, a function of the sizes.
     threads
         The size along which threads share the work; "one" if one thread does it all.
     problem
-        What is wrong with the arguments if the kernel answers that they cannot be.
+        The message for arguments that the kernel does not allow.
     stops
-        Whether it answers 1 where its result is not finite, with which a step comes to nothing.
+        Whether it answers 1 where its result is not finite, which makes a step fail.
     may_be_infinite
-        Whether that is no reason to stop where it has computed what is looked at.
+        Whether a total of what it has computed may be infinite without making a step fail.
     activation
         The code by which a product applies it to its output, if it can.
     fuses
         Whether it applies activations to its output.
     work
-        What a call works on, a function of the sizes; by default those of the widest operand.
+        The extent of a call as a function of the sizes; by default, that of the widest operand.
     """
 
     name: str
@@ -222,7 +222,7 @@ class Kernel:
 
     @cached_property
     def fields(self) -> dict[str, tuple[int, str]]:
-        """Where in the struct a field begins, in bytes, and the format of its words."""
+        """The offset of each field of the struct, in bytes, and the format of its words."""
         fields: dict[str, tuple[int, str]] = {}
         for place, (name, format) in enumerate(self.words):
             fields.setdefault(name, (8 * place, format))
@@ -230,7 +230,7 @@ class Kernel:
 
     @cached_property
     def accumulates(self) -> dict[str, str]:
-        """The operands that sums are added to, and the field of each that says whether they are."""
+        """The operands that sums are added to, with the field that says whether they are."""
         names = [operand.name for operand in self.operands if operand.mark == "+"]
         return {name: f"accumulate_{name}" if len(names) > 1 else "accumulate" for name in names}
 
@@ -256,7 +256,7 @@ class Kernel:
     # --- what a call does ---
 
     def role(self, operand: Operand, args: bytes | bytearray) -> str:
-        """Tell what a call does with an operand: read, write, update it, or use it as scratch."""
+        """Return what a call does with an operand: read, write, update it, or use it as scratch."""
         if operand.name in self.accumulates:
             written = self.get(args, self.accumulates[operand.name]) == WRITE
             return WRITTEN if written else UPDATED
@@ -266,7 +266,7 @@ class Kernel:
 
     @cached_property
     def update_flag(self) -> str:
-        """The scalar without which ``~`` operands are only read, or nothing."""
+        """The flag without which ``~`` operands are only read, or ""."""
         return next((scalar.name for scalar in self.scalars if scalar.kind == "updates"), "")
 
     @cached_property
@@ -276,31 +276,31 @@ class Kernel:
 
     @property
     def is_checking(self) -> bool:
-        """Whether it answers 0, or 1 + the first row of its arguments that cannot be."""
+        """Whether it answers 0, or 1 + the first row that is not allowed."""
         return self.limited is not None or bool(self.problem)
 
     @cached_property
     def updates_parameters(self) -> bool:
-        """Whether it is a part of an optimizer's step."""
+        """Whether it takes the state of an optimizer: it is a part of an optimizer's step."""
         return any(operand.dtype == "OptimizerState" for operand in self.operands)
 
     @cached_property
     def widest(self) -> list[str]:
-        """The sizes of the operand that has most of them: of a result, if it is one of several."""
+        """The sizes of the operand that has most of them, with preference to results."""
         ordered = sorted(self.operands, key=lambda operand: not operand.is_result)
         named = [[size.name for size in operand.sizes if size.name] for operand in ordered]
         return max(named, key=len, default=[])
 
     def extent(self, values: Mapping[str, Any]) -> tuple[int, ...]:
-        """Tell how much a call works on, given its sizes: (rows, columns) or (elements,)."""
+        """Return the extent of a call, given its sizes: (rows, columns) or (elements,)."""
         if self.work is not None:
             return self.work(values)
         return tuple(values[name] for name in self.widest) or (1,)
 
     def touched(self, operand: Operand, values: Mapping[str, Any]) -> float:
-        """Count the elements of an operand that a call touches; infinity where it is not declared.
+        """Count the elements of an operand that a call touches; infinity where a size is open.
 
-        Of a table that indices choose from, these are as many rows as there are indices.
+        Of a table with rows chosen by indices, a call touches as many rows as there are indices.
         """
         if any(size.name and size.name == self._rows_to_choose for size in operand.sizes):
             return math.prod(self.extent(values))
@@ -308,7 +308,7 @@ class Kernel:
 
     @property
     def _rows_to_choose(self) -> str | None:
-        """The size that only limits indices, unlike the classes of a loss, which all are read."""
+        """The size that limits indices of rows; unlike the classes of a loss, not all are read."""
         limit = self.limited.limit if self.limited else None
         return None if limit in self.widest else limit
 
@@ -353,7 +353,7 @@ KERNELS: dict[str, Kernel] = {}
 
 
 def kernel(signature: str, **options: Any) -> Callable[[Function], Function]:
-    """Declare the kernel whose twin this is; ``Kernel`` has the options."""
+    """Declare a kernel by its twin; ``Kernel`` has the options."""
 
     def declared(twin: Function) -> Function:
         declare(twin.__name__, signature, twin=twin, **options)
@@ -363,7 +363,7 @@ def kernel(signature: str, **options: Any) -> Callable[[Function], Function]:
 
 
 def declare(name: str, signature: str, **options: Any) -> None:
-    """Declare a kernel; one that only others consist of has no twin."""
+    """Declare a kernel; one that only composites use has no twin."""
     known = KERNELS.setdefault(name, Kernel(name, signature, **options))
     if known.signature != signature:  # the same file may be executed again
         raise ValueError(f"{name} is declared twice")

@@ -211,7 +211,7 @@ class GradientMonitor(Seen, Callback):
 
     def report(self) -> str:
         """Return a table of all layers, at the first record and the last, and what stands out."""
-        return report(self)
+        return report(self) if len(self) else repr(self)
 
     def plot(
         self, path: str | os.PathLike[str] | None = None, epochs: Iterable[int] | None = None

@@ -161,13 +161,14 @@ def _of_units(seen: Seen) -> Iterator[str]:
 
 
 def _of_updates(seen: Seen) -> Iterator[str]:
+    """Zero is left out: the gradient is zero there, too, and its sentence says so."""
     values = seen["update_ratio"][-1]
-    for worst, beyond in ((np.nanargmax, RESTLESS), (np.nanargmin, IDLE)):
-        if np.isfinite(values).any():
-            place = int(worst(values))
-            value = values[place]
-            if value > beyond if beyond == RESTLESS else value < beyond:
-                yield (
-                    f"A step changes the weights of layer {seen.names[place]} by "
-                    f"{short(value)} of their norm; about 0.001 is usual."
-                )
+    moved = np.where(values > 0, values, np.nan)
+    if np.isnan(moved).all():
+        return
+    for place in sorted({int(np.nanargmax(moved)), int(np.nanargmin(moved))}):
+        if not IDLE < moved[place] < RESTLESS:
+            yield (
+                f"A step changes the weights of layer {seen.names[place]} by "
+                f"{short(moved[place])} of their norm; about 0.001 is usual."
+            )

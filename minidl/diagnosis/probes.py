@@ -57,7 +57,7 @@ class LayerProbe:
         sums = self.notes.sums(self.path, "layer")
         for dy in gradients:
             if is_noted(dy):
-                self.notes.add(kernels.norm_parts(dy), sums[GRADIENT : GRADIENT + 2])
+                self.notes.note_norm(dy, sums[GRADIENT : GRADIENT + 2])
         y = output[0] if isinstance(output, tuple) else output
         if is_noted(y):
             self.note_output(y, sums)
@@ -67,7 +67,7 @@ class LayerProbe:
 
     def note_output(self, y: Array, sums: Array) -> None:
         """Note the moments of an output, and which units are active."""
-        self.notes.add(kernels.moment_parts(y), sums[MOMENTS])
+        self.notes.note_moments(y, sums[MOMENTS])
         if self.is_activation:
             self.notes.rows = y.size // y.shape[-1]
             self.notes.activity(self.path, y).note(y, sums[UNITS])
@@ -81,7 +81,7 @@ class LayerProbe:
         kept.update(before)
         if earlier:
             kept["_earlier"] = earlier
-        self.notes.add(kernels.moment_parts(slope), self.notes.sums(self.path, "slope"))
+        self.notes.note_moments(slope, self.notes.sums(self.path, "slope"))
 
 
 class RecurrentProbe(LayerProbe):
@@ -122,8 +122,7 @@ class RecurrentProbe(LayerProbe):
         """Note the moments of every gate, over all steps; of the state where there is none."""
         # What lies beyond the lengths of sequences is zero.
         gates = run.kept[0] if run.kept else kernels.batch_first(run.outputs, run.lengths)
-        parts = kernels.moment_parts(gates, len(gates_of(self.layer)))
-        self.notes.add(parts, self.notes.sums(path, "gates"))
+        self.notes.note_moments(gates, self.notes.sums(path, "gates"), len(gates_of(self.layer)))
 
 
 def gates_of(layer: Recurrent) -> tuple[str, ...]:
@@ -173,10 +172,10 @@ class ParameterProbe:
     def note_gradient(self) -> None:
         """Note the gradient with which the step is about to be made."""
         if self.place is not None:
-            self.notes.add(kernels.norm_parts(self.parameter.grad), self._sums[OF_GRADIENT])
+            self.notes.note_norm(self.parameter.grad, self._sums[OF_GRADIENT])
 
     def note_change(self, before: Array) -> None:
         """Note the value, and its distance to that before the step, in a copy of the vector."""
         value = self.parameter.data
         old = None if self.place is None else before[self.place].reshape(value.shape)
-        self.notes.add(kernels.norm_parts(value, old), self._sums[OF_VALUE])
+        self.notes.note_norm(value, self._sums[OF_VALUE], old)

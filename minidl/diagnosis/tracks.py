@@ -166,8 +166,8 @@ class Activity:
 class Notebook:
     """All numbers that are noted of one model.
 
-    Kernels compute sums block by block. They are collected at the end of a pass, all at once, so
-    that threads need not wait for one another after each.
+    Kernels compute sums block by block. Those of several blocks are collected at the end of a pass,
+    all at once, so that threads need not wait for one another after each.
 
     Parameters
     ----------
@@ -230,9 +230,18 @@ class Notebook:
             self._ones[key] = np.ones(*key)
         return stand_in("state", "ones", self._ones[key])
 
-    def add(self, parts: Array, sums: Array) -> None:
-        """Have partial sums of every block added to the sums, when the pass ends."""
-        self._pending.append((parts, sums))
+    def note_norm(self, x: Array, sums: Array, before: Array | None = None) -> None:
+        """Have ‖x‖² added to two sums, and ‖x - before‖² if that is given."""
+        self._add_later(kernels.norm_parts(x, before, sums), sums)
+
+    def note_moments(self, x: Array, sums: Array, groups: int = 1) -> None:
+        """Have the four moments of every group of columns added to the sums."""
+        self._add_later(kernels.moment_parts(x, groups, sums), sums)
+
+    def _add_later(self, parts: Array | None, sums: Array) -> None:
+        """Have the partial sums of several blocks added up when the pass ends."""
+        if parts is not None:
+            self._pending.append((parts, sums))
 
     def collect(self) -> None:
         """Add up what was noted since the last time."""

@@ -129,51 +129,53 @@ class StepWatch:
         """
         if not recording:
             self.make_room()
-        step = partial(self._hook, self.make_step, recording)
-        with self.noting_passes(recording), replaced([self.optimizer], "step", step):
+        step = self.optimizer, "step", partial(self._hook, recording, self.make_step)
+        with self.noting_passes(recording), replaced([step]):
             yield
 
     @contextmanager
     def noting_passes(self, recording: bool) -> Iterator[None]:
         """Note the passes of a step, but not what the optimizer does."""
-        hook, loss = self._hook, [] if self.loss is None else [self.loss]
-        layers = [layer for _, layer in self.layers]
-        with (
-            replaced([self.model], "backward", partial(hook, self._backward, recording)),
-            replaced(layers, "backward", partial(hook, self._layer_backward, recording)),
-            replaced(loss, "forward", partial(hook, self._loss, recording)),
-        ):
-            try:
+        hook = partial(self._hook, recording)
+        changes: list[tuple[Any, str, Any]] = [
+            (self.model, "backward", partial(hook, self._backward))
+        ]
+        changes += [
+            (layer, "backward", partial(hook, self._probes[id(layer)].backward))
+            for _, layer in self.layers
+        ]
+        if self.loss is not None:
+            changes.append((self.loss, "forward", partial(hook, self._loss)))
+        try:
+            with replaced(changes):
                 yield
-            except BaseException:
-                self.clear()
-                raise
+        except BaseException:
+            self.clear()
+            raise
 
-    def _hook(self, note: Any, recording: bool, owner: Any, own: Callable[..., Any]) -> Any:
+    @staticmethod
+    def _hook(recording: bool, note: Callable[..., Any], own: Callable[..., Any]) -> Any:
         """Return the function in place of an object's own method, which notes what that does."""
 
         def run(*inputs: Any, **options: Any) -> Any:
             if is_recording() != recording:
                 return own(*inputs, **options)
-            return note(owner, own, *inputs, **options)
+            return note(own, *inputs, **options)
 
         return run
-
-    def _layer_backward(self, layer: Layer, own: Any, *inputs: Any, **options: Any) -> Any:
-        return self._probes[id(layer)].backward(own, *inputs, **options)
 
     @property
     def _sums(self) -> Array:
         return self.notes.sums("", "step")
 
-    def _loss(self, _: Loss, own: Any, *inputs: Any, **options: Any) -> Any:
+    def _loss(self, own: Any, *inputs: Any, **options: Any) -> Any:
         """Run the loss's own forward pass, and note its value."""
         value, gradient = own(*inputs, **options)
         number = value if is_recording() else np.asarray(value, np.float64)
         kernels.note_rows(number.reshape(1, 1), self._sums[LOSSES : LOSSES + 1])
         return value, gradient
 
-    def _backward(self, _: Layer, own: Any, *inputs: Any, **options: Any) -> Any:
+    def _backward(self, own: Any, *inputs: Any, **options: Any) -> Any:
         """Run the backward pass of the whole model, and count it if passes are averaged."""
         result = own(*inputs, **options)
         if getattr(self.loss, "reduction", "mean") != "sum":
@@ -182,12 +184,16 @@ class StepWatch:
         self.notes.collect()
         return result
 
-    def make_step(self, _: Optimizer, own: Callable[[], Any]) -> Any:
+    def make_step(self, own: Callable[[], Any]) -> Any:
         """Make the optimizer's step, and a record of it."""
         before = kernels.copy(self.optimizer.flat.data)
         for probe in self._parameters:
             probe.note_gradient()
-        norm = own()
+        try:
+            norm = own()
+        except BaseException:  # nothing was changed
+            self.clear()
+            raise
         for probe in self._parameters:
             probe.note_change(before)
         kernels.note_state(self.optimizer.state, self.clock.shared, self._sums[STATE])
@@ -237,7 +243,7 @@ class Block:
             return own()
         if self._noting:
             self.watch.make_room()
-            norm = self.watch.make_step(self.watch.optimizer, own)
+            norm = self.watch.make_step(own)
         else:
             norm = own()
             self.watch.clock.count()

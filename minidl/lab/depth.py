@@ -7,17 +7,25 @@ other network has one remedy.
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from minidl import datasets, nn, optim
 from minidl.datasets import Dataset
+from minidl.lab.drawing import BLUE, GREEN, GREY, VERMILION, finish, panels
+from minidl.lab.findings import Findings
 from minidl.nn import Layer, Linear, Sequential, init
 from minidl.nn.checks import check_count
 from minidl.nn.parameter import Initializer
+from minidl.pictures import finished, log_axis
 from minidl.training import Trainer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 WIDTH = 64  # that of the digits, so that every hidden layer can have a way around it
 PROBE = 256  # rows that the gradient is measured on
@@ -98,6 +106,41 @@ class Result:
         ]
 
 
+@dataclass(repr=False)
+class DepthTable(Findings):
+    """The results of some networks: the table, and its picture."""
+
+    results: list[Result]
+
+    def lines(self) -> Iterator[str]:
+        """Yield the table, in Markdown."""
+        return table(iter(self.results))
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """Draw the gradients before training, and the accuracies after it."""
+        figure, (left, right) = panels(2, (6.2, 4.6))
+        norms = {r.name: np.median(r.before, axis=0) for r in self.results}
+        place = log_axis(left.xaxis, np.concatenate(list(norms.values())))
+        for row, result in enumerate(self.results):
+            first, last = map(place, norms[result.name])
+            left.plot([first, last], [row, row], color="0.75", linewidth=2, zorder=1)
+            names = ("first hidden layer", "last hidden layer") if not row else ("_", "_")
+            left.plot(first, row, "o", color=BLUE, label=names[0])
+            left.plot(last, row, "s", color=VERMILION, label=names[1])
+            low, high = min(result.accuracy), max(result.accuracy)
+            right.plot([low, high], [row, row], color="0.75", linewidth=2, zorder=1)
+            label = "median over the seeds" if not row else "_"
+            right.plot(np.median(result.accuracy), row, "D", color=GREEN, label=label)
+        right.axvline(0.1, color=GREY, linestyle=":", label="chance")
+        right.set_xlim(0, 1)
+        finish(left, "Before training", "norm of the gradient of the weights", "")
+        finish(right, "After training", "test accuracy", "")
+        for axes in (left, right):
+            axes.set_yticks(range(len(self.results)), [r.name for r in self.results])
+            axes.invert_yaxis()
+        return finished(figure, path)
+
+
 def run(
     names: Sequence[str] = tuple(NETWORKS), depth: int = 30, epochs: int = 30, seeds: int = 5
 ) -> Iterator[Result]:
@@ -132,6 +175,11 @@ def run(
     if unknown:
         raise ValueError(f"no network is called {unknown[0]!r}; there are {', '.join(NETWORKS)}")
     return (_result(name, depth, epochs, seeds) for name in names)
+
+
+def compute(depth: int = 30, epochs: int = 30, seeds: int = 5) -> DepthTable:
+    """Train all networks, and measure: ``run`` with all results at once."""
+    return DepthTable(list(run(tuple(NETWORKS), depth, epochs, seeds)))
 
 
 def _result(name: str, depth: int, epochs: int, seeds: int) -> Result:

@@ -22,12 +22,12 @@ class _LabelLoss(Loss):
     Parameters
     ----------
     reduction
-        ``"mean"`` (weighted: divided by the sum of the weights) or ``"sum"``.
+        ``"mean"`` (weighted: divided by the sum of the weights), ``"sum"`` or ``"none"``.
     class_weight
         A weight ≥ 0 for every class, not all zero: the weight of a row is that of its label. Rare
         classes may get larger ones.
     ignore_index
-        The label of rows that count nothing, such as -100 for padded tokens; None if every label
+        The label of rows that are left out, such as -100 for padded tokens; None if every label
         must be a class.
     """
 
@@ -58,7 +58,7 @@ class _LabelLoss(Loss):
                     f"finite, >= 0 and not all zero, got {class_weight!r}"
                 )
         self._class_weight: Array | None = class_weight
-        self._of_dtype: dict[Any, Array] = {}
+        self._cast_weights: dict[Any, Array] = {}  # by dtype
 
     @property
     def class_weight(self) -> Array | None:
@@ -66,13 +66,13 @@ class _LabelLoss(Loss):
         return self._class_weight
 
     def _class_weight_like(self, prediction: Array) -> Array | None:
-        """Return the class weights in the dtype of the prediction, as kernels may use them."""
+        """Return the class weights, in the dtype of the prediction, for a kernel to read."""
         if self._class_weight is None:
             return None
-        weight = self._of_dtype.get(prediction.dtype)
-        if weight is None:
-            weight = self._of_dtype[prediction.dtype] = self._class_weight.astype(prediction.dtype)
-        return stand_in("state", "class weights", weight)
+        dtype = prediction.dtype
+        if dtype not in self._cast_weights:
+            self._cast_weights[dtype] = self._class_weight.astype(dtype)
+        return stand_in("state", "class weights", self._cast_weights[dtype])
 
     def settings(self) -> dict[str, Any]:
         found = super().settings()
@@ -85,26 +85,32 @@ class _LabelLoss(Loss):
     def by_rows(
         self, kernel: Callable[..., Any], prediction: Array, labels: Array, weight: Array | None
     ) -> tuple[Array, Array]:
-        """Return the kernel's value and gradient, with every step of a sequence as a row."""
+        """Call the kernel with every step of a sequence as a row; return value and gradient."""
         if not prediction.flags.c_contiguous:
             prediction = kernels.copy(prediction)
         rows = prediction.reshape(-1, prediction.shape[-1])
         classes, mean = self._class_weight_like(prediction), self.reduction == "mean"
         weight = None if weight is None else weight.reshape(-1)
+        given = rows, labels.reshape(-1), mean, weight, classes
+        each = self.reduction == "none"
         try:
-            value, gradient = kernel(
-                rows, labels.reshape(-1), mean, weight, classes, ignore_index=self.ignore_index
-            )
+            value, gradient = kernel(*given, ignore_index=self.ignore_index, each=each)
         except RowError as error:
-            found = error.operand, error.row, error.value, error.limit
-            raise RowError(*found, labels.shape) from None
-        return value, gradient.reshape(prediction.shape)
+            raise error.at(labels.shape) from None
+        except ValueError:
+            ignored = self.ignore_index
+            if ignored is not None and (labels == ignored).all():
+                raise ValueError(
+                    f"{self!r}: every label is {ignored}, which is ignored: no row is left"
+                ) from None
+            raise
+        return value.reshape(labels.shape) if each else value, gradient.reshape(prediction.shape)
 
     def weighted_shape(self, prediction: Array) -> tuple[int, ...]:
-        return prediction.shape[:-1]  # every step of a sequence has its weight
+        return prediction.shape[:-1]  # every step of a sequence has a weight
 
     def counts(self, labels: Array) -> Array | None:
-        """Return which of the labels are not ignored; None if no label is."""
+        """Return which of the labels are not ignored; None without an ``ignore_index``."""
         return None if self.ignore_index is None else labels != self.ignore_index
 
     def row_weights(self, target: Array, weight: Array | None = None) -> Array | None:
@@ -148,15 +154,16 @@ class CrossEntropyLoss(_LabelLoss):
     Parameters
     ----------
     reduction
-        ``"mean"`` over the batch (weighted: divided by the sum of the weights) or ``"sum"``.
+        ``"mean"`` over the batch (weighted: divided by the sum of the weights), ``"sum"``, or
+        ``"none"``: a loss for each label, times its weight.
     class_weight
         A weight ≥ 0 for every class, not all zero: the weight of a row is that of its label.
     label_smoothing
         ε in [0, 1).
     ignore_index
-        The label of rows that count nothing, whatever their logits, such as -100 for padded
-        tokens: a mean is over the others. None, unlike PyTorch's -100: every label must be a
-        class.
+        The label of rows that are left out, whatever their logits, such as -100 for padded tokens:
+        a mean is over the other rows. With None, the default (PyTorch's is -100), every label must
+        be a class.
 
     Shapes
     ------
@@ -166,8 +173,8 @@ class CrossEntropyLoss(_LabelLoss):
     Raises
     ------
     ValueError
-        For float labels or labels outside the classes, naming the first such row and step; if every
-        label is ignored, as a mean over no rows is not a number.
+        For float labels or labels outside the classes, naming the first such row and step; and, but
+        for the reduction ``"none"``, if every label is ignored.
 
     Examples
     --------
@@ -216,6 +223,9 @@ class CrossEntropyLoss(_LabelLoss):
         ignoring = cls("mean", [1, 2, 0.5], 0.2, ignore_index=-100)
         yield ignoring, rng.normal(size=(4, 3)), np.array([0, 2, -100, 1])
         yield cls(ignore_index=0), rng.normal(size=(2, 3, 4)), np.array([[2, 3, 1], [2, 0, 0]])
+        yield cls("none"), rng.normal(size=(4, 3)), np.array([0, 2, 1, 2])
+        ignoring = cls("none", [1, 2, 0.5], 0.2, ignore_index=-100)
+        yield ignoring, rng.normal(size=(2, 3, 3)), np.array([[0, -100, 1], [2, 2, -100]])
 
 
 class NLLLoss(_LabelLoss):
@@ -254,3 +264,4 @@ class NLLLoss(_LabelLoss):
         yield cls(), rng.normal(size=(4, 3)), np.array([0, 2, 1, 2])
         yield cls("sum", [1, 2, 0.5]), rng.normal(size=(1, 3)), np.array([1])
         yield cls(ignore_index=-1), rng.normal(size=(4, 3)), np.array([0, -1, 1, -1])
+        yield cls("none", [1, 2, 0.5]), rng.normal(size=(2, 2, 3)), np.array([[0, 2], [1, 1]])

@@ -22,9 +22,10 @@ class Sequential(Layer):
     Parameters
     ----------
     *layers
-        The layers, first to last. A ``Linear`` that is neither the first nor the last in this
-        ``Sequential``, or in one around it, and has no initialiser of its own, gets one for the
-        activation after it (see ``Linear``).
+        The layers, first to last. A ``Linear`` that is neither the first nor the last of this
+        ``Sequential`` (with those inside it), and was given no initialiser, gets the one that suits
+        the activation after it. The body of a ``Residual`` counts as a network of its own (see
+        ``Linear``).
     rng
         Generator or seed. If given, all parameters and generators of the layers start anew
         from it, so that one number makes the whole model repeatable.
@@ -66,17 +67,17 @@ class Sequential(Layer):
 
     @property
     def takes_indices(self) -> bool:  # type: ignore[override]
-        """Whether the first layer does."""
+        """Whether the first layer takes indices."""
         return bool(self.stack) and self.stack[0].takes_indices
 
     @property
     def index_limit(self) -> int | None:  # type: ignore[override]
-        """That of the first layer."""
+        """The ``index_limit`` of the first layer."""
         return self.stack[0].index_limit if self.stack else None
 
     @property
     def takes_lengths(self) -> bool:  # type: ignore[override]
-        """Whether any layer does."""
+        """Whether any layer takes lengths."""
         return any(layer.takes_lengths for layer in self.stack)
 
     def check_input(self, *args: Any, **kwargs: Any) -> None:
@@ -90,7 +91,7 @@ class Sequential(Layer):
         return x
 
     def _forward_with(self, x: Array, lengths: Array | None, options: dict[str, Any]) -> Array:
-        """Compute ``forward`` with lengths where layers take them, and options for the first."""
+        """Call the layers with the lengths, if they take them, and the first with the options."""
         if lengths is not None and not self.takes_lengths:
             what = "got lengths, and no layer in it takes them"
             if not is_lengths(lengths):
@@ -148,10 +149,10 @@ class Sequential(Layer):
 class Residual(Layer):
     """The sum of a body and a shortcut around it.
 
-    y = body(x) + shortcut(x),  dx = bodyᵀ(dy) + shortcutᵀ(dy)
+    y = body(x) + shortcut(x),  dx = dy · ∂body/∂x + dy · ∂shortcut/∂x
 
-    With the identity as shortcut, dy reaches the layers below undiminished, whatever the body does:
-    the remedy for gradients that vanish in depth. Source: He et al. 2016, eq. 1.
+    With the identity as shortcut, dy also reaches the layers below directly, not only through the
+    body: the remedy for gradients that vanish in depth. Source: He et al. 2016, eq. 1.
 
     Parameters
     ----------
@@ -178,11 +179,11 @@ class Residual(Layer):
         self.assign_paths()
 
     def check_input(self, *args: Any, **kwargs: Any) -> None:
-        """Check nothing: body and shortcut check theirs."""
+        """Check nothing: body and shortcut check their own input."""
 
     @property
     def takes_lengths(self) -> bool:  # type: ignore[override]
-        """Whether the body or the shortcut does."""
+        """Whether the body or the shortcut takes lengths."""
         return any(layer.takes_lengths for _, layer in self.children())
 
     def forward(self, x: Array, lengths: Array | None = None) -> Array:
@@ -230,7 +231,7 @@ def pre_activation(
 
     y = x + W₂ · φ(norm(W₁ · φ(norm(x))))
 
-    However many blocks follow one another, each passes the gradient on unchanged, plus the gradient
+    Each of many blocks in a row passes the gradient on unchanged, and adds to it the gradient
     through its body. Source: He et al. 2016b, figure 4 (e).
 
     Parameters
@@ -271,7 +272,10 @@ def in_order(layer: Layer) -> Iterator[Layer]:
 
 
 def choose_inits(model: Layer) -> None:
-    """Choose initialisers for the ``Linear`` between the first and the last, by what follows."""
+    """Choose initialisers for each ``Linear`` between the first and the last, by what follows it.
+
+    A ``Sequential`` in a ``Residual`` has done so when it was built.
+    """
     layers = list(in_order(model))
     linears = [(i, layer) for i, layer in enumerate(layers) if isinstance(layer, Linear)]
     for index, hidden in linears[1:-1]:
@@ -280,7 +284,7 @@ def choose_inits(model: Layer) -> None:
 
 
 def check_widths(model: Layer) -> None:
-    """Raise ValueError, naming both, if a layer's output has another width than the next takes."""
+    """Raise ValueError, naming both layers, if one's output has a width that the next refuses."""
     width, before = None, ""
     for layer in in_order(model):
         expected = layer.in_features if takes_only_its_width(layer) else None

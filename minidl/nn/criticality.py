@@ -111,7 +111,8 @@ def mean_squares(activation: Any, variance: float) -> tuple[float, float]:
     """
     x = np.sqrt(variance) * _NODES
     values, slopes = _values_and_slopes(activation, x, 1e-5 * np.sqrt(variance))
-    square, slope = float(_WEIGHTS @ values**2), float(_WEIGHTS @ slopes**2)
+    # Not by a product of vectors: a threaded BLAS makes one of this size slow on a busy machine.
+    square, slope = (float((_WEIGHTS * y**2).sum()) for y in (values, slopes))
     if not (0 < slope < np.inf and square < np.inf):
         raise ValueError(f"critical: the derivative of {activation!r} is zero or not finite")
     return square, slope

@@ -16,7 +16,7 @@ class Dropout(Layer):
 
     y = m · x / (1 - p),  m ~ Bernoulli(1 - p), independent for every element
 
-    The mean is that of x, so that in evaluation y = x. The mask is a function of (seed, number of
+    The mean of y is that of x, so y = x in evaluation. The mask is a function of (seed, number of
     calls, position) and is never stored: the backward pass computes it again, and ``gradcheck``
     keeps it fixed by restoring the generator before every pass.
     Source: Srivastava et al. 2014, in the "inverted" form.
@@ -53,7 +53,7 @@ class Dropout(Layer):
 
     def forward(self, x: Array) -> Array:
         if not self.training or self.p == 0:
-            self.save(None)
+            self.save(None)  # no mask, but backward is allowed now, once
             return x
         key = kernels.dropout_key(self.generator)
         self.save(key)

@@ -79,7 +79,7 @@ class Embedding(Layer):
 
     @property
     def index_limit(self) -> int:  # type: ignore[override]
-        """Number of different indices."""
+        """The number of different indices."""
         return self.num_embeddings
 
     def check_input(self, x: Array) -> None:

@@ -19,14 +19,15 @@ from minidl.typing import Array
 active_recorder = _kernels.recorder  # the recorder of this thread, or None
 note_change = _kernels.note_change
 
-# The forward pass that this thread is in: None outside, False where nothing need be kept.
+# A token of the forward pass that this thread is in: None outside of one, False inside
+# ``evaluating()``, where nothing is kept for a backward pass.
 forward_pass, in_forward_pass = _kernels.forward_pass, _kernels.in_forward_pass
 # A context in which layers evaluate on this thread, whatever their modes; see dispatch.pyx.
 evaluating, is_evaluating = _kernels.evaluating, _kernels.is_evaluating
 
 
 class InvalidatesRecordings:
-    """Objects on whose public attributes recordings rely: setting one calls ``note_change``."""
+    """Base of objects on whose public attributes recordings rely: setting one invalidates them."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not name.startswith("_"):
@@ -40,7 +41,10 @@ def is_recording() -> bool:
 
 
 def stand_in(kind: str, name: str, array: Array) -> Array:
-    """Return the array to give to kernels for one that lives on: itself, or the recorder's."""
+    """Return the array to give to kernels in place of one that lives longer than a step.
+
+    Without a recorder that is the array itself, else the recorder's copy of it.
+    """
     recorder = active_recorder()
     return array if recorder is None else recorder.adopt(kind, name, array)
 

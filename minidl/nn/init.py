@@ -1,8 +1,9 @@
 r"""Initialisers: how the weights of a layer are drawn before training.
 
-A layer of n inputs multiplies the variance of a signal by n · Var(W) · E[φ'(z)²]. If this factor is
-below one in many layers, the gradient vanishes; if it is above one, the gradient explodes. An
-initialiser chooses Var(W) so that the factor is near one.
+Forward, a layer of n inputs turns an activation φ(z) into a z of variance n · Var(W) · E[φ(z)²].
+Backward, one of n outputs multiplies the mean square of the gradient by n · Var(W) · E[φ'(z)²]. If
+this factor is below one in many layers, the gradient vanishes; if it is above one, the gradient
+explodes. An initialiser chooses Var(W) so that the factors are near one.
 
 Every function here returns an initialiser, a callable ``(shape, rng) -> array``; layers also
 take its name: ``Linear(64, 128, init="he_normal")`` is ``init=nn.init.he_normal()``.
@@ -95,14 +96,15 @@ def lecun_normal() -> Initializer:
 
 
 def fan_in_uniform(scale: float = 1.0, fan_in: int | None = None) -> Initializer:
-    """U(-a, a) with a = scale / sqrt(fan_in): for scale 1 PyTorch's default, biases included.
+    """U(-a, a) with a = scale / sqrt(fan_in): PyTorch's default for weights and biases.
 
     Parameters
     ----------
     scale
-        > 0; sqrt(3) makes the variance 1 / fan_in.
+        A number > 0. PyTorch's is 1; sqrt(3) makes the variance 1 / fan_in.
     fan_in
-        None: that of the weight, or for ``bias_init`` that of the layer.
+        A number of inputs ≥ 1; None takes that of the weight, or for ``bias_init`` that of the
+        layer.
 
     Raises
     ------
@@ -132,10 +134,12 @@ def truncated_normal(std: float = 1.0, bound: float = 2.0) -> Initializer:
 
 
 def orthogonal(gain: float = 1.0) -> Initializer:
-    """gain · Q with orthonormal rows, or columns where there are fewer of them.
+    """gain · Q with orthonormal rows, or with orthonormal columns if there are fewer columns.
 
-    All singular values are equal: signals and gradients keep their length (times gain) in every
-    direction, not only on average. Source: Saxe et al. 2014.
+    All singular values are gain. So if Q is square, signals and gradients keep their length (times
+    gain) in every direction, not only on average. From fewer to more features signals do, and from
+    more to fewer gradients do; the other of the two loses what it has outside of the smaller space.
+    Source: Saxe et al. 2014.
     """
     if not gain > 0:
         raise ValueError(f"orthogonal needs gain > 0, got {gain}")
@@ -143,7 +147,7 @@ def orthogonal(gain: float = 1.0) -> Initializer:
 
 
 def by_gate(*gates: Initializer) -> Initializer:
-    """Arrays of equal width side by side along the last axis: one for each gate of a cell.
+    """Initialise the gates of a cell: arrays of equal width side by side along the last axis.
 
     Examples
     --------
@@ -206,8 +210,8 @@ def critical(
         A layer such as ``nn.Tanh()``, its name ("tanh"), or a function of an array. A layer is
         copied: its own gradients and state stay as they are.
     variance
-        None: q is the fixed point. Or q > 0, if another layer keeps it there: 1 after a
-        normalization.
+        A number q > 0 if another layer keeps the variance there, such as 1 after a normalization;
+        None takes the fixed point.
     bias_variance
         σ_b² ≥ 0. A ``Linear`` with this ``init`` has biases of zero unless its ``bias_init`` says
         otherwise: ``nn.init.normal(std=σ_b)``.

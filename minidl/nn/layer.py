@@ -38,7 +38,8 @@ from minidl.typing import Array, DType, Seed
 # Layers with the shapes of their inputs, or with the inputs themselves where they are integers.
 Examples = Iterator[tuple["Layer", tuple[Any, ...]]]
 
-# Attributes of every layer that belong to a pass or save time, and are no part of the model.
+# Attributes of every layer that belong to a pass or save time, and are no part of the model. In
+# `_said`, suspicion.py keeps the warnings that were given already.
 KEPT = frozenset({"_saved", "_output", "_forward_pass", "_earlier", "_first_parameter", "_said"})
 
 
@@ -55,15 +56,15 @@ class Layer(InvalidatesRecordings, Member):
 
     Parameters and layers that are attributes are found by themselves, also in lists, tuples and
     dicts, however nested. In sets, generators and dataclasses they are refused; other objects are
-    not searched. Arrays that a forward pass changes (running statistics, the state of a generator)
-    are named in ``state_names``.
+    not searched. Arrays that are not trained, but belong to the model (running statistics, the
+    state of a generator), are named in ``state_names``.
 
     Call the layer itself, ``layer(x)``, rather than ``forward``: the call checks its input.
     Inputs and outputs are kept, not copied: do not change them in place before ``backward``.
 
-    Within one call of a model, a layer may be called several times. Backward passes undo these
-    calls in reverse order, and gradients add up. A new call of the model drops what the previous
-    one has left.
+    Within one call of a model, a layer may be called several times. Backward passes take these
+    calls back one by one, the latest first, and gradients add up. A new call of the model drops
+    what the previous one has left.
 
     A layer whose ``forward`` has an argument ``lengths`` gets the lengths of padded sequences
     from the containers around it.
@@ -73,9 +74,9 @@ class Layer(InvalidatesRecordings, Member):
 
     # --- what a subclass may declare ---
 
-    state_names: tuple[str, ...] = ()  # arrays that forward passes change
+    state_names: tuple[str, ...] = ()  # arrays that are not trained, but belong to the model
     transient_state_names: tuple[str, ...] = ()  # those of them that belong in no model file
-    constant_names: tuple[str, ...] = ()  # those of them that no forward pass changes
+    constant_names: tuple[str, ...] = ()  # those of them that stay constant in training
     # The least value that an array of state_names may hold: a model file with less is refused.
     state_minimum: ClassVar[Mapping[str, float]] = {}
     # Width of the last dimension of the input; None: any.
@@ -97,8 +98,10 @@ class Layer(InvalidatesRecordings, Member):
 
     path = ""  # the layer's place in the model, such as "2.body.0"
     _training = True
-    _checks_as_usual = True  # whether the class has the check_input and the dtype of this one
-    _undoes_earlier_passes = False  # whether backward may undo calls of earlier forward passes
+    _checks_as_usual = True  # whether the class has the check_input and the dtype of Layer
+    # Whether backward may also take back calls of earlier forward passes: cells are called once for
+    # every step of a sequence, and then taken back step by step.
+    _undoes_earlier_passes = False
 
     @classmethod
     def examples(cls) -> Examples:
@@ -125,7 +128,7 @@ class Layer(InvalidatesRecordings, Member):
             kept["_saved"] = None
         if options or len(inputs) != 1:
             output = self._call_with(inputs, options)
-        else:  # as a rule
+        else:  # the usual case: one input, no options
             (x,) = inputs
             if not (self._checks_as_usual and self._surely_fits(x)):
                 self.check_input(x)
@@ -149,9 +152,10 @@ class Layer(InvalidatesRecordings, Member):
         stack.append((kept["_forward_pass"], kept["_saved"], kept["_output"]))
 
     def save(self, *values: Any) -> None:
-        """Keep values for the backward pass that follows; inside ``evaluating()`` there is none.
+        """Keep values for the backward pass that follows.
 
-        To write a model to a file, call ``minidl.save(model, path)``.
+        Inside ``evaluating()`` nothing is kept, because no backward pass follows. To write a model
+        to a file, call ``minidl.save(model, path)``.
 
         Raises
         ------
@@ -159,7 +163,7 @@ class Layer(InvalidatesRecordings, Member):
             For a path, outside of a forward pass.
         """
         current = forward_pass()
-        if current is None:  # `forward` was called by itself, or who called wants a file
+        if current is None:  # `forward` was called directly, or the caller means a file
             if values and is_path(values[0]):
                 raise TypeError(
                     f"{self.label}: save keeps values for the backward pass, and writes no file; "
@@ -170,7 +174,7 @@ class Layer(InvalidatesRecordings, Member):
             kept_by(self)["_saved"] = values
 
     def saved(self, dy: Array, *more: Array) -> Any:
-        """Return what the latest call saved, once; a tuple, if it was several values.
+        """Return, once, what the latest call saved: the value, or a tuple of several values.
 
         Parameters
         ----------
@@ -241,7 +245,10 @@ class Layer(InvalidatesRecordings, Member):
     # --- the tree of layers ---
 
     def children(self) -> Iterator[tuple[str, Layer]]:
-        """Yield (name, layer) of every layer that is an attribute, or in a list or dict that is."""
+        """Yield (name, layer) of the layers that are attributes, also in lists, tuples and dicts.
+
+        Containers may be nested; the name of a layer in one is such as ``"blocks.0"``.
+        """
         return self._members(Layer)
 
     def _members(self, kind: type[Any]) -> Iterator[tuple[str, Any]]:
@@ -250,7 +257,11 @@ class Layer(InvalidatesRecordings, Member):
                 yield from found_in(name, value, kind)
 
     def layers(self, prefix: str = "") -> Iterator[tuple[str, Layer]]:
-        """Yield (path, layer) of this layer and all below it, in forward order, each once."""
+        """Yield (path, layer) of this layer and all below it, each once.
+
+        They come in the order in which they were assigned: in a ``Sequential`` that is the order of
+        the forward pass.
+        """
         yield from self._layers(prefix, set())
 
     def _layers(self, path: str, seen: set[int]) -> Iterator[tuple[str, Layer]]:
@@ -274,11 +285,11 @@ class Layer(InvalidatesRecordings, Member):
         return [parameter for _, parameter in self._members(Parameter)]
 
     def parameters(self) -> list[Parameter]:
-        """Return all parameters, in forward order."""
+        """Return all parameters, in the order of ``layers()``."""
         return [parameter for _, parameter in self.named_parameters()]
 
     def state(self) -> dict[str, Array]:
-        """Return, by path, the arrays that forward passes change: running statistics and so on."""
+        """Return, by path, the arrays named in ``state_names``: running statistics and so on."""
         return {
             joined(path, name): getattr(layer, name)
             for path, layer in self.layers()
@@ -295,7 +306,10 @@ class Layer(InvalidatesRecordings, Member):
         return {path: array for path, array in self.state().items() if path not in transient}
 
     def assign_paths(self) -> None:
-        """Set ``path`` of all layers and ``name`` of all parameters; containers do when built."""
+        """Set ``path`` of all layers and ``name`` of all parameters.
+
+        Containers call this when they are built.
+        """
         for path, layer in self.layers():
             layer.path = path
         for name, parameter in self.named_parameters():
@@ -310,13 +324,16 @@ class Layer(InvalidatesRecordings, Member):
             kernels.clear(parameter.grad)
 
     def freeze(self, frozen: bool = True) -> Self:
-        """Have optimizers that are built from now on leave all parameters as they are."""
+        """Freeze all parameters: optimizers that are built from now on do not change them."""
         for parameter in self.parameters():
             parameter.frozen = frozen
         return self
 
     def reset(self, rng: Seed = None) -> Self:
-        """Draw all parameters anew and start all state afresh, seeded by ``rng``."""
+        """Draw all parameters anew and start the state afresh, seeded by ``rng``.
+
+        What ``Standardize`` has measured stays: it belongs to the data.
+        """
         rng = as_generator(rng)
         for _, layer in self.layers():
             layer.reset_own(rng)
@@ -353,8 +370,8 @@ class Layer(InvalidatesRecordings, Member):
     def _find_first_parameter(self) -> Parameter | None:
         """Find the parameter whose dtype is the layer's, and remember it if that is safe.
 
-        It is not safe if the layer has another layer, a list or a dict as an attribute: items may
-        be replaced there without this layer's noticing.
+        It is not safe if the layer has another layer, a list or a dict as an attribute: this layer
+        would not notice if an item there were replaced.
         """
         first = next((p for p in self._members(Parameter)), (None, None))[1]
         if first is None:
@@ -465,7 +482,7 @@ def joined(path: str, name: str) -> str:
 
 
 def refuse_kept(owner: str, name: str) -> NoReturn:
-    """Raise AttributeError for a name under which every layer keeps something else."""
+    """Raise AttributeError for a name that minidl itself uses in every layer."""
     raise AttributeError(
         f"{owner}.{name}: every layer keeps something of its own under this name; choose another"
     )

@@ -38,12 +38,14 @@ class Linear(Layer):
     dtype
         float32 or float64.
     bias_init
-        Initialiser of b, or its name; zeros by default where ``init`` is given.
+        Initialiser of b, or its name; by default zeros if ``init`` is given.
 
-    By default W is drawn from U(±1/√in_features) and b from U(±√3/√in_features). Those between the
-    first and the last ``Linear`` of a ``Sequential`` have b = 0, and W is He normal if a ReLU or a
-    relative follows (after normalization, dropout and the like), else Xavier uniform. Signals then
-    neither vanish nor explode in depth; see docs/initialisation.md.
+    By default W is drawn from U(±1/√in_features) and b from U(±√3/√in_features). The Linear layers
+    between the first and the last ``Linear`` of a ``Sequential`` have b = 0, and W is He normal if
+    a ReLU or a relative follows (after normalization, dropout and the like), else Xavier uniform.
+    Signals then neither vanish nor explode in depth. Here a ``Sequential`` inside another is a part
+    of it, but the body of a ``Residual`` counts as a network of its own: its first and its last
+    ``Linear`` keep U(±1/√in_features). See docs/initialisation.md.
 
     Raises
     ------
@@ -103,7 +105,10 @@ class Linear(Layer):
         return kernels.linear_grad_input(dy, self.weight.data)
 
     def choose_init(self, preferred_init: str | Initializer | None) -> None:
-        """Take the initialisers of a hidden layer before this activation, unless given others."""
+        """Set the initialisers of a hidden layer, those that the constructor was not given.
+
+        ``preferred_init`` is that of the activation after the layer.
+        """
         if self.default_init:
             self.weight.initializer = initializers.by_name(preferred_init or "xavier_uniform")
         if self.default_bias and self.bias:

@@ -26,24 +26,47 @@ class Loss(InvalidatesRecordings):
     respect to the prediction. The value is a float64 array of no dimensions, which prints and
     formats as a number.
 
-    ``loss(prediction, target, weight)`` weights the rows of the batch, by numbers ≥ 0: a mean is
-    then Σ weight_i · L_i / Σ weight_i, a sum Σ weight_i · L_i. For sequences, (batch, time, ...),
-    each step may have a weight, (batch, time): 0 for padding.
+    With the reduction ``"none"`` it returns the losses themselves, in float64: one for each element
+    of the prediction or, against class labels, one for each label; ``backward()`` then returns the
+    gradient of their sum.
 
-    A subclass writes ``forward(prediction, target)``, which returns (value, gradient) and may take
-    a weight as well, and ``examples()``, from which the tests and ``minidl check`` verify it.
+    ``loss(prediction, target, weight)`` weights the rows of the batch, by numbers ≥ 0: a mean is
+    then Σ weight_i · L_i / Σ weight_i, a sum Σ weight_i · L_i, and single losses are
+    weight_i · L_i. For sequences, (batch, time, ...), each step may have a weight, (batch, time):
+    0 for padding.
+
+    A subclass writes ``forward(prediction, target)``, which returns (value, gradient) as
+    ``self.reduction`` asks and may take a weight as well, and ``examples()``, from which the tests
+    and ``minidl check`` verify it.
 
     Parameters
     ----------
     reduction
-        ``"mean"`` over the batch (over all elements, for elementwise losses) or ``"sum"``.
+        ``"mean"`` over the batch (over all elements, for elementwise losses), ``"sum"`` or
+        ``"none"``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidl import nn
+    >>> loss = nn.MSELoss("none")
+    >>> prediction, target = np.array([[1.0, 3.0], [2.0, 0.0]]), np.zeros((2, 2))
+    >>> loss(prediction, target)
+    array([[1., 9.],
+           [4., 0.]])
+    >>> loss.backward()
+    array([[2., 6.],
+           [4., 0.]])
+    >>> nn.CrossEntropyLoss("none")(prediction, np.array([1, 0])).round(3)  # one for each row
+    array([0.127, 0.127])
     """
 
     registry: ClassVar[list[type[Loss]]] = []
     # Whether targets are integer class labels, which a Trainer must not cast.
     takes_labels: ClassVar[bool] = False
-    # The label of rows that count nothing, if there is one.
+    # The label of rows that are left out, if there is one.
     ignore_index: int | None = None
+    reduction: str = "mean"
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -51,7 +74,8 @@ class Loss(InvalidatesRecordings):
             Loss.registry.append(cls)
 
     def __init__(self, reduction: str = "mean") -> None:
-        self.reduction = check_choice(type(self).__name__, "reduction", reduction, "mean", "sum")
+        choices = "mean", "sum", "none"
+        self.reduction = check_choice(type(self).__name__, "reduction", reduction, *choices)
 
     @classmethod
     def examples(cls) -> Iterator[tuple[Loss, Array, Array]]:
@@ -68,7 +92,7 @@ class Loss(InvalidatesRecordings):
         return prediction.shape[:1]
 
     def check_weight(self, prediction: Array, weight: Array) -> None:
-        """Raise if this is not an array of a weight for each row, of the prediction's dtype."""
+        """Raise unless ``weight`` has the prediction's dtype and one number per row."""
         if not isinstance(weight, np.ndarray) or weight.dtype != prediction.dtype:
             got = weight.dtype if isinstance(weight, np.ndarray) else type(weight).__name__
             raise TypeError(f"{self!r}: weight must be a {prediction.dtype} array, got {got}")
@@ -82,7 +106,7 @@ class Loss(InvalidatesRecordings):
         return weight
 
     def check_input(self, prediction: Array, target: Array) -> None:
-        """Raise if prediction and target cannot be compared; here: same shape and dtype."""
+        """Raise if prediction and target cannot be compared: here, unless shape and dtype agree."""
         for name, array in (("prediction", prediction), ("target", target)):
             if not isinstance(array, np.ndarray):
                 kind = type(array).__name__
@@ -117,14 +141,21 @@ class Loss(InvalidatesRecordings):
             if weight.shape != self.weighted_shape(prediction):  # every step becomes a row
                 inputs = tuple(by_steps(array, weight.ndim) for array in inputs)
         value, gradient = run_forward(self, inputs)
+        if self.reduction == "none" and prediction.ndim and not getattr(value, "ndim", 0):
+            raise NotImplementedError(
+                f'{self!r}: forward returned one number; for reduction="none" it must return an '
+                "array of losses, one for each element or row"
+            )
         if inputs[0] is not prediction:
             gradient = gradient.reshape(prediction.shape)
+            if self.reduction == "none":
+                value = value.reshape(*prediction.shape[:2], *value.shape[1:])
         if not is_evaluating():
             kept_by(self)["_gradient"] = gradient
         return value
 
     def backward(self) -> Array:
-        """Return the gradient with respect to the prediction of the latest call, once."""
+        """Return, once, the gradient with respect to the prediction of the latest call."""
         gradient: Array | None = kept_by(self).pop("_gradient", None)
         if gradient is None:
             raise RuntimeError(
@@ -147,7 +178,7 @@ class Loss(InvalidatesRecordings):
 
 
 def by_steps(array: Array, dimensions: int) -> Array:
-    """Return the array with a row for every step: its first ``dimensions`` as one."""
+    """Merge the first ``dimensions`` axes, so that every step of a sequence is a row."""
     if not array.flags.c_contiguous:
         array = kernels.copy(array)
     return array.reshape(-1, *array.shape[dimensions:])
@@ -173,13 +204,15 @@ class MSELoss(Loss):
     def forward(
         self, prediction: Array, target: Array, weight: Array | None = None
     ) -> tuple[Array, Array]:
-        return kernels.mse(prediction, target, self.reduction == "mean", weight)
+        mean, each = self.reduction == "mean", self.reduction == "none"
+        return kernels.mse(prediction, target, mean, weight, each=each)
 
     @classmethod
     def examples(cls) -> Iterator[tuple[Loss, Array, Array]]:
         rng = np.random.default_rng(0)
         yield cls(), rng.normal(size=(4, 3)), rng.normal(size=(4, 3))
         yield cls("sum"), rng.normal(size=(1, 1)), rng.normal(size=(1, 1))
+        yield cls("none"), rng.normal(size=(4, 3)), rng.normal(size=(4, 3))
 
 
 class L1Loss(Loss):
@@ -202,13 +235,15 @@ class L1Loss(Loss):
     def forward(
         self, prediction: Array, target: Array, weight: Array | None = None
     ) -> tuple[Array, Array]:
-        return kernels.absolute_error(prediction, target, self.reduction == "mean", weight)
+        mean, each = self.reduction == "mean", self.reduction == "none"
+        return kernels.absolute_error(prediction, target, mean, weight, each=each)
 
     @classmethod
     def examples(cls) -> Iterator[tuple[Loss, Array, Array]]:
         rng = np.random.default_rng(0)
         yield cls(), rng.normal(size=(4, 3)), rng.normal(size=(4, 3))
         yield cls("sum"), rng.normal(size=(1, 1)), rng.normal(size=(1, 1))
+        yield cls("none"), rng.normal(size=(4, 3)), rng.normal(size=(4, 3))
 
 
 class HuberLoss(Loss):
@@ -224,7 +259,7 @@ class HuberLoss(Loss):
     delta
         δ > 0.
     reduction
-        ``"mean"`` over all elements or ``"sum"``.
+        ``"mean"`` over all elements, ``"sum"`` or ``"none"``: see ``Loss``.
 
     Shapes
     ------
@@ -245,8 +280,8 @@ class HuberLoss(Loss):
     def forward(
         self, prediction: Array, target: Array, weight: Array | None = None
     ) -> tuple[Array, Array]:
-        mean = self.reduction == "mean"
-        return kernels.huber(prediction, target, self.delta, mean, weight)
+        mean, each = self.reduction == "mean", self.reduction == "none"
+        return kernels.huber(prediction, target, self.delta, mean, weight, each=each)
 
     def settings(self) -> dict[str, Any]:
         return super().settings() | ({} if self.delta == 1 else {"delta": self.delta})
@@ -256,6 +291,7 @@ class HuberLoss(Loss):
         rng = np.random.default_rng(0)
         yield cls(), rng.normal(size=(4, 3)), rng.normal(size=(4, 3))
         yield cls(0.3, "sum"), rng.normal(size=(2, 3)), rng.normal(size=(2, 3))
+        yield cls(0.3, "none"), rng.normal(size=(4, 3)), rng.normal(size=(4, 3))
 
 
 class BCEWithLogitsLoss(Loss):
@@ -270,7 +306,7 @@ class BCEWithLogitsLoss(Loss):
     Parameters
     ----------
     reduction
-        ``"mean"`` over all elements or ``"sum"``.
+        ``"mean"`` over all elements, ``"sum"`` or ``"none"``: see ``Loss``.
     pos_weight
         w > 0, one number or one per logit of a row: above 1 if positives are rare.
 
@@ -301,11 +337,11 @@ class BCEWithLogitsLoss(Loss):
                     f"every logit of a row, got {pos_weight}"
                 )
         self._pos_weight: Array | None = pos_weight
-        self._of_columns: dict[Any, Array] = {}
+        self._cast_weights: dict[Any, Array] = {}  # by dtype and number of columns
 
     @property
     def pos_weight(self) -> Array | None:
-        """The weights of targets of one, by logit of a row; or None."""
+        """The weight of targets of 1, for every logit of a row; or None."""
         return self._pos_weight
 
     def check_target(self, prediction: Array, target: Array) -> None:
@@ -315,20 +351,21 @@ class BCEWithLogitsLoss(Loss):
             raise ValueError(f"{self!r}: {count} weights for {prediction.shape[-1]} logits a row")
 
     def _pos_weight_like(self, logits: Array) -> Array | None:
-        """Return the weight of every column in the dtype of the logits, as kernels may use it."""
+        """Return the weight of every column, in the dtype of the logits, for a kernel to read."""
         if self._pos_weight is None:
             return None
         columns = logits.size // len(logits)
         kind = logits.dtype, columns
-        if kind not in self._of_columns:
-            self._of_columns[kind] = np.resize(self._pos_weight, columns).astype(logits.dtype)
-        return stand_in("state", "pos_weight", self._of_columns[kind])
+        if kind not in self._cast_weights:
+            self._cast_weights[kind] = np.resize(self._pos_weight, columns).astype(logits.dtype)
+        return stand_in("state", "pos_weight", self._cast_weights[kind])
 
     def forward(
         self, logits: Array, target: Array, weight: Array | None = None
     ) -> tuple[Array, Array]:
-        mean, ones = self.reduction == "mean", self._pos_weight_like(logits)
-        return kernels.bce_with_logits(logits, target, mean, weight, ones)
+        mean, each = self.reduction == "mean", self.reduction == "none"
+        ones = self._pos_weight_like(logits)
+        return kernels.bce_with_logits(logits, target, mean, weight, ones, each=each)
 
     def settings(self) -> dict[str, Any]:
         if self._pos_weight is None:
@@ -340,4 +377,7 @@ class BCEWithLogitsLoss(Loss):
         rng = np.random.default_rng(0)
         yield cls(), rng.normal(size=(4, 3)), rng.uniform(size=(4, 3))
         yield cls("sum"), rng.normal(size=(1, 1)), np.ones((1, 1))
-        yield cls("mean", [3, 0.5, 1]), rng.normal(size=(4, 3)), rng.uniform(size=(4, 3))
+        for reduction in ("mean", "none"):
+            weighted = cls(reduction, [3, 0.5, 1])
+            yield weighted, rng.normal(size=(4, 3)), rng.uniform(size=(4, 3))
+        yield cls("none"), rng.normal(size=(2, 3, 2)), rng.uniform(size=(2, 3, 2))

@@ -26,8 +26,8 @@ class BatchNorm(Layer):
     dx = γ / sqrt(σ² + ε) · (dy - mean(dy) - x̂ · mean(dy · x̂)),
 
     and running ← running + momentum · (batch - running), with the unbiased variance. In evaluation,
-    μ and σ² are the running ones; so they are in training if γ and β are frozen, as a frozen layer
-    must not change.
+    μ and σ² are the running statistics. These are also used in training while γ and β are frozen:
+    a frozen layer must not change.
 
     Source: Ioffe and Szegedy 2015, algorithm 1.
 
@@ -83,7 +83,7 @@ class BatchNorm(Layer):
 
     @property
     def uses_batch(self) -> bool:
-        """Whether mean and variance are those of the batch: in training, unless frozen."""
+        """Whether mean and variance are those of the batch: in training, unless γ, β are frozen."""
         return self.training and not (self.gamma.frozen and self.beta.frozen)
 
     def check_input(self, x: Array) -> None:
@@ -307,7 +307,7 @@ class Standardize(Layer):
         return self.mean.dtype
 
     def adapt(self, data: Any) -> Self:
-        """Compute μ and σ of every feature from all rows of ``data``; a constant one gets σ = 1.
+        """Compute μ and σ of every feature from all rows of ``data``; σ = 1 if it is constant.
 
         A feature counts as constant if its σ is rounding noise: σ ≤ 10 · ε · max|x| with the ε of
         float64 (2.2e-16), as in scikit-learn, or σ ≤ ε · max|x| with that of data in a
@@ -348,7 +348,7 @@ class Standardize(Layer):
 
     def _check_distinct(self, columns: Array, places: Array) -> None:
         """Raise ValueError for a feature that loses most of its distinct values in this dtype."""
-        low, high = columns.min(axis=0) + 0.0, columns.max(axis=0) + 0.0
+        low, high = columns.min(axis=0) + 0.0, columns.max(axis=0) + 0.0  # integers to float64
         step = np.finfo(self.dtype).eps * np.maximum(np.abs(low), np.abs(high)) / 2
         # Counted only where few numbers of this dtype lie between the least value and the largest.
         for index in np.flatnonzero(high - low < 4 * len(columns) * step):
@@ -362,7 +362,7 @@ class Standardize(Layer):
                 )
 
     def forward(self, x: Array) -> Array:
-        self.save(None)
+        self.save(None)  # nothing is needed, but backward is allowed now, once
         return kernels.standardize(x, self.mean, self.std)
 
     def backward(self, dy: Array) -> Array:

@@ -37,12 +37,12 @@ class Parameter(Member):
     """An array that training changes, and the gradient of the loss with respect to it.
 
     Its values are drawn from ``initializer`` when they are first read. The seed is taken from
-    ``rng`` at once, so neither reading them nor the order in which several parameters are read
-    changes a value. Setting another initialiser, as a container does that knows which activation
-    follows the layer, draws them anew from the same seed, unless they have been changed since.
+    ``rng`` in the constructor, so the order in which parameters are read changes no value. Setting
+    another initialiser draws the values anew from the same seed, unless they have been changed. A
+    ``Sequential`` does so, because it knows which activation follows a layer.
 
-    An optimizer moves ``data`` and ``grad`` into two flat vectors, of which they are views from
-    then on. Assigning to ``data`` copies into it.
+    An optimizer moves ``data`` and ``grad`` into two flat vectors; from then on they are views of
+    parts of these. Assigning to ``data`` copies into it.
 
     An optimizer that is built while the parameter is ``frozen`` neither changes it nor counts its
     gradient in the norm. Gradients still flow through it to the layers below.
@@ -106,7 +106,7 @@ class Parameter(Member):
         return np.ascontiguousarray(np.asarray(values, self._drawn_as), self.dtype)
 
     def reset(self, rng: Seed = None) -> None:
-        """Drop the values: they will be drawn anew, seeded by ``rng`` (None: by the system)."""
+        """Drop the values, so that they are drawn anew, seeded by ``rng`` (None: by the system)."""
         self._seed = int(as_generator(rng).integers(2**63))
         note_change()
         self.__dict__.pop("_data", None)
@@ -140,7 +140,7 @@ class Parameter(Member):
         except AttributeError:
             # setdefault: if two threads read at once, both get the array of the first.
             data = self.__dict__.setdefault("_data", self._draw())
-        recorder = active_recorder()  # not `stand_in`: every forward pass reads every parameter
+        recorder = active_recorder()  # hooks.stand_in, written out here for speed
         return data if recorder is None else recorder.adopt("parameter", self.name, data)
 
     @data.setter

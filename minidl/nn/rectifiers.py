@@ -1,4 +1,7 @@
-"""Relatives of ReLU that have a gradient where x < 0, so that no unit stops learning."""
+"""Relatives of ReLU with a gradient also below zero, so that a unit goes on learning there.
+
+The gradient of the exponential ones tends to zero as x → -∞; with slope 0, LeakyReLU is ReLU.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +71,7 @@ class PReLU(Layer):
     Parameters
     ----------
     features
-        Width of the last dimension, for a slope per feature; None for one slope in all.
+        Width of the last dimension, for one slope per feature; None for one slope for all.
     slope
         The slopes before training, in [0, 1).
 

@@ -6,12 +6,13 @@ import math
 from typing import Any
 
 from minidl import kernels
+from minidl.nn.checks import check_count
 from minidl.nn.layer import Examples, Layer
 from minidl.typing import Array
 
 
 class Identity(Layer):
-    """The identity, for where a layer is expected and nothing is to be done.
+    """Pass the input on, for where a layer is expected but nothing is to be computed.
 
     y = x,  dx = dy
 
@@ -30,7 +31,7 @@ class Identity(Layer):
     preferred_init = "skip"
 
     def forward(self, x: Array) -> Array:
-        self.save(None)
+        self.save(None)  # nothing is needed, but backward is allowed now, once
         return x
 
     def backward(self, dy: Array) -> Array:
@@ -44,13 +45,25 @@ class Identity(Layer):
 
 
 class Flatten(Layer):
-    """Put all features of a sample in one row, such as the pixels of an image.
+    """Put neighbouring axes of a sample into one, such as the pixels of an image into a row.
 
     y = x, reshaped,  dx = dy, reshaped back
 
+    Parameters
+    ----------
+    start_dim, end_dim
+        The first and the last axis to put into one, ``start_dim`` ≥ 1; a negative ``end_dim``
+        counts from the last axis, -1. Axis 0, the batch, stays as it is.
+
     Shapes
     ------
-    x (batch, a, b, ...), y (batch, a · b · ...).
+    x (batch, a, b, ...), y (batch, a · b · ...). Of the axes i to j, x (batch, ..., n_i, ..., n_j,
+    ...), y (batch, ..., n_i · ... · n_j, ...).
+
+    Raises
+    ------
+    ValueError
+        If ``start_dim`` is below 1 or comes after ``end_dim``, and for an input without such axes.
 
     Examples
     --------
@@ -58,28 +71,64 @@ class Flatten(Layer):
     >>> from minidl import nn
     >>> nn.Flatten()(np.zeros((5, 8, 8))).shape
     (5, 64)
+    >>> nn.Flatten(start_dim=2)(np.zeros((5, 7, 8, 8))).shape  # sequences of 7 images
+    (5, 7, 64)
     """
 
     preferred_init = "skip"
 
+    def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
+        super().__init__()
+        start = check_count("Flatten", "start_dim", start_dim, -(2**63))
+        end = check_count("Flatten", "end_dim", end_dim, -(2**63))
+        if start < 1:
+            raise ValueError(
+                f"Flatten: start_dim must be >= 1, got {start}: axis 0 is the batch, which stays"
+            )
+        if 0 <= end < start:
+            raise ValueError(f"Flatten: start_dim {start} comes after end_dim {end}")
+        self.start_dim, self.end_dim = start, end
+
     def forward(self, x: Array) -> Array:
+        flattened = self._flattened(x.shape)
+        if flattened is None:
+            raise ValueError(
+                f"{self.label}: an input of shape {x.shape} has no axes {self.start_dim} to "
+                f"{self.end_dim}"
+            )
         self.save(x.shape)
-        return _contiguous(x).reshape(x.shape[0], -1)
+        return _contiguous(x).reshape(flattened)
 
     def backward(self, dy: Array) -> Array:
         shape = self.saved(dy)
         return _contiguous(dy).reshape(shape)
 
+    def _flattened(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        """Return the shape of the output; None for an input without such axes."""
+        start, stop = self.start_dim, self.end_dim + 1
+        stop += len(shape) if self.end_dim < 0 else 0
+        if not start < stop <= len(shape):
+            return None
+        return *shape[:start], math.prod(shape[start:stop]), *shape[stop:]
+
     def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
         if input_shape is None or not all(isinstance(size, int) for size in input_shape[1:]):
             return None
-        return input_shape[0], math.prod(input_shape[1:])
+        return self._flattened(input_shape)
+
+    def __repr__(self) -> str:
+        if self.end_dim != -1:
+            return f"Flatten({self.start_dim}, {self.end_dim})"
+        return "Flatten()" if self.start_dim == 1 else f"Flatten({self.start_dim})"
 
     @classmethod
     def examples(cls) -> Examples:
         yield cls(), ((3, 2, 4),)
         yield cls(), ((1, 1),)
         yield cls(), ((2, 3, 2, 2),)
+        yield cls(2), ((2, 3, 2, 2),)
+        yield cls(1, 2), ((3, 2, 2, 3),)
+        yield cls(2, -2), ((2, 2, 3, 2, 2),)
 
 
 def _contiguous(x: Array) -> Array:

@@ -30,7 +30,7 @@ TAKES_SCORES = (
 
 
 def suspicious(model: Layer, loss: Loss, output: Array | None = None) -> Iterator[str]:
-    """Yield a sentence for everything that is probably a mistake in training with this loss.
+    """Yield a sentence for each probable mistake in training the model with this loss.
 
     Parameters
     ----------

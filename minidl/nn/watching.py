@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from minidl.nn.layer import Layer
 
 Watcher = Callable[[Layer, Any], None]
-# Makes, of an object and one of its methods, the function that takes the method's place.
-Replace = Callable[[Any, Callable[..., Any]], Callable[..., Any]]
+# Makes of a method the function that takes its place.
+Replace = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 @contextmanager
@@ -51,32 +52,29 @@ def watching(layers: list[Layer], method: str, watcher: Watcher) -> Iterator[Non
 
         return call_and_show
 
-    with replaced(layers, method, watched):
+    with replaced([(layer, method, partial(watched, layer)) for layer in layers]):
         yield
 
 
 @contextmanager
-def replaced(objects: Iterable[Any], method: str, replace: Replace) -> Iterator[None]:
-    """Have ``replace(object, method)`` run in place of a method of each object, for a while.
+def replaced(changes: Iterable[tuple[Any, str, Replace]]) -> Iterator[None]:
+    """Replace methods of objects for a while.
 
-    It is replaced in the object itself, and put back at the end. Meanwhile the object can neither
+    Each is replaced in the object itself, and put back at the end. Meanwhile the object can neither
     be copied nor pickled: its copy would call the methods of the object.
 
     Parameters
     ----------
-    objects
-        Layers, losses or optimizers.
-    method
-        Name of the method.
-    replace
-        Function of the object and of its method, bound; returns what is to be called.
+    changes
+        (object, method, replace) each: a layer, a loss or an optimizer; the name of its method; and
+        a function of that method, bound, which returns what is to be called in its place.
 
     Examples
     --------
     >>> from minidl import nn
     >>> from minidl.nn.watching import replaced
     >>> layer = nn.Tanh()
-    >>> with replaced([layer], "short_name", lambda layer, name: lambda: name().upper()):
+    >>> with replaced([(layer, "short_name", lambda name: lambda: name().upper())]):
     ...     print(layer.short_name())
     TANH()
     >>> layer.short_name()
@@ -84,13 +82,13 @@ def replaced(objects: Iterable[Any], method: str, replace: Replace) -> Iterator[
     """
     before = []
     try:
-        for owner in objects:
+        for owner, method, replace in changes:
             held = vars(owner)
-            before.append((held, held.get(method)))
-            held[method] = Replacement(owner, replace(owner, getattr(owner, method)))
+            before.append((held, method, held.get(method)))
+            held[method] = Replacement(owner, replace(getattr(owner, method)))
         yield
     finally:
-        for held, old in reversed(before):
+        for held, method, old in reversed(before):
             if old is None:
                 held.pop(method, None)
             else:

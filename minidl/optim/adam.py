@@ -151,7 +151,7 @@ class AdamW(_TwoMoments):
 
 
 class Nadam(_TwoMoments):
-    """Adam with Nesterov's momentum: the first moment as it will be after the next gradient.
+    """Adam with Nesterov's momentum: a step uses the first moment as expected one step ahead.
 
     m, v as in Adam;  μₜ = β₁ · (1 - ½ · 0.96^(t · ψ))
     w ← w - η · m̂ / (sqrt(v̂) + ε),  v̂ = v / (1 - β₂ᵗ)

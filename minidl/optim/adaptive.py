@@ -11,7 +11,7 @@ from minidl.typing import Array
 
 
 class RMSprop(Optimizer):
-    """A rate for every weight: divided by the root of the recent mean square of its gradient.
+    """Divide the rate of every weight by the root of the recent mean square of its gradient.
 
     g ← g + λ · w;  s ← α · s + (1 - α) · g²;  w ← w - η · g / (sqrt(s) + ε)
 
@@ -92,7 +92,7 @@ class RMSprop(Optimizer):
 
 
 class AdaGrad(Optimizer):
-    """A rate for every weight, that falls as its gradients add up.
+    """Lower the rate of every weight as the squares of its gradients add up.
 
     g ← g + λ · w;  s ← s + g²;  w ← w - η · g / (sqrt(s) + ε)
 

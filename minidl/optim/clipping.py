@@ -18,12 +18,15 @@ def clip_by_norm(parameters: Iterable[Parameter], max_norm: float) -> float:
     g ← g · max_norm / ‖g‖ where ‖g‖ > max_norm; ‖g‖² is the sum of squares over all parameters.
     The direction of the gradient stays. Source: Pascanu et al. 2013, algorithm 1.
 
+    A step that calls this function cannot be recorded, because Python compares the norm; the
+    argument ``max_norm`` of an optimizer does the same in a kernel, and can.
+
     Parameters
     ----------
     parameters
         Parameters, with gradients.
     max_norm
-        The largest norm allowed, > 0.
+        The largest norm that is allowed, > 0.
 
     Returns
     -------
@@ -75,15 +78,15 @@ def _norm(gradients: list[Array]) -> float:
 def clip_by_value(parameters: Iterable[Parameter], max_value: float) -> None:
     """Clip every element of a gradient: g ← min(max(g, -max_value), max_value).
 
-    Unlike ``clip_by_norm``, this changes the direction of the gradient. It can be recorded. An
-    optimizer with ``max_value`` does the same as part of its update.
+    Unlike ``clip_by_norm``, this changes the direction of the gradient, and can be recorded. The
+    argument ``max_value`` of an optimizer does the same as part of the update.
 
     Parameters
     ----------
     parameters
         Parameters, with gradients.
     max_value
-        The largest gradient allowed, > 0.
+        The largest absolute value that is allowed, > 0.
 
     Raises
     ------

@@ -15,8 +15,8 @@ class FlatParameters:
 
     A norm is then one reduction and an update one pass, whatever the number of layers. Each
     parameter begins on a cache line; the few elements before the first and between two of them stay
-    zero. Groups of parameters follow one another, ``parts`` are their slices of the vectors. Frozen
-    parameters stay outside.
+    zero. Groups of parameters lie one after the other; ``parts`` are their slices of the vectors.
+    Frozen parameters are not in the vectors.
 
     Parameters
     ----------

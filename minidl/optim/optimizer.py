@@ -39,12 +39,12 @@ class Group:
 
     @property
     def parameters(self) -> list[Parameter]:
-        """The parameters that are trained: those not frozen."""
+        """The parameters of the group that are trained, without the frozen ones."""
         return self.optimizer.flat.groups[self.index]
 
     @property
     def part(self) -> slice:
-        """Their place in the flat vectors."""
+        """The slice of the flat vectors that holds the parameters of the group."""
         return self.optimizer.flat.parts[self.index]
 
     @property
@@ -55,7 +55,7 @@ class Group:
 
     @property
     def schedule(self) -> Callable[[int], float] | None:
-        """The schedule of the learning rate, if it has one."""
+        """The schedule of the group's learning rate, or None."""
         return self.optimizer.schedules[self.index]
 
     def __getitem__(self, name: str) -> Any:
@@ -115,8 +115,8 @@ class Group:
     def rates(self, count: int) -> Array:
         """Return the schedule's rates for the next ``count`` steps.
 
-        If the schedule fails for one of them, only the rates before it: these steps can still be
-        made. If it fails for the first one, raise.
+        If the schedule fails for one of them, the result ends before it, as the steps up to there
+        can still be made. If it fails for the first one, its error is raised.
         """
         assert self.schedule is not None
         found: list[float] = []
@@ -146,12 +146,13 @@ def hyper_parameter(name: str, meaning: str = "") -> Any:
 class Optimizer:
     """What all optimizers share: the flat vectors, the clipping, the step.
 
-    A step first scales the gradients by ``max_norm``, then clips them to ``max_value``, then adds
-    the penalties on the weights: g ← g + λ · w + λ₁ · sign(w).
+    A step first scales the gradients down to a norm of ``max_norm``, then clips them to
+    ``max_value``, then adds the gradient of the penalties: g ← g + λ · w + λ₁ · sign(w). ``AdamW``
+    shrinks w by the factor 1 - η · λ instead of adding λ · w.
 
-    Subnormal numbers, below 1.2e-38 in float32, count as zero. Where a gradient stays zero, as
-    behind a dead unit, moments would decay to such numbers and stay there. CPUs compute with them
-    many times slower: training would be three times slower after 800 steps.
+    Moments that become subnormal, below 1.2e-38 in float32, are set to zero. Where a gradient stays
+    zero, as behind a dead unit, moments would decay to such numbers and stay there. CPUs compute
+    with them many times slower: training would be three times slower after 800 steps.
 
     Parameters
     ----------
@@ -165,15 +166,15 @@ class Optimizer:
         Learning rate η ≥ 0, or a schedule: a function that returns the rate for a number of steps
         taken so far (``optim.schedules`` has the usual ones).
     weight_decay
-        λ ≥ 0, of the penalty λ/2 · ‖w‖² (L2).
+        λ ≥ 0, the factor of the penalty λ/2 · ‖w‖² (L2).
     l1
-        λ₁ ≥ 0, of the penalty λ₁ · Σ|w| (L1).
+        λ₁ ≥ 0, the factor of the penalty λ₁ · Σ|w| (L1).
     max_norm
-        If given, > 0: gradients are clipped by their global norm, over all groups, before every
-        step. Pascanu et al. 2013, algorithm 1.
+        A number > 0 to which the global norm of the gradients, over all groups, is clipped before
+        every step (Pascanu et al. 2013, algorithm 1); None: no clipping.
     max_value
-        If given, > 0: after that, every element of a gradient is clipped to
-        [-max_value, max_value].
+        A number > 0: every element of a gradient is then clipped to [-max_value, max_value], after
+        clipping by norm. None: no clipping.
     """
 
     registry: ClassVar[list[type[Optimizer]]] = []
@@ -246,7 +247,7 @@ class Optimizer:
 
     @property
     def learning_rate(self) -> float:
-        """Raises AttributeError: the learning rate is called ``lr``."""
+        """Raise AttributeError: the learning rate is called ``lr``."""
         raise AttributeError(f"{type(self).__name__} has no learning_rate: write optimizer.lr")
 
     @learning_rate.setter
@@ -265,7 +266,7 @@ class Optimizer:
         return self.states[:1].reshape(())
 
     def register_with_recorder(self) -> None:
-        """Register with the active recorder: hyper-parameters are then read by kernels only."""
+        """Register with the active recorder: from now on kernels read the hyper-parameters."""
         if hasattr(self, "flat"):  # not inside the constructor
             register_optimizer(self)
 
@@ -297,7 +298,7 @@ class Optimizer:
             kernels.clear(parameter.grad)
 
     def scale_grad(self, factor: float) -> None:
-        """Multiply all gradients: by 1/k for the mean over k batches whose gradients were added."""
+        """Multiply all gradients by a factor, such as 1/k after the gradients of k batches."""
         self.register_with_recorder()
         kernels.scale(self.flat.grad, factor)
 
@@ -337,9 +338,9 @@ class Optimizer:
         raise NotImplementedError(f"{type(self).__name__} has no update")
 
     def penalty(self) -> float:
-        """Return Σ λ/2 · ‖w‖² + λ₁ · Σ|w| over all groups: the penalties that steps minimise, too.
+        """Return Σ λ/2 · ‖w‖² + λ₁ · Σ|w| over all groups: what steps minimise beside the loss.
 
-        A decoupled decay (``AdamW``) is not the gradient of a penalty, and does not count.
+        The decoupled decay of ``AdamW`` is not the gradient of a penalty, and is left out.
         """
         total = 0.0
         for group in self.groups:
@@ -350,7 +351,7 @@ class Optimizer:
         return total
 
     def check_states(self, states: Array) -> None:
-        """Raise ValueError for states, as of a file, that this optimizer can never reach."""
+        """Raise ValueError for states, read from a file, that this optimizer can never reach."""
         for name in ("max_norm", "step"):
             if (states[name] != states[name][0]).any():
                 raise ValueError(f"{type(self).__name__}: {name} must be the same for all groups")
@@ -362,6 +363,7 @@ class Optimizer:
                 )
 
     def _first_not_finite(self) -> str:
+        """Name the first parameter whose gradient is not finite."""
         # In the order in which gradients are computed: from the last layer to the first.
         found = first_not_finite(
             (f"parameter {parameter.name!r} of shape {parameter.shape}", parameter.grad)

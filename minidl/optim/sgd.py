@@ -26,7 +26,7 @@ class SGD(Optimizer):
     momentum
         μ in [0, 1).
     nesterov
-        Look ahead along the velocity; needs momentum.
+        Whether the step looks ahead along the velocity; needs momentum.
 
     Raises
     ------

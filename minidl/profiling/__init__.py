@@ -1,10 +1,10 @@
-"""How close every kernel is to what this machine can do.
+"""Measure how close every kernel is to what this machine can do.
 
-Read in this order: ``ceilings.py`` measures what the machine can do at most; ``cases.py`` says
-which kernels are measured at which sizes; ``measuring.py`` sets one against the other, with
-``teamwork.py`` for several threads; ``kernel_report.py`` prints, saves and compares;
-``kernel_plot.py`` draws the roofline. ``step_report.py``, ``step_profile.py`` and ``step_plot.py``
-do the same for the kernels of a recorded step.
+Read in this order: ``ceilings.py`` measures what the machine can do at most; ``cases.py`` lists the
+kernels to measure and their sizes; ``measuring.py`` compares both, with ``teamwork.py`` for several
+threads; ``kernel_report.py`` prints, saves and compares; ``kernel_plot.py`` draws the roofline.
+``step_report.py``, ``step_profile.py`` and ``step_plot.py`` do the same for the kernels of a
+recorded step.
 """
 
 from minidl.profiling.cases import Case, cases

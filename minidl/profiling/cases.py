@@ -1,10 +1,10 @@
-"""Every kernel at the sizes that matter; its declaration says how its work is counted.
+"""List every kernel at the sizes that matter, with the flops and bytes of a call.
 
-**Flops** are those of ``minidl/_kernels/signature.py``: an exp, log or tanh counts as many as a
-polynomial of that accuracy takes, integer arithmetic such as the hash of dropout none. **Bytes**
-are what a kernel cannot avoid: every array that it reads once, every array that it writes once, and
-so twice for one that it updates in place. A kernel that passes over its input twice pays for that
-by a smaller fraction of the ceiling.
+**Flops** are those that ``minidl/_kernels/signature.py`` declares: an exp, log or tanh counts as
+many as a polynomial of that accuracy takes; integer arithmetic, such as the hash of dropout, counts
+as none. **Bytes** are those that no kernel can avoid: every array read counts once, every array
+written once, and so an array updated in place twice. A kernel that passes over its input twice
+reaches a smaller fraction of the ceiling.
 
 Products are written m x k x n. A layer of a network needs all three forms of one product: ::
 
@@ -36,8 +36,8 @@ LAYERS = [(32, 784, 128), (64, 784, 256), (128, 512, 512), (256, 64, 64)]
 ODD = [(128, 10, 45), (128, 45, 45), (128, 46, 46), (128, 46, 10)]
 VECTORS = [(1, 256, 256), (1, 1024, 1024)]
 ACTIVATIONS = (128, 128)  # 16k elements: a batch of activations
-BATCHES = [(32, 64), (128, 512)]  # what is normalized: batch x features
-CLASSES = [(32, 10), (128, 1000)]  # what is classified: batch x classes
+BATCHES = [(32, 64), (128, 512)]  # for normalization: batch x features
+CLASSES = [(32, 10), (128, 1000)]  # for losses of classes: batch x classes
 PARAMETERS = [17_226, 1_000_000]  # those of 64-128-64-10, and many
 
 Arguments = dict[str, Any]
@@ -46,7 +46,7 @@ Arrays = Mapping[str, Shape | Array]  # the shape of an array to draw, or an arr
 NOTHING: Arrays = MappingProxyType({})
 POSITIVE = {"v", "square", "rstd", "running_var", "target", "std", "gates"}
 SEQUENCE = (32, 16, 128)  # steps x batch x hidden size
-CHARACTERS = (100, 64)  # what is looked up: rows x features
+CHARACTERS = (100, 64)  # a table of embeddings: rows x features
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 # Sizes of declared kernels, by the file of their twins, and their scalars.
 SIZES: dict[str, list[Shape]] = {
@@ -60,7 +60,7 @@ SCALARS: Arguments = {
     "slope": 0.01,
     "alpha": 1.0,
     "beta": 1.0,
-    "factor": 1.0,  # repeated, the numbers stay as they are, and the work is the same
+    "factor": 1.0,  # so that repeated calls leave the numbers as they are
     "limit": 1.0,
     "p": 0.2,
     "momentum": 0.1,
@@ -78,11 +78,11 @@ class Case:
     kernel, shape
         Name of the kernel, and its size in words. Together the name of the case.
     flops
-        Of one call.
+        Flops of one call.
     read, written, updated
         Bytes of the arrays that a call only reads, only writes, and changes in place.
     arguments
-        Makes the arguments of a call, the same ones each time, in memory of their own.
+        Function that makes the arguments of a call, with the same numbers each time, in new memory.
     """
 
     kernel: str
@@ -105,37 +105,28 @@ class Case:
 
     @property
     def footprint(self) -> int:
-        """Bytes that a call touches: they fit into a level of memory or not."""
+        """Bytes of memory that a call touches: they decide which level of memory it needs."""
         return self.read + self.written + self.updated
 
     def call(self, backend: ModuleType = kernels) -> Callable[[], Any]:
-        """The kernel on arguments of its own, from the instruction set that serves now."""
+        """Return a call of the kernel on new arguments, in the present instruction set."""
         return partial(getattr(backend, self.kernel), **self.arguments())
 
     def twin(self) -> Callable[[], Any]:
-        """The NumPy twin on arguments of its own."""
+        """Return a call of the NumPy twin on new arguments."""
         return self.call(reference)
 
 
 def cases(dtype: Any = np.float32, names: Sequence[str] = _kernels.NAMES) -> list[Case]:
-    """The cases of the named kernels, in the order of ``_kernels.NAMES``."""
-    families = (
-        _products,
-        _linear,
-        _declared,
-        _losses,
-        _norms,
-        _sequences,
-        _layouts,
-        _notes,
-    )
+    """List the cases of the named kernels, in the order of ``_kernels.NAMES``."""
+    families = (_products, _linear, _declared, _losses, _norms, _sequences, _layouts, _notes)
     make = _Maker(dtype)
     found = [case for family in families for case in family(make) if case.kernel in names]
     return sorted(found, key=lambda case: _kernels.NAMES.index(case.kernel))
 
 
 def tiny_calls(dtype: Any) -> dict[str, Callable[[], Any]]:
-    """A few kernels on arguments so small that a call takes longer than the kernel."""
+    """Return a few calls with arguments so small that the call takes longer than the kernel."""
     one = aligned((4, 4), dtype)
     names = ("relu", "add", "linear", "matmul")
     arguments = {name: [one] * (1 if name == "relu" else 2) for name in names}
@@ -160,7 +151,7 @@ class _Maker:
         results: Sequence[Shape | Array] = (),
         **scalars: Any,
     ) -> Case:
-        """A case; ``out`` are arguments that are written only, ``results`` what a call returns."""
+        """Make a case; ``out`` are arguments that are only written, ``results`` are returned."""
         arrays = {**read, **updated, **out}
         return Case(
             kernel,
@@ -185,7 +176,7 @@ class _Maker:
             if isinstance(given, tuple):
                 x = rng.standard_normal(given)
                 if name == "weight":
-                    x /= math.sqrt(len(x))  # as a network begins: sequences stay finite
+                    x /= math.sqrt(len(x))  # as a network is initialised: sequences stay finite
                 array = (1 / (1 + abs(x)) if name in POSITIVE else x).astype(self.dtype)
             else:
                 array = given
@@ -201,16 +192,16 @@ def _products(case: _Maker) -> Iterator[Case]:
             ("A.T@B", inputs, batch, outputs),
             ("A@B.T", batch, outputs, inputs),
         ):
-            turn_a, turn_b = form == "A.T@B", form == "A@B.T"
-            a, b = (k, m) if turn_a else (m, k), (n, k) if turn_b else (k, n)
+            transpose_a, transpose_b = form == "A.T@B", form == "A@B.T"
+            a, b = (k, m) if transpose_a else (m, k), (n, k) if transpose_b else (k, n)
             yield case(
                 "matmul",
                 f"{form} {m}x{k}x{n}",
                 2 * m * k * n,
                 read={"a": a, "b": b},
                 out={"out": (m, n)},
-                transpose_a=turn_a,
-                transpose_b=turn_b,
+                transpose_a=transpose_a,
+                transpose_b=transpose_b,
             )
 
 
@@ -239,7 +230,7 @@ def _linear(case: _Maker) -> Iterator[Case]:
 
 
 def _declared(case: _Maker) -> Iterator[Case]:
-    """The kernels whose signature says all about their arguments."""
+    """Yield the kernels whose arguments follow from their signature."""
     for kernel in KERNELS.values():
         family = kernel.twin.__module__.split(".")[-1] if kernel.twin is not None else ""
         if family in SIZES and not kernel.composite:
@@ -251,12 +242,12 @@ def _of_size(case: _Maker, kernel: Kernel, size: Shape) -> Iterator[Case]:
     extent = size if len(kernel.widest) == len(size) else (math.prod(size),)
     values = dict(zip(kernel.widest, extent, strict=False))
     shape = "x".join(f"{n:,}" if len(size) == 1 else str(n) for n in size)
-    if kernel.limited is not None:  # rows that are looked up
+    if kernel.limited is not None:  # indices of rows of a table
         values = {"count": SEQUENCE[0] * SEQUENCE[1], "features": CHARACTERS[1]}
         shape = f"{values['count']} of {CHARACTERS[0]}x{CHARACTERS[1]}"
         values[kernel.limited.limit] = CHARACTERS[0]
     elif not values:
-        shape = "2"  # the words of a generator
+        shape = "2"  # the state of a generator, two words
     for other in kernel.sizes:
         values.setdefault(other.name, values.get(other.or_one, 0))
     lead = {kernel.widest[0]: size} if kernel.widest and len(extent) < len(size) else {}
@@ -292,7 +283,7 @@ def _array(
     values: Mapping[str, int],
     lead: Mapping[str, Shape],
 ) -> Shape | Array:
-    """The shape of an operand, or the array itself where not any numbers will do."""
+    """Return the shape of an operand, or the array itself if its numbers are not arbitrary."""
     sizes: list[int] = []
     for size in operand.sizes:
         sizes += lead.get(size.name, (size.factor * values.get(size.name, 1),))
@@ -309,21 +300,16 @@ def _array(
 
 
 def _state() -> Array:
-    """What an optimizer knows in the middle of a training.
+    """Make the state of an optimizer as in the middle of a training.
 
-    A step is repeated with the same gradient many times: at this rate the parameters wander, but
-    not far, and the moments come to rest at the gradient and its square.
+    A step is repeated with the same gradient many times: at this rate the parameters hardly move,
+    and the moments converge to the gradient and its square.
     """
     state = np.zeros((), OPTIMIZER_STATE)
     fields = {"learning_rate": 1e-6, "weight_decay": 1e-4, "scale": 0.5, "step": 10.0}
     fields |= {"momentum": 0.9, "max_norm": 1.0, "norm": 2.0, "eps": 1e-8}
-    fields |= {
-        "beta1": 0.9,
-        "beta2": 0.999,
-        "alpha": 0.99,
-        "momentum_decay": 4e-3,
-        "mu_product": 0.1,
-    }
+    fields |= {"beta1": 0.9, "beta2": 0.999, "alpha": 0.99}
+    fields |= {"momentum_decay": 4e-3, "mu_product": 0.1}
     for name, number in fields.items():
         state[name] = number
     return state
@@ -420,19 +406,15 @@ def _notes(case: _Maker) -> Iterator[Case]:
     flops = {name: KERNELS[name].flops for name in (moments, squares)}
     yield case(moments, shape, flops[moments] * elements, read={"x": size}, results=[blocks])
     for n in PARAMETERS:
-        read, parts = {"x": (n,), "before": (n,)}, np.zeros((-(-n // 4096), 2))
-        yield case(squares, f"{n:,}", flops[squares] * n, read=read, results=[parts])
+        both, parts = {"x": (n,), "before": (n,)}, np.zeros((-(-n // 4096), 2))
+        yield case(squares, f"{n:,}", flops[squares] * n, read=both, results=[parts])
     yield case("collect", "4x4", 16, read={"parts": blocks}, updated={"sums": few})
     yield case("note_rows", "4x4", 16, read={"parts": blocks}, updated={"sums": few})
     lengths = np.arange(1, 1 + size[0])
     yield case("note_lengths", shape, size[0], read={"lengths": lengths}, updated={"sums": two})
-    yield case(
-        "note_active", shape, 2 * elements, read={"x": size}, updated={"active": columns}
-    )
-    read = {"active": columns, "before": columns}
-    yield case(
-        "count_inactive", str(columns[0]), 2 * columns[0], read=read, updated={"sums": two}
-    )
+    yield case("note_active", shape, 2 * elements, read={"x": size}, updated={"active": columns})
+    read: Arrays = {"active": columns, "before": columns}
+    yield case("count_inactive", str(columns[0]), 2 * columns[0], read=read, updated={"sums": two})
     read = {"state": _state(), "clock": clock}
     yield case("note_state", "1", 0, read=read, updated={"sums": few})
     changed: Arrays = {"sums": few, "journal": np.zeros((64, 4))}

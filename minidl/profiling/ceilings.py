@@ -1,14 +1,14 @@
-"""What this machine can do at most: multiply-adds, and bytes read from each level of memory.
+"""Measure what this machine can do at most: multiply-adds, and reads from each level of memory.
 
 A kernel that does F flops and moves B bytes takes at least ::
 
     max(F / peak, B / bandwidth)   seconds
 
-with the bandwidth of the level that its arrays fit in. This is the roofline of Williams,
-Waterman and Patterson (2009), written for time instead of speed, so that it holds for a kernel
-without flops, too. Which of the two is larger, binds.
+with the bandwidth of the level that its arrays fit in. The larger of the two binds. This is the
+roofline of Williams, Waterman and Patterson (2009), written for time instead of speed, so that it
+holds for a kernel without flops, too.
 
-The bandwidths are those of reading. A core that can store while it loads may pass them.
+The bandwidths are those of reading. A core that can store while it loads may exceed them.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from minidl.typing import Array
 
 FMA = "FMA"  # the name of the ceiling that is not a level of memory
 MEMORY = "memory"
-PROBE_SECONDS = 4e-4  # of one look at a ceiling: short, because it is looked at often
-READ_UNIT = 512  # read_peak reads so many bytes at a time, at most
+PROBE_SECONDS = 4e-4  # duration of one measurement of a ceiling, of which many are made
+READ_UNIT = 512  # bytes: read_peak reads multiples of it
 
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 USUAL_CACHES = {1: 32 << 10, 2: 1 << 20, 3: 16 << 20}  # where the system does not say
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-SHARED_LEVEL = 3  # the first level of which all cores have one together, as a rule
+SHARED_LEVEL = 3  # the first level that all cores share, as a rule
 SMALLEST_MEMORY, LARGEST_MEMORY = 64 << 20, 512 << 20  # bytes of the array read from memory
 
 
@@ -48,14 +48,14 @@ class Level:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """Flops per second, and bytes per second of each level, the smallest and fastest first."""
+    """Flops per second, and bytes per second of each level of memory, the fastest first."""
 
     flops: float
     bandwidths: dict[str, float]
 
 
 def least_seconds(flops: float, nbytes: float, peak: float, bandwidth: float) -> float:
-    """Seconds that a kernel takes at least: what the roofline allows.
+    """Return the seconds that a kernel takes at least, by the roofline.
 
     Examples
     --------
@@ -68,7 +68,7 @@ def least_seconds(flops: float, nbytes: float, peak: float, bandwidth: float) ->
 
 
 def binding(flops: float, nbytes: float, peak: float, bandwidth: float, level: str) -> str:
-    """The name of the ceiling that binds: ``FMA``, or the level of memory.
+    """Return the name of the ceiling that binds: ``FMA``, or the level of memory.
 
     Examples
     --------
@@ -79,7 +79,7 @@ def binding(flops: float, nbytes: float, peak: float, bandwidth: float, level: s
 
 
 def cache_sizes(folder: Path = CACHES) -> dict[int, int]:
-    """Bytes of the data cache of each level, as Linux reports them; usual ones elsewhere."""
+    """Return the bytes of the data cache of each level, from Linux, or usual ones elsewhere."""
     sizes = {}
     for cache in sorted(folder.glob("index*")):
         try:
@@ -97,10 +97,10 @@ def cache_sizes(folder: Path = CACHES) -> dict[int, int]:
 
 
 def levels(caches: dict[int, int]) -> list[Level]:
-    """The levels of memory, nearest first, each with an array that fits it and none before.
+    """List the levels of memory, nearest first, each with an array that fits it but none before.
 
-    Half a cache is surely there for one process. A third level is shared with
-    neighbours unknown, so of that no more than four times the second is read.
+    One process can count on half a cache. A third level is shared with other processes, so at most
+    four times the size of the second is read from it.
     """
     found: list[Level] = []
     for level, size in caches.items():
@@ -114,9 +114,9 @@ def levels(caches: dict[int, int]) -> list[Level]:
 
 
 def repeats_for(seconds: Callable[[int], float], budget: float) -> int:
-    """How many repetitions take about ``budget`` seconds; ``seconds(n)`` times n of them.
+    """Find how many repetitions take about ``budget`` seconds; ``seconds(n)`` times n of them.
 
-    Of two looks the shorter counts: were one held up, all that follows would be too short.
+    The shorter of two measurements counts: an interrupted one would give too few repetitions.
     """
 
     def shorter() -> float:
@@ -129,7 +129,7 @@ def repeats_for(seconds: Callable[[int], float], budget: float) -> int:
 
 
 class Probes:
-    """Looks at the ceilings of one dtype, on the instruction set that serves at that time.
+    """Measures the ceilings of one dtype, in the instruction set that is selected at that time.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ class Probes:
     caches
         Bytes of the cache of each level; those of this machine by default.
     threads
-        How many work at once: each does multiply-adds of its own, and reads a part of its own.
+        How many work at once: each does its own multiply-adds, and reads its own part of memory.
     """
 
     def __init__(self, dtype: Any, caches: dict[int, int] | None = None, threads: int = 1) -> None:
@@ -152,11 +152,11 @@ class Probes:
         self._work: dict[tuple[str, str], Callable[[], int]] = {}
 
     def level_of(self, nbytes: int) -> str:
-        """The nearest level that holds so many bytes."""
+        """Return the nearest level that holds so many bytes."""
         return next(level.name for level in self.levels if nbytes <= level.size)
 
     def flops(self) -> float:
-        """Flops per second of nothing but multiply-adds."""
+        """Measure the flops per second of nothing but multiply-adds."""
         from minidl._kernels import dispatch
 
         self._register.fill(1)
@@ -164,7 +164,7 @@ class Probes:
         return self.threads * each
 
     def bandwidth(self, name: str) -> float:
-        """Bytes per second of nothing but reads from a level."""
+        """Measure the bytes per second of nothing but reads from a level."""
         from minidl._kernels import dispatch
 
         array = self._array(name)
@@ -173,7 +173,7 @@ class Probes:
         return self._rate(name, lambda repeats: dispatch.read_peak(array, repeats))
 
     def best(self, rounds: int) -> Ceilings:
-        """The best of several looks at each ceiling: what the machine can do at most."""
+        """Return the best of several measurements of each ceiling."""
         return Ceilings(
             max(self.flops() for _ in range(rounds)),
             {
@@ -183,14 +183,14 @@ class Probes:
         )
 
     def _array(self, name: str) -> Array:
-        # Made at the first look: hundreds of megabytes, which few kernels need.
+        # Made when first needed: hundreds of megabytes, which few kernels need.
         if name not in self._arrays:
             probe = next(level.probe for level in self.levels if level.name == name)
             self._arrays[name] = aligned((probe // self._dtype.itemsize,), self._dtype)
         return self._arrays[name]
 
     def _rate(self, name: str, work: Callable[[int], int]) -> float:
-        """Work per second, repeated for about PROBE_SECONDS."""
+        """Measure the work per second, repeated for about PROBE_SECONDS."""
         from minidl import _kernels
 
         key = _kernels.isa, name
@@ -210,7 +210,7 @@ class Probes:
         if self.threads == 1:
             return partial(work, repeats)
         done = work(repeats)
-        from minidl.profiling.teamwork import TeamCall  # which needs compiled kernels
+        from minidl.profiling.teamwork import TeamCall  # needs compiled kernels
 
         team = TeamCall(partial(work, repeats), self.threads)
         return lambda: done * team(1)

@@ -1,4 +1,4 @@
-"""The roofline as a picture: speed over intensity, ceilings as lines, kernels as points."""
+"""Draw the roofline: speed over intensity, ceilings as lines, kernels as points."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from minidl._kernels.signature import KERNELS
 from minidl.pictures import log_axis, new_figure, save
 from minidl.profiling.kernel_report import Run, machine
 
-# Families of kernels, by the file of their twins, are told apart by marker and colour (of Okabe and
-# Ito: apart for every eye).
+# Each family of kernels, by the file of their twins, has a marker and a colour. The colours are
+# those of Okabe and Ito, which colour-blind readers can distinguish.
 STYLES = {
     "products": ("products (A@B named)", "o", "#0072B2"),
     "elementwise": ("elementwise", "s", "#E69F00"),
@@ -33,13 +33,13 @@ FAMILY_OF = {
 PANEL = 11.0, 7.5  # inches, of one instruction set
 FLAT = 0.04  # the least intensity drawn, flops per byte; scalars without flops are left out
 
-NEAR, FAR = 12, 260  # points; a label farther off than the first is tied to its point by a line
+NEAR, FAR = 12, 260  # points; a label farther off than the first has a line to its marker
 GAP = 1.5  # points around every label
-STEP = 3.0  # pixels between the boxes that cover a turned text
+STEP = 3.0  # points between the boxes that cover a rotated text
 # Directions from a marker to its label, in degrees, those along the text first.
-TURNS = [side - turn for turn in (0, 30, 60, 15, 45, 75) for side in (0, 180)]
-TURNS = [sign * turn for turn in TURNS for sign in (1, -1)]
-SAME_LINE = 1.25  # bandwidths of a lesser ratio share a label: theirs would overlap
+DIRECTIONS = [side - angle for angle in (0, 30, 60, 15, 45, 75) for side in (0, 180)]
+DIRECTIONS = [sign * angle for angle in DIRECTIONS for sign in (1, -1)]
+SAME_LINE = 1.25  # bandwidths closer than this ratio share a label, because two would overlap
 DPI = 130
 
 
@@ -54,7 +54,7 @@ def draw(path: Path, runs: list[Run]) -> None:
         If the file cannot be written.
     """
     figure = new_figure((PANEL[0] * len(runs), PANEL[1]))
-    figure.set_dpi(DPI)  # labels are placed as large as they are drawn
+    figure.set_dpi(DPI)  # so that labels have their final size when they are placed
     panels = figure.subplots(1, len(runs), squeeze=False)[0]
     for axes, run in zip(panels, runs, strict=True):
         _ceilings(axes, run)
@@ -80,7 +80,7 @@ def draw(path: Path, runs: list[Run]) -> None:
 
 
 def _coordinates(run: Run) -> dict[str, tuple[float, float]]:
-    """Intensity and GFLOP/s of every case that has flops and a ceiling, by name."""
+    """Return intensity and GFLOP/s of every case that has flops and a ceiling, by name."""
     return {
         result.name: (result.flops / result.nbytes, result.flops / result.seconds / 1e9)
         for result in run.results
@@ -89,7 +89,7 @@ def _coordinates(run: Run) -> dict[str, tuple[float, float]]:
 
 
 def _ceilings(axes: Any, run: Run) -> None:
-    """A roof for each level: bandwidth times intensity, up to the peak of multiply-adds."""
+    """Draw a roof for each level: bandwidth times intensity, up to the peak of multiply-adds."""
     points = list(_coordinates(run).values())
     peak = run.ceilings.flops / 1e9
     low = min([FLAT, *(x / 2 for x, _ in points)])
@@ -119,7 +119,7 @@ def _points(axes: Any, run: Run) -> None:
 
 
 def _label_ceilings(axes: Any, run: Run) -> list[Any]:
-    """Write on each ceiling what it is, along its line; returns the texts."""
+    """Label each ceiling along its line; returns the texts."""
     peak, (low, high) = run.ceilings.flops / 1e9, axes.get_xlim()
     style = {"color": "0.25", "fontsize": 9, "path_effects": _halo()}
     text = f"multiply-adds {peak:.0f} GFLOP/s"
@@ -135,7 +135,7 @@ def _label_ceilings(axes: Any, run: Run) -> list[Any]:
 
 
 def _merged(bandwidths: Mapping[str, float]) -> list[tuple[float, str]]:
-    """GB/s and words of each ceiling of memory, one for those that lie close together."""
+    """Return speed and label of each bandwidth, one for several that lie close together."""
     groups: list[list[tuple[float, str]]] = []
     for name, bandwidth in sorted(bandwidths.items(), key=lambda item: -item[1]):
         speed = bandwidth / 1e9
@@ -149,16 +149,16 @@ def _merged(bandwidths: Mapping[str, float]) -> list[tuple[float, str]]:
 
 
 def _label_points(axes: Any, run: Run) -> None:
-    """Name the points as far as there is room: a label that would hide another is left out.
+    """Label the points as far as there is room; a label that would hide another is left out.
 
-    The first case of every kernel comes before the second of any.
+    The first case of every kernel is labelled before the second of any.
     """
     coordinates = _coordinates(run)
     room = _Room(axes, list(coordinates.values()), _label_ceilings(axes, run))
     seen: dict[str, int] = {}
     order = []
     for result in run.results:
-        # The other forms of a product, and those of a layer, lie close to the plain one.
+        # Transposed products, and those of layers, lie close to the plain ones.
         plain = ".T" not in result.shape and not result.kernel.startswith("linear")
         if result.name in coordinates and plain:
             seen[result.kernel] = seen.get(result.kernel, 0) + 1
@@ -174,11 +174,11 @@ class _Room:
     Parameters
     ----------
     axes
-        The panel; its place in the figure is settled.
+        The panel, placed in its figure.
     points
         Coordinates of the markers.
     texts
-        What is written already, turned or not.
+        Texts that are drawn already, rotated or not.
     """
 
     def __init__(self, axes: Any, points: list[tuple[float, float]], texts: list[Any]) -> None:
@@ -187,7 +187,7 @@ class _Room:
         half = 4 * self._pixels
         self._boxes = np.hstack([self._markers - half, self._markers + half])
         for text in texts:
-            self._occupy(_along(text, STEP * self._pixels))
+            self._occupy(_boxes_along(text, STEP * self._pixels))
         if (legend := axes.get_legend()) is not None:
             self._occupy([legend.get_window_extent().extents])
         self._lines = np.empty((0, 4))  # from markers to labels: both ends of each
@@ -196,7 +196,7 @@ class _Room:
         self._boxes = np.vstack([self._boxes, boxes])
 
     def label(self, text: str, point: tuple[float, float], color: str) -> None:
-        """Write a label at the nearest free place around its point, if there is one."""
+        """Draw a label at the nearest free place around its marker, if there is one."""
         from matplotlib.colors import to_rgb
 
         dark = tuple(0.7 * part for part in to_rgb(color))  # legible in small print on white
@@ -244,47 +244,50 @@ class _Room:
 
 
 def _places() -> Iterator[tuple[float, float]]:
-    """Where a label may begin, in points from its marker: the nearest first."""
+    """Yield the offsets of a label from its marker, in points, the nearest first."""
     yield from ((7, 0), (-7, 0), (0, 11), (0, -11))
     for distance in range(16, FAR, 10):
-        for turn in TURNS:
-            angle = math.radians(turn)
+        for degrees in DIRECTIONS:
+            angle = math.radians(degrees)
             yield distance * math.cos(angle), distance * math.sin(angle)
 
 
 def _shortened(marker: Any, label: Any, left_out: float) -> Any:
-    """Both ends of a line to a label that begins beside its marker."""
+    """Return both ends of a line to a label; it begins ``left_out`` from the marker."""
     share = left_out / math.dist(marker, label)
     return np.concatenate([marker + share * (label - marker), label])
 
 
 def _meet(lines: Any, boxes: Any) -> Any:
-    """Which lines (n, 4) have a point in a box, or of boxes (n, 4) in their own: by slabs.
+    """Find which lines (n, 4) meet a box (4), or each its own of n boxes, by the slab method.
 
-    The parameter t runs from 0 to 1 along a line; it is between the sides of a box for the t of
-    one interval in each direction, and inside where these intervals have a point in common.
+    The parameter t runs from 0 to 1 along a line. In x and in y, the line is between the sides of
+    the box for an interval of t; it meets the box if both intervals and [0, 1] overlap.
     """
-    start, way = lines[:, :2], lines[:, 2:] - lines[:, :2]
-    way = np.where(way == 0, 1e-9, way)
-    t = np.stack([(boxes[..., :2] - start) / way, (boxes[..., 2:] - start) / way])
+    start, extent = lines[:, :2], lines[:, 2:] - lines[:, :2]
+    extent = np.where(extent == 0, 1e-9, extent)
+    t = np.stack([(boxes[..., :2] - start) / extent, (boxes[..., 2:] - start) / extent])
     enters, leaves = t.min(axis=0).max(axis=-1), t.max(axis=0).min(axis=-1)
     return (enters <= leaves) & (leaves >= 0) & (enters <= 1)
 
 
 def _cross(line: Any, others: Any) -> Any:
-    """Which of the other lines (n, 4) a line crosses: the ends of each lie on both sides."""
+    """Find which of the other lines (n, 4) a line crosses.
+
+    Two lines cross if the ends of each lie on both sides of the other.
+    """
 
     def side(lines: Any, points: Any) -> Any:
-        way, to = lines[..., 2:] - lines[..., :2], points - lines[..., :2]
-        return np.sign(way[..., 0] * to[..., 1] - way[..., 1] * to[..., 0])
+        along, to = lines[..., 2:] - lines[..., :2], points - lines[..., :2]
+        return np.sign(along[..., 0] * to[..., 1] - along[..., 1] * to[..., 0])
 
     return (side(line, others[:, :2]) != side(line, others[:, 2:])) & (
         side(others, line[:2]) != side(others, line[2:])
     )
 
 
-def _along(text: Any, step: float) -> Any:
-    """Boxes that cover a text, which may be turned."""
+def _boxes_along(text: Any, step: float) -> Any:
+    """Return boxes that cover a text, which may be rotated."""
     angle = math.radians(text.get_rotation())
     box = text.get_window_extent()
     if angle == 0:
@@ -295,7 +298,7 @@ def _along(text: Any, step: float) -> Any:
 
 
 def _halo() -> list[Any]:
-    """White around the letters, where they cross a line."""
+    """Return the effect that draws white around letters, so that lines do not hide them."""
     from matplotlib.patheffects import withStroke
 
     return [withStroke(linewidth=2.5, foreground="white")]

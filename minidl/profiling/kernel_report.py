@@ -1,4 +1,4 @@
-"""The figures as a table, as a file, and beside those of an earlier file."""
+"""Print the figures of kernels as a table, save them, and compare them with an earlier file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from minidl.profiling.ceilings import FMA, Ceilings
 from minidl.profiling.measuring import Result
 
 FORMAT = "minidl bench 1"
-LARGEST_FILE = 16 << 20  # bytes; a whole run saves some tens of thousands
+LARGEST_FILE = 16 << 20  # bytes; a whole run takes some tens of thousands
 HEADINGS = ("us", "rate", "at most", "bound by", "fraction", "best", "twin")
 WIDTHS = (10, 15, 9, 10, 10, 6, 8)
 ABOVE = "fraction above 100%: part of the data was found in a nearer level of memory"
@@ -40,12 +40,12 @@ class Run:
 
     @property
     def title(self) -> str:
-        """What was measured."""
+        """Instruction set, dtype and threads, in words."""
         return title(self.isa, self.dtype, self.threads)
 
 
 def title(isa: str, dtype: str, threads: int) -> str:
-    """What is measured, in words."""
+    """Describe what is measured."""
     return f"{isa}, {dtype}, {'one thread' if threads == 1 else f'{threads} threads'}"
 
 
@@ -53,7 +53,7 @@ def title(isa: str, dtype: str, threads: int) -> str:
 
 
 def ceilings_text(ceilings: Ceilings, call_costs: Mapping[str, float]) -> str:
-    """What the machine can do at most, and what a call from Python costs."""
+    """Describe the ceilings of the machine, and the cost of a call from Python."""
     lines = [f"{'multiply-adds':<15}{ceilings.flops / 1e9:8.1f} GFLOP/s"]
     for name, bandwidth in ceilings.bandwidths.items():
         lines.append(f"{f'reads of {name}':<15}{bandwidth / 1e9:8.1f} GB/s")
@@ -63,14 +63,14 @@ def ceilings_text(ceilings: Ceilings, call_costs: Mapping[str, float]) -> str:
 
 
 class Table:
-    """Lines of equal columns, one by one as cases are measured.
+    """Formats a table line by line, as cases are measured.
 
     Parameters
     ----------
     cases
-        All that will be in the table: they decide how wide it is.
+        All cases of the table: they decide how wide it is.
     saved
-        Seconds of an earlier run, by the name of the case: a column of its own.
+        Seconds of an earlier run, by the name of the case, for one more column.
     """
 
     def __init__(self, cases: Iterable[Case], saved: Mapping[str, float] | None = None) -> None:
@@ -80,7 +80,7 @@ class Table:
         self._saved = saved
 
     def heading(self) -> str:
-        """The names of the columns."""
+        """Format the names of the columns."""
         cells = [f"{text:>{width}}" for text, width in zip(HEADINGS, WIDTHS, strict=True)]
         names = f"{'kernel':<{self._kernel}}  {'shape':<{self._shape}}"
         return (
@@ -88,7 +88,7 @@ class Table:
         )
 
     def line(self, result: Result) -> str:
-        """One result."""
+        """Format one result."""
         unit = "GFLOP/s" if result.bound == FMA else "GB/s   "
         time = result.seconds * 1e6
         cells = [f"{time:.{3 if time < 100 else 0}f}", f"{result.rate / 1e9:.1f} {unit}"]
@@ -110,7 +110,7 @@ class Table:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Describe the machine, and the versions of Python, NumPy and minidl."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
@@ -139,13 +139,15 @@ def save(path: Path, runs: list[Run]) -> None:
 
 
 def load(path: Path, threads: int = 1) -> dict[tuple[str, str], dict[str, float]]:
-    """Seconds by the name of the case, of each (instruction set, dtype) in a saved file that was
-    measured with so many threads.
+    """Read the seconds of each case in a file that ``save`` wrote.
+
+    Returns those that were measured with so many threads, by (instruction set, dtype) and by the
+    name of the case.
 
     Raises
     ------
     ValueError
-        If this is not a file that ``save`` wrote. Nothing else, whatever the file holds.
+        If ``save`` has not written this file. No other error, whatever the file holds.
     OSError
         If it cannot be read.
     """
@@ -160,7 +162,7 @@ def load(path: Path, threads: int = 1) -> dict[tuple[str, str], dict[str, float]
 
 
 def _timings(document: Any, threads: int) -> dict[tuple[str, str], dict[str, float]]:
-    """The part of a document that a comparison needs; any error if it is not there."""
+    """Extract what a comparison needs from a document; raises any error if that is missing."""
     if document["format"] != FORMAT:
         raise ValueError
     found: dict[tuple[str, str], dict[str, float]] = {}

@@ -1,16 +1,16 @@
-"""Time of a kernel against the ceilings of this machine.
+"""Time kernels, and compare them with the ceilings of this machine.
 
-Three times are taken of every case, round by round:
+Three times are taken of every case in every round:
 
-- the kernel, repeated inside C, which leaves the call from Python out of it; if several threads
-  are asked for, shared by that many as in a recorded step;
+- the kernel, repeated inside C, so that the call from Python does not count; several threads share
+  it as in a recorded step, if asked for;
 - one call of it from Python;
 - one call of its NumPy twin from Python.
 
-A round is a few short bursts, in each of which a look at both ceilings comes directly before the
-kernel. The fastest burst of each counts: one that was interrupted does not, be it the kernel's or
-the ceiling's. The fraction of a round is so formed from neighbours in time, and a clock that
-changes between rounds cancels; what is reported is the median over the rounds.
+A round is a few short bursts, each of which measures both ceilings and then the kernel. The
+fastest burst of each counts, because a slower one was interrupted. So the fraction of a round
+compares measurements that are close in time, and changes of the clock between rounds cancel. The
+median over the rounds is reported.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from minidl.profiling.cases import Case, tiny_calls
 from minidl.profiling.ceilings import FMA, Probes, binding, least_seconds, repeats_for
 
 BURSTS = 3  # in a round
-# Below so many bytes a kernel is over before any ceiling could bind it.
+# A kernel that moves fewer bytes ends before any ceiling could bind it.
 FEW_BYTES = 512
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How many rounds, and how many seconds of one kernel in each of them."""
+    """How many rounds to measure, and for how many seconds each kernel in a round."""
 
     rounds: int = 11
     seconds: float = 5e-3
@@ -46,24 +46,24 @@ QUICK = Effort(rounds=3, seconds=1e-3)
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured of one case.
+    """The measurements of one case.
 
     Parameters
     ----------
     kernel, shape
         The case.
     flops, nbytes
-        Of one call, counted as ``cases.py`` says.
+        Flops and bytes of one call, counted as ``cases.py`` says.
     seconds
-        Of the kernel, repeated inside C.
+        Seconds of the kernel, repeated inside C.
     call_seconds, twin_seconds
-        Of one call from Python: of the kernel, and of its NumPy twin.
+        Seconds of one call from Python: of the kernel, and of its NumPy twin.
     bound
         The ceiling that binds: ``FMA``, or a level of memory. Empty for a handful of numbers.
     ceiling
         Flops (bound by FMA) or bytes per second that this ceiling allows.
     fraction, best
-        Of the ceiling: in the median of the rounds, and in the best one.
+        Fraction of the ceiling: the median of the rounds, and the best one.
     """
 
     kernel: str
@@ -95,15 +95,14 @@ class Result:
 
 
 def measure(case: Case, probes: Probes, effort: Effort | None = None) -> Result:
-    """Measure a case on the instruction set that serves now.
+    """Measure a case in the instruction set that is selected now.
 
     Parameters
     ----------
     case
-        What to measure.
+        The kernel and its size.
     probes
-        Looks at the ceilings, of the dtype of the case, with as many threads as are to share
-        the kernel.
+        Ceilings of the dtype of the case, for as many threads as are to share the kernel.
     effort
         How long to measure; ``Effort()`` by default.
     """
@@ -127,7 +126,7 @@ def measure(case: Case, probes: Probes, effort: Effort | None = None) -> Result:
 
 
 def _rounds(case: Case, probes: Probes, effort: Effort) -> Iterator[tuple[float, ...]]:
-    """Peak, bandwidth, seconds of the kernel, of a call, of the twin; and the fraction."""
+    """Yield peak, bandwidth, seconds of the kernel, of a call and of the twin, and the fraction."""
     kernel, twin, level = case.call(), case.twin(), probes.level_of(case.footprint)
     timed = partial(in_c, kernel) if probes.threads == 1 else by_team(kernel, probes.threads)
     budget = effort.seconds / BURSTS
@@ -145,9 +144,9 @@ def _rounds(case: Case, probes: Probes, effort: Effort) -> Iterator[tuple[float,
 
 
 def call_costs(dtype: Any, effort: Effort | None = None) -> dict[str, float]:
-    """Seconds that a call from Python costs beyond its kernel, for a few kernels.
+    """Measure the seconds that a call from Python costs beyond its kernel, for a few kernels.
 
-    Arguments so small that the kernel itself takes next to no time.
+    The arguments are so small that the kernel itself takes next to no time.
     """
     effort = effort or Effort()
     costs = {}
@@ -159,7 +158,7 @@ def call_costs(dtype: Any, effort: Effort | None = None) -> dict[str, float]:
 
 
 def in_c(call: Callable[[], Any], repeats: int) -> float:
-    """Seconds of one run of the kernel behind a call, of ``repeats`` in a row."""
+    """Measure the seconds of one run of the kernel behind a call, with ``repeats`` in a row."""
     from minidl._kernels import dispatch
 
     dispatch.set_repeats(repeats)
@@ -170,7 +169,7 @@ def in_c(call: Callable[[], Any], repeats: int) -> float:
 
 
 def by_team(call: Callable[[], Any], threads: int) -> Callable[[int], float]:
-    """A function of the number of runs in a row: seconds of one run by so many threads."""
+    """Make a function of the number of runs that measures the seconds of one by a team."""
     from minidl.profiling.teamwork import TeamCall
 
     team = TeamCall(call, threads)
@@ -184,7 +183,7 @@ def by_team(call: Callable[[], Any], threads: int) -> Callable[[int], float]:
 
 
 def from_python(call: Callable[[], Any], count: int) -> float:
-    """Seconds of one call, of ``count`` in a row."""
+    """Measure the seconds of one call, with ``count`` in a row."""
     start = perf_counter()
     for _ in range(count):
         call()
@@ -192,5 +191,5 @@ def from_python(call: Callable[[], Any], count: int) -> float:
 
 
 def geometric_mean(ratios: list[float]) -> float:
-    """The mean of ratios: of 2 and 1/2 it is 1."""
+    """Return the geometric mean: that of 2 and 1/2 is 1."""
     return math.exp(float(np.mean(np.log(ratios))))

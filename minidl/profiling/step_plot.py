@@ -1,4 +1,4 @@
-"""The profile of a step as a picture: one bar for every kernel, in the order they run."""
+"""Draw the profile of a step: one bar for every kernel, in the order they run."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from minidl.profiling.step_report import Timed, percent, shortened
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Phases are told apart by colour, of Okabe and Ito: apart for every eye.
+# Colours of Okabe and Ito, which colour-blind readers can distinguish.
 COLORS = {"forward": "#0072B2", "backward": "#D55E00", "update": "#009E73", "": "0.5"}
-WIDTH, MARGIN, BAR = 10.5, 1.6, 0.27  # inches: of the picture, above and below, of a kernel
-MOST_BARS = 80  # of longer programs, the slowest are drawn
+WIDTH, MARGIN, BAR = 10.5, 1.6, 0.27  # inches: the width, above and below the bars, each bar
+MOST_BARS = 80  # only the slowest kernels of longer programs are drawn
 
 
 def draw(
     path: Path | None, timed: list[Timed], title: str, lines: list[str], telling: bool
 ) -> Figure:
-    """Draw the time of every kernel of a step as a bar, into a file if there is a path.
+    """Draw the time of every kernel of a step as a bar; save the picture if there is a path.
 
     Parameters
     ----------
     path
-        Of the file, or None.
+        Path of the file, or None.
     timed
         The kernels, in order.
     title, lines
-        Stand above the picture.
+        Text above the bars.
     telling
         Whether the times are exact enough to give shares and rates.
 
@@ -72,7 +72,7 @@ def _name(row: Timed) -> str:
 
 
 def _note(row: Timed, whole: float) -> str:
-    """What stands beside a bar: its share, and the fraction of the ceiling if that matters."""
+    """Write the note beside a bar: its share, and the fraction of the ceiling if that matters."""
     share = row.seconds / whole
     if share < 0.02 or not row.bound:
         return percent(share) if share >= 0.001 else ""
@@ -81,7 +81,7 @@ def _note(row: Timed, whole: float) -> str:
 
 
 def _phases(timed: list[Timed], telling: bool) -> list[Any]:
-    """The phases for the legend, with their shares."""
+    """Make the legend of the phases, with their shares."""
     from matplotlib.patches import Patch
 
     whole = sum(row.seconds for row in timed)

@@ -1,4 +1,4 @@
-"""Where the time of a recorded step goes, and how close that is to what the machine can do."""
+"""Profile a recorded step: the time of every kernel, and its fraction of the ceiling."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from minidl.profiling.teamwork import stamp_seconds
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LOOKS = 9  # at each ceiling: the best counts
-LEAST_SHOWN = 0.1  # microseconds: about what a look at the clock takes
-LONG_WAIT = 5e-6  # seconds: no barrier takes that long where every thread has a core
+LOOKS = 9  # measurements of each ceiling, of which the best counts
+LEAST_SHOWN = 0.1  # microseconds: about what reading the clock takes
+LONG_WAIT = 5e-6  # seconds: a barrier takes less where every thread has a core
 HEADINGS = ["#", "kernel", "layer", "", "shape", "by", "us", "share", "rate", "", "ceiling", ""]
 RIGHT = (0, 5, 6, 7, 8, 10)
 
@@ -47,16 +47,16 @@ class Profile:
     rows
         Its kernels, in order.
     seconds
-        Of the whole step as it is replayed, without looking at the clock in between.
+        Seconds of the whole step as it is replayed, without reading the clock in between.
     stamp_seconds
-        What one look at the clock takes, with all threads waiting for each other before and
-        after. The seconds of the rows are without it.
+        Seconds that it takes to read the clock once, with a barrier before and after. They are
+        subtracted from the seconds of the rows.
     threads
-        That ran it: those of the team, or one where that was faster.
+        Threads that ran it: those of the team, or one where that was faster.
     peak
         Flops per second of nothing but multiply-adds, by all threads.
     inputs, isa, rounds
-        What was measured: shapes of the inputs, instruction set, how often.
+        Shapes of the inputs, instruction set, and number of measurements.
     """
 
     rows: list[Timed]
@@ -72,23 +72,23 @@ class Profile:
     def telling(self) -> bool:
         """Whether the kernels took longer than noting the time between them.
 
-        Where they did not, their times are differences of two numbers that are nearly the same:
-        neither the text nor the picture gives shares and rates then.
+        If not, their times are differences of nearly equal numbers, and neither the text nor the
+        picture gives shares and rates.
         """
         return sum(row.seconds for row in self.rows) > self.stamp_seconds * len(self.rows)
 
     @property
     def flops(self) -> int:
-        """Of the step."""
+        """Flops of the step."""
         return sum(row.flops for row in self.rows)
 
     @property
     def fraction(self) -> float:
-        """Of the peak of all threads, over the whole step."""
+        """Fraction of the peak of all threads, over the whole step."""
         return self.flops / self.seconds / self.peak
 
     def to_dict(self) -> dict[str, Any]:
-        """All figures as plain lists, dicts and numbers."""
+        """Return all figures as plain lists, dicts and numbers."""
         derived = {"flops": self.flops, "fraction": self.fraction, "telling": self.telling}
         return asdict(self) | derived
 
@@ -98,12 +98,13 @@ class Profile:
         Parameters
         ----------
         path
-            A file to write the picture to, as its suffix says (.png, .pdf, .svg); None: none.
+            File to save the picture to, in the format of its suffix (.png, .pdf, .svg); None for
+            no file.
 
         Returns
         -------
         matplotlib.figure.Figure
-            A notebook shows it.
+            The figure, which a notebook displays.
 
         Raises
         ------
@@ -115,11 +116,11 @@ class Profile:
         return draw(file, self.rows, self.title(), lines, self.telling)
 
     def title(self) -> str:
-        """What was measured."""
+        """Name the step, instruction set and threads."""
         return f"step on {', '.join(self.inputs)}; {self.isa}, {_count(self.threads, 'thread')}"
 
     def total(self) -> str:
-        """The figures of the whole step."""
+        """Give the figures of the whole step."""
         return (
             f"{_us(self.seconds)} us, {_flops(self.flops)}, "
             f"{self.flops / self.seconds / 1e9:.1f} GFLOP/s, "
@@ -127,7 +128,7 @@ class Profile:
         )
 
     def sentences(self) -> list[str]:
-        """What a reader of the figures has to know about them."""
+        """Explain the figures to their reader."""
         noting = self.stamp_seconds * len(self.rows)
         kernels_seconds = sum(row.seconds for row in self.rows)
         above = "Above 100%: part of the data was found in a nearer level of memory."
@@ -207,7 +208,7 @@ def take_profile(recorded: RecordedProgram, inputs: tuple[Any, ...], rounds: int
         whole[index], whole_by[index] = perf_counter() - start, program.used
         recorded.time(inputs, stamps[index])
         used[index] = program.used
-    threads = int(median_low(used))  # a program that may use the team tries whether it is faster
+    threads = int(median_low(used))  # because a program sometimes tries the slower number
     times = np.diff(stamps[used == threads], axis=1)
     whole = whole[whole_by == threads] if (whole_by == threads).any() else whole
     dtype = _dtype(recorded)
@@ -233,13 +234,13 @@ def _described(x: Any) -> str:
 
 
 def _dtype(recorded: RecordedProgram) -> str:
-    """What the step computes in."""
-    buffers = (operand.region for call in recorded.calls for operand in call.operands)
+    """Return the dtype that the step computes in."""
+    buffers = (operand.buffer for call in recorded.calls for operand in call.operands)
     return next((str(b.dtype) for b in buffers if b.dtype.kind == "f"), "float32")
 
 
 def _timed(row: Row, threads: int, seconds: float, dtype: str) -> Timed:
-    """Set the time of a kernel against the ceilings for as many threads."""
+    """Compare the time of a kernel with the ceilings for as many threads."""
     isa = _kernels.isa
     level = _probes(dtype, threads).level_of(row.footprint)
     roof = _peak(isa, dtype, threads), _bandwidth(isa, dtype, threads, level)
@@ -249,7 +250,7 @@ def _timed(row: Row, threads: int, seconds: float, dtype: str) -> Timed:
     return Timed(**fields, seconds=seconds, bound=bound, fraction=fraction)
 
 
-# What a machine can do at most stays the same: it is measured once.
+# Ceilings are measured once: those of a machine do not change.
 @cache
 def _probes(dtype: str, threads: int) -> Probes:
     return Probes(dtype, threads=threads)

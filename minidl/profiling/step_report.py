@@ -1,4 +1,4 @@
-"""What was recorded, in words: every kernel with its layer, its sizes and its operands."""
+"""List a recorded program: every kernel with its layer, its sizes and its operands."""
 
 from __future__ import annotations
 
@@ -10,78 +10,24 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from minidl._kernels.signature import KERNELS, READ, UPDATED, Kernel
+from minidl._kernels.executor.calls import TEMPORARY, VECTOR, Buffer, KernelCall, Operand
+from minidl._kernels.signature import KERNELS, READ, UPDATED
 from minidl.profiling.ceilings import FMA
 from minidl.typing import Array
 
 WIDTH = 118  # columns of a listing
-UNBROKEN = "\xa0"  # a space at which no line ends
-LONGEST_NAME = 26  # of a layer, and of an array
-VECTOR = "vector"  # the kind of buffers that belong to an optimizer
-
-
-# --- what a report looks at in a recorded program ---------------------------------------------
-
-
-class RecordedBuffer(Protocol):
-    """An array that kernels use."""
-
-    kind: str
-    name: str
-    nbytes: int
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-
-class RecordedOperand(Protocol):
-    """An argument of a kernel that points into a buffer."""
-
-    name: str
-    role: str
-
-    @property
-    def region(self) -> RecordedBuffer: ...
-
-    @property
-    def writes(self) -> bool: ...
-
-
-class RecordedCall(Protocol):
-    """A kernel call."""
-
-    kernel: Kernel
-    args: bytearray
-    label: str
-    phase: str
-    threads: int
-    wait: bool
-    fused: list[str]
-
-    @property
-    def title(self) -> str: ...
-
-    @property
-    def operands(self) -> Sequence[RecordedOperand]: ...
-
-    @property
-    def values(self) -> dict[str, Any]: ...
-
-    @property
-    def adds_partials(self) -> bool: ...
-
-    def operand(self, name: str) -> RecordedOperand | None: ...
+UNBROKEN = "\xa0"  # a space at which no line is broken
+LONGEST_NAME = 26  # characters of the name of a layer or an array
 
 
 class RecordedProgram(Protocol):
-    """A recorded program."""
+    """What a report reads of a recorded program, and how a profile runs it."""
 
+    calls: list[KernelCall]
     program: Any
     participants: Any
     interface: Any
     workspace: Any
-
-    @property
-    def calls(self) -> Sequence[RecordedCall]: ...
 
     def run(self, inputs: tuple[Any, ...]) -> None: ...
 
@@ -100,16 +46,16 @@ class Row:
     kernel
         Its name, and those of the kernels that were merged into it.
     layer, phase
-        Whose it is; ``forward``, ``backward`` or ``update``.
+        The layer that it belongs to; ``forward``, ``backward`` or ``update``.
     extent
-        What it works on: (m, k, n) of a product (m counts the rows of both, where two that share
-        B are merged), (rows, columns) or (elements,).
+        Its size: (m, k, n) of a product, (rows, columns) or (elements,). Where two products that
+        share B are merged, m counts the rows of both.
     threads, waits
         How many threads share it, and whether all wait for each other before it.
     flops, nbytes
-        Counted as ``minidl.profiling`` counts them.
+        Flops and bytes, counted as ``cases.py`` says.
     footprint
-        Bytes it touches: they fit into a level of memory or not.
+        Bytes of memory that it touches: they decide which level of memory it needs.
     """
 
     kernel: str
@@ -135,12 +81,12 @@ class Timed(Row):
     Parameters
     ----------
     seconds
-        From when all threads have begun to when all are done, less what noting the time takes;
+        Seconds from the barrier before it to the one after it, less what noting the time takes;
         the median of the rounds.
     bound
         The ceiling that binds: ``FMA``, or a level of memory. Empty for a handful of numbers.
     fraction
-        Of what this ceiling allows with as many threads.
+        Fraction of what this ceiling allows with as many threads.
     """
 
     seconds: float
@@ -154,7 +100,7 @@ class Timed(Row):
 
 
 def rows_of(recorded: RecordedProgram) -> list[Row]:
-    """All kernels of a program, in order."""
+    """List the kernels of a program, in order."""
     rows: list[Row] = []
     names = {type(optimizer).__name__ for optimizer in recorded.participants.optimizers}
     optimizer = names.pop() if len(names) == 1 else "optimizer"
@@ -165,7 +111,7 @@ def rows_of(recorded: RecordedProgram) -> list[Row]:
             layer, phase = optimizer, "update"
         values = call.values
         moved = [_nbytes(call, operand, values) for operand in call.operands]
-        if call.adds_partials:  # nothing, if one thread has done it all
+        if call.adds_partials:  # one thread alone leaves no partial sums
             moved = [0 for _ in moved]
         pairs = zip(moved, call.operands, strict=True)
         twice = sum(n for n, operand in pairs if operand.role == UPDATED)
@@ -185,27 +131,27 @@ def rows_of(recorded: RecordedProgram) -> list[Row]:
     return rows
 
 
-def _updates(call: RecordedCall) -> bool:
-    """Whether a kernel outside all layers works on the vectors of an optimizer."""
-    vectors = any(operand.region.kind == VECTOR for operand in call.operands)
+def _updates(call: KernelCall) -> bool:
+    """Whether a kernel works on the vectors or the state of an optimizer."""
+    vectors = any(operand.buffer.kind == VECTOR for operand in call.operands)
     return vectors or call.kernel.updates_parameters
 
 
-def _flops(call: RecordedCall, values: dict[str, Any]) -> int:
-    """Flops of a kernel, and of what a product applies to its output: bias and activation."""
+def _flops(call: KernelCall, values: dict[str, Any]) -> int:
+    """Count the flops of a kernel, and of what a product applies to its output."""
     each = sum(KERNELS[name].flops for name in call.fused) + (call.operand("bias") is not None)
     return call.kernel.count_flops(values) + values.get("m", 0) * values.get("n", 0) * each
 
 
-def _nbytes(call: RecordedCall, operand: RecordedOperand, values: dict[str, Any]) -> int:
-    """Bytes of an operand: of its buffer, or of the part of it that the kernel looks at."""
+def _nbytes(call: KernelCall, operand: Operand, values: dict[str, Any]) -> int:
+    """Count the bytes of an operand: its buffer, or the part of it that the kernel touches."""
     declared = next(o for o in call.kernel.operands if o.name == operand.name)
-    size = call.kernel.touched(declared, values) * operand.region.dtype.itemsize
-    return int(min(operand.region.nbytes, size))
+    size = call.kernel.touched(declared, values) * operand.buffer.dtype.itemsize
+    return int(min(operand.buffer.nbytes, size))
 
 
 def layer_of(label: str) -> str:
-    """The place of a layer and its class: all of its label that fits into a table.
+    """Extract path and class of a layer from its label: the part that fits into a table.
 
     Examples
     --------
@@ -221,12 +167,12 @@ def layer_of(label: str) -> str:
 
 
 def times(sizes: Sequence[int]) -> str:
-    """64x784."""
+    """Format sizes: 64x784."""
     return "x".join(map(str, sizes))
 
 
 def shortened(text: str) -> str:
-    """Its end, if it is too long for a table: the last parts of a path tell the most.
+    """Cut off the beginning of a path that is too long for a table: its end says the most.
 
     Examples
     --------
@@ -240,7 +186,7 @@ def shortened(text: str) -> str:
 
 
 def percent(fraction: float) -> str:
-    """Two digits of a fraction."""
+    """Format a fraction with two digits."""
     return f"{fraction:.0%}" if fraction >= 0.0995 else f"{fraction:.1%}"
 
 
@@ -248,7 +194,7 @@ def percent(fraction: float) -> str:
 
 
 def listing(recorded: RecordedProgram) -> str:
-    """The program as a table."""
+    """Format a program as a table."""
     rows, operands = rows_of(recorded), _Operands()
     table = [["#", "", "kernel", "layer", "", "by"]]
     rights = ["operands"]
@@ -290,36 +236,37 @@ def _header(recorded: RecordedProgram) -> list[str]:
 
 
 def kilobytes(nbytes: int) -> str:
-    """Bytes in words."""
+    """Format bytes as kB or MB."""
     return f"{nbytes / 1e3:,.1f} kB" if nbytes < 1e6 else f"{nbytes / 1e6:,.1f} MB"
 
 
 class _Operands:
     """Names the operands of kernels, one after the other.
 
-    Temporaries are called t0, t1 ... in the order they appear; parameters lose the path of a layer
-    whose kernel it is; the shape is told where a name first appears.
+    Temporaries are called t0, t1 ... in the order in which they appear. Parameters are named
+    without the path of the layer in the kernels of this layer. The first use of a name shows the
+    shape.
     """
 
     def __init__(self) -> None:
         self._names: dict[int, str] = {}
         self._temporaries = 0
 
-    def of(self, call: RecordedCall) -> str:
-        """What a kernel reads -> what it writes."""
+    def of(self, call: KernelCall) -> str:
+        """Format the operands of a kernel: those it reads -> those it writes."""
         path = f"{layer_of(call.label).split(' ')[0]}."
-        reads = [self._named(o.region, path) for o in call.operands if o.role == READ]
+        reads = [self._named(o.buffer, path) for o in call.operands if o.role == READ]
         writes = [
-            self._named(o.region, path, "*" if o.role == UPDATED else "")
+            self._named(o.buffer, path, "*" if o.role == UPDATED else "")
             for o in call.operands
             if o.writes
         ]
         return f"{', '.join(reads)} -> {', '.join(writes)}".lstrip()
 
-    def _named(self, buffer: RecordedBuffer, path: str, mark: str = "") -> str:
+    def _named(self, buffer: Buffer, path: str, mark: str = "") -> str:
         shape = ""
         if id(buffer) not in self._names:
-            temporary = buffer.kind == "temporary"
+            temporary = buffer.kind == TEMPORARY
             self._names[id(buffer)] = f"t{self._temporaries}" if temporary else buffer.name
             self._temporaries += temporary
             shape = f" ({times(buffer.shape)})" if buffer.shape else ""
@@ -328,7 +275,7 @@ class _Operands:
 
 
 def in_columns(table: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
-    """The rows of a table as lines; the columns in ``right`` are aligned to the right."""
+    """Format the rows of a table as lines; the columns in ``right`` are aligned to the right."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return [
         "  ".join(

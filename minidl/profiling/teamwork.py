@@ -1,4 +1,4 @@
-"""A kernel run by several threads, as recorded steps run it: by the team, inside C."""
+"""Run a kernel on several threads as recorded steps do: on the team, inside C."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from minidl._kernels.memory import LINE, aligned
 from minidl._kernels.signature import Kernel
 from minidl.typing import Array
 
-# Times that a program holds its kernels: few enough that the arguments stay in the nearest cache.
+# How often a program repeats its kernels: so few that their arguments stay in the nearest cache.
 COPIES = 4
 FOREVER = 1e6  # seconds
 
 
 class TeamCall:
-    """The kernels behind a call, each shared by all threads, which wait for each other before it.
+    """The kernels behind a call, each shared by all threads, with a barrier before each.
 
     Parameters
     ----------
     call
-        A kernel on arguments of its own. It is called once, to record what it runs.
+        Call of a kernel with its arguments. It is made once, to record what it runs.
     threads
-        How many share each kernel.
+        How many threads share each kernel.
     """
 
     def __init__(self, call: Callable[[], Any], threads: int) -> None:
@@ -42,7 +42,7 @@ class TeamCall:
         self._program.always_team = True
 
     def __call__(self, count: int) -> int:
-        """Run the kernels at least so many times; returns how many times."""
+        """Run the kernels at least ``count`` times; returns how many times they ran."""
         rounds = -(-count // COPIES)
         self._program.steps((), (), None, 1, 0, rounds, [], [], FOREVER)
         return rounds * COPIES
@@ -71,7 +71,7 @@ class _Recorder:
 
 
 def stamp_seconds(threads: int, rounds: int = 21) -> float:
-    """What it takes to note the time between two kernels that ``threads`` threads run."""
+    """Measure the seconds that noting the time between two kernels takes with so many threads."""
     line = aligned((LINE,), np.uint8).view(np.float32)
     function, args, *_ = TeamCall(lambda: kernels.clear(line), threads).instructions[0]
     nothing = (function, args, 0, False, 0)  # shared by no thread

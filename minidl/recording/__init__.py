@@ -8,16 +8,16 @@ Read in this order:
 
 1. ``trace.py`` runs the function and writes down its kernel calls. Its arrays are copies of all
    memory that lives on (``shadow.py``).
-2. ``guards.py`` are these arrays, which refuse NumPy, and the hooks by which the recorder is asked.
+2. ``guards.py`` defines these arrays, which refuse NumPy, and the hooks that ask the recorder.
 3. ``verify.py`` rehearses the function, and proves that the program does what the function did.
-4. ``calls.py`` says what a written call is, and the memory that it uses.
+4. ``minidl/_kernels/executor/calls.py`` defines a recorded call, and the memory that it uses.
 5. ``fuse.py`` merges calls.
 6. ``plan.py`` gives temporaries their memory, and kernels their threads.
-7. ``program.py`` makes the program, with its ``interface.py`` and its ``participants.py``: the
-   layers, losses and optimizers that must stay as they are.
-8. ``step.py`` is what users see, on ``recorded_function.py``, which finds the program that serves a
-   call. That depends on arguments (``inputs.py``), modes and attributes (``traits.py``), and the
-   objects that names in the function mean (``names.py``).
+7. ``program.py`` makes the program. ``interface.py`` says what it takes and returns;
+   ``participants.py`` holds the layers, losses and optimizers that must stay as they are.
+8. ``step.py`` is what users see. ``recorded_function.py``, below it, finds the program that serves
+   a call. The choice depends on arguments (``inputs.py``), on modes and attributes
+   (``traits.py``), and on the objects that names in the function refer to (``names.py``).
 9. ``epoch.py`` runs a program over a data set.
 
 ``errors.py`` and ``pytree.py`` are small and serve all of them. ``minidl/_kernels/executor`` runs

@@ -1,4 +1,4 @@
-"""A whole epoch of a recorded step: all batches of a data set, in C."""
+"""Run a recorded step over all batches of a data set, in C."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from minidl.recording.program import StepProgram
 
 SLICE = 0.05  # seconds in C between two looks at Ctrl-C, and calls of `progress`
-MOST_RATES = 512  # steps whose learning rates a schedule is asked for at a time
+MOST_RATES = 512  # learning rates that a schedule is asked for at a time
 
 Progress = Callable[["Kept", int], object]
 
 
 def arrays_of(X: Any, Y: Any) -> tuple[Array, ...]:
-    """Check all inputs of the steps of an epoch; returns them one after the other."""
+    """Check all inputs of an epoch; returns them in the order of the step's arguments."""
     found: dict[str, Any] = {}
     for name, given in (("X", X), ("Y", Y)):
         if isinstance(given, tuple):
@@ -57,7 +57,7 @@ def arrays_of(X: Any, Y: Any) -> tuple[Array, ...]:
 
 
 def order_of(samples: int, batch_size: int, rng: Any, shuffle: bool) -> Array | None:
-    """Check the size of a batch; returns the order of the rows, None for the order they have."""
+    """Check the size of a batch; returns the order of rows, or None for the order of the data."""
     check_count("epoch", "batch_size", batch_size)
     return random_order("epoch", rng, samples) if shuffle else None
 
@@ -78,25 +78,27 @@ def run_epoch(
     ----------
     step
         The recorded function.
-    arrays, batch_size
-        Its inputs, for all rows, and how many of these a step takes.
+    arrays
+        Its inputs, for all rows.
+    batch_size
+        How many rows a step takes.
     order
         The rows to take, in this order; None for all rows as they come.
     everything
-        Whether to keep all that the steps return, not just their losses.
+        Whether to keep all that the steps return, not only their losses.
     progress
-        Called now and then between two steps, as ``progress(kept, first)``: the steps from
+        Called between two steps now and then, as ``progress(kept, first)``: the steps from
         ``first`` to ``kept.done`` are new. It ends the run by returning True.
     at_a_time
         How many steps to make between two calls of ``progress``; by default, as many as fit into
-        a slice of time.
+        ``SLICE`` seconds.
     watch
         What watches the steps, if anything: see ``RecordedFunction.watch``.
 
     Returns
     -------
     Kept
-        What the steps have returned.
+        The results of the steps.
     """
     data = tuple(prepared(number, array) for number, array in enumerate(arrays))
     samples = len(arrays[0]) if order is None else len(order)
@@ -106,13 +108,13 @@ def run_epoch(
     notify = progress or _ignore
     most = at_a_time or full
     stopped = _Part(step, data, order, kept, 0, full, batch_size, most, watch).run(notify)
-    if not stopped and (rest := samples - full * batch_size):
+    if not stopped and (remainder := samples - full * batch_size):
         tail = slice(full * batch_size, None)
         if order is None:
             data = tuple(array[tail] for array in data)
         else:
             order = order[tail]
-        _Part(step, data, order, kept, full, 1, rest, 1, watch).run(notify)
+        _Part(step, data, order, kept, full, 1, remainder, 1, watch).run(notify)
     return kept
 
 
@@ -122,19 +124,19 @@ def _ignore(kept: Kept, first: int) -> None:
 
 @dataclass
 class _Part:
-    """Steps of an epoch whose batches have the same number of rows: a program serves them all.
+    """Steps of an epoch whose batches have the same number of rows, so that one program runs all.
 
     Parameters
     ----------
     step
-        Makes the steps.
+        The recorded function.
     data, order
-        The rows of these steps: ``order`` is None or names rows of ``data``, which begins with the
-        first row of the part if ``order`` is None.
+        Rows of these steps. ``order`` holds row numbers of ``data``; if it is None, the rows are
+        those of ``data`` in order, from its first one on.
     kept
-        Takes what the steps return.
+        Receives the results of the steps.
     first, count, rows
-        Number of the first step in the epoch, number of steps, rows of each.
+        Number of the first step in the epoch, number of steps, rows of each step.
     at_a_time
         Steps between two calls of ``progress``.
     watch
@@ -160,7 +162,7 @@ class _Part:
         batch = tuple(np.empty((self.rows, *x.shape[1:]), x.dtype) for x in self.data)
         while self.done < self.count:
             first = self.kept.done
-            # The program is found anew every time: `progress` may have changed something.
+            # Find the program every time: `progress` may have changed something.
             with self._located():
                 if _kernels.isa == "reference":
                     self._from_python()
@@ -172,7 +174,7 @@ class _Part:
         return False
 
     def _batch(self) -> tuple[Array, ...]:
-        """The inputs of the next step."""
+        """Gather the inputs of the next step."""
         rows = slice(self.done * self.rows, (self.done + 1) * self.rows)
         order = self.order
         return tuple(a[rows].copy() if order is None else a.take(order[rows], 0) for a in self.data)
@@ -215,7 +217,8 @@ class _Part:
         left = min(self.count - self.done, self.at_a_time - self.done % self.at_a_time)
         if recorded.participants.scheduled:
             left = min(left, MOST_RATES)
-        # Rates begin with the step that the optimizer has reached, all else with the part's first.
+        # The program indexes rates from the first step of the part, but schedules give them from
+        # the present step on: zeros stand for the steps that are done.
         rates = []
         for place, values in recorded.participants.scheduled_rates(left):
             left = len(values)
@@ -256,7 +259,7 @@ class _Part:
 
     @contextmanager
     def _located(self) -> Iterator[None]:
-        """Add the step to an error, and turn the row of a batch into that of the data set."""
+        """Add the step to an error, and convert the row of a batch to that of the data set."""
         try:
             yield
         except RowError as error:
@@ -269,14 +272,14 @@ class _Part:
 
     def _row_of_data(self, row: int) -> int:
         place = self.done * self.rows + row
-        beginning = self.first * self.kept.batch_size  # of what `order` is a part of
-        return int(beginning + place if self.order is None else self.order[place])
+        first_row = self.first * self.kept.batch_size
+        return int(first_row + place if self.order is None else self.order[place])
 
 
 class Kept:
-    """What the steps of an epoch have returned: the losses, or everything.
+    """The results of the steps of an epoch: the losses, or everything they return.
 
-    ``arrays`` are filled as far as ``done`` steps go.
+    ``arrays`` hold the results of the first ``done`` steps.
     """
 
     def __init__(self, samples: int, batch_size: int, everything: bool) -> None:
@@ -288,12 +291,12 @@ class Kept:
         self._template: Any = None
 
     def leaves(self, output: Any) -> list[Array]:
-        """The arrays to keep of what a step returned."""
+        """Select the arrays to keep of what a step returned."""
         arrays = [leaf for leaf in tree_leaves(output) if isinstance(leaf, np.ndarray)]
         return arrays if self._everything else arrays[:1]
 
     def expect(self, output: Any, batch: tuple[Array, ...]) -> None:
-        """Make room for outputs like these, of a step over this batch."""
+        """Allocate arrays for outputs like these, of a step over this batch."""
         if self.arrays:
             return
         leaves = self.leaves(output)
@@ -316,17 +319,17 @@ class Kept:
         ]
 
     def room_from(self, array: Array, leaf: Array, step: int) -> Array:
-        """The flat rest of an array of outputs, from the place of this step on."""
+        """Return the part of an array of outputs that begins with this step, flattened."""
         return array[step * self.batch_size if leaf.ndim else step :].reshape(-1)
 
     def mean_loss(self) -> float:
-        """Mean of the losses, weighted with the rows of their batches."""
+        """Return the mean of the losses, weighted with the rows of their batches."""
         rows = np.full(self.steps, self.batch_size)
         rows[-1] = self.samples - (self.steps - 1) * self.batch_size
         return float(np.dot(self.arrays[0], rows) / self.samples)
 
     def output(self) -> Any:
-        """The tree that the function returns, with the outputs of all steps in place of one."""
+        """Rebuild the tree that the function returns, with the outputs of all steps."""
         arrays = iter(self.arrays)
         return tree_map(
             self._template, lambda leaf: next(arrays) if isinstance(leaf, np.ndarray) else leaf

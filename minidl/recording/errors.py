@@ -14,11 +14,11 @@ class NotFiniteError(FloatingPointError):
     Parameters
     ----------
     what
-        What is not finite.
+        The loss, or the norm of the gradient, in words.
     place
         The first kernel that has written such a number, or "".
     inputs
-        Of the step. The message names those that hold such a number already.
+        Inputs of the step. The message names those that hold such a number already.
     """
 
     def __init__(self, what: str, place: str, inputs: tuple[Any, ...]) -> None:
@@ -29,7 +29,7 @@ class NotFiniteError(FloatingPointError):
         self.step: int | None = None  # of an epoch; then rows are those of the data set
 
     def in_epoch(self, step: int, row_of_data: Callable[[int], int]) -> NotFiniteError:
-        """Tell the step and the row of the data set, of which the inputs were a batch."""
+        """Add the step to the message, and count rows in the data set instead of in the batch."""
         self.step = step
         self.wrong = [
             (number, value, None if row is None else row_of_data(row))

@@ -1,7 +1,8 @@
-"""What stands between a function that is traced and the real arrays.
+"""Keep a traced function away from the real arrays.
 
-The function gets arrays that kernels may use and NumPy may not (``RecordedArray``). Whatever it
-reads from a layer or an optimizer goes through the recorder (``hook_arrays``, ``hook_backward``).
+The function gets arrays that kernels may use and NumPy may not (``RecordedArray``). Arrays that it
+reads from a layer or an optimizer come from the recorder (``hook_arrays``), which runs backward
+passes, too (``hook_backward``).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from minidl import _kernels, kernels
+from minidl import _kernels
 
 ADVICE = (
     "Keep what changes from step to step in arrays that kernels change (state_names of a layer), "
@@ -26,9 +27,9 @@ class RecordingError(RuntimeError):
 class RecordedArray(np.ndarray[Any, np.dtype[Any]]):
     """An array of a step that is being recorded: kernels may compute with it, NumPy may not.
 
-    A replay would miss what NumPy does. So only attributes and methods that tell shape and layout,
-    or that give another such array of the same memory, are allowed. Everything else that NumPy's
-    arrays have raises RecordingError, and so does a buffer of the memory.
+    A replay would miss what NumPy does. So only those attributes and methods are allowed that
+    return shape or layout, or another recorded array of the same memory. All others of NumPy's
+    arrays raise RecordingError, and so does a request for the buffer of its memory.
     """
 
     def __array_ufunc__(self, ufunc: Any, *_: Any, **__: Any) -> NoReturn:
@@ -74,7 +75,7 @@ def refuse(what: str) -> NoReturn:
     )
 
 
-# What is allowed: shape and layout, and other arrays of the same memory.
+# Allowed: shape and layout, and other arrays of the same memory.
 ALLOWED = {
     *("T", "mT", "dtype", "shape", "ndim", "size", "itemsize", "nbytes", "strides", "flags"),
     *("reshape", "transpose", "swapaxes", "squeeze", "diagonal", "real"),
@@ -88,7 +89,7 @@ _OPERATORS = {f"__{how}{sign}__" for sign in _SIGNS for how in ("", "r", "i")} |
     *("__lt__", "__le__", "__eq__", "__ne__", "__gt__", "__ge__"),
     *("__neg__", "__pos__", "__abs__", "__invert__"),
 }
-# What Python itself needs of any object.
+# Python itself needs these of any object.
 _OBJECT = {
     *("__new__", "__init__", "__class__", "__getattribute__", "__setattr__", "__delattr__"),
     *("__dir__", "__doc__", "__len__", "__hash__", "__sizeof__", "__init_subclass__"),
@@ -116,7 +117,7 @@ for _name in {*dir(np.ndarray), "__format__", "__copy__", "__deepcopy__"} - (
     ALLOWED | _OPERATORS | _OBJECT | vars(RecordedArray).keys()
 ):
     _close(_name)
-if hasattr(kernels, "changes"):  # they are compiled
+if hasattr(_kernels, "changes"):  # kernels are compiled
     from minidl._kernels.hooks import refuse_buffers
 
     refuse_buffers(RecordedArray)
@@ -124,12 +125,12 @@ if hasattr(kernels, "changes"):  # they are compiled
 
 # --- hooks in the classes of layers, losses and optimizers ----------------------------------
 #
-# A class is changed for good when one of its objects first takes part in a recording. Where no
-# step is being recorded, it does what it did; eager training alone pays nothing.
+# A class is changed for good when one of its objects first takes part in a recording. It behaves
+# as before where no step is being recorded; eager training alone pays nothing.
 
 
 def hook_arrays(owner: Any, *names: str) -> None:
-    """Ask the recorder whenever one of these attributes, which hold arrays, is read."""
+    """Have the recorder asked whenever one of these attributes, which hold arrays, is read."""
     from minidl._kernels.hooks import ArrayAttribute  # needs compiled kernels
 
     cls = type(owner)
@@ -139,12 +140,12 @@ def hook_arrays(owner: Any, *names: str) -> None:
 
 
 def arrays_of(owner: Any) -> list[str]:
-    """Names of the attributes that hold arrays."""
+    """List the names of the attributes that hold arrays."""
     return [name for name, value in vars(owner).items() if type(value) is np.ndarray]
 
 
 def hook_backward(layer: Any) -> None:
-    """Ask the recorder to run the backward pass of layers of this class."""
+    """Have the recorder run the backward pass of layers of this class."""
     cls = next(cls for cls in type(layer).__mro__ if "backward" in vars(cls))
     own = vars(cls)["backward"]
     if hasattr(own, "of_recorder"):

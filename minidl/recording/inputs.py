@@ -1,4 +1,4 @@
-"""The arguments of a recorded step: checked, put in order, and told apart."""
+"""Check the arguments of a recorded step, put them in order, and tell them apart."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def prepared(number: int, x: Any) -> Any:
-    """Convert an input to what kernels take: contiguous, labels as machine integers."""
+    """Convert an input to what kernels take: a contiguous array, labels as machine integers."""
     if isinstance(x, np.ndarray):
         if x.dtype.kind in "iu":
             return np.asarray(x, np.intp, order="C")
@@ -44,7 +44,7 @@ def places_of(function: Callable[..., Any], count: int, *names: str) -> list[tup
         inspect.Parameter.POSITIONAL_ONLY,
     )
     places = [p for p in signature.parameters.values() if p.kind in (either, unnamed)]
-    # `bind` lets **options take a name whose place has none.
+    # `bind` accepts the name of a positional-only parameter where there are **options.
     known = [parameter.name if parameter.kind is either else "" for parameter in places]
     for name in names:
         if name not in known:
@@ -59,24 +59,26 @@ def places_of(function: Callable[..., Any], count: int, *names: str) -> list[tup
 
 def disjoint(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     """Copy inputs that share memory with another: a recording tells inputs by their addresses."""
-    apart: list[Any] = []
+    found: list[Any] = []
     for x in inputs:
-        arrays = [other for other in apart if isinstance(other, np.ndarray)]
+        arrays = [other for other in found if isinstance(other, np.ndarray)]
         shared = isinstance(x, np.ndarray) and any(np.may_share_memory(x, y) for y in arrays)
-        apart.append(x.copy() if shared else x)
-    return tuple(apart)
+        found.append(x.copy() if shared else x)
+    return tuple(found)
 
 
 def kinds_of(inputs: tuple[Any, ...]) -> Hashable:
-    """What a program depends on: shapes and dtypes of arrays, and the values of constants."""
+    """Return what a program depends on: shapes and dtypes of arrays, and values of constants."""
     return tuple(
         (x.dtype, x.shape) if isinstance(x, np.ndarray) else (type(x), constant(x)) for x in inputs
     )
 
 
 def constant(x: Any) -> Hashable:
-    """A key that differs for constants that may mean different things, as ``same_constant`` of
-    program.pyx: the bits of a number; for what is no plain value, which object it is.
+    """Return a key that differs between constants that may mean different things.
+
+    It is made of the bits of a number; for what is no plain value, it is the identity of the
+    object. ``same_constant`` in program.pyx follows the same rule.
     """
     if type(x) in (int, bool, str, bytes, type(None)):
         return x

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from minidl._kernels.executor.calls import INPUT, TEMPORARY, Buffer, KernelCall
 from minidl._kernels.executor.program import InputView
-from minidl.recording.calls import INPUT, TEMPORARY, Buffer, KernelCall
 from minidl.recording.pytree import tree_leaves, tree_map
 from minidl.typing import Array
 
@@ -20,12 +20,12 @@ class Interface:
     Parameters
     ----------
     inputs
-        For each argument an array of its dtype and shape, writeable if the step changes it; or the
-        constant.
+        For each argument, an array of its dtype and shape, writeable if the step changes it; or the
+        constant itself.
     changed
         Numbers of the arguments that the step changes in place.
     memory
-        In which the program works.
+        The memory that the program works in.
     output
         What calls return: arrays of the program, which the next call overwrites, and an InputView
         for each part of an input.
@@ -37,7 +37,7 @@ class Interface:
     output: Any
 
     def result(self, inputs: tuple[Any, ...]) -> Any:
-        """What a call on these inputs returns, with parts of the inputs themselves."""
+        """Return what a call on these inputs returns, with parts of the inputs themselves."""
         return tree_map(
             self.output, lambda leaf: leaf.of(inputs) if isinstance(leaf, InputView) else leaf
         )
@@ -71,7 +71,7 @@ def interface_of(
     array in the output, with the offset in it.
     """
     operands = [operand for call in calls for operand in call.operands]
-    changed = {operand.region.number for operand in operands if operand.changes_input}
+    changed = {o.buffer.number for o in operands if o.writes and o.buffer.kind == INPUT}
     kinds = [
         _kind(x, number in changed) if isinstance(x, np.ndarray) else x
         for number, x in enumerate(inputs)
@@ -82,15 +82,16 @@ def interface_of(
 
 
 def _kind(x: Array, changed: bool) -> Array:
-    """An array like an input, but of a single number, as the input may be a part of a large data
-    set; writeable if the step changes it.
+    """Make an array of an input's dtype and shape, writeable if the step changes it.
+
+    It holds a single number, because the input may be a part of a large data set.
     """
     one, strides = np.empty((), x.dtype), (0,) * x.ndim
     return np.lib.stride_tricks.as_strided(one, x.shape, strides, writeable=changed)
 
 
 def _own(leaf: Array, home: Buffer, offset: int, memory: Array) -> Any:
-    """What the program returns where the function returned ``leaf``."""
+    """Make what the program returns where the function returned ``leaf``."""
     if home.kind == INPUT:
         return InputView(home.number, offset, leaf)
     owner, begin = (memory, home.place) if home.kind == TEMPORARY else (home.array, 0)

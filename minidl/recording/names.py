@@ -1,7 +1,7 @@
-"""The objects that names in a recorded function mean: models, losses, optimizers and functions.
+"""Find the objects that names in a recorded function refer to: models, losses, optimizers ...
 
-A recorded step belongs to the very objects that it was recorded with. When a name means another
-object than before, as after a notebook's cell ran again, the step must be recorded anew.
+A recorded step belongs to the very objects that it was recorded with. When a name refers to another
+object, as after a notebook's cell ran again, the step must be recorded anew.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ MOST = 200  # names, which every call compares
 
 
 def names_of(function: Any) -> list[Name]:
-    """Find the names that a function depends on, and what they mean now.
+    """Find the names that a function depends on, and what they refer to now.
 
-    These are globals and closures, those of functions that are called by such a name, attributes of
-    the object whose method it is, and lists and dicts of layers in any of them.
+    They are its globals and closures; those of the functions among these; attributes of the object
+    whose method it is; and the items of lists and dicts of layers in any of them.
     """
     found: list[Name] = []
     seen: set[int] = set()
@@ -51,7 +51,7 @@ def names_of(function: Any) -> list[Name]:
 
 
 def _held_by(value: Any) -> Iterator[Name]:
-    """Yield what a function may reach from an object by a name."""
+    """Yield what a function may reach by name from an object."""
     if isinstance(value, MethodType):
         yield from _held_by(value.__func__)
         yield from _attributes(value.__self__)
@@ -82,14 +82,14 @@ def _named_in(function: FunctionType) -> Iterator[Name]:
 
 
 def _names_in(code: CodeType) -> set[str]:
-    """Names of globals in a function, and in functions inside it."""
+    """Collect the names of globals in a function, and in functions inside it."""
     inner = [_names_in(const) for const in code.co_consts if isinstance(const, CodeType)]
     return set(code.co_names).union(*inner)
 
 
 def _attributes(value: Any) -> Iterator[Name]:
-    # Layers, losses and optimizers tell by themselves when something in them is replaced, and other
-    # recorded steps compare the names in their own functions.
+    # Layers, losses and optimizers report by themselves when something in them is replaced, and
+    # other recorded steps compare the names in their own functions.
     if not isinstance(
         value, (InvalidatesRecordings, Optimizer, Parameter, StepCall, type, ModuleType)
     ):

@@ -12,14 +12,14 @@ from minidl.typing import Array
 
 
 class Participants:
-    """Who takes part in a program, and whether they still hold the arrays that it uses.
+    """Layers, losses and optimizers of a program; they must keep the arrays that it uses.
 
     Parameters
     ----------
     watched
-        Layers, losses and optimizers, outermost only.
+        All of them, outermost only.
     optimizers
-        Those of them that are optimizers.
+        The optimizers among them.
     """
 
     def __init__(self, watched: list[Any], optimizers: list[Any]) -> None:
@@ -29,14 +29,15 @@ class Participants:
         self._held: list[tuple[str, Array]] = []
 
     def accept(self) -> None:
-        """Take the arrays as they are at first, and schedules as they are now."""
+        """Note the arrays at the first call, and the present schedules at every call."""
         if not self._held:
             self._held = list(_held(self.watched))
         self.scheduled = [group for o in self.optimizers for group in o.scheduled()]
 
     def scheduled_rates(self, steps: int) -> list[tuple[Array, Array]]:
-        """Where each scheduled learning rate lies, with its values in the steps to come: for as
-        many steps as all schedules have a rate, at least one.
+        """Return the place of each scheduled learning rate, and its values in the next steps.
+
+        They reach as far as all schedules have a rate, at least one step.
         """
         rates = [group.rates(steps) for group in self.scheduled]
         least = min(map(len, rates), default=0)
@@ -44,9 +45,7 @@ class Participants:
         return [(place, values[:least]) for place, values in zip(places, rates, strict=True)]
 
     def check(self) -> None:
-        """Raise RecordingError, naming it, if a parameter or an array of a layer or an optimizer
-        was replaced.
-        """
+        """Raise RecordingError if a parameter or another array was replaced; it names the array."""
         now = list(_held(self.watched))
         for (name, array), (_, new_array) in zip(self._held, now, strict=False):
             if array is not new_array:
@@ -65,7 +64,7 @@ class Participants:
 
 
 def _mode(watched: list[Any]) -> str:
-    """Whether the layers train; empty where there are none."""
+    """Describe whether the layers train; empty where there are none."""
     modes = {
         layer.training for root in watched if hasattr(root, "layers") for _, layer in root.layers()
     }
@@ -73,7 +72,7 @@ def _mode(watched: list[Any]) -> str:
 
 
 def _held(watched: list[Any]) -> Iterator[tuple[str, Any]]:
-    """(name, array) of all arrays that layers and optimizers hold between steps."""
+    """Yield (name, array) of all arrays that layers and optimizers hold between steps."""
     for root in watched:
         for path, layer in root.layers() if hasattr(root, "layers") else ():
             label = f"{type(layer).__name__} {path}".rstrip()

@@ -1,4 +1,4 @@
-"""One recorded program: a step for inputs of one shape, in one mode."""
+"""A recorded program: a step for inputs of one shape, in one mode."""
 
 from __future__ import annotations
 
@@ -10,13 +10,7 @@ import numpy as np
 
 from minidl import _kernels
 from minidl._kernels.executor import Unfinished
-from minidl._kernels.executor.lock import ProgramLock
-from minidl._kernels.executor.program import Names, Program
-from minidl._kernels.memory import aligned_zeros
-from minidl._kernels.twins.errors import RowError
-from minidl.nn.nonfinite import first_not_finite
-from minidl.recording import plan as planning
-from minidl.recording.calls import (
+from minidl._kernels.executor.calls import (
     INPUT,
     PARAMETER,
     STATE,
@@ -25,6 +19,12 @@ from minidl.recording.calls import (
     Buffer,
     KernelCall,
 )
+from minidl._kernels.executor.lock import ProgramLock
+from minidl._kernels.executor.program import Names, Program
+from minidl._kernels.memory import aligned_zeros
+from minidl._kernels.twins.errors import RowError
+from minidl.nn.nonfinite import first_not_finite
+from minidl.recording import plan as planning
 from minidl.recording.errors import NotFiniteError
 from minidl.recording.fuse import fuse
 from minidl.recording.guards import RecordingError
@@ -36,7 +36,7 @@ from minidl.signals import deferred
 from minidl.threads import get_num_threads
 from minidl.typing import Array
 
-# What the answer of a kernel means (execute.pxd): nothing; stop; stop if this is an epoch.
+# What a kernel's answer > 0 means, as in execute.pxd: nothing; stop; stop if this is an epoch.
 IGNORE, STOP, STOP_EPOCH = range(3)
 
 NOT_BY_KERNELS = (
@@ -52,9 +52,9 @@ class Workspace:
     Parameters
     ----------
     memory
-        Of temporaries, each at its ``place``.
+        Memory of temporaries, each at its ``place``.
     least_nbytes
-        Of temporaries that are alive at the same time: no plan needs less.
+        Bytes of temporaries that are alive at the same time: no plan needs less.
     scratch, scratch_nbytes
         Memory that kernels use while they run, and how much of it each thread has.
     """
@@ -66,21 +66,21 @@ class Workspace:
 
     @property
     def nbytes(self) -> int:
-        """Of temporaries and scratch memory."""
+        """Bytes of temporaries and scratch memory."""
         return self.memory.nbytes + self.scratch.nbytes
 
     def view(self, buffer: Buffer) -> Array:
-        """A temporary, where the program keeps it."""
+        """Return a temporary as an array of the program's memory."""
         return np.ndarray(buffer.shape, buffer.dtype, self.memory, buffer.place)
 
 
 class StepProgram:
-    """A list of kernel calls that was planned, with its memory and all that it needs to run.
+    """A planned list of kernel calls, with its memory and all that it needs to run.
 
     Parameters
     ----------
     recorder
-        Has traced the whole step.
+        The recorder that has traced the whole step.
     inputs, output
         Arguments and result of the call that was traced.
     copies
@@ -107,10 +107,10 @@ class StepProgram:
         self.plan()
 
     def plan(self) -> None:
-        """Make the program, for as many threads as there may be now."""
+        """Make the compiled program, for the present limit of threads."""
         self.threads = get_num_threads()
         space = self.workspace
-        planning.share(self.calls, _kernels.address_of(space.memory), self.threads)
+        planning.assign_threads(self.calls, _kernels.address_of(space.memory), self.threads)
         space.scratch_nbytes = max((call.scratch for call in self.calls), default=0)
         team = max((call.threads for call in self.calls), default=1)
         space.scratch = aligned_zeros(space.scratch_nbytes * team)
@@ -153,14 +153,15 @@ class StepProgram:
     def assemble(self, address: Callable[[Buffer], int], state: list[Array]) -> Program:
         """Fill the argument structs, and make the compiled program of them.
 
-        Memory that lives on is where ``address`` says. When a step fails, ``state`` is restored.
+        ``address`` says where each buffer that lives on between steps is. When a step fails,
+        ``state`` is restored.
         """
         space = self.workspace
         base, scratch = _kernels.address_of(space.memory), _kernels.address_of(space.scratch)
         instructions, patches = [], []
         for index, call in enumerate(self.calls):
             for operand in call.operands:
-                buffer = operand.region
+                buffer = operand.buffer
                 if buffer.kind == INPUT:
                     slot = call.kernel.fields[operand.name][0] // 8
                     patches.append((buffer.number, index, slot, operand.offset))
@@ -186,7 +187,7 @@ class StepProgram:
                 buffer.array = np.empty(0)
 
     def join(self, lock: ProgramLock) -> None:
-        """From now on, share the lock of the other programs of the step."""
+        """Share the lock of the step's other programs from now on."""
         self._lock = self.program.lock = lock
         if self.watched is not None:
             self.watched.join(lock)
@@ -203,7 +204,7 @@ class StepProgram:
     # --- one run at a time, for a profile ---
 
     def run(self, inputs: tuple[Any, ...]) -> None:
-        """Run once on these inputs, and raise what there is to raise."""
+        """Run once on these inputs; raise an error if the step fails."""
         output = self.program.replay(inputs)
         if type(output) is Unfinished:
             if not output.failed:
@@ -221,7 +222,7 @@ class StepProgram:
     # --- when a step failed ---
 
     def explain(self, failed: int, answer: int, inputs: tuple[Any, ...]) -> NoReturn:
-        """Raise what the function itself would have raised, with more about the cause."""
+        """Raise the error that the function itself would have raised, with more about the cause."""
         call = self.calls[failed - 1]
         if call.kernel.is_checking:
             raise self._bad_number(call, answer - 1, inputs)
@@ -229,20 +230,21 @@ class StepProgram:
         raise NotFiniteError(f"{what} is not finite", self.first_not_finite(inputs), inputs)
 
     def _bad_number(self, call: KernelCall, row: int, inputs: tuple[Any, ...]) -> ValueError:
-        """The error for a label, weight, index or length that is not allowed."""
+        """Make the error for a label, weight, index or length that is not allowed."""
         limited = call.kernel.limited
         if limited is None:
             return ValueError(call.kernel.problem)
         value, operand = None, call.operand(limited.name)
-        if operand is not None and operand.region.kind == INPUT:
-            flat = inputs[operand.region.number].reshape(-1)
+        if operand is not None and operand.buffer.kind == INPUT:
+            flat = inputs[operand.buffer.number].reshape(-1)
             value = flat[operand.offset // flat.itemsize + row]
-        shape = () if operand is None or operand.offset else operand.region.shape
+        shape = () if operand is None or operand.offset else operand.buffer.shape
         return RowError(limited.singular, row, value, call.values[limited.limit], shape)
 
     def first_not_finite(self, inputs: tuple[Any, ...]) -> str:
-        """Run the step kernel by kernel, and name the first that writes a number that is not
-        finite. The state is restored afterwards.
+        """Run the step kernel by kernel; returns the first that writes a number that is not finite.
+
+        The state is restored afterwards.
         """
         with deferred(), self.program.lock:
             self.program.prepare(inputs)
@@ -254,8 +256,8 @@ class StepProgram:
         """Run kernels until one stops the step; yield the place of each and what it wrote."""
         for index, call in enumerate(self.calls):
             answer = self.program.run_one(index)
-            regions = [o.region for o in call.operands if o.writes]
-            yield call.place, tuple(self.workspace.view(r) for r in regions if r.kind == TEMPORARY)
+            buffers = [o.buffer for o in call.operands if o.writes]
+            yield call.place, tuple(self.workspace.view(r) for r in buffers if r.kind == TEMPORARY)
             if answer and self.answers[index] != IGNORE:
                 return
 
@@ -264,28 +266,28 @@ def steps_of(calls: list[KernelCall], optimizer: Any) -> int:
     """How many steps an optimizer makes in these calls."""
     begun = [call for call in calls if call.kernel.stops and call.kernel.updates_parameters]
     states = [state for call in begun if (state := call.operand("state")) is not None]
-    return sum(state.region.array is optimizer.states for state in states)
+    return sum(state.buffer.array is optimizer.states for state in states)
 
 
 def _trained(calls: list[KernelCall]) -> list[Array]:
-    """The parameters and the state of layers that these calls change."""
-    changed = {id(o.region): o.region for call in calls for o in call.operands if o.writes}
+    """Collect the parameters and the state of layers that these calls change."""
+    changed = {id(o.buffer): o.buffer for call in calls for o in call.operands if o.writes}
     return [
-        region.array
-        for region in changed.values()
-        if region.kind in (PARAMETER, STATE) or (region.kind, region.name) == (VECTOR, "parameters")
+        buffer.array
+        for buffer in changed.values()
+        if buffer.kind in (PARAMETER, STATE) or (buffer.kind, buffer.name) == (VECTOR, "parameters")
     ]
 
 
 def meanings_of_answers(calls: list[KernelCall]) -> list[int]:
-    """What the answer of each kernel means."""
-    squares: set[int] = set()  # sums of squares: of their total, `clip` is the judge
+    """Decide for each kernel what its answer means."""
+    squares: set[int] = set()  # sums of squares: `clip` judges their total
     watch = []
     for call in calls:
-        squares |= {id(o.region) for o in call.operands if call.kernel.may_be_infinite}
+        squares |= {id(o.buffer) for o in call.operands if call.kernel.may_be_infinite}
         if call.kernel.is_checking or (call.kernel.stops and call.kernel.updates_parameters):
             watch.append(STOP)
-        elif call.kernel.stops and id(call.operands[0].region) not in squares:
+        elif call.kernel.stops and id(call.operands[0].buffer) not in squares:
             watch.append(STOP_EPOCH)
         else:
             watch.append(IGNORE)
@@ -293,22 +295,24 @@ def meanings_of_answers(calls: list[KernelCall]) -> list[int]:
 
 
 def _changed_before_the_last(calls: list[KernelCall], watch: list[int]) -> list[Array]:
-    """Arrays to restore when a step is stopped: those that live on and are changed before the last
-    call that may stop it. Gradients are left out, because the next step clears them.
+    """Collect the arrays to restore when a step is stopped.
+
+    These live on between steps, and are changed before the last call that may stop the step.
+    Gradients are left out, because the next step clears them.
     """
     last = max((index for index, kind in enumerate(watch) if kind != IGNORE), default=-1)
     changed = {}
     for call in calls[: last + 1]:
-        for region in (operand.region for operand in call.operands if operand.writes):
-            if region.kind in (STATE, PARAMETER, VECTOR) and not call.clears:
-                changed[id(region)] = region.array
+        for buffer in (operand.buffer for operand in call.operands if operand.writes):
+            if buffer.kind in (STATE, PARAMETER, VECTOR) and not call.clears:
+                changed[id(buffer)] = buffer.array
     return list(changed.values())
 
 
 def homes_of(recorder: Recorder, output: Any) -> list[tuple[Buffer, int]]:
-    """The buffer of each array in what the function returned, and the offset in it.
+    """Find the buffer of each array that the function returned, and the offset in it.
 
-    Raises RecordingError for what no kernel has written.
+    Raises RecordingError if no kernel has written an array.
     """
     homes = []
     for leaf in tree_leaves(output):

@@ -1,4 +1,4 @@
-"""A function and its recorded programs: which one serves a call, and when to record another."""
+"""Choose the recorded program that serves a call of a function, or record another."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RECORDING = threading.RLock()
 
 
 def _renew_lock() -> None:
-    """In a forked child: whoever held the lock does not live there."""
+    """Make a new lock in a forked child: the thread that held the old one does not live there."""
     global RECORDING
     RECORDING = threading.RLock()
 
@@ -42,10 +42,10 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_lock)
 
 
-# How often a call looks for a program: once, unless other threads change something meanwhile.
+# How often a call looks for a program at most: once is enough unless other threads interfere.
 TRIALS = 20
 
-# Programs a step keeps: of shapes and constants beyond that, the oldest are recorded anew.
+# Programs that a step keeps. When there are more, the oldest is dropped.
 MOST_PROGRAMS = 64
 
 
@@ -53,8 +53,8 @@ class RecordedFunction(StepCall):
     """A function whose calls run recorded programs.
 
     One program serves one combination of the inputs' shapes and dtypes, the values of constants and
-    the modes of the layers. The latest program is at hand: a call that it serves runs it without
-    any Python (``StepCall``). Other calls look for their program, and record it if there is none.
+    the modes of the layers. A call that the latest program serves runs it without any Python
+    (``StepCall``). Other calls look for their program, and record it if there is none.
 
     Parameters
     ----------
@@ -81,10 +81,8 @@ class RecordedFunction(StepCall):
         self._programs: dict[Hashable, StepProgram] = {}
         self._names: Names | None = None  # what the function's names meant when it was recorded
         self._watched: list[Any] = []  # layers, losses and optimizers that take part
-        self._traits: tuple[Any, Hashable] = (
-            None,
-            (),
-        )  # as of when, and of whom; and what they are
+        # The traits of all that is watched; when they were read, and of how many.
+        self._traits: tuple[Any, Hashable] = (None, ())
         self._latest: StepProgram | None = None
         self.program = None
 
@@ -92,7 +90,7 @@ class RecordedFunction(StepCall):
         self._name = name
 
     def __get__(self, instance: Any, owner: type | None = None) -> Self:
-        # A recorded method: each object has a step of its own.
+        # Each object has a recorded method of its own.
         if instance is None:
             return self
         step = type(self)(MethodType(self.function, instance), self.copy)
@@ -109,8 +107,10 @@ class RecordedFunction(StepCall):
         return (*inputs, *(named.get(name, default) for name, default in self._places[given]))
 
     def slow_call(self, program: Program | None, why: Unfinished | None, inputs: Inputs) -> Any:
-        """Call without the fast path: no program fits these inputs, something changed since, or
-        the replay of ``program`` failed.
+        """Make the call without the fast path.
+
+        No program fits these inputs, or something changed since it was recorded, or the replay of
+        ``program`` failed, as ``why`` says.
         """
         if why is not None and why.failed:
             for recorded in list(self._programs.values()):
@@ -160,14 +160,14 @@ class RecordedFunction(StepCall):
         return found
 
     def _key(self, inputs: Inputs) -> Hashable:
-        """What tells programs apart: shapes, dtypes and constants, and traits of layers."""
+        """Return the key of a program: shapes, dtypes, constants, and traits of layers."""
         now = _kernels.changes(), len(self._watched)
         if self._traits[0] != now:
             self._traits = now, tuple(map(traits, self._watched))
         return _kernels.isa, kinds_of(inputs), self._traits[1]
 
     def _serve(self, recorded: StepProgram) -> None:
-        """Have the next calls run this program."""
+        """Make this program the one that the next calls run."""
         recorded.accept(self._names)
         self._latest, self.program = recorded, recorded.program
 
@@ -180,10 +180,10 @@ class RecordedFunction(StepCall):
     ) -> StepProgram:
         """Record what the function does with these inputs; returns the program.
 
-        Nothing but the step itself changes: neither the inputs, nor a layer or an optimizer.
-        ``check`` may look at what the function returned, and raise. ``given`` is what the inputs
-        were made from. Signals are handled while the function runs, and wait for the rest. Unless
-        ``anew``, another thread may have recorded the same meanwhile.
+        Inputs, layers and optimizers stay as they are. ``check`` may examine what the function
+        returned, and raise. ``given`` is what the inputs were made from. Signals are handled while
+        the function runs, and wait otherwise. Unless ``anew``, a program that another thread has
+        recorded meanwhile is returned.
         """
         given, inputs = given or inputs, disjoint(inputs)
         with self._recording() as signals:
@@ -236,7 +236,7 @@ class RecordedFunction(StepCall):
                 lock.release()
 
     def _add(self, inputs: Inputs, recorded: StepProgram) -> None:
-        """Keep a program, and have the next calls run it."""
+        """Add a program, and make it the one that the next calls run."""
         from minidl._kernels.executor.lock import ProgramLock  # needs compiled kernels
         from minidl._kernels.executor.program import Names
 

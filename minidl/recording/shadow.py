@@ -1,4 +1,4 @@
-"""Memory of a recording: copies that stand in for all memory that lives on between steps."""
+"""Copies of memory that stand in for what lives on between steps, while a step is recorded."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from minidl import _kernels
+from minidl._kernels.executor.calls import INPUT, TEMPORARY, Buffer
 from minidl._kernels.memory import LINE, aligned_zeros
-from minidl.recording.calls import INPUT, TEMPORARY, Buffer
 from minidl.recording.guards import RecordedArray, RecordingError
 from minidl.typing import Array
 
@@ -24,12 +24,12 @@ class Shadow:
     Parameters
     ----------
     array
-        Its memory is copied: all of that which it is a view of.
+        The array whose memory is copied, with all of the array that it is a view of.
     look
-        If given, there is one copy only, filled with this number.
+        If given, only one copy is made and filled with this number.
     alone
-        Copy the array alone, not what it is a view of. This is for inputs, which need a second copy
-        only if the program changes them.
+        Copy the array alone, without the array that it is a view of. This is for inputs, which
+        need a second copy only if the program changes them.
     """
 
     def __init__(self, array: Array, look: float | None = None, alone: bool = False) -> None:
@@ -55,13 +55,13 @@ class Shadow:
         return self.begin <= buffer.begin and buffer.end <= self.end
 
     def of(self, array: Array, copy: Array | None = None) -> Array:
-        """The array at the same place in a copy, by default the first."""
+        """Return the array at the same place in a copy, by default the first."""
         offset = _kernels.address_of(array) - self.begin
         copy = self.first if copy is None else copy
         return np.ndarray(array.shape, array.dtype, copy, offset, array.strides)
 
     def find(self, address: int) -> tuple[Buffer, int] | None:
-        """The smallest array at an address of the first copy, and the offset in that array."""
+        """Find the smallest array at an address of the first copy, and the offset in that array."""
         if not self.address <= address < self.address + len(self.first):
             return None
         real = address - self.address + self.begin
@@ -70,12 +70,12 @@ class Shadow:
         return None if buffer is None else (buffer, real - buffer.begin)
 
     def second_at(self, buffer: Buffer) -> int:
-        """The address of an array in the second copy."""
+        """Return the address of an array in the second copy."""
         assert self.second is not None
         return _kernels.address_of(self.second) + buffer.begin - self.begin
 
     def copy_again(self) -> Array:
-        """Make a second copy, of memory that nothing has changed since the first."""
+        """Make the second copy now; the memory has not changed since the first."""
         self.second = self._copy()
         return self.second
 
@@ -98,7 +98,7 @@ class _Bytes:
 
 
 def fill(memory: Array, dtype: np.dtype[Any], look: float) -> None:
-    """Fill memory with a number; integers and flags with one that they can hold."""
+    """Fill memory with a number, or for integers and flags with one that they can hold."""
     kind = dtype.kind if not dtype.names else "f"  # the structs of optimizers are all float64
     number: Any = look if kind == "f" else np.array(1_000_003 if look > 0 else -1_000_003)
     item = np.dtype(np.float64) if dtype.names else dtype
@@ -112,7 +112,7 @@ class TracedMemory:
     Parameters
     ----------
     make_shadow
-        Makes the copy that stands in for the memory of a buffer.
+        Function that makes the copy which stands in for the memory of a buffer.
     """
 
     def __init__(self, make_shadow: Callable[[Buffer], Shadow]) -> None:
@@ -127,12 +127,12 @@ class TracedMemory:
         self._places: list[int] = []
 
     def add_input(self, number: int, array: Array) -> Array:
-        """Take in an argument of the step; returns the array that the function gets."""
+        """Add an argument of the step; returns the array that the function gets."""
         self._inputs.append(Buffer(INPUT, f"input {number}", array, number))
         return self._stand_in(self._inputs[-1])
 
     def add_temporary(self, array: Array) -> Array:
-        """Take in what a kernel call has allocated; returns the array that the function gets."""
+        """Add an array that a kernel call has allocated; returns the one that the function gets."""
         number = len(self._temporaries)
         buffer = Buffer(TEMPORARY, f"t{number}", array, number)
         place = bisect_right(self._begins, buffer.begin)
@@ -142,7 +142,7 @@ class TracedMemory:
         return array.view(RecordedArray)
 
     def adopt(self, kind: str, name: str, array: Array) -> Array:
-        """Take in an array that lives on between steps; returns the array that stands in for it."""
+        """Add an array that lives on between steps; returns the array that stands in for it."""
         if id(array) not in self._stand_ins:
             buffer = Buffer(kind, name, array)
             for other in self._inputs:
@@ -155,7 +155,7 @@ class TracedMemory:
         return self._stand_ins[id(array)]
 
     def find(self, address: int) -> tuple[Buffer, int] | None:
-        """The smallest buffer at an address, and the offset in it."""
+        """Find the smallest buffer at an address, and the offset in it."""
         place = bisect_right(self._begins, address) - 1
         if place >= 0 and address < self._temporaries[place].end:
             return self._temporaries[place], address - self._begins[place]
@@ -163,7 +163,7 @@ class TracedMemory:
         return self._by_place[place].find(address) if place >= 0 else None
 
     def shadow_of(self, buffer: Buffer) -> Shadow:
-        """The shadow of the memory that an array lies in."""
+        """Return the shadow of the memory that a buffer lies in."""
         shadow = next((shadow for shadow in self.shadows if shadow.covers(buffer)), None)
         if shadow is None:
             shadow = self._make_shadow(buffer)

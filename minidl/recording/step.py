@@ -1,4 +1,4 @@
-"""A recorded step: what users see of a recorded function."""
+"""The recorded step that users see: calls, epochs, listing and profile."""
 
 from __future__ import annotations
 
@@ -38,26 +38,27 @@ class Step(RecordedFunction):
     ) -> Any:
         """Run the step over all rows of X and Y, a batch at a time, in one call.
 
-        The batches are gathered in C, or read where they are if they are in order. The last one
-        may be smaller: it is another recording. Ctrl-C is heeded between two steps.
+        The batches are gathered in C, or read in place if rows come in order. The last one may be
+        smaller, and is then recorded apart. Ctrl-C stops the epoch between two steps.
 
         Parameters
         ----------
         X, Y
-            Inputs of the step, for all rows: arrays, or tuples of arrays, with as many rows each.
-            The function takes one after the other, ``function(x, y)``, or of
-            ``epoch((X1, X2), Y, ...)`` batches as ``function(x1, x2, y)``; there need not be a Y
-            (None). It returns the loss, or a tuple, list or dict that begins with it.
+            Inputs of the step, for all rows: arrays or tuples of arrays, with as many rows each.
+            ``epoch(X, Y, ...)`` calls ``function(x, y)`` with batches of them,
+            ``epoch((X1, X2), Y, ...)`` calls ``function(x1, x2, y)``, and
+            ``epoch(X, None, ...)`` calls ``function(x)``. The function returns the loss, or a
+            tuple, list or dict that begins with the loss.
         batch_size
             Rows of a step, ≥ 1.
         rng
-            Generator or seed of the order of the rows; the order is that of ``minidl.batches``.
+            Generator or seed of the order of rows, which is that of ``minidl.batches``.
         shuffle
             Whether the order is random.
         per_step
-            Whether to return what every step returned: numbers as one array of as many as there
-            were steps, arrays with a row for each of the batch as one array with a row for each of
-            X, in the order in which they were taken.
+            Whether to return the results of every step. A number of each step becomes an array
+            with an element for each step; an array with a row for each row of the batch becomes an
+            array with a row for each row of X, in the order in which the rows were taken.
 
         Shapes
         ------
@@ -66,8 +67,8 @@ class Step(RecordedFunction):
         Returns
         -------
         float
-            The mean of the losses, weighted with the rows of their batches; or what ``per_step``
-            says.
+            The mean of the losses, weighted with the rows of their batches. With ``per_step``, the
+            results of all steps instead.
 
         Raises
         ------
@@ -96,8 +97,8 @@ class Step(RecordedFunction):
 
     @property
     def memory(self) -> int:
-        """Bytes of the memory that all programs of this step work in, beyond parameters and
-        state: what kernels return, and scratch memory.
+        """Bytes that all programs of this step use beyond parameters and state: results of kernels,
+        and scratch memory.
         """
         return sum(recorded.workspace.nbytes for recorded in self._programs.values())
 
@@ -116,20 +117,20 @@ class Step(RecordedFunction):
     def profile(self, *inputs: Any, rounds: int = 200) -> Profile:
         """Time every kernel of the step on these inputs.
 
-        The step is really run, ``rounds`` times: a training step trains.
+        This runs the step ``rounds`` times: a training step trains.
 
         Parameters
         ----------
         *inputs
-            As for a call.
+            Arguments of the step, as for a call.
         rounds
-            How often; the median of each kernel is reported.
+            How many times to run it; the median of each kernel is reported.
 
         Returns
         -------
         Profile
-            Prints as a table: kernel, shape, microseconds, share, flops and bytes, and the fraction
-            of what this machine can do at most; ``profile.plot(FILE)`` draws it.
+            Prints as a table: kernel, shape, microseconds, share of the time, rate, and the
+            fraction of what this machine can do at most. ``profile.plot(FILE)`` draws it.
         """
         self(*inputs)
         if self._latest is None:
@@ -140,5 +141,5 @@ class Step(RecordedFunction):
         return take_profile(self._latest, inputs, rounds)
 
     def plot(self, path: str | Path | None, *inputs: Any, rounds: int = 200) -> Figure:
-        """Draw the profile of the step on these inputs as bars, into a file if there is a path."""
+        """Draw the profile of the step on these inputs as bars; save it if there is a path."""
         return self.profile(*inputs, rounds=rounds).plot(path)

@@ -1,8 +1,8 @@
-"""Tracing: run a function once, and write down every kernel call and the memory that it uses.
+"""Trace a function: run it once, and write down every kernel call and the memory that it uses.
 
-Arrays of the recording stand in for inputs, parameters and what layers and optimizers keep. Their
-memory is a copy. So the model stays as it is, for other threads and for a child that is forked
-meanwhile, until the program runs for the first time.
+The function gets copies of inputs, of parameters and of what layers and optimizers keep. So the
+model stays as it is, for other threads and for a child that is forked meanwhile, until the program
+runs for the first time.
 """
 
 from __future__ import annotations
@@ -15,9 +15,17 @@ from typing import Any
 import numpy as np
 
 from minidl import _kernels
+from minidl._kernels.executor.calls import (
+    INPUT,
+    STATE,
+    TEMPORARY,
+    VECTOR,
+    Buffer,
+    KernelCall,
+    Operand,
+)
 from minidl._kernels.signature import SCRATCH, Kernel
 from minidl.nn.nonfinite import first_not_finite
-from minidl.recording.calls import INPUT, STATE, TEMPORARY, VECTOR, Buffer, KernelCall, Operand
 from minidl.recording.guards import RecordingError, arrays_of, hook_arrays, hook_backward
 from minidl.recording.pytree import tree_leaves
 from minidl.recording.shadow import Shadow, TracedMemory
@@ -29,10 +37,10 @@ NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 
 class Recorder:
-    """Writes down the kernel calls of a function, and to whom their arrays belong.
+    """Writes down the kernel calls of a function, and to what their arrays belong.
 
-    The methods are called, on the thread that runs the function, by kernel calls, layers, losses
-    and optimizers.
+    Kernel calls, layers, losses and optimizers call the methods, on the thread that runs the
+    function.
 
     Parameters
     ----------
@@ -58,10 +66,10 @@ class Recorder:
     def _make_shadow(self, buffer: Buffer) -> Shadow:
         return Shadow(buffer.array, alone=buffer.kind == INPUT)
 
-    # --- what kernel calls tell (call.pyx) ---
+    # --- called by kernel calls (call.pyx) ---
 
     def allocated(self, array: Array) -> Array:
-        """Take in an array that a kernel call has allocated for what it returns."""
+        """Note an array that a kernel call has allocated; returns the one that the call returns."""
         return self.memory.add_temporary(array)
 
     def called(self, kernel: Kernel, function: int, args: bytes, scratch: int) -> bool:
@@ -89,7 +97,7 @@ class Recorder:
         )
 
     def attribute(self, owner: Any, name: str) -> Any:
-        """The array that stands in for an attribute that is read (``hook_arrays``)."""
+        """Return the array that stands in for an attribute that is read (``hook_arrays``)."""
         array = vars(owner)[name]
         if type(array) is not np.ndarray:
             return array
@@ -98,20 +106,20 @@ class Recorder:
         return self.adopt(STATE if of_layer or array.dtype.names else VECTOR, full, array)
 
     def refuse_to_replace(self, name: str) -> None:
-        """Raise RecordingError: the function sets such an attribute."""
+        """Raise RecordingError: the function sets an attribute that holds an array."""
         raise RecordingError(
             f"the recorded function sets {name!r}, an array that a layer or an optimizer "
             "keeps from step to step, to another array; have a kernel change it in place"
         )
 
-    # --- what layers and losses tell ---
+    # --- called by layers and losses ---
 
     def adopt(self, kind: str, name: str, array: Array) -> Array:
         """Let kernels use an array that lives on; returns the array that stands in for it."""
         return self.memory.adopt(kind, name, array)
 
     def kept_by(self, owner: Any) -> dict[str, Any]:
-        """What a layer or a loss keeps for its backward pass, while it is traced."""
+        """Return the dict of what a layer or a loss keeps for its backward pass while traced."""
         return self._kept.setdefault(id(owner), (owner, {}))[1]
 
     def forward(
@@ -150,7 +158,7 @@ class Recorder:
                 )
 
     def watch(self, root: Any) -> None:
-        """Take in the parameters and state of a layer and all layers in it."""
+        """Note the parameters and state of a layer and of all layers in it."""
         if any(root is known for known in self.watched):
             return
         self.watched.append(root)
@@ -173,10 +181,10 @@ class Recorder:
         """Note that a layer is about to be switched to training or evaluation."""
         self.rewind.note_mode(layer)
 
-    # --- what optimizers tell ---
+    # --- called by optimizers ---
 
     def optimize(self, optimizer: Any) -> None:
-        """Take in the vectors and the state of an optimizer."""
+        """Note the vectors and the state of an optimizer."""
         if any(optimizer is known for known in self.optimizers):
             return
         self.optimizers.append(optimizer)
@@ -238,7 +246,7 @@ class Recorder:
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Do not write down what happens inside."""
+        """Pause the recording inside the block."""
         recorder = _kernels.recorder()
         _kernels.set_recorder(None)
         try:
@@ -249,25 +257,25 @@ class Recorder:
     # --- questions ---
 
     def where(self) -> str:
-        """What is running: for messages."""
+        """Name the layer and the pass under way, for messages."""
         label, phase = self._labels[-1]
         return f"{label}, going {phase}," if phase else label
 
     def home_of(self, array: Array) -> tuple[Buffer, int] | None:
-        """The buffer that an array lies in, and the offset in it."""
+        """Find the buffer that an array lies in, and the offset in it."""
         return self.memory.find(_kernels.address_of(array))
 
     def first_not_finite(self) -> str:
-        """The first kernel that has written a number that is not finite, or ""."""
+        """Name the first kernel that has written a number that is not finite, or return ""."""
         return first_not_finite(
-            (call.place, operand.region.array)
+            (call.place, operand.buffer.array)
             for call in self.calls
             for operand in call.operands
-            if operand.writes and operand.region.kind == TEMPORARY
+            if operand.writes and operand.buffer.kind == TEMPORARY
         )
 
     def as_numpy(self, leaf: Any) -> Any:
-        """Something that the function returned, so that NumPy may use it; inputs as given."""
+        """Convert a leaf that the function returned so that NumPy may use it; inputs as given."""
         if not isinstance(leaf, np.ndarray):
             return leaf
         buffer, offset = self.home_of(leaf) or (None, 0)
@@ -276,7 +284,7 @@ class Recorder:
         return np.asarray(leaf)
 
     def described(self, output: Any) -> list[Any]:
-        """Where the arrays that the function returned come from, and what else it returned."""
+        """Describe where returned arrays come from, and what else the function returned."""
         return [self._described(leaf) for leaf in tree_leaves(output)]
 
     def _described(self, leaf: Any) -> Any:

@@ -1,7 +1,7 @@
-"""What Python code may ask a layer, a loss or an optimizer: modes, frozen parameters, attributes.
+"""Traits of layers, losses and optimizers that Python code may read: modes, attributes ...
 
-A program is valid for the traits with which it was recorded. The function that is traced may read
-them and may switch modes, but must leave attributes as they are.
+A program is valid for the traits with which it was recorded. The traced function may read them and
+may switch modes, but must leave attributes as they are.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from minidl.recording.guards import RecordingError
 
 
 def parts_of(root: Any) -> list[Any]:
-    """A layer and all layers in it; a loss or an optimizer alone."""
+    """List a layer and all layers in it, or a loss or an optimizer alone."""
     return [layer for _, layer in root.layers()] if hasattr(root, "layers") else [root]
 
 
 def plain_attributes(part: Any) -> dict[str, Any]:
-    """Public attributes that are numbers, flags, words or tuples of them."""
+    """Return the public attributes that are numbers, flags, strings or tuples of them."""
     return {
         name: value
         for name, value in vars(part).items()
@@ -30,14 +30,14 @@ def plain_attributes(part: Any) -> dict[str, Any]:
 
 
 def is_plain(value: Any) -> bool:
-    """Whether a value is a number, a flag, a word, None, or a tuple of them."""
+    """Whether a value is a number, a flag, a string, None, or a tuple of them."""
     if isinstance(value, tuple):
         return all(map(is_plain, value))
     return isinstance(value, (bool, int, float, str, np.generic, type(None)))
 
 
 def traits(root: Any) -> Hashable:
-    """Type, mode, frozen parameters and plain attributes of every part."""
+    """Collect type, mode, frozen parameters and plain attributes of every part."""
     return tuple(
         (
             type(part),
@@ -75,7 +75,7 @@ class Rewind:
         self.put_modes_back()
 
     def put_modes_back(self) -> None:
-        """Put modes back, and leave attributes."""
+        """Put modes back, but not attributes."""
         for layer, training in self._modes.values():
             layer.training = training
 

@@ -1,4 +1,4 @@
-"""Verification: prove that a program does what the traced function did, before it is used.
+"""Prove that a program does what the traced function did, before it is used.
 
 1. The function is traced: its kernels run, on copies of all memory.
 2. It is rehearsed twice without kernels, on arrays that hold +∞ everywhere, and then -∞. It must
@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from minidl._kernels.executor.calls import INPUT, Buffer
 from minidl._kernels.signature import Kernel
-from minidl.recording.calls import INPUT, Buffer
 from minidl.recording.errors import NotFiniteError
 from minidl.recording.guards import ADVICE, RecordingError
 from minidl.recording.program import StepProgram, homes_of
@@ -28,10 +28,10 @@ from minidl.typing import Array
 
 NOT_THE_SAME = "the recorded function does not do the same when it runs again from the same state"
 
-# What all values are when the function is rehearsed: does it do anything else because of them?
+# The value of all array elements in each rehearsal: what the function does must not depend on it.
 LOOKS = (float("inf"), float("-inf"))
 
-Check = Callable[[Any], object] | None  # of what the function returned
+Check = Callable[[Any], object] | None  # examines what the function returned, and may raise
 
 
 def record_program(
@@ -115,8 +115,8 @@ def _rehearse(
 class Rehearsal(Recorder):
     """Runs a traced function again, and compares its kernel calls with those of the first run.
 
-    No kernel runs, and every array holds one number, ``look``. So a function is found out that
-    takes values into Python unnoticed and does something else because of them.
+    No kernel runs, and every array holds one number, ``look``. This detects a function that takes
+    values into Python by some way that is not refused, and acts on them.
     """
 
     def __init__(self, inputs: tuple[Any, ...], first: Recorder, look: float) -> None:
@@ -155,8 +155,8 @@ class Rehearsal(Recorder):
 
 
 def _prove(program: StepProgram, recorder: Recorder, output: Any) -> None:
-    """Run the program on a copy of all memory, and raise RecordingError if it does not leave there
-    the bits that the function has left.
+    """Run the program on a copy of all memory; raise RecordingError unless the bits that it leaves
+    are those that the function has left.
     """
     inputs = list(recorder.inputs)
     for buffer in recorder.memory.buffers:
@@ -166,7 +166,7 @@ def _prove(program: StepProgram, recorder: Recorder, output: Any) -> None:
                 copy = shadow.of(buffer.array, shadow.copy_again())
             inputs[buffer.number] = copy
     on_copy = program.assemble(lambda b: recorder.memory.shadow_of(b).second_at(b), [])
-    # As it is timed, because that is how any program runs on any inputs.
+    # `time` runs a program on any inputs, even if it is not valid yet.
     failed, _ = on_copy.time(tuple(inputs), np.empty(len(program.calls) + 1, np.int64))
     returned = zip(tree_leaves(output), tree_leaves(program.interface.output), strict=True)
     same = all(shadow.same() for shadow in recorder.memory.shadows) and all(

@@ -11,7 +11,7 @@ Values = Mapping[str, float]
 
 
 class Callback:
-    """Does nothing; subclasses override the events they want to be notified of.
+    """Base of callbacks, which does nothing; subclasses override the events they want.
 
     Every method gets the ``Trainer``, the number of the epoch, counted from 1, and values by name.
     Of the trainer a callback may use ``model``, ``optimizer``, ``history``, ``stop()``, and
@@ -52,25 +52,25 @@ class Callback:
     # `trainer` is a Trainer, whose module imports this one.
 
     def on_train_begin(self, trainer: Any, epoch: int, values: Values) -> None:
-        """``fit`` begins: epoch 0, no values."""
+        """React to the beginning of ``fit``: epoch 0, no values."""
 
     def on_train_end(self, trainer: Any, epoch: int, values: Values) -> None:
-        """The last epoch has ended, with its values; not called if an error ends the training."""
+        """React to the end of the last epoch, given its values; not called after an error."""
 
     def on_epoch_begin(self, trainer: Any, epoch: int, values: Values) -> None:
-        """An epoch begins; values are those of the one before, if there was one."""
+        """React to the beginning of an epoch; ``values`` are those of the one before, if any."""
 
     def on_epoch_end(self, trainer: Any, epoch: int, values: Values) -> None:
-        """An epoch has ended: loss, metrics, and with validation ``val_loss`` and so on."""
+        """React to the end of an epoch: loss, metrics, and with validation ``val_loss`` etc."""
 
     def on_batch_begin(self, trainer: Any, epoch: int, values: Values) -> None:
-        """A step begins; ``values["batch"]`` is its number in the epoch, from 0."""
+        """React to the beginning of a step; ``values["batch"]`` is its number, from 0."""
 
     def on_batch_end(self, trainer: Any, epoch: int, values: Values) -> None:
-        """A step has ended: ``values["batch"]``, and its ``values["loss"]``."""
+        """React to the end of a step: ``values["batch"]``, and its ``values["loss"]``."""
 
     def on_rows(self, trainer: Any, epoch: int, rows: int, running: Callable[[], Values]) -> None:
-        """So many more rows were trained, in a step or several; costs no speed.
+        """React to ``rows`` more rows, trained in one step or several; costs no speed.
 
         ``running()`` computes the values of the epoch so far, without those of metrics that are
         functions of all rows.

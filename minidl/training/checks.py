@@ -52,6 +52,12 @@ def check_parts(model: Any, loss: Any, optimizer: Any, ema: Any) -> None:
         if isinstance(part, type):
             got = f"the class {part.__name__} itself"
         raise TypeError(f"Trainer(model, loss, optimizer): {name} must be {example}, got {got}")
+    if loss.reduction == "none":
+        raise ValueError(
+            f"Trainer: {loss!r} gives a loss for each row or element, and training needs one "
+            'number; write reduction="mean", and fit(..., sample_weight=...) where rows count '
+            "differently"
+        )
     for _, layer in model.layers():
         if getattr(layer, "stateful", None) is not None:
             raise ValueError(

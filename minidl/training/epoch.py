@@ -21,13 +21,13 @@ from minidl.training.nonfinite import advice, first_not_finite
 from minidl.training.steps import RecordedStep, TrainingStep, eager_step, watched_by
 from minidl.typing import Array, Seed
 
-# Where metrics need the predictions of recorded steps, so many rows of them are kept at a time.
+# How many rows of predictions recorded steps keep at a time, if metrics need them.
 KEPT_ROWS = 8192
 
 
 @dataclass
 class Stop:
-    """The request to end a ``fit``: ``why`` is None until somebody makes it."""
+    """A request to end ``fit``, with its reason ``why``; None while there is no request."""
 
     why: str | None = None
 
@@ -46,7 +46,7 @@ class Plan:
 
     @property
     def step_rows(self) -> int:
-        """Rows of a step: those of all batches whose gradients it accumulates."""
+        """Number of rows in a step: in all batches whose gradients it accumulates."""
         return self.batch_size * self.accumulate
 
 
@@ -58,9 +58,9 @@ class Epoch:
     plan
         What to train on, and how.
     number
-        Of the epoch, from 1.
+        Number of the epoch, from 1.
     current_step
-        Returns the step for the model, loss, optimizer and average of now: callbacks may replace
+        Returns the step for the current model, loss, optimizer and average: callbacks may replace
         these between two steps.
     tally
         Sums of loss and metrics, still empty.
@@ -80,14 +80,14 @@ class Epoch:
         self.order = np.arange(len(plan.data))
         if plan.shuffle:
             self.order = random_order("fit", rng, len(plan.data))
-        self.done = 0  # rows
-        self.stopped = False  # by a callback that is notified of every step
-        self.weighted = False  # whether rows count differently in the loss
+        self.done = 0  # the number of rows that were trained on
+        self.stopped = False  # whether a callback that is notified of every step has ended `fit`
+        self.weighted = False  # whether rows have different weights in the loss
         self.current_step = current_step
         self._use(current_step())
 
     def _use(self, step: TrainingStep) -> None:
-        """Make the steps to come with this model, loss, optimizer and average."""
+        """Use the model, loss, optimizer and average of this step for the steps to come."""
         self.step = step
         self.steps_before = step.optimizer.steps - self.done // self.plan.step_rows
         self.state = list(step.model.state().values())
@@ -95,8 +95,8 @@ class Epoch:
         self.watch = self.plan.callbacks.step_watch(step.model, step.optimizer, step.loss)
 
     def run(self) -> dict[str, float]:
-        """Train; returns the loss and the metrics of the epoch."""
-        # The checks of a step say more than NumPy's warnings would, which are thus switched off.
+        """Train on all rows; return the loss and the metrics of the epoch."""
+        # NumPy's warnings are switched off: the errors of a step that is not finite say more.
         with np.errstate(all="ignore"), deferred_to_step_end() as self.signals:
             self._notify_begin()
             while self.done < len(self.order) and not self.stopped:
@@ -117,7 +117,7 @@ class Epoch:
     # --- steps ---
 
     def _advance(self) -> None:
-        """Make the next steps: as many as possible if recorded, else one."""
+        """Make the next steps: as many as possible with a recorded step, else one."""
         if (step := self.current_step()) is not self.step:
             self._use(step)
         row = self.plan.data.targets_and_weights_of(np.zeros(1, np.intp))
@@ -126,23 +126,24 @@ class Epoch:
             fresh = step.recorded.empty
             try:
                 if self.plan.accumulate > 1:
-                    return self._run_recorded_halves(step.recorded)
+                    return self._run_recorded_accumulating(step.recorded)
                 return self._run_recorded(step.recorded)
             except RecordingError as error:
                 if fresh:
                     self._give_up_recording(error)
-                else:  # say, an array of a layer was replaced: perhaps it can be recorded anew
+                else:  # an array of a layer was replaced, for example: try to record it anew
                     step.recorded.forget()
         return self._run_eagerly()
 
     def _give_up_recording(self, error: RecordingError) -> None:
+        """Make all steps eagerly from now on, after a warning that says why."""
         self.step.recorded = None
         warnings.warn(
             f"training runs eagerly, which is slower: {error}", RuntimeWarning, stacklevel=6
         )
 
     def _next_rows(self) -> Array:
-        """The rows of the steps to come, as many as the predictions that are kept allow."""
+        """Return the rows of the next steps; with metrics, no more than ``KEPT_ROWS``."""
         step_rows = self.plan.step_rows
         steps = max(1, KEPT_ROWS // step_rows) if self.tally.has_metrics else len(self.order)
         return self.order[self.done : self.done + steps * step_rows]
@@ -165,34 +166,37 @@ class Epoch:
             self.watch,
         )
 
-    def _run_recorded_halves(self, recorded: RecordedStep) -> None:
-        """Make the next steps, of several batches each: add up gradients, then update."""
+    def _run_recorded_accumulating(self, recorded: RecordedStep) -> None:
+        """Make the next steps, of several batches each.
+
+        ``recorded.gradient`` adds up the gradients of the batches of a step, ``recorded.update``
+        makes the update.
+        """
         rows, accumulate = self._next_rows(), self.plan.accumulate
         batch_weights = self._batch_weights(rows)
-        begun = 0  # batches of the steps before this one
 
         def begin_step() -> None:
             self.snapshot.take()
             self.step.optimizer.zero_grad()
 
-        def progress(kept: Kept, first: int) -> bool:
-            nonlocal begun
-            own = batch_weights[begun : begun + accumulate]
-            self._rescale_gradient(own, kept.done - begun)
-            if kept.done - begun < len(own):
+        def progress(kept: Kept, _: int) -> bool:
+            """Rescale the gradient; after the last batch of a step, update and count it."""
+            first = (kept.done - 1) // accumulate * accumulate  # the first batch of this step
+            own = batch_weights[first : first + accumulate]
+            self._rescale_gradient(own, kept.done - first)
+            if kept.done - first < len(own):
                 return False
             with watched_by(self.watch):
                 recorded.update()
             self.snapshot.drop()
-            begun, first = kept.done, begun
             stop = self._count_kept(kept, first, rows)
-            if not stop and begun < len(batch_weights):
+            if not stop and kept.done < len(batch_weights):
                 begin_step()
             return stop
 
         size = self.plan.batch_size
-        # Between batches of equal weight there is nothing to do but to add up. A smaller last one
-        # is a run of its own.
+        # Batches of equal weight only add up, so `progress` may wait for the last of a step.
+        # run_epoch runs a smaller last batch by itself.
         equal = len(set(batch_weights[: len(rows) // size])) <= 1
         with self.snapshot:
             begin_step()
@@ -227,7 +231,7 @@ class Epoch:
         self._count(losses, predictions, rows)
 
     def _batch_weights(self, rows: Array) -> list[float]:
-        """The weight of each batch in its step: its number of rows, or the sum of their weights."""
+        """Return each batch's weight in its step: its number of rows, or the sum of weights."""
         size = self.plan.batch_size
         starts = range(0, len(rows), size)
         if not is_mean(self.step.loss):
@@ -241,7 +245,7 @@ class Epoch:
         """Rescale the gradient accumulated over the first ``done`` batches of a step.
 
         The next batch can then be added with weight 1; after the last, the sum becomes the mean.
-        Between batches of equal weight there is nothing to do.
+        Between batches of equal weight the factor is 1, and nothing is done.
         """
         if done == 0 or not is_mean(self.step.loss):
             return
@@ -249,10 +253,10 @@ class Epoch:
         if after != batch_weights[done - 1]:
             self.step.optimizer.scale_grad(batch_weights[done - 1] / after)
 
-    # --- what is known after steps ---
+    # --- counting, and notifying callbacks ---
 
     def _count_kept(self, kept: Kept, first: int, rows: Array) -> bool:
-        """Count the batches from ``first`` to ``kept.done`` of these rows, as ``_count`` does."""
+        """Count the batches from ``first`` to ``kept.done`` of these rows; see ``_count``."""
         new = slice(first * kept.batch_size, kept.done * kept.batch_size)
         losses, *rest = kept.arrays
         predictions = [rest[0][new]] if rest else []
@@ -261,7 +265,7 @@ class Epoch:
     def _count(self, losses: list[float], predictions: list[Array], rows: Array) -> bool:
         """Count steps that were made, by the losses and predictions of their batches, in order.
 
-        Returns whether the steps to come must be begun anew.
+        Return True to end this run: the next steps need new rows or a new program.
         """
         data, weights = self.plan.data, self._row_weights(rows)
         self.tally.add(losses, self.plan.batch_size, len(rows), weights)
@@ -279,7 +283,7 @@ class Epoch:
         return self.plan.callbacks.per_step and self._notify_end(losses, rows, weights)
 
     def _row_weights(self, rows: Array) -> Array | None:
-        """The weights of these rows in the loss, if they have any."""
+        """Return the weights of these rows in the loss; None if all are equal."""
         if not self.weighted:
             return None
         return self.step.loss.row_weights(*self.plan.data.targets_and_weights_of(rows))
@@ -293,7 +297,8 @@ class Epoch:
     def _notify_end(self, losses: list[float], rows: Array, weights: Array | None) -> bool:
         """Notify callbacks that a step has ended, and that the next begins.
 
-        Returns whether that must be begun anew, because training stops or a part was replaced.
+        Return True to end this run: the next steps need new rows or a new program, or there are
+        none.
         """
         loss = losses[0]
         if len(losses) > 1:

@@ -55,7 +55,7 @@ class History(Mapping[str, list[float]]):
         self.seconds.append(float(seconds))
 
     def as_dict(self) -> dict[str, list[float]]:
-        """Columns of a table, an entry for each epoch: ``epoch``, the values, ``seconds``.
+        """Return the columns of a table, one row for each epoch: ``epoch``, values, ``seconds``.
 
         ``pandas.DataFrame(history.as_dict())`` takes it, and so does ``json.dumps``.
 

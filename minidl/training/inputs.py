@@ -205,18 +205,18 @@ def check_range(operand: str, name: str, array: Array, limit: int, rows: Rows = 
 
 
 def first_where(condition: Array) -> tuple[int, ...]:
-    """The first place where a condition holds."""
+    """Return the first place where a condition holds."""
     return tuple(map(int, np.unravel_index(int(np.argmax(condition)), condition.shape)))
 
 
 def place_of(place: tuple[int, ...], rows: Rows = ALL) -> str:
-    """A row of the data set, or a step of a sequence, in words."""
+    """Describe a row of the data set, or a step of a sequence: ``"row 3, step 1"``."""
     row, *steps = place
     return f"row {row_number(rows, row)}" + "".join(f", step {step}" for step in steps)
 
 
 def row_number(rows: Rows, row: int) -> int:
-    """The number in the whole data set of one of these rows."""
+    """Return the number that one of these rows has in the whole data set."""
     return (rows.start or 0) + row if isinstance(rows, slice) else int(rows[row])
 
 
@@ -224,7 +224,7 @@ def row_number(rows: Rows, row: int) -> int:
 
 
 def takes_lengths(model: Layer) -> bool:
-    """Whether a layer of the model takes the lengths of sequences."""
+    """Return whether a layer of the model takes the lengths of sequences."""
     return any(layer.takes_lengths for _, layer in model.layers())
 
 
@@ -241,7 +241,7 @@ def check_takes_lengths(name: str, rows: Any, model: Layer) -> None:
 
 
 def is_ragged(data: Any) -> bool:
-    """Whether ``data`` is a list (or an array of objects) of sequences whose lengths differ."""
+    """Return whether this is a list (or an array of objects) of sequences of unequal length."""
     if isinstance(data, np.ndarray):
         return data.dtype == object and data.ndim == 1 and is_ragged(data.tolist())
     return (
@@ -325,7 +325,7 @@ def how_to_cast(data: Any, array: Array) -> str:
 
 
 def _kind_of_column(data: Any, column: Any) -> str:
-    """What a column of a table holds: numbers, bool, words or something else."""
+    """Return what a column of a table holds: numbers, bool, words or other."""
     values = np.asarray(data[column])
     if values.dtype == object:
         kinds = {type(value) for value in chain(values.flat[:100], values.flat[-100:])}

@@ -12,10 +12,10 @@ from minidl.typing import Array
 
 
 class Snapshot:
-    """``with snapshot:`` put arrays back to their values at ``take()`` if the block raises.
+    """Restores arrays to their values at ``take()`` if the block ``with snapshot:`` raises.
 
-    It is taken of the state of layers and optimizer before a step. Parameters need no copy: an
-    optimizer changes them last of all, after all checks.
+    Before a step it copies the state of layers and optimizer. Parameters need no copy: an optimizer
+    changes them last, after all checks.
     """
 
     def __init__(self, arrays: Iterable[Array]) -> None:
@@ -23,13 +23,13 @@ class Snapshot:
         self._taken = False
 
     def take(self) -> None:
-        """Copy the present values: a step begins."""
+        """Copy the current values, at the beginning of a step."""
         for array, copy in self._pairs:
             copy[...] = array
         self._taken = True
 
     def drop(self) -> None:
-        """Keep the values of now whatever happens: the step is complete."""
+        """Forget the copies, at the end of a step: from now on an error restores nothing."""
         self._taken = False
 
     def restore(self) -> None:
@@ -47,7 +47,7 @@ class Snapshot:
 
 
 class deferred_to_step_end(deferred):  # noqa: N801  (used like a function)
-    """``with deferred_to_step_end() as signals:`` let Ctrl-C wait for ``signals.deliver()``.
+    """Defer Ctrl-C, inside ``with deferred_to_step_end() as signals:``, to ``signals.deliver()``.
 
     That is called between two steps: an exception in the middle of one could leave the moments of
     an optimizer changed and its parameters not. A second Ctrl-C does not wait, so that a step that

@@ -90,16 +90,16 @@ def accuracy(prediction: Array, target: Array, sample_weight: Any = None) -> flo
 
 
 class Running(Protocol):
-    """A metric under way: it takes batch after batch, and can be read at any time."""
+    """A metric while it is computed: it takes batch after batch, and can be read at any time."""
 
     def check(self, prediction: Array, target: Array) -> None:
         """Raise ValueError unless these can be compared; looks at their shapes only."""
 
     def add(self, prediction: Array, target: Array, weight: Array | None = None) -> None:
-        """Count these rows, by their weights if there are any."""
+        """Add these rows, with their weights if there are any."""
 
     def read(self) -> float:
-        """The value over all rows so far."""
+        """Return the value over all rows so far."""
 
 
 class Mean:
@@ -121,7 +121,7 @@ class Mean:
             self._weight += float(weight.sum(dtype=np.float64))
 
     def read(self) -> float:
-        """The mean over all values so far."""
+        """Return the mean over all values so far."""
         return self._total / self._weight
 
 
@@ -297,7 +297,7 @@ def by_name(
 def _named(
     metric: str | Metric, loss: Loss | None, weighted: bool
 ) -> tuple[str, Callable[[], Running]]:
-    """The name of a metric, and what makes it."""
+    """Return the name of a metric, and a function that makes it."""
     if metric is accuracy:
         metric = "accuracy"
     if isinstance(metric, str):
@@ -314,7 +314,7 @@ def _named(
 
 
 def _known(name: str, loss: Loss | None) -> Callable[[], Running]:
-    """What makes the metric of this name."""
+    """Return a function that makes the metric of this name."""
     if name == "accuracy":
         return BinaryAccuracy if isinstance(loss, BCEWithLogitsLoss) else partial(TopK, 1, name)
     if match := re.fullmatch(r"top_([1-9]\d*)", name):
@@ -368,7 +368,7 @@ def _counted(
 
 
 def is_mean(loss: Loss) -> bool:
-    """Whether the loss of a batch is a mean over its rows, and not their sum."""
+    """Return whether the loss of a batch is a mean over its rows, and not their sum."""
     return bool(getattr(loss, "reduction", "mean") == "mean")
 
 
@@ -386,7 +386,7 @@ def _spread(weight: Array, shape: tuple[int, ...]) -> Array:
 
 
 class Tally:
-    """Loss and metrics over the batches of an epoch or of a data set.
+    """Adds up loss and metrics over the batches of an epoch or of a data set.
 
     A mean over batches weighs each as the loss does: with its rows, or the weights of its rows.
     """
@@ -404,9 +404,9 @@ class Tally:
         return bool(self._metrics)
 
     def add(self, values: list[float], batch: int, rows: int, weight: Array | None = None) -> None:
-        """Count the losses of batches of so many rows each, the last maybe fewer, in order.
+        """Count the losses of batches, in order; each has ``batch`` rows, the last may have fewer.
 
-        ``weight`` is that of each row in the loss; None if all rows count alike.
+        ``weight`` is the weight of each row in the loss; None if all are equal.
         """
         for number, value in enumerate(values):
             if not self._mean:
@@ -424,21 +424,21 @@ class Tally:
         weight: Array | None,
         loss_weight: Array | None,
     ) -> None:
-        """Let the metrics count rows.
+        """Add rows to all metrics.
 
         ``weight`` is for the weighted metrics. Steps of sequences whose ``loss_weight`` is zero
-        are left out; rows of weight zero have been before.
+        are left out here; whole rows of weight zero are not in the data any more.
         """
         prediction, target, weight = _counted(prediction, target, weight, loss_weight)
         for metric, weighted in zip(self._metrics.values(), self._weighted, strict=True):
             metric.add(prediction, target, weight if weighted else None)
 
     def read(self) -> dict[str, float]:
-        """The values over all rows."""
+        """Return the values over all rows."""
         return self._read(self._metrics)
 
     def read_running(self) -> dict[str, float]:
-        """The values so far, without those that a function computes of all rows at once."""
+        """Return the values so far, without those that a function computes of all rows at once."""
         kept = {k: m for k, m in self._metrics.items() if not isinstance(m, Whole)}
         return self._read(kept)
 

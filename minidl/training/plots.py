@@ -38,7 +38,7 @@ def draw_history(values: Mapping[str, Sequence[float]]) -> Figure:
 def curves(
     axes: Any, values: Mapping[str, Sequence[float]], name: str, validation: str, first: int = 1
 ) -> None:
-    """Draw the curve of a value in training, and that in validation if there is one.
+    """Draw the curve of a value in training, and the one in validation if there is one.
 
     ``validation`` is what the legend calls the latter, and ``first`` the number of the first epoch.
     """

@@ -83,7 +83,7 @@ def _cast(source: Source, weight: Any) -> tuple[Data, Array]:
 
 
 def _tried(what: str, source: Source, data: Data, output: Array, metrics: dict[str, Start]) -> Data:
-    """The rows that count, after trying loss and metrics on as many."""
+    """Return the data without rows of weight 0, after trying loss and metrics on as many rows."""
     loss = source.loss
     data = data.counting(what, loss)
     with np.errstate(all="ignore"), evaluating():

@@ -35,7 +35,7 @@ class Progress(Callback):
         """Training begins: this many epochs of this many samples."""
 
     def step(self, rows: int, running: Callable[[], Values]) -> None:
-        """So many more rows were trained, in a step or several.
+        """React to ``rows`` more rows, trained in one step or several.
 
         ``running()`` computes the values of the epoch so far, without those of metrics that are
         functions of all rows.
@@ -181,7 +181,7 @@ class Bar(Progress):
 
 
 def fitting(words: list[str], columns: int, gap: str) -> str:
-    """Join the words to a line, without those for which there is no room.
+    """Join words to a line, without those that do not fit in it.
 
     The words are epoch, loss, other values and speed. Left out first are values, from the last
     one, then the epoch, then the speed.

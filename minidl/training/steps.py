@@ -20,7 +20,7 @@ class TrainingStep:
     Parameters
     ----------
     model, loss, optimizer, ema
-        What takes part. Where one is replaced, a new ``TrainingStep`` is made.
+        The parts of the step. If one is replaced, a new ``TrainingStep`` is made.
     inputs
         How many arrays of a batch the model takes; the others go to the loss.
     record
@@ -47,7 +47,7 @@ class TrainingStep:
         self.recorded = RecordedStep(self) if record else None
 
     def __call__(self, *batch: Array, check: bool = True) -> tuple[Array, Array]:
-        """Make one step; returns the loss before it, and the prediction."""
+        """Make one step; return the loss before it, and the prediction."""
         result = self.gradient(*batch, check=check)
         self.update()
         return result
@@ -55,7 +55,7 @@ class TrainingStep:
     def gradient(
         self, *batch: Array, check: bool = True, fresh: bool = True
     ) -> tuple[Array, Array]:
-        """Compute the gradients of a batch; returns its loss and its prediction.
+        """Compute the gradients of a batch; return its loss and its prediction.
 
         The gradients replace those that are there if ``fresh``, and else are added to them.
 
@@ -88,7 +88,7 @@ class TrainingStep:
     def is_made_of(
         self, model: Layer, loss: Loss, optimizer: Optimizer, ema: EMA | None, inputs: int
     ) -> bool:
-        """Whether these are the parts of this step, so that its recordings still hold."""
+        """Return whether these are the parts of this step, so that its recordings still hold."""
         return (
             self.model is model
             and self.loss is loss
@@ -100,7 +100,11 @@ class TrainingStep:
 
 
 class RecordedStep:
-    """The recordings of a step as a whole, and of its two halves for one of several batches."""
+    """The recordings of a step: as a whole, and by its two parts for steps of several batches.
+
+    ``step`` is a whole step of one batch. ``gradient`` adds the gradient of a batch, and ``update``
+    changes the parameters.
+    """
 
     def __init__(self, step: TrainingStep) -> None:
         self.step = recording.record(partial(step.__call__, check=False))
@@ -143,5 +147,5 @@ def eager_step(watch: Any) -> Iterator[None]:
 
 
 def _averaged(ema: Any) -> int:
-    """How many arrays of state the average follows, which ``follow_state`` changes."""
+    """Return how many arrays of state the average follows, which ``follow_state`` changes."""
     return 0 if ema is None else len(ema.state)

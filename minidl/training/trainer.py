@@ -34,14 +34,14 @@ from minidl.training.weights import ClassWeight
 from minidl.typing import Array, Seed
 
 EVALUATION_BATCH = 1024
-STATISTICS_ROWS = 8192  # of which the averages of an EMA take the statistics for BatchNorm
+STATISTICS_ROWS = 8192  # on which BatchNorm's statistics are measured for the averages of an EMA
 
 
 class Trainer:
-    """Fits a model to data, one optimizer step a batch.
+    """Fits a model to data, with one step of the optimizer for every batch.
 
-    Features of any real dtype, and lists, are cast to the dtype of the model; so are targets,
-    but for the labels of a classification loss, which must be integers.
+    Features of any real dtype, and lists, are cast to the dtype of the model. So are targets,
+    except the labels of a classification loss, which must be integers.
 
     Parameters
     ----------
@@ -50,28 +50,28 @@ class Trainer:
     loss
         ``loss(model(x), y)`` is minimised.
     optimizer
-        Of the model's parameters; built after all else that changes the model.
+        The optimizer of the model's parameters, built after everything else that changes the model.
     metrics
         What to measure beside the loss: ``"accuracy"``, ``"top_5"`` (any k), ``"mse"``,
         ``"mae"``, ``"r2"``, or functions ``(prediction, target) -> float`` of all rows at once.
-        Metrics ignore weights, except that rows of weight 0, and padded steps, are left out; if
-        each step of sequences has a weight, functions get the other steps as rows. By default
+        Metrics ignore weights, except that rows of weight 0 and padded steps are left out. If each
+        step of a sequence has a weight, functions get the steps of weight > 0 as rows. By default
         accuracy for a loss that takes labels, and nothing otherwise.
     rng
-        Generator or seed of the order of the rows. The generator goes on from epoch to epoch and
-        from fit to fit: ``fit`` for 3 epochs and again for 2 is ``fit`` for 5.
+        Generator or seed of the order of the rows. All epochs of all calls of ``fit`` draw from
+        it: ``fit`` for 3 epochs and again for 2 is ``fit`` for 5.
     record
         Whether steps are recorded (see ``minidl.record``), which changes the speed and nothing
         else. Where a model cannot be recorded, a warning says why, once, and steps run eagerly.
     ema
         An average of the weights that is updated after every step. ``fit`` validates with the
         averages; ``with ema.average():`` evaluates and predicts with them afterwards. After every
-        epoch the statistics that ``BatchNorm`` needs for them are measured on some thousand rows
-        of the training data.
+        epoch the statistics that ``BatchNorm`` needs for them are measured on at most 8192 rows of
+        the training data.
     report_penalty
         Whether the losses of epochs and of ``evaluate`` include ``optimizer.penalty()``, the L1
-        and L2 penalties of the weights at that time: for an epoch, those at its end. The losses
-        that ``on_batch_end`` gets and a bar shows never do.
+        and L2 penalties of the weights at that time: for an epoch, those at its end. The losses of
+        single steps, which ``on_batch_end`` gets and a bar shows, never do.
     weighted_metrics
         Metrics as in ``metrics``, in which each row counts by its weight: that of
         ``sample_weight`` (of ``fit``, ``evaluate`` and ``validation``) and, in ``fit``, of
@@ -86,7 +86,7 @@ class Trainer:
         The sentence with which the latest ``fit`` ended, or that ``minidl.diagnose`` found; "" if
         there was nothing to say.
     plan
-        What the ``fit`` under way was asked for, for callbacks; else None.
+        The arguments of the ``fit`` under way, for callbacks to read; None outside of ``fit``.
 
     Raises
     ------
@@ -156,36 +156,36 @@ class Trainer:
         shuffle: bool = True,
         diagnose: bool = True,
     ) -> History:
-        """Train; called again, go on from there.
+        """Train the model; a second call goes on where the first ended.
 
-        Layers keep their modes: those that ``eval()`` has put into evaluation stay there, such as
+        Layers keep their modes: those that ``eval()`` has put into evaluation stay in it, such as
         the body of a model whose last layers are trained anew.
 
         Ctrl-C takes effect between two steps, never within one. If a step raises, parameters and
-        state are as they were before it. Loss and metrics are tried on data of these shapes before
-        the first step.
+        state are as they were before it. Before the first step, loss and metrics are tried on data
+        of these shapes.
 
         Parameters
         ----------
         X, y
-            Features and targets. A tuple of several inputs, with which the model is called as
-            ``model(*inputs)``: such as padded sequences and their lengths, ``(X, lengths)``. A
+            Features and targets. A tuple is several inputs, with which the model is called as
+            ``model(*inputs)``, such as padded sequences and their lengths, ``(X, lengths)``. A
             list of sequences of unequal length is padded. Loss and metrics leave padded steps out,
-            and whatever stands in them is ignored.
+            whatever their values.
         epochs
             Passes over the data, ≥ 1.
         batch_size
             Rows of a step, ≥ 1; the last step of an epoch may have fewer.
         validation
             ``(X, y)`` or ``(X, y, weight)`` to evaluate on after every epoch; or a fraction of the
-            rows, such as 0.2, which are then not trained on: chosen at random, but the same at
-            every ``fit`` of as many rows; or None.
+            rows, such as 0.2, which are then not trained on (they are chosen at random, but are the
+            same in every ``fit`` of as many rows); or None.
         progress
             ``"auto"`` or True: a bar at a terminal or in a notebook (with tqdm installed, and
             ipywidgets for the latter), else a line for every epoch; ``"bar"``, ``"lines"``;
             ``"none"`` or False; or a ``Progress``.
         callbacks
-            Each a ``Callback``, such as ``EarlyStopping``, or a ``ReduceOnPlateau``.
+            ``Callback`` objects, such as ``EarlyStopping``, or ``ReduceOnPlateau`` objects.
         sample_weight
             A weight ≥ 0 for each row, see ``Loss``; a row of weight 0 is left out.
         class_weight
@@ -194,10 +194,10 @@ class Trainer:
             With ``BCEWithLogitsLoss`` of one logit the labels are 0 and 1. It does not apply to
             the rows of ``validation``.
         accumulate
-            Batches of a step, ≥ 1. The gradients of so many batches are averaged by the weights of
-            their rows (added up, for a loss with the reduction "sum") before the optimizer makes
-            its step. That is the step of a batch so many times as large, in the memory of one; but
-            ``BatchNorm`` sees one batch at a time.
+            Number of batches in a step, ≥ 1. The gradients of ``accumulate`` batches are averaged,
+            weighted by the weights of their rows (for a loss with the reduction "sum", added up);
+            then the optimizer makes its step. So ``accumulate`` batches give the step of one large
+            batch in the memory of a small one, except that ``BatchNorm`` sees one batch at a time.
         shuffle
             Whether every epoch draws a new order of the rows from the trainer's ``rng``.
         diagnose
@@ -215,8 +215,8 @@ class Trainer:
         Returns
         -------
         History
-            ``loss`` and the metrics of every epoch, of the predictions that its steps computed,
-            each before its update; and ``val_loss`` and so on of ``validation``.
+            ``loss`` and the metrics of every epoch, computed from the predictions that each step
+            makes before it updates the weights; and ``val_loss`` and so on of ``validation``.
 
         Raises
         ------
@@ -276,7 +276,7 @@ class Trainer:
         while number < plan.epochs and plan.stop.why is None:
             number += 1
             notify("on_epoch_begin", number, values)
-            # A callback may have left it so.
+            # A callback may have left it in evaluation.
             if diagnose and number > 1 and not self.model.training:
                 warn_of_suspicious(self.model, self.loss, None, self.optimizer.flat.parameters)
             started = time.perf_counter()
@@ -294,9 +294,9 @@ class Trainer:
         notify("on_train_end", number, values)
 
     def stop(self, why: str = "") -> None:
-        """End ``fit`` after the epoch under way, or after the step if a callback gets all steps.
+        """End ``fit`` after the epoch under way, or after the step if a callback gets every step.
 
-        The epoch then counts as complete, with the steps that were made. ``why`` is shown.
+        The epoch counts as complete, with the steps that were made until then. ``why`` is shown.
         """
         self._stop.why = self._stop.why or why
 
@@ -310,14 +310,14 @@ class Trainer:
         X
             As for ``fit``; NaN, infinity and numbers beyond the model's dtype are refused.
         batch_size
-            Rows at a time: bounds the memory, and changes results by rounding at most.
+            Number of rows at a time. It bounds the memory, and changes results by rounding only.
 
         Returns
         -------
         ndarray
-            (samples, ...): for a classifier the logits; ``predict(X).argmax(axis=1)`` are
-            the labels. For a list of sequences, (samples, longest, ...), whose values beyond the
-            length of a sequence mean nothing.
+            The outputs (samples, ...). For a classifier they are the logits, and
+            ``predict(X).argmax(axis=1)`` the labels. For a list of sequences they are
+            (samples, longest, ...), and values after the end of a sequence have no meaning.
 
         Raises
         ------
@@ -343,7 +343,7 @@ class Trainer:
         X, y
             Features and targets, as for ``fit``.
         batch_size
-            Rows at a time.
+            Number of rows at a time.
         sample_weight
             A weight for each row in the loss and in ``weighted_metrics``, as for ``fit``.
 
@@ -370,14 +370,14 @@ class Trainer:
     # --- parts that may have been replaced since the latest call ---
 
     def _current_step(self, inputs: int) -> TrainingStep:
-        """The step for the parts of now; its recordings last as long as no part is replaced."""
+        """Return the step for the current parts; replacing a part drops its recordings."""
         parts = self.model, self.loss, self.optimizer, self.ema, inputs
         if not self._step.is_made_of(*parts):
             self._step = TrainingStep(*parts, record=self._step.recorded is not None)
         return self._step
 
     def _predictor_of_model(self) -> Predictor:
-        """The predictor of the model of now."""
+        """Return the predictor of the current model."""
         if self._predictor.model is not self.model:
             self._predictor = Predictor(self.model, self.dtype, self._predictor.record)
         return self._predictor
@@ -401,7 +401,8 @@ class Trainer:
 
     def _validate(self, data: Data) -> dict[str, float]:
         """Compute loss and metrics, with the averages if there are any."""
-        # An exception within `swap` would leave the weights of both mixed.
+        # Ctrl-C waits: within EMA.swap, which average() calls, it would leave some parameters
+        # swapped with their averages and others not.
         with (
             deferred_to_step_end() as signals,
             self.ema.average() if self.ema is not None else nullcontext(),

@@ -1,1 +1,1 @@
-"""Who takes part: a module for each library, with a function for each suite (see ``..``)."""
+"""A module for each library, with a function for each suite that it supports (see ``..``)."""

@@ -1,4 +1,4 @@
-"""JAX, compiled: one step a call, or all batches by a scan within one call."""
+"""Run JAX, compiled: one step a call, or all batches by a scan within one call."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
 
 def about() -> str:
-    """Version."""
+    """Return name and version."""
     return f"JAX {jax.__version__}"
 
 
@@ -37,7 +37,7 @@ def about() -> str:
 
 
 def kernels(task: KernelTask, threads: list[int]) -> Iterator[Contender]:
-    """Each kernel, compiled, on arrays that JAX holds already."""
+    """Compile each kernel; its arguments are JAX arrays beforehand."""
     arguments = task.case.arguments()
     if task.case.kernel == "adam":
         yield _adam(arguments)
@@ -90,7 +90,7 @@ def _adam(arguments: dict[str, Any]) -> Contender:
 
 
 def _updated(state: Any, gradient: Any, rate: float, decay: float = 0.0) -> Any:
-    """Adam; of trees of parameters as of one vector."""
+    """Make a step of Adam, for a tree of parameters or one vector."""
     data, m, v, taken = state
     taken = taken + 1
     if decay:
@@ -106,9 +106,9 @@ def _updated(state: Any, gradient: Any, rate: float, decay: float = 0.0) -> Any:
 
 
 def steps(network: Network, threads: list[int]) -> Iterator[Contender]:
-    """One step a call, and all steps in one; of a tree of parameters, and of one vector.
+    """Make one step a call, or all steps in one call, with a tree of parameters or one vector.
 
-    The scan has its batches ready: gathering shuffled ones in it is slower.
+    The scan gets its batches ready-made: gathering shuffled rows in it is slower.
     """
     tree = [tuple(map(jnp.asarray, layer)) for layer in network.weights()]
     forward = partial(_forward, network)
@@ -117,7 +117,7 @@ def steps(network: Network, threads: list[int]) -> Iterator[Contender]:
 
 
 def recurrent(network: Sequences, threads: list[int]) -> Iterator[Contender]:
-    """The same of a recurrent network, its loop over time unrolled or not."""
+    """Do the same with a recurrent network, its loop over time unrolled or not."""
     tree = {name: jnp.asarray(weight) for name, weight in network.weights().items()}
     if network.kind != "GRU":
         del tree["recurrent_bias"]
@@ -177,7 +177,7 @@ def _first_losses(scan: Callable[[], Any]) -> dict[str, float]:
 
 
 def _kept(function: Callable[..., Any], state: Any) -> Callable[..., Any]:
-    """A call that keeps the state, which is donated: its memory is used again."""
+    """Make a call that keeps the state; it is donated, so that its memory is used again."""
     kept = [state]
 
     def call(*batch: Any) -> Any:
@@ -190,7 +190,7 @@ def _kept(function: Callable[..., Any], state: Any) -> Callable[..., Any]:
 def _step(
     tree: Any, forward: Callable[..., Any], flat: bool
 ) -> tuple[Callable[..., Any], Callable[[], Any]]:
-    """A step, and what makes the state that it begins with."""
+    """Make a step, and a function that makes its initial state."""
     vector, unravel = ravel_pytree(tree)
     restore = unravel if flat else lambda data: data
     loss_of = jax.value_and_grad(lambda data, x, y: _cross_entropy(forward(restore(data), x), y))
@@ -223,7 +223,7 @@ def _forward(network: Network, layers: Any, x: Any) -> Any:
 
 
 def inference(network: Network, threads: list[int]) -> Iterator[Contender]:
-    """The formula, with its weights compiled in."""
+    """Compile the formula, with its weights as constants."""
     layers = [tuple(map(jnp.asarray, layer)) for layer in network.weights()]
     x = jnp.asarray(network.data[0])
     call = _blocking(jax.jit(partial(_forward, network, layers)), x)

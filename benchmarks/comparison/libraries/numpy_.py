@@ -1,4 +1,4 @@
-"""NumPy, as written by hand."""
+"""Run NumPy code written by hand."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from comparison.suites import KernelTask
 
 
 def about() -> str:
-    """Version."""
+    """Return name and version."""
     return f"NumPy {np.__version__}"
 
 
 def kernels(task: KernelTask, threads: list[int]) -> Iterator[Contender]:
-    """Each kernel, into outputs and scratch that are kept: new arrays cost more than the sums."""
+    """Compute each kernel into the same outputs each time: new arrays cost more than the sums."""
     makers: dict[str, Callable[..., Callable[[], Any]]] = {
         "matmul": _product,
         "tanh": lambda x: partial(np.tanh, x, np.empty_like(x)),
@@ -93,7 +93,7 @@ def _adam(data: Any, grad: Any, m: Any, v: Any, state: Any) -> Callable[[], None
 
 
 def inference(network: Network, threads: list[int]) -> Iterator[Contender]:
-    """The formula, and the formula into arrays that are kept."""
+    """Compute the formula, into new arrays or into the same ones each time."""
     x, _ = network.data
     function = {"tanh": np.tanh}[network.activation]
     *hidden, (last, last_bias) = network.weights()

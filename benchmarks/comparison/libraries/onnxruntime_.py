@@ -1,4 +1,4 @@
-"""ONNX Runtime, on a model of the onnx package's making."""
+"""Run ONNX Runtime, on a model made by the onnx package."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ OPSET, IR_VERSION = 17, 8
 
 
 def about() -> str:
-    """Version."""
+    """Return name and version."""
     return f"ONNX Runtime {onnxruntime.__version__}"
 
 
 def inference(network: Network, threads: list[int]) -> Iterator[Contender]:
-    """A session's run from arrays to arrays, and one with its memory bound beforehand."""
+    """Run a session from arrays to arrays, or with its memory bound beforehand."""
     x, _ = network.data
     session = onnxruntime.InferenceSession(
         _model(network), _options(), providers=["CPUExecutionProvider"]

@@ -1,4 +1,4 @@
-"""minidl."""
+"""Run minidl."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
 
 def about() -> str:
-    """Version, and the instruction set that serves."""
+    """Return version and instruction set."""
     return f"minidl {minidl.__version__} ({_kernels.isa})"
 
 
 def kernels(task: KernelTask, threads: list[int]) -> Iterator[Contender]:
-    """The kernel, as minidl's layers call it."""
+    """Call the kernel as minidl's layers do."""
     for setting, prepare in _thread_counts(threads):
         call = task.case.call()
         check = None if task.case.kernel == "adam" else partial(_result, call)
@@ -39,12 +39,12 @@ def _result(call: Callable[[], Any]) -> dict[str, Any]:
 
 
 def steps(network: Network, threads: list[int]) -> Iterator[Contender]:
-    """A step as the README writes it: as it is, recorded, and whole epochs of the record."""
+    """Make a step as in the README: eager, recorded, and recorded in whole epochs."""
     yield from _training(network, partial(_model, network), threads)
 
 
 def recurrent(network: Sequences, threads: list[int]) -> Iterator[Contender]:
-    """The same of a recurrent network."""
+    """Do the same with a recurrent network."""
     yield from _training(network, partial(_recurrent, network), threads)
 
 
@@ -78,7 +78,7 @@ def _mean_loss(step: Any, network: Any) -> dict[str, float]:
 
 
 def inference(network: Network, threads: list[int]) -> Iterator[Contender]:
-    """A call of the model, as it is and recorded."""
+    """Call the model, eagerly and recorded."""
     x, _ = network.data
     model = _model(network).eval()
     for setting, prepare in _thread_counts(threads):
@@ -124,7 +124,7 @@ def _step(model: nn.Layer) -> Callable[[Any, Any], Any]:
 
 
 def _thread_counts(threads: list[int]) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Each number of threads, in words, and what sets it."""
+    """Yield each number of threads in words, and the call that sets it."""
     for count in threads:
         words = "1 thread" if count == 1 else f"{count} threads"
         yield words, partial(minidl.set_num_threads, count)

@@ -1,4 +1,4 @@
-"""PyTorch, eager and compiled."""
+"""Run PyTorch, eager and compiled."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Call = Callable[[], Any]
 
 
 def about() -> str:
-    """Version."""
+    """Return name and version."""
     return f"PyTorch {torch.__version__}"
 
 
@@ -27,7 +27,7 @@ def about() -> str:
 
 
 def kernels(task: KernelTask, threads: list[int]) -> Iterator[Contender]:
-    """Each kernel, into a given output, without a graph."""
+    """Compute each kernel into a given output, without a graph."""
     torch.set_grad_enabled(False)
     arguments = {
         name: torch.from_numpy(value)
@@ -54,7 +54,7 @@ def _product(a: Any, b: Any, out: Any, transpose_a: bool, transpose_b: bool) -> 
 
 
 def _cross_entropy(logits: Any, labels: Any) -> Iterator[Contender]:
-    """By its own loss and a backward pass; and by hand, which spares the graph."""
+    """Compute loss and gradient by autograd, or by hand without a graph."""
     leaf = logits.clone().requires_grad_()
     chosen, share = labels[:, None], 1 / len(labels)
     minus_one = torch.full_like(chosen, -1, dtype=logits.dtype)
@@ -90,8 +90,8 @@ def _adam(data: Any, grad: Any) -> Iterator[Contender]:
 
 
 def steps(network: Network, threads: list[int]) -> Iterator[Contender]:
-    """Eager steps with either Adam; compiled steps."""
-    torch.compiler.reset()  # programs of the network before would be tried before this one's
+    """Make eager steps with either Adam, and compiled steps."""
+    torch.compiler.reset()  # or programs of the network before would be tried first
     batches = network.split(*map(torch.from_numpy, network.data))
     makers = {
         ("PyTorch", "fused Adam"): partial(_eager, fused=True),
@@ -139,14 +139,14 @@ def _training(
 
 
 def _compiled_loss(network: Network) -> Callable[[Any, Any], Any]:
-    """Forward and backward compiled; clipping and Adam as they are."""
+    """Compile forward and backward, but neither clipping nor Adam."""
     model = _model(network)
     loss_of = _compile(lambda x, y: functional.cross_entropy(model(x), y))
     return _training(list(model.parameters()), loss_of, fused=True)
 
 
 def _compiled_whole(network: Network) -> Callable[[Any, Any], Any]:
-    """One program, of one flat vector of parameters: gradient by torch.func, Adam by hand."""
+    """Compile the whole step, on one flat vector: gradient by torch.func, Adam by hand."""
     weights = [torch.from_numpy(array) for pair in network.weights() for array in pair]
     shapes, counts = [w.shape for w in weights], [w.numel() for w in weights]
     data = torch.cat([w.flatten() for w in weights])
@@ -180,7 +180,7 @@ def _compiled_whole(network: Network) -> Callable[[Any, Any], Any]:
 
 
 class _Recurrent(torch.nn.Module):
-    """PyTorch's own recurrent layer, and a linear one on its last output."""
+    """A recurrent layer of PyTorch, and a linear one on its last output."""
 
     def __init__(self, network: Sequences) -> None:
         super().__init__()
@@ -192,7 +192,7 @@ class _Recurrent(torch.nn.Module):
         layer.bias_ih_l0.data, layer.bias_hh_l0.data = weights["bias"], weights["recurrent_bias"]
         self.last.weight.data = weights["last_weight"].T.contiguous()
         self.last.bias.data = weights["last_bias"]
-        if network.kind != "GRU":  # elsewhere the second bias would only repeat the first
+        if network.kind != "GRU":  # in RNN and LSTM the second bias would only repeat the first
             layer.bias_hh_l0.requires_grad_(False)
 
     def forward(self, x: Any) -> Any:
@@ -200,7 +200,7 @@ class _Recurrent(torch.nn.Module):
 
 
 def recurrent(network: Sequences, threads: list[int]) -> Iterator[Contender]:
-    """Eager steps with either Adam; the forward pass compiled, as far as that goes."""
+    """Make eager steps with either Adam, and steps with a compiled forward pass."""
     torch.compiler.reset()
     batches = network.split(*map(torch.from_numpy, network.data))
 
@@ -221,7 +221,7 @@ def recurrent(network: Sequences, threads: list[int]) -> Iterator[Contender]:
 
 
 def _compile(function: Callable[..., Any]) -> Any:
-    # Called from C++, without which Python costs a third of a small step.
+    # Called from C++: calls from Python would take a third of a small step.
     options = {"cpp_wrapper": True, "max_autotune": True}
     return torch.compile(function, fullgraph=True, dynamic=False, options=options)
 
@@ -230,7 +230,7 @@ def _compile(function: Callable[..., Any]) -> Any:
 
 
 def inference(network: Network, threads: list[int]) -> Iterator[Contender]:
-    """The module without a graph, and scripted."""
+    """Call the module without a graph, and scripted."""
     x = torch.from_numpy(network.data[0])
     model = _model(network).eval()
     for parameter in model.parameters():

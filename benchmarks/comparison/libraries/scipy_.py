@@ -1,4 +1,4 @@
-"""SciPy: its BLAS, and expit."""
+"""Run SciPy's BLAS, and expit."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from comparison.suites import KernelTask
 
 
 def about() -> str:
-    """Version."""
+    """Return name and version."""
     return f"SciPy {scipy.__version__}"
 
 
 def kernels(task: KernelTask, threads: list[int]) -> Iterator[Contender]:
-    """gemm without a copy, and the logistic function."""
+    """Call gemm without a copy, and the logistic function."""
     arguments = task.case.arguments()
     if task.case.kernel == "matmul":
         call = _product(**arguments)
@@ -33,7 +33,7 @@ def kernels(task: KernelTask, threads: list[int]) -> Iterator[Contender]:
 
 
 def _product(a: Any, b: Any, out: Any, transpose_a: bool, transpose_b: bool) -> Any:
-    """Cᵀ = op(B)ᵀ · op(A)ᵀ: what is transposed in NumPy's order, BLAS takes as it is."""
+    """Compute Cᵀ = op(B)ᵀ · op(A)ᵀ: BLAS takes transposes of NumPy's arrays without a copy."""
     gemm = blas.sgemm if a.dtype == np.float32 else blas.dgemm
     # alpha, a, b, beta, c, trans_a, trans_b, overwrite_c
     return partial(gemm, 1.0, b.T, a.T, 0.0, out.T, int(transpose_b), int(transpose_a), 1)

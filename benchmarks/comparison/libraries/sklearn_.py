@@ -1,4 +1,4 @@
-"""scikit-learn: one batch a call of partial_fit. There is no clipping in it."""
+"""Run scikit-learn: one batch a call of partial_fit. It does not clip."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from comparison.networks import LEARNING_RATE, Network, first_loss, over
 
 
 def about() -> str:
-    """Version."""
+    """Return name and version."""
     return f"scikit-learn {sklearn.__version__}"
 
 
 def steps(network: Network, threads: list[int]) -> Iterator[Contender]:
-    """A step of Adam on the batch. Two classes are another loss to it, and so left out."""
+    """Make a step of Adam. Networks of two classes are left out: it has another loss for them."""
     if network.classes == 2 or network.batch == 1:
         return
     model = MLPClassifier(
@@ -33,7 +33,7 @@ def steps(network: Network, threads: list[int]) -> Iterator[Contender]:
     model.partial_fit(*batches[0], classes=np.arange(network.classes))  # makes the weights
     for layer, (weight, bias) in enumerate(network.weights()):
         model.coefs_[layer][...], model.intercepts_[layer][...] = weight, bias
-    del model._optimizer  # it has made a step already, and is made anew
+    del model._optimizer  # this one has made a step; the next call makes a new one
 
     def step(x: np.ndarray, y: np.ndarray) -> float:
         return model.partial_fit(x, y).loss_

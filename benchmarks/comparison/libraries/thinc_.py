@@ -1,4 +1,4 @@
-"""Thinc: its layers and its Adam, which clips each parameter by its own norm."""
+"""Run Thinc's layers and its Adam, which clips each parameter by its own norm."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from comparison.networks import LEARNING_RATE, MAX_NORM, Network, first_loss, ov
 
 
 def about() -> str:
-    """Version."""
+    """Return name and version."""
     return f"Thinc {thinc.__version__}"
 
 
 def steps(network: Network, threads: list[int]) -> Iterator[Contender]:
-    """A step as its documentation writes it. It has no tanh."""
+    """Make a step as in its documentation. It has no tanh."""
     if network.activation != "relu":
         return
     model = _model(network)

@@ -1,15 +1,16 @@
-"""What runs a list of recorded kernels in C, on one thread or a team of them.
+"""Run a list of recorded kernels in C, on one thread or a team of threads.
 
-``program.pyx`` holds the list and gives it its inputs, ``execute.pyx`` runs it with the threads of
-``team.h``, ``autotune.pyx`` chooses between one thread and the team, ``lock.pyx`` admits one run at
-a time, and ``step_call.py`` is the call of a recorded step.
+``calls.py`` describes a recorded call. ``program.pyx`` holds a list of them and enters the inputs
+of a step; ``execute.pyx`` runs it with the threads of ``team.h``; ``autotune.pyx`` chooses between
+one thread and the team; ``lock.pyx`` admits one run at a time. ``step_call.py`` is the call of a
+recorded step.
 """
 
 from __future__ import annotations
 
 
 class Unfinished:
-    """What a run returns that has no result.
+    """The answer of a run without a result: it failed, or did not begin.
 
     Parameters
     ----------
@@ -17,7 +18,7 @@ class Unfinished:
         1 + the instruction that stopped the step; 0 if nothing ran, because the program does not
         serve this call.
     answer
-        What that instruction answered.
+        The answer of that instruction.
     """
 
     __slots__ = ("answer", "failed")

@@ -1,12 +1,12 @@
-"""Choose whether a program runs on one thread or on the team, by trying what is faster.
+"""Choose whether a program runs on one thread or on the team, by measuring which is faster.
 
-A program that may use the team may also run on one thread. Because the machine may be busier than
-it was, or less, the program now and then tries the other candidate: a sample of the other, a
-sample of the best so far, in alternation. Where other work delays whole steps, a single sample
-tells little; so the choice changes only when the other candidate was faster in three pairs in a
-row. The wait until the next trial is a multiple of what the samples of the other candidate took:
-five times at first, and after a change, which other work may have misled; twice as many after each
-trial that changes nothing, up to a hundred.
+A program that may use the team may also run on one thread. The load of the machine may change, so
+the program tries the other candidate now and then: samples of the other and of the best so far
+alternate. A single sample says little where other work delays whole steps, so the choice changes
+only when the other candidate was faster in three pairs in a row. The wait until the next trial is
+a multiple of the time that the samples of the other candidate took: five times at first and after
+a change, because other work may have caused it; twice the multiple before, up to a hundred, after
+each trial that changes nothing.
 """
 
 cdef int64_t SAMPLE = 5000000    # nanoseconds, or one step, if that takes longer
@@ -15,12 +15,12 @@ cdef int64_t FIRST_BACKOFF = 5, LAST_BACKOFF = 100
 
 
 cdef void reset(ThreadChoice *choice) noexcept nogil:
-    """Begin with the team, and a trial at the first run."""
+    """Start with the team, and with a trial at the first run."""
     choice[0] = ThreadChoice(TEAM, False, False, 0, 0, 0, 0, 0, 0, 0)
 
 
 cdef int choose(ThreadChoice *choice, int64_t *most) noexcept nogil:
-    """Return the candidate to run; ``most`` is set to how many nanoseconds it may run at most."""
+    """Return the candidate to run; sets ``most`` to the nanoseconds that it may run at most."""
     if not choice.trial and choice.until_trial <= 0:
         choice.trial = choice.other = True
         choice.spent = choice.sampled = choice.spent_on_other = choice.lead = 0

@@ -1,4 +1,4 @@
-"""The loop over a recorded list of kernels, on one thread or on a team of threads.
+"""Run a recorded list of kernels, on one thread or on a team of threads.
 
 Every member of the team goes through the same list and computes its part of each kernel that is
 shared. Running touches no Python object and allocates nothing.
@@ -25,7 +25,7 @@ cdef extern from "team.h" nogil:
     int64_t read_first(int64_t *p)
 
 cdef enum:
-    AHEAD = 16    # rows in random order are prefetched so many before they are copied
+    AHEAD = 16    # how many rows before its copy a row in random order is prefetched
 
 
 cdef void execute_alone(Run *run) noexcept nogil:
@@ -35,7 +35,7 @@ cdef void execute_alone(Run *run) noexcept nogil:
 
 
 cdef bint execute_by_team(Run *run, int threads) noexcept nogil:
-    """Run on a team of up to so many threads; returns False, with nothing done, if it is taken."""
+    """Run on a team of up to so many threads; does nothing and returns False if it is taken."""
     if not take_team():
         return False
     run.threads = hire(threads)
@@ -45,7 +45,7 @@ cdef bint execute_by_team(Run *run, int threads) noexcept nogil:
 
 
 cdef void execute_steps(void *what, int member) noexcept nogil:
-    """What each member of the team does: run the list, step after step."""
+    """Run the list as a member of the team, step after step."""
     cdef Run *run = <Run *>what
     cdef int threads = run.threads
     cdef int64_t passed = 0

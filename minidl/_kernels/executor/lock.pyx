@@ -1,4 +1,4 @@
-"""A fair lock: the programs of a step run one at a time, in the order in which threads call."""
+"""Let the programs of a step run one at a time, in the order in which threads call: a fair lock."""
 
 from cpython.exc cimport PyErr_CheckSignals
 
@@ -45,7 +45,7 @@ cdef class ProgramLock:
         self.holder, self.waiting, self.forks = 0, [], FORKS
 
     cpdef int acquire(self) except -1:
-        """Take the lock; wait for all threads that came before.
+        """Take the lock, after all threads that came before.
 
         Raises what a signal handler raises meanwhile, and RuntimeError if this thread has the lock.
         """

@@ -1,6 +1,6 @@
-"""A recorded step: a list of kernels with their arguments, run in C.
+"""Hold the kernels of a recorded step with their arguments, and run them in C.
 
-``Program`` is made from instructions, each a kernel's function pointer and a filled argument
+A ``Program`` is made from instructions: the function pointer of a kernel and its filled argument
 struct. ``execute.pyx`` runs them, on one thread or several, with a barrier where one kernel needs
 what other threads have written (``recording/plan.py`` decides both).
 """
@@ -12,7 +12,7 @@ from libc.stdint cimport int64_t
 from libc.string cimport memcmp, memcpy
 from numpy cimport ndarray
 
-from minidl._kernels.hooks cimport change_count, current_watch, is_recording
+from minidl._kernels.hooks cimport changes, current_watch, is_recording
 from minidl._kernels.executor.autotune cimport TEAM, choose, observe, reset
 from minidl._kernels.executor.execute cimport (
     MOST_COPIES,
@@ -54,14 +54,14 @@ NOT_RUN = Unfinished(0, 0)
 # --- what a program is given, and what it gives ------------------------------------------------
 
 cdef class RowOrder:
-    """An order of rows that was checked: C may gather rows by it without looking again.
+    """A checked order of rows, by which C gathers rows without checking them again.
 
     Parameters
     ----------
     order
-        Whole numbers, of which a copy is kept.
+        Row numbers; a copy of them is kept.
     rows
-        How many rows the data set has: every number is at least 0 and less than this.
+        How many rows the data set has: every row number is at least 0 and less than this.
     """
 
     def __init__(self, ndarray order not None, Py_ssize_t rows):
@@ -77,7 +77,7 @@ cdef class RowOrder:
 
 
 cdef class InputView:
-    """Stands for a part of an input in what a step returns: its number, and where in it."""
+    """Stands for a part of an input in what a step returns: its number, and the offset in it."""
 
     cdef Py_ssize_t number, offset
     cdef object shape, dtype, strides
@@ -88,7 +88,7 @@ cdef class InputView:
         self.strides = (<object>like).strides
 
     def of(self, tuple inputs):
-        """That part of these inputs."""
+        """Return that part of these inputs."""
         return ndarray(self.shape, self.dtype, inputs[self.number], self.offset, self.strides)
 
 
@@ -115,7 +115,7 @@ cdef object returned(object leaf, tuple inputs, bint copy):
 
 
 cdef object copied(ndarray x):
-    """Make a C-contiguous copy: of a small array that is contiguous, faster than NumPy does."""
+    """Make a C-contiguous copy, for small contiguous arrays faster than NumPy does."""
     cdef ndarray y
     if not cnp.PyArray_ISCARRAY_RO(x) or cnp.PyArray_NBYTES(x) > 1 << 16:
         return cnp.PyArray_NewCopy(x, cnp.NPY_CORDER)
@@ -125,7 +125,7 @@ cdef object copied(ndarray x):
 
 
 cdef class Names:
-    """The objects that names meant when a step was recorded.
+    """The objects that names referred to when a step was recorded.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ cdef class Names:
         self.values = tuple([value for _, _, value in found])
 
     cpdef bint same(self) except -1:
-        """Whether every name still means the same object."""
+        """Whether every name still refers to the same object."""
         cdef Py_ssize_t i, place
         cdef object holder
         cdef PyObject *now
@@ -168,8 +168,8 @@ cdef class Program:
         struct as bytes, how many threads share it, whether all wait before it, and what its
         answer means.
     inputs
-        What each argument of a call must be: an array of the same dtype and shape, writeable if
-        this one is; or else the same value.
+        Arrays or values: an argument of a call must be an array of the same dtype and shape,
+        writeable if this one is; or else the same value.
     patches
         (input, instruction, slot, offset): where the address of an input goes.
     state
@@ -180,9 +180,9 @@ cdef class Program:
         Contiguous arrays that live on between steps: parameters, gradients, moments, state. No
         input of a call may lie in them, either.
     keep
-        What else must live as long as the program, such as the arrays its pointers point into.
+        Objects that must live as long as the program, such as the arrays its pointers point into.
     lock
-        Shared with the programs that must not run at the same time.
+        Lock shared with the programs that must not run at the same time.
     """
 
     def __cinit__(self):
@@ -231,7 +231,7 @@ cdef class Program:
         self.scheduled = []
 
     cdef int own(self, list arrays) except -1:
-        """Note where these arrays lie; neighbours, as parts of one vector, become one span."""
+        """Note where these arrays lie; adjacent parts of a vector become one span."""
         cdef size_t begin, nbytes
         cdef Span *last
         self.owned_count = 0
@@ -256,7 +256,7 @@ cdef class Program:
     # --- one step -------------------------------------------------------------------------
 
     cdef bint matches(self, tuple inputs, bint constants) except -1:
-        """Whether these are such inputs as the program was recorded for."""
+        """Whether the program was recorded for inputs like these."""
         cdef Py_ssize_t i
         if len(inputs) != len(self.kinds):
             return False
@@ -291,7 +291,7 @@ cdef class Program:
         return False
 
     cdef bint changes_apart(self, tuple inputs):
-        """Whether no input that is changed shares memory with another one: threads would race."""
+        """Whether no input that is changed shares memory with another, which would be a race."""
         cdef Py_ssize_t i, j
         for i in range(len(inputs)):
             if type(inputs[i]) is ndarray and cnp.PyArray_ISWRITEABLE(self.kinds[i]):
@@ -312,18 +312,18 @@ cdef class Program:
         return 0
 
     cdef bint valid(self) except -1:
-        """Whether everything is as it was when the program was found valid."""
-        return self.seen == change_count() and (self.names is None or self.names.same())
+        """Whether nothing has changed since the program was found valid."""
+        return self.seen == changes() and (self.names is None or self.names.same())
 
     cpdef bint serves(self, tuple inputs) except -1:
-        """Whether the program is valid now, and was recorded for such inputs."""
+        """Whether the program is valid now, and was recorded for inputs like these."""
         return self.valid() and self.matches(inputs, True)
 
     cpdef object replay(self, tuple inputs):
         """Run on these inputs; returns what the step returns, or an ``Unfinished``.
 
-        What is returned is made before another call can overwrite it. Where the steps of this
-        thread are watched and this one is due, the program of a watched step runs instead.
+        The result is made under the lock, before another call can overwrite it. Where the steps of
+        this thread are watched and this one is due, the program of a watched step runs instead.
         """
         cdef Run run
         cdef list rates
@@ -337,10 +337,10 @@ cdef class Program:
             return NOT_RUN
         self.lock.acquire()
         try:
-            if self.seen != change_count():    # while this thread waited
+            if self.seen != changes():    # while this thread waited
                 return NOT_RUN
-            # Schedules are functions of Python. From the first rate that is set to the end of the
-            # step no signal handler runs.
+            # Schedules are Python functions, so all are called first: no signal handler can run
+            # from the first rate that is set to the end of the step.
             rates = [(group.state["learning_rate"], group.rates(1)[0]) for group in self.scheduled]
             self.point(inputs)
             for place, rate in rates:
@@ -375,10 +375,6 @@ cdef class Program:
         """Count the steps of runs that were not watched."""
         (<unsigned long long *>cnp.PyArray_DATA(self.clock))[CLOCK_STEPS] += runs * self.advance
 
-    def output(self, tuple inputs):
-        """What a call on these inputs returns. Whoever asks after a call must hold the lock."""
-        return returned(self.result, inputs, self.copies)
-
     cdef void begin(self, Run *run) noexcept:
         """Describe a run of one step."""
         run.code, run.length = self.code, self.length
@@ -391,7 +387,7 @@ cdef class Program:
     cdef void perform(self, Run *run):
         """Execute a run on one thread or by the team, whichever is faster, and undo a failed step.
 
-        A run that finds the team taken uses one thread, and is no sample of either.
+        A run that finds the team taken uses one thread, and is a sample of neither.
         """
         cdef bint team = False, teamed
         cdef int64_t begun
@@ -409,11 +405,11 @@ cdef class Program:
                 restore_state(self.state, self.states)
 
     cdef bint tries(self, const Run *run) noexcept nogil:
-        """Whether both candidates are tried. A run that is timed has more barriers than usual."""
+        """Whether both candidates are tried: not in a timed run, which has more barriers."""
         return self.threads > 1 and not self.always_team and run.stamps == NULL
 
     cdef int choose_threads(self, Run *run) noexcept nogil:
-        """Choose one thread or the team, and limit the run to what the choice is good for."""
+        """Choose one thread or the team, and limit the run to the time that the choice holds."""
         cdef int64_t most
         cdef int candidate
         if not self.tries(run):
@@ -428,16 +424,17 @@ cdef class Program:
         self, tuple sources, tuple targets, RowOrder order, Py_ssize_t rows, Py_ssize_t first,
         Py_ssize_t count, list scalars, list outputs, double seconds, list watched_outputs=None
     ):
-        """Run steps first … first + count - 1 of an epoch, or as many as fit into so many seconds.
+        """Run steps first … first + count - 1 of an epoch, or as many as fit into ``seconds``.
 
-        Step s works on the rows order[s * rows : (s + 1) * rows] of the sources; with order None,
-        on the rows from s * rows on. Rows in order are read where they are, unless the step changes
-        such memory; others are copied to the targets. When a step fails, the targets hold its rows
-        in any case. ``scalars`` are pairs (array of no dimensions, its value in every step),
-        ``outputs`` are pairs (array, array with room for it of every step). With
+        Step s works on the rows order[s * rows : (s + 1) * rows] of the sources; if order is None,
+        on the rows from s * rows on. Rows without an order are read in place, unless the step
+        changes such memory; others are copied to the targets. After a step that failed, the targets
+        hold its rows in any case. ``scalars`` are pairs (array of no dimensions, its value in every
+        step), ``outputs`` are pairs (array, array with room for it of every step). With
         ``watched_outputs``, those of the program of a watched step, that program runs where the
-        clock says so; where it cannot, the run ends. Returns how many steps were made, 1 + the instruction that failed, or 0, and the answer
-        of that instruction; ``latest`` is the program that has it.
+        clock says so; where it cannot, the run ends. Returns the number of steps made, 1 + the
+        instruction that failed, or 0, and the answer of that instruction; ``latest`` is the program
+        that ran last.
         """
         cdef Run run, watched_run
         cdef Run *now = &run
@@ -533,11 +530,11 @@ cdef class Program:
         return 0
 
     cdef bint only_read(self, Py_ssize_t number, ndarray source):
-        """Whether kernels may read an input in its source: in none of what the step changes."""
+        """Whether kernels may read an input in its source, because the step changes neither."""
         return not cnp.PyArray_ISWRITEABLE(self.kinds[number]) and not self.owns(span_of(source))
 
     cdef int aim(self, Run *run, Py_ssize_t number, ndarray source, ndarray target) except -1:
-        """Have the kernels that read an input read it in its source, step after step."""
+        """Have the kernels that read an input read it in place, in the rows of each step."""
         cdef Py_ssize_t patched, instruction, slot, offset
         for patched, instruction, slot, offset in self.patches:
             if patched == number:
@@ -549,9 +546,8 @@ cdef class Program:
         return 0
 
     def time(self, tuple inputs, ndarray stamps):
-        """Run once; stamps[i] becomes the time in nanoseconds before instruction i, and the
-        last one the time at the end. Returns 0 or 1 + the instruction that failed, and its
-        answer."""
+        """Run once, and note the time: stamps[i] in nanoseconds before instruction i, the last one
+        at the end. Returns 0 or 1 + the instruction that failed, and its answer."""
         cdef Run run
         if cnp.PyArray_TYPE(stamps) != cnp.NPY_INT64 or stamps.shape[0] != self.length + 1:
             raise ValueError(f"stamps must be {self.length + 1} int64")
@@ -570,7 +566,7 @@ cdef class Program:
     # --- kernel by kernel ------------------------------------------------------------------
 
     def prepare(self, tuple inputs):
-        """Get ready for ``run_one`` on these inputs: copy the state. The caller holds the lock."""
+        """Enter these inputs and copy the state, for ``run_one``. The caller holds the lock."""
         cdef Run run
         self.check(inputs)
         self.point(inputs)
@@ -578,19 +574,22 @@ cdef class Program:
         begin_step(&run)
 
     def run_one(self, Py_ssize_t index):
-        """Run one instruction, on this thread; returns its answer."""
+        """Run one instruction on this thread; returns its answer."""
         if not 0 <= index < self.length:
             raise IndexError(f"there is no instruction {index} among {self.length}")
         return self.code[index].kernel(self.code[index].args, 0, 1)
 
     def restore(self):
-        """Bring back the state that ``prepare`` has copied."""
+        """Copy back the state that ``prepare`` has copied."""
         restore_state(self.state, self.states)
 
 
 cdef bint same_constant(object a, object b) except -1:
-    """Whether two arguments mean the same to any function. 0.0 and -0.0 do not, though they are
-    equal; and what is no plain value may differ in what its ``==`` does not look at."""
+    """Whether two arguments are the same to any function.
+
+    0.0 and -0.0 are not, although they are equal. Objects that are no plain values must be
+    identical, because ``==`` need not compare all of them.
+    """
     cdef double x, y
     if a is b:
         return True
@@ -620,7 +619,7 @@ cdef inline bint matches_array(object given, ndarray kind) except -1:
 
 
 cdef inline Span span_of(ndarray array) noexcept:
-    """The memory of a contiguous array."""
+    """Return the memory of a contiguous array."""
     cdef char *begin = <char *>cnp.PyArray_DATA(array)
     return Span(begin, begin + cnp.PyArray_NBYTES(array))
 
@@ -630,14 +629,14 @@ cdef inline bint overlap(Span a, Span b) noexcept:
 
 
 cdef CopySpan copy_span(ndarray whole, ndarray batch) noexcept:
-    """From the rows of a data set to those of a batch."""
+    """Describe the copy of rows of a data set to a batch."""
     return CopySpan(
         <char *>cnp.PyArray_DATA(whole), <char *>cnp.PyArray_DATA(batch), cnp.PyArray_NBYTES(batch)
     )
 
 
 cdef int keep_outputs(Run *run, list outputs, Py_ssize_t steps) except -1:
-    """Have the outputs of every step kept: pairs (array of one, array with room for so many)."""
+    """Have outputs kept: pairs (array of a step, array with room for so many steps)."""
     cdef ndarray source, target
     if len(outputs) > MOST_COPIES:
         raise ValueError("an epoch has at most 16 outputs")
@@ -654,7 +653,7 @@ cdef int keep_outputs(Run *run, list outputs, Py_ssize_t steps) except -1:
 
 
 cdef int set_scalars(Run *run, list scalars, Py_ssize_t steps) except -1:
-    """Have numbers set before every step: pairs (where, values of so many steps)."""
+    """Have numbers set before every step: pairs (array of the number, values of so many steps)."""
     cdef ndarray place, values
     if len(scalars) > MOST_SCALARS:
         raise ValueError("an epoch has at most 8 scheduled scalars")

@@ -1,4 +1,4 @@
-"""The call of a recorded step. This file is Python, and is compiled where there is a compiler."""
+"""Call a recorded step. This file is Python, and is compiled where there is a compiler."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 class StepCall:
-    """A function whose calls run ``program``, if that serves them; a subclass does the rest."""
+    """A function whose calls run ``program`` if it serves them; subclasses make other calls."""
 
     if TYPE_CHECKING:
         program: Program | None  # declared in step_call.pxd
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         """Run the step on these inputs."""
-        program = self.program  # once: another thread may set another one
+        program = self.program  # read once: another thread may set another one
         if named:
             inputs = self.by_place(inputs, named)
         why = None
@@ -36,5 +36,5 @@ class StepCall:
     def slow_call(
         self, program: Program | None, why: Unfinished | None, inputs: tuple[Any, ...]
     ) -> Any:
-        """Make the call without the fast path: ``why`` tells why ``program`` did not."""
+        """Make the call without the fast path; ``why`` is the answer of ``program``, if it ran."""
         raise NotImplementedError

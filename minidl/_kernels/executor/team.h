@@ -21,11 +21,11 @@
 #define nap() nanosleep(&(struct timespec){0, 50000}, NULL)
 #endif
 
-/* Ask for a cache line that is soon to be read. */
+/* Prefetch a cache line that will soon be read. */
 static inline void expect(const void *p) { __builtin_prefetch(p); }
 
-/* How this thread rounds, and whether it takes subnormal numbers for zero; 0 where we do not know
-   how to ask. */
+/* Return how this thread rounds and whether it flushes subnormal numbers to zero; 0 where we do not
+   know how to read that. */
 static inline uint64_t float_mode(void) {
     uint64_t mode = 0;
 #if defined(__SSE2__)
@@ -55,10 +55,10 @@ static inline void set_float_mode(uint64_t mode) {
 
 enum {
     MOST_THREADS = 64,
-    LOOKS = 32,                /* between two looks at the clock */
-    BARRIER_PATIENCE = 20000,  /* nanoseconds of spinning before a waiting thread gives way */
-    JOB_PATIENCE = 100000,     /* and before a member without a job goes to sleep */
-    YIELDS = 200               /* times of giving way before a nap */
+    LOOKS = 32,            /* at a number that a thread waits for, between two at the clock */
+    BARRIER_SPIN = 20000,  /* nanoseconds that a thread spins at a barrier before it gives way */
+    JOB_SPIN = 100000,     /* nanoseconds that a member spins without a job before it sleeps */
+    YIELDS = 200           /* how many times a thread gives way before it naps */
 };
 
 typedef void (*work_fn)(void *what, int member);
@@ -70,7 +70,7 @@ typedef struct {
     work_fn work ALONE_ON_ITS_LINE;
     void *what;
     uint64_t float_mode;                  /* of the caller: bits must not depend on who computes */
-    int busy;                             /* whether somebody uses the team */
+    int busy;                             /* whether a thread has reserved the team */
     int members;                          /* started, the caller included */
     int64_t born;                         /* the job before the first that a new member heeds */
     int asleep[MOST_THREADS];
@@ -82,8 +82,8 @@ static Team TEAM = {.members = 1};
 #define atomic_read(p) __atomic_load_n(p, __ATOMIC_ACQUIRE)
 #define atomic_write(p, v) __atomic_store_n(p, v, __ATOMIC_RELEASE)
 
-/* Spin until *p is not `old` (or is at least `least`): 0 if that did not happen in time. */
-static int spin(const int64_t *p, int64_t old, int64_t least, int64_t patience) {
+/* Spin until *p is not `old` and is at least `least`; returns 0 after `limit` nanoseconds. */
+static int spin(const int64_t *p, int64_t old, int64_t least, int64_t limit) {
     int64_t begin = 0;
     for (;;) {
         for (int look = 0; look < LOOKS; look++) {
@@ -92,14 +92,14 @@ static int spin(const int64_t *p, int64_t old, int64_t least, int64_t patience) 
             relax();
         }
         if (!begin) begin = nanoseconds();
-        else if (nanoseconds() - begin > patience) return 0;
+        else if (nanoseconds() - begin > limit) return 0;
     }
 }
 
-/* Wait until *p is at least `least`. On a loaded machine the thread waited for may not be
-   running: giving way is what lets it run. */
+/* Wait until *p is at least `least`. On a loaded machine the other thread may not be running, and
+   runs when this one gives way. */
 static void wait_for(const int64_t *p, int64_t least) {
-    if (spin(p, -1, least, BARRIER_PATIENCE)) return;
+    if (spin(p, -1, least, BARRIER_SPIN)) return;
     for (int late = 0; atomic_read(p) < least; late++) {
         if (late < YIELDS) give_way();
         else nap();
@@ -107,7 +107,7 @@ static void wait_for(const int64_t *p, int64_t least) {
 }
 
 static int64_t wait_for_job(int member, int64_t seen) {
-    while (!spin(&TEAM.job, seen, 0, JOB_PATIENCE)) {
+    while (!spin(&TEAM.job, seen, 0, JOB_SPIN)) {
         /* Lie down, then look once more: a job published in between is seen here, or its
            publisher sees that this member sleeps. */
         __atomic_store_n(&TEAM.asleep[member], 1, __ATOMIC_SEQ_CST);
@@ -131,7 +131,7 @@ static void member_main(void *argument) {
     }
 }
 
-/* Have this many threads; returns how many there are. */
+/* Start threads until there are this many, the caller included; returns how many there are. */
 static int hire(int threads) {
     atomic_write(&TEAM.born, TEAM.job);
     while (TEAM.members < threads) {
@@ -147,13 +147,13 @@ static int hire(int threads) {
     return TEAM.members < threads ? TEAM.members : threads;
 }
 
-/* Take the team for a job; 0 if somebody else has it. */
+/* Reserve the team for a job; returns 0 if another thread has it. */
 static int take_team(void) {
     return !__atomic_exchange_n(&TEAM.busy, 1, __ATOMIC_ACQUIRE);
 }
 static void leave_team(void) { atomic_write(&TEAM.busy, 0); }
 
-/* work(what, member) by members 0 ... threads - 1, all of them hired. Returns when all are done. */
+/* Run work(what, member) on members 0 ... threads - 1, all hired; returns when all are done. */
 static void team_work(work_fn work, void *what, int threads) {
     TEAM.work = work;
     TEAM.what = what;
@@ -169,14 +169,14 @@ static void team_work(work_fn work, void *what, int threads) {
     wait_for(&TEAM.finished, threads - 1);
 }
 
-/* Wait until all `threads` of the job are here; `passed` counts the barriers of this thread. */
+/* Wait until all `threads` of the job have arrived; `passed` is what `arrived` was before. */
 static void barrier(int threads, int64_t *passed) {
     *passed += threads;
     __atomic_add_fetch(&TEAM.arrived, 1, __ATOMIC_ACQ_REL);
     wait_for(&TEAM.arrived, *passed);
 }
 
-/* *p becomes the smaller of itself and value; 0 stands for nothing yet. */
+/* Set *p to the smaller of itself and value; 0 means that there is no value yet. */
 static inline void keep_first(int64_t *p, int64_t value) {
     int64_t now = atomic_read(p);
     while ((now == 0 || value < now)
@@ -184,7 +184,7 @@ static inline void keep_first(int64_t *p, int64_t value) {
 }
 static inline int64_t read_first(const int64_t *p) { return atomic_read(p); }
 
-/* In a forked child: only the thread that forked lives on. */
+/* Forget all members in a forked child: only the thread that forked lives on. */
 static void forget_team(void) {
     for (int member = 0; member < MOST_THREADS; member++) TEAM.bed[member] = NULL;
     for (int member = 0; member < MOST_THREADS; member++) TEAM.asleep[member] = 0;

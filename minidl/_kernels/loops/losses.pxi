@@ -303,7 +303,7 @@ cdef Py_ssize_t nll(const void *arguments, int thread, int threads) noexcept nog
 cdef Py_ssize_t weight_total(const void *arguments, int thread, int threads) noexcept nogil:
     """total[0] = sum of the rows' weights, in order.
 
-    Returns 1 if a weight is negative or NaN, or the total is zero or infinite.
+    Returns 1 if a weight is negative or NaN, or the total is infinite, or zero unless `each`.
     """
     cdef const WeightTotalArgs *args = <const WeightTotalArgs *>arguments
     cdef double weight, total = 0
@@ -321,7 +321,7 @@ cdef Py_ssize_t weight_total(const void *arguments, int thread, int threads) noe
         bad = bad or not weight >= 0
         total += weight
     args.total[0] = total
-    return bad or not 0 < total < INFINITY
+    return bad or not total < INFINITY or (total == 0 and not args.each)
 
 
 cdef Py_ssize_t softmax_cross_entropy(
@@ -433,13 +433,56 @@ cdef inline void weighted_loss(
         row += 1
 
 
+cdef inline void losses_of_elements(
+    const ElementLossArgs *args, int thread, int threads,
+    vec (*f)(vec, vec, real, vec *) noexcept nogil
+) noexcept nogil:
+    """losses[i] = weight of its row times f of element i, and the gradient of every element.
+
+    With `pos_weight`, weighted_bce_vec instead of f.
+    """
+    cdef Py_ssize_t row = partition(args.rows, LOSS_ROWS, thread, threads)
+    cdef Py_ssize_t end = partition(args.rows, LOSS_ROWS, thread + 1, threads)
+    cdef Py_ssize_t columns = args.n // args.rows, i, j, left
+    cdef const real *ones = <const real *>args.pos_weight
+    cdef real *gradient = <real *>args.dprediction
+    cdef vec prediction, target, value, slope
+    cdef real lanes[LANES]
+    cdef double factor
+    while row < end:
+        factor = weight_of(args.weight, row)
+        i = row * columns
+        if factor == 0:    # the row may hold anything
+            memset(gradient + i, 0, columns * sizeof(real))
+            memset(args.losses + i, 0, columns * sizeof(double))
+            row += 1
+            continue
+        left = columns
+        while left > 0:
+            prediction = load_columns(<const real *>args.prediction + i, left)
+            target = load_columns(<const real *>args.target + i, left)
+            if ones != NULL:
+                value = weighted_bce_vec(
+                    prediction, target, load_columns(ones + columns - left, left), &slope
+                )
+            else:
+                value = f(prediction, target, <real>args.delta, &slope)
+            store_columns(gradient + i, slope * <real>factor, left)
+            store(lanes, value)
+            for j in range(smaller(left, LANES)):
+                args.losses[i + j] = factor * lanes[j]
+            i += LANES
+            left -= LANES
+        row += 1
+
+
 cdef inline void element_loss(
     const void *arguments, int thread, int threads,
     vec (*f)(vec, vec, real, vec *) noexcept nogil
 ) noexcept nogil:
     """losses[block] = sum of f over LOSS_BLOCK elements, and the gradient of every element.
 
-    With weights, one loss per row.
+    With weights, one loss per row; with `each`, one per element.
     """
     cdef const ElementLossArgs *args = <const ElementLossArgs *>arguments
     cdef real delta = <real>args.delta
@@ -452,6 +495,9 @@ cdef inline void element_loss(
     cdef vec total, other, value, slope
     cdef real lanes[LANES]
     cdef int j
+    if args.each:
+        losses_of_elements(args, thread, threads, f)
+        return
     if args.weight != NULL:
         weighted_loss(args, thread, threads, f)
         return
@@ -552,8 +598,9 @@ cdef void pos_weighted_loss(
 
 cdef Py_ssize_t bce_with_logits(const void *args, int thread, int threads) noexcept nogil:
     """-w t log s(z) - (1 - t) log(1 - s(z)), s the sigmoid, w the column's pos_weight, or 1"""
-    if (<const ElementLossArgs *>args).pos_weight != NULL:
-        pos_weighted_loss(<const ElementLossArgs *>args, thread, threads)
+    cdef const ElementLossArgs *given = <const ElementLossArgs *>args
+    if given.pos_weight != NULL and not given.each:
+        pos_weighted_loss(given, thread, threads)
     else:
         element_loss(args, thread, threads, bce_vec)
 

@@ -19,7 +19,8 @@ cdef void moments_in_double(
 
 
 cdef void moments_of_rows(
-    const real *x, Py_ssize_t rows, Py_ssize_t stride, Py_ssize_t n, double *parts
+    const real *x, Py_ssize_t rows, Py_ssize_t stride, Py_ssize_t n, double *parts,
+    Accumulate accumulate
 ) noexcept nogil:
     """How many elements n columns of these rows have, Σ x, Σ x², and the number of zeros.
 
@@ -27,6 +28,7 @@ cdef void moments_of_rows(
     the mean (Chan, Golub and LeVeque 1983).
     """
     cdef double first = x[0], sum, square, count = rows * n
+    cdef double found[4]
     cdef vec pivot = fill(x[0]), v
     cdef vec d[2]
     cdef vec sums[2]
@@ -55,12 +57,14 @@ cdef void moments_of_rows(
             v = where_less(fill(0), absolute(v), fill(0), fill(1))
             zeros[0] = zeros[0] + (v if n - i >= LANES else keep_part(v, n - i))
             i += LANES
-    parts[0], parts[3] = count, lane_sum(zeros[0] + zeros[1])
+    found[0], found[3] = count, lane_sum(zeros[0] + zeros[1])
     sum, square = lane_sum(sums[0] + sums[1]), lane_sum(squares[0] + squares[1])
-    parts[1] = sum + count * first
-    parts[2] = square + first * (2 * sum + count * first)
-    if parts[3] < count and not (fits_float(square) and fits_float(parts[2])):
-        moments_in_double(x, rows, stride, n, parts)
+    found[1] = sum + count * first
+    found[2] = square + first * (2 * sum + count * first)
+    if found[3] < count and not (fits_float(square) and fits_float(found[2])):
+        moments_in_double(x, rows, stride, n, found)
+    for j in range(4):
+        parts[j] = found[j] + (parts[j] if accumulate == ADD else 0)
 
 
 cdef Py_ssize_t moment_parts(const void *arguments, int thread, int threads) noexcept nogil:
@@ -74,44 +78,60 @@ cdef Py_ssize_t moment_parts(const void *arguments, int thread, int threads) noe
     end = partition(args.n, size, thread + 1, threads)
     while i < end:
         if args.groups == 1:
-            moments_of_rows(x + i, 1, 0, smaller(size, end - i), args.parts + i // size * 4)
+            moments_of_rows(
+                x + i, 1, 0, smaller(size, end - i), args.parts + i // size * 4, args.accumulate
+            )
         else:
             rows = smaller(size, end - i) // args.columns
             for j in range(args.groups):
                 moments_of_rows(
                     x + i + j * width, rows, args.columns, width,
-                    args.parts + (i // size * args.groups + j) * 4
+                    args.parts + (i // size * args.groups + j) * 4, args.accumulate
                 )
         i += size
     return 0
 
 
-cdef double squared_distance(const real *x, const real *y, Py_ssize_t n) noexcept nogil:
-    """Σ (x - y)²."""
-    cdef vec d[2]
-    cdef vec sums[2]
-    cdef double square, difference
+cdef double distance_in_double(const real *x, const real *y, Py_ssize_t n) noexcept nogil:
+    """Σ (x - y)², one element after the other: where float32 does not do."""
+    cdef double sum = 0, d
+    cdef Py_ssize_t i
+    for i in range(n):
+        d = <double>x[i] - y[i]
+        sum += d * d
+    return sum
+
+
+cdef void square_and_distance(
+    const real *x, const real *y, Py_ssize_t n, double *found
+) noexcept nogil:
+    """Σ x² and Σ (x - y)², in one pass."""
+    cdef vec v, d
+    cdef vec squares[2]
+    cdef vec distances[2]
     cdef Py_ssize_t i = 0
     cdef int j
     for j in range(2):
-        sums[j] = fill(0)
+        squares[j] = distances[j] = fill(0)
     while i + 2 * LANES <= n:
         for j in range(2):
-            d[j] = load(x + i + j * LANES) - load(y + i + j * LANES)
-            sums[j] = sums[j] + d[j] * d[j]
+            v = load(x + i + j * LANES)
+            d = v - load(y + i + j * LANES)
+            squares[j] = squares[j] + v * v
+            distances[j] = distances[j] + d * d
         i += 2 * LANES
     while i < n:
-        d[0] = load_columns(x + i, n - i) - load_columns(y + i, n - i)
-        sums[0] = sums[0] + d[0] * d[0]
+        v = load_columns(x + i, n - i)
+        d = v - load_columns(y + i, n - i)
+        squares[0] = squares[0] + v * v
+        distances[0] = distances[0] + d * d
         i += LANES
-    square = lane_sum(sums[0] + sums[1])
-    if fits_float(square):
-        return square
-    square = 0
-    for i in range(n):
-        difference = <double>x[i] - y[i]
-        square += difference * difference
-    return square
+    found[0] = lane_sum(squares[0] + squares[1])
+    found[1] = lane_sum(distances[0] + distances[1])
+    if not fits_float(found[0]):
+        found[0] = squared_norm_block(x, n)
+    if not fits_float(found[1]):
+        found[1] = distance_in_double(x, y, n)
 
 
 cdef Py_ssize_t norm_parts(const void *arguments, int thread, int threads) noexcept nogil:
@@ -120,12 +140,18 @@ cdef Py_ssize_t norm_parts(const void *arguments, int thread, int threads) noexc
     cdef const real *x = <const real *>args.x
     cdef const real *before = <const real *>args.before
     cdef double *parts
+    cdef double found[2]
     cdef Py_ssize_t i = partition(args.n, NORM_BLOCK, thread, threads), n
     cdef Py_ssize_t end = partition(args.n, NORM_BLOCK, thread + 1, threads)
+    cdef int j
     while i < end:
         n, parts = smaller(NORM_BLOCK, end - i), args.parts + i // NORM_BLOCK * 2
-        parts[0] = squared_norm_block(x + i, n)
-        parts[1] = 0 if before == NULL else squared_distance(x + i, before + i, n)
+        if before == NULL:
+            found[0], found[1] = squared_norm_block(x + i, n), 0
+        else:
+            square_and_distance(x + i, before + i, n, found)
+        for j in range(2):
+            parts[j] = found[j] + (parts[j] if args.accumulate == ADD else 0)
         i += NORM_BLOCK
     return 0
 

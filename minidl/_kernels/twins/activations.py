@@ -1,7 +1,7 @@
 """The NumPy twin of every activation.
 
-A gradient takes what its layer keeps: the output ``y`` where the derivative follows from it,
-else the input ``x``.
+Each gradient takes dy and the array that its layer has saved: the output ``y`` if the derivative
+can be computed from it, else the input ``x``.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def prelu(x: Array, slope: Array) -> Array:
     flops=4,
 )
 def prelu_grad(dy: Array, x: Array, slope: Array, dslope: Array) -> Array:
-    """dx = dy where x > 0, else slope · dy; adds to dslope = Σ dy · x over all other x."""
+    """dx = dy where x > 0, else slope · dy; adds to dslope: Σ dy · x over all x ≤ 0."""
     below = np.where(x > 0, x.dtype.type(0), dy * x).reshape(-1, x.shape[-1]).sum(axis=0)
     dslope += below if dslope.size > 1 else below.sum()
     return np.where(x > 0, dy, slope * dy)
@@ -65,7 +65,10 @@ def elu(x: Array, alpha: float) -> Array:
 
 @kernel("dy[n] y[n] alpha -> dx[n]", flops=3)
 def elu_grad(dy: Array, y: Array, alpha: float) -> Array:
-    """dx = dy where y ≥ 0, else dy · (y + α): so also where y is -0, what is left of a tiny x."""
+    """dx = dy · (y + α) where y has a minus sign, else dy.
+
+    For a tiny x < 0, y is -0, which counts as negative.
+    """
     return np.where(np.signbit(y), dy * (y + dy.dtype.type(alpha)), dy)
 
 
@@ -97,13 +100,13 @@ def tanh_grad(dy: Array, y: Array) -> Array:
 @kernel("x[n] -> y[n]", flops=EXP + 3)
 def silu(x: Array) -> Array:
     """y = x · sigmoid(x), which is 0 at -∞."""
-    return np.maximum(x, -FAR) * sigmoid(x)
+    return np.maximum(x, -_FAR) * sigmoid(x)
 
 
 @kernel("dy[n] x[n] -> dx[n]", flops=EXP + 7)
 def silu_grad(dy: Array, x: Array) -> Array:
     """dx = dy · s · (1 + x · (1 - s)), s = sigmoid(x)."""
-    return dy * sigmoid(x) * (1 + np.clip(x, -FAR, FAR) * sigmoid(-x))
+    return dy * sigmoid(x) * (1 + np.clip(x, -_FAR, _FAR) * sigmoid(-x))
 
 
 @kernel("x[n] beta -> y[n]", flops=2 * EXP + 4)
@@ -121,14 +124,14 @@ def softplus_grad(dy: Array, x: Array, beta: float) -> Array:
 
 @kernel("x[n] -> y[n]", flops=2 * EXP + 12)
 def gelu(x: Array) -> Array:
-    """y = x · Φ(x), Φ(x) = ½ erfc(-x / √2): the probability of less in a normal distribution."""
-    return (np.maximum(x, -FAR) * _normal_cdf(x)).astype(x.dtype)
+    """y = x · Φ(x), Φ(x) = ½ erfc(-x / √2), the probability that a normal number is less than x."""
+    return (np.maximum(x, -_FAR) * _normal_cdf(x)).astype(x.dtype)
 
 
 @kernel("dy[n] x[n] -> dx[n]", flops=2 * EXP + 16)
 def gelu_grad(dy: Array, x: Array) -> Array:
     """dx = dy · (Φ(x) + x · φ(x)), φ(x) = exp(-x² / 2) / √(2π)."""
-    z = np.clip(x, -FAR, FAR).astype(np.float64)
+    z = np.clip(x, -_FAR, _FAR).astype(np.float64)
     return (dy * (_normal_cdf(x) + z * np.exp(-z * z / 2) / math.sqrt(2 * math.pi))).astype(x.dtype)
 
 
@@ -136,14 +139,14 @@ def gelu_grad(dy: Array, x: Array) -> Array:
 def selu(x: Array) -> Array:
     """y = λ · x where x ≥ 0, else λ · α · (exp(x) - 1)."""
     real = x.dtype.type
-    return np.where(x < 0, real(SELU_SLOPE) * np.expm1(np.minimum(x, 0)), real(SELU_GAIN) * x)
+    return np.where(x < 0, real(_SELU_SLOPE) * np.expm1(np.minimum(x, 0)), real(_SELU_GAIN) * x)
 
 
 @kernel("dy[n] y[n] -> dx[n]", flops=3)
 def selu_grad(dy: Array, y: Array) -> Array:
-    """dx = λ · dy where x ≥ 0, else dy · (y + λ · α): y has the sign of x."""
+    """dx = dy · (y + λ · α) where y has a minus sign, as x then has, else λ · dy."""
     real = dy.dtype.type
-    return np.where(np.signbit(y), dy * (y + real(SELU_SLOPE)), real(SELU_GAIN) * dy)
+    return np.where(np.signbit(y), dy * (y + real(_SELU_SLOPE)), real(_SELU_GAIN) * dy)
 
 
 @kernel("x[n] alpha -> y[n]", flops=EXP + 3)
@@ -155,26 +158,26 @@ def celu(x: Array, alpha: float) -> Array:
 
 @kernel("dy[n] y[n] alpha -> dx[n]", flops=4)
 def celu_grad(dy: Array, y: Array, alpha: float) -> Array:
-    """dx = dy where x ≥ 0, else dy · (y / α + 1): y has the sign of x."""
+    """dx = dy · (y / α + 1) where y has a minus sign, as x then has, else dy."""
     return np.where(np.signbit(y), dy * (y / dy.dtype.type(alpha) + 1), dy)
 
 
 @kernel("x[n] -> y[n]", flops=EXP + 7)
 def gelu_tanh(x: Array) -> Array:
     """y = x · (1 + tanh(√(2/π) · (x + 0.044715 · x³))) / 2, close to gelu."""
-    return np.maximum(x, -FAR) * sigmoid(_gelu_inner(x)[0])
+    return np.maximum(x, -_FAR) * sigmoid(_gelu_inner(x)[0])
 
 
 @kernel("dy[n] x[n] -> dx[n]", flops=2 * EXP + 14)
 def gelu_tanh_grad(dy: Array, x: Array) -> Array:
     """dx = dy · s · (1 + x · (1 - s) · inner'), s = sigmoid(inner), y = x · s."""
     inner, slope = _gelu_inner(x)
-    return dy * sigmoid(inner) * (1 + np.clip(x, -FAR, FAR) * sigmoid(-inner) * slope)
+    return dy * sigmoid(inner) * (1 + np.clip(x, -_FAR, _FAR) * sigmoid(-inner) * slope)
 
 
 @kernel("x[n] -> y[n]", flops=4)
 def hard_sigmoid(x: Array) -> Array:
-    """y = x / 6 + 1/2 within 0 and 1."""
+    """y = min(max(x / 6 + 1/2, 0), 1)."""
     return np.clip(x / 6 + x.dtype.type(0.5), 0, 1)
 
 
@@ -187,7 +190,7 @@ def hard_sigmoid_grad(dy: Array, x: Array) -> Array:
 @kernel("x[n] -> y[n]", flops=5)
 def hard_swish(x: Array) -> Array:
     """y = x · hard_sigmoid(x)."""
-    return np.maximum(x, -FAR) * hard_sigmoid(x)
+    return np.maximum(x, -_FAR) * hard_sigmoid(x)
 
 
 @kernel("dy[n] x[n] -> dx[n]", flops=5)
@@ -200,14 +203,14 @@ def hard_swish_grad(dy: Array, x: Array) -> Array:
 @kernel("x[n] -> y[n]", flops=EXP + 10)
 def mish(x: Array) -> Array:
     """y = x · tanh(softplus(x))."""
-    return np.maximum(x, -FAR) * np.tanh(softplus(x, 1.0))
+    return np.maximum(x, -_FAR) * np.tanh(softplus(x, 1.0))
 
 
 @kernel("dy[n] x[n] -> dx[n]", flops=EXP + 20)
 def mish_grad(dy: Array, x: Array) -> Array:
     """dx = dy · (t + x · (1 - t²) · sigmoid(x)), t = tanh(softplus(x))."""
     t = np.tanh(softplus(x, 1.0))
-    return dy * (t + np.clip(x, -FAR, FAR) * (1 - t * t) * sigmoid(x))
+    return dy * (t + np.clip(x, -_FAR, _FAR) * (1 - t * t) * sigmoid(x))
 
 
 @kernel("x[n] -> y[n]", flops=3)
@@ -226,8 +229,8 @@ def softsign_grad(dy: Array, x: Array) -> Array:
 
 
 def _gelu_inner(x: Array) -> tuple[Array, Array]:
-    """2 · √(2/π) · (x + 0.044715 · x³) and its derivative."""
-    real, z = x.dtype.type, np.clip(x, -FAR, FAR)
+    """Return inner = 2 · √(2/π) · (x + 0.044715 · x³) and its derivative."""
+    real, z = x.dtype.type, np.clip(x, -_FAR, _FAR)
     scale, cube = real(2 * math.sqrt(2 / math.pi)), real(0.044715)
     return scale * z * (1 + cube * z * z), scale * (1 + 3 * cube * z * z)
 
@@ -259,19 +262,23 @@ def log_softmax_grad(dy: Array, y: Array) -> Array:
 
 
 def _less_largest(x: Array) -> Array:
-    """x - max x; 0 at a largest one that stands alone, for its limit where it is infinite."""
+    """Return x - max x, row by row.
+
+    Where one x is the only largest, that is 0 even if x is infinite: ∞ - ∞ would be NaN.
+    """
     largest = x == x.max(axis=-1, keepdims=True)
     alone = largest & (largest.sum(axis=-1, keepdims=True) == 1)
     return np.where(alone, x.dtype.type(0), x - x.max(axis=-1, keepdims=True))
 
 
-ActivationName = Literal["relu", "sigmoid", "tanh"]  # those that a product can apply
-FAR = 1000.0  # where sigmoid and Φ have long become 0 and 1
-SELU_GAIN = 1.0507009873554805  # λ of Klambauer et al. 2017
-SELU_SLOPE = SELU_GAIN * 1.6732632423543772  # λ · α
+_Activation = Literal["relu", "sigmoid", "tanh"]  # those that a product can apply
+_FAR = 1000.0  # beyond ±_FAR, sigmoid and Φ are 0 or 1 to the last bit
+_SELU_GAIN = 1.0507009873554805  # λ of Klambauer et al. 2017
+_SELU_SLOPE = _SELU_GAIN * 1.6732632423543772  # λ · α
 
 _erfc = np.vectorize(math.erfc, otypes=[np.float64])
 
 
 def _normal_cdf(x: Array) -> Array:
+    """Return Φ(x), in float64."""
     return 0.5 * _erfc(x * -math.sqrt(0.5))

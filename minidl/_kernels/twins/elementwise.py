@@ -60,8 +60,9 @@ def dropout_key(state: Array) -> Array:
 
 @kernel("x[n] key:uint32[2] p:[0,1) -> y[n]", flops=2, integers=14)
 def dropout(x: Array, key: Array, p: float) -> Array:
-    """y = x / (1 - p) with probability 1 - p, else 0. The same key gives the same mask, so
-    the gradient is the same function of dy.
+    """y = x / (1 - p) with probability 1 - p, else 0.
+
+    The same key gives the same mask, so the gradient is the same function of dy.
     """
     index = np.arange(x.size, dtype=np.uint64)
     block = (index >> np.uint64(32)).astype(np.uint32)
@@ -71,7 +72,7 @@ def dropout(x: Array, key: Array, p: float) -> Array:
 
 
 def _splitmix64(z: int) -> int:
-    """Output function of SplitMix64 (Steele, Lea and Flood 2014)."""
+    """Return what SplitMix64 outputs for a state (Steele, Lea and Flood 2014)."""
     z &= 2**64 - 1
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & 2**64 - 1
     z = (z ^ (z >> 27)) * 0x94D049BB133111EB & 2**64 - 1
@@ -79,7 +80,7 @@ def _splitmix64(z: int) -> int:
 
 
 def _mix32(h: Any, key: Any) -> Any:
-    """Every bit of h, and then of the key, reaches the upper bits of the result.
+    """Mix h and the key, so that every bit of both changes the upper bits of the result.
 
     The multipliers are those of MurmurHash3. Its last step is left out: it changes no upper bit.
     """

@@ -1,4 +1,4 @@
-"""The one error for a label, an index or a length that cannot be."""
+"""The error, and its text, for a label, an index or a length outside its limits."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ class RowError(ValueError):
     Parameters
     ----------
     operand
-        What it is: ``"label"``, ``"index"`` or ``"length"``.
+        What the integer is: ``"label"``, ``"index"`` or ``"length"``.
     row
-        Its place in the array as the kernel sees it: flat.
+        Its place in the flat array that the kernel sees.
     value
-        The number; None where it is not known.
+        The integer; None if it is not known.
     limit
-        How many classes, rows or steps there are.
+        The number of classes, rows or steps.
     shape
-        Of the array; of more than one dimension, the place is told by row and step.
+        The shape of the array; if it has several dimensions, messages name row and step.
     owner
-        The layer that refuses it, as messages name it; nothing where a kernel does.
+        The layer that refuses the integer, as messages name it; empty if a kernel refuses it.
     """
 
     def __init__(
@@ -45,8 +45,12 @@ class RowError(ValueError):
         self.row, *self.steps = map(int, place)
         self.step: int | None = None  # of an epoch; then the row is one of the data set
 
+    def at(self, shape: tuple[int, ...]) -> RowError:
+        """Return the same error for an array of this shape, which the kernel has seen flat."""
+        return RowError(self.operand, self.row, self.value, self.limit, shape, self.owner)
+
     def in_epoch(self, step: int, row: int) -> RowError:
-        """The same in a whole data set, of which the array was the batch of a step."""
+        """Return the same error for a row of a data set, of which the array was one batch."""
         self.step, self.row = step, row
         return self
 

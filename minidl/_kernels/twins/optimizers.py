@@ -1,4 +1,4 @@
-"""The NumPy twins of what optimizers do, over flat vectors."""
+"""The NumPy twins of the kernels of optimizers: norm, clipping, updates, over flat vectors."""
 
 from __future__ import annotations
 
@@ -9,22 +9,8 @@ import numpy as np
 from minidl._kernels.signature import kernel
 from minidl.typing import Array
 
-__all__ = [
-    "OPTIMIZER_STATE",
-    "adagrad",
-    "adam",
-    "clamp",
-    "clip",
-    "lerp",
-    "nadam",
-    "rmsprop",
-    "sgd",
-    "squared_norm",
-]
-
-
-# What an optimizer changes from step to step, in memory; see OptimizerState in
-# arguments.pxd, which is the same layout for C.
+# The numbers that kernels read from memory at every step: hyper-parameters and counters. C knows
+# the same layout as OptimizerState (arguments.pxd).
 OPTIMIZER_STATE = np.dtype(
     [
         (name, np.float64)
@@ -58,7 +44,7 @@ LATEST = ("norm", "scale", "learning_rate")
 
 @kernel("x[n] -> sums:double[*]", composite=True, flops=2, may_be_infinite=True)
 def squared_norm(x: Array) -> Array:
-    """Σ x², in float64; `clip` is the judge of one that is infinite."""
+    """Σ x², in float64. It may be infinite: `clip` decides what happens then."""
     with np.errstate(over="ignore"):
         return np.asarray(np.square(x, dtype=np.float64).sum())
 
@@ -72,9 +58,9 @@ def squared_norm(x: Array) -> Array:
 def clip(squared_norm: Array, state: Array, grad: Array | None = None) -> bool:
     """Count the step and find the factor that brings the norm down to max_norm.
 
-    ``state`` may be an array, of one for each group of parameters. ``grad`` is what the squared
-    norm is of: in float64 the norm may be a number where its square is none. Returns whether the
-    norm is finite; when it is not, nothing is changed but the ``norm`` of the first.
+    ``state`` may be an array, with one struct for each group of parameters. ``grad``, if given, is
+    used to compute the norm again where its square over- or underflows float64. Returns whether
+    the norm is finite; if it is not, only the ``norm`` of the first group changes.
     """
     norm = np.sqrt(squared_norm)
     if grad is not None and (squared_norm < 1e-280 or np.isinf(squared_norm)):
@@ -86,7 +72,8 @@ def clip(squared_norm: Array, state: Array, grad: Array | None = None) -> bool:
         return False
     state["norm"] = norm
     limit = np.where(state["max_norm"] > 0, state["max_norm"], np.inf)
-    state["scale"] = np.where(limit < norm, limit, 1) / np.where(limit < norm, norm, 1)
+    with np.errstate(divide="ignore"):  # where the norm is 0
+        state["scale"] = np.minimum(limit / norm, 1)
     state["step"] += 1
     state["mu_product"] *= _nadam_momentum(state, state["step"])
     return True
@@ -149,7 +136,11 @@ def nadam(data: Array, grad: Array, m: Array, v: Array, state: Array) -> None:
 def rmsprop(
     data: Array, grad: Array, square: Array, mean: Array, velocity: Array, state: Array
 ) -> None:
-    """s ← α · s + (1-α) · g²; w ← w - η · g / (√s + ε), or along a velocity of such steps."""
+    """s ← α · s + (1-α) · g²; w ← w - η · g / (√s + ε).
+
+    With momentum μ, v ← μ · v + g / (√s + ε) and w ← w - η · v. Centred, s less the square of the
+    running mean of g takes the place of s (Graves 2013).
+    """
     real = data.dtype.type
     g = _squarable(data, grad, state)
     square *= real(state["alpha"])
@@ -186,11 +177,12 @@ def lerp(average: Array, x: Array, weight: float) -> None:
 
 
 def _clipped(data: Array, grad: Array, state: Array) -> Array:
-    """The gradient, scaled and cut off, and that of the penalties on the weights."""
+    """Return the gradient after clipping by norm and by value, plus that of the penalties."""
     real = data.dtype.type
     scale, root = float(state["scale"]), 1.0
     if scale < np.finfo(np.float64).tiny and 0 < state["max_norm"] < state["norm"]:
-        scale = root = float(np.sqrt(state["max_norm"]) / np.sqrt(state["norm"]))  # twice its root
+        # In two factors, each the root of the scale: the scale itself would underflow.
+        scale = root = float(np.sqrt(state["max_norm"]) / np.sqrt(state["norm"]))
     g = (grad * np.float64(scale) * root).astype(data.dtype)  # in float32 the scale may be 0
     if state["max_value"]:
         g = np.clip(g, -real(state["max_value"]), real(state["max_value"]))
@@ -200,21 +192,22 @@ def _clipped(data: Array, grad: Array, state: Array) -> Array:
 
 
 def _squarable(data: Array, grad: Array, state: Array) -> Array:
-    """The same, cut off where its square would be infinite.
+    """Return the gradient of `_clipped`, bounded so that its square is finite.
 
-    A second moment that overflows divides by infinity for good. What is cut off in both moments
-    leaves their ratio as it is, and so the step.
+    A second moment that is infinite once stays so, and its parameter would never move again. The
+    bound applies to both moments, so their ratio, and with it the step, stays what it was.
     """
     limit = 2.0 ** (np.finfo(data.dtype).maxexp // 2 - 1)  # 2^63 or 2^511
     return np.clip(_clipped(data, grad, state), -limit, limit)
 
 
 def _settle(moment: Array) -> None:
-    """Zero where it is subnormal, with which CPUs compute many times slower; and finite."""
+    """Set subnormal numbers, with which CPUs are many times slower, to 0; bound the rest."""
     info = np.finfo(moment.dtype)
     moment[np.abs(moment) < info.tiny] = 0
     np.clip(moment, info.min, info.max, out=moment)
 
 
 def _nadam_momentum(state: Array, step: Any) -> Any:
+    """Return the momentum of a step, μ_t = β₁ · (1 - ½ · 0.96^(t · momentum_decay))."""
     return state["beta1"] * (1 - 0.5 * 0.96 ** (step * state["momentum_decay"]))

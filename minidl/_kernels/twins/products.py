@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from minidl._kernels.signature import KERNELS, declare, kernel
-from minidl._kernels.twins.activations import ActivationName
-from minidl._kernels.twins.matrix import matrix
+from minidl._kernels.twins.activations import _Activation
+from minidl._kernels.twins.matrix import _matrix
 from minidl._kernels.twins.normalization import column_sum
 from minidl.typing import Array
 
@@ -33,7 +33,7 @@ def matmul(
 
 @kernel("", composite=True)
 def linear(
-    x: Array, weight: Array, bias: Array | None = None, activation: ActivationName | None = None
+    x: Array, weight: Array, bias: Array | None = None, activation: _Activation | None = None
 ) -> Array:
     """y = activation(x · W + b)."""
     y = x @ weight if bias is None else x @ weight + bias
@@ -49,18 +49,18 @@ def linear_grad_input(dy: Array, weight: Array) -> Array:
 @kernel("", composite=True)
 def linear_grad_params(x: Array, dy: Array, dweight: Array, dbias: Array | None = None) -> None:
     """dW += xᵀ · dy and db += Σ dy over the batch."""
-    dweight += matrix(x).T @ matrix(dy)
+    dweight += _matrix(x).T @ _matrix(dy)
     if dbias is not None:
         dbias += column_sum(dy)
 
 
-# What threads leave of a sum that they have cut along k; one that is a barrier away adds it up.
+# Split-k: each thread leaves partial sums; after a barrier, reduce_partials adds them up.
 declare(
     "reduce_partials",
     "~out[*] ~partials[*] n:int count:int columns:int accumulate:int",
     work=lambda size: (size["count"], size["n"]),
     threads="one",
 )
-# Nothing but multiply-adds, and nothing but reads: what a machine can do at most.
+# The most that a machine can do: one runs multiply-adds only, the other reads memory only.
 declare("fma_peak", "~x[n] repetitions:int")
 declare("read_peak", "~x[n] repetitions:int")

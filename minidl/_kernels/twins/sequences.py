@@ -1,10 +1,12 @@
 """The NumPy twin of the recurrent kernels.
 
-Sequences are (time, batch, features) here, so that one step of the whole batch lies in one
-piece. ``states`` has one step more than the sequence: in front the initial state, or at the end
-of a sequence that is read in reverse. Beyond its length a sequence's state does not move.
+Sequences are (time, batch, features) here, so that one step of the whole batch is contiguous.
+``states`` holds the initial state and the state after every step: the initial one comes first, or
+last if the sequence is read in reverse. After its length the state of a sequence stays as it is.
 
-Gates follow one another along the last axis: LSTM i, f, g, o; GRU r, z, n.
+Gates follow one another along the last axis: LSTM i, f, g, o; GRU r, z, n. The argument ``z`` is
+the sum before the gates that the input contributes, z = x · W + b. A subscript names the part of it
+that belongs to a gate: z_i, z_r; the update gate z of a GRU is called ``update`` in the code.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ def lstm_gates(z: Array, c: Array) -> tuple[Array, Array, Array]:
 def lstm_gates_grad(
     dh: Array, dc: Array, gates: Array, c: Array, new_c: Array
 ) -> tuple[Array, Array]:
-    """From the gradients of h' and c': those of z and of c."""
+    """Return the gradients of z and of c, given those of h' and of c'."""
     i, f, g, o = np.split(gates, 4, axis=-1)
     t = tanh(new_c)
     dc = dc + dh * o * (1 - t * t)
@@ -59,13 +61,15 @@ def lstm_gates_grad(
     flops=3 * EXP + 14,
 )
 def gru_gates(z: Array, u: Array, h: Array) -> tuple[Array, Array]:
-    """r, z = σ(z_r + u_r), σ(z_z + u_z); n = tanh(z_n + r · u_n); h' = n + z · (h - n).
+    """r, update = σ(z_r + u_r), σ(z_update + u_update); n = tanh(z_n + r · u_n).
 
-    z comes from the input, u from the state. Returns the gates and h'.
+    h' = n + update · (h - n). The sums before the gates are z, from the input, and u, from the
+    state. Returns the gates and h'. A compiled sequence has u_n stored as well, which its backward
+    pass needs: ``gru_sequence`` takes it from u.
     """
-    z_r, z_z, z_n = np.split(z, 3, axis=-1)
-    u_r, u_z, u_n = np.split(u, 3, axis=-1)
-    r, update = sigmoid(z_r + u_r), sigmoid(z_z + u_z)
+    z_r, z_update, z_n = np.split(z, 3, axis=-1)
+    u_r, u_update, u_n = np.split(u, 3, axis=-1)
+    r, update = sigmoid(z_r + u_r), sigmoid(z_update + u_update)
     n = tanh(z_n + r * u_n)
     return np.concatenate([r, update, n], axis=-1), n + update * (h - n)
 
@@ -76,7 +80,7 @@ def gru_gates(z: Array, u: Array, h: Array) -> tuple[Array, Array]:
     flops=16,
 )
 def gru_gates_grad(dh: Array, gates: Array, u_n: Array, h: Array) -> tuple[Array, Array, Array]:
-    """From the gradient of h': those of z, of u, and of h where it does not pass through u."""
+    """Return the gradients of z, of u, and of h (the part not through u), given that of h'."""
     r, update, n = np.split(gates, 3, axis=-1)
     dn = dh * (1 - update) * (1 - n * n)
     dr, dupdate = dn * u_n * r * (1 - r), dh * (h - n) * update * (1 - update)
@@ -102,7 +106,7 @@ _BACKWARD = (
 
 
 def _sequence(signature: str, gates: int, flops: int) -> Callable[[Function], Function]:
-    """Declare a kernel over whole sequences: at each step a product, and the gates behind it."""
+    """Declare a kernel over whole sequences: at each step a product, then the gates."""
 
     def products(size: Mapping[str, Any]) -> float:
         return 2 * gates * size["steps"] * size["batch"] * size["hidden"] ** 2
@@ -137,8 +141,10 @@ def rnn_sequence_grad(
     reverse: bool = False,
     activation: str = "tanh",
 ) -> tuple[Array, Array, Array]:
-    """The gradients of z and of the initial state, from those of the outputs and of the last
-    state (None: zero); and ‖∂L/∂h_t‖² of every step and sequence, in float64.
+    """Return the gradients of z and of the initial state, and ‖∂L/∂h_t‖².
+
+    dy and dh are the gradients of the outputs and of the last state; None stands for zero. The
+    norms are of every step and sequence, in float64.
     """
     dz, norms = np.empty_like(states[1:]), np.zeros(states[1:, :, 0].shape)
     dh = np.zeros_like(states[0]) if dh is None else dh
@@ -182,9 +188,10 @@ def lstm_sequence_grad(
     reverse: bool = False,
     cell_norms: bool = False,
 ) -> tuple[Array, ...]:
-    """The gradients of z and of the initial h and c, from those of the outputs and of the last h
-    and c (None: zero); and ‖∂L/∂h_t‖² of every step and sequence, in float64. With ``cell_norms``
-    also ‖∂L/∂c_t‖².
+    """Return the gradients of z and of the initial h and c, and ‖∂L/∂h_t‖².
+
+    dy, dh and dc are the gradients of the outputs and of the last h and c; None stands for zero.
+    The norms are of every step and sequence, in float64. With ``cell_norms`` also ‖∂L/∂c_t‖².
     """
     dz, norms = np.empty_like(gates), np.zeros(gates[:, :, 0].shape)
     of_cells = np.zeros_like(norms)
@@ -235,8 +242,10 @@ def gru_sequence_grad(
     lengths: Array | None = None,
     reverse: bool = False,
 ) -> tuple[Array, Array, Array, Array]:
-    """The gradients of z, u and the initial state, from those of the outputs and of the last
-    state (None: zero); and ‖∂L/∂h_t‖² of every step and sequence, in float64.
+    """Return the gradients of z, of u and of the initial state, and ‖∂L/∂h_t‖².
+
+    dy and dh are the gradients of the outputs and of the last state; None stands for zero. The
+    norms are of every step and sequence, in float64.
     """
     dz, du, norms = np.empty_like(gates), np.empty_like(gates), np.zeros(gates[:, :, 0].shape)
     dh = np.zeros_like(states[0]) if dh is None else dh
@@ -249,21 +258,28 @@ def gru_sequence_grad(
 
 
 def _begin(z: Array, weight: Array, h: Array | None, reverse: bool) -> Array:
-    """States of which only the initial one is known."""
+    """Allocate the states and fill in the initial one."""
     states = np.zeros((len(z) + 1, z.shape[1], len(weight)), z.dtype)
     states[len(z) if reverse else 0] = 0 if h is None else h
     return states
 
 
 def _steps(z: Array, lengths: Array | None, reverse: bool) -> Iterator[tuple[int, int, int, Array]]:
-    """Of every step: its time, where the states before and after it are, who takes part."""
+    """Yield (time, before, after, on) of every step.
+
+    ``before`` and ``after`` are the places in ``states`` of the states before and after the step;
+    ``on`` says which sequences of the batch are not over yet.
+    """
     for t in range(len(z))[:: -1 if reverse else 1]:
         on = np.ones((z.shape[1], 1), bool) if lengths is None else (t < lengths)[:, None]
         yield t, t + reverse, t + (not reverse), on
 
 
 def _arriving(dh: Array, dy: Array | None, t: int, on: Array, norms: Array) -> Array:
-    """The gradient of the state after step t: from the steps after it, and from its output."""
+    """Return the gradient of the state after step t, and store its squared norm.
+
+    It is the sum of what comes back from the later steps and from the output of this step.
+    """
     if dy is not None:
         dh = np.where(on, dh + dy[t], dh)
     norms[t] = np.where(on[:, 0], np.square(dh, dtype=np.float64).sum(axis=-1), 0)
@@ -280,8 +296,9 @@ def _arriving(dh: Array, dy: Array | None, t: int, on: Array, norms: Array) -> A
 def time_first(
     x: Array, lengths: Array | None = None, begin: int = 0, width: int | None = None
 ) -> Array:
-    """y_tbj = x_bt(begin + j) for ``width`` features (None: all from begin on), and 0 beyond
-    the length of b.
+    """y_tbj = x_bt(begin + j), and 0 from the length of sequence b on.
+
+    ``width`` is the number of features; None takes all from ``begin`` on.
     """
     end = x.shape[-1] if width is None else begin + width
     return _within(x, lengths)[..., begin:end].swapaxes(0, 1).copy()
@@ -293,12 +310,13 @@ def time_first(
     composite=True,
 )
 def batch_first(x: Array, lengths: Array | None = None, other: Array | None = None) -> Array:
-    """y_btj = x_tbj, followed by the features of ``other``, and 0 beyond the length of b."""
+    """y_btj = x_tbj, then the features of ``other``; 0 from the length of sequence b on."""
     both = x if other is None else np.concatenate([x, other], axis=-1)
     return _within(both.swapaxes(0, 1), lengths).copy()
 
 
 def _within(x: Array, lengths: Array | None) -> Array:
+    """Return x (batch, time, features) with 0 in all steps after the length of a sequence."""
     if lengths is None:
         return x
     return np.where((np.arange(x.shape[1]) < lengths[:, None])[:, :, None], x, x.dtype.type(0))
@@ -309,20 +327,20 @@ def _within(x: Array, lengths: Array | None) -> Array:
 
 @kernel("indices:index[count]<rows weight[rows,features] -> y[count,features]")
 def embedding(indices: Array, weight: Array) -> Array:
-    """y = the rows of W that the indices name."""
+    """y_i = W[index_i], a row of W."""
     _check_indices(indices, len(weight))
     return weight[indices]
 
 
 @kernel("indices:index[count]<rows dy[count,features] ~dweight[rows,features]", flops=1)
 def embedding_grad(indices: Array, dy: Array, dweight: Array) -> None:
-    """Adds every row of dy to the row of dW that its index names."""
+    """dW[index_i] += dy_i, for every row of dy in order."""
     _check_indices(indices, len(dweight))
     np.add.at(dweight, indices, dy)
 
 
 def _check_indices(indices: Array, rows: int) -> None:
-    """Raise for the first that names no row, before anything is changed."""
+    """Raise RowError for the first index that is no row, before anything is changed."""
     bad = np.flatnonzero((indices < 0) | (indices >= rows))
     if len(bad):
         index = indices.reshape(-1)[bad[0]]

@@ -33,12 +33,13 @@ NOTED_BLOCK = 4096  # elements of a block
 STEPS, NEXT, EVERY, RECORDS, ROOM = range(5)  # what stands where in a clock
 
 
-@kernel("x[n] columns:int groups:int -> parts:double[*]", composite=True, flops=6)
-def moment_parts(x: Array, groups: int = 1) -> Array:
+@kernel("x[n] columns:int groups:int -> +parts:double[*]", composite=True, flops=6)
+def moment_parts(x: Array, groups: int = 1, sums: Array | None = None) -> Array | None:
     """Of every block of 4096 elements: how many they are, Σ x, Σ x², and how many are zero.
 
     Of several groups, into which columns are divided evenly, these numbers of each; a block then
-    holds as many rows as fit.
+    holds as many rows as fit. If there is a single block and ``sums`` are given, its numbers are
+    added to these instead.
     """
     columns = x.shape[-1] if groups > 1 else 1
     rows = x.reshape(-1, columns).astype(np.float64)
@@ -46,23 +47,33 @@ def moment_parts(x: Array, groups: int = 1) -> Array:
     blocks = [rows[begin : begin + size] for begin in range(0, len(rows), size)]
     parts = [part for block in blocks for part in np.split(block, groups, axis=1)]
     numbers = [(p.size, p.sum(), np.square(p).sum(), p.size - np.count_nonzero(p)) for p in parts]
-    return np.array(numbers).reshape(len(blocks), 4 * groups)
+    return _added(np.array(numbers).reshape(len(blocks), 4 * groups), sums)
 
 
-@kernel("x[n] before[n]? -> parts:double[*]", composite=True, flops=5)
-def norm_parts(x: Array, before: Array | None = None) -> Array:
-    """Of every block of 4096 elements: Σ x², and Σ (x - before)², or 0 without ``before``."""
-    with np.errstate(over="ignore"):
-        squares = [np.square(block).sum() for block in _blocks(x)]
-        if before is None:
-            return np.array([(square, 0.0) for square in squares])
+@kernel("x[n] before[n]? -> +parts:double[*]", composite=True, flops=5)
+def norm_parts(x: Array, before: Array | None = None, sums: Array | None = None) -> Array | None:
+    """Of every block of 4096 elements: Σ x², and Σ (x - before)², or 0 without ``before``.
+
+    If there is a single block and ``sums`` are given, they are added to these instead.
+    """
+    squares = [np.square(block).sum() for block in _blocks(x)]
+    changes = [0.0] * len(squares)
+    if before is not None:
         changes = [np.square(block).sum() for block in _blocks(x - before)]
-    return np.array(list(zip(squares, changes, strict=True)))
+    return _added(np.array(list(zip(squares, changes, strict=True))).reshape(-1, 2), sums)
 
 
 def _blocks(x: Array) -> list[Array]:
     flat = x.reshape(-1).astype(np.float64)
     return [flat[begin : begin + NOTED_BLOCK] for begin in range(0, flat.size, NOTED_BLOCK)]
+
+
+def _added(parts: Array, sums: Array | None) -> Array | None:
+    """The parts of all blocks; or None, if they were those of a single one and are in the sums."""
+    if sums is None or len(parts) > 1:
+        return parts
+    sums += parts.sum(axis=0)
+    return None
 
 
 @kernel("parts:double[blocks,k] ~sums:double[k]", flops=1, threads="one")

@@ -24,7 +24,8 @@ class RecurrentCell(Layer):
 
     This is what all cells share. A subclass names its state and its gates, and writes ``forward``
     and ``backward`` like any layer. Unlike other layers, a cell may be called many times before any
-    backward pass, each call a forward pass of its own; ``backward`` undoes the latest that is left.
+    backward pass, each call a forward pass of its own. Each ``backward`` takes one call back, the
+    latest first.
 
     The last dimension of the weights holds the gates side by side; the weights of each gate are
     drawn by themselves.
@@ -82,7 +83,7 @@ class RecurrentCell(Layer):
                     f"{self.label}: batch of x {x.shape} and of {name} {h.shape} differ"
                 )
 
-    # --- the calls that a backward pass may undo ---
+    # --- the calls that a backward pass may take back ---
 
     def _set_aside(self, kept: dict[str, Any]) -> None:
         if self.training:
@@ -91,7 +92,7 @@ class RecurrentCell(Layer):
             kept.pop("_earlier", None)
 
     def saved(self, dy: Array, *more: Array) -> Any:
-        """Return what the latest call saved that no backward pass has undone."""
+        """Return what the latest call saved that no backward pass has taken back."""
         kept = kept_by(self)
         if kept.get("_saved") is None and kept.get("_earlier"):  # the latest call has raised
             kept["_forward_pass"], kept["_saved"], kept["_output"] = kept["_earlier"].pop()
@@ -104,7 +105,7 @@ class RecurrentCell(Layer):
         )
 
     def clear(self) -> None:
-        """Drop the calls that no backward pass has undone."""
+        """Drop the calls that no backward pass has taken back."""
         self.forget()
 
     # --- the two products of every step ---
@@ -144,7 +145,7 @@ class RNNCell(RecurrentCell):
     Source: Elman 1990.
 
     The cell may be called step after step before any backward pass. Each call is kept, and each
-    ``backward`` undoes the latest call that is left:
+    ``backward`` takes back the latest call that is left:
 
         for x in steps:
             h = cell(x, h)
@@ -175,7 +176,7 @@ class RNNCell(RecurrentCell):
     Raises
     ------
     RuntimeError
-        In ``backward``, when no call is left to undo.
+        In ``backward``, when no call is left to take back.
 
     Examples
     --------
@@ -236,7 +237,7 @@ class LSTMCell(RecurrentCell):
     only, not by a matrix. Where f is near 1, it neither vanishes nor explodes.
     Source: Hochreiter and Schmidhuber 1997; the forget gate: Gers et al. 2000.
 
-    Calls are kept and undone as in ``RNNCell``: ``h, c = cell(x, h, c)``, and
+    Calls are kept and taken back as in ``RNNCell``: ``h, c = cell(x, h, c)``, and
     ``dx, dh, dc = cell.backward(dh, dc)``.
 
     Parameters
@@ -261,7 +262,7 @@ class LSTMCell(RecurrentCell):
     Raises
     ------
     RuntimeError
-        In ``backward``, when no call is left to undo.
+        In ``backward``, when no call is left to take back.
 
     Examples
     --------
@@ -323,7 +324,7 @@ class GRUCell(RecurrentCell):
     Source: Cho et al. 2014, with the reset after the product as in PyTorch and in Keras
     (``reset_after=True``).
 
-    Calls are kept and undone as in ``RNNCell``.
+    Calls are kept and taken back as in ``RNNCell``.
 
     Parameters
     ----------
@@ -350,7 +351,7 @@ class GRUCell(RecurrentCell):
     Raises
     ------
     RuntimeError
-        In ``backward``, when no call is left to undo.
+        In ``backward``, when no call is left to take back.
 
     Examples
     --------

@@ -239,7 +239,7 @@ class Recurrent(Layer):
 
     @property
     def state_size(self) -> int:
-        """Number of arrays in the state."""
+        """The number of arrays in the state."""
         return len(self.cells) * len(self.cell_type.state_of)
 
     def zero_state(self, batch: int) -> tuple[Array, ...]:

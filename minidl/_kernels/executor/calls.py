@@ -1,4 +1,4 @@
-"""Kernel calls that were written down, and the memory they use."""
+"""Recorded kernel calls, and the memory they use."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ PARAMETER, GRADIENT, VECTOR = "parameter", "gradient", "vector"
 class Buffer:
     """An array that kernels of a step may use.
 
-    An input is an argument of the step, a temporary the output of a kernel; all other memory
-    lives on between steps. The program gives temporaries memory of its own, and ``place`` is
-    where in it.
+    An input is an argument of the step, a temporary is the output of a kernel; all other memory
+    lives on between steps. The program gives temporaries memory of its own; ``place`` is the
+    offset in it.
     """
 
     kind: str
@@ -35,18 +35,18 @@ class Buffer:
         self.nbytes = self.array.nbytes
         self.end = self.begin + self.nbytes
         self.shape, self.dtype = self.array.shape, self.array.dtype
-        # Which memory it is, whenever the function runs.
+        # Identifies this memory whenever the function runs.
         known = self.kind in (INPUT, TEMPORARY)
         self.key = (self.kind, self.number) if known else ("", self.begin, self.shape)
 
 
 @dataclass
 class Operand:
-    """A pointer among the arguments of a kernel call: its name, what for, and into what."""
+    """A pointer among the arguments of a kernel call: its name, its role, and where it points."""
 
     name: str
     role: str  # READ, WRITTEN, or UPDATED, which is both
-    region: Buffer
+    buffer: Buffer
     offset: int = 0
 
     @property
@@ -56,10 +56,6 @@ class Operand:
     @property
     def writes(self) -> bool:
         return self.role != READ
-
-    @property
-    def changes_input(self) -> bool:
-        return self.writes and self.region.kind == INPUT
 
 
 @dataclass
@@ -75,7 +71,7 @@ class KernelCall:
     phase: str
     threads: int = 1
     wait: bool = False
-    fused: list[str] = field(default_factory=list)  # kernels whose work it does as well
+    fused: list[str] = field(default_factory=list)  # names of the kernels merged into it
 
     @property
     def title(self) -> str:
@@ -84,17 +80,17 @@ class KernelCall:
 
     @property
     def place(self) -> str:
-        """The kernel and the layer that called it: for messages."""
+        """The kernel and the layer that called it, for messages."""
         return f"{self.title} of {self.label}" + (f", going {self.phase}" if self.phase else "")
 
     @property
     def clears(self) -> bool:
-        """Whether it only overwrites what it is given."""
+        """Whether the kernel only overwrites its operands."""
         return all(operand.mark == "!" for operand in self.kernel.operands)
 
     @property
     def adds_partials(self) -> bool:
-        """Whether it adds what threads have left of the call before it: as many share both."""
+        """Whether it adds the partial sums of the call before it: as many threads share both."""
         return self.kernel is KERNELS["reduce_partials"]
 
     @property
@@ -104,11 +100,11 @@ class KernelCall:
 
     @cached_property
     def fingerprint(self) -> tuple[Any, ...]:
-        """What must be the same each time the function runs."""
-        operands = [(o.name, o.role, o.region.key, o.offset) for o in self.operands]
+        """All that must be the same each time the function runs."""
+        operands = [(o.name, o.role, o.buffer.key, o.offset) for o in self.operands]
         numbers = bytes(self.args[8 * len(self.kernel.operands) :])
         return self.kernel.name, self.function, self.label, self.phase, operands, numbers
 
     def operand(self, name: str) -> Operand | None:
-        """The array that is given for an operand; None for NULL."""
+        """Return the operand of this name; None if it is NULL."""
         return next((operand for operand in self.operands if operand.name == name), None)

@@ -1,0 +1,28 @@
+"""Tools for looking at a network: Jacobians, curvature, slices of the loss, a pass traced by layer.
+
+Each works on a copy: parameters, gradients and state of the model that is looked at stay as they
+are. What needs more digits than float32 has is computed in float64.
+"""
+
+from minidl.analysis.curvature import hessian_vector_product, largest_curvature, sharpest_direction
+from minidl.analysis.jacobians import jacobian
+from minidl.analysis.mean_field import kappa, mean_squares
+from minidl.analysis.rate_range import LearningRateRange, learning_rate_range
+from minidl.analysis.slices import LossSlice, loss_slice
+from minidl.analysis.tracing import Trace, TracedStep, trace
+
+__all__ = [
+    "LearningRateRange",
+    "LossSlice",
+    "Trace",
+    "TracedStep",
+    "hessian_vector_product",
+    "jacobian",
+    "kappa",
+    "largest_curvature",
+    "learning_rate_range",
+    "loss_slice",
+    "mean_squares",
+    "sharpest_direction",
+    "trace",
+]

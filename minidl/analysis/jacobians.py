@@ -1,0 +1,74 @@
+"""The Jacobian of a layer: what each of its outputs owes to each of its inputs."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+
+from minidl.analysis.objective import as_inputs
+from minidl.nn import Layer
+from minidl.typing import Array
+
+
+def jacobian(layer: Layer, x: Any) -> Array:
+    """Compute the Jacobian of a layer, or of a whole model, at a point.
+
+    J_ij = ∂y_i / ∂x_j
+
+    Row i is one backward pass, for the gradient that is one at output i and zero elsewhere: a
+    backward pass multiplies the gradient by Jᵀ. The gradient of a deep network is the product of
+    its layers' Jacobians, so it grows or shrinks by their singular values.
+
+    Parameters
+    ----------
+    layer
+        Any layer whose output is one array; it is copied, and keeps its mode.
+    x
+        What the layer takes, batch first: a batch of one for the Jacobian of a function of one
+        row. Where rows influence one another, as in ``BatchNorm`` in training mode, a whole batch.
+        A tuple is several inputs, of which the first is differentiated.
+
+    Shapes
+    ------
+    The result is float64 (y.size, x.size): outputs and inputs are numbered in the order in which
+    ``ravel()`` reads them.
+
+    Raises
+    ------
+    TypeError
+        If the layer takes indices, which have no derivative.
+
+    Source: Rumelhart, Hinton and Williams 1986.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidl import analysis, nn
+    >>> block = nn.Residual(nn.Linear(2, 2, init=nn.init.constant(0.1)))
+    >>> analysis.jacobian(block, np.ones((1, 2)))  # I + ∂F/∂x
+    array([[1.1, 0.1],
+           [0.1, 1.1]])
+    """
+    if layer.takes_indices:
+        raise TypeError(f"jacobian: {layer.short_name()} takes indices, which have no derivative")
+    layer = copy.deepcopy(layer).astype(np.float64)
+    inputs = as_inputs(layer, x, np.float64)
+    state = {name: array.copy() for name, array in layer.state().items()}
+
+    def forward() -> Array:
+        for name, array in layer.state().items():
+            array[...] = state[name]
+        return np.asarray(layer(*inputs))
+
+    y = forward()
+    rows = np.empty((y.size, inputs[0].size))
+    for i in range(y.size):
+        if i:
+            forward()  # every backward pass needs a forward pass of its own
+        one = np.zeros(y.size)
+        one[i] = 1.0
+        dx = layer.backward(one.reshape(y.shape))
+        rows[i] = np.ravel(dx[0] if isinstance(dx, tuple) else dx)
+    return rows
