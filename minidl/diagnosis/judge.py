@@ -354,13 +354,12 @@ class Judge:
 
         If a recipe has come to good answers, the cause is among what it changes.
         """
-        untried = [c for c in suspicion.changes if not self.knows(c)]
-        if suspicion.kind in OF_OTHER_ERRORS or not untried:
+        if suspicion.kind in OF_OTHER_ERRORS:
             return False
         parts = {type(action) for action in self.recipe}
-        if not parts or score(self.best) > FAR:
-            return True
-        return any({type(action) for action in change} <= parts for change in untried)
+        if parts and score(self.best) <= FAR:
+            return any({type(action) for action in change} <= parts for change in suspicion.changes)
+        return not all(self.knows(change) for change in suspicion.changes)
 
     def knows(self, change: Change) -> bool:
         """Whether the outcome of a change is known."""

@@ -19,6 +19,7 @@ from minidl.diagnosis.program import Program
 from minidl.diagnosis.remedies.actions import (
     AddResiduals,
     Clip,
+    GateBias,
     InsertNormalization,
     Reinitialise,
     ReplaceActivation,
@@ -39,6 +40,8 @@ from minidl.typing import Array
 USUAL = (0.1, 4.0)
 # Weights within a factor of 3 of what the default initialiser draws are no cause by themselves.
 USUAL_WEIGHTS = 3.0
+# Recurrent ones, which multiply the gradient at each step, may be a cause from this share on.
+SMALL = 0.7
 # For how many powers of ten first weights count that are not finite, and those that are all zero:
 # these may be meant, in a last layer, or where a residual block ends.
 NOT_FINITE, OF_ZEROS = 30.0, -0.9
@@ -80,6 +83,14 @@ class FirstLook:
             for probe in self.probe.layers
             if isinstance(probe.layer, (nn.Linear, Recurrent))
         ]
+
+    def is_small(self, layer: nn.Layer) -> bool:
+        """Whether a weight of a layer is smaller than it would be drawn."""
+        return any(
+            root_mean_square(p.data) < SMALL * self.drawn.get(p.name, 0.0)
+            for p in layer.parameters()
+            if len(p.shape) > 1
+        )
 
     @property
     def blocked(self) -> bool:
@@ -237,12 +248,14 @@ def gradient_over_time(look: FirstLook) -> Iterator[Suspicion]:
         growth = 10 ** (far / (len(norms) - 1))
         evidence = {"first": float(norms[0]), "last": float(norms[-1]), "per_step": growth}
         if far < -np.log10(USUAL_GRADIENT):
-            cells: tuple[tuple[ReplaceCell, ...], ...] = ()
+            changes: tuple[Change, ...] = ((GateBias(float(np.log(len(norms) - 1))),),)
             if isinstance(probe.layer, nn.RNN):
-                cells = ((ReplaceCell("LSTM"),), (ReplaceCell("GRU"),))
+                changes = ((ReplaceCell("LSTM"),), (ReplaceCell("GRU"),))
+            if look.is_small(probe.layer):
+                changes = ((Reinitialise(),), *changes)
             yield Suspicion(
                 "vanishing_gradient",
-                ((Reinitialise(),), *cells),
+                changes,
                 f"the gradient of the state falls by a factor of {growth:.3g} a step, to "
                 f"10^{far:.1f} of its size over {len(norms)} steps",
                 layer=probe.path,
