@@ -13,7 +13,8 @@ from minidl._version import __version__
 
 if TYPE_CHECKING:
     from minidl import analysis, datasets, nn, optim
-    from minidl.diagnosis import GradientMonitor
+    from minidl.diagnosis.diagnose import diagnose
+    from minidl.diagnosis.monitor import GradientMonitor
     from minidl.gradient_check import GradcheckError, GradcheckReport, gradcheck, gradcheck_all
     from minidl.recording import RecordingError, record
     from minidl.saving import ModelFileError, load, save
@@ -33,6 +34,7 @@ __all__ = [
     "analysis",
     "batches",
     "datasets",
+    "diagnose",
     "get_num_threads",
     "gradcheck",
     "gradcheck_all",
@@ -49,7 +51,7 @@ __all__ = [
 _HOMES = {
     "analysis": (),
     "datasets": (),
-    "diagnosis": ("GradientMonitor",),
+    "diagnosis": ("GradientMonitor", "diagnose"),
     "gradient_check": ("GradcheckError", "GradcheckReport", "gradcheck", "gradcheck_all"),
     "nn": (),
     "optim": (),

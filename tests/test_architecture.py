@@ -40,6 +40,7 @@ FLOORS = [
     {"recording"},
     {"profiling", "analysis"},
     {"optim", "threads"},
+    {"diagnosis.rules"},
     {"nn"},
     {"kernels"},
     {"_kernels"},
@@ -50,6 +51,11 @@ FLOORS = [
     {"_kernels.signature", "typing", "files"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+# What ``Trainer.fit`` asks of the diagnosis: the rules that need no training.
+RULES_OF_FIT = (
+    *("diagnosis.rules.static", "diagnosis.rules.closing"),
+    *("diagnosis.remedies.actions", "diagnosis.task", "diagnosis.verdict"),
+)
 # Circles of imports that are still there.
 CIRCLES: list[set[str]] = []
 DOCUMENTED_IN_BASE = {
@@ -78,10 +84,12 @@ def module_name(path: Path) -> str:
 
 
 def room_of(module: str) -> str:
-    """The room a module belongs to: nn.linear -> nn; twins and signatures have their own."""
+    """The room a module belongs to: nn.linear -> nn; twins, signatures, rules have their own."""
     for room in ("_kernels.twins", "_kernels.signature"):
         if module.startswith(room):
             return room
+    if any(module == name or module.startswith(f"{name}.") for name in RULES_OF_FIT):
+        return "diagnosis.rules"
     return module.split(".")[0]
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checks import LAYER_CHECKS, LOSS_CHECKS, NoOracleError, layer_problems, loss_problems
+from diagnosis_checks import DIAGNOSIS_CHECKS
 from kernel_cases import Draw
 from monitor_helpers import MONITOR_CHECKS
 from optimizer_checks import LIMITS, OPTIMIZER_CHECKS, plateau_oracle, schedule_oracle
@@ -29,7 +30,8 @@ from test_kernels import assert_matches_twin
 from minidl import _kernels, kernels, nn, optim
 from minidl._kernels import twins as reference
 from minidl._kernels.twins import watching
-from minidl.diagnosis import monitor, probes, records, seen, tracks, watch
+from minidl.diagnosis import gradients, judge, monitor, probes, records, seen, task, tracks, watch
+from minidl.diagnosis.rules import closing, static
 from minidl.nn import classification_losses
 from minidl.nn.recurrent import cells
 from minidl.optim import adam, adaptive, flat_parameters, optimizer, schedules, sgd
@@ -42,6 +44,9 @@ HOMES = [nn, classification_losses, cells, adam, adaptive, flat_parameters, opti
 # Modules of the monitor, and of what kernels note for it.
 MONITOR_MODULES = (records, probes, tracks, watch, watching)
 MONITOR_HOMES = {module.__name__.rpartition(".")[2]: module for module in MONITOR_MODULES}
+# Modules of the diagnosis.
+DIAGNOSIS_MODULES = (static, closing, task, gradients, judge)
+DIAGNOSIS_HOMES = {module.__name__.rpartition(".")[2]: module for module in DIAGNOSIS_MODULES}
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,9 @@ FAULTS = list(faults())
 IN_SCHEDULES = [fault for fault in FAULTS if fault.places == ("schedules",)]
 IN_KERNELS = [fault for fault in FAULTS if fault.places[0] in _kernels.NAMES]
 IN_MONITOR = [fault for fault in FAULTS if fault.places[0] in MONITOR_HOMES]
-IN_CLASSES = [f for f in FAULTS if f not in (*IN_SCHEDULES, *IN_KERNELS, *IN_MONITOR)]
+IN_DIAGNOSIS = [fault for fault in FAULTS if fault.places[0] in DIAGNOSIS_HOMES]
+ELSEWHERE = (*IN_SCHEDULES, *IN_KERNELS, *IN_MONITOR, *IN_DIAGNOSIS)
+IN_CLASSES = [fault for fault in FAULTS if fault not in ELSEWHERE]
 
 
 @pytest.fixture(autouse=True)
@@ -262,6 +269,21 @@ def test_monitor_without_a_fault_passes(on_the_twin: None, check: Any) -> None:
     check(False)
 
 
+# --- in the diagnosis ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", IN_DIAGNOSIS, ids=str)
+def test_fault_in_the_diagnosis_is_caught(fault: Fault) -> None:
+    space = planted_module(DIAGNOSIS_HOMES[fault.places[0]], fault)
+    check = DIAGNOSIS_CHECKS[fault.check]
+    assert fails(check, iter([(space,)])), f"{fault.check} does not see it"
+
+
+@pytest.mark.parametrize(("name", "check"), DIAGNOSIS_CHECKS.items())
+def test_diagnosis_without_a_fault_passes(name: str, check: Any) -> None:
+    check(vars(DIAGNOSIS_HOMES[name]))
+
+
 # --- the planting itself ------------------------------------------------------------------------
 
 
@@ -275,7 +297,8 @@ def test_there_are_faults_of_everything_and_no_copy_stays() -> None:
 
 @pytest.mark.parametrize("checks", [LAYER_CHECKS, LOSS_CHECKS, OPTIMIZER_CHECKS])
 def test_every_check_catches_something(checks: dict[str, Any]) -> None:
-    subjects = [fault for fault in FAULTS if fault not in (*IN_SCHEDULES, *IN_MONITOR)]
+    others = (*IN_SCHEDULES, *IN_MONITOR, *IN_DIAGNOSIS)
+    subjects = [fault for fault in FAULTS if fault not in others]
     caught_by = {fault.check for fault in subjects if problems_of(fault.seen)[0] is checks}
     assert caught_by == checks.keys()
 

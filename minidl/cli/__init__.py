@@ -84,7 +84,7 @@ def _fail(message: str, status: int) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from minidl.cli import bench, checking, doctor, lab, text, train
+    from minidl.cli import bench, checking, diagnose, doctor, lab, text, train
 
     parser = argparse.ArgumentParser(
         prog="minidl", description="Small neural networks, trained fast on a CPU."
@@ -92,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     train.add_command(commands)
+    diagnose.add_command(commands)
     text.add_command(commands)
     checking.add_command(commands)
     bench.add_command(commands)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,8 @@ def add_output(parser: argparse.ArgumentParser, only: str) -> Any:
     return group
 
 
-def add_adding(data: Any) -> None:
-    """Add ``train adding``."""
+def add_adding(data: Any, run: Callable[[argparse.Namespace], int] | None = None) -> None:
+    """Add ``adding``, and what runs: the training by default."""
     parser = data.add_parser("adding", help="two marked numbers among many: a test of memory")
     group = parser.add_argument_group("data")
     add_option(group, "--steps", 200, "of a sequence", type=options.whole_number(2), metavar="N")
@@ -67,20 +68,26 @@ def add_adding(data: Any) -> None:
     add_network(parser, hidden=32)
     add_training(parser, epochs=12, batch_size=20, lr=1e-2)
     add_output(parser, "the test error")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run or train)
 
 
-def run(arguments: argparse.Namespace) -> int:
+def build(arguments: argparse.Namespace) -> tuple[Any, nn.Sequential, optim.Optimizer]:
+    """Make the sequences and their sums, a recurrent network, and its optimizer."""
+    with usage_errors(ValueError):
+        rows = datasets.adding(arguments.samples, arguments.steps, rng=arguments.seed + 1)
+    layer = CELLS[arguments.cell](2, arguments.hidden, arguments.layers, return_sequences=False)
+    model = nn.Sequential(layer, nn.Linear(arguments.hidden, 1), rng=arguments.seed)
+    return rows, model, optim.Adam(model.parameters(), arguments.lr, max_norm=arguments.max_norm)
+
+
+def train(arguments: argparse.Namespace) -> int:
     """Train on sequences that are made, test on new ones, and report."""
     if arguments.plot is not None:
         with usage_errors(ImportError, OSError, ValueError):
             plot.check(arguments.plot)
-    with usage_errors(ValueError):
-        x, y = datasets.adding(arguments.samples, arguments.steps, rng=arguments.seed + 1)
-        test = datasets.adding(TEST, arguments.steps, rng=arguments.seed + 2)
-    layer = CELLS[arguments.cell](2, arguments.hidden, arguments.layers, return_sequences=False)
-    model = nn.Sequential(layer, nn.Linear(arguments.hidden, 1), rng=arguments.seed)
-    optimizer = optim.Adam(model.parameters(), arguments.lr, max_norm=arguments.max_norm)
+    (x, y), model, optimizer = build(arguments)
+    layer: Any = model[0]
+    test = datasets.adding(TEST, arguments.steps, rng=arguments.seed + 2)
     trainer = Trainer(model, nn.MSELoss(), optimizer, rng=arguments.seed + 3)
     if not arguments.quiet:
         print(model, end="\n\n")

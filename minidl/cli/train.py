@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,6 +42,13 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser("train", help="train a network")
     data = parser.add_subparsers(title="data", metavar="DATA", required=True)
 
+    add_images(data, run)
+    text.add_text(data)
+    sequences.add_adding(data)
+
+
+def add_images(data: Any, run: Callable[[Dataset, argparse.Namespace], int]) -> None:
+    """Add ``digits`` and ``idx`` with the options of a network of linear layers, and what runs."""
     digits = data.add_parser("digits", help="the 8 x 8 digits that come with minidl")
     _add_options(digits, DIGITS)
     digits.set_defaults(run=lambda arguments: run(datasets.digits(), arguments))
@@ -53,9 +61,6 @@ def add_command(commands: Any) -> None:
     add("--test", type=options.count, metavar="N", help="test on the last N (all the others)")
     _add_options(idx, IDX)
     idx.set_defaults(run=lambda arguments: run(_idx(arguments), arguments))
-
-    text.add_text(data)
-    sequences.add_adding(data)
 
 
 def _add_options(parser: argparse.ArgumentParser, defaults: Defaults) -> None:

@@ -107,8 +107,13 @@ def warn_of_suspicious(
 
     ``trained`` are the parameters that the optimizer holds.
     """
+    warn_once(model, (*suspicious(model, loss, output), *left_out(model, trained)), 5)
+
+
+def warn_once(model: Layer, sentences: Iterable[str], stacklevel: int) -> None:
+    """Issue a ``TrainingWarning`` for each sentence that was not said of the model before."""
     said = vars(model).setdefault("_said", set())
-    for sentence in (*suspicious(model, loss, output), *left_out(model, trained)):
+    for sentence in sentences:
         if sentence not in said:
             said.add(sentence)
-            warnings.warn(sentence, TrainingWarning, stacklevel=4)
+            warnings.warn(sentence, TrainingWarning, stacklevel=stacklevel)

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from minidl.diagnosis.rules.static import Setting, to_warn_of
 from minidl.nn import Parameter
 from minidl.nn.hooks import evaluating
-from minidl.nn.suspicion import warn_of_suspicious
+from minidl.nn.suspicion import warn_of_suspicious, warn_once
 from minidl.training.checks import as_validation, split
 from minidl.training.data import Batch, Data, Source, rows_that_count
 from minidl.training.inputs import Rows
@@ -26,13 +27,17 @@ def for_training(
     validation: Any,
     metrics: dict[str, Start],
     trained: Iterable[Parameter],
+    diagnose: bool = True,
 ) -> tuple[Data, Data | None]:
     """Return what to train on, and what to validate on: given, or some of the rows.
 
-    Warns of a model and a loss that cannot be meant; ``trained`` are the optimizer's parameters.
+    With ``diagnose``, warns of what cannot be meant; ``trained`` are the optimizer's parameters.
     """
     data, output = _cast(source, weight)
-    warn_of_suspicious(source.model, source.loss, output, trained)
+    if diagnose:
+        model, loss = source.model, source.loss
+        warn_of_suspicious(model, loss, output, trained)
+        warn_once(model, to_warn_of(Setting(model, loss, data.inputs, data.targets, output)), 4)
     others = None
     if isinstance(validation, (float, np.floating)):
         rows, validation_rows = split(len(data), float(validation))

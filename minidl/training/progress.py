@@ -24,10 +24,12 @@ class Progress(Callback):
     """A callback that shows nothing; subclasses override what they want to show.
 
     It is written in the words of a display: ``begin``, ``step``, ``epoch``, ``stopped``, ``close``.
-    ``unit`` is what one row is called, where speed is shown.
+    ``unit`` is what one row is called, where speed is shown, and ``remarks`` says whether a closing
+    remark is wanted, which costs a forward pass over some rows.
     """
 
     unit = "samples"
+    remarks = False
 
     def begin(self, epochs: int, samples: int) -> None:
         """Training begins: this many epochs of this many samples."""
@@ -44,6 +46,9 @@ class Progress(Callback):
 
     def stopped(self, number: int, why: str) -> None:
         """Training ends after epoch ``number``, for the reason that ``Trainer.stop`` was given."""
+
+    def remark(self, text: str) -> None:
+        """Training has come to its end, and something about it is worth a sentence."""
 
     def close(self) -> None:
         """Training has ended, well or not."""
@@ -76,6 +81,8 @@ class Progress(Callback):
 class Lines(Progress):
     """Prints a line to standard output after every epoch."""
 
+    remarks = True
+
     def begin(self, epochs: int, samples: int) -> None:
         self.epochs, self.samples = epochs, samples
 
@@ -88,12 +95,17 @@ class Lines(Progress):
     def stopped(self, number: int, why: str) -> None:
         print(f"stopped after epoch {number}: {why}", flush=True)
 
+    def remark(self, text: str) -> None:
+        print(text, flush=True)
+
 
 class Bar(Progress):
     """Draws a bar with as many running values as fit; needs tqdm.
 
     The bar is a widget in a notebook that has ipywidgets, and else text on standard error.
     """
+
+    remarks = True
 
     def __init__(self) -> None:
         try:
@@ -137,11 +149,13 @@ class Bar(Progress):
 
     def stopped(self, number: int, why: str) -> None:
         self._bar.total = self._bar.n  # what ends early is complete, not a failure
-        said = f"stopped after epoch {number}: {why}"
+        self.remark(f"stopped after epoch {number}: {why}")
+
+    def remark(self, text: str) -> None:
         if self._in_notebook:
-            print(said, flush=True)
+            print(text, flush=True)
         else:
-            self._tqdm.write(said, file=sys.stderr)
+            self._tqdm.write(text, file=sys.stderr)
 
     def close(self) -> None:
         if self._bar is not None:

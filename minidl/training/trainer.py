@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl.diagnosis.rules.closing import closing_sentence
 from minidl.nn import Layer, Loss
 from minidl.nn.checks import check_count
 from minidl.nn.hooks import evaluating
@@ -81,6 +82,9 @@ class Trainer:
     ----------
     history
         The epochs that the latest ``fit`` has completed, also if Ctrl-C or an error ended it.
+    diagnosis
+        The sentence with which the latest ``fit`` ended, or that ``minidl.diagnose`` found; "" if
+        there was nothing to say.
     plan
         The arguments of the ``fit`` under way, for callbacks to read; None outside of ``fit``.
 
@@ -131,6 +135,7 @@ class Trainer:
         self.rng = as_generator(rng)
         self.dtype = optimizer.flat.dtype
         self.history = History()
+        self.diagnosis = ""
         self.plan: Plan | None = None
         self._stop = Stop()
         self._step = TrainingStep(model, loss, optimizer, ema, record=record)
@@ -149,6 +154,7 @@ class Trainer:
         class_weight: ClassWeight | None = None,
         accumulate: int = 1,
         shuffle: bool = True,
+        diagnose: bool = True,
     ) -> History:
         """Train the model; a second call goes on where the first ended.
 
@@ -194,6 +200,10 @@ class Trainer:
             batch in the memory of a small one, except that ``BatchNorm`` sees one batch at a time.
         shuffle
             Whether every epoch draws a new order of the rows from the trainer's ``rng``.
+        diagnose
+            Whether to warn of what cannot be meant, and to end with a sentence, where progress is
+            shown, if the training has learned nothing, has become worse, or has ended too early.
+            ``minidl.diagnose`` looks closer, and tries what it suspects.
 
         Shapes
         ------
@@ -222,7 +232,8 @@ class Trainer:
             If model and loss can be trained, but hardly as they are meant: Softmax before a loss
             that applies it itself, logits for a loss that takes log-probabilities, two ``Linear``
             in a row, a model that is in evaluation as a whole, parameters that are neither in the
-            optimizer nor frozen. Once for each model.
+            optimizer nor frozen, targets beyond the range of the last activation, hidden units with
+            equal weights. Once for each model.
         """
         check_parts(self.model, self.loss, self.optimizer, self.ema)  # one may have been replaced
         epochs = check_count("fit", "epochs", epochs)
@@ -230,25 +241,35 @@ class Trainer:
         accumulate = check_count("fit", "accumulate", accumulate)
         source, trained = self._source(X, y), self.optimizer.flat.parameters
         data, validation_data = for_training(
-            source, sample_weight, class_weight, validation, self.metrics, trained
+            source, sample_weight, class_weight, validation, self.metrics, trained, diagnose
         )
         check_batch_size(self.model, data.inputs, batch_size)
         names = ["loss", *self.metrics]
         names += [f"val_{name}" for name in names if validation_data is not None]
-        notified = Callbacks(callbacks, self, names, choose(progress))
-        self.history, self._stop.why = History(), None
+        shown = choose(progress)
+        notified = Callbacks(callbacks, self, names, shown)
+        self.history, self._stop.why, self.diagnosis = History(), None, ""
         plan = Plan(epochs, data, batch_size, accumulate, bool(shuffle), notified, self._stop)
         try:
             self.plan = plan
             if self.ema is not None:
                 self.ema.follow_state(self.model)
-            self._train(plan, validation_data)
+            self._train(plan, validation_data, diagnose)
+            if diagnose and shown.remarks:
+                self._close(data, shown)
         finally:
             notified.notify("on_fit_end", self.history.epochs, {})
             self.plan = None
         return self.history
 
-    def _train(self, plan: Plan, validation: Data | None) -> None:
+    def _close(self, data: Data, shown: Progress) -> None:
+        """Say in a sentence what the training ended with, if that is remarkable."""
+        parts = self.model, self.loss, data.inputs, data.targets, self.history
+        self.diagnosis = closing_sentence(*parts)
+        if self.diagnosis:
+            shown.remark(self.diagnosis)
+
+    def _train(self, plan: Plan, validation: Data | None, diagnose: bool) -> None:
         """Train for all epochs; validate and notify callbacks between them."""
         notify, number = plan.callbacks.notify, 0
         values: dict[str, float] = {}
@@ -256,7 +277,8 @@ class Trainer:
         while number < plan.epochs and plan.stop.why is None:
             number += 1
             notify("on_epoch_begin", number, values)
-            if number > 1 and not self.model.training:  # a callback may have left it in evaluation
+            # A callback may have left it in evaluation.
+            if diagnose and number > 1 and not self.model.training:
                 warn_of_suspicious(self.model, self.loss, None, self.optimizer.flat.parameters)
             started = time.perf_counter()
             current_step = partial(self._current_step, len(plan.data.inputs))

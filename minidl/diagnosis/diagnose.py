@@ -1,0 +1,96 @@
+"""``minidl.diagnose``: train as told, watching, and say what is wrong and why."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from typing import Any
+
+from minidl.diagnosis.diagnosis import Diagnosis
+from minidl.diagnosis.examination import examine
+from minidl.diagnosis.monitor import GradientMonitor
+from minidl.diagnosis.program import Program
+from minidl.nn import Layer, Loss
+from minidl.optim import Optimizer
+from minidl.training.weights import ClassWeight
+from minidl.typing import Seed
+from minidl.warnings import TrainingWarning
+
+
+def diagnose(
+    model: Layer,
+    loss: Loss,
+    optimizer: Optimizer,
+    X: Any,
+    y: Any,
+    *,
+    epochs: int,
+    batch_size: int = 32,
+    shuffle: bool = True,
+    validation: tuple[Any, ...] | float | None = None,
+    rng: Seed = 0,
+    class_weight: ClassWeight | None = None,
+) -> Diagnosis:
+    """Train a model as told, watching, and find out what is wrong with the training.
+
+    The model is trained as ``Trainer(model, loss, optimizer, rng=rng).fit(X, y, ...)`` trains it,
+    to the last bit. Then rules look at data, first weights, gradients and the course of the
+    training, and what they suspect is tried: the training is repeated on copies, from the same
+    weights, with one thing changed. Only what makes a training much better is a verdict. A training
+    that comes close to the best that is known for its rows and its model is healthy, however it
+    looks.
+
+    Altogether this takes about three times as long as the training, and less than a second more. A
+    part of the rows, a fifth, is held out in the trials, unless ``validation`` says which.
+
+    Parameters
+    ----------
+    model, loss, optimizer
+        As of ``Trainer``, untrained.
+    X, y, epochs, batch_size, shuffle, validation, class_weight
+        As of ``Trainer.fit``.
+    rng
+        Generator or seed of the order of the rows, as of ``Trainer``.
+
+    Returns
+    -------
+    Diagnosis
+        Its ``verdicts``, causes before their effects; ``report()``, ``plot()`` and ``cure()``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what ``fit`` refuses, and for a model that ``copy.deepcopy`` cannot copy.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidl import diagnose, nn, optim
+    >>> x = np.linspace(1, 2, 100)[:, None]
+    >>> model = nn.Sequential(nn.Linear(1, 1), rng=0)
+    >>> rmsprop = optim.RMSprop(model.parameters(), lr=0.001)  # in 800 steps, a way of 0.8
+    >>> diagnosis = diagnose(model, nn.MSELoss(), rmsprop, x, 5 * x, epochs=200)
+    >>> diagnosis.verdicts[0].kind
+    'learning_rate_too_low'
+    """
+    program = Program(
+        model, loss, optimizer, X, y, epochs, batch_size, shuffle, validation, rng, class_weight
+    )
+    try:
+        untrained = program.copy()
+    except TypeError as error:
+        raise TypeError(
+            f"diagnose: trials need copies of model, loss and optimizer, and {error}"
+        ) from error
+    trainer, monitor, stopped = program.trainer(), GradientMonitor(), ""
+    began = time.process_time()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TrainingWarning)  # verdicts say the same
+        try:
+            program.train(trainer, callbacks=[monitor])
+        except FloatingPointError as error:
+            stopped = str(error)
+    seconds = time.process_time() - began
+    findings = examine(untrained, trainer, seconds, stopped)
+    trainer.diagnosis = findings.closing_sentence()
+    return Diagnosis(findings, untrained, trainer, monitor, stopped)
