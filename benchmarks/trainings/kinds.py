@@ -9,7 +9,7 @@ from .case import Case
 
 BUILT = {
     "vanishing_gradient": "nine sigmoids",
-    "exploding_gradient": "recurrence of 1.6",
+    "exploding_gradient": "recurrence that grows",
     "dead_units": "born dead",
     "saturated_units": "tanh on its ends",
     "unscaled_inputs": "raw columns",
