@@ -31,6 +31,7 @@ from minidl.diagnosis.rules.suspicion import Suspicion
 from minidl.diagnosis.task import Task
 from minidl.diagnosis.trials import Outcome
 from minidl.diagnosis.verdict import Verdict
+from minidl.training.inputs import is_ragged
 from minidl.typing import Array
 
 # Factors by which rates are tried, each further from the one that was told.
@@ -150,7 +151,9 @@ def rows_in_order(course: Course) -> Iterator[Suspicion]:
     """Rows that come in the same order in every epoch."""
     if course.program.shuffle:
         return
-    targets = as_numbers(np.asarray(course.program.y), course.task)
+    y = course.program.y
+    last = np.stack([np.asarray(row)[-1] for row in y]) if is_ragged(y) else np.asarray(y)
+    targets = as_numbers(last, course.task)
     likeness = likeness_of_neighbours(targets)
     yield Suspicion(
         "not_shuffled",
