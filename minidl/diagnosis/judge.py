@@ -111,7 +111,7 @@ class Judge:
     """
 
     def __init__(self, trials: Trials, fixed: Change, clock: Clock, trained: Outcome) -> None:
-        self.trials, self.fixed, self.clock = trials, fixed, clock
+        self.trials, self.fixed, self.clock, self.trained = trials, fixed, clock, trained
         self.suspicions: list[Suspicion] = []
         self.recipe: Change = ()
         first = trials.run(*merged(*fixed), curve=True)

@@ -289,6 +289,29 @@ def overfitted(curve: Sequence[tuple[int, float, float]], noise: float) -> Itera
         )  # fmt: skip
 
 
+def dead_logits(last: Probe | None, labels: Array, head: nn.Layer | None) -> Iterator[Verdict]:
+    """A class whose logit is 0 for all rows: the ReLU behind it has died, and no gradient passes.
+
+    ``last`` is a look into the trained model at rows of these labels.
+    """
+    if last is None or not isinstance(head, nn.ReLU):
+        return
+    logits = last.output.reshape(-1, last.output.shape[-1])
+    dead = [k for k in np.unique(labels[labels >= 0]).tolist() if not logits[:, k].any()]
+    if dead:
+        rows = int((labels == dead[0]).sum())
+        yield Verdict(
+            "output_mismatch",
+            head.path,
+            {"class": dead[0], "rows": rows, "of": len(labels), "dead": len(dead)},
+            statement=f"{head.label} stands before the loss, and the logit of class {dead[0]} is 0 "
+            f"for all of {len(labels)} rows: no gradient passes it any more",
+            remedy=f"leave {type(head).__name__} out: scores of all {logits.shape[1]} classes may "
+            "be negative",
+            action=ReplaceHead("", None),
+        )
+
+
 def does_not_learn(error: float) -> Verdict:
     """Say that nothing is learned, and that the reason is not known."""
     return Verdict(
