@@ -27,7 +27,8 @@ from minidl.diagnosis.remedies.actions import (
     Shuffle,
     WeightDecay,
 )
-from minidl.diagnosis.rules.suspicion import Suspicion
+from minidl.diagnosis.remedies.standing import joined
+from minidl.diagnosis.rules.suspicion import Change, Suspicion
 from minidl.diagnosis.task import Task
 from minidl.diagnosis.trials import Outcome
 from minidl.diagnosis.verdict import Verdict
@@ -228,12 +229,17 @@ def loss_not_finite(course: Course) -> Iterator[Suspicion]:
     task, loss = course.task, course.program.loss
     if "every layer's output is finite" not in course.stopped:
         return
-    if not task.counts or type(loss).__module__.startswith("minidl."):
+    if type(loss).__module__.startswith("minidl."):
         return
-    better = "BCEWithLogitsLoss" if task.kind == "bits" else "CrossEntropyLoss"
+    changes: tuple[Change, ...] = ((ReplaceHead("", "MSELoss"),),)
+    if task.counts:
+        better = "BCEWithLogitsLoss" if task.kind == "bits" else "CrossEntropyLoss"
+        changes = ((ReplaceHead("", better),),)
+    elif joined(course.program.y).min() >= 0:
+        changes = ((ReplaceHead("Softplus", None),), *changes)  # answers as the targets are: ≥ 0
     yield Suspicion(
         "not_finite",
-        ((ReplaceHead("", better),),),
+        changes,
         f"every output is finite, and {loss!r} of them is not",
         evidence={"steps": course.program.optimizer.steps},
         strength=2.0,
