@@ -13,7 +13,7 @@ from minidl._version import __version__
 
 if TYPE_CHECKING:
     from minidl import analysis, datasets, nn, optim
-    from minidl.diagnosis.diagnose import diagnose
+    from minidl.diagnosis.diagnosing import diagnose
     from minidl.diagnosis.monitor import GradientMonitor
     from minidl.gradient_check import GradcheckError, GradcheckReport, gradcheck, gradcheck_all
     from minidl.recording import RecordingError, record

@@ -233,6 +233,25 @@ def log_of_scores(seed: int) -> Program:
     return fit_numbers(seed, net(seed, 2, 16, 4), (x, np.eye(4)[y]), 20, 0.05, loss=LogOfAll())
 
 
+class RelativeError(nn.Loss):
+    """A squared error of log(1 + y), which is no number for y < -1."""
+
+    def forward(self, prediction: Any, target: Any, weight: Any = None) -> Any:
+        with np.errstate(all="ignore"):
+            error = np.log1p(prediction) - np.log1p(target)
+            slope = 2 * error / (1 + prediction) / error.size
+            return np.asarray(np.square(error, dtype=np.float64).mean()), slope
+
+
+@faulty("not_finite")
+def log_of_a_linear_head(seed: int) -> Program:
+    """Answers that begin on both sides of zero, for targets that are positive."""
+    x, y = curve(seed)
+    model = net(seed, 3, 16, 1)
+    model[-1].weight.data *= 5
+    return fit_numbers(seed, model, (x, 3 + y), 20, 0.003, loss=RelativeError())
+
+
 class Uphill(nn.MSELoss):
     """A squared error whose gradient has the wrong sign."""
 

@@ -15,6 +15,7 @@ import minidl
 from minidl import Trainer, nn, optim
 from minidl.diagnosis import cure as curing
 from minidl.diagnosis.cure import Cures, cure
+from minidl.diagnosis.diagnosis import Diagnosis
 from minidl.diagnosis.program import Program
 from minidl.diagnosis.remedies import recipes
 from minidl.diagnosis.remedies.actions import (
@@ -589,3 +590,36 @@ def test_document_names_every_kind_that_can_be_cured_and_links_to_what_there_is(
     assert table == set(KINDS)
     for target in re.findall(r"\]\(([^)]+)\)", TEXT):
         assert (DOC.parent / target).resolve().exists(), target
+
+
+# --- steps that do not count ------------------------------------------------------------------
+
+
+def of_each_step(ragged: bool, ignored: bool, **more: Any) -> Diagnosis:
+    """Diagnose a program that is asked for the sign of each step, at a far too low rate."""
+    rng = np.random.default_rng(0)
+    X = [rng.normal(size=(5 + row % 3 * ragged, 3)) for row in range(120)]
+    y = [(x[:, 0] > 0).astype(int) for x in X]
+    for labels in y:
+        labels[:ignored] = -1
+    data = (X, y) if ragged else (np.stack(X), np.stack(y))
+    model = nn.Sequential(nn.LSTM(3, 8), nn.Linear(8, 2), rng=0)
+    loss = nn.CrossEntropyLoss(ignore_index=-1) if ignored else nn.CrossEntropyLoss()
+    sgd = optim.SGD(model.parameters(), lr=1e-5)
+    return minidl.diagnose(model, loss, sgd, *data, epochs=4, **more)
+
+
+@pytest.mark.parametrize(("ragged", "ignored"), [(True, False), (False, True), (True, True)])
+def test_steps_that_do_not_count_are_not_judged(ragged: bool, ignored: bool) -> None:
+    found = of_each_step(ragged, ignored, shuffle=not ragged)
+    assert not found.healthy
+    cured = found.cure(trainings=1)
+    assert cured.helped
+    assert cured.after["accuracy"] > 0.95
+
+
+def test_padding_and_ignored_labels_are_no_questions() -> None:
+    rows = Rows.of(None, [[1, -1, 0], [1]], nn.CrossEntropyLoss(ignore_index=-1))
+    assert rows.task == Task("labels", 2)
+    assert rows.targets.tolist() == [[1, -1, 0], [1, 0, 0]]
+    np.testing.assert_array_equal(rows.asked, [True, False, True, True, False, False])

@@ -305,3 +305,15 @@ def test_diagnosis_is_public_and_loaded_when_asked_for() -> None:
         "minidl.diagnose, minidl.GradientMonitor; assert 'minidl.diagnosis.judge' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_the_function_is_not_hidden_by_a_module_of_its_name() -> None:
+    import subprocess
+    import sys
+
+    program = (
+        "import minidl.cli.diagnose, minidl.diagnosis, minidl.cli;"
+        "assert callable(minidl.diagnose) and callable(minidl.diagnosis.diagnose);"
+        "assert minidl.diagnose is minidl.diagnosis.diagnose"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

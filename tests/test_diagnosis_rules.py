@@ -29,6 +29,7 @@ from minidl.diagnosis.remedies.actions import (
     UseOptimizer,
 )
 from minidl.diagnosis.rules import data as data_rules
+from minidl.diagnosis.rules import running as running_rules
 from minidl.diagnosis.rules.closing import RULES, Ending, closing_sentence
 from minidl.diagnosis.rules.static import Setting, certainties
 from minidl.diagnosis.rules.suspicion import Suspicion
@@ -387,6 +388,27 @@ def test_a_look_finds_dead_and_saturated_units_and_the_gradient() -> None:
     assert found["4"].weight_gradient > 0
     assert found["0"].weight_gradient == 0
     assert probe.finite
+
+
+def test_a_logit_that_died_behind_a_relu_is_told() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), rng=0)
+    model[0].bias.data[:] = (9, 9, 9)
+    alive = look(model, nn.CrossEntropyLoss(), Data((X,), LABELS))
+    assert not list(running_rules.dead_logits(alive, LABELS, model[1]))
+    model[0].bias.data[:] = (9, -99, 9)
+    dead = look(model, nn.CrossEntropyLoss(), Data((X,), LABELS))
+    (verdict,) = running_rules.dead_logits(dead, LABELS, model[1])
+    assert verdict.kind == "output_mismatch"
+    assert verdict.evidence["class"] == 1
+    assert not list(running_rules.dead_logits(dead, np.where(LABELS == 1, 0, LABELS), model[1]))
+    assert not list(running_rules.dead_logits(dead, LABELS, None))
+
+
+@pytest.mark.parametrize("value", [0.0, -3.0])
+def test_a_constant_output_answers_as_one_answer_for_all_rows(value: float) -> None:
+    asked = task_of(LABELS, nn.CrossEntropyLoss())
+    same = answers(np.full((40, 3), value), asked, nn.CrossEntropyLoss())
+    assert error(same, LABELS, asked) >= 1
 
 
 def trials_of(program: Program) -> Trials:

@@ -9,7 +9,7 @@ from minidl import nn
 from minidl.cli import options, plot, sequences, train
 from minidl.cli.options import usage_errors
 from minidl.datasets import Dataset
-from minidl.diagnosis.diagnose import diagnose
+from minidl.diagnosis.diagnosing import diagnose
 from minidl.optim import Optimizer
 
 

@@ -4,8 +4,8 @@
 see while a watched step runs, ``probes.py`` says what is noted of each kind of layer, ``tracks.py``
 keeps it, and ``records.py`` makes norms and shares of it.
 
-``diagnose.py`` trains as told, watching, and returns a ``Diagnosis``. The rules in ``rules/`` make
-one suspect: ``static.py`` before the first step, ``first_batches.py`` and ``running.py`` then.
+``diagnosing.py`` trains as told, watching, and returns a ``Diagnosis``. The rules in ``rules/``
+make one suspect: ``static.py`` before the first step, ``first_batches.py`` and ``running.py`` then.
 ``trials.py`` repeats the training with one thing changed, and ``judge.py`` says what that shows.
 ``cure.py`` carries remedies out.
 """
@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from minidl.diagnosis.diagnose import diagnose
+    from minidl.diagnosis.diagnosing import diagnose
     from minidl.diagnosis.diagnosis import Diagnosis
     from minidl.diagnosis.monitor import GradientMonitor
     from minidl.diagnosis.verdict import Verdict
@@ -26,7 +26,7 @@ _HOMES = {
     "Diagnosis": "minidl.diagnosis.diagnosis",
     "GradientMonitor": "minidl.diagnosis.monitor",
     "Verdict": "minidl.diagnosis.verdict",
-    "diagnose": "minidl.diagnosis.diagnose",
+    "diagnose": "minidl.diagnosis.diagnosing",
 }
 
 

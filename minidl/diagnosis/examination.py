@@ -11,7 +11,7 @@ import numpy as np
 
 from minidl.diagnosis.findings import Findings
 from minidl.diagnosis.gradients import wrong_gradient, wrong_layer
-from minidl.diagnosis.judge import USELESS, Cause, Clock, Judge
+from minidl.diagnosis.judge import NEAR, USELESS, Cause, Clock, Judge
 from minidl.diagnosis.probe import Probe, look
 from minidl.diagnosis.program import Program
 from minidl.diagnosis.references import Predictors
@@ -23,6 +23,7 @@ from minidl.diagnosis.rules.suspicion import Change, Suspicion
 from minidl.diagnosis.task import task_of
 from minidl.diagnosis.trials import Outcome, Rows, Scaling, Trials, inputs_of
 from minidl.diagnosis.verdict import Verdict, causes_first
+from minidl.nn import CrossEntropyLoss
 from minidl.nn.hooks import evaluating
 from minidl.training import Trainer
 from minidl.training.data import Data, Source
@@ -95,8 +96,9 @@ class Examination:
         judge.reach()
         verdicts = [*certain, *self.tried(judge, certain)]
         told, best = judge.told, judge.best
+        error = told.error if fixed else judge.trained.error
         return Findings(
-            tuple(causes_first(verdicts)), told.error, told.held, best.error, best.held,
+            tuple(causes_first(verdicts)), error, told.held, best.error, best.held,
             trials.count, self.task.counts,
         )  # fmt: skip
 
@@ -111,7 +113,8 @@ class Examination:
             return []
         noise = judge.noise(judge.told.held, judge.told.held)
         return (
-            [as_verdict(cause) for cause in judge.rare_class()]
+            list(self.dead_logits(judge))
+            or [as_verdict(cause) for cause in judge.rare_class()]
             or [as_verdict(cause) for cause in judge.overfitting()]
             or list(running.overfitted(judge.told.held_curve, noise))
         )
@@ -177,7 +180,13 @@ class Examination:
         rows = self.rows.trained
         return rows.take(np.random.default_rng(0).permutation(len(rows))[:count])
 
-    # --- what is asked of gradients and data ---
+    # --- what is asked of outputs, gradients and data ---
+
+    def dead_logits(self, judge: Judge) -> Iterator[Verdict]:
+        """Yield a verdict if rows are answered wrong, and the logit of a class has died."""
+        if judge.trained.error > NEAR and isinstance(self.program.loss, CrossEntropyLoss):
+            labels = self.batch(PROBED).targets.reshape(-1)
+            yield from running.dead_logits(self.last_look(), labels, self.setting.head)
 
     def wrong_gradients(self) -> Iterator[Verdict]:
         """Yield a verdict if a loss or a layer of the user's own has wrong gradients."""

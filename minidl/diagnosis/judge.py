@@ -41,6 +41,7 @@ NEAR = 0.03  # an error that nobody need ask about
 # Share of the way from the training as told to the best known that a change must go alone; of one
 # that is strongly suspected, and of one that is needed beside others.
 CURES, CURES_IF_STRONG, HELPS = 0.75, 0.6, 0.3
+NEARLY_ALL = 0.9  # the same, from which on nothing else need be tried
 # An error from which on nothing has been learned, and the share of the variance that a simple
 # predictor explains from which on there is something to learn for certain.
 USELESS, EXPLAINED = 0.9, 0.3
@@ -111,7 +112,7 @@ class Judge:
     """
 
     def __init__(self, trials: Trials, fixed: Change, clock: Clock, trained: Outcome) -> None:
-        self.trials, self.fixed, self.clock = trials, fixed, clock
+        self.trials, self.fixed, self.clock, self.trained = trials, fixed, clock, trained
         self.suspicions: list[Suspicion] = []
         self.recipe: Change = ()
         first = trials.run(*merged(*fixed), curve=True)
@@ -226,6 +227,8 @@ class Judge:
         """Return what cures alone; else what is needed; else what helps; else nothing."""
         tried = self._tried()
         strong = {id(c) for c in tried if c.suspicion.strength >= 1}
+        if broken := self._broken_loss(tried):
+            return [broken]
         alone = [c for c in tried if c.share >= (CURES_IF_STRONG if id(c) in strong else CURES)]
         if alone:
             first = alone[0].kind
@@ -237,6 +240,19 @@ class Judge:
             or sorted((c for c in tried if c.share >= HELPS), key=lambda c: -c.share)
         )
 
+    def _broken_loss(self, tried: Sequence[Cause]) -> Cause | None:
+        """Return the suspicion of a loss that is no number although every output is one.
+
+        Whatever else helps a little only keeps away from there, unless it cures alone.
+        """
+        if any(cause.share >= NEARLY_ALL and cause.kind != "not_finite" for cause in tried):
+            return None
+        for cause in tried:
+            if cause.kind == "not_finite":
+                return cause if cause.share >= HELPS else replace(cause, share=float("nan"))
+        broken = [s for s in self.suspicions if s.kind == "not_finite"]
+        return Cause(broken[0], broken[0].changes[0]) if broken else None
+
     def _tried(self) -> list[Cause]:
         """Try suspicions in order, until one cures alone."""
         found: list[tuple[Suspicion, Change, Outcome]] = []
@@ -246,7 +262,7 @@ class Judge:
             best = self._best_change(suspicion)
             if best is not None:
                 found.append((suspicion, *best))
-                cured = self.way(best[1], suspicion.strength >= 1) >= 0.9
+                cured = self.way(best[1], suspicion.strength >= 1) >= NEARLY_ALL
                 if cured and suspicion.kind != "learning_rate_too_low":
                     break
         causes = [Cause(s, c, self.way(o, s.strength >= 1)) for s, c, o in found]
@@ -264,7 +280,7 @@ class Judge:
             lower = suspicion.kind == "learning_rate_too_high" and suspicion.strength < 1
             if lower and self._worse(outcome):
                 break  # still lower ones are worse still
-            if self.way(outcome) >= 0.9:
+            if self.way(outcome) >= NEARLY_ALL:
                 break
         return found
 

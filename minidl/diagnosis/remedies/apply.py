@@ -19,12 +19,13 @@ from minidl.diagnosis.remedies.losses import (
     CrossEntropyOfProbabilities,
     ScaledLoss,
 )
+from minidl.diagnosis.remedies.standing import joined
 from minidl.diagnosis.remedies.surgery import NotApplicableError
 from minidl.nn import Layer, init
 from minidl.nn.hooks import evaluating
 from minidl.nn.recurrent.sequence import Recurrent
 from minidl.seeds import as_generator
-from minidl.training.inputs import Inputs, as_inputs
+from minidl.training.inputs import Inputs, as_inputs, is_ragged
 from minidl.typing import Array
 
 # Layers first, then how they are drawn, then what stands around them, then how they are trained.
@@ -285,6 +286,8 @@ def loss_of(name: str, old: nn.Loss, head: Layer | None) -> nn.Loss:
 
 def fitting_targets(y: Any, loss: nn.Loss, width: int) -> Any:
     """Return targets in the form that a loss takes: labels, or rows of zeros and ones."""
+    if is_ragged(y):
+        return [fitting_targets(row, loss, width) for row in y]
     array = np.asarray(y)
     if loss.takes_labels:
         if array.ndim > 1 and array.shape[-1] == width > 1 and array.dtype.kind == "f":
@@ -341,7 +344,7 @@ def _(remedy: actions.ScaleInputs, program: Program) -> Program:
 def _(remedy: actions.ScaleTargets, program: Program) -> Program:
     if program.loss.takes_labels or isinstance(program.loss, nn.BCEWithLogitsLoss):
         raise NotApplicableError("the targets are classes, which have no scale")
-    y = np.asarray(program.y, np.float64)
+    y = joined(program.y).astype(np.float64)
     columns = y.reshape(-1, y.shape[-1])
     mean, deviation = columns.mean(axis=0), columns.std(axis=0)
     deviation = np.where(deviation > 1e-12 * np.abs(mean), deviation, 1.0)

@@ -35,6 +35,7 @@ from minidl.diagnosis.remedies.actions import (
 )
 from minidl.diagnosis.remedies.apply import inputs_of, order_of
 from minidl.diagnosis.remedies.probing import Change
+from minidl.diagnosis.remedies.standing import joined
 from minidl.diagnosis.task import Task
 from minidl.diagnosis.verdict import Verdict
 from minidl.nn.recurrent.sequence import Recurrent
@@ -102,7 +103,7 @@ def fitting_head(program: Program, task: Task) -> ReplaceHead | None:
 
 def _within(head: nn.Layer | None, y: object) -> bool:
     """Return whether a sigmoid or a tanh can answer all targets, and not only at its very ends."""
-    targets = np.asarray(y, np.float64)
+    targets = joined(y).astype(np.float64)
     low, high = (0, 1) if isinstance(head, nn.Sigmoid) else (-1, 1)
     squashes = isinstance(head, (nn.Sigmoid, nn.Tanh))
     return squashes and bool(low <= targets.min() and targets.max() <= high)
@@ -140,7 +141,7 @@ def scaling(
         if off or (always and not sparse):
             yield ScaleInputs()
     if task.kind == "numbers" and not isinstance(program.loss, nn.BCEWithLogitsLoss):
-        y = np.asarray(program.y, np.float64)
+        y = joined(program.y).astype(np.float64)
         size = np.sqrt(np.square(y).mean())
         heads = [a.head for a in change if isinstance(a, ReplaceHead) and a.head is not None]
         linear = heads[-1] == "" if heads else surgery.head_of(order_of(program)) is None

@@ -10,6 +10,7 @@ import numpy as np
 from minidl.diagnosis.task import Task, answers, balanced_error, decided, error, task_of
 from minidl.nn import BCEWithLogitsLoss, Loss
 from minidl.training import Trainer
+from minidl.training.inputs import is_ragged, padded
 from minidl.typing import Array
 
 LEAST_PROBABILITY = 1e-4  # smaller ones count as this: one sure mistake is not worth a thousand
@@ -20,20 +21,27 @@ SOFT = 0.05  # the weight of how sure answers are, beside how many of them are r
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows to judge on: inputs as ``predict`` takes them, targets, and what these ask for."""
+    """Rows to judge on: inputs as ``predict`` takes them, targets, and what these ask for.
+
+    Targets of sequences of several lengths are padded to the longest; labels that the loss ignores
+    are no questions.
+    """
 
     X: Any
     targets: Array
     task: Task
     balanced: bool = False
+    lengths: Array | None = None
+    ignored: int | None = None
 
     @classmethod
     def of(cls, X: Any, y: Any, loss: Loss, balanced: bool = False) -> Rows:
         """Make them from data and the loss that the program was told to use."""
-        targets = np.asarray(y)
+        targets, lengths = padded("y", y) if is_ragged(y) else (np.asarray(y), None)
         if not loss.takes_labels:
             targets = targets.astype(np.float64)
-        return cls(X, targets, task_of(targets, loss), balanced)
+        ignored = loss.ignore_index if loss.takes_labels else None
+        return cls(X, targets, task_of(joined(y), loss), balanced, lengths, ignored)
 
     def some(self) -> Rows:
         """Return some thousand of the rows, chosen at random but always the same."""
@@ -42,7 +50,29 @@ class Rows:
         chosen = np.sort(np.random.default_rng(0).permutation(len(self.targets))[:MOST_ROWS])
         X = self.X
         some = tuple(take(x, chosen) for x in X) if isinstance(X, tuple) else take(X, chosen)
-        return replace(self, X=some, targets=self.targets[chosen])
+        targets, lengths = self.targets[chosen], self.lengths
+        if lengths is not None:  # predictions are padded to the longest of these
+            lengths = lengths[chosen]
+            targets = targets[:, : lengths.max()]
+        return replace(self, X=some, targets=targets, lengths=lengths)
+
+    @property
+    def asked(self) -> Array | slice:
+        """Which answers are asked for, in the form of ``decided``."""
+        asked: Array | slice = slice(None)
+        if self.ignored is not None:
+            asked = (self.targets != self.ignored).reshape(-1)
+        if self.lengths is not None:
+            inside = (np.arange(self.targets.shape[1]) < self.lengths[:, None]).reshape(-1)
+            asked = inside if isinstance(asked, slice) else inside & asked
+        return asked
+
+
+def joined(y: Any) -> Array:
+    """Return targets as one array: those of sequences of several lengths one after another."""
+    if is_ragged(y):
+        return np.concatenate([np.asarray(row) for row in y])
+    return np.asarray(y)
 
 
 def take(data: Any, rows: Array) -> Any:
@@ -64,8 +94,10 @@ def standing(trainer: Trainer, rows: Rows) -> float:
         prediction = np.asarray(trainer.predict(rows.X), np.float64)
         if not np.isfinite(prediction).all():
             return WORST
-        target, task = decided(rows.targets, rows.task), rows.task
-        answer = answers(prediction, task, trainer.loss)
+        asked, task = rows.asked, rows.task
+        target = decided(rows.targets, task)[asked]
+        answer = answers(prediction, task, trainer.loss)[asked]
+        prediction = prediction.reshape(-1, prediction.shape[-1])[asked]
         if rows.balanced and task.counts:
             return balanced_error(answer, target) + SOFT * _surprise(
                 prediction, target, trainer, rows

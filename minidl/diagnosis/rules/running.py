@@ -27,10 +27,12 @@ from minidl.diagnosis.remedies.actions import (
     Shuffle,
     WeightDecay,
 )
-from minidl.diagnosis.rules.suspicion import Suspicion
+from minidl.diagnosis.remedies.standing import joined
+from minidl.diagnosis.rules.suspicion import Change, Suspicion
 from minidl.diagnosis.task import Task
 from minidl.diagnosis.trials import Outcome
 from minidl.diagnosis.verdict import Verdict
+from minidl.training.inputs import is_ragged
 from minidl.typing import Array
 
 # Factors by which rates are tried, each further from the one that was told.
@@ -150,7 +152,9 @@ def rows_in_order(course: Course) -> Iterator[Suspicion]:
     """Rows that come in the same order in every epoch."""
     if course.program.shuffle:
         return
-    targets = as_numbers(np.asarray(course.program.y), course.task)
+    y = course.program.y
+    last = np.stack([np.asarray(row)[-1] for row in y]) if is_ragged(y) else np.asarray(y)
+    targets = as_numbers(last, course.task)
     likeness = likeness_of_neighbours(targets)
     yield Suspicion(
         "not_shuffled",
@@ -225,12 +229,17 @@ def loss_not_finite(course: Course) -> Iterator[Suspicion]:
     task, loss = course.task, course.program.loss
     if "every layer's output is finite" not in course.stopped:
         return
-    if not task.counts or type(loss).__module__.startswith("minidl."):
+    if type(loss).__module__.startswith("minidl."):
         return
-    better = "BCEWithLogitsLoss" if task.kind == "bits" else "CrossEntropyLoss"
+    changes: tuple[Change, ...] = ((ReplaceHead("", "MSELoss"),),)
+    if task.counts:
+        better = "BCEWithLogitsLoss" if task.kind == "bits" else "CrossEntropyLoss"
+        changes = ((ReplaceHead("", better),),)
+    elif joined(course.program.y).min() >= 0:
+        changes = ((ReplaceHead("Softplus", None),), *changes)  # answers as the targets are: ≥ 0
     yield Suspicion(
         "not_finite",
-        ((ReplaceHead("", better),),),
+        changes,
         f"every output is finite, and {loss!r} of them is not",
         evidence={"steps": course.program.optimizer.steps},
         strength=2.0,
@@ -284,6 +293,29 @@ def overfitted(curve: Sequence[tuple[int, float, float]], noise: float) -> Itera
             remedy=f"stop after {epochs[best + 1]} epochs, or add a weight decay",
             action=Epochs(epochs[best + 1]),
         )  # fmt: skip
+
+
+def dead_logits(last: Probe | None, labels: Array, head: nn.Layer | None) -> Iterator[Verdict]:
+    """A class whose logit is 0 for all rows: the ReLU behind it has died, and no gradient passes.
+
+    ``last`` is a look into the trained model at rows of these labels.
+    """
+    if last is None or not isinstance(head, nn.ReLU):
+        return
+    logits = last.output.reshape(-1, last.output.shape[-1])
+    dead = [k for k in np.unique(labels[labels >= 0]).tolist() if not logits[:, k].any()]
+    if dead:
+        rows = int((labels == dead[0]).sum())
+        yield Verdict(
+            "output_mismatch",
+            head.path,
+            {"class": dead[0], "rows": rows, "of": len(labels), "dead": len(dead)},
+            statement=f"{head.label} stands before the loss, and the logit of class {dead[0]} is 0 "
+            f"for all of {len(labels)} rows: no gradient passes it any more",
+            remedy=f"leave {type(head).__name__} out: scores of all {logits.shape[1]} classes may "
+            "be negative",
+            action=ReplaceHead("", None),
+        )
 
 
 def does_not_learn(error: float) -> Verdict:
