@@ -309,8 +309,8 @@ def test_a_loss_with_the_reduction_sum_is_not_averaged_over_batches(backend: str
         for loss in (nn.MSELoss("sum"), nn.MSELoss()):
             trainer = Trainer(model, loss, optimizer)
             trainer.fit(
-                *(x, np.tanh(x[:, :3])), epochs=1, batch_size=batch, accumulate=accumulate, shuffle=False,
-                progress=False, callbacks=[monitor],
+                x, np.tanh(x[:, :3]), epochs=1, batch_size=batch, accumulate=accumulate,
+                shuffle=False, progress=False, callbacks=[monitor],
             )  # fmt: skip
         found.append(np.c_[monitor["weight_gradient"][:, :1], monitor["gradient"]])
     np.testing.assert_allclose(found[0], found[1], rtol=1e-4)
