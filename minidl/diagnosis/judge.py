@@ -36,6 +36,8 @@ FAR = 0.15
 # The same where a strong suspicion makes the rows that were trained on tell enough.
 FAR_TRAINED = 0.25
 FAR_HELD = 0.1  # the same for a restraint, which only held-out rows gain by
+# The same where no rows were given to validate on, and answers to others are better than poor.
+FAR_UNASKED, POOR = 0.4, 0.8
 FAR_ORDER = 0.05  # the same for rows that are sorted, and not shuffled
 NEAR = 0.03  # an error that nobody need ask about
 # Share of the way from the training as told to the best known that a change must go alone; of one
@@ -124,6 +126,10 @@ class Judge:
         if not fixed and (self.unsteady or trials.share < 1):
             held = max(first.held, trained.held) if self.unsteady else trained.held
             self.told = replace(first, error=trained.error, held=held, finite=trained.finite)
+        elif not fixed and trained.error < NEAR and first.error - trained.error > FAR:
+            # The rows of the trial were too few; those held out gain as those trained on.
+            gained = first.error - trained.error
+            self.told = replace(first, error=trained.error, held=max(first.held - gained, 0.0))
 
     # --- trials ---
 
@@ -407,6 +413,9 @@ class Judge:
                         best, least = change, outcome.held
             gain = self.told.held - least
             limit = max(FAR_HELD, FAR_HELD * self.told.held, self.noise(self.told.held, least) / 2)
+            unasked = self.trials.rows.whole is not None and self.trials.task.counts
+            if unasked and self.told.held < POOR:
+                limit = FAR_UNASKED
             if best and gain > limit:
                 yield Cause(suspicion, best)
 
