@@ -518,6 +518,16 @@ def test_a_training_near_the_best_is_not_far_whatever_is_suspected() -> None:
     assert not found.far
 
 
+def test_what_goes_all_of_the_way_stands_before_what_goes_two_thirds() -> None:
+    scales, rate = (
+        Suspicion(kind, (), "") for kind in ("unscaled_inputs", "learning_rate_too_high")
+    )
+    half, most, whole = Cause(scales, (), 0.66), Cause(scales, (), 0.85), Cause(rate, (), 1.0)
+    assert judge.foremost([half, whole]) is whole
+    assert judge.foremost([most, whole]) is most
+    assert judge.foremost([half, replace(whole, share=0.85)]) is half
+
+
 def test_a_training_that_has_learned_its_rows_is_well_whatever_its_trial_came_to() -> None:
     trials = trials_of(cases.rate_too_low(0))
     first = replace(trials.run(), held=0.9, held_curve=((1, 0.9, 0.9),))

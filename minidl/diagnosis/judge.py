@@ -44,6 +44,7 @@ NEAR = 0.03  # an error that nobody need ask about
 # that is strongly suspected, and of one that is needed beside others.
 CURES, CURES_IF_STRONG, HELPS = 0.75, 0.6, 0.3
 NEARLY_ALL = 0.9  # the same, from which on nothing else need be tried
+FURTHER = 0.2  # what a change must go further, to stand before one of better reason
 # An error from which on nothing has been learned, and the share of the variance that a simple
 # predictor explains from which on there is something to learn for certain.
 USELESS, EXPLAINED = 0.9, 0.3
@@ -237,9 +238,9 @@ class Judge:
             return [broken]
         alone = [c for c in tried if c.share >= (CURES_IF_STRONG if id(c) in strong else CURES)]
         if alone:
-            first = alone[0].kind
+            first = foremost(alone)
             either = ("learning_rate_too_low", "stopped_early")
-            return [c for c in alone if c is alone[0] or (first in either and c.kind in either)]
+            return [c for c in alone if c is first or (first.kind in either and c.kind in either)]
         return (
             list(self._needed(tried))
             or list(self._parts_of_recipe())
@@ -475,6 +476,13 @@ def credited(causes: Sequence[Cause]) -> list[Cause]:
             if part and cause.share >= HELPS and other.share > cause.share:
                 found[index] = replace(cause, change=other.change, share=other.share)
     return found
+
+
+def foremost(alone: Sequence[Cause]) -> Cause:
+    """Return the first of causes, in their order, but none before one that goes far further."""
+    furthest = max(alone, key=lambda cause: cause.share)
+    behind = furthest.share >= NEARLY_ALL and furthest.share - alone[0].share > FURTHER
+    return furthest if behind else alone[0]
 
 
 def one_of_each(causes: Sequence[Cause]) -> list[Cause]:
