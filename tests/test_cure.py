@@ -623,3 +623,18 @@ def test_padding_and_ignored_labels_are_no_questions() -> None:
     assert rows.task == Task("labels", 2)
     assert rows.targets.tolist() == [[1, -1, 0], [1, 0, 0]]
     np.testing.assert_array_equal(rows.asked, [True, False, True, True, False, False])
+
+
+@pytest.mark.parametrize(("kind", "judged_on"), [("class_imbalance", 1), ("dead_units", 2)])
+def test_a_rare_class_is_judged_by_rows_held_out_alone(kind: str, judged_on: int) -> None:
+    rng = np.random.default_rng(0)
+    y = (rng.uniform(size=400) < 0.05).astype(int)
+    model = nn.Sequential(nn.Linear(3, 2), rng=0)
+    sgd = optim.SGD(model.parameters(), lr=0.1)
+    X = rng.normal(size=(400, 3)) + y[:, None]
+    program = Program(model, nn.CrossEntropyLoss(), sgd, X, y, epochs=1)
+    prober = Cures(diagnosed(program, (kind, ClassWeights())))._prober()
+    assert len(prober.rows) == judged_on
+    held = prober.rows[-1].X
+    assert len(held) == 80
+    assert not (prober.program.X[:, None] == held).all(axis=2).any()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import diagnosis_cases as cases
@@ -27,6 +28,7 @@ from minidl.diagnosis.remedies.actions import (
     ScaleTargets,
     SetLearningRate,
     UseOptimizer,
+    WeightDecay,
 )
 from minidl.diagnosis.rules import data as data_rules
 from minidl.diagnosis.rules import running as running_rules
@@ -361,6 +363,18 @@ def test_a_block_of_wrong_targets_is_bounded() -> None:
     assert not list(data_rules.block_of_other_rows(predictors(np.sin(x), x.astype(F32))))
 
 
+def test_a_block_of_wrong_labels_is_told_from_one_with_more_of_a_rare_class() -> None:
+    x, y = cases.heaps(0, rows=400)
+    y[80:160] = np.random.default_rng(0).permutation(y[80:160])
+    found = predictors(y, x.astype(F32), nn.CrossEntropyLoss())
+    (verdict,) = data_rules.block_of_other_rows(found)
+    assert (verdict.evidence["first_row"], verdict.evidence["last_row"]) == (80, 159)
+    others = np.arange(10) < 9
+    few, many = ([*[(1, 30)] * 9, (wrong, 30)] for wrong in (4, 15))
+    assert not data_rules.unlikely_blocks(few, others).any()
+    assert data_rules.unlikely_blocks(many, others).tolist() == [False] * 9 + [True]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_labels_drawn_anew_are_told_from_classes_that_overlap(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -502,6 +516,42 @@ def test_a_training_near_the_best_is_not_far_whatever_is_suspected() -> None:
     found.suspicions = [Suspicion("unscaled_inputs", ((ScaleInputs(),),), "", strength=5.0)]
     found.reach()
     assert not found.far
+
+
+def test_what_goes_all_of_the_way_stands_before_what_goes_two_thirds() -> None:
+    scales, rate = (
+        Suspicion(kind, (), "") for kind in ("unscaled_inputs", "learning_rate_too_high")
+    )
+    half, most, whole = Cause(scales, (), 0.66), Cause(scales, (), 0.85), Cause(rate, (), 1.0)
+    assert judge.foremost([half, whole]) is whole
+    assert judge.foremost([most, whole]) is most
+    assert judge.foremost([half, replace(whole, share=0.85)]) is half
+
+
+def test_a_training_that_has_learned_its_rows_is_well_whatever_its_trial_came_to() -> None:
+    trials = trials_of(cases.rate_too_low(0))
+    first = replace(trials.run(), held=0.9, held_curve=((1, 0.9, 0.9),))
+    assert first.error > 0.5
+    trials._known[frozenset()] = first
+    told = Judge(trials, (), Clock(0), replace(first, error=0.01)).told
+    assert told.error == 0.01
+    assert told.held == pytest.approx(max(first.held - first.error + 0.01, 0))
+    assert Judge(trials, (), Clock(0), first).told.error == first.error
+
+
+@pytest.mark.parametrize(("given", "named"), [(False, False), (True, True)])
+def test_learning_by_heart_is_a_fault_where_rows_to_validate_on_were_given(
+    given: bool, named: bool
+) -> None:
+    trials = trials_of(cases.plain_descent(0))
+    trials.rows = replace(trials.rows, whole=None if given else trials.rows.trained)
+    trials.task = Task("labels", 4)
+    judge = Judge(trials, (), Clock(1e9), trials.run())
+    judge.told = replace(judge.told, error=0.0, held=0.5)
+    judge.suspicions = [Suspicion("overfitting", ((WeightDecay(0.1),),), "by heart")]
+    judge.attempt = lambda *actions: replace(judge.told, held=0.2)  # type: ignore[method-assign]
+    judge.noise = lambda *errors: 0.1  # type: ignore[method-assign]
+    assert bool(list(judge.overfitting())) == named
 
 
 def test_constant_columns_are_divided_by_one() -> None:

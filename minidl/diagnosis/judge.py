@@ -36,12 +36,15 @@ FAR = 0.15
 # The same where a strong suspicion makes the rows that were trained on tell enough.
 FAR_TRAINED = 0.25
 FAR_HELD = 0.1  # the same for a restraint, which only held-out rows gain by
+# The same where no rows were given to validate on, and answers to others are better than poor.
+FAR_UNASKED, POOR = 0.4, 0.8
 FAR_ORDER = 0.05  # the same for rows that are sorted, and not shuffled
 NEAR = 0.03  # an error that nobody need ask about
 # Share of the way from the training as told to the best known that a change must go alone; of one
 # that is strongly suspected, and of one that is needed beside others.
 CURES, CURES_IF_STRONG, HELPS = 0.75, 0.6, 0.3
 NEARLY_ALL = 0.9  # the same, from which on nothing else need be tried
+FURTHER = 0.2  # what a change must go further, to stand before one of better reason
 # An error from which on nothing has been learned, and the share of the variance that a simple
 # predictor explains from which on there is something to learn for certain.
 USELESS, EXPLAINED = 0.9, 0.3
@@ -124,6 +127,10 @@ class Judge:
         if not fixed and (self.unsteady or trials.share < 1):
             held = max(first.held, trained.held) if self.unsteady else trained.held
             self.told = replace(first, error=trained.error, held=held, finite=trained.finite)
+        elif not fixed and trained.error < NEAR and first.error - trained.error > FAR:
+            # The rows of the trial were too few; those held out gain as those trained on.
+            gained = first.error - trained.error
+            self.told = replace(first, error=trained.error, held=max(first.held - gained, 0.0))
 
     # --- trials ---
 
@@ -231,9 +238,9 @@ class Judge:
             return [broken]
         alone = [c for c in tried if c.share >= (CURES_IF_STRONG if id(c) in strong else CURES)]
         if alone:
-            first = alone[0].kind
+            first = foremost(alone)
             either = ("learning_rate_too_low", "stopped_early")
-            return [c for c in alone if c is alone[0] or (first in either and c.kind in either)]
+            return [c for c in alone if c is first or (first.kind in either and c.kind in either)]
         return (
             list(self._needed(tried))
             or list(self._parts_of_recipe())
@@ -407,6 +414,9 @@ class Judge:
                         best, least = change, outcome.held
             gain = self.told.held - least
             limit = max(FAR_HELD, FAR_HELD * self.told.held, self.noise(self.told.held, least) / 2)
+            unasked = self.trials.rows.whole is not None and self.trials.task.counts
+            if unasked and self.told.held < POOR:
+                limit = FAR_UNASKED
             if best and gain > limit:
                 yield Cause(suspicion, best)
 
@@ -466,6 +476,13 @@ def credited(causes: Sequence[Cause]) -> list[Cause]:
             if part and cause.share >= HELPS and other.share > cause.share:
                 found[index] = replace(cause, change=other.change, share=other.share)
     return found
+
+
+def foremost(alone: Sequence[Cause]) -> Cause:
+    """Return the first of causes, in their order, but none before one that goes far further."""
+    furthest = max(alone, key=lambda cause: cause.share)
+    behind = furthest.share >= NEARLY_ALL and furthest.share - alone[0].share > FURTHER
+    return furthest if behind else alone[0]
 
 
 def one_of_each(causes: Sequence[Cause]) -> list[Cause]:

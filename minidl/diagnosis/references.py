@@ -89,6 +89,17 @@ class Predictors:
         parts = np.array_split(np.arange(len(missed)), blocks)
         return np.array([1 - missed[part].sum() / total[part].sum() for part in parts])
 
+    def wrong_by_block(self, blocks: int) -> list[tuple[int, int]]:
+        """Return of each block how many answers of the best predictor are wrong, and its rows."""
+        mean = self.targets.mean(axis=0)
+        best = self._smoothers[int(self.explained(self.targets).argmax())]
+        scores = mean + best @ (self.targets - mean)
+        if self.targets.shape[1] > 1 and self.task.kind != "bits":
+            wrong = scores.argmax(axis=1) != self.targets.argmax(axis=1)
+        else:
+            wrong = ((scores > 0.5) != (self.targets > 0.5)).any(axis=1)
+        return [(int(part.sum()), len(part)) for part in np.array_split(wrong, blocks)]
+
     def shifted(self, shift: int) -> Dependence:
         """Compare inputs with the targets of rows so many places further on."""
         return self.dependence(

@@ -5,18 +5,21 @@ Both are asked of simple predictors (``references.py``), and of the trainings th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from minidl.diagnosis.references import Predictors
 from minidl.diagnosis.task import Task
 from minidl.diagnosis.verdict import Verdict
+from minidl.typing import Array
 
 SHIFTS = (1, -1, 2, -2, 3, -3)  # rows that targets may have slipped by
 BLOCKS, LEAST_IN_BLOCK = 10, 20
 # A block whose targets belong to other rows is predicted with twice the variance: explained, -1.
 WRONG_BLOCK, RIGHT_BLOCK = -0.3, 0.5
+BY_LUCK = 1e-4  # probability of so many wrong answers in a block, up to which it is no luck
 # Where labels are drawn anew with a probability of a half or more, even the surest are no surer;
 # and how many rows are needed to tell.
 UNSURE, LEAST_LABELS = 0.8, 150
@@ -58,6 +61,8 @@ def block_of_other_rows(predictors: Predictors) -> Iterator[Verdict]:
         return
     explained = predictors.explained_by_block(BLOCKS)
     wrong = explained < WRONG_BLOCK
+    if predictors.task.counts:
+        wrong &= unlikely_blocks(predictors.wrong_by_block(BLOCKS), ~wrong)
     if wrong.any() and np.median(explained[~wrong]) > RIGHT_BLOCK and wrong.mean() < 0.6:
         rows = len(predictors.all_targets)
         first, last = np.flatnonzero(explained < RIGHT_BLOCK / 2)[[0, -1]]
@@ -76,6 +81,22 @@ def block_of_other_rows(predictors: Predictors) -> Iterator[Verdict]:
             "depends on them",
             remedy=f"look at rows {begin} to {end - 1}, or leave these {end - begin} out",
         )  # fmt: skip
+
+
+def unlikely_blocks(counts: Sequence[tuple[int, int]], others: Array) -> Array:
+    """Return which blocks have more wrong answers than luck gives, at the share of the others.
+
+    Of a rare class some blocks have more rows than others, and so more wrong answers.
+    """
+    wrong, rows = np.array(counts).T
+    share = (wrong[others].sum() + 1) / (rows[others].sum() + 2)
+    return np.array([at_least(k, n, share) < BY_LUCK / len(rows) for k, n in counts])
+
+
+def at_least(count: int, of: int, share: float) -> float:
+    """Return the binomial probability of so many, or more, of some rows."""
+    terms = (math.comb(of, k) * share**k * (1 - share) ** (of - k) for k in range(count, of + 1))
+    return float(sum(terms))
 
 
 def labels_drawn_anew(predictors: Predictors, task: Task) -> Iterator[Verdict]:
