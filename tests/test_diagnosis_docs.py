@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from minidl.cli import main
-from minidl.diagnosis import judge
+from minidl.diagnosis import judge, reach
 from minidl.diagnosis.rules import closing, first_batches, running, static
 from minidl.diagnosis.verdict import KINDS
 
@@ -53,8 +53,8 @@ def test_files_are_there() -> None:
 @pytest.mark.parametrize(
     ("figure", "value"),
     [
-        ("at least 0.15 on the rows held out", judge.FAR),
-        ("a gain of 0.25 on the rows", judge.FAR_TRAINED),
+        ("at least 0.15 on the rows held out", reach.FAR),
+        ("a gain of 0.25 on the rows", reach.FAR_TRAINED),
         ("75 %", 100 * judge.CURES),
         ("20 times smaller", first_batches.USUAL_GRADIENT),
         ("3 times as large", first_batches.USUAL_WEIGHTS),

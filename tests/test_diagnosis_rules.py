@@ -12,11 +12,13 @@ import pytest
 
 import minidl
 from minidl import nn, optim
-from minidl.diagnosis import judge, task
+from minidl.diagnosis import causes, reach, task
+from minidl.diagnosis.causes import Cause
 from minidl.diagnosis.gradients import wrong_gradient, wrong_layer
-from minidl.diagnosis.judge import Cause, Clock, Judge, score
+from minidl.diagnosis.judge import Judge
 from minidl.diagnosis.probe import look
 from minidl.diagnosis.program import Program
+from minidl.diagnosis.reach import Clock, score
 from minidl.diagnosis.references import Predictors
 from minidl.diagnosis.remedies.actions import (
     Clip,
@@ -480,7 +482,7 @@ def test_what_cannot_be_changed_is_no_outcome() -> None:
 
 
 def test_of_changes_of_one_kind_the_last_one_stands() -> None:
-    last_change_stands(vars(judge))
+    last_change_stands(vars(reach))
 
 
 def last_change_stands(space: dict[str, Any]) -> None:
@@ -493,7 +495,7 @@ def last_change_stands(space: dict[str, Any]) -> None:
 
 
 def test_a_part_that_helps_is_credited_with_what_the_whole_does() -> None:
-    parts_are_credited(vars(judge))
+    parts_are_credited(vars(causes))
 
 
 def parts_are_credited(space: dict[str, Any]) -> None:
@@ -523,9 +525,9 @@ def test_what_goes_all_of_the_way_stands_before_what_goes_two_thirds() -> None:
         Suspicion(kind, (), "") for kind in ("unscaled_inputs", "learning_rate_too_high")
     )
     half, most, whole = Cause(scales, (), 0.66), Cause(scales, (), 0.85), Cause(rate, (), 1.0)
-    assert judge.foremost([half, whole]) is whole
-    assert judge.foremost([most, whole]) is most
-    assert judge.foremost([half, replace(whole, share=0.85)]) is half
+    assert causes.foremost([half, whole]) is whole
+    assert causes.foremost([most, whole]) is most
+    assert causes.foremost([half, replace(whole, share=0.85)]) is half
 
 
 def test_a_training_that_has_learned_its_rows_is_well_whatever_its_trial_came_to() -> None:

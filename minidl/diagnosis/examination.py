@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from minidl.diagnosis.causes import Cause
 from minidl.diagnosis.findings import Findings
 from minidl.diagnosis.gradients import wrong_gradient, wrong_layer
-from minidl.diagnosis.judge import NEAR, USELESS, Cause, Clock, Judge
+from minidl.diagnosis.judge import Judge
 from minidl.diagnosis.probe import Probe, look
 from minidl.diagnosis.program import Program
+from minidl.diagnosis.reach import NEAR, USELESS, Clock
 from minidl.diagnosis.references import Predictors
 from minidl.diagnosis.remedies.actions import FixGradient, Reinitialise
 from minidl.diagnosis.remedies.apply import apply
@@ -33,6 +35,7 @@ TIMES, ALLOWANCE = 1.9, 0.7  # times the training, and seconds, that trials may 
 # A trial of a training that takes longer than this is cut short, but not below a share of it.
 LONG, LEAST_SHARE = 0.4, 0.1
 UNASKED = 0.2  # an error of held-out rows up to which the data are surely well
+SHARP = 0.5  # noise of an error of held-out rows, up to which they tell whether anything is learned
 HELD_OUT = 0.2  # share of the rows
 FEWEST_ROWS = 4  # below it, nothing is tried
 LEAST_ROWS = 60  # from which on rows can be held out
@@ -227,10 +230,14 @@ class Examination:
         if dependence.certain or predictors.correlation > 1:
             yield from data.block_of_other_rows(predictors)
             yield from data.labels_drawn_anew(predictors, self.task)
-        elif held > 1 - judge.noise(1.0, 1.0):
+        elif judge.asked and held > 1 - judge.noise(1.0, 1.0):
             found = list(data.targets_of_other_rows(predictors))
-            if not found and not any(
-                s.kind == "vanishing_gradient" and s.strength >= 2 for s in judge.suspicions
+            if (
+                not found
+                and judge.noise(1.0, 1.0) < SHARP
+                and not any(
+                    s.kind == "vanishing_gradient" and s.strength >= 2 for s in judge.suspicions
+                )
             ):
                 found = list(data.no_dependence(predictors, held, len(rows)))
             yield from found

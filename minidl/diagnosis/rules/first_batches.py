@@ -120,7 +120,7 @@ def columns_out_of_scale(look: FirstLook) -> Iterator[Suspicion]:
     )
     low, high = USUAL
     large, small = np.flatnonzero(size > high), np.flatnonzero((size < low) & (size > 0))
-    if not len(large) and len(small) < len(size):
+    if not len(large) and len(small) < (size > 0).sum():
         return
     off = large if len(large) else small
     worst = int(off[np.abs(np.log(size[off])).argmax()])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -39,6 +40,10 @@ from minidl.typing import Array
 LOWER = (1 / 3, 0.1, 0.01, 0.001)
 LEAST_RATE = 1e-4  # instead of zero
 HIGHER = (10.0, 100.0, 1000.0)
+# Where the parameters have moved by less than this share of their norm, and the loss by less than
+# this share, the training stands still, and ten times the rate moves nothing.
+STILL, UNCHANGED = 1e-3, 0.01
+HIGHER_IF_STILL = (100.0, 1000.0, 10_000.0)
 LONGER = (5, 20, 100)
 FEW_EPOCHS = 10  # of which even a hundred times as many are tried
 # Recall below which a class counts as never answered, and how much rarer than an equal share of the
@@ -91,6 +96,14 @@ class Course:
         )
 
     @property
+    def stands_still(self) -> bool:
+        """Whether neither the parameters nor the loss have moved."""
+        losses = self.told.losses
+        if not self.told.finite or not len(losses) or not self.told.moved < STILL:
+            return False
+        return abs(losses[-1] - losses[0]) <= UNCHANGED * abs(losses[0])
+
+    @property
     def falls_at_end(self) -> float:
         """The share of the loss that the last fifth of the epochs has taken away."""
         count = len(self.told.losses)
@@ -124,13 +137,19 @@ def rate_too_high(course: Course) -> Iterator[Suspicion]:
 
 def rate_too_low(course: Course) -> Iterator[Suspicion]:
     """A rate at which so many steps cannot go the way that is needed."""
-    optimizer = course.program.optimizer
+    optimizer, still = course.program.optimizer, course.stands_still
     rate = optimizer.lr or LEAST_RATE
+    evidence: dict[str, Any] = {"rate": optimizer.lr, "epochs": course.program.epochs}
+    statement = f"at a learning rate of {optimizer.lr:g} the training does not get there in time"
+    if still:
+        evidence["moved"] = course.told.moved
+        statement += f": the parameters have moved by {course.told.moved:.1g} of their norm"
     yield Suspicion(
         "learning_rate_too_low",
-        tuple((SetLearningRate(rate * factor),) for factor in HIGHER),
-        f"at a learning rate of {optimizer.lr:g} the training does not get there in time",
-        evidence={"rate": optimizer.lr, "epochs": course.program.epochs},
+        tuple((SetLearningRate(rate * f),) for f in (HIGHER_IF_STILL if still else HIGHER)),
+        statement,
+        evidence=evidence,
+        strength=1.0 if still else 0.0,
     )
 
 
