@@ -34,7 +34,8 @@ from minidl.diagnosis.remedies.actions import (
 )
 from minidl.diagnosis.rules import data as data_rules
 from minidl.diagnosis.rules import running as running_rules
-from minidl.diagnosis.rules.closing import RULES, Ending, closing_sentence
+from minidl.diagnosis.rules.closing import RULES
+from minidl.diagnosis.rules.ending import Ending, ending_of
 from minidl.diagnosis.rules.static import Setting, certainties
 from minidl.diagnosis.rules.suspicion import Suspicion
 from minidl.diagnosis.task import Task, answers, balanced_error, decided, error, recalls, task_of
@@ -264,8 +265,8 @@ def test_what_an_end_is_said_of(history: Any, other: Any, words: str) -> None:
 
 def test_no_sentence_without_an_epoch_or_a_finite_loss() -> None:
     parts = net(outputs=1), nn.MSELoss(), (X,), NUMBERS
-    assert closing_sentence(*parts, {}) == ""
-    assert closing_sentence(*parts, {"loss": [float("nan")]}) == ""
+    assert ending_of(*parts, {}) is None
+    assert ending_of(*parts, {"loss": [float("nan")]}) is None
 
 
 # --- gradients of the user's own --------------------------------------------------------------
