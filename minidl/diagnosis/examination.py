@@ -138,8 +138,10 @@ class Examination:
             self.program, self.task, judge.told, self.stopped, first.probe.loss,
             self.last_look(), judge.unsteady,
         )  # fmt: skip
-        found = [*first_batches.suspicions(first), *running.suspicions(course)]
-        return [suspicion for suspicion in found if suspicion.kind not in certain]
+        at_first = list(first_batches.suspicions(first))
+        known = {(s.kind, s.layer) for s in at_first if s.over_time}
+        later = [s for s in running.suspicions(course) if (s.kind, s.layer) not in known]
+        return [suspicion for suspicion in (*at_first, *later) if suspicion.kind not in certain]
 
     def as_trained(self, trials: Trials) -> Outcome:
         """What the training as told came to, on the rows that it has seen."""

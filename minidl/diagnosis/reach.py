@@ -36,7 +36,7 @@ NEAR = 0.03  # an error that nobody need ask about
 USELESS, EXPLAINED = 0.9, 0.3
 WORST = 1.2  # beyond, an answer is useless, however far
 REACH_STEPS = 800  # of training that are enough to see what a small net can reach
-SHARE_OF_TIME = 0.6  # that is left, which one training with what usually helps may take
+SHARE_OF_TIME = 0.4  # that is left, which one training with what usually helps may take
 ADAM_RATES = (0.01, 0.001)
 OF_OTHER_ERRORS = ("overfitting", "class_imbalance")  # judged by held-out rows, and by class
 
@@ -142,7 +142,8 @@ class Reach:
             return
         for suspicion in self.suspicions:
             strong = suspicion.strength >= 1 and suspicion.kind not in OF_OTHER_ERRORS
-            if strong and self.affords():
+            fading = suspicion.over_time and suspicion.kind == "vanishing_gradient"
+            if (strong or fading) and self.affords():
                 self.attempt(*suspicion.changes[0])
         for recipe in self._recipes():
             if self.best.error < NEAR and not self.best.held > 0.1:

@@ -17,7 +17,7 @@ from minidl.diagnosis.rules.ending import Ending
 NOTHING = 0.99
 # A loss at the end above this share of that of one answer for all rows is next to nothing, if what
 # was gained could be luck; and for a training of a few epochs.
-NEXT_TO_NOTHING, AFTER_FEW = 0.95, 0.9
+NEXT_TO_NOTHING, AFTER_FEW = 0.97, 0.9
 # A loss that ends above this share of its first epoch's has hardly fallen.
 UNCHANGED = 0.9
 # Share of the units of a layer that are zero for all rows, of a model that learns nothing.

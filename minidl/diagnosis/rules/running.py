@@ -29,6 +29,7 @@ from minidl.diagnosis.remedies.actions import (
     WeightDecay,
 )
 from minidl.diagnosis.remedies.standing import joined
+from minidl.diagnosis.rules.first_batches import USUAL_GRADIENT, against_forgetting
 from minidl.diagnosis.rules.suspicion import Change, Suspicion
 from minidl.diagnosis.task import Task
 from minidl.diagnosis.trials import Outcome
@@ -243,6 +244,25 @@ def steps_that_jump(course: Course) -> Iterator[Suspicion]:
         )
 
 
+def forgets_at_last(course: Course) -> Iterator[Suspicion]:
+    """A recurrent state through which no gradient reaches the first steps any more."""
+    for probe in () if course.last is None else course.last.layers:
+        norms = probe.over_time
+        if norms is None or len(norms) < 4 or not np.isfinite(norms).all() or not norms[-1] > 0:
+            continue
+        left = float(norms[0] / norms[-1])
+        if left < 1 / USUAL_GRADIENT:
+            yield Suspicion(
+                "vanishing_gradient",
+                against_forgetting(probe.layer, len(norms)),
+                f"at the end the gradient of the state at the first of {len(norms)} steps is "
+                f"{left:.1g} of that at the last",
+                layer=probe.path,
+                evidence={"first": float(norms[0]), "last": float(norms[-1]),
+                          "per_step": left ** (1 / (len(norms) - 1))},
+            )  # fmt: skip
+
+
 def loss_not_finite(course: Course) -> Iterator[Suspicion]:
     """A loss that is no number although every output is one, such as the logarithm of zero."""
     task, loss = course.task, course.program.loss
@@ -358,6 +378,7 @@ RULES = (
     steps_that_jump,
     class_never_answered,
     dead_at_last,
+    forgets_at_last,
     rate_too_low,
     ended_early,
 )
