@@ -11,13 +11,13 @@ import numpy as np
 
 from minidl.diagnosis.causes import Cause
 from minidl.diagnosis.findings import Findings
-from minidl.diagnosis.gradients import wrong_gradient, wrong_layer
+from minidl.diagnosis.gradients import overlooks_rows, wrong_gradient, wrong_layer
 from minidl.diagnosis.judge import Judge
 from minidl.diagnosis.probe import Probe, look
 from minidl.diagnosis.program import Program
 from minidl.diagnosis.reach import NEAR, USELESS, Clock
 from minidl.diagnosis.references import Predictors
-from minidl.diagnosis.remedies.actions import FixGradient, Reinitialise
+from minidl.diagnosis.remedies.actions import FixGradient, Reinitialise, ReplaceHead
 from minidl.diagnosis.remedies.apply import apply
 from minidl.diagnosis.remedies.surgery import NotApplicableError
 from minidl.diagnosis.rules import data, first_batches, running, static
@@ -207,6 +207,17 @@ class Examination:
                 remedy=f"multiply the gradient that {type(copied.loss).__name__}.forward returns "
                 f"by {factor:.3g}, or check it by gradcheck",
                 action=FixGradient(factor),
+            )  # fmt: skip
+            return
+        value = overlooks_rows(copied.loss, copied.model, batch)
+        if value is not None:
+            yield Verdict(
+                "not_learning", "", {"value": value},
+                statement=f"{copied.loss!r} does not tell which target belongs to which row: it is "
+                f"{value:.3g} in whatever order the targets of a batch stand",
+                remedy="compare each prediction with the target of its own row, and take the mean "
+                f"of the {len(batch)} losses of a batch last",
+                action=ReplaceHead(None, "CrossEntropyLoss" if self.task.kind == "labels" else "MSELoss"),
             )  # fmt: skip
             return
         layer = wrong_layer(copied.model, copied.loss, batch)
