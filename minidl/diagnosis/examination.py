@@ -42,6 +42,7 @@ LEAST_ROWS = 60  # from which on rows can be held out
 MOST_HELD = 1000
 PROBED = 256  # rows of a first batch
 OF_DATA = ("nothing_to_learn", "data_error")
+OF_ROWS = ("MSELoss", "CrossEntropyLoss")  # losses of each row, of numbers and of labels
 SYMPTOMS = (
     "exploding_gradient",
     "vanishing_gradient",
@@ -217,7 +218,7 @@ class Examination:
                 f"{value:.3g} in whatever order the targets of a batch stand",
                 remedy="compare each prediction with the target of its own row, and take the mean "
                 f"of the {len(batch)} losses of a batch last",
-                action=ReplaceHead(None, "CrossEntropyLoss" if self.task.kind == "labels" else "MSELoss"),
+                action=ReplaceHead(None, OF_ROWS[self.task.kind == "labels"]),
             )  # fmt: skip
             return
         layer = wrong_layer(copied.model, copied.loss, batch)
