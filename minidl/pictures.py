@@ -63,13 +63,23 @@ def save(figure: Figure, file: str | os.PathLike[str] | BytesIO, dpi: int = DPI)
     if isinstance(file, BytesIO):
         _draw(figure, file, dpi)
         return
-    path = Path(file)
+    path = checked_path(file)
     kind = path.suffix[1:].lower()
     if not kind:
         kind = figure.canvas.get_default_filetype()
         path = path.with_name(f"{path.name}.{kind}")
     with replacing(path) as partial_file:
         _draw(figure, partial_file, dpi, kind)
+
+
+def checked_path(file: object) -> Path:
+    """Return the path of a picture; raise if it cannot be that of a file."""
+    if not isinstance(file, (str, os.PathLike)):
+        raise TypeError(f"a picture needs a path such as 'picture.png', got {file!r}")
+    path = Path(file)
+    if not path.name or path.is_dir():
+        raise ValueError(f"a picture needs the path of a file, such as 'picture.png', got {file!r}")
+    return path
 
 
 def finished(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:

@@ -141,7 +141,9 @@ def check_same_rows(named: Iterable[tuple[str, Array]]) -> None:
     """Raise ValueError unless all arrays have the same number of rows, at least one."""
     first: tuple[str, Array] | None = None
     for name, array in named:
-        if array.ndim == 0 or array.size == 0:
+        if array.ndim == 0:
+            raise ValueError(f"{name} must be an array or a list of rows, got {array.item()!r}")
+        if array.size == 0:
             raise ValueError(f"{name} is empty: shape {array.shape}")
         first = first or (name, array)
         if len(array) != len(first[1]):

@@ -96,7 +96,7 @@ def rare_class(ending: Ending) -> Iterator[str]:
 
 
 def as_fast_as_ever(ending: Ending) -> Iterator[str]:
-    """The loss falls in a straight line, as fast at the end as at the beginning, and is not there.
+    """The loss falls slowly in a straight line, as fast at the end as at the beginning.
 
     A training that comes near its end slows down.
     """
@@ -106,7 +106,8 @@ def as_fast_as_ever(ending: Ending) -> Iterator[str]:
     tail = max(1, len(losses) // 5)
     first, last = losses[0] - losses[tail], losses[-tail - 1] - losses[-1]
     straight = np.corrcoef(np.arange(len(losses)), losses)[0, 1]
-    if straight < -STRAIGHT and last > AS_FAST * first > 0:
+    slow = losses[-1] > UNCHANGED * losses[0]
+    if slow and straight < -STRAIGHT and last > AS_FAST * first > 0:
         yield (
             f"learning_rate_too_low: the loss fell from {losses[0]:.3g} to {losses[-1]:.3g} in a "
             "straight line, as fast at the end as at the beginning; try a rate 10 times higher"
@@ -181,9 +182,9 @@ RULES: tuple[Callable[[Ending], Iterator[str]], ...] = (
     in_order,
     saturated,
     rare_class,
-    as_fast_as_ever,
     hardly_begun,
     learned_nothing,
+    as_fast_as_ever,
     still_falls,
     overfits,
 )
