@@ -121,7 +121,7 @@ class GradientMonitor(Seen, Callback):
         ((4, 2), True)
         """
         self._end_pass()
-        return Block(self.step_watch(model, optimizer, loss))
+        return Block(self, self.step_watch(model, optimizer, loss))
 
     def step_watch(self, model: Layer, optimizer: Optimizer, loss: Loss | None) -> StepWatch:
         """Return what watches the steps of these parts: with another model, it begins anew."""
@@ -169,8 +169,7 @@ class GradientMonitor(Seen, Callback):
         seen = (clock.steps - self._pass_began) / clock.every * self._rows()
         if seen >= LEAST_ROWS:
             self._pass_began = clock.steps
-            for activity in self._watch.notes.activities.values():
-                activity.begin_pass()
+            self._watch.notes.begin_pass()
 
     def _rows(self) -> float:
         """How many rows a watched step has."""
