@@ -45,6 +45,8 @@ QUANTITIES = {
     "dead": "share of its units that were zero for all rows of the latest pass",
 }
 
+SCALARS = ("loss", "norm", "clip_factor", "learning_rate")  # numbers of whole steps
+
 
 class Records:
     """The numbers of the steps that one model's watch has noted.
@@ -75,12 +77,9 @@ class Records:
     def scalars(self) -> dict[str, Array]:
         """Return the numbers of whole steps, by name."""
         loss = self.of_step(LOSSES) / self._passes()
-        return {
-            "loss": np.where(self.of_step(LOSS_COUNT) > 0, loss, np.nan),
-            "norm": self.of_step(NORM),
-            "clip_factor": self.of_step(CLIP_FACTOR),
-            "learning_rate": self.of_step(LEARNING_RATE),
-        }
+        loss[self.of_step(LOSS_COUNT) == 0] = np.nan
+        others = (self.of_step(number) for number in (NORM, CLIP_FACTOR, LEARNING_RATE))
+        return dict(zip(SCALARS, (loss, *others), strict=True))
 
     def _passes(self) -> Array:
         """What the numbers of all passes of a step are divided by: batches that it averages."""
@@ -95,8 +94,6 @@ class Records:
             return _quotient(gradient, gradient[:, -1:])
         if name == "update_ratio":
             return _quotient(self.quantity("update"), self.quantity("weight"))
-        if name not in QUANTITIES:
-            raise KeyError(f"there is no quantity {name!r}; there are {', '.join(QUANTITIES)}")
         compute = getattr(self, f"_{name}")
         found = [compute(path, layer) for path, layer in self.watch.layers]
         return np.array(found).reshape(len(found), self.count).T
