@@ -203,7 +203,7 @@ class StepWatch:
         That is the loss of the step. Values that nothing follows from are none: of validation.
         """
         gradient = own()
-        if (value := kept_by(self.loss).pop(VALUE, None)) is not None:
+        if (value := kept_by(self.loss).get(VALUE)) is not None:
             number = value if is_recording() else np.asarray(value, np.float64)
             kernels.note_rows(number.reshape(1, -1), self._sums[LOSSES : LOSSES + 1])
             self._count(LOSS_COUNT)
