@@ -11,6 +11,7 @@ import numpy as np
 from minidl import GradientMonitor, Trainer, nn, optim
 from minidl.diagnosis import tracks
 from minidl.diagnosis.records import QUANTITIES
+from minidl.nn.watching import replaced
 
 BATCH = 16
 
@@ -237,6 +238,40 @@ def train(
         found["update_ratio"] = found["update"] / found["weight"]
         assert found.keys() == QUANTITIES.keys()
         yield found | {"norm": np.array(norm), "loss": np.array(float(value))}
+
+
+def figures_of_step(
+    model: nn.Layer, layers: list[nn.Layer], loss: nn.Loss, x: Any, *target: Any
+) -> dict[str, np.ndarray]:
+    """What NumPy makes of the arrays that pass through some layers in one step."""
+    outputs, gradients = {}, {}
+
+    def storing(layer: nn.Layer, kept: dict[int, Any], is_gradient: bool) -> Any:
+        def replace(own: Any) -> Any:
+            def call(*inputs: Any) -> Any:
+                result = own(*inputs)
+                kept[id(layer)] = (inputs[0] if is_gradient else result).astype(np.float64)
+                return result
+
+            return call
+
+        return replace
+
+    forward = [(layer, "forward", storing(layer, outputs, False)) for layer in layers]
+    backward = [(layer, "backward", storing(layer, gradients, True)) for layer in layers]
+    with replaced([*forward, *backward]):
+        loss(model(x), *target)
+        model.zero_grad()
+        model.backward(loss.backward())
+    own = [[p.grad.astype(np.float64) for p in layer.own_parameters()] for layer in layers]
+    stored = [outputs[id(layer)] for layer in layers]
+    return {
+        "gradient": np.array([norm_of([gradients[id(layer)]]) for layer in layers]),
+        "weight_gradient": np.array([norm_of(grads) if grads else np.nan for grads in own]),
+        "mean": np.array([y.mean() for y in stored]),
+        "deviation": np.array([y.std() for y in stored]),
+        "zeros": np.array([(y == 0).mean() for y in stored]),
+    }
 
 
 def slope_of(layer: nn.Layer, y: np.ndarray, outputs: list[np.ndarray]) -> float:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-import json
 import pickle
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -603,8 +603,7 @@ def test_numbers_of_any_size_fit_into_the_table(backend: str) -> None:
     model[0].weight.data *= 1e12
     with monitor.watch(model, optimizer, loss):
         train((model, loss, optimizer), 1)
-    assert max(map(len, monitor.report().splitlines())) < 120
-    assert all(json.dumps(line) for line in monitor.report().splitlines())
+    assert not re.search(r"\d{6}", monitor.report())
 
 
 def test_reports_say_one_epoch() -> None:
