@@ -325,7 +325,7 @@ class GradientMonitor(Seen, Callback):
         write_scalars(self, writer_of("to_tensorboard", log_dir, writer), totals_only)
 
     def _repr_html_(self) -> str:
-        if len(self) == 0:
+        if not len(self):
             return f"<p>{html.escape(repr(self))}</p>"
         try:
             return as_html(self, vars(self.plot())["_repr_png_"]())

@@ -183,7 +183,7 @@ def monitor_around(optimizer: Any, callbacks: list[Callback]) -> list[Callback]:
 
     Else recorded steps would be watched by callbacks only, and eager ones by the block.
     """
-    found = [watch.monitor for watch in watches_around() if watch.optimizer is optimizer]
+    found = (watch.monitor for watch in watches_around() if watch.optimizer is optimizer)
     return [monitor for monitor in found if not any(monitor is known for known in callbacks)]
 
 
