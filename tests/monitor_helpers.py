@@ -111,6 +111,17 @@ def check_figures(record: bool) -> None:
         fit(trainer_of(model, record), seen, **options)
     np.testing.assert_allclose(halves["gradient"], whole["gradient"], rtol=1e-3)
     np.testing.assert_allclose(halves.scalars["loss"], whole.scalars["loss"], rtol=1e-4)
+    # Of steps that are the same, whoever clears the gradients.
+    same, loss = GradientMonitor(every=1), nn.CrossEntropyLoss()
+    optimizer = optim.SGD(plain.parameters(), lr=0.0)
+    with same.watch(plain, optimizer, loss):
+        for _ in range(3):
+            plain.zero_grad()
+            loss(plain(data()[0]), data()[1])
+            plain.backward(loss.backward())
+            optimizer.step()
+    assert (same["gradient"] == same["gradient"][0]).all()
+    assert len(same) == 3
 
 
 def check_recurrent(record: bool) -> None:
