@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
 from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from minidl.files import replacing
+from minidl.files import as_path, replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,7 +63,9 @@ def save(figure: Figure, file: str | os.PathLike[str] | BytesIO, dpi: int = DPI)
     if isinstance(file, BytesIO):
         _draw(figure, file, dpi)
         return
-    path = Path(file)
+    path = as_path(file)
+    if not path.name:
+        raise IsADirectoryError(errno.EISDIR, "cannot be written: it is a folder", str(path))
     kind = path.suffix[1:].lower()
     if not kind:
         kind = figure.canvas.get_default_filetype()

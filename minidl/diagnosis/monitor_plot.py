@@ -58,7 +58,7 @@ def moments(seen: Seen, epochs: Iterable[int] | None) -> dict[str, Array]:
     chosen = {int(epoch): of_record == epoch for epoch in epochs}
     if missing := [e for e, records in chosen.items() if e != 0 and not records.any()]:
         raise ValueError(
-            f"no step of epoch {missing[0]} was watched; epochs with records are 0 and "
+            f"plot: no step of epoch {missing[0]} was watched; epochs with records are 0, "
             f"{', '.join(map(str, np.unique(of_record)))}"
         )
     named = {f"epoch {epoch}": records for epoch, records in chosen.items() if epoch}

@@ -11,6 +11,13 @@ from minidl.optim import EMA, Optimizer
 from minidl.training.interrupt import Snapshot
 from minidl.typing import Array
 
+# Of what class a part of a training is, and an example of it.
+PARTS: dict[str, tuple[type, str]] = {
+    "model": (Layer, "a layer such as nn.Sequential(...)"),
+    "loss": (Loss, "a loss such as nn.MSELoss()"),
+    "optimizer": (Optimizer, "an optimizer such as optim.SGD(model.parameters())"),
+}
+
 
 def split(samples: int, fraction: float) -> tuple[Array, Array]:
     """Return rows to train on, and a random fraction to validate on: the same at every call."""
@@ -38,20 +45,21 @@ def as_validation(validation: Any) -> tuple[Any, Any, Any]:
     )
 
 
+def check_part(owner: str, name: str, part: Any) -> None:
+    """Raise TypeError unless a part of a training is what its name says, one of PARTS."""
+    kind, example = PARTS[name]
+    if isinstance(part, kind):
+        return
+    got = repr(part) if isinstance(part, str) else f"an instance of {type(part).__name__}"
+    if isinstance(part, type):
+        got = f"the class {part.__name__} itself"
+    raise TypeError(f"{owner}: {name} must be {example}, got {got}")
+
+
 def check_parts(model: Any, loss: Any, optimizer: Any, ema: Any) -> None:
     """Raise unless these are a model, a loss, and an optimizer and an average of that model."""
-    wanted = [
-        ("model", model, Layer, "a layer such as nn.Sequential(...)"),
-        ("loss", loss, Loss, "a loss such as nn.MSELoss()"),
-        ("optimizer", optimizer, Optimizer, "an optimizer such as optim.SGD(model.parameters())"),
-    ]
-    for name, part, kind, example in wanted:
-        if isinstance(part, kind):
-            continue
-        got = repr(part) if isinstance(part, str) else f"an instance of {type(part).__name__}"
-        if isinstance(part, type):
-            got = f"the class {part.__name__} itself"
-        raise TypeError(f"Trainer(model, loss, optimizer): {name} must be {example}, got {got}")
+    for name, part in ("model", model), ("loss", loss), ("optimizer", optimizer):
+        check_part("Trainer(model, loss, optimizer)", name, part)
     if loss.reduction == "none":
         raise ValueError(
             f"Trainer: {loss!r} gives a loss for each row or element, and training needs one "
