@@ -79,6 +79,36 @@ def finished(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:
     return figure
 
 
+class Plottable:
+    """An object with a picture: its class says how to draw it, and ``plot`` draws it."""
+
+    def figure(self) -> Figure:
+        """Draw the picture."""
+        raise NotImplementedError(f"{type(self).__name__} has no picture")
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """Draw the picture, and write it to a file if there is a path.
+
+        Parameters
+        ----------
+        path
+            The file, if any; its suffix (.png, .pdf, .svg) is the format.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            A notebook shows it, without ``%matplotlib inline``; it belongs to no window.
+
+        Raises
+        ------
+        ImportError
+            Without matplotlib.
+        ValueError
+            If there is nothing to draw, or for a suffix that matplotlib does not know.
+        """
+        return finished(self.figure(), path)
+
+
 def _draw(figure: Figure, file: BinaryIO, dpi: int, kind: str | None = None) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)

@@ -26,8 +26,11 @@ def mean_squares(activation: Any, variance: float = 1.0) -> tuple[float, float]:
 
     Raises
     ------
+    TypeError
+        For what is no activation, such as a class instead of a layer.
     ValueError
-        If the activation is not known, or flat; or for a variance out of range.
+        If no activation has this name; for a layer in which inputs act on one another's outputs; if
+        the derivative is zero everywhere or not finite; and for a variance out of range.
 
     Source: Poole et al. 2016; Schoenholz et al. 2017, equation 5.
 
@@ -38,7 +41,8 @@ def mean_squares(activation: Any, variance: float = 1.0) -> tuple[float, float]:
     >>> f"{square:.3f} {slope:.3f}"
     '0.500 0.500'
     """
-    return _mean_squares(activation, check_number("kappa", "variance", variance, POSITIVE, 1e300))
+    variance = check_number("kappa", "variance", variance, POSITIVE, 1e300)
+    return _mean_squares(activation, variance, "kappa")
 
 
 def kappa(activation: Any, variance: float = 1.0) -> float:
@@ -58,8 +62,11 @@ def kappa(activation: Any, variance: float = 1.0) -> float:
 
     Raises
     ------
+    TypeError
+        For what is no activation, such as a class instead of a layer.
     ValueError
-        If the activation is not known, or flat; or for a variance out of range.
+        If no activation has this name; for a layer in which inputs act on one another's outputs; if
+        the derivative is zero everywhere or not finite; and for a variance out of range.
 
     Source: Glorot and Bengio 2010; He et al. 2015, equation 14.
 

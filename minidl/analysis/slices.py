@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minidl.analysis.arguments import as_vector
 from minidl.analysis.objective import Objective
 from minidl.nn import Layer, Loss
 from minidl.nn.checks import POSITIVE, check_count, check_number
-from minidl.pictures import finished, log_axis, new_figure
+from minidl.pictures import Plottable, log_axis, new_figure
 from minidl.seeds import as_generator
 from minidl.typing import Array, Seed
 
@@ -25,7 +25,7 @@ LABELS = 5  # of them with a number
 
 
 @dataclass(repr=False)
-class LossSlice:
+class LossSlice(Plottable):
     """The loss along one or two directions.
 
     Attributes
@@ -54,22 +54,11 @@ class LossSlice:
             f"{np.nanmin(self.losses):.4g} to {np.nanmax(self.losses):.4g} around it"
         )
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
-        """Draw the loss as a curve, or as contours on a logarithmic scale.
-
-        Parameters
-        ----------
-        path
-            A file to write the picture to, in the format of its suffix (.png, .pdf, .svg), if any.
-
-        Raises
-        ------
-        ImportError
-            Without matplotlib.
-        """
+    def figure(self) -> Figure:
+        """Draw the loss as a curve, or as contours on a logarithmic scale."""
         figure = new_figure((6.0, 4.4))
         self.draw(figure.subplots())
-        return finished(figure, path)
+        return figure
 
     def draw(self, axes: Any, levels: Array | None = None) -> Any:
         """Draw into a panel; ``levels`` are those of the contours, for several of one scale."""
@@ -147,7 +136,8 @@ def loss_slice(
     Raises
     ------
     ValueError
-        For settings out of range, and for vectors of another length.
+        For settings out of range, for vectors of another length, for unequal numbers of rows, and
+        if the loss is not finite where the model stands.
 
     Source: Li, Xu, Taylor, Studer and Goldstein 2018, section 4.
 
@@ -175,23 +165,27 @@ def loss_slice(
         for i, vector in zip(index, vectors, strict=True):
             w += places[i] * vector
         losses[index] = objective.value(w)
-    return LossSlice(places, losses, vectors)
+    found = LossSlice(places, losses, vectors)
+    if not math.isfinite(found.centre):
+        raise ValueError(f"loss_slice: the loss is {found.centre} where the model stands")
+    return found
 
 
 def _vectors(
     objective: Objective, directions: int | Sequence[Any], rng: np.random.Generator
 ) -> list[Array]:
     """Return the directions as vectors: drawn, or as given."""
-    if isinstance(directions, (int, np.integer)):
-        if directions not in (1, 2):
-            raise ValueError(f"loss_slice: directions must be 1 or 2, got {directions}")
-        return [_filter_normalised(objective, rng) for _ in range(directions)]
-    vectors = [np.asarray(vector, np.float64) for vector in directions]
+    if not isinstance(directions, (list, tuple, np.ndarray)):
+        count = check_count("loss_slice", "directions", directions)
+        if count > 2:
+            raise ValueError(f"loss_slice: directions must be 1 or 2, got {count}")
+        return [_filter_normalised(objective, rng) for _ in range(count)]
+    vectors = [as_vector("loss_slice: each of directions", vector) for vector in directions[:3]]
     shapes = [vector.shape for vector in vectors]
-    if len(vectors) not in (1, 2) or set(shapes) != {objective.start.shape}:
+    if len(directions) not in (1, 2) or set(shapes) != {objective.start.shape}:
         raise ValueError(
             f"loss_slice: expected one or two vectors of {objective.start.size} numbers, "
-            f"got shapes {shapes}"
+            f"got shapes {shapes}{' and more' if len(directions) > 3 else ''}"
         )
     return vectors
 

@@ -10,7 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from minidl.analysis.objective import as_inputs, as_targets
+from minidl.analysis.arguments import (
+    as_inputs,
+    as_targets,
+    as_vector,
+    check_loss,
+    check_model,
+)
 from minidl.nn import Layer, Loss, Sequential
 from minidl.pictures import shortened
 from minidl.typing import Array
@@ -128,8 +134,11 @@ def trace(
 
     Raises
     ------
+    TypeError
+        For what is no model, no loss, or no numbers.
     ValueError
-        For a loss without y, or y without a loss, or dy with one.
+        For a loss without y, or y without a loss, or dy with one; for no rows, and where x and y
+        differ in how many they have; for a dy that has not the shape of the output.
 
     Source: Rumelhart, Hinton and Williams 1986.
 
@@ -147,10 +156,13 @@ def trace(
         bias        (1,)    0        1
     1 ReLU()        (1, 1)  2.5      1
     """
+    check_model(model)
     if (loss is None) != (y is None):
         raise ValueError("trace: a loss needs y, and y a loss")
     if loss is not None and dy is not None:
         raise ValueError("trace: the gradient begins with the loss, or with dy; give one of them")
+    if loss is not None:
+        check_loss(loss)
     model, loss = copy.deepcopy((model, loss))
     dtype = model.dtype or np.dtype(np.float64)
     inputs = as_inputs(model, x, dtype)
@@ -160,7 +172,7 @@ def trace(
         if loss is None:
             value, gradients = None, _begun(output, dy)
         else:
-            value = float(loss(output, *as_targets(loss, y, dtype)))
+            value = float(loss(output, *as_targets(loss, y, inputs[0], dtype)))
             gradients = [loss.backward()]
         dx = model.backward(*gradients)
     for _, layer in model.layers():
@@ -200,7 +212,9 @@ def _shown(values: Array | None) -> str:
 def _begun(output: Any, dy: Any) -> list[Array]:
     """Return the gradients to begin with: dy or ones for the first output, zeros for others."""
     first, *others = output if isinstance(output, tuple) else (output,)
-    begun = np.ones_like(first) if dy is None else np.ascontiguousarray(dy, first.dtype)
+    begun = np.ones_like(first) if dy is None else as_vector("dy", dy).astype(first.dtype)
+    if begun.shape != first.shape:
+        raise ValueError(f"dy must have the shape of the output, {first.shape}, got {begun.shape}")
     return [begun, *(np.zeros_like(other) for other in others)]
 
 

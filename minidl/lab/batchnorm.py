@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,7 +14,6 @@ from minidl.lab.drawing import finish, log_curves, panels
 from minidl.lab.findings import Findings
 from minidl.lab.quoted import Quoted, comparison, table
 from minidl.nn.checks import check_count
-from minidl.pictures import finished
 from minidl.typing import Array
 
 if TYPE_CHECKING:
@@ -91,7 +89,7 @@ class BatchNormStack(Findings):
         yield "growth: the factor of the gradient per layer; slope: the mean of φ'(z) in all layers"
         yield "theory: √(E[φ'(z)²] / Var φ(z)), z ~ N(0, 1): never below 1 (Poincaré's inequality)"
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+    def figure(self) -> Figure:
         """Draw the gradient by layer, without and with BatchNorm."""
         figure, (left, right) = panels(2)
         ranges = [range(len(s.gradients)) for s in self.plain.values()]
@@ -110,7 +108,7 @@ class BatchNormStack(Findings):
             theory[name] = (layers, stack.gradients[middle] * self.predicted[name] ** steps)
         log_curves(right, normalized, theory=theory)
         finish(right, "The same weights, with BatchNorm", x, y, whole=True)
-        return finished(figure, path)
+        return figure
 
 
 def compute(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from minidl.lab.drawing import GREY, finish, log_curves, panels
 from minidl.lab.findings import Findings
 from minidl.lab.quoted import Quoted, comparison
 from minidl.nn.checks import check_count
-from minidl.pictures import finished
 from minidl.typing import Array, DType
 
 if TYPE_CHECKING:
@@ -71,7 +69,7 @@ class Chain(Findings):
             ]
             yield f"  w = {weight:3g}: {', '.join(some)}{limit}"
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+    def figure(self) -> Figure:
         """Draw the gradient of the first weight against the number of weights behind it."""
         figure, (axes,) = panels(1, (7.0, 4.4))
         curves = {f"w = {w:g}": (self.counts, y) for w, y in self.long.items()}
@@ -86,7 +84,7 @@ class Chain(Findings):
             )
         title = "The gradient of the first weight in a chain"
         finish(axes, title, "k, further weights w behind w1 = 1", "dL/dw1 = 2 w^(2k)")
-        return finished(figure, path)
+        return figure
 
 
 def compute(depth: int = 99) -> Chain:

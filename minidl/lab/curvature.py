@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,7 +13,6 @@ from minidl.lab.drawing import curve, finish, log_curves, panels
 from minidl.lab.findings import Findings
 from minidl.lab.quoted import Quoted, comparison, table
 from minidl.nn.checks import check_count
-from minidl.pictures import finished
 from minidl.typing import Array
 
 if TYPE_CHECKING:
@@ -100,7 +98,7 @@ class Curvature(Findings):
         ]
         yield from table([("place", "gradient", "largest curvature"), *places])
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+    def figure(self) -> Figure:
         """Draw the linear fit at three rates, and the curvature during training."""
         figure, (left, right) = panels(2)
         fits = {f"{f:g} · 2/λ": (range(len(y)), y) for f, y in self.fits.items()}
@@ -114,7 +112,7 @@ class Curvature(Findings):
         right.set_ylim(bottom=0)
         title = f"A network on {ROWS} digits"
         finish(right, title, "step", "largest curvature of the loss", whole=True)
-        return finished(figure, path)
+        return figure
 
 
 def compute(steps: int = 800, seed: int = 0) -> Curvature:

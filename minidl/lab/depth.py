@@ -7,7 +7,6 @@ other network has one remedy.
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,7 +20,7 @@ from minidl.lab.findings import Findings
 from minidl.nn import Layer, Linear, Sequential, init
 from minidl.nn.checks import check_count
 from minidl.nn.parameter import Initializer
-from minidl.pictures import finished, log_axis
+from minidl.pictures import log_axis
 from minidl.training import Trainer
 
 if TYPE_CHECKING:
@@ -116,7 +115,7 @@ class DepthTable(Findings):
         """Yield the table, in Markdown."""
         return table(iter(self.results))
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+    def figure(self) -> Figure:
         """Draw the gradients before training, and the accuracies after it."""
         figure, (left, right) = panels(2, (6.2, 4.6))
         norms = {r.name: np.median(r.before, axis=0) for r in self.results}
@@ -138,7 +137,7 @@ class DepthTable(Findings):
         for axes in (left, right):
             axes.set_yticks(range(len(self.results)), [r.name for r in self.results])
             axes.invert_yaxis()
-        return finished(figure, path)
+        return figure
 
 
 def run(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,7 +14,6 @@ from minidl.lab.drawing import finish, log_curves, panels
 from minidl.lab.findings import Findings
 from minidl.lab.quoted import Quoted, comparison, table
 from minidl.nn.checks import check_count
-from minidl.pictures import finished
 from minidl.typing import Array
 
 if TYPE_CHECKING:
@@ -101,7 +99,7 @@ class Exploding(Findings):
         ]
         yield from table([head, *rows])
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+    def figure(self) -> Figure:
         """Draw the gradient by layer, and the loss by step."""
         figure, (left, right) = panels(2)
         gradients = {
@@ -125,7 +123,7 @@ class Exploding(Findings):
         }
         log_curves(right, losses)
         finish(right, "Training", "step", "loss of the batch (nats)", whole=True)
-        return finished(figure, path)
+        return figure
 
 
 def compute(optimizer: str = "sgd", depth: int = 8, steps: int = 300, seed: int = 0) -> Exploding:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,6 @@ from minidl.lab.findings import Findings
 from minidl.lab.quoted import Quoted, comparison, table
 from minidl.nn.checks import check_count
 from minidl.nn.recurrent.sequence import Recurrent
-from minidl.pictures import finished
 from minidl.training import Trainer
 from minidl.typing import Array
 
@@ -94,7 +92,7 @@ class Gates(Findings):
             rows.append((name, *(f"{end:.3g}" for end in ends), f"{cell.errors[-1]:.4f}"))
         yield from table([(*head, f"error after {epochs} epochs"), *rows])
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+    def figure(self) -> Figure:
         """Draw the gradient against the steps back in time, and the error by epoch."""
         figure, (left, middle, right) = panels(3)
         k = range(1, len(next(iter(self.cells.values())).before) + 1)
@@ -110,7 +108,7 @@ class Gates(Findings):
         right.axhline(place(GUESS), color=GREY, linestyle=":", label="always answering 1: 1/6")
         title = f"The adding problem, {len(k) + 1} steps"
         finish(right, title, "epoch", "mean squared error, new sequences", whole=True)
-        return finished(figure, path)
+        return figure
 
 
 def compute(steps: int = 50, hidden: int = 32, epochs: int = 10, seed: int = 0) -> Gates:

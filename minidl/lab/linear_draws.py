@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,7 +13,6 @@ from minidl.lab.drawing import BLUE, GREEN, VERMILION, finish, log_curves, panel
 from minidl.lab.findings import Findings
 from minidl.lab.quoted import Quoted, comparison, table
 from minidl.nn.checks import POSITIVE, check_count, check_number
-from minidl.pictures import finished
 from minidl.typing import Array
 
 if TYPE_CHECKING:
@@ -98,7 +96,7 @@ class LinearDraws(Findings):
         yield f"A component of the gradient itself: mean {self.component.mean():.2g} ± {error:.2g}:"
         yield "paths of both signs cancel, so that only squares tell its size."
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+    def figure(self) -> Figure:
         """Draw the ratio against depth, and its distribution at the last one."""
         figure, (left, right) = panels(2)
         layers = np.arange(self.depth + 1)
@@ -124,7 +122,7 @@ class LinearDraws(Findings):
             right.axvline(np.log10(value), color=color, linestyle=line, linewidth=2, label=label)
         x = "log10 of the squared norm, first over last layer"
         finish(right, f"{len(exponents)} draws of {self.depth} layers", x, "draws")
-        return finished(figure, path)
+        return figure
 
 
 def compute(

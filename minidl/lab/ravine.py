@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,6 @@ from minidl.lab.drawing import STYLES, finish, log_curves, panels
 from minidl.lab.findings import Findings
 from minidl.lab.quoted import Quoted, comparison, table
 from minidl.nn.checks import check_count
-from minidl.pictures import finished
 from minidl.typing import Array
 
 if TYPE_CHECKING:
@@ -97,7 +95,7 @@ class Ravine(Findings):
             rows.append((name, f"{path.rate:.3g}", *(f"{value:.3g}" for value in values)))
         yield from table([head, *rows])
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+    def figure(self) -> Figure:
         """Draw the ways down over the contours, and f by step."""
         figure, (left, right) = panels(2, (6.2, 4.4))
         x, y = np.linspace(-4, 11, 151), np.linspace(-1.5, 1.5, 121)
@@ -116,7 +114,7 @@ class Ravine(Findings):
         curves = {name: (range(len(way.values)), way.values) for name, way in self.paths.items()}
         log_curves(right, curves)
         finish(right, f"Curvatures 1 and {self.condition:g}", "step", "f", whole=True)
-        return finished(figure, path)
+        return figure
 
 
 def compute(optimizer: str = "all", condition: float = 100.0, steps: int = 100) -> Ravine:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,7 +14,6 @@ from minidl.lab.drawing import finish, log_curves, panels
 from minidl.lab.findings import Findings
 from minidl.lab.quoted import Quoted, comparison, table
 from minidl.nn.checks import check_count
-from minidl.pictures import finished
 from minidl.typing import Array
 
 if TYPE_CHECKING:
@@ -75,7 +73,7 @@ class Residual(Findings):
             rows.append((name, *shown, f"{norms[-1] ** (1 / depth):.3f}"))
         yield from table([head, *rows])
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+    def figure(self) -> Figure:
         """Draw the gradient against the number of layers that it has passed."""
         figure, (axes,) = panels(1, (7.2, 4.6))
         curves = {
@@ -85,7 +83,7 @@ class Residual(Findings):
         log_curves(axes, curves)
         y = "norm of the gradient, over that at the output"
         finish(axes, "With and without a way around", "layers passed", y, whole=True)
-        return finished(figure, path)
+        return figure
 
 
 def compute(activation: str = "tanh", depth: int = 200, width: int = 64, seed: int = 0) -> Residual:

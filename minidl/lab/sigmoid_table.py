@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,7 +14,6 @@ from minidl.lab.drawing import finish, log_curves, panels
 from minidl.lab.findings import Findings
 from minidl.lab.quoted import Quoted, comparison, table
 from minidl.nn.checks import check_count
-from minidl.pictures import finished
 from minidl.typing import Array
 
 if TYPE_CHECKING:
@@ -88,7 +86,7 @@ class SigmoidTable(Findings):
             yield ""
             yield "Less than 0.25^k: sigmoid(0) = 0.5, so no layer but the first has the input 0."
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+    def figure(self) -> Figure:
         """Draw the derivative against the number of activations."""
         figure, (axes,) = panels(1, (6.6, 4.4))
         k = self.layers
@@ -102,7 +100,7 @@ class SigmoidTable(Findings):
         finish(
             axes, "Activations in a row", "k, activations", "derivative dy/dx at x = 0", whole=True
         )
-        return finished(figure, path)
+        return figure
 
 
 def compute(activation: str = "sigmoid", depth: int = 10) -> SigmoidTable:
