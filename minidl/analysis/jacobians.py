@@ -68,9 +68,7 @@ def jacobian(layer: Layer, x: Any) -> Array:
 
     y = forward()
     if isinstance(y, tuple):
-        raise TypeError(
-            f"jacobian: {layer.short_name()} returns {len(y)} arrays; here one is needed"
-        )
+        raise TypeError(f"jacobian: {layer.short_name()} returns {len(y)} arrays; one is needed")
     rows = np.empty((y.size, inputs[0].size))
     for i in range(y.size):
         if i:
