@@ -48,7 +48,7 @@ def result(name: str) -> Any:
 def test_every_experiment_is_tested_here() -> None:
     assert SMALL.keys() == lab.EXPERIMENTS.keys()
     files = {path.stem for path in Path(lab.__file__).parent.glob("*.py")}
-    others = {"__init__", "choices", "drawing", "findings", "quoted"}
+    others = {"__init__", "choices", "drawing", "findings", "limits", "quoted"}
     assert files - others == {name.replace("-", "_") for name in lab.EXPERIMENTS}
 
 

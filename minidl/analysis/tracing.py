@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -84,11 +86,18 @@ class Trace:
     loss_name: str = ""
 
     def __getitem__(self, path: str) -> TracedStep:
+        if path not in self._by_path:
+            paths = ", ".join(map(repr, self._by_path))
+            raise KeyError(f"no layer was traced at {path!r}; there are {paths}")
+        return self._by_path[path]
+
+    @cached_property
+    def _by_path(self) -> dict[str, TracedStep]:
+        """The steps by path; of a layer that is called twice, the first."""
+        first: dict[str, TracedStep] = {}
         for step in self.steps:
-            if step.path == path:
-                return step
-        paths = ", ".join(repr(step.path) for step in self.steps)
-        raise KeyError(f"no layer was traced at {path!r}; there are {paths}")
+            first.setdefault(step.path, step)
+        return first
 
     def __iter__(self) -> Iterator[TracedStep]:
         return iter(self.steps)
@@ -180,15 +189,16 @@ def trace(
     dx = dx[0] if isinstance(dx, tuple) else dx
     gradient = np.array(dx) if inputs[0].dtype.kind == "f" else None
     first = TracedStep("", "input", np.array(inputs[0]), gradient)
+    traced = {id(layer) for layer, _ in steps}
     for layer, step in steps:
-        step.parameters = _own_parameters(layer, [other for other, _ in steps])
+        step.parameters = _own_parameters(layer, traced)
     return Trace([first, *(step for _, step in steps)], value, repr(loss) if loss else "")
 
 
-def _own_parameters(layer: Layer, traced: list[Layer]) -> dict[str, tuple[Array, Array]]:
+def _own_parameters(layer: Layer, traced: set[int]) -> dict[str, tuple[Array, Array]]:
     """Return values and gradients of the parameters that belong to no traced layer inside it."""
-    inside = {id(inner) for _, inner in layer.layers()} - {id(layer)}
-    theirs = {id(p) for other in traced if id(other) in inside for p in other.parameters()}
+    inside = [inner for _, inner in layer.layers() if inner is not layer and id(inner) in traced]
+    theirs = {id(parameter) for inner in inside for parameter in inner.parameters()}
     return {
         name: (parameter.data.copy(), parameter.grad.copy())
         for name, parameter in layer.named_parameters()
@@ -197,7 +207,11 @@ def _own_parameters(layer: Layer, traced: list[Layer]) -> dict[str, tuple[Array,
 
 
 def _norm(values: Array) -> float:
-    return float(np.sqrt(np.square(values, dtype=np.float64).sum()))
+    """Return the Euclidean norm in float64, also where squares are beyond its range."""
+    largest = float(np.abs(values).max())
+    if largest == 0 or not math.isfinite(largest):
+        return largest
+    return largest * float(np.sqrt(np.square(values / largest, dtype=np.float64).sum()))
 
 
 def _shown(values: Array | None) -> str:
@@ -222,22 +236,24 @@ def _begun(output: Any, dy: Any) -> list[Array]:
 def _watched(model: Layer) -> Iterator[list[tuple[Layer, TracedStep]]]:
     """Write down what layers return and the gradients that they are given, for a while."""
     steps: list[tuple[Layer, TracedStep]] = []
+    open_steps: dict[int, list[TracedStep]] = {}  # by layer: the calls without a gradient yet
     layers = [layer for _, layer in model.layers() if type(layer).forward is not Sequential.forward]
 
     def forward_of(layer: Layer, call: Callable[..., Any]) -> Callable[..., Any]:
         def forward(*inputs: Any, **options: Any) -> Any:
             output = call(*inputs, **options)
             first = output[0] if isinstance(output, tuple) else output
-            steps.append((layer, TracedStep(layer.path, layer.short_name(), np.array(first))))
+            step = TracedStep(layer.path, layer.short_name(), np.array(first))
+            steps.append((layer, step))
+            open_steps.setdefault(id(layer), []).append(step)
             return output
 
         return forward
 
     def backward_of(layer: Layer, call: Callable[..., Any]) -> Callable[..., Any]:
         def backward(*gradients: Any) -> Any:
-            # Backward passes undo calls in reverse order: the latest that has no gradient yet.
-            latest = next(s for own, s in reversed(steps) if own is layer and s.gradient is None)
-            latest.gradient = np.array(gradients[0])
+            # Backward passes undo calls in reverse order.
+            open_steps[id(layer)].pop().gradient = np.array(gradients[0])
             return call(*gradients)
 
         return backward

@@ -12,8 +12,8 @@ from minidl import analysis, nn
 from minidl.lab import choices
 from minidl.lab.drawing import finish, log_curves, panels
 from minidl.lab.findings import Findings
+from minidl.lab.limits import check_weights, size
 from minidl.lab.quoted import Quoted, comparison, table
-from minidl.nn.checks import check_count
 from minidl.typing import Array
 
 if TYPE_CHECKING:
@@ -129,9 +129,10 @@ def compute(
 
     Source: Ioffe and Szegedy 2015; Yang et al. 2019 (the growth).
     """
-    depth = check_count("batchnorm", "depth", depth, 2 * SETTLED + 3)
-    width = check_count("batchnorm", "width", width, 2)
-    batch = check_count("batchnorm", "batch", batch, 2)
+    depth = size("batchnorm", "depth", depth, 2 * SETTLED + 3)
+    width = size("batchnorm", "width", width, 2)
+    batch = size("batchnorm", "batch", batch, 2)
+    check_weights("batchnorm", "depth", depth, width)
     names = NAMES if activation == "all" else (activation,)
     plain = {name: _stack(name, False, depth, width, batch, seed) for name in names}
     normalized = {name: _stack(name, True, depth, width, batch, seed) for name in names}

@@ -12,8 +12,9 @@ import numpy as np
 from minidl import nn, optim
 from minidl.lab.drawing import BLUE, VERMILION, finish, log_curves, panels
 from minidl.lab.findings import Findings
+from minidl.lab.limits import size
 from minidl.lab.quoted import Quoted, comparison, table
-from minidl.nn.checks import POSITIVE, check_count, check_number
+from minidl.nn.checks import POSITIVE, check_number
 from minidl.typing import Array
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def compute(max_norm: float = 0.5, steps: int = 150) -> Clipping:
     Source: Pascanu, Mikolov and Bengio 2013, algorithm 1 and figure 6.
     """
     max_norm = check_number("clipping", "max_norm", max_norm, POSITIVE, math.inf)
-    steps = check_count("clipping", "steps", steps)
+    steps = size("clipping", "steps", steps)
     w, b = np.meshgrid(GRID_W, GRID_B, indexing="ij")
     _, slopes, _ = cliff(w, b)
     steepest = np.unravel_index(np.abs(slopes).argmax(), slopes.shape)

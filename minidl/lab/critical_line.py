@@ -12,8 +12,8 @@ from minidl import analysis, nn
 from minidl.lab import choices
 from minidl.lab.drawing import GREY, STYLES, curve, finish, log_curves, panels
 from minidl.lab.findings import Findings
+from minidl.lab.limits import check_weights, size
 from minidl.lab.quoted import Quoted, comparison, table
-from minidl.nn.checks import check_count
 from minidl.nn.criticality import critical_point
 from minidl.pictures import log_axis
 from minidl.typing import Array
@@ -132,8 +132,9 @@ def compute(
 
     Source: Schoenholz et al. 2017.
     """
-    depth = check_count("critical-line", "depth", depth)
-    width = check_count("critical-line", "width", width)
+    depth = size("critical-line", "depth", depth)
+    width = size("critical-line", "width", width)
+    check_weights("critical-line", "depth", depth, width)
     names = NAMES if activation == "all" else (activation,)
     return CriticalLine({name: _line(name, depth, width, seed) for name in names}, width, depth)
 

@@ -11,8 +11,8 @@ import numpy as np
 from minidl import analysis, datasets, nn, optim
 from minidl.lab.drawing import curve, finish, log_curves, panels
 from minidl.lab.findings import Findings
+from minidl.lab.limits import size
 from minidl.lab.quoted import Quoted, comparison, table
-from minidl.nn.checks import check_count
 from minidl.typing import Array
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def compute(steps: int = 800, seed: int = 0) -> Curvature:
 
     Source: LeCun, Simard and Pearlmutter 1993; Cohen et al. 2021 (the edge of stability).
     """
-    steps = check_count("curvature", "steps", steps, EVERY)
+    steps = size("curvature", "steps", steps, EVERY)
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(50, 3)) * (3.0, 1.0, 0.5)
     y = x @ rng.normal(size=(3, 1))

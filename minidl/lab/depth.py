@@ -17,8 +17,8 @@ from minidl import datasets, nn, optim
 from minidl.datasets import Dataset
 from minidl.lab.drawing import BLUE, GREEN, GREY, VERMILION, finish, panels
 from minidl.lab.findings import Findings
+from minidl.lab.limits import size
 from minidl.nn import Layer, Linear, Sequential, init
-from minidl.nn.checks import check_count
 from minidl.nn.parameter import Initializer
 from minidl.pictures import log_axis
 from minidl.training import Trainer
@@ -168,8 +168,8 @@ def run(
     >>> plain.accuracy[0] < 0.2
     True
     """
-    depth, epochs = check_count("depth", "depth", depth), check_count("depth", "epochs", epochs)
-    seeds = check_count("depth", "seeds", seeds)
+    depth, epochs = size("depth", "depth", depth), size("depth", "epochs", epochs)
+    seeds = size("depth", "seeds", seeds)
     unknown = [name for name in names if name not in NETWORKS]
     if unknown:
         raise ValueError(f"no network is called {unknown[0]!r}; there are {', '.join(NETWORKS)}")

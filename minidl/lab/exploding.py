@@ -12,8 +12,8 @@ from minidl import analysis, datasets, nn
 from minidl.lab import choices
 from minidl.lab.drawing import finish, log_curves, panels
 from minidl.lab.findings import Findings
+from minidl.lab.limits import size
 from minidl.lab.quoted import Quoted, comparison, table
-from minidl.nn.checks import check_count
 from minidl.typing import Array
 
 if TYPE_CHECKING:
@@ -142,8 +142,8 @@ def compute(optimizer: str = "sgd", depth: int = 8, steps: int = 300, seed: int 
     seed
         Of the weights and of the order of the rows.
     """
-    depth = check_count("exploding", "depth", depth, 2)
-    steps = check_count("exploding", "steps", steps)
+    depth = size("exploding", "depth", depth, 2)
+    steps = size("exploding", "steps", steps)
     powers = [analysis.jacobian(_chain(k), np.ones((1, 1))).item() for k in range(1, 11)]
     trainings = {
         name: _trained(scale, clip, optimizer, depth, steps, seed)

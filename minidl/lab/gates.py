@@ -11,8 +11,8 @@ import numpy as np
 from minidl import datasets, nn, optim
 from minidl.lab.drawing import GREY, finish, log_curves, panels
 from minidl.lab.findings import Findings
+from minidl.lab.limits import size
 from minidl.lab.quoted import Quoted, comparison, table
-from minidl.nn.checks import check_count
 from minidl.nn.recurrent.sequence import Recurrent
 from minidl.training import Trainer
 from minidl.typing import Array
@@ -127,9 +127,9 @@ def compute(steps: int = 50, hidden: int = 32, epochs: int = 10, seed: int = 0) 
 
     Source: Hochreiter and Schmidhuber 1997; Gers et al. 2000 (the forget gate and its bias).
     """
-    steps = check_count("gates", "steps", steps, 3)
-    hidden = check_count("gates", "hidden", hidden)
-    epochs = check_count("gates", "epochs", epochs)
+    steps = size("gates", "steps", steps, 3)
+    hidden = size("gates", "hidden", hidden)
+    epochs = size("gates", "epochs", epochs)
     return Gates({name: _memory(name, steps, hidden, epochs, seed) for name in CELLS})
 
 

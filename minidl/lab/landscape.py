@@ -14,8 +14,8 @@ from minidl.analysis.slices import contour_levels
 from minidl.lab import choices
 from minidl.lab.drawing import panels
 from minidl.lab.findings import Findings
+from minidl.lab.limits import size
 from minidl.lab.quoted import table
-from minidl.nn.checks import check_count
 from minidl.training import Trainer
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def compute(
 
     Source: Li, Xu, Taylor, Studer and Goldstein 2018.
     """
-    depth = check_count("landscape", "depth", depth)
+    depth = size("landscape", "depth", depth)
     slices, accuracies = {}, {}
     data, loss = datasets.digits(), nn.CrossEntropyLoss()
     for name in NAMES:

@@ -11,8 +11,9 @@ import numpy as np
 
 from minidl.lab.drawing import BLUE, GREEN, VERMILION, finish, log_curves, panels
 from minidl.lab.findings import Findings
+from minidl.lab.limits import check_weights, size
 from minidl.lab.quoted import Quoted, comparison, table
-from minidl.nn.checks import POSITIVE, check_count, check_number
+from minidl.nn.checks import POSITIVE, check_number
 from minidl.typing import Array
 
 if TYPE_CHECKING:
@@ -145,9 +146,10 @@ def compute(
     seed
         Of the weights.
     """
-    depth = check_count("linear-draws", "depth", depth)
-    width = check_count("linear-draws", "width", width)
-    draws = check_count("linear-draws", "draws", draws, 2)
+    depth = size("linear-draws", "depth", depth)
+    width = size("linear-draws", "width", width)
+    draws = size("linear-draws", "draws", draws, 2)
+    check_weights("linear-draws", "draws", draws, width)
     scale = check_number("linear-draws", "scale", scale, POSITIVE, math.inf)
     rng = np.random.default_rng(seed)
     g = np.zeros((draws, width))

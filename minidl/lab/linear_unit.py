@@ -11,8 +11,8 @@ import numpy as np
 from minidl import analysis, nn
 from minidl.lab.drawing import curve, finish, log_curves, panels
 from minidl.lab.findings import Findings
+from minidl.lab.limits import size
 from minidl.lab.quoted import Quoted, comparison
-from minidl.nn.checks import check_count
 from minidl.typing import Array
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def compute(depth: int = 50) -> LinearUnit:
     depth
         Units of the longest chain, ≥ 10.
     """
-    depth = check_count("linear-unit", "depth", depth, 10)
+    depth = size("linear-unit", "depth", depth, 10)
     unit = nn.Linear(2, 1, bias=False, dtype=np.float64)
     unit.weight.data = np.reshape(W, (2, 1))
     pass_ = analysis.trace(unit, np.array([X]))

@@ -12,8 +12,8 @@ import numpy as np
 from minidl import nn, optim
 from minidl.lab.drawing import STYLES, finish, log_curves, panels
 from minidl.lab.findings import Findings
+from minidl.lab.limits import size
 from minidl.lab.quoted import Quoted, comparison, table
-from minidl.nn.checks import check_count
 from minidl.typing import Array
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def compute(optimizer: str = "all", condition: float = 100.0, steps: int = 100) 
     """
     if not 1 < condition < math.inf:
         raise ValueError(f"ravine: condition must be finite and > 1, got {condition}")
-    steps = check_count("ravine", "steps", steps)
+    steps = size("ravine", "steps", steps)
     makers = _optimizers(condition)
     if optimizer != "all":
         del makers[TOO_HIGH]

@@ -12,8 +12,8 @@ from minidl import analysis, nn
 from minidl.lab import choices
 from minidl.lab.drawing import finish, log_curves, panels
 from minidl.lab.findings import Findings
+from minidl.lab.limits import check_weights, size
 from minidl.lab.quoted import Quoted, comparison, table
-from minidl.nn.checks import check_count
 from minidl.typing import Array
 
 if TYPE_CHECKING:
@@ -105,8 +105,9 @@ def compute(activation: str = "tanh", depth: int = 200, width: int = 64, seed: i
 
     Source: He et al. 2016; Zhang, Dauphin and Ma 2019 (branches scaled by the depth).
     """
-    depth = check_count("residual", "depth", depth, 2)
-    width = check_count("residual", "width", width)
+    depth = size("residual", "depth", depth, 2)
+    width = size("residual", "width", width)
+    check_weights("residual", "depth", depth, width)
     he = np.sqrt(2 / width)
 
     def body(std: float, name: str = activation) -> nn.Sequential:

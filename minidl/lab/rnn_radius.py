@@ -12,8 +12,9 @@ import numpy as np
 from minidl import nn
 from minidl.lab.drawing import GREY, finish, log_curves, panels
 from minidl.lab.findings import Findings
+from minidl.lab.limits import size
 from minidl.lab.quoted import Quoted, comparison, table
-from minidl.nn.checks import POSITIVE, check_count, check_number
+from minidl.nn.checks import POSITIVE, check_number
 from minidl.typing import Array
 
 if TYPE_CHECKING:
@@ -125,8 +126,8 @@ def compute(radius: float = 0.9, steps: int = 100, hidden: int = 32, seed: int =
     Source: Gelfand 1941 (the limit); Pascanu, Mikolov and Bengio 2013.
     """
     radius = check_number("rnn-radius", "radius", radius, POSITIVE, math.inf)
-    steps = check_count("rnn-radius", "steps", steps)
-    hidden = check_count("rnn-radius", "hidden", hidden, 2)
+    steps = size("rnn-radius", "steps", steps)
+    hidden = size("rnn-radius", "hidden", hidden, 2)
     rng = np.random.default_rng(seed)
     gaussian = rng.normal(size=(hidden, hidden)) / math.sqrt(hidden)
     orthogonal, _ = np.linalg.qr(gaussian)

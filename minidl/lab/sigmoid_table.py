@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minidl import analysis, nn
+from minidl import nn
 from minidl.lab import choices
 from minidl.lab.drawing import finish, log_curves, panels
 from minidl.lab.findings import Findings
+from minidl.lab.limits import size
 from minidl.lab.quoted import Quoted, comparison, table
-from minidl.nn.checks import check_count
 from minidl.typing import Array
 
 if TYPE_CHECKING:
@@ -115,22 +115,19 @@ def compute(activation: str = "sigmoid", depth: int = 10) -> SigmoidTable:
     depth
         How many in a row.
     """
-    depth = check_count("sigmoid-table", "depth", depth)
+    depth = size("sigmoid-table", "depth", depth)
     values, stack = _derivatives(activation, depth, 1.0)
     _, halved = _derivatives(activation, depth, 0.5)
     return SigmoidTable(activation, stack, halved, values)
 
 
 def _derivatives(name: str, depth: int, weight: float) -> tuple[Array, Array]:
-    """Measure y_k and dy_k/dx for k = 1 to the depth: each is a network of its own."""
-    values, slopes = [], []
-    make = nn.init.constant(weight)
-    for k in range(1, depth + 1):
-        units = [
-            (nn.Linear(1, 1, bias=False, init=make), choices.activation(name)) for _ in range(k)
-        ]
-        stack = nn.Sequential(*(layer for unit in units for layer in unit)).astype(np.float64)
-        pass_ = analysis.trace(stack, np.zeros((1, 1)))
-        values.append(pass_.steps[-1].value.item())
-        slopes.append(pass_[""].gradient_norm)
-    return np.array(values), np.array(slopes)
+    """Measure y_k and dy_k/dx for k = 1 to the depth, the product of the first k slopes."""
+    linear = nn.Linear(1, 1, bias=False, init=nn.init.constant(weight), dtype=np.float64)
+    unit = nn.Sequential(linear, choices.activation(name))
+    inputs = np.zeros((depth + 1, 1))  # the output of a unit is the input of the next
+    for k in range(depth):
+        inputs[k + 1] = unit(inputs[k : k + 1])
+    unit(inputs[:-1])
+    slopes = unit.backward(np.ones((depth, 1)))
+    return inputs[1:, 0], np.cumprod(slopes)
