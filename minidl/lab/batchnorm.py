@@ -123,15 +123,15 @@ def compute(
     activation
         Its name, in ``choices.ACTIVATIONS``, or ``all`` for sigmoid, tanh and ReLU.
     depth, width, batch
-        Layers, ≥ 13, units of each, and rows.
+        Layers, ≥ 13, units of each, ≥ 8, and rows, ≥ 8.
     seed
         Of the weights and the inputs.
 
     Source: Ioffe and Szegedy 2015; Yang et al. 2019 (the growth).
     """
-    depth = size("batchnorm", "depth", depth, 2 * SETTLED + 3)
-    width = size("batchnorm", "width", width, 2)
-    batch = size("batchnorm", "batch", batch, 2)
+    depth = size("batchnorm", "depth", depth, 2 * SETTLED + 3, most=200)
+    width = size("batchnorm", "width", width, 8)
+    batch = size("batchnorm", "batch", batch, 8)
     check_weights("batchnorm", "depth", depth, width)
     names = NAMES if activation == "all" else (activation,)
     plain = {name: _stack(name, False, depth, width, batch, seed) for name in names}

@@ -143,5 +143,4 @@ def _end(weight: float, depth: int) -> int | None:
     most = 1  # doubled, so that a chain much longer than needed is not built
     while most < depth and not lost(most):
         most = min(2 * most, depth)
-    first = bisect_left(range(most + 1), True, key=lost)
-    return first if first <= most else None
+    return bisect_left(range(most), True, key=lost) if lost(most) else None

@@ -132,7 +132,7 @@ def compute(
 
     Source: Schoenholz et al. 2017.
     """
-    depth = size("critical-line", "depth", depth)
+    depth = size("critical-line", "depth", depth, most=200)
     width = size("critical-line", "width", width)
     check_weights("critical-line", "depth", depth, width)
     names = NAMES if activation == "all" else (activation,)

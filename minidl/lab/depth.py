@@ -168,7 +168,7 @@ def run(
     >>> plain.accuracy[0] < 0.2
     True
     """
-    depth, epochs = size("depth", "depth", depth), size("depth", "epochs", epochs)
+    depth, epochs = size("depth", "depth", depth, most=200), size("depth", "epochs", epochs)
     seeds = size("depth", "seeds", seeds)
     unknown = [name for name in names if name not in NETWORKS]
     if unknown:

@@ -142,7 +142,7 @@ def compute(optimizer: str = "sgd", depth: int = 8, steps: int = 300, seed: int 
     seed
         Of the weights and of the order of the rows.
     """
-    depth = size("exploding", "depth", depth, 2)
+    depth = size("exploding", "depth", depth, 2, most=100)
     steps = size("exploding", "steps", steps)
     powers = [analysis.jacobian(_chain(k), np.ones((1, 1))).item() for k in range(1, 11)]
     trainings = {

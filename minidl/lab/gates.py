@@ -127,7 +127,7 @@ def compute(steps: int = 50, hidden: int = 32, epochs: int = 10, seed: int = 0) 
 
     Source: Hochreiter and Schmidhuber 1997; Gers et al. 2000 (the forget gate and its bias).
     """
-    steps = size("gates", "steps", steps, 3)
+    steps = size("gates", "steps", steps, 3, most=1_000)
     hidden = size("gates", "hidden", hidden)
     epochs = size("gates", "epochs", epochs)
     return Gates({name: _memory(name, steps, hidden, epochs, seed) for name in CELLS})

@@ -83,13 +83,17 @@ def compute(
     depth, epochs
         Hidden layers, and passes over the data.
     points
-        Along each direction, odd.
+        Along each direction, odd, ≥ 3.
     seed
         Of weights, order and directions.
 
     Source: Li, Xu, Taylor, Studer and Goldstein 2018.
     """
-    depth = size("landscape", "depth", depth)
+    depth = size("landscape", "depth", depth, most=200)
+    epochs = size("landscape", "epochs", epochs)
+    points = size("landscape", "points", points, 3)
+    if points % 2 == 0:
+        raise ValueError(f"landscape: points must be odd, got {points}")
     slices, accuracies = {}, {}
     data, loss = datasets.digits(), nn.CrossEntropyLoss()
     for name in NAMES:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from minidl.nn.checks import check_count
 
 MOST = {
     "batch": 10_000,
-    "depth": 10_000,
+    "depth": 2_000,
     "draws": 1_000_000,
     "epochs": 10_000,
     "hidden": 1_000,
@@ -17,6 +18,7 @@ MOST = {
     "steps": 100_000,
     "width": 4_096,
 }
+MOST_DECADES = 250  # of a power: float64 ends at 308
 MOST_WEIGHTS = 100_000_000  # of all layers or draws together: 800 MB
 
 
@@ -30,9 +32,9 @@ def size(experiment: str, name: str, value: Any, least: int = 1, most: int | Non
 
     Examples
     --------
-    >>> size("chain", "depth", 20_000)
+    >>> size("chain", "depth", 3_000)
     Traceback (most recent call last):
-    ValueError: chain: depth must be <= 10,000, got 20,000
+    ValueError: chain: depth must be <= 2,000, got 3,000
     """
     count, most = check_count(experiment, name, value, least), most or MOST[name]
     if count > most:
@@ -53,4 +55,21 @@ def check_weights(experiment: str, what: str, count: int, width: int) -> None:
     if weights > MOST_WEIGHTS:
         raise ValueError(
             f"{experiment}: {what} · width² must be <= {MOST_WEIGHTS:,}, got {weights:,}"
+        )
+
+
+def check_power(experiment: str, name: str, base: float, times: str, exponent: int) -> None:
+    """Raise ValueError if the power of a number is too large, or too small, for float64.
+
+    Examples
+    --------
+    >>> check_power("rnn-radius", "radius", 1e3, "steps", 100)
+    Traceback (most recent call last):
+    ValueError: rnn-radius: radius^steps must lie within 1e-250 and 1e250, got 1e+300
+    """
+    decades = exponent * math.log10(base)
+    if abs(decades) > MOST_DECADES:
+        raise ValueError(
+            f"{experiment}: {name}^{times} must lie within 1e-{MOST_DECADES} and "
+            f"1e{MOST_DECADES}, got 1e{decades:+.0f}"
         )

@@ -11,7 +11,7 @@ import numpy as np
 
 from minidl.lab.drawing import BLUE, GREEN, VERMILION, finish, log_curves, panels
 from minidl.lab.findings import Findings
-from minidl.lab.limits import check_weights, size
+from minidl.lab.limits import check_power, check_weights, size
 from minidl.lab.quoted import Quoted, comparison, table
 from minidl.nn.checks import POSITIVE, check_number
 from minidl.typing import Array
@@ -151,6 +151,7 @@ def compute(
     draws = size("linear-draws", "draws", draws, 2)
     check_weights("linear-draws", "draws", draws, width)
     scale = check_number("linear-draws", "scale", scale, POSITIVE, math.inf)
+    check_power("linear-draws", "scale", scale, "depth", depth)
     rng = np.random.default_rng(seed)
     g = np.zeros((draws, width))
     g[:, 0] = 1.0

@@ -12,6 +12,7 @@ from minidl import analysis, nn
 from minidl.lab import choices
 from minidl.lab.drawing import curve, finish, log_curves, panels
 from minidl.lab.findings import Findings
+from minidl.lab.limits import size
 from minidl.lab.quoted import Quoted, comparison, table
 from minidl.training import Trainer
 from minidl.typing import Array
@@ -125,6 +126,7 @@ def compute(optimizer: str = "sgd", epochs: int = 20, seed: int = 0) -> Loan:
     seed
         Of the customers and of the weights.
     """
+    epochs = size("loan", "epochs", epochs)
     x, y = _customers(seed)
     share = float(y.mean())
     trainings = {

@@ -19,6 +19,7 @@ from minidl.typing import Array
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+HIGHEST = 1e12  # condition: beyond it, the best momentum is 1 to the last digits
 START = (10.0, 1.0)
 ADAPTIVE_RATE = 0.3  # of RMSprop and Adam, which divide by the size of the gradient
 BEYOND = 1.02  # times the largest rate that descends
@@ -128,14 +129,14 @@ def compute(optimizer: str = "all", condition: float = 100.0, steps: int = 100) 
     optimizer
         ``sgd``, ``momentum``, ``rmsprop``, ``adam``, or ``all``, and descent at a rate too high.
     condition
-        κ > 1.
+        κ > 1, ≤ 1e12.
     steps
         Of each, ≥ 1.
 
     Source: Polyak 1964; Kingma and Ba 2015.
     """
-    if not 1 < condition < math.inf:
-        raise ValueError(f"ravine: condition must be finite and > 1, got {condition}")
+    if not 1 < condition <= HIGHEST:
+        raise ValueError(f"ravine: condition must be > 1 and <= {HIGHEST:g}, got {condition:g}")
     steps = size("ravine", "steps", steps)
     makers = _optimizers(condition)
     if optimizer != "all":

@@ -105,7 +105,7 @@ def compute(activation: str = "tanh", depth: int = 200, width: int = 64, seed: i
 
     Source: He et al. 2016; Zhang, Dauphin and Ma 2019 (branches scaled by the depth).
     """
-    depth = size("residual", "depth", depth, 2)
+    depth = size("residual", "depth", depth, 2, most=1_000)
     width = size("residual", "width", width)
     check_weights("residual", "depth", depth, width)
     he = np.sqrt(2 / width)

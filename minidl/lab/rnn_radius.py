@@ -12,7 +12,7 @@ import numpy as np
 from minidl import nn
 from minidl.lab.drawing import GREY, finish, log_curves, panels
 from minidl.lab.findings import Findings
-from minidl.lab.limits import size
+from minidl.lab.limits import check_power, size
 from minidl.lab.quoted import Quoted, comparison, table
 from minidl.nn.checks import POSITIVE, check_number
 from minidl.typing import Array
@@ -127,6 +127,7 @@ def compute(radius: float = 0.9, steps: int = 100, hidden: int = 32, seed: int =
     """
     radius = check_number("rnn-radius", "radius", radius, POSITIVE, math.inf)
     steps = size("rnn-radius", "steps", steps)
+    check_power("rnn-radius", "radius", radius, "steps", steps)
     hidden = size("rnn-radius", "hidden", hidden, 2)
     rng = np.random.default_rng(seed)
     gaussian = rng.normal(size=(hidden, hidden)) / math.sqrt(hidden)
