@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -85,19 +84,16 @@ class Trace:
     loss: float | None = None
     loss_name: str = ""
 
+    def __post_init__(self) -> None:
+        # Of a layer that was called twice, the first call.
+        self._by_path = {step.path: step for step in reversed(self.steps)}
+
     def __getitem__(self, path: str) -> TracedStep:
         if path not in self._by_path:
-            paths = ", ".join(map(repr, self._by_path))
+            paths = ", ".join(repr(step.path) for step in self.steps)
             raise KeyError(f"no layer was traced at {path!r}; there are {paths}")
         return self._by_path[path]
 
-    @cached_property
-    def _by_path(self) -> dict[str, TracedStep]:
-        """The steps by path; of a layer that is called twice, the first."""
-        first: dict[str, TracedStep] = {}
-        for step in self.steps:
-            first.setdefault(step.path, step)
-        return first
 
     def __iter__(self) -> Iterator[TracedStep]:
         return iter(self.steps)

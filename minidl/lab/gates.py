@@ -100,7 +100,7 @@ class Gates(Findings):
         after = {name: (k, cell.after) for name, cell in self.cells.items()}
         everything = [*np.concatenate([y for _, y in (*before.values(), *after.values())])]
         words = "k, steps back in time", "norm of dL/d(state) at T-k, over that at T-1"
-        for axes, curves, title in ((left, before, "Before training"), (middle, after, "After it")):
+        for axes, curves, title in ((left, before, "Before training"), (middle, after, "After training")):
             log_curves(axes, curves, others=everything)
             finish(axes, title, *words, whole=True)
         errors = {name: (range(len(c.errors)), c.errors) for name, c in self.cells.items()}
