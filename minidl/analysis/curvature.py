@@ -27,7 +27,7 @@ def hessian_vector_product(model: Layer, loss: Loss, x: Any, y: Any, vector: Any
     Parameters
     ----------
     model, loss
-        Both are copied. Layers keep their modes: switch dropout off, or take it as part of L.
+        Both are copied. Layers keep their modes: in training mode, dropout is part of L.
     x, y
         The rows for which L is the loss; a tuple x is several inputs, a tuple y targets and
         weights of the rows.
@@ -108,8 +108,8 @@ def largest_curvature(
     model, loss, x, y
         As for ``hessian_vector_product``.
     steps
-        At most so many products, and once more so many where the eigenvalue of the largest modulus
-        is negative; what is found so far is a lower bound.
+        The most products H · v, and as many again if the eigenvalue of the largest modulus is
+        negative. If they are used up, the result is a lower bound.
     tolerance
         Stop when ‖H v - λ v‖ ≤ tolerance · |λ|. The error of λ is then at most that, and as a rule
         of the order of its square.

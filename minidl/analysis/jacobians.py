@@ -1,4 +1,4 @@
-"""The Jacobian of a layer: what each of its outputs owes to each of its inputs."""
+"""The Jacobian of a layer: the derivative of each output by each input."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ def jacobian(layer: Layer, x: Any) -> Array:
 
     J_ij = ∂y_i / ∂x_j
 
-    Row i is one backward pass, for the gradient that is one at output i and zero elsewhere: a
-    backward pass multiplies the gradient by Jᵀ. The gradient of a deep network is the product of
-    its layers' Jacobians, so it grows or shrinks by their singular values.
+    A backward pass multiplies a gradient by Jᵀ. The gradient that is one at output i and zero
+    elsewhere gives row i, so that there are as many passes as outputs. The Jacobian of a deep
+    network is the product of its layers' Jacobians: their singular values make gradients grow or
+    shrink.
 
     Parameters
     ----------

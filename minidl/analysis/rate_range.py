@@ -1,4 +1,4 @@
-"""The range test: how large a learning rate a training bears."""
+"""The range test: at which learning rate the loss begins to rise."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from minidl.analysis.arguments import (
 from minidl.nn import Layer, Loss
 from minidl.nn.checks import POSITIVE, check_count, check_number, check_parameters_of, check_part
 from minidl.optim import SGD, Optimizer
-from minidl.pictures import Plottable, log_axis, new_figure
+from minidl.pictures import BLUE, GREEN, VERMILION, Plottable, light_grid, log_axis, new_figure
 from minidl.seeds import as_generator
 from minidl.typing import Array, Seed
 
@@ -55,7 +55,7 @@ class LearningRateRange(Plottable):
 
     @property
     def smoothed(self) -> Array:
-        """The loss by step, without what one batch differs from another by.
+        """The running mean of the loss, corrected for how hard each batch is.
 
         mean(L⁰) + s_t,  s_t = (1 - β) Σ_k β^(t-k) (L_k - L⁰_k) / (1 - β^t),  β = 0.9
         """
@@ -63,9 +63,9 @@ class LearningRateRange(Plottable):
 
     @property
     def limit(self) -> float:
-        """The rate, beyond the best, at which the smoothed loss is back where it began, or above.
+        """The first rate above ``best`` at which the smoothed loss is that of the untrained model.
 
-        The last rate, if the test ended there; infinity if the loss did not rise so far.
+        It is the last rate if the test ended early, and infinity if the loss did not rise so far.
         """
         back = (self.rates > self.best) & ~(self.smoothed < self.untrained.mean())
         if back.any():
@@ -79,7 +79,7 @@ class LearningRateRange(Plottable):
 
     @property
     def suggestion(self) -> float:
-        """A tenth of ``best``, at which the loss still falls, with room to spare."""
+        """A tenth of ``best``: a rate at which the loss still falls."""
         return self.best / BELOW_BEST
 
     def figure(self) -> Figure:
@@ -93,20 +93,18 @@ class LearningRateRange(Plottable):
         place = log_axis(axes.yaxis, [*shown, *mean])
         axes.plot(self.rates[finite], list(map(place, shown)), ".", color="0.6", label="batch")
         smoothed = list(map(place, mean))
-        axes.plot(self.rates[finite], smoothed, "-", color="#0072B2", label="smoothed")
+        axes.plot(self.rates[finite], smoothed, "-", color=BLUE, label="smoothed")
         marks = [
-            ("suggestion", self.suggestion, "#009E73", "--"),
+            ("suggestion", self.suggestion, GREEN, "--"),
             ("least loss", self.best, "0.2", ":"),
         ]
         if self.limit < math.inf:
-            marks.append(("back where it began", self.limit, "#D55E00", "-."))
+            marks.append(("back where it began", self.limit, VERMILION, "-."))
         for words, rate, color, line in marks:
             label = f"{words}: {rate:.2g}"
             axes.axvline(rate, color=color, linestyle=line, linewidth=1.4, label=label)
         axes.set(xlabel="learning rate", ylabel="loss", title="Learning rate range test")
-        axes.grid(color="0.9")
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        light_grid(axes)
         axes.legend(frameon=False)
         return figure
 
@@ -131,7 +129,7 @@ def learning_rate_range(
     batch_size: int = 32,
     rng: Seed = 0,
 ) -> LearningRateRange:
-    """Train for some steps while the learning rate rises, and watch when the loss runs away.
+    """Measure the loss while the learning rate rises from step to step.
 
     η_t = low · (high / low)^(t / (steps - 1))
 
@@ -205,7 +203,7 @@ def learning_rate_range(
 
 
 def running_mean(values: Array) -> Array:
-    """Return the mean of the values so far, in which the past fades.
+    """Compute the exponentially weighted mean of the values so far.
 
     s_t = (1 - β) · Σ_k β^(t - k) x_k / (1 - β^t)
 
@@ -265,7 +263,7 @@ def _copies(model: Layer, loss: Loss, optimizer: Any) -> tuple[Layer, Loss, Opti
 
 
 def _batches(rows: int, batch_size: int, rng: np.random.Generator) -> Iterator[Array]:
-    """Yield the numbers of the rows of batch after batch, without end."""
+    """Yield the row numbers of one batch after another, without end."""
     while True:
         order = rng.permutation(rows)
         for begin in range(0, rows, batch_size):

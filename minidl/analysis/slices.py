@@ -1,4 +1,4 @@
-"""Slices of the loss: its values along one or two directions from where a model stands."""
+"""Slices of the loss: its values along one or two directions from the weights of a model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from minidl.analysis.arguments import as_vector
 from minidl.analysis.objective import Objective
 from minidl.nn import Layer, Loss
 from minidl.nn.checks import POSITIVE, check_count, check_number
-from minidl.pictures import Plottable, log_axis, new_figure
+from minidl.pictures import BLUE, VERMILION, Plottable, light_grid, log_axis, new_figure
 from minidl.seeds import as_generator
 from minidl.typing import Array, Seed
 
@@ -31,7 +31,7 @@ class LossSlice(Plottable):
     Attributes
     ----------
     places
-        The coordinates along each direction, from -radius to radius; 0 is where the model stands.
+        The coordinates along each direction, from -radius to radius; 0 is the model itself.
     losses
         The loss at each place: (points,), or (points, points) with the first direction first.
     directions
@@ -44,7 +44,7 @@ class LossSlice(Plottable):
 
     @property
     def centre(self) -> float:
-        """The loss where the model stands."""
+        """The loss of the model itself."""
         return float(self.losses[(len(self.places) // 2,) * self.losses.ndim])
 
     def __repr__(self) -> str:
@@ -61,14 +61,14 @@ class LossSlice(Plottable):
         return figure
 
     def draw(self, axes: Any, levels: Array | None = None) -> Any:
-        """Draw into a panel; ``levels`` are those of the contours, for several of one scale."""
+        """Draw into a panel; ``levels`` are those of the contours, to give panels the same ones."""
         axes.set_xlabel("distance along the first direction (1: that of the weights)")
         if self.losses.ndim == 1:
             place = log_axis(axes.yaxis, self.losses)
-            axes.plot(self.places, list(map(place, self.losses)), "-", color="#0072B2")
-            axes.plot([0], [place(self.centre)], "o", color="#D55E00", label="the model")
+            axes.plot(self.places, list(map(place, self.losses)), "-", color=BLUE)
+            axes.plot([0], [place(self.centre)], "o", color=VERMILION, label="the model")
             axes.set_ylabel("loss")
-            axes.grid(color="0.9")
+            light_grid(axes)
             axes.legend(frameon=False)
             return None
         from matplotlib.colors import LogNorm
@@ -79,7 +79,7 @@ class LossSlice(Plottable):
         area = axes.contourf(self.places, self.places, shown, levels, norm=norm, cmap="viridis")
         lines = {"colors": "white", "linewidths": 0.4}
         axes.contour(self.places, self.places, shown, levels, **lines)
-        axes.plot([0], [0], "o", color="#D55E00", markeredgecolor="white")
+        axes.plot([0], [0], "o", color=VERMILION, markeredgecolor="white")
         axes.set(ylabel="distance along the second direction", aspect="equal")
         axes.locator_params(nbins=5)
         bar = axes.figure.colorbar(area, ax=axes, label="loss")
@@ -90,9 +90,9 @@ class LossSlice(Plottable):
 
 
 def contour_levels(losses: Array, count: int = LEVELS) -> Array:
-    """Return levels for contours of these losses, with equal ratios.
+    """Choose levels for contours of these losses, each the same multiple of the one below.
 
-    Not finite losses, and those of zero, count nothing.
+    Losses that are zero or not finite are ignored.
     """
     usable = losses[np.isfinite(losses) & (losses > 0)]
     low, high = (float(usable.min()), float(usable.max())) if usable.size else (0.1, 1.0)
@@ -110,7 +110,7 @@ def loss_slice(
     points: int = 41,
     rng: Seed = 0,
 ) -> LossSlice:
-    """Compute the loss along one or two directions from where the model stands.
+    """Compute the loss along one or two directions from the weights of a model.
 
     L(w + a · d₁ + b · d₂)  for a, b from -radius to radius
 
@@ -137,7 +137,7 @@ def loss_slice(
     ------
     ValueError
         For settings out of range, for vectors of another length, for unequal numbers of rows, and
-        if the loss is not finite where the model stands.
+        if the loss of the model itself is not finite.
 
     Source: Li, Xu, Taylor, Studer and Goldstein 2018, section 4.
 
@@ -167,7 +167,7 @@ def loss_slice(
         losses[index] = objective.value(w)
     found = LossSlice(places, losses, vectors)
     if not math.isfinite(found.centre):
-        raise ValueError(f"loss_slice: the loss is {found.centre} where the model stands")
+        raise ValueError(f"loss_slice: the loss of the model is {found.centre}")
     return found
 
 

@@ -94,7 +94,6 @@ class Trace:
             raise KeyError(f"no layer was traced at {path!r}; there are {paths}")
         return self._by_path[path]
 
-
     def __iter__(self) -> Iterator[TracedStep]:
         return iter(self.steps)
 
@@ -127,8 +126,8 @@ def trace(
     Parameters
     ----------
     model
-        Any layer; it keeps its mode, dtype, gradients and state. The steps are those of all layers
-        in it, except that a ``Sequential`` only hands on.
+        Any layer; it keeps its mode, dtype, gradients and state. Every layer in it has a step,
+        except a ``Sequential``, which computes nothing itself.
     x
         What the model takes; a tuple is several inputs.
     loss, y
@@ -220,7 +219,7 @@ def _shown(values: Array | None) -> str:
 
 
 def _begun(output: Any, dy: Any) -> list[Array]:
-    """Return the gradients to begin with: dy or ones for the first output, zeros for others."""
+    """Return the gradients of the outputs: dy or ones for the first, zeros for the others."""
     first, *others = output if isinstance(output, tuple) else (output,)
     begun = np.ones_like(first) if dy is None else as_vector("dy", dy).astype(first.dtype)
     if begun.shape != first.shape:
@@ -230,7 +229,7 @@ def _begun(output: Any, dy: Any) -> list[Array]:
 
 @contextmanager
 def _watched(model: Layer) -> Iterator[list[tuple[Layer, TracedStep]]]:
-    """Write down what layers return and the gradients that they are given, for a while."""
+    """Collect what layers return, and the gradients that they are given, while the block runs."""
     steps: list[tuple[Layer, TracedStep]] = []
     open_steps: dict[int, list[TracedStep]] = {}  # by layer: the calls without a gradient yet
     layers = [layer for _, layer in model.layers() if type(layer).forward is not Sequential.forward]

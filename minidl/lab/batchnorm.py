@@ -1,4 +1,4 @@
-"""BatchNorm: it does not matter how small the weights are, and the gradient grows all the same."""
+"""Gradients through BatchNorm: the size of the weights does not matter, and they grow."""
 
 from __future__ import annotations
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minidl import analysis, nn, optim
-from minidl.lab.drawing import BLUE, GREEN, VERMILION, finish, panels
+from minidl.lab.drawing import finish, panels
 from minidl.lab.findings import Findings
 from minidl.lab.quoted import Quoted, comparison
+from minidl.pictures import BLUE, GREEN, VERMILION
 from minidl.typing import Array
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""A cliff in the loss: one step too long loses everything, a clipped one does not."""
+"""A cliff in the loss, and gradient descent across it, with and without clipping."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minidl import nn, optim
-from minidl.lab.drawing import BLUE, VERMILION, finish, log_curves, panels
+from minidl.lab.drawing import finish, log_curves, panels
 from minidl.lab.findings import Findings
 from minidl.lab.limits import size
 from minidl.lab.quoted import Quoted, comparison, table
 from minidl.nn.checks import POSITIVE, check_number
+from minidl.pictures import BLUE, VERMILION
 from minidl.typing import Array
 
 if TYPE_CHECKING:

@@ -15,12 +15,12 @@ import numpy as np
 
 from minidl import datasets, nn, optim
 from minidl.datasets import Dataset
-from minidl.lab.drawing import BLUE, GREEN, GREY, VERMILION, finish, panels
+from minidl.lab.drawing import GREY, finish, panels
 from minidl.lab.findings import Findings
 from minidl.lab.limits import size
 from minidl.nn import Layer, Linear, Sequential, init
 from minidl.nn.parameter import Initializer
-from minidl.pictures import log_axis
+from minidl.pictures import BLUE, GREEN, VERMILION, log_axis
 from minidl.training import Trainer
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Deep linear networks drawn many times: the mean of the gradient is not what one has."""
+"""Gradients of many random linear networks: their mean is far above the typical one."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minidl.lab.drawing import BLUE, GREEN, VERMILION, finish, log_curves, panels
+from minidl.lab.drawing import finish, log_curves, panels
 from minidl.lab.findings import Findings
 from minidl.lab.limits import check_power, check_weights, size
 from minidl.lab.quoted import Quoted, comparison, table
 from minidl.nn.checks import POSITIVE, check_number
+from minidl.pictures import BLUE, GREEN, VERMILION
 from minidl.typing import Array
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""A way around each layer: J = I + ∂F/∂x, and the gradient through two hundred of them."""
+"""Residual blocks: J = I + ∂F/∂x, and the gradient through two hundred of them."""
 
 from __future__ import annotations
 
