@@ -52,18 +52,18 @@ def log_curves(
 ) -> Callable[[float], float]:
     """Draw curves by name over a logarithmic y axis, which has room for ``others`` too.
 
-    Those of ``theory`` are thin and black; their names are those of the curves that they explain,
-    or are told in the legend. Returns a function that maps a value to its place on the axis.
+    Those of ``theory`` are thin and black; the legend names one, of several it says what they are.
+    Returns a function that maps a value to its place on the axis.
     """
     drawn = [*curves.values(), *(theory or {}).values()]
     place = log_axis(axes.yaxis, [*others, *(float(v) for _, y in drawn for v in y)])
     for index, (label, (x, y)) in enumerate(curves.items()):
         curve(axes, x, [place(float(value)) for value in y], label, index)
+    black = {"color": "black", "linewidth": 0.9, "linestyle": (0, (2, 2)), "zorder": 4}
     for number, (name, (x, y)) in enumerate((theory or {}).items()):
-        label = "theory" if name in curves else f"theory: {name}"
-        label = "_" if number else label  # one line of the legend for all
-        style = {"color": "black", "linewidth": 0.9, "linestyle": (0, (2, 2))}
-        axes.plot(x, [place(float(value)) for value in y], **style, label=label, zorder=4)
+        label = f"theory: {name}" if len(theory or {}) == 1 else "theory"
+        heights = [place(float(value)) for value in y]
+        axes.plot(x, heights, **black, label="_" if number else label)
     return place
 
 
