@@ -91,7 +91,7 @@ sanitize: $(VENV)/dev
 	cd build/threads && LD_PRELOAD="$(call LIBRARIES,tsan)" TSAN_OPTIONS=halt_on_error=1 \
 	    PYTHONPATH=. setarch -R $(abspath $(PY)) -m pytest -q -s tests/test_threads.py \
 	    tests/test_split_k.py tests/test_program_lock.py \
-	    -k "load or python_threads or others_run or between_two_steps or large_batches or asked_for"
+	    -k "load or python_threads or others_run or between_two_steps or large_batches or asked_for or not_run_while"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

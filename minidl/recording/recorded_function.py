@@ -75,6 +75,7 @@ class RecordedFunction(StepCall):
         if hasattr(_kernels, "changes"):  # kernels are compiled
             # Now, not at the first call: a child forked while a thread imports waits for ever.
             import_module("minidl.recording.verify")
+            self._lock = import_module("minidl._kernels.executor.lock").ProgramLock()
 
     def __reduce__(self) -> Any:
         # Programs point into the memory of these very layers: a copy records its own.
@@ -227,10 +228,12 @@ class RecordedFunction(StepCall):
 
     @contextmanager
     def _recording(self) -> Iterator[deferred]:
-        """Let no other thread record meanwhile; signals wait, where they are not handled."""
+        """Let no other thread record meanwhile, or run the programs there are, which change what
+        is copied here. Signals wait, where they are not handled.
+        """
         if _kernels.recorder() is not None:
             raise RecordingError("a recorded function cannot record another, or run its epochs")
-        with deferred() as signals:
+        with self._lock.recording(), deferred() as signals:
             lock = RECORDING  # a child that is forked meanwhile has another
             while not lock.acquire(timeout=0.05):
                 signals.deliver()
@@ -241,11 +244,8 @@ class RecordedFunction(StepCall):
 
     def _add(self, inputs: Inputs, recorded: StepProgram) -> None:
         """Add a program, and make it the one that the next calls run."""
-        from minidl._kernels.executor.lock import ProgramLock  # needs compiled kernels
-        from minidl._kernels.executor.program import Names
+        from minidl._kernels.executor.program import Names  # needs compiled kernels
 
-        if self._lock is None:
-            self._lock = ProgramLock()
         recorded.join(self._lock)
         for root in recorded.participants.watched:
             if not any(root is known for known in self._watched):
