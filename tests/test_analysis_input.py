@@ -72,8 +72,8 @@ def test_what_is_no_loss(call: Callable[..., Any], loss: Any, got: str) -> None:
 @pytest.mark.parametrize(
     ("x", "kind", "message"),
     [
-        (None, ValueError, "x: expected an array of rows, got None"),
-        (3.0, ValueError, r"x: expected an array of rows, got 3\.0"),
+        (None, ValueError, "x must be an array or a list of rows, got None"),
+        (3.0, ValueError, r"x must be an array or a list of rows, got 3\.0"),
         (X[:0], ValueError, r"x is empty: shape \(0, 3\)"),
         ((), ValueError, "x is an empty tuple"),
         ((X, X, X, X), TypeError, "x is a tuple of 4, the model takes 1 at most"),
@@ -99,7 +99,7 @@ def test_what_is_no_input(
         ((Y, np.ones(3)), ValueError, r"x has 40 rows, y\[1\] has 3"),
         ((), ValueError, "y is a tuple of 0"),
         ((Y, Y, Y), ValueError, "y is a tuple of 3"),
-        (1, ValueError, "y: expected an array of rows, got 1"),
+        (1, ValueError, "y must be an array or a list of rows, got 1"),
         ((Y, ["a"] * 40), TypeError, r"y\[1\]: expected real numbers, got dtype <U1"),
         (["a"] * 40, ValueError, "labels must be integers"),
         (Y + 5, ValueError, "outside the 2 classes"),

@@ -34,7 +34,7 @@ def check_same_rows(named: Iterable[tuple[str, Array]]) -> None:
     first: tuple[str, Array] | None = None
     for name, array in named:
         if array.ndim == 0:
-            raise ValueError(f"{name}: expected an array of rows, got {array.item()!r:.60}")
+            raise ValueError(f"{name} must be an array or a list of rows, got {array.item()!r:.60}")
         if array.size == 0:
             raise ValueError(f"{name} is empty: shape {array.shape}")
         first = first or (name, array)
