@@ -7,7 +7,7 @@ from typing import Any
 
 from minidl.nn import Layer
 from minidl.nn.checks import check_count
-from minidl.training.checks import check_part
+from minidl.training.checks import check_kind
 
 
 def as_selection(layers: Any) -> tuple[str | Layer, ...] | None:
@@ -45,10 +45,10 @@ def as_given(layer: str | Layer) -> str:
 def check_watched(model: Any, optimizer: Any, loss: Any) -> None:
     """Raise unless these are a model, an optimizer of it, and a loss or None."""
     owner = "GradientMonitor.watch(model, optimizer, loss)"
-    check_part(owner, "model", model)
-    check_part(owner, "optimizer", optimizer)
+    check_kind(owner, "model", model)
+    check_kind(owner, "optimizer", optimizer)
     if loss is not None:
-        check_part(owner, "loss", loss)
+        check_kind(owner, "loss", loss)
     trained = {id(parameter) for parameter in optimizer.flat.parameters}
     if not any(id(parameter) in trained for parameter in model.parameters()):
         raise ValueError(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl.pictures import log_axis, new_figure, shortened
+from minidl.pictures import light_grid, log_axis, new_figure, shortened
 from minidl.typing import Array
 
 if TYPE_CHECKING:
@@ -117,9 +117,7 @@ def _lines(axes: Any, values: Array, chosen: dict[str, Array], places: Array) ->
         marks = {"marker": marker, "markersize": 4, "markevery": max(1, known.sum() // 20)}
         axes.plot(places[known], heights, color=color, linewidth=1.6, label=label, **marks)
     axes.legend(frameon=False, fontsize=8.5)
-    axes.grid(color="0.9")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    light_grid(axes)
 
 
 def _typical(values: Array) -> Array:
