@@ -7,11 +7,12 @@ the end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from minidl.diagnosis.rules.ending import Ending
+from minidl.diagnosis.words import counted
 
 # Nothing is learned from this error on: 1 is that of one answer for all rows.
 NOTHING = 0.99
@@ -130,15 +131,17 @@ def learned_nothing(ending: Ending) -> Iterator[str]:
         found = f"loss is {ending.left:.1%} of that of one answer for all rows, which may be luck"
     else:
         return
-    yield f"not_learning: after {epochs_of(losses)} the {found}; minidl.diagnose finds out why"
+    epochs = counted(len(losses), "epoch")
+    yield f"not_learning: after {epochs} the {found}; minidl.diagnose finds out why"
 
 
 def hardly_begun(ending: Ending) -> Iterator[str]:
     """A few epochs have taken next to nothing of the loss away."""
     if len(ending.losses) < LEAST_EPOCHS and ending.left > AFTER_FEW:
+        epochs = counted(len(ending.losses), "epoch")
         yield (
-            f"stopped_early: after {epochs_of(ending.losses)} the loss is still {ending.left:.0%} "
-            "of that of one answer for all rows; train longer, or at a higher rate"
+            f"stopped_early: after {epochs} the loss is still {ending.left:.0%} of that of one "
+            "answer for all rows; train longer, or at a higher rate"
         )
 
 
@@ -195,8 +198,3 @@ def closing_sentence(ending: Ending | None) -> str:
     if ending is None:
         return ""
     return next((f"{text}." for rule in RULES for text in rule(ending)), "")
-
-
-def epochs_of(losses: Sequence[float]) -> str:
-    """Return the number of epochs in words."""
-    return f"{len(losses)} epoch{'s' * (len(losses) != 1)}"
