@@ -290,7 +290,7 @@ ENDINGS = [
     (
         {"loss": [2, 1, 0.6, 0.5]},
         {"rare": (1.0, 0.1, 20), "rows": 500, "counts": True},
-        "class_imbalance: class 1 has 20 of the 500 rows.*10%",
+        "class_imbalance: class 1 has 20 of 500 rows.*10%",
     ),
     ({"loss": [2, 1, 0.6, 0.5]}, {"rare": (1.0, 0.6, 20), "rows": 500, "counts": True}, ""),
     (

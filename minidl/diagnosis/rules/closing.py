@@ -90,7 +90,7 @@ def rare_class(ending: Ending) -> Iterator[str]:
     label, recall, count = ending.rare
     if count >= LEAST_ROWS and recall < NEVER:
         yield (
-            f"class_imbalance: class {label:g} has {count} of the {ending.rows} rows looked at, and "
+            f"class_imbalance: class {label:g} has {count} of {ending.rows} rows looked at, and "
             f'is answered for {recall:.0%} of them; train with class_weight="balanced"'
         )
 
