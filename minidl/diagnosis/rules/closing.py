@@ -157,7 +157,8 @@ def still_falls(ending: Ending) -> Iterator[str]:
     if falls(losses) > FALLS:
         yield (
             f"stopped_early: the last {counted(fifth(losses), 'epoch')} still took "
-            f"{falls(losses):.0%} of the loss away; train for {4 * len(losses)} epochs, or at a higher rate"
+            f"{falls(losses):.0%} of the loss away; train for {4 * len(losses)} epochs, or at a "
+            "higher rate"
         )
 
 
