@@ -32,11 +32,10 @@ def emit(layer: Layer, x: Value, program: Program) -> Value:
     TypeError
         For a layer that has no emitter, or computes something else than the class that has.
     """
-    for kind in type(layer).__mro__:
-        emitter = EMITTERS.get(kind)
-        if emitter is not None and type(layer).forward is kind.forward:
-            program.comment = layer.label.removeprefix("layer ").replace("*/", "* /")
-            return emitter(layer, x, program)
+    kind = next((kind for kind in EMITTERS if isinstance(layer, kind)), None)
+    if kind is not None and type(layer).forward is kind.forward:
+        program.comment = layer.label.removeprefix("layer ").replace("*/", "* /")
+        return EMITTERS[kind](layer, x, program)
     raise TypeError(
         f"export: {layer.label} cannot be written in C, only layers of minidl's; those of your own "
         "get an emitter with minidl.c.emitters.emits"

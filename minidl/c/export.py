@@ -124,7 +124,7 @@ def _checked_name(path: Path) -> str:
         or name.lower() in TAKEN
     ):
         raise ValueError(
-            f"export: expected a path such as 'net.c', whose name can begin a name in C and is "
+            "export: expected a path such as 'net.c', whose name can begin a name in C and is "
             f"no header of C's, got {path.name!r}"
         )
     return name
