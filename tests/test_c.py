@@ -23,8 +23,9 @@ from minidl.c.memory import placed
 from minidl.c.program import Program, Value
 
 COMPILERS = [name for name in ("gcc", "clang") if shutil.which(name)]
-STRICT = "-std=c99 -Wall -Wextra -Wconversion -Werror -pedantic -Wdouble-promotion -Wshadow".split()
-STACKS = int(os.environ.get("MINIDL_STACKS", "50"))
+STRICT = ["-std=c99", "-pedantic", *(f"-W{w}" for w in ("all", "extra", "conversion", "error"))]
+STRICT += ["-Wdouble-promotion", "-Wshadow"]
+STACKS = int(os.environ.get("MINIDL_STACKS", "20"))
 OURS = [cls for cls in nn.Layer.registry if cls.__module__.startswith("minidl.")]
 
 needs_compiler = pytest.mark.skipif(not COMPILERS, reason="needs gcc or clang")
