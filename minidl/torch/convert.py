@@ -13,10 +13,10 @@ def from_torch(module: Any) -> Layer:
 
     y = module(x), with weights, running statistics and modes copied
 
-    Taken are ``Sequential``, ``Linear``, ``BatchNorm1d``, ``LayerNorm``, ``RMSNorm``, ``Embedding``,
-    ``Dropout``, ``Flatten``, ``Identity``, ``RNN``, ``LSTM``, ``GRU`` with ``batch_first=True``,
-    their cells, and each activation that minidl has; also what ``to_torch`` returns. For another
-    module, build the model in minidl and fill it by ``load_state_dict``.
+    Taken are ``Sequential``, ``Linear``, ``BatchNorm1d``, ``LayerNorm``, ``RMSNorm``,
+    ``Embedding``, ``Dropout``, ``Flatten``, ``Identity``, ``RNN``, ``LSTM``, ``GRU`` with
+    ``batch_first=True``, their cells, and each activation that minidl has; also what ``to_torch``
+    returns. For another module, build the model in minidl and fill it by ``load_state_dict``.
 
     Parameters
     ----------

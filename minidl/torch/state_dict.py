@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from minidl.files import AnyPath
+from minidl.files import AnyPath, open_regular
 from minidl.nn.layer import Layer
 from minidl.saving.tensor_file import FORMAT, ModelFileError, opened, write_tensor_file
 from minidl.torch.names import Slot, slots
 from minidl.typing import Array
 
-PICKLED = (b"PK\x03\x04", b"\x80")  # how the files of torch.save begin
+PICKLED = (b"PK\x03\x04", b"\x80\x02")  # how files of torch.save begin, and a few others
 
 
 class StateDictError(ValueError):
@@ -139,8 +139,9 @@ def _misfit(name: str, tensor: Array, slot: Slot) -> str:
         return f"{name} is {tensor.shape}, expected {slot.shape}{hint}"
     if tensor.dtype.kind != slot.place.dtype.kind:
         return f"{name} is {tensor.dtype}, expected {slot.place.dtype}"
-    low = tensor[~(tensor >= slot.least)] if slot.least > -np.inf else tensor[:0]
-    return f"{name} must be at least {slot.least:g}, and holds {low[0]:g}" if low.size else ""
+    if slot.least > -np.inf and not (tensor >= slot.least).all():
+        return f"{name} must be at least {slot.least:g}, and holds {tensor.min():g}"
+    return ""
 
 
 def fill(wanted: list[Slot], tensors: Mapping[str, Array]) -> None:
@@ -214,21 +215,32 @@ def read_file(path: AnyPath) -> dict[str, Array]:
         For a file of ``torch.save`` or of minidl, and for one that is damaged.
     """
     name = os.fspath(path)
-    with open(path, "rb") as file:
-        begin = file.read(4)
-    if begin.startswith(PICKLED) and begin[1:] != b"\0\0\0":
+    try:
+        with opened(path) as file:
+            words = file.words
+            file.check_layout()
+            tensors = file.read_widened()
+    except ModelFileError as error:
+        if not _looks_pickled(path):
+            raise
         raise ModelFileError(
-            f"{name}: a file of torch.save, which may run programs; "
-            "give load_state_dict(torch.load(path, weights_only=True), into=model)"
+            f"{name}: if this is a file of torch.save, which may run programs, give "
+            "load_state_dict(torch.load(path, weights_only=True), into=model)"
+        ) from error
+    if words.get("format") == FORMAT:
+        raise ModelFileError(
+            f"{name}: keeps weights as minidl does, not as PyTorch; write "
+            "minidl.load(path, into=model)"
         )
-    with opened(path) as file:
-        if file.words.get("format") == FORMAT:
-            raise ModelFileError(
-                f"{name}: keeps weights as minidl does, not as PyTorch; "
-                "write minidl.load(path, into=model)"
-            )
-        file.check_layout()
-        return file.read_widened()
+    return tensors
+
+
+def _looks_pickled(path: AnyPath) -> bool:
+    try:
+        with open_regular(path) as file:
+            return file.read(4).startswith(PICKLED)
+    except ValueError:  # a pipe or a device
+        return False
 
 
 def as_array(name: str, tensor: Any) -> Array:
