@@ -36,6 +36,7 @@ FLOORS = [
     {"cli"},
     {"lab"},
     {"diagnosis"},
+    {"c", "torch"},
     {"training", "gradient_check", "saving", "datasets"},
     {"recording"},
     {"profiling", "analysis"},
@@ -66,12 +67,14 @@ DOCUMENTED_IN_BASE = {
 PUBLIC = [
     "minidl",
     "minidl.analysis",
+    "minidl.c",
     "minidl.nn",
     "minidl.nn.init",
     "minidl.optim",
     "minidl.datasets",
     "minidl.training",
     "minidl.diagnosis",
+    "minidl.torch",
 ]
 
 
