@@ -1,0 +1,232 @@
+"""What all estimators share: data to rows, ``fit`` and ``partial_fit``, and what they leave."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from scipy.sparse import issparse
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+
+from minidl import nn
+from minidl.nn.checks import check_count
+from minidl.sklearn.fitting import Fitting, Rows
+from minidl.sklearn.parameters import TrainingParameters
+from minidl.sklearn.results import Results
+from minidl.training.checks import as_validation
+from minidl.typing import Array
+
+MOST_SEED = 2**31 - 1
+SPARSE_ROWS = 1024  # of a sparse matrix that predictions make dense at a time
+
+
+@dataclass(eq=False, repr=False)
+class NetworkEstimator(Results):
+    """A network that scikit-learn can fit: what all estimators share.
+
+    A subclass says how data become arrays (``_features``), how targets are encoded
+    (``_learn_targets``, ``_encode``), and which network is built (``_build``).
+    """
+
+    # --- what a subclass says ---
+
+    def _features(self, X: Any, reset: bool) -> Any:
+        """Check X, and return what the network takes, in float32 or float64."""
+        raise NotImplementedError(f"{type(self).__name__} takes no features")
+
+    def _checked_pair(self, X: Any, y: Any, reset: bool) -> tuple[Any, Array]:
+        """Check X and y together; return what the network takes, and targets as an array."""
+        raise NotImplementedError(f"{type(self).__name__} takes no targets")
+
+    def _learn_targets(self, y: Array, classes: Any = None) -> None:
+        """Learn from y, when the network is made, how targets are encoded."""
+        raise NotImplementedError(f"{type(self).__name__} encodes no targets")
+
+    def _encode(self, y: Array, dtype: np.dtype[Any]) -> Array:
+        """Return targets as the loss takes them."""
+        raise NotImplementedError(f"{type(self).__name__} encodes no targets")
+
+    def _row_weights(self, y: Array, weight: Array | None) -> Array | None:
+        """Return the weight of each row, given that of ``sample_weight``."""
+        return weight
+
+    def _build(self, X: Any, dtype: np.dtype[Any], rng: np.random.Generator) -> nn.Layer:
+        """Build the network for data such as X."""
+        raise NotImplementedError(f"{type(self).__name__} builds no network")
+
+    def _make_loss(self) -> nn.Loss:
+        """Return the loss, given what ``_learn_targets`` has learned."""
+        raise NotImplementedError(f"{type(self).__name__} has no loss")
+
+    def _score_outputs(self, outputs: Array, y: Array, weight: Array | None) -> float:
+        """Return the score of outputs of the network against encoded targets."""
+        raise NotImplementedError(f"{type(self).__name__} has no score")
+
+    def _strata(self, y: Array) -> Array | None:
+        """Return the labels of which early stopping holds out equal shares, if there are any."""
+        return None
+
+    # --- training ---
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, validation: Any = None) -> Self:
+        """Train the network.
+
+        Parameters
+        ----------
+        X, y
+            Features and targets; arrays, lists, sparse matrices, pandas and polars frames.
+        sample_weight
+            A weight ≥ 0 for each row in the loss; a row of weight 0 is left out.
+        validation
+            ``(X, y)`` or ``(X, y, weight)``, held-out rows on which every epoch computes
+            ``validation_loss_curve_`` and ``validation_scores_``. With ``early_stopping`` they are
+            used instead of a share of the rows.
+
+        Raises
+        ------
+        ValueError
+            For data and parameters that cannot be trained with; and ``DivergenceError``, which is
+            one, if loss or gradient is not finite, naming epoch and layer.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the loss was still improving after ``max_iter`` epochs.
+        """
+        fresh = not (self.warm_start and self.__sklearn_is_fitted__())
+        rows, held_out = self._rows(X, y, sample_weight, validation, fresh)
+        if not fresh:
+            self._fitting.start_again()
+        self._run(rows, held_out, self.max_iter)
+        self._warn_unless_converged()
+        return self
+
+    def _partial_fit(
+        self, X: Any, y: Any, weight: Any, classes: Any, epochs: int, validation: Any
+    ) -> Self:
+        """Train for some epochs, going on where the latest call ended."""
+        epochs = check_count("partial_fit", "epochs", epochs)
+        if self.early_stopping and validation is None:
+            raise ValueError(
+                "partial_fit does not support early_stopping=True without validation=(X, y): the "
+                "rows held out would be others in every call"
+            )
+        fresh = not self.__sklearn_is_fitted__()
+        rows, held_out = self._rows(X, y, weight, validation, fresh, classes, split=False)
+        self._run(rows, held_out, epochs)
+        return self
+
+    def _rows(
+        self,
+        X: Any,
+        y: Any,
+        weight: Any,
+        validation: Any,
+        fresh: bool,
+        classes: Any = None,
+        split: bool = True,
+    ) -> tuple[Rows, Rows | None]:
+        """Check all data, and make the network if it is to be a fresh one.
+
+        Return what to train on, and what to validate on.
+        """
+        self._check_parameters()
+        X, y = self._checked_pair(X, y, fresh)
+        dtype = dtype_of(X)
+        if weight is not None:
+            weight = _check_sample_weight(weight, y, dtype=dtype)
+        if fresh:
+            self._learn_targets(y, classes)
+        rows = Rows(X, self._encode(y, dtype), without_ones(self._row_weights(y, weight)))
+        held_out = None
+        if validation is not None:
+            held_out = self._validation_rows(validation, dtype)
+        if fresh:
+            self._make(X, rows, dtype)
+        if held_out is None and self.early_stopping and split:
+            rows, held_out = self._split(rows, self._strata(y))
+        return rows, held_out
+
+    def _validation_rows(self, validation: Any, dtype: np.dtype[Any]) -> Rows:
+        X, y, weight = as_validation(validation)
+        X, y = self._checked_pair(X, y, reset=False)
+        if weight is not None:
+            weight = _check_sample_weight(weight, y, dtype=dtype)
+        return Rows(X, self._encode(y, dtype), weight)
+
+    def _make(self, X: Any, rows: Rows, dtype: np.dtype[Any]) -> None:
+        """Make a fresh network, before its first training."""
+        random = check_random_state(self.random_state)
+        seed, order, self._split_seed = (int(n) for n in random.randint(MOST_SEED, size=3))
+        network = self._build(X, dtype, np.random.default_rng(seed))
+        self._fitting = Fitting(network, self._make_loss(), np.random.default_rng(order))
+
+    def _split(self, rows: Rows, strata: Array | None) -> tuple[Rows, Rows]:
+        """Hold out ``validation_fraction`` of the rows, of each class as many."""
+        chosen, held_out = train_test_split(
+            np.arange(len(rows.y)),
+            test_size=self.validation_fraction,
+            random_state=self._split_seed,
+            stratify=strata,
+        )
+        if len(held_out) < 2:
+            raise ValueError(
+                "The validation set is too small. Increase 'validation_fraction' or the size of "
+                "your dataset."
+            )
+        return rows.take(chosen), rows.take(held_out)
+
+    def _run(self, rows: Rows, held_out: Rows | None, epochs: int) -> None:
+        self._fitting.run(self, rows, held_out, self._score_outputs, epochs)
+        self.network_ = self._fitting.network
+
+    def _warn_unless_converged(self) -> None:
+        curves = self._fitting.curves
+        if curves.epochs == self.max_iter and not curves.ended:
+            warnings.warn(
+                f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the "
+                "optimization hasn't converged yet.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+
+    # --- prediction ---
+
+    def _outputs(self, X: Any) -> Array:
+        """Compute the output of the network for features as users give them."""
+        check_is_fitted(self)
+        features = self._features(X, reset=False)
+        if not issparse(features):
+            return self._fitting.outputs(features)
+        parts = range(0, features.shape[0], SPARSE_ROWS)
+        return np.concatenate(
+            [self._fitting.outputs(features[i : i + SPARSE_ROWS].toarray()) for i in parts]
+        )
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return "network_" in vars(self)
+
+
+def goes_on_in_epochs(estimator: TrainingParameters) -> bool:
+    """Return True if the solver can go on; raise AttributeError if not, so that hasattr knows."""
+    if estimator.solver == "lbfgs":
+        raise AttributeError(
+            "partial_fit is only available for stochastic optimizers. lbfgs is not stochastic."
+        )
+    return True
+
+
+def dtype_of(X: Any) -> np.dtype[Any]:
+    """Return the dtype of features, the first input where there are several."""
+    dtype: np.dtype[Any] = (X[0] if isinstance(X, tuple) else X).dtype
+    return dtype
+
+
+def without_ones(weight: Array | None) -> Array | None:
+    """Return the weights; None if all are one, which is the same and faster."""
+    return None if weight is None or (weight == 1).all() else weight

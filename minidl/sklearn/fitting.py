@@ -1,0 +1,213 @@
+"""The training of one network, over all calls of ``fit`` and ``partial_fit``."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minidl import nn, optim
+from minidl.optim import EMA, Optimizer, schedules
+from minidl.sklearn.network import penalised
+from minidl.sklearn.objectives import FunctionLoss
+from minidl.sklearn.parameters import TrainingParameters
+from minidl.sklearn.progress import Convergence, Curves, shown
+from minidl.training import Trainer
+from minidl.typing import Array
+
+AUTO_BATCH = 200  # rows, as in scikit-learn
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows as a network and its loss take them: features, targets, and weights or None."""
+
+    X: Any
+    y: Array
+    weight: Array | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of rows that count."""
+        return len(self.y) if self.weight is None else int(np.count_nonzero(self.weight))
+
+    @property
+    def total(self) -> float:
+        """Sum of the weights."""
+        return float(len(self.y) if self.weight is None else self.weight.sum(dtype=np.float64))
+
+    def take(self, places: Array) -> Rows:
+        """Return some of the rows."""
+        X = tuple(x[places] for x in self.X) if isinstance(self.X, tuple) else self.X[places]
+        return Rows(X, self.y[places], None if self.weight is None else self.weight[places])
+
+    def as_tuple(self) -> tuple[Any, ...]:
+        """Return features, targets and maybe weights, as ``Trainer`` takes validation data."""
+        return (self.X, self.y) if self.weight is None else (self.X, self.y, self.weight)
+
+
+Score = Callable[[Array, Array, Array | None], float]  # of outputs, targets and weights
+
+
+class DivergenceError(ValueError, FloatingPointError):
+    """A training in which loss or gradient became infinite or NaN."""
+
+
+class Fitting:
+    """A network in training: its loss, its optimizer, and what its epochs have measured.
+
+    Parameters
+    ----------
+    network
+        Before training, in the dtype of the data.
+    loss
+        Of the network's output and encoded targets.
+    rng
+        Of the order of the rows.
+
+    Attributes
+    ----------
+    curves
+        Loss and scores of all epochs.
+    trainer
+        Of the latest epochs; None before the first.
+    """
+
+    def __init__(self, network: nn.Layer, loss: nn.Loss, rng: np.random.Generator) -> None:
+        self.network, self.loss, self.rng = network, loss, rng
+        self.curves = Curves()
+        self.trainer: Trainer | None = None
+
+    def run(
+        self,
+        parameters: TrainingParameters,
+        rows: Rows,
+        validation: Rows | None,
+        score: Score,
+        epochs: int,
+    ) -> None:
+        """Train for at most so many epochs; compute the score on validation data after each.
+
+        Raises
+        ------
+        DivergenceError
+            If loss or gradient is not finite, naming epoch, step and layer.
+
+        Warns
+        -----
+        UserWarning
+            If Ctrl-C has ended the training; the network is as after the latest step.
+        """
+        trainer = self._prepared(parameters, rows, epochs)
+        held_out = None if validation is None else validation.as_tuple()
+
+        def scored() -> float:
+            assert validation is not None
+            return score(self.outputs(validation.X), validation.y, validation.weight)
+
+        given = scored if validation is not None else None
+        convergence = Convergence(parameters, self.curves, given)
+        try:
+            trainer.fit(
+                rows.X,
+                rows.y,
+                epochs=epochs,
+                batch_size=batch_size(parameters, rows, self.network),
+                validation=held_out,
+                progress=shown(parameters.verbose),
+                callbacks=[convergence, *parameters.callbacks],
+                sample_weight=rows.weight,
+                shuffle=parameters.shuffle,
+                diagnose=bool(parameters.verbose),
+            )
+        except KeyboardInterrupt:
+            convergence.restore(trainer)
+            warnings.warn("Training interrupted by user.", stacklevel=4)
+        except FloatingPointError as error:
+            message = f"epoch {self.curves.epochs + 1}, {error}"
+            raise DivergenceError(message) from None
+
+    def start_again(self) -> None:
+        """Forget the optimizer's moments, and what was best; weights and curves stay."""
+        self.trainer = None
+        self.curves.start_again()
+
+    def outputs(self, X: Any) -> Array:
+        """Compute the output of the network, with averaged weights if there are any."""
+        assert self.trainer is not None
+        ema = self.trainer.ema
+        with nullcontext() if ema is None else ema.average():
+            return self.trainer.predict(X)
+
+    def _prepared(self, parameters: TrainingParameters, rows: Rows, epochs: int) -> Trainer:
+        """Return the trainer, with the penalty that suits these rows."""
+        batch = batch_size(parameters, rows, self.network)
+        decay = parameters.alpha * rows.count / (batch * rows.total)
+        if self.trainer is None:
+            steps = epochs * math.ceil(rows.count / batch)
+            optimizer = make_optimizer(self.network, parameters, decay, steps)
+            self.trainer = Trainer(
+                self.network,
+                self.loss,
+                optimizer,
+                metrics=(),
+                rng=self.rng,
+                record=not isinstance(self.loss, FunctionLoss),
+                ema=None if parameters.ema is None else EMA(self.network, parameters.ema),
+                report_penalty=True,
+            )
+        self.trainer.optimizer.groups[0]["weight_decay"] = decay
+        return self.trainer
+
+
+def batch_size(parameters: TrainingParameters, rows: Rows, network: nn.Layer) -> int:
+    """Return how many rows a step takes.
+
+    ``"auto"`` avoids a last batch of one row where ``BatchNorm`` would refuse it.
+    """
+    asked = parameters.batch_size
+    if not isinstance(asked, str):
+        if asked > rows.count:
+            warnings.warn(
+                f"batch_size={asked} is more than the {rows.count} rows: a step takes all of them",
+                stacklevel=5,
+            )
+        return min(asked, rows.count)
+    size = min(AUTO_BATCH, rows.count)
+    if any(isinstance(layer, nn.BatchNorm) for _, layer in network.layers()):
+        while 1 < size < rows.count and rows.count % size == 1:
+            size += 1
+    return size
+
+
+def make_optimizer(
+    network: nn.Layer, parameters: TrainingParameters, decay: float, steps: int
+) -> Optimizer:
+    """Make the optimizer of ``solver``, with a penalty on the weights and none on biases."""
+    shrunk, others = penalised(network)
+    groups = [{"params": shrunk, "weight_decay": decay}, {"params": others}]
+    groups = [group for group in groups if group["params"]]
+    rate = make_rate(parameters, steps)
+    if parameters.solver == "adam":
+        betas = parameters.beta_1, parameters.beta_2
+        return optim.Adam(groups, rate, betas, parameters.epsilon, max_norm=parameters.max_norm)
+    momentum = parameters.momentum
+    nesterov = parameters.nesterovs_momentum and momentum > 0
+    return optim.SGD(groups, rate, momentum, nesterov, max_norm=parameters.max_norm)
+
+
+def make_rate(parameters: TrainingParameters, steps: int) -> optim.optimizer.Rate:
+    """Return the learning rate, or its schedule over the steps of a training."""
+    rate, kind = parameters.learning_rate_init, parameters.learning_rate
+    if callable(kind):
+        return kind
+    if kind == "cosine":
+        return schedules.cosine(rate, steps)
+    if kind == "one_cycle":
+        return schedules.one_cycle(rate, steps)
+    return rate
