@@ -20,7 +20,7 @@ from minidl.typing import Array
 
 
 @dataclass(eq=False, repr=False)
-class Classifier(ClassifierMixin, NetworkEstimator):  # type: ignore[misc]
+class Classifier(ClassifierMixin, NetworkEstimator):
     """Learns classes: two, several, or several labels a row."""
 
     _: KW_ONLY
@@ -42,15 +42,20 @@ class Classifier(ClassifierMixin, NetworkEstimator):  # type: ignore[misc]
         of_class = compute_sample_weight(self.class_weight, y)
         return of_class if weight is None else (weight * of_class).astype(weight.dtype)
 
-    def _check_same_classes(self, y: Array) -> None:
-        """Raise ValueError if ``fit`` is to go on with other classes."""
+    def _check_same_targets(self, y: Array) -> None:
         classes = unique_labels(y)
-        if self._labels.several or np.array_equal(classes, self.classes_):
-            return
-        raise ValueError(
-            "warm_start can only be used where `y` has the same classes as in the previous call to "
-            f"fit. Previously got {self.classes_}, `y` has {classes}"
-        )
+        if not self._labels.several and not np.array_equal(classes, self.classes_):
+            raise ValueError(
+                "warm_start can only be used where `y` has the same classes as in the previous "
+                f"call to fit. Previously got {self.classes_}, `y` has {classes}"
+            )
+
+    def _check_same_classes(self, classes: Any) -> None:
+        if not np.array_equal(np.unique(classes), self.classes_):
+            raise ValueError(
+                f"`classes={classes!r}` is not the same as on last call to partial_fit, was: "
+                f"{self.classes_!r}"
+            )
 
     def _strata(self, y: Array) -> Array | None:
         return None if self._labels.several else y
@@ -91,16 +96,13 @@ class Classifier(ClassifierMixin, NetworkEstimator):  # type: ignore[misc]
         if classes is None and not self.__sklearn_is_fitted__():
             raise ValueError("classes must be passed on the first call to partial_fit.")
         if classes is not None and self.__sklearn_is_fitted__():
-            if not np.array_equal(np.unique(classes), self.classes_):
-                raise ValueError(
-                    f"`classes={classes!r}` is not the same as on last call to partial_fit, was: "
-                    f"{self.classes_!r}"
-                )
+            self._check_same_classes(classes)
         return self._partial_fit(X, y, sample_weight, classes, epochs, validation)
 
     def predict(self, X: Any) -> Array:
         """Predict the likeliest class of each row, or all labels with a probability above ½."""
-        return self._labels_of(self._outputs(X))
+        outputs = self._outputs(X)
+        return self._labels.decoded(outputs)
 
     def predict_proba(self, X: Any) -> Array:
         """Predict the probability of each class, in the order of ``classes_``: (rows, classes)."""
@@ -111,9 +113,6 @@ class Classifier(ClassifierMixin, NetworkEstimator):  # type: ignore[misc]
         """Predict the logarithm of each probability: (rows, classes)."""
         outputs = self._outputs(X)
         return self._labels.log_probabilities(outputs)
-
-    def _labels_of(self, outputs: Array) -> Array:
-        return self._labels.decoded(outputs)
 
     # --- what fit leaves ---
 

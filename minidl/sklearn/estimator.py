@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -47,6 +47,9 @@ class NetworkEstimator(Results):
         """Learn from y, when the network is made, how targets are encoded."""
         raise NotImplementedError(f"{type(self).__name__} encodes no targets")
 
+    def _check_same_targets(self, y: Array) -> None:
+        """Raise ValueError if y is of another kind than when the network was made."""
+
     def _encode(self, y: Array, dtype: np.dtype[Any]) -> Array:
         """Return targets as the loss takes them."""
         raise NotImplementedError(f"{type(self).__name__} encodes no targets")
@@ -55,8 +58,8 @@ class NetworkEstimator(Results):
         """Return the weight of each row, given that of ``sample_weight``."""
         return weight
 
-    def _build(self, X: Any, dtype: np.dtype[Any], rng: np.random.Generator) -> nn.Layer:
-        """Build the network for data such as X."""
+    def _build(self, X: Any, rng: np.random.Generator) -> nn.Layer:
+        """Build the network for data such as X, in their dtype."""
         raise NotImplementedError(f"{type(self).__name__} builds no network")
 
     def _make_loss(self) -> nn.Loss:
@@ -102,7 +105,7 @@ class NetworkEstimator(Results):
         rows, held_out = self._rows(X, y, sample_weight, validation, fresh)
         if not fresh:
             self._fitting.start_again()
-        self._run(rows, held_out, self.max_iter)
+        self._run(rows, held_out, self.max_iter, final=True)
         self._warn_unless_converged()
         return self
 
@@ -117,8 +120,8 @@ class NetworkEstimator(Results):
                 "rows held out would be others in every call"
             )
         fresh = not self.__sklearn_is_fitted__()
-        rows, held_out = self._rows(X, y, weight, validation, fresh, classes, split=False)
-        self._run(rows, held_out, epochs)
+        rows, held_out = self._rows(X, y, weight, validation, fresh, classes, whole=False)
+        self._run(rows, held_out, epochs, final=False)
         return self
 
     def _rows(
@@ -129,42 +132,54 @@ class NetworkEstimator(Results):
         validation: Any,
         fresh: bool,
         classes: Any = None,
-        split: bool = True,
+        whole: bool = True,
     ) -> tuple[Rows, Rows | None]:
         """Check all data, and make the network if it is to be a fresh one.
 
-        Return what to train on, and what to validate on.
+        ``whole`` says whether y has all classes, and early stopping may hold out rows. Return what
+        to train on, and what to validate on.
         """
         self._check_parameters()
         X, y = self._checked_pair(X, y, fresh)
-        dtype = dtype_of(X)
-        if weight is not None:
-            weight = _check_sample_weight(weight, y, dtype=dtype)
         if fresh:
             self._learn_targets(y, classes)
-        rows = Rows(X, self._encode(y, dtype), without_ones(self._row_weights(y, weight)))
+        elif whole:
+            self._check_same_targets(y)
+        rows = self._encoded(X, y, weight)
+        rows = replace(rows, weight=without_ones(self._row_weights(y, rows.weight)))
         held_out = None
         if validation is not None:
-            held_out = self._validation_rows(validation, dtype)
+            X, y_held_out, weight = as_validation(validation)
+            held_out = self._encoded(*self._checked_pair(X, y_held_out, reset=False), weight)
         if fresh:
-            self._make(X, rows, dtype)
-        if held_out is None and self.early_stopping and split:
+            self._make(rows)
+        if held_out is None and self.early_stopping and whole:
             rows, held_out = self._split(rows, self._strata(y))
+        if fresh:
+            self._adapt(rows)
         return rows, held_out
 
-    def _validation_rows(self, validation: Any, dtype: np.dtype[Any]) -> Rows:
-        X, y, weight = as_validation(validation)
-        X, y = self._checked_pair(X, y, reset=False)
+    def _encoded(self, X: Any, y: Array, weight: Any) -> Rows:
+        """Return checked data as rows for the network and its loss."""
+        dtype = dtype_of(X)
         if weight is not None:
             weight = _check_sample_weight(weight, y, dtype=dtype)
         return Rows(X, self._encode(y, dtype), weight)
 
-    def _make(self, X: Any, rows: Rows, dtype: np.dtype[Any]) -> None:
+    def _make(self, rows: Rows) -> None:
         """Make a fresh network, before its first training."""
         random = check_random_state(self.random_state)
         seed, order, self._split_seed = (int(n) for n in random.randint(MOST_SEED, size=3))
-        network = self._build(X, dtype, np.random.default_rng(seed))
+        network = self._build(rows.X, np.random.default_rng(seed))
         self._fitting = Fitting(network, self._make_loss(), np.random.default_rng(order))
+
+    def _adapt(self, rows: Rows) -> None:
+        """Let a first layer ``Standardize`` measure the features of the rows that count."""
+        network = self._fitting.network
+        if self.scale_inputs and isinstance(network, nn.Sequential):
+            standardize = network[0]
+            assert isinstance(standardize, nn.Standardize)
+            standardize.adapt(counting_features(rows))
 
     def _split(self, rows: Rows, strata: Array | None) -> tuple[Rows, Rows]:
         """Hold out ``validation_fraction`` of the rows, of each class as many."""
@@ -181,8 +196,8 @@ class NetworkEstimator(Results):
             )
         return rows.take(chosen), rows.take(held_out)
 
-    def _run(self, rows: Rows, held_out: Rows | None, epochs: int) -> None:
-        self._fitting.run(self, rows, held_out, self._score_outputs, epochs)
+    def _run(self, rows: Rows, held_out: Rows | None, epochs: int, final: bool) -> None:
+        self._fitting.run(self, rows, held_out, self._score_outputs, epochs, final)
         self.network_ = self._fitting.network
 
     def _warn_unless_converged(self) -> None:
@@ -225,6 +240,15 @@ def dtype_of(X: Any) -> np.dtype[Any]:
     """Return the dtype of features, the first input where there are several."""
     dtype: np.dtype[Any] = (X[0] if isinstance(X, tuple) else X).dtype
     return dtype
+
+
+def counting_features(rows: Rows) -> Array:
+    """Return the features of the rows whose weight is not zero; of sequences, all their steps."""
+    X: Any = rows.X if rows.weight is None else rows.take(rows.weight > 0).X
+    if not isinstance(X, tuple):
+        return X
+    steps, lengths = X
+    return steps[np.arange(steps.shape[1]) < lengths[:, None]]
 
 
 def without_ones(weight: Array | None) -> Array | None:

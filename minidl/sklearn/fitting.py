@@ -90,8 +90,12 @@ class Fitting:
         validation: Rows | None,
         score: Score,
         epochs: int,
+        final: bool,
     ) -> None:
         """Train for at most so many epochs; compute the score on validation data after each.
+
+        ``final`` says that no more epochs are to follow, so that early stopping goes back to the
+        best one also if it has not ended the training.
 
         Raises
         ------
@@ -111,7 +115,7 @@ class Fitting:
             return score(self.outputs(validation.X), validation.y, validation.weight)
 
         given = scored if validation is not None else None
-        convergence = Convergence(parameters, self.curves, given)
+        convergence = Convergence(parameters, self.curves, given, final)
         try:
             trainer.fit(
                 rows.X,
@@ -190,7 +194,7 @@ def make_optimizer(
 ) -> Optimizer:
     """Make the optimizer of ``solver``, with a penalty on the weights and none on biases."""
     shrunk, others = penalised(network)
-    groups = [{"params": shrunk, "weight_decay": decay}, {"params": others}]
+    groups: list[dict[str, Any]] = [{"params": shrunk, "weight_decay": decay}, {"params": others}]
     groups = [group for group in groups if group["params"]]
     rate = make_rate(parameters, steps)
     if parameters.solver == "adam":

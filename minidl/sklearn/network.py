@@ -11,7 +11,7 @@ import numpy as np
 
 from minidl import nn
 from minidl.nn.checks import check_choice, check_count, check_number
-from minidl.typing import Array, DType
+from minidl.typing import DType
 
 Activation = str | nn.Layer | Callable[[], nn.Layer]
 
@@ -51,8 +51,8 @@ class Hidden:
     norm: Callable[[int], nn.Layer] | None
     gain: float  # the factor of scikit-learn's bound for weights and biases
 
-    def layers(self, features: int, residual: bool) -> nn.Layer | list[nn.Layer]:
-        """Make Linear, [norm,] activation[, Dropout]; with ``residual``, in a ``Residual``."""
+    def layers(self, features: int, residual: bool) -> list[nn.Layer]:
+        """Make Linear, [norm,] activation[, Dropout]; with ``residual``, in one ``Residual``."""
         block: list[nn.Layer] = [linear(features, self.width, self.gain)]
         if self.norm is not None:
             block.append(self.norm(self.width))
@@ -63,12 +63,10 @@ class Hidden:
             return block
         same = features == self.width
         shortcut = None if same else nn.Linear(features, self.width, bias=False)
-        return nn.Residual(nn.Sequential(*block), shortcut)
+        return [nn.Residual(nn.Sequential(*block), shortcut)]
 
 
-def hidden_layers(
-    owner: str, sizes: Any, activation: Any, dropout: Any, norm: Any
-) -> list[Hidden]:
+def hidden_layers(owner: str, sizes: Any, activation: Any, dropout: Any, norm: Any) -> list[Hidden]:
     """Check the parameters that describe hidden layers; return a description of each.
 
     ``activation`` and ``dropout`` are one for all layers, or a list with one for each.
@@ -121,8 +119,7 @@ def mlp(
     """Make the layers of a network: [Standardize,] the hidden ones, and a ``Linear`` at the end."""
     layers: list[nn.Layer] = [nn.Standardize(features)] if standardize else []
     for each in hidden:
-        made = each.layers(features, residual)
-        layers += made if isinstance(made, list) else [made]
+        layers += each.layers(features, residual)
         features = each.width
     gain = hidden[-1].gain if hidden else 6.0
     return [*layers, linear(features, outputs, gain)]
@@ -152,10 +149,3 @@ def penalised(network: nn.Layer) -> tuple[list[nn.Parameter], list[nn.Parameter]
     """Return the parameters that a penalty shrinks, which are matrices, and all others."""
     parameters = network.parameters()
     return [p for p in parameters if len(p.shape) > 1], [p for p in parameters if len(p.shape) < 2]
-
-
-def adapt(network: nn.Layer, X: Array) -> None:
-    """Let the ``Standardize`` at the beginning of a network measure its features, if there is."""
-    first = network[0] if isinstance(network, nn.Sequential) and len(network) else network
-    if isinstance(first, nn.Standardize):
-        first.adapt(X)

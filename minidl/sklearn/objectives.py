@@ -66,9 +66,7 @@ class FunctionLoss(nn.Loss):
     def check_target(self, prediction: Array, target: Array) -> None:
         """Raise unless there is a target for every row."""
         if len(target) != len(prediction):
-            raise ValueError(
-                f"{self!r}: {len(prediction)} predictions and {len(target)} targets"
-            )
+            raise ValueError(f"{self!r}: {len(prediction)} predictions and {len(target)} targets")
 
     def forward(
         self, prediction: Array, target: Array, weight: Array | None = None

@@ -127,6 +127,8 @@ class TrainingParameters(BaseEstimator):
             check_choice(owner, "early_stopping", self.early_stopping, "loss")
         if isinstance(self.verbose, str):
             check_choice(owner, "verbose", self.verbose, "lines", "bar")
+        if not isinstance(self.callbacks, (list, tuple)):
+            raise TypeError(f"{owner}: callbacks must be a list, got {self.callbacks!r}")
         if self.solver == "lbfgs":
             self._check_lbfgs(owner)
 

@@ -59,6 +59,9 @@ class Convergence(Callback):
         To which values are added.
     score
         Computes the score on validation data; None: there are none.
+    final
+        Whether the training ends with the weights of the best epoch, if they were kept, even if
+        it was still improving.
     """
 
     def __init__(
@@ -66,8 +69,10 @@ class Convergence(Callback):
         parameters: TrainingParameters,
         curves: Curves,
         score: Callable[[], float] | None,
+        final: bool,
     ) -> None:
-        self.parameters, self.curves, self.score = parameters, curves, score
+        self.parameters, self.curves = parameters, curves
+        self.score, self.final = score, final
 
     def on_train_begin(self, trainer: Any, epoch: int, values: Values) -> None:
         """Begin to count epochs."""
@@ -104,12 +109,12 @@ class Convergence(Callback):
                 curves.kept = [array.copy() for array in trainer.lasting()]
 
     def _stop_or_slow_down(self, trainer: Any) -> None:
-        parameters = self.parameters
-        if parameters.solver == "sgd" and parameters.learning_rate == "adaptive":
-            if trainer.optimizer.lr > SMALLEST_RATE:
-                trainer.optimizer.lr /= ADAPTIVE_FACTOR
-                self.curves.unimproved = 0
-                return
+        parameters, rate = self.parameters, trainer.optimizer.lr
+        adaptive = parameters.solver == "sgd" and parameters.learning_rate == "adaptive"
+        if adaptive and rate > SMALLEST_RATE:
+            trainer.optimizer.lr = rate / ADAPTIVE_FACTOR
+            self.curves.unimproved = 0
+            return
         self.curves.ended = True
         what = "validation score" if parameters.early_stopping is True else "loss"
         patience = parameters.n_iter_no_change
@@ -118,8 +123,9 @@ class Convergence(Callback):
         )
 
     def on_train_end(self, trainer: Any, epoch: int, values: Values) -> None:
-        """Go back to the weights of the best epoch, if they were kept."""
-        self.restore(trainer)
+        """Go back to the weights of the best epoch, if no more are to follow."""
+        if self.final or self.curves.ended:
+            self.restore(trainer)
 
     def restore(self, trainer: Any) -> None:
         """Give the network the weights of the best epoch, if they were kept."""

@@ -18,7 +18,7 @@ from minidl.typing import Array
 
 
 @dataclass(eq=False, repr=False)
-class Regressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
+class Regressor(RegressorMixin, NetworkEstimator):
     """Learns numbers: one for each row, or several."""
 
     _: KW_ONLY

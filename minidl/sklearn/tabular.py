@@ -15,7 +15,7 @@ from sklearn.utils.validation import validate_data
 from minidl import nn
 from minidl.sklearn.classification import Classifier
 from minidl.sklearn.estimator import NetworkEstimator
-from minidl.sklearn.network import Activation, finished, hidden_layers, mlp
+from minidl.sklearn.network import Activation, Hidden, finished, hidden_layers, mlp
 from minidl.sklearn.regression import Regressor
 from minidl.typing import Array
 
@@ -67,20 +67,19 @@ class FullyConnected(TabularEstimator):
         super()._check_parameters()
         self._hidden()
 
-    def _hidden(self) -> Any:
+    def _hidden(self) -> list[Hidden]:
         owner, sizes = type(self).__name__, self.hidden_layer_sizes
         return hidden_layers(owner, sizes, self.activation, self.dropout, self.norm)
 
-    def _build(self, X: Any, dtype: np.dtype[Any], rng: np.random.Generator) -> nn.Layer:
+    def _build(self, X: Any, rng: np.random.Generator) -> nn.Layer:
         hidden = self._hidden()
         layers = mlp(X.shape[1], hidden, self.n_outputs_, self.residual, self.scale_inputs)
-        return finished(layers, dtype, rng)
+        return finished(layers, X.dtype, rng)
 
 
 @dataclass(eq=False, repr=False)
 class MLPClassifier(FullyConnected, Classifier):
-    """Classifies rows by a network of fully connected layers.
-    """
+    """Classifies rows by a network of fully connected layers."""
 
     hidden_layer_sizes: int | Sequence[int] = (100,)
     activation: Activation | Sequence[Activation] = "relu"
@@ -88,8 +87,7 @@ class MLPClassifier(FullyConnected, Classifier):
 
 @dataclass(eq=False, repr=False)
 class MLPRegressor(FullyConnected, Regressor):
-    """Predicts numbers by a network of fully connected layers.
-    """
+    """Predicts numbers by a network of fully connected layers."""
 
     loss: Any = "squared_error"
     hidden_layer_sizes: int | Sequence[int] = (100,)
