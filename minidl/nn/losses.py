@@ -126,6 +126,10 @@ class Loss(InvalidatesRecordings):
             raise ValueError(
                 f"{self!r}: prediction {prediction.shape} and target {target.shape} differ in shape"
             )
+        self.check_target_dtype(prediction, target)
+
+    def check_target_dtype(self, prediction: Array, target: Array) -> None:
+        """Raise TypeError unless the target has the prediction's dtype."""
         if target.dtype != prediction.dtype:
             raise TypeError(
                 f"{self!r}: prediction is {prediction.dtype}, target {target.dtype}; "
