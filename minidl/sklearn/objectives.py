@@ -45,6 +45,14 @@ class HuberError(_SummedOverOutputs, nn.HuberLoss):
     """Huber's loss of a row: the sum of that of its outputs."""
 
 
+class PinballError(_SummedOverOutputs, nn.QuantileLoss):
+    """The pinball loss of a row: the sum of that of its quantiles and outputs."""
+
+
+class PoissonError(_SummedOverOutputs, nn.PoissonNLLLoss):
+    """The Poisson loss of a row, of the logarithms of its rates: the sum of that of its outputs."""
+
+
 class LogLoss(_SummedOverOutputs, nn.BCEWithLogitsLoss):
     """The log loss of a row of independent labels: the sum of their binary cross entropies."""
 
@@ -94,15 +102,19 @@ class FunctionLoss(nn.Loss):
         return f"FunctionLoss({getattr(self.function, '__name__', self.function)})"
 
 
-REGRESSION: dict[str, Callable[[], nn.Loss]] = {
+REGRESSION: dict[str, type[nn.Loss]] = {
     "squared_error": HalfSquaredError,
     "absolute_error": AbsoluteError,
     "huber": HuberError,
+    "poisson": PoissonError,
+    "quantile": PinballError,
 }
 
 
-def regression_loss(owner: str, loss: Any) -> nn.Loss:
+def regression_loss(owner: str, loss: Any, quantile: Any) -> nn.Loss:
     """Return the loss of a name, a copy of a ``Loss``, or one that calls a function.
+
+    ``quantile`` is that of ``"quantile"``, or several.
 
     Raises
     ------
@@ -111,7 +123,8 @@ def regression_loss(owner: str, loss: Any) -> nn.Loss:
     """
     found = own_loss(loss)
     if found is None:
-        found = REGRESSION[check_choice(owner, "loss", loss, *REGRESSION)]()
+        kind = REGRESSION[check_choice(owner, "loss", loss, *REGRESSION)]
+        found = PinballError(quantile) if kind is PinballError else kind()
     if found.takes_labels:
         raise ValueError(f"{owner}: loss must compare numbers, and {found!r} takes labels")
     return found

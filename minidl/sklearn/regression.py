@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
 import numpy as np
 from sklearn.base import RegressorMixin
-from sklearn.metrics import r2_score
+from sklearn.metrics import d2_pinball_score, r2_score
 from sklearn.utils.metaestimators import available_if
 
 from minidl import nn
@@ -23,21 +24,60 @@ class Regressor(RegressorMixin, NetworkEstimator):
 
     _: KW_ONLY
     loss: Any = "squared_error"
+    quantile: float | Sequence[float] = 0.5
     scale_targets: bool = False
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        objectives.regression_loss(type(self).__name__, self.loss, self.quantile)
+        if self.scale_targets and self.loss == "poisson":
+            owner = type(self).__name__
+            raise ValueError(f'{owner}: loss="poisson" counts, so scale_targets must be False')
+
+    @property
+    def _quantiles(self) -> list[float]:
+        """The quantiles that are predicted; empty for another loss than ``"quantile"``."""
+        return np.ravel(self.quantile).tolist() if self.loss == "quantile" else []
 
     # --- targets ---
 
     def _learn_targets(self, y: Array, classes: Any = None) -> None:
         self._numbers = Numbers.of(y, self.scale_targets)
+        if len(self._quantiles) > 1 and self._numbers.outputs > 1:
+            raise ValueError(
+                f"{type(self).__name__}: {len(self._quantiles)} quantiles need one target a row, y "
+                f"has {self._numbers.outputs}"
+            )
 
     def _encode(self, y: Array, dtype: np.dtype[Any]) -> Array:
+        if self.loss == "poisson" and (y < 0).any():
+            row = int(np.flatnonzero((y < 0).reshape(len(y), -1).any(axis=1))[0])
+            raise ValueError(f'y: loss="poisson" needs counts >= 0, row {row} holds {y[row]}')
         return self._numbers.encoded(y, dtype)
 
+    def _decode(self, outputs: Array) -> Array:
+        return self._numbers.decoded(np.exp(outputs) if self.loss == "poisson" else outputs)
+
     def _make_loss(self) -> nn.Loss:
-        return objectives.regression_loss(type(self).__name__, self.loss)
+        return objectives.regression_loss(type(self).__name__, self.loss, self.quantile)
 
     def _score_outputs(self, outputs: Array, y: Array, weight: Array | None) -> float:
-        return float(r2_score(y, outputs, sample_weight=weight))
+        if self.loss == "poisson":
+            outputs = np.exp(outputs)
+        return self._score(y, outputs, weight)
+
+    def _score(self, y: Array, prediction: Array, weight: Array | None) -> float:
+        """Return R², or for quantiles the mean of their D²."""
+        if not self._quantiles:
+            return float(r2_score(y, prediction, sample_weight=weight))
+        columns = prediction.reshape(len(y), -1)
+        if len(self._quantiles) == 1:
+            return float(d2_pinball_score(y, columns, sample_weight=weight, alpha=self._quantiles[0]))
+        scores = [
+            d2_pinball_score(y, columns[:, [k]], sample_weight=weight, alpha=q)
+            for k, q in enumerate(self._quantiles)
+        ]
+        return float(np.mean(scores))
 
     # --- what users call ---
 
@@ -65,18 +105,23 @@ class Regressor(RegressorMixin, NetworkEstimator):
         return self._partial_fit(X, y, sample_weight, None, epochs, validation)
 
     def predict(self, X: Any) -> Array:
-        """Predict the target of each row: (rows), or (rows, targets)."""
+        """Predict the target of each row: (rows), or (rows, targets), or (rows, quantiles)."""
         outputs = self._outputs(X)
-        return self._numbers.decoded(outputs)
+        return self._decode(outputs)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Compute R² of the predictions; for ``loss="quantile"``, the D² of the pinball loss."""
+        y = np.asarray(y)
+        return self._score(y.reshape(len(y), -1), self.predict(X), sample_weight)
 
     # --- what fit leaves ---
 
     @property
     def n_outputs_(self) -> int:
-        """Number of outputs of the network."""
-        return self._numbers.outputs
+        """Number of outputs of the network: one for each target, or for each quantile."""
+        return self._numbers.outputs * max(1, len(self._quantiles))
 
     @property
     def out_activation_(self) -> str:
-        """What turns outputs into predictions: ``"identity"``."""
-        return "identity"
+        """What turns outputs into predictions: ``"identity"``, or for Poisson ``"exp"``."""
+        return "exp" if self.loss == "poisson" else "identity"
