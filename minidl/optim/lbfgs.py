@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 
@@ -12,10 +12,9 @@ from minidl.nn.checks import check_choice, check_count, check_number
 from minidl.nn.hooks import is_recording
 from minidl.optim.curvature_pairs import CurvaturePairs
 from minidl.optim.line_search import Point, strong_wolfe
-from minidl.optim.optimizer import Optimizer, Parameters, Rate
+from minidl.optim.optimizer import Closure, Optimizer, Parameters, Rate
 from minidl.typing import Array
 
-Closure = Callable[[], Any]
 MOST_TRIALS = 25  # of one line search
 ROUNDING = 16  # units in the last place by which two losses differ though they are the same
 
@@ -150,7 +149,7 @@ class LBFGS(Optimizer):
             check_choice("LBFGS", "line_search_fn", self.line_search_fn, "strong_wolfe")
 
     def vectors(self) -> dict[str, Array]:
-        found = {}
+        found: dict[str, Array] = {}
         for age, (step, change) in enumerate(reversed(self.pairs.pairs)):
             found |= {f"step{age}": step, f"change{age}": change}
         return found
@@ -313,7 +312,10 @@ class _Objective:
     def at(self, distance: float) -> Point:
         """Compute a point of the line."""
         np.add(self._here, distance * self._direction, out=self.optimizer.flat.data)
-        _, point = self._compute()
+        try:
+            _, point = self._compute()
+        except FloatingPointError:  # as closures raise whose loss is not finite
+            point = Point(distance, np.inf, 0.0, self.optimizer.flat.grad.copy())
         slope = self.slope(point.gradient)
         value = point.value if np.isfinite(point.value) and np.isfinite(slope) else np.inf
         self.trials.append((distance, value))

@@ -26,6 +26,7 @@ from minidl.typing import Array
 
 # A learning rate, or a schedule: a function from the number of steps taken to the rate.
 Rate = float | Callable[[int], float]
+Closure = Callable[[], Any]  # computes the gradients, and returns the loss
 Parameters = Iterable[Parameter] | Iterable[Mapping[str, Any]]
 
 
@@ -187,6 +188,7 @@ class Optimizer:
     never_negative: tuple[str, ...] = ()
     # Whether ``step`` takes a closure, which it calls as often as it needs.
     takes_closure: ClassVar[bool] = False
+    reason = ""  # why the latest step ended, where that is a question
     # Hyper-parameters that no group has for itself, and those that it cannot have, with the reason.
     one_for_all: ClassVar[Mapping[str, str]] = {"max_norm": "whose gradients have one norm"}
     refused: ClassVar[Mapping[str, str]] = {}
@@ -292,6 +294,11 @@ class Optimizer:
                 group.set_rate()
 
     @property
+    def finished(self) -> bool:
+        """Whether another step on the same data would do no more, as ``reason`` says."""
+        return False
+
+    @property
     def steps(self) -> int:
         """Steps taken so far."""
         return int(self.state["step"])
@@ -308,7 +315,7 @@ class Optimizer:
         self.register_with_recorder()
         kernels.scale(self.flat.grad, factor)
 
-    def step(self) -> float:
+    def step(self, closure: Closure | None = None) -> float:
         """Clip, update all parameters, and return the gradient norm before clipping.
 
         Raises
@@ -317,7 +324,11 @@ class Optimizer:
             If the norm is not finite; nothing is changed then.
         RuntimeError
             If a parameter was handed to another optimizer, reset, converted or frozen.
+        TypeError
+            For a closure, which only ``LBFGS`` takes.
         """
+        if closure is not None:
+            raise TypeError(f"{type(self).__name__}.step takes no closure, only LBFGS's does")
         self.flat.check()
         is_recorded = register_step(self)
         if not is_recorded:

@@ -19,7 +19,7 @@ from minidl.optim import EMA, Optimizer
 from minidl.optim.schedules import ReduceOnPlateau
 from minidl.seeds import as_generator
 from minidl.training.callbacks import Callback, Callbacks
-from minidl.training.checks import check_batch_size, check_parts
+from minidl.training.checks import batch_size_for, check_batch_size, check_parts
 from minidl.training.data import Batch, Data, Source
 from minidl.training.epoch import Epoch, Plan, Stop
 from minidl.training.history import History
@@ -146,7 +146,7 @@ class Trainer:
         X: Any,
         y: Any,
         epochs: int,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         validation: tuple[Any, ...] | float | None = None,
         progress: str | bool | Progress = "auto",
         callbacks: Iterable[Callback | ReduceOnPlateau] = (),
@@ -175,7 +175,8 @@ class Trainer:
         epochs
             Passes over the data, ≥ 1.
         batch_size
-            Rows of a step, ≥ 1; the last step of an epoch may have fewer.
+            Rows of a step, ≥ 1, by default 32; the last step of an epoch may have fewer.
+            ``LBFGS`` makes one step an epoch, on all rows, and ends ``fit`` when it is finished.
         validation
             ``(X, y)`` or ``(X, y, weight)`` to evaluate on after every epoch; or a fraction of the
             rows, such as 0.2, which are then not trained on (they are chosen at random, but are the
@@ -216,7 +217,8 @@ class Trainer:
         -------
         History
             ``loss`` and the metrics of every epoch, computed from the predictions that each step
-            makes before it updates the weights; and ``val_loss`` and so on of ``validation``.
+            makes before it updates the weights (``LBFGS``: after it); and ``val_loss`` and so on of
+            ``validation``.
 
         Raises
         ------
@@ -237,12 +239,14 @@ class Trainer:
         """
         check_parts(self.model, self.loss, self.optimizer, self.ema)  # one may have been replaced
         epochs = check_count("fit", "epochs", epochs)
-        batch_size = check_count("fit", "batch_size", batch_size)
+        if batch_size is not None:
+            check_count("fit", "batch_size", batch_size)
         accumulate = check_count("fit", "accumulate", accumulate)
         source, trained = self._source(X, y), self.optimizer.flat.parameters
         data, validation_data = for_training(
             source, sample_weight, class_weight, validation, self.metrics, trained, diagnose
         )
+        batch_size = batch_size_for(self.optimizer, batch_size, accumulate, len(data))
         check_batch_size(self.model, data.inputs, batch_size)
         names = ["loss", *self.metrics]
         names += [f"val_{name}" for name in names if validation_data is not None]
