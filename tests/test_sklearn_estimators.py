@@ -75,11 +75,9 @@ def test_sgd_makes_the_very_steps_of_scikit_learn() -> None:
         (X_IRIS[:, :2], MLPRegressor, TheirRegressor),
     ):
         for rate in ("constant", "invscaling"):
-            settings = dict(
-                hidden_layer_sizes=(5, 4), solver="sgd", learning_rate=rate, alpha=0.5,
-                batch_size=50, shuffle=False, max_iter=4, warm_start=True, random_state=1,
-                learning_rate_init=0.02,
-            )  # fmt: skip
+            settings = {"hidden_layer_sizes": (5, 4), "solver": "sgd", "learning_rate": rate}
+            settings |= {"alpha": 0.5, "batch_size": 50, "shuffle": False, "warm_start": True}
+            settings |= {"max_iter": 4, "learning_rate_init": 0.02, "random_state": 1}
             reference = theirs(**settings | {"max_iter": 1}).fit(X_IRIS, y)
             estimator = ours(**settings | {"max_iter": 1, "learning_rate_init": 1e-30})
             estimator.fit(X_IRIS, y).set_params(learning_rate_init=0.02, max_iter=4)
@@ -661,7 +659,7 @@ def test_sequences_of_other_features_are_refused() -> None:
         ({"random_state": "x"}, "'x' cannot be used to seed"),
         ({"solver": "lbfgs", "early_stopping": True}, "early_stopping needs a solver"),
         ({"solver": "lbfgs", "ema": 0.9}, "ema needs a solver"),
-        ({"solver": "lbfgs", "dropout": 0.5}, "Dropout"),
+        ({"solver": "lbfgs", "max_norm": 1.0}, "max_norm needs a solver"),
     ],
 )
 def test_parameters_that_make_no_sense_are_refused_before_training(

@@ -13,7 +13,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from minidl import nn
+from minidl import nn, optim
 from minidl.nn.checks import check_count
 from minidl.sklearn.fitting import Fitting, Rows
 from minidl.sklearn.parameters import TrainingParameters
@@ -202,13 +202,20 @@ class NetworkEstimator(Results):
 
     def _warn_unless_converged(self) -> None:
         curves = self._fitting.curves
-        if curves.epochs == self.max_iter and not curves.ended:
-            warnings.warn(
+        if self.solver == "lbfgs":
+            optimizer = self.optimizer_
+            assert isinstance(optimizer, optim.LBFGS)
+            if optimizer.converged or optimizer.reason.startswith("plateau"):
+                return
+            why = f"lbfgs ended before it has converged. {optimizer.reason}"
+        elif curves.epochs == self.max_iter and not curves.ended:
+            why = (
                 f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the "
-                "optimization hasn't converged yet.",
-                ConvergenceWarning,
-                stacklevel=3,
+                "optimization hasn't converged yet."
             )
+        else:
+            return
+        warnings.warn(why, ConvergenceWarning, stacklevel=3)
 
     # --- prediction ---
 

@@ -108,6 +108,7 @@ class Fitting:
             If Ctrl-C has ended the training; the network is as after the latest step.
         """
         trainer = self._prepared(parameters, rows, epochs)
+        one_step = parameters.solver == "lbfgs"  # makes all its iterations in one
         held_out = None if validation is None else validation.as_tuple()
 
         def scored() -> float:
@@ -120,7 +121,7 @@ class Fitting:
             trainer.fit(
                 rows.X,
                 rows.y,
-                epochs=epochs,
+                epochs=1 if one_step else epochs,
                 batch_size=batch_size(parameters, rows, self.network),
                 validation=held_out,
                 progress=shown(parameters.verbose),
@@ -129,6 +130,8 @@ class Fitting:
                 shuffle=parameters.shuffle,
                 diagnose=bool(parameters.verbose),
             )
+            if one_step:
+                convergence.note_iterations(trainer, rows.count)
         except KeyboardInterrupt:
             convergence.restore(trainer)
             warnings.warn("Training interrupted by user.", stacklevel=4)
@@ -175,6 +178,8 @@ def batch_size(parameters: TrainingParameters, rows: Rows, network: nn.Layer) ->
     ``"auto"`` avoids a last batch of one row where ``BatchNorm`` would refuse it.
     """
     asked = parameters.batch_size
+    if parameters.solver == "lbfgs":
+        return rows.count
     if not isinstance(asked, str):
         if asked > rows.count:
             warnings.warn(
@@ -196,6 +201,13 @@ def make_optimizer(
     shrunk, others = penalised(network)
     groups: list[dict[str, Any]] = [{"params": shrunk, "weight_decay": decay}, {"params": others}]
     groups = [group for group in groups if group["params"]]
+    if parameters.solver == "lbfgs":
+        return optim.LBFGS(
+            groups,
+            max_iter=parameters.max_iter,
+            max_eval=parameters.max_fun,
+            tolerance_grad=parameters.tol,
+        )
     rate = make_rate(parameters, steps)
     if parameters.solver == "adam":
         betas = parameters.beta_1, parameters.beta_2

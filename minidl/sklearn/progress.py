@@ -94,6 +94,13 @@ class Convergence(Callback):
         if curves.unimproved > parameters.n_iter_no_change:
             self._stop_or_slow_down(trainer)
 
+    def note_iterations(self, trainer: Any, rows: int) -> None:
+        """Note what an optimizer did that makes all its iterations in one step, on so many rows."""
+        optimizer, curves = trainer.optimizer, self.curves
+        curves.epochs = optimizer.iterations
+        curves.rows += (optimizer.evaluations - 1) * rows  # one is counted as an epoch
+        curves.ended = not optimizer.reason.startswith("limit")
+
     def _compare(self, trainer: Any) -> None:
         """Count this epoch as an improvement or not; keep its weights if it is the best."""
         parameters, curves = self.parameters, self.curves

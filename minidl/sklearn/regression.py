@@ -68,16 +68,14 @@ class Regressor(RegressorMixin, NetworkEstimator):
 
     def _score(self, y: Array, prediction: Array, weight: Array | None) -> float:
         """Return R², or for quantiles the mean of their D²."""
+        weights = {"sample_weight": weight}
         if not self._quantiles:
-            return float(r2_score(y, prediction, sample_weight=weight))
+            return float(r2_score(y, prediction, **weights))
         columns = prediction.reshape(len(y), -1)
         if len(self._quantiles) == 1:
-            return float(d2_pinball_score(y, columns, sample_weight=weight, alpha=self._quantiles[0]))
-        scores = [
-            d2_pinball_score(y, columns[:, [k]], sample_weight=weight, alpha=q)
-            for k, q in enumerate(self._quantiles)
-        ]
-        return float(np.mean(scores))
+            return float(d2_pinball_score(y, columns, alpha=self._quantiles[0], **weights))
+        of_quantiles = zip(self._quantiles, columns.T, strict=True)
+        return float(np.mean([d2_pinball_score(y, c, alpha=q, **weights) for q, c in of_quantiles]))
 
     # --- what users call ---
 

@@ -131,10 +131,15 @@ class Labels:
 
     def probabilities(self, logits: Array) -> Array:
         """Return the probability of each class, or of each of several labels."""
-        return np.exp(self.log_probabilities(logits))
+        return np.exp(self._logarithms(logits))
 
     def log_probabilities(self, logits: Array) -> Array:
-        """Return log p of each class, exact where p itself would be zero."""
+        """Return log p of each class: in the order of p where it is rounded to 1, exact near 0."""
+        logs = self._logarithms(logits)
+        p = np.exp(logs)
+        return np.log(p, where=p > np.finfo(p.dtype).tiny, out=logs)
+
+    def _logarithms(self, logits: Array) -> Array:
         if self.takes_labels:
             shifted = logits - logits.max(axis=1, keepdims=True)
             return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
