@@ -380,9 +380,10 @@ class Optimizer:
         total = 0.0
         for group in self.groups:
             w = self.flat.data[group.part].astype(np.float64)
-            if not group.state["decoupled"]:
-                total += group["weight_decay"] / 2 * float(w @ w)
-            total += group["l1"] * float(np.abs(w).sum())
+            with np.errstate(over="ignore"):  # infinite then, as the loss will be
+                if not group.state["decoupled"]:
+                    total += group["weight_decay"] / 2 * float(w @ w)
+                total += group["l1"] * float(np.abs(w).sum())
         return total
 
     def check_states(self, states: Array) -> None:

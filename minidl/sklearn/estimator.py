@@ -162,8 +162,7 @@ class NetworkEstimator(Results):
     def _encoded(self, X: Any, y: Array, weight: Any) -> Rows:
         """Return checked data as rows for the network and its loss."""
         dtype = dtype_of(X)
-        if weight is not None:
-            weight = _check_sample_weight(weight, y, dtype=dtype)
+        weight = None if weight is None else checked_weights(weight, y, dtype)
         return Rows(X, self._encode(y, dtype), weight)
 
     def _make(self, rows: Rows) -> None:
@@ -247,6 +246,17 @@ def dtype_of(X: Any) -> np.dtype[Any]:
     """Return the dtype of features, the first input where there are several."""
     dtype: np.dtype[Any] = (X[0] if isinstance(X, tuple) else X).dtype
     return dtype
+
+
+def checked_weights(weight: Any, y: Array, dtype: np.dtype[Any]) -> Array:
+    """Return a weight for each row; raise ValueError for negative ones, and if all are zero."""
+    weights: Array = _check_sample_weight(weight, y, dtype=dtype)
+    if (weights < 0).any():
+        row = int(np.argmax(weights < 0))
+        raise ValueError(f"sample_weight: row {row} holds {weights[row]}; weights must be >= 0")
+    if not weights.any():
+        raise ValueError("sample_weight: all weights are zero")
+    return weights
 
 
 def counting_features(rows: Rows) -> Array:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from minidl import optim
 from minidl.sklearn.parameters import TrainingParameters
 from minidl.training import Callback
 from minidl.training.callbacks import Values
@@ -90,7 +91,7 @@ class Convergence(Callback):
         self._compare(trainer)
         if parameters.learning_rate == "invscaling" and parameters.solver == "sgd":
             rate = parameters.learning_rate_init / (curves.rows + 1) ** parameters.power_t
-            trainer.optimizer.lr = rate
+            change_rate(trainer.optimizer, rate)
         if curves.unimproved > parameters.n_iter_no_change:
             self._stop_or_slow_down(trainer)
 
@@ -119,7 +120,7 @@ class Convergence(Callback):
         parameters, rate = self.parameters, trainer.optimizer.lr
         adaptive = parameters.solver == "sgd" and parameters.learning_rate == "adaptive"
         if adaptive and rate > SMALLEST_RATE:
-            trainer.optimizer.lr = rate / ADAPTIVE_FACTOR
+            change_rate(trainer.optimizer, rate / ADAPTIVE_FACTOR)
             self.curves.unimproved = 0
             return
         self.curves.ended = True
@@ -138,6 +139,15 @@ class Convergence(Callback):
         """Give the network the weights of the best epoch, if they were kept."""
         for array, best in zip(trainer.lasting(), self.curves.kept, strict=False):
             array[...] = best
+
+
+def change_rate(optimizer: optim.SGD, rate: float) -> None:
+    """Set the rate of the gradients to come; steps already under way go on, as in scikit-learn.
+
+    ``SGD`` multiplies the whole velocity by the rate: what is in it is scaled to make up for that.
+    """
+    optimizer.velocity *= optimizer.lr / rate
+    optimizer.lr = rate
 
 
 class IterationLines(Lines):
