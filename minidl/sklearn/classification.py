@@ -110,9 +110,9 @@ class Classifier(ClassifierMixin, NetworkEstimator):
         return self._labels.probabilities(outputs)
 
     def predict_log_proba(self, X: Any) -> Array:
-        """Predict the logarithm of each probability: (rows, classes)."""
-        outputs = self._outputs(X)
-        return self._labels.log_probabilities(outputs)
+        """Predict the logarithm of each probability: (rows, classes); -inf where it is zero."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.predict_proba(X))
 
     # --- what fit leaves ---
 

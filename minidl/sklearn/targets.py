@@ -130,25 +130,15 @@ class Labels:
         return numbers if self.takes_labels else numbers.astype(dtype)[:, None]
 
     def probabilities(self, logits: Array) -> Array:
-        """Return the probability of each class, or of each of several labels."""
-        return np.exp(self._logarithms(logits))
-
-    def log_probabilities(self, logits: Array) -> Array:
-        """Return log p of each class: in the order of p where it is rounded to 1, exact near 0."""
-        logs = self._logarithms(logits)
-        p = np.exp(logs)
-        return np.log(p, where=p > np.finfo(p.dtype).tiny, out=logs)
-
-    def _logarithms(self, logits: Array) -> Array:
+        """Return the probability of each class; or of each of several labels, below 1."""
         if self.takes_labels:
-            shifted = logits - logits.max(axis=1, keepdims=True)
-            return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-        present = -np.logaddexp(0, -logits)
+            powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+            return powers / powers.sum(axis=1, keepdims=True)
         if self.several:
-            return present
+            return np.minimum(sigmoid(logits), np.nextafter(logits.dtype.type(1), 0))
         if len(self.classes) == 1:
-            return np.zeros_like(logits)
-        return np.hstack([-np.logaddexp(0, logits), present])
+            return np.ones_like(logits)
+        return np.hstack([sigmoid(-logits), sigmoid(logits)])
 
     def decoded(self, logits: Array) -> Array:
         """Return the likeliest class of each row, or all labels whose probability is above ½."""
@@ -166,3 +156,9 @@ class Labels:
         else:
             right = ((logits > 0) == (encoded > 0.5)).all(axis=1)
         return float(np.average(right, weights=weight))
+
+
+def sigmoid(x: Array) -> Array:
+    """Return 1 / (1 + exp(-x)), without overflow."""
+    small = np.exp(-np.abs(x))
+    return np.where(x < 0, small, 1) / (1 + small)
