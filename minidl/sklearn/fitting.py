@@ -107,7 +107,8 @@ class Fitting:
         UserWarning
             If Ctrl-C has ended the training; the network is as after the latest step.
         """
-        trainer = self._prepared(parameters, rows, epochs)
+        batch = batch_size(parameters, rows, self.network)
+        trainer = self._prepared(parameters, rows, batch, epochs)
         one_step = parameters.solver == "lbfgs"  # makes all its iterations in one
         held_out = None if validation is None else validation.as_tuple()
 
@@ -122,7 +123,7 @@ class Fitting:
                 rows.X,
                 rows.y,
                 epochs=1 if one_step else epochs,
-                batch_size=batch_size(parameters, rows, self.network),
+                batch_size=batch,
                 validation=held_out,
                 progress=shown(parameters.verbose),
                 callbacks=[convergence, *parameters.callbacks],
@@ -151,9 +152,10 @@ class Fitting:
         with nullcontext() if ema is None else ema.average():
             return self.trainer.predict(X)
 
-    def _prepared(self, parameters: TrainingParameters, rows: Rows, epochs: int) -> Trainer:
+    def _prepared(
+        self, parameters: TrainingParameters, rows: Rows, batch: int, epochs: int
+    ) -> Trainer:
         """Return the trainer, with the penalty that suits these rows."""
-        batch = batch_size(parameters, rows, self.network)
         decay = parameters.alpha * rows.count / (batch * rows.total)
         if self.trainer is None:
             steps = epochs * math.ceil(rows.count / batch)

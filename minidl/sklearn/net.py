@@ -76,6 +76,8 @@ class NetClassifier(AnyNetwork, Classifier):
 
     p(class k | x) = softmax(network(x))_k; for two classes p = σ(network(x)), of one output
 
+    Shapes: X (rows, features); y (rows), or (rows, labels) of zeros and ones.
+
     Parameters
     ----------
     build
@@ -85,10 +87,6 @@ class NetClassifier(AnyNetwork, Classifier):
         looked at are drawn anew by one. By default one hidden layer of 100 units with ReLU.
 
     All other parameters, and the attributes, are those of ``MLPClassifier``.
-
-    Shapes
-    ------
-    X (rows, features); y (rows), or (rows, labels) of zeros and ones.
 
     Raises
     ------
@@ -105,7 +103,7 @@ class NetClassifier(AnyNetwork, Classifier):
     ...         nn.Linear(n_features, 16), nn.PReLU(), nn.Linear(16, n_outputs), rng=rng
     ...     )
     >>> X, y = load_iris(return_X_y=True)
-    >>> classifier = NetClassifier(build, scale_inputs=True, max_iter=500, random_state=0)
+    >>> classifier = NetClassifier(build, solver="lbfgs", random_state=0)
     >>> classifier.fit(X, y).score(X, y) > 0.95
     True
     """
@@ -117,6 +115,8 @@ class NetRegressor(AnyNetwork, Regressor):
 
     ŷ = network(x)
 
+    Shapes: X (rows, features); y (rows) or (rows, targets).
+
     Parameters
     ----------
     build
@@ -124,10 +124,6 @@ class NetRegressor(AnyNetwork, Regressor):
         for ``NetClassifier``.
 
     All other parameters, and the attributes, are those of ``MLPRegressor``.
-
-    Shapes
-    ------
-    X (rows, features); y (rows) or (rows, targets).
 
     Raises
     ------

@@ -154,6 +154,10 @@ class SequenceClassifier(SequenceEstimator, Classifier):
 
     p(class k | x_1, ..., x_T) = softmax(W · h_T + b)_k, with the last state h_T
 
+    Shapes: X is a list of arrays (time, features) of unequal length, an array (rows, time,
+    features), or a tuple of such an array and the lengths of its sequences (rows); arrays (time)
+    have one feature. y (rows), or (rows, labels) of zeros and ones.
+
     Parameters
     ----------
     cell
@@ -165,12 +169,6 @@ class SequenceClassifier(SequenceEstimator, Classifier):
         Probability with which an element between two layers, and of the last state, is set to zero.
 
     All other parameters, and the attributes, are those of ``MLPClassifier``.
-
-    Shapes
-    ------
-    X: a list of arrays (time, features) of unequal length, an array (rows, time, features), or a
-    tuple of such an array and the lengths of its sequences (rows); arrays (time) have one feature.
-    y (rows), or (rows, labels) of zeros and ones.
 
     Raises
     ------
@@ -196,16 +194,14 @@ class SequenceRegressor(SequenceEstimator, Regressor):
 
     ŷ = W · h_T + b, with the last state h_T
 
+    Shapes: X as for ``SequenceClassifier``; y (rows) or (rows, targets).
+
     Parameters
     ----------
     cell, hidden_size, num_layers, bidirectional, dropout
         As of ``SequenceClassifier``.
 
     All other parameters, and the attributes, are those of ``MLPRegressor``.
-
-    Shapes
-    ------
-    X as for ``SequenceClassifier``; y (rows) or (rows, targets).
 
     Raises
     ------
