@@ -96,7 +96,7 @@ class Epoch:
         """Use the model, loss, optimizer and average of this step for the steps to come."""
         self.step = step
         self.steps_before = step.optimizer.steps - self.done // self.plan.step_rows
-        self.state = list(step.model.state().values())
+        self.state = step.state()
         self.snapshot = Snapshot([*self.state, step.optimizer.states])
         self.watch = self.plan.callbacks.step_watch(step.model, step.optimizer, step.loss)
 
