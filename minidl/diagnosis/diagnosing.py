@@ -73,6 +73,11 @@ def diagnose(
     >>> diagnosis.verdicts[0].kind
     'learning_rate_too_low'
     """
+    if getattr(optimizer, "takes_closure", False):
+        raise ValueError(
+            f"diagnose knows steps of one gradient, and {optimizer!r} computes many in a step; "
+            "diagnose the model with SGD or Adam"
+        )
     program = Program(
         model, loss, optimizer, X, y, epochs, batch_size, shuffle, validation, rng, class_weight
     )
