@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -245,7 +246,7 @@ class GaussianNLLLoss(Loss):
     ) -> tuple[Array, Array]:
         mean, each = self.reduction == "mean", self.reduction == "none"
         outputs = target.reshape(*prediction.shape[:-1], prediction.shape[-1] // 2)
-        given = float(np.log(self.eps)), mean, weight, self.full
+        given = math.log(self.eps), mean, weight, self.full
         value, gradient = kernels.gaussian_nll(prediction, outputs, *given, each=each)
         return (value.reshape(target.shape) if each else value), gradient
 
