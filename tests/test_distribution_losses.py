@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import minidl
 from minidl import kernels, nn, optim
 from minidl.training import Trainer
 
@@ -204,6 +205,31 @@ def test_pairs_are_embedded_by_one_network() -> None:
     same = np.where(kinds[:, 0] == kinds[:, 1], 1.0, -1.0)
     trainer = trained(nn.CosineEmbeddingLoss(margin=0.2), 4, x, same, 30)
     assert trainer.evaluate(x, same)["loss"] < 0.05
+
+
+@pytest.mark.parametrize(
+    ("loss", "outputs"),
+    [
+        (nn.QuantileLoss(0.9), 1),
+        (nn.QuantileLoss([0.1, 0.9]), 2),
+        (nn.GaussianNLLLoss(), 2),
+        (nn.PoissonNLLLoss(), 1),
+        (nn.CosineSimilarityLoss(), 1),
+    ],
+    ids=repr,
+)
+def test_what_predicts_no_targets_is_not_judged_by_its_distance(
+    loss: nn.Loss, outputs: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    y = np.abs(x[:, :1]) + 50
+    model = nn.Sequential(nn.Linear(2, outputs), rng=0)
+    adam = optim.Adam(model.parameters())
+    trainer = Trainer(model, loss, adam)
+    trainer.fit(x, y, 2, progress="lines")
+    assert trainer.diagnosis == ""
+    with pytest.raises(ValueError, match="diagnose judges predictions by their distance"):
+        minidl.diagnose(model, loss, adam, x, y, epochs=1)
 
 
 # --- what is refused -----------------------------------------------------------------------------

@@ -259,7 +259,7 @@ class Trainer:
             if self.ema is not None:
                 self.ema.follow_state(self.model)
             self._train(plan, validation_data, diagnose)
-            if diagnose and shown.remarks:
+            if diagnose and shown.remarks and self.loss.predicts_targets:
                 self._close(data, shown)
         finally:
             notified.notify("on_fit_end", self.history.epochs, {})
