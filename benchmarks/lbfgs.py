@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -141,6 +142,7 @@ def by_minidl(problem: Problem) -> int | None:
 def by_scipy(problem: Problem) -> int | None:
     """Minimise by SciPy's L-BFGS-B; return the evaluations to the target."""
     from scipy.optimize import minimize
+    from threadpoolctl import threadpool_limits
 
     optimizer = optim.SGD(problem.parameters)
     flat = optimizer.flat
@@ -153,7 +155,7 @@ def by_scipy(problem: Problem) -> int | None:
 
     options = {"maxcor": 10, "maxiter": MOST, "maxfun": MOST, "ftol": 0.0, "gtol": 0.0}
     start = flat.data.astype(np.float64)
-    with suppress(Reached):
+    with suppress(Reached), threadpool_limits(1):
         minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
     return reached()
 
@@ -207,7 +209,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--starts", type=int, default=10, metavar="N", help="starts (10)")
     starts = parser.parse_args().starts
-    for line in (*rows(starts), "", *adam(starts)):
+    for line in chain(rows(starts), [""], adam(starts)):
         print(line, flush=True)
     return 0
 

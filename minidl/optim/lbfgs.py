@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from minidl import kernels
-from minidl.nn.checks import check_choice, check_count, check_number
+from minidl.nn.checks import POSITIVE, check_choice, check_count, check_number
 from minidl.nn.hooks import is_recording
 from minidl.optim.curvature_pairs import CurvaturePairs
 from minidl.optim.line_search import Point, strong_wolfe
@@ -120,6 +120,8 @@ class LBFGS(Optimizer):
         self.line_search_fn = line_search_fn
         self.reason, self.iterations, self.evaluations = "", 0, 0
         count = check_count("LBFGS", "history_size", history_size)
+        if not callable(lr):
+            check_number("LBFGS", "lr", lr, POSITIVE, np.inf)
         self._check_settings()
         super().__init__(parameters, lr, None, weight_decay=weight_decay, l1=0.0, max_value=None)
         self.pairs = CurvaturePairs(count, self.flat.zeros)
@@ -191,6 +193,7 @@ class LBFGS(Optimizer):
         self._check_settings()
         self.flat.check()
         self.set_rate()
+        check_number("LBFGS", "lr", self.lr, POSITIVE, np.inf)
         objective = _Objective(self, closure)
         loss, point = objective.first()
         here = self.flat.data.copy()

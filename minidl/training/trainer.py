@@ -52,11 +52,11 @@ class Trainer:
     optimizer
         The optimizer of the model's parameters, built after everything else that changes the model.
     metrics
-        What to measure beside the loss: ``"accuracy"``, ``"top_5"`` (any k), ``"mse"``,
-        ``"mae"``, ``"r2"``, or functions ``(prediction, target) -> float`` of all rows at once.
-        Metrics ignore weights, except that rows of weight 0 and padded steps are left out. If each
-        step of a sequence has a weight, functions get the steps of weight > 0 as rows. By default
-        accuracy for a loss that takes labels, and nothing otherwise.
+        What to measure beside the loss: ``"accuracy"``, ``"f1_macro"``, ``"mae"``, ``"r2"`` and so
+        on (``training.metrics`` lists all), or functions ``(prediction, target) -> float`` of all
+        rows at once. Metrics ignore weights, except that rows of weight 0 and padded steps are left
+        out. If each step of a sequence has a weight, functions get the steps of weight > 0 as rows.
+        By default accuracy for a loss that takes labels, and nothing otherwise.
     rng
         Generator or seed of the order of the rows. All epochs of all calls of ``fit`` draw from
         it: ``fit`` for 3 epochs and again for 2 is ``fit`` for 5.
