@@ -28,8 +28,8 @@ def confusion_matrix(
     Parameters
     ----------
     prediction
-        Logits of the classes, of which the largest counts; or the logit of one class, positive for
-        class 1; or predicted labels, integers.
+        Logits of the classes, of which the largest counts; or one logit for each target, positive
+        for class 1; or predicted labels, integers.
     target
         Labels, 0 to classes - 1.
     sample_weight
@@ -61,16 +61,20 @@ def confusion_matrix(
            [1, 1]])
     """
     name = "confusion_matrix"
-    counts = _counted(name, prediction, target, sample_weight)
+    prediction, target = np.asarray(prediction), np.asarray(target)
+    predicted, labels, count = _labels(name, prediction, target)
     if classes is not None:
-        counts.make_room(check_count(name, "classes", classes))
-        if (found := len(counts.matrix)) > classes:
-            raise ValueError(f"{name}: there are {found} classes, and not {classes}")
+        if count > check_count(name, "classes", classes):
+            raise ValueError(f"{name}: there are {count} classes, and not {classes}")
+        count = classes
+    weight = _of_rows(check_sample_weight(name, sample_weight, target), target)
+    pairs = np.bincount(labels * count + predicted, weight, minlength=count * count)
+    matrix = pairs.reshape(count, count)
     if normalize is None:
-        return counts.matrix if sample_weight is not None else counts.matrix.astype(np.int64)
+        return matrix
     axis = {"true": 1, "pred": 0, "all": None}
     of = axis[check_choice(name, "normalize", normalize, *axis)]
-    return _ratio(counts.matrix, counts.matrix.sum(axis=of, keepdims=True), 0.0)
+    return _ratio(matrix, matrix.sum(axis=of, keepdims=True), 0.0)
 
 
 def precision(
@@ -185,7 +189,7 @@ def _counted(name: str, prediction: Array, target: Array, sample_weight: Any) ->
 
 
 class Counts:
-    """A confusion matrix that grows with the labels it is given.
+    """What the rows of each class weigh: all, those taken for it, and those rightly so.
 
     Parameters
     ----------
@@ -194,44 +198,35 @@ class Counts:
 
     Attributes
     ----------
-    matrix
-        The weights of the rows, by label and by prediction.
+    labelled, predicted, hits
+        The weights of the rows of a class, of those taken for it, and of those in both.
     occurs
         Whether a class has been a label or a prediction, be it of weight zero.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.matrix: Array = np.zeros((0, 0))
+        self.labelled, self.predicted, self.hits = np.zeros(0), np.zeros(0), np.zeros(0)
         self.occurs: Array = np.zeros(0, bool)
 
-    def make_room(self, classes: int) -> None:
-        """Let there be at least so many classes."""
-        more = classes - len(self.matrix)
-        if more > 0:
-            self.matrix = np.pad(self.matrix, (0, more))
-            self.occurs = np.pad(self.occurs, (0, more))
-
-    def check(self, prediction: Array, target: Array) -> None:
-        """Raise ValueError unless these can be compared; looks at their shapes only."""
-        kind_of_prediction(self.name, prediction, target)
-
     def add(self, prediction: Array, target: Array, weight: Array | None = None) -> None:
-        """Count these rows."""
+        """Count these rows, with their weights if there are any."""
         predicted, labels, classes = _labels(self.name, prediction, target)
-        self.make_room(classes)
-        classes = len(self.matrix)
+        classes = max(classes, len(self.occurs))
+        weight = _of_rows(weight, target)
+        of_right = predicted == labels if weight is None else weight * (predicted == labels)
+        self.labelled = _grown(self.labelled, labels, weight, classes)
+        self.predicted = _grown(self.predicted, predicted, weight, classes)
+        self.hits = _grown(self.hits, labels, of_right, classes)
+        self.occurs = np.pad(self.occurs, (0, classes - len(self.occurs)))
         self.occurs[predicted] = self.occurs[labels] = True
-        weights = None if weight is None else spread(weight, target.shape).ravel().astype(float)
-        pairs = labels * classes + predicted
-        counted = np.bincount(pairs, weights, minlength=classes * classes)
-        self.matrix += counted.reshape(classes, classes)
 
     def score(self, kind: str, average: str | None, zero_division: float) -> Any:
         """Return precision, recall or F1, averaged over classes."""
         if average is not None:
             check_choice(self.name, "average", average, *AVERAGES)
-        if zero_division not in (0, 1) and not np.isnan(zero_division):
+        is_nan = zero_division != zero_division
+        if zero_division not in (0, 1) and not is_nan:
             raise ValueError(f"{self.name}: zero_division must be 0, 1 or NaN, got {zero_division}")
         hits, labelled, predicted = self._totals(average)
         above, below = {
@@ -246,7 +241,7 @@ class Counts:
 
     def _totals(self, average: str | None) -> list[Array]:
         """Return hits, labels and predictions: of each class that occurs, of class 1, or of all."""
-        totals = [self.matrix.diagonal(), self.matrix.sum(axis=1), self.matrix.sum(axis=0)]
+        totals = [self.hits, self.labelled, self.predicted]
         if average == "binary":
             if self.occurs[2:].any():
                 raise ValueError(
@@ -259,8 +254,8 @@ class Counts:
 
     def balanced_accuracy(self) -> float:
         """Return the mean recall of the classes that have rows."""
-        labelled = self.matrix.sum(axis=1)
-        return _mean(_ratio(self.matrix.diagonal(), labelled, np.nan), np.ones(len(labelled)))
+        recalls = _ratio(self.hits, self.labelled, np.nan)
+        return _mean(recalls, np.ones(len(recalls)))
 
 
 class FromCounts:
@@ -283,7 +278,6 @@ class FromCounts:
 
     def check(self, prediction: Array, target: Array) -> None:
         """Raise ValueError unless these can be compared; looks at their shapes only."""
-        self._counts.check(prediction, target)
         name, shape = self._counts.name, prediction.shape
         logits = kind_of_prediction(name, prediction, target) == "logits"
         if self._most is not None and logits and shape[-1] > self._most:
@@ -358,7 +352,17 @@ def check_no_nan(name: str, what: str, array: Array) -> None:
         raise ValueError(f"{name}: {what} holds NaN in row {np.argwhere(bad)[0][0]}")
 
 
+def _of_rows(weight: Array | None, target: Array) -> Array | None:
+    """Return the weights of all labels in one dimension, in float64; None if there are none."""
+    return None if weight is None else spread(weight, target.shape).ravel().astype(np.float64)
+
+
 # --- arithmetic ----------------------------------------------------------------------------------
+
+
+def _grown(sums: Array, classes: Array, weight: Array | None, count: int) -> Array:
+    """Return the sums of so many classes, with the weights of these rows added."""
+    return np.pad(sums, (0, count - len(sums))) + np.bincount(classes, weight, minlength=count)
 
 
 def _ratio(above: Array, below: Array, of_zeros: float) -> Array:
