@@ -321,6 +321,30 @@ def test_never_at_a_worse_point(line_search_fn: str | None) -> None:
             assert optimizer.reason
 
 
+def test_misleading_pairs_are_dropped_for_the_steepest_descent() -> None:
+    w = parameter([1.0, 1.0])
+    optimizer = optim.LBFGS([w], max_iter=3, **NO_TOLERANCE)
+    curvature = np.array([1e-4, 1e2])
+    optimizer.step(closure_of(w, lambda w: (curvature @ w**2 / 2, curvature * w)))
+    w.data = [0.0, 1.0]
+
+    def wedge(w: np.ndarray) -> Any:
+        """Its gradient is right in the second number only, where the pairs see a wall."""
+        return 10 * abs(w[0]) + w[1] ** 2, np.array([0.01, 2 * w[1]])
+
+    optimizer.step(closure_of(w, wedge))
+    assert optimizer.iterations
+    assert wedge(w.data)[0] < 1
+
+
+@pytest.mark.parametrize("record", [True, False])
+def test_trials_beyond_what_is_finite_are_shortened(record: bool) -> None:
+    trainer = trainer_of(net(), record, lr=1e20, max_iter=3)
+    history = trainer.fit(X, Y, 4, progress=False)
+    assert history["loss"] == sorted(history["loss"], reverse=True)
+    assert history["loss"][-1] < float(nn.MSELoss()(net()(X), Y))
+
+
 def test_start_that_is_not_finite_changes_nothing() -> None:
     for loss, gradient, words in (
         (np.nan, np.ones(2), "the loss is nan"),
