@@ -517,6 +517,14 @@ def test_fit_ends_when_it_is_finished() -> None:
     assert history["loss"][-1] < 1e-4
 
 
+def test_fit_goes_on_where_every_epoch_has_masks_of_its_own() -> None:
+    model = nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 1), rng=0)
+    trainer = trainer_of(model, max_iter=200)
+    history = trainer.fit(X, X @ np.ones((3, 1)), 4, progress=False)
+    assert trainer.optimizer.finished
+    assert history.epochs == 4
+
+
 def test_batches_are_refused() -> None:
     trainer = trainer_of(net())
     before = flat(trainer)
