@@ -53,6 +53,10 @@ class CosineSimilarityLoss(Loss):
         mean, each = self.reduction == "mean", self.reduction == "none"
         return kernels.cosine_similarity(prediction, target, mean, weight, each=each)
 
+    @property
+    def predicts_targets(self) -> bool:
+        return False
+
     @classmethod
     def examples(cls) -> Iterator[tuple[Loss, Array, Array]]:
         rng = np.random.default_rng(0)
@@ -118,6 +122,10 @@ class CosineEmbeddingLoss(Loss):
         given = target.reshape(len(prediction)), self.margin, mean, weight
         value, gradient = kernels.cosine_embedding(prediction, *given, each=each)
         return (value.reshape(target.shape) if each else value), gradient
+
+    @property
+    def predicts_targets(self) -> bool:
+        return False
 
     def settings(self) -> dict[str, Any]:
         return super().settings() | ({"margin": self.margin} if self.margin else {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -104,6 +105,10 @@ class QuantileLoss(Loss):
             self._cast[kind] = np.resize(values, columns).astype(dtype)
         return stand_in("state", name, self._cast[kind])
 
+    @property
+    def predicts_targets(self) -> bool:
+        return self._is_one and self._quantiles[0] == 0.5
+
     def settings(self) -> dict[str, Any]:
         quantiles = self._quantiles[0] if self._is_one else list(self._quantiles)
         return super().settings() | {"quantiles": quantiles}
@@ -169,6 +174,10 @@ class PoissonNLLLoss(Loss):
         if self.log_input:
             return kernels.poisson_nll(prediction, target, *given, each=each)
         return kernels.poisson_rate_nll(prediction, target, self.eps, *given, each=each)
+
+    @property
+    def predicts_targets(self) -> bool:
+        return not self.log_input
 
     def settings(self) -> dict[str, Any]:
         defaults = {"log_input": True, "full": False, "eps": 1e-8}
@@ -245,9 +254,13 @@ class GaussianNLLLoss(Loss):
     ) -> tuple[Array, Array]:
         mean, each = self.reduction == "mean", self.reduction == "none"
         outputs = target.reshape(*prediction.shape[:-1], prediction.shape[-1] // 2)
-        given = float(np.log(self.eps)), mean, weight, self.full
+        given = math.log(self.eps), mean, weight, self.full
         value, gradient = kernels.gaussian_nll(prediction, outputs, *given, each=each)
         return (value.reshape(target.shape) if each else value), gradient
+
+    @property
+    def predicts_targets(self) -> bool:
+        return False
 
     def settings(self) -> dict[str, Any]:
         defaults = {"full": False, "eps": 1e-6}

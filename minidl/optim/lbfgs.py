@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from minidl import kernels
-from minidl.nn.checks import check_choice, check_count, check_number
+from minidl.nn.checks import POSITIVE, check_choice, check_count, check_number
 from minidl.nn.hooks import is_recording
 from minidl.optim.curvature_pairs import CurvaturePairs
 from minidl.optim.line_search import Point, strong_wolfe
@@ -32,7 +32,8 @@ class LBFGS(Optimizer):
     function (``minidl.record``) is fastest.
 
     Source: Liu and Nocedal 1989; Nocedal and Wright 2006, algorithms 7.5, 3.5 and 3.6; names and
-    defaults are PyTorch's, except that a line search is the default, and that 10 pairs are kept.
+    defaults are PyTorch's, except that a line search is the default, that 10 pairs are kept, and
+    that ``max_eval`` is no limit.
 
     Parameters
     ----------
@@ -44,7 +45,7 @@ class LBFGS(Optimizer):
     max_iter
         The most iterations of one ``step``, ≥ 1.
     max_eval
-        The most calls of the closure in one ``step``, ≥ 1; by default 5/4 of ``max_iter``.
+        The most calls of the closure in one ``step``, ≥ 1; None: as many as iterations need.
     tolerance_grad
         A ``step`` ends where no element of the gradient is larger, ≥ 0.
     tolerance_change
@@ -119,8 +120,10 @@ class LBFGS(Optimizer):
         self.line_search_fn = line_search_fn
         self.reason, self.iterations, self.evaluations = "", 0, 0
         count = check_count("LBFGS", "history_size", history_size)
+        if not callable(lr):
+            check_number("LBFGS", "lr", lr, POSITIVE, np.inf)
         self._check_settings()
-        super().__init__(parameters, lr, None, weight_decay=weight_decay)
+        super().__init__(parameters, lr, None, weight_decay=weight_decay, l1=0.0, max_value=None)
         self.pairs = CurvaturePairs(count, self.flat.zeros)
 
     @property
@@ -190,19 +193,26 @@ class LBFGS(Optimizer):
         self._check_settings()
         self.flat.check()
         self.set_rate()
+        check_number("LBFGS", "lr", self.lr, POSITIVE, np.inf)
         objective = _Objective(self, closure)
         loss, point = objective.first()
         here = self.flat.data.copy()
+        begin = here.copy()
         try:
-            self.reason = self._descend(objective, point, here)
+            end, self.reason = self._descend(objective, point, here)
+            if end.value > point.value:  # by steps of a fixed length
+                here[...] = begin
+                self.reason = f"line search failed: without one, the loss rose to {end.value:g}"
         finally:
             self.flat.data[...] = here
             self.evaluations = objective.evaluations
         return loss
 
-    def _descend(self, objective: _Objective, point: Point, here: Array) -> str:
-        """Move ``here`` to better points as long as there are any; return why it ended."""
-        highest, begin = point.value, here.copy()
+    def _descend(self, objective: _Objective, point: Point, here: Array) -> tuple[Point, str]:
+        """Move ``here`` to better points as long as there are any.
+
+        Return the last point, and why it ended there.
+        """
         self.iterations = 0
         while not (reason := self._enough(objective, point)):
             direction = self.pairs.direction(point.gradient)
@@ -211,7 +221,7 @@ class LBFGS(Optimizer):
             found = self._search(objective, start)
             if found is start:
                 if self.pairs.is_empty:
-                    return objective.why_failed(start)
+                    return point, objective.why_failed(start)
                 self.pairs.forget()  # and once more, along the steepest descent
                 continue
             self.iterations += 1
@@ -223,10 +233,7 @@ class LBFGS(Optimizer):
             point = found
             if reason:
                 break
-        if point.value > highest:  # by steps of a fixed length
-            here[...] = begin
-            return f"line search failed: without one, the loss rose to {point.value:g}"
-        return reason
+        return point, reason
 
     def _search(self, objective: _Objective, start: Point) -> Point:
         """Return a better point on the line, or ``start``."""
@@ -238,11 +245,10 @@ class LBFGS(Optimizer):
         if self.line_search_fn is None:
             found = objective.at(first)
             return found if np.isfinite(found.value) else start
-        most = min(MOST_TRIALS, self._most_evaluations() - objective.evaluations)
-        return strong_wolfe(objective.at, start, first, most)
-
-    def _most_evaluations(self) -> int:
-        return self.max_iter * 5 // 4 if self.max_eval is None else self.max_eval
+        most = MOST_TRIALS
+        if self.max_eval is not None:
+            most = min(most, self.max_eval - objective.evaluations)
+        return strong_wolfe(objective.at, start, first, most, objective.resolution())
 
     def _enough(self, objective: _Objective, point: Point) -> str:
         """Return why to end before another iteration; "" to go on."""
@@ -254,7 +260,7 @@ class LBFGS(Optimizer):
             )
         if self.iterations >= self.max_iter:
             return f"limit: {self.iterations} iterations (max_iter)"
-        if objective.evaluations >= self._most_evaluations():
+        if self.max_eval is not None and objective.evaluations >= self.max_eval:
             return f"limit: {objective.evaluations} evaluations of the loss (max_eval)"
         return ""
 
@@ -309,6 +315,11 @@ class _Objective:
         """Return the slope along the line where this is the gradient."""
         return float(kernels.dot(gradient, self._direction))
 
+    def resolution(self) -> float:
+        """Return the distance along the line that no weight can tell from none."""
+        largest, change = (float(np.abs(x).max()) for x in (self._here, self._direction))
+        return float(np.finfo(self._here.dtype).eps) / 2 * largest / change
+
     def at(self, distance: float) -> Point:
         """Compute a point of the line."""
         np.add(self._here, distance * self._direction, out=self.optimizer.flat.data)
@@ -342,12 +353,12 @@ class _Objective:
         """Say why there is no better point on the line of steepest descent."""
         if not self.trials:
             return f"not finite: the slope of the loss is {start.slope:g}"
-        nearest = min(distance for distance, _ in self.trials)
-        values = np.array([value for _, value in self.trials])
-        if not np.isfinite(values).any():
+        distances, values = np.array(self.trials).T
+        changed = values[values != start.value]
+        if len(changed) and not np.isfinite(changed).any():
             return (
-                f"not finite: so are the loss or its gradient at all {len(values)} trials along "
-                f"the direction of descent, the nearest {nearest:.3g} times as long"
+                f"not finite: so are the loss or its gradient at all {len(changed)} trials along "
+                f"the direction of descent that change the loss {start.value:g}"
             )
         resolution = np.finfo(self.optimizer.flat.dtype).eps * max(abs(start.value), 1e-300)
         if (np.abs(values - start.value) <= ROUNDING * resolution).all():
@@ -356,7 +367,7 @@ class _Objective:
                 "more than it is rounded"
             )
         return (
-            f"line search failed: none of {len(values)} trials along the direction of descent, the "
-            f"nearest {nearest:.3g} times as long, has lowered the loss {start.value:g}; its "
+            f"line search failed: none of {len(values)} trials along the direction of descent, "
+            f"down to {distances.min():.3g} of it, has lowered the loss {start.value:g}; its "
             "gradient may be wrong, change from call to call, or be lost in rounding"
         )

@@ -39,7 +39,9 @@ class Point:
 Evaluate = Callable[[float], Point]
 
 
-def strong_wolfe(evaluate: Evaluate, begin: Point, first: float, most: int) -> Point:
+def strong_wolfe(
+    evaluate: Evaluate, begin: Point, first: float, most: int, least: float = 0.0
+) -> Point:
     """Find a point of the line that satisfies both conditions.
 
     Trials go farther and farther until an interval must hold such a point; then it is narrowed.
@@ -54,6 +56,8 @@ def strong_wolfe(evaluate: Evaluate, begin: Point, first: float, most: int) -> P
         The distance of the first trial, > 0.
     most
         The largest number of trials, ≥ 1.
+    least
+        An interval that is not wider is not narrowed.
 
     Returns
     -------
@@ -64,23 +68,28 @@ def strong_wolfe(evaluate: Evaluate, begin: Point, first: float, most: int) -> P
     low, point = begin, evaluate(first)
     for left in range(most - 1, -1, -1):
         if not _falls(begin, point) or (low is not begin and point.value >= low.value):
-            return _zoom(evaluate, begin, low, point, left)
+            return _zoom(evaluate, begin, low, point, left, least)
         if _is_flatter(begin, point) or left == 0:
             return point
         if point.slope >= 0:
-            return _zoom(evaluate, begin, point, low, left)
+            return _zoom(evaluate, begin, point, low, left, least)
         low, point = point, evaluate(_beyond(low, point))
     return point
 
 
-def _zoom(evaluate: Evaluate, begin: Point, low: Point, high: Point, most: int) -> Point:
+def _zoom(
+    evaluate: Evaluate, begin: Point, low: Point, high: Point, most: int, least: float
+) -> Point:
     """Narrow the interval between two points that must hold a good one.
 
     ``low`` is the lowest point known where the objective has fallen enough. Its slope points into
     the interval. ``high`` is the other end, on either side of it.
     """
     for _ in range(most):
-        point = evaluate(_between(low, high))
+        at = _between(low, high)
+        if abs(high.at - low.at) <= least or at in (low.at, high.at):
+            break
+        point = evaluate(at)
         if not _falls(begin, point) or point.value >= low.value:
             high = point
             continue

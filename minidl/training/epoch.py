@@ -263,10 +263,8 @@ class Epoch:
             step.minimise(lambda: closure()[0])
             loss, prediction = closure()
             self.snapshot.drop()
-        if step.optimizer.finished and not draws_masks(step.model):
-            self.plan.stop.why = (
-                self.plan.stop.why or f"{step.optimizer!r}: {step.optimizer.reason}"
-            )
+        if optimizer.finished and not draws_masks(step.model):
+            self.plan.stop.why = self.plan.stop.why or f"{optimizer!r}: {optimizer.reason}"
         self._count([float(loss)], [prediction] if self.tally.has_metrics else [], self.order)
 
     def _gradient(self, batch: tuple[Array, ...]) -> tuple[Array, Array]:

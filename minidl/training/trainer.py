@@ -52,11 +52,11 @@ class Trainer:
     optimizer
         The optimizer of the model's parameters, built after everything else that changes the model.
     metrics
-        What to measure beside the loss: ``"accuracy"``, ``"top_5"`` (any k), ``"mse"``,
-        ``"mae"``, ``"r2"``, or functions ``(prediction, target) -> float`` of all rows at once.
-        Metrics ignore weights, except that rows of weight 0 and padded steps are left out. If each
-        step of a sequence has a weight, functions get the steps of weight > 0 as rows. By default
-        accuracy for a loss that takes labels, and nothing otherwise.
+        What to measure beside the loss: ``"accuracy"``, ``"f1_macro"``, ``"mae"``, ``"r2"`` and so
+        on (``training.metrics`` lists all), or functions ``(prediction, target) -> float`` of all
+        rows at once. Metrics ignore weights, except that rows of weight 0 and padded steps are left
+        out. If each step of a sequence has a weight, functions get the steps of weight > 0 as rows.
+        By default accuracy for a loss that takes labels, and nothing otherwise.
     rng
         Generator or seed of the order of the rows. All epochs of all calls of ``fit`` draw from
         it: ``fit`` for 3 epochs and again for 2 is ``fit`` for 5.
@@ -259,7 +259,7 @@ class Trainer:
             if self.ema is not None:
                 self.ema.follow_state(self.model)
             self._train(plan, validation_data, diagnose)
-            if diagnose and shown.remarks:
+            if diagnose and shown.remarks and self.loss.predicts_targets:
                 self._close(data, shown)
         finally:
             notified.notify("on_fit_end", self.history.epochs, {})

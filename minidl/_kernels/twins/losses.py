@@ -331,11 +331,14 @@ def cosine_embedding(
     the gradient.
     """
     cosine, *gradients = _cosine(prediction[:, 0], prediction[:, 1])
-    slope = np.where(target > 0, -1, cosine > margin)
-    losses = np.where(target > 0, 1 - cosine, np.where(cosine > margin, cosine - margin, 0))
-    losses = np.where(np.isnan(cosine), cosine, losses)
-    gradient = np.where(slope[:, None, None], np.stack(gradients, axis=1), 0)
-    return _reduce_elements(losses, slope[:, None, None] * gradient, mean, weight, each)
+    pulled = target > 0
+    losses = np.where(pulled, 1 - cosine, np.maximum(0, cosine - margin))
+    apart = ~pulled & ~(cosine <= margin)
+    gradient = np.stack(gradients, axis=1)
+    gradient = np.where(
+        pulled[:, None, None], -gradient, np.where(apart[:, None, None], gradient, 0)
+    )
+    return _reduce_elements(losses, gradient, mean, weight, each)
 
 
 def _cosine(u: Array, v: Array) -> tuple[Array, Array, Array]:
@@ -344,12 +347,14 @@ def _cosine(u: Array, v: Array) -> tuple[Array, Array, Array]:
     A length below ``LEAST_LENGTH`` counts as that, and does not depend on the vector.
     """
     dtype, u, v = u.dtype, u.astype(np.float64), v.astype(np.float64)
-    lengths = [np.sqrt(np.square(x).sum(axis=-1, keepdims=True)) for x in (u, v)]
-    a, b = (np.where(length < LEAST_LENGTH, LEAST_LENGTH, length) for length in lengths)
-    cosine = (u * v).sum(axis=-1, keepdims=True) / (a * b)
-    du = v / (a * b) - np.where(a == LEAST_LENGTH, 0, cosine / (a * a)) * u
-    dv = u / (a * b) - np.where(b == LEAST_LENGTH, 0, cosine / (b * b)) * v
-    return cosine[..., 0], du.astype(dtype), dv.astype(dtype)
+    with np.errstate(all="ignore"):  # of vectors that are not finite
+        lengths = [np.sqrt(np.square(x).sum(axis=-1, keepdims=True)) for x in (u, v)]
+        a, b = (np.where(length < LEAST_LENGTH, LEAST_LENGTH, length) for length in lengths)
+        cosine = (u * v).sum(axis=-1, keepdims=True) / (a * b)
+        du = v / (a * b) - np.where(a == LEAST_LENGTH, 0, cosine / (a * a)) * u
+        dv = u / (a * b) - np.where(b == LEAST_LENGTH, 0, cosine / (b * b)) * v
+        du, dv = du.astype(dtype), dv.astype(dtype)
+    return cosine[..., 0], du, dv
 
 
 def _check_labels(labels: Array, classes: int) -> None:
