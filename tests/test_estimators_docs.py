@@ -12,6 +12,7 @@ pytest.importorskip("sklearn")
 
 from test_sklearn_suite import REASONS
 
+from minidl import datasets
 from minidl.sklearn import MLPClassifier, MLPRegressor
 
 ROOT = Path(__file__).parents[1]
@@ -25,6 +26,15 @@ def test_programs_run_one_after_the_other() -> None:
     names: dict[str, Any] = {}
     for block in BLOCKS:
         exec(compile(block, "docs/estimators.md", "exec"), names)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_the_search_of_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    (block,) = [block for block in blocks if "GridSearchCV" in block]
+    assert len(block.splitlines()) < 10
+    exec(block, {"data": datasets.digits()})
+    assert float(capsys.readouterr().out.split()[-1]) > 0.93
 
 
 @pytest.mark.parametrize("block", BLOCKS)

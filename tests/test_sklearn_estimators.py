@@ -658,6 +658,8 @@ def test_sequences_of_other_features_are_refused() -> None:
         ({"loss": "hinge"}, 'loss must be "log_loss"'),
         ({"loss": nn.MSELoss()}, "for three classes or more, loss must be one that takes labels"),
         ({"class_weight": {7: 1.0}}, "not in class_weight"),
+        ({"shuffle": "no"}, "shuffle must be True or False, got 'no'"),
+        ({"residual": 1}, "residual must be True or False"),
         ({"random_state": "x"}, "'x' cannot be used to seed"),
         ({"solver": "lbfgs", "early_stopping": True}, "early_stopping needs a solver"),
         ({"solver": "lbfgs", "ema": 0.9}, "ema needs a solver"),

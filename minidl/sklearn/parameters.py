@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
+import numpy as np
 from sklearn.base import BaseEstimator
 
 from minidl.nn.checks import POSITIVE, check_choice, check_count, check_number
@@ -14,6 +15,22 @@ from minidl.training.callbacks import Callback
 
 SOLVERS = "adam", "sgd", "lbfgs"
 RATES = "constant", "invscaling", "adaptive", "cosine", "one_cycle"
+# Of every number, the lowest that is allowed, and the lowest beyond that is not.
+NUMBERS = {
+    "alpha": (0.0, math.inf),
+    "learning_rate_init": (POSITIVE, math.inf),
+    "power_t": (0.0, math.inf),
+    "tol": (0.0, math.inf),
+    "momentum": (0.0, 1.0),
+    "validation_fraction": (0.0, 1.0),
+    "beta_1": (0.0, 1.0),
+    "beta_2": (0.0, 1.0),
+    "epsilon": (POSITIVE, math.inf),
+}
+FLAGS = (
+    *("shuffle", "warm_start", "nesterovs_momentum", "restore_best", "scale_inputs"),
+    *("scale_targets", "residual", "bidirectional"),
+)
 
 
 @dataclass(eq=False, repr=False)
@@ -113,6 +130,9 @@ class TrainingParameters(BaseEstimator):
             check_count(owner, name, getattr(self, name))
         for name, (lowest, beyond) in NUMBERS.items():
             check_number(owner, name, getattr(self, name), lowest, beyond)
+        for name in FLAGS:
+            if not isinstance(value := getattr(self, name, False), (bool, np.bool_)):
+                raise TypeError(f"{owner}: {name} must be True or False, got {value!r}")
         for name in ("max_norm", "ema"):
             if getattr(self, name) is not None:
                 beyond = 1.0 if name == "ema" else math.inf
@@ -145,17 +165,3 @@ class TrainingParameters(BaseEstimator):
                     f'{owner}: {name} needs a solver that goes on in epochs, "adam" or "sgd", got '
                     'solver="lbfgs"'
                 )
-
-
-# Of every number, the lowest that is allowed, and the lowest beyond that is not.
-NUMBERS = {
-    "alpha": (0.0, math.inf),
-    "learning_rate_init": (POSITIVE, math.inf),
-    "power_t": (0.0, math.inf),
-    "tol": (0.0, math.inf),
-    "momentum": (0.0, 1.0),
-    "validation_fraction": (0.0, 1.0),
-    "beta_1": (0.0, 1.0),
-    "beta_2": (0.0, 1.0),
-    "epsilon": (POSITIVE, math.inf),
-}
