@@ -453,6 +453,15 @@ def test_divergence_names_epoch_and_layer() -> None:
     assert issubclass(DivergenceError, ValueError)
 
 
+def test_a_training_that_fails_leaves_no_estimator() -> None:
+    estimator = fitted()
+    for X in (X_IRIS[:10], np.full(X_IRIS.shape, 3e38, np.float32)):
+        with pytest.raises(ValueError, match=r"inconsistent|not finite"):
+            estimator.fit(X, Y_IRIS)
+        with pytest.raises(NotFittedError):
+            estimator.predict(X_IRIS)
+
+
 # --- rates, averages, clipping ------------------------------------------------------------------
 
 
@@ -700,6 +709,10 @@ def test_calls_that_make_no_sense_are_refused() -> None:
         MLPClassifier(**SMALL).fit(X_IRIS, Y_IRIS, validation=X_IRIS)
     with pytest.raises(ValueError, match="weights must be >= 0"):
         MLPClassifier(**SMALL).fit(X_IRIS, Y_IRIS, sample_weight=-np.ones(150))
+    with pytest.raises(ValueError, match='class_weight="balanced" needs all rows at once'):
+        MLPClassifier(**SMALL, class_weight="balanced").partial_fit(
+            X_IRIS, Y_IRIS, classes=[0, 1, 2]
+        )
     with pytest.raises(ValueError, match="several columns of classes"):
         MLPClassifier(**SMALL).fit(X_IRIS, np.c_[Y_IRIS, Y_IRIS])
     with pytest.raises(ValueError, match="epochs must be >= 1"):

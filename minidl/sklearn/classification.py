@@ -97,6 +97,11 @@ class Classifier(ClassifierMixin, NetworkEstimator):
             raise ValueError("classes must be passed on the first call to partial_fit.")
         if classes is not None and self.__sklearn_is_fitted__():
             self._check_same_classes(classes)
+        if self.class_weight == "balanced":
+            raise ValueError(
+                'class_weight="balanced" needs all rows at once, partial_fit gets some: give '
+                "{label: weight}"
+            )
         return self._partial_fit(X, y, sample_weight, classes, epochs, validation)
 
     def predict(self, X: Any) -> Array:

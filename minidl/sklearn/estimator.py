@@ -140,6 +140,8 @@ class NetworkEstimator(Results):
         to train on, and what to validate on.
         """
         self._check_parameters()
+        if fresh:
+            vars(self).pop("network_", None)  # if this training fails, none is left
         X, y = self._checked_pair(X, y, fresh)
         if fresh:
             self._learn_targets(y, classes)
