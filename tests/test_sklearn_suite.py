@@ -22,6 +22,8 @@ REASONS = {
     "test_early_stopping_stratified": "names the rare class as y does, not as True",
 }
 
+PASS_IN_SOME_VERSIONS = {"test_early_stopping_stratified"}
+
 SPEC = find_spec("sklearn.neural_network.tests.test_mlp")
 assert SPEC is not None
 assert SPEC.origin is not None
@@ -34,7 +36,8 @@ pytestmark = pytest.mark.filterwarnings("default")
 
 for _name, _reason in REASONS.items():
     _test = globals()[_name]
-    globals()[_name] = pytest.mark.xfail(reason=_reason, strict=True)(_test)
+    _strict = _name not in PASS_IN_SOME_VERSIONS
+    globals()[_name] = pytest.mark.xfail(reason=_reason, strict=_strict)(_test)
 
 
 @pytest.fixture
