@@ -432,6 +432,19 @@ def test_callbacks_are_those_of_a_trainer() -> None:
     assert fitted(callbacks=[StopAtThree()]).n_iter_ == 3
 
 
+@pytest.mark.parametrize("kind", [MLPClassifier, SequenceRegressor])
+def test_epochs_are_shown_if_asked_for(kind: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    X = X_IRIS if kind is MLPClassifier else X_IRIS[:, :, None]
+    for verbose in (False, True, "lines"):
+        kind(max_iter=2, verbose=verbose).fit(X, Y_IRIS, validation=(X, Y_IRIS))
+        lines = capsys.readouterr().out.splitlines()
+        assert len([line for line in lines if line.startswith("Iteration")]) == 2 * bool(verbose)
+        assert all("val_loss" in line for line in lines[:2])
+    pytest.importorskip("tqdm")
+    kind(max_iter=2, verbose="bar").fit(X, Y_IRIS)
+    assert "epoch" in capsys.readouterr().err
+
+
 class Interrupt(Callback):
     def on_epoch_end(self, trainer: Any, epoch: int, values: Any) -> None:
         if epoch == 2:
