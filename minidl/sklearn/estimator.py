@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -141,31 +141,32 @@ class NetworkEstimator(Results):
         """
         self._check_parameters()
         if fresh:
-            vars(self).pop("network_", None)  # if this training fails, none is left
+            self.__dict__.pop("network_", None)  # if this training fails, none is left
         X, y = self._checked_pair(X, y, fresh)
         if fresh:
             self._learn_targets(y, classes)
         elif whole:
             self._check_same_targets(y)
-        rows = self._encoded(X, y, weight)
-        rows = replace(rows, weight=without_ones(self._row_weights(y, rows.weight)))
+        rows = Rows(X, self._encode(y, dtype_of(X)))
+        weight = self._row_weights(y, checked_weights(weight, y, dtype_of(X)))
         held_out = None
         if validation is not None:
-            X, y_held_out, weight = as_validation(validation)
-            held_out = self._encoded(*self._checked_pair(X, y_held_out, reset=False), weight)
+            held_out = self._validation_rows(*as_validation(validation))
         if fresh:
             self._make(rows)
         if held_out is None and self.early_stopping and whole:
-            rows, held_out = self._split(rows, self._strata(y))
+            rows, held_out = self._split(rows, self._strata(y), weight)
+        else:
+            rows = rows.weighted(weight)
         if fresh:
             self._adapt(rows)
         return rows, held_out
 
-    def _encoded(self, X: Any, y: Array, weight: Any) -> Rows:
-        """Return checked data as rows for the network and its loss."""
-        dtype = dtype_of(X)
-        weight = None if weight is None else checked_weights(weight, y, dtype)
-        return Rows(X, self._encode(y, dtype), weight)
+    def _validation_rows(self, X: Any, y: Any, weight: Any) -> Rows:
+        """Return checked data, with their weights, as rows for the network and its loss."""
+        X, y = self._checked_pair(X, y, reset=False)
+        weight = checked_weights(weight, y, dtype_of(X))
+        return Rows(X, self._encode(y, dtype_of(X))).weighted(weight)
 
     def _make(self, rows: Rows) -> None:
         """Make a fresh network, before its first training."""
@@ -180,22 +181,24 @@ class NetworkEstimator(Results):
         if self.scale_inputs and isinstance(network, nn.Sequential):
             standardize = network[0]
             assert isinstance(standardize, nn.Standardize)
-            standardize.adapt(counting_features(rows))
+            standardize.adapt(all_features(rows))
 
-    def _split(self, rows: Rows, strata: Array | None) -> tuple[Rows, Rows]:
+    def _split(self, rows: Rows, strata: Array | None, weight: Array | None) -> tuple[Rows, Rows]:
         """Hold out ``validation_fraction`` of the rows, of each class as many."""
-        chosen, held_out = train_test_split(
-            np.arange(len(rows.y)),
+        parts = train_test_split(
+            np.arange(len(rows)),
             test_size=self.validation_fraction,
             random_state=self._split_seed,
             stratify=strata,
         )
-        if len(held_out) < 2:
+        if len(parts[1]) < 2:
             raise ValueError(
                 "The validation set is too small. Increase 'validation_fraction' or the size of "
                 "your dataset."
             )
-        return rows.take(chosen), rows.take(held_out)
+        weights = (None if weight is None else weight[part] for part in parts)
+        chosen, held_out = (rows.take(p).weighted(w) for p, w in zip(parts, weights, strict=True))
+        return chosen, held_out
 
     def _run(self, rows: Rows, held_out: Rows | None, epochs: int, final: bool) -> None:
         self._fitting.run(self, rows, held_out, self._score_outputs, epochs, final)
@@ -250,8 +253,10 @@ def dtype_of(X: Any) -> np.dtype[Any]:
     return dtype
 
 
-def checked_weights(weight: Any, y: Array, dtype: np.dtype[Any]) -> Array:
+def checked_weights(weight: Any, y: Array, dtype: np.dtype[Any]) -> Array | None:
     """Return a weight for each row; raise ValueError for negative ones, and if all are zero."""
+    if weight is None:
+        return None
     weights: Array = _check_sample_weight(weight, y, dtype=dtype)
     if (weights < 0).any():
         row = int(np.argmax(weights < 0))
@@ -261,15 +266,10 @@ def checked_weights(weight: Any, y: Array, dtype: np.dtype[Any]) -> Array:
     return weights
 
 
-def counting_features(rows: Rows) -> Array:
-    """Return the features of the rows whose weight is not zero; of sequences, all their steps."""
-    X: Any = rows.X if rows.weight is None else rows.take(rows.weight > 0).X
+def all_features(rows: Rows) -> Array:
+    """Return the features of the rows; of sequences, those of all their steps."""
+    X: Any = rows.X
     if not isinstance(X, tuple):
         return X
     steps, lengths = X
     return steps[np.arange(steps.shape[1]) < lengths[:, None]]
-
-
-def without_ones(weight: Array | None) -> Array | None:
-    """Return the weights; None if all are one, which is the same and faster."""
-    return None if weight is None or (weight == 1).all() else weight

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,30 +25,41 @@ AUTO_BATCH = 200  # rows, as in scikit-learn
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows as a network and its loss take them: features, targets, and weights or None."""
+    """Rows as a network and its loss take them: features, targets, and weights or None.
+
+    ``mean_weight`` is that of the weights as they were given; ``weight`` itself has the mean 1.
+    """
 
     X: Any
     y: Array
     weight: Array | None = None
+    mean_weight: float = 1.0
 
-    @property
-    def count(self) -> int:
-        """Number of rows that count."""
-        return len(self.y) if self.weight is None else int(np.count_nonzero(self.weight))
-
-    @property
-    def total(self) -> float:
-        """Sum of the weights."""
-        return float(len(self.y) if self.weight is None else self.weight.sum(dtype=np.float64))
+    def weighted(self, weight: Array | None) -> Rows:
+        """Return the rows that count, with these weights, or without any if all are equal."""
+        if weight is None:
+            return self
+        counting = np.flatnonzero(weight)
+        if not len(counting):
+            raise ValueError("all weights of rows are zero: none is left to train on")
+        rows = self if len(counting) == len(weight) else self.take(counting)
+        weight = weight[counting]
+        mean = float(weight.mean(dtype=np.float64))
+        equal = (weight == weight[0]).all()
+        return replace(rows, weight=None if equal else weight / mean, mean_weight=mean)
 
     def take(self, places: Array) -> Rows:
         """Return some of the rows."""
         X = tuple(x[places] for x in self.X) if isinstance(self.X, tuple) else self.X[places]
-        return Rows(X, self.y[places], None if self.weight is None else self.weight[places])
+        weight = None if self.weight is None else self.weight[places]
+        return replace(self, X=X, y=self.y[places], weight=weight)
 
     def as_tuple(self) -> tuple[Any, ...]:
         """Return features, targets and maybe weights, as ``Trainer`` takes validation data."""
         return (self.X, self.y) if self.weight is None else (self.X, self.y, self.weight)
+
+    def __len__(self) -> int:
+        return len(self.y)
 
 
 Score = Callable[[Array, Array, Array | None], float]  # of outputs, targets and weights
@@ -132,7 +143,7 @@ class Fitting:
                 diagnose=bool(parameters.verbose),
             )
             if one_step:
-                convergence.note_iterations(trainer, rows.count)
+                convergence.note_iterations(trainer, len(rows))
         except KeyboardInterrupt:
             convergence.restore(trainer)
             warnings.warn("Training interrupted by user.", stacklevel=4)
@@ -156,9 +167,9 @@ class Fitting:
         self, parameters: TrainingParameters, rows: Rows, batch: int, epochs: int
     ) -> Trainer:
         """Return the trainer, with the penalty that suits these rows."""
-        decay = parameters.alpha * rows.count / (batch * rows.total)
+        decay = parameters.alpha / (batch * rows.mean_weight)
         if self.trainer is None:
-            steps = epochs * math.ceil(rows.count / batch)
+            steps = epochs * math.ceil(len(rows) / batch)
             optimizer = make_optimizer(self.network, parameters, decay, steps)
             self.trainer = Trainer(
                 self.network,
@@ -181,17 +192,17 @@ def batch_size(parameters: TrainingParameters, rows: Rows, network: nn.Layer) ->
     """
     asked = parameters.batch_size
     if parameters.solver == "lbfgs":
-        return rows.count
+        return len(rows)
     if not isinstance(asked, str):
-        if asked > rows.count:
+        if asked > len(rows):
             warnings.warn(
-                f"batch_size={asked} is more than the {rows.count} rows: a step takes all of them",
+                f"batch_size={asked} is more than the {len(rows)} rows: a step takes all of them",
                 stacklevel=5,
             )
-        return min(asked, rows.count)
-    size = min(AUTO_BATCH, rows.count)
+        return min(asked, len(rows))
+    size = min(AUTO_BATCH, len(rows))
     if any(isinstance(layer, nn.BatchNorm) for _, layer in network.layers()):
-        while 1 < size < rows.count and rows.count % size == 1:
+        while 1 < size < len(rows) and len(rows) % size == 1:
             size += 1
     return size
 

@@ -16,49 +16,53 @@ from minidl.typing import Array
 Function = Callable[[Array, Array], tuple[Array, Array]]
 
 
-class _SummedOverOutputs(nn.Loss):
-    """A loss whose mean over all elements is multiplied, to be a sum over the outputs of a row."""
+class PerRow(nn.Loss):
+    """The loss of a batch as scikit-learn sees it: L = factor / rows · Σ_i w_i · Σ_k l_ik.
 
-    factor = 1.0  # of the loss of one element
+    Sums go over the rows and their outputs. Where the weights of all rows have the mean 1, batches
+    add up to Σ w_i · L_i / Σ w_i, though each is divided by its number of rows, and not by its sum
+    of weights: a batch of rows that hardly count hardly counts.
+
+    Parameters
+    ----------
+    terms
+        The loss of elements or labels, with the reduction ``"sum"``.
+    factor
+        A constant, such as ½.
+    """
+
+    def __init__(self, terms: nn.Loss, factor: float = 1.0) -> None:
+        super().__init__()
+        self.terms, self.factor = terms, factor
+        self.takes_labels = terms.takes_labels  # type: ignore[misc]
+
+    def check_target(self, prediction: Array, target: Array) -> None:
+        """Raise if the target does not fit the prediction."""
+        self.terms.check_target(prediction, target)
+
+    def weighted_shape(self, prediction: Array) -> tuple[int, ...]:
+        """Return the shape of the weights: one for each row of the batch."""
+        return self.terms.weighted_shape(prediction)
+
+    def row_weights(self, target: Array, weight: Array | None = None) -> Array | None:
+        """Return None: in the mean over batches all rows are equal, whatever their weights."""
+        return None
 
     def forward(
         self, prediction: Array, target: Array, weight: Array | None = None
     ) -> tuple[Array, Array]:
-        value, gradient = super().forward(prediction, target, weight)
-        factor = self.factor * prediction.shape[-1]
+        value, gradient = self.terms.forward(prediction, target, weight)
+        factor = self.factor / len(prediction)
         kernels.scale(value, factor)
         kernels.scale(gradient, factor)
         return value, gradient
 
-
-class HalfSquaredError(_SummedOverOutputs, nn.MSELoss):
-    """Half the squared error of a row: L = ½ · Σ_k (ŷ_k - y_k)²."""
-
-    factor = 0.5
-
-
-class AbsoluteError(_SummedOverOutputs, nn.L1Loss):
-    """The absolute error of a row: L = Σ_k |ŷ_k - y_k|."""
-
-
-class HuberError(_SummedOverOutputs, nn.HuberLoss):
-    """Huber's loss of a row: the sum of that of its outputs."""
-
-
-class PinballError(_SummedOverOutputs, nn.QuantileLoss):
-    """The pinball loss of a row: the sum of that of its quantiles and outputs."""
-
-
-class PoissonError(_SummedOverOutputs, nn.PoissonNLLLoss):
-    """The Poisson loss of a row, of the logarithms of its rates: the sum of that of its outputs."""
-
-
-class LogLoss(_SummedOverOutputs, nn.BCEWithLogitsLoss):
-    """The log loss of a row of independent labels: the sum of their binary cross entropies."""
+    def __repr__(self) -> str:
+        return repr(self.terms)
 
 
 class FunctionLoss(nn.Loss):
-    """A loss by a function of NumPy arrays: the mean, over the rows, of what it returns.
+    """A loss by a function of NumPy arrays: L = Σ_i w_i · L_i / rows.
 
     Parameters
     ----------
@@ -71,6 +75,10 @@ class FunctionLoss(nn.Loss):
         super().__init__()
         self.function = function
 
+    def row_weights(self, target: Array, weight: Array | None = None) -> Array | None:
+        """Return None: see ``PerRow``."""
+        return None
+
     def check_target(self, prediction: Array, target: Array) -> None:
         """Raise unless there is a target for every row."""
         if len(target) != len(prediction):
@@ -80,8 +88,7 @@ class FunctionLoss(nn.Loss):
         self, prediction: Array, target: Array, weight: Array | None = None
     ) -> tuple[Array, Array]:
         losses, gradient = self._checked(prediction, self.function(prediction, target))
-        shares = np.ones(len(losses)) if weight is None else weight
-        shares = shares / shares.sum()
+        shares = (1.0 if weight is None else weight) * np.full(len(losses), 1 / len(losses))
         columns = shares.reshape(-1, *[1] * (gradient.ndim - 1))
         return np.array(losses @ shares), (gradient * columns).astype(prediction.dtype)
 
@@ -103,11 +110,11 @@ class FunctionLoss(nn.Loss):
 
 
 REGRESSION: dict[str, type[nn.Loss]] = {
-    "squared_error": HalfSquaredError,
-    "absolute_error": AbsoluteError,
-    "huber": HuberError,
-    "poisson": PoissonError,
-    "quantile": PinballError,
+    "squared_error": nn.MSELoss,
+    "absolute_error": nn.L1Loss,
+    "huber": nn.HuberLoss,
+    "poisson": nn.PoissonNLLLoss,
+    "quantile": nn.QuantileLoss,
 }
 
 
@@ -124,7 +131,9 @@ def regression_loss(owner: str, loss: Any, quantile: Any) -> nn.Loss:
     found = own_loss(loss)
     if found is None:
         kind = REGRESSION[check_choice(owner, "loss", loss, *REGRESSION)]
-        found = PinballError(quantile) if kind is PinballError else kind()
+        settings = {"quantiles": quantile} if loss == "quantile" else {}
+        terms = kind(reduction="sum", **settings)
+        found = PerRow(terms, 0.5 if loss == "squared_error" else 1.0)
     if found.takes_labels:
         raise ValueError(f"{owner}: loss must compare numbers, and {found!r} takes labels")
     return found
@@ -141,7 +150,8 @@ def classification_loss(owner: str, loss: Any, takes_labels: bool) -> nn.Loss:
     found = own_loss(loss)
     if found is None:
         check_choice(owner, "loss", loss, "log_loss")
-        found = nn.CrossEntropyLoss() if takes_labels else LogLoss()
+        terms = nn.CrossEntropyLoss("sum") if takes_labels else nn.BCEWithLogitsLoss("sum")
+        found = PerRow(terms)
     elif found.takes_labels != takes_labels and not isinstance(found, FunctionLoss):
         kind = "three classes or more" if takes_labels else "two classes, or several labels a row"
         wanted = "one that takes labels" if takes_labels else "one like BCEWithLogitsLoss"
