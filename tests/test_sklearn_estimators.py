@@ -256,12 +256,27 @@ def test_batch_norm_never_gets_a_batch_of_one_row() -> None:
 # --- the objective ------------------------------------------------------------------------------
 
 
+def half_square(prediction: Any, target: Any) -> tuple[Any, Any]:
+    difference = prediction - target
+    return (difference**2).sum(axis=1) / 2, difference
+
+
 def test_class_weights_are_weights_of_rows() -> None:
     names = np.array(["a", "b", "c"])[Y_IRIS]
     weights = {"a": 1.0, "b": 5.0, "c": 0.5}
     by_class = MLPClassifier(**SMALL, class_weight=weights).fit(X_IRIS, names)
     by_row = MLPClassifier(**SMALL).fit(X_IRIS, names, sample_weight=[weights[n] for n in names])
     np.testing.assert_allclose(by_class.predict_proba(X_IRIS), by_row.predict_proba(X_IRIS))
+
+
+@pytest.mark.parametrize("loss", ["squared_error", half_square])
+def test_a_batch_counts_as_much_as_the_weights_of_its_rows(loss: Any) -> None:
+    """With one row in each, dividing by the weights of a batch would make all rows equal."""
+    X, y = np.vstack([X_LINE, X_LINE]), np.append(Y_LINE, -Y_LINE)
+    weight = np.repeat([1.0, 1e-9], 200)
+    settings = {"solver": "sgd", "batch_size": 1, "learning_rate_init": 0.002, "momentum": 0.0}
+    regressor = MLPRegressor(loss, (), max_iter=20, **settings)
+    assert regressor.fit(X, y, sample_weight=weight).score(X_LINE, Y_LINE) > 0.95
 
 
 def test_balanced_weights_find_a_rare_class() -> None:
@@ -311,11 +326,6 @@ def test_an_absolute_error_ignores_outliers() -> None:
         assert np.median(np.abs(estimator.predict(X_LINE) - Y_LINE)) < 0.5, loss
     estimator = MLPRegressor(hidden_layer_sizes=32, **settings).fit(X_LINE, y)
     assert np.median(np.abs(estimator.predict(X_LINE) - Y_LINE)) > 2
-
-
-def half_square(prediction: Any, target: Any) -> tuple[Any, Any]:
-    difference = prediction - target
-    return (difference**2).sum(axis=1) / 2, difference
 
 
 def test_a_function_is_a_loss() -> None:
