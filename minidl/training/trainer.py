@@ -146,7 +146,7 @@ class Trainer:
         X: Any,
         y: Any,
         epochs: int,
-        batch_size: int | None = None,
+        batch_size: int | str = "auto",
         validation: tuple[Any, ...] | float | None = None,
         progress: str | bool | Progress = "auto",
         callbacks: Iterable[Callback | ReduceOnPlateau] = (),
@@ -175,8 +175,8 @@ class Trainer:
         epochs
             Passes over the data, ≥ 1.
         batch_size
-            Rows of a step, ≥ 1, by default 32; the last step of an epoch may have fewer.
-            ``LBFGS`` makes one step an epoch, on all rows, and ends ``fit`` when it is finished.
+            Rows of a step, ≥ 1; the last step of an epoch may have fewer. ``"auto"``: 32, or all
+            for ``LBFGS``, which makes one step an epoch and ends ``fit`` when it is finished.
         validation
             ``(X, y)`` or ``(X, y, weight)`` to evaluate on after every epoch; or a fraction of the
             rows, such as 0.2, which are then not trained on (they are chosen at random, but are the
@@ -239,8 +239,8 @@ class Trainer:
         """
         check_parts(self.model, self.loss, self.optimizer, self.ema)  # one may have been replaced
         epochs = check_count("fit", "epochs", epochs)
-        if batch_size is not None:
-            check_count("fit", "batch_size", batch_size)
+        if not isinstance(batch_size, str) or batch_size != "auto":
+            batch_size = check_count("fit", "batch_size", batch_size)
         accumulate = check_count("fit", "accumulate", accumulate)
         source, trained = self._source(X, y), self.optimizer.flat.parameters
         data, validation_data = for_training(
