@@ -205,6 +205,33 @@ def test_pairs_are_embedded_by_one_network() -> None:
     same = np.where(kinds[:, 0] == kinds[:, 1], 1.0, -1.0)
     trainer = trained(nn.CosineEmbeddingLoss(margin=0.2), 4, x, same, 30)
     assert trainer.evaluate(x, same)["loss"] < 0.05
+    weight = np.arange(300) % 3
+    scores = trainer.evaluate(x, same, sample_weight=weight)
+    counted = np.repeat(x, weight, axis=0), np.repeat(same, weight)
+    assert scores["loss"] == pytest.approx(trainer.evaluate(*counted)["loss"], rel=1e-5)
+    trainer.fit(x, same, 1, sample_weight=weight, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("loss", "outputs"),
+    [
+        *((nn.QuantileLoss([0.1, 0.9]), 2), (nn.GaussianNLLLoss(), 2)),
+        *((nn.PoissonNLLLoss(), 1), (nn.CosineSimilarityLoss(), 3)),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("make", [optim.Adam, optim.LBFGS])
+def test_padded_steps_of_sequences_do_not_count(loss: nn.Loss, outputs: int, make: Any) -> None:
+    rng = np.random.default_rng(0)
+    x = [rng.normal(size=(k, 3)) for k in (2, 5, 3, 5, 4)]
+    y = [np.abs(rows[:, : 3 if outputs == 3 else 1]) for rows in x]
+    model = nn.Sequential(nn.GRU(3, 8), nn.Linear(8, outputs), rng=0)
+    trainer = Trainer(model, loss, make(model.parameters()), rng=0)
+    history = trainer.fit(x, y, 2, progress=False)
+    assert history["loss"][1] < history["loss"][0]
+    values = [trainer.evaluate([rows], [own])["loss"] for rows, own in zip(x, y, strict=True)]
+    expected = np.average(values, weights=[2, 5, 3, 5, 4])
+    assert trainer.evaluate(x, y)["loss"] == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize(

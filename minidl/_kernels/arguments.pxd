@@ -264,7 +264,7 @@ cdef struct ElementLossArgs:
     const void *target
     const void *weight         # of every row, or NULL
     const double *weights      # their total, by which losses and gradient are divided; or NULL
-    const void *column         # of every column: what a target of one counts, or its quantile; or NULL
+    const void *column         # of every column: what a target of one counts, a quantile; or NULL
     void *dprediction
     double *losses             # one per block, row or element
     Py_ssize_t n, rows

@@ -74,6 +74,8 @@ def diagnose(
     'learning_rate_too_low'
     """
     _check_known(loss, optimizer)
+    if isinstance(validation, list):
+        validation = tuple(validation)  # as ``fit`` takes it
     program = Program(
         model, loss, optimizer, X, y, epochs, batch_size, shuffle, validation, rng, class_weight
     )

@@ -93,8 +93,8 @@ def check_batch_size(model: Layer, inputs: tuple[Array, ...], batch_size: int) -
         raise ValueError(f"training on one row fails ({error}), and {why} batch_size") from None
 
 
-def batch_size_for(optimizer: Optimizer, batch_size: int | None, accumulate: int, rows: int) -> int:
-    """Return the rows of a batch: by default 32, or all of them if a step needs all.
+def batch_size_for(optimizer: Optimizer, batch_size: int | str, accumulate: int, rows: int) -> int:
+    """Return the rows of a batch; of "auto" 32, or all of them if a step needs all.
 
     Raises
     ------
@@ -102,8 +102,8 @@ def batch_size_for(optimizer: Optimizer, batch_size: int | None, accumulate: int
         For batches of fewer rows than a step of the optimizer needs.
     """
     if not optimizer.takes_closure:
-        return 32 if batch_size is None else batch_size
-    if accumulate > 1 or (batch_size is not None and batch_size < rows):
+        return 32 if isinstance(batch_size, str) else batch_size
+    if accumulate > 1 or not (isinstance(batch_size, str) or batch_size >= rows):
         raise ValueError(
             f"fit: {type(optimizer).__name__} takes all {rows:,} rows in one step, got batch_size="
             f"{batch_size} and accumulate={accumulate}; leave both out"

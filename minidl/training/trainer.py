@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from minidl.diagnosis.rules.closing import closing_sentence
+from minidl.diagnosis.rules.ending import ending_of
 from minidl.nn import Layer, Loss
 from minidl.nn.checks import check_count
 from minidl.nn.hooks import evaluating
@@ -146,7 +147,7 @@ class Trainer:
         X: Any,
         y: Any,
         epochs: int,
-        batch_size: int | None = None,
+        batch_size: int | str = "auto",
         validation: tuple[Any, ...] | float | None = None,
         progress: str | bool | Progress = "auto",
         callbacks: Iterable[Callback | ReduceOnPlateau] = (),
@@ -175,8 +176,8 @@ class Trainer:
         epochs
             Passes over the data, ≥ 1.
         batch_size
-            Rows of a step, ≥ 1, by default 32; the last step of an epoch may have fewer.
-            ``LBFGS`` makes one step an epoch, on all rows, and ends ``fit`` when it is finished.
+            Rows of a step, ≥ 1; the last step of an epoch may have fewer. ``"auto"``: 32, or all
+            for ``LBFGS``, which makes one step an epoch and ends ``fit`` when it is finished.
         validation
             ``(X, y)`` or ``(X, y, weight)`` to evaluate on after every epoch; or a fraction of the
             rows, such as 0.2, which are then not trained on (they are chosen at random, but are the
@@ -239,8 +240,8 @@ class Trainer:
         """
         check_parts(self.model, self.loss, self.optimizer, self.ema)  # one may have been replaced
         epochs = check_count("fit", "epochs", epochs)
-        if batch_size is not None:
-            check_count("fit", "batch_size", batch_size)
+        if not isinstance(batch_size, str) or batch_size != "auto":
+            batch_size = check_count("fit", "batch_size", batch_size)
         accumulate = check_count("fit", "accumulate", accumulate)
         source, trained = self._source(X, y), self.optimizer.flat.parameters
         data, validation_data = for_training(
@@ -260,16 +261,18 @@ class Trainer:
                 self.ema.follow_state(self.model)
             self._train(plan, validation_data, diagnose)
             if diagnose and shown.remarks and self.loss.predicts_targets:
-                self._close(data, shown)
+                self._close(plan, shown)
         finally:
             notified.notify("on_fit_end", self.history.epochs, {})
             self.plan = None
         return self.history
 
-    def _close(self, data: Data, shown: Progress) -> None:
+    def _close(self, plan: Plan, shown: Progress) -> None:
         """Say in a sentence what the training ended with, if that is remarkable."""
-        parts = self.model, self.loss, data.inputs, data.targets, self.history
-        self.diagnosis = closing_sentence(*parts)
+        inputs, targets, weights = plan.data.inputs, plan.data.targets, plan.data.weights
+        parts = self.model, self.loss, inputs, targets, self.history, weights
+        stopped = plan.stop.why is not None
+        self.diagnosis = closing_sentence(ending_of(*parts, shuffle=plan.shuffle, stopped=stopped))
         if self.diagnosis:
             shown.remark(self.diagnosis)
 

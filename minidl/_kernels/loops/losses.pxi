@@ -392,7 +392,9 @@ cdef inline vec bce_vec(vec z, vec target, vec parameter, vec *gradient) noexcep
     return log1p_unit(e) - below * wrong
 
 
-cdef inline vec parameter_of(const ElementLossArgs *args, Py_ssize_t j, Py_ssize_t left) noexcept nogil:
+cdef inline vec parameter_of(
+    const ElementLossArgs *args, Py_ssize_t j, Py_ssize_t left
+) noexcept nogil:
     """The parameter of the next LANES columns from j on, of which `left` are left in the row."""
     if args.column == NULL:
         return fill(<real>args.delta)

@@ -143,7 +143,8 @@ cdef Py_ssize_t cosine_embedding(
     cdef real *du
     cdef double cosine, u_length, v_length, factor, value, slope
     while step < end:
-        u, du = <const real *>args.prediction + step * 2 * n, <real *>args.dprediction + step * 2 * n
+        u = <const real *>args.prediction + step * 2 * n
+        du = <real *>args.dprediction + step * 2 * n
         v, factor = u + n, step_factor(args, step)
         args.losses[step] = 0
         memset(du, 0, 2 * n * sizeof(real))
