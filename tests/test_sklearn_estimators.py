@@ -310,6 +310,23 @@ def test_quantiles_cover_their_share() -> None:
     assert several.score(X, y) == pytest.approx(np.mean(d2))
 
 
+def test_the_spread_of_targets_is_predicted() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.uniform(-1, 1, size=(2000, 1))
+    deviation = 5 * np.exp(X[:, 0])
+    y = 100 + 20 * X[:, 0] + deviation * rng.normal(size=2000)
+    settings = {"loss": "gaussian", "scale_targets": True, "learning_rate_init": 0.005}
+    estimator = MLPRegressor(**settings, random_state=0).fit(X, y)
+    mean, std = estimator.predict(X, return_std=True)
+    assert mean.shape == std.shape == (2000,)
+    assert np.abs(std / deviation - 1).mean() < 0.15
+    assert (np.abs(y - mean) < 1.645 * std).mean() == pytest.approx(0.9, abs=0.02)
+    two = estimator.fit(X, np.c_[y, -y])
+    assert [a.shape for a in two.predict(X, return_std=True)] == [(2000, 2)] * 2
+    with pytest.raises(ValueError, match="return_std needs loss=\"gaussian\", got 'squared_error'"):
+        fitted(MLPRegressor).predict(X_IRIS, return_std=True)
+
+
 def test_counts_are_predicted_by_their_rates() -> None:
     rng = np.random.default_rng(0)
     X = rng.uniform(-1, 1, size=(2000, 1))

@@ -115,6 +115,7 @@ REGRESSION: dict[str, type[nn.Loss]] = {
     "huber": nn.HuberLoss,
     "poisson": nn.PoissonNLLLoss,
     "quantile": nn.QuantileLoss,
+    "gaussian": nn.GaussianNLLLoss,
 }
 
 

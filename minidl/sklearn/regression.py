@@ -55,16 +55,17 @@ class Regressor(RegressorMixin, NetworkEstimator):
             raise ValueError(f'y: loss="poisson" needs counts >= 0, row {row} holds {y[row]}')
         return self._numbers.encoded(y, dtype)
 
-    def _decode(self, outputs: Array) -> Array:
-        return self._numbers.decoded(np.exp(outputs) if self.loss == "poisson" else outputs)
+    def _means(self, outputs: Array) -> Array:
+        """Return what outputs predict, in the scale in which targets are learned."""
+        if self.loss == "gaussian":
+            return outputs[:, : self._numbers.outputs]
+        return np.exp(outputs) if self.loss == "poisson" else outputs
 
     def _make_loss(self) -> nn.Loss:
         return objectives.regression_loss(type(self).__name__, self.loss, self.quantile)
 
     def _score_outputs(self, outputs: Array, y: Array, weight: Array | None) -> float:
-        if self.loss == "poisson":
-            outputs = np.exp(outputs)
-        return self._score(y, outputs, weight)
+        return self._score(y, self._means(outputs), weight)
 
     def _score(self, y: Array, prediction: Array, weight: Array | None) -> float:
         """Return R², or for quantiles the mean of their D²."""
@@ -102,10 +103,19 @@ class Regressor(RegressorMixin, NetworkEstimator):
         """
         return self._partial_fit(X, y, sample_weight, None, epochs, validation)
 
-    def predict(self, X: Any) -> Array:
-        """Predict the target of each row: (rows), or (rows, targets), or (rows, quantiles)."""
+    def predict(self, X: Any, return_std: bool = False) -> Any:
+        """Predict the target of each row: (rows), or (rows, targets), or (rows, quantiles).
+
+        With ``return_std``, which ``loss="gaussian"`` can, it is a pair: the prediction, and the
+        standard deviation of the target from it.
+        """
         outputs = self._outputs(X)
-        return self._decode(outputs)
+        prediction = self._numbers.decoded(self._means(outputs))
+        if not return_std:
+            return prediction
+        if self.loss != "gaussian":
+            raise ValueError(f'return_std needs loss="gaussian", got {self.loss!r}')
+        return prediction, self._numbers.spread(np.exp(outputs[:, self._numbers.outputs :] / 2))
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Compute R² of the predictions; for ``loss="quantile"``, the D² of the pinball loss."""
@@ -116,8 +126,9 @@ class Regressor(RegressorMixin, NetworkEstimator):
 
     @property
     def n_outputs_(self) -> int:
-        """Number of outputs of the network: one for each target, or for each quantile."""
-        return self._numbers.outputs * max(1, len(self._quantiles))
+        """Number of outputs of the network: one for each target or quantile; Gaussian: two."""
+        each = 2 if self.loss == "gaussian" else max(1, len(self._quantiles))
+        return self._numbers.outputs * each
 
     @property
     def out_activation_(self) -> str:

@@ -163,7 +163,8 @@ class MLPRegressor(FullyConnected, Regressor):
     ----------
     loss
         ``"squared_error"`` (half of it), ``"absolute_error"``, ``"huber"``, ``"poisson"`` (counts,
-        whose rate is predicted), ``"quantile"``; a ``Loss``, such as ``nn.HuberLoss(0.5)``; or a
+        whose rate is predicted), ``"quantile"``, ``"gaussian"`` (mean and variance, for
+        ``predict(X, return_std=True)``); a ``Loss``, such as ``nn.HuberLoss(0.5)``; or a
         function ``(outputs, targets) -> (loss of every row, gradient of their sum)`` of arrays. The
         loss of a row is the sum over its targets.
     hidden_layer_sizes, activation, dropout, norm, residual

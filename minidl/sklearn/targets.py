@@ -50,7 +50,13 @@ class Numbers:
 
     def decoded(self, outputs: Array) -> Array:
         """Return predictions from what the network says, in its dtype."""
-        values = (outputs * self.deviation + self.mean).astype(outputs.dtype)
+        return self._shaped((outputs * self.deviation + self.mean).astype(outputs.dtype))
+
+    def spread(self, deviations: Array) -> Array:
+        """Return deviations in the units of y, from those that the network says."""
+        return self._shaped((deviations * self.deviation).astype(deviations.dtype))
+
+    def _shaped(self, values: Array) -> Array:
         return values[:, 0] if self.one_dimensional and values.shape[1] == 1 else values
 
 
