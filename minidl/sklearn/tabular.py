@@ -139,7 +139,7 @@ class MLPClassifier(FullyConnected, Classifier):
     >>> from minidl.sklearn import MLPClassifier
     >>> X, y = load_iris(return_X_y=True)
     >>> classifier = MLPClassifier(
-    ...     (32, 32), "gelu", dropout=0.1, scale_inputs=True, solver="adam", random_state=0
+    ...     (32, 32), "gelu", dropout=0.1, scale_inputs=True, batch_size=32, random_state=0
     ... )
     >>> classifier.fit(X, y).score(X, y) > 0.95
     True
