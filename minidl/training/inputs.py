@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,16 @@ from minidl._kernels.twins.errors import RowError
 from minidl.nn import Layer
 from minidl.nn.array_checks import is_lengths
 from minidl.nn.nonfinite import is_finite
+from minidl.training.frames import (
+    PIPELINE,
+    Columns,
+    check_columns,
+    column_array,
+    column_names,
+    is_column,
+    is_table,
+    table_array,
+)
 from minidl.typing import Array
 
 Rows = slice | Array  # of a data set: a slice of it, or the numbers of its rows
@@ -36,6 +45,8 @@ class Inputs:
         How many different integers the first input may hold; None if it holds real numbers.
     lengths
         The second input, if it holds the lengths of sequences.
+    columns
+        The names of the columns of each input, None for an input without.
     """
 
     names: tuple[str, ...]
@@ -43,9 +54,15 @@ class Inputs:
     dtypes: tuple[np.dtype[Any], ...]
     limit: int | None = None
     lengths: Array | None = None
+    columns: tuple[Columns, ...] = ()
 
     def __len__(self) -> int:
         return len(self.arrays[0])
+
+    def check_columns(self, known: tuple[Columns, ...]) -> None:
+        """Raise ValueError if tables have other columns than those known, or another order."""
+        for name, given, before in zip(self.names, self.columns, known, strict=False):
+            check_columns(name, given, before)
 
     def steps(self, rows: Rows = ALL) -> Array | None:
         """(samples, time): which steps are no padding; None where there are no lengths."""
@@ -67,9 +84,10 @@ class Inputs:
         arrays = [as_contiguous(array[rows], dtype) for array, dtype in given]
         if (steps := self.steps(rows)) is not None:
             arrays[0] = without_padding(arrays[0], steps)
-        for name, array in zip(self.names, arrays, strict=True):
+        columns = self.columns or [None] * len(arrays)
+        for name, array, labels in zip(self.names, arrays, columns, strict=True):
             if array.dtype.kind == "f":
-                check_finite(name, array, rows)
+                check_finite(name, array, rows, labels)
         if self.limit is not None:
             check_range("index", self.names[0], arrays[0], self.limit, rows)
         return tuple(arrays)
@@ -96,6 +114,7 @@ def as_inputs(name: str, X: Any, model: Layer, dtype: np.dtype[Any]) -> Inputs:
         raise ValueError(f"{name}: expected at least one input, got an empty tuple")
     if several:
         check_number_of_inputs(name, len(parts), model)
+    columns = tuple(column_names(part) for part in parts)
     if len(parts) == 1 and is_ragged(parts[0]):
         check_takes_lengths(names[0], parts[0], model)
         parts, names = list(padded(names[0], parts[0])), [names[0], f"lengths of {names[0]}"]
@@ -105,23 +124,35 @@ def as_inputs(name: str, X: Any, model: Layer, dtype: np.dtype[Any]) -> Inputs:
         INDEX if (model.takes_indices if number == 0 else array.dtype.kind in "ui") else dtype
         for number, array in enumerate(arrays)
     ]
-    for number, part in enumerate(parts):
-        check_kind(names[number], part, arrays[number], dtypes[number])
+    for label, array, wanted in zip(names, arrays, dtypes, strict=True):
+        check_kind(label, array, wanted)
     lengths = None
     if len(arrays) == 2 and takes_lengths(model) and is_lengths(arrays[1]):
         lengths = arrays[1]
         check_range("length", names[1], lengths, (*arrays[0].shape, 0)[1])
     limit = model.index_limit if model.takes_indices else None
-    return Inputs(tuple(names), tuple(arrays), tuple(dtypes), limit, lengths)
+    return Inputs(tuple(names), tuple(arrays), tuple(dtypes), limit, lengths, columns)
 
 
 def as_array(name: str, data: Any) -> Array:
-    """Return ``data`` as an array; raise ValueError for masked values and for unequal rows."""
+    """Return ``data``, which may be a table or one of its columns, as an array.
+
+    Raises
+    ------
+    TypeError
+        For a column of a table that holds no numbers.
+    ValueError
+        For values that are masked or missing, and for unequal rows.
+    """
     if np.ma.is_masked(data):
         row = int(np.argwhere(np.atleast_1d(np.ma.getmaskarray(data)))[0, 0])
         raise ValueError(
             f"{name}: row {row} is masked; leave such rows out, or fill them with .filled(value)"
         )
+    if is_table(data):
+        return table_array(name, data)
+    if is_column(data):
+        return column_array(name, data)
     try:
         return np.asarray(data)
     except ValueError as error:  # rows of different lengths
@@ -167,25 +198,28 @@ def check_no_tuple_of_rows(name: str, X: Any, y: Any) -> None:
         raise ValueError(f"{name} is a tuple of {len(X):,}, as many as y has rows; {NOT_ROWS}")
 
 
-def check_kind(name: str, data: Any, array: Array, dtype: np.dtype[Any]) -> None:
+def check_kind(name: str, array: Array, dtype: np.dtype[Any]) -> None:
     """Raise TypeError, with the cure, unless the array holds integers, or real numbers."""
     if dtype == INDEX and array.dtype.kind not in "ui":
         cure = "write X.astype(np.int64)" if array.dtype.kind in "bf" else how_to_number(array)
         raise TypeError(f"{name}: the model takes integers, got dtype {array.dtype}; {cure}")
     if array.dtype.kind not in "buif":
-        cure = how_to_cast(data, array)
+        cure = how_to_cast(array)
         raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}{cure}")
 
 
-def check_finite(name: str, array: Array, rows: Rows = ALL) -> None:
-    """Raise ValueError with the first row that holds NaN or inf."""
+def check_finite(name: str, array: Array, rows: Rows = ALL, columns: Columns = None) -> None:
+    """Raise ValueError with the first row, and column, that holds NaN or inf."""
     if is_finite(array):
         return
     row, *place = first_where(~np.isfinite(array))
+    value, where, cure = array[(row, *place)], f" at {tuple(place)}" if place else "", ""
+    if columns is not None:
+        where = f" in column {columns[place[0]]!r}"
+        cure = f"; fill what is missing ({PIPELINE})" if np.isnan(value) else ""
     raise ValueError(
-        f"{name}: row {row_number(rows, row)} holds {array[(row, *place)]}"
-        f"{f' at {tuple(place)}' if place else ''}; finite numbers within the range of "
-        f"{array.dtype} are needed"
+        f"{name}: row {row_number(rows, row)} holds {value}{where}; finite numbers "
+        f"within the range of {array.dtype} are needed{cure}"
     )
 
 
@@ -300,20 +334,8 @@ def how_to_number(array: Array) -> str:
     return "write X.astype(np.int64) if all are whole numbers"
 
 
-def how_to_cast(data: Any, array: Array) -> str:
-    """Say what is not a real number, by column where ``data`` is a table, and the cure."""
-    for column in getattr(data, "columns", ()):
-        match _kind_of_column(data, column):
-            case "bool":
-                return f"; column {column!r} is bool: write X.astype(np.float32)"
-            case "words":
-                cure = "X = pd.get_dummies(X, dtype=float)"
-                if hasattr(data, "to_dummies"):
-                    cure = f"X = X.to_dummies({column!r})"
-                return f"; column {column!r} holds words: write {cure}, or leave it out"
-            case "other":
-                dtype = np.asarray(data[column]).dtype
-                return f"; column {column!r} has dtype {dtype}: convert it, or leave it out"
+def how_to_cast(array: Array) -> str:
+    """Say how an array that does not hold real numbers may become one that does."""
     if array.dtype.kind in "UST":
         return "; write X.astype(np.float32) if these are numbers, else one-hot rows for words"
     if array.dtype != object:
@@ -322,15 +344,3 @@ def how_to_cast(data: Any, array: Array) -> str:
         if value is None or type(value).__name__ == "NAType":
             return f"; row {place[0]} holds {value}: leave such rows out, or fill them"
     return "; write X.astype(np.float32) if all are numbers"
-
-
-def _kind_of_column(data: Any, column: Any) -> str:
-    """Return what a column of a table holds: numbers, bool, words or other."""
-    values = np.asarray(data[column])
-    if values.dtype == object:
-        kinds = {type(value) for value in chain(values.flat[:100], values.flat[-100:])}
-        if kinds <= {bool, np.bool_}:
-            return "bool"
-        return "words" if str in kinds else "other"
-    names = {"b": "bool", "U": "words", "S": "words", "T": "words"}
-    return names.get(values.dtype.kind, "numbers" if values.dtype.kind in "uif" else "other")

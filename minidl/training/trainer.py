@@ -22,6 +22,7 @@ from minidl.training.callbacks import Callback, Callbacks
 from minidl.training.checks import check_batch_size, check_parts
 from minidl.training.data import Batch, Data, Source
 from minidl.training.epoch import Epoch, Plan, Stop
+from minidl.training.frames import Columns
 from minidl.training.history import History
 from minidl.training.inputs import as_inputs
 from minidl.training.interrupt import deferred_to_step_end
@@ -80,6 +81,10 @@ class Trainer:
 
     Attributes
     ----------
+    columns
+        The names of the columns that ``fit`` was given, a tuple for each input, and None for an
+        input that has no names, such as an array. Tables of later calls must have the same columns
+        in the same order.
     history
         The epochs that the latest ``fit`` has completed, also if Ctrl-C or an error ended it.
     diagnosis
@@ -134,10 +139,10 @@ class Trainer:
         self.metrics = by_name(metrics, loss, weighted_metrics)
         self.rng = as_generator(rng)
         self.dtype = optimizer.flat.dtype
+        self.columns: tuple[Columns, ...] = ()
         self.history = History()
         self.diagnosis = ""
         self.plan: Plan | None = None
-        self._stop = Stop()
         self._step = TrainingStep(model, loss, optimizer, ema, record=record)
         self._predictor = Predictor(model, self.dtype, record)
 
@@ -171,7 +176,8 @@ class Trainer:
             Features and targets. A tuple is several inputs, with which the model is called as
             ``model(*inputs)``, such as padded sequences and their lengths, ``(X, lengths)``. A
             list of sequences of unequal length is padded. Loss and metrics leave padded steps out,
-            whatever their values.
+            whatever their values. Frames and series of pandas and polars that hold numbers and
+            booleans are taken as they are.
         epochs
             Passes over the data, ≥ 1.
         batch_size
@@ -248,8 +254,10 @@ class Trainer:
         names += [f"val_{name}" for name in names if validation_data is not None]
         shown = choose(progress)
         notified = Callbacks(callbacks, self, names, shown)
-        self.history, self._stop.why, self.diagnosis = History(), None, ""
-        plan = Plan(epochs, data, batch_size, accumulate, bool(shuffle), notified, self._stop)
+        self.history, self.diagnosis = History(), ""
+        if any(source.inputs.columns):
+            self.columns = source.inputs.columns
+        plan = Plan(epochs, data, batch_size, accumulate, bool(shuffle), notified, Stop())
         try:
             self.plan = plan
             if self.ema is not None:
@@ -299,7 +307,8 @@ class Trainer:
 
         The epoch counts as complete, with the steps that were made until then. ``why`` is shown.
         """
-        self._stop.why = self._stop.why or why
+        if self.plan is not None:
+            self.plan.stop.why = self.plan.stop.why or why
 
     def predict(self, X: Any, batch_size: int = EVALUATION_BATCH) -> Array:
         """Compute the model's output for every row, with all layers in evaluation.
@@ -330,6 +339,7 @@ class Trainer:
             return quick
         check_count("predict", "batch_size", batch_size)
         inputs = as_inputs("X", X, self.model, self.dtype)
+        inputs.check_columns(self.columns)
         batches = (slice(i, i + batch_size) for i in range(0, len(inputs), batch_size))
         outputs = [predictor(*inputs.cast(rows)) for rows in batches]
         return np.concatenate(outputs)  # a copy: a layer may return its very input
@@ -384,7 +394,9 @@ class Trainer:
         return self._predictor
 
     def _source(self, X: Any, y: Any) -> Source:
-        return Source("", X, y, self.model, self.loss, self.dtype)
+        source = Source("", X, y, self.model, self.loss, self.dtype)
+        source.inputs.check_columns(self.columns)
+        return source
 
     # --- evaluation ---
 
