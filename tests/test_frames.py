@@ -151,7 +151,7 @@ def test_arrays_have_no_names_to_compare(library):
 
 def test_names_of_refused_data_are_not_kept(library):
     trainer = classifier(4)
-    with pytest.raises(ValueError, match="infinity|inf in column 'other'"):
+    with pytest.raises(ValueError, match="inf in column 'other'"):
         fit(trainer, with_column(library, [np.inf] * ROWS))
     assert trainer.columns == ()
 
@@ -164,8 +164,10 @@ def test_only_names_that_are_strings_are_names():
     fit(trainer, pd.DataFrame(ARRAY, columns=["a", 1, "b"]))
     assert trainer.columns == ()
     fit(trainer, pd.DataFrame(ARRAY, columns=["a", "b", "a"]))
-    with pytest.raises(ValueError, match="fit was given 'b' another number of times|missing: 'b'"):
+    with pytest.raises(ValueError, match="given; missing: 'b'"):
         trainer.predict(pd.DataFrame(ARRAY, columns=["a", "a", "a"]))
+    with pytest.raises(ValueError, match="X: fit was given 'a' another number of times"):
+        trainer.predict(pd.DataFrame(ARRAY[:, :2], columns=["a", "b"]))
 
 
 def test_of_many_columns_some_are_named():

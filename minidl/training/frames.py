@@ -17,6 +17,7 @@ Columns = tuple[str, ...] | None  # the names of a table's columns, None where i
 
 PIPELINE = "docs/tables.md shows the pipeline"
 ENCODE = f"one-hot encode it ({PIPELINE})"
+NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 MOST_NAMED = 5  # columns in a message
 
 
@@ -163,7 +164,7 @@ def _what_it_is(label: Any, array: Array, name: str) -> tuple[str, str]:
         return "words", ENCODE
     if hasattr(values[0], "strftime"):
         return "dates", f"make them numbers ({PIPELINE})"
-    if all(isinstance(value, (int, float, np.number, np.bool_)) for value in values):
+    if all(isinstance(value, NUMBERS) for value in values):
         return "numbers as objects", f"write {name}.astype({{{label!r}: float}})"
     return f"objects of type {type(values[0]).__name__}", "convert it to numbers"
 
