@@ -97,8 +97,8 @@ def check_columns(name: str, given: Columns, known: Columns) -> None:
         words = "; ".join(f"{kind}: {_listed(labels)}" for kind, labels in parts if labels)
         raise ValueError(f"{name}: its columns are not those that fit was given; {words}")
     if len(given) != len(known):
-        twice = [label for label in known if given.count(label) != known.count(label)]
-        raise ValueError(f"{name}: fit was given {_listed(twice)} another number of times")
+        twice = [label for label in set(known) if given.count(label) != known.count(label)]
+        raise ValueError(f"{name}: fit was given {_listed(sorted(twice))} another number of times")
     place = next(i for i, (new, old) in enumerate(zip(given, known, strict=True)) if new != old)
     raise ValueError(
         f"{name}: its columns are in another order than fit was given, column {place} is "
