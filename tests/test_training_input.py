@@ -304,7 +304,7 @@ CITIES = np.where(X[:, 3] > 0, "Bonn", "Kiel")
         (CITIES.astype(object), r"words: one-hot encode it \(docs/tables.md shows the pipeline\)"),
         (CITIES, "words: one-hot encode it"),
         (np.arange("2000", "2050", dtype="datetime64[Y]"), "dates: make them numbers"),
-        (np.array([1j] * 50), "objects of type complex: convert it to numbers"),
+        (np.array([1j] * 50), "objects of type complex128: convert it to numbers"),
     ],
 )
 @pytest.mark.parametrize("use", ["fit", "predict"])
