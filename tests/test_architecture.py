@@ -36,7 +36,7 @@ FLOORS = [
     {"cli"},
     {"lab"},
     {"diagnosis"},
-    {"training", "gradient_check", "saving", "datasets"},
+    {"training", "gradient_check", "saving", "datasets", "tables"},
     {"recording"},
     {"profiling", "analysis"},
     {"optim", "threads"},

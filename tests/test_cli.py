@@ -12,7 +12,7 @@ from cli_helpers import ROOT, SHORT, accuracy_in, write_idx
 
 import minidl
 from minidl import datasets, nn
-from minidl.cli import _parser, main, network
+from minidl.cli import _parser, main, network, train
 
 MNIST = ROOT.parent / "shared" / "data"
 

@@ -1,0 +1,179 @@
+"""The inputs of a network from the columns of a table: which are used, how, and which are not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+
+from minidl.tables.encoders import (
+    DTYPE,
+    MISSING_WORD,
+    RARE,
+    Categories,
+    Dates,
+    Encoder,
+    Numbers,
+    from_dict,
+    style_of_numbers,
+)
+from minidl.tables.reading import Column
+from minidl.tables.text_file import TableError
+from minidl.tables.words import EPOCH, POINT, date_style
+from minidl.typing import Array
+
+MOST_CATEGORIES = 100
+LEAST_ROWS_OF_IDENTIFIER = 20
+IDENTIFIER = re.compile(r"(.*[^a-z])?(id|idx|index|key|row|uuid|guid)|column 1", re.IGNORECASE)
+CAMEL_IDENTIFIER = re.compile(r".*[a-z]I[dD]")
+
+
+@dataclass(frozen=True)
+class Feature:
+    """What becomes of a column: its encoder, or None if it is left out; and both in words."""
+
+    name: str
+    encoder: Encoder | None
+    words: str
+
+    @property
+    def kind(self) -> str:
+        """What the column holds, or that it is left out."""
+        return "left out" if self.encoder is None else self.encoder.kind
+
+    @property
+    def width(self) -> int:
+        """How many inputs it gives."""
+        return 0 if self.encoder is None else self.encoder.width
+
+
+@dataclass(frozen=True)
+class Features:
+    """What becomes of every column of a table but the target."""
+
+    columns: tuple[Feature, ...]
+
+    @classmethod
+    def learn(cls, columns: Sequence[Column], rows: Array) -> Features:
+        """Learn from the rows to train on.
+
+        Raises
+        ------
+        TableError
+            If no column is left to learn from, and for infinite numbers.
+        """
+        features = cls(tuple(learn_feature(column, rows) for column in columns))
+        if not features.width:
+            why = "; ".join(f"{feature.name!r}: {feature.words}" for feature in features.columns)
+            raise TableError(f"no column is left to predict the target from ({why or 'no other'})")
+        return features
+
+    @property
+    def width(self) -> int:
+        """How many inputs all columns give."""
+        return sum(feature.width for feature in self.columns)
+
+    def encode(self, columns: Mapping[str, Column]) -> Array:
+        """Return the inputs (rows, width) of a table with these columns."""
+        used = [feature for feature in self.columns if feature.encoder is not None]
+        rows = len(columns[used[0].name].codes)
+        inputs, place = np.empty((rows, self.width), DTYPE), 0
+        for feature in used:
+            assert feature.encoder is not None
+            inputs[:, place : place + feature.width] = feature.encoder.encode(columns[feature.name])
+            place += feature.width
+        return inputs
+
+    def as_list(self) -> list[dict[str, Any]]:
+        """Return what JSON can write: the columns that are used."""
+        return [
+            {"name": feature.name, "encoder": feature.encoder.as_dict()}
+            for feature in self.columns
+            if feature.encoder is not None
+        ]
+
+    @classmethod
+    def from_list(cls, entries: Sequence[Mapping[str, Any]]) -> Features:
+        """Return the features that ``as_list`` wrote."""
+        return cls(tuple(Feature(e["name"], from_dict(e["encoder"]), "") for e in entries))
+
+
+def learn_feature(column: Column, rows: Array) -> Feature:
+    """Choose what becomes of a column, and learn it from some rows."""
+    name, given = column.name, column.take(rows)
+    if not (given.codes >= 0).any():
+        return Feature(name, None, "empty")
+    if is_identifier(column):
+        return Feature(name, None, "numbers the rows: an identifier")
+    encoder: Encoder
+    if style := style_of_numbers(column):
+        values = Numbers(style, 0, 0, 1, False).values(column)[rows]
+        encoder = Numbers.learn(style, values)
+        words = words_on_numbers(encoder, values, given)
+    elif dated := date_style(column.words, column.counts()):
+        encoder = Dates.learn(dated, given)
+        words = words_on_dates(encoder, given)
+    else:
+        if too_many := words_on_too_many(given):
+            return Feature(name, None, too_many)
+        encoder = Categories.learn(given)
+        words = words_on_categories(encoder, given)
+    return Feature(name, encoder if encoder.width else None, words if encoder.width else "constant")
+
+
+def is_identifier(column: Column) -> bool:
+    """Return whether a column only tells the rows apart: by its name, and no two are equal."""
+    named = IDENTIFIER.fullmatch(column.name) or CAMEL_IDENTIFIER.fullmatch(column.name)
+    rows = len(column.codes)
+    return bool(named) and LEAST_ROWS_OF_IDENTIFIER <= rows == len(column.words)
+
+
+def words_on_too_many(column: Column) -> str:
+    """Say that a column has too many different words; "" if it has not."""
+    counts = column.counts()
+    rare = int(counts[counts < RARE].sum())
+    many, frequent = int((counts > 0).sum()), int((counts >= RARE).sum())
+    if frequent > MOST_CATEGORIES:
+        return f"{many:,} different words, {frequent:,} of them frequent: too many"
+    if 2 * rare > counts.sum() and many > 2:
+        return f"{many:,} different words, most of them in fewer than {RARE} rows"
+    return ""
+
+
+def words_on_numbers(encoder: Numbers, values: Array, column: Column) -> str:
+    """Say what became of numbers."""
+    words = f"mean {encoder.mean:.4g}, std {encoder.std:.4g}"
+    if encoder.style != POINT:
+        words += f", {encoder.style}"
+    missing = int(np.isnan(values).sum())
+    strange = missing - int((column.codes < 0).sum())
+    if missing:
+        words += f"; {missing:,} missing: {encoder.median:.4g}"
+    if strange:
+        word = next(w for w in np.array(column.words)[column.codes[np.isnan(values)]] if w)
+        words += f", {strange:,} of them words such as {word!r}"
+    return words
+
+
+def words_on_categories(encoder: Categories, column: Column) -> str:
+    """Say what became of categories."""
+    counts = dict(zip(column.words, column.counts().tolist(), strict=True))
+    counts[MISSING_WORD] = int((column.codes < 0).sum())
+    words = ", ".join(f"{word} {counts[word]:,}" for word in encoder.words)
+    rare = [count for word, count in counts.items() if count > 0 and word not in encoder.words]
+    return words + (f", other {sum(rare):,} ({len(rare):,} words)" if encoder.other else "")
+
+
+def words_on_dates(encoder: Dates, column: Column) -> str:
+    """Say what became of dates."""
+    days = encoder.days(column)
+    first, last = (
+        f"{EPOCH + timedelta(day):%Y-%m-%d}" for day in (np.nanmin(days), np.nanmax(days))
+    )
+    words = f"{first} to {last}, {encoder.style.order}"
+    missing = int(np.isnan(days).sum())
+    return words + (f"; {missing:,} missing" if missing else "")

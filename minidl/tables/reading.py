@@ -1,0 +1,210 @@
+"""A text as columns: its delimiter, its header, its rows."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minidl.tables.text_file import TableError, read_text
+from minidl.tables.words import MISSING, number
+from minidl.typing import Array
+
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+LINES = 50  # that tell the delimiter
+LONGEST_FIELD = 100_000  # characters
+MOST_COLUMNS = 10_000
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of words: each row has the number of one of the distinct words, or -1.
+
+    Attributes
+    ----------
+    name
+        As in the header.
+    words
+        The distinct words that are not missing, without blanks around them.
+    codes
+        (rows), the index of each row's word; -1 where the word is missing.
+    comma
+        Whether a number such as 1,234 has a decimal comma, as in tables without commas between
+        their fields; else it is one thousand and more.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    codes: Array
+    comma: bool = False
+
+    def take(self, rows: Array) -> Column:
+        """Return the same column with some of its rows."""
+        return replace(self, codes=self.codes[rows])
+
+    def counts(self) -> Array:
+        """Count the rows of each word."""
+        return np.bincount(self.codes[self.codes >= 0], minlength=len(self.words))
+
+    def spread(self, values: Array, missing: float = np.nan) -> Array:
+        """Return for each row the value of its word."""
+        return np.append(values, missing)[self.codes]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of words: its columns by name, and notes on how it was read."""
+
+    columns: dict[str, Column]
+    notes: list[str]
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return len(next(iter(self.columns.values())).codes)
+
+
+def read_table(path: Path) -> Table:
+    """Read a file of text with a header, whose fields lie between commas, semicolons or tabs.
+
+    Raises
+    ------
+    TableError
+        For a file that holds no such table, naming the line.
+    ImportError
+        Without pandas.
+    OSError
+        If the file cannot be read.
+    """
+    text, notes = read_text(path)
+    delimiter, text = split_off_delimiter(text)
+    names = read_names(text, delimiter)
+    frame = parse(text, delimiter, len(names))
+    if not len(frame):
+        raise TableError("it has a header and no rows")
+    columns: dict[str, Column] = {}
+    for place, name in enumerate(names):
+        columns[name] = column_of(name, frame.pop(place), comma=delimiter != ",")
+    return Table(columns, notes)
+
+
+# --- delimiter and header ---------------------------------------------------------------------
+
+
+def split_off_delimiter(text: str) -> tuple[str, str]:
+    """Return the delimiter, and the text without the line ``sep=;`` that names it for Excel.
+
+    It is the one that splits the first lines into most fields, of those that split all of them
+    into as many.
+    """
+    if named := re.match(r"sep=([,;\t])\n", text):
+        return named[1], text[named.end() :]
+    head = "\n".join(text.split("\n", LINES)[:LINES])
+    scores = {}
+    for delimiter in DELIMITERS:
+        # Not strict: the last of these lines may end within a quotation.
+        rows = csv.reader(io.StringIO(head, newline=""), delimiter=delimiter)
+        try:
+            widths = [len(row) for row in rows if row]
+        except csv.Error:
+            continue
+        agreeing = sum(width == widths[0] for width in widths)
+        scores[delimiter] = (widths[0] > 1, agreeing == len(widths), agreeing, widths[0])
+    best = max(scores, key=lambda delimiter: scores[delimiter], default=",")
+    if not scores or not scores[best][0]:
+        raise TableError(
+            "it has one column only: fields must lie between commas, semicolons or tabs"
+        )
+    return best, text
+
+
+def read_names(text: str, delimiter: str) -> list[str]:
+    """Return the names of the columns, the first row."""
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+    header = next(row for row in rows if row)
+    names = [name.strip() for name in header]
+    if names and not names[-1]:
+        names.pop()  # after a delimiter at the end of every line
+    if len(names) > MOST_COLUMNS:
+        raise TableError(f"it has {len(names):,} columns, and {MOST_COLUMNS:,} are read at most")
+    if all(np.isfinite(number(name)) for name in names):
+        raise TableError(
+            f"its first row holds numbers only ({', '.join(names[:3])}, ...): "
+            "it should name the columns"
+        )
+    names = [name or f"column {place}" for place, name in enumerate(names, 1)]
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise TableError(f"{count} columns are called {name!r}: give each a name of its own")
+    return names
+
+
+# --- rows -------------------------------------------------------------------------------------
+
+
+def parse(text: str, delimiter: str, width: int) -> Any:
+    """Return a frame of words whose columns are numbered; raise TableError for ragged rows."""
+    try:
+        import pandas as pd
+    except ImportError:
+        raise ImportError("tables need pandas: pip install 'minidl[tables]'") from None
+    extra = width  # a column beyond the last one shows rows that are too long
+    try:
+        frame = pd.read_csv(
+            io.StringIO(text),
+            sep=delimiter,
+            header=0,
+            names=range(width + 1),
+            dtype=str,
+            na_filter=False,
+            skipinitialspace=True,
+        )
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
+        check_rows(text, delimiter, width)
+        raise TableError(f"it cannot be read: {error}") from None
+    ragged = not isinstance(frame.index, pd.RangeIndex) or (frame.pop(extra).fillna("") != "").any()
+    # Where a row is too short its last field is empty.
+    if ragged or (width > 1 and (frame[width - 1].fillna("") == "").any()):
+        check_rows(text, delimiter, width)
+    return frame
+
+
+def check_rows(text: str, delimiter: str, width: int) -> None:
+    """Raise TableError for the first row that has not as many fields as the header."""
+    file = io.StringIO(text, newline="")
+    rows = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
+    line = 1
+    try:
+        for row in rows:
+            full = row[:-1] if len(row) == width + 1 and not row[-1].strip() else row
+            if row and len(full) != width and not (len(row) == 1 and not row[0].strip()):
+                fields = "1 field" if len(row) == 1 else f"{len(row)} fields"
+                raise TableError(f"line {line} has {fields}, the header has {width}")
+            line = rows.line_num + 1
+    except csv.Error as error:
+        why = f": {error}" if "end of data" not in str(error) else " that is never closed"
+        raise TableError(f"the row that begins in line {line} has a quotation{why}") from None
+
+
+def column_of(name: str, series: Any, comma: bool) -> Column:
+    """Number the distinct words of a column; entries such as NA, ? and - are missing."""
+    codes, given = series.factorize()
+    words: dict[str, int] = {}
+    of_given = np.empty(len(given) + 1, np.int64)
+    for place, entry in enumerate(given):
+        word = entry.strip()
+        if len(word) > LONGEST_FIELD:
+            row = int(np.argmax(codes == place)) + 1
+            raise TableError(
+                f"column {name!r}, row {row}: a field has {len(word):,} characters, "
+                f"{LONGEST_FIELD:,} are read at most; is a quotation never closed?"
+            )
+        of_given[place] = -1 if word.lower() in MISSING else words.setdefault(word, len(words))
+    of_given[-1] = -1
+    return Column(name, tuple(words), of_given[codes], comma)
