@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minidl import datasets, nn
-from minidl.cli import network, options, plot, report, sequences, text
+from minidl.cli import network, options, plot, report, sequences, tables, text
 from minidl.cli.options import UsageError, usage_errors
 from minidl.datasets import Dataset
 from minidl.training import History, Trainer
@@ -21,11 +21,12 @@ IDX = network.Defaults(hidden="256,128", norm=True, dropout=0.2, adam_rate=1e-3,
 
 
 def add_command(commands: Any) -> None:
-    """Add ``train digits``, ``train idx``, ``train text`` and ``train adding``."""
+    """Add ``train digits``, ``train idx``, ``train csv``, ``train text`` and ``train adding``."""
     parser = commands.add_parser("train", help="train a network")
     data = parser.add_subparsers(title="data", metavar="DATA", required=True)
 
     add_images(data, run)
+    tables.add_csv(data)
     text.add_text(data)
     sequences.add_adding(data)
 
@@ -94,7 +95,7 @@ def _print_results(
     speed = history.epochs * len(data.x_train) / seconds
     print(f"\ntraining took {seconds:.2f} s, {speed:,.0f} samples/s")
     print(f"test accuracy: {accuracy:.4f}\n")
-    print(report.confusion(data.y_test, predicted, data.classes), end="\n\n")
+    print(report.confusion(data.y_test, predicted, range(data.classes)), end="\n\n")
     print(norms.table())
 
 

@@ -154,25 +154,27 @@ def parse(text: str, delimiter: str, width: int) -> Any:
         import pandas as pd
     except ImportError:
         raise ImportError("tables need pandas: pip install 'minidl[tables]'") from None
-    extra = width  # a column beyond the last one shows rows that are too long
+
+    def frame_of(columns: int) -> Any:
+        options: dict[str, Any] = {"dtype": str, "na_filter": False, "skipinitialspace": True}
+        names = range(columns)
+        return pd.read_csv(io.StringIO(text), sep=delimiter, header=0, names=names, **options)
+
     try:
-        frame = pd.read_csv(
-            io.StringIO(text),
-            sep=delimiter,
-            header=0,
-            names=range(width + 1),
-            dtype=str,
-            na_filter=False,
-            skipinitialspace=True,
-        )
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
+        frame = frame_of(width)
+        # Where a row is too short its last field is empty; one that is too long may be taken for
+        # one that begins with a label.
+        labelled = not isinstance(frame.index, pd.RangeIndex)
+        if labelled or (frame[width - 1].fillna("") == "").any():
+            check_rows(text, delimiter, width)
+        # A delimiter at the end of every line makes one more column, which is empty.
+        return frame_of(width + 1) if labelled else frame
+    except ValueError as error:
         check_rows(text, delimiter, width)
-        raise TableError(f"it cannot be read: {error}") from None
-    ragged = not isinstance(frame.index, pd.RangeIndex) or (frame.pop(extra).fillna("") != "").any()
-    # Where a row is too short its last field is empty.
-    if ragged or (width > 1 and (frame[width - 1].fillna("") == "").any()):
-        check_rows(text, delimiter, width)
-    return frame
+        try:
+            return frame_of(width + 1)
+        except ValueError:
+            raise TableError(f"it cannot be read: {error}") from None
 
 
 def check_rows(text: str, delimiter: str, width: int) -> None:
