@@ -122,14 +122,15 @@ def learn_feature(column: Column, rows: Array) -> Feature:
             return Feature(name, None, too_many)
         encoder = Categories.learn(given)
         words = words_on_categories(encoder, given)
-    return Feature(name, encoder if encoder.width else None, words if encoder.width else "constant")
+    constant = not encoder.width or (encoder.kind == "category" and encoder.width == 1)
+    return Feature(name, None, "constant") if constant else Feature(name, encoder, words)
 
 
 def is_identifier(column: Column) -> bool:
     """Return whether a column only tells the rows apart: by its name, and no two are equal."""
     named = IDENTIFIER.fullmatch(column.name) or CAMEL_IDENTIFIER.fullmatch(column.name)
     rows = len(column.codes)
-    return bool(named) and LEAST_ROWS_OF_IDENTIFIER <= rows == len(column.words)
+    return bool(named) and LEAST_ROWS_OF_IDENTIFIER <= rows == np.count_nonzero(column.counts())
 
 
 def words_on_too_many(column: Column) -> str:
