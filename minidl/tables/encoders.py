@@ -74,15 +74,12 @@ class Numbers:
         Raises
         ------
         TableError
-            For infinity, naming the row.
+            For infinity.
         """
         values = column.spread(numbers(column.words, self.style))
         if np.isinf(values).any():
-            row = int(np.argmax(np.isinf(values)))
-            word = column.words[column.codes[row]]
-            raise TableError(
-                f"column {column.name!r}, row {row + 1} holds {word!r}: numbers must be finite"
-            )
+            word = column.words[column.codes[int(np.argmax(np.isinf(values)))]]
+            raise TableError(f"column {column.name!r} holds {word!r}: numbers must be finite")
         return values
 
     def encode(self, column: Column) -> Array:
@@ -94,7 +91,8 @@ class Numbers:
         missing = np.isnan(values)
         parts = []
         if self.std:
-            parts.append((np.where(missing, self.median, values) - self.mean) / self.std)
+            # Not (x - mean) / std, whose difference of two large numbers may be infinite.
+            parts.append(np.where(missing, self.median, values) / self.std - self.mean / self.std)
         if self.indicator:
             parts.append(missing)
         return np.stack(parts, axis=1).astype(DTYPE) if parts else np.zeros((len(values), 0), DTYPE)

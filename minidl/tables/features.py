@@ -155,7 +155,8 @@ def words_on_numbers(encoder: Numbers, values: Array, column: Column) -> str:
     if missing:
         words += f"; {missing:,} missing: {encoder.median:.4g}"
     if strange:
-        word = next(w for w in np.array(column.words)[column.codes[np.isnan(values)]] if w)
+        row = np.flatnonzero(np.isnan(values) & (column.codes >= 0))[0]
+        word = column.words[column.codes[row]]
         words += f", {strange:,} of them words such as {word!r}"
     return words
 

@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ from minidl.tables.words import MISSING, number
 from minidl.typing import Array
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+ONE_COLUMN = "it has one column only: fields must lie between commas, semicolons or tabs"
 LINES = 50  # that tell the delimiter
 LONGEST_FIELD = 100_000  # characters
 MOST_COLUMNS = 10_000
+LIMIT = csv.field_size_limit()
 
 
 @dataclass(frozen=True)
@@ -110,17 +113,14 @@ def split_off_delimiter(text: str) -> tuple[str, str]:
     for delimiter in DELIMITERS:
         # Not strict: the last of these lines may end within a quotation.
         rows = csv.reader(io.StringIO(head, newline=""), delimiter=delimiter)
-        try:
+        with suppress(csv.Error):
             widths = [len(row) for row in rows if row]
-        except csv.Error:
-            continue
-        agreeing = sum(width == widths[0] for width in widths)
-        scores[delimiter] = (widths[0] > 1, agreeing == len(widths), agreeing, widths[0])
+            agreeing = sum(width == widths[0] for width in widths)
+            scores[delimiter] = (widths[0] > 1, agreeing == len(widths), agreeing, widths[0])
     best = max(scores, key=lambda delimiter: scores[delimiter], default=",")
-    if not scores or not scores[best][0]:
-        raise TableError(
-            "it has one column only: fields must lie between commas, semicolons or tabs"
-        )
+    if best not in scores or not scores[best][0]:
+        check_rows(text, best)
+        raise TableError(ONE_COLUMN)
     return best, text
 
 
@@ -131,6 +131,10 @@ def read_names(text: str, delimiter: str) -> list[str]:
     names = [name.strip() for name in header]
     if names and not names[-1]:
         names.pop()  # after a delimiter at the end of every line
+    if not any(names):
+        raise TableError("its first row is blank: it should name the columns")
+    if len(names) == 1:
+        raise TableError(ONE_COLUMN)
     if len(names) > MOST_COLUMNS:
         raise TableError(f"it has {len(names):,} columns, and {MOST_COLUMNS:,} are read at most")
     if all(np.isfinite(number(name)) for name in names):
@@ -177,21 +181,24 @@ def parse(text: str, delimiter: str, width: int) -> Any:
             raise TableError(f"it cannot be read: {error}") from None
 
 
-def check_rows(text: str, delimiter: str, width: int) -> None:
-    """Raise TableError for the first row that has not as many fields as the header."""
+def check_rows(text: str, delimiter: str, width: int | None = None) -> None:
+    """Raise TableError for the first row that cannot be read, or has not ``width`` fields."""
     file = io.StringIO(text, newline="")
     rows = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
     line = 1
     try:
         for row in rows:
-            full = row[:-1] if len(row) == width + 1 and not row[-1].strip() else row
-            if row and len(full) != width and not (len(row) == 1 and not row[0].strip()):
-                fields = "1 field" if len(row) == 1 else f"{len(row)} fields"
-                raise TableError(f"line {line} has {fields}, the header has {width}")
+            fields = row[:-1] if len(row) == (width or 0) + 1 and not row[-1].strip() else row
+            blank = not any(field.strip() for field in row) and len(row) < 2
+            if not blank and len(fields) != (width or len(fields)):
+                has = "1 field" if len(row) == 1 else f"{len(row)} fields"
+                raise TableError(f"line {line} has {has}, the header has {width}")
             line = rows.line_num + 1
     except csv.Error as error:
-        why = f": {error}" if "end of data" not in str(error) else " that is never closed"
-        raise TableError(f"the row that begins in line {line} has a quotation{why}") from None
+        why = f"cannot be read: {error}"
+        if "end of data" in str(error) or "field limit" in str(error):
+            why = f"has a quotation that is never closed, or a field of over {LIMIT:,} characters"
+        raise TableError(f"the row that begins in line {line} {why}") from None
 
 
 def column_of(name: str, series: Any, comma: bool) -> Column:

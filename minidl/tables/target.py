@@ -135,9 +135,8 @@ def choose_task(of_words: Array) -> tuple[str, str]:
 def check_numbers(column: Column, values: Array) -> None:
     """Raise TableError for a word in a target of numbers, and if all numbers are equal."""
     if np.isnan(values).any():
-        row = int(np.argmax(np.isnan(values)))
-        word = column.words[column.codes[row]]
-        raise TableError(f"the target {column.name!r} holds no number in row {row + 1}: {word!r}")
+        word = column.words[column.codes[int(np.argmax(np.isnan(values)))]]
+        raise TableError(f"the target {column.name!r} holds words that are no numbers: {word!r}")
     if np.ptp(values) == 0:
         raise TableError(f"the target {column.name!r} is constant: {values[0]:g} in all rows")
 

@@ -15,6 +15,8 @@ BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
     (b"BZh", "a bzip2 file", UNPACK),
     (b"\xfd7zXZ", "an xz file", UNPACK),
     (b"\x28\xb5\x2f\xfd", "a zstandard file", UNPACK),
+    (codecs.BOM_UTF32_LE, "text in UTF-32", "write it in UTF-8"),
+    (codecs.BOM_UTF32_BE, "text in UTF-32", "write it in UTF-8"),
     (b"PK\x03\x04", ZIP, WORKBOOK),
     (b"\xd0\xcf\x11\xe0", "a workbook of Excel", WORKBOOK),
     (b"PAR1", "a Parquet file", "write it as CSV"),
