@@ -28,7 +28,7 @@ def confusion(labels: Array, predicted: Array, classes: Sequence[object]) -> str
 
     ``classes`` are what the labels 0, 1, ... are called.
     """
-    names = [shortened(str(name), LONGEST_NAME) for name in classes]
+    names = [one_line(str(name), LONGEST_NAME) for name in classes]
     counts = np.zeros((len(names), len(names)), np.int64)
     np.add.at(counts, (labels, predicted), 1)
     lines = _matrix(counts, names) if len(names) <= LARGEST_MATRIX else []
@@ -42,6 +42,11 @@ def confusion(labels: Array, predicted: Array, classes: Sequence[object]) -> str
     ]
     summary = f"{wrong.sum()} of {len(labels):,} wrong"
     return "\n".join([*lines, summary + (f"; {', '.join(words)}" if words else "")])
+
+
+def one_line(text: str, longest: int) -> str:
+    """Return the text on one line, without its middle if it is longer than that."""
+    return shortened("".join(c if c.isprintable() else "�" for c in text), longest)
 
 
 def _matrix(counts: Array, names: list[str]) -> list[str]:

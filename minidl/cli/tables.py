@@ -13,12 +13,11 @@ import numpy as np
 from minidl import nn
 from minidl.cli import network, options, plot, report
 from minidl.cli.options import UsageError, add_option, usage_errors
-from minidl.pictures import shortened
 from minidl.saving import save
 from minidl.tables.encoders import Numbers
 from minidl.tables.features import Features
 from minidl.tables.reading import read_table
-from minidl.tables.splitting import Split, split_rows
+from minidl.tables.splitting import split_rows
 from minidl.tables.target import TASKS, Target, read_target, with_target
 from minidl.tables.text_file import TableError
 from minidl.tables.words import POINT
@@ -33,6 +32,9 @@ MOST_COLUMNS = 40  # that are described
 LONGEST_NAME, LONGEST_WORDS = 24, 90  # characters
 
 
+Pair = tuple[Array, Array]
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A table as arrays, and how its columns became these.
@@ -43,10 +45,8 @@ class Prepared:
         The columns.
     scale
         Of a target that is a number; None for classes.
-    inputs, outputs
-        (rows, inputs), and labels (rows) or standardised numbers (rows, 1).
-    split
-        Which rows are for what.
+    train, validation, test
+        Inputs (rows, inputs), and labels (rows) or standardised numbers (rows, 1).
     notes
         What else was done.
     """
@@ -54,14 +54,10 @@ class Prepared:
     features: Features
     target: Target
     scale: Numbers | None
-    inputs: Array
-    outputs: Array
-    split: Split
+    train: Pair
+    validation: Pair
+    test: Pair
     notes: list[str]
-
-    def part(self, rows: Array) -> tuple[Array, Array]:
-        """Return inputs and outputs of some rows."""
-        return self.inputs[rows], self.outputs[rows]
 
     @property
     def units(self) -> int:
@@ -100,9 +96,9 @@ def run(arguments: argparse.Namespace) -> int:
         _describe(data, trainer, arguments)
     with usage_errors(ValueError):
         history = trainer.fit(
-            *data.part(data.split.train),
+            *data.train,
             *(arguments.epochs, arguments.batch_size),
-            validation=data.part(data.split.validation),
+            validation=data.validation,
             progress=not arguments.quiet,
             callbacks=[EarlyStopping("val_loss", PATIENCE)],
         )
@@ -125,19 +121,20 @@ def prepare(arguments: argparse.Namespace) -> Prepared:
         labels = target.values if target.is_classes else None
         split = split_rows(table.rows, labels, arguments.seed + 2)
         features = Features.learn(list(table.columns.values()), split.train)
-        inputs = features.encode(table.columns)
+        inputs = [features.encode(table.columns, rows) for rows in split]
     except TableError as error:
         raise UsageError(f"{arguments.file}: {error}") from error
     except (ImportError, OSError) as error:
         with usage_errors(ImportError, OSError):
             raise error
-    if target.is_classes:
-        return Prepared(features, target, None, inputs, target.values, split, table.notes)
-    scale = Numbers.learn(POINT, target.values[split.train])
-    if not scale.std:
-        raise UsageError(f"{arguments.file}: the target {target.name!r} hardly varies")
-    outputs = scale.encode_values(target.values)
-    return Prepared(features, target, scale, inputs, outputs, split, table.notes)
+    scale, outputs = None, target.values
+    if not target.is_classes:
+        scale = Numbers.learn(POINT, target.values[split.train])
+        if not scale.std:
+            raise UsageError(f"{arguments.file}: the target {target.name!r} hardly varies")
+        outputs = scale.encode_values(target.values)
+    train, validation, test = ((x, outputs[rows]) for x, rows in zip(inputs, split, strict=True))
+    return Prepared(features, target, scale, train, validation, test, table.notes)
 
 
 # --- what is printed --------------------------------------------------------------------------
@@ -148,32 +145,33 @@ def _describe(data: Prepared, trainer: Trainer, arguments: argparse.Namespace) -
     for note in data.notes:
         print(f"note: {note}")
     print(_columns(data.features), end="\n\n")
-    target, train = data.target, data.split.train
+    target, parts = data.target, (data.train, data.validation, data.test)
+    train, validation, test = (f"{len(x):,}" for x, _ in parts)
     why = f" ({target.why})" if target.why else ""
     if data.scale is None:
         counts = np.bincount(target.values, minlength=len(target.classes)).tolist()
         rows = zip(target.classes, counts, strict=True)
         words = ", ".join(f"{name} {count:,}" for name, count in rows)
-        print(f"target {target.name!r}: classes{why}: {shortened(words, LONGEST_WORDS)}\n")
+        print(f"target {target.name!r}: classes{why}: {report.one_line(words, LONGEST_WORDS)}\n")
     else:
         words = f"mean {data.scale.mean:.4g}, std {data.scale.std:.4g}"
         print(f"target {target.name!r}: a number{why}: {words}\n")
     print(trainer.model, end="\n\n")
     print(
-        f"{arguments.file.name}: {len(train):,} rows to train on, {len(data.split.validation):,} "
-        f"to validate (val_), {len(data.split.test):,} to test; {trainer.optimizer!r}, batch size "
-        f"{arguments.batch_size}, seed {arguments.seed}\n"
+        f"{arguments.file.name}: {train} rows to train on, {validation} to validate (val_), "
+        f"{test} to test; {trainer.optimizer!r}, batch size {arguments.batch_size}, "
+        f"seed {arguments.seed}\n"
     )
 
 
 def _columns(features: Features) -> str:
     """Format a line for every column: what it holds, how many inputs it gives, and how."""
     shown = features.columns[:MOST_COLUMNS]
-    names = [shortened(feature.name, LONGEST_NAME) for feature in shown]
+    names = [report.one_line(feature.name, LONGEST_NAME) for feature in shown]
     width = max(map(len, ["column", *names]))
     lines = [f"{'column':<{width}}  {'holds':<8}  inputs"]
     for name, feature in zip(names, shown, strict=True):
-        words = shortened(feature.words, LONGEST_WORDS)
+        words = report.one_line(feature.words, LONGEST_WORDS)
         lines.append(f"{name:<{width}}  {feature.kind:<8}  {feature.width or '.':>6}  {words}")
     if others := features.columns[MOST_COLUMNS:]:
         inputs = sum(feature.width for feature in others)
@@ -182,10 +180,10 @@ def _columns(features: Features) -> str:
 
 
 def _print_results(trainer: Trainer, data: Prepared, history: History, quiet: bool) -> None:
-    x, y = data.part(data.split.test)
+    x, y = data.test
     if not quiet:
         seconds = sum(history.seconds)
-        speed = history.epochs * len(data.split.train) / seconds
+        speed = history.epochs * len(data.train[0]) / seconds
         print(f"\ntraining took {seconds:.2f} s, {speed:,.0f} rows/s")
     predicted = trainer.predict(x)
     if data.scale is None:
@@ -202,7 +200,8 @@ def _print_classes(predicted: Array, labels: Array, classes: tuple[str, ...], qu
     counts = np.bincount(labels, minlength=len(classes))
     recalls = np.bincount(labels[right], minlength=len(classes)) / counts
     print(f"balanced accuracy: {recalls.mean():.4f}")
-    print(f"always {classes[counts.argmax()]}: {counts.max() / len(labels):.4f}\n")
+    most = report.one_line(classes[counts.argmax()], LONGEST_NAME)
+    print(f"always {most}: {counts.max() / len(labels):.4f}\n")
     print(report.confusion(labels, predicted, classes))
 
 

@@ -21,14 +21,14 @@ from minidl.tables.encoders import (
     from_dict,
     style_of_numbers,
 )
-from minidl.tables.reading import Column
+from minidl.tables.reading import NO_NAME, Column
 from minidl.tables.text_file import TableError
-from minidl.tables.words import EPOCH, POINT, date_style
+from minidl.tables.words import EPOCH, NOTHING, POINT, date_style, numbers
 from minidl.typing import Array
 
 MOST_CATEGORIES = 100
 LEAST_ROWS_OF_IDENTIFIER = 20
-IDENTIFIER = re.compile(r"(.*[^a-z])?(id|idx|index|key|row|uuid|guid)|column 1", re.IGNORECASE)
+IDENTIFIER = re.compile(r"(.*[^a-z])?(id|idx|index|key|row|uuid|guid)", re.IGNORECASE)
 CAMEL_IDENTIFIER = re.compile(r".*[a-z]I[dD]")
 
 
@@ -77,15 +77,14 @@ class Features:
         """How many inputs all columns give."""
         return sum(feature.width for feature in self.columns)
 
-    def encode(self, columns: Mapping[str, Column]) -> Array:
-        """Return the inputs (rows, width) of a table with these columns."""
-        used = [feature for feature in self.columns if feature.encoder is not None]
-        rows = len(columns[used[0].name].codes)
-        inputs, place = np.empty((rows, self.width), DTYPE), 0
-        for feature in used:
-            assert feature.encoder is not None
-            inputs[:, place : place + feature.width] = feature.encoder.encode(columns[feature.name])
-            place += feature.width
+    def encode(self, columns: Mapping[str, Column], rows: Array) -> Array:
+        """Return the inputs (rows, width) of some rows of a table with these columns."""
+        inputs, place = np.empty((len(rows), self.width), DTYPE), 0
+        for feature in self.columns:
+            if feature.encoder is not None:
+                some = columns[feature.name].take(rows)
+                inputs[:, place : place + feature.width] = feature.encoder.encode(some)
+                place += feature.width
         return inputs
 
     def as_list(self) -> list[dict[str, Any]]:
@@ -127,10 +126,20 @@ def learn_feature(column: Column, rows: Array) -> Feature:
 
 
 def is_identifier(column: Column) -> bool:
-    """Return whether a column only tells the rows apart: by its name, and no two are equal."""
-    named = IDENTIFIER.fullmatch(column.name) or CAMEL_IDENTIFIER.fullmatch(column.name)
+    """Return whether a column only tells the rows apart.
+
+    No two of its entries are equal, and it has the name of an identifier and holds no fractions;
+    or no name, and counts the rows.
+    """
     rows = len(column.codes)
-    return bool(named) and LEAST_ROWS_OF_IDENTIFIER <= rows == np.count_nonzero(column.counts())
+    present = np.flatnonzero(column.counts())
+    if rows < LEAST_ROWS_OF_IDENTIFIER or len(present) < rows:
+        return False
+    values = numbers([column.words[place] for place in present], POINT)
+    if column.name == NO_NAME:
+        return bool(np.ptp(values) == rows - 1)
+    named = IDENTIFIER.fullmatch(column.name) or CAMEL_IDENTIFIER.fullmatch(column.name)
+    return bool(named and (np.isnan(values) | (values == np.floor(values))).all())
 
 
 def words_on_too_many(column: Column) -> str:
@@ -150,14 +159,13 @@ def words_on_numbers(encoder: Numbers, values: Array, column: Column) -> str:
     words = f"mean {encoder.mean:.4g}, std {encoder.std:.4g}"
     if encoder.style != POINT:
         words += f", {encoder.style}"
-    missing = int(np.isnan(values).sum())
-    strange = missing - int((column.codes < 0).sum())
-    if missing:
-        words += f"; {missing:,} missing: {encoder.median:.4g}"
-    if strange:
-        row = np.flatnonzero(np.isnan(values) & (column.codes >= 0))[0]
-        word = column.words[column.codes[row]]
-        words += f", {strange:,} of them words such as {word!r}"
+    missing = np.isnan(values)
+    if missing.any():
+        words += f"; {missing.sum():,} missing: {encoder.median:.4g}"
+    strange = missing & (column.codes >= 0)
+    said = {column.words[code] for code in np.unique(column.codes[strange])}
+    if said := {word for word in said if word.lower() not in NOTHING}:
+        words += f", such as {min(said)!r}"
     return words
 
 

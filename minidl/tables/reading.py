@@ -19,6 +19,7 @@ from minidl.typing import Array
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 ONE_COLUMN = "it has one column only: fields must lie between commas, semicolons or tabs"
+NO_NAME = "column 0"  # of the first column, where programs write the numbers of the rows
 LINES = 50  # that tell the delimiter
 LONGEST_FIELD = 100_000  # characters
 MOST_COLUMNS = 10_000
@@ -142,7 +143,7 @@ def read_names(text: str, delimiter: str) -> list[str]:
             f"its first row holds numbers only ({', '.join(names[:3])}, ...): "
             "it should name the columns"
         )
-    names = [name or f"column {place}" for place, name in enumerate(names, 1)]
+    names = [name or (f"column {place}" if place else NO_NAME) for place, name in enumerate(names)]
     name, count = Counter(names).most_common(1)[0]
     if count > 1:
         raise TableError(f"{count} columns are called {name!r}: give each a name of its own")
@@ -202,7 +203,7 @@ def check_rows(text: str, delimiter: str, width: int | None = None) -> None:
 
 
 def column_of(name: str, series: Any, comma: bool) -> Column:
-    """Number the distinct words of a column; entries such as NA, ? and - are missing."""
+    """Number the distinct words of a column; entries such as NA and ? are missing."""
     codes, given = series.factorize()
     words: dict[str, int] = {}
     of_given = np.empty(len(given) + 1, np.int64)

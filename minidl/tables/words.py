@@ -11,12 +11,12 @@ import numpy as np
 
 from minidl.typing import Array
 
-# Written in lower case.
-MISSING = frozenset(
-    ("", "-", "--", ".", "?", "#n/a", "<na>", "(missing)", "missing", "n/a", "na", "nan", "nil")
-) | {"none", "null"}
+# In lower case: entries that stand for nothing in every column, and words that do where a column
+# holds numbers or dates. In other columns, the target's among them, these may be categories.
+MISSING = frozenset(("", "?", "#n/a", "#na", "<na>", "n/a", "na", "nan", "null"))
+NOTHING = frozenset(("-", "--", ".", "(missing)", "missing", "nil", "none", "unknown"))
 MOST = 0.9  # of the rows must hold numbers in a column of numbers, or dates in one of dates
-SAMPLE = 20  # words that must be dates before all are tried
+SAMPLE = 20  # words of which one must be a date before all are tried
 EPOCH = datetime(1970, 1, 1)
 DAY = 24 * 3600.0
 
@@ -71,6 +71,7 @@ def number_style(words: Sequence[str], counts: Array, comma: bool) -> str | None
 
     ``counts`` are the rows of each word, and ``comma`` whether 1,234 has a decimal comma.
     """
+    counts = _without_nothing(words, counts)
     styles = [POINT, DECIMAL_COMMA, THOUSANDS] if comma else [POINT, THOUSANDS, DECIMAL_COMMA]
     best, most = None, MOST * counts.sum()
     for style in styles if any("," in word for word in words) else [POINT]:
@@ -78,6 +79,11 @@ def number_style(words: Sequence[str], counts: Array, comma: bool) -> str | None
         if written and written >= most and (best is None or written > most):
             best, most = style, max(most, written)
     return best
+
+
+def _without_nothing(words: Sequence[str], counts: Array) -> Array:
+    """Return the counts with 0 for words that say that there is nothing."""
+    return np.where([word.lower() in NOTHING for word in words], 0, counts) if words else counts
 
 
 # --- dates ------------------------------------------------------------------------------------
@@ -96,15 +102,17 @@ def date_style(words: Sequence[str], counts: Array) -> DateStyle | None:
     Of 3/4/2025 it is not known which is the month: it is the first number between slashes, unless
     another row excludes that, and the second between points.
     """
-    if not words or not all(map(_parts, words[:SAMPLE])):
+    counts = _without_nothing(words, counts)
+    first = [words[place] for place in np.flatnonzero(counts)[:SAMPLE]]
+    if not first or not any(map(_parts, first)):
         return None
     parts = [_parts(word) for word in words]
     found = [(order, fields) for order, fields in filter(None, parts)]
     orders = {order for order, _ in found}
     order = "year-month-day"
     if orders == {"year last"}:
-        first, second = (max(fields[place] for _, fields in found) for place in (0, 1))
-        month_first = second > 12 or (first <= 12 and "." not in words[0])
+        one, two = (max(fields[place] for _, fields in found) for place in (0, 1))
+        month_first = two > 12 or (one <= 12 and not any("." in word for word in first))
         order = "month-day-year" if month_first else "day-month-year"
     elif orders != {"year first"}:
         return None
