@@ -161,7 +161,7 @@ def words_on_numbers(encoder: Numbers, values: Array, column: Column) -> str:
         words += f", {encoder.style}"
     missing = np.isnan(values)
     if missing.any():
-        words += f"; {missing.sum():,} missing: {encoder.median:.4g}"
+        words += f"; {missing.sum():,} missing become {encoder.median:.4g}"
     strange = missing & (column.codes >= 0)
     said = {column.words[code] for code in np.unique(column.codes[strange])}
     if said := {word for word in said if word.lower() not in NOTHING}:
