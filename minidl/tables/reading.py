@@ -88,10 +88,10 @@ def read_table(path: Path) -> Table:
     """
     text, notes = read_text(path)
     delimiter, text = split_off_delimiter(text)
-    names = read_names(text, delimiter)
-    frame = parse(text, delimiter, len(names))
-    if not len(frame):
+    names, lines = read_names(text, delimiter)
+    if not (rows := "".join(text.split("\n", lines)[lines:])).strip():
         raise TableError("it has a header and no rows")
+    frame = parse(rows, delimiter, len(names), lines)
     columns: dict[str, Column] = {}
     for place, name in enumerate(names):
         columns[name] = column_of(name, frame.pop(place), comma=delimiter != ",")
@@ -125,8 +125,8 @@ def split_off_delimiter(text: str) -> tuple[str, str]:
     return best, text
 
 
-def read_names(text: str, delimiter: str) -> list[str]:
-    """Return the names of the columns, the first row."""
+def read_names(text: str, delimiter: str) -> tuple[list[str], int]:
+    """Return the names of the columns, the first row; and the number of lines it takes."""
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     header = next(row for row in rows if row)
     names = [name.strip() for name in header]
@@ -147,14 +147,20 @@ def read_names(text: str, delimiter: str) -> list[str]:
     name, count = Counter(names).most_common(1)[0]
     if count > 1:
         raise TableError(f"{count} columns are called {name!r}: give each a name of its own")
-    return names
+    return names, rows.line_num
 
 
 # --- rows -------------------------------------------------------------------------------------
 
 
-def parse(text: str, delimiter: str, width: int) -> Any:
-    """Return a frame of words whose columns are numbered; raise TableError for ragged rows."""
+def parse(rows: str, delimiter: str, width: int, above: int) -> Any:
+    """Return a frame of words whose columns are numbered.
+
+    Raises
+    ------
+    TableError
+        For a row that has not ``width`` fields, naming the line; ``above`` are the lines above.
+    """
     try:
         import pandas as pd
     except ImportError:
@@ -163,7 +169,7 @@ def parse(text: str, delimiter: str, width: int) -> Any:
     def frame_of(columns: int) -> Any:
         options: dict[str, Any] = {"dtype": str, "na_filter": False, "skipinitialspace": True}
         names = range(columns)
-        return pd.read_csv(io.StringIO(text), sep=delimiter, header=0, names=names, **options)
+        return pd.read_csv(io.StringIO(rows), sep=delimiter, header=None, names=names, **options)
 
     try:
         frame = frame_of(width)
@@ -171,22 +177,22 @@ def parse(text: str, delimiter: str, width: int) -> Any:
         # one that begins with a label.
         labelled = not isinstance(frame.index, pd.RangeIndex)
         if labelled or (frame[width - 1].fillna("") == "").any():
-            check_rows(text, delimiter, width)
-        # A delimiter at the end of every line makes one more column, which is empty.
+            check_rows(rows, delimiter, width, above)
+        # A delimiter at the end of a line makes one more column, which is empty.
         return frame_of(width + 1) if labelled else frame
     except ValueError as error:
-        check_rows(text, delimiter, width)
+        check_rows(rows, delimiter, width, above)
         try:
             return frame_of(width + 1)
         except ValueError:
             raise TableError(f"it cannot be read: {error}") from None
 
 
-def check_rows(text: str, delimiter: str, width: int | None = None) -> None:
+def check_rows(text: str, delimiter: str, width: int | None = None, above: int = 0) -> None:
     """Raise TableError for the first row that cannot be read, or has not ``width`` fields."""
     file = io.StringIO(text, newline="")
     rows = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
-    line = 1
+    line = above + 1
     try:
         for row in rows:
             fields = row[:-1] if len(row) == (width or 0) + 1 and not row[-1].strip() else row
@@ -194,7 +200,7 @@ def check_rows(text: str, delimiter: str, width: int | None = None) -> None:
             if not blank and len(fields) != (width or len(fields)):
                 has = "1 field" if len(row) == 1 else f"{len(row)} fields"
                 raise TableError(f"line {line} has {has}, the header has {width}")
-            line = rows.line_num + 1
+            line = above + rows.line_num + 1
     except csv.Error as error:
         why = f"cannot be read: {error}"
         if "end of data" in str(error) or "field limit" in str(error):
