@@ -67,7 +67,7 @@ def pipeline(frame, target, rows, seed):
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
     y = frame.pop("target")
-    options = {"max_iter": 300, "random_state": seed}
+    options = {"max_iter": 200, "random_state": seed}
     net = MLPClassifier(**options)
     if not target.is_classes:
         net = TransformedTargetRegressor(MLPRegressor(**options), transformer=StandardScaler())
