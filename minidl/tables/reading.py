@@ -92,10 +92,9 @@ def read_table(path: Path) -> Table:
     if not (rows := "".join(text.split("\n", lines)[lines:])).strip():
         raise TableError("it has a header and no rows")
     frame = parse(rows, delimiter, len(names), lines)
-    columns: dict[str, Column] = {}
-    for place, name in enumerate(names):
-        columns[name] = column_of(name, frame.pop(place), comma=delimiter != ",")
-    return Table(columns, notes)
+    comma = delimiter != ","
+    columns = [column_of(name, frame[place], comma) for place, name in enumerate(names)]
+    return Table(dict(zip(names, columns, strict=True)), notes)
 
 
 # --- delimiter and header ---------------------------------------------------------------------
@@ -213,7 +212,7 @@ def column_of(name: str, series: Any, comma: bool) -> Column:
     codes, given = series.factorize()
     words: dict[str, int] = {}
     of_given = np.empty(len(given) + 1, np.int64)
-    for place, entry in enumerate(given):
+    for place, entry in enumerate(given.tolist()):
         word = entry.strip()
         if len(word) > LONGEST_FIELD:
             row = int(np.argmax(codes == place)) + 1
