@@ -86,12 +86,13 @@ sanitize: $(VENV)/dev
 	cd build/memory && LD_PRELOAD="$(call LIBRARIES,asan ubsan)" ASAN_OPTIONS=detect_leaks=0 \
 	    PYTHONMALLOC=malloc PYTHONPATH=. $(abspath $(PY)) -m pytest -q -s tests/test_kernels.py \
 	    tests/test_layers.py tests/test_recording.py tests/test_recording_calls.py \
-	    tests/test_recording_errors.py tests/test_split_k.py tests/test_row_order.py
+	    tests/test_recording_errors.py tests/test_split_k.py tests/test_row_order.py \
+	    tests/test_monitor.py tests/test_monitor_use.py
 	$(call sanitized_copy,threads,$(THREADS))
 	cd build/threads && LD_PRELOAD="$(call LIBRARIES,tsan)" TSAN_OPTIONS=halt_on_error=1 \
 	    PYTHONPATH=. setarch -R $(abspath $(PY)) -m pytest -q -s tests/test_threads.py \
 	    tests/test_split_k.py tests/test_program_lock.py \
-	    -k "load or python_threads or others_run or between_two_steps or large_batches or asked_for"
+	    -k "load or python_threads or others_run or between_two_steps or large_batches or asked_for or not_run_while"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -70,6 +70,15 @@ def replacing(path: AnyPath) -> Iterator[BinaryIO]:
     _sync_folder(target.parent)
 
 
+def as_path(path: Any) -> Path:
+    """Return what names a file as a path, else raise TypeError or, without a name, ValueError."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"the name of a file must be a string or a path, got {path!r}")
+    if not os.fspath(path):
+        raise ValueError("the name of a file is empty")
+    return Path(path)
+
+
 def check_writable(path: AnyPath) -> None:
     """Raise OSError before the work, not after it, if its result could not be written.
 

@@ -1,21 +1,23 @@
-"""Figures that a notebook shows, files of pictures, and log axes that always have numbers."""
+"""Figures that a notebook shows, files of pictures, and axes that always have numbers."""
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
 from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from minidl.files import replacing
+from minidl.files import as_path, replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# The colours of Okabe and Ito 2008, which also eyes that see few colours tell apart.
+BLUE, VERMILION, GREEN, PURPLE, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"
 DPI = 120  # of pictures in files
 NARROWEST = 1.05  # the least ratio of the ends of a log axis: less is noise
 MANY_DECADES = 3  # from which powers of ten are the only numbers on a log axis
@@ -63,7 +65,9 @@ def save(figure: Figure, file: str | os.PathLike[str] | BytesIO, dpi: int = DPI)
     if isinstance(file, BytesIO):
         _draw(figure, file, dpi)
         return
-    path = Path(file)
+    path = as_path(file)
+    if not path.name:
+        raise IsADirectoryError(errno.EISDIR, "cannot be written: it is a folder", str(path))
     kind = path.suffix[1:].lower()
     if not kind:
         kind = figure.canvas.get_default_filetype()
@@ -77,6 +81,36 @@ def finished(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:
     if path is not None:
         save(figure, path)
     return figure
+
+
+class Plottable:
+    """An object with a picture: its class says how to draw it, and ``plot`` draws it."""
+
+    def figure(self) -> Figure:
+        """Draw the picture."""
+        raise NotImplementedError(f"{type(self).__name__} has no picture")
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """Draw the picture, and write it to a file if there is a path.
+
+        Parameters
+        ----------
+        path
+            The file, if any; its suffix (.png, .pdf, .svg) is the format.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            A notebook shows it, without ``%matplotlib inline``; it belongs to no window.
+
+        Raises
+        ------
+        ImportError
+            Without matplotlib.
+        ValueError
+            If there is nothing to draw, or for a suffix that matplotlib does not know.
+        """
+        return finished(self.figure(), path)
 
 
 def _draw(figure: Figure, file: BinaryIO, dpi: int, kind: str | None = None) -> None:
@@ -97,6 +131,21 @@ def shortened(text: str, longest: int) -> str:
         return text
     end = (longest - 1) // 2
     return f"{text[: longest - 1 - end]}…{text[-end:]}"
+
+
+# --- axes -------------------------------------------------------------------------------
+
+
+def light_grid(axes: Any, whole: bool = False) -> None:
+    """Draw a light grid, and remove the frame on two sides.
+
+    ``whole`` numbers the x axis by whole numbers only: of layers, steps and epochs.
+    """
+    if whole:
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    axes.grid(color="0.9")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 # --- log axes ---------------------------------------------------------------------------

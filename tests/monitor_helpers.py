@@ -11,6 +11,7 @@ import numpy as np
 from minidl import GradientMonitor, Trainer, nn, optim
 from minidl.diagnosis import tracks
 from minidl.diagnosis.records import QUANTITIES
+from minidl.nn.watching import replaced
 
 BATCH = 16
 
@@ -51,6 +52,38 @@ def fit(trainer: Trainer, monitor: GradientMonitor | None, epochs: int = 1, **op
     return trainer.fit(x, y, epochs=epochs, callbacks=callbacks, **options)
 
 
+def step_of(model: nn.Layer, loss: nn.Loss, optimizer: optim.Optimizer) -> Any:
+    """A function that makes a step."""
+
+    def step(x: Any, y: Any) -> Any:
+        value = loss(model(x), y)
+        optimizer.zero_grad()
+        model.backward(loss.backward())
+        optimizer.step()
+        return value
+
+    return step
+
+
+def assert_same_training(one: nn.Layer, other: nn.Layer) -> None:
+    for a, b in zip(one.parameters(), other.parameters(), strict=True):
+        assert a.data.tobytes() == b.data.tobytes(), a.name
+    for path, array in one.state().items():
+        assert array.tobytes() == other.state()[path].tobytes(), path
+
+
+def assert_same_records(one: GradientMonitor, other: GradientMonitor) -> None:
+    assert one.layers == other.layers
+    np.testing.assert_array_equal(one.steps, other.steps)
+    for name in one.quantities:
+        np.testing.assert_array_equal(one[name], other[name], name)
+    for name, values in one.scalars.items():
+        np.testing.assert_array_equal(values, other.scalars[name], name)
+    for name in ("over_time", "cell_gradient"):
+        for path, norms in getattr(one, name).items():
+            np.testing.assert_array_equal(norms, getattr(other, name)[path], path)
+
+
 def check_figures(record: bool) -> None:
     """Compare all that a monitor has noted with what NumPy makes of stored arrays."""
     monitor = GradientMonitor(every=1)
@@ -78,6 +111,17 @@ def check_figures(record: bool) -> None:
         fit(trainer_of(model, record), seen, **options)
     np.testing.assert_allclose(halves["gradient"], whole["gradient"], rtol=1e-3)
     np.testing.assert_allclose(halves.scalars["loss"], whole.scalars["loss"], rtol=1e-4)
+    # Of steps that are the same, whoever clears the gradients.
+    same, loss = GradientMonitor(every=1), nn.CrossEntropyLoss()
+    optimizer = optim.SGD(plain.parameters(), lr=0.0)
+    with same.watch(plain, optimizer, loss):
+        for _ in range(3):
+            plain.zero_grad()
+            loss(plain(data()[0]), data()[1])
+            plain.backward(loss.backward())
+            optimizer.step()
+    assert (same["gradient"] == same["gradient"][0]).all()
+    assert len(same) == 3
 
 
 def check_recurrent(record: bool) -> None:
@@ -205,6 +249,40 @@ def train(
         found["update_ratio"] = found["update"] / found["weight"]
         assert found.keys() == QUANTITIES.keys()
         yield found | {"norm": np.array(norm), "loss": np.array(float(value))}
+
+
+def figures_of_step(
+    model: nn.Layer, layers: list[nn.Layer], loss: nn.Loss, x: Any, *target: Any
+) -> dict[str, np.ndarray]:
+    """What NumPy makes of the arrays that pass through some layers in one step."""
+    outputs, gradients = {}, {}
+
+    def storing(layer: nn.Layer, kept: dict[int, Any], is_gradient: bool) -> Any:
+        def replace(own: Any) -> Any:
+            def call(*inputs: Any) -> Any:
+                result = own(*inputs)
+                kept[id(layer)] = (inputs[0] if is_gradient else result).astype(np.float64)
+                return result
+
+            return call
+
+        return replace
+
+    forward = [(layer, "forward", storing(layer, outputs, False)) for layer in layers]
+    backward = [(layer, "backward", storing(layer, gradients, True)) for layer in layers]
+    with replaced([*forward, *backward]):
+        loss(model(x), *target)
+        model.zero_grad()
+        model.backward(loss.backward())
+    own = [[p.grad.astype(np.float64) for p in layer.own_parameters()] for layer in layers]
+    stored = [outputs[id(layer)] for layer in layers]
+    return {
+        "gradient": np.array([norm_of([gradients[id(layer)]]) for layer in layers]),
+        "weight_gradient": np.array([norm_of(grads) if grads else np.nan for grads in own]),
+        "mean": np.array([y.mean() for y in stored]),
+        "deviation": np.array([y.std() for y in stored]),
+        "zeros": np.array([(y == 0).mean() for y in stored]),
+    }
 
 
 def slope_of(layer: nn.Layer, y: np.ndarray, outputs: list[np.ndarray]) -> float:

@@ -54,7 +54,7 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # What ``Trainer.fit`` asks of the diagnosis: the rules that need no training.
 RULES_OF_FIT = (
     *("diagnosis.rules.static", "diagnosis.rules.closing"),
-    *("diagnosis.remedies.actions", "diagnosis.task", "diagnosis.verdict"),
+    *("diagnosis.remedies.actions", "diagnosis.task", "diagnosis.verdict", "diagnosis.words"),
 )
 # Circles of imports that are still there.
 CIRCLES: list[set[str]] = []

@@ -1,4 +1,4 @@
-"""Random stacks of layers: finite differences, recorded steps, and the same net in PyTorch.
+"""Random stacks of layers: finite differences, recorded and watched steps, the net in PyTorch.
 
 A sample runs with all other tests. ``make fuzz`` runs 5000, or as many as ``MINIDL_FUZZ`` says, and
 prints what they were made of and how many passed.
@@ -10,6 +10,7 @@ import copy
 import os
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +20,13 @@ from checks import assert_same
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from layer_helpers import plain_layers
+from monitor_helpers import assert_same_records, figures_of_step
 from recording_helpers import Training
 from torch_peers import peer_of, peer_of_loss, peer_of_optimizer, their_name, torch
 
 import minidl
-from minidl import nn, optim
+from minidl import GradientMonitor, nn, optim
+from minidl.diagnosis.records import Records
 from minidl.training import Trainer
 
 RUNS = int(os.environ.get("MINIDL_FUZZ", "150"))
@@ -56,6 +59,7 @@ class Case:
     weighted: bool = False  # rows, or steps of sequences of labels; one of weight zero
     grouped: bool = False  # the parameters after the first have a rate and a decay of their own
     accumulate: int = 1
+    every: int = 0  # steps from one that a monitor watches to the next; 0: no monitor
 
     def build(self, dtype: Any = np.float64) -> nn.Sequential:
         """The network, with parameters that are all random, biases too."""
@@ -177,6 +181,7 @@ def cases(draw: Any) -> Case:
         draw(st.booleans()),
         draw(st.booleans()),
         draw(st.integers(1, 2)),
+        draw(st.sampled_from([0, 1, 2])),
     )
 
 
@@ -231,6 +236,33 @@ def check_trainer(case: Case) -> None:
         )
         results.append([*map(np.array, history.values()), *Training.arrays(trainer).values()])
     assert_same(*results, "a recorded epoch is not an eager one")
+
+
+def check_watched(case: Case) -> None:
+    """Four watched steps are four others, bit for bit; what is noted is right."""
+    results, monitors = [], []
+    cls, options = OPTIMIZERS[case.optimizer]
+    for record, every in ((True, 0), (True, case.every), (False, case.every)):
+        model, loss = case.build(np.float32), build(case.loss)
+        x, *target = case.data(model, np.float32)
+        options = {**options, "lr": 1e-3, "max_norm": case.max_norm}
+        optimizer = cls(case.parameters(model.parameters(), 1e-3), **options)
+        training, monitor = Training(model, loss, optimizer), GradientMonitor(every=every or 1)
+        step: Any = minidl.record(training.step) if record else training.step
+        with monitor.watch(model, optimizer, loss) if every else nullcontext():
+            values = [np.array(step(np.float32(1 - 0.1 * i) * x, *target)) for i in range(4)]
+        results.append([*values, *training.arrays().values()])
+        monitors.append(monitor)
+    for result in results[1:]:
+        assert_same(results[0], result, "watched steps are not the others")
+    assert_same_records(*monitors[1:])
+    seen, model = monitors[1], case.build(np.float32)
+    assert seen.steps.tolist() == list(range(1, 5, case.every))
+    np.testing.assert_array_equal(seen.scalars["loss"], results[0][: 4 : case.every])
+    layers = [layer for path, layer in model.layers() if path in seen.layers]
+    for name, right in figures_of_step(model, layers, build(case.loss), x, *target).items():
+        size = 1e-3 * np.nanmax(np.abs(right), initial=1)
+        np.testing.assert_allclose(seen[name][0], right, rtol=1e-3, atol=size, err_msg=name)
 
 
 def check_pytorch(case: Case) -> None:
@@ -301,6 +333,9 @@ def test_random_stacks(tally: Counter[str]) -> None:
         tally["passed: recorded = eager"] += 1
         check_trainer(case)
         tally["passed: Trainer, recorded = eager"] += 1
+        if case.every:
+            check_watched(case)
+            tally["passed: watched = not watched"] += 1
         drawn = {type(layer).__name__ for _, layer in case.build().layers()}
         if torch is not None and not drawn.intersection(WITHOUT_PEER):
             check_pytorch(case)
@@ -317,6 +352,16 @@ def test_random_stacks(tally: Counter[str]) -> None:
     if RUNS >= 1000:
         missing = [name for name in KINDS if not tally[f"  with {name}"]]
         assert not missing, f"never drawn: {missing}"
+
+
+def test_a_fault_in_what_a_monitor_notes_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = ["Linear(3, 4)", "Tanh()", "Residual(Linear(4, 4))", "Linear(4, 2)"]
+    case = Case((4,), 3, layers, "MSELoss()", next(iter(OPTIMIZERS)), None, 0, every=1)
+    check_watched(case)
+    sound = Records._gradient
+    monkeypatch.setattr(Records, "_gradient", lambda *given: 1.01 * sound(*given))
+    with pytest.raises(AssertionError, match="gradient"):
+        check_watched(case)
 
 
 def test_a_fault_in_a_stack_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,7 @@ def integral(slope: Any, variance: float) -> float:
 )
 def test_critical_by_name(name: str, layer: nn.Layer | None, factor: float | None) -> None:
     if layer is None:
-        with pytest.raises(ValueError, match="zero"):  # of one feature it is constant
+        with pytest.raises(ValueError, match="depend on one input each"):
             init.critical(name)
         return
     for parameter in layer.parameters():

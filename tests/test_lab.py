@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from minidl import lab
 from minidl.cli import main
 from minidl.cli.lab import ARGUMENTS
-from minidl.lab import choices
+from minidl.lab import choices, limits
 from minidl.lab.quoted import Quoted, comparison
 
 # Options that make an experiment small; with none it is small enough.
@@ -48,7 +50,7 @@ def result(name: str) -> Any:
 def test_every_experiment_is_tested_here() -> None:
     assert SMALL.keys() == lab.EXPERIMENTS.keys()
     files = {path.stem for path in Path(lab.__file__).parent.glob("*.py")}
-    others = {"__init__", "choices", "drawing", "findings", "quoted"}
+    others = {"__init__", "choices", "drawing", "findings", "limits", "quoted"}
     assert files - others == {name.replace("-", "_") for name in lab.EXPERIMENTS}
 
 
@@ -91,6 +93,39 @@ def test_an_experiment_has_an_option_for_every_argument(name: str) -> None:
     for parameter in inspect.signature(lab.module(name).compute).parameters.values():
         parse, _ = ARGUMENTS[parameter.name]
         assert parse(str(parameter.default)) == parameter.default
+
+
+@pytest.mark.parametrize("name", lab.EXPERIMENTS)
+def test_every_size_has_a_limit(name: str) -> None:
+    """What would take hours, or all memory, is refused before any work."""
+    compute = lab.module(name).compute
+    for parameter in inspect.signature(compute).parameters.keys() & limits.MOST.keys():
+        with pytest.raises(ValueError, match=f"{name}: {parameter} must be <= [0-9,]+, got 1,000"):
+            compute(**{parameter: 10**12 + 1})
+
+
+def calls(function: Callable[[], Any]) -> int:
+    """How many functions are called, one inside the other, while this one runs."""
+    count = 0
+
+    def count_one(*_: Any) -> None:
+        nonlocal count
+        count += 1
+
+    sys.setprofile(count_one)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+@pytest.mark.parametrize("name", ["linear-unit", "chain", "sigmoid-table", "residual"])
+def test_the_work_grows_with_the_depth_and_no_faster(name: str) -> None:
+    compute = lab.module(name).compute
+    compute(depth=10)  # what is done once in a process is not counted
+    small, large = (calls(lambda: compute(depth=depth)) for depth in (100, 200))  # noqa: B023
+    assert large < 2.3 * small
 
 
 @pytest.mark.parametrize("name", ["loan", "exploding", "linear-draws", "gates", "residual"])
@@ -151,11 +186,21 @@ def test_the_table_of_depth_and_its_picture(tmp_path: Path) -> None:
         (["loan", "--optimizer", "newton"], "no optimizer is called 'newton'; there are sgd"),
         (["residual", "--activation", "step"], "no activation is called 'step'; there are linear"),
         (["chain", "--depth", "1"], "chain: depth must be >= 2, got 1"),
+        (["chain", "--depth", "2001"], "chain: depth must be <= 2,000, got 2,001"),
+        (["loan", "--epochs", "9" * 20], "loan: epochs must be <= 10,000, got 99,999,"),
+        (["gates", "--steps", "1001"], "gates: steps must be <= 1,000, got 1,001"),
+        (["depth", "--depth", "201"], "depth: depth must be <= 200, got 201"),
+        (["residual", "--width", "4096"], "depth · width² must be <= 100,000,000, got 3,355,443,2"),
+        (["linear-draws", "--scale", "1e9"], "scale^depth must lie within 1e-250 and 1e250, got 1"),
+        (["rnn-radius", "--radius", "1e-9"], "radius^steps must lie within 1e-250 and 1e250, got"),
+        (["ravine", "--condition", "1e13"], "condition must be > 1 and <= 1e+12, got 1e+13"),
+        (["batchnorm", "--width", "2"], "batchnorm: width must be >= 8, got 2"),
         (["chain", "--depth", "none"], "expected a whole number >= 1, got 'none'"),
         (["gates", "--steps", "2"], "gates: steps must be >= 3, got 2"),
         (["ravine", "--condition", "1"], "expected a number > 1, got '1'"),
         (["landscape", "--points", "4"], "points must be odd, got 4"),
         (["chain", "--plot", "chain.txt"], "cannot draw chain.txt: the name must end in"),
+        (["--all", "--out", __file__], "test_lab.py: that is a file, and a folder is needed"),
         (["nothing"], "invalid choice: 'nothing'"),
         (["--all"], "lab --all needs --out DIR"),
         (["--out", "folder"], "is for the figures of --all"),

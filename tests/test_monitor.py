@@ -10,43 +10,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from monitor_helpers import BATCH, MONITOR_CHECKS, data, fit, network, trainer_of
+from monitor_helpers import (
+    BATCH,
+    MONITOR_CHECKS,
+    assert_same_records,
+    assert_same_training,
+    data,
+    fit,
+    network,
+    step_of,
+    trainer_of,
+)
 
 import minidl
 from minidl import GradientMonitor, Trainer, kernels, nn, optim
 from minidl.diagnosis import tracks
 from minidl.training import Callback, EarlyStopping
-
-
-def step_of(model: nn.Layer, loss: nn.Loss, optimizer: optim.Optimizer) -> Any:
-    def step(x: Any, y: Any) -> Any:
-        value = loss(model(x), y)
-        optimizer.zero_grad()
-        model.backward(loss.backward())
-        optimizer.step()
-        return value
-
-    return step
-
-
-def assert_same_training(one: nn.Layer, other: nn.Layer) -> None:
-    for a, b in zip(one.parameters(), other.parameters(), strict=True):
-        assert a.data.tobytes() == b.data.tobytes(), a.name
-    for path, array in one.state().items():
-        assert array.tobytes() == other.state()[path].tobytes(), path
-
-
-def assert_same_records(one: GradientMonitor, other: GradientMonitor) -> None:
-    assert one.layers == other.layers
-    np.testing.assert_array_equal(one.steps, other.steps)
-    for name in one.quantities:
-        np.testing.assert_array_equal(one[name], other[name], name)
-    for name, values in one.scalars.items():
-        np.testing.assert_array_equal(values, other.scalars[name], name)
-    for name in ("over_time", "cell_gradient"):
-        for path, norms in getattr(one, name).items():
-            np.testing.assert_array_equal(norms, getattr(other, name)[path], path)
-
 
 # --- the figures ------------------------------------------------------------------------
 

@@ -76,6 +76,19 @@ def test_threads_are_served_in_the_order_in_which_they_came() -> None:
     assert lock.waiting == []
 
 
+def test_who_has_it_to_record_may_run_programs() -> None:
+    lock, served = new_lock(), []
+    with lock.recording():
+        with lock, pytest.raises(RuntimeError, match="in this very thread"):
+            lock.acquire()
+        with lock.recording(), lock:
+            thread = waiting_thread(lock, lambda: served.append(1))
+        time.sleep(0.01)
+        assert served == []
+    thread.join(PATIENCE)
+    assert served == [1]
+
+
 def test_who_comes_back_at_once_waits_behind_the_others() -> None:
     lock, rounds, stop = new_lock(), [0], threading.Event()
 

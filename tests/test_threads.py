@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
@@ -26,6 +26,7 @@ from recording_helpers import classes, everything, plain_regression, shared_by
 import minidl
 from minidl import _kernels, kernels, nn, optim
 from minidl.recording import epoch as epochs_of_steps
+from minidl.recording.shadow import Shadow
 from minidl.threads import _quota
 
 pytestmark = pytest.mark.skipif(_kernels.isa == "reference", reason="the twin has no threads")
@@ -236,6 +237,62 @@ def test_a_step_shared_by_python_threads() -> None:
     for parameter in training.model.parameters():
         assert type(parameter.data) is np.ndarray
     assert [float(step(*batch)) for batch in batches] == values
+
+
+def test_a_step_is_not_run_while_it_is_recorded() -> None:
+    training, X, Y = plain_regression()
+    weight = training.model.parameters()[0].data
+    seen = []
+
+    def function(x: Any, y: Any) -> Any:
+        before = weight.tobytes()
+        time.sleep(0.02)
+        seen.append(weight.tobytes() == before)
+        return training.step(x, y)
+
+    step = minidl.record(function)
+    step(X, Y)
+    with runs(lambda: step(X, Y)):
+        for n in (1, 3, 8):
+            step(X[:n].copy(), Y[:n].copy())
+    assert len(seen) > 4
+    assert all(seen)
+
+
+def test_a_function_is_recorded_while_another_changes_its_parameters(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    training, X, Y = plain_regression()
+    step, forward = minidl.record(training.step), minidl.record(training.model)
+    step(X, Y)
+    copy = Shadow._copy
+
+    def slow(shadow: Shadow, memory: np.ndarray) -> np.ndarray:
+        time.sleep(0.02)
+        return copy(shadow, memory)
+
+    monkeypatch.setattr(Shadow, "_copy", slow)
+    with runs(lambda: step(X, Y)):
+        for n in (1, 3, 8):
+            forward(X[:n].copy())  # is proved on memory as it was when it was traced
+
+
+@contextmanager
+def runs(function: Callable[[], Any]) -> Iterator[None]:
+    """Call a function again and again in another thread meanwhile."""
+    done = threading.Event()
+
+    def work() -> None:
+        while not done.is_set():
+            function()
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(work)
+        try:
+            yield
+        finally:
+            done.set()
+        running.result(timeout=PATIENCE)
 
 
 def test_a_step_may_go_while_others_run(expected: dict[str, bytes]) -> None:

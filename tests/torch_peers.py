@@ -54,8 +54,10 @@ def peer_of(layer: nn.Layer | None) -> Any:
             fill(peer.weight, layer.weight.data)
         case nn.LeakyReLU():
             peer = torch.nn.LeakyReLU(layer.slope)
-        case nn.ELU() | nn.CELU():
-            peer = getattr(torch.nn, type(layer).__name__)(layer.alpha)
+        case nn.ELU():
+            peer = torch.nn.ELU(layer.alpha)
+        case nn.CELU():
+            peer = _CELU(layer.alpha)
         case nn.GELU():
             peer = torch.nn.GELU(layer.approximate)
         case nn.HardSigmoid():
@@ -179,6 +181,17 @@ if torch is not None:
 
         def forward(self, x: Any) -> Any:
             return torch.nn.functional.relu6(x + 3) / 6
+
+    class _CELU(torch.nn.Module):
+        """By its formula: their derivative takes alpha in float32, whatever the dtype."""
+
+        def __init__(self, alpha: float) -> None:
+            super().__init__()
+            self.alpha = alpha
+
+        def forward(self, x: Any) -> Any:
+            below = self.alpha * torch.expm1(x.clamp(max=0) / self.alpha)
+            return torch.where(x > 0, x, below)
 
     class _Standardize(torch.nn.Module):
         def __init__(self, mean: np.ndarray, std: np.ndarray) -> None:

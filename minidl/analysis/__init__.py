@@ -1,7 +1,7 @@
-"""Tools for looking at a network: Jacobians, curvature, slices of the loss, a pass traced by layer.
+"""Jacobians, curvatures, slices of the loss, range tests, and passes traced layer by layer.
 
-Each works on a copy: parameters, gradients and state of the model that is looked at stay as they
-are. What needs more digits than float32 has is computed in float64.
+Every tool works on a copy: the parameters, gradients and state of the model stay as they are.
+Derivatives of derivatives, and Jacobians, are computed in float64.
 """
 
 from minidl.analysis.curvature import hessian_vector_product, largest_curvature, sharpest_direction

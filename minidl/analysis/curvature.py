@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl.analysis.arguments import as_vector
 from minidl.analysis.objective import Objective
 from minidl.nn import Layer, Loss
 from minidl.nn.checks import POSITIVE, check_count, check_number
@@ -26,7 +27,7 @@ def hessian_vector_product(model: Layer, loss: Loss, x: Any, y: Any, vector: Any
     Parameters
     ----------
     model, loss
-        Both are copied. Layers keep their modes: switch dropout off, or take it as part of L.
+        Both are copied. Layers keep their modes: in training mode, dropout is part of L.
     x, y
         The rows for which L is the loss; a tuple x is several inputs, a tuple y targets and
         weights of the rows.
@@ -41,7 +42,8 @@ def hessian_vector_product(model: Layer, loss: Loss, x: Any, y: Any, vector: Any
     Raises
     ------
     ValueError
-        For a vector of another length, and for one that is not finite.
+        For a vector of another length, for numbers that are not finite, and for unequal numbers
+        of rows.
 
     Source: Pearlmutter 1994, equation 1.
 
@@ -56,25 +58,32 @@ def hessian_vector_product(model: Layer, loss: Loss, x: Any, y: Any, vector: Any
     array([9., 1.])
     """
     objective = Objective(model, loss, x, y)
-    v = np.asarray(vector, np.float64)
+    v = as_vector("hessian_vector_product: the vector", vector)
     if v.shape != objective.start.shape:
         raise ValueError(
             f"hessian_vector_product: the vector must have a number for each of the "
             f"{objective.start.size} parameters, got shape {v.shape}"
         )
-    if not np.isfinite(v).all():
-        raise ValueError("hessian_vector_product: the vector is not finite")
     return times_hessian(objective, v)
 
 
 def times_hessian(objective: Objective, v: Array) -> Array:
-    """Multiply the Hessian of an objective, at its start, by a vector."""
+    """Multiply the Hessian of an objective, at its start, by a vector.
+
+    Raises
+    ------
+    ValueError
+        If the gradient is not finite there.
+    """
     w, length = objective.start, float(np.linalg.norm(v))
     if length == 0:
         return np.zeros_like(v)
     step = STEP * max(1.0, float(np.linalg.norm(w))) / length
     ahead, behind = objective.gradient(w + step * v), objective.gradient(w - step * v)
-    return (ahead - behind) / (2 * step)
+    product = (ahead - behind) / (2 * step)
+    if not np.isfinite(product).all():
+        raise ValueError("the gradient of the loss is not finite at the weights of the model")
+    return product
 
 
 def largest_curvature(
@@ -99,8 +108,8 @@ def largest_curvature(
     model, loss, x, y
         As for ``hessian_vector_product``.
     steps
-        At most so many products, and once more so many where the eigenvalue of the largest modulus
-        is negative; what is found so far is a lower bound.
+        The most products H · v, and as many again if the eigenvalue of the largest modulus is
+        negative. If they are used up, the result is a lower bound.
     tolerance
         Stop when ‖H v - λ v‖ ≤ tolerance · |λ|. The error of λ is then at most that, and as a rule
         of the order of its square.
@@ -159,8 +168,8 @@ def sharpest_direction(
     >>> abs(direction).round(2)
     array([1., 0.])
     """
-    steps = check_count("largest_curvature", "steps", steps)
-    tolerance = check_number("largest_curvature", "tolerance", tolerance, POSITIVE, 1.0)
+    steps = check_count("curvature", "steps", steps)
+    tolerance = check_number("curvature", "tolerance", tolerance, POSITIVE, 1.0)
     objective, rng = Objective(model, loss, x, y), as_generator(rng)
     value, v = _dominant(objective, 0.0, steps, tolerance, rng)
     if value < 0:
@@ -178,8 +187,6 @@ def _dominant(
     for _ in range(steps):
         v = ahead / np.linalg.norm(ahead)
         product = times_hessian(objective, v)
-        if not np.isfinite(product).all():
-            raise ValueError("largest_curvature: the gradient of the loss is not finite")
         value = float(v @ product)
         ahead = product - shift * v
         settled = np.linalg.norm(product - value * v) <= tolerance * abs(value)

@@ -1,4 +1,4 @@
-"""The Jacobian of a layer: what each of its outputs owes to each of its inputs."""
+"""The Jacobian of a layer: the derivative of each output by each input."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.analysis.objective import as_inputs
+from minidl.analysis.arguments import as_inputs, check_model
 from minidl.nn import Layer
 from minidl.typing import Array
 
@@ -17,9 +17,10 @@ def jacobian(layer: Layer, x: Any) -> Array:
 
     J_ij = ∂y_i / ∂x_j
 
-    Row i is one backward pass, for the gradient that is one at output i and zero elsewhere: a
-    backward pass multiplies the gradient by Jᵀ. The gradient of a deep network is the product of
-    its layers' Jacobians, so it grows or shrinks by their singular values.
+    A backward pass multiplies a gradient by Jᵀ. The gradient that is one at output i and zero
+    elsewhere gives row i, so that there are as many passes as outputs. The Jacobian of a deep
+    network is the product of its layers' Jacobians: their singular values make gradients grow or
+    shrink.
 
     Parameters
     ----------
@@ -38,7 +39,9 @@ def jacobian(layer: Layer, x: Any) -> Array:
     Raises
     ------
     TypeError
-        If the layer takes indices, which have no derivative.
+        If the layer takes indices, which have no derivative, or returns several arrays.
+    ValueError
+        If an output or a derivative is not finite.
 
     Source: Rumelhart, Hinton and Williams 1986.
 
@@ -51,6 +54,7 @@ def jacobian(layer: Layer, x: Any) -> Array:
     array([[1.1, 0.1],
            [0.1, 1.1]])
     """
+    check_model(layer)
     if layer.takes_indices:
         raise TypeError(f"jacobian: {layer.short_name()} takes indices, which have no derivative")
     layer = copy.deepcopy(layer).astype(np.float64)
@@ -60,9 +64,12 @@ def jacobian(layer: Layer, x: Any) -> Array:
     def forward() -> Array:
         for name, array in layer.state().items():
             array[...] = state[name]
-        return np.asarray(layer(*inputs))
+        output: Array = layer(*inputs)
+        return output
 
     y = forward()
+    if isinstance(y, tuple):
+        raise TypeError(f"jacobian: {layer.short_name()} returns {len(y)} arrays; one is needed")
     rows = np.empty((y.size, inputs[0].size))
     for i in range(y.size):
         if i:
@@ -71,4 +78,6 @@ def jacobian(layer: Layer, x: Any) -> Array:
         one[i] = 1.0
         dx = layer.backward(one.reshape(y.shape))
         rows[i] = np.ravel(dx[0] if isinstance(dx, tuple) else dx)
+    if not (np.isfinite(y).all() and np.isfinite(rows).all()):
+        raise ValueError("jacobian: an output or a derivative is not finite")
     return rows

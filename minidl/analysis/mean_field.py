@@ -1,4 +1,4 @@
-"""How much of a signal and of a gradient an activation lets through, on average."""
+"""The mean squares by which an activation multiplies those of signals and of gradients."""
 
 from __future__ import annotations
 
@@ -17,17 +17,7 @@ def mean_squares(activation: Any, variance: float = 1.0) -> tuple[float, float]:
     signal by n · σ² · E[φ²] / variance, that of the gradient by n · σ² · κ. Both are computed by
     the midpoint rule on 20,000 points.
 
-    Parameters
-    ----------
-    activation
-        A layer such as ``nn.Tanh()``, its name ("tanh"), or a function of an array.
-    variance
-        That of the activation's input, > 0.
-
-    Raises
-    ------
-    ValueError
-        If the activation is not known, or flat; or for a variance out of range.
+    Parameters and errors are those of ``kappa``.
 
     Source: Poole et al. 2016; Schoenholz et al. 2017, equation 5.
 
@@ -38,16 +28,18 @@ def mean_squares(activation: Any, variance: float = 1.0) -> tuple[float, float]:
     >>> f"{square:.3f} {slope:.3f}"
     '0.500 0.500'
     """
-    return _mean_squares(activation, check_number("kappa", "variance", variance, POSITIVE, 1e300))
+    variance = check_number("kappa", "variance", variance, POSITIVE, 1e300)
+    return _mean_squares(activation, variance, "kappa")
 
 
 def kappa(activation: Any, variance: float = 1.0) -> float:
-    """Compute the share of the gradient's mean square that an activation lets through.
+    """Compute the mean square of the derivative of an activation under a Gaussian.
 
     κ = E[φ'(z)²],  z ~ N(0, variance)
 
-    A gradient keeps its size in depth where n · σ² · κ = 1: that is ``xavier_normal`` for κ = 1,
-    which tanh has only near zero, and ``he_normal`` for ReLU, whose κ is 1/2 at any variance.
+    The activation multiplies the mean square of a gradient by κ. A gradient keeps its size in depth
+    where n · σ² · κ = 1: that is ``xavier_normal`` for κ = 1, which tanh has only near zero, and
+    ``he_normal`` for ReLU, whose κ is 1/2 at any variance.
 
     Parameters
     ----------
@@ -58,8 +50,11 @@ def kappa(activation: Any, variance: float = 1.0) -> float:
 
     Raises
     ------
+    TypeError
+        For what is no activation, such as a class instead of a layer.
     ValueError
-        If the activation is not known, or flat; or for a variance out of range.
+        If no activation has this name; for a layer whose outputs depend on several inputs; if the
+        derivative is zero everywhere or not finite; and for a variance out of range.
 
     Source: Glorot and Bengio 2010; He et al. 2015, equation 14.
 

@@ -7,39 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from minidl.analysis.arguments import (
+    as_inputs,
+    as_targets,
+    check_loss,
+    check_model,
+    trained_parameters,
+)
 from minidl.nn import Layer, Loss
-from minidl.typing import Array, DType
-
-
-def as_inputs(model: Layer, x: Any, dtype: DType) -> tuple[Array, ...]:
-    """Return the inputs of a model as it takes them: a tuple is several, reals become ``dtype``.
-
-    The first input stays as it is if the model takes indices, further ones if they are integers,
-    such as the lengths of sequences.
-    """
-    arrays = [np.asarray(part) for part in (x if isinstance(x, tuple) else (x,))]
-    whole = [array.dtype.kind in "iu" for array in arrays]
-    whole[0] = model.takes_indices
-    return tuple(
-        array if is_whole else np.ascontiguousarray(array, dtype)
-        for array, is_whole in zip(arrays, whole, strict=True)
-    )
-
-
-def as_targets(loss: Loss, y: Any, dtype: DType) -> tuple[Array, ...]:
-    """Return targets as a loss takes them; a tuple is targets and the weights of the rows.
-
-    Raises
-    ------
-    ValueError
-        For a loss without a reduction, which gives no single number.
-    """
-    if loss.reduction == "none":
-        raise ValueError(f"{loss!r} gives a loss for each row; here one number is needed")
-    target, *weight = (np.asarray(part) for part in (y if isinstance(y, tuple) else (y,)))
-    if not loss.takes_labels:
-        target = np.ascontiguousarray(target, dtype)
-    return (target, *(np.ascontiguousarray(part, dtype) for part in weight))
+from minidl.typing import Array
 
 
 class Objective:
@@ -59,19 +35,22 @@ class Objective:
 
     Raises
     ------
+    TypeError
+        For what is no model, no loss, or no numbers.
     ValueError
-        If all parameters are frozen, or there are none.
+        If all parameters are frozen, or there are none; for a loss without a reduction; for no
+        rows, and where x and y differ in how many they have.
     """
 
     def __init__(self, model: Layer, loss: Loss, x: Any, y: Any) -> None:
+        check_model(model)
+        check_loss(loss)
         self._model, self._loss = copy.deepcopy((model, loss))
         self._model.astype(np.float64)
         self._inputs = as_inputs(model, x, np.float64)
-        self._targets = as_targets(loss, y, np.float64)
+        self._targets = as_targets(loss, y, self._inputs[0], np.float64)
         self._state = {name: array.copy() for name, array in self._model.state().items()}
-        self.parameters = [p for p in self._model.parameters() if not p.frozen]
-        if not self.parameters:
-            raise ValueError(f"{model.short_name()} has no parameters that are not frozen")
+        self.parameters = trained_parameters(self._model)
         self.start = np.concatenate([p.data.ravel() for p in self.parameters])
 
     def value(self, w: Array) -> float:

@@ -1,21 +1,26 @@
-"""The range test: how large a learning rate a training bears."""
+"""The range test: at which learning rate the loss begins to rise."""
 
 from __future__ import annotations
 
 import copy
 import math
-import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl.analysis.objective import as_inputs, as_targets
+from minidl.analysis.arguments import (
+    as_inputs,
+    as_targets,
+    check_loss,
+    check_model,
+    trained_parameters,
+)
 from minidl.nn import Layer, Loss
-from minidl.nn.checks import POSITIVE, check_count, check_number
+from minidl.nn.checks import POSITIVE, check_count, check_number, check_parameters_of, check_part
 from minidl.optim import SGD, Optimizer
-from minidl.pictures import finished, log_axis, new_figure
+from minidl.pictures import BLUE, GREEN, VERMILION, Plottable, light_grid, log_axis, new_figure
 from minidl.seeds import as_generator
 from minidl.typing import Array, Seed
 
@@ -28,7 +33,7 @@ BELOW_BEST = 10.0  # the suggestion is so many times below the rate of the least
 
 
 @dataclass(repr=False)
-class LearningRateRange:
+class LearningRateRange(Plottable):
     """The result of a range test.
 
     Attributes
@@ -50,23 +55,17 @@ class LearningRateRange:
 
     @property
     def smoothed(self) -> Array:
-        """The loss by step, without what one batch differs from another by.
+        """The running mean of the loss, corrected for how hard each batch is.
 
         mean(L⁰) + s_t,  s_t = (1 - β) Σ_k β^(t-k) (L_k - L⁰_k) / (1 - β^t),  β = 0.9
         """
         return self.untrained.mean() + running_mean(self.losses - self.untrained)
 
     @property
-    def runs_away(self) -> bool:
-        """Whether the latest losses are, in the mean, four times the untrained ones, or NaN."""
-        trained, untrained = running_mean(self.losses), running_mean(self.untrained)
-        return not trained[-1] <= TOO_HIGH * untrained[-1]
-
-    @property
     def limit(self) -> float:
-        """The rate, beyond the best, at which the smoothed loss is back where it began, or above.
+        """The first rate above ``best`` at which the smoothed loss is that of the untrained model.
 
-        The last rate, if the test ended there; infinity if the loss did not rise so far.
+        It is the last rate if the test ended early, and infinity if the loss did not rise so far.
         """
         back = (self.rates > self.best) & ~(self.smoothed < self.untrained.mean())
         if back.any():
@@ -80,22 +79,11 @@ class LearningRateRange:
 
     @property
     def suggestion(self) -> float:
-        """A tenth of ``best``, at which the loss still falls, with room to spare."""
+        """A tenth of ``best``: a rate at which the loss still falls."""
         return self.best / BELOW_BEST
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
-        """Draw the loss against the learning rate.
-
-        Parameters
-        ----------
-        path
-            A file to write the picture to, in the format of its suffix (.png, .pdf, .svg), if any.
-
-        Raises
-        ------
-        ImportError
-            Without matplotlib.
-        """
+    def figure(self) -> Figure:
+        """Draw the loss against the learning rate."""
         figure = new_figure((6.4, 4.0))
         axes = figure.subplots()
         finite = np.isfinite(self.losses)
@@ -105,22 +93,20 @@ class LearningRateRange:
         place = log_axis(axes.yaxis, [*shown, *mean])
         axes.plot(self.rates[finite], list(map(place, shown)), ".", color="0.6", label="batch")
         smoothed = list(map(place, mean))
-        axes.plot(self.rates[finite], smoothed, "-", color="#0072B2", label="smoothed")
+        axes.plot(self.rates[finite], smoothed, "-", color=BLUE, label="smoothed")
         marks = [
-            ("suggestion", self.suggestion, "#009E73", "--"),
+            ("suggestion", self.suggestion, GREEN, "--"),
             ("least loss", self.best, "0.2", ":"),
         ]
         if self.limit < math.inf:
-            marks.append(("back where it began", self.limit, "#D55E00", "-."))
+            marks.append(("back where it began", self.limit, VERMILION, "-."))
         for words, rate, color, line in marks:
             label = f"{words}: {rate:.2g}"
             axes.axvline(rate, color=color, linestyle=line, linewidth=1.4, label=label)
         axes.set(xlabel="learning rate", ylabel="loss", title="Learning rate range test")
-        axes.grid(color="0.9")
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        light_grid(axes)
         axes.legend(frameon=False)
-        return finished(figure, path)
+        return figure
 
     def __repr__(self) -> str:
         end = f"is back at {self.limit:.2g}" if self.limit < math.inf else "does not rise again"
@@ -143,7 +129,7 @@ def learning_rate_range(
     batch_size: int = 32,
     rng: Seed = 0,
 ) -> LearningRateRange:
-    """Train for some steps while the learning rate rises, and watch when the loss runs away.
+    """Measure the loss while the learning rate rises from step to step.
 
     η_t = low · (high / low)^(t / (steps - 1))
 
@@ -168,8 +154,11 @@ def learning_rate_range(
 
     Raises
     ------
+    TypeError
+        For what is no model, no loss, no optimizer, or no numbers.
     ValueError
-        For settings out of range.
+        For settings out of range; for no rows, and where x and y differ in how many they have; for
+        an optimizer of another model; and if the loss is not finite before any step.
 
     Source: Smith 2017, section 3.3; the suggestion: Howard and Gugger 2020.
 
@@ -191,24 +180,30 @@ def learning_rate_range(
         raise ValueError(f"{owner} needs low < high, got {low} and {high}")
     steps = check_count(owner, "steps", steps, 2)
     batch_size = check_count(owner, "batch_size", batch_size)
+    check_model(model)
+    check_loss(loss)
     model, loss, optimizer = _copies(model, loss, optimizer)
     dtype = model.dtype or np.dtype(np.float32)
-    arrays = as_inputs(model, x, dtype), as_targets(loss, y, dtype)
-    rates = np.geomspace(low, high, steps)
-    pairs: list[tuple[float, float]] = []
-    for pair in _losses(model, loss, optimizer, arrays, batch_size, rates, as_generator(rng)):
+    inputs = as_inputs(model, x, dtype)
+    arrays = inputs, as_targets(loss, y, inputs[0], dtype)
+    rates, rng = np.geomspace(low, high, steps), as_generator(rng)
+    pairs, runs_away = [], False
+    mean = np.zeros(2)  # of the losses in training, and of those of the untrained model
+    for pair in _losses(model, loss, optimizer, arrays, batch_size, rates, rng):
+        if not math.isfinite(pair[1]):
+            raise ValueError(f"{owner}: the loss is {pair[1]} before any step")
         pairs.append(pair)
-        losses, untrained = np.array(pairs).T
-        found = LearningRateRange(rates[: len(pairs)], losses, untrained, len(pairs) < steps)
-        if not math.isfinite(untrained[-1]):
-            raise ValueError(f"{owner}: the loss is {untrained[-1]} before any step")
-        if found.runs_away:
-            return replace(found, ended_early=True)
-    return found
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * np.array(pair)
+        runs_away = not mean[0] <= TOO_HIGH * mean[1]
+        if runs_away:
+            break
+    losses, untrained = np.array(pairs).T
+    ended_early = runs_away or len(pairs) < steps
+    return LearningRateRange(rates[: len(pairs)], losses, untrained, ended_early)
 
 
 def running_mean(values: Array) -> Array:
-    """Return the mean of the values so far, in which the past fades.
+    """Compute the exponentially weighted mean of the values so far.
 
     s_t = (1 - β) · Σ_k β^(t - k) x_k / (1 - β^t)
 
@@ -250,14 +245,25 @@ def _losses(
 
 def _copies(model: Layer, loss: Loss, optimizer: Any) -> tuple[Layer, Loss, Optimizer]:
     """Copy what takes part; of an optimizer, one that trains the copied model."""
+    owner = "learning_rate_range: the optimizer"
+    trained_parameters(model)
     if isinstance(optimizer, Optimizer):
+        check_parameters_of(model, owner, optimizer.flat.parameters)
         return copy.deepcopy((model, loss, optimizer))
+    what = "an optimizer, or a function such as optim.Adam that makes one of parameters"
+    if not callable(optimizer) or (
+        isinstance(optimizer, type) and not issubclass(optimizer, Optimizer)
+    ):
+        raise TypeError(f"{owner} must be {what}, got {optimizer!r}")
     model, loss = copy.deepcopy((model, loss))
-    return model, loss, optimizer(model.parameters())
+    made = optimizer(model.parameters())
+    check_part(f"{owner} that {optimizer!r} makes", made, Optimizer, "an optimizer")
+    check_parameters_of(model, owner, made.flat.parameters)
+    return model, loss, made
 
 
 def _batches(rows: int, batch_size: int, rng: np.random.Generator) -> Iterator[Array]:
-    """Yield the numbers of the rows of batch after batch, without end."""
+    """Yield the row numbers of one batch after another, without end."""
     while True:
         order = rng.permutation(rows)
         for begin in range(0, rows, batch_size):

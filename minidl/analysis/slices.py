@@ -1,19 +1,19 @@
-"""Slices of the loss: its values along one or two directions from where a model stands."""
+"""Slices of the loss: its values along one or two directions from the weights of a model."""
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minidl.analysis.arguments import as_vector
 from minidl.analysis.objective import Objective
 from minidl.nn import Layer, Loss
 from minidl.nn.checks import POSITIVE, check_count, check_number
-from minidl.pictures import finished, log_axis, new_figure
+from minidl.pictures import BLUE, VERMILION, Plottable, light_grid, log_axis, new_figure
 from minidl.seeds import as_generator
 from minidl.typing import Array, Seed
 
@@ -25,13 +25,13 @@ LABELS = 5  # of them with a number
 
 
 @dataclass(repr=False)
-class LossSlice:
+class LossSlice(Plottable):
     """The loss along one or two directions.
 
     Attributes
     ----------
     places
-        The coordinates along each direction, from -radius to radius; 0 is where the model stands.
+        The coordinates along each direction, from -radius to radius; 0 is the model itself.
     losses
         The loss at each place: (points,), or (points, points) with the first direction first.
     directions
@@ -44,7 +44,7 @@ class LossSlice:
 
     @property
     def centre(self) -> float:
-        """The loss where the model stands."""
+        """The loss of the model itself."""
         return float(self.losses[(len(self.places) // 2,) * self.losses.ndim])
 
     def __repr__(self) -> str:
@@ -54,32 +54,21 @@ class LossSlice:
             f"{np.nanmin(self.losses):.4g} to {np.nanmax(self.losses):.4g} around it"
         )
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
-        """Draw the loss as a curve, or as contours on a logarithmic scale.
-
-        Parameters
-        ----------
-        path
-            A file to write the picture to, in the format of its suffix (.png, .pdf, .svg), if any.
-
-        Raises
-        ------
-        ImportError
-            Without matplotlib.
-        """
+    def figure(self) -> Figure:
+        """Draw the loss as a curve, or as contours on a logarithmic scale."""
         figure = new_figure((6.0, 4.4))
         self.draw(figure.subplots())
-        return finished(figure, path)
+        return figure
 
     def draw(self, axes: Any, levels: Array | None = None) -> Any:
-        """Draw into a panel; ``levels`` are those of the contours, for several of one scale."""
+        """Draw into a panel; ``levels`` are those of the contours, to give panels the same ones."""
         axes.set_xlabel("distance along the first direction (1: that of the weights)")
         if self.losses.ndim == 1:
             place = log_axis(axes.yaxis, self.losses)
-            axes.plot(self.places, list(map(place, self.losses)), "-", color="#0072B2")
-            axes.plot([0], [place(self.centre)], "o", color="#D55E00", label="the model")
+            axes.plot(self.places, list(map(place, self.losses)), "-", color=BLUE)
+            axes.plot([0], [place(self.centre)], "o", color=VERMILION, label="the model")
             axes.set_ylabel("loss")
-            axes.grid(color="0.9")
+            light_grid(axes)
             axes.legend(frameon=False)
             return None
         from matplotlib.colors import LogNorm
@@ -90,7 +79,7 @@ class LossSlice:
         area = axes.contourf(self.places, self.places, shown, levels, norm=norm, cmap="viridis")
         lines = {"colors": "white", "linewidths": 0.4}
         axes.contour(self.places, self.places, shown, levels, **lines)
-        axes.plot([0], [0], "o", color="#D55E00", markeredgecolor="white")
+        axes.plot([0], [0], "o", color=VERMILION, markeredgecolor="white")
         axes.set(ylabel="distance along the second direction", aspect="equal")
         axes.locator_params(nbins=5)
         bar = axes.figure.colorbar(area, ax=axes, label="loss")
@@ -101,9 +90,9 @@ class LossSlice:
 
 
 def contour_levels(losses: Array, count: int = LEVELS) -> Array:
-    """Return levels for contours of these losses, with equal ratios.
+    """Choose levels for contours of these losses, each the same multiple of the one below.
 
-    Not finite losses, and those of zero, count nothing.
+    Losses that are zero or not finite are ignored.
     """
     usable = losses[np.isfinite(losses) & (losses > 0)]
     low, high = (float(usable.min()), float(usable.max())) if usable.size else (0.1, 1.0)
@@ -121,7 +110,7 @@ def loss_slice(
     points: int = 41,
     rng: Seed = 0,
 ) -> LossSlice:
-    """Compute the loss along one or two directions from where the model stands.
+    """Compute the loss along one or two directions from the weights of a model.
 
     L(w + a · d₁ + b · d₂)  for a, b from -radius to radius
 
@@ -147,7 +136,8 @@ def loss_slice(
     Raises
     ------
     ValueError
-        For settings out of range, and for vectors of another length.
+        For settings out of range, for vectors of another length, for unequal numbers of rows, and
+        if the loss of the model itself is not finite.
 
     Source: Li, Xu, Taylor, Studer and Goldstein 2018, section 4.
 
@@ -175,23 +165,27 @@ def loss_slice(
         for i, vector in zip(index, vectors, strict=True):
             w += places[i] * vector
         losses[index] = objective.value(w)
-    return LossSlice(places, losses, vectors)
+    found = LossSlice(places, losses, vectors)
+    if not math.isfinite(found.centre):
+        raise ValueError(f"loss_slice: the loss of the model is {found.centre}")
+    return found
 
 
 def _vectors(
     objective: Objective, directions: int | Sequence[Any], rng: np.random.Generator
 ) -> list[Array]:
     """Return the directions as vectors: drawn, or as given."""
-    if isinstance(directions, (int, np.integer)):
-        if directions not in (1, 2):
-            raise ValueError(f"loss_slice: directions must be 1 or 2, got {directions}")
-        return [_filter_normalised(objective, rng) for _ in range(directions)]
-    vectors = [np.asarray(vector, np.float64) for vector in directions]
+    if not isinstance(directions, (list, tuple, np.ndarray)):
+        count = check_count("loss_slice", "directions", directions)
+        if count > 2:
+            raise ValueError(f"loss_slice: directions must be 1 or 2, got {count}")
+        return [_filter_normalised(objective, rng) for _ in range(count)]
+    vectors = [as_vector("loss_slice: each of directions", vector) for vector in directions[:3]]
     shapes = [vector.shape for vector in vectors]
-    if len(vectors) not in (1, 2) or set(shapes) != {objective.start.shape}:
+    if len(directions) not in (1, 2) or set(shapes) != {objective.start.shape}:
         raise ValueError(
             f"loss_slice: expected one or two vectors of {objective.start.size} numbers, "
-            f"got shapes {shapes}"
+            f"got shapes {shapes}{' and more' if len(directions) > 3 else ''}"
         )
     return vectors
 

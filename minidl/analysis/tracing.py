@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,7 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from minidl.analysis.objective import as_inputs, as_targets
+from minidl.analysis.arguments import (
+    as_inputs,
+    as_targets,
+    as_vector,
+    check_loss,
+    check_model,
+)
 from minidl.nn import Layer, Loss, Sequential
 from minidl.pictures import shortened
 from minidl.typing import Array
@@ -77,12 +84,15 @@ class Trace:
     loss: float | None = None
     loss_name: str = ""
 
+    def __post_init__(self) -> None:
+        # Of a layer that was called twice, the first call.
+        self._by_path = {step.path: step for step in reversed(self.steps)}
+
     def __getitem__(self, path: str) -> TracedStep:
-        for step in self.steps:
-            if step.path == path:
-                return step
-        paths = ", ".join(repr(step.path) for step in self.steps)
-        raise KeyError(f"no layer was traced at {path!r}; there are {paths}")
+        if path not in self._by_path:
+            paths = ", ".join(repr(step.path) for step in self.steps)
+            raise KeyError(f"no layer was traced at {path!r}; there are {paths}")
+        return self._by_path[path]
 
     def __iter__(self) -> Iterator[TracedStep]:
         return iter(self.steps)
@@ -116,8 +126,8 @@ def trace(
     Parameters
     ----------
     model
-        Any layer; it keeps its mode, dtype, gradients and state. The steps are those of all layers
-        in it, except that a ``Sequential`` only hands on.
+        Any layer; it keeps its mode, dtype, gradients and state. Every layer in it has a step,
+        except a ``Sequential``, which computes nothing itself.
     x
         What the model takes; a tuple is several inputs.
     loss, y
@@ -128,8 +138,11 @@ def trace(
 
     Raises
     ------
+    TypeError
+        For what is no model, no loss, or no numbers.
     ValueError
-        For a loss without y, or y without a loss, or dy with one.
+        For a loss without y, or y without a loss, or dy with one; for no rows, and where x and y
+        differ in how many they have; for a dy that has not the shape of the output.
 
     Source: Rumelhart, Hinton and Williams 1986.
 
@@ -147,10 +160,13 @@ def trace(
         bias        (1,)    0        1
     1 ReLU()        (1, 1)  2.5      1
     """
+    check_model(model)
     if (loss is None) != (y is None):
         raise ValueError("trace: a loss needs y, and y a loss")
     if loss is not None and dy is not None:
         raise ValueError("trace: the gradient begins with the loss, or with dy; give one of them")
+    if loss is not None:
+        check_loss(loss)
     model, loss = copy.deepcopy((model, loss))
     dtype = model.dtype or np.dtype(np.float64)
     inputs = as_inputs(model, x, dtype)
@@ -160,7 +176,7 @@ def trace(
         if loss is None:
             value, gradients = None, _begun(output, dy)
         else:
-            value = float(loss(output, *as_targets(loss, y, dtype)))
+            value = float(loss(output, *as_targets(loss, y, inputs[0], dtype)))
             gradients = [loss.backward()]
         dx = model.backward(*gradients)
     for _, layer in model.layers():
@@ -168,15 +184,16 @@ def trace(
     dx = dx[0] if isinstance(dx, tuple) else dx
     gradient = np.array(dx) if inputs[0].dtype.kind == "f" else None
     first = TracedStep("", "input", np.array(inputs[0]), gradient)
+    traced = {id(layer) for layer, _ in steps}
     for layer, step in steps:
-        step.parameters = _own_parameters(layer, [other for other, _ in steps])
+        step.parameters = _own_parameters(layer, traced)
     return Trace([first, *(step for _, step in steps)], value, repr(loss) if loss else "")
 
 
-def _own_parameters(layer: Layer, traced: list[Layer]) -> dict[str, tuple[Array, Array]]:
+def _own_parameters(layer: Layer, traced: set[int]) -> dict[str, tuple[Array, Array]]:
     """Return values and gradients of the parameters that belong to no traced layer inside it."""
-    inside = {id(inner) for _, inner in layer.layers()} - {id(layer)}
-    theirs = {id(p) for other in traced if id(other) in inside for p in other.parameters()}
+    inside = [inner for _, inner in layer.layers() if inner is not layer and id(inner) in traced]
+    theirs = {id(parameter) for inner in inside for parameter in inner.parameters()}
     return {
         name: (parameter.data.copy(), parameter.grad.copy())
         for name, parameter in layer.named_parameters()
@@ -185,7 +202,11 @@ def _own_parameters(layer: Layer, traced: list[Layer]) -> dict[str, tuple[Array,
 
 
 def _norm(values: Array) -> float:
-    return float(np.sqrt(np.square(values, dtype=np.float64).sum()))
+    """Return the Euclidean norm in float64, also where squares are beyond its range."""
+    largest = float(np.abs(values).max())
+    if largest == 0 or not math.isfinite(largest):
+        return largest
+    return largest * float(np.sqrt(np.square(values / largest, dtype=np.float64).sum()))
 
 
 def _shown(values: Array | None) -> str:
@@ -198,32 +219,36 @@ def _shown(values: Array | None) -> str:
 
 
 def _begun(output: Any, dy: Any) -> list[Array]:
-    """Return the gradients to begin with: dy or ones for the first output, zeros for others."""
+    """Return the gradients of the outputs: dy or ones for the first, zeros for the others."""
     first, *others = output if isinstance(output, tuple) else (output,)
-    begun = np.ones_like(first) if dy is None else np.ascontiguousarray(dy, first.dtype)
+    begun = np.ones_like(first) if dy is None else as_vector("dy", dy).astype(first.dtype)
+    if begun.shape != first.shape:
+        raise ValueError(f"dy must have the shape of the output, {first.shape}, got {begun.shape}")
     return [begun, *(np.zeros_like(other) for other in others)]
 
 
 @contextmanager
 def _watched(model: Layer) -> Iterator[list[tuple[Layer, TracedStep]]]:
-    """Write down what layers return and the gradients that they are given, for a while."""
+    """Collect what layers return, and the gradients that they are given, while the block runs."""
     steps: list[tuple[Layer, TracedStep]] = []
+    open_steps: dict[int, list[TracedStep]] = {}  # by layer: the calls without a gradient yet
     layers = [layer for _, layer in model.layers() if type(layer).forward is not Sequential.forward]
 
     def forward_of(layer: Layer, call: Callable[..., Any]) -> Callable[..., Any]:
         def forward(*inputs: Any, **options: Any) -> Any:
             output = call(*inputs, **options)
             first = output[0] if isinstance(output, tuple) else output
-            steps.append((layer, TracedStep(layer.path, layer.short_name(), np.array(first))))
+            step = TracedStep(layer.path, layer.short_name(), np.array(first))
+            steps.append((layer, step))
+            open_steps.setdefault(id(layer), []).append(step)
             return output
 
         return forward
 
     def backward_of(layer: Layer, call: Callable[..., Any]) -> Callable[..., Any]:
         def backward(*gradients: Any) -> Any:
-            # Backward passes undo calls in reverse order: the latest that has no gradient yet.
-            latest = next(s for own, s in reversed(steps) if own is layer and s.gradient is None)
-            latest.gradient = np.array(gradients[0])
+            # Backward passes undo calls in reverse order.
+            open_steps[id(layer)].pop().gradient = np.array(gradients[0])
             return call(*gradients)
 
         return backward

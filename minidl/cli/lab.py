@@ -92,6 +92,8 @@ def run_all(arguments: argparse.Namespace) -> int:
     if arguments.out is None:
         raise UsageError("lab --all needs --out DIR, the folder for the figures")
     folder = arguments.out
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"lab --all --out {folder}: that is a file, and a folder is needed")
     with usage_errors(ImportError, OSError, ValueError):
         folder.mkdir(parents=True, exist_ok=True)
         plot.check(folder / f"any{FORMAT}")

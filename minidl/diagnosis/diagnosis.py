@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from minidl.diagnosis.cure import Cure, cure
@@ -12,14 +11,14 @@ from minidl.diagnosis.pictures import draw_diagnosis
 from minidl.diagnosis.program import Program
 from minidl.diagnosis.report import as_html, as_text
 from minidl.diagnosis.verdict import Verdict
-from minidl.pictures import finished
+from minidl.pictures import Plottable
 from minidl.training import History, Trainer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class Diagnosis:
+class Diagnosis(Plottable):
     """What is wrong with a training, why, and what to do; ``minidl.diagnose`` makes it.
 
     Attributes
@@ -93,22 +92,9 @@ class Diagnosis:
         """Return what was found, as text: each verdict with its numbers, cause and remedy."""
         return as_text(self.findings, self.program, self.history, self.stopped)
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
-        """Draw the course of the training and the gradient over depth, under the verdicts.
-
-        Parameters
-        ----------
-        path
-            A file to write the picture to, in the format of its suffix (.png, .pdf, .svg), if any.
-
-        Raises
-        ------
-        ImportError
-            Without matplotlib.
-        ValueError
-            For a suffix that matplotlib does not know.
-        """
-        return finished(draw_diagnosis(self.findings, self.history, self.monitor), path)
+    def figure(self) -> Figure:
+        """Draw the course of the training and the gradient over depth, under the verdicts."""
+        return draw_diagnosis(self.findings, self.history, self.monitor)
 
     def __repr__(self) -> str:
         kinds = ", ".join(verdict.kind for verdict in self.verdicts) or "healthy"

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from minidl import _kernels
 from minidl.diagnosis.monitor_export import write_json_lines, write_scalars
+from minidl.diagnosis.monitor_input import as_epochs, as_given, as_selection, check_watched
 from minidl.diagnosis.monitor_report import as_html, report
 from minidl.diagnosis.seen import Seen
 from minidl.diagnosis.watch import Block, StepWatch, watched_layers
+from minidl.diagnosis.words import counted
 from minidl.nn import Layer, Loss
 from minidl.nn.checks import check_count
 from minidl.optim import Optimizer
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 # A pass over the data ends with an epoch, but not before so many rows were seen: a unit that one
 # row in a hundred activates is missed among 512 with a probability of 0.6 %.
 LEAST_ROWS = 512
+MOST_EVERY = 2**62  # its double is still a whole number of the executor's
 
 
 class GradientMonitor(Seen, Callback):
@@ -58,11 +61,6 @@ class GradientMonitor(Seen, Callback):
         records every second is dropped, and from then on every second step is watched of those
         that were: memory is constant.
 
-    Attributes
-    ----------
-    every
-        As given.
-
     Examples
     --------
     >>> from minidl import GradientMonitor, Trainer, datasets, nn, optim
@@ -83,13 +81,22 @@ class GradientMonitor(Seen, Callback):
     value_names: tuple[str, ...] = ("gradient_norm", "clip_factor", "learning_rate")
 
     def __init__(self, layers: Iterable[str | Layer] | None = None, every: int = 20) -> None:
-        self.every = check_count("GradientMonitor", "every", every)
-        if isinstance(layers, str):
-            raise TypeError(f"GradientMonitor: layers must be a list of paths, got {layers!r}")
-        self._chosen = None if layers is None else tuple(layers)
+        self._every = check_count("GradientMonitor", "every", every)
+        if every > MOST_EVERY:
+            raise ValueError(f"GradientMonitor: every must be <= {MOST_EVERY}, got {every}")
+        self._chosen = as_selection(layers)
         super().__init__()
         self._changes = -1  # what _kernels.changes() said when the layers were looked for
         self._pass_began = 0  # steps made when the pass over the data began
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._changes = -1  # another process has counted other changes
+
+    @property
+    def every(self) -> int:
+        """Steps from one that is watched to the next, as it was given."""
+        return self._every
 
     # --- watching ---
 
@@ -101,7 +108,17 @@ class GradientMonitor(Seen, Callback):
         model, optimizer
             Whose steps they are.
         loss
-            Its values are noted as well, if it is given.
+            Its values are noted as well, if it is given: of the step, not of validation.
+
+        Raises
+        ------
+        TypeError
+            For what is no model, optimizer or loss.
+        ValueError
+            For an optimizer that trains none of the model's parameters, and if the model has no
+            layer to watch, or none of those chosen.
+        RuntimeError
+            On entering it: if a block of this monitor is entered already.
 
         Examples
         --------
@@ -120,12 +137,19 @@ class GradientMonitor(Seen, Callback):
         >>> monitor["gradient"].shape, bool(monitor.scalars["norm"][3] == norm)
         ((4, 2), True)
         """
+        check_watched(model, optimizer, loss)
         self._end_pass()
-        return Block(self.step_watch(model, optimizer, loss))
+        return Block(self, self.step_watch(model, optimizer, loss))
 
     def step_watch(self, model: Layer, optimizer: Optimizer, loss: Loss | None) -> StepWatch:
         """Return what watches the steps of these parts: with another model, it begins anew."""
         known, changes = self._watch, _kernels.changes()
+        if known is not None and known.monitor is not None:  # inside its block
+            if known.optimizer is not optimizer:
+                raise RuntimeError(
+                    "GradientMonitor: inside its block it watches the steps of one optimizer only"
+                )
+            return known
         if known is not None and known.is_of(model, optimizer, loss) and changes == self._changes:
             return known
         layers, self._changes = self._choose(model), changes
@@ -144,22 +168,26 @@ class GradientMonitor(Seen, Callback):
 
     def _choose(self, model: Layer) -> list[tuple[str, Layer]]:
         """List (path, layer) of what is to be watched."""
-        found = watched_layers(model)
+        known = watched_layers(model)
         if self._chosen is None:
-            return found
+            return known
+        named = ", ".join(path or '""' for path, _ in known)
         chosen: set[int] = set()
         by_path = dict(model.layers())
         for given in self._chosen:
             layer = by_path.get(given) if isinstance(given, str) else given
-            if not isinstance(layer, Layer) or not any(
-                layer is known for known in by_path.values()
-            ):
+            if layer is None or not any(layer is inner for inner in by_path.values()):
                 raise ValueError(
-                    f"GradientMonitor: the model has no layer {given!r}; "
-                    f"it has {', '.join(path for path, _ in found)}"
+                    f"GradientMonitor: the model has no layer {as_given(given)}; it has {named}"
                 )
             chosen |= {id(inner) for _, inner in layer.layers()}
-        return [(path, layer) for path, layer in found if id(layer) in chosen]
+        found = [(path, layer) for path, layer in known if id(layer) in chosen]
+        if not found:
+            raise ValueError(
+                f"GradientMonitor: layers=[{', '.join(map(as_given, self._chosen))}] leaves "
+                f"nothing to watch; choose from {named}"
+            )
+        return found
 
     def _end_pass(self) -> None:
         """Begin a new pass over the data, if the one that ends has seen rows enough."""
@@ -169,8 +197,7 @@ class GradientMonitor(Seen, Callback):
         seen = (clock.steps - self._pass_began) / clock.every * self._rows()
         if seen >= LEAST_ROWS:
             self._pass_began = clock.steps
-            for activity in self._watch.notes.activities.values():
-                activity.begin_pass()
+            self._watch.notes.begin_pass()
 
     def _rows(self) -> float:
         """How many rows a watched step has."""
@@ -237,11 +264,17 @@ class GradientMonitor(Seen, Callback):
         ------
         ImportError
             Without matplotlib.
+        TypeError
+            If ``epochs`` are no list of whole numbers.
         ValueError
-            Without a record, and for an epoch of which no step was watched.
+            Without a record or an epoch, and for an epoch of which no step was watched.
+        OSError
+            If the file cannot be written.
         """
         if not len(self):
             raise ValueError("there is nothing to draw: no step was watched yet")
+        if epochs is not None:
+            epochs = as_epochs(epochs)
         from minidl.diagnosis.monitor_plot import draw  # loaded when first needed
 
         return finished(draw(self, epochs), path)
@@ -251,7 +284,19 @@ class GradientMonitor(Seen, Callback):
 
         Keys are ``step``, ``epoch``, those of ``scalars``, ``layers``, and of recurrent layers
         ``over_time`` and ``gates``; null is what is no finite number. With ``totals_only`` there
-        is nothing of single layers.
+        is nothing of single layers. Without a record the file is empty.
+
+        Parameters
+        ----------
+        path
+            The file.
+        totals_only
+            Whether to leave single layers out.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
         """
         write_json_lines(self, path, totals_only)
 
@@ -288,4 +333,5 @@ class GradientMonitor(Seen, Callback):
             return as_html(self, None)
 
     def __repr__(self) -> str:
-        return f"GradientMonitor({len(self.layers)} layers, {len(self)} records)"
+        layers, records = counted(len(self.layers), "layer"), counted(len(self), "record")
+        return f"GradientMonitor({layers}, {records})"

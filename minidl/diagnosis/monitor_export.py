@@ -6,13 +6,12 @@ import json
 import math
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl.diagnosis.records import QUANTITIES
-from minidl.files import replacing
+from minidl.diagnosis.records import QUANTITIES, SCALARS
+from minidl.files import as_path, replacing
 
 if TYPE_CHECKING:
     from minidl.diagnosis.seen import Seen
@@ -20,13 +19,15 @@ if TYPE_CHECKING:
 
 def write_json_lines(seen: Seen, path: str | os.PathLike[str], totals_only: bool) -> None:
     """Write a JSON object for each record, one a line; the file appears when it is complete."""
-    with replacing(Path(path)) as file:
+    with replacing(as_path(path)) as file:
         for record in objects(seen, totals_only):
             file.write((json.dumps(record, allow_nan=False) + "\n").encode())
 
 
 def objects(seen: Seen, totals_only: bool) -> Iterator[dict[str, Any]]:
     """Yield what is known of each record; None for what is no finite number."""
+    if not len(seen):
+        return
     steps, epochs, scalars = seen.steps, seen.epochs, seen.scalars
     arrays = {} if totals_only else {name: seen[name] for name in QUANTITIES}
     over_time = {} if totals_only else seen.over_time
@@ -62,7 +63,7 @@ def write_scalars(seen: Seen, writer: Any, totals_only: bool) -> None:
     """Hand all records to a writer of TensorBoard's event files: charts by quantity."""
     for record in objects(seen, totals_only):
         step = record["step"]
-        for name in seen.scalars:
+        for name in SCALARS:
             if record[name] is not None:
                 writer.add_scalar(f"step/{name}", record[name], step)
         for path, values in record.get("layers", {}).items():

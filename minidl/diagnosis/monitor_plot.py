@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl.pictures import log_axis, new_figure, shortened
+from minidl.pictures import light_grid, log_axis, new_figure, shortened
 from minidl.typing import Array
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def moments(seen: Seen, epochs: Iterable[int] | None) -> dict[str, Array]:
     chosen = {int(epoch): of_record == epoch for epoch in epochs}
     if missing := [e for e, records in chosen.items() if e != 0 and not records.any()]:
         raise ValueError(
-            f"no step of epoch {missing[0]} was watched; epochs with records are 0 and "
+            f"plot: no step of epoch {missing[0]} was watched; epochs with records are 0, "
             f"{', '.join(map(str, np.unique(of_record)))}"
         )
     named = {f"epoch {epoch}": records for epoch, records in chosen.items() if epoch}
@@ -117,9 +117,7 @@ def _lines(axes: Any, values: Array, chosen: dict[str, Array], places: Array) ->
         marks = {"marker": marker, "markersize": 4, "markevery": max(1, known.sum() // 20)}
         axes.plot(places[known], heights, color=color, linewidth=1.6, label=label, **marks)
     axes.legend(frameon=False, fontsize=8.5)
-    axes.grid(color="0.9")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    light_grid(axes)
 
 
 def _typical(values: Array) -> Array:

@@ -65,11 +65,13 @@ def summary(seen: Seen) -> str:
     """Return a line about the steps that were watched."""
     steps, scalars = seen.steps, seen.scalars
     text = f"{len(steps)} records of steps {steps[0]} to {steps[-1]}"
+    if len(steps) == 1:
+        text = f"1 record, of step {steps[0]}"
     if np.isfinite(scalars["loss"]).all():
         text += f"; loss {change(scalars['loss'], 'norm')}"
     text += f"; gradient norm {change(scalars['norm'], 'norm')}"
     if (clipped := float((scalars["clip_factor"] < 1).mean())) > 0:
-        text += f", clipped in {share(clipped)} of them"
+        text += ", clipped" if len(steps) == 1 else f", clipped in {share(clipped)} of them"
     return f"{text}; learning rate {change(scalars['learning_rate'], 'norm')}"
 
 
@@ -90,7 +92,7 @@ def change(values: Array, kind: str) -> str:
     known = values[np.isfinite(values)]
     if not len(known):
         return "" if np.isnan(values).all() else "not finite"
-    write = {"norm": short, "number": "{:.3f}".format, "share": share}[kind]
+    write = {"norm": short, "number": plain, "share": share}[kind]
     first, last = write(float(known[0])), write(float(known[-1]))
     return first if first == last else f"{first} → {last}"
 
@@ -98,6 +100,11 @@ def change(values: Array, kind: str) -> str:
 def short(value: float) -> str:
     """Write a number with two digits, or three where that needs no exponent."""
     return f"{value:.3g}" if value == 0 or 1e-2 <= abs(value) < 1e3 else f"{value:.1e}"
+
+
+def plain(value: float) -> str:
+    """Write a number with three decimals; a large one in short."""
+    return f"{value:.3f}" if abs(value) < 1e4 else short(value)
 
 
 def share(value: float) -> str:
@@ -121,10 +128,14 @@ def notable(seen: Seen) -> list[str]:
 def _over_depth(seen: Seen) -> Iterator[str]:
     gradient = seen["gradient"][-1]
     known = np.flatnonzero(np.isfinite(gradient))
-    if len(known) < 2:
+    if len(known) < len(gradient):
+        yield f"No gradient is known of {_named(seen, ~np.isfinite(gradient))}."
+    if len(known) == 0:
         return
     first, last = gradient[known[0]], gradient[known[-1]]
-    if last == 0:
+    if last == 0 and len(known) == 1:
+        yield f"The gradient of layer {seen.names[known[0]]} is exactly zero: it learns nothing."
+    elif last == 0:
         yield "The gradient of the last layer is exactly zero: nothing is learned."
     elif first == 0:
         yield "The gradient of the first layer is exactly zero: it learns nothing."
@@ -140,11 +151,14 @@ def _over_depth(seen: Seen) -> Iterator[str]:
 def _over_time(seen: Seen) -> Iterator[str]:
     over_time = seen.over_time
     for path, growth in seen.growth.items():
+        if path not in seen.layers:  # one of several cells
+            continue
+        name = path or seen.names[0]
         steps, each = over_time[path].shape[1], growth[-1]
         whole = each ** (steps - 1) if math.isfinite(each) else 1.0
-        if path in seen.layers and not 1 / FAR < whole < FAR:
+        if not 1 / FAR < whole < FAR:
             yield (
-                f"Back over {steps} steps of time the gradient of the state of layer {path} "
+                f"Back over {steps} steps of time the gradient of the state of layer {name} "
                 f"changes to {short(whole)} of its norm: by a factor of {each:.3g} for each step."
             )
 
@@ -161,8 +175,14 @@ def _of_units(seen: Seen) -> Iterator[str]:
 
 
 def _of_updates(seen: Seen) -> Iterator[str]:
-    """Zero is left out: the gradient is zero there, too, and its sentence says so."""
+    """Where the gradient is zero, too, its sentence says so."""
     values = seen["update_ratio"][-1]
+    stays = (values == 0) & (seen["weight_gradient"][-1] > 0)
+    if stays.any():
+        yield (
+            f"A step leaves the weights of {_named(seen, stays)} as they are, though their "
+            "gradient is not zero."
+        )
     moved = np.where(values > 0, values, np.nan)
     if np.isnan(moved).all():
         return
@@ -172,3 +192,10 @@ def _of_updates(seen: Seen) -> Iterator[str]:
                 f"A step changes the weights of layer {seen.names[place]} by "
                 f"{short(moved[place])} of their norm; about 0.001 is usual."
             )
+
+
+def _named(seen: Seen, chosen: Array) -> str:
+    """Name the first of some layers, and say how many others there are."""
+    first, *others = np.flatnonzero(chosen)
+    more = f" and {len(others)} more" if others else ""
+    return f"layer {seen.names[first]}{more}"

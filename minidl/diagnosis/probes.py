@@ -70,7 +70,7 @@ class LayerProbe:
         self.notes.note_moments(y, sums[MOMENTS])
         if self.is_activation:
             self.notes.rows = y.size // y.shape[-1]
-            self.notes.activity(self.path, y).note(y, sums[UNITS])
+            self.notes.note_active(self.path, y, sums[UNITS])
 
     def note_slope(self, original: Callable[..., Any], dy: Array) -> None:
         """Note the derivative of an activation: what its backward pass makes of ones."""

@@ -15,9 +15,11 @@ from minidl.diagnosis.probes import (
     cell_paths,
     gates_of,
 )
+from minidl.diagnosis.tracks import MOST_WIDTHS
 from minidl.diagnosis.watch import (
     CLIP_FACTOR,
     LEARNING_RATE,
+    LOSS_COUNT,
     LOSSES,
     NORM,
     NUMBER,
@@ -42,6 +44,8 @@ QUANTITIES = {
     "saturation": "share of its derivative that is lost on the flat ends of sigmoid or tanh",
     "dead": "share of its units that were zero for all rows of the latest pass",
 }
+
+SCALARS = ("loss", "norm", "clip_factor", "learning_rate")  # numbers of whole steps
 
 
 class Records:
@@ -73,12 +77,9 @@ class Records:
     def scalars(self) -> dict[str, Array]:
         """Return the numbers of whole steps, by name."""
         loss = self.of_step(LOSSES) / self._passes()
-        return {
-            "loss": loss if self.watch.loss is not None else np.full(self.count, np.nan),
-            "norm": self.of_step(NORM),
-            "clip_factor": self.of_step(CLIP_FACTOR),
-            "learning_rate": self.of_step(LEARNING_RATE),
-        }
+        loss[self.of_step(LOSS_COUNT) == 0] = np.nan
+        others = (self.of_step(number) for number in (NORM, CLIP_FACTOR, LEARNING_RATE))
+        return dict(zip(SCALARS, (loss, *others), strict=True))
 
     def _passes(self) -> Array:
         """What the numbers of all passes of a step are divided by: batches that it averages."""
@@ -93,8 +94,6 @@ class Records:
             return _quotient(gradient, gradient[:, -1:])
         if name == "update_ratio":
             return _quotient(self.quantity("update"), self.quantity("weight"))
-        if name not in QUANTITIES:
-            raise KeyError(f"there is no quantity {name!r}; there are {', '.join(QUANTITIES)}")
         compute = getattr(self, f"_{name}")
         found = [compute(path, layer) for path, layer in self.watch.layers]
         return np.array(found).reshape(len(found), self.count).T
@@ -133,7 +132,15 @@ class Records:
         return self._moments(path)[2]
 
     def _dead(self, path: str, layer: Layer) -> Array:
-        return _quotient(*self._layer(path)[:, UNITS].T)
+        return _quotient(*self._units(path).T)
+
+    def _units(self, path: str) -> Array:
+        """How many units are not active, and how many there are, of outputs of all widths."""
+        units = self._layer(path)[:, UNITS]
+        for number in range(1, MOST_WIDTHS):
+            if (others := self.notes.read_others(path, f"units {number}")) is not None:
+                units = units + others
+        return units
 
     def _saturation(self, path: str, layer: Layer) -> Array:
         if isinstance(layer, Recurrent):
@@ -164,7 +171,7 @@ class Records:
         """Mean and mean square of a layer's outputs, and the share of zeros, without padding."""
         track = self._layer(path)
         count, total, squares, zeros = track[:, MOMENTS].T
-        within = track[:, WITHIN][:, 1] * track[:, UNITS][:, 1]
+        within = track[:, WITHIN][:, 1] * self._units(path)[:, 1]
         known = (within > 0) & (within < count)
         zeros = np.where(known, zeros - (count - within), zeros)
         count = np.where(known, within, count)

@@ -10,6 +10,7 @@ from typing import Any
 from minidl.diagnosis.findings import Findings
 from minidl.diagnosis.program import Program
 from minidl.diagnosis.verdict import Verdict
+from minidl.diagnosis.words import counted
 from minidl.training import History
 
 WIDTH = 88
@@ -60,7 +61,7 @@ def about(program: Program, history: History, stopped: str) -> str:
     end = f" Stopped: {stopped}" if stopped else ""
     return (
         f"{program.loss!r}, {program.optimizer!r}, batches of {program.batch_size}, "
-        f"{history.epochs} of {program.epochs} epochs{course}.{end}"
+        f"{history.epochs} of {counted(program.epochs, 'epoch')}{course}.{end}"
     )
 
 

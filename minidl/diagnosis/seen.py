@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from minidl.diagnosis.records import QUANTITIES, Records, growth_per_step
@@ -39,16 +41,32 @@ class Seen:
 
     def __getitem__(self, quantity: str) -> Array:
         """Return a quantity of every record and layer: (records, layers), float64."""
+        if quantity not in self:
+            raise KeyError(f"there is no quantity {quantity!r}; there are {', '.join(QUANTITIES)}")
         return self._records.quantity(quantity)
 
     def __len__(self) -> int:
         """How many records there are."""
         return 0 if self._watch is None else self._records.count
 
+    def __bool__(self) -> bool:
+        """Whether it is there: also without a record."""
+        return True
+
     @property
     def quantities(self) -> tuple[str, ...]:
         """The names of the quantities of layers."""
         return tuple(QUANTITIES)
+
+    def keys(self) -> tuple[str, ...]:
+        """Return the names of the quantities of layers, for ``dict(monitor)``."""
+        return self.quantities
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.quantities)
+
+    def __contains__(self, quantity: object) -> bool:
+        return quantity in self.quantities
 
     @property
     def scalars(self) -> dict[str, Array]:

@@ -16,6 +16,8 @@ from minidl.typing import Array
 MOST_RECORDS = 1024
 # Records that kernels write by themselves, before Python has to make room.
 JOURNAL = 64
+# Widths of the output of one layer, which may stand at several places, whose units are followed.
+MOST_WIDTHS = 8
 
 
 class Clock:
@@ -93,10 +95,15 @@ class Track:
         How many numbers.
     records
         How many records there are already, of which it knows nothing.
+
+    Attributes
+    ----------
+    used
+        The most numbers that were asked for, of those at its beginning.
     """
 
     def __init__(self, name: str, size: int, records: int = 0) -> None:
-        self.name, self.size = name, size
+        self.name, self.size, self.used = name, size, 0
         self._sums, self._journal = np.zeros(size), np.zeros((JOURNAL, size))
         self._pieces = [np.zeros((records, size))]
 
@@ -175,7 +182,8 @@ class Notebook:
         Which steps are watched.
     layout
         (path, what, size) of all that is known beforehand. What is not, because it depends on the
-        length of sequences, gets a track of its own when it first comes.
+        length of sequences or on the width of outputs, gets a track of its own when it first comes:
+        those of 65 to 128 numbers one together, and so on, so that there are few.
 
     Attributes
     ----------
@@ -196,7 +204,7 @@ class Notebook:
         }
         self._known = Track("notes of watched steps", ends[-1])
         self._others: dict[tuple[str, str, int], Track] = {}
-        self.activities: dict[str, Activity] = {}
+        self._activities: dict[str, dict[Any, Activity]] = {}
         self.rows = self.version = 0
         self._pending: list[tuple[Array, Array]] = []
         self._ones: dict[Any, Array] = {}
@@ -209,26 +217,35 @@ class Notebook:
 
     def other_sums(self, path: str, what: str, size: int) -> Array:
         """The sums of something that is not in the layout."""
-        key = (path, what, size)
+        key = (path, what, _power_of_two(size))
         if key not in self._others:
             self.read_journals()
-            self._others[key] = Track(f"{what} of {path}", size, self.records)
+            self._others[key] = Track(f"{what} of {path}", key[-1], self.records)
             self.version += 1
-        return self._others[key].sums
+        track = self._others[key]
+        track.used = max(track.used, size)
+        return track.sums[:size]
 
-    def activity(self, path: str, y: Array) -> Activity:
-        """The activity of the units of a layer with such an output."""
-        known = self.activities.get(path)
-        if known is None or known.units != y.shape[-1]:
-            self.activities[path] = known = Activity(path, y.shape[-1], y.dtype)
-        return known
+    def note_active(self, path: str, y: Array, sums: Array) -> None:
+        """Note which units of a layer are active; those of outputs of each width by themselves.
+
+        Sums are for the first width, and other widths get their own.
+        """
+        known = self._activities.setdefault(path, {})
+        key = y.shape[-1], y.dtype
+        if key not in known:
+            if len(known) == MOST_WIDTHS:
+                return
+            known[key] = Activity(path, *key)
+        number = [*known].index(key)
+        known[key].note(y, sums if number == 0 else self.other_sums(path, f"units {number}", 2))
 
     def ones(self, like: Array) -> Array:
         """An array of ones of this shape."""
-        key = like.shape, like.dtype
+        key = _power_of_two(like.size), like.dtype
         if key not in self._ones:
             self._ones[key] = np.ones(*key)
-        return stand_in("state", "ones", self._ones[key])
+        return stand_in("state", "ones", self._ones[key])[: like.size].reshape(like.shape)
 
     def note_norm(self, x: Array, sums: Array, before: Array | None = None) -> None:
         """Have ‖x‖² added to two sums, and ‖x - before‖² if that is given."""
@@ -269,9 +286,14 @@ class Notebook:
         self.clock.set(every)
         for track in self._tracks:
             track.drop()
-        for activity in self.activities.values():
-            activity.begin_pass()
-            activity.begin_pass()
+        self.begin_pass()
+        self.begin_pass()
+
+    def begin_pass(self) -> None:
+        """From now on, what counts for activities are this pass and the one that ends here."""
+        for activities in self._activities.values():
+            for activity in activities.values():
+                activity.begin_pass()
 
     @property
     def _tracks(self) -> list[Track]:
@@ -307,7 +329,12 @@ class Notebook:
         ]
         if not found:
             return None
-        total = np.zeros((self.records, max(track.size for track in found)))
+        total = np.zeros((self.records, max(track.used for track in found)))
         for track in found:
-            total[:, : track.size] += track.records
+            total[:, : track.used] += track.records[:, : track.used]
         return total
+
+
+def _power_of_two(size: int) -> int:
+    """The least that is not less."""
+    return int(1 << (size - 1).bit_length())

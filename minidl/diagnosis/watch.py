@@ -13,15 +13,22 @@ from minidl import _kernels, kernels
 from minidl.diagnosis.probes import LayerProbe, ParameterProbe, RecurrentProbe
 from minidl.diagnosis.tracks import Clock, Notebook
 from minidl.nn import Dropout, Flatten, Identity, Layer, Loss
-from minidl.nn.hooks import is_recording, stand_in
+from minidl.nn.hooks import is_evaluating, is_recording, kept_by, note_change, stand_in
 from minidl.nn.recurrent.sequence import Recurrent
-from minidl.nn.watching import Replacement, replaced
+from minidl.nn.watching import replaced, watches_around
 from minidl.optim import Optimizer
+from minidl.training.callbacks import Callback
 from minidl.typing import Array
 
 # What stands where in the track of a step: its number, the norm before clipping, the clip factor
-# and the learning rate; the backward passes whose mean it is, and the sum of their losses.
-STATE, NUMBER, NORM, CLIP_FACTOR, LEARNING_RATE, PASSES, LOSSES, STEP_SIZE = slice(4), *range(7)
+# and the learning rate; the backward passes whose mean it is; how many losses they began with, and
+# the sum of these.
+STATE, NUMBER, NORM, CLIP_FACTOR, LEARNING_RATE, PASSES, LOSS_COUNT, LOSSES, STEP_SIZE = (
+    slice(4),
+    *range(8),
+)
+
+VALUE = "_watched_value"  # what a loss keeps from its forward pass to its backward pass
 
 PASSIVE = (Dropout, Flatten, Identity)  # which only pass on what others compute
 
@@ -54,6 +61,13 @@ class StepWatch:
         Steps from one that is watched to the next.
     known
         Notes of the same model by another watch, to go on with if they are of the same things.
+
+    Attributes
+    ----------
+    monitor
+        Whose block is entered, in which all steps are watched; None outside of it.
+    outer
+        The watch of the block around that, if there is one.
     """
 
     def __init__(
@@ -67,11 +81,13 @@ class StepWatch:
     ) -> None:
         self.model, self.optimizer, self.loss = model, optimizer, loss
         self.layers = layers
+        self.monitor: Callback | None = None
+        self.outer: Any = None
         self._one = np.ones((1, 1))
-        self._probes = {
-            id(x): RecurrentProbe(x, path) if isinstance(x, Recurrent) else LayerProbe(x, path)
+        self._probes = [
+            RecurrentProbe(x, path) if isinstance(x, Recurrent) else LayerProbe(x, path)
             for path, x in layers
-        }
+        ]
         places = {
             id(parameter): slice(start, start + parameter.size)
             for parameter, start in zip(
@@ -82,7 +98,7 @@ class StepWatch:
             ParameterProbe(parameter, path, places.get(id(parameter)))
             for path, parameter in self._named_parameters()
         ]
-        probes: list[LayerProbe | ParameterProbe] = [*self._probes.values(), *self._parameters]
+        probes: list[LayerProbe | ParameterProbe] = [*self._probes, *self._parameters]
         layout = [("", "step", STEP_SIZE), *(part for probe in probes for part in probe.layout())]
         fits = known is not None and known.layout == layout
         self.notes = known if known is not None and fits else Notebook(Clock(every), layout)
@@ -119,48 +135,54 @@ class StepWatch:
         """Drop the notes of a step that has come to nothing."""
         self.notes.clear()
 
-    # --- while a step runs ---
+    # --- while steps run ---
 
     @contextmanager
     def noting(self, recording: bool) -> Iterator[None]:
-        """Note what happens in a step inside the block: one that is recorded, or that runs.
+        """Note the steps made inside the block that are due: the one that is recorded, or eager.
 
-        If it raises, the notes of the step are dropped.
+        If it raises, the notes of the step under way are dropped.
         """
-        if not recording:
-            self.make_room()
-        step = self.optimizer, "step", partial(self._hook, recording, self.make_step)
-        with self.noting_passes(recording), replaced([step]):
-            yield
-
-    @contextmanager
-    def noting_passes(self, recording: bool) -> Iterator[None]:
-        """Note the passes of a step, but not what the optimizer does."""
-        hook = partial(self._hook, recording)
-        changes: list[tuple[Any, str, Any]] = [
-            (self.model, "backward", partial(hook, self._backward))
-        ]
-        changes += [
-            (layer, "backward", partial(hook, self._probes[id(layer)].backward))
-            for _, layer in self.layers
+        changes: list[tuple[Any, str, Callable[..., Any]]] = [
+            (self.optimizer, "step", self._step),
+            (self.model, "backward", self._backward),
+            *((probe.layer, "backward", probe.backward) for probe in self._probes),
         ]
         if self.loss is not None:
-            changes.append((self.loss, "forward", partial(hook, self._loss)))
+            changes += [
+                (self.loss, "forward", self._loss_forward),
+                (self.loss, "backward", self._loss_backward),
+            ]
+        if not recording:
+            changes.append((self.optimizer, "zero_grad", self._zero_grad))
+        hooked = [
+            (owner, method, partial(self._hook, recording, method, note))
+            for owner, method, note in changes
+        ]
         try:
-            with replaced(changes):
+            with replaced(hooked):
                 yield
         except BaseException:
             self.clear()
             raise
+        finally:
+            if self.loss is not None:
+                vars(self.loss).pop(VALUE, None)
 
-    @staticmethod
-    def _hook(recording: bool, note: Callable[..., Any], own: Callable[..., Any]) -> Any:
+    def _hook(
+        self, recording: bool, method: str, note: Callable[..., Any], own: Callable[..., Any]
+    ) -> Callable[..., Any]:
         """Return the function in place of an object's own method, which notes what that does."""
 
         def run(*inputs: Any, **options: Any) -> Any:
             if is_recording() != recording:
                 return own(*inputs, **options)
-            return note(own, *inputs, **options)
+            if recording or self.clock.due:
+                return note(own, *inputs, **options)
+            result = own(*inputs, **options)
+            if method == "step":
+                self.clock.count()
+            return result
 
         return run
 
@@ -168,24 +190,46 @@ class StepWatch:
     def _sums(self) -> Array:
         return self.notes.sums("", "step")
 
-    def _loss(self, own: Any, *inputs: Any, **options: Any) -> Any:
-        """Run the loss's own forward pass, and note its value."""
+    def _loss_forward(self, own: Any, *inputs: Any, **options: Any) -> Any:
+        """Run the loss's own forward pass, and keep its value for the backward pass."""
         value, gradient = own(*inputs, **options)
-        number = value if is_recording() else np.asarray(value, np.float64)
-        kernels.note_rows(number.reshape(1, 1), self._sums[LOSSES : LOSSES + 1])
+        if not is_evaluating():
+            kept_by(self.loss)[VALUE] = value
         return value, gradient
+
+    def _loss_backward(self, own: Any) -> Any:
+        """Run the loss's own backward pass, and note the value that goes with its gradient.
+
+        That is the loss of the step. Values that nothing follows from are none: of validation.
+        """
+        gradient = own()
+        if (value := kept_by(self.loss).get(VALUE)) is not None:
+            number = value if is_recording() else np.asarray(value, np.float64)
+            kernels.note_rows(number.reshape(1, -1), self._sums[LOSSES : LOSSES + 1])
+            self._count(LOSS_COUNT)
+        return gradient
+
+    def _count(self, place: int) -> None:
+        """Add 1 to a number of the step."""
+        kernels.note_rows(stand_in("state", "one", self._one), self._sums[place : place + 1])
 
     def _backward(self, own: Any, *inputs: Any, **options: Any) -> Any:
         """Run the backward pass of the whole model, and count it if passes are averaged."""
         result = own(*inputs, **options)
-        if getattr(self.loss, "reduction", "mean") != "sum":
-            one = stand_in("state", "one", self._one)
-            kernels.note_rows(one, self._sums[PASSES : PASSES + 1])
+        if getattr(self.loss, "reduction", "mean") == "mean":
+            self._count(PASSES)
         self.notes.collect()
         return result
 
-    def make_step(self, own: Callable[[], Any]) -> Any:
+    def _zero_grad(self, own: Callable[[], Any]) -> Any:
+        """Clear the gradients, and drop what was noted of the passes that they came from."""
+        self.clear()
+        return own()
+
+    def _step(self, own: Callable[[], Any]) -> Any:
         """Make the optimizer's step, and a record of it."""
+        if not is_recording():
+            self.make_room()
         before = kernels.copy(self.optimizer.flat.data)
         for probe in self._parameters:
             probe.note_gradient()
@@ -212,48 +256,34 @@ class Block:
 
     Parameters
     ----------
+    monitor
+        Has made it.
     watch
         Of the model and the optimizer.
     """
 
-    def __init__(self, watch: StepWatch) -> None:
-        self.watch = watch
-        self._passes = ExitStack()
-        self._noting = False
+    def __init__(self, monitor: Callback, watch: StepWatch) -> None:
+        self.monitor, self.watch = monitor, watch
+        self._noting = ExitStack()
 
     def __enter__(self) -> StepWatch:
-        optimizer = self.watch.optimizer
-        self._before = _kernels.watch(), vars(optimizer).get("step")
-        vars(optimizer)["step"] = Replacement(optimizer, partial(self._step, optimizer.step))
-        self._look_ahead()
+        if self.watch.monitor is not None:
+            raise RuntimeError(
+                "GradientMonitor: a block of this monitor is entered already, and one is enough"
+            )
+        self._noting.enter_context(self.watch.noting(recording=False))
+        self.watch.monitor, self.watch.outer = self.monitor, _kernels.watch()
+        note_change()  # a recorded step that this watch knows may be one of the outer block's, too
         _kernels.set_watch(self.watch)
         return self.watch
 
     def __exit__(self, *error: Any) -> None:
-        watch, step = self._before
-        _kernels.set_watch(watch)
-        vars(self.watch.optimizer).pop("step", None)
-        if step is not None:  # of a block around this one
-            vars(self.watch.optimizer)["step"] = step
-        self._passes.__exit__(*error)
-
-    def _step(self, own: Callable[[], Any]) -> Any:
-        """Make an eager step, watched if its passes were; and see whether the next one is due."""
-        if is_recording():
-            return own()
-        if self._noting:
-            self.watch.make_room()
-            norm = self.watch.make_step(own)
-        else:
-            norm = own()
-            self.watch.clock.count()
-        self._look_ahead()
-        return norm
-
-    def _look_ahead(self) -> None:
-        """Note the passes of the next step if it is due, and only then."""
-        if self.watch.clock.due != self._noting:
-            self._noting = self.watch.clock.due
-            self._passes.close()
-            if self._noting:
-                self._passes.enter_context(self.watch.noting_passes(recording=False))
+        watch = self.watch
+        if _kernels.watch() is watch:
+            _kernels.set_watch(watch.outer)
+        else:  # a block inside this one goes on
+            for inner in watches_around():
+                if inner.outer is watch:
+                    inner.outer = watch.outer
+        watch.monitor = watch.outer = None
+        self._noting.__exit__(*error)

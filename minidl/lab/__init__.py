@@ -22,7 +22,7 @@ EXPERIMENTS = {
     "batchnorm": "lesson 7: what normalization cures, and the growth that it costs",
     "residual": "lesson 8: J = I + dF/dx, and the gradient through 200 layers",
     "rnn-radius": "lesson 9: spectral radius, largest singular value, and the T-th power",
-    "gates": "lesson 10: RNN, LSTM and GRU: how far back the loss is felt",
+    "gates": "lesson 10: RNN, LSTM and GRU: the gradient by time step",
     "clipping": "lesson 11: a cliff, and the step that is not taken",
     "ravine": "lesson 11: descent, momentum, RMSprop and Adam where curvatures differ",
     "curvature": "lesson 12: the largest rate is 2 / curvature",

@@ -1,8 +1,7 @@
-"""BatchNorm: it does not matter how small the weights are, and the gradient grows all the same."""
+"""Gradients through BatchNorm: the size of the weights does not matter, and they grow."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,9 +12,8 @@ from minidl import analysis, nn
 from minidl.lab import choices
 from minidl.lab.drawing import finish, log_curves, panels
 from minidl.lab.findings import Findings
+from minidl.lab.limits import check_weights, size
 from minidl.lab.quoted import Quoted, comparison, table
-from minidl.nn.checks import check_count
-from minidl.pictures import finished
 from minidl.typing import Array
 
 if TYPE_CHECKING:
@@ -91,7 +89,7 @@ class BatchNormStack(Findings):
         yield "growth: the factor of the gradient per layer; slope: the mean of φ'(z) in all layers"
         yield "theory: √(E[φ'(z)²] / Var φ(z)), z ~ N(0, 1): never below 1 (Poincaré's inequality)"
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+    def figure(self) -> Figure:
         """Draw the gradient by layer, without and with BatchNorm."""
         figure, (left, right) = panels(2)
         ranges = [range(len(s.gradients)) for s in self.plain.values()]
@@ -110,7 +108,7 @@ class BatchNormStack(Findings):
             theory[name] = (layers, stack.gradients[middle] * self.predicted[name] ** steps)
         log_curves(right, normalized, theory=theory)
         finish(right, "The same weights, with BatchNorm", x, y, whole=True)
-        return finished(figure, path)
+        return figure
 
 
 def compute(
@@ -125,15 +123,16 @@ def compute(
     activation
         Its name, in ``choices.ACTIVATIONS``, or ``all`` for sigmoid, tanh and ReLU.
     depth, width, batch
-        Layers, ≥ 13, units of each, and rows.
+        Layers, ≥ 13, units of each, ≥ 8, and rows, ≥ 8.
     seed
         Of the weights and the inputs.
 
     Source: Ioffe and Szegedy 2015; Yang et al. 2019 (the growth).
     """
-    depth = check_count("batchnorm", "depth", depth, 2 * SETTLED + 3)
-    width = check_count("batchnorm", "width", width, 2)
-    batch = check_count("batchnorm", "batch", batch, 2)
+    depth = size("batchnorm", "depth", depth, 2 * SETTLED + 3, most=200)
+    width = size("batchnorm", "width", width, 8)
+    batch = size("batchnorm", "batch", batch, 8)
+    check_weights("batchnorm", "depth", depth, width)
     names = NAMES if activation == "all" else (activation,)
     plain = {name: _stack(name, False, depth, width, batch, seed) for name in names}
     normalized = {name: _stack(name, True, depth, width, batch, seed) for name in names}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minidl import analysis, nn, optim
-from minidl.lab.drawing import BLUE, GREEN, VERMILION, finish, panels
+from minidl.lab.drawing import finish, panels
 from minidl.lab.findings import Findings
 from minidl.lab.quoted import Quoted, comparison
-from minidl.pictures import finished
+from minidl.pictures import BLUE, GREEN, VERMILION
 from minidl.typing import Array
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ class ByHand(Findings):
         yield ""
         yield from comparison(self.quoted())
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+    def figure(self) -> Figure:
         """Draw the loss along each weight, its tangent, and the step."""
         figure, axes = panels(2)
         old, paths = (W1, W2), ("0", "2")
@@ -112,7 +111,7 @@ class ByHand(Findings):
             label = f"after the step: {new:.3f}"
             panel.plot(new, reached, "^", color=GREEN, markersize=8, label=label)
             finish(panel, f"The loss along w{i + 1}", f"w{i + 1}", "loss (a2 - y)²")
-        return finished(figure, path)
+        return figure
 
 
 def compute() -> ByHand:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,12 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minidl import nn
+from minidl import analysis, nn
 from minidl.lab.drawing import GREY, finish, log_curves, panels
 from minidl.lab.findings import Findings
+from minidl.lab.limits import size
 from minidl.lab.quoted import Quoted, comparison
-from minidl.nn.checks import check_count
-from minidl.pictures import finished
 from minidl.typing import Array, DType
 
 if TYPE_CHECKING:
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 
 LARGE, SMALL = (1.0, 2.0, 3.0), (1.0, 0.2, 0.3)
 WEIGHTS = (2.0, 1.1, 1.0, 0.9, 0.5)  # of the long chains, behind w₁ = 1
-EVERY = 3  # number of weights of a long chain
 MOST, LEAST = float(np.finfo(np.float32).max), float(np.finfo(np.float32).smallest_subnormal)
 
 
@@ -35,17 +32,21 @@ class Chain(Findings):
     ----------
     large, small
         dL/dw₁ for (1, 2, 3) and (1, 0.2, 0.3).
-    counts, long
-        Numbers k of further weights, and by weight w: dL/dw₁ for w₁ = 1 and k weights w, float64.
+    long
+        By weight w: dL/dw₁ in float64 for w₁ = 1 and k further weights w, k = 0, 1, …
     ends
         By weight: how many further weights it takes until float32 says infinity or zero.
     """
 
     large: float
     small: float
-    counts: Array
     long: dict[float, Array]
     ends: dict[float, int | None]
+
+    @property
+    def counts(self) -> Array:
+        """The numbers k of further weights."""
+        return np.arange(len(self.long[WEIGHTS[0]]))
 
     def quoted(self) -> list[Quoted]:
         """Return the numbers of lesson 3."""
@@ -64,14 +65,10 @@ class Chain(Findings):
             end = self.ends[weight]
             word = "infinity" if weight > 1 else "zero"
             limit = f"; float32 says {word} from k = {end} on" if end is not None else ""
-            some = [
-                f"{gradient:8.4g} for k = {k}"
-                for k, gradient in zip(self.counts, gradients, strict=True)
-                if k in (2, self.counts[-1])
-            ]
+            some = [f"{gradients[k]:8.4g} for k = {k}" for k in sorted({2, self.counts[-1]})]
             yield f"  w = {weight:3g}: {', '.join(some)}{limit}"
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+    def figure(self) -> Figure:
         """Draw the gradient of the first weight against the number of weights behind it."""
         figure, (axes,) = panels(1, (7.0, 4.4))
         curves = {f"w = {w:g}": (self.counts, y) for w, y in self.long.items()}
@@ -86,7 +83,7 @@ class Chain(Findings):
             )
         title = "The gradient of the first weight in a chain"
         finish(axes, title, "k, further weights w behind w1 = 1", "dL/dw1 = 2 w^(2k)")
-        return finished(figure, path)
+        return figure
 
 
 def compute(depth: int = 99) -> Chain:
@@ -99,22 +96,41 @@ def compute(depth: int = 99) -> Chain:
     depth
         Weights behind the first in the longest chain, ≥ 2.
     """
-    depth = check_count("chain", "depth", depth, 2)
-    counts = sorted({*range(0, depth + 1, EVERY), 2, depth})
-    long = {w: np.array([_gradient((1.0, *[w] * k)) for k in counts]) for w in WEIGHTS}
-    ends = {w: _end(w, depth) for w in WEIGHTS}
-    return Chain(_gradient(LARGE), _gradient(SMALL), np.array(counts), long, ends)
+    depth = size("chain", "depth", depth, 2)
+    return Chain(
+        large=_gradient(LARGE),
+        small=_gradient(SMALL),
+        long={weight: _gradients(weight, depth) for weight in WEIGHTS},
+        ends={weight: _end(weight, depth) for weight in WEIGHTS},
+    )
 
 
 def _gradient(weights: tuple[float, ...], dtype: DType = np.float64) -> float:
     """Measure dL/dw₁ for a chain of these weights."""
-    makers = [nn.init.constant(weight) for weight in weights]
-    layers = [nn.Linear(1, 1, bias=False, init=make, dtype=dtype) for make in makers]
-    model, loss, one = nn.Sequential(*layers), nn.MSELoss(), np.ones((1, 1), dtype)
+    model, loss, one = _chain(weights, dtype), nn.MSELoss(), np.ones((1, 1), dtype)
     with np.errstate(all="ignore"):
         loss(model(one), 0 * one)
         model.backward(loss.backward())
-    return float(layers[0].weight.grad.item())
+    return float(model.parameters()[0].grad.item())
+
+
+def _gradients(weight: float, depth: int) -> Array:
+    """Measure dL/dw₁ = 2P · ∂P/∂w₁ for w₁ = 1 and k = 0 to the depth weights behind it.
+
+    All of them are the same, so that a pass through the longest chain has what any shorter one has:
+    P on the way forward, after k of them, and ∂P/∂w₁ on the way back, k from the end.
+    """
+    _, *steps = analysis.trace(_chain((1.0, *[weight] * depth)), np.ones((1, 1)))
+    products = np.array([step.value.item() for step in steps])
+    slopes = np.array([step.gradient_norm for step in reversed(steps)])
+    with np.errstate(over="ignore"):
+        return 2 * products * slopes
+
+
+def _chain(weights: tuple[float, ...], dtype: DType = np.float64) -> nn.Sequential:
+    """Build a chain of these weights."""
+    makers = [nn.init.constant(weight) for weight in weights]
+    return nn.Sequential(*(nn.Linear(1, 1, bias=False, init=m, dtype=dtype) for m in makers))
 
 
 def _end(weight: float, depth: int) -> int | None:
@@ -124,5 +140,7 @@ def _end(weight: float, depth: int) -> int | None:
         gradient = _gradient((1.0, *[weight] * k), np.float32)
         return gradient == 0 or not np.isfinite(gradient)
 
-    first = bisect_left(range(depth + 1), True, key=lost)
-    return first if first <= depth else None
+    most = 1  # doubled, so that a chain much longer than needed is not built
+    while most < depth and not lost(most):
+        most = min(2 * most, depth)
+    return bisect_left(range(most), True, key=lost) if lost(most) else None

@@ -1,9 +1,8 @@
-"""A cliff in the loss: one step too long loses everything, a clipped one does not."""
+"""A cliff in the loss, and gradient descent across it, with and without clipping."""
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,11 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minidl import nn, optim
-from minidl.lab.drawing import BLUE, VERMILION, finish, log_curves, panels
+from minidl.lab.drawing import finish, log_curves, panels
 from minidl.lab.findings import Findings
+from minidl.lab.limits import size
 from minidl.lab.quoted import Quoted, comparison, table
-from minidl.nn.checks import POSITIVE, check_count, check_number
-from minidl.pictures import finished
+from minidl.nn.checks import POSITIVE, check_number
+from minidl.pictures import BLUE, VERMILION
 from minidl.typing import Array
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Clipping(Findings):
             rows.append((name, *(f"{number:.3g}" for number in numbers), f"{w:.2f}, {b:.2f}"))
         yield from table([head, *rows])
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+    def figure(self) -> Figure:
         """Draw the error over w and b with both descents, and their errors by step."""
         figure, (left, right) = panels(2)
         w, b = np.linspace(*SHOWN_W, 221), np.linspace(*SHOWN_B, 181)
@@ -110,7 +110,7 @@ class Clipping(Findings):
         errors = {labels[n]: (np.arange(len(d.errors)), d.errors) for n, d in order.items()}
         log_curves(right, errors)
         finish(right, "The error along the way", "step", "error E", whole=True)
-        return finished(figure, path)
+        return figure
 
 
 def compute(max_norm: float = 0.5, steps: int = 150) -> Clipping:
@@ -128,7 +128,7 @@ def compute(max_norm: float = 0.5, steps: int = 150) -> Clipping:
     Source: Pascanu, Mikolov and Bengio 2013, algorithm 1 and figure 6.
     """
     max_norm = check_number("clipping", "max_norm", max_norm, POSITIVE, math.inf)
-    steps = check_count("clipping", "steps", steps)
+    steps = size("clipping", "steps", steps)
     w, b = np.meshgrid(GRID_W, GRID_B, indexing="ij")
     _, slopes, _ = cliff(w, b)
     steepest = np.unravel_index(np.abs(slopes).argmax(), slopes.shape)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,10 +12,10 @@ from minidl import analysis, nn
 from minidl.lab import choices
 from minidl.lab.drawing import GREY, STYLES, curve, finish, log_curves, panels
 from minidl.lab.findings import Findings
+from minidl.lab.limits import check_weights, size
 from minidl.lab.quoted import Quoted, comparison, table
-from minidl.nn.checks import check_count
 from minidl.nn.criticality import critical_point
-from minidl.pictures import finished, log_axis
+from minidl.pictures import log_axis
 from minidl.typing import Array
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ class CriticalLine(Findings):
         yield ""
         yield "growth error: the largest difference of a measured factor per layer from n Var(w) κ"
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+    def figure(self) -> Figure:
         """Draw κ against the variance, and the factor per layer against n · Var(w)."""
         figure, (left, right) = panels(2)
         log_axis(left.xaxis, VARIANCES[SHOWN])
@@ -112,7 +111,7 @@ class CriticalLine(Findings):
                 right.plot(scale, place(1.0), "o", color=STYLES[index][0], markersize=10)
         y = "factor of the squared gradient per layer"
         finish(right, "Vanishing below 1, exploding above", "n · Var(w)", y)
-        return finished(figure, path)
+        return figure
 
 
 def compute(
@@ -133,8 +132,9 @@ def compute(
 
     Source: Schoenholz et al. 2017.
     """
-    depth = check_count("critical-line", "depth", depth)
-    width = check_count("critical-line", "width", width)
+    depth = size("critical-line", "depth", depth, most=200)
+    width = size("critical-line", "width", width)
+    check_weights("critical-line", "depth", depth, width)
     names = NAMES if activation == "all" else (activation,)
     return CriticalLine({name: _line(name, depth, width, seed) for name in names}, width, depth)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,9 +11,8 @@ import numpy as np
 from minidl import analysis, datasets, nn, optim
 from minidl.lab.drawing import curve, finish, log_curves, panels
 from minidl.lab.findings import Findings
+from minidl.lab.limits import size
 from minidl.lab.quoted import Quoted, comparison, table
-from minidl.nn.checks import check_count
-from minidl.pictures import finished
 from minidl.typing import Array
 
 if TYPE_CHECKING:
@@ -100,7 +98,7 @@ class Curvature(Findings):
         ]
         yield from table([("place", "gradient", "largest curvature"), *places])
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+    def figure(self) -> Figure:
         """Draw the linear fit at three rates, and the curvature during training."""
         figure, (left, right) = panels(2)
         fits = {f"{f:g} · 2/λ": (range(len(y)), y) for f, y in self.fits.items()}
@@ -114,7 +112,7 @@ class Curvature(Findings):
         right.set_ylim(bottom=0)
         title = f"A network on {ROWS} digits"
         finish(right, title, "step", "largest curvature of the loss", whole=True)
-        return finished(figure, path)
+        return figure
 
 
 def compute(steps: int = 800, seed: int = 0) -> Curvature:
@@ -131,7 +129,7 @@ def compute(steps: int = 800, seed: int = 0) -> Curvature:
 
     Source: LeCun, Simard and Pearlmutter 1993; Cohen et al. 2021 (the edge of stability).
     """
-    steps = check_count("curvature", "steps", steps, EVERY)
+    steps = size("curvature", "steps", steps, EVERY)
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(50, 3)) * (3.0, 1.0, 0.5)
     y = x @ rng.normal(size=(3, 1))

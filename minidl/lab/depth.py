@@ -7,7 +7,6 @@ other network has one remedy.
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,12 +15,12 @@ import numpy as np
 
 from minidl import datasets, nn, optim
 from minidl.datasets import Dataset
-from minidl.lab.drawing import BLUE, GREEN, GREY, VERMILION, finish, panels
+from minidl.lab.drawing import GREY, finish, panels
 from minidl.lab.findings import Findings
+from minidl.lab.limits import size
 from minidl.nn import Layer, Linear, Sequential, init
-from minidl.nn.checks import check_count
 from minidl.nn.parameter import Initializer
-from minidl.pictures import finished, log_axis
+from minidl.pictures import BLUE, GREEN, VERMILION, log_axis
 from minidl.training import Trainer
 
 if TYPE_CHECKING:
@@ -116,7 +115,7 @@ class DepthTable(Findings):
         """Yield the table, in Markdown."""
         return table(iter(self.results))
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+    def figure(self) -> Figure:
         """Draw the gradients before training, and the accuracies after it."""
         figure, (left, right) = panels(2, (6.2, 4.6))
         norms = {r.name: np.median(r.before, axis=0) for r in self.results}
@@ -138,7 +137,7 @@ class DepthTable(Findings):
         for axes in (left, right):
             axes.set_yticks(range(len(self.results)), [r.name for r in self.results])
             axes.invert_yaxis()
-        return finished(figure, path)
+        return figure
 
 
 def run(
@@ -169,8 +168,8 @@ def run(
     >>> plain.accuracy[0] < 0.2
     True
     """
-    depth, epochs = check_count("depth", "depth", depth), check_count("depth", "epochs", epochs)
-    seeds = check_count("depth", "seeds", seeds)
+    depth, epochs = size("depth", "depth", depth, most=200), size("depth", "epochs", epochs)
+    seeds = size("depth", "seeds", seeds)
     unknown = [name for name in names if name not in NETWORKS]
     if unknown:
         raise ValueError(f"no network is called {unknown[0]!r}; there are {', '.join(NETWORKS)}")

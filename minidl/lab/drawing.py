@@ -1,7 +1,7 @@
 """How the figures of the experiments look.
 
 Curves differ in colour, line and marker, so that a print in black and white, and eyes that tell
-few colours, can tell them apart. Colours are those of Okabe and Ito 2008.
+few colours, can tell them apart.
 """
 
 from __future__ import annotations
@@ -11,13 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl.pictures import log_axis, new_figure
+from minidl.pictures import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    VERMILION,
+    light_grid,
+    log_axis,
+    new_figure,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"
-PURPLE, ORANGE, SKY, GREY = "#CC79A7", "#E69F00", "#56B4E9", "0.35"
+SKY, GREY = "#56B4E9", "0.35"
 STYLES: list[tuple[str, Any, str]] = [
     (BLUE, "-", "o"),
     (VERMILION, "--", "s"),
@@ -44,16 +52,18 @@ def log_curves(
 ) -> Callable[[float], float]:
     """Draw curves by name over a logarithmic y axis, which has room for ``others`` too.
 
-    Those of ``theory``, of the same names, are thin and black. Returns the place of a value.
+    Those of ``theory`` are thin and black; the legend names one, of several it says what they are.
+    Returns a function that maps a value to its place on the axis.
     """
     drawn = [*curves.values(), *(theory or {}).values()]
     place = log_axis(axes.yaxis, [*others, *(float(v) for _, y in drawn for v in y)])
     for index, (label, (x, y)) in enumerate(curves.items()):
         curve(axes, x, [place(float(value)) for value in y], label, index)
-    for number, (x, y) in enumerate((theory or {}).values()):
-        label = "_" if number else "theory"
-        style = {"color": "black", "linewidth": 0.9, "linestyle": (0, (2, 2))}
-        axes.plot(x, [place(float(value)) for value in y], **style, label=label, zorder=4)
+    black = {"color": "black", "linewidth": 0.9, "linestyle": (0, (2, 2)), "zorder": 4}
+    for number, (name, (x, y)) in enumerate((theory or {}).items()):
+        label = f"theory: {name}" if len(theory or {}) == 1 else "theory"
+        heights = [place(float(value)) for value in y]
+        axes.plot(x, heights, **black, label="_" if number else label)
     return place
 
 
@@ -67,15 +77,8 @@ def curve(axes: Any, x: Any, y: Any, label: str, index: int) -> None:
 def finish(
     axes: Any, title: str, x: str, y: str, legend: str | None = "best", whole: bool = False
 ) -> None:
-    """Name the axes, draw a light grid and the legend, and remove the frame on two sides.
-
-    ``whole`` numbers the x axis by whole numbers only: of layers, steps and epochs.
-    """
+    """Name the axes, and draw a light grid and the legend."""
     axes.set(title=title, xlabel=x, ylabel=y)
-    if whole:
-        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-    axes.grid(color="0.9")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    light_grid(axes, whole)
     if legend is not None and axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=True, framealpha=0.85, edgecolor="none", loc=legend, fontsize=9)

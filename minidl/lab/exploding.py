@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,9 +12,8 @@ from minidl import analysis, datasets, nn
 from minidl.lab import choices
 from minidl.lab.drawing import finish, log_curves, panels
 from minidl.lab.findings import Findings
+from minidl.lab.limits import size
 from minidl.lab.quoted import Quoted, comparison, table
-from minidl.nn.checks import check_count
-from minidl.pictures import finished
 from minidl.typing import Array
 
 if TYPE_CHECKING:
@@ -101,7 +99,7 @@ class Exploding(Findings):
         ]
         yield from table([head, *rows])
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+    def figure(self) -> Figure:
         """Draw the gradient by layer, and the loss by step."""
         figure, (left, right) = panels(2)
         gradients = {
@@ -125,7 +123,7 @@ class Exploding(Findings):
         }
         log_curves(right, losses)
         finish(right, "Training", "step", "loss of the batch (nats)", whole=True)
-        return finished(figure, path)
+        return figure
 
 
 def compute(optimizer: str = "sgd", depth: int = 8, steps: int = 300, seed: int = 0) -> Exploding:
@@ -144,8 +142,8 @@ def compute(optimizer: str = "sgd", depth: int = 8, steps: int = 300, seed: int 
     seed
         Of the weights and of the order of the rows.
     """
-    depth = check_count("exploding", "depth", depth, 2)
-    steps = check_count("exploding", "steps", steps)
+    depth = size("exploding", "depth", depth, 2, most=100)
+    steps = size("exploding", "steps", steps)
     powers = [analysis.jacobian(_chain(k), np.ones((1, 1))).item() for k in range(1, 11)]
     trainings = {
         name: _trained(scale, clip, optimizer, depth, steps, seed)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from minidl.pictures import Plottable
 
 
-class Findings:
+class Findings(Plottable):
     r"""The numbers of an experiment; a dataclass of each experiment has them as attributes.
 
     ``print`` and the prompt show the lines, a notebook the figure of ``plot()``.
@@ -27,10 +24,6 @@ class Findings:
     def lines(self) -> Iterator[str]:
         """Yield the text."""
         raise NotImplementedError(f"{type(self).__name__} has no text")
-
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
-        """Draw the figure; write it to a file, in the format of its suffix, if there is a path."""
-        raise NotImplementedError(f"{type(self).__name__} has no figure")
 
     def __repr__(self) -> str:
         return "\n".join(self.lines())

@@ -1,8 +1,7 @@
-"""RNN, LSTM and GRU: how far back the loss is felt, and what they learn of it."""
+"""RNN, LSTM and GRU: the gradient by time step, and what they learn from it."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,10 +11,9 @@ import numpy as np
 from minidl import datasets, nn, optim
 from minidl.lab.drawing import GREY, finish, log_curves, panels
 from minidl.lab.findings import Findings
+from minidl.lab.limits import size
 from minidl.lab.quoted import Quoted, comparison, table
-from minidl.nn.checks import check_count
 from minidl.nn.recurrent.sequence import Recurrent
-from minidl.pictures import finished
 from minidl.training import Trainer
 from minidl.typing import Array
 
@@ -24,14 +22,7 @@ if TYPE_CHECKING:
 
 GUESS = 1 / 6  # the mean squared error of always answering 1
 TRAINING, TEST, BATCH, RATE = 4000, 500, 20, 0.01
-FORGET = (
-    (0, "0.5", "7.9e-31"),
-    (1, "0.731", "2.5e-14"),
-    (3, "0.9526", "0.0078"),
-    (5, "0.9933", "0.51"),
-)
-
-
+FORGET = ((0, "0.5", "7.9e-31"), (1, "0.731", "2.5e-14"), (5, "0.9933", "0.51"))  # bias, f, f^100
 CELLS: dict[str, tuple[type[Recurrent], dict[str, Any]]] = {
     "RNN": (nn.RNN, {}),
     "LSTM, forget bias 1": (nn.LSTM, {"forget_bias": 1.0}),
@@ -67,11 +58,7 @@ class Gates(Findings):
     def quoted(self) -> list[Quoted]:
         """Return the numbers of lesson 10."""
         rows = [Quoted("the answer 1: mean squared error 1/6", "0.1667", GUESS)]
-        for bias, gate, power in (
-            (0, "0.5", "7.9e-31"),
-            (1, "0.731", "2.5e-14"),
-            (5, "0.9933", "0.51"),
-        ):
+        for bias, gate, power in FORGET:
             f = 1 / (1 + np.exp(-bias))
             rows.append(Quoted(f"forget gate of bias {bias}: f", gate, f))
             rows.append(Quoted("f^100", power, f**100))
@@ -94,7 +81,7 @@ class Gates(Findings):
             rows.append((name, *(f"{end:.3g}" for end in ends), f"{cell.errors[-1]:.4f}"))
         yield from table([(*head, f"error after {epochs} epochs"), *rows])
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+    def figure(self) -> Figure:
         """Draw the gradient against the steps back in time, and the error by epoch."""
         figure, (left, middle, right) = panels(3)
         k = range(1, len(next(iter(self.cells.values())).before) + 1)
@@ -102,19 +89,19 @@ class Gates(Findings):
         after = {name: (k, cell.after) for name, cell in self.cells.items()}
         everything = [*np.concatenate([y for _, y in (*before.values(), *after.values())])]
         words = "k, steps back in time", "norm of dL/d(state) at T-k, over that at T-1"
-        for axes, curves, title in ((left, before, "Before training"), (middle, after, "After it")):
+        for axes, curves, when in ((left, before, "Before"), (middle, after, "After")):
             log_curves(axes, curves, others=everything)
-            finish(axes, title, *words, whole=True)
+            finish(axes, f"{when} training", *words, whole=True)
         errors = {name: (range(len(c.errors)), c.errors) for name, c in self.cells.items()}
         place = log_curves(right, errors, others=[GUESS])
         right.axhline(place(GUESS), color=GREY, linestyle=":", label="always answering 1: 1/6")
         title = f"The adding problem, {len(k) + 1} steps"
         finish(right, title, "epoch", "mean squared error, new sequences", whole=True)
-        return finished(figure, path)
+        return figure
 
 
 def compute(steps: int = 50, hidden: int = 32, epochs: int = 10, seed: int = 0) -> Gates:
-    """Measure how far back in time the loss is felt, and train on the adding problem.
+    """Measure the gradient by time step, and train on the adding problem.
 
     c_t = f · c_{t-1} + i · g:  ∂c_T/∂c_{T-k} = Π f, where the gates themselves are held fixed
 
@@ -129,9 +116,9 @@ def compute(steps: int = 50, hidden: int = 32, epochs: int = 10, seed: int = 0) 
 
     Source: Hochreiter and Schmidhuber 1997; Gers et al. 2000 (the forget gate and its bias).
     """
-    steps = check_count("gates", "steps", steps, 3)
-    hidden = check_count("gates", "hidden", hidden)
-    epochs = check_count("gates", "epochs", epochs)
+    steps = size("gates", "steps", steps, 3, most=1_000)
+    hidden = size("gates", "hidden", hidden)
+    epochs = size("gates", "epochs", epochs)
     return Gates({name: _memory(name, steps, hidden, epochs, seed) for name in CELLS})
 
 

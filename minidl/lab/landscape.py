@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,9 +14,8 @@ from minidl.analysis.slices import contour_levels
 from minidl.lab import choices
 from minidl.lab.drawing import panels
 from minidl.lab.findings import Findings
+from minidl.lab.limits import size
 from minidl.lab.quoted import table
-from minidl.nn.checks import check_count
-from minidl.pictures import finished
 from minidl.training import Trainer
 
 if TYPE_CHECKING:
@@ -54,7 +52,7 @@ class Landscape(Findings):
         yield ""
         yield f"Chance is a loss of log {CLASSES} = {CHANCE:.2f}."
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+    def figure(self) -> Figure:
         """Draw both slices with the same levels."""
         figure, axes = panels(2, (6.0, 4.6))
         everything = np.concatenate([found.losses.ravel() for found in self.slices.values()])
@@ -63,7 +61,7 @@ class Landscape(Findings):
         for panel, (name, found) in zip(axes, self.slices.items(), strict=True):
             found.draw(panel, levels)
             panel.set_title(f"{self.depth} layers, {name}")
-        return finished(figure, path)
+        return figure
 
 
 def compute(
@@ -85,13 +83,17 @@ def compute(
     depth, epochs
         Hidden layers, and passes over the data.
     points
-        Along each direction, odd.
+        Along each direction, odd, ≥ 3.
     seed
         Of weights, order and directions.
 
     Source: Li, Xu, Taylor, Studer and Goldstein 2018.
     """
-    depth = check_count("landscape", "depth", depth)
+    depth = size("landscape", "depth", depth, most=200)
+    epochs = size("landscape", "epochs", epochs)
+    points = size("landscape", "points", points, 3)
+    if points % 2 == 0:
+        raise ValueError(f"landscape: points must be odd, got {points}")
     slices, accuracies = {}, {}
     data, loss = datasets.digits(), nn.CrossEntropyLoss()
     for name in NAMES:

@@ -1,20 +1,20 @@
-"""Deep linear networks drawn many times: the mean of the gradient is not what one has."""
+"""Gradients of many random linear networks: their mean is far above the typical one."""
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minidl.lab.drawing import BLUE, GREEN, VERMILION, finish, log_curves, panels
+from minidl.lab.drawing import finish, log_curves, panels
 from minidl.lab.findings import Findings
+from minidl.lab.limits import check_power, check_weights, size
 from minidl.lab.quoted import Quoted, comparison, table
-from minidl.nn.checks import POSITIVE, check_count, check_number
-from minidl.pictures import finished
+from minidl.nn.checks import POSITIVE, check_number
+from minidl.pictures import BLUE, GREEN, VERMILION
 from minidl.typing import Array
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class LinearDraws(Findings):
         yield f"A component of the gradient itself: mean {self.component.mean():.2g} ± {error:.2g}:"
         yield "paths of both signs cancel, so that only squares tell its size."
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+    def figure(self) -> Figure:
         """Draw the ratio against depth, and its distribution at the last one."""
         figure, (left, right) = panels(2)
         layers = np.arange(self.depth + 1)
@@ -124,7 +124,7 @@ class LinearDraws(Findings):
             right.axvline(np.log10(value), color=color, linestyle=line, linewidth=2, label=label)
         x = "log10 of the squared norm, first over last layer"
         finish(right, f"{len(exponents)} draws of {self.depth} layers", x, "draws")
-        return finished(figure, path)
+        return figure
 
 
 def compute(
@@ -147,10 +147,12 @@ def compute(
     seed
         Of the weights.
     """
-    depth = check_count("linear-draws", "depth", depth)
-    width = check_count("linear-draws", "width", width)
-    draws = check_count("linear-draws", "draws", draws, 2)
+    depth = size("linear-draws", "depth", depth)
+    width = size("linear-draws", "width", width)
+    draws = size("linear-draws", "draws", draws, 2)
+    check_weights("linear-draws", "draws", draws, width)
     scale = check_number("linear-draws", "scale", scale, POSITIVE, math.inf)
+    check_power("linear-draws", "scale", scale, "depth", depth)
     rng = np.random.default_rng(seed)
     g = np.zeros((draws, width))
     g[:, 0] = 1.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,9 +11,8 @@ import numpy as np
 from minidl import analysis, nn
 from minidl.lab.drawing import curve, finish, log_curves, panels
 from minidl.lab.findings import Findings
+from minidl.lab.limits import size
 from minidl.lab.quoted import Quoted, comparison
-from minidl.nn.checks import check_count
-from minidl.pictures import finished
 from minidl.typing import Array
 
 if TYPE_CHECKING:
@@ -71,7 +69,7 @@ class LinearUnit(Findings):
             last = f"{powers[-1]:10.4g} for L = {len(powers) - 1}"
             yield f"  W = {weight:3g}: {powers[10]:10.4g} for L = 10, {last}"
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+    def figure(self) -> Figure:
         """Draw the sum along each weight, and the gradient of deep chains."""
         figure, (left, right) = panels(2)
         for i in range(2):
@@ -82,7 +80,7 @@ class LinearUnit(Findings):
         layers = range(len(next(iter(self.chains.values()))))
         log_curves(right, {f"W = {w:g}": (layers, y) for w, y in self.chains.items()})
         finish(right, "A chain of L weights W", "L, layers", "dz/dx = W^L", whole=True)
-        return finished(figure, path)
+        return figure
 
 
 def compute(depth: int = 50) -> LinearUnit:
@@ -95,7 +93,7 @@ def compute(depth: int = 50) -> LinearUnit:
     depth
         Units of the longest chain, ≥ 10.
     """
-    depth = check_count("linear-unit", "depth", depth, 10)
+    depth = size("linear-unit", "depth", depth, 10)
     unit = nn.Linear(2, 1, bias=False, dtype=np.float64)
     unit.weight.data = np.reshape(W, (2, 1))
     pass_ = analysis.trace(unit, np.array([X]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,8 +12,8 @@ from minidl import analysis, nn
 from minidl.lab import choices
 from minidl.lab.drawing import curve, finish, log_curves, panels
 from minidl.lab.findings import Findings
+from minidl.lab.limits import size
 from minidl.lab.quoted import Quoted, comparison, table
-from minidl.pictures import finished
 from minidl.training import Trainer
 from minidl.typing import Array
 
@@ -95,7 +94,7 @@ class Loan(Findings):
         yield ""
         yield f"Answering the share of defaults for everyone has a loss of {self.base:.4f}."
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+    def figure(self) -> Figure:
         """Draw the derivative against the income, and the loss of both trainings."""
         figure, (left, right) = panels(2)
         thousands = np.linspace(0, INCOME / 1000, 76)
@@ -110,7 +109,7 @@ class Loan(Findings):
         style = {"color": "0.35", "linestyle": ":", "label": "the share of defaults"}
         right.axhline(self.base, **style)
         finish(right, "Training", "epoch", "mean cross entropy (nats)", whole=True)
-        return finished(figure, path)
+        return figure
 
 
 def compute(optimizer: str = "sgd", epochs: int = 20, seed: int = 0) -> Loan:
@@ -127,6 +126,7 @@ def compute(optimizer: str = "sgd", epochs: int = 20, seed: int = 0) -> Loan:
     seed
         Of the customers and of the weights.
     """
+    epochs = size("loan", "epochs", epochs)
     x, y = _customers(seed)
     share = float(y.mean())
     trainings = {

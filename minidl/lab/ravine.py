@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,14 +12,14 @@ import numpy as np
 from minidl import nn, optim
 from minidl.lab.drawing import STYLES, finish, log_curves, panels
 from minidl.lab.findings import Findings
+from minidl.lab.limits import size
 from minidl.lab.quoted import Quoted, comparison, table
-from minidl.nn.checks import check_count
-from minidl.pictures import finished
 from minidl.typing import Array
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+HIGHEST = 1e12  # condition: beyond it, the best momentum is 1 to the last digits
 START = (10.0, 1.0)
 ADAPTIVE_RATE = 0.3  # of RMSprop and Adam, which divide by the size of the gradient
 BEYOND = 1.02  # times the largest rate that descends
@@ -97,7 +96,7 @@ class Ravine(Findings):
             rows.append((name, f"{path.rate:.3g}", *(f"{value:.3g}" for value in values)))
         yield from table([head, *rows])
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+    def figure(self) -> Figure:
         """Draw the ways down over the contours, and f by step."""
         figure, (left, right) = panels(2, (6.2, 4.4))
         x, y = np.linspace(-4, 11, 151), np.linspace(-1.5, 1.5, 121)
@@ -116,7 +115,7 @@ class Ravine(Findings):
         curves = {name: (range(len(way.values)), way.values) for name, way in self.paths.items()}
         log_curves(right, curves)
         finish(right, f"Curvatures 1 and {self.condition:g}", "step", "f", whole=True)
-        return finished(figure, path)
+        return figure
 
 
 def compute(optimizer: str = "all", condition: float = 100.0, steps: int = 100) -> Ravine:
@@ -130,15 +129,15 @@ def compute(optimizer: str = "all", condition: float = 100.0, steps: int = 100) 
     optimizer
         ``sgd``, ``momentum``, ``rmsprop``, ``adam``, or ``all``, and descent at a rate too high.
     condition
-        κ > 1.
+        κ > 1, ≤ 1e12.
     steps
         Of each, ≥ 1.
 
     Source: Polyak 1964; Kingma and Ba 2015.
     """
-    if not 1 < condition < math.inf:
-        raise ValueError(f"ravine: condition must be finite and > 1, got {condition}")
-    steps = check_count("ravine", "steps", steps)
+    if not 1 < condition <= HIGHEST:
+        raise ValueError(f"ravine: condition must be > 1 and <= {HIGHEST:g}, got {condition:g}")
+    steps = size("ravine", "steps", steps)
     makers = _optimizers(condition)
     if optimizer != "all":
         del makers[TOO_HIGH]

@@ -1,8 +1,7 @@
-"""A way around each layer: J = I + ∂F/∂x, and the gradient through two hundred of them."""
+"""Residual blocks: J = I + ∂F/∂x, and the gradient through two hundred of them."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,9 +12,8 @@ from minidl import analysis, nn
 from minidl.lab import choices
 from minidl.lab.drawing import finish, log_curves, panels
 from minidl.lab.findings import Findings
+from minidl.lab.limits import check_weights, size
 from minidl.lab.quoted import Quoted, comparison, table
-from minidl.nn.checks import check_count
-from minidl.pictures import finished
 from minidl.typing import Array
 
 if TYPE_CHECKING:
@@ -75,7 +73,7 @@ class Residual(Findings):
             rows.append((name, *shown, f"{norms[-1] ** (1 / depth):.3f}"))
         yield from table([head, *rows])
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+    def figure(self) -> Figure:
         """Draw the gradient against the number of layers that it has passed."""
         figure, (axes,) = panels(1, (7.2, 4.6))
         curves = {
@@ -85,7 +83,7 @@ class Residual(Findings):
         log_curves(axes, curves)
         y = "norm of the gradient, over that at the output"
         finish(axes, "With and without a way around", "layers passed", y, whole=True)
-        return finished(figure, path)
+        return figure
 
 
 def compute(activation: str = "tanh", depth: int = 200, width: int = 64, seed: int = 0) -> Residual:
@@ -107,8 +105,9 @@ def compute(activation: str = "tanh", depth: int = 200, width: int = 64, seed: i
 
     Source: He et al. 2016; Zhang, Dauphin and Ma 2019 (branches scaled by the depth).
     """
-    depth = check_count("residual", "depth", depth, 2)
-    width = check_count("residual", "width", width)
+    depth = size("residual", "depth", depth, 2, most=1_000)
+    width = size("residual", "width", width)
+    check_weights("residual", "depth", depth, width)
     he = np.sqrt(2 / width)
 
     def body(std: float, name: str = activation) -> nn.Sequential:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,9 +12,9 @@ import numpy as np
 from minidl import nn
 from minidl.lab.drawing import GREY, finish, log_curves, panels
 from minidl.lab.findings import Findings
+from minidl.lab.limits import check_power, size
 from minidl.lab.quoted import Quoted, comparison, table
-from minidl.nn.checks import POSITIVE, check_count, check_number
-from minidl.pictures import finished
+from minidl.nn.checks import POSITIVE, check_number
 from minidl.typing import Array
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ class RnnRadius(Findings):
             per_step = norms[-1] ** (1 / steps)
             yield f"  radius {radius:3g}: {norms[-1]:.2g}, a factor of {per_step:.3f} per step"
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+    def figure(self) -> Figure:
         """Draw the gradient against the steps back in time."""
         figure, (left, right) = panels(2)
         curves, theory = {}, {}
@@ -107,7 +106,7 @@ class RnnRadius(Findings):
         place = log_curves(right, driven)
         right.axhline(place(1.0), color=GREY, linewidth=1)
         finish(right, f"Driven by inputs N(0, {NOISE:g}²)", x, y, whole=True)
-        return finished(figure, path)
+        return figure
 
 
 def compute(radius: float = 0.9, steps: int = 100, hidden: int = 32, seed: int = 0) -> RnnRadius:
@@ -127,8 +126,9 @@ def compute(radius: float = 0.9, steps: int = 100, hidden: int = 32, seed: int =
     Source: Gelfand 1941 (the limit); Pascanu, Mikolov and Bengio 2013.
     """
     radius = check_number("rnn-radius", "radius", radius, POSITIVE, math.inf)
-    steps = check_count("rnn-radius", "steps", steps)
-    hidden = check_count("rnn-radius", "hidden", hidden, 2)
+    steps = size("rnn-radius", "steps", steps)
+    check_power("rnn-radius", "radius", radius, "steps", steps)
+    hidden = size("rnn-radius", "hidden", hidden, 2)
     rng = np.random.default_rng(seed)
     gaussian = rng.normal(size=(hidden, hidden)) / math.sqrt(hidden)
     orthogonal, _ = np.linalg.qr(gaussian)

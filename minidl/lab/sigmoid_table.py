@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minidl import analysis, nn
+from minidl import nn
 from minidl.lab import choices
 from minidl.lab.drawing import finish, log_curves, panels
 from minidl.lab.findings import Findings
+from minidl.lab.limits import size
 from minidl.lab.quoted import Quoted, comparison, table
-from minidl.nn.checks import check_count
-from minidl.pictures import finished
 from minidl.typing import Array
 
 if TYPE_CHECKING:
@@ -88,7 +86,7 @@ class SigmoidTable(Findings):
             yield ""
             yield "Less than 0.25^k: sigmoid(0) = 0.5, so no layer but the first has the input 0."
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+    def figure(self) -> Figure:
         """Draw the derivative against the number of activations."""
         figure, (axes,) = panels(1, (6.6, 4.4))
         k = self.layers
@@ -102,7 +100,7 @@ class SigmoidTable(Findings):
         finish(
             axes, "Activations in a row", "k, activations", "derivative dy/dx at x = 0", whole=True
         )
-        return finished(figure, path)
+        return figure
 
 
 def compute(activation: str = "sigmoid", depth: int = 10) -> SigmoidTable:
@@ -117,22 +115,19 @@ def compute(activation: str = "sigmoid", depth: int = 10) -> SigmoidTable:
     depth
         How many in a row.
     """
-    depth = check_count("sigmoid-table", "depth", depth)
+    depth = size("sigmoid-table", "depth", depth)
     values, stack = _derivatives(activation, depth, 1.0)
     _, halved = _derivatives(activation, depth, 0.5)
     return SigmoidTable(activation, stack, halved, values)
 
 
 def _derivatives(name: str, depth: int, weight: float) -> tuple[Array, Array]:
-    """Measure y_k and dy_k/dx for k = 1 to the depth: each is a network of its own."""
-    values, slopes = [], []
-    make = nn.init.constant(weight)
-    for k in range(1, depth + 1):
-        units = [
-            (nn.Linear(1, 1, bias=False, init=make), choices.activation(name)) for _ in range(k)
-        ]
-        stack = nn.Sequential(*(layer for unit in units for layer in unit)).astype(np.float64)
-        pass_ = analysis.trace(stack, np.zeros((1, 1)))
-        values.append(pass_.steps[-1].value.item())
-        slopes.append(pass_[""].gradient_norm)
-    return np.array(values), np.array(slopes)
+    """Measure y_k and dy_k/dx for k = 1 to the depth, the product of the first k slopes."""
+    linear = nn.Linear(1, 1, bias=False, init=nn.init.constant(weight), dtype=np.float64)
+    unit = nn.Sequential(linear, choices.activation(name))
+    inputs = np.zeros((depth + 1, 1))  # the output of a unit is the input of the next
+    for k in range(depth):
+        inputs[k + 1] = unit(inputs[k : k + 1])
+    unit(inputs[:-1])
+    slopes = unit.backward(np.ones((depth, 1)))
+    return inputs[1:, 0], np.cumprod(slopes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,25 @@ def check_number(owner: str, name: str, value: Any, lowest: float, beyond: float
                 allowed = f"finite and >= {lowest:.3g}, the least normal float32"
         raise ValueError(f"{owner}: {name} must be {allowed}, got {value}")
     return float(value)
+
+
+def check_part(name: str, part: Any, kind: type, example: str) -> None:
+    """Raise TypeError unless a part of a training, such as its loss, is an object of its kind."""
+    if isinstance(part, kind):
+        return
+    got = repr(part) if isinstance(part, str) else f"an instance of {type(part).__name__}"
+    if isinstance(part, type):
+        got = f"the class {part.__name__} itself"
+    raise TypeError(f"{name} must be {example}, got {got}")
+
+
+def check_parameters_of(model: Any, holder: str, parameters: Iterable[Any]) -> None:
+    """Raise ValueError if an optimizer, or whatever holds these, holds what is not the model's."""
+    known = {id(parameter) for parameter in model.parameters()}
+    if any(id(parameter) not in known for parameter in parameters):
+        raise ValueError(
+            f"{holder} holds parameters that are not the model's; build it from model.parameters()"
+        )
 
 
 def check_choice(owner: str, name: str, value: Any, *choices: str) -> str:

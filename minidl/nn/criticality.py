@@ -64,8 +64,8 @@ def critical_point(activation: Any, bias_variance: float = 0.0) -> tuple[float, 
         if below > 0 > above:
             return q, float(factor)
     raise ValueError(
-        f"critical: with biases of variance {bias_variance:g}, {activation!r} has no variance that "
-        "stays and at which gradients keep their size. Give bias_variance (and draw "
+        f"critical: with biases of variance {bias_variance:g}, {_shown(activation)} has no "
+        "variance that stays and at which gradients keep their size. Give bias_variance (and draw "
         "the biases so), or the variance after a normalization: variance=1.0"
     )
 
@@ -101,24 +101,30 @@ def _excess(activation: Any, bias_variance: float, variance: float) -> float:
     return variance - square / slope - bias_variance
 
 
-def mean_squares(activation: Any, variance: float) -> tuple[float, float]:
+def mean_squares(activation: Any, variance: float, owner: str = "critical") -> tuple[float, float]:
     """Return E[φ(x)²] and E[φ'(x)²] for x ~ N(0, variance), by the midpoint rule.
+
+    ``owner`` is the function that messages name.
 
     Raises
     ------
+    TypeError
+        For what is no layer, no name and no function of an array.
     ValueError
-        If the activation is not known, or E[φ'(x)²] is zero or not finite.
+        If the activation is not known, or no function of one number; if E[φ'(x)²] is zero or not
+        finite.
     """
     x = np.sqrt(variance) * _NODES
-    values, slopes = _values_and_slopes(activation, x, 1e-5 * np.sqrt(variance))
+    function = _as_activation(owner, activation)
+    values, slopes = _values_and_slopes(owner, function, x, 1e-5 * np.sqrt(variance))
     # Not by a product of vectors: a threaded BLAS makes one of this size slow on a busy machine.
     square, slope = (float((_WEIGHTS * y**2).sum()) for y in (values, slopes))
     if not (0 < slope < np.inf and square < np.inf):
-        raise ValueError(f"critical: the derivative of {activation!r} is zero or not finite")
+        raise ValueError(f"{owner}: the derivative of {_shown(activation)} is zero or not finite")
     return square, slope
 
 
-def _by_name(name: str) -> Layer:
+def _by_name(owner: str, name: str) -> Layer:
     """Return the activation of this class name, such as "leaky_relu"; "linear" is the identity."""
     known: dict[str, type[Layer]] = {"linear": Identity}
     for kind in Layer.registry:
@@ -127,21 +133,56 @@ def _by_name(name: str) -> Layer:
             known[kind.__name__.lower()] = kind
     plain = name.lower().replace("_", "")
     if plain not in known:
-        raise ValueError(
-            f"critical: no activation is called {name!r}; known: {', '.join(sorted(known))}"
-        )
+        usable = [k for k in sorted(known) if _acts_on_each_number(known[k]().astype(np.float64))]
+        raise ValueError(f"{owner}: no activation is called {name!r}; known: {', '.join(usable)}")
     return known[plain]()
 
 
-def _values_and_slopes(activation: Any, x: Array, step: float) -> tuple[Array, Array]:
-    """Return an activation and its derivative at these points."""
+def _as_activation(owner: str, activation: Any) -> Any:
+    """Return a layer, in float64, or a function; raise for what is no function of one number."""
     if isinstance(activation, str):
-        activation = _by_name(activation)
-    if isinstance(activation, Layer):
-        activation = copy.deepcopy(activation).astype(np.float64)
-        y = activation(x[:, None])
-        return y[:, 0], activation.backward(np.ones_like(y))[:, 0]
-    if not callable(activation):
-        raise TypeError(f"critical: expected a layer, a name or a function, got {activation!r}")
-    right, left = np.asarray(activation(x + step)), np.asarray(activation(x - step))
-    return np.asarray(activation(x)), (right - left) / (2 * step)
+        activation = _by_name(owner, activation)
+    if isinstance(activation, type) or not callable(activation):
+        got = f"the class {activation.__name__}" if isinstance(activation, type) else activation
+        raise TypeError(f"{owner}: expected a layer, a name or a function, got {got!s:.60}")
+    if not isinstance(activation, Layer):
+        return activation
+    layer = copy.deepcopy(activation).astype(np.float64)
+    if not _acts_on_each_number(layer):
+        raise ValueError(
+            f"{owner}: expected an activation, whose outputs depend on one input each, got "
+            f"{_shown(layer)}"
+        )
+    return layer
+
+
+def _acts_on_each_number(layer: Layer) -> bool:
+    """Return whether the numbers of a row and of a column have the same outputs."""
+    row = np.linspace(-2, 2, 64)[None]
+    try:
+        outputs = layer(row), layer(row.T).T
+    except (TypeError, ValueError):  # of a layer of so many features, or for indices
+        return False
+    return all(y.shape == row.shape for y in outputs) and np.allclose(*outputs)
+
+
+def _values_and_slopes(owner: str, function: Any, x: Array, step: float) -> tuple[Array, Array]:
+    """Return an activation and its derivative at these points."""
+    if isinstance(function, Layer):
+        y = function(x[:, None])
+        return y[:, 0], function.backward(np.ones_like(y))[:, 0]
+    try:
+        values, right, left = (np.asarray(function(z)) for z in (x, x + step, x - step))
+    except TypeError as error:
+        raise TypeError(f"{owner}: {function!r} is no function of an array: {error}") from None
+    if values.shape != x.shape or values.dtype.kind not in "buif":
+        raise ValueError(
+            f"{owner}: {function!r} must return a real number for each of {x.size}, got "
+            f"{values.dtype} of shape {values.shape}"
+        )
+    return values, (right - left) / (2 * step)
+
+
+def _shown(activation: Any) -> str:
+    """Return an activation in one line."""
+    return activation.short_name() if isinstance(activation, Layer) else repr(activation)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from minidl import _kernels
 from minidl.nn.layer import Layer
 
 Watcher = Callable[[Layer, Any], None]
@@ -60,8 +61,9 @@ def watching(layers: list[Layer], method: str, watcher: Watcher) -> Iterator[Non
 def replaced(changes: Iterable[tuple[Any, str, Replace]]) -> Iterator[None]:
     """Replace methods of objects for a while.
 
-    Each is replaced in the object itself, and put back at the end. Meanwhile the object can neither
-    be copied nor pickled: its copy would call the methods of the object.
+    Each is replaced in the object itself, and put back at the end; of several replacements of one
+    method, any may end first. Meanwhile the object can neither be copied nor pickled: its copy
+    would call the methods of the object.
 
     Parameters
     ----------
@@ -80,30 +82,61 @@ def replaced(changes: Iterable[tuple[Any, str, Replace]]) -> Iterator[None]:
     >>> layer.short_name()
     'Tanh()'
     """
-    before = []
+    made: list[Replacement] = []
     try:
         for owner, method, replace in changes:
-            held = vars(owner)
-            before.append((held, method, held.get(method)))
-            held[method] = Replacement(owner, replace(getattr(owner, method)))
+            made.append(Replacement(owner, method, replace))
+            vars(owner)[method] = made[-1]
         yield
     finally:
-        for held, method, old in reversed(before):
-            if old is None:
-                held.pop(method, None)
-            else:
-                held[method] = old
+        for replacement in reversed(made):
+            replacement.remove()
+
+
+def watches_around() -> Iterator[Any]:
+    """Yield what watches the steps of this thread: of the innermost block first, then further out.
+
+    Each has the attributes ``optimizer``, whose steps it watches, and ``outer``, the next one.
+    """
+    watch = _kernels.watch()
+    while watch is not None:
+        yield watch
+        watch = watch.outer
 
 
 class Replacement:
-    """A function in place of a method of an object, which can be neither copied nor pickled."""
+    """A function in place of a method of an object, which can be neither copied nor pickled.
 
-    def __init__(self, owner: Any, function: Callable[..., Any]) -> None:
-        self.owner, self.function = owner, function
+    Parameters
+    ----------
+    owner, method, replace
+        As for ``replaced``.
+    """
+
+    def __init__(self, owner: Any, method: str, replace: Replace) -> None:
+        self.owner, self.method, self.replace = owner, method, replace
+        self._before = vars(owner).get(method)  # another replacement, for example; or None
+        self._own = getattr(owner, method)
+        self._function = replace(self._own)
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         """Call the function."""
-        return self.function(*inputs, **options)
+        return self._function(*inputs, **options)
+
+    def remove(self) -> None:
+        """Put back what was there before, below the replacements that came later."""
+        held = vars(self.owner)
+        above = held.get(self.method)
+        if above is self and self._before is None:
+            del held[self.method]
+        elif above is self:
+            held[self.method] = self._before
+        while isinstance(above, Replacement) and above is not self:
+            if above._before is self:
+                above._before, above._own = self._before, self._own
+                above._function = above.replace(self._own)
+                return
+            above = above._before
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Raise TypeError: copies of the object would call the object's own methods."""

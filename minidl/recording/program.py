@@ -125,6 +125,10 @@ class StepProgram:
 
     # --- steps that are watched ---
 
+    def makes_steps_of(self, optimizer: Any) -> bool:
+        """Whether an optimizer makes a step in it."""
+        return steps_of(self.calls, optimizer) > 0
+
     def is_watched_by(self, watch: Any) -> bool:
         """Whether all is known of how its steps are watched that is needed for the next one."""
         known = self._watch[0] is watch and self._watch[1] == watch.version
@@ -212,7 +216,7 @@ class StepProgram:
                 raise RecordingError(
                     "something was changed since the step was recorded: profile anew"
                 )
-            self.explain(output.failed, output.answer, inputs)
+            self.explain_end(output, inputs)
 
     def time(self, inputs: tuple[Any, ...], stamps: Array) -> None:
         """Run once, and note the time before every kernel and at the end, in nanoseconds."""
@@ -221,6 +225,16 @@ class StepProgram:
             self.explain(failed, answer, inputs)
 
     # --- when a step failed ---
+
+    def that_ran(self, program: Program) -> StepProgram | None:
+        """Return this program, or that of a watched step, whichever has run; None: another one."""
+        found = self, self.watched
+        return next((one for one in found if one is not None and one.program is program), None)
+
+    def explain_end(self, end: Unfinished, inputs: tuple[Any, ...]) -> None:
+        """Raise the error for a run that failed, of this program or of that of a watched step."""
+        if end.failed and (failed := self.that_ran(end.program)) is not None:
+            failed.explain(end.failed, end.answer, inputs)
 
     def explain(self, failed: int, answer: int, inputs: tuple[Any, ...]) -> NoReturn:
         """Raise the error that the function itself would have raised, with more about the cause."""

@@ -15,6 +15,7 @@ from minidl import _kernels
 from minidl._kernels.executor import Unfinished
 from minidl._kernels.executor.step_call import StepCall
 from minidl.nn.hooks import is_evaluating
+from minidl.nn.watching import watches_around
 from minidl.recording.guards import RecordingError
 from minidl.recording.inputs import disjoint, kinds_of, places_of, prepared
 from minidl.recording.names import names_of
@@ -23,7 +24,7 @@ from minidl.signals import deferred
 from minidl.threads import get_num_threads
 
 if TYPE_CHECKING:
-    from minidl._kernels.executor.program import Names, Program
+    from minidl._kernels.executor.program import Names
     from minidl.recording.program import StepProgram
     from minidl.recording.verify import Check
 
@@ -75,6 +76,7 @@ class RecordedFunction(StepCall):
         if hasattr(_kernels, "changes"):  # kernels are compiled
             # Now, not at the first call: a child forked while a thread imports waits for ever.
             import_module("minidl.recording.verify")
+            self._lock = import_module("minidl._kernels.executor.lock").ProgramLock()
 
     def __reduce__(self) -> Any:
         # Programs point into the memory of these very layers: a copy records its own.
@@ -110,16 +112,15 @@ class RecordedFunction(StepCall):
             self._places[given] = places_of(self.function, *given)
         return (*inputs, *(named.get(name, default) for name, default in self._places[given]))
 
-    def slow_call(self, program: Program | None, why: Unfinished | None, inputs: Inputs) -> Any:
+    def slow_call(self, why: Unfinished | None, inputs: Inputs) -> Any:
         """Make the call without the fast path.
 
         No program fits these inputs, or something changed since it was recorded, or the replay of
-        ``program`` failed, as ``why`` says.
+        a program failed, as ``why`` says.
         """
-        if why is not None and why.failed:
+        if why is not None:
             for recorded in list(self._programs.values()):
-                if recorded.program is program:
-                    recorded.explain(why.failed, why.answer, inputs)
+                recorded.explain_end(why, inputs)
         if _kernels.isa == "reference" or _kernels.recorder() is not None:
             return self.function(*inputs)
         given = inputs
@@ -134,8 +135,7 @@ class RecordedFunction(StepCall):
             output = recorded.program.replay(used)
             if type(output) is not Unfinished:
                 return output
-            if output.failed:
-                recorded.explain(output.failed, output.answer, used)
+            recorded.explain_end(output, used)
             if recorded.program.seen == _kernels.changes():  # such as an input that is a parameter
                 self.record(inputs, given=given, anew=True)
         raise RecordingError(
@@ -203,10 +203,17 @@ class RecordedFunction(StepCall):
         What a watched step does is recorded, with such inputs, when the next one is to be watched.
         The watch has an ``optimizer``, whose steps it counts by its ``clock``; a ``version`` of
         what it notes; a context ``noting(recording=True)``, in which layers and optimizer note what
-        they see; and ``make_room()``, for further notes.
+        they see; ``make_room()``, for further notes; and ``outer``, the watch of a block around.
         """
         if watch is None or is_evaluating():
             return
+        for other in watches_around():
+            if other is not watch and recorded.makes_steps_of(other.optimizer):
+                raise RecordingError(
+                    f"steps of {other.optimizer!r} are watched by a block around another, and of "
+                    "recorded steps only the innermost block knows: watch them in one block, or "
+                    "run the function without minidl.record"
+                )
         watch.make_room()
         if recorded.is_watched_by(watch):
             return
@@ -227,10 +234,12 @@ class RecordedFunction(StepCall):
 
     @contextmanager
     def _recording(self) -> Iterator[deferred]:
-        """Let no other thread record meanwhile; signals wait, where they are not handled."""
+        """Let no other thread record meanwhile, or run the programs there are, which change what
+        is copied here. Signals wait, where they are not handled.
+        """
         if _kernels.recorder() is not None:
             raise RecordingError("a recorded function cannot record another, or run its epochs")
-        with deferred() as signals:
+        with self._lock.recording(), deferred() as signals:
             lock = RECORDING  # a child that is forked meanwhile has another
             while not lock.acquire(timeout=0.05):
                 signals.deliver()
@@ -241,11 +250,8 @@ class RecordedFunction(StepCall):
 
     def _add(self, inputs: Inputs, recorded: StepProgram) -> None:
         """Add a program, and make it the one that the next calls run."""
-        from minidl._kernels.executor.lock import ProgramLock  # needs compiled kernels
-        from minidl._kernels.executor.program import Names
+        from minidl._kernels.executor.program import Names  # needs compiled kernels
 
-        if self._lock is None:
-            self._lock = ProgramLock()
         recorded.join(self._lock)
         for root in recorded.participants.watched:
             if not any(root is known for known in self._watched):

@@ -38,16 +38,17 @@ class Shadow:
         self.begin, self.end = np.lib.array_utils.byte_bounds(array)
         self.buffers: list[Buffer] = []  # of the arrays in the block
         self._memory = np.asarray(_Bytes(self.begin, self.end, array))
-        self.first = self._copy()
-        self.second = None if alone or look is not None else self._copy()
+        self.first = self._copy(self._memory)
+        # Of the first, not of the memory, which another thread may change meanwhile.
+        self.second = None if alone or look is not None else self._copy(self.first)
         if look is not None:
             fill(self.first, array.dtype, look)
         self.address = _kernels.address_of(self.first)
 
-    def _copy(self) -> Array:
+    def _copy(self, memory: Array) -> Array:
         shift = self.begin % LINE  # so that arrays keep their alignment
-        copy = aligned_zeros(shift + len(self._memory))[shift:]
-        copy[...] = self._memory
+        copy = aligned_zeros(shift + len(memory))[shift:]
+        copy[...] = memory
         return copy
 
     def covers(self, buffer: Buffer) -> bool:
@@ -76,7 +77,7 @@ class Shadow:
 
     def copy_again(self) -> Array:
         """Make the second copy now; the memory has not changed since the first."""
-        self.second = self._copy()
+        self.second = self._copy(self._memory)
         return self.second
 
     def same(self) -> bool:

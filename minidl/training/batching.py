@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from minidl.nn.checks import check_count
+from minidl.nn.data_checks import as_array, check_same_rows
 from minidl.seeds import random_order
-from minidl.training.inputs import as_array, check_same_rows, is_ragged, padded
+from minidl.training.inputs import is_ragged, padded
 from minidl.typing import Array, Seed
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from minidl.nn.watching import watches_around
 from minidl.optim.schedules import ReduceOnPlateau
 
 Values = Mapping[str, float]
@@ -135,6 +136,7 @@ class Callbacks:
         self._trainer = trainer
         self.error: FloatingPointError | None = None
         self._list = [progress, *(as_callback(callback, trainer) for callback in callbacks)]
+        self._list += monitor_around(trainer.optimizer, self._list)
         self._watcher = the_watcher(self._list)
         names = [*names, *(name for callback in self._list for name in callback.value_names)]
         for callback in self._list:
@@ -176,13 +178,22 @@ class Callbacks:
             raise
 
 
+def monitor_around(optimizer: Any, callbacks: list[Callback]) -> list[Callback]:
+    """List the monitor whose block, around ``fit``, watches the steps; no callback is listed twice.
+
+    Else recorded steps would be watched by callbacks only, and eager ones by the block.
+    """
+    found = (watch.monitor for watch in watches_around() if watch.optimizer is optimizer)
+    return [monitor for monitor in found if not any(monitor is known for known in callbacks)]
+
+
 def the_watcher(callbacks: list[Callback]) -> Callback:
     """Return the one callback that watches steps, or one that does not."""
     found = [c for c in callbacks if type(c).step_watch is not Callback.step_watch]
     if len(found) > 1:
         raise ValueError(
             f"fit: {len(found)} callbacks watch the steps, and one is enough: give one "
-            "GradientMonitor the layers of all"
+            "GradientMonitor the layers of all (that of a block around fit is one of them)"
         )
     return found[0] if found else callbacks[0]
 

@@ -7,9 +7,17 @@ from typing import Any
 import numpy as np
 
 from minidl.nn import Layer, Loss
+from minidl.nn.checks import check_parameters_of, check_part
 from minidl.optim import EMA, Optimizer
 from minidl.training.interrupt import Snapshot
 from minidl.typing import Array
+
+# Of what class a part of a training is, and an example of it.
+PARTS: dict[str, tuple[type, str]] = {
+    "model": (Layer, "a layer such as nn.Sequential(...)"),
+    "loss": (Loss, "a loss such as nn.MSELoss()"),
+    "optimizer": (Optimizer, "an optimizer such as optim.SGD(model.parameters())"),
+}
 
 
 def split(samples: int, fraction: float) -> tuple[Array, Array]:
@@ -38,20 +46,15 @@ def as_validation(validation: Any) -> tuple[Any, Any, Any]:
     )
 
 
+def check_kind(owner: str, name: str, part: Any) -> None:
+    """Raise TypeError unless a part of a training is what its name says, one of PARTS."""
+    check_part(f"{owner}: {name}", part, *PARTS[name])
+
+
 def check_parts(model: Any, loss: Any, optimizer: Any, ema: Any) -> None:
     """Raise unless these are a model, a loss, and an optimizer and an average of that model."""
-    wanted = [
-        ("model", model, Layer, "a layer such as nn.Sequential(...)"),
-        ("loss", loss, Loss, "a loss such as nn.MSELoss()"),
-        ("optimizer", optimizer, Optimizer, "an optimizer such as optim.SGD(model.parameters())"),
-    ]
-    for name, part, kind, example in wanted:
-        if isinstance(part, kind):
-            continue
-        got = repr(part) if isinstance(part, str) else f"an instance of {type(part).__name__}"
-        if isinstance(part, type):
-            got = f"the class {part.__name__} itself"
-        raise TypeError(f"Trainer(model, loss, optimizer): {name} must be {example}, got {got}")
+    for name, part in ("model", model), ("loss", loss), ("optimizer", optimizer):
+        check_kind("Trainer(model, loss, optimizer)", name, part)
     if loss.reduction == "none":
         raise ValueError(
             f"Trainer: {loss!r} gives a loss for each row or element, and training needs one "
@@ -66,14 +69,8 @@ def check_parts(model: Any, loss: Any, optimizer: Any, ema: Any) -> None:
             )
     if ema is not None and not isinstance(ema, EMA):
         raise TypeError(f"Trainer: ema must be an optim.EMA, got {ema!r}")
-    known = {id(parameter) for parameter in model.parameters()}
-    averaged = [] if ema is None else ema.parameters
-    for name, parameters in ("optimizer", optimizer.flat.parameters), ("ema", averaged):
-        if any(id(parameter) not in known for parameter in parameters):
-            raise ValueError(
-                f"Trainer: the {name} holds parameters that are not the model's; "
-                "build it from model.parameters()"
-            )
+    check_parameters_of(model, "Trainer: the optimizer", optimizer.flat.parameters)
+    check_parameters_of(model, "Trainer: the ema", [] if ema is None else ema.parameters)
 
 
 def check_batch_size(model: Layer, inputs: tuple[Array, ...], batch_size: int) -> None:

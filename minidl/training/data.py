@@ -10,19 +10,17 @@ import numpy as np
 
 from minidl._kernels.twins.errors import RowError
 from minidl.nn import BCEWithLogitsLoss, Layer, Loss
-from minidl.training.frames import in_code
+from minidl.nn.data_checks import as_array, check_kind, check_same_rows
+from minidl.nn.frames import in_code
 from minidl.training.inputs import (
     ALL,
     Inputs,
     Rows,
-    as_array,
     as_contiguous,
     as_inputs,
     check_finite,
-    check_kind,
     check_no_tuple_of_rows,
     check_range,
-    check_same_rows,
     first_where,
     is_ragged,
     padded,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from minidl.pictures import finished
+from minidl.pictures import Plottable
 from minidl.training.plots import draw_history
 
 if TYPE_CHECKING:
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 SHOWN_ROWS = 30  # a longer table is cut in the middle
 
 
-class History(Mapping[str, list[float]]):
+class History(Plottable, Mapping[str, list[float]]):
     """The values of every epoch, by name: a mapping from names to lists of floats.
 
     ``seconds`` holds the training time of every epoch (validation not counted), and
@@ -71,29 +70,11 @@ class History(Mapping[str, list[float]]):
         epochs: list[float] = [*range(1, self.epochs + 1)]
         return {"epoch": epochs, **values, "seconds": list(self.seconds)}
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
-        """Draw a panel for each value, training and validation in one, epoch by epoch.
-
-        Parameters
-        ----------
-        path
-            A file to write the picture to, in the format of its suffix (.png, .pdf, .svg), if any.
-
-        Returns
-        -------
-        matplotlib.figure.Figure
-            A notebook shows it, without ``%matplotlib inline``; it belongs to no window.
-
-        Raises
-        ------
-        ImportError
-            Without matplotlib.
-        ValueError
-            Without an epoch, or for a suffix that matplotlib does not know.
-        """
+    def figure(self) -> Figure:
+        """Draw a panel for each value, training and validation in one, epoch by epoch."""
         if not self.epochs:
             raise ValueError("there is nothing to draw: the history has no epoch")
-        return finished(draw_history(self), path)
+        return draw_history(self)
 
     def __getitem__(self, name: str) -> list[float]:
         return self._values[name]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,23 +11,20 @@ import numpy as np
 from minidl._kernels.twins.errors import RowError
 from minidl.nn import Layer
 from minidl.nn.array_checks import is_lengths
-from minidl.nn.nonfinite import is_finite
-from minidl.training.frames import (
-    PIPELINE,
-    Columns,
-    check_columns,
-    column_array,
-    column_names,
-    is_column,
-    is_table,
-    table_array,
+from minidl.nn.data_checks import (
+    INDEX,
+    NOT_ROWS,
+    as_array,
+    check_kind,
+    check_number_of_inputs,
+    check_same_rows,
 )
+from minidl.nn.frames import PIPELINE, Columns, check_columns, column_names
+from minidl.nn.nonfinite import is_finite
 from minidl.typing import Array
 
 Rows = slice | Array  # of a data set: a slice of it, or the numbers of its rows
 ALL = slice(None)
-INDEX = np.dtype(np.intp)
-NOT_ROWS = "the parts of a tuple are inputs of the model: write np.array(X) if they are rows"
 
 
 @dataclass(frozen=True)
@@ -114,10 +110,10 @@ def as_inputs(name: str, X: Any, model: Layer, dtype: np.dtype[Any]) -> Inputs:
         raise ValueError(f"{name}: expected at least one input, got an empty tuple")
     if several:
         check_number_of_inputs(name, len(parts), model)
-    columns = tuple(column_names(part) for part in parts)
     if len(parts) == 1 and is_ragged(parts[0]):
         check_takes_lengths(names[0], parts[0], model)
         parts, names = list(padded(names[0], parts[0])), [names[0], f"lengths of {names[0]}"]
+    columns = tuple(column_names(part) for part in parts)
     arrays = [as_array(*named) for named in zip(names, parts, strict=True)]
     check_same_rows(zip(names, arrays, strict=True))
     dtypes = [
@@ -134,31 +130,6 @@ def as_inputs(name: str, X: Any, model: Layer, dtype: np.dtype[Any]) -> Inputs:
     return Inputs(tuple(names), tuple(arrays), tuple(dtypes), limit, lengths, columns)
 
 
-def as_array(name: str, data: Any) -> Array:
-    """Return ``data``, which may be a table or one of its columns, as an array.
-
-    Raises
-    ------
-    TypeError
-        For a column of a table that holds no numbers.
-    ValueError
-        For values that are masked or missing, and for unequal rows.
-    """
-    if np.ma.is_masked(data):
-        row = int(np.argwhere(np.atleast_1d(np.ma.getmaskarray(data)))[0, 0])
-        raise ValueError(
-            f"{name}: row {row} is masked; leave such rows out, or fill them with .filled(value)"
-        )
-    if is_table(data):
-        return table_array(name, data)
-    if is_column(data):
-        return column_array(name, data)
-    try:
-        return np.asarray(data)
-    except ValueError as error:  # rows of different lengths
-        raise ValueError(f"{name}: {error}") from None
-
-
 def as_contiguous(array: Array, dtype: np.dtype[Any]) -> Array:
     """Return a contiguous array of the dtype; a float64 beyond float32 becomes infinite."""
     with np.errstate(over="ignore"):
@@ -168,27 +139,6 @@ def as_contiguous(array: Array, dtype: np.dtype[Any]) -> Array:
 # --- checks -----------------------------------------------------------------------------------
 
 
-def check_same_rows(named: Iterable[tuple[str, Array]]) -> None:
-    """Raise ValueError unless all arrays have the same number of rows, at least one."""
-    first: tuple[str, Array] | None = None
-    for name, array in named:
-        if array.ndim == 0 or array.size == 0:
-            raise ValueError(f"{name} is empty: shape {array.shape}")
-        first = first or (name, array)
-        if len(array) != len(first[1]):
-            raise ValueError(f"{first[0]} has {len(first[1]):,} rows, {name} has {len(array):,}")
-
-
-def check_number_of_inputs(name: str, count: int, model: Layer) -> None:
-    """Raise TypeError if the model cannot be called with so many inputs."""
-    parameters = inspect.signature(model.forward).parameters.values()
-    most = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
-    if count > most and not any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        raise TypeError(
-            f"{name} is a tuple of {count:,}, the model takes {most} at most; {NOT_ROWS}"
-        )
-
-
 def check_no_tuple_of_rows(name: str, X: Any, y: Any) -> None:
     """Raise ValueError if X is a tuple of rows: the parts of a tuple are inputs of the model."""
     sized = isinstance(y, Sequence) or getattr(y, "ndim", 0) > 0
@@ -196,16 +146,6 @@ def check_no_tuple_of_rows(name: str, X: Any, y: Any) -> None:
         return
     if np.ndim(X[0]) == 0 or len(X[0]) != len(y):
         raise ValueError(f"{name} is a tuple of {len(X):,}, as many as y has rows; {NOT_ROWS}")
-
-
-def check_kind(name: str, array: Array, dtype: np.dtype[Any]) -> None:
-    """Raise TypeError, with the cure, unless the array holds integers, or real numbers."""
-    if dtype == INDEX and array.dtype.kind not in "ui":
-        cure = "write X.astype(np.int64)" if array.dtype.kind in "bf" else how_to_number(array)
-        raise TypeError(f"{name}: the model takes integers, got dtype {array.dtype}; {cure}")
-    if array.dtype.kind not in "buif":
-        cure = how_to_cast(array)
-        raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}{cure}")
 
 
 def check_finite(name: str, array: Array, rows: Rows = ALL, columns: Columns = None) -> None:
@@ -322,25 +262,3 @@ def without_padding(array: Array, steps: Array) -> Array:
     return np.where(steps.reshape(*steps.shape, *[1] * (array.ndim - 2)), array, 0).astype(
         array.dtype
     )
-
-
-# --- cures for what is not a number -----------------------------------------------------------
-
-
-def how_to_number(array: Array) -> str:
-    """Say how words, or other things that are not integers, become integers."""
-    if array.dtype.kind in "UST" or any(isinstance(value, str) for value in array.flat):
-        return "number the words: words, X = np.unique(X, return_inverse=True)"
-    return "write X.astype(np.int64) if all are whole numbers"
-
-
-def how_to_cast(array: Array) -> str:
-    """Say how an array that does not hold real numbers may become one that does."""
-    if array.dtype.kind in "UST":
-        return "; write X.astype(np.float32) if these are numbers, else one-hot rows for words"
-    if array.dtype != object:
-        return ""
-    for place, value in np.ndenumerate(array):
-        if value is None or type(value).__name__ == "NAType":
-            return f"; row {place[0]} holds {value}: leave such rows out, or fill them"
-    return "; write X.astype(np.float32) if all are numbers"

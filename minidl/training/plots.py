@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from minidl.pictures import new_figure, shortened
+from minidl.pictures import BLUE, VERMILION, light_grid, new_figure, shortened
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-TRAINING, VALIDATION = "#0072B2", "#D55E00"  # blue and vermilion of Okabe and Ito
+TRAINING, VALIDATION = BLUE, VERMILION
 COLUMNS = 3
 PANEL = 4.6, 3.6  # inches
 MOST_MARKERS = 40  # epochs; on a longer curve markers would hide the line
@@ -62,7 +62,4 @@ def curves(
 def tidy(axes: Any) -> None:
     """Number whole epochs on the x axis, draw a light grid, and remove the frame on two sides."""
     axes.set_xlabel("epoch")
-    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-    axes.grid(color="0.9")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    light_grid(axes, whole=True)

@@ -135,8 +135,11 @@ def watched_by(watch: Any) -> Iterator[None]:
 
 @contextmanager
 def eager_step(watch: Any) -> Iterator[None]:
-    """Watch the step that is made inside the block, if it is due; else count it."""
-    if watch is None:
+    """Watch the step that is made inside the block, if it is due; else count it.
+
+    Where the training is inside a block of its monitor, that does both.
+    """
+    if watch is None or watch.monitor is not None:
         yield
     elif watch.clock.due:
         with watch.noting(recording=False):

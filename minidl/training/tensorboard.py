@@ -12,6 +12,7 @@ from minidl.training.callbacks import Callback, Values
 if TYPE_CHECKING:
     from minidl.training.trainer import Trainer
 
+METHODS = ("add_scalar", "flush")  # of a writer
 WRITERS = ("torch.utils.tensorboard", "tensorboardX")
 
 
@@ -87,7 +88,11 @@ def writer_of(owner: str, log_dir: str | os.PathLike[str] | None, writer: Any) -
     if (log_dir is None) == (writer is None):
         raise TypeError(f"{owner}: give either log_dir or writer")
     if writer is not None:
+        if missing := [name for name in METHODS if not callable(getattr(writer, name, None))]:
+            raise TypeError(f"{owner}: writer must have the method {missing[0]}, got {writer!r}")
         return writer
+    if not isinstance(log_dir, (str, os.PathLike)):
+        raise TypeError(f"{owner}: log_dir must be the path of a folder, got {log_dir!r}")
     for name in WRITERS:
         try:
             return import_module(name).SummaryWriter(str(log_dir))

@@ -13,6 +13,7 @@ import numpy as np
 from minidl.diagnosis.rules.closing import closing_sentence
 from minidl.nn import Layer, Loss
 from minidl.nn.checks import check_count
+from minidl.nn.frames import Columns
 from minidl.nn.hooks import evaluating
 from minidl.nn.suspicion import warn_of_suspicious
 from minidl.optim import EMA, Optimizer
@@ -22,7 +23,6 @@ from minidl.training.callbacks import Callback, Callbacks
 from minidl.training.checks import check_batch_size, check_parts
 from minidl.training.data import Batch, Data, Source
 from minidl.training.epoch import Epoch, Plan, Stop
-from minidl.training.frames import Columns
 from minidl.training.history import History
 from minidl.training.inputs import as_inputs
 from minidl.training.interrupt import deferred_to_step_end

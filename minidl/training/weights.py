@@ -11,15 +11,9 @@ import numpy as np
 
 from minidl.nn import BCEWithLogitsLoss, Loss
 from minidl.nn.checks import check_number
+from minidl.nn.data_checks import as_array, check_kind
 from minidl.training.data import Data, Source
-from minidl.training.inputs import (
-    as_array,
-    as_contiguous,
-    check_finite,
-    check_kind,
-    first_where,
-    place_of,
-)
+from minidl.training.inputs import as_contiguous, check_finite, first_where, place_of
 from minidl.typing import Array
 
 ClassWeight = Mapping[int, float] | str

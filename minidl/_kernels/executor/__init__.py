@@ -8,6 +8,8 @@ recorded step.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class Unfinished:
     """The answer of a run without a result: it failed, or did not begin.
@@ -19,9 +21,11 @@ class Unfinished:
         serve this call.
     answer
         The answer of that instruction.
+    program
+        The program that ran, if any: it may be that of a watched step.
     """
 
-    __slots__ = ("answer", "failed")
+    __slots__ = ("answer", "failed", "program")
 
-    def __init__(self, failed: int, answer: int) -> None:
-        self.failed, self.answer = failed, answer
+    def __init__(self, failed: int, answer: int, program: Any = None) -> None:
+        self.failed, self.answer, self.program = failed, answer, program

@@ -11,10 +11,11 @@ cdef class Waiter:
 
 cdef class ProgramLock:
     cdef unsigned long holder        # the thread that has the lock; 0: none
+    cdef list recordings             # for what it has it, the latest last: whether to record
     cdef readonly list waiting
     cdef int forks                   # of the process, when the fields above were last written
 
-    cpdef int acquire(self) except -1
+    cpdef int acquire(self, bint recording=*) except -1
     cpdef int release(self) except -1
     cdef int wait(self, Waiter waiter) except -1
     cdef int drop(self, Waiter waiter) except -1

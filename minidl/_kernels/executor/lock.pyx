@@ -37,22 +37,29 @@ cdef class Waiter:
 cdef class ProgramLock:
     """Allow one run at a time among all programs that share this lock, first come, first served.
 
-    The programs of a step share a lock because they change the same parameters. The GIL protects
-    the fields of the lock itself.
+    The programs of a step share a lock because they change the same parameters; while another
+    program is recorded, none runs, because recording copies them. The GIL protects the fields of
+    the lock itself.
     """
 
     def __cinit__(self):
-        self.holder, self.waiting, self.forks = 0, [], FORKS
+        self.holder, self.recordings, self.waiting, self.forks = 0, [], [], FORKS
 
-    cpdef int acquire(self) except -1:
+    cpdef int acquire(self, bint recording=False) except -1:
         """Take the lock, after all threads that came before; returns whether it had to wait.
 
-        Raises what a signal handler raises meanwhile, and RuntimeError if this thread has the lock.
+        The thread that has it to record may take it again: a signal handler may run the step while
+        the traced function runs, which works on copies. Raises what a signal handler raises
+        meanwhile, and RuntimeError if this thread has the lock to run a program.
         """
         cdef unsigned long me = PyThread_get_thread_ident()
         self.outlive_fork(me)
         if self.holder == 0:
             self.holder = me
+            self.recordings.append(recording)
+            return 0
+        if self.holder == me and self.recordings[len(self.recordings) - 1]:
+            self.recordings.append(recording)
             return 0
         if self.holder == me:
             raise RuntimeError(
@@ -61,6 +68,7 @@ cdef class ProgramLock:
                 "and call the step later"
             )
         self.wait(Waiter())
+        self.recordings.append(recording)
         return 1
 
     cdef int wait(self, Waiter waiter) except -1:
@@ -84,9 +92,12 @@ cdef class ProgramLock:
                 return 0
 
     cpdef int release(self) except -1:
-        """Hand the lock to the first thread that waits."""
+        """Hand the lock to the first thread that waits, unless this one had it twice."""
         cdef Waiter waiter
         self.outlive_fork(PyThread_get_thread_ident())
+        self.recordings.pop()
+        if self.recordings:
+            return 0
         self.holder = 0
         for waiter in self.waiting:
             if not waiter.away:
@@ -106,8 +117,13 @@ cdef class ProgramLock:
         """In a forked child, forget the threads that do not live there."""
         if self.forks != FORKS:
             self.forks, self.waiting = FORKS, []
-            self.holder = me if self.holder == me else 0
+            if self.holder != me:
+                self.holder, self.recordings = 0, []
         return 0
+
+    def recording(self):
+        """Return a context in which this thread has the lock to record."""
+        return ToRecord(self)
 
     def __enter__(self):
         self.acquire()
@@ -115,6 +131,21 @@ cdef class ProgramLock:
 
     def __exit__(self, *error):
         self.release()
+
+
+cdef class ToRecord:
+    """Have a lock to record. Compiled, so that Ctrl-C cannot come between lock and context."""
+
+    cdef ProgramLock lock
+
+    def __cinit__(self, ProgramLock lock):
+        self.lock = lock
+
+    def __enter__(self):
+        self.lock.acquire(recording=True)
+
+    def __exit__(self, *error):
+        self.lock.release()
 
 
 cdef count_fork():

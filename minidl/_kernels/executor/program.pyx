@@ -350,7 +350,7 @@ cdef class Program:
             begin_step(&run)
             self.perform(&run)
             if run.failed:
-                return Unfinished(failed_at(&run), answer_of(&run))
+                return Unfinished(failed_at(&run), answer_of(&run), self)
             if watch != NULL and self.clock is not None:
                 self.count(1)
             return returned(self.result, inputs, self.copies)

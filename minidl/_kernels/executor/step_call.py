@@ -27,14 +27,12 @@ class StepCall:
             if type(output) is not Unfinished:
                 return output
             why = output
-        return self.slow_call(program, why, inputs)
+        return self.slow_call(why, inputs)
 
     def by_place(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
         """Arrange all arguments in the order of the parameters."""
         raise NotImplementedError
 
-    def slow_call(
-        self, program: Program | None, why: Unfinished | None, inputs: tuple[Any, ...]
-    ) -> Any:
-        """Make the call without the fast path; ``why`` is the answer of ``program``, if it ran."""
+    def slow_call(self, why: Unfinished | None, inputs: tuple[Any, ...]) -> Any:
+        """Make the call without the fast path; ``why`` is the answer of the program that ran."""
         raise NotImplementedError

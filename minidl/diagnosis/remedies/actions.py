@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from minidl.diagnosis.words import counted
+
 
 class Action:
     """A change of a training program.
@@ -384,7 +386,7 @@ class Epochs(Action):
 
     def sentence(self) -> str:
         """Name the number."""
-        return f"train for {self.epochs} epochs"
+        return f"train for {counted(self.epochs, 'epoch')}"
 
     def code(self) -> tuple[str, ...]:
         """An option of ``fit``."""

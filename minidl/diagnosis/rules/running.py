@@ -32,6 +32,7 @@ from minidl.diagnosis.rules.suspicion import Change, Suspicion
 from minidl.diagnosis.task import Task
 from minidl.diagnosis.trials import Outcome
 from minidl.diagnosis.verdict import Verdict
+from minidl.diagnosis.words import counted
 from minidl.training.inputs import is_ragged
 from minidl.typing import Array
 
@@ -143,8 +144,8 @@ def ended_early(course: Course) -> Iterator[Suspicion]:
     yield Suspicion(
         "stopped_early",
         tuple((Epochs(epochs * factor),) for factor in (LONGER if few else LONGER[:2])),
-        f"the training ended after {epochs} epochs, before it had learned what it can",
-        evidence={"epochs": epochs, "falls": falls},
+        f"the training ended after {counted(epochs, 'epoch')}, before it had learned what it can",
+        evidence={"epochs": epochs} | ({"falls": falls} if np.isfinite(falls) else {}),
     )
 
 
@@ -159,7 +160,7 @@ def rows_in_order(course: Course) -> Iterator[Suspicion]:
     yield Suspicion(
         "not_shuffled",
         ((Shuffle(),),),
-        f"all {course.program.epochs} epochs go through the rows in the same order, in which the "
+        "every epoch goes through the rows in the same order, in which the "
         f"targets of two rows in a row have a correlation of {likeness:.2f}",
         evidence={"epochs": course.program.epochs, "correlation": likeness},
         strength=1.0 if likeness > 0.5 else 0.0,
@@ -288,9 +289,9 @@ def overfitted(curve: Sequence[tuple[int, float, float]], noise: float) -> Itera
             {"held_least": float(held[best]), "epoch": epochs[best + 1],
              "held_last": float(held[-1]), "trained_last": float(trained[-1])},
             statement=f"the error of rows held out rises from {held[best]:.2f} after "
-            f"{epochs[best + 1]} epochs to {held[-1]:.2f}, while that of the rows trained on falls "
-            f"to {trained[-1]:.2f}",
-            remedy=f"stop after {epochs[best + 1]} epochs, or add a weight decay",
+            f"{counted(epochs[best + 1], 'epoch')} to {held[-1]:.2f}, while that of the rows "
+            f"trained on falls to {trained[-1]:.2f}",
+            remedy=f"stop after {counted(epochs[best + 1], 'epoch')}, or add a weight decay",
             action=Epochs(epochs[best + 1]),
         )  # fmt: skip
 

@@ -22,6 +22,7 @@
 #ifdef MINIDL_FLOAT64
 typedef double real;
 typedef int64_t integer;
+typedef uint64_t whole;
 enum { MANTISSA_BITS = 52, EXPONENT_BIAS = 1023 };
 #define SMALLEST_NORMAL DBL_MIN
 #define LARGEST DBL_MAX
@@ -29,6 +30,7 @@ enum { MANTISSA_BITS = 52, EXPONENT_BIAS = 1023 };
 #else
 typedef float real;
 typedef int32_t integer;
+typedef uint32_t whole;
 enum { MANTISSA_BITS = 23, EXPONENT_BIAS = 127 };
 #define SMALLEST_NORMAL FLT_MIN
 #define LARGEST FLT_MAX
@@ -76,6 +78,7 @@ enum { KC = NR * sizeof(real) < 256 ? 256 : 128 };
 
 typedef real vec __attribute__((vector_size(VEC_BYTES)));
 typedef integer ivec __attribute__((vector_size(VEC_BYTES)));
+typedef whole uvec __attribute__((vector_size(VEC_BYTES)));
 /* The same vector at any address, for load and store. */
 typedef real loose_vec __attribute__((vector_size(VEC_BYTES), aligned(sizeof(real)), may_alias));
 
@@ -273,12 +276,12 @@ INLINE vec one_plus_times_power_of_two(vec v, vec k, vec bits) {
 }
 
 /* Split v = 2^k m, normal and > 0, into a whole k and an m between sqrt(1/2) and sqrt(2). Returns
-   m. */
+   m. Of other v, such as NaN, both are any numbers: unsigned sums may wrap around. */
 INLINE vec split_exponent(vec v, vec *k) {
-    ivec one = (ivec)fill(1), root = (ivec)fill((real)0.70710678118654752);
-    ivec n = ((ivec)v - root + one) >> MANTISSA_BITS;
-    *k = (vec)(n + (ivec)fill(magic())) - (magic() + EXPONENT_BIAS);
-    return (vec)((ivec)v - (n << MANTISSA_BITS) + one);
+    uvec one = (uvec)fill(1), root = (uvec)fill((real)0.70710678118654752);
+    uvec n = ((uvec)v - root + one) >> MANTISSA_BITS;
+    *k = (vec)(n + (uvec)fill(magic())) - (magic() + EXPONENT_BIAS);
+    return (vec)((uvec)v - (n << MANTISSA_BITS) + one);
 }
 
 /* Functions by table: 32 entries fill two registers, and one instruction picks from both. `pick`

@@ -64,7 +64,7 @@ def table_array(name: str, table: Any) -> Array:
     """
     if _is_lazy(table):
         kind = type(table).__name__
-        raise TypeError(f"{name}: a {kind} holds no rows yet; write {name}.collect()")
+        raise TypeError(f"{name}: a {kind} holds no rows yet; write {name.split()[-1]}.collect()")
     dtypes = list(getattr(table, "dtypes", ()))
     if dtypes and all(isinstance(dtype, np.dtype) and dtype.kind in "uif" for dtype in dtypes):
         return np.asarray(table)
@@ -165,7 +165,7 @@ def _what_it_is(label: Any, array: Array, name: str) -> tuple[str, str]:
     if hasattr(values[0], "strftime"):
         return "dates", f"make them numbers ({PIPELINE})"
     if all(isinstance(value, NUMBERS) for value in values):
-        return "numbers as objects", f"write {name}.astype({{{label!r}: float}})"
+        return "numbers as objects", f"write {name.split()[-1]}.astype({{{label!r}: float}})"
     return f"objects of type {type(values[0]).__name__}", "convert it to numbers"
 
 
