@@ -299,6 +299,13 @@ def test_an_identifier_has_the_name_of_one_and_no_two_equal_entries(name, words,
     assert is_identifier(column(*entries[words], name=name)) == expected
 
 
+def test_a_column_whose_entries_all_lie_in_other_rows_is_left_out():
+    for words in (["2020-01-01", "2020-02-01"], ["1", "2"]):
+        given = column("none", *words * 5, *[None] * 5)
+        feature = learn_feature(given, np.array([0, 12, 13]))
+        assert feature.encoder is None, words
+
+
 def test_features_encode_any_rows_and_are_written_as_json():
     rng = np.random.default_rng(0)
     columns = {

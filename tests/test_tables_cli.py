@@ -339,6 +339,8 @@ BAD = {
     "longer row": (with_line(8, "1,2,a,9,9,9"), "line 8 has 6 fields, the header has 3"),
     "long first row": (with_line(2, "1,2,a,9"), "line 2 has 4 fields, the header has 3"),
     "all rows long": (rows_of("1,2,3", "a", "b"), "line 2 has 4 fields, the header has 3"),
+    "after blank lines": ("\n\n" + with_line(8, "1,a"), "line 10 has 2 fields, the header has 3"),
+    "after sep": ("sep=,\n" + with_line(8, "1,a"), "line 9 has 2 fields, the header has 3"),
     "short row": (with_line(8, "1,a"), "line 8 has 2 fields, the header has 3"),
     "last row short": (with_line(31, "1"), "line 31 has 1 field, the header has 3"),
     "lines within quotes": (

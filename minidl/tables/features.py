@@ -110,19 +110,28 @@ def learn_feature(column: Column, rows: Array) -> Feature:
         return Feature(name, None, "numbers the rows: an identifier")
     encoder: Encoder
     if style := style_of_numbers(column):
+        # Of all rows, so that infinity is found wherever it is.
         values = Numbers(style, 0, 0, 1, False).values(column)[rows]
         encoder = Numbers.learn(style, values)
-        words = words_on_numbers(encoder, values, given)
     elif dated := date_style(column.words, column.counts()):
         encoder = Dates.learn(dated, given)
-        words = words_on_dates(encoder, given)
     else:
         if too_many := words_on_too_many(given):
             return Feature(name, None, too_many)
         encoder = Categories.learn(given)
-        words = words_on_categories(encoder, given)
-    constant = not encoder.width or (encoder.kind == "category" and encoder.width == 1)
-    return Feature(name, None, "constant") if constant else Feature(name, encoder, words)
+    # A single category is in every row.
+    if encoder.width == 0 or (encoder.kind == "category" and encoder.width == 1):
+        return Feature(name, None, "constant")
+    return Feature(name, encoder, words_on(encoder, given))
+
+
+def words_on(encoder: Encoder, column: Column) -> str:
+    """Say what became of a column."""
+    if isinstance(encoder, Numbers):
+        return words_on_numbers(encoder, column)
+    if isinstance(encoder, Dates):
+        return words_on_dates(encoder, column)
+    return words_on_categories(encoder, column)
 
 
 def is_identifier(column: Column) -> bool:
@@ -149,17 +158,17 @@ def words_on_too_many(column: Column) -> str:
     many, frequent = int((counts > 0).sum()), int((counts >= RARE).sum())
     if frequent > MOST_CATEGORIES:
         return f"{many:,} different words, {frequent:,} of them frequent: too many"
-    if 2 * rare > counts.sum() and many > 2:
+    if 2 * rare > counts.sum() and many > 2:  # of two words, each says what the other is not
         return f"{many:,} different words, most of them in fewer than {RARE} rows"
     return ""
 
 
-def words_on_numbers(encoder: Numbers, values: Array, column: Column) -> str:
+def words_on_numbers(encoder: Numbers, column: Column) -> str:
     """Say what became of numbers."""
     words = f"mean {encoder.mean:.4g}, std {encoder.std:.4g}"
     if encoder.style != POINT:
         words += f", {encoder.style}"
-    missing = np.isnan(values)
+    missing = np.isnan(encoder.values(column))
     if missing.any():
         words += f"; {missing.sum():,} missing become {encoder.median:.4g}"
     strange = missing & (column.codes >= 0)
@@ -175,7 +184,8 @@ def words_on_categories(encoder: Categories, column: Column) -> str:
     counts[MISSING_WORD] = int((column.codes < 0).sum())
     words = ", ".join(f"{word} {counts[word]:,}" for word in encoder.words)
     rare = [count for word, count in counts.items() if count > 0 and word not in encoder.words]
-    return words + (f", other {sum(rare):,} ({len(rare):,} words)" if encoder.other else "")
+    kinds = f"{len(rare):,} word{'s' * (len(rare) > 1)}"
+    return words + (f", other {sum(rare):,} ({kinds})" if encoder.other else "")
 
 
 def words_on_dates(encoder: Dates, column: Column) -> str:

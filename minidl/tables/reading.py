@@ -101,13 +101,13 @@ def read_table(path: Path) -> Table:
 
 
 def split_off_delimiter(text: str) -> tuple[str, str]:
-    """Return the delimiter, and the text without the line ``sep=;`` that names it for Excel.
+    """Return the delimiter, and the text with ``sep=;``, which names it for Excel, blanked out.
 
     It is the one that splits the first lines into most fields, of those that split all of them
     into as many.
     """
     if named := re.match(r"sep=([,;\t])\n", text):
-        return named[1], text[named.end() :]
+        return named[1], text[named.end() - 1 :]  # an empty line, so that lines keep their numbers
     head = "\n".join(text.split("\n", LINES)[:LINES])
     scores = {}
     for delimiter in DELIMITERS:

@@ -53,7 +53,7 @@ def read_text(path: Path) -> tuple[str, list[str]]:
     if not text.strip():
         raise TableError("it is empty")
     check_is_table(text)
-    return text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\n"), notes
+    return text.replace("\r\n", "\n").replace("\r", "\n"), notes
 
 
 def check_is_text(content: bytes) -> None:
