@@ -15,6 +15,8 @@ def as_generator(rng: Seed) -> np.random.Generator:
         rng, (int, np.integer, np.random.Generator, type(None))
     ):
         raise TypeError(f"rng must be a numpy.random.Generator, an int or None, got {rng!r}")
+    if isinstance(rng, (int, np.integer)) and rng < 0:
+        raise ValueError(f"rng must be >= 0, got {rng}")
     return np.random.default_rng(rng)
 
 

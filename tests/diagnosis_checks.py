@@ -57,9 +57,13 @@ def check_gradients(space: Space) -> None:
         assert (found is None) == (slope == 2)
 
 
-def check_judge(space: Space) -> None:
-    """Changes are merged and credited as they should be."""
+def check_reach(space: Space) -> None:
+    """Changes are merged as they should be."""
     rules.last_change_stands(space)
+
+
+def check_causes(space: Space) -> None:
+    """Changes are credited as they should be."""
     rules.parts_are_credited(space)
 
 
@@ -68,5 +72,6 @@ DIAGNOSIS_CHECKS = {
     "closing": check_closing,
     "task": check_task,
     "gradients": check_gradients,
-    "judge": check_judge,
+    "reach": check_reach,
+    "causes": check_causes,
 }

@@ -53,7 +53,7 @@ FLOORS = [
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # What ``Trainer.fit`` asks of the diagnosis: the rules that need no training.
 RULES_OF_FIT = (
-    *("diagnosis.rules.static", "diagnosis.rules.closing"),
+    *("diagnosis.rules.static", "diagnosis.rules.closing", "diagnosis.rules.ending"),
     *("diagnosis.remedies.actions", "diagnosis.task", "diagnosis.verdict", "diagnosis.words"),
 )
 # Circles of imports that are still there.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 import warnings
 from typing import Any
@@ -14,6 +13,7 @@ from diagnosis_cases import FAULTY, HEALTHY, Faulty
 
 import minidl
 from minidl import nn, optim
+from minidl.diagnosis.cure import cure
 from minidl.diagnosis.diagnosis import Diagnosis
 from minidl.diagnosis.program import Program
 from minidl.diagnosis.verdict import KINDS, Verdict, causes_first
@@ -120,10 +120,58 @@ def test_the_same_program_gets_the_same_verdicts() -> None:
     assert [v.kind for v in first.verdicts] == [v.kind for v in second.verdicts]
 
 
-def test_what_fit_refuses_is_refused() -> None:
-    program = cases.plain_descent(0)
-    with pytest.raises(ValueError, match="rows"):
-        diagnose(copy.copy(program).__class__(**{**vars(program), "y": program.y[:-1]}))
+SGD, OTHER = optim.SGD, cases.net(0, 3, 8, 1)
+WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"model": None}, TypeError, "model must be a layer"),
+    ({"loss": "mse"}, TypeError, "loss must be a loss such as .* got 'mse'"),
+    ({"optimizer": "adam"}, TypeError, "optimizer must be an optimizer"),
+    ({"optimizer": SGD(OTHER.parameters(), lr=0.1)}, ValueError, "parameters that are not the mod"),
+    ({"X": None}, ValueError, "X must be an array or a list of rows, got None"),
+    ({"y": "labels"}, ValueError, "y must be an array or a list of rows, got 'labels'"),
+    ({"X": np.zeros((0, 3)), "y": np.zeros((0, 1))}, ValueError, "X is empty"),
+    ({"y": np.zeros((79, 1))}, ValueError, "X has 80 rows, y has 79"),
+    ({"X": np.zeros((80, 2))}, ValueError, r"expected input of shape \(batch, ..., 3\)"),
+    ({"epochs": 0}, ValueError, "epochs must be >= 1, got 0"),
+    ({"epochs": 1.5}, TypeError, "epochs must be a whole number, got 1.5"),
+    ({"batch_size": "32"}, TypeError, "batch_size must be a whole number, got '32'"),
+    ({"validation": "0.2"}, ValueError, "validation must be a pair"),
+    ({"validation": 1.0}, ValueError, r"validation must be a share of the rows in \(0, 1\)"),
+    (
+        {"validation": (np.zeros((5, 3)), np.zeros((4, 1)))},
+        ValueError,
+        "5 rows, validation y has",
+    ),
+    ({"rng": "zero"}, TypeError, "rng must be a numpy.random.Generator, an int or None, got 'ze"),
+    ({"rng": -1}, ValueError, "rng must be >= 0, got -1"),
+    ({"class_weight": "balanced"}, ValueError, "class_weight needs a loss of labels"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "error", "words"), WRONG)
+def test_wrong_arguments_are_refused_before_any_training(
+    wrong: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    x, y = rows(80)
+    model = cases.net(0, 3, 8, 1)
+    given = {"model": model, "loss": nn.MSELoss(), "optimizer": SGD(model.parameters(), lr=0.1)}
+    given |= {"X": x, "y": y, "epochs": 2} | wrong
+    before = weights(model)
+    with pytest.raises(error, match=words):
+        minidl.diagnose(**given)
+    assert weights(model) == before
+
+
+def test_a_list_to_validate_on_is_taken_by_the_cure_too() -> None:
+    program = cases.rate_too_low(0)
+    held = [program.X[:50], program.y[:50]]
+    parts = program.model, program.loss, program.optimizer, program.X, program.y
+    found = minidl.diagnose(*parts, epochs=program.epochs, validation=held)
+    assert "val_loss" in found.cure(1).after
+
+
+def test_what_is_no_diagnosis_is_not_cured() -> None:
+    with pytest.raises(TypeError, match="diagnosis must be what"):
+        cure("x")  # type: ignore[arg-type]
 
 
 def rows(count: int, seed: int = 0) -> tuple[Any, Any]:
@@ -192,6 +240,61 @@ def test_whatever_fit_takes_is_diagnosed(name: str) -> None:
 def test_a_rate_of_zero_is_too_low() -> None:
     program = cases.fit_numbers(0, cases.net(0, 3, 8, 1), rows(80), 40, 0.0)
     assert diagnose(program).verdicts[0].kind == "learning_rate_too_low"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_training_that_stands_still_has_too_low_a_rate(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(64, 10, 3))
+    y = (x[:, :, 0].sum(axis=1) > 0).astype(int)
+    model = nn.Sequential(nn.LSTM(3, 16, return_sequences=False), nn.Linear(16, 2), rng=seed)
+    adam = optim.Adam(model.parameters(), lr=1e-6)
+    found = minidl.diagnose(model, nn.CrossEntropyLoss(), adam, x, y, epochs=3, rng=seed)
+    assert found.verdicts[0].kind == "learning_rate_too_low", found.report()
+
+
+@pytest.mark.parametrize("scale", [1e30, 1e8, 1e-20])
+def test_a_scale_that_is_absurd_comes_before_what_it_explains(scale: float) -> None:
+    x, _ = rows(300)
+    hidden = [layer for _ in range(5) for layer in (nn.Linear(16, 16), nn.ReLU())]
+    model = nn.Sequential(nn.Linear(3, 16), nn.ReLU(), *hidden, nn.Linear(16, 2), rng=0)
+    sgd = optim.SGD(model.parameters(), lr=0.01)
+    labels = (x[:, 0] > x[:, 1]).astype(int)
+    found = minidl.diagnose(model, nn.CrossEntropyLoss(), sgd, scale * x, labels, epochs=20)
+    first, *others = found.verdicts
+    assert first.kind == "unscaled_inputs", found.report()
+    assert all(verdict.because is first for verdict in others)
+    assert "e+5" not in found.report()
+
+
+class MeanFirst(nn.Loss):
+    """The square of the mean of the errors."""
+
+    def forward(self, prediction: Any, target: Any, weight: Any = None) -> Any:
+        mean = float((prediction - target).mean())
+        return np.asarray(mean * mean), np.full_like(prediction, 2 * mean / prediction.size)
+
+
+@pytest.mark.filterwarnings("ignore:training runs eagerly")
+def test_a_loss_that_confuses_rows_is_named_and_cured() -> None:
+    program = cases.fit_numbers(0, cases.net(0, 3, 8, 1), rows(200), 30, 0.01)
+    loss = MeanFirst()
+    parts = program.model, loss, program.optimizer, program.X, program.y
+    found = minidl.diagnose(*parts, epochs=30)
+    assert found.verdicts[0].kind == "not_learning"
+    assert "which target belongs to which row" in found.verdicts[0].statement
+    assert found.cure().after["r2"] > 0.9
+
+
+def test_a_hidden_softmax_is_an_activation_that_can_be_replaced() -> None:
+    x, y = cases.heaps(0, rows=300)
+    layers = [layer for _ in range(4) for layer in (nn.Linear(32, 32), nn.Softmax())]
+    model = nn.Sequential(nn.Linear(2, 32), nn.Softmax(), *layers, nn.Linear(32, 4), rng=0)
+    sgd = optim.SGD(model.parameters(), lr=0.05)
+    found = minidl.diagnose(model, nn.CrossEntropyLoss(), sgd, x, y, epochs=15)
+    assert found.verdicts[0].kind == "vanishing_gradient", found.report()
+    assert not [layer for _, layer in found.cure().trainer.model.layers()
+                if isinstance(layer, nn.Softmax)]  # fmt: skip
 
 
 def test_weights_that_are_no_numbers_are_a_bad_beginning() -> None:
@@ -285,6 +388,25 @@ def test_the_command_line_prints_the_report(capsys: Any) -> None:
     assert "Not healthy: learning_rate_too_high" in capsys.readouterr().out
     assert main([*arguments, "--quiet"]) == 0
     assert capsys.readouterr().out.startswith("learning_rate_too_high")
+
+
+def test_train_prints_the_report_where_there_is_a_verdict(capsys: Any) -> None:
+    from minidl.cli import main
+
+    sizes = ["train", "digits", "--hidden", "32", "--epochs", "3"]
+    assert main(sizes) == 0
+    assert "healthy" not in capsys.readouterr().out.lower()
+    ill = [*sizes, "--optimizer", "sgd", "--max-norm", "none", "--lr"]
+    assert main([*ill, "1e-7"]) == 0
+    printed = capsys.readouterr().out
+    assert "stopped_early: after 3 epochs" in printed
+    assert "Not healthy: learning_rate_too_low" in printed
+    assert main([*ill, "1e-7", "--quiet"]) == 0
+    assert "learning_rate" not in capsys.readouterr().out
+    assert main([*ill, "1e30"]) == 1
+    printed = capsys.readouterr()
+    assert "Not healthy: learning_rate_too_high" in printed.out
+    assert printed.err.startswith("minidl: training failed: ")
 
 
 def test_a_recurrent_network_is_diagnosed_on_the_command_line(capsys: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from minidl.cli import main
-from minidl.diagnosis import judge
+from minidl.diagnosis import judge, reach
 from minidl.diagnosis.rules import closing, first_batches, running, static
 from minidl.diagnosis.verdict import KINDS
 
@@ -53,8 +53,8 @@ def test_files_are_there() -> None:
 @pytest.mark.parametrize(
     ("figure", "value"),
     [
-        ("at least 0.15 on the rows held out", judge.FAR),
-        ("a gain of 0.25 on the rows", judge.FAR_TRAINED),
+        ("at least 0.15 on the rows held out", reach.FAR),
+        ("a gain of 0.25 on the rows", reach.FAR_TRAINED),
         ("75 %", 100 * judge.CURES),
         ("20 times smaller", first_batches.USUAL_GRADIENT),
         ("3 times as large", first_batches.USUAL_WEIGHTS),
@@ -63,6 +63,16 @@ def test_files_are_there() -> None:
         ("5 % of the targets", 100 * static.BEYOND),
         ("below 15 %", 100 * running.BY_HEART),
         ("1.5 times its least", closing.OVERFITTED),
+        ("90 % of the units of a ReLU", 100 * closing.DEAD),
+        ("90 % of a derivative lost", 100 * closing.SATURATED),
+        ("and 70 % of the loss is left", 100 * closing.LITTLE),
+        ("less than 30 % of its rows", 100 * closing.NEVER),
+        ("and 90 % of the loss is left", 100 * closing.AFTER_FEW),
+        ("97 % of the loss is left", 100 * closing.NEXT_TO_NOTHING),
+        ("takes 20 % of the loss away", 100 * closing.FALLS),
+        ("up to 4 epochs", closing.LEAST_EPOCHS - 1),
+        ("less than 0.001 of their norm", running.STILL),
+        ("off by a factor of 1000 explains", 10**judge.ABSURD),
     ],
 )
 def test_figures_are_those_of_the_rules(figure: str, value: float) -> None:

@@ -12,11 +12,13 @@ import pytest
 
 import minidl
 from minidl import nn, optim
-from minidl.diagnosis import judge, task
-from minidl.diagnosis.gradients import wrong_gradient, wrong_layer
-from minidl.diagnosis.judge import Cause, Clock, Judge, score
+from minidl.diagnosis import causes, reach, task
+from minidl.diagnosis.causes import Cause
+from minidl.diagnosis.gradients import overlooks_rows, wrong_gradient, wrong_layer
+from minidl.diagnosis.judge import Judge
 from minidl.diagnosis.probe import look
 from minidl.diagnosis.program import Program
+from minidl.diagnosis.reach import Clock, score
 from minidl.diagnosis.references import Predictors
 from minidl.diagnosis.remedies.actions import (
     Clip,
@@ -32,7 +34,8 @@ from minidl.diagnosis.remedies.actions import (
 )
 from minidl.diagnosis.rules import data as data_rules
 from minidl.diagnosis.rules import running as running_rules
-from minidl.diagnosis.rules.closing import RULES, Ending, closing_sentence
+from minidl.diagnosis.rules.closing import RULES, closing_sentence
+from minidl.diagnosis.rules.ending import Ending, ending_of
 from minidl.diagnosis.rules.static import Setting, certainties
 from minidl.diagnosis.rules.suspicion import Suspicion
 from minidl.diagnosis.task import Task, answers, balanced_error, decided, error, recalls, task_of
@@ -248,6 +251,58 @@ ENDINGS = [
         {},
         "",
     ),
+    # Rows known by heart: the same rise tells.
+    (
+        {"loss": [1, 0.8, 0.5, 0.2, 0.1, 0.005], "val_loss": [1, 0.9, 0.7, 0.8, 0.9, 0.85]},
+        {"one_answer": 1.0},
+        "overfitting: .*least after epoch 3",
+    ),
+    # The loss of classes tells where it is above that of one answer for all rows.
+    (
+        {"loss": [1, 0.8, 0.5, 0.2, 0.1, 0.05], "val_loss": [1, 0.4, 0.3, 0.4, 0.5, 0.6]},
+        {"counts": True, "one_answer": 0.69},
+        "",
+    ),
+    (
+        {"loss": [1, 0.8, 0.5, 0.2, 0.1, 0.05], "val_loss": [1, 0.4, 0.3, 0.6, 0.9, 1.4]},
+        {"counts": True, "one_answer": 0.69},
+        "overfitting: .*least after epoch 3",
+    ),
+    ({"loss": [9.0, 5.0, 2.0]}, {"loss": 1.1, "one_answer": 1.0}, "stopped_early: after 3 epochs"),
+    ({"loss": [9.0, 5.0, 2.0]}, {"loss": 0.8, "one_answer": 1.0}, ""),
+    ({"loss": [9, 5, 4, 3, 2, 2]}, {"loss": 1.1, "one_answer": 1.0}, "not_learning: .*no less"),
+    (
+        {"loss": [9, 5, 4, 3, 2, 2]},
+        {"loss": 0.98, "one_answer": 1.0, "by_luck": True},
+        r"not_learning: .*98.0% of that.*may be luck",
+    ),
+    ({"loss": [9, 5, 4, 3, 2, 2]}, {"loss": 0.98, "one_answer": 1.0}, ""),
+    (
+        {"loss": [2, 1.8, 1.6, 1.5]},
+        {"saturated": (0.98, "1"), "loss": 0.8, "one_answer": 1.0},
+        "saturated_units: 98%.*layer 1",
+    ),
+    (
+        {"loss": [2, 1.8, 0.6, 0.5]},
+        {"saturated": (0.98, "1"), "loss": 0.2, "one_answer": 1.0},
+        "",
+    ),
+    (
+        {"loss": [2, 1, 0.6, 0.5]},
+        {"rare": (1.0, 0.1, 20), "rows": 500, "counts": True},
+        "class_imbalance: class 1 has 20 of 500 rows.*10%",
+    ),
+    ({"loss": [2, 1, 0.6, 0.5]}, {"rare": (1.0, 0.6, 20), "rows": 500, "counts": True}, ""),
+    (
+        {"loss": [2, 1, 0.6, 0.5]},
+        {"neighbours": (0.97, 0.1), "counts": True},
+        "not_shuffled: in 97% of the rows",
+    ),
+    ({"loss": [2, 1, 0.6, 0.5]}, {"neighbours": (0.97, 0.95), "counts": True}, ""),  # one class
+    ({"loss": [2, 1, 0.6, 0.5]}, {"neighbours": (0.97, 0.1), "error": 0.05}, ""),
+    ({"loss": [1.0, 0.99, 0.98, 0.97, 0.96, 0.95]}, {}, "learning_rate_too_low: .*straight line"),
+    ({"loss": [1.0, 0.9, 0.85, 0.82, 0.81, 0.805]}, {}, ""),
+    ({"loss": [1.0, 0.99, 0.98, 0.97, 0.96, 0.95]}, {"error": 0.1}, ""),
 ]
 
 
@@ -256,14 +311,65 @@ def test_what_an_end_is_said_of(history: Any, other: Any, words: str) -> None:
     import re
 
     ending = Ending(history, **FINE | other)
+    assert closing_sentence(ending) == next((f"{t}." for r in RULES for t in r(ending)), "")
     said = next((text for rule in RULES for text in rule(ending)), "")
     assert re.match(words, said) if words else not said, said
 
 
 def test_no_sentence_without_an_epoch_or_a_finite_loss() -> None:
     parts = net(outputs=1), nn.MSELoss(), (X,), NUMBERS
-    assert closing_sentence(*parts, {}) == ""
-    assert closing_sentence(*parts, {"loss": [float("nan")]}) == ""
+    assert ending_of(*parts, {}) is None
+    assert ending_of(*parts, {"loss": [float("nan")]}) is None
+
+
+def test_one_answer_for_all_rows_is_the_best_constant() -> None:
+    from minidl.diagnosis.task import loss_of_one_answer
+
+    rng = np.random.default_rng(0)
+    for loss, target, width in [
+        (nn.CrossEntropyLoss(), LABELS, 3),
+        (nn.CrossEntropyLoss(class_weight=[1, 5, 1]), np.minimum(LABELS, 1), 3),
+        (nn.NLLLoss(), LABELS, 3),
+        (nn.BCEWithLogitsLoss(), BITS, 1),
+        (nn.MSELoss(), NUMBERS, 1),
+        (nn.L1Loss(), NUMBERS, 1),
+    ]:
+        found = loss_of_one_answer(loss, np.zeros((40, width), F32), target)
+        for scale in (0.01, 0.3, 2.0):  # no other constant is better
+            for _ in range(50):
+                answer = rng.normal(0, scale, width)
+                if isinstance(loss, nn.NLLLoss):
+                    answer = answer - np.log(np.exp(answer).sum())
+                if isinstance(loss, (nn.MSELoss, nn.L1Loss)):
+                    answer += NUMBERS.mean()
+                constant = np.ascontiguousarray(np.broadcast_to(answer, (40, width)), F32)
+                assert found <= float(loss(constant, target)) + 1e-5
+    weights = np.where(LABELS == 0, 10, 1).astype(F32)
+    logits, loss = np.zeros((40, 3), F32), nn.CrossEntropyLoss()
+    assert loss_of_one_answer(loss, logits, LABELS, weights) < 0.7 * float(
+        loss(logits, LABELS, weights)
+    )
+    assert np.isnan(loss_of_one_answer(cases.Uphill(), np.zeros((40, 1), F32), NUMBERS))
+
+
+def test_the_end_of_a_training_is_measured() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3), nn.Softmax(), rng=0)
+    model[0].weight.data *= 1000
+    labels = np.sort(LABELS)
+    labels[:3] = 2
+    labels[3:37] = 0
+    parts = model, nn.CrossEntropyLoss(), (X,), labels, {"loss": [1.0]}
+    end = ending_of(*parts, shuffle=False)
+    assert end is not None
+    assert end.saturated[0] > 0.95
+    assert end.saturated[1] == "1"
+    assert end.neighbours[0] > 0.9
+    assert end.rare[0] == 2
+    assert end.rare[2] == 6
+    assert end.by_luck
+    shuffled = ending_of(*parts, shuffle=True)
+    assert shuffled is not None
+    assert shuffled.neighbours == (0, 0)
 
 
 # --- gradients of the user's own --------------------------------------------------------------
@@ -293,6 +399,16 @@ def test_a_wrong_gradient_of_a_loss_is_measured() -> None:
     assert slope == pytest.approx(2 * told, rel=0.05)
     assert wrong_gradient(Right(), net(outputs=1), batch) is None
     assert wrong_gradient(nn.MSELoss(), net(outputs=1), batch) is None
+
+
+def test_a_loss_that_overlooks_rows_is_told_from_others() -> None:
+    from test_diagnosis import MeanFirst
+
+    batch = Data((X,), NUMBERS)
+    assert overlooks_rows(MeanFirst(), net(outputs=1), batch) is not None
+    assert overlooks_rows(Right(), net(outputs=1), batch) is None
+    assert overlooks_rows(MeanFirst(), net(outputs=1), Data((X,), np.ones_like(NUMBERS))) is None
+    assert overlooks_rows(nn.MSELoss(), net(outputs=1), batch) is None
 
 
 class Doubled(nn.Layer):
@@ -480,7 +596,7 @@ def test_what_cannot_be_changed_is_no_outcome() -> None:
 
 
 def test_of_changes_of_one_kind_the_last_one_stands() -> None:
-    last_change_stands(vars(judge))
+    last_change_stands(vars(reach))
 
 
 def last_change_stands(space: dict[str, Any]) -> None:
@@ -493,7 +609,7 @@ def last_change_stands(space: dict[str, Any]) -> None:
 
 
 def test_a_part_that_helps_is_credited_with_what_the_whole_does() -> None:
-    parts_are_credited(vars(judge))
+    parts_are_credited(vars(causes))
 
 
 def parts_are_credited(space: dict[str, Any]) -> None:
@@ -523,9 +639,19 @@ def test_what_goes_all_of_the_way_stands_before_what_goes_two_thirds() -> None:
         Suspicion(kind, (), "") for kind in ("unscaled_inputs", "learning_rate_too_high")
     )
     half, most, whole = Cause(scales, (), 0.66), Cause(scales, (), 0.85), Cause(rate, (), 1.0)
-    assert judge.foremost([half, whole]) is whole
-    assert judge.foremost([most, whole]) is most
-    assert judge.foremost([half, replace(whole, share=0.85)]) is half
+    assert causes.foremost([half, whole]) is whole
+    assert causes.foremost([most, whole]) is most
+    assert causes.foremost([half, replace(whole, share=0.85)]) is half
+
+
+def test_a_scale_stands_before_the_rate_that_is_too_low_for_it() -> None:
+    scale = Suspicion("unscaled_targets", (), "", strength=2.0)
+    low, high = (Suspicion(f"learning_rate_too_{how}", (), "") for how in ("low", "high"))
+    first = Cause(scale, (), 0.76)
+    assert causes.foremost([first, Cause(low, (), 1.0)]) is first
+    assert causes.foremost([first, Cause(high, (), 1.0)]).kind == "learning_rate_too_high"
+    mild = replace(first, suspicion=replace(scale, strength=0.5))
+    assert causes.foremost([mild, Cause(low, (), 1.0)]).kind == "learning_rate_too_low"
 
 
 def test_a_training_that_has_learned_its_rows_is_well_whatever_its_trial_came_to() -> None:
@@ -558,3 +684,5 @@ def test_constant_columns_are_divided_by_one() -> None:
     mean, deviation = moments(np.array([[1.0, 5.0], [3.0, 5.0]]))
     assert mean.tolist() == [2, 5]
     assert deviation.tolist() == [1, 1]
+    _, deviation = moments(1e-20 * np.array([[1.0, 5.0], [3.0, 5.0]]))
+    assert deviation == pytest.approx(np.array([1e-20, 1]), rel=1e-6)

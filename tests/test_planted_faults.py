@@ -30,7 +30,18 @@ from test_kernels import assert_matches_twin
 from minidl import _kernels, kernels, nn, optim
 from minidl._kernels import twins as reference
 from minidl._kernels.twins import watching
-from minidl.diagnosis import gradients, judge, monitor, probes, records, seen, task, tracks, watch
+from minidl.diagnosis import (
+    causes,
+    gradients,
+    monitor,
+    probes,
+    reach,
+    records,
+    seen,
+    task,
+    tracks,
+    watch,
+)
 from minidl.diagnosis.rules import closing, static
 from minidl.nn import classification_losses
 from minidl.nn.recurrent import cells
@@ -45,7 +56,7 @@ HOMES = [nn, classification_losses, cells, adam, adaptive, flat_parameters, opti
 MONITOR_MODULES = (records, probes, tracks, watch, watching)
 MONITOR_HOMES = {module.__name__.rpartition(".")[2]: module for module in MONITOR_MODULES}
 # Modules of the diagnosis.
-DIAGNOSIS_MODULES = (static, closing, task, gradients, judge)
+DIAGNOSIS_MODULES = (static, closing, task, gradients, causes, reach)
 DIAGNOSIS_HOMES = {module.__name__.rpartition(".")[2]: module for module in DIAGNOSIS_MODULES}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from minidl import datasets, nn, optim
-from minidl.cli import options, plot
+from minidl.cli import examined, options, plot
 from minidl.cli.characters import CELLS
 from minidl.cli.gradients import in_evaluation
 from minidl.cli.options import add_option, usage_errors
@@ -97,10 +97,8 @@ def train(arguments: argparse.Namespace) -> int:
         )
     before = _untrained(trainer, (x, y), test) if arguments.plot is not None else {}
     norms = {"before training": _norms(model, layer, *test)}
-    history = trainer.fit(
-        *(x, y, arguments.epochs, arguments.batch_size),
-        validation=test,
-        progress=not arguments.quiet,
+    history, diagnosis = examined.fit(
+        *(trainer, x, y, arguments.epochs, arguments.batch_size, arguments.quiet), validation=test
     )
     norms["after training"] = _norms(model, layer, *test)
     error = f"test error: {history['val_loss'][-1]:.4f}"
@@ -109,6 +107,8 @@ def train(arguments: argparse.Namespace) -> int:
     else:
         print(f"\ntraining took {sum(history.seconds):.2f} s")
         print(f"{error} (always one: {ALWAYS_ONE:.4f})")
+    if diagnosis:
+        print(f"\n{diagnosis}")
     if arguments.plot is not None:
         title = f"adding problem, {arguments.steps} steps, {layer!r}"
         with options.writing(arguments.plot):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from minidl import nn
-from minidl.cli import network, options, plot, report
+from minidl.cli import examined, network, options, plot, report
 from minidl.cli.options import UsageError, add_option, usage_errors
 from minidl.saving import save
 from minidl.tables.encoders import Numbers
@@ -95,14 +95,14 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.quiet:
         _describe(data, trainer, arguments)
     with usage_errors(ValueError):
-        history = trainer.fit(
-            *data.train,
-            *(arguments.epochs, arguments.batch_size),
+        history, diagnosis = examined.fit(
+            *(trainer, *data.train, arguments.epochs, arguments.batch_size, arguments.quiet),
             validation=data.validation,
-            progress=not arguments.quiet,
             callbacks=[EarlyStopping("val_loss", PATIENCE)],
         )
     _print_results(trainer, data, history, arguments.quiet)
+    if diagnosis:
+        print(f"\n{diagnosis}")
     _write(model, data, history, arguments)
     return 0
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minidl import datasets, nn
-from minidl.cli import network, options, plot, report, sequences, tables, text
+from minidl.cli import examined, network, options, plot, report, sequences, tables, text
 from minidl.cli.options import UsageError, usage_errors
 from minidl.datasets import Dataset
 from minidl.training import History, Trainer
@@ -65,16 +65,19 @@ def run(data: Dataset, arguments: argparse.Namespace) -> int:
     norms = report.Norms(model, trainer.loss, data.x_train, data.y_train)
     with usage_errors(ValueError):
         before = report.untrained(trainer, data) if arguments.plot is not None else {}
-        history = trainer.fit(
+        history, diagnosis = examined.fit(
+            trainer,
             data.x_train,
             data.y_train,
             arguments.epochs,
             arguments.batch_size,
+            arguments.quiet,
             validation=(data.x_test, data.y_test),
-            progress=not arguments.quiet,
             callbacks=[norms] if arguments.plot is not None else [],
         )
     _print_results(trainer, data, history, norms, arguments.quiet)
+    if diagnosis:
+        print(f"\n{diagnosis}")
     if arguments.plot is not None:
         with options.writing(arguments.plot):
             plot.draw(arguments.plot, history, before, norms.gradients, data.classes, data.name)

@@ -111,9 +111,11 @@ def cure(diagnosis: Diagnosed, trainings: int = 2) -> Cure:
 
     Raises
     ------
-    ValueError
-        For a number of trainings below one.
+    TypeError, ValueError
+        For what is no diagnosis, and for a number of trainings below one.
     """
+    if not hasattr(diagnosis, "verdicts"):
+        raise TypeError(f"cure: diagnosis must be what minidl.diagnose returns, got {diagnosis!r}")
     check_count("cure", "trainings", trainings)
     return Cures(diagnosis).find(trainings)
 

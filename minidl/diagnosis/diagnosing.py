@@ -73,6 +73,8 @@ def diagnose(
     >>> diagnosis.verdicts[0].kind
     'learning_rate_too_low'
     """
+    if isinstance(validation, list):
+        validation = tuple(validation)  # as ``fit`` takes it
     program = Program(
         model, loss, optimizer, X, y, epochs, batch_size, shuffle, validation, rng, class_weight
     )

@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from minidl.diagnosis.causes import Cause
 from minidl.diagnosis.findings import Findings
-from minidl.diagnosis.gradients import wrong_gradient, wrong_layer
-from minidl.diagnosis.judge import NEAR, USELESS, Cause, Clock, Judge
+from minidl.diagnosis.gradients import overlooks_rows, wrong_gradient, wrong_layer
+from minidl.diagnosis.judge import Judge
 from minidl.diagnosis.probe import Probe, look
 from minidl.diagnosis.program import Program
+from minidl.diagnosis.reach import NEAR, USELESS, Clock
 from minidl.diagnosis.references import Predictors
-from minidl.diagnosis.remedies.actions import FixGradient, Reinitialise
+from minidl.diagnosis.remedies.actions import FixGradient, Reinitialise, ReplaceHead
 from minidl.diagnosis.remedies.apply import apply
 from minidl.diagnosis.remedies.surgery import NotApplicableError
 from minidl.diagnosis.rules import data, first_batches, running, static
@@ -33,12 +35,14 @@ TIMES, ALLOWANCE = 1.9, 0.7  # times the training, and seconds, that trials may 
 # A trial of a training that takes longer than this is cut short, but not below a share of it.
 LONG, LEAST_SHARE = 0.4, 0.1
 UNASKED = 0.2  # an error of held-out rows up to which the data are surely well
+SHARP = 0.5  # noise of an error of held-out rows, up to which they tell whether anything is learned
 HELD_OUT = 0.2  # share of the rows
 FEWEST_ROWS = 4  # below it, nothing is tried
 LEAST_ROWS = 60  # from which on rows can be held out
 MOST_HELD = 1000
 PROBED = 256  # rows of a first batch
 OF_DATA = ("nothing_to_learn", "data_error")
+OF_ROWS = ("MSELoss", "CrossEntropyLoss")  # losses of each row, of numbers and of labels
 SYMPTOMS = (
     "exploding_gradient",
     "vanishing_gradient",
@@ -135,8 +139,10 @@ class Examination:
             self.program, self.task, judge.told, self.stopped, first.probe.loss,
             self.last_look(), judge.unsteady,
         )  # fmt: skip
-        found = [*first_batches.suspicions(first), *running.suspicions(course)]
-        return [suspicion for suspicion in found if suspicion.kind not in certain]
+        at_first = list(first_batches.suspicions(first))
+        known = {(s.kind, s.layer) for s in at_first if s.over_time}
+        later = [s for s in running.suspicions(course) if (s.kind, s.layer) not in known]
+        return [suspicion for suspicion in (*at_first, *later) if suspicion.kind not in certain]
 
     def as_trained(self, trials: Trials) -> Outcome:
         """What the training as told came to, on the rows that it has seen."""
@@ -204,6 +210,17 @@ class Examination:
                 action=FixGradient(factor),
             )  # fmt: skip
             return
+        value = overlooks_rows(copied.loss, copied.model, batch)
+        if value is not None:
+            yield Verdict(
+                "not_learning", "", {"value": value},
+                statement=f"{copied.loss!r} does not tell which target belongs to which row: it is "
+                f"{value:.3g} in whatever order the targets of a batch stand",
+                remedy="compare each prediction with the target of its own row, and take the mean "
+                f"of the {len(batch)} losses of a batch last",
+                action=ReplaceHead(None, OF_ROWS[self.task.kind == "labels"]),
+            )  # fmt: skip
+            return
         layer = wrong_layer(copied.model, copied.loss, batch)
         if layer:
             path, measured, told = layer
@@ -227,10 +244,14 @@ class Examination:
         if dependence.certain or predictors.correlation > 1:
             yield from data.block_of_other_rows(predictors)
             yield from data.labels_drawn_anew(predictors, self.task)
-        elif held > 1 - judge.noise(1.0, 1.0):
+        elif judge.asked and held > 1 - judge.noise(1.0, 1.0):
             found = list(data.targets_of_other_rows(predictors))
-            if not found and not any(
-                s.kind == "vanishing_gradient" and s.strength >= 2 for s in judge.suspicions
+            if (
+                not found
+                and judge.noise(1.0, 1.0) < SHARP
+                and not any(
+                    s.kind == "vanishing_gradient" and s.strength >= 2 for s in judge.suspicions
+                )
             ):
                 found = list(data.no_dependence(predictors, held, len(rows)))
             yield from found

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from minidl.diagnosis.verdict import Verdict
 
+OUTDONE = 0.15  # of the error of one answer for all rows
+LARGE = 1000.0
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -46,9 +49,20 @@ class Findings:
         if not self.trials:
             return "No trial was needed."
         unit = "wrong answers" if self.counts else "squared error"
-        held = "" if self.held != self.held else f" ({self.held:.2f} on rows held out)"
-        best = "" if self.held != self.held else f" ({self.reached_held:.2f} held out)"
+        held = "" if self.held != self.held else f" ({figure(self.held)} on rows held out)"
+        best = "" if self.held != self.held else f" ({figure(self.reached_held)} held out)"
+        what = f"Its {unit}, as a share of those of one answer for all rows: {figure(self.error)}"
         return (
-            f"Its {unit}, as a share of those of one answer for all rows: {self.error:.2f}{held}. "
-            f"The best of {self.trials} trials on copies came to {self.reached:.2f}{best}."
+            f"{what}{held}. The best of {self.trials} trials on copies came to "
+            f"{figure(self.reached)}{best}."
         )
+
+    @property
+    def outdone(self) -> bool:
+        """Whether a trial knew the rows that it was trained on much better, but no others."""
+        return self.error - self.reached > OUTDONE
+
+
+def figure(error: float) -> str:
+    """Return an error in two decimals, and one beyond all reason in powers of ten."""
+    return f"{error:.2f}" if error < LARGE else f"{error:.1e}"

@@ -15,6 +15,7 @@ SHARE = 1e-2
 # How far the measured slope may be from that of the gradient: a kink of an absolute value,
 # rounding.
 TOLERANCE, TOLERANCE_OF_LAYERS = 0.2, 0.5
+SAME = 1e-4  # relative difference of two values up to which rounding explains it
 
 
 def is_own(part: object) -> bool:
@@ -64,6 +65,26 @@ def wrong_gradient(loss: Loss, model: Layer, batch: Data) -> tuple[float, float]
         return None
     measured, told = slopes
     return slopes if abs(measured - told) > TOLERANCE * max(abs(measured), told) else None
+
+
+def overlooks_rows(loss: Loss, model: Layer, batch: Data) -> float | None:
+    """Return the value of a loss of the user's own if it is the same whosever the targets are.
+
+    A mean that is taken before the square, say, compares the mean of all predictions with that of
+    all targets. The targets of a batch are given to other rows, three times: if the loss does not
+    change, it does not tell which target belongs to which row. None if it does.
+    """
+    if not is_own(loss) or (batch.targets == batch.targets[:1]).all() or batch.weights is not None:
+        return None
+    rng = np.random.default_rng(0)
+    with np.errstate(all="ignore"):
+        output = model(*batch.inputs)
+        model_forget(model)
+        value = float(loss(output, batch.targets))
+        others = [float(loss(output, rng.permutation(batch.targets))) for _ in range(3)]
+        loss.forget()
+    same = np.isfinite(value) and np.allclose(others, value, rtol=SAME, atol=0)
+    return value if same and np.ptp(output, axis=0).max() > 0 else None
 
 
 def model_forget(model: Layer) -> None:

@@ -8,244 +8,101 @@ made together, and those that cannot be left out are the causes.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 
+from minidl.diagnosis.causes import (
+    HELPS,
+    NEARLY_ALL,
+    ORDER,
+    TOO_SHORT,
+    Cause,
+    believed,
+    credited,
+    foremost,
+    is_of_scale,
+    one_of_each,
+)
+from minidl.diagnosis.reach import (
+    ADAM_RATES,
+    FAR,
+    OF_OTHER_ERRORS,
+    Reach,
+    score,
+)
 from minidl.diagnosis.remedies.actions import (
     Action,
     Epochs,
     Reinitialise,
-    ReplaceHead,
     ScaleInputs,
     ScaleTargets,
-    SetLearningRate,
     Shuffle,
     UseOptimizer,
 )
 from minidl.diagnosis.rules.suspicion import Change, Suspicion
-from minidl.diagnosis.trials import Outcome, Trials
-from minidl.nn import BCEWithLogitsLoss
-from minidl.training.data import Data
+from minidl.diagnosis.trials import Outcome
 
-# How much of the error that a useless answer has must be gained, on held-out rows too, before a
-# training counts as far from what it can reach. A healthy one gains less by twice its epochs.
-FAR = 0.15
-# The same where a strong suspicion makes the rows that were trained on tell enough.
-FAR_TRAINED = 0.25
-FAR_HELD = 0.1  # the same for a restraint, which only held-out rows gain by
-# The same where no rows were given to validate on, and answers to others are better than poor.
-FAR_UNASKED, POOR = 0.4, 0.8
-FAR_ORDER = 0.05  # the same for rows that are sorted, and not shuffled
-NEAR = 0.03  # an error that nobody need ask about
 # Share of the way from the training as told to the best known that a change must go alone; of one
-# that is strongly suspected, and of one that is needed beside others.
-CURES, CURES_IF_STRONG, HELPS = 0.75, 0.6, 0.3
-NEARLY_ALL = 0.9  # the same, from which on nothing else need be tried
-FURTHER = 0.2  # what a change must go further, to stand before one of better reason
-# An error from which on nothing has been learned, and the share of the variance that a simple
-# predictor explains from which on there is something to learn for certain.
-USELESS, EXPLAINED = 0.9, 0.3
-WORST = 1.2  # beyond, an answer is useless, however far
-REACH_STEPS = 800  # of training that are enough to see what a small net can reach
-ADAM_RATES = (0.01, 0.001)
-OF_OTHER_ERRORS = ("overfitting", "class_imbalance")  # judged by held-out rows, and by class
-# Where several changes cure alone, the one for which there is the best reason comes first: what
-# numbers of the data or the first weights tell, then gradients, then what any training might gain
-# by.
-ORDER = (
-    "output_mismatch", "not_shuffled", "unscaled_targets", "unscaled_inputs", "bad_initialization",
-    "vanishing_gradient", "exploding_gradient", "learning_rate_too_high", "not_finite",
-    "saturated_units", "dead_units", "learning_rate_too_low", "stopped_early", "class_imbalance",
-    "overfitting",
+# that is strongly suspected.
+CURES, CURES_IF_STRONG = 0.75, 0.6
+# Powers of ten by which a scale is absurd; and what follows from it, whatever else cures that.
+ABSURD = 3.0
+EXPLAINED_BY_SCALE = (
+    "vanishing_gradient", "exploding_gradient", "saturated_units", "dead_units",
+    "learning_rate_too_high", "learning_rate_too_low", "stopped_early",
 )  # fmt: skip
+# How much of an error that only held-out rows show a restraint must gain; where no rows were given
+# to validate on, and answers to others are better than poor, much more.
+FAR_HELD, FAR_UNASKED, POOR = 0.1, 0.4, 0.8
 
 
-@dataclass
-class Clock:
-    """The time that trials may take, of the processor: other programs change no verdict."""
-
-    limit: float
-    began: float = field(default_factory=time.process_time)
-
-    def affords(self, seconds: float) -> bool:
-        """Whether so many seconds are left."""
-        return seconds < self.limit - (time.process_time() - self.began)
-
-
-@dataclass(frozen=True)
-class Cause:
-    """A suspicion that a trial has confirmed.
-
-    Attributes
-    ----------
-    suspicion
-        What was suspected.
-    change
-        What cures it, alone or as a part.
-    share
-        Which share of the way to the best that is known it goes; NaN where no trial told.
-    """
-
-    suspicion: Suspicion
-    change: Change
-    share: float = float("nan")
-
-    @property
-    def kind(self) -> str:
-        """What is suspected."""
-        return self.suspicion.kind
-
-
-class Judge:
-    """Tries suspicions.
-
-    Parameters
-    ----------
-    trials
-        Repeats the training.
-    fixed
-        Changes that are certainly needed; all others are tried on top of them.
-    clock
-        The time there is.
-    trained
-        What the training as told came to, on the rows that it has seen.
-    """
-
-    def __init__(self, trials: Trials, fixed: Change, clock: Clock, trained: Outcome) -> None:
-        self.trials, self.fixed, self.clock, self.trained = trials, fixed, clock, trained
-        self.suspicions: list[Suspicion] = []
-        self.recipe: Change = ()
-        first = trials.run(*merged(*fixed), curve=True)
-        self.outcomes: list[Outcome] = [first]
-        self.told = first
-        # A training that comes out otherwise with a few rows less is as bad as the worse of the
-        # two; one whose trials are cut short, as good as it came out in the end.
-        self.unsteady = not fixed and score(trained) - score(first) > FAR
-        if not fixed and (self.unsteady or trials.share < 1):
-            held = max(first.held, trained.held) if self.unsteady else trained.held
-            self.told = replace(first, error=trained.error, held=held, finite=trained.finite)
-        elif not fixed and trained.error < NEAR and first.error - trained.error > FAR:
-            # The rows of the trial were too few; those held out gain as those trained on.
-            gained = first.error - trained.error
-            self.told = replace(first, error=trained.error, held=max(first.held - gained, 0.0))
-
-    # --- trials ---
-
-    def attempt(self, *actions: Action) -> Outcome:
-        """Train with these changes, on top of those that are certainly needed."""
-        outcome = self.trials.run(*merged(*self.fixed, *actions))
-        self.outcomes.append(outcome)
-        return outcome
-
-    def affords(self, change: Change = ()) -> bool:
-        """Whether there is time for a trial of this change, or its outcome is known."""
-        if self.knows(change):
-            return True
-        epochs = self.trials.program.epochs
-        factors = [a.epochs / epochs for a in change if isinstance(a, Epochs)]
-        return self.clock.affords(self.outcomes[0].seconds * max(factors, default=1.0))
-
-    @property
-    def best(self) -> Outcome:
-        """The best outcome so far."""
-        return min(self.outcomes, key=score)
-
-    def way(self, outcome: Outcome, strong: bool = False) -> float:
-        """Return the share of the way from the training as told to the best that an outcome goes.
-
-        For what is strongly suspected, the rows that were trained on may tell it alone.
-        """
-        told, best = self.told, self.best
-        share = (score(told) - score(outcome)) / max(score(told) - score(best), 1e-9)
-        if strong and outcome.finite:
-            least = min(capped(o.error) for o in self.outcomes if o.finite)
-            gained = capped(told.error) - capped(outcome.error)
-            if gained > FAR_TRAINED:
-                share = max(share, gained / max(capped(told.error) - least, 1e-9))
-        return float(share)
-
-    def noise(self, *errors: float) -> float:
-        """Return two standard errors of the difference of two errors on the held-out rows."""
-        held = self.trials.rows.held
-        count = 1 if held is None else answers_of(held)
-        spread = [min(max(e * (2 - e), 0.05), 1.0) for e in errors]
-        return float(2 * np.sqrt(sum(spread) / 2 / count))
-
-    # --- what can be reached ---
-
-    def reach(self) -> None:
-        """Train with what is strongly suspected, and with all that usually helps."""
-        if self.told.error < NEAR:
-            return
-        for suspicion in self.suspicions:
-            strong = suspicion.strength >= 1 and suspicion.kind not in OF_OTHER_ERRORS
-            if strong and self.affords():
-                self.attempt(*suspicion.changes[0])
-        for recipe in self._recipes():
-            if self.best.error < NEAR and not self.best.held > 0.1:
-                break
-            if self.affords(recipe):
-                outcome = self.attempt(*recipe)
-                if outcome is self.best:
-                    self.recipe = recipe
-
-    def _recipes(self) -> Iterator[Change]:
-        """Yield what usually helps: scales, first weights, Adam, steps enough; then structure."""
-        program = self.trials.program
-        steps = program.epochs * -(-len(self.trials.rows.trained) // program.batch_size)
-        longer = max(1, -(-REACH_STEPS // steps))
-        common: list[Action] = [ScaleInputs(), Reinitialise()]
-        if self.trials.task.kind == "numbers" and not isinstance(program.loss, BCEWithLogitsLoss):
-            common.append(ScaleTargets())
-        common += [Shuffle()] * (not program.shuffle)
-        common += [Epochs(longer * program.epochs)] * (longer > 1)
-        for rate in ADAM_RATES:
-            yield (*common, UseOptimizer("Adam", rate))
-        for suspicion in self.suspicions:
-            if suspicion.kind == "output_mismatch":
-                yield (*common, UseOptimizer("Adam", ADAM_RATES[0]), *suspicion.changes[0])
-            if suspicion.kind in ("vanishing_gradient", "saturated_units", "dead_units"):
-                for change in suspicion.changes[-2:]:
-                    for rate in ADAM_RATES:
-                        yield (*common, UseOptimizer("Adam", rate), *change)
-
-    @property
-    def far(self) -> bool:
-        """Whether the training as told is far from the best that is known."""
-        told, best = self.told, self.best
-        gain = (told.error if told.finite else WORST) - best.error
-        if told.error < NEAR or gain < FAR_ORDER:
-            return False
-        gain_held = gain if np.isnan(told.held) else capped(told.held) - capped(best.held)
-        noise = 0.0 if np.isnan(told.held) else self.noise(told.held, best.held)
-        strong = {s.kind for s in self.suspicions if s.strength >= 1}
-        if "not_shuffled" in strong and gain_held > max(FAR_ORDER, noise / 2):
-            return True
-        if gain_held > max(FAR, noise) and gain > 0.67 * FAR:
-            return True
-        return bool(strong) and gain > FAR_TRAINED and score(told) - score(best) > FAR_ORDER
+class Judge(Reach):
+    """Tries suspicions."""
 
     # --- what cures ---
 
     def causes(self) -> list[Cause]:
         """Return what cures alone; else what is needed; else what helps; else nothing."""
         tried = self._tried()
+        found = self._found(tried)
+        scale = self._absurd_scale(found, tried)
+        return found if scale is None else [scale]
+
+    def _found(self, tried: Sequence[Cause]) -> list[Cause]:
         strong = {id(c) for c in tried if c.suspicion.strength >= 1}
         if broken := self._broken_loss(tried):
             return [broken]
         alone = [c for c in tried if c.share >= (CURES_IF_STRONG if id(c) in strong else CURES)]
         if alone:
             first = foremost(alone)
-            either = ("learning_rate_too_low", "stopped_early")
-            return [c for c in alone if c is first or (first.kind in either and c.kind in either)]
+            both = first.kind in TOO_SHORT
+            return [c for c in alone if c is first or (both and c.kind in TOO_SHORT)]
         return (
             list(self._needed(tried))
             or list(self._parts_of_recipe())
             or sorted((c for c in tried if c.share >= HELPS), key=lambda c: -c.share)
         )
+
+    def _absurd_scale(self, found: Sequence[Cause], tried: Sequence[Cause]) -> Cause | None:
+        """Return the scale of the data, if it is absurd and explains what was found first.
+
+        The rate that was told suits no scale: so it is tried with a usual one, too.
+        """
+        if not found or found[0].kind not in EXPLAINED_BY_SCALE:
+            return None
+        for suspicion in self.suspicions:
+            if not is_of_scale(suspicion, ABSURD):
+                continue
+            (change, *_) = suspicion.changes
+            alone = max((c.share for c in tried if c.suspicion is suspicion), default=0.0)
+            if alone >= CURES:
+                return Cause(suspicion, change, alone)
+            rated = (*change, UseOptimizer("Adam", ADAM_RATES[0]))
+            if self.affords(rated) and (share := self.way(self.attempt(*rated), True)) >= HELPS:
+                return Cause(suspicion, rated, share)
+        return None
 
     def _broken_loss(self, tried: Sequence[Cause]) -> Cause | None:
         """Return the suspicion of a loss that is no number although every output is one.
@@ -353,10 +210,6 @@ class Judge:
                     yield Cause(suspicion, (action,))
                     return
 
-    def idle(self, explained: float) -> bool:
-        """Whether nothing is learned of what simple predictors explain, whatever is changed."""
-        return self.told.error > USELESS and explained > EXPLAINED
-
     def by_evidence(self) -> Iterator[Cause]:
         """Yield the strongest suspicion, where no trial could show the cause.
 
@@ -383,10 +236,6 @@ class Judge:
         if parts and score(self.best) <= FAR:
             return any({type(action) for action in change} <= parts for change in suspicion.changes)
         return not all(self.knows(change) for change in suspicion.changes)
-
-    def knows(self, change: Change) -> bool:
-        """Whether the outcome of a change is known."""
-        return self.trials.knows(*merged(*self.fixed, *change))
 
     # --- what other errors tell ---
 
@@ -419,80 +268,3 @@ class Judge:
                 limit = FAR_UNASKED
             if best and gain > limit:
                 yield Cause(suspicion, best)
-
-
-def believed(suspicion: Suspicion) -> float:
-    """Return a number by which suspicions are sorted, the most believed first.
-
-    A head that is only unusual comes last: most losses learn behind most heads. Clipping where no
-    gradient was seen to grow comes after the learning rate.
-    """
-    if suspicion.strength < 1 and suspicion.kind == "output_mismatch":
-        return len(ORDER)
-    if suspicion.strength < 1 and suspicion.kind == "exploding_gradient":
-        return ORDER.index("learning_rate_too_high") + 0.5
-    return ORDER.index(suspicion.kind)
-
-
-def score(outcome: Outcome) -> float:
-    """Return the error of an outcome: the mean over rows trained on and held out."""
-    error = capped(outcome.error) if outcome.finite else WORST
-    return error if np.isnan(outcome.held) else (error + capped(outcome.held)) / 2
-
-
-def capped(error: float) -> float:
-    """Return the error, but no more than that of a useless answer."""
-    return float(min(error, WORST)) if np.isfinite(error) else WORST
-
-
-def answers_of(data: Data) -> int:
-    """Return how many answers are asked for: of sequences with a target for each step, all."""
-    return len(data) if data.targets.ndim < 3 else len(data) * data.targets.shape[1]
-
-
-def merged(*actions: Action) -> Change:
-    """Return actions without those that a later one of the same kind replaces."""
-    kept: dict[type[Action], Action] = {}
-    for action in actions:
-        kind = SetLearningRate if isinstance(action, UseOptimizer) else type(action)
-        before = kept.pop(kind, None)
-        if isinstance(action, ReplaceHead) and isinstance(before, ReplaceHead):
-            head = before.head if action.head is None else action.head
-            action = ReplaceHead(head, before.loss if action.loss is None else action.loss)
-        kept[kind] = action
-    return tuple(kept.values())
-
-
-def credited(causes: Sequence[Cause]) -> list[Cause]:
-    """Credit a change that helps alone with all that it does together with another change.
-
-    If new weights go half of the way, leaky rectifiers none, and both together all of it, then the
-    weights are the cause.
-    """
-    found = list(causes)
-    for index, cause in enumerate(causes):
-        for other in causes[index + 1 :]:
-            part = set(cause.change) < set(other.change)
-            if part and cause.share >= HELPS and other.share > cause.share:
-                found[index] = replace(cause, change=other.change, share=other.share)
-    return found
-
-
-def foremost(alone: Sequence[Cause]) -> Cause:
-    """Return the first of causes, in their order, but none before one that goes far further."""
-    furthest = max(alone, key=lambda cause: cause.share)
-    behind = furthest.share >= NEARLY_ALL and furthest.share - alone[0].share > FURTHER
-    return furthest if behind else alone[0]
-
-
-def one_of_each(causes: Sequence[Cause]) -> list[Cause]:
-    """Return causes that do not contradict one another: one learning rate, one of each kind."""
-    rates = [c for c in causes if c.kind.startswith("learning_rate")]
-    best_rate = max(rates, key=lambda c: c.share, default=None)
-    found: list[Cause] = []
-    for cause in causes:
-        if cause in rates and cause is not best_rate:
-            continue
-        if all(cause.kind != other.kind for other in found):
-            found.append(cause)
-    return found

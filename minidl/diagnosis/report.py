@@ -46,7 +46,9 @@ def as_html(findings: Findings, program: Program, history: History, stopped: str
 def headline(findings: Findings) -> str:
     """Say in a line what was found."""
     if not findings.verdicts:
-        return "Healthy: this training does about as well as any that was tried."
+        asked = findings.held == findings.held and findings.outdone
+        where = "on rows held out, " if asked else ""
+        return f"Healthy: {where}this training does about as well as any that was tried."
     first, *others = findings.verdicts
     more = f", and {len(others)} more" if others else ""
     return f"Not healthy: {first.kind}{more}."

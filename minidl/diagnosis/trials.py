@@ -46,7 +46,7 @@ OF_NUMBERS = (
 )  # fmt: skip
 ANY_RATE = 0.001  # of an optimizer whose rate is set afterwards
 EAGER_STEPS = 150  # recording a step costs as much as some hundred eager ones
-SCALED_LIMIT = 1e-12  # below this deviation a column is constant
+SCALED_LIMIT = 1e-12  # up to this deviation, as a share of the mean, a column is constant
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,8 @@ class Outcome:
         Epoch, error of the rows trained on, and of those held out, at some epochs.
     seconds
         How long it took.
+    moved
+        How far the parameters have moved from where they began, as a share of their norm.
     """
 
     actions: tuple[Action, ...]
@@ -84,6 +86,7 @@ class Outcome:
     losses: tuple[float, ...] = ()
     held_curve: tuple[tuple[int, float, float], ...] = ()
     seconds: float = 0.0
+    moved: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -190,6 +193,7 @@ class Trials:
             weight = balancing(self.rows.trained.targets, self.task)
         trained = scaling.scale(rows)
         watcher = Curve(self, bench, scaling)
+        first = program.optimizer.flat.data.copy()
         try:
             trainer.fit(
                 inputs_of(trained), trained.targets, max(1, round(self.share * told.epochs)),
@@ -201,7 +205,8 @@ class Trials:
             finite = False
         outcome = self.judged(actions, program.model, program.loss, scaling, finite)
         losses = tuple(trainer.history.get("loss", ()))
-        return replace(outcome, losses=losses, held_curve=tuple(watcher.points))
+        moved = distance(program.optimizer.flat.data, first)
+        return replace(outcome, losses=losses, held_curve=tuple(watcher.points), moved=moved)
 
     def judged(
         self, actions: tuple[Action, ...], model: Layer, loss: Loss, scaling: Scaling, finite: bool
@@ -340,13 +345,20 @@ def moments(array: Array) -> tuple[Array, Array]:
     """Return mean and deviation of every column, over rows and steps; 1 where it is constant."""
     rows = array.reshape(-1, array.shape[-1] if array.ndim > 1 else 1).astype(np.float64)
     mean, deviation = rows.mean(axis=0), rows.std(axis=0)
-    constant = deviation <= SCALED_LIMIT * np.maximum(np.abs(mean), 1)
+    constant = deviation <= SCALED_LIMIT * np.abs(mean)
     return mean, np.where(constant, 1, deviation)
 
 
 def scaled(array: Array, mean: Array, deviation: Array) -> Array:
     """Return (array - mean) / deviation in the array's dtype."""
     return np.ascontiguousarray((array - mean) / deviation, array.dtype)
+
+
+def distance(vector: Array, first: Array) -> float:
+    """Return how far a vector is from where it began, as a share of its norm there."""
+    begin = first.astype(np.float64)
+    norm = float(np.linalg.norm(begin))
+    return float(np.linalg.norm(vector - begin)) / norm if norm > 0 else float("nan")
 
 
 def inputs_of(data: Data) -> Any:

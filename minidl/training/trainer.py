@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from minidl.diagnosis.rules.closing import closing_sentence
+from minidl.diagnosis.rules.ending import ending_of
 from minidl.nn import Layer, Loss
 from minidl.nn.checks import check_count
 from minidl.nn.frames import Columns
@@ -264,16 +265,17 @@ class Trainer:
                 self.ema.follow_state(self.model)
             self._train(plan, validation_data, diagnose)
             if diagnose and shown.remarks:
-                self._close(data, shown)
+                self._close(plan, shown)
         finally:
             notified.notify("on_fit_end", self.history.epochs, {})
             self.plan = None
         return self.history
 
-    def _close(self, data: Data, shown: Progress) -> None:
+    def _close(self, plan: Plan, shown: Progress) -> None:
         """Say in a sentence what the training ended with, if that is remarkable."""
-        parts = self.model, self.loss, data.inputs, data.targets, self.history
-        self.diagnosis = closing_sentence(*parts)
+        inputs, targets, weights = plan.data.inputs, plan.data.targets, plan.data.weights
+        parts = self.model, self.loss, inputs, targets, self.history, weights
+        self.diagnosis = closing_sentence(ending_of(*parts, shuffle=plan.shuffle))
         if self.diagnosis:
             shown.remark(self.diagnosis)
 

@@ -82,11 +82,27 @@ def hidden_activations(order: Sequence[Call]) -> list[Call]:
     """Return the activations before the head, each once."""
     head = head_of(order)
     found: list[Call] = []
-    for call in order:
+    for index, call in enumerate(order):
         known = any(call.layer is other.layer for other in found)
-        if isinstance(call.layer, ACTIVATIONS) and call.layer is not head and not known:
+        hidden = isinstance(call.layer, ACTIVATIONS) or is_softmax_of_units(order, index)
+        if hidden and call.layer is not head and not known:
             found.append(call)
     return found
+
+
+def is_softmax_of_units(order: Sequence[Call], index: int) -> bool:
+    """Return whether a softmax stands between two layers of weights, as an activation does.
+
+    One over the places of an attention stands between other layers, or changes the width.
+    """
+    if not isinstance(order[index].layer, (nn.Softmax, nn.LogSoftmax)):
+        return False
+    rest = [call for call in order[index + 1 :] if not isinstance(call.layer, TRANSPARENT)]
+    if index == 0 or not rest:
+        return False
+    before, after, width = order[index - 1], rest[0].layer, order[index].width
+    both = isinstance(before.layer, nn.Linear) and isinstance(after, nn.Linear)
+    return both and before.width == width == getattr(after, "in_features", None)
 
 
 def preferred_inits(order: Sequence[Call]) -> Iterator[tuple[nn.Linear, Any]]:

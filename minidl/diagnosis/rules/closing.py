@@ -1,68 +1,48 @@
 """Closing rules: what ``Trainer.fit`` can say at the end without another step.
 
 They see the history and the trained model's answers for some rows, and nothing is tried. So they
-speak only where a training has learned nothing at all, has become worse, or has stopped far from
+speak only where a training has learned next to nothing, has become worse, or has stopped far from
 the end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from minidl.diagnosis.task import answers, decided, error, task_of
-from minidl.nn import Layer, Loss, ReLU
-from minidl.nn.hooks import evaluating
-from minidl.nn.watching import watching
-from minidl.typing import Array
+from minidl.diagnosis.rules.ending import Ending
+from minidl.diagnosis.words import counted
 
-ROWS = 512  # whose answers are looked at
 # Nothing is learned from this error on: 1 is that of one answer for all rows.
 NOTHING = 0.99
+# A loss at the end above this share of that of one answer for all rows is next to nothing, if what
+# was gained could be luck; and for a training of a few epochs.
+NEXT_TO_NOTHING, AFTER_FEW = 0.97, 0.9
 # A loss that ends above this share of its first epoch's has hardly fallen.
 UNCHANGED = 0.9
 # Share of the units of a layer that are zero for all rows, of a model that learns nothing.
 DEAD = 0.9
+# Share of the derivative of a layer that is lost, and share of the loss that is left.
+SATURATED, LITTLE = 0.9, 0.7
 # A loss that ends so many times as high as its first epoch's has diverged.
 DIVERGED = 2.0
 # Share of the loss that the last fifth of the epochs still takes away, and the error at the end.
 FALLS, UNFINISHED = 0.2, 0.6
+# How fast a loss falls at the end, as a share of how fast it fell at first, how straight that line
+# is, as its correlation with the number of the epoch, and the error at the end.
+AS_FAST, STRAIGHT, NOT_THERE = 0.7, 0.99, 0.3
 LEAST_EPOCHS = 5
-# How many times the least validation loss the last one is, while that of training goes on falling.
+# How many times the least validation loss the last one is, while that of training goes on falling;
+# the same where rows are known by heart, whose loss is this share of the validation loss, which is
+# at least this share of that of one answer for all.
 OVERFITTED = 1.5
-
-
-@dataclass(frozen=True)
-class Ending:
-    """What closing rules look at.
-
-    Attributes
-    ----------
-    history
-        The values of all epochs, by name.
-    error
-        Of some of the rows trained on: 0 is perfect, 1 as good as one answer for all.
-    own_loss
-        Whether the loss is one of the user's own.
-    dead
-        The largest share of rectified units of a layer that are zero for all of these rows, and
-        the layer.
-    counts
-        Whether answers are right or wrong.
-    """
-
-    history: Mapping[str, Sequence[float]]
-    error: float
-    dead: tuple[float, str]
-    own_loss: bool
-    counts: bool
-
-    @property
-    def losses(self) -> Sequence[float]:
-        """Of all epochs."""
-        return self.history["loss"]
+OVERFITTED_BY_HEART, BY_HEART, MATTERS = 1.1, 0.01, 0.2
+# Recall below which a rare class is as good as never answered, and the rows that are needed.
+NEVER, LEAST_ROWS = 0.3, 5
+# Share of neighbours with one label from which on rows lie in the order of their classes, how much
+# more that is than chance gives, and the error that makes it matter.
+IN_ORDER, BEYOND_CHANCE, WRONG = 0.9, 0.2, 0.1
 
 
 def diverged(ending: Ending) -> Iterator[str]:
@@ -85,6 +65,55 @@ def died(ending: Ending) -> Iterator[str]:
         )
 
 
+def in_order(ending: Ending) -> Iterator[str]:
+    """The rows lie in the order of their classes, are not shuffled, and many are answered wrong."""
+    alike, chance = ending.neighbours
+    if alike > max(IN_ORDER, chance + BEYOND_CHANCE) and ending.error > WRONG:
+        yield (
+            f"not_shuffled: in {alike:.0%} of the rows the label is that of the row before; train "
+            "with shuffle=True"
+        )
+
+
+def saturated(ending: Ending) -> Iterator[str]:
+    """A layer of sigmoids or tanh is on its flat ends, and little is learned."""
+    share, layer = ending.saturated
+    if share > SATURATED and ending.left > LITTLE:
+        yield (
+            f"saturated_units: {share:.0%} of the derivative of layer {layer} is lost to its flat "
+            "ends; scale the inputs, or draw smaller weights"
+        )
+
+
+def rare_class(ending: Ending) -> Iterator[str]:
+    """A rare class is hardly ever answered."""
+    label, recall, count = ending.rare
+    if count >= LEAST_ROWS and recall < NEVER:
+        yield (
+            f"class_imbalance: class {label:g} has {count} of {ending.rows} rows looked at, and "
+            f'is answered for {recall:.0%} of them; train with class_weight="balanced"'
+        )
+
+
+def as_fast_as_ever(ending: Ending) -> Iterator[str]:
+    """The loss falls slowly in a straight line, as fast at the end as at the beginning.
+
+    A training that comes near its end slows down.
+    """
+    losses = np.asarray(ending.losses)
+    if len(losses) < LEAST_EPOCHS or ending.error < NOT_THERE or np.ptp(losses) == 0:
+        return
+    tail = max(1, len(losses) // 5)
+    first, last = losses[0] - losses[tail], losses[-tail - 1] - losses[-1]
+    straight = np.corrcoef(np.arange(len(losses)), losses)[0, 1]
+    slow = losses[-1] > UNCHANGED * losses[0]
+    if slow and straight < -STRAIGHT and last > AS_FAST * first > 0:
+        yield (
+            f"learning_rate_too_low: the loss fell from {losses[0]:.3g} to {losses[-1]:.3g} in a "
+            "straight line, as fast at the end as at the beginning; try a rate 10 times higher"
+        )
+
+
 def learned_nothing(ending: Ending) -> Iterator[str]:
     """The answers are no better than one answer for all rows, and nor is the loss.
 
@@ -93,10 +122,25 @@ def learned_nothing(ending: Ending) -> Iterator[str]:
     losses = ending.losses
     stands = len(losses) >= LEAST_EPOCHS and losses[-1] > UNCHANGED * losses[0]
     if stands and ending.error >= NOTHING:
-        what = "answers are" if ending.counts else "squared error is"
+        found = "answers are" if ending.counts else "squared error is"
+        found += " no better than one answer for all rows would be"
+    elif ending.left >= NOTHING:
+        found = "loss is no less than that of one answer for all rows"
+    elif ending.left >= NEXT_TO_NOTHING and ending.by_luck:
+        found = f"loss is {ending.left:.1%} of that of one answer for all rows, which may be luck"
+    else:
+        return
+    epochs = counted(len(losses), "epoch")
+    yield f"not_learning: after {epochs} the {found}; minidl.diagnose finds out why"
+
+
+def hardly_begun(ending: Ending) -> Iterator[str]:
+    """A few epochs have taken next to nothing of the loss away."""
+    if len(ending.losses) < LEAST_EPOCHS and ending.left > AFTER_FEW:
+        epochs = counted(len(ending.losses), "epoch")
         yield (
-            f"not_learning: after {len(losses)} epochs the {what} no better than one answer for "
-            "all rows would be; minidl.diagnose finds out why"
+            f"stopped_early: after {epochs} the loss is still {ending.left:.0%} of that of one "
+            "answer for all rows; train longer, or at a higher rate"
         )
 
 
@@ -115,13 +159,19 @@ def still_falls(ending: Ending) -> Iterator[str]:
 
 
 def overfits(ending: Ending) -> Iterator[str]:
-    """Numbers are predicted ever better in training, and ever worse in validation."""
-    held = ending.history.get("val_loss", ())
-    if ending.counts or len(held) < LEAST_EPOCHS:
+    """The loss falls in training, and rises in validation: far, or above that of one answer.
+
+    The loss of classes rises with a few answers that are sure and wrong, while the share of right
+    ones still grows. So it counts only above that of one answer for all rows.
+    """
+    held, losses = ending.history.get("val_loss", ()), ending.losses
+    if len(held) < LEAST_EPOCHS:
         return
-    best = int(np.argmin(held))
-    falls = ending.losses[-1] < 0.5 * ending.losses[best]
-    if falls and min(held[-2:]) > OVERFITTED * held[best] > 0:
+    best, last = int(np.argmin(held)), min(held[-2:])
+    by_heart = losses[-1] < BY_HEART * last and last > MATTERS * ending.one_answer
+    limit = OVERFITTED_BY_HEART if by_heart and not ending.counts else OVERFITTED
+    useless = not ending.counts or last > ending.one_answer
+    if losses[-1] < 0.5 * losses[best] and useless and last > limit * held[best] > 0:
         yield (
             f"overfitting: the validation loss was least after epoch {best + 1}, {held[best]:.3g}, "
             f"and is {held[-1]:.3g}; stop there, or add a weight decay"
@@ -131,56 +181,19 @@ def overfits(ending: Ending) -> Iterator[str]:
 RULES: tuple[Callable[[Ending], Iterator[str]], ...] = (
     diverged,
     died,
+    in_order,
+    saturated,
+    rare_class,
+    hardly_begun,
     learned_nothing,
+    as_fast_as_ever,
     still_falls,
     overfits,
 )
 
 
-def closing_sentence(
-    model: Layer,
-    loss: Loss,
-    inputs: tuple[Array, ...],
-    targets: Array,
-    history: Mapping[str, Sequence[float]],
-) -> str:
+def closing_sentence(ending: Ending | None) -> str:
     """Return what the first closing rule that fires says, in one sentence; "" if none does."""
-    if not history.get("loss") or not np.isfinite(history["loss"][-1]):
+    if ending is None:
         return ""
-    ending = ending_of(model, loss, inputs, targets, history)
     return next((f"{text}." for rule in RULES for text in rule(ending)), "")
-
-
-def ending_of(
-    model: Layer,
-    loss: Loss,
-    inputs: tuple[Array, ...],
-    targets: Array,
-    history: Mapping[str, Sequence[float]],
-) -> Ending:
-    """Compute the model's answers for some rows, and look at its rectifiers."""
-    rows = np.linspace(0, len(targets) - 1, min(ROWS, len(targets))).astype(np.intp)
-    dead = (0.0, "")
-
-    def watch(layer: Layer, output: Array) -> None:
-        nonlocal dead
-        units = output.reshape(-1, output.shape[-1])
-        dead = max(dead, (float((units == 0).all(axis=0).mean()), layer.path))
-
-    rectifiers: list[Layer] = [layer for _, layer in model.layers() if type(layer) is ReLU]
-    with evaluating(), np.errstate(all="ignore"), watching(rectifiers, "forward", watch):
-        prediction = model(*(array[rows] for array in inputs))
-    some, task = targets[rows], task_of(targets, loss)
-    counts = loss.row_weights(some)  # labels to ignore count nothing
-    chosen = slice(None) if counts is None else np.asarray(counts).reshape(-1) != 0
-    target = decided(some, task)
-    answer = answers(prediction, task, loss)
-    if len(answer) != len(target):  # one target a row, and several outputs
-        return Ending(history, 0.0, dead, is_own(loss), task.counts)
-    found = error(answer[chosen], target[chosen], task)
-    return Ending(history, found, dead, is_own(loss), task.counts)
-
-
-def is_own(loss: Loss) -> bool:
-    """Return whether a loss was written by the user."""
-    return not type(loss).__module__.startswith("minidl.")

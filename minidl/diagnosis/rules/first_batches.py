@@ -48,6 +48,8 @@ NOT_FINITE, OF_ZEROS = 30.0, -0.9
 # A factor of the gradient from the last layer of weights to the first, or from the last step of a
 # sequence to the first, that a training surely bears: Adam makes up for more.
 USUAL_GRADIENT = 20.0
+# Steps from which on gates must be told to keep the state: by default they keep it for about four.
+MANY_STEPS = 50
 # Share of units that are zero for all rows, and share of the derivative lost, that are unusual.
 USUAL_DEAD, USUAL_SATURATION = 0.3, 0.6
 BLOCKED = 0.99
@@ -120,7 +122,7 @@ def columns_out_of_scale(look: FirstLook) -> Iterator[Suspicion]:
     )
     low, high = USUAL
     large, small = np.flatnonzero(size > high), np.flatnonzero((size < low) & (size > 0))
-    if not len(large) and len(small) < len(size):
+    if not len(large) and len(small) < (size > 0).sum():
         return
     off = large if len(large) else small
     worst = int(off[np.abs(np.log(size[off])).argmax()])
@@ -248,9 +250,7 @@ def gradient_over_time(look: FirstLook) -> Iterator[Suspicion]:
         growth = 10 ** (far / (len(norms) - 1))
         evidence = {"first": float(norms[0]), "last": float(norms[-1]), "per_step": growth}
         if far < -np.log10(USUAL_GRADIENT):
-            changes: tuple[Change, ...] = ((GateBias(float(np.log(len(norms) - 1))),),)
-            if isinstance(probe.layer, nn.RNN):
-                changes = ((ReplaceCell("LSTM"),), (ReplaceCell("GRU"),))
+            changes = against_forgetting(probe.layer, len(norms))
             if look.is_small(probe.layer):
                 changes = ((Reinitialise(),), *changes)
             yield Suspicion(
@@ -369,6 +369,15 @@ def against_vanishing(model: nn.Layer) -> tuple[Change, ...]:
     if not rectified:
         activations = ((ReplaceActivation("ReLU"), Reinitialise()),)
     return (*activations, (InsertNormalization(),), (AddResiduals(), Reinitialise()))
+
+
+def against_forgetting(layer: nn.Layer, steps: int) -> tuple[Change, ...]:
+    """Return changes that keep a gradient alive over the steps of a sequence."""
+    keeping = GateBias(float(np.log(steps - 1)))
+    if not isinstance(layer, nn.RNN):
+        return ((keeping,),)
+    more = (keeping,) if steps > MANY_STEPS else ()
+    return (ReplaceCell("LSTM"), *more), (ReplaceCell("GRU"), *more)
 
 
 def root_mean_square(array: Array) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from minidl.diagnosis.remedies.actions import (
     WeightDecay,
 )
 from minidl.diagnosis.remedies.standing import joined
+from minidl.diagnosis.rules.first_batches import USUAL_GRADIENT, against_forgetting
 from minidl.diagnosis.rules.suspicion import Change, Suspicion
 from minidl.diagnosis.task import Task
 from minidl.diagnosis.trials import Outcome
@@ -40,6 +42,10 @@ from minidl.typing import Array
 LOWER = (1 / 3, 0.1, 0.01, 0.001)
 LEAST_RATE = 1e-4  # instead of zero
 HIGHER = (10.0, 100.0, 1000.0)
+# Where the parameters have moved by less than this share of their norm, and the loss by less than
+# this share, the training stands still, and ten times the rate moves nothing.
+STILL, UNCHANGED = 1e-3, 0.01
+HIGHER_IF_STILL = (100.0, 1000.0, 10_000.0)
 LONGER = (5, 20, 100)
 FEW_EPOCHS = 10  # of which even a hundred times as many are tried
 # Recall below which a class counts as never answered, and how much rarer than an equal share of the
@@ -92,6 +98,14 @@ class Course:
         )
 
     @property
+    def stands_still(self) -> bool:
+        """Whether neither the parameters nor the loss have moved."""
+        losses = self.told.losses
+        if not self.told.finite or not len(losses) or not self.told.moved < STILL:
+            return False
+        return abs(losses[-1] - losses[0]) <= UNCHANGED * abs(losses[0])
+
+    @property
     def falls_at_end(self) -> float:
         """The share of the loss that the last fifth of the epochs has taken away."""
         count = len(self.told.losses)
@@ -125,13 +139,19 @@ def rate_too_high(course: Course) -> Iterator[Suspicion]:
 
 def rate_too_low(course: Course) -> Iterator[Suspicion]:
     """A rate at which so many steps cannot go the way that is needed."""
-    optimizer = course.program.optimizer
+    optimizer, still = course.program.optimizer, course.stands_still
     rate = optimizer.lr or LEAST_RATE
+    evidence: dict[str, Any] = {"rate": optimizer.lr, "epochs": course.program.epochs}
+    statement = f"at a learning rate of {optimizer.lr:g} the training does not get there in time"
+    if still:
+        evidence["moved"] = course.told.moved
+        statement += f": the parameters have moved by {course.told.moved:.1g} of their norm"
     yield Suspicion(
         "learning_rate_too_low",
-        tuple((SetLearningRate(rate * factor),) for factor in HIGHER),
-        f"at a learning rate of {optimizer.lr:g} the training does not get there in time",
-        evidence={"rate": optimizer.lr, "epochs": course.program.epochs},
+        tuple((SetLearningRate(rate * f),) for f in (HIGHER_IF_STILL if still else HIGHER)),
+        statement,
+        evidence=evidence,
+        strength=1.0 if still else 0.0,
     )
 
 
@@ -223,6 +243,25 @@ def steps_that_jump(course: Course) -> Iterator[Suspicion]:
             evidence={"max_norm": None},
             strength=0.9,
         )
+
+
+def forgets_at_last(course: Course) -> Iterator[Suspicion]:
+    """A recurrent state through which no gradient reaches the first steps any more."""
+    for probe in () if course.last is None else course.last.layers:
+        norms = probe.over_time
+        if norms is None or len(norms) < 4 or not np.isfinite(norms).all() or not norms[-1] > 0:
+            continue
+        left = float(norms[0] / norms[-1])
+        if left < 1 / USUAL_GRADIENT:
+            yield Suspicion(
+                "vanishing_gradient",
+                against_forgetting(probe.layer, len(norms)),
+                f"at the end the gradient of the state at the first of {len(norms)} steps is "
+                f"{left:.1g} of that at the last",
+                layer=probe.path,
+                evidence={"first": float(norms[0]), "last": float(norms[-1]),
+                          "per_step": left ** (1 / (len(norms) - 1))},
+            )  # fmt: skip
 
 
 def loss_not_finite(course: Course) -> Iterator[Suspicion]:
@@ -340,6 +379,7 @@ RULES = (
     steps_that_jump,
     class_never_answered,
     dead_at_last,
+    forgets_at_last,
     rate_too_low,
     ended_early,
 )

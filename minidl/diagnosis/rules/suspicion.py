@@ -32,3 +32,8 @@ class Suspicion:
     layer: str = ""
     evidence: Mapping[str, Any] = field(default_factory=dict)
     strength: float = 0.0
+
+    @property
+    def over_time(self) -> bool:
+        """Whether it is about the gradient over the steps of a sequence."""
+        return "per_step" in self.evidence
