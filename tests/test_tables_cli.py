@@ -189,6 +189,13 @@ def test_numbers_are_reported_in_their_own_unit(capsys, table):
     assert float(always) == pytest.approx(values.std(), rel=0.2)
 
 
+def test_a_network_that_cannot_learn_gets_a_diagnosis(capsys, table):
+    deep = "--hidden 64,64,64,64,64,64,64,64 --activation sigmoid --init normal:0.05 --dropout 0"
+    output = train(capsys, table, "--target", "t", "--epochs", "10", *deep.split())
+    assert "\nNot healthy: vanishing_gradient" in output
+    assert "healthy" not in train(capsys, table, "--target", "t").lower()
+
+
 def test_quiet_prints_the_score_only(capsys, table):
     for target in ("t", "y"):
         assert len(train(capsys, table, "--target", target, "--quiet").splitlines()) == 1
