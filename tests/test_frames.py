@@ -90,6 +90,15 @@ def test_integers_keep_all_their_digits():
     assert trainer.predict(words).shape == (ROWS, 2)
 
 
+def test_a_frame_is_standardised_as_its_array_is(library):
+    frame = library.DataFrame(NUMBERS)
+    of_frame, of_array = nn.Standardize(3).adapt(frame), nn.Standardize(3).adapt(ARRAY)
+    assert (of_frame.mean == of_array.mean).all()
+    assert (of_frame.std == of_array.std).all()
+    with pytest.raises(TypeError, match=r"Standardize\(4\): data: .*'other' holds words: one-hot"):
+        nn.Standardize(4).adapt(with_column(library, ["x", "y"] * (ROWS // 2)))
+
+
 def test_the_row_labels_of_pandas_do_not_matter():
     pd = pytest.importorskip("pandas")
     shuffled = pd.DataFrame(NUMBERS, index=np.arange(ROWS)[::-1])
