@@ -269,6 +269,8 @@ ENDINGS = [
         "overfitting: .*least after epoch 3",
     ),
     ({"loss": [9.0, 5.0, 2.0]}, {"loss": 1.1, "one_answer": 1.0}, "stopped_early: after 3 epochs"),
+    ({"loss": [9.0]}, {"loss": 0.95, "one_answer": 1.0}, ""),
+    ({"loss": [9.0, 5.0, 2.0]}, {"loss": 0.95, "one_answer": 1.0, "stopped": True}, ""),
     ({"loss": [9.0, 5.0, 2.0]}, {"loss": 0.8, "one_answer": 1.0}, ""),
     ({"loss": [9, 5, 4, 3, 2, 2]}, {"loss": 1.1, "one_answer": 1.0}, "not_learning: .*no less"),
     (
@@ -288,11 +290,13 @@ ENDINGS = [
         "",
     ),
     (
-        {"loss": [2, 1, 0.6, 0.5]},
+        {"loss": [2, 1, 0.6, 0.5, 0.45]},
         {"rare": (1.0, 0.1, 20), "rows": 500, "counts": True},
         "class_imbalance: class 1 has 20 of 500 rows.*10%",
     ),
-    ({"loss": [2, 1, 0.6, 0.5]}, {"rare": (1.0, 0.6, 20), "rows": 500, "counts": True}, ""),
+    ({"loss": [2, 1, 0.6, 0.5, 0.45]}, {"rare": (1.0, 0.6, 20), "rows": 500, "counts": True}, ""),
+    ({"loss": [2, 1, 0.6, 0.5]}, {"rare": (1.0, 0.1, 20), "rows": 500, "counts": True}, ""),
+    ({"loss": [2, 1, 0.6, 0.5, 0.3]}, {"rare": (1.0, 0.1, 20), "rows": 500, "counts": True}, ""),
     (
         {"loss": [2, 1, 0.6, 0.5]},
         {"neighbours": (0.97, 0.1), "counts": True},

@@ -275,7 +275,8 @@ class Trainer:
         """Say in a sentence what the training ended with, if that is remarkable."""
         inputs, targets, weights = plan.data.inputs, plan.data.targets, plan.data.weights
         parts = self.model, self.loss, inputs, targets, self.history, weights
-        self.diagnosis = closing_sentence(ending_of(*parts, shuffle=plan.shuffle))
+        stopped = plan.stop.why is not None
+        self.diagnosis = closing_sentence(ending_of(*parts, shuffle=plan.shuffle, stopped=stopped))
         if self.diagnosis:
             shown.remark(self.diagnosis)
 

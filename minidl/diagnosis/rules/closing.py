@@ -7,7 +7,7 @@ the end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -86,9 +86,10 @@ def saturated(ending: Ending) -> Iterator[str]:
 
 
 def rare_class(ending: Ending) -> Iterator[str]:
-    """A rare class is hardly ever answered."""
+    """A rare class is hardly ever answered, and the training is not just beginning."""
     label, recall, count = ending.rare
-    if count >= LEAST_ROWS and recall < NEVER:
+    begins = len(ending.losses) < LEAST_EPOCHS or falls(ending.losses) > FALLS
+    if count >= LEAST_ROWS and recall < NEVER and not begins:
         yield (
             f"class_imbalance: class {label:g} has {count} of {ending.rows} rows looked at, and "
             f'is answered for {recall:.0%} of them; train with class_weight="balanced"'
@@ -135,8 +136,12 @@ def learned_nothing(ending: Ending) -> Iterator[str]:
 
 
 def hardly_begun(ending: Ending) -> Iterator[str]:
-    """A few epochs have taken next to nothing of the loss away."""
-    if len(ending.losses) < LEAST_EPOCHS and ending.left > AFTER_FEW:
+    """A few epochs have taken next to nothing of the loss away.
+
+    One epoch may be all that was wanted, and so may be those before a callback ended the training.
+    """
+    few = 1 < len(ending.losses) < LEAST_EPOCHS and not ending.stopped
+    if few and ending.left > AFTER_FEW:
         epochs = counted(len(ending.losses), "epoch")
         yield (
             f"stopped_early: after {epochs} the loss is still {ending.left:.0%} of that of one "
@@ -147,14 +152,13 @@ def hardly_begun(ending: Ending) -> Iterator[str]:
 def still_falls(ending: Ending) -> Iterator[str]:
     """The loss still falls steeply, and the training is far from its end."""
     losses = ending.losses
-    if len(losses) < LEAST_EPOCHS or not UNFINISHED < ending.error < NOTHING:
+    if len(losses) < LEAST_EPOCHS or not UNFINISHED < ending.error < NOTHING or ending.stopped:
         return
-    tail = max(1, len(losses) // 5)
-    before, after = np.mean(losses[-2 * tail : -tail]), np.mean(losses[-tail:])
-    if before > 0 and 1 - after / before > FALLS:
+    if falls(losses) > FALLS:
         yield (
-            f"stopped_early: the last {tail} epochs still took {1 - after / before:.0%} of the "
-            f"loss away; train for {4 * len(losses)} epochs, or at a higher rate"
+            f"stopped_early: the last {counted(fifth(losses), 'epoch')} still took "
+            f"{falls(losses):.0%} of the loss away; train for {4 * len(losses)} epochs, or at a "
+            "higher rate"
         )
 
 
@@ -176,6 +180,18 @@ def overfits(ending: Ending) -> Iterator[str]:
             f"overfitting: the validation loss was least after epoch {best + 1}, {held[best]:.3g}, "
             f"and is {held[-1]:.3g}; stop there, or add a weight decay"
         )
+
+
+def fifth(losses: Sequence[float]) -> int:
+    """Return how many epochs the last fifth has."""
+    return max(1, len(losses) // 5)
+
+
+def falls(losses: Sequence[float]) -> float:
+    """Return the share of the loss that the last fifth of the epochs takes away."""
+    tail = fifth(losses)
+    before, after = np.mean(losses[-2 * tail : -tail]), np.mean(losses[-tail:])
+    return float(1 - after / before) if before > 0 else 0.0
 
 
 RULES: tuple[Callable[[Ending], Iterator[str]], ...] = (

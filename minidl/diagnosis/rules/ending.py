@@ -59,6 +59,8 @@ class Ending:
     neighbours
         The share of rows of the class of the row before, and the share that chance gives; zeros
         where the rows were shuffled.
+    stopped
+        Whether the training was ended before its last epoch, as a callback does.
     """
 
     history: Mapping[str, Sequence[float]]
@@ -73,6 +75,7 @@ class Ending:
     by_luck: bool = False
     rare: tuple[float, float, int] = (0.0, 1.0, 0)
     neighbours: tuple[float, float] = (0.0, 0.0)
+    stopped: bool = False
 
     @property
     def losses(self) -> Sequence[float]:
@@ -93,6 +96,7 @@ def ending_of(
     history: Mapping[str, Sequence[float]],
     weights: Array | None = None,
     shuffle: bool = True,
+    stopped: bool = False,
 ) -> Ending | None:
     """Compute the model's answers for some rows, and look at its units.
 
@@ -119,7 +123,7 @@ def ending_of(
         units.saturated, len(rows), value, one,
         gained(value, one, task) * targets.size < parameters,
         rarest(answer, target, task) if weights is None else Ending.rare,
-        Ending.neighbours if shuffle else alike(targets, task),
+        Ending.neighbours if shuffle else alike(targets, task), stopped,
     )  # fmt: skip
 
 
