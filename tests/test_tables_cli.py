@@ -8,6 +8,7 @@ import io
 import json
 import lzma
 import pickle
+import random
 import re
 import sys
 import zipfile
@@ -441,3 +442,34 @@ def test_without_pandas_one_line_says_how_to_get_it(capsys, tmp_path, monkeypatc
     path.write_text(GOOD)
     monkeypatch.setitem(sys.modules, "pandas", None)
     complains(capsys, [str(path), *SHORT], r"tables need pandas: pip install 'minidl\[tables\]'$")
+
+
+PIECES = [b'"', b",", b"\n", b"\r", b";", b"\t", b"\xff", b"inf", b"1e999", b"9999-99-99", b"\0"]
+
+
+def damaged(draw):
+    """A table with dates, bytes of which are changed, lost, repeated or inserted."""
+    rows = [f"{row},2020-0{1 + row % 9}-10,{'abc'[row % 3]},{'pq'[row % 2]}" for row in range(60)]
+    content = "\n".join(["x,day,c,t", *rows]).encode()
+    for _ in range(draw.choice([1, 1, 3, 20])):
+        begin = draw.randrange(len(content))
+        end = begin + draw.choice([1, 3, 40])
+        middle = draw.choice([b"", draw.randbytes(1), content[begin:end] * 2, draw.choice(PIECES)])
+        content = content[:begin] + middle + content[end:]
+    return content
+
+
+def test_a_damaged_file_is_trained_on_or_refused_in_one_line(capsys, tmp_path):
+    path, draw = tmp_path / "damaged.csv", random.Random(0)
+    statuses = []
+    for _ in range(150):
+        path.write_bytes(damaged(draw))
+        target = draw.choice(["t", "t", "x", "day"])
+        command = ["train", "csv", str(path), "--target", target, "--epochs", "1", "--quiet"]
+        statuses.append(main(command))
+        output = capsys.readouterr()
+        assert (statuses[-1], len(output.out.splitlines()), len(output.err.splitlines())) in (
+            (0, 1, 0),
+            (2, 0, 1),
+        ), (output, path.read_bytes())
+    assert {0, 2} <= {*statuses}
