@@ -260,7 +260,7 @@ def test_trying_metrics_warns_nobody_and_shows_them_no_data_of_the_caller():
     assert np.array_equal(values, VALUES)
 
 
-@pytest.mark.parametrize("metrics", [["acuracy"], ["accuracy", accuracy], "f1"])
+@pytest.mark.parametrize("metrics", [["acuracy"], ["accuracy", accuracy], "kappa"])
 def test_unknown_and_double_metrics_are_refused(metrics):
     with pytest.raises(ValueError, match=r"unknown metric|would be called"):
         classifier(metrics=metrics)

@@ -159,7 +159,8 @@ class Source:
             raise ValueError(
                 f"{shapes} does not suit the model; with its first row, {error}"
             ) from error
-        self.per_step = output.ndim > 2 and output.shape[1] == given.arrays[0].shape[1]
+        steps = given.arrays[0].shape[1:2]
+        self.per_step = output.ndim > 2 and output.shape[1:2] == self.targets.shape[1:2] == steps
         dummy = np.zeros((), np.int64 if self.loss.takes_labels else self.dtype)
         targets = np.broadcast_to(dummy, self.targets.shape)
         check_agreement(

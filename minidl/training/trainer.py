@@ -21,7 +21,7 @@ from minidl.optim import EMA, Optimizer
 from minidl.optim.schedules import ReduceOnPlateau
 from minidl.seeds import as_generator
 from minidl.training.callbacks import Callback, Callbacks
-from minidl.training.checks import check_batch_size, check_parts
+from minidl.training.checks import batch_size_for, check_batch_size, check_parts
 from minidl.training.data import Batch, Data, Source
 from minidl.training.epoch import Epoch, Plan, Stop
 from minidl.training.history import History
@@ -54,11 +54,11 @@ class Trainer:
     optimizer
         The optimizer of the model's parameters, built after everything else that changes the model.
     metrics
-        What to measure beside the loss: ``"accuracy"``, ``"top_5"`` (any k), ``"mse"``,
-        ``"mae"``, ``"r2"``, or functions ``(prediction, target) -> float`` of all rows at once.
-        Metrics ignore weights, except that rows of weight 0 and padded steps are left out. If each
-        step of a sequence has a weight, functions get the steps of weight > 0 as rows. By default
-        accuracy for a loss that takes labels, and nothing otherwise.
+        What to measure beside the loss: ``"accuracy"``, ``"f1_macro"``, ``"mae"``, ``"r2"`` and so
+        on (``training.metrics`` lists all), or functions ``(prediction, target) -> float`` of all
+        rows at once. Metrics ignore weights, except that rows of weight 0 and padded steps are left
+        out. If each step of a sequence has a weight, functions get the steps of weight > 0 as rows.
+        By default accuracy for a loss that takes labels, and nothing otherwise.
     rng
         Generator or seed of the order of the rows. All epochs of all calls of ``fit`` draw from
         it: ``fit`` for 3 epochs and again for 2 is ``fit`` for 5.
@@ -152,7 +152,7 @@ class Trainer:
         X: Any,
         y: Any,
         epochs: int,
-        batch_size: int = 32,
+        batch_size: int | str = "auto",
         validation: tuple[Any, ...] | float | None = None,
         progress: str | bool | Progress = "auto",
         callbacks: Iterable[Callback | ReduceOnPlateau] = (),
@@ -182,7 +182,8 @@ class Trainer:
         epochs
             Passes over the data, ≥ 1.
         batch_size
-            Rows of a step, ≥ 1; the last step of an epoch may have fewer.
+            Rows of a step, ≥ 1; the last step of an epoch may have fewer. ``"auto"``: 32, or all
+            for ``LBFGS``, which makes one step an epoch and ends ``fit`` when it is finished.
         validation
             ``(X, y)`` or ``(X, y, weight)`` to evaluate on after every epoch; or a fraction of the
             rows, such as 0.2, which are then not trained on (they are chosen at random, but are the
@@ -223,7 +224,8 @@ class Trainer:
         -------
         History
             ``loss`` and the metrics of every epoch, computed from the predictions that each step
-            makes before it updates the weights; and ``val_loss`` and so on of ``validation``.
+            makes before it updates the weights (``LBFGS``: after it); and ``val_loss`` and so on of
+            ``validation``.
 
         Raises
         ------
@@ -244,12 +246,14 @@ class Trainer:
         """
         check_parts(self.model, self.loss, self.optimizer, self.ema)  # one may have been replaced
         epochs = check_count("fit", "epochs", epochs)
-        batch_size = check_count("fit", "batch_size", batch_size)
+        if not isinstance(batch_size, str) or batch_size != "auto":
+            batch_size = check_count("fit", "batch_size", batch_size)
         accumulate = check_count("fit", "accumulate", accumulate)
         source, trained = self._source(X, y), self.optimizer.flat.parameters
         data, validation_data = for_training(
             source, sample_weight, class_weight, validation, self.metrics, trained, diagnose
         )
+        batch_size = batch_size_for(self.optimizer, batch_size, accumulate, len(data))
         check_batch_size(self.model, data.inputs, batch_size)
         names = ["loss", *self.metrics]
         names += [f"val_{name}" for name in names if validation_data is not None]
@@ -264,7 +268,7 @@ class Trainer:
             if self.ema is not None:
                 self.ema.follow_state(self.model)
             self._train(plan, validation_data, diagnose)
-            if diagnose and shown.remarks:
+            if diagnose and shown.remarks and self.loss.predicts_targets:
                 self._close(plan, shown)
         finally:
             notified.notify("on_fit_end", self.history.epochs, {})
