@@ -60,7 +60,8 @@ _HOMES = {
     "optim": (),
     "recording": ("RecordingError", "record"),
     "saving": ("ModelFileError", "load", "save"),
-    "torch": (),
+    "sklearn": (),  # needs scikit-learn
+    "torch": (),  # needs PyTorch, in part
     "threads": ("get_num_threads", "set_num_threads"),
     "training": ("Trainer", "batches"),
     "warnings": ("TrainingWarning",),
