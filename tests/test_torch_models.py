@@ -128,8 +128,10 @@ MODULES = {
     ),
     "batch norm": lambda: T.Sequential(T.Linear(3, 5), T.BatchNorm1d(5), T.PReLU(5), T.Dropout()),
     "without weights": lambda: T.Sequential(
-        T.Linear(3, 4, bias=False), T.BatchNorm1d(4, affine=False),
-        T.LayerNorm(4, elementwise_affine=False), T.RMSNorm(4, elementwise_affine=False),
+        T.Linear(3, 4, bias=False),
+        T.BatchNorm1d(4, affine=False),
+        T.LayerNorm(4, elementwise_affine=False),
+        T.RMSNorm(4, elementwise_affine=False),
     ),  # fmt: skip
     "softplus": lambda: T.Sequential(T.Linear(3, 4), T.Softplus(2.0), T.Softmax(-1)),
     "nested": lambda: T.Sequential(T.Sequential(T.Linear(3, 4), T.GELU()), T.Hardsigmoid()),
