@@ -112,7 +112,8 @@ def test_a_step_of_training_is_the_same(seed: int) -> None:
     ours = state_dict(gradients)
     for name, tensor in module.named_parameters():
         if "bias_hh" not in name:  # of an RNN or LSTM, a second one that is not needed
-            close = {"rtol": 1e-7, "atol": 1e-9, "err_msg": name}
+            # Not closer: of Hardsigmoid, the derivative of theirs is a sixth in float32.
+            close = {"rtol": 1e-6, "atol": 1e-7, "err_msg": name}
             np.testing.assert_allclose(ours[name], tensor.grad.numpy(), **close)
     tensors = module.state_dict()
     for name, array in state_dict(model).items():  # running statistics, after the step
@@ -132,7 +133,7 @@ MODULES = {
         T.BatchNorm1d(4, affine=False),
         T.LayerNorm(4, elementwise_affine=False),
         T.RMSNorm(4, elementwise_affine=False),
-    ),  # fmt: skip
+    ),
     "softplus": lambda: T.Sequential(T.Linear(3, 4), T.Softplus(2.0), T.Softmax(-1)),
     "nested": lambda: T.Sequential(T.Sequential(T.Linear(3, 4), T.GELU()), T.Hardsigmoid()),
 }
