@@ -302,7 +302,9 @@ def test_names_that_c_cannot_use(name: str, tmp_path: Path) -> None:
     [
         (nn.Tanh(), {}, "give input_shape"),
         (nn.Linear(3, 2), {"input_shape": (4,)}, "takes 3 features"),
-        (nn.Linear(3, 2), {"input_shape": ()}, "takes 3 features"),
+        (nn.Linear(3, 2), {"input_shape": ()}, "one axis at least"),
+        (nn.Residual(nn.Tanh(), nn.Linear(3, 3)), {"input_shape": (4,)}, "takes 3 features, got 4"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(6, 1)), {"input_shape": (2, 2)}, "takes 6 features"),
         (nn.Linear(3, 2), {"input_shape": (0, 3)}, "input_shape must be"),
         (nn.GRU(3, 2), {"input_shape": (3,)}, r"give input_shape=\(steps, 3\)"),
         (nn.GRU(3, 2, bidirectional=True), {}, "in reverse"),

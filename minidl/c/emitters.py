@@ -31,9 +31,16 @@ def emit(layer: Layer, x: Value, program: Program) -> Value:
     ------
     TypeError
         For a layer that has no emitter, or computes something else than the class that has.
+    ValueError
+        For an input of another width than the layer takes.
     """
     kind = next((kind for kind in EMITTERS if isinstance(layer, kind)), None)
     if kind is not None and type(layer).forward is kind.forward:
+        if layer.in_features not in (None, x.columns):
+            raise ValueError(
+                f"export: {layer.label} takes {layer.in_features} features, got {x.columns}; "
+                f"input_shape is {program.input.shape}"
+            )
         program.comment = layer.label.removeprefix("layer ").replace("*/", "* /")
         return EMITTERS[kind](layer, x, program)
     raise TypeError(

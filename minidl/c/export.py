@@ -13,7 +13,6 @@ from minidl.c.program import Program, Shape, Value
 from minidl.c.source import Network, header_text, source_text
 from minidl.files import AnyPath, as_path, replacing
 from minidl.nn.checks import check_count
-from minidl.nn.containers import Sequential
 from minidl.nn.layer import Layer
 from minidl.nn.recurrent.cells import RecurrentCell
 from minidl.nn.recurrent.sequence import Recurrent
@@ -104,7 +103,7 @@ def export(model: Layer, path: AnyPath, *, input_shape: Shape | None = None) -> 
     recurs = any(isinstance(layer, Recurrent | RecurrentCell) for _, layer in model.layers())
     steps = recurs and input_shape is None
     program = Program(Value(0, _input_shape(model, input_shape, steps)), steps)
-    output = _with_place(emit(model, _checked_input(model, program.input), program), program)
+    output = _with_place(emit(model, program.input, program), program)
     places, memory = placed(program, output)
     network = Network(name, program, output, places, memory)
     header = source.with_suffix(".h")
@@ -133,7 +132,9 @@ def _checked_name(path: Path) -> str:
 def _input_shape(model: Layer, given: Shape | None, steps: bool) -> Shape:
     """Return the shape of a sample; of one step, with the axis of time."""
     if given is not None:
-        return tuple(check_count("export", "input_shape", size) for size in tuple(given))
+        if not given:
+            raise ValueError("export: input_shape is of one axis at least, got ()")
+        return tuple(check_count("export", "input_shape", size) for size in given)
     if model.takes_indices:
         return (1,)
     widths = (layer.in_features for _, layer in model.layers())
@@ -144,20 +145,6 @@ def _input_shape(model: Layer, given: Shape | None, steps: bool) -> Shape:
             "of a sample"
         )
     return (1, width) if steps else (width,)
-
-
-def _checked_input(model: Layer, x: Value) -> Value:
-    """Return the input, if the model takes one of its shape; else raise what the model says."""
-    first = model
-    while isinstance(first, Sequential) and first.stack:
-        first = first.stack[0]
-    width = first.in_features
-    if not x.shape or (width is not None and x.shape[-1] != width):
-        raise ValueError(
-            f"export: {first.label} takes {width or 'at least one'} features, "
-            f"got input_shape={x.shape}"
-        )
-    return x
 
 
 def _with_place(output: Value, program: Program) -> Value:

@@ -87,7 +87,7 @@ def embedding(layer: nn.Embedding, x: Value, program: Program) -> Value:
         x=x,
         y=y,
     )
-    program.can_fail = True
+    program.takes_indices = True
     return y
 
 

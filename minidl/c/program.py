@@ -78,7 +78,7 @@ class Program:
     state: list[Value] = field(default_factory=list)
     values: int = 1  # how many there are; number 0 is the input
     multiply_adds: int = 0
-    can_fail: bool = False  # whether an input may hold an index that is no row
+    takes_indices: bool = False  # whether the input holds them: a call fails where one is no row
     comment: str = ""  # the layer that is being written
 
     def new(self, *shape: int) -> Value:

@@ -35,9 +35,9 @@ class Network:
     def declaration(self) -> str:
         """The function's type, name and arguments."""
         capital, program = self.name.upper(), self.program
-        result = "int" if program.can_fail else "void"
+        result = "int" if program.takes_indices else "void"
         what = "step" if program.steps else "predict"
-        number = "int32_t" if program.can_fail else "float"
+        number = "int32_t" if program.takes_indices else "float"
         arguments = [f"const {number} x[{capital}_INPUT]", f"float y[{capital}_OUTPUT]"]
         arguments += [f"float state[{capital}_STATE]"] * program.steps
         arguments += [f"float memory[{capital}_MEMORY]"]
@@ -69,7 +69,7 @@ def header_text(network: Network) -> str:
         f"#ifndef {name}_H",
         f"#define {name}_H",
         "",
-        *(["#include <stdint.h>", ""] if program.can_fail else []),
+        *(["#include <stdint.h>", ""] if program.takes_indices else []),
         *(f"#define {name}_{key} {size} /* {what} */" for key, (size, what) in sizes.items()),
         "",
         "#ifdef __cplusplus",
@@ -93,7 +93,7 @@ def _usage(network: Network) -> list[str]:
     lines = ["", "   The arrays must not overlap. Nothing in memory is kept from call to call."]
     if network.program.steps:
         lines.append(f"   Call {network.name}_start before the first step of every sequence.")
-    if network.program.can_fail:
+    if network.program.takes_indices:
         lines.append("   Returns 0, or -1 if a number of x is no row of the embedding.")
     return lines
 
@@ -145,5 +145,5 @@ def _statements(network: Network) -> Iterator[str]:
         yield from (Template(line).substitute(places) for line in statement.lines)
     if not network.memory:
         yield "(void)memory;"
-    if program.can_fail:
+    if program.takes_indices:
         yield "return 0;"
