@@ -37,8 +37,9 @@ def from_torch(module: Any) -> Layer:
 
     Examples
     --------
-    >>> import minidl.torch  # doctest: +SKIP
-    >>> minidl.torch.from_torch(torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Tanh()))
+    >>> import torch, minidl.torch  # doctest: +SKIP
+    >>> module = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Tanh())  # doctest: +SKIP
+    >>> minidl.torch.from_torch(module)  # doctest: +SKIP
     layer            output       parameters
     ----------------------------------------
     0 Linear(4, 3)   (batch, 3)           15
@@ -73,7 +74,7 @@ def to_torch(model: Layer) -> Any:
     Examples
     --------
     >>> import minidl.torch  # doctest: +SKIP
-    >>> minidl.torch.to_torch(nn.Sequential(nn.Linear(4, 3), nn.Tanh()))
+    >>> minidl.torch.to_torch(nn.Sequential(nn.Linear(4, 3), nn.Tanh()))  # doctest: +SKIP
     Sequential(
       (0): Linear(in_features=4, out_features=3, bias=True)
       (1): Tanh()
