@@ -173,7 +173,7 @@ def test_compilers_have_nothing_to_say(compiler: str, tmp_path: Path) -> None:
 def test_only_functions_of_math_h_are_called(compiler: str, tmp_path: Path) -> None:
     """Nothing else is linked, and no double is computed with."""
     known = re.findall(r"\b(\w+f)\(", " ".join(SOURCES.values()))
-    for seed in range(6):
+    for seed in range(3):
         model, x = random_stack(np.random.default_rng(seed), recurrent=seed % 2 == 0)
         exported = minidl.c.export(model, tmp_path / "net.c", input_shape=x.shape[1:])
         run(compiler, *STRICT, "-Os", "-c", "-o", tmp_path / "net.o", exported.source)

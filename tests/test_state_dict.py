@@ -130,6 +130,21 @@ def test_everything_that_is_wrong_is_reported_at_once() -> None:
     np.testing.assert_array_equal(model[1].gamma.data, 7)
 
 
+@pytest.mark.parametrize("change", ["missing", "unknown", "misshapen"])
+def test_one_thing_wrong_is_enough(change: str) -> None:
+    model = nn.Linear(2, 3, rng=0)
+    tensors = state_dict(model)
+    match change:
+        case "missing":
+            del tensors["bias"]
+        case "unknown":
+            tensors["other"] = np.zeros(2)
+        case "misshapen":
+            tensors["bias"] = np.zeros(2)
+    with pytest.raises(StateDictError, match=f"\n{change}: (bias|other)"):
+        load_state_dict(tensors, model)
+
+
 def test_a_count_of_batches_may_be_missing() -> None:
     model = nn.BatchNorm(3)
     tensors = state_dict(model)
