@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from minidl._version import __version__
 
 if TYPE_CHECKING:
-    from minidl import analysis, c, datasets, nn, optim, torch
+    from minidl import analysis, datasets, nn, optim
     from minidl.diagnosis.diagnosing import diagnose
     from minidl.diagnosis.monitor import GradientMonitor
     from minidl.gradient_check import GradcheckError, GradcheckReport, gradcheck, gradcheck_all
@@ -33,7 +33,6 @@ __all__ = [
     "__version__",
     "analysis",
     "batches",
-    "c",
     "datasets",
     "diagnose",
     "get_num_threads",
@@ -45,7 +44,6 @@ __all__ = [
     "record",
     "save",
     "set_num_threads",
-    "torch",
 ]
 
 # Modules that are loaded when one of their names is first asked for, so that `import minidl` takes

@@ -289,19 +289,20 @@ def test_layers_of_the_users_are_refused_by_name(layer: nn.Layer, tmp_path: Path
     assert not list(tmp_path.iterdir())
 
 
-def test_a_user_can_write_an_emitter(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cls", [Halved, DoubledReLU])
+def test_a_user_can_write_an_emitter(cls: Any, tmp_path: Path) -> None:
     try:
 
-        @emits(Halved)
-        def halved(layer: Halved, x: Value, program: Program) -> Value:
+        @emits(cls)
+        def written(layer: Any, x: Value, program: Program) -> Value:
             y, half = program.new(*x.shape), program.table("half", np.full(x.size, 0.5))
             program.run(f"prelu(1, {x.size}, {half}, $x, $y);", x=x, y=y)
             return y
 
-        exported = minidl.c.export(nn.Sequential(nn.Linear(3, 3), Halved()), tmp_path / "net.c")
+        exported = minidl.c.export(nn.Sequential(nn.Linear(3, 3), cls()), tmp_path / "net.c")
         assert "half_2" in exported.source.read_text()
     finally:
-        del EMITTERS[Halved]
+        del EMITTERS[cls]
 
 
 @pytest.mark.parametrize("name", ["net.txt", "net", "2nd.c", "a-b.c", "math.c", "Stdint.c", "é.c"])
@@ -316,6 +317,7 @@ def test_names_that_c_cannot_use(name: str, tmp_path: Path) -> None:
         (nn.Tanh(), {}, "give input_shape"),
         (nn.Linear(3, 2), {"input_shape": (4,)}, "takes 3 features"),
         (nn.Linear(3, 2), {"input_shape": ()}, "one axis at least"),
+        (nn.Linear(3, 2), {"input_shape": 3}, "one axis at least, got 3"),
         (nn.Residual(nn.Tanh(), nn.Linear(3, 3)), {"input_shape": (4,)}, "takes 3 features, got 4"),
         (nn.Sequential(nn.Flatten(), nn.Linear(6, 1)), {"input_shape": (2, 2)}, "takes 6 features"),
         (nn.Linear(3, 2), {"input_shape": (0, 3)}, "input_shape must be"),

@@ -34,7 +34,7 @@ def emit(layer: Layer, x: Value, program: Program) -> Value:
     ValueError
         For an input of another width than the layer takes.
     """
-    kind = next((kind for kind in EMITTERS if isinstance(layer, kind)), None)
+    kind: Any = next((kind for kind in type(layer).__mro__ if kind in EMITTERS), None)
     if kind is not None and type(layer).forward is kind.forward:
         if layer.in_features not in (None, x.columns):
             raise ValueError(

@@ -132,8 +132,8 @@ def _checked_name(path: Path) -> str:
 def _input_shape(model: Layer, given: Shape | None, steps: bool) -> Shape:
     """Return the shape of a sample; of one step, with the axis of time."""
     if given is not None:
-        if not given:
-            raise ValueError("export: input_shape is of one axis at least, got ()")
+        if not isinstance(given, tuple | list) or not given:
+            raise ValueError(f"export: input_shape is a tuple of one axis at least, got {given!r}")
         return tuple(check_count("export", "input_shape", size) for size in given)
     if model.takes_indices:
         return (1,)
