@@ -70,7 +70,7 @@ def test_files_are_there() -> None:
         ("and 90 % of the loss is left", 100 * closing.AFTER_FEW),
         ("97 % of the loss is left", 100 * closing.NEXT_TO_NOTHING),
         ("takes 20 % of the loss away", 100 * closing.FALLS),
-        ("up to 4 epochs", closing.LEAST_EPOCHS - 1),
+        ("after at least 5 epochs", closing.LEAST_EPOCHS),
         ("less than 0.001 of their norm", running.STILL),
         ("off by a factor of 1000 explains", 10**judge.ABSURD),
     ],

@@ -14,6 +14,7 @@ from minidl.diagnosis.rules.closing import closing_sentence
 from minidl.diagnosis.rules.ending import ending_of
 from minidl.nn import Layer, Loss
 from minidl.nn.checks import check_count
+from minidl.nn.frames import Columns
 from minidl.nn.hooks import evaluating
 from minidl.nn.suspicion import warn_of_suspicious
 from minidl.optim import EMA, Optimizer
@@ -81,6 +82,10 @@ class Trainer:
 
     Attributes
     ----------
+    columns
+        The names of the columns that ``fit`` was given, a tuple for each input, and None for an
+        input that has no names, such as an array. Tables of later calls must have the same columns
+        in the same order.
     history
         The epochs that the latest ``fit`` has completed, also if Ctrl-C or an error ended it.
     diagnosis
@@ -135,10 +140,10 @@ class Trainer:
         self.metrics = by_name(metrics, loss, weighted_metrics)
         self.rng = as_generator(rng)
         self.dtype = optimizer.flat.dtype
+        self.columns: tuple[Columns, ...] = ()
         self.history = History()
         self.diagnosis = ""
         self.plan: Plan | None = None
-        self._stop = Stop()
         self._step = TrainingStep(model, loss, optimizer, ema, record=record)
         self._predictor = Predictor(model, self.dtype, record)
 
@@ -172,7 +177,8 @@ class Trainer:
             Features and targets. A tuple is several inputs, with which the model is called as
             ``model(*inputs)``, such as padded sequences and their lengths, ``(X, lengths)``. A
             list of sequences of unequal length is padded. Loss and metrics leave padded steps out,
-            whatever their values.
+            whatever their values. Frames and series of pandas and polars that hold numbers and
+            booleans are taken as they are.
         epochs
             Passes over the data, ≥ 1.
         batch_size
@@ -253,8 +259,10 @@ class Trainer:
         names += [f"val_{name}" for name in names if validation_data is not None]
         shown = choose(progress)
         notified = Callbacks(callbacks, self, names, shown)
-        self.history, self._stop.why, self.diagnosis = History(), None, ""
-        plan = Plan(epochs, data, batch_size, accumulate, bool(shuffle), notified, self._stop)
+        self.history, self.diagnosis = History(), ""
+        if any(source.inputs.columns):
+            self.columns = source.inputs.columns
+        plan = Plan(epochs, data, batch_size, accumulate, bool(shuffle), notified, Stop())
         try:
             self.plan = plan
             if self.ema is not None:
@@ -306,7 +314,8 @@ class Trainer:
 
         The epoch counts as complete, with the steps that were made until then. ``why`` is shown.
         """
-        self._stop.why = self._stop.why or why
+        if self.plan is not None:
+            self.plan.stop.why = self.plan.stop.why or why
 
     def predict(self, X: Any, batch_size: int = EVALUATION_BATCH) -> Array:
         """Compute the model's output for every row, with all layers in evaluation.
@@ -337,6 +346,7 @@ class Trainer:
             return quick
         check_count("predict", "batch_size", batch_size)
         inputs = as_inputs("X", X, self.model, self.dtype)
+        inputs.check_columns(self.columns)
         batches = (slice(i, i + batch_size) for i in range(0, len(inputs), batch_size))
         outputs = [predictor(*inputs.cast(rows)) for rows in batches]
         return np.concatenate(outputs)  # a copy: a layer may return its very input
@@ -391,7 +401,9 @@ class Trainer:
         return self._predictor
 
     def _source(self, X: Any, y: Any) -> Source:
-        return Source("", X, y, self.model, self.loss, self.dtype)
+        source = Source("", X, y, self.model, self.loss, self.dtype)
+        source.inputs.check_columns(self.columns)
+        return source
 
     # --- evaluation ---
 

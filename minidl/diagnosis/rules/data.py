@@ -20,8 +20,8 @@ BLOCKS, LEAST_IN_BLOCK = 10, 20
 # A block whose targets belong to other rows is predicted with twice the variance: explained, -1.
 WRONG_BLOCK, RIGHT_BLOCK = -0.3, 0.5
 BY_LUCK = 1e-4  # probability of so many wrong answers in a block, up to which it is no luck
-# Where labels are drawn anew with a probability of a half or more, even the surest are no surer;
-# and how many rows are needed to tell.
+# Where labels are drawn anew with a probability of a half or more, even the surest are no surer,
+# and of two classes at most three of four are right; and how many rows are needed to tell.
 UNSURE, LEAST_LABELS = 0.8, 150
 # Deviations beyond chance from which on a dependence on shifted targets is no chance.
 CERTAIN = 8.0
@@ -108,7 +108,8 @@ def labels_drawn_anew(predictors: Predictors, task: Task) -> Iterator[Verdict]:
         return
     right, surest = predictors.right_answers()
     most_frequent = float(predictors.targets.mean(axis=0).max())
-    if right > 1.4 * most_frequent and surest < min(UNSURE, right + 0.1):
+    unsure = max(right, surest) < UNSURE and surest < right + 0.1
+    if right > 1.4 * most_frequent and unsure:
         wrong = 1 - right
         yield Verdict(
             "data_error",
