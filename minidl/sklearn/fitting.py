@@ -151,9 +151,9 @@ class Fitting:
             message = f"epoch {self.curves.epochs + 1}, {error}"
             raise DivergenceError(message) from None
 
-    def start_again(self) -> None:
+    def start_again(self, loss: nn.Loss) -> None:
         """Forget the optimizer's moments, and what was best; weights and curves stay."""
-        self.trainer = None
+        self.loss, self.trainer = loss, None
         self.curves.start_again()
 
     def outputs(self, X: Any) -> Array:
@@ -181,7 +181,9 @@ class Fitting:
                 ema=None if parameters.ema is None else EMA(self.network, parameters.ema),
                 report_penalty=True,
             )
-        self.trainer.optimizer.groups[0]["weight_decay"] = decay
+        shrunk, _ = penalised(self.network)
+        if shrunk:
+            self.trainer.optimizer.groups[0]["weight_decay"] = decay
         return self.trainer
 
 
