@@ -35,7 +35,7 @@ class Classifier(ClassifierMixin, NetworkEstimator):
             check_choice(owner, "class_weight", given, "balanced")
         elif given is not None and not isinstance(given, (Mapping, list)):
             raise TypeError(
-                f'{owner}: class_weight must be {{label: weight}}, "balanced" or None, got {given!r}'
+                f'{owner}: class_weight must be "balanced" or {{label: weight}}, got {given!r}'
             )
         for weights in given if isinstance(given, list) else [given]:
             for label, weight in weights.items() if isinstance(weights, Mapping) else ():
