@@ -854,3 +854,25 @@ def test_a_warm_start_refuses_several_labels_after_one() -> None:
 def test_what_is_no_function_builds_no_network() -> None:
     with pytest.raises(TypeError, match="build must be a function, got None"):
         NetClassifier(None).fit(X_IRIS, Y_IRIS)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "one_cycle"])
+def test_schedules_of_partial_fit_end_after_max_iter_epochs(schedule: str) -> None:
+    whole = fitted(learning_rate=schedule)
+    parts = MLPClassifier(**SMALL, learning_rate=schedule)
+    for _ in range(5):
+        parts.partial_fit(X_IRIS, Y_IRIS, classes=[0, 1, 2])
+    assert parts.loss_curve_ == whole.loss_curve_
+
+
+class InterruptAtOnce(Callback):
+    def on_train_begin(self, trainer: Any, epoch: int, values: Any) -> None:
+        raise KeyboardInterrupt
+
+
+def test_a_training_interrupted_at_once_has_no_loss() -> None:
+    with pytest.warns(UserWarning, match="interrupted"):
+        estimator = fitted(callbacks=[InterruptAtOnce()])
+    assert estimator.n_iter_ == 0
+    for name in ("loss_", "best_loss_"):
+        assert not hasattr(estimator, name)

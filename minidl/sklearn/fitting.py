@@ -119,7 +119,7 @@ class Fitting:
             If Ctrl-C has ended the training; the network is as after the latest step.
         """
         batch = batch_size(parameters, rows, self.network)
-        trainer = self._prepared(parameters, rows, batch, epochs)
+        trainer = self._prepared(parameters, rows, batch)
         one_step = parameters.solver == "lbfgs"  # makes all its iterations in one
         held_out = None if validation is None else validation.as_tuple()
 
@@ -163,13 +163,11 @@ class Fitting:
         with nullcontext() if ema is None else ema.average():
             return self.trainer.predict(X)
 
-    def _prepared(
-        self, parameters: TrainingParameters, rows: Rows, batch: int, epochs: int
-    ) -> Trainer:
+    def _prepared(self, parameters: TrainingParameters, rows: Rows, batch: int) -> Trainer:
         """Return the trainer, with the penalty that suits these rows."""
         decay = parameters.alpha / (batch * rows.mean_weight)
         if self.trainer is None:
-            steps = epochs * math.ceil(len(rows) / batch)
+            steps = parameters.max_iter * math.ceil(len(rows) / batch)
             optimizer = make_optimizer(self.network, parameters, decay, steps)
             self.trainer = Trainer(
                 self.network,
