@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import signal
 from typing import Any
 
 import numpy as np
@@ -876,3 +877,23 @@ def test_a_training_interrupted_at_once_has_no_loss() -> None:
     assert estimator.n_iter_ == 0
     for name in ("loss_", "best_loss_"):
         assert not hasattr(estimator, name)
+
+
+def test_an_interrupt_ends_lbfgs_at_its_best_point() -> None:
+    calls = []
+
+    def interrupted(outputs: Any, targets: Any) -> Any:
+        calls.append(float(((outputs - targets) ** 2).mean()))
+        if len(calls) == 12:
+            signal.raise_signal(signal.SIGINT)
+        return ((outputs - targets) ** 2).sum(axis=1), 2 * (outputs - targets)
+
+    regressor = MLPRegressor(
+        interrupted, **SMALL | {"solver": "lbfgs", "max_iter": 500, "alpha": 0}
+    )
+    with pytest.warns(UserWarning, match="interrupted"):
+        regressor.fit(X_LINE, Y_LINE)
+    assert len(calls) == 12
+    assert 0 < regressor.n_iter_ < 12
+    error = ((regressor.predict(X_LINE) - Y_LINE) ** 2).mean()
+    assert error <= min(calls[1:]) * (1 + 1e-9)

@@ -212,7 +212,7 @@ class NetworkEstimator(Results):
             assert isinstance(optimizer, optim.LBFGS)
             if optimizer.converged or optimizer.reason.startswith("plateau"):
                 return
-            why = f"lbfgs ended before it has converged. {optimizer.reason}"
+            why = f"lbfgs ended before it has converged. {optimizer.reason}".strip()
         elif curves.epochs == self.max_iter and not curves.ended:
             why = (
                 f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the "

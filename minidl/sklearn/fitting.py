@@ -146,6 +146,8 @@ class Fitting:
                 convergence.note_iterations(trainer, len(rows))
         except KeyboardInterrupt:
             convergence.restore(trainer)
+            if one_step:
+                convergence.note_iterations(trainer, len(rows))
             warnings.warn("Training interrupted by user.", stacklevel=4)
         except FloatingPointError as error:
             message = f"epoch {self.curves.epochs + 1}, {error}"
