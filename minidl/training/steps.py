@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 from minidl import _kernels, recording
-from minidl.nn import Layer, Loss
+from minidl.nn import Dropout, Layer, Loss
 from minidl.optim import EMA, Optimizer
 from minidl.typing import Array
 
@@ -85,6 +85,12 @@ class TrainingStep:
         if self.ema is not None:
             self.ema.update()
 
+    def minimise(self, closure: Callable[[], Array]) -> None:
+        """Change the parameters by an optimizer that calls this for loss and gradients."""
+        self.optimizer.step(closure)
+        if self.ema is not None:
+            self.ema.update()
+
     def is_made_of(
         self, model: Layer, loss: Loss, optimizer: Optimizer, ema: EMA | None, inputs: int
     ) -> bool:
@@ -147,6 +153,11 @@ def eager_step(watch: Any) -> Iterator[None]:
     else:
         yield
         watch.clock.count()
+
+
+def draws_masks(model: Layer) -> bool:
+    """Return whether the loss of the same rows differs from step to step, because of dropout."""
+    return any(isinstance(layer, Dropout) and layer.training for _, layer in model.layers())
 
 
 def _averaged(ema: Any) -> int:
