@@ -22,10 +22,13 @@ MODEL = "minidl.model"  # metadata with the architecture of the model
 UNKNOWN = "minidl.unknown"  # or with the reason why it is not there
 LIBRARY = "minidl.version"
 CLASSES, COLUMNS = "minidl.classes", "minidl.columns"
+# Metadata of a training: all that it needs beside arrays, and the columns of its tables.
+STATE_OF_TRAINING, COLUMNS_OF_TRAINER = "minidl.training", "minidl.columns_of_inputs"
 # Metadata that minidl itself writes.
 OWN_WORDS = {
     *("format", "crc32", "optimizer", MODEL, UNKNOWN, LIBRARY, CLASSES, COLUMNS),
-    "minidl.training",
+    STATE_OF_TRAINING,
+    COLUMNS_OF_TRAINER,
 }
 
 # The place of a tensor of the file in a model or an optimizer.

@@ -23,6 +23,8 @@ module              what it does
 ``prediction``      the forward pass in evaluation, recorded for shapes that come often
 ``callbacks``       ``Callback``: what a program does between epochs or steps
 ``early_stopping``  ``EarlyStopping``
+``checkpoint``      ``Checkpoint``: the training on disk, every few epochs or minutes
+``resuming``        what is on disk, and how a training goes on from it
 ``tensorboard``     ``TensorBoard``: the history as event files
 ``progress``        ``Progress``: what ``fit`` shows while it trains
 ``history``         what ``fit`` returns
@@ -33,6 +35,7 @@ module              what it does
 from minidl.optim.schedules import ReduceOnPlateau
 from minidl.training.batching import batches
 from minidl.training.callbacks import Callback
+from minidl.training.checkpoint import Checkpoint
 from minidl.training.confusion import (
     balanced_accuracy,
     confusion_matrix,
@@ -50,6 +53,7 @@ from minidl.training.trainer import Trainer
 
 __all__ = [
     "Callback",
+    "Checkpoint",
     "EarlyStopping",
     "History",
     "Progress",
