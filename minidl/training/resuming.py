@@ -1,9 +1,9 @@
 """Trainings on disk: all that ``fit`` needs to go on as if it had never ended.
 
-A file has what ``minidl.save`` keeps of a model and its optimizer, so that ``minidl.load`` opens
-it too. Beside that it has the averages of an ``EMA``, the states of stateful layers, and tensors and
-some words for everything else: generators, schedules, the history, the place within the epoch, and
-what callbacks have kept.
+A file has what ``minidl.save`` keeps of a model and its optimizer, so that ``minidl.load`` opens it
+too. Beside that it has the averages of an ``EMA``, the states of stateful layers, and for all else
+words and tensors: generators, schedules, the history, the place within the epoch, and what
+callbacks have kept.
 """
 
 from __future__ import annotations

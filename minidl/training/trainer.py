@@ -375,7 +375,7 @@ class Trainer:
         >>> from minidl import Trainer, datasets, nn, optim
         >>> data = datasets.digits()
         >>> def build():
-        ...     model = nn.Sequential(nn.Linear(64, 16), nn.Dropout(0.1), nn.Linear(16, 10), rng=0)
+        ...     model = nn.Sequential(nn.Linear(64, 9), nn.ReLU(), nn.Linear(9, 10), rng=0)
         ...     optimizer = optim.Adam(model.parameters())
         ...     return Trainer(model, nn.CrossEntropyLoss(), optimizer, rng=0)
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "training.safetensors"
