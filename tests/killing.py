@@ -101,8 +101,13 @@ def uninterrupted(folder: Path, kind: str) -> tuple[bytes, float]:
     return (folder / "whole.end").read_bytes(), time.monotonic() - begun
 
 
-def kill_and_resume(folder: Path, kind: str, seconds: float, kills: int, rng: Any) -> bytes:
-    """The end of a training that is killed so many times, at random moments of its course."""
+def kill_and_resume(
+    folder: Path, kind: str, seconds: float, kills: int, rng: Any
+) -> tuple[bytes, int]:
+    """The end of a training that is killed at random moments, and how often it was.
+
+    It is killed at most ``kills`` times, if it does not come to its end before that.
+    """
     done = 0
     file = folder / "resumed.end"
     while not file.exists():
@@ -110,14 +115,14 @@ def kill_and_resume(folder: Path, kind: str, seconds: float, kills: int, rng: An
         assert process.stdout is not None
         assert process.stdout.readline() == "begun\n", "a checkpoint could not be read"
         if done < kills:
-            time.sleep(float(rng.uniform(0, seconds / 2)))
+            time.sleep(float(rng.uniform(0, 2 * seconds / kills)))
             process.send_signal(signal.SIGKILL)
             done += process.wait(120) == -signal.SIGKILL
         else:
             assert process.wait(120) == 0
         process.stdout.close()
     check_readable(folder / "killed")
-    return file.read_bytes()
+    return file.read_bytes(), done
 
 
 def check_readable(folder: Path) -> None:
@@ -128,18 +133,20 @@ def check_readable(folder: Path) -> None:
 
 def main(kills: int) -> None:
     rng = np.random.default_rng(0)
-    done, each = 0, 5
+    done, turn, each = 0, 0, 5
     with tempfile.TemporaryDirectory() as name:
         wholes = {}
         for kind in KINDS:
             (Path(name) / kind).mkdir()
             wholes[kind] = uninterrupted(Path(name) / kind, kind)
         while done < kills:
-            kind = KINDS[done // each % 2]
+            kind = KINDS[turn % 2]
             folder = Path(tempfile.mkdtemp(dir=name))
             whole, seconds = wholes[kind]
-            assert kill_and_resume(folder, kind, seconds, each, rng) == whole, f"{kind}: other bits"
-            done += each
+            end, killed = kill_and_resume(folder, kind, seconds, each, rng)
+            assert end == whole, f"{kind}: other bits"
+            done += killed
+            turn += 1
             print(f"{done} kills: the same bits", flush=True)
 
 

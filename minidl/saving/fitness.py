@@ -113,8 +113,8 @@ def _check_alike(made: Any, layer: Any, where: str) -> None:
             raise ValueError(f"{where} should hold {len(made)}")
         for index, (one, other) in enumerate(zip(made, layer, strict=True)):
             _check_alike(one, other, f"{where}.{index}")
-    elif isinstance(made, NUMBERS) and isinstance(layer, NUMBERS):
-        if where.rpartition(".")[2].startswith("_") and layer != made:
+    elif type(layer) is type(made) or (type(made), type(layer)) == (float, int):
+        if isinstance(made, NUMBERS) and where.rpartition(".")[2].startswith("_") and layer != made:
             raise ValueError(f"{where} should be {made}, and is {shortened(layer)}")
-    elif type(layer) is not type(made):
+    else:
         raise ValueError(f"{where} should be like {made!r}, and is {shortened(layer)}")
