@@ -121,21 +121,26 @@ def test_between_two_fits(tmp_path: Path) -> None:
     assert (model.parameters()[0].data == first.model.parameters()[0].data).all()
 
 
-def test_the_state_of_stateful_layers_and_generators_of_layers(tmp_path: Path) -> None:
+def test_what_layers_carry_along_and_their_generators(tmp_path: Path) -> None:
     class Noise(nn.Layer):
+        state_names = transient_state_names = ("carried",)
+
         def __init__(self) -> None:
             self.rng = np.random.default_rng(3)
+            self.carried = np.zeros(4, np.float32)
 
         def forward(self, x: Any) -> Any:
             self.save(None)
-            return x + self.rng.normal(size=x.shape).astype(np.float32)
+            if self.training:
+                self.carried += x.mean(axis=(0, 1))
+            return x + self.carried + self.rng.normal(size=x.shape).astype(np.float32)
 
         def backward(self, dy: Any) -> Any:
             self.saved(dy)
             return dy
 
     def build() -> Trainer:
-        layers = (nn.GRU(4, 3, stateful=5), Noise(), nn.Linear(3, 1))
+        layers = (Noise(), nn.GRU(4, 3), nn.Linear(3, 1))
         model = nn.Sequential(*layers, rng=0)
         optimizer = optim.SGD(model.parameters(), 0.1)
         return Trainer(model, nn.MSELoss(), optimizer, rng=0, record=False)

@@ -14,6 +14,7 @@ from itertools import repeat
 from typing import Any
 
 import numpy as np
+from numpy.random import Generator
 
 from minidl.files import AnyPath
 from minidl.nn import Layer
@@ -59,6 +60,8 @@ class Resumption:
         What callbacks have kept, by the names of their classes.
     rows, step
         How many rows there were to train on; batch size and batches of a step.
+    generators
+        Generators, and copies of them in the states that they had then.
     """
 
     history: History = field(default_factory=History)
@@ -67,6 +70,12 @@ class Resumption:
     callbacks: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     rows: int = 0
     step: tuple[int, int] = (0, 0)
+    generators: list[tuple[Generator, Generator]] = field(default_factory=list)
+
+    def restore_generators(self) -> None:
+        """Set generators to the states that they had: trying out a layer may draw from its own."""
+        for mine, then in self.generators:
+            mine.bit_generator.state = then.bit_generator.state
 
     def check(self, rows: int, step: tuple[int, int]) -> None:
         """Raise ValueError if these rows and steps cannot go on within an epoch."""
@@ -140,10 +149,13 @@ def load_training(trainer: Any, path: AnyPath) -> Resumption:
             check_state(model, found)
             check_optimizer(optimizer, found)
             state = unpacked(text, found)
-            resumption, commit = _decoded(trainer, state)
+            resumption, schedules = _decoded(trainer, state), _schedules(trainer, state)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise file.error(f"its training cannot go on here: {error}") from None
-    commit()
+    resumption.restore_generators()
+    for group, schedule in zip(optimizer.groups, schedules, strict=True):
+        if schedule != group.schedule:
+            group.set("lr", group["lr"] if schedule is None else schedule)
     arrays = [*(array_of(place) for place in kept.values()), *beside.values()]
     values = [found[name] for name in (*kept, *beside)]
     # One call that runs in C from end to end: no signal handler comes between two arrays.
@@ -151,8 +163,8 @@ def load_training(trainer: Any, path: AnyPath) -> Resumption:
     return resumption
 
 
-def _decoded(trainer: Any, state: dict[str, Any]) -> tuple[Resumption, Any]:
-    """Return where a training was, and a function that sets generators and schedules as then."""
+def _decoded(trainer: Any, state: dict[str, Any]) -> Resumption:
+    """Return where a training was."""
     if state["version"] != VERSION:
         raise ValueError(f"it is of version {state['version']}, and this minidl reads {VERSION}")
     history = History()
@@ -168,8 +180,13 @@ def _decoded(trainer: Any, state: dict[str, Any]) -> tuple[Resumption, Any]:
         place = Place(place.order.astype(np.intp), place.done, place.tally)
     callbacks = [(str(name), dict(kept)) for name, kept in state["callbacks"]]
     step = (int(state["step"][0]), int(state["step"][1]))
-    found = Resumption(history, place, state["stop"], callbacks, int(state["rows"]), step)
+    generators = _saved_generators(trainer, state)
+    rows = int(state["rows"])
+    return Resumption(history, place, state["stop"], callbacks, rows, step, generators)
 
+
+def _saved_generators(trainer: Any, state: dict[str, Any]) -> list[tuple[Generator, Generator]]:
+    """Return the generators of trainer and layers, each with one in the state that was saved."""
     own = [trainer.rng, *_generators(trainer.model)]
     words = [state["rng"], *state["generators"]]
     if len(own) != len(words):
@@ -179,18 +196,15 @@ def _decoded(trainer: Any, state: dict[str, Any]) -> tuple[Resumption, Any]:
         if type(mine.bit_generator) is not type(other.bit_generator):
             there, here = (type(g.bit_generator).__name__ for g in (other, mine))
             raise ValueError(f"one of its generators is a {there}, and here a {here}")
-    schedules = list(map(schedule_from, state["schedules"], trainer.optimizer.schedules))
-    if len(state["schedules"]) != len(trainer.optimizer.schedules):
+    return list(zip(own, decoded, strict=True))
+
+
+def _schedules(trainer: Any, state: dict[str, Any]) -> list[Any]:
+    """Return the schedules of the groups as they were saved."""
+    present = trainer.optimizer.schedules
+    if len(state["schedules"]) != len(present):
         raise ValueError("its optimizer has another number of groups")
-
-    def commit() -> None:
-        for mine, other in zip(own, decoded, strict=True):
-            mine.bit_generator.state = other.bit_generator.state
-        for group, schedule in zip(trainer.optimizer.groups, schedules, strict=True):
-            if schedule != group.schedule:
-                group.set("lr", group["lr"] if schedule is None else schedule)
-
-    return found, commit
+    return list(map(schedule_from, state["schedules"], present))
 
 
 def _resumption_of(trainer: Any) -> Resumption:
@@ -236,11 +250,11 @@ def _check_beside(file: TensorFile, beside: dict[str, Array]) -> None:
         )
 
 
-def _generators(model: Layer) -> list[np.random.Generator]:
+def _generators(model: Layer) -> list[Generator]:
     """Return the generators that layers hold, each once."""
-    found: dict[int, np.random.Generator] = {}
+    found: dict[int, Generator] = {}
     for _, layer in model.layers():
         for value in vars(layer).values():
-            if isinstance(value, np.random.Generator):
+            if isinstance(value, Generator):
                 found[id(value)] = value
     return list(found.values())

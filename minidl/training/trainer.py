@@ -306,6 +306,7 @@ class Trainer:
         """Train for all epochs; validate and notify callbacks between them."""
         notify, number, place = plan.callbacks.notify, self.history.epochs, begin.place
         values = {name: column[-1] for name, column in self.history.items()}
+        begin.restore_generators()
         notify("on_train_begin", 0, {})
         plan.callbacks.resume(begin.callbacks)
         while place is not None or (number < plan.epochs and plan.stop.why is None):
