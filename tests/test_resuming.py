@@ -210,10 +210,11 @@ def test_checkpoints_by_epochs(tmp_path: Path) -> None:
         fit(made(), 1, callbacks=[Checkpoint(folder)])
     resumed = made()
     resumed.load(checkpoint.latest)
-    fit(resumed, 8, callbacks=[Checkpoint(folder, every=2, keep=1, best="val_loss")])
+    mine = Checkpoint(folder, every=2, keep=1, best="val_loss")
+    fit(resumed, 8, callbacks=[mine])
     assert names(folder) == ["best.safetensors", "epoch-00008.safetensors"]
-    fit(resumed, 2, callbacks=[checkpoint])  # the same object: another fit replaces its files
-    fit(resumed, 2, callbacks=[checkpoint])
+    for _ in range(2):  # the same object: another fit replaces its files
+        fit(resumed, 2, callbacks=[mine])
     assert names(folder) == ["best.safetensors", "epoch-00002.safetensors"]
 
 

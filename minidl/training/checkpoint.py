@@ -111,7 +111,7 @@ class Checkpoint(Callback):
     def on_train_begin(self, trainer: Trainer, epoch: int, values: Values) -> None:
         """Make the folder, and begin to count."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._stale, self._saved, self._is_new = self._saved, [], True
+        self._stale, self._saved, self._is_new = self._stale + self._saved, [], True
         self._best = math.inf if self.mode == "min" else -math.inf
         self._saved_at = time.monotonic()
 
