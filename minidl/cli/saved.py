@@ -20,7 +20,7 @@ from minidl.nn import Layer
 from minidl.nn.hooks import evaluating
 from minidl.saving.contents import BESIDE, CLASSES, COLUMNS, LIBRARY, MODEL, STATE_OF_TRAINING
 from minidl.saving.tensor_file import shortened
-from minidl.tables.encoders import Numbers, from_dict
+from minidl.tables.encoders import Numbers
 from minidl.tables.features import Features
 from minidl.tables.reading import Table, read_table
 from minidl.tables.text_file import TableError
@@ -41,9 +41,7 @@ def add_info(commands: Any) -> None:
 def add_predict(commands: Any) -> None:
     """Add ``predict``."""
     parser = commands.add_parser("predict", help="predict with the model of a file")
-    parser.add_argument(
-        "file", type=Path, metavar="FILE", help="of minidl.save or train csv --save"
-    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="of minidl.save or train --save")
     help = "rows to predict: a table of text with a header, or an array (.npy)"
     parser.add_argument("data", type=Path, metavar="DATA", help=help)
     help = "where to write predictions: outputs as an array (.npy), or a table of text"
@@ -134,9 +132,7 @@ def _check_none(missing: list[str]) -> None:
 
 def _numbers(table: Table, names: list[str]) -> Array:
     """Return columns of numbers side by side."""
-    style = {"kind": "number", "style": POINT, "median": 0, "mean": 0, "std": 1, "indicator": False}
-    encoder = from_dict(style)
-    assert isinstance(encoder, Numbers)
+    encoder = Numbers(POINT, median=0.0, mean=0.0, std=1.0, indicator=False)
     columns = []
     for name in names:
         values = encoder.values(table.columns[name])
