@@ -6,6 +6,7 @@ Read ``trainer.py`` first, then ``epoch.py`` and ``steps.py``; the rest serves t
 module              what it does
 ==================  ========================================================================
 ``trainer``         ``Trainer``: fit, predict, evaluate
+``plan``            what a fit was asked for, and where it is
 ``epoch``           one pass over the data, recorded as far as possible
 ``steps``           one step of training, eager or recorded
 ``batching``        ``batches``: a data set in shuffled batches

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -14,11 +12,10 @@ from minidl.nn.nonfinite import check_finite, is_finite
 from minidl.recording import RecordingError
 from minidl.recording.epoch import Kept, run_epoch
 from minidl.seeds import random_order
-from minidl.training.callbacks import Callbacks
-from minidl.training.data import Data
 from minidl.training.interrupt import Snapshot, deferred_to_step_end
 from minidl.training.metrics import Tally, is_mean
 from minidl.training.nonfinite import advice, first_not_finite
+from minidl.training.plan import Place, Plan
 from minidl.training.steps import (
     RecordedStep,
     TrainingStep,
@@ -30,48 +27,6 @@ from minidl.typing import Array, Seed
 
 # How many rows of predictions recorded steps keep at a time, if metrics need them.
 KEPT_ROWS = 8192
-
-
-@dataclass
-class Stop:
-    """A request to end ``fit``, with its reason ``why``; None while there is no request."""
-
-    why: str | None = None
-
-
-@dataclass(frozen=True)
-class Place:
-    """A place within an epoch: the order of its rows, how many are done, and the sums so far."""
-
-    order: Array
-    done: int
-    tally: Any
-
-
-@dataclass
-class Course:
-    """Where a ``fit`` is: the epoch that is under way, None between two."""
-
-    epoch: Epoch | None = None
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What stays the same in all epochs of a ``fit``."""
-
-    epochs: int
-    data: Data
-    batch_size: int
-    accumulate: int
-    shuffle: bool
-    callbacks: Callbacks
-    stop: Stop
-    course: Course = field(default_factory=Course)
-
-    @property
-    def step_rows(self) -> int:
-        """Number of rows in a step: in all batches whose gradients it accumulates."""
-        return self.batch_size * self.accumulate
 
 
 class Epoch:

@@ -36,8 +36,8 @@ from minidl.saving.model_file import contents
 from minidl.saving.packing import packed, unpacked
 from minidl.saving.rebuilding import decode_generator
 from minidl.saving.tensor_file import TensorFile, opened, write_tensor_file
-from minidl.training.epoch import Place
 from minidl.training.history import History
+from minidl.training.plan import Place
 from minidl.typing import Array
 
 VERSION = 1

@@ -24,11 +24,12 @@ from minidl.seeds import as_generator
 from minidl.training.callbacks import Callback, Callbacks
 from minidl.training.checks import batch_size_for, check_batch_size, check_parts
 from minidl.training.data import Batch, Data, Source
-from minidl.training.epoch import Epoch, Plan, Stop
+from minidl.training.epoch import Epoch
 from minidl.training.history import History
 from minidl.training.inputs import as_inputs
 from minidl.training.interrupt import deferred_to_step_end
 from minidl.training.metrics import Metrics, Tally, by_name
+from minidl.training.plan import Plan, Stop
 from minidl.training.prediction import Predictor
 from minidl.training.preparation import for_evaluation, for_training
 from minidl.training.progress import Progress, choose
@@ -271,25 +272,29 @@ class Trainer:
         names += [f"val_{name}" for name in names if validation_data is not None]
         shown = choose(progress)
         notified = Callbacks(callbacks, self, names, shown)
-        step = batch_size, accumulate
-        resumption, self.resumption = self.resumption or Resumption(), None
-        resumption.check(len(data), step)
-        self.history, self.diagnosis = resumption.history, ""
+        begin = self._take_up(len(data), batch_size, accumulate)
         if any(source.inputs.columns):
             self.columns = source.inputs.columns
-        stop = Stop(resumption.stop)
+        stop = Stop(begin.stop)
         plan = Plan(epochs, data, batch_size, accumulate, bool(shuffle), notified, stop)
         try:
             self.plan = plan
-            if self.ema is not None:
-                self.ema.follow_state(self.model)
-            self._train(plan, validation_data, diagnose, resumption)
+            self._train(plan, validation_data, diagnose, begin)
             if diagnose and shown.remarks and self.loss.predicts_targets:
                 self._close(plan, shown)
         finally:
             notified.notify("on_fit_end", self.history.epochs, {})
             self.plan = None
         return self.history
+
+    def _take_up(self, rows: int, batch_size: int, accumulate: int) -> Resumption:
+        """Return where training begins: where it was saved, after ``load``."""
+        begin = self.resumption or Resumption()
+        begin.check(rows, (batch_size, accumulate))
+        self.history, self.diagnosis, self.resumption = begin.history, "", None
+        if self.ema is not None:
+            self.ema.follow_state(self.model)
+        return begin
 
     def _close(self, plan: Plan, shown: Progress) -> None:
         """Say in a sentence what the training ended with, if that is remarkable."""
