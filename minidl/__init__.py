@@ -57,6 +57,7 @@ _HOMES = {
     "optim": (),
     "recording": ("RecordingError", "record"),
     "saving": ("ModelFileError", "load", "save"),
+    "sklearn": (),  # needs scikit-learn
     "threads": ("get_num_threads", "set_num_threads"),
     "training": ("Trainer", "batches"),
     "warnings": ("TrainingWarning",),

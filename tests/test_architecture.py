@@ -34,7 +34,7 @@ SOURCES = [path for path in FILES if path.suffix == ".py"]
 FLOORS = [
     {"__main__"},
     {"cli"},
-    {"lab"},
+    {"lab", "sklearn"},
     {"diagnosis"},
     {"training", "gradient_check", "datasets", "tables"},
     {"recording", "saving"},
@@ -72,6 +72,7 @@ PUBLIC = [
     "minidl.datasets",
     "minidl.training",
     "minidl.diagnosis",
+    "minidl.sklearn",
 ]
 
 

@@ -378,11 +378,12 @@ class Optimizer:
         The decoupled decay of ``AdamW`` is not the gradient of a penalty, and is left out.
         """
         total = 0.0
-        for group in self.groups:
-            w = self.flat.data[group.part].astype(np.float64)
-            if not group.state["decoupled"]:
-                total += group["weight_decay"] / 2 * float(w @ w)
-            total += group["l1"] * float(np.abs(w).sum())
+        for part, state in zip(self.flat.parts, self.states, strict=True):
+            w, l1 = self.flat.data[part], state["l1"]
+            if (decay := state["weight_decay"]) and not state["decoupled"]:
+                total += float(decay / 2 * kernels.squared_norm(w))
+            if l1:
+                total += float(l1 * np.abs(w).sum(dtype=np.float64))
         return total
 
     def check_states(self, states: Array) -> None:

@@ -81,7 +81,7 @@ class Epoch:
         """Use the model, loss, optimizer and average of this step for the steps to come."""
         self.step = step
         self.steps_before = step.optimizer.steps - self.done // self.plan.step_rows
-        self.state = list(step.model.state().values())
+        self.state = step.state()
         self.snapshot = Snapshot([*self.state, step.optimizer.states])
         self.watch = self.plan.callbacks.step_watch(step.model, step.optimizer, step.loss)
 
@@ -229,6 +229,7 @@ class Epoch:
 
         Every time the layers begin in the same state, so that masks of dropout stay the same, and
         running statistics are updated once. What counts are loss and predictions after the step.
+        Ctrl-C waits for the end of one computation: the optimizer then keeps its best point.
         """
         step, optimizer = self.step, self.step.optimizer
         if self.watch is not None:
@@ -242,6 +243,11 @@ class Epoch:
 
         def closure() -> tuple[Array, Array]:
             state.restore()
+            try:
+                self.signals.deliver()
+            except BaseException:
+                self.snapshot.drop()  # the optimizer's state belongs to its best point
+                raise
             return self._gradient(batch)
 
         with self.snapshot:

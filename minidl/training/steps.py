@@ -44,7 +44,15 @@ class TrainingStep:
         self.model, self.loss, self.optimizer, self.ema = model, loss, optimizer, ema
         self.inputs = inputs
         self._averaged = _averaged(ema)
+        self._state: tuple[int, list[Array]] = (-1, [])  # when it was looked for, and what it was
         self.recorded = RecordedStep(self) if record else None
+
+    def state(self) -> list[Array]:
+        """Return the arrays of the model's state; looks for them only if something has changed."""
+        now = _kernels.changes()
+        if self._state[0] != now:
+            self._state = now, list(self.model.state().values())
+        return self._state[1]
 
     def __call__(self, *batch: Array, check: bool = True) -> tuple[Array, Array]:
         """Make one step; return the loss before it, and the prediction."""
