@@ -98,6 +98,7 @@ def uninterrupted(folder: Path, kind: str) -> tuple[bytes, float]:
     assert process.stdout.readline() == "begun\n"
     begun = time.monotonic()
     assert process.wait(120) == 0
+    process.stdout.close()
     return (folder / "whole.end").read_bytes(), time.monotonic() - begun
 
 
