@@ -127,6 +127,53 @@ def test_a_layer_of_the_users(path: Path) -> None:
     assert model(x).tobytes() == loaded(x).tobytes()
 
 
+class Times(nn.Layer):
+    def __init__(self, number: Any) -> None:
+        self.number = number
+
+    def forward(self, x: Any) -> Any:
+        return x * self.number
+
+
+@pytest.mark.parametrize(
+    "number", [np.sqrt(2), np.float32(0.1), np.float64("inf"), np.int64(3), np.bool_(True), 0.1]
+)
+def test_scalars_of_a_layer_of_the_users_keep_their_dtype(path: Path, number: Any) -> None:
+    model = Times(number)
+    loaded = again(model, path)
+    assert type(loaded.number) is type(number)
+    x = np.ones((2, 3), np.float32)
+    assert loaded(x).dtype == model(x).dtype
+    assert loaded(x).tobytes() == model(x).tobytes()
+
+
+def test_hyper_parameters_may_be_scalars(path: Path) -> None:
+    dropout = nn.Dropout(0.5, rng=0)
+    dropout.p = np.float64(0.25)
+    assert repr(again(dropout, path)) == repr(dropout)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int32", "float16"])
+def test_state_of_a_dtype_that_files_do_not_keep_is_named(path: Path, dtype: str) -> None:
+    class Masked(nn.Layer):
+        state_names = ("mask",)
+
+        def __init__(self) -> None:
+            self.mask = np.ones(3, dtype)
+
+    with pytest.raises(TypeError, match=f"mask is an array of {dtype}"):
+        minidl.save(Masked(), path)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("name", [None, 3, True, b"x"])
+def test_what_is_no_name_of_a_file(name: Any) -> None:
+    with pytest.raises(TypeError, match="must be a string or a path"):
+        minidl.load(name)
+    with pytest.raises(TypeError, match="must be a string or a path"):
+        minidl.save(nn.Linear(2, 2), name)
+
+
 def test_a_class_that_is_not_defined_is_named(path: Path) -> None:
     program = (
         "from minidl import nn, save; import sys\n"

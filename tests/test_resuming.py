@@ -126,14 +126,14 @@ def test_what_layers_carry_along_and_their_generators(tmp_path: Path) -> None:
         state_names = transient_state_names = ("carried",)
 
         def __init__(self) -> None:
-            self.rng = np.random.default_rng(3)
+            self.rngs = {"noise": [np.random.default_rng(3)]}
             self.carried = np.zeros(4, np.float32)
 
         def forward(self, x: Any) -> Any:
             self.save(None)
             if self.training:
                 self.carried += x.mean(axis=(0, 1))
-            return x + self.carried + self.rng.normal(size=x.shape).astype(np.float32)
+            return x + self.carried + self.rngs["noise"][0].normal(size=x.shape).astype(np.float32)
 
         def backward(self, dy: Any) -> Any:
             self.saved(dy)
@@ -189,6 +189,27 @@ def test_refusals_change_nothing(tmp_path: Path) -> None:
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_long_history_fits_into_a_file(tmp_path: Path) -> None:
+    trainer = made()
+    for _ in range(300_000):
+        trainer.history.append({"loss": 1 / 3, "accuracy": 2 / 3, "val_loss": np.pi}, 1e-5)
+    trainer.save(tmp_path / "a")
+    resumed = made()
+    resumed.load(tmp_path / "a")
+    assert resumed.history.as_dict() == trainer.history.as_dict()
+
+
+def test_a_folder_with_the_name_of_a_checkpoint_is_none(tmp_path: Path) -> None:
+    (tmp_path / "epoch-00009.safetensors").mkdir()
+    checkpoint = Checkpoint(tmp_path, keep=1)
+    fit(made(), 2, callbacks=[checkpoint])
+    assert checkpoint.latest == tmp_path / "epoch-00002.safetensors"
+    resumed = made()
+    resumed.load(checkpoint.latest)
+    fit(resumed, 3, callbacks=[Checkpoint(tmp_path, keep=1)])
+    assert names(tmp_path) == ["epoch-00003.safetensors", "epoch-00009.safetensors"]
 
 
 def test_checkpoints_by_epochs(tmp_path: Path) -> None:

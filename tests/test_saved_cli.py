@@ -104,6 +104,28 @@ def test_predict_what_train_csv_has_learned(tmp_path: Path, target: str) -> None
         assert np.corrcoef(np.array(found, float)[:, 0], sizes)[0, 1] > 0.95
 
 
+def test_numbers_that_the_model_cannot_take_are_not_changed(
+    path: Path, tmp_path: Path, capsys: Any
+) -> None:
+    out, data = tmp_path / "y.csv", tmp_path / "x.npy"
+    index = nn.Sequential(nn.Embedding(5, 3), nn.Linear(3, 2), rng=0)
+    linear = nn.Linear(2, 2, rng=0)
+    for model, inputs, words in (
+        (index, [[1, 2], [0, 1.7]], "row 2 holds 1.7, which is not an index"),
+        (index, [[1, np.nan]], "row 1 holds nan"),
+        (linear, [[0, 1], [np.inf, 0]], "row 2 holds inf, which is not finite"),
+        (linear, [[1j, 2]], "got complex128"),
+        (linear, 3.0, "got float64 of shape ()"),
+    ):
+        minidl.save(model, path)
+        np.save(data, inputs)
+        assert main(["predict", str(path), str(data), "--out", str(out)]) == 2
+        assert words in capsys.readouterr().err
+    missing = tmp_path / "none" / "y.csv"
+    assert main(["predict", str(path), str(data), "--out", str(missing)]) == 2
+    assert "cannot write" in capsys.readouterr().err
+
+
 def test_what_cannot_be_predicted_is_told_in_a_line(
     path: Path, tmp_path: Path, capsys: Any
 ) -> None:

@@ -85,7 +85,7 @@ def info(arguments: argparse.Namespace) -> int:
 def predict(arguments: argparse.Namespace) -> int:
     """Predict rows, and write what was predicted."""
     with usage_errors(OSError, ValueError):
-        options.check_writable(arguments.out, "out")
+        options.check_writable(arguments.out, "write")
         model = saving.load(arguments.file)
         words = saving.metadata(arguments.file)
     try:
@@ -111,7 +111,7 @@ def _inputs(
     """Return what the model takes, and what ``train csv`` has kept of its table, if it did."""
     dtype = np.int64 if model.takes_indices else model.dtype or np.float32
     if path.suffix == ".npy":
-        return np.load(path, allow_pickle=False).astype(dtype), None
+        return _cast(np.load(path, allow_pickle=False), dtype), None
     table = read_table(path)
     if "table" in words:
         kept: Mapping[str, Any] = json.loads(words["table"])
@@ -121,7 +121,22 @@ def _inputs(
         return features.encode(table.columns, np.arange(table.rows)), kept
     names = json.loads(words[COLUMNS]) if COLUMNS in words else list(table.columns)
     _check_none([name for name in names if name not in table.columns])
-    return _numbers(table, names).astype(dtype), None
+    return _cast(_numbers(table, names), dtype), None
+
+
+def _cast(inputs: Array, dtype: Any) -> Array:
+    """Return inputs in the dtype of the model; raise ValueError where that would change them."""
+    if inputs.ndim == 0 or inputs.dtype.kind not in "biuf":
+        raise ValueError(
+            f"expected an array of numbers, a row for each prediction; got {inputs.dtype} of "
+            f"shape {inputs.shape}"
+        )
+    if np.dtype(dtype).kind == "i" and not (wrong := inputs != np.floor(inputs)).any():
+        return inputs.astype(dtype)
+    if np.dtype(dtype).kind == "f" and not (wrong := ~np.isfinite(inputs)).any():
+        return inputs.astype(dtype)
+    row, expected = int(wrong.nonzero()[0][0]) + 1, "an index" if dtype == np.int64 else "finite"
+    raise ValueError(f"row {row} holds {inputs[wrong][0]}, which is not {expected}")
 
 
 def _check_none(missing: list[str]) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from minidl.nn import init
+from minidl.nn.containers import is_ours
 from minidl.nn.layer import KEPT, Layer
 from minidl.nn.parameter import Initializer, Parameter
 from minidl.nn.rectifiers import he_normal_for
@@ -106,6 +107,8 @@ class Description:
             self._open.add(id(layer))
             for name, value in vars(layer).items():
                 if name not in KEPT and name not in layer.pass_names:
+                    if isinstance(value, np.generic) and is_ours(type(layer)):
+                        value = value.item()  # minidl's layers compute with it as a number
                     held[name] = self.encode(value, f"{where}.{name}")
             self._open.remove(id(layer))
         return {"layer": self._numbers[id(layer)]}
@@ -132,7 +135,10 @@ class Description:
         """Return a value in words of JSON."""
         if value is None or type(value) in (bool, int, str):
             return value
-        if isinstance(value, (float, np.bool_, np.integer, np.floating)):
+        if isinstance(value, np.generic) and value.dtype.kind in "fiub":
+            # Its dtype is part of the arithmetic: float32 times np.float64 is float64.
+            return {"scalar": _number(value), "dtype": value.dtype.name}
+        if isinstance(value, float):
             return _number(value)
         if isinstance(value, Layer):
             return self.layer(value, where)

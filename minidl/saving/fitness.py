@@ -67,7 +67,7 @@ def _check_sizes(layer: Layer) -> None:
     """Raise for a whole number with which the constructor would allocate more than the file has."""
     largest = max([LARGEST_SETTING, *_sizes(layer)])
     for name, value in vars(layer).items():
-        if type(value) is int and abs(value) > largest:
+        if isinstance(value, np.generic) or (type(value) is int and abs(value) > largest):
             raise ValueError(f"{type(layer).__name__}.{name} is {shortened(value)}")
 
 

@@ -132,6 +132,8 @@ class Rebuilding:
                 return self.parameter(value)
             case "tensor":
                 return self._tensors[value]
+            case "scalar":
+                return _scalar(self.decode(value), words[rest[0]])
             case "zeros":
                 return self._zero_array(value, np.dtype(words[rest[0]]))
             case "list":
@@ -149,6 +151,14 @@ class Rebuilding:
         if self._zeros > LARGEST_ZEROS:
             raise ArchitectureError(f"{MISSING}: {self._zeros:,} bytes of zeros are too many")
         return np.zeros(shape, dtype)
+
+
+def _scalar(value: Any, name: Any) -> Any:
+    """Return a number as a scalar of NumPy."""
+    dtype = np.dtype(name)
+    if dtype.kind not in "fiub" or type(value) not in (bool, int, float):
+        raise ArchitectureError(f"{MISSING}: {shortened(value)} is no scalar of {shortened(name)}")
+    return dtype.type(value)
 
 
 def _entry(entries: list[Any], number: Any) -> dict[str, Any]:

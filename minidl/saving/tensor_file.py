@@ -26,7 +26,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from minidl.files import AnyPath, open_regular, replacing
+from minidl.files import AnyPath, as_path, open_regular, replacing
 from minidl.typing import Array
 
 FORMAT = "minidl"  # metadata "format" of a file that keeps weights as minidl does
@@ -76,6 +76,11 @@ def write_tensor_file(
     end = checksum = 0
     for name, array in tensors.items():
         dtype = array.dtype.newbyteorder("<")
+        if dtype not in names:
+            raise TypeError(
+                f"save: {one_line(name)} is an array of {array.dtype}, and a file keeps float32, "
+                "float64, int64 and uint64: let the layer hold one of these"
+            )
         # A copy, so that the checksum fits the file even if another thread trains meanwhile.
         numbers = array.astype(dtype, order="C").tobytes()
         begin, end = end, end + len(numbers)
@@ -94,7 +99,7 @@ def write_tensor_file(
             f"save: metadata and names of tensors take {len(text):,} bytes, more than the "
             f"{LARGEST_HEADER:,} of the header of a file; keep long words in a file of their own"
         )
-    with replacing(path) as file:
+    with replacing(as_path(path)) as file:
         file.writelines([len(text).to_bytes(8, "little"), text, *contents])
 
 
@@ -116,6 +121,7 @@ class Tensor:
 @contextmanager
 def opened(path: AnyPath) -> Iterator[TensorFile]:
     """Open a file and read its header; it is closed at the end of the block."""
+    path = as_path(path)
     try:
         file = open_regular(path)
     except ValueError as error:

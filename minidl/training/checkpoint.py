@@ -105,7 +105,7 @@ class Checkpoint(Callback):
 
     def _files(self) -> list[Path]:
         with suppress(FileNotFoundError):
-            return [path for path in self.folder.iterdir() if NAME.fullmatch(path.name)]
+            return [p for p in self.folder.iterdir() if NAME.fullmatch(p.name) and p.is_file()]
         return []
 
     def on_train_begin(self, trainer: Trainer, epoch: int, values: Values) -> None:

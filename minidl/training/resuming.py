@@ -101,8 +101,9 @@ def save_training(trainer: Any, path: AnyPath) -> None:
     text, arrays = packed(
         {
             "version": VERSION,
-            "history": {**resumption.history},
-            "seconds": resumption.history.seconds,
+            # Arrays: as text, those of a hundred thousand epochs would not fit into a header.
+            "history": {name: np.array(v) for name, v in resumption.history.items()},
+            "seconds": np.array(resumption.history.seconds),
             "place": None if place is None else (place.order, place.done, place.tally),
             "stop": resumption.stop,
             "callbacks": resumption.callbacks,
@@ -253,8 +254,15 @@ def _check_beside(file: TensorFile, beside: dict[str, Array]) -> None:
 def _generators(model: Layer) -> list[Generator]:
     """Return the generators that layers hold, each once."""
     found: dict[int, Generator] = {}
+
+    def look(value: Any) -> None:
+        if isinstance(value, Generator):
+            found[id(value)] = value
+        elif isinstance(value, (list, tuple)):
+            deque(map(look, value), maxlen=0)
+        elif isinstance(value, dict):
+            look(tuple(value.values()))
+
     for _, layer in model.layers():
-        for value in vars(layer).values():
-            if isinstance(value, Generator):
-                found[id(value)] = value
+        look(tuple(vars(layer).values()))
     return list(found.values())
