@@ -166,7 +166,7 @@ def test_state_of_a_dtype_that_files_do_not_keep_is_named(path: Path, dtype: str
     assert not path.exists()
 
 
-@pytest.mark.parametrize("name", [None, 3, True, b"x"])
+@pytest.mark.parametrize("name", [None, 10**6, b"x"])
 def test_what_is_no_name_of_a_file(name: Any) -> None:
     with pytest.raises(TypeError, match="must be a string or a path"):
         minidl.load(name)

@@ -12,6 +12,7 @@ import pytest
 import minidl
 from minidl import nn, optim
 from minidl.cli import main
+from minidl.saving.architecture import described
 from minidl.saving.tensor_file import write_tensor_file
 from minidl.training import Trainer
 
@@ -124,6 +125,23 @@ def test_numbers_that_the_model_cannot_take_are_not_changed(
     missing = tmp_path / "none" / "y.csv"
     assert main(["predict", str(path), str(data), "--out", str(missing)]) == 2
     assert "cannot write" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["5", "{", "[" * 10**5, "[[1]]", '{"columns": [{"name": "a"}]}'])
+@pytest.mark.parametrize("name", ["minidl.classes", "minidl.columns", "table"])
+def test_damaged_words_are_told_in_a_line(
+    path: Path, tmp_path: Path, capsys: Any, name: str, text: str
+) -> None:
+    model = nn.Linear(3, 2, rng=0)
+    words, arrays = described(model)
+    arrays |= {n: parameter.data for n, parameter in model.named_parameters()}
+    write_tensor_file(path, arrays, {}, {"minidl.model": words, name: text})
+    np.save(tmp_path / "x.npy", X)
+    out = tmp_path / "y.csv"
+    assert main(["predict", str(path), str(tmp_path / "x.npy"), "--out", str(out)]) == 2
+    err = capsys.readouterr().err
+    assert "classes or columns is damaged" in err
+    assert len(err.splitlines()) == 1
 
 
 def test_what_cannot_be_predicted_is_told_in_a_line(

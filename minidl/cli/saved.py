@@ -88,6 +88,7 @@ def predict(arguments: argparse.Namespace) -> int:
         options.check_writable(arguments.out, "write")
         model = saving.load(arguments.file)
         words = saving.metadata(arguments.file)
+        _check_words(arguments.file, words)
     try:
         inputs, kept = _inputs(arguments.data, words, model)
         outputs = _outputs(model, inputs)
@@ -103,6 +104,25 @@ def predict(arguments: argparse.Namespace) -> int:
         file.write(data)
     print(f"{len(outputs):,} predictions written to {arguments.out}")
     return 0
+
+
+def _check_words(path: Path, words: Mapping[str, str]) -> None:
+    """Raise ValueError unless labels, columns and table are such as minidl writes."""
+    try:
+        for key in (CLASSES, COLUMNS):
+            labels = json.loads(words.get(key, "[]"))
+            if type(labels) is not list or any(type(label) not in (str, int) for label in labels):
+                raise TypeError("no list of labels")
+        if "table" in words:
+            kept = json.loads(words["table"])
+            Features.from_list(kept["columns"])
+            name, classes, scale = kept["target"]["name"], kept["target"]["classes"], kept["scale"]
+            if type(name) is not str or type(classes) not in (list, type(None)):
+                raise TypeError("no target")
+            if scale is not None:
+                float(scale["std"]), float(scale["mean"])
+    except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: what it says of classes or columns is damaged") from error
 
 
 def _inputs(
