@@ -1,0 +1,9 @@
+"""Models as ONNX files, which other programs run and write: ``export`` and ``load``.
+
+``layers`` and ``recurrent_layers`` say how each layer is written, ``patterns`` which layers are
+several operators. This package needs onnx: ``pip install 'minidl[onnx]'``.
+"""
+
+from minidl.onnx.exporting import export
+
+__all__ = ["export"]
