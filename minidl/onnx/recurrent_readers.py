@@ -1,0 +1,296 @@
+"""Reading ONNX's recurrent operators, alone and with the transposes around them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from minidl import kernels, nn
+from minidl.nn.recurrent.sequence import Recurrent
+from minidl.onnx import adapters
+from minidl.onnx.graph_file import Graph, Node
+from minidl.onnx.readers import Step, reads, step
+from minidl.onnx.recurrent_layers import BATCH_FIRST, BETWEEN_LEVELS, GATES, TO_TIME_FIRST
+from minidl.typing import Array
+
+LAYERS: dict[str, Callable[..., Recurrent]] = {"RNN": nn.RNN, "LSTM": nn.LSTM, "GRU": nn.GRU}
+# Operands: x, W, R, B, then the lengths, the initial h and, of an LSTM, the initial c.
+LENGTHS, INITIAL_H, INITIAL_C, PEEPHOLES = 4, 5, 6, 7
+# What the operators compute unless they say otherwise, and what else minidl has.
+ACTIVATIONS = {
+    "RNN": (("tanh",), ("relu",)),
+    "LSTM": (("sigmoid", "tanh", "tanh"),),
+    "GRU": (("sigmoid", "tanh"),),
+}
+
+
+class TimeFirst(adapters.Adapter):
+    """A recurrent layer as ONNX has it: time first, all directions in one array.
+
+    Parameters
+    ----------
+    inner
+        The layer.
+    batch_first
+        Whether the batch comes first, ONNX's layout 1.
+    reverse
+        Whether the only direction is from the last step to the first.
+    options
+        Which inputs follow x: some of "lengths", "h" and "c".
+    results
+        Which outputs there are: some of 0, 1 and 2 for all h, the last h and the last c.
+    """
+
+    def __init__(
+        self,
+        inner: Recurrent,
+        batch_first: bool,
+        reverse: bool,
+        options: tuple[str, ...],
+        results: tuple[int, ...],
+    ) -> None:
+        self.inner = inner
+        self.batch_first, self.reverse = batch_first, reverse
+        self.options, self.results = options, results
+        self.assign_paths()
+
+    def forward(self, x: Array, *more: Array) -> Any:
+        given = dict(zip(self.options, more, strict=True))
+        lengths = given.pop("lengths", None)
+        x = self._moved(x)
+        kinds = self.inner.cell_type.state_of
+        zero = self.inner.zero_state(len(x))
+        state = list(zero)
+        for name, array in given.items():
+            place = kinds.index(name)
+            state[place :: len(kinds)] = map(kernels.copy, self._directions_first(array))
+        y, *end = self.inner(x, *state) if lengths is None else self.inner(x, *state, lengths=lengths)
+        ends = [self._directions_first(np.stack(end[k :: len(kinds)])) for k in range(len(kinds))]
+        outputs = [self._outputs(y), *map(kernels.copy, ends)]
+        self.save(None)
+        chosen = tuple(outputs[index] for index in self.results)
+        return chosen[0] if len(chosen) == 1 else chosen
+
+    def _moved(self, x: Array) -> Array:
+        """Return (time, batch, features) with the batch first, and forwards; and the other way."""
+        x = x if self.batch_first else x.swapaxes(0, 1)
+        return kernels.copy(x[:, ::-1] if self.reverse else x)
+
+    def _directions_first(self, state: Array) -> Array:
+        """Return a state with the directions before the batch; and the other way."""
+        return state.swapaxes(0, 1) if self.batch_first else state
+
+    def _outputs(self, y: Array) -> Array:
+        """Return y (batch, time, directions · hidden) as ONNX has it."""
+        y = y[:, ::-1] if self.reverse else y
+        batch, time = y.shape[:2]
+        y = y.reshape(batch, time, -1, self.inner.hidden_size)
+        return kernels.copy(y if self.batch_first else y.transpose(1, 2, 0, 3))
+
+    def backward(self, *gradients: Array | None) -> Any:
+        self.saved(gradients[0] if len(gradients) == 1 else gradients)  # type: ignore[arg-type]
+        kinds = self.inner.cell_type.state_of
+        given = dict(zip(self.results, gradients, strict=True))
+        batch, time, _ = self.inner._output[0].shape
+        dy = given.get(0)
+        if dy is None:
+            dy = np.zeros(self.inner._output[0].shape, self.inner.dtype)
+        else:
+            dy = dy if self.batch_first else dy.transpose(2, 0, 1, 3)
+            dy = dy.reshape(batch, time, -1)
+            dy = kernels.copy(dy[:, ::-1] if self.reverse else dy)
+        dend = list(self.inner.zero_state(batch))
+        for place in range(len(kinds)):
+            if (gradient := given.get(1 + place)) is not None:
+                dend[place :: len(kinds)] = map(kernels.copy, self._directions_first(gradient))
+        dx, *dstate = self.inner.backward(dy, *dend)
+        dbegin = {
+            name: kernels.copy(self._directions_first(np.stack(dstate[k :: len(kinds)])))
+            for k, name in enumerate(kinds)
+        }
+        dx = dx[:, ::-1] if self.reverse else dx
+        dx = kernels.copy(dx if self.batch_first else dx.swapaxes(0, 1))
+        more = [dbegin.get(name) for name in self.options]
+        return (dx, *more) if more else dx
+
+    def check_gradient(self, dy: Any, output: Any) -> None:
+        """Check nothing: the layer inside checks its gradients."""
+
+
+@reads("RNN", "LSTM", "GRU")
+def _recurrent(graph: Graph, node: Node) -> Step:
+    """Read a recurrent operator, with the levels below it that are written as one layer."""
+    levels = _levels(graph, node)
+    results = tuple(i for i in range(3) if graph.is_used(node.result(i)))
+    options = {
+        name: node.operand(place)
+        for name, place in (("lengths", LENGTHS), ("h", INITIAL_H), ("c", INITIAL_C))
+        if node.operand(place) and not _is_zero(graph, node, place)
+    }
+    reverse = node.attributes.get("direction") == "reverse"
+    if reverse and "lengths" in options:
+        graph.refuse(node, "it goes in reverse only, over sequences of several lengths")
+    inner = _layer(graph, levels)
+    batch_first = bool(node.attributes.get("layout", 0))
+    layer = TimeFirst(inner, batch_first, reverse, tuple(options), results)
+    nodes = [inner_node for level in levels for inner_node in _with_bridge(graph, level, node)]
+    inputs = (levels[0].operands[0], *options.values())
+    return Step(layer, inputs, tuple(node.results[i] for i in results), nodes)
+
+
+@reads("Reshape")
+def _layer_of_batches(graph: Graph, node: Node) -> Step | None:
+    """Read a recurrent layer with the batch first, as ``export`` writes it."""
+    sizes, turned = graph.constants.get(node.operand(1)), graph.producers.get(node.operands[0])
+    if sizes is None or turned is None or turned.kind != "Transpose":
+        return None
+    top = graph.producers.get(turned.operands[0])
+    if top is None or top.kind not in LAYERS:
+        return None
+    order = turned.attributes.get("perm")
+    form = {0: (BATCH_FIRST, [0, 0, -1]), 1: (TO_TIME_FIRST, [0, -1])}
+    which = top.results.index(turned.operands[0])
+    if form.get(which) != (order, sizes.tolist()) or graph.only_user(node.operands[0]) is None:
+        return None
+    found = _recurrent(graph, top)
+    inner, options = found.layer.inner, found.layer.options  # type: ignore[attr-defined]
+    first = graph.producers.get(found.inputs[0])
+    if first is None or first.kind != "Transpose" or graph.only_user(found.inputs[0]) is None:
+        return None
+    plain = first.attributes.get("perm") == TO_TIME_FIRST and set(options) <= {"lengths"}
+    alone = len(found.outputs) == 1 and graph.only_user(found.outputs[0]) is turned
+    if not (plain and alone) or found.layer.batch_first or found.layer.reverse:  # type: ignore[attr-defined]
+        return None
+    inner.return_sequences = which == 0
+    nodes = [first, *found.nodes, turned, node]
+    return Step(inner, (first.operands[0], *found.inputs[1:]), node.results, nodes)
+
+
+@reads("Reshape")
+def _reshape(graph: Graph, node: Node) -> Step:
+    sizes = graph.constant(node, 1)
+    if sizes is None:
+        graph.refuse(node, "it has no shape")
+    if node.attributes.get("allowzero", 0) and (sizes == 0).any():
+        graph.refuse(node, "it makes an empty array")
+    target = [int(size) for size in sizes]
+    return step(node, nn.Flatten() if target == [0, -1] else adapters.Reshape(target))
+
+
+def _levels(graph: Graph, node: Node) -> list[Node]:
+    """Return the operators of one layer, from the lowest to this one."""
+    levels = [node]
+    while (below := _below(graph, levels[0])) is not None:
+        levels.insert(0, below)
+    return levels
+
+
+def _below(graph: Graph, node: Node) -> Node | None:
+    """Return the operator whose features, of all directions, this one takes in time order."""
+    bridge = _bridge(graph, node)
+    below = graph.producers.get(bridge[0].operands[0]) if bridge else None
+    if below is None or below.kind != node.kind or below.attributes != node.attributes:
+        return None
+    if below.attributes.get("layout", 0) or below.attributes.get("direction") == "reverse":
+        return None
+    if any(graph.is_used(name) for name in below.results[1:]):
+        return None
+    initial = [n.operand(p) for n in (node, below) for p in (INITIAL_H, INITIAL_C) if n.operand(p)]
+    same_lengths = below.operand(LENGTHS) == node.operand(LENGTHS)
+    return below if same_lengths and not initial else None
+
+
+def _bridge(graph: Graph, node: Node) -> list[Node]:
+    """Return the Transpose and the Reshape between two levels of a layer, if they are there."""
+    reshape = graph.producers.get(node.operands[0])
+    if reshape is None or reshape.kind != "Reshape" or graph.only_user(node.operands[0]) is None:
+        return []
+    sizes, turned = graph.constants.get(reshape.operand(1)), graph.producers.get(reshape.operands[0])
+    if sizes is None or sizes.tolist() != [0, 0, -1] or turned is None:
+        return []
+    if turned.kind != "Transpose" or turned.attributes.get("perm") != BETWEEN_LEVELS:
+        return []
+    alone = graph.only_user(turned.operands[0]) and graph.only_user(reshape.operands[0])
+    return [turned, reshape] if alone else []
+
+
+def _with_bridge(graph: Graph, level: Node, top: Node) -> list[Node]:
+    """Return an operator with the nodes between it and the next level."""
+    if level is top:
+        return [level]
+    (turned,) = graph.users[level.results[0]]
+    return [level, turned, *graph.users[turned.results[0]]]
+
+
+def _is_zero(graph: Graph, node: Node, place: int) -> bool:
+    """Return whether an initial state is a constant of zeros; refuse any other constant."""
+    constant = graph.constants.get(node.operand(place))
+    if constant is None:
+        return False
+    if place == LENGTHS or constant.any():
+        graph.refuse(node, "its lengths and its initial state must be inputs, or left out")
+    return True
+
+
+def _layer(graph: Graph, levels: list[Node]) -> Recurrent:
+    """Return the layer of minidl with the weights of these operators."""
+    node = levels[0]
+    _check(graph, node)
+    weights = [[graph.weights(level, index) for index in (1, 2)] for level in levels]
+    directions, _, width = weights[0][0].shape
+    hidden, options = weights[0][1].shape[-1], {}
+    if node.kind == "RNN":
+        options["nonlinearity"] = _activations(node)[0]
+    layer = LAYERS[node.kind](
+        width, hidden, len(levels), directions == 2, rng=0, dtype=weights[0][0].dtype, **options
+    )
+    cells = iter(layer.cells)
+    for level, (input_weight, recurrent_weight) in zip(levels, weights, strict=True):
+        shape = (directions, 2 * recurrent_weight.shape[1])
+        bias = graph.weights(level, 3) if level.operand(3) else np.zeros(shape, input_weight.dtype)
+        for arrays in zip(input_weight, recurrent_weight, bias, strict=True):
+            _fill(next(cells), node.kind, *arrays)
+    return layer
+
+
+def _check(graph: Graph, node: Node) -> None:
+    """Refuse what minidl's recurrent layers do not compute."""
+    of = node.attributes
+    if node.kind == "GRU" and not of.get("linear_before_reset", 0):
+        graph.refuse(node, "it resets the state before the product, and minidl's GRU after it")
+    if node.operand(PEEPHOLES):
+        graph.refuse(node, "it has peepholes, which minidl's LSTM has not")
+    for name in ("clip", "input_forget", "activation_alpha", "activation_beta"):
+        if of.get(name):
+            graph.refuse(node, f"minidl has nothing for its {name}")
+    if _activations(node) not in ACTIVATIONS[node.kind]:
+        graph.refuse(node, f"its activations are {', '.join(of['activations'])}")
+
+
+def _activations(node: Node) -> tuple[str, ...]:
+    """Return the activations of each direction, in small letters; () if they differ."""
+    names = [name.lower() for name in node.attributes.get("activations", ())]
+    usual = ACTIVATIONS[node.kind][0]
+    half = names[: len(usual)]
+    if not names:
+        return usual
+    return tuple(half) if names in (half, half * 2) else ()
+
+
+def _fill(cell: Any, kind: str, input_weight: Array, recurrent_weight: Array, bias: Array) -> None:
+    """Copy ONNX's weights of one direction into a cell."""
+    here = np.argsort(GATES[kind])
+    of_input, of_state = np.split(bias, 2)
+
+    def reordered(array: Array) -> Array:
+        gates = np.split(array, len(here), axis=-1)
+        return np.concatenate([gates[place] for place in here], axis=-1)
+
+    cell.input_weight.data = reordered(input_weight.T)
+    cell.recurrent_weight.data = reordered(recurrent_weight.T)
+    if kind == "GRU":
+        cell.bias.data, cell.recurrent_bias.data = reordered(of_input), reordered(of_state)
+    else:
+        cell.bias.data = reordered(of_input) if not of_state.any() else reordered(of_input + of_state)
