@@ -27,15 +27,31 @@ class Adapter(Layer):
 class Add(Adapter):
     """y = a + b,  da = db = dy."""
 
-    def forward(self, a: Array, b: Array) -> Array:
+    def check_input(self, *inputs: Array) -> None:
+        super().check_input(*inputs)
+        a, b = inputs
         if a.shape != b.shape:
             raise ValueError(f"{self.label}: the shapes {a.shape} and {b.shape} differ")
+
+    def forward(self, a: Array, b: Array) -> Array:
         self.save(None)
         return kernels.add(a, b)
 
     def backward(self, dy: Array) -> tuple[Array, Array]:
         self.saved(dy)
         return dy, dy
+
+
+class Multiply(Add):
+    """y = a · b,  da = dy · b,  db = dy · a."""
+
+    def forward(self, a: Array, b: Array) -> Array:
+        self.save(a, b)
+        return a * b
+
+    def backward(self, dy: Array) -> tuple[Array, Array]:
+        a, b = self.saved(dy)
+        return dy * b, dy * a
 
 
 class Affine(Adapter):

@@ -77,4 +77,18 @@ def _steps(graph: Graph) -> list[Step]:
         found = read(graph, node)
         done |= {id(inner) for inner in found.nodes}
         steps.append(found)
-    return steps[::-1]
+    return _in_order(graph, steps[::-1])
+
+
+def _in_order(graph: Graph, steps: list[Step]) -> list[Step]:
+    """Return the steps such that each comes after those whose values it takes."""
+    known, ordered = set(graph.inputs), []
+    while steps:
+        ready = [step for step in steps if known.issuperset(step.inputs)]
+        if not ready:
+            names = ", ".join(sorted({name for name in steps[0].inputs if name not in known}))
+            raise ModelFileError(f"{graph.path}: nothing computes {names}")
+        ordered += ready
+        known.update(name for step in ready for name in step.outputs)
+        steps = [step for step in steps if step not in ready]
+    return ordered

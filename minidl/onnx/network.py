@@ -106,6 +106,8 @@ def _accumulate(of: dict[str, Array | None], name: str, gradient: Array | None) 
 
 def as_chain(steps: Sequence[Step], inputs: Sequence[str], outputs: Sequence[str]) -> Layer | None:
     """Return the steps as a ``Sequential`` with ``Residual`` blocks; None if they are no chain."""
+    if len(steps) == 1 and (steps[0].inputs, steps[0].outputs) == (tuple(inputs), tuple(outputs)):
+        return steps[0].layer
     chain = _Chain(steps, inputs)
     if len(outputs) != 1 or not chain.is_possible:
         return None
@@ -121,7 +123,7 @@ class _Chain:
     def __init__(self, steps: Sequence[Step], inputs: Sequence[str]) -> None:
         self.steps = {name: step for step in steps for name in step.outputs}
         self.used = 0
-        lengths = [step.inputs[1:] for step in steps if not isinstance(step.layer, Add)]
+        lengths = [step.inputs[1:] for step in steps if not type(step.layer) is Add]
         wanted = [
             names for names, step in zip(lengths, self._unary(steps), strict=True)
             if step.layer.takes_lengths
@@ -140,11 +142,11 @@ class _Chain:
 
     @staticmethod
     def _unary(steps: Sequence[Step]) -> list[Step]:
-        return [step for step in steps if not isinstance(step.layer, Add)]
+        return [step for step in steps if not type(step.layer) is Add]
 
     def _add(self, step: Step) -> None:
         before = self.depends.get(step.inputs[0], [])
-        if isinstance(step.layer, Add):
+        if type(step.layer) is Add:
             others = set(self.depends.get(step.inputs[1], []))
             before = [name for name in before if name in others]
         self.depends[step.outputs[0]] = [*before, step.outputs[0]]
@@ -157,7 +159,7 @@ class _Chain:
             if step is None or start not in self.depends[end]:
                 return None
             self.used += 1
-            if isinstance(step.layer, Add):
+            if type(step.layer) is Add:
                 block = self._residual(step, self.depends[end][-2])
                 if block is None:
                     return None

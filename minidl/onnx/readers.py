@@ -96,7 +96,10 @@ def _reads_pattern(pattern: Pattern, make: Callable[[Match], Layer | None]) -> N
         layer = None if match is None else make(match)
         if match is None or layer is None:
             return None
-        return Step(layer, match.inputs(pattern), match.outputs(pattern), match.nodes)
+        inputs, outputs = match.inputs(pattern), match.outputs(pattern)
+        if graph.ranks.get(inputs[0], 2) < 2:
+            layer = adapters.AsRows(layer, 0)
+        return Step(layer, inputs, outputs, match.nodes)
 
     reads(pattern.last)(reader)
 
@@ -402,9 +405,10 @@ def _transpose(graph: Graph, node: Node) -> Step:
 def _arithmetic(graph: Graph, node: Node) -> Step:
     names = [name for name in node.operands if name not in graph.constants]
     if len(names) == 2:
-        if node.kind != "Add":
-            graph.refuse(node, "of two computed values minidl has the sum only")
-        return Step(adapters.Add(), node.operands, node.results, [node])
+        if node.kind not in ("Add", "Mul"):
+            graph.refuse(node, "of two computed values minidl has the sum and the product only")
+        both = adapters.Add() if node.kind == "Add" else adapters.Multiply()
+        return Step(both, node.operands, node.results, [node])
     first = node.operands[0] not in graph.constants
     constant = graph.weights(node, 1 if first else 0)
     layer = {
