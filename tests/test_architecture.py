@@ -36,6 +36,7 @@ FLOORS = [
     {"cli"},
     {"lab"},
     {"diagnosis"},
+    {"onnx"},
     {"training", "gradient_check", "saving", "datasets"},
     {"recording"},
     {"profiling", "analysis"},
@@ -72,6 +73,7 @@ PUBLIC = [
     "minidl.datasets",
     "minidl.training",
     "minidl.diagnosis",
+    "minidl.onnx",
 ]
 
 

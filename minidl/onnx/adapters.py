@@ -261,9 +261,7 @@ class Gather(Adapter):
         y = rows.reshape(*indices.shape, *self.rest)
         places = range(indices.ndim)
         self.save(indices.ndim)
-        return np.ascontiguousarray(
-            np.moveaxis(y, places, [self.axis + place for place in places])
-        )
+        return np.ascontiguousarray(np.moveaxis(y, places, [self.axis + place for place in places]))
 
     def backward(self, dy: Array) -> None:
         places = range(self.saved(dy))

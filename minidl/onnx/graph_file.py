@@ -208,7 +208,9 @@ def _attribute(attribute: Any) -> Any:
     if isinstance(value, float):
         return shortest(value)
     if attribute.type in (attribute.INTS, attribute.FLOATS, attribute.STRINGS):
-        return [word.decode("utf-8", "replace") if isinstance(word, bytes) else word for word in value]
+        return [
+            word.decode("utf-8", "replace") if isinstance(word, bytes) else word for word in value
+        ]
     return value
 
 

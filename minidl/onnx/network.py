@@ -94,7 +94,9 @@ class Network(Adapter):
             f"  {', '.join(results)} = {layer.short_name()}({', '.join(names)})"
             for layer, (names, results) in zip(self.stack, self.wiring, strict=True)
         ]
-        return "\n".join([f"Network: {', '.join(self.inputs)} -> {', '.join(self.outputs)}", *lines])
+        return "\n".join(
+            [f"Network: {', '.join(self.inputs)} -> {', '.join(self.outputs)}", *lines]
+        )
 
 
 def _accumulate(of: dict[str, Array | None], name: str, gradient: Array | None) -> None:
@@ -125,12 +127,14 @@ class _Chain:
         self.used = 0
         lengths = [step.inputs[1:] for step in steps if not type(step.layer) is Add]
         wanted = [
-            names for names, step in zip(lengths, self._unary(steps), strict=True)
+            names
+            for names, step in zip(lengths, self._unary(steps), strict=True)
             if step.layer.takes_lengths
         ]
         more = tuple(inputs[1:])
         self.is_possible = all(len(step.outputs) == 1 for step in steps) and (
-            not any(lengths) and not more
+            not any(lengths)
+            and not more
             or len(more) == 1
             and all(names == more for names in wanted)
             and sum(map(bool, lengths)) == len(wanted) > 0

@@ -108,7 +108,9 @@ def _linear(match: Match) -> Layer | None:
     weight, bias = match.constants["weight"], match.constants["bias"]
     if weight.ndim != 2 or bias.shape not in (weight.shape[1:], (1, *weight.shape[1:])):
         return None
-    return fill(nn.Linear(*weight.shape, rng=0, dtype=weight.dtype), weight=weight, bias=bias.reshape(-1))
+    return fill(
+        nn.Linear(*weight.shape, rng=0, dtype=weight.dtype), weight=weight, bias=bias.reshape(-1)
+    )
 
 
 def _standardize(match: Match) -> Layer | None:
@@ -253,20 +255,19 @@ def _dropout(graph: Graph, node: Node) -> Step:
 
 @reads("Gemm")
 def _gemm(graph: Graph, node: Node) -> Step:
-    of, weight, bias = node.attributes, graph.weights(node, 1), None
+    of, weight = node.attributes, graph.weights(node, 1)
     weight = weight.T if of.get("transB", 0) else weight
-    if node.operand(2):
-        bias = graph.weights(node, 2) * np.asarray(of.get("beta", 1.0), weight.dtype)
-        if bias.size not in (1, weight.shape[1]) or bias.size != max(bias.shape, default=1):
-            graph.refuse(node, f"its bias {bias.shape} is not one number for each column")
-        if bias.ndim == 2 and bias.shape[1] != bias.size:
-            graph.refuse(node, f"its bias {bias.shape} is one number for each row")
-        bias = np.broadcast_to(bias.reshape(-1), weight.shape[1:])
     weight = weight * np.asarray(of.get("alpha", 1.0), weight.dtype)
-    layer: Layer = _make_linear(weight, bias)
-    if of.get("transA", 0):
-        layer = nn.Sequential(adapters.Transpose((1, 0)), layer)
-    return step(node, layer)
+    layers: list[Layer] = [adapters.Transpose((1, 0))] if of.get("transA", 0) else []
+    bias = graph.weights(node, 2) if node.operand(2) else None
+    if bias is not None:
+        bias = bias * np.asarray(of.get("beta", 1.0), weight.dtype)
+    if bias is None or bias.ndim < 2 or len(bias) == 1:  # the same for every row
+        row = None if bias is None else np.broadcast_to(bias, (1, weight.shape[1]))[0]
+        layers.append(_make_linear(weight, row))
+    else:
+        layers += [_make_linear(weight), adapters.Affine(1.0, bias)]
+    return step(node, layers[0] if len(layers) == 1 else nn.Sequential(*layers))
 
 
 def _make_linear(weight: Array, bias: Array | None = None) -> nn.Linear:

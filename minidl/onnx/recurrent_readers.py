@@ -66,7 +66,9 @@ class TimeFirst(adapters.Adapter):
         for name, array in given.items():
             place = kinds.index(name)
             state[place :: len(kinds)] = map(kernels.copy, self._directions_first(array))
-        y, *end = self.inner(x, *state) if lengths is None else self.inner(x, *state, lengths=lengths)
+        y, *end = (
+            self.inner(x, *state) if lengths is None else self.inner(x, *state, lengths=lengths)
+        )
         ends = [self._directions_first(np.stack(end[k :: len(kinds)])) for k in range(len(kinds))]
         outputs = [self._outputs(y), *map(kernels.copy, ends)]
         self.save(None)
@@ -207,7 +209,10 @@ def _bridge(graph: Graph, node: Node) -> list[Node]:
     reshape = graph.producers.get(node.operands[0])
     if reshape is None or reshape.kind != "Reshape" or graph.only_user(node.operands[0]) is None:
         return []
-    sizes, turned = graph.constants.get(reshape.operand(1)), graph.producers.get(reshape.operands[0])
+    sizes, turned = (
+        graph.constants.get(reshape.operand(1)),
+        graph.producers.get(reshape.operands[0]),
+    )
     if sizes is None or sizes.tolist() != [0, 0, -1] or turned is None:
         return []
     if turned.kind != "Transpose" or turned.attributes.get("perm") != BETWEEN_LEVELS:
@@ -293,4 +298,6 @@ def _fill(cell: Any, kind: str, input_weight: Array, recurrent_weight: Array, bi
     if kind == "GRU":
         cell.bias.data, cell.recurrent_bias.data = reordered(of_input), reordered(of_state)
     else:
-        cell.bias.data = reordered(of_input) if not of_state.any() else reordered(of_input + of_state)
+        cell.bias.data = (
+            reordered(of_input) if not of_state.any() else reordered(of_input + of_state)
+        )
