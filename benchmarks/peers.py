@@ -4,6 +4,7 @@
     python benchmarks/peers.py steps              # training steps
     python benchmarks/peers.py inference --rows "batch 1"
     python benchmarks/peers.py text --file FILE   # a whole training, of minidl and PyTorch
+    python benchmarks/peers.py sklearn            # whole fits of estimators on ten sets
 
 All contenders for a task run in alternating rounds of one process, with the same number of threads;
 the fastest of a few bursts counts in each round. Reported is the median, over the rounds, of time
@@ -27,7 +28,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from comparison import report, text
+from comparison import estimators, report, text
 from comparison.measuring import Result
 from comparison.running import Plan, run
 from comparison.suites import OURS, SUITES
@@ -39,7 +40,10 @@ from minidl.profiling.measuring import QUICK, Effort
 from minidl.settings import without_limits
 
 ROUNDS = 7
-TEXT = "text"  # the suite that is a whole training, not a table of tasks
+# The suites that are whole trainings, not tables of tasks.
+TEXT = "text"
+ESTIMATORS = "sklearn"
+WHOLE = {TEXT: text, ESTIMATORS: estimators}
 THREAD_VARIABLES = (
     "BLIS_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -73,16 +77,15 @@ HELD = {
 
 def parser() -> argparse.ArgumentParser:
     """Make the parser of the command line."""
-    helps = {name: suite.help for name, suite in SUITES.items()} | {
-        TEXT: text.__doc__.split("\n")[0]
-    }
+    helps = {name: suite.help for name, suite in SUITES.items()}
+    helps |= {name: module.__doc__.split("\n")[0] for name, module in WHOLE.items()}
     suites = "\n".join(f"  {name:<11}{help}" for name, help in helps.items())
     parser = argparse.ArgumentParser(
         description=f"minidl and other libraries at the same work.\n\nsuites:\n{suites}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("suite", nargs="?", choices=[*SUITES, TEXT], default="kernels", help="[kernels]")
+    add("suite", nargs="?", choices=[*SUITES, *WHOLE], default="kernels", help="[kernels]")
     add("--rows", default="", metavar="TEXT", help="only tasks with this text in their name")
     add("--peers", nargs="+", default=[], metavar="NAME", help="only these columns of the table")
     add("--threads", nargs="+", type=count, metavar="N", help="numbers of threads to compare with")
@@ -100,8 +103,8 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Compare with each number of threads, and print the best of each contender."""
     arguments = parser().parse_args()
-    if arguments.suite == TEXT:
-        return _read_text(arguments)
+    if arguments.suite in WHOLE:
+        return _train(arguments)
     suite = SUITES[arguments.suite]
     _check(arguments)
     counts = arguments.threads or ([1, usable_cores()] if suite.every_thread_count else [1])
@@ -120,13 +123,17 @@ def main() -> int:
     return code
 
 
-def _read_text(arguments: argparse.Namespace) -> int:
-    """Run the suite ``text`` in a process of its own, for its number of threads."""
-    threads = max(arguments.threads or [usable_cores()])
+def _train(arguments: argparse.Namespace) -> int:
+    """Run a suite of whole trainings in a process of its own, for its number of threads."""
+    cores = 1 if arguments.suite == ESTIMATORS else usable_cores()
+    threads = max(arguments.threads or [cores])
     if not arguments.child:
         return _start(threads, arguments.isa, Path(os.devnull))
     try:
-        text.run(arguments.file, arguments.epochs, threads)
+        if arguments.suite == ESTIMATORS:
+            estimators.run(arguments.rows, arguments.quick)
+        else:
+            text.run(arguments.file, arguments.epochs, threads)
     except (OSError, ValueError, ImportError) as error:
         parser().error(str(error))
     except KeyboardInterrupt:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from minidl._version import __version__
 
 if TYPE_CHECKING:
-    from minidl import analysis, datasets, nn, onnx, optim
+    from minidl import analysis, datasets, nn, optim
     from minidl.diagnosis.diagnosing import diagnose
     from minidl.diagnosis.monitor import GradientMonitor
     from minidl.gradient_check import GradcheckError, GradcheckReport, gradcheck, gradcheck_all
@@ -54,10 +54,11 @@ _HOMES = {
     "diagnosis": ("GradientMonitor", "diagnose"),
     "gradient_check": ("GradcheckError", "GradcheckReport", "gradcheck", "gradcheck_all"),
     "nn": (),
-    "onnx": (),
+    "onnx": (),  # needs onnx
     "optim": (),
     "recording": ("RecordingError", "record"),
     "saving": ("ModelFileError", "load", "save"),
+    "sklearn": (),  # needs scikit-learn
     "threads": ("get_num_threads", "set_num_threads"),
     "training": ("Trainer", "batches"),
     "warnings": ("TrainingWarning",),

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
+LARGE = re.compile("(accuracy|balanced_accuracy|r2|top_.*|(roc_auc|precision|recall|f1)(_[a-z]+)?)")
+SMALL = ("loss", "mse", "mae", "mape", "log_loss")
+
 
 def good_mode(owner: str, monitor: str, mode: str | None) -> str:
     """Return ``"min"`` or ``"max"``: the mode, or what the name of the monitored value says.
@@ -20,8 +25,8 @@ def good_mode(owner: str, monitor: str, mode: str | None) -> str:
     if mode not in ("min", "max", None):
         raise ValueError(f'{owner}: mode must be "min" or "max", got {mode!r}')
     name = monitor.removeprefix("val_").removeprefix("weighted_")
-    if mode is None and (name in ("accuracy", "r2") or name.startswith("top_")):
+    if mode is None and LARGE.fullmatch(name):
         return "max"
-    if mode is None and name not in ("loss", "mse", "mae"):
+    if mode is None and name not in SMALL:
         raise ValueError(f'{owner}: is a large {monitor!r} good? Give mode="max" or mode="min"')
     return mode or "min"

@@ -6,6 +6,7 @@ may raise, as that of Ctrl-C does. ``deferred()`` lets handlers wait until a blo
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # what `signal` wraps, without looking up names
 import signal
 import sys
 import threading
@@ -74,7 +75,7 @@ class deferred:  # noqa: N801  (used like a function)
         if callable(handler):
             stand_in = _StandIn(number, handler, self)
             self._stand_ins.append(stand_in)
-            signal.signal(number, stand_in)
+            _signal.signal(number, stand_in)
 
     def _note(self, handler: Handler, number: int, frame: FrameType | None) -> None:
         self._waiting[number] = handler
@@ -96,7 +97,7 @@ class deferred:  # noqa: N801  (used like a function)
         while self._stand_ins:
             stand_in = self._stand_ins[-1]
             if _handler_of(stand_in.number) is stand_in:
-                signal.signal(stand_in.number, stand_in.handler)
+                _signal.signal(stand_in.number, stand_in.handler)
             self._stand_ins.pop()
 
     # --- inside the block ---
@@ -152,4 +153,4 @@ def _numbers() -> tuple[int, ...]:
 
 
 def _handler_of(number: int) -> Any:
-    return signal.getsignal(number)
+    return _signal.getsignal(number)

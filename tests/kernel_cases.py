@@ -308,6 +308,76 @@ def bce_with_logits(draw: Draw) -> Args:
     return args
 
 
+def pinball(draw: Draw) -> Args:
+    args = mse(draw)
+    columns = args["prediction"].size // len(args["prediction"])
+    return args | {"quantiles": draw.rng.uniform(0.05, 0.95, columns).astype(draw.dtype)}
+
+
+def poisson_nll(draw: Draw) -> Args:
+    args = mse(draw)
+    log_rate = args.pop("prediction")
+    return {"log_rate": log_rate, **args, **counts(draw, log_rate.shape), "full": draw.flag()}
+
+
+def poisson_rate_nll(draw: Draw) -> Args:
+    args = mse(draw)
+    rate = np.abs(args.pop("prediction")) + draw.dtype.type(0.1)
+    return {"rate": rate, **args, **counts(draw, rate.shape), "full": draw.flag(), "eps": 1e-3}
+
+
+def counts(draw: Draw, shape: tuple[int, ...]) -> Args:
+    return {"target": draw.rng.poisson(2, shape).astype(draw.dtype)}
+
+
+def gaussian_nll(draw: Draw) -> Args:
+    rows = (draw.size(), int(draw.rng.integers(1, 4)))[: 1 + draw.flag()]
+    outputs = draw.size()
+    prediction = draw.array(*rows, 2 * outputs)
+    args = {
+        "prediction": prediction,
+        "target": draw.array(*rows, outputs),
+        "least": -0.5,
+        **reduced(draw, rows[0]),
+        "full": draw.flag(),
+    }
+    draw.spoilt(prediction, args["weight"])
+    return args
+
+
+def cosine_similarity(draw: Draw) -> Args:
+    rows = (draw.size(), int(draw.rng.integers(1, 4)))[: 1 + draw.flag()]
+    prediction, target = (draw.array(*rows, 1 + draw.size()) for _ in range(2))
+    target = np.resize(target, prediction.shape)
+    if draw.flag():
+        prediction[0] = 0  # a vector without a direction
+    args = {"prediction": prediction, "target": target, **reduced(draw, rows[0])}
+    draw.spoilt(prediction, args["weight"])
+    return args
+
+
+def cosine_embedding(draw: Draw) -> Args:
+    rows, columns = draw.size(), 1 + draw.size()
+    args = {
+        "prediction": draw.array(rows, 2, columns),
+        "target": draw.rng.choice([-1, 1], rows).astype(draw.dtype),
+        "margin": draw.rng.uniform(-0.5, 0.5),
+        **reduced(draw, rows),
+    }
+    draw.spoilt(args["prediction"], args["weight"])
+    return args
+
+
+def reduced(draw: Draw, rows: int) -> Args:
+    each = draw.flag() and draw.flag()
+    return {"mean": draw.flag(), "weight": draw.weights(rows), "each": each}
+
+
+def dot(draw: Draw) -> Args:
+    shape = draw.shape()
+    return {"x": draw.array(*shape), "y": draw.array(*shape)}
+
+
 def optimizer_state(draw: Draw) -> np.ndarray:
     state = np.zeros((), OPTIMIZER_STATE)
     for name in ("learning_rate", "weight_decay", "scale", "momentum", "beta1", "beta2"):
@@ -496,6 +566,13 @@ CASES: dict[str, Callable[[Draw], Args]] = {
     "absolute_error": mse,
     "huber": huber,
     "bce_with_logits": bce_with_logits,
+    "pinball": pinball,
+    "poisson_nll": poisson_nll,
+    "poisson_rate_nll": poisson_rate_nll,
+    "gaussian_nll": gaussian_nll,
+    "cosine_similarity": cosine_similarity,
+    "cosine_embedding": cosine_embedding,
+    "dot": dot,
     "squared_norm": unary,
     "clip": clip,
     "clamp": clamp,

@@ -221,6 +221,40 @@ def _bce(loss: Any, z: Array, t: Array) -> tuple[Array, Array]:
     return losses, np.ones_like(z)
 
 
+def _quantile(loss: Any, p: Array, t: Array) -> tuple[Array, Array]:
+    t = t.reshape(*t.shape, *[1] * (p.ndim - t.ndim))
+    e, q = t - p, np.array(loss.quantiles)
+    return np.maximum(q * e, (q - 1) * e), np.ones_like(p)
+
+
+def _poisson(loss: Any, p: Array, t: Array) -> tuple[Array, Array]:
+    losses = np.exp(p) - t * p if loss.log_input else p - t * np.log(p + loss.eps)
+    if loss.full:
+        t = np.maximum(t, 1)
+        stirling = t * np.log(t) - t + 0.5 * np.log(2 * np.pi * t)
+        losses = losses + np.where(t > 1, stirling, 0)
+    return losses, np.ones_like(p)
+
+
+def _gaussian(loss: Any, p: Array, t: Array) -> tuple[Array, Array]:
+    """-log of the normal density, without its constant unless it counts."""
+    outputs = p.shape[-1] // 2
+    mean, deviation = p[..., :outputs], np.exp(p[..., outputs:] / 2)
+    t = t.reshape(mean.shape)
+    density = np.exp(-(((t - mean) / deviation) ** 2) / 2) / deviation / np.sqrt(2 * np.pi)
+    losses = -np.log(density) - (0 if loss.full else np.log(2 * np.pi) / 2)
+    return losses, np.ones_like(losses)
+
+
+def _cosine(u: Array, v: Array) -> Array:
+    return (u * v).sum(-1) / np.sqrt((u * u).sum(-1) * (v * v).sum(-1))
+
+
+def _embedding(loss: Any, p: Array, t: Array) -> tuple[Array, Array]:
+    cosine = _cosine(p[:, 0], p[:, 1])
+    return np.where(t > 0, 1 - cosine, np.maximum(0, cosine - loss.margin)), np.ones_like(cosine)
+
+
 LOSSES: dict[str, Callable[..., tuple[Array, Array]]] = {
     "MSELoss": lambda loss, p, t: ((p - t) ** 2, np.ones_like(p)),
     "L1Loss": lambda loss, p, t: (np.abs(p - t), np.ones_like(p)),
@@ -228,6 +262,11 @@ LOSSES: dict[str, Callable[..., tuple[Array, Array]]] = {
     "BCEWithLogitsLoss": _bce,
     "CrossEntropyLoss": _cross_entropy,
     "NLLLoss": _nll,
+    "QuantileLoss": _quantile,
+    "PoissonNLLLoss": _poisson,
+    "GaussianNLLLoss": _gaussian,
+    "CosineSimilarityLoss": lambda loss, p, t: (1 - _cosine(p, t), np.ones(p.shape[:-1])),
+    "CosineEmbeddingLoss": _embedding,
 }
 
 
@@ -238,7 +277,7 @@ def loss_value(loss: Any, prediction: Array, target: Array, weight: Array | None
         weight = weight.reshape(-1, *[1] * (losses.ndim - 1))  # of each row
         losses, counts = weight * losses, weight * counts
     if loss.reduction == "none":
-        return losses.reshape(target.shape)
+        return losses.reshape(target.shape) if loss.takes_labels else losses
     return float(losses.sum() / counts.sum() if loss.reduction == "mean" else losses.sum())
 
 

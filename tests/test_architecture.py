@@ -34,10 +34,9 @@ SOURCES = [path for path in FILES if path.suffix == ".py"]
 FLOORS = [
     {"__main__"},
     {"cli"},
-    {"lab"},
+    {"lab", "onnx", "sklearn"},
     {"diagnosis"},
-    {"onnx"},
-    {"training", "gradient_check", "saving", "datasets"},
+    {"training", "gradient_check", "saving", "datasets", "tables"},
     {"recording"},
     {"profiling", "analysis"},
     {"optim", "threads"},
@@ -74,6 +73,7 @@ PUBLIC = [
     "minidl.training",
     "minidl.diagnosis",
     "minidl.onnx",
+    "minidl.sklearn",
 ]
 
 
@@ -421,7 +421,8 @@ def test_import_needs_numpy_only() -> None:
     program = (
         "import sys, minidl.cli.train, minidl.profiling.step_profile; from minidl import *;"
         "others = {m.split('.')[0] for m in sys.modules} & "
-        "{'torch', 'sklearn', 'scipy', 'matplotlib', 'tqdm', 'Cython', 'pytest'};"
+        "{'torch', 'onnx', 'google', 'sklearn', 'scipy', 'pandas', 'polars', 'matplotlib', 'tqdm', 'Cython'};"
+        "assert 'pytest' not in sys.modules;"
         "assert not others, others"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=PACKAGE.parent)

@@ -12,7 +12,7 @@ from cli_helpers import ROOT, SHORT, accuracy_in, write_idx
 
 import minidl
 from minidl import datasets, nn
-from minidl.cli import _parser, main, train
+from minidl.cli import _parser, main, network, train
 
 MNIST = ROOT.parent / "shared" / "data"
 
@@ -97,7 +97,7 @@ def test_the_seed_decides_the_parameters_too():
     weights = []
     for seed in ("3", "3", "4"):
         arguments = _parser().parse_args([*SHORT, "--seed", seed])
-        weights.append(train.build_model(datasets.digits(), arguments).parameters()[0].data)
+        weights.append(network.build_model(64, 10, arguments).parameters()[0].data)
     assert np.array_equal(weights[0], weights[1])
     assert not np.array_equal(weights[0], weights[2])
 
@@ -105,7 +105,7 @@ def test_the_seed_decides_the_parameters_too():
 def test_the_initialiser_is_chosen_by_name_and_normal_by_its_width():
     def weight(init, place=0):
         arguments = _parser().parse_args([*SHORT, "--hidden", "32,32", "--init", init])
-        layers = train.build_model(datasets.digits(), arguments).layers()
+        layers = network.build_model(64, 10, arguments).layers()
         return [x.weight.data for _, x in layers if isinstance(x, nn.Linear)][place]
 
     assert weight("normal:0.05").std() == pytest.approx(0.05, rel=0.1)

@@ -190,12 +190,12 @@ def test_doctor_wraps_long_facts_at_a_terminal_only(capsys, monkeypatch, columns
 
 def test_the_confusion_matrix_counts_rows_by_truth():
     labels, predicted = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 1, 1, 1, 0, 2])
-    lines = report.confusion(labels, predicted, 3).splitlines()
+    lines = report.confusion(labels, predicted, range(3)).splitlines()
     cells = [line.split()[-3:] for line in lines]
     assert cells[:4] == [["0", "1", "2"], ["1", "2", "."], ["1", "1", "."], [".", ".", "1"]]
     assert lines[-1] == "3 of 6 wrong; 0 taken for 1: 2, 1 taken for 0: 1"
-    assert report.confusion(labels, labels, 3).endswith("0 of 6 wrong")
-    assert len(report.confusion(labels, predicted, 50).splitlines()) == 1
+    assert report.confusion(labels, labels, range(3)).endswith("0 of 6 wrong")
+    assert len(report.confusion(labels, predicted, range(50)).splitlines()) == 1
 
 
 def test_norms_are_those_of_the_gradient_over_all_data():

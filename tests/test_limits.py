@@ -110,9 +110,15 @@ def test_labels_of_weight_zero_do_not_count(backend: str, dtype: Any, cls: Any) 
     assert gradient[0].any()
 
 
+def median(prediction: Any, target: Any, **options: Any) -> Any:
+    quantiles = np.full(prediction.size // len(prediction), 0.5, prediction.dtype)
+    return kernels.pinball(prediction, target, quantiles, **options)
+
+
 @every_dtype
 def test_gradient_of_nan_is_nan(backend: str, dtype: Any) -> None:
-    for loss in (kernels.mse, kernels.absolute_error, kernels.huber, kernels.bce_with_logits):
+    losses = kernels.mse, kernels.absolute_error, kernels.huber, kernels.bce_with_logits
+    for loss in (*losses, median, kernels.poisson_nll, kernels.poisson_rate_nll):
         value, gradient = loss(np.array([0.5, NAN], dtype), np.array([0, 0.5], dtype))
         assert np.isnan(value)
         assert np.array_equal(np.isnan(gradient), [False, True])
@@ -122,18 +128,26 @@ def test_gradient_of_nan_is_nan(backend: str, dtype: Any) -> None:
 def test_errors_of_infinite_predictions(backend: str, dtype: Any) -> None:
     for sign in (1, -1):
         x, zero = np.array([sign * INF], dtype), np.zeros(1, dtype)
-        for loss, slope in ((kernels.mse, INF), (kernels.absolute_error, 1), (kernels.huber, 1)):
+        losses = (
+            (kernels.mse, INF),
+            (kernels.absolute_error, 1),
+            (kernels.huber, 1),
+            (median, 0.5),
+        )
+        for loss, slope in losses:
             value, gradient = loss(x, zero)
             assert float(value) == INF
             assert gradient[0] == sign * slope
 
 
-@pytest.mark.parametrize("name", ["mse", "absolute_error", "huber", "bce_with_logits"])
+@pytest.mark.parametrize(
+    "name", ["mse", "absolute_error", "huber", "bce_with_logits", "median", "poisson_nll"]
+)
 def test_wide_weighted_rows_are_summed_in_float64(backend: str, name: str) -> None:
     rng = np.random.default_rng(0)
     prediction = rng.uniform(size=(1, 3_000_001)).astype(np.float32)
     target = np.zeros_like(prediction)
-    loss = getattr(kernels, name)
+    loss = median if name == "median" else getattr(kernels, name)
     value, gradient = loss(prediction, target, weight=np.ones(1, np.float32))
     expected = loss(prediction.astype(float), target.astype(float))[0]
     assert float(value) == pytest.approx(float(expected), rel=2e-8)

@@ -344,7 +344,7 @@ def named(name):
 @pytest.mark.parametrize(
     ("metrics", "words"),
     [
-        (["f1"], "unknown metric 'f1'; known: accuracy, top_k"),
+        (["kappa"], "unknown metric 'kappa'; known: accuracy, top_k"),
         (["top_0"], "unknown metric"),
         (["top_five"], "unknown metric"),
         (["accuracy", accuracy], "would be called 'accuracy'"),

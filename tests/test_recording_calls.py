@@ -622,6 +622,9 @@ class Equal:
     def __init__(self, number: float) -> None:
         self.number = number
 
+    def __repr__(self) -> str:
+        return f"Equal({self.number})"  # in the names of tests, the same in every process
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Equal)
 

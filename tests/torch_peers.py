@@ -242,6 +242,15 @@ def peer_of_loss(loss: nn.Loss) -> Any:
             return torch.nn.BCEWithLogitsLoss(reduction=reduction, pos_weight=ones)
         case nn.HuberLoss():
             return torch.nn.HuberLoss(reduction, loss.delta)
+        case nn.PoissonNLLLoss():
+            given = {"log_input": loss.log_input, "full": loss.full, "eps": loss.eps}
+            return torch.nn.PoissonNLLLoss(**given, reduction=reduction)
+        case nn.GaussianNLLLoss():
+            peer = torch.nn.GaussianNLLLoss(full=loss.full, eps=loss.eps, reduction=reduction)
+            return lambda p, t: _gaussian(peer, p, t)
+        case nn.CosineEmbeddingLoss():
+            peer = torch.nn.CosineEmbeddingLoss(loss.margin, reduction=reduction)
+            return lambda p, t: peer(p[:, 0], p[:, 1], torch.where(t > 0, 1.0, -1.0))
         case nn.NLLLoss():
             return torch.nn.NLLLoss(classes, reduction=reduction, **ignored)
         case nn.CrossEntropyLoss():
@@ -249,6 +258,13 @@ def peer_of_loss(loss: nn.Loss) -> Any:
                 classes, reduction=reduction, label_smoothing=loss.label_smoothing, **ignored
             )
     return None
+
+
+def _gaussian(peer: Any, prediction: Any, target: Any) -> Any:
+    """PyTorch's loss of means and variances, one after the other in a prediction."""
+    mean, log_variance = prediction.chunk(2, dim=-1)
+    value = peer(mean, target.reshape(mean.shape), log_variance.exp())
+    return value.reshape(target.shape) if value.ndim else value
 
 
 THEIR_OPTIMIZERS = {"AdaGrad": "Adagrad", "Nadam": "NAdam"}

@@ -258,18 +258,35 @@ cdef struct CrossEntropyArgs:
     double ignore_index        # the label of rows that count nothing; -infinity: none
 
 cdef struct ElementLossArgs:
-    # Losses summed over blocks of LOSS_BLOCK elements; with weights, over rows; or of each element.
+    # Losses summed over blocks of LOSS_BLOCK elements; with `weight` or `column`, over rows; or of
+    # each element.
     const void *prediction
     const void *target
     const void *weight         # of every row, or NULL
     const double *weights      # their total, by which losses and gradient are divided; or NULL
-    const void *pos_weight     # of every column, what a target of one counts; or NULL
+    const void *column         # of every column: what a target of one counts, a quantile; or NULL
     void *dprediction
     double *losses             # one per block, row or element
     Py_ssize_t n, rows
     double scale
-    double delta               # of Huber's loss
+    double delta               # of Huber's loss; what is added to rates of Poisson's
+    Py_ssize_t full            # whether what does not depend on the prediction counts
     Py_ssize_t each            # whether losses are stored for each element
+
+cdef struct VectorLossArgs:
+    # A loss of each step, a vector of `both` numbers, against `columns` numbers of the target. Of
+    # `rows` with weights, each has steps // rows steps.
+    const void *prediction
+    const void *target
+    const void *weight         # of every row, or NULL
+    const double *weights      # their total, by which losses and gradient are divided; or NULL
+    void *dprediction
+    double *losses             # one per step; of `gaussian_nll` with `each`, one per target
+    Py_ssize_t steps, both, columns, rows
+    double scale
+    double delta               # the least log variance; the margin of different vectors
+    Py_ssize_t full            # whether what does not depend on the prediction counts
+    Py_ssize_t each            # whether losses are stored for each target
 
 cdef struct WeightTotalArgs:
     # total[0] = sum of what the rows count: their weight, times that of their label's class.
@@ -285,6 +302,12 @@ cdef struct WeightTotalArgs:
 
 cdef struct SquaredNormArgs:
     const void *x
+    double *sums               # one per block of NORM_BLOCK elements
+    Py_ssize_t n
+
+cdef struct DotArgs:
+    const void *x
+    const void *y
     double *sums               # one per block of NORM_BLOCK elements
     Py_ssize_t n
 

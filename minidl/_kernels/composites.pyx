@@ -367,7 +367,7 @@ def nll(
 
 cdef tuple element_loss(
     Call call, ndarray prediction, ndarray target, bint mean, ndarray weight, bint each,
-    double delta=0.0, ndarray pos_weight=None
+    double delta=0.0, ndarray column=None, str column_name="", bint full=False
 ):
     cdef ElementLossArgs args
     cdef int real = real_of(prediction)
@@ -380,11 +380,11 @@ cdef tuple element_loss(
     args.rows = prediction.shape[0] if prediction.ndim else 1
     weight = weights_of(weight, prediction, args.rows, "weight")
     mean = mean and not each
-    args.scale, args.each = 1.0 / args.n if mean else 1.0, each
+    args.scale, args.full, args.each = 1.0 / args.n if mean else 1.0, full, each
     args.weight, args.weights, args.delta = data_of(weight), NULL, delta
-    pos_weight = weights_of(pos_weight, prediction, args.n // args.rows, "pos_weight")
-    args.pos_weight = data_of(pos_weight)
-    by_rows = weight is not None or pos_weight is not None
+    column = weights_of(column, prediction, args.n // args.rows, column_name)
+    args.column = data_of(column)
+    by_rows = weight is not None or column is not None
     if each and not by_rows:
         args.rows = 1    # no element needs to know its row, and one long row is fastest
     if each:
@@ -459,8 +459,181 @@ def bce_with_logits(
     With a weight w for every column, L = w · t · log(1 + exp(-z)) + (1 - t) · log(1 + exp(z)).
     """
     return element_loss(
-        CALLS["bce_with_logits"], logits, target, mean, weight, each, 0.0, pos_weight
+        CALLS["bce_with_logits"], logits, target, mean, weight, each, 0.0, pos_weight, "pos_weight"
     )
+
+
+def pinball(
+    ndarray prediction not None,
+    ndarray target not None,
+    ndarray quantiles not None,
+    bint mean=True,
+    ndarray weight=None,
+    *,
+    bint each=False,
+):
+    """L = q · e for e = target - prediction > 0, else (q - 1) · e; returns the loss and gradient.
+
+    ``quantiles`` has a q for every column.
+    """
+    return element_loss(
+        CALLS["pinball"], prediction, target, mean, weight, each, 0.0, quantiles, "quantiles"
+    )
+
+
+def poisson_nll(
+    ndarray log_rate not None,
+    ndarray target not None,
+    bint mean=True,
+    ndarray weight=None,
+    bint full=False,
+    *,
+    bint each=False,
+):
+    """L = exp(z) - t · z, with ``full`` plus log t!; returns the loss and exp(z) - t."""
+    return element_loss(
+        CALLS["poisson_nll"], log_rate, target, mean, weight, each, 0.0, None, "", full
+    )
+
+
+def poisson_rate_nll(
+    ndarray rate not None,
+    ndarray target not None,
+    double eps=1e-8,
+    bint mean=True,
+    ndarray weight=None,
+    bint full=False,
+    *,
+    bint each=False,
+):
+    """L = r - t · log(r + ε), with ``full`` plus log t!; returns the loss and 1 - t / (r + ε)."""
+    return element_loss(
+        CALLS["poisson_rate_nll"], rate, target, mean, weight, each, eps, None, "", full
+    )
+
+
+cdef tuple vector_loss(
+    Call call, ndarray prediction, ndarray target, Py_ssize_t both, Py_ssize_t columns,
+    tuple shape, bint mean, ndarray weight, bint each, double delta=0.0, bint full=False
+):
+    """Losses of this shape: of every vector of ``both`` numbers, or every number of the target."""
+    cdef VectorLossArgs args
+    cdef int real = one_dtype(prediction, target, call.name)
+    cdef ndarray dprediction, losses, weights
+    cdef Py_ssize_t count
+    args.both, args.columns = both, columns
+    prediction, target = contiguous(prediction), contiguous(target)
+    if cnp.PyArray_SIZE(prediction) == 0 or prediction.ndim < 2 or both < 1:
+        raise ValueError(
+            f"{call.name}: prediction must have rows of numbers, got shape "
+            f"{(<object>prediction).shape}"
+        )
+    args.steps, args.rows = cnp.PyArray_SIZE(prediction) // both, prediction.shape[0]
+    if (
+        cnp.PyArray_SIZE(prediction) % both or args.steps % args.rows
+        or args.steps * columns != cnp.PyArray_SIZE(target)
+    ):
+        raise ValueError(
+            f"{call.name}: prediction {(<object>prediction).shape} and target "
+            f"{(<object>target).shape} do not fit"
+        )
+    weight = weights_of(weight, prediction, args.rows, "weight")
+    mean = mean and not each
+    losses = doubles(shape)
+    count = cnp.PyArray_SIZE(losses)
+    args.scale = 1.0 / count if mean else 1.0
+    args.weight, args.weights, args.delta = data_of(weight), NULL, delta
+    args.full, args.each = full, each
+    if not each:
+        losses = doubles((args.steps,))
+    if weight is not None:
+        weights = weight_total(real, weight, args.rows, mean)
+        if mean:
+            args.scale = <double>args.rows / count
+            args.weights = <const double *>cnp.PyArray_DATA(weights)
+    dprediction = allocate_like(prediction)
+    args.prediction, args.target = cnp.PyArray_DATA(prediction), cnp.PyArray_DATA(target)
+    args.dprediction = cnp.PyArray_DATA(dprediction)
+    args.losses = <double *>cnp.PyArray_DATA(losses)
+    run(call, real, &args)
+    return (losses if each else total_of(real, losses, 1.0)), dprediction
+
+
+def gaussian_nll(
+    ndarray prediction not None,
+    ndarray target not None,
+    double least=-INFINITY,
+    bint mean=True,
+    ndarray weight=None,
+    bint full=False,
+    *,
+    bint each=False,
+):
+    """L = (s + (m - t)² · exp(-s)) / 2; returns the loss and its gradient.
+
+    A row of the prediction holds the means m, then the log variances s, which count as ``least``
+    where they are less. With ``full``, plus log(2π) / 2.
+    """
+    cdef Py_ssize_t columns = target.shape[target.ndim - 1] if target.ndim else 1
+    return vector_loss(
+        CALLS["gaussian_nll"], prediction, target, 2 * columns, columns, (<object>target).shape,
+        mean, weight, each, least, full
+    )
+
+
+def cosine_similarity(
+    ndarray prediction not None,
+    ndarray target not None,
+    bint mean=True,
+    ndarray weight=None,
+    *,
+    bint each=False,
+):
+    """L = 1 - cos(prediction, target) of every row; returns the loss and its gradient."""
+    target = check_like(target, prediction, "target")
+    cdef Py_ssize_t columns = target.shape[target.ndim - 1] if target.ndim else 1
+    return vector_loss(
+        CALLS["cosine_similarity"], prediction, target, columns, columns,
+        (<object>prediction).shape[: prediction.ndim - 1], mean, weight, each
+    )
+
+
+def cosine_embedding(
+    ndarray prediction not None,
+    ndarray target not None,
+    double margin=0.0,
+    bint mean=True,
+    ndarray weight=None,
+    *,
+    bint each=False,
+):
+    """L = 1 - cos(u, v) where t > 0, else max(0, cos(u, v) - margin); returns loss and gradient.
+
+    The prediction (rows, 2, columns) holds the pairs u, v; the target (rows) is t.
+    """
+    if prediction.ndim != 3 or prediction.shape[1] != 2:
+        raise ValueError(
+            "cosine_embedding: prediction must be (rows, 2, columns), got "
+            f"{(<object>prediction).shape}"
+        )
+    return vector_loss(
+        CALLS["cosine_embedding"], prediction, target, 2 * prediction.shape[2], 1,
+        (<object>target).shape, mean, weight, each, margin
+    )
+
+
+def dot(ndarray x not None, ndarray y not None):
+    """Σ x · y, in float64."""
+    cdef DotArgs args
+    cdef int real = real_of(x)
+    cdef ndarray sums
+    x, y = contiguous(x), check_like(y, x, "dot: y")
+    args.n = cnp.PyArray_SIZE(x)
+    sums = doubles(((args.n + NORM_BLOCK - 1) // NORM_BLOCK,))
+    args.x, args.y = cnp.PyArray_DATA(x), cnp.PyArray_DATA(y)
+    args.sums = <double *>cnp.PyArray_DATA(sums)
+    run(CALLS["dot"], real, &args)
+    return total_of(real, sums, 1.0)
 
 
 def squared_norm(ndarray x not None):

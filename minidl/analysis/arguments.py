@@ -60,7 +60,7 @@ def as_inputs(model: Layer, x: Any, dtype: DType) -> tuple[Array, ...]:
     check_same_rows(zip(names, arrays, strict=True))
     for i, (name, array) in enumerate(zip(names, arrays, strict=True)):
         whole = array.dtype.kind in "iu" if i else model.takes_indices
-        check_kind(name, parts[i], array, INDEX if whole else np.dtype(dtype))
+        check_kind(name, array, INDEX if whole else np.dtype(dtype))
         arrays[i] = array if whole else np.ascontiguousarray(array, dtype)
     return tuple(arrays)
 
@@ -85,7 +85,7 @@ def as_targets(loss: Loss, y: Any, x: Array, dtype: DType) -> tuple[Array, ...]:
     check_same_rows([("x", x), *zip(names, arrays, strict=True)])
     for i, array in enumerate(arrays):
         if i or not loss.takes_labels:  # the loss itself checks labels
-            check_kind(names[i], parts[i], array, np.dtype(dtype))
+            check_kind(names[i], array, np.dtype(dtype))
             arrays[i] = np.ascontiguousarray(array, dtype)
     return tuple(arrays)
 
@@ -101,7 +101,7 @@ def as_vector(name: str, vector: Any) -> Array:
         For NaN and infinity.
     """
     array = as_array(name, vector)
-    check_kind(name, vector, array, np.dtype(np.float64))
+    check_kind(name, array, np.dtype(np.float64))
     if not np.isfinite(array).all():
         raise ValueError(f"{name} is not finite")
     return array.astype(np.float64)

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from minidl import nn
-from minidl.cli import options, plot, sequences, train
+from minidl.cli import network, options, plot, sequences, train
 from minidl.cli.options import usage_errors
 from minidl.datasets import Dataset
 from minidl.diagnosis.diagnosing import diagnose
@@ -25,8 +25,8 @@ def add_command(commands: Any) -> None:
 def of_images(data: Dataset, arguments: argparse.Namespace) -> int:
     """Diagnose a network of linear layers that is trained on images."""
     with usage_errors(ValueError):
-        model = train.build_model(data, arguments)
-    optimizer = train.build_optimizer(model, arguments)
+        model = network.build_model(data.features, data.classes, arguments)
+    optimizer = network.build_optimizer(model, arguments)
     rows = data.x_train, data.y_train
     return report(model, nn.CrossEntropyLoss(), optimizer, rows, arguments, arguments.seed + 1)
 

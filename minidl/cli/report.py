@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import numpy as np
 
 from minidl.cli.gradients import in_evaluation
 from minidl.datasets import Dataset
 from minidl.nn import BatchNorm, Layer, Loss, Parameter
+from minidl.pictures import shortened
 from minidl.training.batching import batches
 from minidl.training.callbacks import Callback, Values
 from minidl.training.history import show
 from minidl.training.trainer import Trainer
 from minidl.typing import Array
 
+LONGEST_NAME, LONGEST_HEAD = 30, 10  # characters of a class
 LARGEST_MATRIX = 20  # classes; a wider matrix would not fit a terminal
 WORST_PAIRS = 3
 ROWS = 1024  # at a time, through the model
 
 
-def confusion(labels: Array, predicted: Array, classes: int) -> str:
-    """Format the confusion matrix, a row for every true class, and the pairs confused most."""
-    counts = np.zeros((classes, classes), np.int64)
+def confusion(labels: Array, predicted: Array, classes: Sequence[object]) -> str:
+    """Format the confusion matrix, a row for every true class, and the pairs confused most.
+
+    ``classes`` are what the labels 0, 1, ... are called.
+    """
+    names = [one_line(str(name), LONGEST_NAME) for name in classes]
+    counts = np.zeros((len(names), len(names)), np.int64)
     np.add.at(counts, (labels, predicted), 1)
-    lines = _matrix(counts) if classes <= LARGEST_MATRIX else []
-    wrong = counts * (1 - np.eye(classes, dtype=np.int64))
+    lines = _matrix(counts, names) if len(names) <= LARGEST_MATRIX else []
+    wrong = counts * (1 - np.eye(len(names), dtype=np.int64))
     worst = np.argsort(-wrong, axis=None, kind="stable")[:WORST_PAIRS]
-    pairs = [divmod(int(place), classes) for place in worst]
+    pairs = [divmod(int(place), len(names)) for place in worst]
     words = [
-        f"{true} taken for {guess}: {wrong[true, guess]}"
+        f"{names[true]} taken for {names[guess]}: {wrong[true, guess]}"
         for true, guess in pairs
         if wrong[true, guess]
     ]
@@ -37,13 +44,25 @@ def confusion(labels: Array, predicted: Array, classes: int) -> str:
     return "\n".join([*lines, summary + (f"; {', '.join(words)}" if words else "")])
 
 
-def _matrix(counts: Array) -> list[str]:
-    width = 1 + max(len(str(counts.max())), len(str(len(counts) - 1)))
-    head = "true \\ predicted"
-    lines = [head + "".join(f"{name:>{width}}" for name in range(len(counts)))]
-    for name, row in enumerate(counts):
-        cells = "".join(f"{count or '.':>{width}}" for count in row.tolist())
-        lines.append(f"{name:>{len(head)}}" + cells)
+def one_line(text: str, longest: int) -> str:
+    """Return the text on one line, without its middle if it is longer than that."""
+    return shortened("".join(c if c.isprintable() else "�" for c in text), longest)
+
+
+def _matrix(counts: Array, names: list[str]) -> list[str]:
+    longest = max(map(len, names))
+    # Above long names columns would be too wide: there they are numbered, as the rows are then.
+    numbered = longest > LONGEST_HEAD
+    heads = [str(number) for number in range(len(names))] if numbered else names
+    width = 1 + max(len(str(counts.max())), *map(len, heads))
+    rows = [f"{head}: {name}" for head, name in zip(heads, names, strict=True)]
+    rows = rows if numbered else names
+    corner = "true \\ predicted"
+    begin = max(len(corner), *map(len, rows))
+    lines = [f"{corner:>{begin}}" + "".join(f"{head:>{width}}" for head in heads)]
+    for row, numbers in zip(rows, counts.tolist(), strict=True):
+        cells = "".join(f"{count or '.':>{width}}" for count in numbers)
+        lines.append(f"{row:>{begin}}" + cells)
     return lines
 
 

@@ -4,45 +4,29 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minidl import datasets, nn, optim
-from minidl.cli import examined, options, plot, report, sequences, text
-from minidl.cli.options import UsageError, add_option, usage_errors
+from minidl import datasets, nn
+from minidl.cli import examined, network, options, plot, report, sequences, tables, text
+from minidl.cli.options import UsageError, usage_errors
 from minidl.datasets import Dataset
 from minidl.training import History, Trainer
 
-ACTIVATIONS: dict[str, type[nn.Layer]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
 MOST_CLASSES = 4096  # each has an output, and a row and a column of the confusion matrix
-SGD_RATE, SGD_MOMENTUM = 0.1, 0.9
-
-
-@dataclass(frozen=True)
-class Defaults:
-    """The net and the training that suit a data set, as long as no option says otherwise."""
-
-    hidden: str
-    norm: bool
-    dropout: float
-    adam_rate: float
-    epochs: int
-
-
-DIGITS = Defaults(hidden="128,64", norm=False, dropout=0.0, adam_rate=2e-3, epochs=20)
-IDX = Defaults(hidden="256,128", norm=True, dropout=0.2, adam_rate=1e-3, epochs=15)
+DIGITS = network.Defaults(hidden="128,64", norm=False, dropout=0.0, adam_rate=2e-3, epochs=20)
+IDX = network.Defaults(hidden="256,128", norm=True, dropout=0.2, adam_rate=1e-3, epochs=15)
 
 
 def add_command(commands: Any) -> None:
-    """Add ``train digits``, ``train idx``, ``train text`` and ``train adding``."""
+    """Add ``train digits``, ``train idx``, ``train csv``, ``train text`` and ``train adding``."""
     parser = commands.add_parser("train", help="train a network")
     data = parser.add_subparsers(title="data", metavar="DATA", required=True)
 
     add_images(data, run)
+    tables.add_csv(data)
     text.add_text(data)
     sequences.add_adding(data)
 
@@ -50,7 +34,7 @@ def add_command(commands: Any) -> None:
 def add_images(data: Any, run: Callable[[Dataset, argparse.Namespace], int]) -> None:
     """Add ``digits`` and ``idx`` with the options of a network of linear layers, and what runs."""
     digits = data.add_parser("digits", help="the 8 x 8 digits that come with minidl")
-    _add_options(digits, DIGITS)
+    network.add_options(digits, DIGITS)
     digits.set_defaults(run=lambda arguments: run(datasets.digits(), arguments))
 
     idx = data.add_parser("idx", help="images and labels in IDX files, the format of MNIST")
@@ -59,36 +43,8 @@ def add_images(data: Any, run: Callable[[Dataset, argparse.Namespace], int]) -> 
     add("--labels", type=Path, required=True, metavar="FILE")
     add("--train", type=options.count, metavar="N", help="train on the first N (80 %%)")
     add("--test", type=options.count, metavar="N", help="test on the last N (all the others)")
-    _add_options(idx, IDX)
+    network.add_options(idx, IDX)
     idx.set_defaults(run=lambda arguments: run(_idx(arguments), arguments))
-
-
-def _add_options(parser: argparse.ArgumentParser, defaults: Defaults) -> None:
-    network = parser.add_argument_group("network", "In brackets: what holds without the option.")
-    add = partial(add_option, network)
-    add("--hidden", defaults.hidden, "widths, or none", type=options.widths, metavar="N,N")
-    add("--activation", "relu", "after every hidden layer", choices=ACTIVATIONS)
-    known = f"initialiser: {', '.join(options.INITIALIZERS)}, normal:STD; auto: by activation"
-    add("--init", "auto", known, type=options.initializer, metavar="NAME")
-    add("--norm", defaults.norm, "batch normalization", action=argparse.BooleanOptionalAction)
-    add("--residual", False, "a way around each layer", action=argparse.BooleanOptionalAction)
-    add("--dropout", defaults.dropout, "share set to zero", type=options.probability, metavar="P")
-
-    training = parser.add_argument_group("training")
-    add = partial(add_option, training)
-    add("--optimizer", "adam", f"sgd has momentum {SGD_MOMENTUM}", choices=["adam", "sgd"])
-    rates = f"learning rate [adam {defaults.adam_rate}, sgd {SGD_RATE}]"
-    training.add_argument("--lr", type=options.rate, metavar="RATE", help=rates)
-    limit = "longest gradient, or none"
-    add("--max-norm", "1", limit, type=options.norm_limit, metavar="NORM")
-    add("--epochs", defaults.epochs, "passes over the data", type=options.count, metavar="N")
-    add("--batch-size", 32, "images of a step", type=options.count, metavar="N")
-    add("--seed", 0, "of all that is random", type=options.seed, metavar="N")
-    parser.set_defaults(adam_rate=defaults.adam_rate)
-
-    output = parser.add_argument_group("output")
-    output.add_argument("--plot", type=Path, metavar="FILE", help="draw the training: .png, .pdf")
-    output.add_argument("--quiet", action="store_true", help="print the test accuracy only")
 
 
 def run(data: Dataset, arguments: argparse.Namespace) -> int:
@@ -97,8 +53,8 @@ def run(data: Dataset, arguments: argparse.Namespace) -> int:
         with usage_errors(ImportError, OSError, ValueError):
             plot.check(arguments.plot)
     with usage_errors(ValueError):
-        model = build_model(data, arguments)
-    optimizer = build_optimizer(model, arguments)
+        model = network.build_model(data.features, data.classes, arguments)
+    optimizer = network.build_optimizer(model, arguments)
     trainer = Trainer(model, nn.CrossEntropyLoss(), optimizer, rng=arguments.seed + 1)
     if not arguments.quiet:
         print(model, end="\n\n")
@@ -142,37 +98,8 @@ def _print_results(
     speed = history.epochs * len(data.x_train) / seconds
     print(f"\ntraining took {seconds:.2f} s, {speed:,.0f} samples/s")
     print(f"test accuracy: {accuracy:.4f}\n")
-    print(report.confusion(data.y_test, predicted, data.classes), end="\n\n")
+    print(report.confusion(data.y_test, predicted, range(data.classes)), end="\n\n")
     print(norms.table())
-
-
-def build_model(data: Dataset, arguments: argparse.Namespace) -> nn.Sequential:
-    """Linear, [BatchNorm,] activation[, Dropout] for every hidden width, then the logits."""
-    chosen = arguments.init  # None: the layer's own choice
-    layers: list[nn.Layer] = []
-    width = data.features
-    for hidden in arguments.hidden:
-        block: list[nn.Layer] = [nn.Linear(width, hidden, bias=not arguments.norm, init=chosen)]
-        if arguments.norm:
-            block.append(nn.BatchNorm(hidden))
-        block.append(ACTIVATIONS[arguments.activation]())
-        if arguments.dropout:
-            block.append(nn.Dropout(arguments.dropout))
-        if arguments.residual:
-            # A shortcut adds what it gets; where the width changes it has to be a map.
-            shortcut = None if width == hidden else nn.Linear(width, hidden, bias=False)
-            block = [nn.Residual(nn.Sequential(*block), shortcut)]
-        layers += block
-        width = hidden
-    return nn.Sequential(*layers, nn.Linear(width, data.classes, init=chosen), rng=arguments.seed)
-
-
-def build_optimizer(model: nn.Layer, arguments: argparse.Namespace) -> optim.Optimizer:
-    """The optimizer that the arguments name."""
-    parameters, lr, max_norm = model.parameters(), arguments.lr, arguments.max_norm
-    if arguments.optimizer == "sgd":
-        return optim.SGD(parameters, lr or SGD_RATE, momentum=SGD_MOMENTUM, max_norm=max_norm)
-    return optim.Adam(parameters, lr or arguments.adam_rate, max_norm=max_norm)
 
 
 def _idx(arguments: argparse.Namespace) -> Dataset:

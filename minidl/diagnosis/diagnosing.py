@@ -73,6 +73,7 @@ def diagnose(
     >>> diagnosis.verdicts[0].kind
     'learning_rate_too_low'
     """
+    _check_known(loss, optimizer)
     if isinstance(validation, list):
         validation = tuple(validation)  # as ``fit`` takes it
     program = Program(
@@ -96,3 +97,17 @@ def diagnose(
     findings = examine(untrained, trainer, seconds, stopped)
     trainer.diagnosis = findings.closing_sentence()
     return Diagnosis(findings, untrained, trainer, monitor, stopped)
+
+
+def _check_known(loss: Any, optimizer: Any) -> None:
+    """Raise ValueError for a loss or an optimizer with which no training can be judged."""
+    if getattr(optimizer, "takes_closure", False):
+        raise ValueError(
+            f"diagnose knows steps of one gradient, and {optimizer!r} computes many in a step; "
+            "diagnose the model with SGD or Adam"
+        )
+    if not getattr(loss, "predicts_targets", True):
+        raise ValueError(
+            "diagnose judges predictions by their distance from the targets, and those of "
+            f"{loss!r} are something else; diagnose the model with MSELoss or L1Loss"
+        )

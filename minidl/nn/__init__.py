@@ -17,6 +17,8 @@ from minidl.nn.activations import (
 )
 from minidl.nn.classification_losses import CrossEntropyLoss, NLLLoss
 from minidl.nn.containers import Residual, Sequential, pre_activation
+from minidl.nn.cosine_losses import CosineEmbeddingLoss, CosineSimilarityLoss
+from minidl.nn.distribution_losses import GaussianNLLLoss, PoissonNLLLoss, QuantileLoss
 from minidl.nn.dropout import Dropout
 from minidl.nn.embedding import Embedding
 from minidl.nn.hooks import evaluating
@@ -41,11 +43,14 @@ __all__ = [
     "SELU",
     "BCEWithLogitsLoss",
     "BatchNorm",
+    "CosineEmbeddingLoss",
+    "CosineSimilarityLoss",
     "CrossEntropyLoss",
     "Dropout",
     "Embedding",
     "Flatten",
     "GRUCell",
+    "GaussianNLLLoss",
     "HardSigmoid",
     "HardSwish",
     "HuberLoss",
@@ -63,6 +68,8 @@ __all__ = [
     "NLLLoss",
     "PReLU",
     "Parameter",
+    "PoissonNLLLoss",
+    "QuantileLoss",
     "RMSNorm",
     "RNNCell",
     "ReLU",

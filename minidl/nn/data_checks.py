@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
-from itertools import chain
 from typing import Any
 
 import numpy as np
 
+from minidl.nn.frames import column_array, is_column, is_table, table_array
 from minidl.nn.layer import Layer
 from minidl.typing import Array
 
@@ -17,12 +17,24 @@ NOT_ROWS = "the parts of a tuple are inputs of the model: write np.array(X) if t
 
 
 def as_array(name: str, data: Any) -> Array:
-    """Return ``data`` as an array; raise ValueError for masked values and for unequal rows."""
+    """Return ``data``, which may be a table or one of its columns, as an array.
+
+    Raises
+    ------
+    TypeError
+        For a column of a table that holds no numbers.
+    ValueError
+        For values that are masked or missing, and for unequal rows.
+    """
     if np.ma.is_masked(data):
         row = int(np.argwhere(np.atleast_1d(np.ma.getmaskarray(data)))[0, 0])
         raise ValueError(
             f"{name}: row {row} is masked; leave such rows out, or fill them with .filled(value)"
         )
+    if is_table(data):
+        return table_array(name, data)
+    if is_column(data):
+        return column_array(name, data)
     try:
         return np.asarray(data)
     except ValueError as error:  # rows of different lengths
@@ -52,7 +64,7 @@ def check_number_of_inputs(name: str, count: int, model: Layer) -> None:
         )
 
 
-def check_kind(name: str, data: Any, array: Array, dtype: np.dtype[Any]) -> None:
+def check_kind(name: str, array: Array, dtype: np.dtype[Any]) -> None:
     """Raise TypeError, with the cure, unless the array holds integers, or real numbers."""
     if dtype == INDEX and array.dtype.kind not in "ui":
         variable = name.split()[-1]
@@ -61,7 +73,7 @@ def check_kind(name: str, data: Any, array: Array, dtype: np.dtype[Any]) -> None
             cure = how_to_number(variable, array)
         raise TypeError(f"{name}: the model takes integers, got dtype {array.dtype}; {cure}")
     if array.dtype.kind not in "buif":
-        cure = how_to_cast(name.split()[-1], data, array)
+        cure = how_to_cast(name.split()[-1], array)
         raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}{cure}")
 
 
@@ -75,21 +87,9 @@ def how_to_number(variable: str, array: Array) -> str:
     return f"write {variable}.astype(np.int64) if all are whole numbers"
 
 
-def how_to_cast(variable: str, data: Any, array: Array) -> str:
-    """Say what is not a real number, by column where ``data`` is a table, and the cure."""
+def how_to_cast(variable: str, array: Array) -> str:
+    """Say how an array that does not hold real numbers may become one that does."""
     cast = f"{variable}.astype(np.float32)"
-    for column in getattr(data, "columns", ()):
-        match _kind_of_column(data, column):
-            case "bool":
-                return f"; column {column!r} is bool: write {cast}"
-            case "words":
-                cure = f"{variable} = pd.get_dummies({variable}, dtype=float)"
-                if hasattr(data, "to_dummies"):
-                    cure = f"{variable} = {variable}.to_dummies({column!r})"
-                return f"; column {column!r} holds words: write {cure}, or leave it out"
-            case "other":
-                dtype = np.asarray(data[column]).dtype
-                return f"; column {column!r} has dtype {dtype}: convert it, or leave it out"
     if array.dtype.kind in "UST":
         return f"; write {cast} if these are numbers, else one-hot rows for words"
     if array.dtype != object or not array.ndim:
@@ -98,15 +98,3 @@ def how_to_cast(variable: str, data: Any, array: Array) -> str:
         if value is None or type(value).__name__ == "NAType":
             return f"; row {place[0]} holds {value}: leave such rows out, or fill them"
     return f"; write {cast} if all are numbers"
-
-
-def _kind_of_column(data: Any, column: Any) -> str:
-    """Return what a column of a table holds: numbers, bool, words or other."""
-    values = np.asarray(data[column])
-    if values.dtype == object:
-        kinds = {type(value) for value in chain(values.flat[:100], values.flat[-100:])}
-        if kinds <= {bool, np.bool_}:
-            return "bool"
-        return "words" if str in kinds else "other"
-    names = {"b": "bool", "U": "words", "S": "words", "T": "words"}
-    return names.get(values.dtype.kind, "numbers" if values.dtype.kind in "uif" else "other")

@@ -27,8 +27,8 @@ class Loss(InvalidatesRecordings):
     formats as a number.
 
     With the reduction ``"none"`` it returns the losses themselves, in float64: one for each element
-    of the prediction or, against class labels, one for each label; ``backward()`` then returns the
-    gradient of their sum.
+    of the prediction; against class labels, and of Gaussians, one for each target; of cosines, one
+    for each vector or pair. ``backward()`` then returns the gradient of their sum.
 
     ``loss(prediction, target, weight)`` weights the rows of the batch, by numbers ≥ 0: a mean is
     then Σ weight_i · L_i / Σ weight_i, a sum Σ weight_i · L_i, and single losses are
@@ -67,6 +67,11 @@ class Loss(InvalidatesRecordings):
     # The label of rows that are left out, if there is one.
     ignore_index: int | None = None
     reduction: str = "mean"
+
+    @property
+    def predicts_targets(self) -> bool:
+        """Whether a good prediction is near its target, or scores its label."""
+        return True
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -126,6 +131,10 @@ class Loss(InvalidatesRecordings):
             raise ValueError(
                 f"{self!r}: prediction {prediction.shape} and target {target.shape} differ in shape"
             )
+        self.check_target_dtype(prediction, target)
+
+    def check_target_dtype(self, prediction: Array, target: Array) -> None:
+        """Raise TypeError unless the target has the prediction's dtype."""
         if target.dtype != prediction.dtype:
             raise TypeError(
                 f"{self!r}: prediction is {prediction.dtype}, target {target.dtype}; "

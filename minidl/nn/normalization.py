@@ -11,6 +11,7 @@ from minidl import kernels
 from minidl.nn import init as initializers
 from minidl.nn.array_checks import float_dtype
 from minidl.nn.checks import POSITIVE, check_count, check_number
+from minidl.nn.data_checks import as_array
 from minidl.nn.layer import Examples, Layer
 from minidl.nn.parameter import Parameter
 from minidl.typing import Array, DType
@@ -309,18 +310,22 @@ class Standardize(Layer):
     def adapt(self, data: Any) -> Self:
         """Compute μ and σ of every feature from all rows of ``data``; σ = 1 if it is constant.
 
+        ``data`` is an array, or a frame of pandas or polars.
+
         A feature counts as constant if its σ is rounding noise: σ ≤ 10 · ε · max|x| with the ε of
         float64 (2.2e-16), as in scikit-learn, or σ ≤ ε · max|x| with that of data in a
         smaller dtype.
 
         Raises
         ------
+        TypeError
+            For a column of a frame that holds no numbers.
         ValueError
             If the data are not numbers of this many features, or not finite; if a mean or a
             deviation is beyond the layer's dtype; or if this dtype keeps less than half of the
             distinct values of a feature, as float32 does of seconds since 1970.
         """
-        x = np.asarray(data)
+        x = as_array(f"{self.label}: data", data)
         if x.dtype.kind not in "fiu" or x.ndim < 2 or x.shape[-1] != self.in_features or not x.size:
             raise ValueError(
                 f"{self.label}: adapt expected numbers of shape (rows, ..., {self.in_features}), "

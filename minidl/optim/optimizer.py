@@ -26,6 +26,7 @@ from minidl.typing import Array
 
 # A learning rate, or a schedule: a function from the number of steps taken to the rate.
 Rate = float | Callable[[int], float]
+Closure = Callable[[], Any]  # computes the gradients, and returns the loss
 Parameters = Iterable[Parameter] | Iterable[Mapping[str, Any]]
 
 
@@ -66,11 +67,8 @@ class Group:
 
     def __setitem__(self, name: str, value: Any) -> None:
         self._check_name(name)
-        if name == "max_norm":
-            raise ValueError(
-                "max_norm is one for all groups, whose gradients have one norm: write "
-                "optimizer.max_norm = ..."
-            )
+        if why := self.optimizer.one_for_all.get(name):
+            raise ValueError(f"{name} is one for all groups, {why}: write optimizer.{name} = ...")
         self.set(name, value)
 
     def _check_name(self, name: str) -> None:
@@ -83,6 +81,8 @@ class Group:
 
     def set(self, name: str, value: Any) -> None:
         """Set a hyper-parameter that the optimizer is known to have."""
+        if value and (why := self.optimizer.refused.get(name)):
+            raise ValueError(f"{type(self.optimizer).__name__} takes no {name}: {why}")
         if name == "lr":
             self._set_lr(value)
         else:
@@ -186,6 +186,12 @@ class Optimizer:
     names: tuple[str, ...] = ()
     # Its vectors of squares: a model file with a negative number in one of them is refused.
     never_negative: tuple[str, ...] = ()
+    # Whether ``step`` takes a closure, which it calls as often as it needs.
+    takes_closure: ClassVar[bool] = False
+    reason = ""  # why the latest step ended, where that is a question
+    # Hyper-parameters that no group has for itself, and those that it cannot have, with the reason.
+    one_for_all: ClassVar[Mapping[str, str]] = {"max_norm": "whose gradients have one norm"}
+    refused: ClassVar[Mapping[str, str]] = {}
 
     lr = hyper_parameter("lr", "The learning rate: with a schedule, that of the latest step.")
     weight_decay = hyper_parameter("weight_decay")
@@ -288,6 +294,11 @@ class Optimizer:
                 group.set_rate()
 
     @property
+    def finished(self) -> bool:
+        """Whether another step on the same data would do no more, as ``reason`` says."""
+        return False
+
+    @property
     def steps(self) -> int:
         """Steps taken so far."""
         return int(self.state["step"])
@@ -304,7 +315,7 @@ class Optimizer:
         self.register_with_recorder()
         kernels.scale(self.flat.grad, factor)
 
-    def step(self) -> float:
+    def step(self, closure: Closure | None = None) -> float:
         """Clip, update all parameters, and return the gradient norm before clipping.
 
         Raises
@@ -313,21 +324,35 @@ class Optimizer:
             If the norm is not finite; nothing is changed then.
         RuntimeError
             If a parameter was handed to another optimizer, reset, converted or frozen.
+        TypeError
+            For a closure, which only ``LBFGS`` takes.
         """
+        if closure is not None:
+            raise TypeError(f"{type(self).__name__}.step takes no closure, only LBFGS's does")
         self.flat.check()
         is_recorded = register_step(self)
         if not is_recorded:
             self.set_rate()
+        self.count_step()
+        self.update()
+        norm: Any = self.state["norm"]
+        # A step that is being recorded has no values yet: its norm is the array itself.
+        return norm if is_recorded else float(norm)
+
+    def count_step(self) -> None:
+        """Count the step and compute the gradient norm, and the factor that clips it.
+
+        Raises
+        ------
+        FloatingPointError
+            If the norm is not finite; nothing is changed then.
+        """
         grad = self.flat.grad
         if not kernels.clip(kernels.squared_norm(grad), self.states, grad):
             raise FloatingPointError(
                 f"{type(self).__name__}: the gradient of {self._first_not_finite()} is not finite "
                 f"(norm {np.asarray(self.state['norm'])}); no parameter was changed"
             )
-        self.update()
-        norm: Any = self.state["norm"]
-        # A step that is being recorded has no values yet: its norm is the array itself.
-        return norm if is_recorded else float(norm)
 
     def update(self) -> None:
         """Change the parameters of all groups."""
@@ -339,17 +364,26 @@ class Optimizer:
         """Change the parameters of one group, by the subclass's formula."""
         raise NotImplementedError(f"{type(self).__name__} has no update")
 
+    def vectors(self) -> dict[str, Array]:
+        """Return what is kept from step to step for every element of the parameters, by name."""
+        return {
+            name: vector
+            for name, vector in vars(self).items()
+            if isinstance(vector, np.ndarray) and vector.shape == (self.flat.size,)
+        }
+
     def penalty(self) -> float:
         """Return Σ λ/2 · ‖w‖² + λ₁ · Σ|w| over all groups: what steps minimise beside the loss.
 
         The decoupled decay of ``AdamW`` is not the gradient of a penalty, and is left out.
         """
         total = 0.0
-        for group in self.groups:
-            w = self.flat.data[group.part].astype(np.float64)
-            if not group.state["decoupled"]:
-                total += group["weight_decay"] / 2 * float(w @ w)
-            total += group["l1"] * float(np.abs(w).sum())
+        for part, state in zip(self.flat.parts, self.states, strict=True):
+            w, l1 = self.flat.data[part], state["l1"]
+            if (decay := state["weight_decay"]) and not state["decoupled"]:
+                total += float(decay / 2 * kernels.squared_norm(w))
+            if l1:
+                total += float(l1 * np.abs(w).sum(dtype=np.float64))
         return total
 
     def check_states(self, states: Array) -> None:

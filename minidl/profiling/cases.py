@@ -315,6 +315,18 @@ def _state() -> Array:
     return state
 
 
+# What the prediction is called, and what else is read of every column.
+LOSSES_OF_ELEMENTS = {
+    "mse": ("prediction", ""),
+    "absolute_error": ("prediction", ""),
+    "huber": ("prediction", ""),
+    "bce_with_logits": ("logits", ""),
+    "pinball": ("prediction", "quantiles"),
+    "poisson_nll": ("log_rate", ""),
+    "poisson_rate_nll": ("rate", ""),
+}
+
+
 def _losses(case: _Maker) -> Iterator[Case]:
     value = np.zeros(())  # the loss is one double
     for rows, classes in CLASSES:
@@ -334,11 +346,23 @@ def _losses(case: _Maker) -> Iterator[Case]:
             results=[value, (rows, classes)],
         )
     shape, size = "x".join(map(str, ACTIVATIONS)), ACTIVATIONS
-    for kernel in ("mse", "absolute_error", "huber", "bce_with_logits"):
-        name = "logits" if kernel == "bce_with_logits" else "prediction"
-        read = {name: size, "target": size}
+    for kernel, (name, extra) in LOSSES_OF_ELEMENTS.items():
+        read = {name: size, "target": size} | ({extra: size[1:]} if extra else {})
         yield case(
             kernel, shape, KERNELS[kernel].flops * math.prod(size), read=read, results=[value, size]
+        )
+    rows, columns = size
+    for kernel, prediction, target in (
+        ("gaussian_nll", (rows, 2 * columns), size),
+        ("cosine_similarity", size, size),
+        ("cosine_embedding", (rows, 2, columns), (rows,)),
+    ):
+        yield case(
+            kernel,
+            shape,
+            KERNELS[kernel].flops * math.prod(size),
+            read={"prediction": prediction, "target": target},
+            results=[value, prediction],
         )
 
 
@@ -347,6 +371,7 @@ def _norms(case: _Maker) -> Iterator[Case]:
     yield case("clip", "1", 4, read={"squared_norm": square}, updated={"state": _state()})
     for n in PARAMETERS:
         yield case("squared_norm", f"{n:,}", 2 * n, read={"x": (n,)}, results=[square])
+        yield case("dot", f"{n:,}", 2 * n, read={"x": (n,), "y": (n,)}, results=[square])
     size, slopes = ACTIVATIONS, ACTIVATIONS[1:]
     shape = "x".join(map(str, size))
     yield case(

@@ -213,7 +213,9 @@ class _Part:
         """Make as many steps as fit into a slice of time."""
         programs = recorded, recorded if self.watch is None else recorded.watched or recorded
         if self.outputs[0] != programs:
-            self.outputs = programs, [self._outputs(program, batch) for program in programs]
+            own = self._outputs(recorded, batch)
+            same = programs[1] is recorded
+            self.outputs = programs, [own, own if same else self._outputs(programs[1], batch)]
         left = min(self.count - self.done, self.at_a_time - self.done % self.at_a_time)
         if recorded.participants.scheduled:
             left = min(left, MOST_RATES)

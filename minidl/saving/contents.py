@@ -84,11 +84,7 @@ def _state(optimizer: Optimizer, model: Layer) -> dict[str, Array]:
     for parameter in flat.parameters:
         if id(parameter) not in names:
             raise ValueError(f"{optimizer!r} is not of this model: {parameter!r} is not in it")
-    vectors = {
-        name: vector
-        for name, vector in vars(optimizer).items()
-        if isinstance(vector, np.ndarray) and vector.shape == (flat.size,)
-    }
+    vectors = optimizer.vectors()
     found: dict[str, Array] = {}
     starts = iter(flat.starts)
     for index, group in enumerate(flat.groups):

@@ -17,6 +17,9 @@ module              what it does
 ``interrupt``       undoing a step that failed, and Ctrl-C only between two steps
 ``nonfinite``       the first layer in which a number stopped being finite
 ``metrics``         what is measured beside the loss, and the sums over an epoch
+``running_metrics`` metrics that take batch after batch: means, top k, errors, R²
+``confusion``       those of the confusion matrix: precision, recall, F1
+``score_metrics``   those of scores: area under the ROC curve, log loss, relative errors
 ``prediction``      the forward pass in evaluation, recorded for shapes that come often
 ``callbacks``       ``Callback``: what a program does between epochs or steps
 ``early_stopping``  ``EarlyStopping``
@@ -30,10 +33,18 @@ module              what it does
 from minidl.optim.schedules import ReduceOnPlateau
 from minidl.training.batching import batches
 from minidl.training.callbacks import Callback
+from minidl.training.confusion import (
+    balanced_accuracy,
+    confusion_matrix,
+    f1,
+    precision,
+    recall,
+)
 from minidl.training.early_stopping import EarlyStopping
 from minidl.training.history import History
 from minidl.training.metrics import accuracy
 from minidl.training.progress import Progress
+from minidl.training.score_metrics import log_loss, mape, roc_auc
 from minidl.training.tensorboard import TensorBoard
 from minidl.training.trainer import Trainer
 
@@ -46,5 +57,13 @@ __all__ = [
     "TensorBoard",
     "Trainer",
     "accuracy",
+    "balanced_accuracy",
     "batches",
+    "confusion_matrix",
+    "f1",
+    "log_loss",
+    "mape",
+    "precision",
+    "recall",
+    "roc_auc",
 ]

@@ -91,3 +91,21 @@ def check_batch_size(model: Layer, inputs: tuple[Array, ...], batch_size: int) -
             snapshot.restore()
     except ValueError as error:
         raise ValueError(f"training on one row fails ({error}), and {why} batch_size") from None
+
+
+def batch_size_for(optimizer: Optimizer, batch_size: int | str, accumulate: int, rows: int) -> int:
+    """Return the rows of a batch; of "auto" 32, or all of them if a step needs all.
+
+    Raises
+    ------
+    ValueError
+        For batches of fewer rows than a step of the optimizer needs.
+    """
+    if not optimizer.takes_closure:
+        return 32 if isinstance(batch_size, str) else batch_size
+    if accumulate > 1 or not (isinstance(batch_size, str) or batch_size >= rows):
+        raise ValueError(
+            f"fit: {type(optimizer).__name__} takes all {rows:,} rows in one step, got batch_size="
+            f"{batch_size} and accumulate={accumulate}; leave both out"
+        )
+    return rows

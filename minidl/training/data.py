@@ -11,6 +11,7 @@ import numpy as np
 from minidl._kernels.twins.errors import RowError
 from minidl.nn import BCEWithLogitsLoss, Layer, Loss
 from minidl.nn.data_checks import as_array, check_kind, check_same_rows
+from minidl.nn.frames import in_code
 from minidl.training.inputs import (
     ALL,
     Inputs,
@@ -121,14 +122,15 @@ class Source:
     ) -> None:
         self.what, self.model, self.loss, self.dtype = what, model, loss, dtype
         self.per_step = False  # whether every step of a sequence has a target
+        self.in_code = in_code("y", y)
         check_no_tuple_of_rows(f"{what}X", X, y)
         self.inputs = as_inputs(f"{what}X", X, model, dtype)
         self.targets = as_array(f"{what}y", padded_targets(f"{what}y", y, self.inputs))
         check_same_rows([(f"{what}X", self.inputs.arrays[0]), (f"{what}y", self.targets)])
         if loss.takes_labels:
-            check_integers(f"{what}y", self.targets)
+            check_integers(f"{what}y", self.targets, self.in_code)
         else:
-            check_kind(f"{what}y", y, self.targets, dtype)
+            check_kind(f"{what}y", self.targets, dtype)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -157,10 +159,13 @@ class Source:
             raise ValueError(
                 f"{shapes} does not suit the model; with its first row, {error}"
             ) from error
-        self.per_step = output.ndim > 2 and output.shape[1] == given.arrays[0].shape[1]
+        steps = given.arrays[0].shape[1:2]
+        self.per_step = output.ndim > 2 and output.shape[1:2] == self.targets.shape[1:2] == steps
         dummy = np.zeros((), np.int64 if self.loss.takes_labels else self.dtype)
         targets = np.broadcast_to(dummy, self.targets.shape)
-        check_agreement(self.what, self.loss, given.arrays[0], targets, self.repeated(output))
+        check_agreement(
+            self.what, self.loss, given.arrays[0], targets, self.repeated(output), self.in_code
+        )
         return output
 
     def repeated(self, output: Array) -> Array:
@@ -207,8 +212,10 @@ def padded_targets(name: str, y: Any, inputs: Inputs) -> Any:
     return np.pad(targets, [(0, 0), (0, missing)] + [(0, 0)] * (targets.ndim - 2))
 
 
-def check_integers(name: str, labels: Array) -> None:
+def check_integers(name: str, labels: Array, y: str = "y") -> None:
     """Raise unless labels are integers: a vector, or a row for every sequence.
+
+    ``y`` is what the user writes for them.
 
     Raises
     ------
@@ -222,11 +229,11 @@ def check_integers(name: str, labels: Array) -> None:
     if labels.dtype.kind == "f":
         binary = labels.ndim > 1 and set(np.unique(labels)) == {0, 1}
         if binary and (labels.sum(axis=-1) == 1).all():
-            raise ValueError(f"{name}: labels must be integers; one-hot? write y.argmax(axis=-1)")
+            raise ValueError(f"{name}: labels must be integers; one-hot? write {y}.argmax(axis=-1)")
         place = first_where(labels != np.floor(labels))
         raise ValueError(
             f"{name}: labels must be integers, {place_of(place)} holds {labels[place]} "
-            f"({labels.dtype}); write y.astype(int) if they are whole numbers"
+            f"({labels.dtype}); write {y}.astype(int) if they are whole numbers"
         )
     if labels.dtype.kind not in "bui":
         raise TypeError(
@@ -253,19 +260,22 @@ def check_labels(
 
 
 def check_agreement(
-    what: str, loss: Loss, features: Array, targets: Array, predictions: Array
+    what: str, loss: Loss, features: Array, targets: Array, predictions: Array, y: str = "y"
 ) -> None:
-    """Raise ValueError if the loss cannot compare targets with predictions of these shapes."""
+    """Raise ValueError if the loss cannot compare targets with predictions of these shapes.
+
+    ``y`` is what the user writes for the targets.
+    """
     try:
         loss.check_input(predictions, targets)
     except ValueError as error:
         advice = ""
         if loss.takes_labels and targets.shape == predictions.shape:
-            advice = "; one-hot? write y.argmax(axis=-1)"
+            advice = f"; one-hot? write {y}.argmax(axis=-1)"
         elif loss.takes_labels and targets.shape == (*predictions.shape[:-1], 1):
-            advice = "; write y[..., 0]"
+            advice = f"; write {y}[..., 0]"
         elif (*targets.shape, 1) == predictions.shape:
-            advice = "; write y[:, None]"
+            advice = f"; write {y}[:, None]"
         raise ValueError(
             f"{what}y of shape {targets.shape} does not suit {what}X of shape {features.shape}: "
             f"{error}{advice}"

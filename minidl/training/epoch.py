@@ -18,7 +18,13 @@ from minidl.training.data import Data
 from minidl.training.interrupt import Snapshot, deferred_to_step_end
 from minidl.training.metrics import Tally, is_mean
 from minidl.training.nonfinite import advice, first_not_finite
-from minidl.training.steps import RecordedStep, TrainingStep, eager_step, watched_by
+from minidl.training.steps import (
+    RecordedStep,
+    TrainingStep,
+    draws_masks,
+    eager_step,
+    watched_by,
+)
 from minidl.typing import Array, Seed
 
 # How many rows of predictions recorded steps keep at a time, if metrics need them.
@@ -90,7 +96,7 @@ class Epoch:
         """Use the model, loss, optimizer and average of this step for the steps to come."""
         self.step = step
         self.steps_before = step.optimizer.steps - self.done // self.plan.step_rows
-        self.state = list(step.model.state().values())
+        self.state = step.state()
         self.snapshot = Snapshot([*self.state, step.optimizer.states])
         self.watch = self.plan.callbacks.step_watch(step.model, step.optimizer, step.loss)
 
@@ -122,6 +128,8 @@ class Epoch:
             self._use(step)
         row = self.plan.data.targets_and_weights_of(np.zeros(1, np.intp))
         self.weighted = step.loss.row_weights(*row) is not None
+        if step.optimizer.takes_closure:
+            return self._run_closure()
         while step.recorded is not None and _kernels.isa != "reference":
             fresh = step.recorded.empty
             try:
@@ -229,6 +237,48 @@ class Epoch:
             self.step.update()
             self.snapshot.drop()
         self._count(losses, predictions, rows)
+
+    def _run_closure(self) -> None:
+        """Make the step of an optimizer that computes loss and gradient as often as it needs.
+
+        Every time the layers begin in the same state, so that masks of dropout stay the same, and
+        running statistics are updated once. What counts are loss and predictions after the step.
+        """
+        step, optimizer = self.step, self.step.optimizer
+        if self.watch is not None:
+            raise ValueError(
+                f"a monitor of gradients watches steps of one gradient, and {optimizer!r} computes "
+                "many in a step: train without the monitor"
+            )
+        batch = self.plan.data.take(self.order).arrays
+        state = Snapshot(self.state)
+        state.take()
+
+        def closure() -> tuple[Array, Array]:
+            state.restore()
+            return self._gradient(batch)
+
+        with self.snapshot:
+            self.snapshot.take()
+            step.minimise(lambda: closure()[0])
+            loss, prediction = closure()
+            self.snapshot.drop()
+        if optimizer.finished and not draws_masks(step.model):
+            self.plan.stop.why = self.plan.stop.why or f"{optimizer!r}: {optimizer.reason}"
+        self._count([float(loss)], [prediction] if self.tally.has_metrics else [], self.order)
+
+    def _gradient(self, batch: tuple[Array, ...]) -> tuple[Array, Array]:
+        """Compute loss, prediction and gradient of a batch, recorded if possible."""
+        recorded = self.step.recorded
+        if recorded is not None and _kernels.isa != "reference":
+            self.step.optimizer.zero_grad()
+            try:
+                value, prediction = recorded.gradient(*batch)
+            except RecordingError as error:
+                self._give_up_recording(error)
+            else:
+                return value, prediction
+        return self.step.gradient(*batch)
 
     def _batch_weights(self, rows: Array) -> list[float]:
         """Return each batch's weight in its step: its number of rows, or the sum of weights."""

@@ -19,6 +19,7 @@ from minidl.nn.data_checks import (
     check_number_of_inputs,
     check_same_rows,
 )
+from minidl.nn.frames import PIPELINE, Columns, check_columns, column_names
 from minidl.nn.nonfinite import is_finite
 from minidl.typing import Array
 
@@ -40,6 +41,8 @@ class Inputs:
         How many different integers the first input may hold; None if it holds real numbers.
     lengths
         The second input, if it holds the lengths of sequences.
+    columns
+        The names of the columns of each input, None for an input without.
     """
 
     names: tuple[str, ...]
@@ -47,9 +50,15 @@ class Inputs:
     dtypes: tuple[np.dtype[Any], ...]
     limit: int | None = None
     lengths: Array | None = None
+    columns: tuple[Columns, ...] = ()
 
     def __len__(self) -> int:
         return len(self.arrays[0])
+
+    def check_columns(self, known: tuple[Columns, ...]) -> None:
+        """Raise ValueError if tables have other columns than those known, or another order."""
+        for name, given, before in zip(self.names, self.columns, known, strict=False):
+            check_columns(name, given, before)
 
     def steps(self, rows: Rows = ALL) -> Array | None:
         """(samples, time): which steps are no padding; None where there are no lengths."""
@@ -71,9 +80,10 @@ class Inputs:
         arrays = [as_contiguous(array[rows], dtype) for array, dtype in given]
         if (steps := self.steps(rows)) is not None:
             arrays[0] = without_padding(arrays[0], steps)
-        for name, array in zip(self.names, arrays, strict=True):
+        columns = self.columns or [None] * len(arrays)
+        for name, array, labels in zip(self.names, arrays, columns, strict=True):
             if array.dtype.kind == "f":
-                check_finite(name, array, rows)
+                check_finite(name, array, rows, labels)
         if self.limit is not None:
             check_range("index", self.names[0], arrays[0], self.limit, rows)
         return tuple(arrays)
@@ -103,20 +113,21 @@ def as_inputs(name: str, X: Any, model: Layer, dtype: np.dtype[Any]) -> Inputs:
     if len(parts) == 1 and is_ragged(parts[0]):
         check_takes_lengths(names[0], parts[0], model)
         parts, names = list(padded(names[0], parts[0])), [names[0], f"lengths of {names[0]}"]
+    columns = tuple(column_names(part) for part in parts)
     arrays = [as_array(*named) for named in zip(names, parts, strict=True)]
     check_same_rows(zip(names, arrays, strict=True))
     dtypes = [
         INDEX if (model.takes_indices if number == 0 else array.dtype.kind in "ui") else dtype
         for number, array in enumerate(arrays)
     ]
-    for number, part in enumerate(parts):
-        check_kind(names[number], part, arrays[number], dtypes[number])
+    for label, array, wanted in zip(names, arrays, dtypes, strict=True):
+        check_kind(label, array, wanted)
     lengths = None
     if len(arrays) == 2 and takes_lengths(model) and is_lengths(arrays[1]):
         lengths = arrays[1]
         check_range("length", names[1], lengths, (*arrays[0].shape, 0)[1])
     limit = model.index_limit if model.takes_indices else None
-    return Inputs(tuple(names), tuple(arrays), tuple(dtypes), limit, lengths)
+    return Inputs(tuple(names), tuple(arrays), tuple(dtypes), limit, lengths, columns)
 
 
 def as_contiguous(array: Array, dtype: np.dtype[Any]) -> Array:
@@ -137,15 +148,18 @@ def check_no_tuple_of_rows(name: str, X: Any, y: Any) -> None:
         raise ValueError(f"{name} is a tuple of {len(X):,}, as many as y has rows; {NOT_ROWS}")
 
 
-def check_finite(name: str, array: Array, rows: Rows = ALL) -> None:
-    """Raise ValueError with the first row that holds NaN or inf."""
+def check_finite(name: str, array: Array, rows: Rows = ALL, columns: Columns = None) -> None:
+    """Raise ValueError with the first row, and column, that holds NaN or inf."""
     if is_finite(array):
         return
     row, *place = first_where(~np.isfinite(array))
+    value, where, cure = array[(row, *place)], f" at {tuple(place)}" if place else "", ""
+    if columns is not None:
+        where = f" in column {columns[place[0]]!r}"
+        cure = f"; fill what is missing ({PIPELINE})" if np.isnan(value) else ""
     raise ValueError(
-        f"{name}: row {row_number(rows, row)} holds {array[(row, *place)]}"
-        f"{f' at {tuple(place)}' if place else ''}; finite numbers within the range of "
-        f"{array.dtype} are needed"
+        f"{name}: row {row_number(rows, row)} holds {value}{where}; finite numbers "
+        f"within the range of {array.dtype} are needed{cure}"
     )
 
 

@@ -19,13 +19,17 @@ class Snapshot:
     """
 
     def __init__(self, arrays: Iterable[Array]) -> None:
-        self._pairs = [(array, array.copy()) for array in arrays]
+        self._arrays = list(arrays)
+        self._copies: list[Array] = []  # allocated by the first `take`: recorded steps need none
         self._taken = False
 
     def take(self) -> None:
         """Copy the current values, at the beginning of a step."""
-        for array, copy in self._pairs:
-            copy[...] = array
+        if not self._copies:
+            self._copies = [array.copy() for array in self._arrays]
+        else:
+            for array, copy in zip(self._arrays, self._copies, strict=True):
+                copy[...] = array
         self._taken = True
 
     def drop(self) -> None:
@@ -34,7 +38,7 @@ class Snapshot:
 
     def restore(self) -> None:
         """Put back the values that ``take`` copied."""
-        for array, copy in self._pairs:
+        for array, copy in zip(self._arrays, self._copies, strict=True):
             array[...] = copy
 
     def __enter__(self) -> Self:

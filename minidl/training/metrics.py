@@ -15,12 +15,21 @@ mse          Σ w · (ŷ - y)² / Σ w
 mae          Σ w · |ŷ - y| / Σ w
 r2           1 - Σ w · (ŷ - y)² / Σ w · (y - ȳ)² with ȳ = Σ w · y / Σ w, the mean over the columns
              of the targets
+mape         Σ w · |ŷ - y| / max(|y|, ε) / Σ w
+f1           also ``precision`` and ``recall``: of class 1, for two classes or one logit;
+             ``f1_macro``, ``f1_micro``, ``f1_weighted`` for any number of classes
+balanced_    the mean over classes of the share of their rows that is right:
+accuracy     ``balanced_accuracy``
+roc_auc      area under the ROC curve, of several classes the mean of each against the others;
+             ``roc_auc_weighted`` by the weight of their labels
+log_loss     -Σ w · log softmax(z)_label / Σ w
 ===========  ==================================================================================
 
 The weighted ones are those of scikit-learn's ``sample_weight``.
 
 A prediction that is NaN is never right: rows with a NaN among their logits count as wrong, as do
-labels whose logit is infinite, and the errors are NaN.
+labels whose logit is infinite, and the errors are NaN. Those from ``mape`` on refuse it, as
+scikit-learn does. Each of them is a function of this name as well, in ``minidl.training``.
 """
 
 from __future__ import annotations
@@ -30,11 +39,21 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
-
-import numpy as np
+from typing import Any
 
 from minidl.nn import BCEWithLogitsLoss, Loss
+from minidl.training.confusion import Counts, FromCounts
+from minidl.training.running_metrics import (
+    R2,
+    BinaryAccuracy,
+    MeanError,
+    Running,
+    TopK,
+    Whole,
+    check_sample_weight,
+    spread,
+)
+from minidl.training.score_metrics import LogLoss, RelativeError, roc_auc
 from minidl.typing import Array
 
 Metric = Callable[..., float]  # (prediction, target), of weighted ones and sample_weight
@@ -75,191 +94,17 @@ def accuracy(prediction: Array, target: Array, sample_weight: Any = None) -> flo
     """
     metric = TopK(1, "accuracy")
     metric.check(prediction, target)
-    if sample_weight is None:
-        metric.add(prediction, target)
-        return metric.read()
-    weight = np.asarray(sample_weight, np.float64)
-    if weight.shape not in (target.shape, target.shape[:1]):
-        fitting = " or ".join(map(str, dict.fromkeys((target.shape[:1], target.shape))))
-        raise ValueError(f"accuracy needs sample_weight {fitting}, got {weight.shape}")
-    if not (np.isfinite(weight) & (weight >= 0)).all() or not weight.any():
-        raise ValueError("accuracy: sample_weight must be finite, >= 0 and not all zero")
-    metric.add(prediction, target, weight)
+    metric.add(prediction, target, check_sample_weight("accuracy", sample_weight, target))
     return metric.read()
 
 
-class Running(Protocol):
-    """A metric while it is computed: it takes batch after batch, and can be read at any time."""
-
-    def check(self, prediction: Array, target: Array) -> None:
-        """Raise ValueError unless these can be compared; looks at their shapes only."""
-
-    def add(self, prediction: Array, target: Array, weight: Array | None = None) -> None:
-        """Add these rows, with their weights if there are any."""
-
-    def read(self) -> float:
-        """Return the value over all rows so far."""
-
-
-class Mean:
-    """A mean over values, each with the weight of its row, or all with weight 1."""
-
-    def __init__(self) -> None:
-        self._total: float = 0
-        self._weight: float = 0
-
-    def add_values(self, values: Array, weight: Array | None) -> None:
-        """Count values, which are numbers or whether something holds."""
-        if weight is None:
-            is_bool = values.dtype.kind == "b"
-            self._total += int(np.count_nonzero(values)) if is_bool else float(values.sum())
-            self._weight += values.size
-        else:
-            weight = _spread(weight, values.shape)
-            self._total += float((values * weight).sum(dtype=np.float64))
-            self._weight += float(weight.sum(dtype=np.float64))
-
-    def read(self) -> float:
-        """Return the mean over all values so far."""
-        return self._total / self._weight
-
-
-class TopK(Mean):
-    """Share of the rows whose label is among the k largest logits.
-
-    Of equal logits the first counts as the largest, so top_1 is the accuracy.
-    """
-
-    def __init__(self, k: int, name: str) -> None:
-        super().__init__()
-        self._k, self._name = k, name
-
-    def check(self, prediction: Array, target: Array) -> None:
-        if prediction.ndim < 2 or target.shape != prediction.shape[:-1]:
-            raise ValueError(
-                f"{self._name} needs prediction (samples, ..., classes) and target (samples, ...), "
-                f"got {prediction.shape} and {target.shape}"
-            )
-        if self._k > prediction.shape[-1]:
-            raise ValueError(f"{self._name}: there are only {prediction.shape[-1]} classes")
-
-    def add(self, prediction: Array, target: Array, weight: Array | None = None) -> None:
-        self.check(prediction, target)
-        shape, classes = target.shape, prediction.shape[-1]
-        # Every step of a sequence is a row of its own.
-        prediction, target = prediction.reshape(-1, classes), target.reshape(-1)
-        if self._k == 1:
-            right = prediction.argmax(axis=1) == target
-        else:
-            own = np.take_along_axis(prediction, target[:, None], axis=1)
-            before = np.arange(classes) < target[:, None]
-            right = ((prediction > own) | ((prediction == own) & before)).sum(axis=1) < self._k
-        with np.errstate(over="ignore", invalid="ignore"):
-            finite = np.isfinite(prediction.sum())  # cheaper than a look at every logit
-        if not finite:
-            right &= ~np.isnan(prediction).any(axis=1)
-            right[right] = np.isfinite(prediction[right, target[right].astype(np.intp)])
-        self.add_values(right if weight is None else right.reshape(shape), weight)
-
-
-class BinaryAccuracy(Mean):
-    """Share of the logits that say what the target does: positive where that is above one half."""
-
-    def check(self, prediction: Array, target: Array) -> None:
-        _check_same_shape("accuracy", prediction, target)
-
-    def add(self, prediction: Array, target: Array, weight: Array | None = None) -> None:
-        self.check(prediction, target)
-        right = ((prediction > 0) == (target > 0.5)) & np.isfinite(prediction)
-        self.add_values(right, weight)
-
-
-class MeanError(Mean):
-    """Mean over all elements of |error|^power: 1 for the absolute, 2 for the squared error."""
-
-    def __init__(self, power: int, name: str) -> None:
-        super().__init__()
-        self._power, self._name = power, name
-
-    def check(self, prediction: Array, target: Array) -> None:
-        _check_same_shape(self._name, prediction, target)
-
-    def add(self, prediction: Array, target: Array, weight: Array | None = None) -> None:
-        self.check(prediction, target)
-        error = np.subtract(prediction, target, dtype=np.float64)
-        self.add_values(np.abs(error) if self._power == 1 else np.square(error), weight)
-
-
-class R2:
-    """1 - Σ w (ŷ - y)² / Σ w (y - ȳ)² for every column of the targets, and their mean.
-
-    A column that does not vary counts 1 if it is predicted exactly, else 0. The mean ȳ of the
-    targets and the squares around it are merged from batch to batch, which loses no digits where
-    the mean is large. Source: Chan, Golub and LeVeque 1983, equation 2.1.
-    """
-
-    def __init__(self) -> None:
-        self._weight: float = 0  # of all rows so far: their number, without weights
-        self._first: Array | None = None  # row: of a column that does not vary, exactly the mean
-        self._residual: Array = np.zeros(())
-        self._mean: Array = np.zeros(())
-        self._around: Array = np.zeros(())  # squares around the mean
-
-    def check(self, prediction: Array, target: Array) -> None:
-        _check_same_shape("r2", prediction, target)
-
-    def add(self, prediction: Array, target: Array, weight: Array | None = None) -> None:
-        self.check(prediction, target)
-        y = target.reshape(len(target), -1).astype(np.float64)
-        residual = np.square(prediction.reshape(len(target), -1) - y)
-        self._first = y[0] if self._first is None else self._first
-        y = y - self._first
-        if weight is None:
-            count: float = len(y)
-            mean, residual = y.mean(axis=0), residual.sum(axis=0)
-            around = np.square(y - mean).sum(axis=0)
-        else:
-            weight = weight.astype(np.float64)
-            count = float(weight.sum())
-            mean, residual = weight @ y / count, weight @ residual
-            around = weight @ np.square(y - mean)
-        self._residual = self._residual + residual
-        shift, total = mean - self._mean, self._weight + count
-        between = np.square(shift) * self._weight * count / total
-        self._around = self._around + around + between
-        self._mean = self._mean + shift * count / total
-        self._weight = total
-
-    def read(self) -> float:
-        constant = self._around == 0
-        ratio = self._residual / np.where(constant, 1.0, self._around)
-        exact = np.where(np.isnan(self._residual), np.nan, self._residual == 0)
-        return float(np.where(constant, exact, 1 - ratio).mean())
-
-
-class Whole:
-    """A function of all predictions and targets: both are kept for it, and so are weights."""
-
-    def __init__(self, function: Callable[..., float], weighted: bool = False) -> None:
-        self._function, self._weighted = function, weighted
-        self._kept: list[list[Array]] = [[], [], []]  # predictions, targets, weights
-
-    def check(self, prediction: Array, target: Array) -> None:
-        """Nothing: only the function knows."""
-
-    def add(self, prediction: Array, target: Array, weight: Array | None = None) -> None:
-        given = (prediction, target) if weight is None else (prediction, target, weight)
-        for kept, array in zip(self._kept, given, strict=False):
-            kept.append(array)
-
-    def read(self) -> float:
-        for kept in self._kept:
-            kept[:] = [np.concatenate(kept)] if kept else []  # joined but once, if read again
-        (prediction,), (target,), weights = self._kept
-        if not self._weighted:
-            return float(self._function(prediction, target))
-        weight = weights[0] if weights else None
-        return float(self._function(prediction, target, sample_weight=weight))
+# Those whose name says everything.
+PLAIN: dict[str, Callable[[], Running]] = {
+    "r2": R2,
+    "mape": RelativeError,
+    "log_loss": LogLoss,
+    "balanced_accuracy": partial(FromCounts, "balanced_accuracy", Counts.balanced_accuracy),
+}
 
 
 @dataclass(frozen=True)
@@ -333,10 +178,18 @@ def _known(name: str, loss: Loss | None) -> Callable[[], Running]:
         return partial(TopK, int(match[1]), name)
     if name in ("mse", "mae"):
         return partial(MeanError, 2 if name == "mse" else 1, name)
-    if name == "r2":
-        return R2
+    if name in ("roc_auc", "roc_auc_weighted"):
+        average = "weighted" if name.endswith("weighted") else "macro"
+        return partial(Whole, partial(roc_auc, average=average), weighted=True)
+    if match := re.fullmatch(r"(precision|recall|f1)(?:_(macro|micro|weighted))?", name):
+        kind, average = match[1], match[2] or "binary"
+        compute = partial(Counts.score, kind=kind, average=average, zero_division=0.0)
+        return partial(FromCounts, name, compute, 2 if average == "binary" else None)
+    if name in PLAIN:
+        return PLAIN[name]
     raise ValueError(
-        f"unknown metric {name!r}; known: accuracy, top_k (such as top_5), mse, mae, r2"
+        f"unknown metric {name!r}; known: accuracy, top_k (such as top_5), mse, mae, mape, r2, "
+        "log_loss, roc_auc, balanced_accuracy, precision, recall, f1 (f1_macro, ...)"
     )
 
 
@@ -375,26 +228,13 @@ def _counted(
         return prediction, target, weight
     counted = loss_weight > 0
     if weight is not None:
-        weight = _spread(weight, counted.shape)[counted]
+        weight = spread(weight, counted.shape)[counted]
     return prediction[counted], target[counted], weight
 
 
 def is_mean(loss: Loss) -> bool:
     """Return whether the loss of a batch is a mean over its rows, and not their sum."""
     return bool(getattr(loss, "reduction", "mean") == "mean")
-
-
-def _check_same_shape(name: str, prediction: Array, target: Array) -> None:
-    if prediction.shape != target.shape:
-        raise ValueError(
-            f"{name} needs prediction and target of one shape, "
-            f"got {prediction.shape} and {target.shape}"
-        )
-
-
-def _spread(weight: Array, shape: tuple[int, ...]) -> Array:
-    """Weights of rows, or of steps, as those of all elements."""
-    return np.broadcast_to(weight.reshape(weight.shape + (1,) * (len(shape) - weight.ndim)), shape)
 
 
 class Tally:

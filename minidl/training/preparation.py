@@ -47,7 +47,9 @@ def for_training(
     data = _tried("", source, data, output, metrics)
     if validation is not None and others is None:
         X, y, weight = as_validation(validation)
+        known = source.inputs.columns
         source = Source("validation ", X, y, source.model, source.loss, source.dtype)
+        source.inputs.check_columns(known)
         others, output = _cast(source, weight)
     return data, others and _tried("validation ", source, others, output, metrics)
 

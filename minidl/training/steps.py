@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 from minidl import _kernels, recording
-from minidl.nn import Layer, Loss
+from minidl.nn import Dropout, Layer, Loss
 from minidl.optim import EMA, Optimizer
 from minidl.typing import Array
 
@@ -44,7 +44,15 @@ class TrainingStep:
         self.model, self.loss, self.optimizer, self.ema = model, loss, optimizer, ema
         self.inputs = inputs
         self._averaged = _averaged(ema)
+        self._state: tuple[int, list[Array]] = (-1, [])  # when it was looked for, and what it was
         self.recorded = RecordedStep(self) if record else None
+
+    def state(self) -> list[Array]:
+        """Return the arrays of the model's state; looks for them only if something has changed."""
+        now = _kernels.changes()
+        if self._state[0] != now:
+            self._state = now, list(self.model.state().values())
+        return self._state[1]
 
     def __call__(self, *batch: Array, check: bool = True) -> tuple[Array, Array]:
         """Make one step; return the loss before it, and the prediction."""
@@ -82,6 +90,12 @@ class TrainingStep:
             Before a parameter changes, if the norm of the gradients is not finite.
         """
         self.optimizer.step()
+        if self.ema is not None:
+            self.ema.update()
+
+    def minimise(self, closure: Callable[[], Array]) -> None:
+        """Change the parameters by an optimizer that calls this for loss and gradients."""
+        self.optimizer.step(closure)
         if self.ema is not None:
             self.ema.update()
 
@@ -147,6 +161,11 @@ def eager_step(watch: Any) -> Iterator[None]:
     else:
         yield
         watch.clock.count()
+
+
+def draws_masks(model: Layer) -> bool:
+    """Return whether the loss of the same rows differs from step to step, because of dropout."""
+    return any(isinstance(layer, Dropout) and layer.training for _, layer in model.layers())
 
 
 def _averaged(ema: Any) -> int:

@@ -14,13 +14,14 @@ from minidl.diagnosis.rules.closing import closing_sentence
 from minidl.diagnosis.rules.ending import ending_of
 from minidl.nn import Layer, Loss
 from minidl.nn.checks import check_count
+from minidl.nn.frames import Columns
 from minidl.nn.hooks import evaluating
 from minidl.nn.suspicion import warn_of_suspicious
 from minidl.optim import EMA, Optimizer
 from minidl.optim.schedules import ReduceOnPlateau
 from minidl.seeds import as_generator
 from minidl.training.callbacks import Callback, Callbacks
-from minidl.training.checks import check_batch_size, check_parts
+from minidl.training.checks import batch_size_for, check_batch_size, check_parts
 from minidl.training.data import Batch, Data, Source
 from minidl.training.epoch import Epoch, Plan, Stop
 from minidl.training.history import History
@@ -53,11 +54,11 @@ class Trainer:
     optimizer
         The optimizer of the model's parameters, built after everything else that changes the model.
     metrics
-        What to measure beside the loss: ``"accuracy"``, ``"top_5"`` (any k), ``"mse"``,
-        ``"mae"``, ``"r2"``, or functions ``(prediction, target) -> float`` of all rows at once.
-        Metrics ignore weights, except that rows of weight 0 and padded steps are left out. If each
-        step of a sequence has a weight, functions get the steps of weight > 0 as rows. By default
-        accuracy for a loss that takes labels, and nothing otherwise.
+        What to measure beside the loss: ``"accuracy"``, ``"f1_macro"``, ``"mae"``, ``"r2"`` and so
+        on (``training.metrics`` lists all), or functions ``(prediction, target) -> float`` of all
+        rows at once. Metrics ignore weights, except that rows of weight 0 and padded steps are left
+        out. If each step of a sequence has a weight, functions get the steps of weight > 0 as rows.
+        By default accuracy for a loss that takes labels, and nothing otherwise.
     rng
         Generator or seed of the order of the rows. All epochs of all calls of ``fit`` draw from
         it: ``fit`` for 3 epochs and again for 2 is ``fit`` for 5.
@@ -81,6 +82,10 @@ class Trainer:
 
     Attributes
     ----------
+    columns
+        The names of the columns that ``fit`` was given, a tuple for each input, and None for an
+        input that has no names, such as an array. Tables of later calls must have the same columns
+        in the same order.
     history
         The epochs that the latest ``fit`` has completed, also if Ctrl-C or an error ended it.
     diagnosis
@@ -135,10 +140,10 @@ class Trainer:
         self.metrics = by_name(metrics, loss, weighted_metrics)
         self.rng = as_generator(rng)
         self.dtype = optimizer.flat.dtype
+        self.columns: tuple[Columns, ...] = ()
         self.history = History()
         self.diagnosis = ""
         self.plan: Plan | None = None
-        self._stop = Stop()
         self._step = TrainingStep(model, loss, optimizer, ema, record=record)
         self._predictor = Predictor(model, self.dtype, record)
 
@@ -147,7 +152,7 @@ class Trainer:
         X: Any,
         y: Any,
         epochs: int,
-        batch_size: int = 32,
+        batch_size: int | str = "auto",
         validation: tuple[Any, ...] | float | None = None,
         progress: str | bool | Progress = "auto",
         callbacks: Iterable[Callback | ReduceOnPlateau] = (),
@@ -172,11 +177,13 @@ class Trainer:
             Features and targets. A tuple is several inputs, with which the model is called as
             ``model(*inputs)``, such as padded sequences and their lengths, ``(X, lengths)``. A
             list of sequences of unequal length is padded. Loss and metrics leave padded steps out,
-            whatever their values.
+            whatever their values. Frames and series of pandas and polars that hold numbers and
+            booleans are taken as they are.
         epochs
             Passes over the data, ≥ 1.
         batch_size
-            Rows of a step, ≥ 1; the last step of an epoch may have fewer.
+            Rows of a step, ≥ 1; the last step of an epoch may have fewer. ``"auto"``: 32, or all
+            for ``LBFGS``, which makes one step an epoch and ends ``fit`` when it is finished.
         validation
             ``(X, y)`` or ``(X, y, weight)`` to evaluate on after every epoch; or a fraction of the
             rows, such as 0.2, which are then not trained on (they are chosen at random, but are the
@@ -217,7 +224,8 @@ class Trainer:
         -------
         History
             ``loss`` and the metrics of every epoch, computed from the predictions that each step
-            makes before it updates the weights; and ``val_loss`` and so on of ``validation``.
+            makes before it updates the weights (``LBFGS``: after it); and ``val_loss`` and so on of
+            ``validation``.
 
         Raises
         ------
@@ -238,25 +246,29 @@ class Trainer:
         """
         check_parts(self.model, self.loss, self.optimizer, self.ema)  # one may have been replaced
         epochs = check_count("fit", "epochs", epochs)
-        batch_size = check_count("fit", "batch_size", batch_size)
+        if not isinstance(batch_size, str) or batch_size != "auto":
+            batch_size = check_count("fit", "batch_size", batch_size)
         accumulate = check_count("fit", "accumulate", accumulate)
         source, trained = self._source(X, y), self.optimizer.flat.parameters
         data, validation_data = for_training(
             source, sample_weight, class_weight, validation, self.metrics, trained, diagnose
         )
+        batch_size = batch_size_for(self.optimizer, batch_size, accumulate, len(data))
         check_batch_size(self.model, data.inputs, batch_size)
         names = ["loss", *self.metrics]
         names += [f"val_{name}" for name in names if validation_data is not None]
         shown = choose(progress)
         notified = Callbacks(callbacks, self, names, shown)
-        self.history, self._stop.why, self.diagnosis = History(), None, ""
-        plan = Plan(epochs, data, batch_size, accumulate, bool(shuffle), notified, self._stop)
+        self.history, self.diagnosis = History(), ""
+        if any(source.inputs.columns):
+            self.columns = source.inputs.columns
+        plan = Plan(epochs, data, batch_size, accumulate, bool(shuffle), notified, Stop())
         try:
             self.plan = plan
             if self.ema is not None:
                 self.ema.follow_state(self.model)
             self._train(plan, validation_data, diagnose)
-            if diagnose and shown.remarks:
+            if diagnose and shown.remarks and self.loss.predicts_targets:
                 self._close(plan, shown)
         finally:
             notified.notify("on_fit_end", self.history.epochs, {})
@@ -302,7 +314,8 @@ class Trainer:
 
         The epoch counts as complete, with the steps that were made until then. ``why`` is shown.
         """
-        self._stop.why = self._stop.why or why
+        if self.plan is not None:
+            self.plan.stop.why = self.plan.stop.why or why
 
     def predict(self, X: Any, batch_size: int = EVALUATION_BATCH) -> Array:
         """Compute the model's output for every row, with all layers in evaluation.
@@ -333,6 +346,7 @@ class Trainer:
             return quick
         check_count("predict", "batch_size", batch_size)
         inputs = as_inputs("X", X, self.model, self.dtype)
+        inputs.check_columns(self.columns)
         batches = (slice(i, i + batch_size) for i in range(0, len(inputs), batch_size))
         outputs = [predictor(*inputs.cast(rows)) for rows in batches]
         return np.concatenate(outputs)  # a copy: a layer may return its very input
@@ -387,7 +401,9 @@ class Trainer:
         return self._predictor
 
     def _source(self, X: Any, y: Any) -> Source:
-        return Source("", X, y, self.model, self.loss, self.dtype)
+        source = Source("", X, y, self.model, self.loss, self.dtype)
+        source.inputs.check_columns(self.columns)
+        return source
 
     # --- evaluation ---
 

@@ -78,7 +78,7 @@ def check_takes_weights(loss: Loss, why: str = "") -> None:
 def _checked(name: str, weight: Any, like: Array, per_step: tuple[int, ...] | None) -> Array:
     """Check weights, and spread those of rows over their steps if every step has a target."""
     array = as_array(name, weight)
-    check_kind(name, weight, array, like.dtype)
+    check_kind(name, array, like.dtype)
     weights = as_contiguous(array, like.dtype)
     if per_step is not None and weights.shape == per_step:
         like = np.broadcast_to(like[:, None] if like.ndim == 1 else like, per_step)

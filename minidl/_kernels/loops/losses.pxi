@@ -352,7 +352,7 @@ cdef Py_ssize_t softmax_cross_entropy(
     return 0
 
 
-cdef inline vec mse_vec(vec prediction, vec target, real delta, vec *gradient) noexcept nogil:
+cdef inline vec mse_vec(vec prediction, vec target, vec parameter, vec *gradient) noexcept nogil:
     """e^2, e = prediction - target"""
     cdef vec error = prediction - target
     gradient[0] = 2 * error
@@ -360,7 +360,7 @@ cdef inline vec mse_vec(vec prediction, vec target, real delta, vec *gradient) n
 
 
 cdef inline vec absolute_vec(
-    vec prediction, vec target, real delta, vec *gradient
+    vec prediction, vec target, vec parameter, vec *gradient
 ) noexcept nogil:
     """|e|, e = prediction - target"""
     cdef vec error = prediction - target
@@ -369,16 +369,16 @@ cdef inline vec absolute_vec(
     return size
 
 
-cdef inline vec huber_vec(vec prediction, vec target, real delta, vec *gradient) noexcept nogil:
+cdef inline vec huber_vec(vec prediction, vec target, vec delta, vec *gradient) noexcept nogil:
     """m (|e| - m / 2), m = min(|e|, delta): e^2 / 2 up to delta, delta (|e| - delta / 2) beyond."""
     cdef vec error = prediction - target
     cdef vec size = absolute(error)
-    cdef vec near = minimum(fill(delta), size)
+    cdef vec near = minimum(delta, size)
     gradient[0] = with_sign(near, error)
     return near * (size - near * <real>0.5)
 
 
-cdef inline vec bce_vec(vec z, vec target, real delta, vec *gradient) noexcept nogil:
+cdef inline vec bce_vec(vec z, vec target, vec parameter, vec *gradient) noexcept nogil:
     """|z| u + log(1 + exp(-|z|)), u = 1 - t for z > 0, else t.
 
     |z| u is max(z, 0) - z t, written so that no digits cancel. Where u is 0, that term is 0 even if
@@ -392,18 +392,26 @@ cdef inline vec bce_vec(vec z, vec target, real delta, vec *gradient) noexcept n
     return log1p_unit(e) - below * wrong
 
 
-cdef inline void weighted_loss(
+cdef inline vec parameter_of(
+    const ElementLossArgs *args, Py_ssize_t j, Py_ssize_t left
+) noexcept nogil:
+    """The parameter of the next LANES columns from j on, of which `left` are left in the row."""
+    if args.column == NULL:
+        return fill(<real>args.delta)
+    return load_columns(<const real *>args.column + j, left)
+
+
+cdef inline void loss_of_rows(
     const ElementLossArgs *args, int thread, int threads,
-    vec (*f)(vec, vec, real, vec *) noexcept nogil
+    vec (*f)(vec, vec, vec, vec *) noexcept nogil
 ) noexcept nogil:
     """losses[row] = weight times the sum of f over the row, and the gradient of every element."""
     cdef Py_ssize_t row = partition(args.rows, LOSS_ROWS, thread, threads)
     cdef Py_ssize_t end = partition(args.rows, LOSS_ROWS, thread + 1, threads)
-    cdef Py_ssize_t columns = args.n // args.rows, j, stop
+    cdef Py_ssize_t columns = args.n // args.rows, j, left, stop
     cdef const real *prediction
     cdef const real *target
     cdef real *gradient
-    cdef real delta = <real>args.delta
     cdef vec total, value, slope
     cdef double factor, sum
     while row < end:
@@ -420,13 +428,14 @@ cdef inline void weighted_loss(
             stop = smaller(columns, j + LOSS_BLOCK)
             total = fill(0)
             while j < stop:
+                left = columns - j
                 value = f(
-                    load_columns(prediction + j, columns - j),
-                    load_columns(target + j, columns - j), delta, &slope
+                    load_columns(prediction + j, left), load_columns(target + j, left),
+                    parameter_of(args, j, left), &slope
                 )
-                store_columns(gradient + j, slope * <real>factor, columns - j)
-                if columns - j < LANES:
-                    value = keep_part(value, columns - j)
+                store_columns(gradient + j, slope * <real>factor, left)
+                if left < LANES:
+                    value = keep_part(value, left)
                 total = total + value
                 j += LANES
             sum += lane_sum(total)
@@ -436,17 +445,15 @@ cdef inline void weighted_loss(
 
 cdef inline void losses_of_elements(
     const ElementLossArgs *args, int thread, int threads,
-    vec (*f)(vec, vec, real, vec *) noexcept nogil
+    vec (*f)(vec, vec, vec, vec *) noexcept nogil
 ) noexcept nogil:
     """losses[i] = weight of its row times f of element i, and the gradient of every element.
 
-    With `pos_weight`, weighted_bce_vec instead of f. Threads partition the rows, or the elements of
-    the only row.
+    Threads partition the rows, or the elements of the only row.
     """
     cdef Py_ssize_t row = partition(args.rows, LOSS_ROWS, thread, threads)
     cdef Py_ssize_t end = partition(args.rows, LOSS_ROWS, thread + 1, threads)
     cdef Py_ssize_t columns = args.n // args.rows, first = 0, last = columns, i, j, left
-    cdef const real *ones = <const real *>args.pos_weight
     cdef real *gradient = <real *>args.dprediction
     cdef vec prediction, target, value, slope
     cdef real lanes[LANES]
@@ -467,12 +474,7 @@ cdef inline void losses_of_elements(
         while left > 0:
             prediction = load_columns(<const real *>args.prediction + i, left)
             target = load_columns(<const real *>args.target + i, left)
-            if ones != NULL:
-                value = weighted_bce_vec(
-                    prediction, target, load_columns(ones + last - left, left), &slope
-                )
-            else:
-                value = f(prediction, target, <real>args.delta, &slope)
+            value = f(prediction, target, parameter_of(args, last - left, left), &slope)
             store_columns(gradient + i, slope * <real>factor, left)
             store(lanes, value)
             for j in range(smaller(left, LANES)):
@@ -484,14 +486,14 @@ cdef inline void losses_of_elements(
 
 cdef inline void element_loss(
     const void *arguments, int thread, int threads,
-    vec (*f)(vec, vec, real, vec *) noexcept nogil
+    vec (*f)(vec, vec, vec, vec *) noexcept nogil
 ) noexcept nogil:
     """losses[block] = sum of f over LOSS_BLOCK elements, and the gradient of every element.
 
-    With weights, one loss per row; with `each`, one per element.
+    With weights, or a parameter for every column, one loss per row; with `each`, one per element.
     """
     cdef const ElementLossArgs *args = <const ElementLossArgs *>arguments
-    cdef real delta = <real>args.delta
+    cdef vec delta = fill(<real>args.delta)
     cdef const real *prediction = <const real *>args.prediction
     cdef const real *target = <const real *>args.target
     cdef real *gradient = <real *>args.dprediction
@@ -504,8 +506,8 @@ cdef inline void element_loss(
     if args.each:
         losses_of_elements(args, thread, threads, f)
         return
-    if args.weight != NULL:
-        weighted_loss(args, thread, threads, f)
+    if args.weight != NULL or args.column != NULL:
+        loss_of_rows(args, thread, threads, f)
         return
     while i < end:
         block = i // LOSS_BLOCK
@@ -566,49 +568,74 @@ cdef inline vec weighted_bce_vec(vec z, vec target, vec weight, vec *gradient) n
     return both * log1p_unit(e) - below * wrong
 
 
-cdef void pos_weighted_loss(
-    const ElementLossArgs *args, int thread, int threads
-) noexcept nogil:
-    """losses[row] = weight times the sum of weighted_bce_vec over the row, and the gradient."""
-    cdef Py_ssize_t row = partition(args.rows, LOSS_ROWS, thread, threads)
-    cdef Py_ssize_t end = partition(args.rows, LOSS_ROWS, thread + 1, threads)
-    cdef Py_ssize_t columns = args.n // args.rows, j, left
-    cdef const real *z
-    cdef const real *target
-    cdef const real *ones = <const real *>args.pos_weight
-    cdef real *gradient
-    cdef vec value, slope
-    cdef double factor, sum
-    while row < end:
-        z = <const real *>args.prediction + row * columns
-        target = <const real *>args.target + row * columns
-        gradient = <real *>args.dprediction + row * columns
-        factor = divided(args.scale, args.weights) * weight_of(args.weight, row)
-        sum = 0
-        j = 0
-        if factor == 0:    # the row may hold anything
-            memset(gradient, 0, columns * sizeof(real))
-            j = columns
-        while j < columns:
-            left = columns - j
-            value = weighted_bce_vec(
-                load_columns(z + j, left), load_columns(target + j, left),
-                load_columns(ones + j, left), &slope
-            )
-            store_columns(gradient + j, slope * <real>factor, left)
-            sum += lane_sum(value if left >= LANES else keep_part(value, left))
-            j += LANES
-        args.losses[row] = factor * sum
-        row += 1
-
-
 cdef Py_ssize_t bce_with_logits(const void *args, int thread, int threads) noexcept nogil:
     """-w t log s(z) - (1 - t) log(1 - s(z)), s the sigmoid, w the column's pos_weight, or 1"""
-    cdef const ElementLossArgs *given = <const ElementLossArgs *>args
-    if given.pos_weight != NULL and not given.each:
-        pos_weighted_loss(given, thread, threads)
+    if (<const ElementLossArgs *>args).column != NULL:
+        element_loss(args, thread, threads, weighted_bce_vec)
     else:
         element_loss(args, thread, threads, bce_vec)
+
+
+cdef inline vec pinball_vec(
+    vec prediction, vec target, vec quantile, vec *gradient
+) noexcept nogil:
+    """q e for e > 0, else (q - 1) e, e = target - prediction; a gradient of 0 where e is 0."""
+    cdef vec error = target - prediction
+    cdef vec size = absolute(error)
+    cdef vec slope = where_less(error, fill(0), quantile - 1, quantile)
+    gradient[0] = where_less(fill(0), size, -slope, size)    # NaN stays
+    return slope * error
+
+
+cdef inline vec poisson_vec(vec z, vec target, vec parameter, vec *gradient) noexcept nogil:
+    """exp(z) - t z, z the logarithm of the rate"""
+    cdef vec rate = exp_vec(z)
+    gradient[0] = rate - target
+    return rate - target * z
+
+
+cdef inline vec poisson_rate_vec(vec rate, vec target, vec eps, vec *gradient) noexcept nogil:
+    """r - t log(r + eps)"""
+    cdef vec above = rate + eps
+    gradient[0] = 1 - target / above
+    return rate - target * log_vec(above)
+
+
+cdef inline vec stirling(vec target) noexcept nogil:
+    """t log t - t + log(2 pi t) / 2, which is nearly log(t!); 0 for t <= 1."""
+    cdef vec one = fill(1)
+    cdef vec t = maximum(one, target)    # NaN stays
+    cdef vec series = t * log_vec(t) - t + <real>0.5 * log_vec(t * <real>6.283185307179586)
+    return where_less(one, t, series, t - 1)
+
+
+cdef inline vec poisson_full_vec(vec z, vec target, vec parameter, vec *gradient) noexcept nogil:
+    return poisson_vec(z, target, parameter, gradient) + stirling(target)
+
+
+cdef inline vec poisson_rate_full_vec(vec rate, vec target, vec eps, vec *gradient) noexcept nogil:
+    return poisson_rate_vec(rate, target, eps, gradient) + stirling(target)
+
+
+cdef Py_ssize_t pinball(const void *args, int thread, int threads) noexcept nogil:
+    """The loss whose minimum is a quantile: q e above the prediction, (q - 1) e below"""
+    element_loss(args, thread, threads, pinball_vec)
+
+
+cdef Py_ssize_t poisson_nll(const void *args, int thread, int threads) noexcept nogil:
+    """exp(z) - t z; with `full` also log(t!) by Stirling"""
+    if (<const ElementLossArgs *>args).full:
+        element_loss(args, thread, threads, poisson_full_vec)
+    else:
+        element_loss(args, thread, threads, poisson_vec)
+
+
+cdef Py_ssize_t poisson_rate_nll(const void *args, int thread, int threads) noexcept nogil:
+    """r - t log(r + eps); with `full` also log(t!) by Stirling"""
+    if (<const ElementLossArgs *>args).full:
+        element_loss(args, thread, threads, poisson_rate_full_vec)
+    else:
+        element_loss(args, thread, threads, poisson_rate_vec)
 
 
 cdef Py_ssize_t total(const void *arguments, int thread, int threads) noexcept nogil:
@@ -640,4 +667,7 @@ KERNELS["mse"] = entry(mse, sizeof(ElementLossArgs))
 KERNELS["absolute_error"] = entry(absolute_error, sizeof(ElementLossArgs))
 KERNELS["huber"] = entry(huber, sizeof(ElementLossArgs))
 KERNELS["bce_with_logits"] = entry(bce_with_logits, sizeof(ElementLossArgs))
+KERNELS["pinball"] = entry(pinball, sizeof(ElementLossArgs))
+KERNELS["poisson_nll"] = entry(poisson_nll, sizeof(ElementLossArgs))
+KERNELS["poisson_rate_nll"] = entry(poisson_rate_nll, sizeof(ElementLossArgs))
 KERNELS["total"] = entry(total, sizeof(TotalArgs))

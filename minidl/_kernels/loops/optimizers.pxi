@@ -70,6 +70,32 @@ cdef Py_ssize_t squared_norm(const void *arguments, int thread, int threads) noe
         i += NORM_BLOCK
 
 
+cdef Py_ssize_t dot(const void *arguments, int thread, int threads) noexcept nogil:
+    """sums[block] = sum of x y over NORM_BLOCK elements, in double precision."""
+    cdef const DotArgs *args = <const DotArgs *>arguments
+    cdef const real *x = <const real *>args.x
+    cdef const real *y = <const real *>args.y
+    cdef Py_ssize_t i = partition(args.n, NORM_BLOCK, thread, threads)
+    cdef Py_ssize_t end = partition(args.n, NORM_BLOCK, thread + 1, threads)
+    cdef Py_ssize_t stop
+    cdef double acc[TERMS]    # side by side, so that no addition waits for the one before
+    cdef int j
+    while i < end:
+        for j in range(TERMS):
+            acc[j] = 0
+        stop = smaller(end, i + NORM_BLOCK)
+        args.sums[i // NORM_BLOCK] = 0
+        while i + TERMS <= stop:
+            for j in range(TERMS):
+                acc[j] += <double>x[i + j] * y[i + j]
+            i += TERMS
+        while i < stop:
+            acc[0] += <double>x[i] * y[i]
+            i += 1
+        for j in range(TERMS):
+            args.sums[(stop - 1) // NORM_BLOCK] += acc[j]
+
+
 cdef double norm_beyond_squares(const real *x, Py_ssize_t n) noexcept nogil:
     """The norm of finite numbers whose sum of squares overflows or underflows a double; 0 if the
     largest is zero or infinite."""
@@ -460,6 +486,7 @@ cdef Py_ssize_t adagrad(const void *arguments, int thread, int threads) noexcept
     return 0
 
 
+KERNELS["dot"] = entry(dot, sizeof(DotArgs))
 KERNELS["squared_norm"] = entry(squared_norm, sizeof(SquaredNormArgs))
 KERNELS["clip"] = entry(clip, sizeof(ClipArgs))
 KERNELS["clamp"] = entry(clamp, sizeof(ScaleArgs))

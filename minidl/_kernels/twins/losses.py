@@ -16,12 +16,18 @@ from minidl._kernels.twins.activations import log_softmax, sigmoid
 from minidl._kernels.twins.errors import RowError, WeightError
 from minidl.typing import Array
 
-# One signature for all losses of elements: they share a struct, though only Huber's has a delta and
-# only binary cross entropy has a pos_weight.
+# One signature for all losses of elements: they share a struct, though only some have a parameter
+# for every column (a pos_weight, a quantile), a delta, or constants that count if ``full``.
 _ELEMENTS = (
-    "prediction[n] target[n] weight[rows]? weights:double[]? pos_weight[*]? scale delta "
+    "prediction[n] target[n] weight[rows]? weights:double[]? column[*]? scale delta full:flag "
     "each:flag -> dprediction[n] losses:double[*]"
 )
+# And one for all losses of vectors.
+_VECTORS = (
+    "prediction[steps,both] target[steps,columns] weight[rows]? weights:double[]? scale delta "
+    "full:flag each:flag -> dprediction[steps,both] losses:double[*]"
+)
+LEAST_LENGTH = 1e-8  # a vector shorter than this counts as so long in a cosine
 WRONG_WEIGHTS = (
     "weights must be finite and >= 0, and for a mean not all zero (an ignored label has a weight "
     "of 0)"
@@ -210,6 +216,147 @@ def bce_with_logits(
     return _reduce_elements(losses, both * sigmoid(logits) - ones, mean, weight, each)
 
 
+@kernel(_ELEMENTS, composite=True, flops=5)
+def pinball(
+    prediction: Array,
+    target: Array,
+    quantiles: Array,
+    mean: bool = True,
+    weight: Array | None = None,
+    *,
+    each: bool = False,
+) -> tuple[Array, Array]:
+    """L = q · e for e = target - prediction > 0, else (q - 1) · e; dprediction = -q or 1 - q.
+
+    ``quantiles`` has a q for every column. Where e is 0, so is the gradient.
+    """
+    error = target - prediction
+    q = np.broadcast_to(quantiles, error.reshape(len(error), -1).shape).reshape(error.shape)
+    slope = np.where(error < 0, q - 1, q)
+    gradient = np.where(np.abs(error) > 0, -slope, np.abs(error))
+    return _reduce_elements(slope * error, gradient, mean, weight, each)
+
+
+@kernel(_ELEMENTS, composite=True, flops=EXP + 3)
+def poisson_nll(
+    log_rate: Array,
+    target: Array,
+    mean: bool = True,
+    weight: Array | None = None,
+    full: bool = False,
+    *,
+    each: bool = False,
+) -> tuple[Array, Array]:
+    """L = exp(z) - t · z, with ``full`` plus log t!; dz = exp(z) - t."""
+    rate = np.exp(log_rate)
+    losses = rate - target * log_rate + (_stirling(target) if full else 0)
+    return _reduce_elements(losses, rate - target, mean, weight, each)
+
+
+@kernel(_ELEMENTS, composite=True, flops=EXP + 5)
+def poisson_rate_nll(
+    rate: Array,
+    target: Array,
+    eps: float = 1e-8,
+    mean: bool = True,
+    weight: Array | None = None,
+    full: bool = False,
+    *,
+    each: bool = False,
+) -> tuple[Array, Array]:
+    """L = r - t · log(r + ε), with ``full`` plus log t!; dr = 1 - t / (r + ε)."""
+    above = rate + rate.dtype.type(eps)
+    losses = rate - target * np.log(above) + (_stirling(target) if full else 0)
+    return _reduce_elements(losses, 1 - target / above, mean, weight, each)
+
+
+def _stirling(target: Array) -> Array:
+    """Return t · log t - t + log(2π t) / 2, which is nearly log t!; 0 for t ≤ 1."""
+    t = np.maximum(target, 1)
+    return np.where(target > 1, t * np.log(t) - t + np.log(2 * np.pi * t) / 2, t - 1)
+
+
+@kernel(_VECTORS, composite=True, flops=EXP + 8)
+def gaussian_nll(
+    prediction: Array,
+    target: Array,
+    least: float = -np.inf,
+    mean: bool = True,
+    weight: Array | None = None,
+    full: bool = False,
+    *,
+    each: bool = False,
+) -> tuple[Array, Array]:
+    """L = (s + (m - t)² · exp(-s)) / 2; dm = (m - t) · exp(-s), ds = (1 - (m - t)² · exp(-s)) / 2.
+
+    A row of the prediction holds the means m, then the log variances s, which count as ``least``
+    where they are less. With ``full``, plus log(2π) / 2.
+    """
+    means, log_variance = np.split(prediction, 2, axis=-1)
+    log_variance = np.maximum(log_variance, log_variance.dtype.type(least))
+    error = means - target
+    dmeans = error * np.exp(-log_variance)
+    losses = (log_variance + error * dmeans) / 2 + (np.log(2 * np.pi) / 2 if full else 0)
+    gradient = np.concatenate([dmeans, (1 - error * dmeans) / 2], axis=-1)
+    return _reduce_elements(losses, gradient, mean, weight, each)
+
+
+@kernel(_VECTORS, composite=True, flops=9)
+def cosine_similarity(
+    prediction: Array,
+    target: Array,
+    mean: bool = True,
+    weight: Array | None = None,
+    *,
+    each: bool = False,
+) -> tuple[Array, Array]:
+    """L = 1 - cos of every row; dprediction = -dcos: see ``_cosine``."""
+    cosine, gradient, _ = _cosine(prediction, target)
+    return _reduce_elements(1 - cosine, -gradient, mean, weight, each)
+
+
+@kernel(_VECTORS, composite=True, flops=9)
+def cosine_embedding(
+    prediction: Array,
+    target: Array,
+    margin: float = 0.0,
+    mean: bool = True,
+    weight: Array | None = None,
+    *,
+    each: bool = False,
+) -> tuple[Array, Array]:
+    """L = 1 - cos(u, v) where t > 0, else max(0, cos(u, v) - margin).
+
+    The prediction (rows, 2, columns) holds the pairs u, v; the target (rows) is t. ``_cosine`` has
+    the gradient.
+    """
+    cosine, *gradients = _cosine(prediction[:, 0], prediction[:, 1])
+    pulled = target > 0
+    losses = np.where(pulled, 1 - cosine, np.maximum(0, cosine - margin))
+    apart = ~pulled & ~(cosine <= margin)
+    gradient = np.stack(gradients, axis=1)
+    gradient = np.where(
+        pulled[:, None, None], -gradient, np.where(apart[:, None, None], gradient, 0)
+    )
+    return _reduce_elements(losses, gradient, mean, weight, each)
+
+
+def _cosine(u: Array, v: Array) -> tuple[Array, Array, Array]:
+    """Return cos = u · v / (‖u‖ ‖v‖) and its gradients, v / (‖u‖ ‖v‖) - cos · u / ‖u‖² and so on.
+
+    A length below ``LEAST_LENGTH`` counts as that, and does not depend on the vector.
+    """
+    dtype, u, v = u.dtype, u.astype(np.float64), v.astype(np.float64)
+    with np.errstate(all="ignore"):  # of vectors that are not finite
+        lengths = [np.sqrt(np.square(x).sum(axis=-1, keepdims=True)) for x in (u, v)]
+        a, b = (np.where(length < LEAST_LENGTH, LEAST_LENGTH, length) for length in lengths)
+        cosine = (u * v).sum(axis=-1, keepdims=True) / (a * b)
+        du = v / (a * b) - np.where(a == LEAST_LENGTH, 0, cosine / (a * a)) * u
+        dv = u / (a * b) - np.where(b == LEAST_LENGTH, 0, cosine / (b * b)) * v
+        du, dv = du.astype(dtype), dv.astype(dtype)
+    return cosine[..., 0], du, dv
+
+
 def _check_labels(labels: Array, classes: int) -> None:
     """Raise RowError for the first label that is no class."""
     bad = np.flatnonzero((labels < 0) | (labels >= classes))
@@ -235,11 +382,12 @@ def _reduce_elements(
     _check_weights(weight, mean)
     # Each row's factor first: the gradient's dtype may not hold the inverse of tiny weights.
     share = weight.astype(np.float64) / (weight.sum(dtype=np.float64) if mean else 1)
-    share = share.reshape(-1, *[1] * (losses.ndim - 1)) / (
-        losses.size // len(weight) if mean else 1
+    share = share / (losses.size // len(weight) if mean else 1)
+    of_losses, of_gradient = (
+        share.reshape(-1, *[1] * (array.ndim - 1)) for array in (losses, gradient)
     )
-    losses = np.where(share > 0, share * losses, 0)
-    gradient = np.where(share > 0, share.astype(gradient.dtype) * gradient, 0)
+    losses = np.where(of_losses > 0, of_losses * losses, 0)
+    gradient = np.where(of_gradient > 0, of_gradient.astype(gradient.dtype) * gradient, 0)
     return _reduce(losses, gradient, 1, False, each)
 
 

@@ -49,6 +49,13 @@ def squared_norm(x: Array) -> Array:
         return np.asarray(np.square(x, dtype=np.float64).sum())
 
 
+@kernel("x[n] y[n] -> sums:double[*]", composite=True, flops=2, may_be_infinite=True)
+def dot(x: Array, y: Array) -> Array:
+    """Σ x · y, in float64."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(np.multiply(x, y, dtype=np.float64).sum())
+
+
 @kernel(
     "squared_norm:double[] grad:double[n]? ~state:OptimizerState[groups]",
     composite=True,
