@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from minidl import nn
 from minidl._version import __version__
 from minidl.files import AnyPath, replacing

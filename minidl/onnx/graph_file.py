@@ -16,6 +16,7 @@ from minidl.saving.tensor_file import ModelFileError, shortened
 from minidl.typing import Array
 
 OLDEST_OPSET = 9
+FLOATS = ("value_float", "value_floats")  # attributes of Constant
 # Operators whose axes were an attribute once and are the second operand now.
 WITH_AXES = ("Squeeze", "Unsqueeze", "ReduceMean")
 
@@ -72,7 +73,7 @@ class Graph:
         return array
 
     def only_user(self, name: str) -> Node | None:
-        """Return the node that uses a value, if there is just one and the graph does not return it."""
+        """Return the node that alone uses a value; None if the graph returns it, too."""
         users = self.users.get(name, [])
         return users[0] if len(users) == 1 and name not in self.outputs else None
 
@@ -215,17 +216,17 @@ def _attribute(attribute: Any) -> Any:
 
 
 def shortest(value: float) -> float:
-    """Return the number with the fewest digits that is this one in float32: 0.1 for 0.1000000015."""
+    """Return the shortest number that is this one in float32: 0.1 for 0.1000000015."""
     return float(str(np.float32(value)))
 
 
 def _constant(graph: Graph, node: Node) -> Array:
     """Return the array of a Constant node."""
-    for name, value in node.attributes.items():
-        if name == "value":
-            return _array(value, graph.path)
-        if name in ("value_int", "value_ints"):
-            return np.asarray(value, np.int64)
-        if name in ("value_float", "value_floats"):
-            return np.asarray(value, np.float32)
-    graph.refuse(node, "its value is neither a tensor nor numbers")
+    of = node.attributes
+    if "value" in of:
+        return _array(of["value"], graph.path)
+    for names, dtype in ((("value_int", "value_ints"), np.int64), (FLOATS, np.float32)):
+        for name in names:
+            if name in of:
+                return np.asarray(of[name], dtype)
+    return graph.refuse(node, "its value is neither a tensor nor numbers")

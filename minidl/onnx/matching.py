@@ -56,8 +56,9 @@ class _Search:
         """Return the match in which a word of the pattern stands for a value of the graph."""
         constant = self.graph.constants.get(name)
         if isinstance(word, float):
-            fits = constant is not None and constant.size == 1
-            return match if fits and np.isclose(constant, word, rtol=TOLERANCE).all() else None
+            if constant is None or constant.size != 1:
+                return None
+            return match if np.isclose(constant, word, rtol=TOLERANCE).all() else None
         if word in match.values:
             return match if match.values[word] == name else None
         if word in match.constants:

@@ -119,34 +119,28 @@ def as_chain(steps: Sequence[Step], inputs: Sequence[str], outputs: Sequence[str
     return layers[0] if len(layers) == 1 else nn.Sequential(*layers)
 
 
+def _is_unary(steps: Sequence[Step], lengths: tuple[str, ...]) -> bool:
+    """Return whether each layer takes one value, but for sums, and for lengths where all do."""
+    others = [step for step in steps if type(step.layer) is not Add]
+    wanted = [lengths if step.layer.takes_lengths else () for step in others]
+    return (
+        all(len(step.outputs) == 1 for step in steps)
+        and [step.inputs[1:] for step in others] == wanted
+        and len(lengths) == (1 if any(wanted) else 0)
+    )
+
+
 class _Chain:
-    """Layers between two values of a graph in which each value depends on one or on a sum of two."""
+    """Layers between two values of a graph whose only operators of two values are sums."""
 
     def __init__(self, steps: Sequence[Step], inputs: Sequence[str]) -> None:
         self.steps = {name: step for step in steps for name in step.outputs}
         self.used = 0
-        lengths = [step.inputs[1:] for step in steps if not type(step.layer) is Add]
-        wanted = [
-            names
-            for names, step in zip(lengths, self._unary(steps), strict=True)
-            if step.layer.takes_lengths
-        ]
-        more = tuple(inputs[1:])
-        self.is_possible = all(len(step.outputs) == 1 for step in steps) and (
-            not any(lengths)
-            and not more
-            or len(more) == 1
-            and all(names == more for names in wanted)
-            and sum(map(bool, lengths)) == len(wanted) > 0
-        )
+        self.is_possible = _is_unary(steps, tuple(inputs[1:]))
         self.depends: dict[str, list[str]] = {inputs[0]: [inputs[0]]}  # what lies on every way
         if self.is_possible:
             for step in steps:
                 self._add(step)
-
-    @staticmethod
-    def _unary(steps: Sequence[Step]) -> list[Step]:
-        return [step for step in steps if not type(step.layer) is Add]
 
     def _add(self, step: Step) -> None:
         before = self.depends.get(step.inputs[0], [])

@@ -14,6 +14,7 @@ from minidl.onnx import adapters, patterns
 from minidl.onnx.graph_file import Graph, Node, shortest
 from minidl.onnx.matching import Match, find
 from minidl.onnx.patterns import Pattern
+from minidl.saving.tensor_file import ModelFileError
 from minidl.typing import Array
 
 
@@ -52,15 +53,16 @@ def read(graph: Graph, node: Node) -> Step:
     ModelFileError
         If minidl has no such layer.
     """
+    why = "minidl has no such layer"
     try:
         for reader in READERS.get(node.kind, ()):
             if (step := reader(graph, node)) is not None:
                 return step
+    except ModelFileError:
+        raise
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        if type(error).__name__ == "ModelFileError":
-            raise
-        graph.refuse(node, str(error))
-    graph.refuse(node, "minidl has no such layer" if node.kind not in READERS else "of this form")
+        why = str(error)
+    return graph.refuse(node, why)
 
 
 def step(node: Node, layer: Layer, *, outputs: int = 1) -> Step:
@@ -85,11 +87,20 @@ def fill(layer: Any, **arrays: Array) -> Any:
     return layer
 
 
+def make_linear(weight: Array, bias: Array | None = None) -> nn.Linear:
+    """Return a Linear with this weight (in_features, out_features) and this bias."""
+    width, features = weight.shape
+    layer = nn.Linear(width, features, bias=bias is not None, rng=0, dtype=weight.dtype)
+    arrays = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
+    filled: nn.Linear = fill(layer, **arrays)
+    return filled
+
+
 # --- patterns ---------------------------------------------------------------------------------
 
 
 def _reads_pattern(pattern: Pattern, make: Callable[[Match], Layer | None]) -> None:
-    """Register a pattern with the layer that is made of a match; None where it is none after all."""
+    """Register a pattern, and what makes a layer of a match, or None of what only looks so."""
 
     def reader(graph: Graph, node: Node) -> Step | None:
         match = find(graph, node, pattern)
@@ -108,9 +119,7 @@ def _linear(match: Match) -> Layer | None:
     weight, bias = match.constants["weight"], match.constants["bias"]
     if weight.ndim != 2 or bias.shape not in (weight.shape[1:], (1, *weight.shape[1:])):
         return None
-    return fill(
-        nn.Linear(*weight.shape, rng=0, dtype=weight.dtype), weight=weight, bias=bias.reshape(-1)
-    )
+    return make_linear(weight, bias.reshape(-1))
 
 
 def _standardize(match: Match) -> Layer | None:
@@ -138,7 +147,7 @@ def _cell(kind: Callable[..., Any], **options: Any) -> Callable[[Match], Layer |
 
     def make(match: Match) -> Layer | None:
         recurrent = match.constants["recurrent_weight"]
-        if len(set(match.values[name] for name in ("x", "h"))) == 1 or recurrent.ndim != 2:
+        if match.values["x"] == match.values["h"] or recurrent.ndim != 2:
             return None
         width = len(match.constants["input_weight"])
         cell = kind(width, len(recurrent), rng=0, dtype=recurrent.dtype, **options)
@@ -166,6 +175,8 @@ for _pattern, _make in (
 
 # --- activations ------------------------------------------------------------------------------
 
+SELU = (1.6732632, 1.050701)  # α and λ of nn.SELU in float32
+
 ACTIVATIONS: dict[str, Callable[[dict[str, Any]], Layer]] = {
     "Relu": lambda of: nn.ReLU(),
     "Sigmoid": lambda of: nn.Sigmoid(),
@@ -182,7 +193,6 @@ ACTIVATIONS: dict[str, Callable[[dict[str, Any]], Layer]] = {
     "HardSigmoid": lambda of: _hard_sigmoid(of.get("alpha", 0.2), of.get("beta", 0.5)),
     "Gelu": lambda of: nn.GELU(of.get("approximate", "none")),
 }
-SELU = (1.6732632, 1.050701)  # α and λ of nn.SELU in float32
 
 
 def _selu(alpha: float, gamma: float) -> Layer:
@@ -264,17 +274,10 @@ def _gemm(graph: Graph, node: Node) -> Step:
         bias = bias * np.asarray(of.get("beta", 1.0), weight.dtype)
     if bias is None or bias.ndim < 2 or len(bias) == 1:  # the same for every row
         row = None if bias is None else np.broadcast_to(bias, (1, weight.shape[1]))[0]
-        layers.append(_make_linear(weight, row))
+        layers.append(make_linear(weight, row))
     else:
-        layers += [_make_linear(weight), adapters.Affine(1.0, bias)]
+        layers += [make_linear(weight), adapters.Affine(1.0, bias)]
     return step(node, layers[0] if len(layers) == 1 else nn.Sequential(*layers))
-
-
-def _make_linear(weight: Array, bias: Array | None = None) -> nn.Linear:
-    """Return a Linear with this weight (in_features, out_features) and this bias."""
-    layer = nn.Linear(*weight.shape, bias=bias is not None, rng=0, dtype=weight.dtype)
-    arrays = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
-    return fill(layer, **arrays)  # type: ignore[no-any-return]
 
 
 @reads("MatMul")
@@ -283,7 +286,7 @@ def _matmul(graph: Graph, node: Node) -> Step:
     if weight.ndim > 2:
         graph.refuse(node, f"its second operand {weight.shape} holds several matrices")
     vector = graph.ranks.get(node.operands[0], 2) < 2
-    layers: list[Layer] = [_make_linear(weight.reshape(len(weight), -1))]
+    layers: list[Layer] = [make_linear(weight.reshape(len(weight), -1))]
     if vector:
         layers.insert(0, adapters.Unsqueeze([0]))
     axes = [0] * vector + [-1] * (weight.ndim == 1)
@@ -297,8 +300,8 @@ def _gather(graph: Graph, node: Node) -> Step:
     table, axis = graph.weights(node, 0), node.attributes.get("axis", 0)
     layer: Layer
     if table.ndim == 2 and axis in (0, -2):
-        layer = nn.Embedding(*table.shape, rng=0, dtype=table.dtype)
-        fill(layer, weight=table)
+        count, width = table.shape
+        layer = fill(nn.Embedding(count, width, rng=0, dtype=table.dtype), weight=table)
     else:
         layer = adapters.Gather(table, axis)
     return Step(layer, node.operands[1:2], node.results[:1], [node])
@@ -309,6 +312,14 @@ def _gather(graph: Graph, node: Node) -> Step:
 
 @reads("BatchNormalization")
 def _batch_norm(graph: Graph, node: Node) -> Step:
+    rank = graph.ranks.get(node.operands[0])
+    if rank is None:
+        graph.refuse(node, "the number of axes of its input is not known")
+    norm = _make_batch_norm(graph, node)
+    return step(node, norm if rank == 2 else adapters.OnAxis(norm, 1))
+
+
+def _make_batch_norm(graph: Graph, node: Node) -> nn.BatchNorm:
     if node.attributes.get("training_mode", 0) or any(map(graph.is_used, node.results[1:])):
         graph.refuse(node, "it is in training mode; export the model for inference")
     gamma, beta, mean, variance = (graph.weights(node, index) for index in range(1, 5))
@@ -319,11 +330,10 @@ def _batch_norm(graph: Graph, node: Node) -> Step:
         node.attributes.get("epsilon", 1e-5),
         dtype=gamma.dtype,
     )
-    fill(norm, gamma=gamma, beta=beta, running_mean=mean, running_var=variance)
-    rank = graph.ranks.get(node.operands[0])
-    if rank is None:
-        graph.refuse(node, "the number of axes of its input is not known")
-    return step(node, norm if rank == 2 else adapters.OnAxis(norm, 1))
+    filled: nn.BatchNorm = fill(
+        norm, gamma=gamma, beta=beta, running_mean=mean, running_var=variance
+    )
+    return filled
 
 
 @reads("Transpose")
@@ -340,10 +350,8 @@ def _batch_norm_of_last_axis(graph: Graph, node: Node) -> Step | None:
         return None
     if graph.only_user(inside.operands[0]) is None or graph.only_user(inside.results[0]) is None:
         return None
-    norm = _batch_norm(graph, inside).layer
-    if not isinstance(norm, adapters.OnAxis):
-        return None
-    return Step(norm.inner, before.operands[:1], node.results, [before, inside, node])
+    norm = _make_batch_norm(graph, inside)
+    return Step(norm, before.operands[:1], node.results, [before, inside, node])
 
 
 @reads("LayerNormalization", "RMSNormalization")

@@ -35,9 +35,10 @@ def _recurrent(writer: Writer, layer: Recurrent, inputs: list[Value]) -> list[st
     features = writer.one("Transpose", x.name, perm=TO_TIME_FIRST)
     directions = 1 + layer.bidirectional
     ends: list[str] = []
+    y = ""
     for level in range(layer.num_layers):
         if level:
-            across = writer.one("Transpose", y, perm=BETWEEN_LEVELS)  # noqa: F821  of the loop
+            across = writer.one("Transpose", y, perm=BETWEEN_LEVELS)
             features = writer.one("Reshape", across, writer.shape(0, 0, -1))
         cells = layer.cells[level * directions : (level + 1) * directions]
         kinds = len(cells[0].state_of)

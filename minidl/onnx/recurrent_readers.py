@@ -71,7 +71,7 @@ class TimeFirst(adapters.Adapter):
         )
         ends = [self._directions_first(np.stack(end[k :: len(kinds)])) for k in range(len(kinds))]
         outputs = [self._outputs(y), *map(kernels.copy, ends)]
-        self.save(None)
+        self.save(y.shape)
         chosen = tuple(outputs[index] for index in self.results)
         return chosen[0] if len(chosen) == 1 else chosen
 
@@ -92,13 +92,12 @@ class TimeFirst(adapters.Adapter):
         return kernels.copy(y if self.batch_first else y.transpose(1, 2, 0, 3))
 
     def backward(self, *gradients: Array | None) -> Any:
-        self.saved(gradients[0] if len(gradients) == 1 else gradients)  # type: ignore[arg-type]
+        batch, time, width = self.saved(gradients[0] if len(gradients) == 1 else gradients)  # type: ignore[arg-type]
         kinds = self.inner.cell_type.state_of
         given = dict(zip(self.results, gradients, strict=True))
-        batch, time, _ = self.inner._output[0].shape
         dy = given.get(0)
         if dy is None:
-            dy = np.zeros(self.inner._output[0].shape, self.inner.dtype)
+            dy = np.zeros((batch, time, width), self.inner.dtype)
         else:
             dy = dy if self.batch_first else dy.transpose(2, 0, 1, 3)
             dy = dy.reshape(batch, time, -1)
@@ -123,6 +122,10 @@ class TimeFirst(adapters.Adapter):
 
 @reads("RNN", "LSTM", "GRU")
 def _recurrent(graph: Graph, node: Node) -> Step:
+    return _time_first(graph, node)[0]
+
+
+def _time_first(graph: Graph, node: Node) -> tuple[Step, TimeFirst]:
     """Read a recurrent operator, with the levels below it that are written as one layer."""
     levels = _levels(graph, node)
     results = tuple(i for i in range(3) if graph.is_used(node.result(i)))
@@ -139,7 +142,7 @@ def _recurrent(graph: Graph, node: Node) -> Step:
     layer = TimeFirst(inner, batch_first, reverse, tuple(options), results)
     nodes = [inner_node for level in levels for inner_node in _with_bridge(graph, level, node)]
     inputs = (levels[0].operands[0], *options.values())
-    return Step(layer, inputs, tuple(node.results[i] for i in results), nodes)
+    return Step(layer, inputs, tuple(node.results[i] for i in results), nodes), layer
 
 
 @reads("Reshape")
@@ -156,18 +159,17 @@ def _layer_of_batches(graph: Graph, node: Node) -> Step | None:
     which = top.results.index(turned.operands[0])
     if form.get(which) != (order, sizes.tolist()) or graph.only_user(node.operands[0]) is None:
         return None
-    found = _recurrent(graph, top)
-    inner, options = found.layer.inner, found.layer.options  # type: ignore[attr-defined]
+    found, layer = _time_first(graph, top)
     first = graph.producers.get(found.inputs[0])
     if first is None or first.kind != "Transpose" or graph.only_user(found.inputs[0]) is None:
         return None
-    plain = first.attributes.get("perm") == TO_TIME_FIRST and set(options) <= {"lengths"}
+    plain = first.attributes.get("perm") == TO_TIME_FIRST and set(layer.options) <= {"lengths"}
     alone = len(found.outputs) == 1 and graph.only_user(found.outputs[0]) is turned
-    if not (plain and alone) or found.layer.batch_first or found.layer.reverse:  # type: ignore[attr-defined]
+    if not (plain and alone) or layer.batch_first or layer.reverse:
         return None
-    inner.return_sequences = which == 0
+    layer.inner.return_sequences = which == 0
     nodes = [first, *found.nodes, turned, node]
-    return Step(inner, (first.operands[0], *found.inputs[1:]), node.results, nodes)
+    return Step(layer.inner, (first.operands[0], *found.inputs[1:]), node.results, nodes)
 
 
 @reads("Reshape")
