@@ -421,7 +421,8 @@ def test_import_needs_numpy_only() -> None:
     program = (
         "import sys, minidl.cli.train, minidl.profiling.step_profile; from minidl import *;"
         "others = {m.split('.')[0] for m in sys.modules} & "
-        "{'torch', 'onnx', 'google', 'sklearn', 'scipy', 'pandas', 'polars', 'matplotlib', 'tqdm', 'Cython'};"
+        "{'torch', 'onnx', 'google', 'sklearn', 'scipy', 'pandas', 'polars', 'matplotlib', 'tqdm',"
+        "'Cython'};"
         "assert 'pytest' not in sys.modules;"
         "assert not others, others"
     )

@@ -149,6 +149,47 @@ class Unsqueeze(Reshaped):
         return np.expand_dims(np.empty(shape, bool), self.axes).shape
 
 
+class Concat(Adapter):
+    """y = several arrays side by side along an axis."""
+
+    def __init__(self, axis: int) -> None:
+        self.axis = axis
+
+    def forward(self, *parts: Array) -> Array:
+        self.save([part.shape[self.axis] for part in parts])
+        return np.concatenate(parts, self.axis)
+
+    def backward(self, dy: Array) -> tuple[Array, ...]:
+        places = np.cumsum(self.saved(dy))[:-1]
+        return tuple(map(kernels.copy, np.split(dy, places, self.axis)))
+
+
+class Split(Adapter):
+    """y_1, …, y_n = parts of x along an axis."""
+
+    def __init__(self, axis: int, sizes: Sequence[int] | None, count: int) -> None:
+        self.axis, self.sizes, self.count = axis, sizes, count
+
+    def forward(self, x: Array) -> Any:
+        width = x.shape[self.axis]
+        each = -(-width // self.count)  # the last part is smaller where they cannot be the same
+        sizes = self.sizes or [each] * (self.count - 1) + [width - each * (self.count - 1)]
+        parts = np.split(x, np.cumsum(sizes)[:-1], self.axis)
+        self.save(parts[0].dtype, [part.shape for part in parts])
+        return tuple(map(kernels.copy, parts))
+
+    def backward(self, *gradients: Array | None) -> Array:
+        dtype, shapes = self.saved(*gradients)  # type: ignore[arg-type]
+        dys = [
+            np.zeros(shape, dtype) if dy is None else dy
+            for dy, shape in zip(gradients, shapes, strict=True)
+        ]
+        return np.concatenate(dys, self.axis)
+
+    def check_gradient(self, dy: Any, output: Any) -> None:
+        """Check nothing: a part that nothing uses has no gradient."""
+
+
 class Around(Adapter):
     """A layer with a change of the axes before it and the reverse after it."""
 
@@ -173,7 +214,8 @@ class AsRows(Around):
     def forward(self, x: Array) -> Array:
         lead = x.shape[: self.axis] if self.axis else ()
         self.save(x.shape)
-        return self.inner(x.reshape(math.prod(lead), -1)).reshape(x.shape)
+        y = self.inner(x.reshape(math.prod(lead), -1))
+        return y.reshape(x.shape if y.size == x.size else (*lead, -1))
 
     def backward(self, dy: Array) -> Array:
         shape = self.saved(dy)

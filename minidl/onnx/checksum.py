@@ -1,43 +1,39 @@
 """The checksum of a file that minidl has written: ONNX itself has none.
 
-It is an entry of the model's metadata, which readers of ONNX pass over. It is computed over the
-bytes of the whole file with zeros in its own place.
+It is an entry of the model's metadata, which other readers of ONNX pass over, and is computed over
+the bytes of the whole file with zeros in its own place. Its name stands in the key and again in the
+value, so that damage to one of them does not hide that there was a checksum.
 """
 
 from __future__ import annotations
 
+import re
 import zlib
 from typing import Any
 
 NAME = "minidl.crc32"
-EMPTY = "0" * 8
+DIGITS = 8
+ENTRY = re.compile(
+    rb"%(name)s.{2}%(name)s=(.{8})$" % {b"name": re.escape(NAME).encode()}, re.DOTALL
+)
 
 
 def sealed(model: Any) -> bytes:
-    """Return the bytes of an ONNX model with their checksum in its metadata."""
+    """Return the bytes of an ONNX model with their checksum at the end, in its metadata."""
     entry = model.metadata_props.add()
-    entry.key, entry.value = NAME, EMPTY
+    entry.key, entry.value = NAME, f"{NAME}={'0' * DIGITS}"
     data: bytes = model.SerializeToString()
-    place = _place(data)
-    return data[:place] + _checksum(data, place) + data[place + len(EMPTY) :]
+    return data[:-DIGITS] + _checksum(data)
 
 
 def is_intact(data: bytes) -> bool:
     """Return whether the bytes have the checksum that they name; True where they name none."""
-    place = _place(data)
-    return place < 0 or data[place : place + len(EMPTY)] == _checksum(data, place)
+    if NAME.encode() not in data:
+        return True
+    found = ENTRY.search(data[-100:])
+    return found is not None and found[1] == _checksum(data)
 
 
-def _place(data: bytes) -> int:
-    """Return where the digits are, which stand behind the name, a tag and their number; -1: none.
-
-    The last such name is the entry: the metadata come after the weights.
-    """
-    head = NAME.encode() + bytes([0x12, len(EMPTY)])
-    found = data.rfind(head)
-    return found + len(head) if found >= 0 else -1
-
-
-def _checksum(data: bytes, place: int) -> bytes:
-    blank = data[:place] + EMPTY.encode() + data[place + len(EMPTY) :]
-    return f"{zlib.crc32(blank):08x}".encode()
+def _checksum(data: bytes) -> bytes:
+    """Return the checksum of all but the last digits."""
+    return f"{zlib.crc32(data[:-DIGITS]):0{DIGITS}x}".encode()
