@@ -54,6 +54,24 @@ class Graph:
     producers: dict[str, Node] = field(default_factory=dict)
     users: dict[str, list[Node]] = field(default_factory=dict)
 
+    def connect(self) -> None:
+        """Find out anew which node produces each value, and which nodes use it."""
+        self.producers = {name: node for node in self.nodes for name in node.results}
+        self.users = {}
+        for node in self.nodes:
+            for name in node.operands:
+                self.users.setdefault(name, []).append(node)
+
+    def drop_unused(self) -> None:
+        """Drop the nodes that no output of the graph depends on."""
+        needed, kept = set(self.outputs), []
+        for node in reversed(self.nodes):
+            if needed.intersection(node.results):
+                needed.update(node.operands)
+                kept.append(node)
+        self.nodes = kept[::-1]
+        self.connect()
+
     def constant(self, node: Node, index: int) -> Array | None:
         """Return an operand that must be a constant, or None if it is left out."""
         name = node.operand(index)
@@ -107,16 +125,12 @@ def read_graph(path: AnyPath) -> Graph:
         )
     graph = Graph(str(where), opset, ranks=_ranks(model))
     for tensor in model.graph.initializer:
-        graph.constants[tensor.name] = _array(tensor, graph.path)
+        graph.constants[tensor.name] = array_of(tensor, graph.path)
     for proto in model.graph.node:
         _add(graph, proto)
     graph.inputs = [i.name for i in model.graph.input if i.name not in graph.constants]
     graph.outputs = [output.name for output in model.graph.output]
-    for node in graph.nodes:
-        for name in node.results:
-            graph.producers[name] = node
-        for name in node.operands:
-            graph.users.setdefault(name, []).append(node)
+    graph.connect()
     return graph
 
 
@@ -155,7 +169,7 @@ def _tensors(model: Any) -> Iterator[Any]:
         yield from (attribute.t for attribute in node.attribute if attribute.HasField("t"))
 
 
-def _array(tensor: Any, path: str) -> Array:
+def array_of(tensor: Any, path: str) -> Array:
     """Return the array of a tensor."""
     try:
         array = onnx_package().numpy_helper.to_array(tensor)
@@ -224,7 +238,7 @@ def _constant(graph: Graph, node: Node) -> Array:
     """Return the array of a Constant node."""
     of = node.attributes
     if "value" in of:
-        return _array(of["value"], graph.path)
+        return array_of(of["value"], graph.path)
     for names, dtype in ((("value_int", "value_ints"), np.int64), (FLOATS, np.float32)):
         for name in names:
             if name in of:

@@ -8,7 +8,7 @@ from minidl.onnx import pattern_readers, recurrent_readers
 from minidl.onnx.graph_file import Graph, read_graph
 from minidl.onnx.network import Network, as_chain
 from minidl.onnx.readers import Step, read
-from minidl.saving.tensor_file import ModelFileError
+from minidl.saving.tensor_file import ModelFileError, shortened
 
 __all__ = ["load", "pattern_readers", "recurrent_readers"]  # their import registers what they read
 
@@ -55,6 +55,7 @@ def load(path: AnyPath) -> Layer:
     """
     graph = read_graph(path)
     try:
+        recurrent_readers.forget_zero_states(graph)
         steps = _steps(graph)
         if not graph.inputs or not graph.outputs:
             raise ModelFileError(f"{graph.path}: the graph has no inputs, or no outputs")
@@ -72,7 +73,7 @@ def _steps(graph: Graph) -> list[Step]:
     done: set[int] = set()
     steps = []
     for node in reversed(graph.nodes):
-        if id(node) in done or not any(map(graph.is_used, node.results)):
+        if id(node) in done:
             continue
         found = read(graph, node)
         done |= {id(inner) for inner in found.nodes}
@@ -83,10 +84,11 @@ def _steps(graph: Graph) -> list[Step]:
 def _in_order(graph: Graph, steps: list[Step]) -> list[Step]:
     """Return the steps such that each comes after those whose values it takes."""
     known, ordered = set(graph.inputs), []
-    while steps:
+    while steps or not known.issuperset(graph.outputs):
         ready = [step for step in steps if known.issuperset(step.inputs)]
         if not ready:
-            names = ", ".join(sorted({name for name in steps[0].inputs if name not in known}))
+            missing = {*graph.outputs, *(name for step in steps for name in step.inputs)} - known
+            names = ", ".join(map(shortened, sorted(missing)))
             raise ModelFileError(f"{graph.path}: nothing computes {names}")
         ordered += ready
         known.update(name for step in ready for name in step.outputs)

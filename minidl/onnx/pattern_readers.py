@@ -12,7 +12,7 @@ from minidl.onnx import adapters, patterns
 from minidl.onnx.graph_file import Graph, Node, shortest
 from minidl.onnx.matching import Match, find
 from minidl.onnx.patterns import Pattern
-from minidl.onnx.readers import READERS, Step, fill, make_linear
+from minidl.onnx.readers import Step, fill, make_linear, reads
 
 
 def _reads_pattern(pattern: Pattern, make: Callable[[Match], Layer | None]) -> None:
@@ -31,7 +31,7 @@ def _reads_pattern(pattern: Pattern, make: Callable[[Match], Layer | None]) -> N
             layer = adapters.AsRows(layer, 0)
         return Step(layer, inputs, outputs, match.nodes)
 
-    READERS.setdefault(pattern.last, []).insert(0, reader)  # before the operator alone
+    reads(pattern.last, first=True)(reader)
 
 
 def _linear(match: Match) -> Layer | None:

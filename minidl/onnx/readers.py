@@ -32,12 +32,13 @@ Reader = Callable[[Graph, Node], Step | None]
 READERS: dict[str, list[Reader]] = {}
 
 
-def reads(*kinds: str) -> Callable[[Reader], Reader]:
-    """Register a function that reads operators of these kinds."""
+def reads(*kinds: str, first: bool = False) -> Callable[[Reader], Reader]:
+    """Register a function that reads operators of these kinds, before or after the others."""
 
     def register(function: Reader) -> Reader:
         for kind in kinds:
-            READERS.setdefault(kind, []).append(function)
+            functions = READERS.setdefault(kind, [])
+            functions.insert(0 if first else len(functions), function)
         return function
 
     return register

@@ -10,7 +10,7 @@ import numpy as np
 from minidl import kernels, nn
 from minidl.nn.recurrent.sequence import Recurrent
 from minidl.onnx import adapters
-from minidl.onnx.graph_file import Graph, Node
+from minidl.onnx.graph_file import Graph, Node, array_of
 from minidl.onnx.readers import Step, reads, step
 from minidl.onnx.recurrent_layers import BATCH_FIRST, BETWEEN_LEVELS, GATES, TO_TIME_FIRST
 from minidl.typing import Array
@@ -18,6 +18,18 @@ from minidl.typing import Array
 LAYERS: dict[str, Callable[..., Recurrent]] = {"RNN": nn.RNN, "LSTM": nn.LSTM, "GRU": nn.GRU}
 # Operands: x, W, R, B, then the lengths, the initial h and, of an LSTM, the initial c.
 LENGTHS, INITIAL_H, INITIAL_C, PEEPHOLES = 4, 5, 6, 7
+# What changes the axes around it: kinds of nodes, and what they do to the shape.
+TURNED, ACROSS = ("Transpose", str(TO_TIME_FIRST)), ("Transpose", str(BETWEEN_LEVELS))
+JOINED, ONE_DIRECTION = ("Reshape", "[0, 0, -1]"), ("Squeeze", "[1]")
+# How the outputs with the batch first are made of result 0, all h, or 1, the last h; and whether
+# they are sequences. The first and the last are those of ``export``.
+ENDINGS: dict[tuple[Any, ...], bool] = {
+    (0, ("Transpose", str(BATCH_FIRST)), JOINED): True,
+    (0, ONE_DIRECTION, TURNED): True,
+    (0, ACROSS, JOINED, TURNED): True,
+    (1, TURNED, ("Reshape", "[0, -1]")): False,
+}
+KEEP_ZERO = ("Expand", "Slice", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity")
 # What the operators compute unless they say otherwise, and what else minidl has.
 ACTIVATIONS = {
     "RNN": (("tanh",), ("relu",)),
@@ -132,7 +144,7 @@ def _time_first(graph: Graph, node: Node) -> tuple[Step, TimeFirst]:
     options = {
         name: node.operand(place)
         for name, place in (("lengths", LENGTHS), ("h", INITIAL_H), ("c", INITIAL_C))
-        if node.operand(place) and not _is_zero(graph, node, place)
+        if node.operand(place)
     }
     reverse = node.attributes.get("direction") == "reverse"
     if reverse and "lengths" in options:
@@ -140,36 +152,50 @@ def _time_first(graph: Graph, node: Node) -> tuple[Step, TimeFirst]:
     inner = _layer(graph, levels)
     batch_first = bool(node.attributes.get("layout", 0))
     layer = TimeFirst(inner, batch_first, reverse, tuple(options), results)
-    nodes = [inner_node for level in levels for inner_node in _with_bridge(graph, level, node)]
+    bridges = [between for level in levels[1:] for between in _bridge(graph, level)]
+    for name in options.values():
+        if name in graph.constants:
+            graph.refuse(node, "its lengths and its initial state must be inputs, or left out")
     inputs = (levels[0].operands[0], *options.values())
-    return Step(layer, inputs, tuple(node.results[i] for i in results), nodes), layer
+    return Step(layer, inputs, tuple(node.results[i] for i in results), [*bridges, *levels]), layer
 
 
-@reads("Reshape")
+@reads("Reshape", "Transpose", first=True)
 def _layer_of_batches(graph: Graph, node: Node) -> Step | None:
-    """Read a recurrent layer with the batch first, as ``export`` writes it."""
-    sizes, turned = graph.constants.get(node.operand(1)), graph.producers.get(node.operands[0])
-    if sizes is None or turned is None or turned.kind != "Transpose":
-        return None
-    top = graph.producers.get(turned.operands[0])
-    if top is None or top.kind not in LAYERS:
-        return None
-    order = turned.attributes.get("perm")
-    form = {0: (BATCH_FIRST, [0, 0, -1]), 1: (TO_TIME_FIRST, [0, -1])}
-    which = top.results.index(turned.operands[0])
-    if form.get(which) != (order, sizes.tolist()) or graph.only_user(node.operands[0]) is None:
-        return None
-    found, layer = _time_first(graph, top)
-    first = graph.producers.get(found.inputs[0])
-    if first is None or first.kind != "Transpose" or graph.only_user(found.inputs[0]) is None:
-        return None
-    plain = first.attributes.get("perm") == TO_TIME_FIRST and set(layer.options) <= {"lengths"}
-    alone = len(found.outputs) == 1 and graph.only_user(found.outputs[0]) is turned
-    if not (plain and alone) or layer.batch_first or layer.reverse:
-        return None
-    layer.inner.return_sequences = which == 0
-    nodes = [first, *found.nodes, turned, node]
-    return Step(layer.inner, (first.operands[0], *found.inputs[1:]), node.results, nodes)
+    """Read a recurrent layer with the batch first, as ``export`` and PyTorch write it."""
+    for (result, *path), sequences in ENDINGS.items():
+        after = _path(graph, node, path)
+        top = graph.producers.get(after[0].operands[0]) if after else None
+        if top is not None and top.kind in LAYERS:
+            found, layer = _time_first(graph, top)
+            before = _path(graph, graph.producers.get(found.inputs[0]), [TURNED])
+            usual = not (layer.batch_first or layer.reverse) and set(layer.options) <= {"lengths"}
+            alone = found.outputs == (after[0].operands[0],) and layer.results == (result,)
+            if before and usual and alone and graph.only_user(found.inputs[0]):
+                layer.inner.return_sequences = sequences
+                inputs = (before[0].operands[0], *found.inputs[1:])
+                return Step(layer.inner, inputs, node.results, [*before, *found.nodes, *after])
+    return None
+
+
+def _path(graph: Graph, node: Node | None, path: list[tuple[str, str]]) -> list[Node]:
+    """Return the nodes of these kinds and shapes that end in this one; none if there are others."""
+    nodes: list[Node] = []
+    for kind, shape in reversed(path):
+        if node is None or node.kind != kind or shape != _shape(graph, node):
+            return []
+        if nodes and graph.only_user(node.results[0]) is None:
+            return []
+        nodes.insert(0, node)
+        node = graph.producers.get(node.operands[0])
+    return nodes if graph.only_user(nodes[0].operands[0]) or path == [TURNED] else []
+
+
+def _shape(graph: Graph, node: Node) -> str:
+    """Return what a node does to a shape: order of axes, axes of size one, or sizes."""
+    of = node.attributes
+    sizes = graph.constants.get(node.operand(1), np.empty(0)).tolist()
+    return str(of.get("perm") or of.get("axes") or sizes)
 
 
 @reads("Reshape")
@@ -207,38 +233,32 @@ def _below(graph: Graph, node: Node) -> Node | None:
 
 
 def _bridge(graph: Graph, node: Node) -> list[Node]:
-    """Return the Transpose and the Reshape between two levels of a layer, if they are there."""
-    reshape = graph.producers.get(node.operands[0])
-    if reshape is None or reshape.kind != "Reshape" or graph.only_user(node.operands[0]) is None:
+    """Return the nodes between two levels of a layer, if they are there."""
+    last = graph.producers.get(node.operands[0])
+    if graph.only_user(node.operands[0]) is None:
         return []
-    sizes, turned = (
-        graph.constants.get(reshape.operand(1)),
-        graph.producers.get(reshape.operands[0]),
-    )
-    if sizes is None or sizes.tolist() != [0, 0, -1] or turned is None:
-        return []
-    if turned.kind != "Transpose" or turned.attributes.get("perm") != BETWEEN_LEVELS:
-        return []
-    alone = graph.only_user(turned.operands[0]) and graph.only_user(reshape.operands[0])
-    return [turned, reshape] if alone else []
+    return _path(graph, last, [ACROSS, JOINED]) or _path(graph, last, [ONE_DIRECTION])
 
 
-def _with_bridge(graph: Graph, level: Node, top: Node) -> list[Node]:
-    """Return an operator with the nodes between it and the next level."""
-    if level is top:
-        return [level]
-    (turned,) = graph.users[level.results[0]]
-    return [level, turned, *graph.users[turned.results[0]]]
+def forget_zero_states(graph: Graph) -> None:
+    """Leave out initial states that are zero, with the nodes that only make them."""
+    for node in graph.nodes:
+        if node.kind in LAYERS:
+            node.operands = tuple(
+                "" if place in (INITIAL_H, INITIAL_C) and _is_zero(graph, name) else name
+                for place, name in enumerate(node.operands)
+            )
+    graph.drop_unused()
 
 
-def _is_zero(graph: Graph, node: Node, place: int) -> bool:
-    """Return whether an initial state is a constant of zeros; refuse any other constant."""
-    constant = graph.constants.get(node.operand(place))
-    if constant is None:
-        return False
-    if place == LENGTHS or constant.any():
-        graph.refuse(node, "its lengths and its initial state must be inputs, or left out")
-    return True
+def _is_zero(graph: Graph, name: str) -> bool:
+    """Return whether a value is zero, whatever its shape is made of."""
+    while (node := graph.producers.get(name)) is not None and node.kind in KEEP_ZERO:
+        name = node.operands[0]
+    if node is not None and node.kind == "ConstantOfShape":
+        value = node.attributes.get("value")
+        return value is None or not array_of(value, graph.path).any()
+    return name in graph.constants and not graph.constants[name].any()
 
 
 def _layer(graph: Graph, levels: list[Node]) -> Recurrent:
