@@ -238,6 +238,7 @@ def test_a_graph_that_is_no_chain_becomes_a_network_that_trains(path: Path) -> N
         (adapters.Matrix(2), (2, 3, 4)),
         (adapters.Squeeze((1,)), (2, 1, 4)),
         (adapters.Unsqueeze((0, 2)), (2, 3)),
+        (adapters.Take(-1, 1), (2, 3, 4)),
         (
             Network(
                 [
@@ -273,6 +274,70 @@ def test_states_and_their_gradients_go_through_a_loaded_layer(path: Path) -> Non
     y, *end = model(x, *state)
     for got, expected in zip((dx, *dstate), model.backward(y, *end), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-7)
+
+
+def lstm_of_pytorch(directions: int) -> tuple[list[Any], dict[str, Any]]:
+    """The nodes and the constants of the last step of an LSTM with the batch first.
+
+    The initial state is zero, of a shape that is computed from that of the input.
+    """
+    node, levels = helper.make_node, range(2)
+    nodes = [
+        node("Transpose", ["x"], ["first"], perm=[1, 0, 2]),
+        node("Shape", ["first"], ["shape"]),
+        node("Gather", ["shape", "one"], ["batch"], axis=0),
+        node("Concat", ["directions", "batch", "two"], ["sizes"], axis=0),
+        node("ConstantOfShape", ["sizes"], ["zero"]),
+    ]
+    constants = {"directions": np.array([directions]), "one": np.array([1]), "two": np.array([2])}
+    constants |= {"joined": np.array([0, 0, -1]), "last": np.array(-1)}
+    features = "first"
+    for level in levels:
+        names = [f"{word}{level}" for word in ("w", "r", "b", "y", "features")]
+        width = 2 * directions if level else 3
+        shapes = (directions, 8, width), (directions, 8, 2), (directions, 16)
+        constants |= {name: draw(*shape) for name, shape in zip(names, shapes, strict=False)}
+        options = {"direction": "bidirectional"} if directions == 2 else {}
+        operands = [features, *names[:3], "", "zero", "zero"]
+        nodes.append(node("LSTM", operands, [names[3]], hidden_size=2, **options))
+        nodes += [
+            node("Transpose", [names[3]], [f"across{level}"], perm=[0, 2, 1, 3]),
+            node("Reshape", [f"across{level}", "joined"], [names[4]]),
+        ]
+        features = names[4]
+    nodes += [
+        node("Transpose", [features], ["sequences"], perm=[1, 0, 2]),
+        node("Gather", ["sequences", "last"], ["y"], axis=1),
+    ]
+    return nodes, constants
+
+
+@pytest.mark.parametrize("directions", [1, 2])
+def test_a_recurrent_layer_of_pytorch_is_one_layer(directions: int, path: Path) -> None:
+    nodes, constants = lstm_of_pytorch(directions)
+    write(path, nodes, {"x": ["n", 5, 3]}, {"y": ["n", 2 * directions]}, **constants)
+    model, x = minidl.onnx.load(path), draw(4, 5, 3)
+    assert isinstance(model, nn.Sequential)
+    both = ", bidirectional=True" if directions == 2 else ""
+    assert repr(model[0]) == f"LSTM(3, 2, num_layers=2{both})"
+    np.testing.assert_allclose(model(x), run_elsewhere(path, (x,))[0], rtol=1e-5, atol=1e-6)
+
+
+def test_an_initial_state_that_is_not_zero_is_refused(path: Path) -> None:
+    nodes, constants = lstm_of_pytorch(1)
+    one = numpy_helper.from_array(np.ones(1, np.float32))
+    nodes[4] = helper.make_node("ConstantOfShape", ["sizes"], ["zero"], value=one)
+    write(path, nodes, {"x": ["n", 5, 3]}, {"y": ["n", 2]}, **constants)
+    with pytest.raises(ModelFileError, match="the node ConstantOfShape cannot be loaded"):
+        minidl.onnx.load(path)
+
+
+def test_what_nothing_computes_is_named(path: Path) -> None:
+    write(
+        path, [helper.make_node("Relu", ["x"], ["z"])], {"x": [1, 3]}, {"y": [1, 3]}, y=draw(1, 3)
+    )
+    with pytest.raises(ModelFileError, match="nothing computes 'y'"):
+        minidl.onnx.load(path)
 
 
 @pytest.mark.parametrize("opset", [11, 17])

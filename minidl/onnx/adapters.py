@@ -284,6 +284,22 @@ class DropoutWithMask(Adapter):
         super().check_gradient(dy, output[0])
 
 
+class Take(Adapter):
+    """y = x at one place of an axis, such as the last step of a sequence."""
+
+    def __init__(self, place: int, axis: int) -> None:
+        self.place, self.axis = place, axis
+
+    def forward(self, x: Array) -> Array:
+        self.save(x.shape)
+        return kernels.copy(np.moveaxis(x, self.axis, 0)[self.place])
+
+    def backward(self, dy: Array) -> Array:
+        dx = np.zeros(self.saved(dy), dy.dtype)
+        np.moveaxis(dx, self.axis, 0)[self.place] = dy
+        return dx
+
+
 class Gather(Adapter):
     """Look up parts of a table along one of its axes; negative indices count from the end."""
 

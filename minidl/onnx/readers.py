@@ -219,7 +219,10 @@ def _matmul(graph: Graph, node: Node) -> Step:
 
 @reads("Gather")
 def _gather(graph: Graph, node: Node) -> Step:
-    table, axis = graph.weights(node, 0), node.attributes.get("axis", 0)
+    axis, place = node.attributes.get("axis", 0), graph.constants.get(node.operand(1))
+    if node.operands[0] not in graph.constants and place is not None and place.ndim == 0:
+        return step(node, adapters.Take(int(place), axis))
+    table = graph.weights(node, 0)
     layer: Layer
     if table.ndim == 2 and axis in (0, -2):
         count, width = table.shape
