@@ -15,7 +15,7 @@ from minidl import ModelFileError, nn
 from minidl.onnx import adapters
 from minidl.onnx.network import Network
 from minidl.onnx.readers import Step
-from minidl.onnx.recurrent_readers import TimeFirst
+from minidl.onnx.time_first import TimeFirst
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -109,6 +109,18 @@ def test_what_trains_stays_behind_and_the_model_stays_in_its_mode(path: Path) ->
     for name, array in model.state().items():
         np.testing.assert_array_equal(array, before[name])
     assert not minidl.onnx.load(path).training
+
+
+def test_hyper_parameters_come_back(path: Path) -> None:
+    model = nn.Sequential(
+        *(nn.BatchNorm(3, 0.2, 1e-4), nn.Dropout(0.3), nn.LeakyReLU(0.1), nn.ELU(0.7)), rng=0
+    )
+    minidl.onnx.export(model, path, draw(2, 3))
+    (momentum,) = (a.f for a in onnx.load(path).graph.node[0].attribute if a.name == "momentum")
+    assert momentum == np.float32(0.8), "ONNX gives the share of what was there before"
+    loaded = minidl.onnx.load(path)
+    assert repr(loaded) == repr(model)
+    assert (loaded[0].momentum, loaded[0].eps) == (0.2, 1e-4)
 
 
 class Doubled(nn.Layer):
@@ -262,6 +274,15 @@ def test_a_graph_that_is_no_chain_becomes_a_network_that_trains(path: Path) -> N
 )
 def test_gradients_of_what_loaded_graphs_are_made_of(layer: nn.Layer, shape: Any) -> None:
     minidl.gradcheck(layer, np.random.default_rng(0).normal(size=shape))
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_gradients_of_states_in_onnx_s_layout(batch_first: bool) -> None:
+    inner = nn.LSTM(3, 2, bidirectional=True, rng=0)
+    layer = TimeFirst(inner, batch_first, False, ("lengths", "h", "c"), (0, 1, 2))
+    shapes = ((3, 4, 3), (3, 2, 2)) if batch_first else ((4, 3, 3), (2, 3, 2))
+    x, h, c = (np.random.default_rng(0).normal(size=shapes[i]) for i in (0, 1, 1))
+    minidl.gradcheck(layer, x, np.array([4, 2, 3]), h, c)
 
 
 def test_states_and_their_gradients_go_through_a_loaded_layer(path: Path) -> None:

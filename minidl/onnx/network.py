@@ -71,7 +71,7 @@ class Network(Adapter):
         return outputs[0] if len(outputs) == 1 else outputs
 
     def backward(self, *gradients: Array | None) -> Any:
-        self.saved(gradients[0] if len(gradients) == 1 else gradients)  # type: ignore[arg-type]
+        self.saved(*gradients)  # type: ignore[arg-type]
         of: dict[str, Array | None] = {}
         for name, gradient in zip(self.outputs, gradients, strict=True):
             _accumulate(of, name, gradient)

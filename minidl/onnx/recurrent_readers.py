@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from minidl import kernels, nn
+from minidl import nn
 from minidl.nn.recurrent.sequence import Recurrent
 from minidl.onnx import adapters
 from minidl.onnx.graph_file import Graph, Node, array_of
 from minidl.onnx.readers import Step, reads, step
 from minidl.onnx.recurrent_layers import BATCH_FIRST, BETWEEN_LEVELS, GATES, TO_TIME_FIRST
+from minidl.onnx.time_first import TimeFirst
 from minidl.typing import Array
 
 LAYERS: dict[str, Callable[..., Recurrent]] = {"RNN": nn.RNN, "LSTM": nn.LSTM, "GRU": nn.GRU}
@@ -36,100 +37,6 @@ ACTIVATIONS = {
     "LSTM": (("sigmoid", "tanh", "tanh"),),
     "GRU": (("sigmoid", "tanh"),),
 }
-
-
-class TimeFirst(adapters.Adapter):
-    """A recurrent layer as ONNX has it: time first, all directions in one array.
-
-    Parameters
-    ----------
-    inner
-        The layer.
-    batch_first
-        Whether the batch comes first, ONNX's layout 1.
-    reverse
-        Whether the only direction is from the last step to the first.
-    options
-        Which inputs follow x: some of "lengths", "h" and "c".
-    results
-        Which outputs there are: some of 0, 1 and 2 for all h, the last h and the last c.
-    """
-
-    def __init__(
-        self,
-        inner: Recurrent,
-        batch_first: bool,
-        reverse: bool,
-        options: tuple[str, ...],
-        results: tuple[int, ...],
-    ) -> None:
-        self.inner = inner
-        self.batch_first, self.reverse = batch_first, reverse
-        self.options, self.results = options, results
-        self.assign_paths()
-
-    def forward(self, x: Array, *more: Array) -> Any:
-        given = dict(zip(self.options, more, strict=True))
-        lengths = given.pop("lengths", None)
-        x = self._moved(x)
-        kinds = self.inner.cell_type.state_of
-        zero = self.inner.zero_state(len(x))
-        state = list(zero)
-        for name, array in given.items():
-            place = kinds.index(name)
-            state[place :: len(kinds)] = map(kernels.copy, self._directions_first(array))
-        y, *end = (
-            self.inner(x, *state) if lengths is None else self.inner(x, *state, lengths=lengths)
-        )
-        ends = [self._directions_first(np.stack(end[k :: len(kinds)])) for k in range(len(kinds))]
-        outputs = [self._outputs(y), *map(kernels.copy, ends)]
-        self.save(y.shape)
-        chosen = tuple(outputs[index] for index in self.results)
-        return chosen[0] if len(chosen) == 1 else chosen
-
-    def _moved(self, x: Array) -> Array:
-        """Return (time, batch, features) with the batch first, and forwards; and the other way."""
-        x = x if self.batch_first else x.swapaxes(0, 1)
-        return kernels.copy(x[:, ::-1] if self.reverse else x)
-
-    def _directions_first(self, state: Array) -> Array:
-        """Return a state with the directions before the batch; and the other way."""
-        return state.swapaxes(0, 1) if self.batch_first else state
-
-    def _outputs(self, y: Array) -> Array:
-        """Return y (batch, time, directions · hidden) as ONNX has it."""
-        y = y[:, ::-1] if self.reverse else y
-        batch, time = y.shape[:2]
-        y = y.reshape(batch, time, -1, self.inner.hidden_size)
-        return kernels.copy(y if self.batch_first else y.transpose(1, 2, 0, 3))
-
-    def backward(self, *gradients: Array | None) -> Any:
-        batch, time, width = self.saved(gradients[0] if len(gradients) == 1 else gradients)  # type: ignore[arg-type]
-        kinds = self.inner.cell_type.state_of
-        given = dict(zip(self.results, gradients, strict=True))
-        dy = given.get(0)
-        if dy is None:
-            dy = np.zeros((batch, time, width), self.inner.dtype)
-        else:
-            dy = dy if self.batch_first else dy.transpose(2, 0, 1, 3)
-            dy = dy.reshape(batch, time, -1)
-            dy = kernels.copy(dy[:, ::-1] if self.reverse else dy)
-        dend = list(self.inner.zero_state(batch))
-        for place in range(len(kinds)):
-            if (gradient := given.get(1 + place)) is not None:
-                dend[place :: len(kinds)] = map(kernels.copy, self._directions_first(gradient))
-        dx, *dstate = self.inner.backward(dy, *dend)
-        dbegin = {
-            name: kernels.copy(self._directions_first(np.stack(dstate[k :: len(kinds)])))
-            for k, name in enumerate(kinds)
-        }
-        dx = dx[:, ::-1] if self.reverse else dx
-        dx = kernels.copy(dx if self.batch_first else dx.swapaxes(0, 1))
-        more = [dbegin.get(name) for name in self.options]
-        return (dx, *more) if more else dx
-
-    def check_gradient(self, dy: Any, output: Any) -> None:
-        """Check nothing: the layer inside checks its gradients."""
 
 
 @reads("RNN", "LSTM", "GRU")
