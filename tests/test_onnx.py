@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,23 @@ def test_a_layer_of_the_users_is_refused_with_its_place(layer: nn.Layer, path: P
     assert not path.exists()
 
 
+def test_an_example_that_the_model_refuses_is_refused(path: Path) -> None:
+    model = nn.Sequential(nn.Linear(3, 2), nn.ReLU())
+    with pytest.raises(TypeError, match=r"the example must be a NumPy array, .* got list"):
+        minidl.onnx.export(model, path, [[1.0, 2.0, 3.0]])
+    with pytest.raises(ValueError, match="expected input of shape"):
+        minidl.onnx.export(model, path, draw(2, 4))
+    with pytest.raises(TypeError, match="got lengths, and no layer in it takes them"):
+        minidl.onnx.export(model, path, (draw(2, 3), np.array([1, 2])))
+
+
+def test_importing_the_module_does_not_import_onnx() -> None:
+    program = "import sys, minidl.onnx; assert not {'onnx', 'google'} & sys.modules.keys()"
+    subprocess.run(
+        [sys.executable, "-c", program], check=True, cwd=Path(minidl.__file__).parents[1]
+    )
+
+
 def test_without_the_package_one_line_says_how_to_get_it(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,6 +225,20 @@ def test_numbers_and_order_of_a_pattern_may_differ(path: Path) -> None:
     write(path, nodes, {"x": ["n", 3]}, {"y": ["n", 3]}, **(numbers | {"one": np.float32(2)}))
     with pytest.raises(ModelFileError, match="the node Erf cannot be loaded: minidl has no such"):
         minidl.onnx.load(path)
+
+
+def test_what_only_looks_like_a_pattern_is_computed_as_it_stands(path: Path) -> None:
+    node, shape = helper.make_node, ["n", 3]
+    nodes = [node("Sigmoid", ["x"], ["s"]), node("Mul", ["z", "s"], ["y"])]  # no SiLU: z is not x
+    write(path, nodes, {"x": shape, "z": shape}, {"y": shape})
+    inputs = draw(2, 3), draw(3, 3)[1:]
+    (theirs,) = run_elsewhere(path, inputs)
+    np.testing.assert_allclose(minidl.onnx.load(path)(*inputs), theirs, rtol=1e-5)
+    nodes = [node("Mul", ["x", "a"], ["u"]), node("Softplus", ["u"], ["v"])]
+    nodes.append(node("Div", ["v", "b"], ["y"]))  # no Softplus of minidl's: b is not a
+    write(path, nodes, {"x": shape}, {"y": shape}, a=np.float32(2), b=np.float32(3))
+    (theirs,) = run_elsewhere(path, inputs[:1])
+    np.testing.assert_allclose(minidl.onnx.load(path)(inputs[0]), theirs, rtol=1e-5)
 
 
 def test_a_value_inside_a_pattern_that_is_used_elsewhere_is_still_there(path: Path) -> None:

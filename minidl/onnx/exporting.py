@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from minidl import nn
 from minidl._version import __version__
 from minidl.files import AnyPath, replacing
@@ -18,7 +20,6 @@ from minidl.onnx.checksum import sealed
 from minidl.onnx.layers import WRITERS, Write
 from minidl.onnx.package import onnx_package
 from minidl.onnx.writer import Value, Writer
-from minidl.typing import Array
 
 OLDEST_OPSET = 17  # the first with LayerNormalization; IR version 8, of 2022
 
@@ -49,9 +50,11 @@ def export(model: Layer, path: AnyPath, example: Any, opset: int = OLDEST_OPSET)
     ImportError
         Without the package onnx.
     TypeError
-        For a layer that is not minidl's, naming it and its place in the model.
+        For a layer that is not minidl's, naming it and its place in the model, and for an example
+        that is no array.
     ValueError
-        For an opset that is too old, or that the installed onnx does not have.
+        For an opset that is too old, or that the installed onnx does not have, and for an example
+        that the model refuses.
 
     Examples
     --------
@@ -74,9 +77,9 @@ def export(model: Layer, path: AnyPath, example: Any, opset: int = OLDEST_OPSET)
             f"export: opset must be from {OLDEST_OPSET} to {newest}, the newest that the installed "
             f"onnx has, got {opset}"
         )
-    arrays = example if isinstance(example, tuple) else (example,)
-    writer, inputs = Writer(opset), _inputs(arrays)
+    writer, inputs = Writer(opset), _inputs(example)
     with evaluating():
+        model(*(value.array for value in inputs))  # which says what is wrong with the example
         outputs = write(writer, model, inputs)
     names = _rename_outputs(writer, [value.name for value in outputs])
     graph = onnx.helper.make_graph(
@@ -146,8 +149,15 @@ def _uses(layer: Layer, lengths: Value | None) -> bool:
     return lengths is not None and layer.takes_lengths
 
 
-def _inputs(arrays: tuple[Array, ...]) -> list[Value]:
+def _inputs(example: Any) -> list[Value]:
     """Return the graph's inputs: x, then the arrays of a state, then lengths."""
+    arrays = example if isinstance(example, tuple) else (example,)
+    for array in arrays:
+        if not isinstance(array, np.ndarray):
+            raise TypeError(
+                "export: the example must be a NumPy array, or a tuple of several, got "
+                f"{type(array).__name__}"
+            )
     names = ["x", *(f"state_{index}" for index in range(len(arrays) - 1))]
     if len(arrays) > 1 and is_lengths(arrays[-1]):
         names[-1] = "lengths"

@@ -83,14 +83,19 @@ def _steps(graph: Graph) -> list[Step]:
 
 def _in_order(graph: Graph, steps: list[Step]) -> list[Step]:
     """Return the steps such that each comes after those whose values it takes."""
-    known, ordered = set(graph.inputs), []
+    known: set[str] = set(graph.inputs)
+    ordered: list[Step] = []
     while steps or not known.issuperset(graph.outputs):
-        ready = [step for step in steps if known.issuperset(step.inputs)]
-        if not ready:
+        waiting = []
+        for step in steps:
+            if known.issuperset(step.inputs):
+                ordered.append(step)
+                known.update(step.outputs)
+            else:
+                waiting.append(step)
+        if len(waiting) == len(steps):
             missing = {*graph.outputs, *(name for step in steps for name in step.inputs)} - known
             names = ", ".join(map(shortened, sorted(missing)))
             raise ModelFileError(f"{graph.path}: nothing computes {names}")
-        ordered += ready
-        known.update(name for step in ready for name in step.outputs)
-        steps = [step for step in steps if step not in ready]
+        steps = waiting
     return ordered
