@@ -32,8 +32,9 @@ dev: $(VENV)/dev
 demo: $(VENV)/demo
 	$(PY) -m minidl train digits
 
+# On all cores; benchmarks would measure nothing there.
 test: $(VENV)/dev lint
-	$(PY) -m pytest
+	$(PY) -m pytest -n auto --dist worksteal --benchmark-disable
 
 bench: $(VENV)/dev
 	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) -m minidl bench $(BENCH)

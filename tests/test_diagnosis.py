@@ -263,7 +263,7 @@ def test_a_scale_that_is_absurd_comes_before_what_it_explains(scale: float) -> N
     found = minidl.diagnose(model, nn.CrossEntropyLoss(), sgd, scale * x, labels, epochs=20)
     first, *others = found.verdicts
     assert first.kind == "unscaled_inputs", found.report()
-    assert all(verdict.because is first for verdict in others)
+    assert all(verdict.because is first for verdict in others), found.report()
     assert "e+5" not in found.report()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import signal
 from typing import Any
 
 import numpy as np
@@ -767,3 +768,132 @@ def test_diabetes_needs_scaled_targets() -> None:
     )
     assert estimator.score(X[350:], y[350:]) > 0.35
     assert r2_score(y[350:], estimator.predict(X[350:])) == estimator.score(X[350:], y[350:])
+
+
+# --- what must not be silently wrong ------------------------------------------------------------
+
+
+def test_targets_are_scaled_by_the_weights_of_their_rows() -> None:
+    weights = np.r_[0.0, np.ones(199)]
+    outlier = np.r_[1e6, Y_LINE[1:]]
+    parameters = SMALL | {"scale_targets": True, "batch_size": 199}
+    with_outlier = MLPRegressor(**parameters).fit(X_LINE, outlier, weights)
+    without = MLPRegressor(**parameters).fit(X_LINE[1:], Y_LINE[1:])
+    np.testing.assert_array_equal(with_outlier.predict(X_LINE), without.predict(X_LINE))
+
+
+@pytest.mark.parametrize("loss", ["poisson", "gaussian"])
+def test_another_loss_changes_no_prediction_before_another_fit(loss: str) -> None:
+    regressor = MLPRegressor(**SMALL).fit(X_LINE, Y_LINE)
+    before = regressor.predict(X_LINE)
+    regressor.set_params(loss=loss)
+    np.testing.assert_array_equal(regressor.predict(X_LINE), before)
+
+
+def test_a_warm_start_takes_the_loss_that_is_set() -> None:
+    y = np.r_[1000.0, Y_LINE[1:]]
+    parameters = {"hidden_layer_sizes": (), "alpha": 0.0, "solver": "lbfgs", "warm_start": True}
+    regressor = MLPRegressor(**parameters, random_state=0).fit(X_LINE, y)
+    regressor.set_params(loss="huber").fit(X_LINE, y)
+    error = np.abs(regressor.predict(X_LINE[1:]) - y[1:])
+    assert np.median(error) < 0.1, "an outlier hardly counts"
+    before = regressor.predict(X_LINE)
+    with pytest.raises(ValueError, match="needs 2 outputs and has 1; warm_start=False"):
+        regressor.set_params(loss="gaussian").fit(X_LINE, y)
+    np.testing.assert_array_equal(regressor.predict(X_LINE), before)
+
+
+def test_a_penalty_shrinks_no_network_of_vectors() -> None:
+    def build(n_features: int, n_outputs: int) -> nn.Layer:
+        return nn.LayerNorm(n_features)
+
+    fits = [
+        NetRegressor(build, alpha=alpha, max_iter=5, random_state=0).fit(X_LINE, X_LINE)
+        for alpha in (0.0, 100.0)
+    ]
+    np.testing.assert_array_equal(*(fit.predict(X_LINE) for fit in fits))
+
+
+@pytest.mark.parametrize(
+    ("class_weight", "words"),
+    [
+        ("equal", '"balanced"'),
+        (3, "class_weight must be"),
+        ({0: -1, 1: 1, 2: 1}, r"class_weight\[0\] must be finite and >= 0"),
+        ([{0: 1, 1: np.nan}], r"class_weight\[1\]"),
+    ],
+)
+def test_weights_of_classes_that_make_no_sense(class_weight: Any, words: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=words):
+        fitted(class_weight=class_weight)
+
+
+@pytest.mark.parametrize(
+    ("loss", "name"),
+    [
+        (nn.GaussianNLLLoss(), "gaussian"),
+        (nn.PoissonNLLLoss(), "poisson"),
+        (nn.QuantileLoss([0.1, 0.9]), "quantile"),
+    ],
+)
+def test_a_loss_whose_outputs_are_no_prediction_is_named(loss: nn.Loss, name: str) -> None:
+    with pytest.raises(ValueError, match=f'write loss="{name}"'):
+        MLPRegressor(loss, **SMALL).fit(X_LINE, np.abs(Y_LINE))
+
+
+def test_words_are_no_targets_of_a_regression() -> None:
+    with pytest.raises(ValueError, match="strings"):
+        MLPRegressor(**SMALL).fit(X_LINE, Y_LINE.astype(str))
+
+
+def test_a_warm_start_refuses_several_labels_after_one() -> None:
+    classifier = MLPClassifier(**SMALL | {"warm_start": True}).fit(X_LINE, Y_LINE > 3)
+    with pytest.raises(ValueError, match=r"y has shape \(200, 2\), expected one label"):
+        classifier.fit(X_LINE, np.c_[Y_LINE > 3, Y_LINE < 3].astype(int))
+
+
+def test_what_is_no_function_builds_no_network() -> None:
+    with pytest.raises(TypeError, match="build must be a function, got None"):
+        NetClassifier(None).fit(X_IRIS, Y_IRIS)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "one_cycle"])
+def test_schedules_of_partial_fit_end_after_max_iter_epochs(schedule: str) -> None:
+    whole = fitted(learning_rate=schedule)
+    parts = MLPClassifier(**SMALL, learning_rate=schedule)
+    for _ in range(5):
+        parts.partial_fit(X_IRIS, Y_IRIS, classes=[0, 1, 2])
+    assert parts.loss_curve_ == whole.loss_curve_
+
+
+class InterruptAtOnce(Callback):
+    def on_train_begin(self, trainer: Any, epoch: int, values: Any) -> None:
+        raise KeyboardInterrupt
+
+
+def test_a_training_interrupted_at_once_has_no_loss() -> None:
+    with pytest.warns(UserWarning, match="interrupted"):
+        estimator = fitted(callbacks=[InterruptAtOnce()])
+    assert estimator.n_iter_ == 0
+    for name in ("loss_", "best_loss_"):
+        assert not hasattr(estimator, name)
+
+
+def test_an_interrupt_ends_lbfgs_at_its_best_point() -> None:
+    calls = []
+
+    def interrupted(outputs: Any, targets: Any) -> Any:
+        calls.append(float(((outputs - targets) ** 2).mean()))
+        if len(calls) == 12:
+            signal.raise_signal(signal.SIGINT)
+        return ((outputs - targets) ** 2).sum(axis=1), 2 * (outputs - targets)
+
+    regressor = MLPRegressor(
+        interrupted, **SMALL | {"solver": "lbfgs", "max_iter": 500, "alpha": 0}
+    )
+    with pytest.warns(UserWarning, match="interrupted"):
+        regressor.fit(X_LINE, Y_LINE)
+    assert len(calls) == 12
+    assert 0 < regressor.n_iter_ < 12
+    error = ((regressor.predict(X_LINE) - Y_LINE) ** 2).mean()
+    assert error <= min(calls[1:]) * (1 + 1e-9)

@@ -67,6 +67,8 @@ class Judge(Reach):
         """Return what cures alone; else what is needed; else what helps; else nothing."""
         tried = self._tried()
         found = self._found(tried)
+        if found and is_of_scale(found[0].suspicion, ABSURD):
+            return [c for c in found if c is found[0] or c.kind not in EXPLAINED_BY_SCALE]
         scale = self._absurd_scale(found, tried)
         return found if scale is None else [scale]
 

@@ -360,7 +360,7 @@ def _losses(case: _Maker) -> Iterator[Case]:
         yield case(
             kernel,
             shape,
-            KERNELS[kernel].flops * math.prod(size),
+            KERNELS[kernel].flops * math.prod(prediction),
             read={"prediction": prediction, "target": target},
             results=[value, prediction],
         )

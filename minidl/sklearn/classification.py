@@ -13,6 +13,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import unique_labels
 
 from minidl import nn
+from minidl.nn.checks import check_choice, check_number
 from minidl.sklearn import objectives
 from minidl.sklearn.estimator import NetworkEstimator, goes_on_in_epochs
 from minidl.sklearn.targets import Labels
@@ -27,9 +28,22 @@ class Classifier(ClassifierMixin, NetworkEstimator):
     loss: Any = "log_loss"
     class_weight: Mapping[Any, float] | str | None = None
 
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        owner, given = type(self).__name__, self.class_weight
+        if isinstance(given, str):
+            check_choice(owner, "class_weight", given, "balanced")
+        elif given is not None and not isinstance(given, (Mapping, list)):
+            raise TypeError(
+                f'{owner}: class_weight must be "balanced" or {{label: weight}}, got {given!r}'
+            )
+        for weights in given if isinstance(given, list) else [given]:
+            for label, weight in weights.items() if isinstance(weights, Mapping) else ():
+                check_number(owner, f"class_weight[{label!r}]", weight, 0, np.inf)
+
     # --- targets ---
 
-    def _learn_targets(self, y: Array, classes: Any = None) -> None:
+    def _learn_targets(self, y: Array, weight: Array | None, classes: Any) -> None:
         self._labels = Labels.of(y, classes)
         self.classes_ = self._labels.classes
 

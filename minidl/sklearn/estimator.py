@@ -43,7 +43,7 @@ class NetworkEstimator(Results):
         """Check X and y together; return what the network takes, and targets as an array."""
         raise NotImplementedError(f"{type(self).__name__} takes no targets")
 
-    def _learn_targets(self, y: Array, classes: Any = None) -> None:
+    def _learn_targets(self, y: Array, weight: Array | None, classes: Any) -> None:
         """Learn from y, when the network is made, how targets are encoded."""
         raise NotImplementedError(f"{type(self).__name__} encodes no targets")
 
@@ -104,7 +104,7 @@ class NetworkEstimator(Results):
         fresh = not (self.warm_start and self.__sklearn_is_fitted__())
         rows, held_out = self._rows(X, y, sample_weight, validation, fresh)
         if not fresh:
-            self._fitting.start_again()
+            self._fitting.start_again(self._make_loss())
         self._run(rows, held_out, self.max_iter, final=True)
         self._warn_unless_converged()
         return self
@@ -143,12 +143,13 @@ class NetworkEstimator(Results):
         if fresh:
             self.__dict__.pop("network_", None)  # if this training fails, none is left
         X, y = self._checked_pair(X, y, fresh)
+        weight = checked_weights(weight, y, dtype_of(X))
         if fresh:
-            self._learn_targets(y, classes)
+            self._learn_targets(y, weight, classes)
         elif whole:
             self._check_same_targets(y)
         rows = Rows(X, self._encode(y, dtype_of(X)))
-        weight = self._row_weights(y, checked_weights(weight, y, dtype_of(X)))
+        weight = self._row_weights(y, weight)
         held_out = None
         if validation is not None:
             held_out = self._validation_rows(*as_validation(validation))
@@ -211,7 +212,7 @@ class NetworkEstimator(Results):
             assert isinstance(optimizer, optim.LBFGS)
             if optimizer.converged or optimizer.reason.startswith("plateau"):
                 return
-            why = f"lbfgs ended before it has converged. {optimizer.reason}"
+            why = f"lbfgs ended before it has converged. {optimizer.reason}".strip()
         elif curves.epochs == self.max_iter and not curves.ended:
             why = (
                 f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the "

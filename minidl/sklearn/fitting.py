@@ -119,7 +119,7 @@ class Fitting:
             If Ctrl-C has ended the training; the network is as after the latest step.
         """
         batch = batch_size(parameters, rows, self.network)
-        trainer = self._prepared(parameters, rows, batch, epochs)
+        trainer = self._prepared(parameters, rows, batch)
         one_step = parameters.solver == "lbfgs"  # makes all its iterations in one
         held_out = None if validation is None else validation.as_tuple()
 
@@ -146,14 +146,16 @@ class Fitting:
                 convergence.note_iterations(trainer, len(rows))
         except KeyboardInterrupt:
             convergence.restore(trainer)
+            if one_step:
+                convergence.note_iterations(trainer, len(rows))
             warnings.warn("Training interrupted by user.", stacklevel=4)
         except FloatingPointError as error:
             message = f"epoch {self.curves.epochs + 1}, {error}"
             raise DivergenceError(message) from None
 
-    def start_again(self) -> None:
+    def start_again(self, loss: nn.Loss) -> None:
         """Forget the optimizer's moments, and what was best; weights and curves stay."""
-        self.trainer = None
+        self.loss, self.trainer = loss, None
         self.curves.start_again()
 
     def outputs(self, X: Any) -> Array:
@@ -163,13 +165,11 @@ class Fitting:
         with nullcontext() if ema is None else ema.average():
             return self.trainer.predict(X)
 
-    def _prepared(
-        self, parameters: TrainingParameters, rows: Rows, batch: int, epochs: int
-    ) -> Trainer:
+    def _prepared(self, parameters: TrainingParameters, rows: Rows, batch: int) -> Trainer:
         """Return the trainer, with the penalty that suits these rows."""
         decay = parameters.alpha / (batch * rows.mean_weight)
         if self.trainer is None:
-            steps = epochs * math.ceil(len(rows) / batch)
+            steps = parameters.max_iter * math.ceil(len(rows) / batch)
             optimizer = make_optimizer(self.network, parameters, decay, steps)
             self.trainer = Trainer(
                 self.network,
@@ -181,7 +181,9 @@ class Fitting:
                 ema=None if parameters.ema is None else EMA(self.network, parameters.ema),
                 report_penalty=True,
             )
-        self.trainer.optimizer.groups[0]["weight_decay"] = decay
+        shrunk, _ = penalised(self.network)
+        if shrunk:
+            self.trainer.optimizer.groups[0]["weight_decay"] = decay
         return self.trainer
 
 

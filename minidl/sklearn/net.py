@@ -30,6 +30,11 @@ class AnyNetwork(TabularEstimator):
 
     build: Build = one_hidden_layer
 
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if not callable(self.build):
+            raise TypeError(f"{type(self).__name__}: build must be a function, got {self.build!r}")
+
     def _build(self, X: Any, rng: np.random.Generator) -> nn.Layer:
         given = X.shape[1], self.n_outputs_
         owner = f"{type(self).__name__}: build{given}"

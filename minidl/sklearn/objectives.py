@@ -137,7 +137,21 @@ def regression_loss(owner: str, loss: Any, quantile: Any) -> nn.Loss:
         found = PerRow(terms, 0.5 if loss == "squared_error" else 1.0)
     if found.takes_labels:
         raise ValueError(f"{owner}: loss must compare numbers, and {found!r} takes labels")
+    if name := needed_name(found):
+        raise ValueError(
+            f'{owner}: write loss="{name}", so that predict knows what the outputs of the network '
+            f"mean, got {found!r}"
+        )
     return found
+
+
+def needed_name(loss: nn.Loss) -> str:
+    """Return the name of a loss whose outputs are no prediction for each target; else ""."""
+    if isinstance(loss, nn.GaussianNLLLoss):
+        return "gaussian"
+    if isinstance(loss, nn.PoissonNLLLoss) and loss.log_input:
+        return "poisson"
+    return "quantile" if isinstance(loss, nn.QuantileLoss) and len(loss.quantiles) > 1 else ""
 
 
 def classification_loss(owner: str, loss: Any, takes_labels: bool) -> nn.Loss:

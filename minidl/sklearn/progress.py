@@ -99,7 +99,7 @@ class Convergence(Callback):
         """Note what an optimizer did that makes all its iterations in one step, on so many rows."""
         optimizer, curves = trainer.optimizer, self.curves
         curves.epochs = optimizer.iterations
-        curves.rows += (optimizer.evaluations - 1) * rows  # one is counted as an epoch
+        curves.rows += max(0, optimizer.evaluations - 1) * rows  # one is counted as an epoch
         curves.ended = not optimizer.reason.startswith("limit")
 
     def _compare(self, trainer: Any) -> None:

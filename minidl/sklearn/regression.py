@@ -34,32 +34,43 @@ class Regressor(RegressorMixin, NetworkEstimator):
             owner = type(self).__name__
             raise ValueError(f'{owner}: loss="poisson" counts, so scale_targets must be False')
 
-    @property
-    def _quantiles(self) -> list[float]:
-        """The quantiles that are predicted; empty for another loss than ``"quantile"``."""
-        return np.ravel(self.quantile).tolist() if self.loss == "quantile" else []
-
     # --- targets ---
 
-    def _learn_targets(self, y: Array, classes: Any = None) -> None:
-        self._numbers = Numbers.of(y, self.scale_targets)
+    def _learn_targets(self, y: Array, weight: Array | None, classes: Any) -> None:
+        self._numbers = Numbers.of(y, weight, self.scale_targets)
+        self._learn_loss()
+
+    def _learn_loss(self) -> None:
+        """Note what outputs mean, which ``set_params`` must not change before another ``fit``."""
+        self._loss = self.loss
+        self._quantiles = np.ravel(self.quantile).tolist() if self.loss == "quantile" else []
         if len(self._quantiles) > 1 and self._numbers.outputs > 1:
             raise ValueError(
                 f"{type(self).__name__}: {len(self._quantiles)} quantiles need one target a row, y "
                 f"has {self._numbers.outputs}"
             )
 
+    def _check_same_targets(self, y: Array) -> None:
+        learned, outputs = (self._loss, self._quantiles), self.n_outputs_
+        self._learn_loss()
+        if (needed := self.n_outputs_) != outputs:
+            self._loss, self._quantiles = learned
+            raise ValueError(
+                f"{type(self).__name__}: with this loss the network needs {needed} outputs and has "
+                f"{outputs}; warm_start=False builds another network"
+            )
+
     def _encode(self, y: Array, dtype: np.dtype[Any]) -> Array:
-        if self.loss == "poisson" and (y < 0).any():
+        if self._loss == "poisson" and (y < 0).any():
             row = int(np.flatnonzero((y < 0).reshape(len(y), -1).any(axis=1))[0])
             raise ValueError(f'y: loss="poisson" needs counts >= 0, row {row} holds {y[row]}')
         return self._numbers.encoded(y, dtype)
 
     def _means(self, outputs: Array) -> Array:
         """Return what outputs predict, in the scale in which targets are learned."""
-        if self.loss == "gaussian":
+        if self._loss == "gaussian":
             return outputs[:, : self._numbers.outputs]
-        return np.exp(outputs) if self.loss == "poisson" else outputs
+        return np.exp(outputs) if self._loss == "poisson" else outputs
 
     def _make_loss(self) -> nn.Loss:
         return objectives.regression_loss(type(self).__name__, self.loss, self.quantile)
@@ -113,8 +124,8 @@ class Regressor(RegressorMixin, NetworkEstimator):
         prediction = self._numbers.decoded(self._means(outputs))
         if not return_std:
             return prediction
-        if self.loss != "gaussian":
-            raise ValueError(f'return_std needs loss="gaussian", got {self.loss!r}')
+        if self._loss != "gaussian":
+            raise ValueError(f'return_std needs loss="gaussian", got {self._loss!r}')
         return prediction, self._numbers.spread(np.exp(outputs[:, self._numbers.outputs :] / 2))
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
@@ -127,10 +138,10 @@ class Regressor(RegressorMixin, NetworkEstimator):
     @property
     def n_outputs_(self) -> int:
         """Number of outputs of the network: one for each target or quantile; Gaussian: two."""
-        each = 2 if self.loss == "gaussian" else max(1, len(self._quantiles))
+        each = 2 if self._loss == "gaussian" else max(1, len(self._quantiles))
         return self._numbers.outputs * each
 
     @property
     def out_activation_(self) -> str:
         """What turns outputs into predictions: ``"identity"``, or for Poisson ``"exp"``."""
-        return "exp" if self.loss == "poisson" else "identity"
+        return "exp" if self._loss == "poisson" else "identity"

@@ -81,12 +81,19 @@ class Results(TrainingParameters):
     @property
     def loss_(self) -> float:
         """The loss of the latest epoch."""
-        return self._fitted.curves.loss[-1]
+        return self._losses[-1]
 
     @property
     def best_loss_(self) -> float | None:
         """The least loss of an epoch; None with early stopping, as in scikit-learn."""
-        return None if self.early_stopping else min(self._fitted.curves.loss)
+        return None if self.early_stopping else min(self._losses)
+
+    @property
+    def _losses(self) -> list[float]:
+        """The loss curve, of one epoch or more."""
+        if not (found := self._fitted.curves.loss):
+            raise AttributeError("the training was interrupted in its first epoch: it has no loss")
+        return found
 
     @property
     def validation_loss_curve_(self) -> list[float] | None:

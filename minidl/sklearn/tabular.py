@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import issparse
 from sklearn.base import is_regressor
-from sklearn.utils import column_or_1d
+from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.validation import validate_data
 
 from minidl import nn
@@ -41,6 +41,8 @@ class TabularEstimator(NetworkEstimator):
             reset=reset,
         )
         y = y.toarray() if issparse(y) else y
+        if is_regressor(self):
+            y = check_array(y, dtype="numeric", ensure_2d=False, input_name="y")
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         return X.toarray() if issparse(X) else X, y

@@ -31,13 +31,14 @@ class Numbers:
     deviation: Array
 
     @classmethod
-    def of(cls, y: Array, scale: bool) -> Numbers:
-        """Learn what targets look like; ``scale`` asks for mean and deviation."""
+    def of(cls, y: Array, weight: Array | None, scale: bool) -> Numbers:
+        """Learn what targets look like; ``scale`` asks for mean and deviation, by weight."""
         columns = y.reshape(len(y), -1).astype(np.float64)
         outputs = columns.shape[1]
         mean, deviation = np.zeros(outputs), np.ones(outputs)
         if scale:
-            mean, deviation = columns.mean(axis=0), columns.std(axis=0)
+            mean = np.average(columns, axis=0, weights=weight)
+            deviation = np.sqrt(np.average((columns - mean) ** 2, axis=0, weights=weight))
             deviation[deviation <= 10 * np.finfo(np.float64).eps * np.abs(mean)] = 1
         return cls(y.ndim == 1, outputs, mean, deviation)
 
@@ -126,6 +127,8 @@ class Labels:
             if y.ndim != 2 or y.shape[1] != len(self.classes):
                 raise ValueError(f"y has shape {y.shape}, expected {len(self.classes)} columns")
             return y.astype(dtype)
+        if y.ndim != 1:
+            raise ValueError(f"y has shape {y.shape}, expected one label for each row")
         found = np.unique(y)
         if unknown := set(found.tolist()) - set(self.classes.tolist()):
             raise ValueError(

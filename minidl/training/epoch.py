@@ -243,6 +243,7 @@ class Epoch:
 
         Every time the layers begin in the same state, so that masks of dropout stay the same, and
         running statistics are updated once. What counts are loss and predictions after the step.
+        Ctrl-C waits for the end of one computation: the optimizer then keeps its best point.
         """
         step, optimizer = self.step, self.step.optimizer
         if self.watch is not None:
@@ -256,6 +257,11 @@ class Epoch:
 
         def closure() -> tuple[Array, Array]:
             state.restore()
+            try:
+                self.signals.deliver()
+            except BaseException:
+                self.snapshot.drop()  # the optimizer's state belongs to its best point
+                raise
             return self._gradient(batch)
 
         with self.snapshot:

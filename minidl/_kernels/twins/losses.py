@@ -276,7 +276,7 @@ def _stirling(target: Array) -> Array:
     return np.where(target > 1, t * np.log(t) - t + np.log(2 * np.pi * t) / 2, t - 1)
 
 
-@kernel(_VECTORS, composite=True, flops=EXP + 8)
+@kernel(_VECTORS, composite=True, flops=EXP // 2 + 4)
 def gaussian_nll(
     prediction: Array,
     target: Array,
@@ -315,7 +315,7 @@ def cosine_similarity(
     return _reduce_elements(1 - cosine, -gradient, mean, weight, each)
 
 
-@kernel(_VECTORS, composite=True, flops=9)
+@kernel(_VECTORS, composite=True, flops=6)
 def cosine_embedding(
     prediction: Array,
     target: Array,

@@ -29,7 +29,7 @@ def listing(program: Program, actions: Iterable[Action]) -> list[str]:
     actions = tuple(actions)
     scales = any(isinstance(action, ScaleTargets) for action in actions)
     lines = ["mean, deviation = y.mean(axis=0), y.std(axis=0)"] * scales
-    lines.append("model = " + "\n".join(of_layer(program.model)))
+    lines.append("model = " + "\n".join(of_model(program.model)))
     lines += list(of_loss(program.loss))
     lines.append(f"optimizer = {of_optimizer(program.optimizer)}")
     lines.append("trainer = Trainer(model, loss, optimizer, rng=0)")
@@ -46,6 +46,12 @@ def listing(program: Program, actions: Iterable[Action]) -> list[str]:
     lines += ["prediction = trainer.predict(X) * deviation + mean"] * scales
     lines.sort(key=lambda line: not line.startswith("from "))  # imports first
     return [line for text in lines for line in text.split("\n")]
+
+
+def of_model(model: Layer) -> list[str]:
+    """Return the lines that make a model, with weights that are the same whenever they run."""
+    lines = list(of_layer(model))
+    return [*lines[:-1], "    rng=0,", ")"] if lines[0] == "nn.Sequential(" else lines
 
 
 def of_layer(layer: Layer, indent: str = "") -> Iterator[str]:
