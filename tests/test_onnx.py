@@ -385,6 +385,13 @@ def test_an_initial_state_that_is_not_zero_is_refused(path: Path) -> None:
         minidl.onnx.load(path)
 
 
+def test_an_input_that_nothing_uses_is_still_taken(path: Path) -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["a"]), helper.make_node("Tanh", ["a"], ["y"])]
+    write(path, nodes, {"x": ["n", 3], "z": ["n"]}, {"y": ["n", 3]})
+    model, x = minidl.onnx.load(path), draw(2, 3)
+    np.testing.assert_allclose(model(x, draw(2)), np.tanh(np.maximum(x, 0)), rtol=1e-5)
+
+
 def test_what_nothing_computes_is_named(path: Path) -> None:
     write(
         path, [helper.make_node("Relu", ["x"], ["z"])], {"x": [1, 3]}, {"y": [1, 3]}, y=draw(1, 3)
