@@ -317,9 +317,16 @@ def test_gradients_of_states_in_onnx_s_layout(batch_first: bool) -> None:
     minidl.gradcheck(layer, x, np.array([4, 2, 3]), h, c)
 
 
-def test_states_and_their_gradients_go_through_a_loaded_layer(path: Path) -> None:
-    model = nn.LSTM(3, 2, bidirectional=True, rng=0)
-    x, *state = draw(2, 4, 3), *(draw(2, 2) for _ in range(4))
+@pytest.mark.parametrize(
+    "model",
+    [nn.LSTM(3, 2, bidirectional=True, rng=0), nn.GRU(3, 2, 2, rng=0), nn.LSTM(3, 2, 2, rng=0)],
+    ids=repr,
+)
+def test_states_and_their_gradients_go_through_a_loaded_layer(
+    model: nn.LSTM | nn.GRU, path: Path
+) -> None:
+    model.train()
+    x, *state = draw(2, 4, 3), *(draw(2, 2) + i for i in range(model.state_size))
     loaded = check_file(model, path, [(x, *state)])
     y, *end = loaded(x, *state)
     dx, *dstate = loaded.backward(y, *end)
