@@ -383,6 +383,16 @@ def test_a_recurrent_layer_of_pytorch_is_one_layer(directions: int, path: Path) 
     np.testing.assert_allclose(model(x), run_elsewhere(path, (x,))[0], rtol=1e-5, atol=1e-6)
 
 
+def test_levels_that_are_given_their_state_are_several_layers(path: Path) -> None:
+    nodes, constants = lstm_of_pytorch(1)
+    nodes = [nodes[0], *nodes[5:]]  # "zero" is an input
+    shapes = {"x": ["n", 5, 3], "zero": [1, "n", 2]}
+    write(path, nodes, shapes, {"y": ["n", 2]}, **constants)
+    inputs = draw(4, 5, 3), draw(1, 4, 2)
+    (theirs,) = run_elsewhere(path, inputs)
+    np.testing.assert_allclose(minidl.onnx.load(path)(*inputs), theirs, rtol=1e-5, atol=1e-6)
+
+
 def test_an_initial_state_that_is_not_zero_is_refused(path: Path) -> None:
     nodes, constants = lstm_of_pytorch(1)
     one = numpy_helper.from_array(np.ones(1, np.float32))
