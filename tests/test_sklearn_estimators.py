@@ -897,3 +897,28 @@ def test_an_interrupt_ends_lbfgs_at_its_best_point() -> None:
     assert 0 < regressor.n_iter_ < 12
     error = ((regressor.predict(X_LINE) - Y_LINE) ** 2).mean()
     assert error <= min(calls[1:]) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("early_stopping", [True, "loss"])
+def test_weights_of_classes_do_not_count_on_held_out_rows(early_stopping: Any) -> None:
+    """Those that ``fit`` holds out and those that it is given measure the same."""
+    settings = SMALL | {"early_stopping": early_stopping, "validation_fraction": 0.3}
+    settings |= {"class_weight": {0: 1.0, 1: 20.0, 2: 0.0}, "restore_best": False}
+    X, y = np.c_[X_IRIS, np.arange(150)] / [1, 1, 1, 1, 1e9], Y_IRIS
+    held_out: list[Any] = []
+
+    class Splitting(MLPClassifier):
+        def _split(self, *given: Any) -> Any:
+            rows, other = super()._split(*given)
+            held_out.append(other)
+            return rows, other
+
+    classifier = Splitting(**settings).fit(X, y)
+    rows = np.rint(held_out[0].X[:, -1] * 1e9).astype(int)
+    chosen = np.setdiff1d(np.arange(150), rows)
+    assert classifier.validation_scores_[-1] == pytest.approx(classifier.score(X[rows], y[rows]))
+    given = MLPClassifier(**settings).fit(X[chosen], y[chosen], validation=(X[rows], y[rows]))
+    penalty = given._trainer.optimizer.penalty()
+    for fit in (classifier, given):
+        loss = log_loss(y[rows], fit.predict_proba(X[rows]), labels=[0, 1, 2])
+        assert fit.validation_loss_curve_[-1] == pytest.approx(loss, abs=2 * penalty)

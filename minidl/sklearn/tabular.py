@@ -111,7 +111,8 @@ class MLPClassifier(FullyConnected, Classifier):
         ``"log_loss"``; a ``Loss``, such as ``nn.BCEWithLogitsLoss(pos_weight=3.0)``; or a function
         ``(outputs, targets) -> (loss of every row, gradient of their sum)`` of arrays.
     class_weight
-        ``{label: weight}``, or ``"balanced"``: each class has the same total weight.
+        ``{label: weight}``, or ``"balanced"``: each class has the same total weight. They count in
+        the training loss, and neither in losses nor in scores on held-out rows.
 
     All others are those of every estimator: see ``TrainingParameters``.
 
