@@ -922,3 +922,33 @@ def test_weights_of_classes_do_not_count_on_held_out_rows(early_stopping: Any) -
     for fit in (classifier, given):
         loss = log_loss(y[rows], fit.predict_proba(X[rows]), labels=[0, 1, 2])
         assert fit.validation_loss_curve_[-1] == pytest.approx(loss, abs=2 * penalty)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_inputs_and_targets_are_scaled_as_if_rows_were_repeated(dtype: Any) -> None:
+    times = RNG.integers(0, 4, size=200)
+    X, y = np.c_[X_LINE, np.full(200, 0.1)].astype(dtype), Y_LINE.astype(dtype)
+    again = np.repeat(np.arange(200), times)
+    parameters = SMALL | {"scale_inputs": True, "scale_targets": True}
+    weighted = MLPRegressor(**parameters).fit(X, y, sample_weight=times)
+    repeated = MLPRegressor(**parameters).fit(X[again], y[again])
+    precise = 1e-5 if dtype == np.float32 else 1e-12
+    first, second = weighted.network_[0], repeated.network_[0]
+    np.testing.assert_allclose(first.mean, second.mean, rtol=precise, atol=precise)
+    np.testing.assert_allclose(first.std, second.std, rtol=precise)
+    assert first.std[3] == 1, "constant"
+    numbers, others = weighted._numbers, repeated._numbers
+    np.testing.assert_allclose(numbers.mean, others.mean, rtol=precise)
+    np.testing.assert_allclose(numbers.deviation, others.deviation, rtol=precise)
+
+
+@pytest.mark.parametrize("equal", [False, True])
+def test_steps_are_scaled_by_the_weights_of_their_sequences(equal: bool) -> None:
+    X, y = sequences(40)
+    X = [x[:2] for x in X] if equal else X
+    times = RNG.integers(0, 4, size=40)
+    regressor = SequenceRegressor(hidden_size=4, max_iter=1, scale_inputs=True)
+    layer = regressor.fit(X, y, sample_weight=times).network_[0]
+    steps = np.concatenate([x for x, count in zip(X, times, strict=True) for _ in range(count)])
+    np.testing.assert_allclose(layer.mean, steps.mean(axis=0))
+    np.testing.assert_allclose(layer.std, steps.std(axis=0))

@@ -18,6 +18,7 @@ from minidl.nn.checks import check_count
 from minidl.sklearn.fitting import Fitting, Rows
 from minidl.sklearn.parameters import TrainingParameters
 from minidl.sklearn.results import Results
+from minidl.sklearn.scaling import mean_and_deviation
 from minidl.training.checks import as_validation
 from minidl.typing import Array
 
@@ -177,12 +178,15 @@ class NetworkEstimator(Results):
         self._fitting = Fitting(network, self._make_loss(), np.random.default_rng(order))
 
     def _adapt(self, rows: Rows) -> None:
-        """Let a first layer ``Standardize`` measure the features of the rows that count."""
+        """Let a first layer ``Standardize`` measure the features, by the weights of the rows."""
         network = self._fitting.network
         if self.scale_inputs and isinstance(network, nn.Sequential):
             standardize = network[0]
             assert isinstance(standardize, nn.Standardize)
-            standardize.adapt(all_features(rows))
+            features, weight = all_features(rows)
+            standardize.adapt(features)
+            if weight is not None:
+                standardize.mean[...], standardize.std[...] = mean_and_deviation(features, weight)
 
     def _split(
         self, rows: Rows, strata: Array | None, *weights: Array | None
@@ -274,10 +278,11 @@ def checked_weights(weight: Any, y: Array, dtype: np.dtype[Any]) -> Array | None
     return weights
 
 
-def all_features(rows: Rows) -> Array:
-    """Return the features of the rows; of sequences, those of all their steps."""
-    X: Any = rows.X
-    if not isinstance(X, tuple):
-        return X
-    steps, lengths = X
-    return steps[np.arange(steps.shape[1]) < lengths[:, None]]
+def all_features(rows: Rows) -> tuple[Array, Array | None]:
+    """Return features and weights of the rows; of sequences, those of all their steps."""
+    X, weight = rows.X, rows.weight
+    if not isinstance(X, tuple) and X.ndim == 2:
+        return X, weight
+    steps, lengths = X if isinstance(X, tuple) else (X, np.full(len(X), X.shape[1]))
+    counted = np.arange(steps.shape[1]) < lengths[:, None]
+    return steps[counted], None if weight is None else np.repeat(weight, lengths)

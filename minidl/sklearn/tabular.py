@@ -175,7 +175,8 @@ class MLPRegressor(FullyConnected, Regressor):
     quantile
         Of ``loss="quantile"``: q in (0, 1), or several, each of which has a column of predictions.
     scale_targets
-        Whether the network learns (y - mean) / deviation; predictions are in the units of y.
+        Whether the network learns (y - mean) / deviation, in which a row counts by its weight;
+        predictions are in the units of y.
 
     All others are those of every estimator: see ``TrainingParameters``.
 
