@@ -952,3 +952,72 @@ def test_steps_are_scaled_by_the_weights_of_their_sequences(equal: bool) -> None
     steps = np.concatenate([x for x, count in zip(X, times, strict=True) for _ in range(count)])
     np.testing.assert_allclose(layer.mean, steps.mean(axis=0))
     np.testing.assert_allclose(layer.std, steps.std(axis=0))
+
+
+# --- layers that functions make -----------------------------------------------------------------
+
+
+def test_a_network_that_is_returned_every_time_is_shared_by_no_fits() -> None:
+    for looked_at in (False, True):
+        net = nn.Linear(3, 1)
+        before = net.weight.data.copy() if looked_at else None
+        first = NetRegressor(lambda a, b, net=net: net, random_state=0).fit(X_LINE, Y_LINE)
+        kept = first.predict(X_LINE)
+        second = clone(first).fit(X_LINE, -Y_LINE)
+        np.testing.assert_array_equal(first.predict(X_LINE), kept)
+        np.testing.assert_array_equal(clone(first).fit(X_LINE, Y_LINE).predict(X_LINE), kept)
+        assert second.network_ is not first.network_
+        if looked_at:
+            np.testing.assert_array_equal(net.weight.data, before)
+
+
+@pytest.mark.parametrize("parameter", ["activation", "norm"])
+def test_a_layer_that_is_returned_every_time_is_shared_by_no_fits(parameter: str) -> None:
+    layer = nn.PReLU() if parameter == "activation" else nn.LayerNorm(8)
+    settings = SMALL | {"hidden_layer_sizes": (8, 8), parameter: lambda *width: layer}
+    first = fitted(**settings)
+    kept = first.predict_proba(X_IRIS)
+    MLPClassifier(**settings).fit(X_IRIS, Y_IRIS[::-1])
+    np.testing.assert_array_equal(first.predict_proba(X_IRIS), kept)
+
+
+def test_arrays_of_parameters_are_lists() -> None:
+    arrays = {"activation": np.array(["relu", "tanh"]), "dropout": np.array([0.1, 0.2])}
+    settings = SMALL | {"hidden_layer_sizes": np.array([5, 4])}
+    lists = {name: array.tolist() for name, array in arrays.items()}
+    fits = [fitted(**settings | given) for given in (arrays, lists)]
+    np.testing.assert_array_equal(*(fit.predict_proba(X_IRIS) for fit in fits))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"activation": np.tanh}, r"activation must be a function that .* activation\(\), got"),
+        ({"activation": int}, r"activation must be a function .* got <class 'int'>"),
+        ({"activation": nn.Linear}, "activation must be a function"),
+        ({"activation": lambda: 0}, r"activation\(\) must return a layer, got 0"),
+        ({"activation": np.array(["relu", "tanh"])}, "2 entries for 1 hidden layers"),
+        ({"norm": nn.BatchNorm(8)}, r"norm must be a function .* norm\(8\), got BatchNorm\(8\)"),
+        ({"norm": np.tanh}, r"norm\(8\) must return a layer|norm must be a function"),
+        ({"norm": lambda: 0}, r"norm must be a function that returns a layer from norm\(8\)"),
+    ],
+)
+def test_what_makes_no_layer_is_named(parameters: dict[str, Any], words: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"^MLPClassifier: .*{words}"):
+        fitted(**parameters)
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (int, r"build must be a function that returns a layer from build\(4, 4\), got <class"),
+        (max, "must "),
+        (lambda n: nn.Linear(n, 1), "build must be a function that returns a layer from build"),
+        (nn.Linear(4, 4), r"build must be a function .* got Linear\(4, 4\)"),
+        (lambda n, k: nn.Tanh(), r"build\(4, 4\) must return a network with weights.* Tanh\(\)"),
+    ],
+)
+def test_what_builds_no_network_is_named(build: Any, words: str) -> None:
+    for settings in ({}, {"scale_inputs": True}):
+        with pytest.raises((TypeError, ValueError), match=f"^NetRegressor: .*{words}"):
+            NetRegressor(build, **settings).fit(X_IRIS, X_IRIS)
