@@ -893,7 +893,7 @@ def test_an_interrupt_ends_lbfgs_at_its_best_point() -> None:
     )
     with pytest.warns(UserWarning, match="interrupted"):
         regressor.fit(X_LINE, Y_LINE)
-    assert len(calls) == 12
+    assert len(calls) == 13, "the last one measures the loss where it ended"
     assert 0 < regressor.n_iter_ < 12
     error = ((regressor.predict(X_LINE) - Y_LINE) ** 2).mean()
     assert error <= min(calls[1:]) * (1 + 1e-9)
@@ -1021,3 +1021,113 @@ def test_what_builds_no_network_is_named(build: Any, words: str) -> None:
     for settings in ({}, {"scale_inputs": True}):
         with pytest.raises((TypeError, ValueError), match=f"^NetRegressor: .*{words}"):
             NetRegressor(build, **settings).fit(X_IRIS, X_IRIS)
+
+
+# --- sequences in other containers --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("frames", ["pandas", "polars", "objects"])
+@pytest.mark.parametrize("equal", [False, True])
+def test_a_series_of_sequences_is_a_list_of_them(frames: str, equal: bool) -> None:
+    X, y = sequences(40)
+    X = [x[:2, 0] if equal else x[:, 0] for x in X]
+    if frames == "objects":
+        series: Any = np.empty(len(X), object)
+        for row, x in enumerate(X):
+            series[row] = x
+    else:
+        series = pytest.importorskip(frames).Series([x.tolist() for x in X])
+    settings: dict[str, Any] = {"hidden_size": 4, "max_iter": 2, "random_state": 0}
+    listed, other = (SequenceRegressor(**settings).fit(data, y) for data in (X, series))
+    np.testing.assert_array_equal(other.predict(series), listed.predict(X))
+
+
+def test_frames_are_sequences() -> None:
+    pandas = pytest.importorskip("pandas")
+    X, y = sequences(40)
+    frames = pandas.Series([pandas.DataFrame(x) for x in X], index=range(100, 140))
+    settings: dict[str, Any] = {"hidden_size": 4, "max_iter": 2, "random_state": 0}
+    listed, other = (SequenceRegressor(**settings).fit(data, y) for data in (X, frames))
+    np.testing.assert_array_equal(other.predict(frames), listed.predict(X))
+
+
+@pytest.mark.parametrize(
+    ("X", "words"),
+    [
+        (csr_matrix(np.eye(4)), r"X is a sparse matrix of shape \(4, 4\)"),
+        ([np.eye(2), csr_matrix(np.eye(2))], "row 1 of X is a sparse matrix"),
+    ],
+)
+def test_sparse_matrices_are_no_sequences(X: Any, words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        SequenceClassifier().fit(X, [0, 1, 0, 1][: 4 if hasattr(X, "shape") else 2])
+
+
+@pytest.mark.parametrize("quantile", [None, 0.5, [0.1, 0.5], np.array([0.1, 0.5, 0.9])])
+def test_a_score_needs_a_target_for_each_row(quantile: Any) -> None:
+    loss = "squared_error" if quantile is None else "quantile"
+    given = {} if quantile is None else {"quantile": quantile}
+    regressor = MLPRegressor(loss, **given, **SMALL).fit(X_LINE, Y_LINE)
+    for y in (Y_LINE[:100], Y_LINE[:1], np.r_[Y_LINE, Y_LINE], Y_LINE[None]):
+        with pytest.raises(ValueError, match=rf"inconsistent numbers.*\[200, {len(y)}\]"):
+            regressor.score(X_LINE, y)
+
+
+# --- what ends a training, changed and interrupted ----------------------------------------------
+
+
+@pytest.mark.parametrize("validation", [None, (X_LINE[:50], Y_LINE[:50])])
+def test_an_interrupted_lbfgs_has_the_loss_where_it_ended(validation: Any) -> None:
+    calls = []
+
+    def interrupted(outputs: Any, targets: Any) -> Any:
+        calls.append(outputs)
+        if len(calls) == 12:
+            signal.raise_signal(signal.SIGINT)
+        return half_square(outputs, targets)
+
+    settings = SMALL | {"solver": "lbfgs", "max_iter": 500, "alpha": 1.0}
+    regressor = MLPRegressor(interrupted, **settings)
+    with pytest.warns(UserWarning, match="interrupted"):
+        regressor.fit(X_LINE, Y_LINE, validation=validation)
+    loss = ((regressor.predict(X_LINE) - Y_LINE) ** 2).mean() / 2
+    penalty = sum((W**2).sum() for W in regressor.coefs_) / 2 / len(X_LINE)
+    assert regressor.loss_curve_ == [regressor.loss_] == [regressor.best_loss_]
+    assert regressor.loss_ == pytest.approx(loss + penalty)
+    assert regressor.t_ == regressor.optimizer_.evaluations * len(X_LINE)
+    if validation is not None:
+        assert regressor.validation_scores_ == [pytest.approx(regressor.score(*validation))]
+        assert len(regressor.validation_loss_curve_) == 1
+
+
+@pytest.mark.parametrize(("first", "then"), [(True, "loss"), ("loss", True), (True, False)])
+def test_another_criterion_begins_to_count_anew(first: Any, then: Any) -> None:
+    """A high score is no loss: epochs after the change are not worse for being of another kind."""
+    held_out = X_IRIS[1::2], Y_IRIS[1::2]
+    classifier = MLPClassifier(**SMALL, early_stopping=first, n_iter_no_change=3)
+    train = {"classes": [0, 1, 2], "validation": held_out, "epochs": 20}
+    classifier.partial_fit(X_IRIS[::2], Y_IRIS[::2], **train)
+    classifier.set_params(early_stopping=then, tol=0.0)
+    classifier.partial_fit(X_IRIS[::2], Y_IRIS[::2], **train)
+    curves = classifier._fitting.curves
+    values = {
+        True: curves.scores,
+        "loss": [-value for value in curves.validation_loss],
+        False: [-value for value in curves.loss],
+    }[then]
+    assert curves.best == max(values[-classifier.n_iter_ :])
+
+
+def test_weights_that_are_no_longer_the_best_are_not_restored() -> None:
+    held_out = X_IRIS[1::2], Y_IRIS[1::2]
+    settings = {"early_stopping": "loss", "tol": 10.0, "n_iter_no_change": 3}
+    train = {"classes": [0, 1, 2], "validation": held_out}
+    classifier = MLPClassifier(**SMALL, **settings)
+    classifier.partial_fit(X_IRIS[::2], Y_IRIS[::2], **train)
+    before = classifier.coefs_[0].copy()
+    classifier.set_params(restore_best=False)
+    classifier.partial_fit(X_IRIS[::2], Y_IRIS[::2], epochs=10, **train)
+    classifier.set_params(restore_best=True)
+    classifier._fitting.trainer.optimizer.lr = 1.0  # every epoch that follows is worse
+    classifier.partial_fit(X_IRIS[::2], Y_IRIS[::2], **train)
+    assert np.abs(classifier.coefs_[0] - before).max() > 1e-6

@@ -188,9 +188,7 @@ class NetworkEstimator(Results):
             if weight is not None:
                 standardize.mean[...], standardize.std[...] = mean_and_deviation(features, weight)
 
-    def _split(
-        self, rows: Rows, strata: Array | None, *weights: Array | None
-    ) -> tuple[Rows, Rows]:
+    def _split(self, rows: Rows, strata: Array | None, *weights: Array | None) -> tuple[Rows, Rows]:
         """Hold out ``validation_fraction`` of the rows, of each class as many.
 
         ``weights`` are those of the rows in training, and those of the rows that are held out.
