@@ -50,6 +50,7 @@ __all__ = [
 # a moment, and a program that predicts does not wait for what trains.
 _HOMES = {
     "analysis": (),
+    "c": (),
     "datasets": (),
     "diagnosis": ("GradientMonitor", "diagnose"),
     "gradient_check": ("GradcheckError", "GradcheckReport", "gradcheck", "gradcheck_all"),
@@ -58,6 +59,7 @@ _HOMES = {
     "recording": ("RecordingError", "record"),
     "saving": ("ModelFileError", "load", "save"),
     "sklearn": (),  # needs scikit-learn
+    "torch": (),  # needs PyTorch, in part
     "threads": ("get_num_threads", "set_num_threads"),
     "training": ("Trainer", "batches"),
     "warnings": ("TrainingWarning",),

@@ -26,9 +26,10 @@ LAYER_ATTRIBUTES = {
 LAYER_METHODS = {
     "load": "write minidl.load(path, into=model)",
     "load_weights": "write minidl.load(path, into=model)",
-    "load_state_dict": "write minidl.load(path, into=model)",
+    "load_state_dict": "write minidl.load(path, into=model), or of a file or dict of PyTorch's "
+    "minidl.torch.load_state_dict(source, into=model)",
     "save_weights": "write minidl.save(model, path)",
-    "state_dict": "write minidl.save(model, path), or read named_parameters() and state()",
+    "state_dict": "write minidl.save(model, path), or minidl.torch.state_dict(model) for PyTorch's",
     "compile": "write trainer = minidl.Trainer(model, loss, optimizer)",
     "fit": "write minidl.Trainer(model, loss, optimizer).fit(X, y, epochs)",
     "evaluate": "write minidl.Trainer(model, loss, optimizer).evaluate(X, y)",

@@ -132,9 +132,9 @@ def check_format(file: TensorFile) -> None:
         says = "do not say whose it is" if kind is None else f"say {shortened(kind)}"
         raise file.error(
             f"not a file of minidl: its metadata {says}, so that it is not known which way "
-            "round its weights are. A Linear of PyTorch keeps (out_features, in_features): "
-            "assign layer.weight.data = array.T. If it keeps all weights as minidl does, "
-            '(in_features, out_features), write it with the metadata {"format": "minidl"}'
+            "round its weights are. A Linear of PyTorch keeps (out_features, in_features): write "
+            "minidl.torch.load_state_dict(path, into=model). If it keeps all weights as minidl "
+            'does, (in_features, out_features), write it with the metadata {"format": "minidl"}'
         )
 
 

@@ -36,6 +36,18 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "I64": np.dtype("<i8"),
     "U64": np.dtype("<u8"),
 }
+# What the numbers of other libraries are read as, before they are widened.
+STORED: dict[str, np.dtype[Any]] = {
+    **DTYPES,
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+    "BOOL": np.dtype("?"),
+    **{
+        f"{kind}{8 * size}": np.dtype(f"<{kind.lower()}{size}")
+        for kind in "IU"
+        for size in (1, 2, 4)
+    },
+}
 # Bytes of an element, for every dtype of the format: metadata of any such file can be read.
 SIZES = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0"), 1),
@@ -205,6 +217,20 @@ class TensorFile:
                 checksum = self._skip(tensor.size, checksum)
         if expected is not None and expected != f"{checksum:08x}":
             raise self.error("damaged; the checksum of its numbers is wrong")
+        return found
+
+    def read_widened(self) -> dict[str, Array]:
+        """Return all tensors of numbers; those of 16 bits as float32, which holds them exactly."""
+        found: dict[str, Array] = {}
+        for name, tensor in self.tensors.items():
+            stored = STORED.get(tensor.dtype)
+            if stored is None:
+                raise self.error(f"{one_line(name)} is {tensor.dtype}, which cannot be read")
+            array = np.empty(tensor.shape, stored)
+            self._fill(array.reshape(-1).view(np.uint8), 0)
+            if tensor.dtype == "BF16":  # the upper half of a float32
+                array = (array.astype(np.uint32) << 16).view(np.float32)
+            found[name] = array.astype(np.float32) if tensor.dtype == "F16" else array
         return found
 
     def _fill(self, array: Array, checksum: int) -> int:

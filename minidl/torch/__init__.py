@@ -1,0 +1,25 @@
+"""Models to and from PyTorch: as modules, and as state dicts.
+
+``names`` says which tensors of PyTorch hold which parameters, ``state_dict`` reads and writes them;
+neither needs PyTorch. ``from_modules`` and ``to_modules`` turn modules into layers and layers into
+modules; ``modules`` has those that PyTorch lacks, with the features last, as minidl has them.
+"""
+
+from minidl.torch.convert import from_torch, to_torch
+from minidl.torch.state_dict import (
+    Report,
+    StateDictError,
+    load_state_dict,
+    save_state_dict,
+    state_dict,
+)
+
+__all__ = [
+    "Report",
+    "StateDictError",
+    "from_torch",
+    "load_state_dict",
+    "save_state_dict",
+    "state_dict",
+    "to_torch",
+]
