@@ -1069,7 +1069,7 @@ def test_a_score_needs_a_target_for_each_row(quantile: Any) -> None:
     given = {} if quantile is None else {"quantile": quantile}
     regressor = MLPRegressor(loss, **given, **SMALL).fit(X_LINE, Y_LINE)
     for y in (Y_LINE[:100], Y_LINE[:1], np.r_[Y_LINE, Y_LINE], Y_LINE[None]):
-        with pytest.raises(ValueError, match=rf"inconsistent numbers.*\[200, {len(y)}\]"):
+        with pytest.raises(ValueError, match=rf"inconsistent numbers.*\[{len(y)}, 200\]"):
             regressor.score(X_LINE, y)
 
 

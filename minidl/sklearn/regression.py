@@ -133,7 +133,7 @@ class Regressor(RegressorMixin, NetworkEstimator):
         """Compute R² of the predictions; for ``loss="quantile"``, the D² of the pinball loss."""
         prediction = self.predict(X)
         y = check_array(y, dtype="numeric", ensure_2d=False, input_name="y")
-        check_consistent_length(prediction, y)
+        check_consistent_length(y, prediction)
         return self._score(y.reshape(len(y), -1), prediction, sample_weight)
 
     # --- what fit leaves ---

@@ -183,8 +183,8 @@ class SequenceClassifier(SequenceEstimator, Classifier):
     p(class k | x_1, ..., x_T) = softmax(W · h_T + b)_k, with the last state h_T
 
     Shapes: X is a list (or a Series) of arrays (time, features) of unequal length, an array (rows,
-    time, features), or a tuple of such an array and the lengths of its sequences (rows); arrays (time)
-    have one feature. y (rows), or (rows, labels) of zeros and ones.
+    time, features), or a tuple of such an array and the lengths of its sequences (rows); arrays
+    (time) have one feature. y (rows), or (rows, labels) of zeros and ones.
 
     Parameters
     ----------
