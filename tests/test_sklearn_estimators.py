@@ -572,7 +572,11 @@ def small_net_without_rng(n_features: int, n_outputs: int) -> nn.Layer:
     return small_net(n_features, n_outputs)
 
 
-@pytest.mark.parametrize("build", [small_net, small_net_without_rng])
+def small_net_that_needs_rng(n_features: int, n_outputs: int, rng: Any) -> nn.Layer:
+    return small_net(n_features, n_outputs, rng)
+
+
+@pytest.mark.parametrize("build", [small_net, small_net_without_rng, small_net_that_needs_rng])
 def test_any_network_learns_and_is_repeatable(build: Any) -> None:
     settings = {"max_iter": 300, "learning_rate_init": 0.02, "random_state": 3}
     first, second = (NetClassifier(build, **settings).fit(X_IRIS, Y_IRIS) for _ in range(2))

@@ -24,7 +24,7 @@ def made(
         For what cannot be called so, and if the function returns no layer.
     """
     call = f"{name}({', '.join(map(repr, given))})"
-    if not can_make(make, given):
+    if not can_make(make, given, named):
         raise TypeError(
             f"{owner}: {name} must be a function that returns a layer from {call}, got {make!r}"
         )
@@ -34,12 +34,12 @@ def made(
     return copy.deepcopy(layer)
 
 
-def can_make(make: Any, given: tuple[Any, ...]) -> bool:
+def can_make(make: Any, given: tuple[Any, ...], named: dict[str, Any]) -> bool:
     """Return whether this is a function, or a class of layers, that takes such arguments."""
     if isinstance(make, nn.Layer) or (isinstance(make, type) and not issubclass(make, nn.Layer)):
         return False
     try:
-        inspect.signature(make).bind(*given)
+        inspect.signature(make).bind(*given, **named)
     except (TypeError, ValueError):  # other arguments; none that Python could tell
         return False
     return True

@@ -15,9 +15,9 @@ def mean_and_deviation(columns: Array, weight: Array | None) -> tuple[Array, Arr
 
     Shapes: columns (rows, columns); weight (rows), or None if all are equal.
     """
-    noise = 10 * np.finfo(np.float64).eps
+    noise = 10 * float(np.finfo(np.float64).eps)
     if columns.dtype == np.float32:
-        noise = np.finfo(np.float32).eps
+        noise = float(np.finfo(np.float32).eps)
     values = columns.astype(np.float64)
     mean = np.average(values, axis=0, weights=weight)
     deviation = np.sqrt(np.average((values - mean) ** 2, axis=0, weights=weight))
