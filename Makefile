@@ -61,9 +61,11 @@ exhaustive: $(VENV)/dev
 FUZZ := 5000
 fuzz: $(VENV)/dev
 	MINIDL_FUZZ=$(FUZZ) $(PY) -m pytest -q -s tests/test_fuzz.py
+	MINIDL_ONNX_STACKS=200 $(PY) -m pytest -q tests/test_onnx.py -k stacks
 
 fuzz-files: $(VENV)/dev
 	MINIDL_FUZZ_FILES=1 $(PY) -m pytest -q -s tests/test_fuzz_files.py
+	MINIDL_ONNX_DAMAGED=1000 $(PY) -m pytest -q tests/test_onnx.py -k damaged
 
 stress: $(VENV)/dev
 	$(PY) tests/stress.py

@@ -55,6 +55,7 @@ _HOMES = {
     "diagnosis": ("GradientMonitor", "diagnose"),
     "gradient_check": ("GradcheckError", "GradcheckReport", "gradcheck", "gradcheck_all"),
     "nn": (),
+    "onnx": (),  # needs onnx
     "optim": (),
     "recording": ("RecordingError", "record"),
     "saving": ("ModelFileError", "load", "save"),

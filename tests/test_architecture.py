@@ -34,7 +34,7 @@ SOURCES = [path for path in FILES if path.suffix == ".py"]
 FLOORS = [
     {"__main__"},
     {"cli"},
-    {"lab", "c", "sklearn", "torch"},
+    {"lab", "c", "onnx", "sklearn", "torch"},
     {"diagnosis"},
     {"training", "gradient_check", "datasets", "tables"},
     {"recording", "saving"},
@@ -73,6 +73,7 @@ PUBLIC = [
     "minidl.datasets",
     "minidl.training",
     "minidl.diagnosis",
+    "minidl.onnx",
     "minidl.sklearn",
     "minidl.torch",
 ]
@@ -433,7 +434,8 @@ def test_import_needs_numpy_only() -> None:
     program = (
         "import sys, minidl.cli.train, minidl.profiling.step_profile; from minidl import *;"
         "others = {m.split('.')[0] for m in sys.modules} & "
-        "{'torch', 'sklearn', 'scipy', 'pandas', 'polars', 'matplotlib', 'tqdm', 'Cython'};"
+        "{'torch', 'onnx', 'google', 'sklearn', 'scipy', 'pandas', 'polars', 'matplotlib', 'tqdm',"
+        "'Cython'};"
         "assert 'pytest' not in sys.modules;"
         "assert not others, others"
     )
