@@ -191,6 +191,19 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def test_names_of_columns_are_known_again(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(X, columns=list("abcd"))
+    trainer, resumed = made(), made()
+    trainer.fit(frame, Y, epochs=1, progress=False)
+    trainer.save(tmp_path / "a")
+    resumed.load(tmp_path / "a")
+    assert resumed.columns == trainer.columns
+    np.testing.assert_array_equal(resumed.predict(frame), trainer.predict(frame))
+    with pytest.raises(ValueError, match="column"):
+        resumed.predict(frame[list("dcba")])
+
+
 def test_a_long_history_fits_into_a_file(tmp_path: Path) -> None:
     trainer = made()
     for _ in range(300_000):

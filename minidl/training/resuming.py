@@ -151,9 +151,12 @@ def load_training(trainer: Any, path: AnyPath) -> Resumption:
             check_optimizer(optimizer, found)
             state = unpacked(text, found)
             resumption, schedules = _decoded(trainer, state), _schedules(trainer, state)
+            columns = unpacked(file.words.get(COLUMNS_OF_TRAINER, '{"tuple": []}'), {})
+            columns = [None if part is None else tuple(map(str, part)) for part in columns]
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise file.error(f"its training cannot go on here: {error}") from None
     resumption.restore_generators()
+    trainer.columns = tuple(columns)
     for group, schedule in zip(optimizer.groups, schedules, strict=True):
         if schedule != group.schedule:
             group.set("lr", group["lr"] if schedule is None else schedule)
