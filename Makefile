@@ -12,8 +12,10 @@
 #   make exhaustive   exp, log, sigmoid and tanh of every float32, against float64 (many minutes)
 #   make fuzz         5000 random networks: gradients, recorded steps, PyTorch (many minutes);
 #                     with another number: make fuzz FUZZ=500
-#   make fuzz-files   122,000 damaged and hostile files in little memory (some minutes)
+#   make fuzz-files   152,000 damaged and hostile files in little memory (some minutes)
 #   make stress       predict and evaluate from eight threads, 100,000 calls (a minute)
+#   make models       1000 random models, saved, and built again in a new process (a minute)
+#   make kill         trainings that are killed 200 times, and resumed (some minutes)
 #   make interrupts   Ctrl-C at 5000 lines of recording and running a step (some minutes)
 #   make sanitize     kernels and recorded steps under AddressSanitizer and UBSan, and
 #                 the team of threads under ThreadSanitizer (needs GCC)
@@ -25,7 +27,8 @@ PY := $(VENV)/bin/python
 SOURCES := setup.py pyproject.toml $(shell find minidl/_kernels -name "*.p[yx]*" -o -name "*.h")
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: dev demo test bench steps figures lint exhaustive fuzz fuzz-files stress interrupts sanitize clean
+.PHONY: dev demo test bench steps figures lint exhaustive fuzz fuzz-files stress models kill \
+	interrupts sanitize clean
 
 dev: $(VENV)/dev
 
@@ -66,6 +69,13 @@ fuzz-files: $(VENV)/dev
 
 stress: $(VENV)/dev
 	$(PY) tests/stress.py
+
+models: $(VENV)/dev
+	MINIDL_MODELS=1000 $(PY) -m pytest -q tests/test_model_files.py -k process
+
+KILLS := 200
+kill: $(VENV)/dev
+	$(PY) tests/killing.py $(KILLS)
 
 POINTS := 5000
 interrupts: $(VENV)/dev

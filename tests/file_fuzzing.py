@@ -1,6 +1,8 @@
 """Damaged and hostile files: drawn, read in a process of little memory, and counted.
 
     python tests/file_fuzzing.py model 1000       files for minidl.load
+    python tests/file_fuzzing.py whole 1000       files of which minidl.load builds the model
+    python tests/file_fuzzing.py training 1000    files for Trainer.load
     python tests/file_fuzzing.py idx 1000         files for datasets.idx
     python tests/file_fuzzing.py sample 1000      files for the command minidl sample
 
@@ -36,6 +38,7 @@ import minidl
 from minidl import datasets, nn, optim
 from minidl.cli import main as command
 from minidl.cli.characters import CharacterModel, Shape
+from minidl.training import Callback, Trainer
 
 try:
     from safetensors import deserialize
@@ -340,6 +343,198 @@ class Model:
         return "read"
 
 
+# --- words of JSON within the metadata ------------------------------------------------------
+
+JUNK: list[Any] = [*NUMBERS, *WORDS, [[]], {"layer": 0}, {"layer": 1}, {"parameter": 0}]
+JUNK += [{"tensor": "1.weight"}, {"zeros": [2**40], "dtype": "float32"}, {"class": "Sequential"}]
+JUNK += [{"zeros": [2, 3], "dtype": "float64"}, {"tuple": []}, {"list": [{"layer": 3}]}, "Layer"]
+JUNK += ["Sequential", "Linear", "LSTM", "Dropout", "BatchNorm", "os", "__class__", "forward"]
+JUNK += [{"dict": [["a", 1]]}, {"type": {"class": "Linear"}}, {"float": "inf"}, {"dtype": "O"}]
+JUNK += [{"init": {"name": "orthogonal", "arguments": [0]}}, {"generator": {"bit_generator": "x"}}]
+JUNK += ["in_features", "weight", "_training", "stack", "float32", "float64", {"tuple": [1, "p"]}]
+
+
+def nodes(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every place in nested lists and dicts: what holds it, and its key."""
+    pairs = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, item in list(pairs):
+        yield value, key
+        if isinstance(item, (dict, list)):
+            yield from nodes(item)
+
+
+def change_json(name: str) -> Callable[[Draft, Any], None]:
+    """What exchanges, drops, doubles or renames something in the JSON under a name."""
+
+    def change(draft: Draft, rng: Any) -> None:
+        try:
+            content = json.loads(draft.words[name])
+            places = list(nodes(content))
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+            return
+        holder, key = choose(rng, places or [({}, "")])
+        _, other = choose(rng, places or [({}, "")])
+        match int(rng.integers(5)):
+            case 0:
+                holder.pop(key, None) if isinstance(holder, dict) else holder.pop(key)
+            case 1 if isinstance(holder, list):
+                holder.insert(key, holder[key])
+            case 2 if isinstance(holder, dict):
+                holder[str(choose(rng, [*JUNK, other]))] = holder.pop(key)
+            case _:
+                holder[key] = choose(rng, JUNK)
+        draft.words[name] = json.dumps(content)
+
+    return change
+
+
+def change_json_text(name: str) -> Callable[[Draft, Any], None]:
+    def change(draft: Draft, rng: Any) -> None:
+        draft.words[name] = change_one(str(draft.words.get(name)), rng)
+
+    return change
+
+
+def change_one(text: str, rng: Any) -> str:
+    deep = int(rng.integers(1, 10**4))
+    place = int(rng.integers(len(text) + 1))
+    return str(
+        choose(
+            rng,
+            [
+                text[:place],
+                text[:place] + choose(rng, list('{}[]",:0n')) + text[place + 1 :],
+                text.replace("1", "1" * 5000, 1),
+                text.replace("1", "NaN", 1),
+                "[" * deep,
+                '{"a":' * deep,
+                "",
+                "null",
+            ],
+        )
+    )
+
+
+class Doubled(nn.Layer):
+    """A layer of the user's, with things of all kinds in it."""
+
+    def __init__(self) -> None:
+        self.inner = nn.Linear(4, 4, rng=0)
+        self.again = {"same": [self.inner]}
+        self.scale, self.table = 0.5, np.arange(4, dtype=np.float32)
+        self.rng = np.random.default_rng(0)
+
+    def forward(self, x: Any) -> Any:
+        return self.inner(x)
+
+    def backward(self, dy: Any) -> Any:
+        return self.inner.backward(dy)
+
+
+def whole_model() -> nn.Sequential:
+    return nn.Sequential(
+        *(nn.Standardize(3), nn.Linear(3, 4), nn.BatchNorm(4), nn.Dropout(0.5), nn.PReLU()),
+        *(nn.Residual(nn.Sequential(nn.Linear(4, 4), nn.GELU())), Doubled(), nn.LayerNorm(4)),
+        nn.Linear(4, 2),
+        rng=0,
+    )
+
+
+class Whole:
+    """Files of which ``minidl.load`` builds the model."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "model"
+        self.x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+        self.sequence = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)
+        self.bases = []
+        recurrent = nn.LSTM(3, 2, 2, dropout=0.5, stateful=2, rng=0)
+        for model in (whole_model(), nn.Sequential(recurrent, nn.Linear(2, 2), rng=0)):
+            minidl.save(model, self.path)
+            self.bases.append(self.path.read_bytes())
+
+    def __call__(self, rng: Any) -> str:
+        changes = [change_json("minidl.model")] * 12 + [change_json_text("minidl.model"), *CHANGES]
+        content = damaged(choose(rng, self.bases), rng, changes)
+        write(self.path, content, rng)
+        try:
+            model = minidl.load(self.path)
+        except minidl.ModelFileError as error:
+            check_message(str(error))
+            return "refused"
+        # Whatever it is now: it can be written again, and computes or says why not.
+        repr(model)
+        minidl.save(model, self.path)
+        minidl.load(self.path, into=model)
+        for x in (self.x, self.sequence):
+            with (
+                contextlib.suppress(ValueError, TypeError, RuntimeError, RecursionError),
+                np.errstate(all="ignore"),
+            ):
+                model.backward(model(x))
+        return "read"
+
+
+class Training:
+    """Files for ``Trainer.load``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "model"
+        self.bases = []
+        self.trainer = self.made()
+        for callbacks in ([], [self.saving()]):  # after an epoch, and within one
+            self.trainer.fit(
+                *self.data(), epochs=1, batch_size=4, progress=False, callbacks=callbacks
+            )
+            if not callbacks:
+                self.trainer.save(self.path)
+            self.bases.append(self.path.read_bytes())
+        self.before = self.bits()
+
+    def saving(self) -> Callback:
+        path = self.path
+
+        class Saving(Callback):
+            def between_steps(self, trainer: Any, epoch: int) -> None:
+                trainer.save(path)
+
+        return Saving()
+
+    def made(self) -> Trainer:
+        model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm(4), nn.Dropout(0.5), nn.Linear(4, 2))
+        model.reset(0)
+        rate = optim.schedules.warmup(optim.schedules.cosine(0.1, 9), 3)
+        optimizer = optim.Adam(model.parameters(), rate)
+        ema = optim.EMA(model, 0.5)
+        return Trainer(model, nn.CrossEntropyLoss(), optimizer, rng=0, ema=ema)
+
+    def data(self) -> Any:
+        rng = np.random.default_rng(0)
+        return rng.normal(size=(12, 3)), rng.integers(2, size=12)
+
+    def bits(self) -> list[bytes]:
+        arrays = [*self.trainer.lasting(), self.trainer.optimizer.states]
+        arrays += [self.trainer.optimizer.moment1]  # type: ignore[attr-defined]
+        return [*(a.tobytes() for a in arrays), repr(self.trainer.rng.bit_generator.state).encode()]
+
+    def __call__(self, rng: Any) -> str:
+        name = choose(rng, ["minidl.training"] * 9 + ["minidl.model"])
+        changes = [change_json(name)] * 12 + [change_json_text(name), *CHANGES]
+        content = damaged(choose(rng, self.bases), rng, changes)
+        write(self.path, content, rng)
+        before = self.bits()
+        try:
+            self.trainer.load(self.path)
+        except minidl.ModelFileError as error:
+            check_message(str(error))
+            assert self.bits() == before, "refused, and changed something"
+            return "refused"
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            self.trainer.save(self.path)
+            self.trainer.load(self.path)
+        return "read"
+
+
 class Idx:
     """Files for ``datasets.idx``, plain and compressed."""
 
@@ -451,7 +646,13 @@ def check_message(message: str) -> None:
     assert "model" in message or "idx" in message or "text" in message  # the name of the file
 
 
-KINDS: dict[str, Any] = {"model": Model, "idx": Idx, "sample": Sample}
+KINDS: dict[str, Any] = {
+    "model": Model,
+    "whole": Whole,
+    "training": Training,
+    "idx": Idx,
+    "sample": Sample,
+}
 
 
 @contextlib.contextmanager

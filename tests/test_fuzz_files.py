@@ -1,7 +1,7 @@
 """Damaged and hostile files: each is read, or refused by one error, in little time and memory.
 
-A sample runs with all other tests. ``make fuzz-files`` runs 100,000 files for ``minidl.load``,
-20,000 for ``datasets.idx`` and 2,000 for ``minidl sample``.
+A sample runs with all other tests. ``make fuzz-files`` runs 120,000 files for ``minidl.load``,
+10,000 for ``Trainer.load``, 20,000 for ``datasets.idx`` and 2,000 for ``minidl sample``.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).with_name("file_fuzzing.py")
-WHOLE = {"model": 100_000, "idx": 20_000, "sample": 2_000}
-SAMPLE = {"model": 1_000, "idx": 300, "sample": 150}
+WHOLE = {"model": 100_000, "whole": 20_000, "training": 10_000, "idx": 20_000, "sample": 2_000}
+SAMPLE = {"model": 1_000, "whole": 300, "training": 200, "idx": 300, "sample": 150}
 SEVERAL = "MINIDL_FUZZ_FILES" in os.environ
 
 pytest.importorskip("resource", reason="limits of memory are those of POSIX systems")

@@ -240,7 +240,14 @@ def critical(
         _, factor = critical_point(activation, bias_variance)
     else:
         factor = 1 / mean_squares(activation, variance)[1]
-    return Initializer("critical", _critical, (float(f"{factor:.10g}"),))
+    return critical_of(float(f"{factor:.10g}"))
+
+
+def critical_of(factor: float) -> Initializer:
+    """N(0, factor / fan_in), under the name of ``critical``, which computes the factor."""
+    if not 0 <= factor < math.inf:
+        raise ValueError(f"critical needs a finite factor >= 0, got {factor}")
+    return Initializer("critical", _critical, (factor,))
 
 
 def by_name(init: str | Initializer) -> Initializer:

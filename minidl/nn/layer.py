@@ -83,6 +83,7 @@ class Layer(InvalidatesRecordings, Member):
     state_names: tuple[str, ...] = ()  # arrays that are not trained, but belong to the model
     transient_state_names: tuple[str, ...] = ()  # those of them that belong in no model file
     constant_names: tuple[str, ...] = ()  # those of them that stay constant in training
+    pass_names: tuple[str, ...] = ()  # attributes that belong to a pass, and to no model file
     # The least value that an array of state_names may hold: a model file with less is refused.
     state_minimum: ClassVar[Mapping[str, float]] = {}
     # Width of the last dimension of the input; None: any.

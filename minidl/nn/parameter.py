@@ -86,6 +86,30 @@ class Parameter(Member):
         refuse_attribute(type(self).__name__, name, PARAMETER_ATTRIBUTES)
         object.__setattr__(self, name, value)
 
+    @classmethod
+    def from_values(
+        cls, values: Array, initializer: Initializer, seed: int, drawn_as: DType
+    ) -> Parameter:
+        """Make a parameter of values that are known, such as those of a file.
+
+        ``initializer``, ``seed`` and ``drawn_as`` (a dtype) are those of the parameter that had
+        these values: what another initialiser would draw anew.
+        """
+        parameter = cls(values.shape, initializer, 0, values.dtype)
+        parameter._seed, parameter._drawn_as = seed, float_dtype(drawn_as)
+        parameter._data = values
+        return parameter
+
+    @property
+    def seed(self) -> int:
+        """The seed from which the values are drawn."""
+        return self._seed
+
+    @property
+    def drawn_as(self) -> np.dtype[Any]:
+        """The dtype of the constructor, in which the values are drawn."""
+        return self._drawn_as
+
     @property
     def initializer(self) -> Initializer:
         """What the values are drawn from."""

@@ -22,7 +22,7 @@ has stopped falling.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -328,6 +328,48 @@ class ReduceOnPlateau:
         )
 
 
+def schedule_words(schedule: Any) -> dict[str, Any] | None:
+    """Describe a schedule in numbers and words; of a function of the user's, only that it is one.
+
+    Examples
+    --------
+    >>> from minidl.optim import schedules
+    >>> schedules.schedule_words(schedules.exponential(0.5, 0.75))
+    {'name': 'exponential', 'arguments': [0.5, 0.75]}
+    """
+    if schedule is None:
+        return None
+    if not isinstance(schedule, Schedule) or FORMULAS.get(schedule.name) is not schedule.formula:
+        return {"function": True}
+    arguments = [schedule_words(a) if callable(a) else a for a in schedule.arguments]
+    return {"name": schedule.name, "arguments": arguments}
+
+
+def schedule_from(words: Mapping[str, Any] | None, present: Any) -> Any:
+    """Return the schedule that ``schedule_words`` has described; ``present`` for a function.
+
+    Raises
+    ------
+    ValueError
+        If it was a function of the user's, and there is none at present; for an unknown name.
+    """
+    if words is None:
+        return None
+    if "function" in words:
+        if present is None:
+            raise ValueError("its learning rate is a function: give the optimizer the same, as lr=")
+        return present
+    name = words["name"]
+    if name not in FORMULAS:
+        raise ValueError(f"there is no schedule {name!r}")
+    arguments = tuple(
+        schedule_from(a, None) if isinstance(a, Mapping) else a for a in words["arguments"]
+    )
+    schedule = Schedule(name, FORMULAS[name], arguments)
+    schedule(0)  # an error here, not at the first step
+    return schedule
+
+
 # --- formulas: functions with names, so that schedules can be pickled -----------------------
 
 
@@ -370,6 +412,14 @@ def _lr(owner: str, value: Any, name: str = "lr") -> float:
 def _factor(owner: str, value: Any) -> float:
     return check_number(owner, "factor", value, POSITIVE, BEYOND_ONE)
 
+
+FORMULAS: dict[str, Callable[..., float]] = {
+    "step_decay": _step_decay,
+    "exponential": _exponential,
+    "cosine": _cosine,
+    "warmup": _warmup,
+    "one_cycle": _one_cycle,
+}
 
 # From these the tests verify the schedules: at least one of each.
 EXAMPLES = (

@@ -11,11 +11,25 @@ from minidl._kernels.twins import OPTIMIZER_STATE
 from minidl.nn.layer import Layer, joined
 from minidl.nn.parameter import Parameter
 from minidl.optim.optimizer import Optimizer
+from minidl.saving.architecture import ARRAYS
 from minidl.saving.tensor_file import DTYPES, FORMAT, TensorFile, one_line, shortened
 from minidl.typing import Array
 
 OPTIMIZER = "optimizer/"  # begins the names of tensors that are not the model's
-OWN_WORDS = {"format", "crc32", "optimizer"}  # metadata that minidl itself writes
+TRAINING = "training/"  # begins the names of what else a training needs to go on
+BESIDE = (OPTIMIZER, TRAINING, ARRAYS)  # begin the names of all that a model has no place for
+MODEL = "minidl.model"  # metadata with the architecture of the model
+UNKNOWN = "minidl.unknown"  # or with the reason why it is not there
+LIBRARY = "minidl.version"
+CLASSES, COLUMNS = "minidl.classes", "minidl.columns"
+# Metadata of a training: all that it needs beside arrays, and the columns of its tables.
+STATE_OF_TRAINING, COLUMNS_OF_TRAINER = "minidl.training", "minidl.columns_of_inputs"
+# Metadata that minidl itself writes.
+OWN_WORDS = {
+    *("format", "crc32", "optimizer", MODEL, UNKNOWN, LIBRARY, CLASSES, COLUMNS),
+    STATE_OF_TRAINING,
+    COLUMNS_OF_TRAINER,
+}
 
 # The place of a tensor of the file in a model or an optimizer.
 Place = Parameter | Array
@@ -140,10 +154,11 @@ def check_format(file: TensorFile) -> None:
 
 def check_names(file: TensorFile, kept: Mapping[str, Place], optimizer: Optimizer | None) -> None:
     """Raise ModelFileError unless the file has the tensors of this model and optimizer."""
-    names = set(file.tensors)
-    if optimizer is None:
-        names = {name for name in names if not name.startswith(OPTIMIZER)}
-    elif (held := file.words.get("optimizer")) != class_name_of(optimizer):
+    beside = BESIDE if optimizer is None else BESIDE[1:]
+    names = {name for name in file.tensors if not name.startswith(beside)}
+    if optimizer is not None and (
+        (held := file.words.get("optimizer")) != class_name_of(optimizer)
+    ):
         holds = "no optimizer" if held is None else one_line(held)
         raise file.error(f"holds {holds}, not {class_name_of(optimizer)}")
     missing, unknown = kept.keys() - names, names - kept.keys()

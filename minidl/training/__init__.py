@@ -6,6 +6,7 @@ Read ``trainer.py`` first, then ``epoch.py`` and ``steps.py``; the rest serves t
 module              what it does
 ==================  ========================================================================
 ``trainer``         ``Trainer``: fit, predict, evaluate
+``plan``            what a fit was asked for, and where it is
 ``epoch``           one pass over the data, recorded as far as possible
 ``steps``           one step of training, eager or recorded
 ``batching``        ``batches``: a data set in shuffled batches
@@ -23,6 +24,8 @@ module              what it does
 ``prediction``      the forward pass in evaluation, recorded for shapes that come often
 ``callbacks``       ``Callback``: what a program does between epochs or steps
 ``early_stopping``  ``EarlyStopping``
+``checkpoint``      ``Checkpoint``: the training on disk, every few epochs or minutes
+``resuming``        what is on disk, and how a training goes on from it
 ``tensorboard``     ``TensorBoard``: the history as event files
 ``progress``        ``Progress``: what ``fit`` shows while it trains
 ``history``         what ``fit`` returns
@@ -33,6 +36,7 @@ module              what it does
 from minidl.optim.schedules import ReduceOnPlateau
 from minidl.training.batching import batches
 from minidl.training.callbacks import Callback
+from minidl.training.checkpoint import Checkpoint
 from minidl.training.confusion import (
     balanced_accuracy,
     confusion_matrix,
@@ -50,6 +54,7 @@ from minidl.training.trainer import Trainer
 
 __all__ = [
     "Callback",
+    "Checkpoint",
     "EarlyStopping",
     "History",
     "Progress",

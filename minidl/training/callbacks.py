@@ -49,6 +49,7 @@ class Callback:
 
     monitor: str | None = None
     value_names: tuple[str, ...] = ()
+    is_last = False  # whether it is notified after all others
 
     # `trainer` is a Trainer, whose module imports this one.
 
@@ -77,6 +78,22 @@ class Callback:
         functions of all rows.
         """
 
+    def between_steps(self, trainer: Any, epoch: int) -> None:
+        """React when all callbacks have been told of the latest steps; costs no speed.
+
+        What ``trainer.save`` writes then can be resumed at this very place.
+        """
+
+    def resume_state(self) -> dict[str, Any]:
+        """Return what the callback needs to go on after ``Trainer.load``: numbers, words, arrays.
+
+        They may be in lists, tuples and dicts. Without any, the callback begins anew.
+        """
+        return {}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from what ``resume_state`` has returned; called after ``on_train_begin``."""
+
     def epoch_values(self, optimizer: Any) -> Values:
         """Return the values of ``value_names`` for the epoch that ends."""
         return {}
@@ -97,6 +114,17 @@ class LowerRateOnPlateau(Callback):
 
     def on_epoch_end(self, trainer: Any, epoch: int, values: Values) -> None:
         self.plateau.observe(values[self.plateau.monitor])
+
+    def resume_state(self) -> dict[str, Any]:
+        """Return what it has observed."""
+        plateau = self.plateau
+        return {"best": plateau.best, "waited": plateau.waited, "cooling": plateau.cooling}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on with what it had observed."""
+        plateau = self.plateau
+        plateau.best, plateau.waited = float(state["best"]), int(state["waited"])
+        plateau.cooling = int(state["cooling"])
 
 
 class Callbacks:
@@ -137,6 +165,7 @@ class Callbacks:
         self.error: FloatingPointError | None = None
         self._list = [progress, *(as_callback(callback, trainer) for callback in callbacks)]
         self._list += monitor_around(trainer.optimizer, self._list)
+        self._list.sort(key=lambda callback: callback.is_last)  # stable
         self._watcher = the_watcher(self._list)
         names = [*names, *(name for callback in self._list for name in callback.value_names)]
         for callback in self._list:
@@ -167,6 +196,38 @@ class Callbacks:
     def step_watch(self, model: Any, optimizer: Any, loss: Any) -> Any:
         """Return what watches the steps of these parts, or None."""
         return self._watcher.step_watch(model, optimizer, loss)
+
+    def between_steps(self, epoch: int) -> None:
+        """Call ``between_steps`` of every callback."""
+        for callback in self._list:
+            callback.between_steps(self._trainer, epoch)
+
+    def resume_states(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return the state of every callback that has one, with the name of its class."""
+        found = ((type(callback).__name__, callback.resume_state()) for callback in self._list)
+        return [(name, state) for name, state in found if state]
+
+    def resume(self, states: Iterable[tuple[str, dict[str, Any]]]) -> None:
+        """Hand each state to the callback whose it was: by class, and within it by order.
+
+        Raises
+        ------
+        ValueError
+            If there is no such callback.
+        """
+        left = list(self._list)
+        for name, state in states:
+            for callback in left:
+                if type(callback).__name__ == name:
+                    left.remove(callback)
+                    callback.resume(dict(state))
+                    break
+            else:
+                shown = "ReduceOnPlateau" if name == LowerRateOnPlateau.__name__ else name
+                raise ValueError(
+                    f"fit: the training that was loaded had a {shown}, and there is none now; give "
+                    "fit the same callbacks"
+                )
 
     def notify_rows(self, epoch: int, rows: int, running: Callable[[], Values]) -> None:
         """Call ``on_rows`` of every callback."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from minidl.monitor import good_mode
 from minidl.nn.checks import check_count, check_number
@@ -112,6 +112,15 @@ class EarlyStopping(Callback):
         if self._kept and self.best_epoch != epoch:
             self.restore(trainer)
         self._kept = []
+
+    def resume_state(self) -> dict[str, Any]:
+        """Return the best value, its epoch, and what is kept of it."""
+        return {"best": self.best, "best_epoch": self.best_epoch, "kept": self._kept}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from the best so far."""
+        self.best, self.best_epoch = float(state["best"]), int(state["best_epoch"])
+        self._kept = list(state["kept"])
 
     def restore(self, trainer: Trainer) -> None:
         """Go back to the best epoch, after Ctrl-C or an error has ended the training.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,11 +12,10 @@ from minidl.nn.nonfinite import check_finite, is_finite
 from minidl.recording import RecordingError
 from minidl.recording.epoch import Kept, run_epoch
 from minidl.seeds import random_order
-from minidl.training.callbacks import Callbacks
-from minidl.training.data import Data
 from minidl.training.interrupt import Snapshot, deferred_to_step_end
 from minidl.training.metrics import Tally, is_mean
 from minidl.training.nonfinite import advice, first_not_finite
+from minidl.training.plan import Place, Plan
 from minidl.training.steps import (
     RecordedStep,
     TrainingStep,
@@ -29,31 +27,6 @@ from minidl.typing import Array, Seed
 
 # How many rows of predictions recorded steps keep at a time, if metrics need them.
 KEPT_ROWS = 8192
-
-
-@dataclass
-class Stop:
-    """A request to end ``fit``, with its reason ``why``; None while there is no request."""
-
-    why: str | None = None
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What stays the same in all epochs of a ``fit``."""
-
-    epochs: int
-    data: Data
-    batch_size: int
-    accumulate: int
-    shuffle: bool
-    callbacks: Callbacks
-    stop: Stop
-
-    @property
-    def step_rows(self) -> int:
-        """Number of rows in a step: in all batches whose gradients it accumulates."""
-        return self.batch_size * self.accumulate
 
 
 class Epoch:
@@ -72,6 +45,8 @@ class Epoch:
         Sums of loss and metrics, still empty.
     rng
         Draws the order of the rows.
+    place
+        Where an epoch that was saved goes on; None: at its beginning.
     """
 
     def __init__(
@@ -81,16 +56,26 @@ class Epoch:
         current_step: Callable[[], TrainingStep],
         tally: Tally,
         rng: Seed,
+        place: Place | None = None,
     ) -> None:
         self.plan, self.number, self.tally = plan, number, tally
-        self.order = np.arange(len(plan.data))
-        if plan.shuffle:
-            self.order = random_order("fit", rng, len(plan.data))
         self.done = 0  # the number of rows that were trained on
         self.stopped = False  # whether a callback that is notified of every step has ended `fit`
+        if place is not None:
+            self.order, self.done = place.order, place.done
+            self.stopped = plan.callbacks.per_step and plan.stop.why is not None
+            tally.resume(place.tally)
+        elif plan.shuffle:
+            self.order = random_order("fit", rng, len(plan.data))
+        else:
+            self.order = np.arange(len(plan.data))
         self.weighted = False  # whether rows have different weights in the loss
         self.current_step = current_step
         self._use(current_step())
+
+    def place(self) -> Place:
+        """Return where the epoch is, between two of its steps."""
+        return Place(self.order, self.done, self.tally.resume_state())
 
     def _use(self, step: TrainingStep) -> None:
         """Use the model, loss, optimizer and average of this step for the steps to come."""
@@ -104,7 +89,8 @@ class Epoch:
         """Train on all rows; return the loss and the metrics of the epoch."""
         # NumPy's warnings are switched off: the errors of a step that is not finite say more.
         with np.errstate(all="ignore"), deferred_to_step_end() as self.signals:
-            self._notify_begin()
+            if self.done < len(self.order) and not self.stopped:
+                self._notify_begin()
             while self.done < len(self.order) and not self.stopped:
                 try:
                     self._advance()
@@ -336,7 +322,10 @@ class Epoch:
         self.done += len(rows)
         self.plan.callbacks.notify_rows(self.number, len(rows), self.tally.read_running)
         self.signals.deliver()
-        return self.plan.callbacks.per_step and self._notify_end(losses, rows, weights)
+        if self.plan.callbacks.per_step:
+            return self._notify_end(losses, rows, weights)
+        self.plan.callbacks.between_steps(self.number)
+        return False
 
     def _row_weights(self, rows: Array) -> Array | None:
         """Return the weights of these rows in the loss; None if all are equal."""
@@ -363,6 +352,7 @@ class Epoch:
             loss = tally.read()["loss"]
         number = (self.done - 1) // self.plan.step_rows
         self.plan.callbacks.notify("on_batch_end", self.number, {"batch": number, "loss": loss})
+        self.plan.callbacks.between_steps(self.number)
         self.stopped = self.plan.stop.why is not None
         if self.stopped or self.done == len(self.order):
             return True

@@ -285,6 +285,17 @@ class Tally:
         for metric, weighted in zip(self._metrics.values(), self._weighted, strict=True):
             metric.add(prediction, target, weight if weighted else None)
 
+    def resume_state(self) -> dict[str, Any]:
+        """Return the sums so far."""
+        metrics = [_sums_of(metric) for metric in self._metrics.values()]
+        return {"total": self._total, "weight": self._weight, "metrics": metrics}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from sums that ``resume_state`` has returned."""
+        self._total, self._weight = state["total"], state["weight"]
+        for metric, sums in zip(self._metrics.values(), state["metrics"], strict=True):
+            _set_sums(metric, sums)
+
     def read(self) -> dict[str, float]:
         """Return the values over all rows."""
         return self._read(self._metrics)
@@ -297,3 +308,22 @@ class Tally:
     def _read(self, metrics: dict[str, Running]) -> dict[str, float]:
         values = {"loss": self._total / self._weight if self._mean else self._total}
         return values | {name: metric.read() for name, metric in metrics.items()}
+
+
+def _sums_of(metric: Any) -> dict[str, Any]:
+    """Return the attributes of a metric, and of objects in it, without functions."""
+    return {
+        name: _sums_of(value) if hasattr(value, "__dict__") else value
+        for name, value in vars(metric).items()
+        if not callable(value)
+    }
+
+
+def _set_sums(metric: Any, sums: dict[str, Any]) -> None:
+    """Set the attributes that ``_sums_of`` has returned."""
+    for name, value in sums.items():
+        held = vars(metric)[name]
+        if hasattr(held, "__dict__"):
+            _set_sums(held, value)
+        else:
+            vars(metric)[name] = value

@@ -12,6 +12,7 @@ import numpy as np
 
 from minidl.diagnosis.rules.closing import closing_sentence
 from minidl.diagnosis.rules.ending import ending_of
+from minidl.files import AnyPath
 from minidl.nn import Layer, Loss
 from minidl.nn.checks import check_count
 from minidl.nn.frames import Columns
@@ -23,14 +24,16 @@ from minidl.seeds import as_generator
 from minidl.training.callbacks import Callback, Callbacks
 from minidl.training.checks import batch_size_for, check_batch_size, check_parts
 from minidl.training.data import Batch, Data, Source
-from minidl.training.epoch import Epoch, Plan, Stop
+from minidl.training.epoch import Epoch
 from minidl.training.history import History
 from minidl.training.inputs import as_inputs
 from minidl.training.interrupt import deferred_to_step_end
 from minidl.training.metrics import Metrics, Tally, by_name
+from minidl.training.plan import Plan, Stop
 from minidl.training.prediction import Predictor
 from minidl.training.preparation import for_evaluation, for_training
 from minidl.training.progress import Progress, choose
+from minidl.training.resuming import Resumption, load_training, save_training
 from minidl.training.steps import TrainingStep
 from minidl.training.weights import ClassWeight
 from minidl.typing import Array, Seed
@@ -93,6 +96,8 @@ class Trainer:
         there was nothing to say.
     plan
         The arguments of the ``fit`` under way, for callbacks to read; None outside of ``fit``.
+    resumption
+        Where the training was that ``load`` has read, until ``fit`` goes on from there; or None.
 
     Raises
     ------
@@ -139,13 +144,18 @@ class Trainer:
         self.report_penalty = report_penalty
         self.metrics = by_name(metrics, loss, weighted_metrics)
         self.rng = as_generator(rng)
-        self.dtype = optimizer.flat.dtype
         self.columns: tuple[Columns, ...] = ()
         self.history = History()
         self.diagnosis = ""
         self.plan: Plan | None = None
+        self.resumption: Resumption | None = None
         self._step = TrainingStep(model, loss, optimizer, ema, record=record)
         self._predictor = Predictor(model, self.dtype, record)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype to which data are cast: that of the parameters."""
+        return self.optimizer.flat.dtype
 
     def fit(
         self,
@@ -163,6 +173,9 @@ class Trainer:
         diagnose: bool = True,
     ) -> History:
         """Train the model; a second call goes on where the first ended.
+
+        After ``load``, training goes on where it was saved, also within an epoch, as if it had
+        never ended, until there are ``epochs`` epochs in total. Give the same data and callbacks.
 
         Layers keep their modes: those that ``eval()`` has put into evaluation stay in it, such as
         the body of a model whose last layers are trained anew.
@@ -259,21 +272,29 @@ class Trainer:
         names += [f"val_{name}" for name in names if validation_data is not None]
         shown = choose(progress)
         notified = Callbacks(callbacks, self, names, shown)
-        self.history, self.diagnosis = History(), ""
+        begin = self._take_up(len(data), batch_size, accumulate)
         if any(source.inputs.columns):
             self.columns = source.inputs.columns
-        plan = Plan(epochs, data, batch_size, accumulate, bool(shuffle), notified, Stop())
+        stop = Stop(begin.stop)
+        plan = Plan(epochs, data, batch_size, accumulate, bool(shuffle), notified, stop)
         try:
             self.plan = plan
-            if self.ema is not None:
-                self.ema.follow_state(self.model)
-            self._train(plan, validation_data, diagnose)
+            self._train(plan, validation_data, diagnose, begin)
             if diagnose and shown.remarks and self.loss.predicts_targets:
                 self._close(plan, shown)
         finally:
             notified.notify("on_fit_end", self.history.epochs, {})
             self.plan = None
         return self.history
+
+    def _take_up(self, rows: int, batch_size: int, accumulate: int) -> Resumption:
+        """Return where training begins: where it was saved, after ``load``."""
+        begin = self.resumption or Resumption()
+        begin.check(rows, (batch_size, accumulate))
+        self.history, self.diagnosis, self.resumption = begin.history, "", None
+        if self.ema is not None:
+            self.ema.follow_state(self.model)
+        return begin
 
     def _close(self, plan: Plan, shown: Progress) -> None:
         """Say in a sentence what the training ended with, if that is remarkable."""
@@ -284,12 +305,16 @@ class Trainer:
         if self.diagnosis:
             shown.remark(self.diagnosis)
 
-    def _train(self, plan: Plan, validation: Data | None, diagnose: bool) -> None:
+    def _train(
+        self, plan: Plan, validation: Data | None, diagnose: bool, begin: Resumption
+    ) -> None:
         """Train for all epochs; validate and notify callbacks between them."""
-        notify, number = plan.callbacks.notify, 0
-        values: dict[str, float] = {}
-        notify("on_train_begin", number, values)
-        while number < plan.epochs and plan.stop.why is None:
+        notify, number, place = plan.callbacks.notify, self.history.epochs, begin.place
+        values = {name: column[-1] for name, column in self.history.items()}
+        begin.restore_generators()
+        notify("on_train_begin", 0, {})
+        plan.callbacks.resume(begin.callbacks)
+        while place is not None or (number < plan.epochs and plan.stop.why is None):
             number += 1
             notify("on_epoch_begin", number, values)
             # A callback may have left it in evaluation.
@@ -298,7 +323,8 @@ class Trainer:
             started = time.perf_counter()
             current_step = partial(self._current_step, len(plan.data.inputs))
             tally = Tally(self.loss, self.metrics)
-            values = Epoch(plan, number, current_step, tally, self.rng).run()
+            plan.course.epoch = Epoch(plan, number, current_step, tally, self.rng, place)
+            values, place = plan.course.epoch.run(), None
             seconds = time.perf_counter() - started
             values["loss"] += self._penalty()
             self._take_statistics(plan.data)
@@ -306,8 +332,71 @@ class Trainer:
                 values |= {f"val_{k}": value for k, value in self._validate(validation).items()}
             values |= plan.callbacks.epoch_values(self.optimizer)
             self.history.append(values, seconds)
+            plan.course.epoch = None
             notify("on_epoch_end", number, values)
         notify("on_train_end", number, values)
+
+    def save(self, path: AnyPath) -> None:
+        """Write all that the training needs to go on: ``load`` reads it, in another process too.
+
+        The file has the model, as ``minidl.save`` writes it, the optimizer's moments and counters,
+        schedules, averages, the states of layers and generators, the history, and within ``fit``
+        what callbacks have kept and the place within the epoch. A callback that saves should come
+        last in its list; ``Checkpoint`` does so by itself.
+
+        Parameters
+        ----------
+        path
+            Where to write; the file is replaced as a whole, as by ``minidl.save``.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+        """
+        save_training(self, path)
+
+    def load(self, path: AnyPath) -> None:
+        """Read what ``save`` has written, into a trainer that was built in the same way.
+
+        The next ``fit`` goes on where the training was, until there are ``epochs`` epochs in
+        total, with the same results to the bit as if it had never ended.
+
+        Parameters
+        ----------
+        path
+            A file of ``Trainer.save``.
+
+        Raises
+        ------
+        ModelFileError
+            If the file is damaged, or of a trainer with another model, optimizer or ``EMA``;
+            nothing is changed then.
+        OSError
+            If it cannot be read.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile
+        >>> from minidl import Trainer, datasets, nn, optim
+        >>> data = datasets.digits()
+        >>> def build():
+        ...     model = nn.Sequential(nn.Linear(64, 9), nn.ReLU(), nn.Linear(9, 10), rng=0)
+        ...     optimizer = optim.Adam(model.parameters())
+        ...     return Trainer(model, nn.CrossEntropyLoss(), optimizer, rng=0)
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "training.safetensors"
+        >>> whole, first, second = build(), build(), build()
+        >>> _ = whole.fit(data.x_train, data.y_train, epochs=3, progress=False)
+        >>> _ = first.fit(data.x_train, data.y_train, epochs=2, progress=False)
+        >>> first.save(path)
+        >>> second.load(path)
+        >>> second.fit(data.x_train, data.y_train, epochs=3, progress=False)["loss"] == (
+        ...     whole.history["loss"]
+        ... )
+        True
+        """
+        self.resumption = load_training(self, path)
+        self.history = self.resumption.history
 
     def stop(self, why: str = "") -> None:
         """End ``fit`` after the epoch under way, or after the step if a callback gets every step.

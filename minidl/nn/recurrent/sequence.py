@@ -106,6 +106,9 @@ class Recurrent(Layer):
     dropouts: tuple[Dropout, ...]  # those before the second layer, before the third, ...
     carried: Array  # of a stateful layer: the last state (arrays, batch, hidden_size)
 
+    pass_names = ("_squares", "_watched")
+
+    _squares: Sequence[Array] = ()  # of the latest eager backward pass
     _watched = False  # whether the gradients of LSTM's cells are wanted, too
 
     def __init__(
@@ -144,7 +147,6 @@ class Recurrent(Layer):
         if self.stateful is not None:
             self.state_names = self.transient_state_names = ("carried",)
             self.carried = np.zeros((self.state_size, self.stateful, hidden_size), dtype)
-        self._squares: list[Array] = []
         self.assign_paths()
 
     def scan(self, run: Run, z: Array, begin: State) -> None:

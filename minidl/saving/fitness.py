@@ -1,0 +1,120 @@
+"""Whether a layer from a file can be: it is compared with what its constructor makes.
+
+The constructor of one of minidl's own layers checks hyper-parameters, and lays out parameters and
+arrays. It is called with the numbers and words of the layer that share a name with its arguments;
+what it makes must be like the layer, whatever the values of its arrays are.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from minidl.nn.containers import Residual, Sequential, is_ours
+from minidl.nn.dropout import Dropout
+from minidl.nn.layer import KEPT, Layer
+from minidl.nn.parameter import Parameter
+from minidl.nn.recurrent.sequence import Recurrent
+from minidl.saving.tensor_file import shortened
+
+LARGEST_SETTING = 4096  # of a whole number that is not the size of any array, such as a stride
+PLAIN = (bool, int, float, str, type(None))
+NUMBERS = (bool, int, float)
+
+
+def check_fits(layer: Layer) -> None:
+    """Raise ValueError or TypeError for one of minidl's layers that its constructor never makes."""
+    kind = type(layer)
+    if not is_ours(kind) or kind in (Sequential, Residual):
+        _check_container(layer)
+        return
+    _check_sizes(layer)
+    if isinstance(layer, Recurrent):
+        _check_recurrent(layer)
+    _check_alike(kind(**_arguments(layer)), layer, kind.__name__)
+
+
+def _check_container(layer: Layer) -> None:
+    """Raise for a ``Sequential`` or a ``Residual`` of anything but layers."""
+    kind = type(layer).__name__
+    if isinstance(layer, Sequential) and not _are(layer.stack, Layer):
+        raise ValueError(f"{kind}.stack must be a tuple of layers")
+    if isinstance(layer, Residual) and not (
+        isinstance(layer.body, Layer) and isinstance(layer.shortcut, Layer | None)
+    ):
+        raise ValueError(f"{kind} must have a layer as body, and one or None as shortcut")
+
+
+def _are(values: Any, kind: type[Any]) -> bool:
+    return isinstance(values, tuple) and all(isinstance(value, kind) for value in values)
+
+
+def _check_recurrent(layer: Recurrent) -> None:
+    """Raise if cells and dropouts are not as many as the layer says."""
+    name, directions = type(layer).__name__, 1 + bool(layer.bidirectional)
+    if not _are(layer.cells, layer.cell_type) or not _are(layer.dropouts, Dropout):
+        raise ValueError(f"{name} must have cells and dropouts")
+    if len(layer.cells) != layer.num_layers * directions:
+        raise ValueError(f"{name} has {len(layer.cells)} cells for {layer.num_layers} layers")
+    if len(layer.dropouts) not in (0, len(layer.cells) - directions):
+        raise ValueError(f"{name} has {len(layer.dropouts)} dropouts")
+
+
+def _check_sizes(layer: Layer) -> None:
+    """Raise for a whole number with which the constructor would allocate more than the file has."""
+    largest = max([LARGEST_SETTING, *_sizes(layer)])
+    for name, value in vars(layer).items():
+        if type(value) is int and abs(value) > largest:
+            raise ValueError(f"{type(layer).__name__}.{name} is {shortened(value)}")
+
+
+def _sizes(layer: Layer) -> Iterator[int]:
+    """Yield the sizes of all arrays in a layer and below it."""
+    for _, inner in layer.layers():
+        for value in vars(inner).values():
+            if isinstance(value, (Parameter, np.ndarray)):
+                yield from value.shape
+
+
+def _arguments(layer: Layer) -> dict[str, Any]:
+    """Return what the constructor is called with: what the layer holds under the same names."""
+    held = vars(layer)
+    found: dict[str, Any] = {}
+    for name, argument in inspect.signature(type(layer)).parameters.items():
+        value = held.get(name, held.get("in_features") if name == "features" else None)
+        if name == "rng":
+            found[name] = 0
+        elif name == "dropout" and isinstance(layer, Recurrent):
+            found[name] = layer.dropouts[0].p if layer.dropouts else 0.0
+        elif isinstance(argument.default, bool):
+            found[name] = value is not None and value is not False
+        elif type(value) in PLAIN and (name in held or value is not None):
+            found[name] = value
+    return found
+
+
+def _check_alike(made: Any, layer: Any, where: str) -> None:
+    """Raise unless a value from a file is like that which the constructor has made."""
+    if isinstance(made, (Parameter, np.ndarray)):
+        alike = type(layer) is type(made) and layer.shape == made.shape
+        if not alike or layer.dtype.kind != made.dtype.kind:
+            raise ValueError(f"{where} should have the shape {made.shape}")
+    elif isinstance(made, Layer):
+        if type(layer) is not type(made):
+            raise ValueError(f"{where} should be a layer of the class {type(made).__name__}")
+        for name, value in vars(made).items():
+            if name not in KEPT and name not in made.pass_names and name != "path":
+                _check_alike(value, vars(layer)[name], f"{where}.{name}")
+    elif isinstance(made, tuple):
+        if type(layer) is not tuple or len(layer) != len(made):
+            raise ValueError(f"{where} should hold {len(made)}")
+        for index, (one, other) in enumerate(zip(made, layer, strict=True)):
+            _check_alike(one, other, f"{where}.{index}")
+    elif type(layer) is type(made) or (type(made), type(layer)) == (float, int):
+        if isinstance(made, NUMBERS) and where.rpartition(".")[2].startswith("_") and layer != made:
+            raise ValueError(f"{where} should be {made}, and is {shortened(layer)}")
+    else:
+        raise ValueError(f"{where} should be like {made!r}, and is {shortened(layer)}")

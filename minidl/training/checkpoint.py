@@ -1,0 +1,181 @@
+"""``Checkpoint``: a training on disk again and again, so that it can go on after a crash."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minidl.files import AnyPath, as_path
+from minidl.monitor import good_mode
+from minidl.nn.checks import check_count, check_number
+from minidl.training.callbacks import Callback, Values
+
+if TYPE_CHECKING:
+    from minidl.training.trainer import Trainer
+
+NAME = re.compile(r"epoch-(\d{5,})(?:-row-(\d{9,}))?\.safetensors")
+BEST = "best.safetensors"
+
+
+class Checkpoint(Callback):
+    """Save the training every few epochs or minutes, so that it can go on after a crash.
+
+    Files are those of ``Trainer.save``. Each is written whole or not at all, and is on the disk
+    before an older one is removed. ``Trainer.load(checkpoint.latest)`` and the same ``fit`` go on;
+    ``minidl.load`` gives the model of any of them.
+
+    Parameters
+    ----------
+    folder
+        Where to write ``epoch-00012.safetensors`` and so on; it is made if it is not there.
+    every
+        Save after so many epochs, ≥ 1; None: only by time.
+    minutes
+        Save after so many minutes ≥ 0 too, also within an epoch; None: only between epochs.
+    keep
+        How many of the latest files are kept, ≥ 1.
+    best
+        The name of a value, such as ``"val_loss"``: the training of the epoch in which it was best
+        is kept as ``best.safetensors``. None: no such file.
+    mode
+        ``"min"`` or ``"max"``: which values are good; by default what the name says.
+
+    Raises
+    ------
+    ValueError
+        For values outside these ranges; in ``fit``, if the folder holds checkpoints of a training
+        that was not loaded.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from minidl import datasets, nn, optim
+    >>> from minidl.training import Checkpoint, Trainer
+    >>> data, folder = datasets.digits(), tempfile.mkdtemp()
+    >>> def train(epochs):
+    ...     model = nn.Sequential(nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10), rng=0)
+    ...     trainer = Trainer(model, nn.CrossEntropyLoss(), optim.Adam(model.parameters()), rng=0)
+    ...     checkpoint = Checkpoint(folder)
+    ...     if checkpoint.latest:
+    ...         trainer.load(checkpoint.latest)
+    ...     return trainer.fit(
+    ...         data.x_train, data.y_train, epochs, callbacks=[checkpoint], progress=False
+    ...     )
+    >>> train(2).epochs  # and then the lights go out
+    2
+    >>> train(3).epochs
+    3
+    """
+
+    is_last = True
+
+    def __init__(
+        self,
+        folder: AnyPath,
+        every: int | None = 1,
+        minutes: float | None = None,
+        keep: int = 2,
+        best: str | None = None,
+        mode: str | None = None,
+    ) -> None:
+        self.folder = as_path(folder)
+        self.every = None if every is None else check_count("Checkpoint", "every", every)
+        if minutes is not None:
+            minutes = check_number("Checkpoint", "minutes", minutes, 0, math.inf)
+        if every is None and minutes is None:
+            raise ValueError("Checkpoint: every=None and minutes=None would never save")
+        self.minutes = minutes
+        self.keep = check_count("Checkpoint", "keep", keep)
+        self.monitor = best
+        self.mode = None if best is None else good_mode("Checkpoint", best, mode)
+        self._best = math.inf if self.mode == "min" else -math.inf
+        self._saved: list[Path] = []  # by this training, the oldest first
+        self._stale: list[Path] = []  # by an earlier ``fit`` with this very callback
+        self._is_new = True
+        self._saved_at = time.monotonic()
+
+    @property
+    def latest(self) -> Path | None:
+        """The file that is farthest in the training; None if there is none yet."""
+        return max(self._files(), key=_progress, default=None)
+
+    def _files(self) -> list[Path]:
+        with suppress(FileNotFoundError):
+            return [path for path in self.folder.iterdir() if NAME.fullmatch(path.name)]
+        return []
+
+    def on_train_begin(self, trainer: Trainer, epoch: int, values: Values) -> None:
+        """Make the folder, and begin to count."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._stale, self._saved, self._is_new = self._stale + self._saved, [], True
+        self._best = math.inf if self.mode == "min" else -math.inf
+        self._saved_at = time.monotonic()
+
+    def resume_state(self) -> dict[str, Any]:
+        """Return the best value so far."""
+        return {"best": self._best}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from the files that are there."""
+        self._best, self._is_new = float(state["best"]), False
+        self._saved = sorted(self._files(), key=_progress)
+
+    def on_epoch_begin(self, trainer: Trainer, epoch: int, values: Values) -> None:
+        """Refuse to mix the files of two trainings."""
+        others = set(self._files()).difference(self._stale)
+        if self._is_new and others:
+            raise ValueError(
+                f"Checkpoint: {self.folder} holds {len(others)} checkpoints of another training: "
+                "trainer.load(checkpoint.latest) goes on with it, and a new training needs another "
+                "folder"
+            )
+        self._is_new = False
+
+    def on_epoch_end(self, trainer: Trainer, epoch: int, values: Values) -> None:
+        """Save the best, and every few epochs the latest."""
+        if self.monitor is not None:
+            value = values[self.monitor]
+            if value < self._best if self.mode == "min" else value > self._best:
+                self._best = value
+                trainer.save(self.folder / BEST)
+        if (self.every is not None and epoch % self.every == 0) or self._time_is_up:
+            self._save(trainer, f"epoch-{epoch:05}.safetensors")
+
+    def between_steps(self, trainer: Trainer, epoch: int) -> None:
+        """Save within an epoch, if it is time."""
+        if self._time_is_up:
+            assert trainer.plan is not None
+            assert trainer.plan.course.epoch is not None
+            done = trainer.plan.course.epoch.done
+            self._save(trainer, f"epoch-{epoch - 1:05}-row-{done:09}.safetensors")
+
+    @property
+    def _time_is_up(self) -> bool:
+        if self.minutes is None:
+            return False
+        return time.monotonic() - self._saved_at >= 60 * self.minutes
+
+    def _save(self, trainer: Trainer, name: str) -> None:
+        """Save the latest, and remove what is older than those that are kept."""
+        path = self.folder / name
+        trainer.save(path)
+        self._saved_at = time.monotonic()
+        self._saved = [other for other in self._saved if other != path] + [path]
+        for old in [*self._stale, *self._saved[: -self.keep]]:
+            if old != path:
+                old.unlink(missing_ok=True)
+        self._stale, self._saved = [], self._saved[-self.keep :]
+
+    def __repr__(self) -> str:
+        return f"Checkpoint({str(self.folder)!r}, every={self.every}, minutes={self.minutes})"
+
+
+def _progress(path: Path) -> tuple[int, int]:
+    """Return how far the training of a file was: complete epochs, and rows of the next."""
+    match = NAME.fullmatch(path.name)
+    assert match is not None
+    return int(match[1]), int(match[2] or 0)

@@ -1,0 +1,241 @@
+"""``Trainer.save``, ``Trainer.load`` and ``Checkpoint``: resumed is the same as never stopped."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import killing
+import numpy as np
+import pytest
+
+import minidl
+from minidl import nn, optim
+from minidl.optim import schedules
+from minidl.training import Callback, Checkpoint, EarlyStopping, ReduceOnPlateau, Trainer
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(40, 4)).astype(np.float32)
+Y = RNG.integers(3, size=40)
+
+
+def made(rate: Any = 0.05, ema: bool = True, seed: int = 0, **options: Any) -> Trainer:
+    model = nn.Sequential(
+        *(nn.Linear(4, 8), nn.BatchNorm(8), nn.ReLU(), nn.Dropout(0.4), nn.Linear(8, 3)),
+        rng=seed,
+    )
+    optimizer = optim.Adam(model.parameters(), rate)
+    average = optim.EMA(model, 0.9) if ema else None
+    return Trainer(model, nn.CrossEntropyLoss(), optimizer, rng=seed, ema=average, **options)
+
+
+def fit(trainer: Trainer, epochs: int = 4, **options: Any) -> Any:
+    settings: dict[str, Any] = {"batch_size": 8, "progress": False, "validation": 0.25}
+    return trainer.fit(X, Y, epochs=epochs, **settings | options)
+
+
+def signs(trainer: Trainer) -> list[Any]:
+    """All bits of a trainer, but for the seconds in its history."""
+    arrays = [*trainer.lasting(), trainer.optimizer.states, *trainer.optimizer.vectors().values()]
+    history = {name: [v.hex() for v in values] for name, values in trainer.history.items()}
+    return [*(a.tobytes() for a in arrays), history, trainer.rng.bit_generator.state]
+
+
+class Saving(Callback):
+    """Saves between all steps, to files by their numbers."""
+
+    is_last = True
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.count = folder, 0
+
+    def between_steps(self, trainer: Trainer, epoch: int) -> None:
+        self.save(trainer)
+
+    def on_epoch_end(self, trainer: Trainer, epoch: int, values: Any) -> None:
+        self.save(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        trainer.save(self.folder / str(self.count))
+        self.count += 1
+
+
+class EveryStep(Callback):
+    """Has steps made one at a time."""
+
+    def on_batch_end(self, trainer: Trainer, epoch: int, values: Any) -> None:
+        pass
+
+
+def callbacks_of(trainer: Trainer) -> list[Any]:
+    stopping = EarlyStopping("val_loss", patience=2)
+    if trainer.optimizer.schedule is not None:
+        return [stopping]
+    return [stopping, ReduceOnPlateau(trainer.optimizer, patience=0, threshold=0.5)]
+
+
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "plain": ({}, {}),
+    "one cycle": ({"rate": schedules.one_cycle(0.1, 20)}, {}),
+    "warmup": ({"rate": schedules.warmup(schedules.cosine(0.1, 9), 4)}, {"shuffle": False}),
+    "accumulate": ({}, {"accumulate": 2, "batch_size": 4}),
+    "eager": ({"record": False}, {"class_weight": "balanced"}),
+    "metrics": ({"metrics": ["f1_macro", "log_loss", "accuracy"], "ema": False}, {}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_from_every_place_it_comes_to_the_same_end(tmp_path: Path, case: str) -> None:
+    built, fitted = CASES[case]
+    whole = made(**built)
+    saving = Saving(tmp_path)
+    fit(whole, callbacks=[*callbacks_of(whole), EveryStep(), saving], **fitted)
+    expected = signs(whole)
+    assert saving.count > 8
+    for number in range(0, saving.count, 2):
+        other = made(**{**built, "seed": 5})
+        if "rate" in built:
+            other.optimizer.lr = 1.0  # the schedule is in the file
+        other.load(tmp_path / str(number))
+        history = fit(other, callbacks=[*callbacks_of(other), EveryStep()], **fitted)
+        assert signs(other) == expected, f"from place {number}"
+        assert history.epochs == whole.history.epochs
+        assert other.resumption is None
+
+
+def test_between_two_fits(tmp_path: Path) -> None:
+    whole, first, second = made(), made(), made(seed=1)
+    fit(whole, 3)
+    fit(first, 2)
+    first.save(tmp_path / "a")
+    second.load(tmp_path / "a")
+    assert second.history.epochs == 2
+    second.save(tmp_path / "b")  # and once more, before it has gone on
+    third = made(seed=2)
+    third.load(tmp_path / "b")
+    fit(third, 3)
+    assert signs(third) == signs(whole)
+    assert fit(second, 2).epochs == 2  # nothing is left to do
+    model = minidl.load(tmp_path / "a")
+    assert (model.parameters()[0].data == first.model.parameters()[0].data).all()
+
+
+def test_what_layers_carry_along_and_their_generators(tmp_path: Path) -> None:
+    class Noise(nn.Layer):
+        state_names = transient_state_names = ("carried",)
+
+        def __init__(self) -> None:
+            self.rng = np.random.default_rng(3)
+            self.carried = np.zeros(4, np.float32)
+
+        def forward(self, x: Any) -> Any:
+            self.save(None)
+            if self.training:
+                self.carried += x.mean(axis=(0, 1))
+            return x + self.carried + self.rng.normal(size=x.shape).astype(np.float32)
+
+        def backward(self, dy: Any) -> Any:
+            self.saved(dy)
+            return dy
+
+    def build() -> Trainer:
+        layers = (Noise(), nn.GRU(4, 3), nn.Linear(3, 1))
+        model = nn.Sequential(*layers, rng=0)
+        optimizer = optim.SGD(model.parameters(), 0.1)
+        return Trainer(model, nn.MSELoss(), optimizer, rng=0, record=False)
+
+    x, y = RNG.normal(size=(20, 3, 4)), RNG.normal(size=(20, 3, 1))
+    options: dict[str, Any] = {"batch_size": 5, "shuffle": False, "progress": False}
+    whole, first, second = build(), build(), build()
+    whole.fit(x, y, epochs=3, **options)
+    first.fit(x, y, epochs=1, **options)
+    first.save(tmp_path / "a")
+    second.load(tmp_path / "a")
+    second.fit(x, y, epochs=3, **options)
+    assert signs(second) == signs(whole)
+
+
+def test_refusals_change_nothing(tmp_path: Path) -> None:
+    trainer = made()
+    fit(trainer, 1, callbacks=[saving := Saving(tmp_path)])
+    path = tmp_path / "0"
+    other = made(ema=False)
+    before = signs(other)
+    with pytest.raises(minidl.ModelFileError, match="averages of an EMA"):
+        other.load(path)
+    minidl.save(other.model, tmp_path / "model", optimizer=other.optimizer)
+    with pytest.raises(minidl.ModelFileError, match="holds a model, and no training"):
+        other.load(tmp_path / "model")
+    mine = made(rate=lambda step: 0.1)
+    mine.save(tmp_path / "mine")
+    with pytest.raises(minidl.ModelFileError, match="its learning rate is a function"):
+        made().load(tmp_path / "mine")
+    assert signs(other) == before
+    resumed = made()
+    resumed.load(path)
+    with pytest.raises(ValueError, match="within an epoch of 30 rows, batch_size=8"):
+        fit(resumed, batch_size=5)
+    resumed.load(path)
+    stopped = made()
+    fit(stopped, 1, callbacks=[EarlyStopping(), saving])
+    resumed.load(tmp_path / str(saving.count - 1))
+    with pytest.raises(ValueError, match="had a EarlyStopping, and there is none now"):
+        fit(resumed)
+    assert trainer.ema is not None
+    with trainer.ema.average(), pytest.raises(RuntimeError, match="save outside"):
+        trainer.save(path)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_checkpoints_by_epochs(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    checkpoint = Checkpoint(folder, every=2, keep=2, best="val_loss")
+    assert checkpoint.latest is None
+    trainer = made()
+    history = fit(trainer, 7, callbacks=[checkpoint])
+    assert names(folder) == [
+        "best.safetensors",
+        "epoch-00004.safetensors",
+        "epoch-00006.safetensors",
+    ]
+    assert checkpoint.latest == folder / "epoch-00006.safetensors"
+    best = made()
+    best.load(folder / "best.safetensors")
+    assert best.history["val_loss"][-1] == min(history["val_loss"])
+    with pytest.raises(ValueError, match="holds 2 checkpoints of another training"):
+        fit(made(), 1, callbacks=[Checkpoint(folder)])
+    resumed = made()
+    resumed.load(checkpoint.latest)
+    mine = Checkpoint(folder, every=2, keep=1, best="val_loss")
+    fit(resumed, 8, callbacks=[mine])
+    assert names(folder) == ["best.safetensors", "epoch-00008.safetensors"]
+    for _ in range(2):  # the same object: another fit replaces its files
+        fit(resumed, 2, callbacks=[mine])
+    assert names(folder) == ["best.safetensors", "epoch-00002.safetensors"]
+
+
+def test_checkpoints_by_time_stand_within_epochs(tmp_path: Path) -> None:
+    trainer = made()
+    checkpoint = Checkpoint(tmp_path, every=None, minutes=0.0, keep=100)
+    fit(trainer, 2, callbacks=[checkpoint, EveryStep(), EarlyStopping("loss", mode="min")])
+    assert "epoch-00001-row-000000016.safetensors" in names(tmp_path)
+    assert len(names(tmp_path)) == 2 * 4 + 2
+    with pytest.raises(ValueError, match="would never save"):
+        Checkpoint(tmp_path, every=None)
+    with pytest.raises(ValueError, match="no value 'val_f1'"):
+        fit(made(), callbacks=[Checkpoint(tmp_path, best="val_f1", mode="max")])
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL")
+@pytest.mark.parametrize("kind", killing.KINDS)
+def test_killed_and_resumed(tmp_path: Path, kind: str) -> None:
+    """``make kill`` does it 200 times."""
+    whole, seconds = killing.uninterrupted(tmp_path, kind)
+    rng = np.random.default_rng(0)
+    end, kills = killing.kill_and_resume(tmp_path, kind, seconds, 3, rng)
+    assert end == whole
+    assert kills
