@@ -572,7 +572,11 @@ def small_net_without_rng(n_features: int, n_outputs: int) -> nn.Layer:
     return small_net(n_features, n_outputs)
 
 
-@pytest.mark.parametrize("build", [small_net, small_net_without_rng])
+def small_net_that_needs_rng(n_features: int, n_outputs: int, rng: Any) -> nn.Layer:
+    return small_net(n_features, n_outputs, rng)
+
+
+@pytest.mark.parametrize("build", [small_net, small_net_without_rng, small_net_that_needs_rng])
 def test_any_network_learns_and_is_repeatable(build: Any) -> None:
     settings = {"max_iter": 300, "learning_rate_init": 0.02, "random_state": 3}
     first, second = (NetClassifier(build, **settings).fit(X_IRIS, Y_IRIS) for _ in range(2))
@@ -893,7 +897,241 @@ def test_an_interrupt_ends_lbfgs_at_its_best_point() -> None:
     )
     with pytest.warns(UserWarning, match="interrupted"):
         regressor.fit(X_LINE, Y_LINE)
-    assert len(calls) == 12
+    assert len(calls) == 13, "the last one measures the loss where it ended"
     assert 0 < regressor.n_iter_ < 12
     error = ((regressor.predict(X_LINE) - Y_LINE) ** 2).mean()
     assert error <= min(calls[1:]) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("early_stopping", [True, "loss"])
+def test_weights_of_classes_do_not_count_on_held_out_rows(early_stopping: Any) -> None:
+    """Those that ``fit`` holds out and those that it is given measure the same."""
+    settings = SMALL | {"early_stopping": early_stopping, "validation_fraction": 0.3}
+    settings |= {"class_weight": {0: 1.0, 1: 20.0, 2: 0.0}, "restore_best": False}
+    X, y = np.c_[X_IRIS, np.arange(150)] / [1, 1, 1, 1, 1e9], Y_IRIS
+    held_out: list[Any] = []
+
+    class Splitting(MLPClassifier):
+        def _split(self, *given: Any) -> Any:
+            rows, other = super()._split(*given)
+            held_out.append(other)
+            return rows, other
+
+    classifier = Splitting(**settings).fit(X, y)
+    rows = np.rint(held_out[0].X[:, -1] * 1e9).astype(int)
+    chosen = np.setdiff1d(np.arange(150), rows)
+    assert classifier.validation_scores_[-1] == pytest.approx(classifier.score(X[rows], y[rows]))
+    given = MLPClassifier(**settings).fit(X[chosen], y[chosen], validation=(X[rows], y[rows]))
+    penalty = given._trainer.optimizer.penalty()
+    for fit in (classifier, given):
+        loss = log_loss(y[rows], fit.predict_proba(X[rows]), labels=[0, 1, 2])
+        assert fit.validation_loss_curve_[-1] == pytest.approx(loss, abs=2 * penalty)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_inputs_and_targets_are_scaled_as_if_rows_were_repeated(dtype: Any) -> None:
+    times = RNG.integers(0, 4, size=200)
+    X, y = np.c_[X_LINE, np.full(200, 0.1)].astype(dtype), Y_LINE.astype(dtype)
+    again = np.repeat(np.arange(200), times)
+    parameters = SMALL | {"scale_inputs": True, "scale_targets": True}
+    weighted = MLPRegressor(**parameters).fit(X, y, sample_weight=times)
+    repeated = MLPRegressor(**parameters).fit(X[again], y[again])
+    precise = 1e-5 if dtype == np.float32 else 1e-12
+    first, second = weighted.network_[0], repeated.network_[0]
+    np.testing.assert_allclose(first.mean, second.mean, rtol=precise, atol=precise)
+    np.testing.assert_allclose(first.std, second.std, rtol=precise)
+    assert first.std[3] == 1, "constant"
+    numbers, others = weighted._numbers, repeated._numbers
+    np.testing.assert_allclose(numbers.mean, others.mean, rtol=precise)
+    np.testing.assert_allclose(numbers.deviation, others.deviation, rtol=precise)
+
+
+@pytest.mark.parametrize("equal", [False, True])
+def test_steps_are_scaled_by_the_weights_of_their_sequences(equal: bool) -> None:
+    X, y = sequences(40)
+    X = [x[:2] for x in X] if equal else X
+    times = RNG.integers(0, 4, size=40)
+    regressor = SequenceRegressor(hidden_size=4, max_iter=1, scale_inputs=True)
+    layer = regressor.fit(X, y, sample_weight=times).network_[0]
+    steps = np.concatenate([x for x, count in zip(X, times, strict=True) for _ in range(count)])
+    np.testing.assert_allclose(layer.mean, steps.mean(axis=0))
+    np.testing.assert_allclose(layer.std, steps.std(axis=0))
+
+
+# --- layers that functions make -----------------------------------------------------------------
+
+
+def test_a_network_that_is_returned_every_time_is_shared_by_no_fits() -> None:
+    for looked_at in (False, True):
+        net = nn.Linear(3, 1)
+        before = net.weight.data.copy() if looked_at else None
+        first = NetRegressor(lambda a, b, net=net: net, random_state=0).fit(X_LINE, Y_LINE)
+        kept = first.predict(X_LINE)
+        second = clone(first).fit(X_LINE, -Y_LINE)
+        np.testing.assert_array_equal(first.predict(X_LINE), kept)
+        np.testing.assert_array_equal(clone(first).fit(X_LINE, Y_LINE).predict(X_LINE), kept)
+        assert second.network_ is not first.network_
+        if looked_at:
+            np.testing.assert_array_equal(net.weight.data, before)
+
+
+@pytest.mark.parametrize("parameter", ["activation", "norm"])
+def test_a_layer_that_is_returned_every_time_is_shared_by_no_fits(parameter: str) -> None:
+    layer = nn.PReLU() if parameter == "activation" else nn.LayerNorm(8)
+    settings = SMALL | {"hidden_layer_sizes": (8, 8), parameter: lambda *width: layer}
+    first = fitted(**settings)
+    kept = first.predict_proba(X_IRIS)
+    MLPClassifier(**settings).fit(X_IRIS, Y_IRIS[::-1])
+    np.testing.assert_array_equal(first.predict_proba(X_IRIS), kept)
+
+
+def test_arrays_of_parameters_are_lists() -> None:
+    arrays = {"activation": np.array(["relu", "tanh"]), "dropout": np.array([0.1, 0.2])}
+    settings = SMALL | {"hidden_layer_sizes": np.array([5, 4])}
+    lists = {name: array.tolist() for name, array in arrays.items()}
+    fits = [fitted(**settings | given) for given in (arrays, lists)]
+    np.testing.assert_array_equal(*(fit.predict_proba(X_IRIS) for fit in fits))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"activation": np.tanh}, r"activation must be a function that .* activation\(\), got"),
+        ({"activation": int}, r"activation must be a function .* got <class 'int'>"),
+        ({"activation": nn.Linear}, "activation must be a function"),
+        ({"activation": lambda: 0}, r"activation\(\) must return a layer, got 0"),
+        ({"activation": np.array(["relu", "tanh"])}, "2 entries for 1 hidden layers"),
+        ({"norm": nn.BatchNorm(8)}, r"norm must be a function .* norm\(8\), got BatchNorm\(8\)"),
+        ({"norm": np.tanh}, r"norm\(8\) must return a layer|norm must be a function"),
+        ({"norm": lambda: 0}, r"norm must be a function that returns a layer from norm\(8\)"),
+    ],
+)
+def test_what_makes_no_layer_is_named(parameters: dict[str, Any], words: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"^MLPClassifier: .*{words}"):
+        fitted(**parameters)
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (int, r"build must be a function that returns a layer from build\(4, 4\), got <class"),
+        (max, "must "),
+        (lambda n: nn.Linear(n, 1), "build must be a function that returns a layer from build"),
+        (nn.Linear(4, 4), r"build must be a function .* got Linear\(4, 4\)"),
+        (lambda n, k: nn.Tanh(), r"build\(4, 4\) must return a network with weights.* Tanh\(\)"),
+    ],
+)
+def test_what_builds_no_network_is_named(build: Any, words: str) -> None:
+    for settings in ({}, {"scale_inputs": True}):
+        with pytest.raises((TypeError, ValueError), match=f"^NetRegressor: .*{words}"):
+            NetRegressor(build, **settings).fit(X_IRIS, X_IRIS)
+
+
+# --- sequences in other containers --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("frames", ["pandas", "polars", "objects"])
+@pytest.mark.parametrize("equal", [False, True])
+def test_a_series_of_sequences_is_a_list_of_them(frames: str, equal: bool) -> None:
+    X, y = sequences(40)
+    X = [x[:2, 0] if equal else x[:, 0] for x in X]
+    if frames == "objects":
+        series: Any = np.empty(len(X), object)
+        for row, x in enumerate(X):
+            series[row] = x
+    else:
+        series = pytest.importorskip(frames).Series([x.tolist() for x in X])
+    settings: dict[str, Any] = {"hidden_size": 4, "max_iter": 2, "random_state": 0}
+    listed, other = (SequenceRegressor(**settings).fit(data, y) for data in (X, series))
+    np.testing.assert_array_equal(other.predict(series), listed.predict(X))
+
+
+def test_frames_are_sequences() -> None:
+    pandas = pytest.importorskip("pandas")
+    X, y = sequences(40)
+    frames = pandas.Series([pandas.DataFrame(x) for x in X], index=range(100, 140))
+    settings: dict[str, Any] = {"hidden_size": 4, "max_iter": 2, "random_state": 0}
+    listed, other = (SequenceRegressor(**settings).fit(data, y) for data in (X, frames))
+    np.testing.assert_array_equal(other.predict(frames), listed.predict(X))
+
+
+@pytest.mark.parametrize(
+    ("X", "words"),
+    [
+        (csr_matrix(np.eye(4)), r"X is a sparse matrix of shape \(4, 4\)"),
+        ([np.eye(2), csr_matrix(np.eye(2))], "row 1 of X is a sparse matrix"),
+    ],
+)
+def test_sparse_matrices_are_no_sequences(X: Any, words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        SequenceClassifier().fit(X, [0, 1, 0, 1][: 4 if hasattr(X, "shape") else 2])
+
+
+@pytest.mark.parametrize("quantile", [None, 0.5, [0.1, 0.5], np.array([0.1, 0.5, 0.9])])
+def test_a_score_needs_a_target_for_each_row(quantile: Any) -> None:
+    loss = "squared_error" if quantile is None else "quantile"
+    given = {} if quantile is None else {"quantile": quantile}
+    regressor = MLPRegressor(loss, **given, **SMALL).fit(X_LINE, Y_LINE)
+    for y in (Y_LINE[:100], Y_LINE[:1], np.r_[Y_LINE, Y_LINE], Y_LINE[None]):
+        with pytest.raises(ValueError, match=rf"inconsistent numbers.*\[{len(y)}, 200\]"):
+            regressor.score(X_LINE, y)
+
+
+# --- what ends a training, changed and interrupted ----------------------------------------------
+
+
+@pytest.mark.parametrize("validation", [None, (X_LINE[:50], Y_LINE[:50])])
+def test_an_interrupted_lbfgs_has_the_loss_where_it_ended(validation: Any) -> None:
+    calls = []
+
+    def interrupted(outputs: Any, targets: Any) -> Any:
+        calls.append(outputs)
+        if len(calls) == 12:
+            signal.raise_signal(signal.SIGINT)
+        return half_square(outputs, targets)
+
+    settings = SMALL | {"solver": "lbfgs", "max_iter": 500, "alpha": 1.0}
+    regressor = MLPRegressor(interrupted, **settings)
+    with pytest.warns(UserWarning, match="interrupted"):
+        regressor.fit(X_LINE, Y_LINE, validation=validation)
+    loss = ((regressor.predict(X_LINE) - Y_LINE) ** 2).mean() / 2
+    penalty = sum((W**2).sum() for W in regressor.coefs_) / 2 / len(X_LINE)
+    assert regressor.loss_curve_ == [regressor.loss_] == [regressor.best_loss_]
+    assert regressor.loss_ == pytest.approx(loss + penalty)
+    assert regressor.t_ == regressor.optimizer_.evaluations * len(X_LINE)
+    if validation is not None:
+        assert regressor.validation_scores_ == [pytest.approx(regressor.score(*validation))]
+        assert len(regressor.validation_loss_curve_) == 1
+
+
+@pytest.mark.parametrize(("first", "then"), [(True, "loss"), ("loss", True), (True, False)])
+def test_another_criterion_begins_to_count_anew(first: Any, then: Any) -> None:
+    """A high score is no loss: epochs after the change are not worse for being of another kind."""
+    held_out = X_IRIS[1::2], Y_IRIS[1::2]
+    classifier = MLPClassifier(**SMALL, early_stopping=first, n_iter_no_change=3)
+    train = {"classes": [0, 1, 2], "validation": held_out, "epochs": 20}
+    classifier.partial_fit(X_IRIS[::2], Y_IRIS[::2], **train)
+    classifier.set_params(early_stopping=then, tol=0.0)
+    classifier.partial_fit(X_IRIS[::2], Y_IRIS[::2], **train)
+    curves = classifier._fitting.curves
+    values = {
+        True: curves.scores,
+        "loss": [-value for value in curves.validation_loss],
+        False: [-value for value in curves.loss],
+    }[then]
+    assert curves.best == max(values[-classifier.n_iter_ :])
+
+
+def test_weights_that_are_no_longer_the_best_are_not_restored() -> None:
+    held_out = X_IRIS[1::2], Y_IRIS[1::2]
+    settings = {"early_stopping": "loss", "tol": 10.0, "n_iter_no_change": 3}
+    train = {"classes": [0, 1, 2], "validation": held_out}
+    classifier = MLPClassifier(**SMALL, **settings)
+    classifier.partial_fit(X_IRIS[::2], Y_IRIS[::2], **train)
+    before = classifier.coefs_[0].copy()
+    classifier.set_params(restore_best=False)
+    classifier.partial_fit(X_IRIS[::2], Y_IRIS[::2], epochs=10, **train)
+    classifier.set_params(restore_best=True)
+    classifier._fitting.trainer.optimizer.lr = 1.0  # every epoch that follows is worse
+    classifier.partial_fit(X_IRIS[::2], Y_IRIS[::2], **train)
+    assert np.abs(classifier.coefs_[0] - before).max() > 1e-6

@@ -18,6 +18,7 @@ from minidl.nn.checks import check_count
 from minidl.sklearn.fitting import Fitting, Rows
 from minidl.sklearn.parameters import TrainingParameters
 from minidl.sklearn.results import Results
+from minidl.sklearn.scaling import mean_and_deviation
 from minidl.training.checks import as_validation
 from minidl.typing import Array
 
@@ -55,7 +56,7 @@ class NetworkEstimator(Results):
         raise NotImplementedError(f"{type(self).__name__} encodes no targets")
 
     def _row_weights(self, y: Array, weight: Array | None) -> Array | None:
-        """Return the weight of each row, given that of ``sample_weight``."""
+        """Return the weight of each row in training, given that of ``sample_weight``."""
         return weight
 
     def _build(self, X: Any, rng: np.random.Generator) -> nn.Layer:
@@ -149,16 +150,16 @@ class NetworkEstimator(Results):
         elif whole:
             self._check_same_targets(y)
         rows = Rows(X, self._encode(y, dtype_of(X)))
-        weight = self._row_weights(y, weight)
+        in_training = self._row_weights(y, weight)
         held_out = None
         if validation is not None:
             held_out = self._validation_rows(*as_validation(validation))
         if fresh:
             self._make(rows)
         if held_out is None and self.early_stopping and whole:
-            rows, held_out = self._split(rows, self._strata(y), weight)
+            rows, held_out = self._split(rows, self._strata(y), in_training, weight)
         else:
-            rows = rows.weighted(weight)
+            rows = rows.weighted(in_training)
         if fresh:
             self._adapt(rows)
         return rows, held_out
@@ -177,15 +178,21 @@ class NetworkEstimator(Results):
         self._fitting = Fitting(network, self._make_loss(), np.random.default_rng(order))
 
     def _adapt(self, rows: Rows) -> None:
-        """Let a first layer ``Standardize`` measure the features of the rows that count."""
+        """Let a first layer ``Standardize`` measure the features, by the weights of the rows."""
         network = self._fitting.network
         if self.scale_inputs and isinstance(network, nn.Sequential):
             standardize = network[0]
             assert isinstance(standardize, nn.Standardize)
-            standardize.adapt(all_features(rows))
+            features, weight = all_features(rows)
+            standardize.adapt(features)
+            if weight is not None:
+                standardize.mean[...], standardize.std[...] = mean_and_deviation(features, weight)
 
-    def _split(self, rows: Rows, strata: Array | None, weight: Array | None) -> tuple[Rows, Rows]:
-        """Hold out ``validation_fraction`` of the rows, of each class as many."""
+    def _split(self, rows: Rows, strata: Array | None, *weights: Array | None) -> tuple[Rows, Rows]:
+        """Hold out ``validation_fraction`` of the rows, of each class as many.
+
+        ``weights`` are those of the rows in training, and those of the rows that are held out.
+        """
         parts = train_test_split(
             np.arange(len(rows)),
             test_size=self.validation_fraction,
@@ -197,8 +204,10 @@ class NetworkEstimator(Results):
                 "The validation set is too small. Increase 'validation_fraction' or the size of "
                 "your dataset."
             )
-        weights = (None if weight is None else weight[part] for part in parts)
-        chosen, held_out = (rows.take(p).weighted(w) for p, w in zip(parts, weights, strict=True))
+        chosen, held_out = (
+            rows.take(part).weighted(None if weight is None else weight[part])
+            for part, weight in zip(parts, weights, strict=True)
+        )
         return chosen, held_out
 
     def _run(self, rows: Rows, held_out: Rows | None, epochs: int, final: bool) -> None:
@@ -267,10 +276,11 @@ def checked_weights(weight: Any, y: Array, dtype: np.dtype[Any]) -> Array | None
     return weights
 
 
-def all_features(rows: Rows) -> Array:
-    """Return the features of the rows; of sequences, those of all their steps."""
-    X: Any = rows.X
-    if not isinstance(X, tuple):
-        return X
-    steps, lengths = X
-    return steps[np.arange(steps.shape[1]) < lengths[:, None]]
+def all_features(rows: Rows) -> tuple[Array, Array | None]:
+    """Return features and weights of the rows; of sequences, those of all their steps."""
+    X, weight = rows.X, rows.weight
+    if not isinstance(X, tuple) and X.ndim == 2:
+        return X, weight
+    steps, lengths = X if isinstance(X, tuple) else (X, np.full(len(X), X.shape[1]))
+    counted = np.arange(steps.shape[1]) < lengths[:, None]
+    return steps[counted], None if weight is None else np.repeat(weight, lengths)

@@ -147,11 +147,29 @@ class Fitting:
         except KeyboardInterrupt:
             convergence.restore(trainer)
             if one_step:
+                self._measure(convergence, trainer, rows, held_out)
                 convergence.note_iterations(trainer, len(rows))
             warnings.warn("Training interrupted by user.", stacklevel=4)
         except FloatingPointError as error:
             message = f"epoch {self.curves.epochs + 1}, {error}"
             raise DivergenceError(message) from None
+
+    def _measure(
+        self,
+        convergence: Convergence,
+        trainer: Trainer,
+        rows: Rows,
+        held_out: tuple[Any, ...] | None,
+    ) -> None:
+        """Note the losses where a step of many iterations was interrupted, if they are not yet."""
+        if convergence.noted or not trainer.optimizer.steps:
+            return
+        values = {"loss": trainer.evaluate(rows.X, rows.y, sample_weight=rows.weight)["loss"]}
+        if held_out is not None:
+            X, y, *weight = held_out
+            found = trainer.evaluate(X, y, sample_weight=weight[0] if weight else None)
+            values["val_loss"] = found["loss"]
+        convergence.note(values, len(rows))
 
     def start_again(self, loss: nn.Loss) -> None:
         """Forget the optimizer's moments, and what was best; weights and curves stay."""

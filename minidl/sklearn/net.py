@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from minidl import nn
 from minidl.nn.hooks import evaluating
 from minidl.sklearn.classification import Classifier
+from minidl.sklearn.made import made, takes_rng
 from minidl.sklearn.regression import Regressor
 from minidl.sklearn.tabular import TabularEstimator
 from minidl.typing import Array, DType
@@ -37,11 +37,11 @@ class AnyNetwork(TabularEstimator):
 
     def _build(self, X: Any, rng: np.random.Generator) -> nn.Layer:
         given = X.shape[1], self.n_outputs_
-        owner = f"{type(self).__name__}: build{given}"
+        owner = type(self).__name__
         network = built(owner, self.build, given, X.dtype, rng)
         if self.scale_inputs:
             network = nn.Sequential(nn.Standardize(given[0], X.dtype), network)
-        check_output(owner, network, X[:1], given[1])
+        check_output(f"{owner}: build{given}", network, X[:1], given[1])
         return network
 
 
@@ -52,14 +52,18 @@ def built(
 
     Raises
     ------
-    TypeError
-        If it returns no layer.
+    TypeError, ValueError
+        If it returns no layer, or one without parameters.
     """
-    takes_rng = "rng" in inspect.signature(build).parameters
-    network = build(*given, **({"rng": rng} if takes_rng else {}))
-    if not isinstance(network, nn.Layer):
-        raise TypeError(f"{owner} must return a layer, got {network!r}")
-    if not (takes_rng or any(parameter.drawn for parameter in network.parameters())):
+    named = {"rng": rng} if takes_rng(build) else {}
+    network = made(owner, "build", build, *given, **named)
+    parameters = network.parameters()
+    if not parameters:
+        raise ValueError(
+            f"{owner}: build{given} must return a network with weights to train, {network!r} has "
+            "none"
+        )
+    if not (named or any(parameter.drawn for parameter in parameters)):
         network.reset(rng)
     return network.astype(dtype)
 
@@ -89,7 +93,8 @@ class NetClassifier(AnyNetwork, Classifier):
         ``build(n_features, n_outputs)`` returns a layer whose output has ``n_outputs`` columns: one
         for two classes, else one for each class. If it takes an argument ``rng``, it gets a
         generator for its weights, seeded by ``random_state``; if not, weights that it has not
-        looked at are drawn anew by one. By default one hidden layer of 100 units with ReLU.
+        looked at are drawn anew by one. The network is copied, so that a function may return the
+        same one every time. By default one hidden layer of 100 units with ReLU.
 
     All other parameters, and the attributes, are those of ``MLPClassifier``.
 

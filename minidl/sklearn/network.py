@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from minidl import nn
 from minidl.nn.checks import check_choice, check_count, check_number
+from minidl.sklearn.made import made
 from minidl.typing import DType
 
 Activation = str | nn.Layer | Callable[[], nn.Layer]
@@ -82,15 +84,12 @@ def hidden_layers(owner: str, sizes: Any, activation: Any, dropout: Any, norm: A
     ]
     activations = one_each(owner, "activation", activation, len(widths))
     dropouts = one_each(owner, "dropout", dropout, len(widths))
-    make_norm = norm
-    if norm is not None and not callable(norm):
-        make_norm = NORMS[check_choice(owner, "norm", norm, *NORMS)]
     return [
         Hidden(
             width,
             activation_maker(owner, chosen),
             check_number(owner, "dropout", share, 0, 1),
-            make_norm,
+            norm_maker(owner, norm),
             2.0 if chosen == "logistic" else 6.0,
         )
         for width, chosen, share in zip(widths, activations, dropouts, strict=True)
@@ -98,7 +97,9 @@ def hidden_layers(owner: str, sizes: Any, activation: Any, dropout: Any, norm: A
 
 
 def one_each(owner: str, name: str, value: Any, count: int) -> Sequence[Any]:
-    """Return a value for each hidden layer; a list must have as many."""
+    """Return a value for each hidden layer; a list or an array must have as many."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
     if not isinstance(value, (list, tuple)):
         return [value] * count
     if len(value) != count:
@@ -109,8 +110,17 @@ def one_each(owner: str, name: str, value: Any, count: int) -> Sequence[Any]:
 def activation_maker(owner: str, activation: Any) -> Callable[[], nn.Layer]:
     """Return a function that makes an activation, given its name, a class or a function."""
     if callable(activation) and not isinstance(activation, nn.Layer):
-        return activation
+        return partial(made, owner, "activation", activation)
     return ACTIVATIONS[check_choice(owner, "activation", activation, *ACTIVATIONS)]
+
+
+def norm_maker(owner: str, norm: Any) -> Callable[[int], nn.Layer] | None:
+    """Return a function that makes a normalization of a width, given its name or a function."""
+    if norm is None:
+        return None
+    if callable(norm):
+        return partial(made, owner, "norm", norm)
+    return NORMS[check_choice(owner, "norm", norm, *NORMS)]
 
 
 def mlp(

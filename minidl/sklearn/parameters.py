@@ -89,7 +89,7 @@ class TrainingParameters(BaseEstimator):
         ``minidl.training.Callback`` objects, such as a ``GradientMonitor``.
     scale_inputs
         Whether a first layer standardises the features, by mean and deviation of the data of the
-        first ``fit``.
+        first ``fit``, in which a row counts by its weight.
     """
 
     _: KW_ONLY

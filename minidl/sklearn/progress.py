@@ -26,7 +26,7 @@ class Curves:
     ``best`` is the least loss, or of early stopping the highest score. ``unimproved`` counts the
     epochs in a row that were no better by ``tol``; ``rows`` those that were trained on, each as
     often as it was. ``kept`` are the weights of the best epoch. ``ended`` says whether the latest
-    training has ended by itself.
+    training has ended by itself; ``criterion`` is the ``early_stopping`` that has judged epochs.
     """
 
     loss: list[float] = field(default_factory=list)
@@ -37,6 +37,7 @@ class Curves:
     epochs: int = 0
     rows: int = 0
     ended: bool = False
+    criterion: bool | str = False
     kept: list[Array] = field(default_factory=list)
 
     def start_again(self) -> None:
@@ -74,26 +75,36 @@ class Convergence(Callback):
     ) -> None:
         self.parameters, self.curves = parameters, curves
         self.score, self.final = score, final
+        self.noted = 0  # epochs, in this training
 
     def on_train_begin(self, trainer: Any, epoch: int, values: Values) -> None:
-        """Begin to count epochs."""
+        """Begin to count epochs; forget what was best by another criterion."""
         self.curves.epochs, self.curves.ended = 0, False
+        if self.curves.criterion != self.parameters.early_stopping:
+            self.curves.start_again()
+            self.curves.criterion = self.parameters.early_stopping
 
     def on_epoch_end(self, trainer: Any, epoch: int, values: Values) -> None:
         """Note the values; stop, or lower the rate, if they have not improved for long."""
         parameters, curves = self.parameters, self.curves
         curves.epochs = epoch
-        curves.rows += len(trainer.plan.data)
-        curves.loss.append(values["loss"])
-        if self.score is not None:
-            curves.validation_loss.append(values["val_loss"])
-            curves.scores.append(self.score())
+        self.note(values, len(trainer.plan.data))
         self._compare(trainer)
         if parameters.learning_rate == "invscaling" and parameters.solver == "sgd":
             rate = parameters.learning_rate_init / (curves.rows + 1) ** parameters.power_t
             change_rate(trainer.optimizer, rate)
         if curves.unimproved > parameters.n_iter_no_change:
             self._stop_or_slow_down(trainer)
+
+    def note(self, values: Values, rows: int) -> None:
+        """Note losses and score of an epoch, on so many rows."""
+        curves, score = self.curves, None if self.score is None else self.score()
+        self.noted += 1
+        curves.rows += rows
+        curves.loss.append(values["loss"])
+        if score is not None:
+            curves.validation_loss.append(values["val_loss"])
+            curves.scores.append(score)
 
     def note_iterations(self, trainer: Any, rows: int) -> None:
         """Note what an optimizer did that makes all its iterations in one step, on so many rows."""
@@ -113,8 +124,8 @@ class Convergence(Callback):
         curves.unimproved = 0 if improved else curves.unimproved + 1
         if value > curves.best:
             curves.best = value
-            if parameters.early_stopping and parameters.restore_best:
-                curves.kept = [array.copy() for array in trainer.lasting()]
+            keep = parameters.early_stopping and parameters.restore_best
+            curves.kept = [array.copy() for array in trainer.lasting()] if keep else []
 
     def _stop_or_slow_down(self, trainer: Any) -> None:
         parameters, rate = self.parameters, trainer.optimizer.lr
@@ -137,7 +148,8 @@ class Convergence(Callback):
 
     def restore(self, trainer: Any) -> None:
         """Give the network the weights of the best epoch, if they were kept."""
-        for array, best in zip(trainer.lasting(), self.curves.kept, strict=False):
+        kept = self.curves.kept if self.parameters.restore_best else []
+        for array, best in zip(trainer.lasting(), kept, strict=False):
             array[...] = best
 
 

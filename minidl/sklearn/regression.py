@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.metrics import d2_pinball_score, r2_score
+from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.metaestimators import available_if
 
 from minidl import nn
@@ -130,8 +131,10 @@ class Regressor(RegressorMixin, NetworkEstimator):
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Compute R² of the predictions; for ``loss="quantile"``, the D² of the pinball loss."""
-        y = np.asarray(y)
-        return self._score(y.reshape(len(y), -1), self.predict(X), sample_weight)
+        prediction = self.predict(X)
+        y = check_array(y, dtype="numeric", ensure_2d=False, input_name="y")
+        check_consistent_length(y, prediction)
+        return self._score(y.reshape(len(y), -1), prediction, sample_weight)
 
     # --- what fit leaves ---
 

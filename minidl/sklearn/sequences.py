@@ -6,6 +6,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.base import is_regressor
 from sklearn.utils import check_array, column_or_1d
 
@@ -41,7 +42,7 @@ class SequenceEstimator(NetworkEstimator):
         check_number(owner, "dropout", self.dropout, 0, 1)
 
     def _features(self, X: Any, reset: bool) -> Any:
-        steps, lengths = as_sequences(X)
+        steps, lengths = as_sequences(as_list(X))
         features = steps.shape[-1]
         if reset:
             self.n_features_in_ = features
@@ -93,6 +94,33 @@ class SequenceEstimator(NetworkEstimator):
         tags.input_tags.three_d_array = True
         tags.target_tags.multi_output = True
         return tags
+
+
+def as_list(X: Any) -> Any:
+    """Return X, or a list if it is a Series of sequences, or an array of them; so are its rows.
+
+    Raises
+    ------
+    TypeError
+        For sparse matrices.
+    """
+    if hasattr(X, "to_list"):  # a Series of pandas or polars
+        X = X.to_list()
+    elif isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1:
+        X = X.tolist()
+    rows = X if isinstance(X, list) else []
+    for place, given in [
+        ("X", X),
+        *((f"row {number} of X", row) for number, row in enumerate(rows)),
+    ]:
+        if issparse(given):
+            raise TypeError(
+                f"{place} is a sparse matrix of shape {given.shape}; sequences are dense arrays of "
+                "shape (time, features)"
+            )
+    if rows:
+        X = [row.to_numpy() if hasattr(row, "to_numpy") else row for row in rows]
+    return X
 
 
 def as_sequences(X: Any) -> tuple[Array, Array | None]:
@@ -154,9 +182,9 @@ class SequenceClassifier(SequenceEstimator, Classifier):
 
     p(class k | x_1, ..., x_T) = softmax(W · h_T + b)_k, with the last state h_T
 
-    Shapes: X is a list of arrays (time, features) of unequal length, an array (rows, time,
-    features), or a tuple of such an array and the lengths of its sequences (rows); arrays (time)
-    have one feature. y (rows), or (rows, labels) of zeros and ones.
+    Shapes: X is a list (or a Series) of arrays (time, features) of unequal length, an array (rows,
+    time, features), or a tuple of such an array and the lengths of its sequences (rows); arrays
+    (time) have one feature. y (rows), or (rows, labels) of zeros and ones.
 
     Parameters
     ----------

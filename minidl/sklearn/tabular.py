@@ -111,7 +111,8 @@ class MLPClassifier(FullyConnected, Classifier):
         ``"log_loss"``; a ``Loss``, such as ``nn.BCEWithLogitsLoss(pos_weight=3.0)``; or a function
         ``(outputs, targets) -> (loss of every row, gradient of their sum)`` of arrays.
     class_weight
-        ``{label: weight}``, or ``"balanced"``: each class has the same total weight.
+        ``{label: weight}``, or ``"balanced"``: each class has the same total weight. They count in
+        the training loss, and neither in losses nor in scores on held-out rows.
 
     All others are those of every estimator: see ``TrainingParameters``.
 
@@ -174,7 +175,8 @@ class MLPRegressor(FullyConnected, Regressor):
     quantile
         Of ``loss="quantile"``: q in (0, 1), or several, each of which has a column of predictions.
     scale_targets
-        Whether the network learns (y - mean) / deviation; predictions are in the units of y.
+        Whether the network learns (y - mean) / deviation, in which a row counts by its weight;
+        predictions are in the units of y.
 
     All others are those of every estimator: see ``TrainingParameters``.
 

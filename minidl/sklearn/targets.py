@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
+from minidl.sklearn.scaling import mean_and_deviation
 from minidl.typing import Array, DType
 
 
@@ -33,13 +34,11 @@ class Numbers:
     @classmethod
     def of(cls, y: Array, weight: Array | None, scale: bool) -> Numbers:
         """Learn what targets look like; ``scale`` asks for mean and deviation, by weight."""
-        columns = y.reshape(len(y), -1).astype(np.float64)
+        columns = y.reshape(len(y), -1)
         outputs = columns.shape[1]
         mean, deviation = np.zeros(outputs), np.ones(outputs)
         if scale:
-            mean = np.average(columns, axis=0, weights=weight)
-            deviation = np.sqrt(np.average((columns - mean) ** 2, axis=0, weights=weight))
-            deviation[deviation <= 10 * np.finfo(np.float64).eps * np.abs(mean)] = 1
+            mean, deviation = mean_and_deviation(columns, weight)
         return cls(y.ndim == 1, outputs, mean, deviation)
 
     def encoded(self, y: Array, dtype: DType) -> Array:
