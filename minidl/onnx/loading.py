@@ -61,13 +61,11 @@ def load(path: AnyPath) -> Layer:
             raise ModelFileError(f"{graph.path}: the graph has no inputs, or no outputs")
         chain = as_chain(steps, graph.inputs, graph.outputs)
         model = Network(steps, graph.inputs, graph.outputs) if chain is None else chain
-        return model.eval()
     except ModelFileError:
         raise
-    except RecursionError:
-        raise ModelFileError(f"{graph.path}: its sums are nested too deeply") from None
     except (ValueError, TypeError) as error:  # of layers that do not fit together
         raise ModelFileError(f"{graph.path}: {error}") from None
+    return model.eval()
 
 
 def _steps(graph: Graph) -> list[Step]:

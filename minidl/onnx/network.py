@@ -11,6 +11,8 @@ from minidl.onnx.adapters import Adapter, Add
 from minidl.onnx.readers import Step
 from minidl.typing import Array
 
+DEEPEST = 50  # blocks within each other: more would cost time and Python's stack
+
 
 class Network(Adapter):
     """Layers that pass named values on to each other, as the nodes of an ONNX graph do.
@@ -158,8 +160,13 @@ class _Chain:
             names = tuple(self.nearest[name] if name == deepest else name for name in names)
         return names[0]
 
-    def between(self, start: str, end: str) -> list[Layer] | None:
-        """Return the layers from one value to another; None if there is another way around."""
+    def between(self, start: str, end: str, depth: int = 0) -> list[Layer] | None:
+        """Return the layers from one value to another; None if there is another way around.
+
+        ``depth`` says in how many blocks they are.
+        """
+        if depth > DEEPEST:
+            return None
         layers: list[Layer] = []
         while end != start:
             step = self.steps.get(end)
@@ -167,7 +174,7 @@ class _Chain:
             if step is None or end not in self.nearest or self.used > len(self.steps):
                 return None  # from another input, or parts that several sums share
             if type(step.layer) is Add:
-                block = self._residual(step, self.nearest[end])
+                block = self._residual(step, self.nearest[end], depth)
                 if block is None:
                     return None
                 layers.insert(0, block)
@@ -177,8 +184,8 @@ class _Chain:
                 end = step.inputs[0]
         return layers
 
-    def _residual(self, step: Step, start: str) -> Layer | None:
-        branches = [self.between(start, name) for name in step.inputs]
+    def _residual(self, step: Step, start: str, depth: int) -> Layer | None:
+        branches = [self.between(start, name, depth + 1) for name in step.inputs]
         if any(branch is None for branch in branches):
             return None
         if not branches[0]:
