@@ -147,6 +147,8 @@ def test_an_example_that_the_model_refuses_is_refused(path: Path) -> None:
     model = nn.Sequential(nn.Linear(3, 2), nn.ReLU())
     with pytest.raises(TypeError, match=r"the example must be a NumPy array, .* got list"):
         minidl.onnx.export(model, path, [[1.0, 2.0, 3.0]])
+    with pytest.raises(TypeError, match=r"the example must be a NumPy array, .* got \(\)"):
+        minidl.onnx.export(model, path, ())
     with pytest.raises(ValueError, match="expected input of shape"):
         minidl.onnx.export(model, path, draw(2, 4))
     with pytest.raises(TypeError, match="got lengths, and no layer in it takes them"):
@@ -540,3 +542,63 @@ def damaged(data: bytes, rng: np.random.Generator) -> bytes:
     for place in rng.integers(len(data), size=rng.integers(1, 4)):
         changed[place] ^= 1 << int(rng.integers(8))
     return bytes(changed) if changed != data else data[:-1]
+
+
+# --- graphs that are made to be in the way ------------------------------------------------------
+
+
+def write_graph(path: Path, nodes: list[Any], **constants: np.ndarray) -> None:
+    """Write a graph from x (n, 4) to y that ``check_model`` lets pass."""
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, 4]) for name in "xy"]
+    tensors = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    graph = helper.make_graph(nodes, "graph", ends[:1], ends[1:], tensors)
+    version = helper.make_opsetid("", 17)
+    onnx.save(helper.make_model(graph, opset_imports=[version], ir_version=8), path)
+
+
+def test_axes_that_are_no_integers_are_refused(path: Path) -> None:
+    node = helper.make_node("Squeeze", ["x", "axes"], ["y"])
+    for axes in (np.array([np.nan], np.float32), np.array(["1"], object)):
+        write_graph(path, [node], axes=axes)
+        with pytest.raises(ModelFileError, match=r"Squeeze cannot be loaded: its axes are .*, not"):
+            minidl.onnx.load(path)
+
+
+def test_a_negative_variance_is_refused(path: Path) -> None:
+    node = helper.make_node("BatchNormalization", ["x", *"gbmv"], ["y"])
+    ones = np.ones(4, np.float32)
+    write_graph(path, [node], g=ones, b=ones, m=ones, v=-ones)
+    with pytest.raises(ModelFileError, match="its variance must be at least 0, and holds -1"):
+        minidl.onnx.load(path)
+
+
+def test_sums_that_share_their_parts_are_a_network(path: Path) -> None:
+    """As blocks, the parts of a ladder of sums would double with every rung."""
+    names, nodes = ("x", "x"), []
+    for rung in range(60):
+        a, b = f"a{rung}", f"b{rung}"
+        nodes.append(helper.make_node("Tanh", [names[0]], [f"t{rung}"]))
+        nodes.append(helper.make_node("Add", names, [a]))
+        nodes.append(helper.make_node("Add", [f"t{rung}", names[1]], [b]))
+        names = (a, b)
+    write_graph(path, [*nodes, helper.make_node("Add", names, ["y"])])
+    assert isinstance(minidl.onnx.load(path), Network)
+
+
+def test_sums_that_are_nested_deeply_are_a_network(path: Path) -> None:
+    """As blocks within blocks, they would exhaust Python's stack."""
+    depth = 1500
+    down = [helper.make_node("Relu", [f"d{i}" if i else "x"], [f"d{i + 1}"]) for i in range(depth)]
+    up = [
+        helper.make_node(
+            "Add",
+            [f"u{i + 1}" if i + 1 < depth else f"d{depth}", f"d{i + 1}"],
+            [f"u{i}" if i else "y"],
+        )
+        for i in reversed(range(depth))
+    ]
+    write_graph(path, down + up)
+    model = minidl.onnx.load(path)
+    assert isinstance(model, Network)
+    x = np.array([[0, 0, 1e-30, -1]], np.float32)  # every sum adds x once more
+    np.testing.assert_allclose(model(x), [[0, 0, 1e-30 * (depth + 1), 0]], rtol=1e-4)

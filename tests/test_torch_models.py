@@ -212,6 +212,7 @@ def test_what_is_frozen_stays_so_and_what_is_shared_is_one() -> None:
     back = to_torch(nn.Sequential(model[0], nn.Linear(2, 2).freeze(), model[0]))
     assert back[0] is back[2]
     assert not any(p.requires_grad for p in back[1].parameters())
+    assert [p.requires_grad for p in back[0].parameters()] == [True, False]
 
 
 def test_random_numbers_of_pytorch_go_on_as_before() -> None:
@@ -291,3 +292,8 @@ def test_layers_that_cannot_be_converted_are_named() -> None:
         to_torch(T.Linear(2, 2))
     with pytest.raises(TypeError, match="from_torch: module str"):
         from_torch("module")
+
+
+def test_names_of_tensors_must_be_strings() -> None:
+    with pytest.raises(TypeError, match="names of tensors must be strings, got 1"):
+        load_state_dict({1: np.zeros(3)}, nn.Linear(2, 3))  # type: ignore[dict-item]

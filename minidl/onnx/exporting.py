@@ -152,6 +152,8 @@ def _uses(layer: Layer, lengths: Value | None) -> bool:
 def _inputs(example: Any) -> list[Value]:
     """Return the graph's inputs: x, then the arrays of a state, then lengths."""
     arrays = example if isinstance(example, tuple) else (example,)
+    if not arrays:
+        raise TypeError("export: the example must be a NumPy array, or a tuple of several, got ()")
     for array in arrays:
         if not isinstance(array, np.ndarray):
             raise TypeError(

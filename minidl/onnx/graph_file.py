@@ -210,6 +210,8 @@ def _add(graph: Graph, proto: Any) -> None:
     else:
         if kind in WITH_AXES and node.operand(1):
             axes = graph.constant(node, 1)
+            if axes is not None and axes.dtype != np.int64:
+                graph.refuse(node, f"its axes are {axes.dtype}, not int64")
             node.attributes["axes"] = [] if axes is None else [int(axis) for axis in axes.flat]
             node.operands = node.operands[:1]
         graph.nodes.append(node)

@@ -11,6 +11,8 @@ from minidl.onnx.adapters import Adapter, Add
 from minidl.onnx.readers import Step
 from minidl.typing import Array
 
+DEEPEST = 50  # blocks within each other: more would cost time and Python's stack
+
 
 class Network(Adapter):
     """Layers that pass named values on to each other, as the nodes of an ONNX graph do.
@@ -137,39 +139,53 @@ class _Chain:
         self.steps = {name: step for step in steps for name in step.outputs}
         self.used = 0
         self.is_possible = _is_unary(steps, tuple(inputs[1:]))
-        self.depends: dict[str, list[str]] = {inputs[0]: [inputs[0]]}  # what lies on every way
+        self.nearest: dict[str, str] = {}  # the last value before, on every way to a value
+        self.depth = {inputs[0]: 0}
         if self.is_possible:
             for step in steps:
                 self._add(step)
 
     def _add(self, step: Step) -> None:
-        before = self.depends.get(step.inputs[0], [])
-        if type(step.layer) is Add:
-            others = set(self.depends.get(step.inputs[1], []))
-            before = [name for name in before if name in others]
-        self.depends[step.outputs[0]] = [*before, step.outputs[0]]
+        before = self._common(*step.inputs[: 1 + (type(step.layer) is Add)])
+        if before is not None:
+            self.nearest[step.outputs[0]] = before
+            self.depth[step.outputs[0]] = self.depth[before] + 1
 
-    def between(self, start: str, end: str) -> list[Layer] | None:
-        """Return the layers from one value to another; None if there is another way around."""
+    def _common(self, *names: str) -> str | None:
+        """Return the last value that lies on every way to these; None if there is none."""
+        if not all(name in self.depth for name in names):
+            return None
+        while len(set(names)) > 1:
+            deepest = max(names, key=self.depth.__getitem__)
+            names = tuple(self.nearest[name] if name == deepest else name for name in names)
+        return names[0]
+
+    def between(self, start: str, end: str, depth: int = 0) -> list[Layer] | None:
+        """Return the layers from one value to another; None if there is another way around.
+
+        ``depth`` says in how many blocks they are.
+        """
+        if depth > DEEPEST:
+            return None
         layers: list[Layer] = []
         while end != start:
             step = self.steps.get(end)
-            if step is None or start not in self.depends[end]:
-                return None
             self.used += 1
+            if step is None or end not in self.nearest or self.used > len(self.steps):
+                return None  # from another input, or parts that several sums share
             if type(step.layer) is Add:
-                block = self._residual(step, self.depends[end][-2])
+                block = self._residual(step, self.nearest[end], depth)
                 if block is None:
                     return None
                 layers.insert(0, block)
-                end = self.depends[end][-2]
+                end = self.nearest[end]
             else:
                 layers.insert(0, step.layer)
                 end = step.inputs[0]
         return layers
 
-    def _residual(self, step: Step, start: str) -> Layer | None:
-        branches = [self.between(start, name) for name in step.inputs]
+    def _residual(self, step: Step, start: str, depth: int) -> Layer | None:
+        branches = [self.between(start, name, depth + 1) for name in step.inputs]
         if any(branch is None for branch in branches):
             return None
         if not branches[0]:

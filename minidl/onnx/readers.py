@@ -248,6 +248,8 @@ def _make_batch_norm(graph: Graph, node: Node) -> nn.BatchNorm:
     if node.attributes.get("training_mode", 0) or any(map(graph.is_used, node.results[1:])):
         graph.refuse(node, "it is in training mode; export the model for inference")
     gamma, beta, mean, variance = (graph.weights(node, index) for index in range(1, 5))
+    if not (variance >= 0).all():
+        graph.refuse(node, f"its variance must be at least 0, and holds {variance.min():g}")
     momentum = 1 - node.attributes.get("momentum", 0.9)
     norm = nn.BatchNorm(
         len(gamma),

@@ -101,6 +101,9 @@ def load_state_dict(
     if not isinstance(into, Layer):
         raise TypeError(f"load_state_dict fills a model, got {into!r}")
     given = source if isinstance(source, Mapping) else read_file(source)
+    for name in given:
+        if not isinstance(name, str):
+            raise TypeError(f"state dict: the names of tensors must be strings, got {name!r}")
     tensors = {name: as_array(name, tensor) for name, tensor in given.items()}
     wanted = list(slots(into))
     report = compared(tensors, wanted)

@@ -9,9 +9,11 @@ import torch
 
 from minidl import nn
 from minidl.nn.layer import Layer
+from minidl.nn.parameter import Parameter
 from minidl.nn.recurrent.cells import RecurrentCell
 from minidl.nn.recurrent.sequence import Recurrent
 from minidl.torch import modules
+from minidl.torch.names import slots
 from minidl.torch.state_dict import state_dict
 
 # Classes without arguments, by the names that PyTorch has for them.
@@ -36,6 +38,10 @@ def module_of(model: Layer) -> Any:
     dtype = torch.float64 if model.dtype == np.float64 else torch.float32
     tensors = {name: torch.from_numpy(array) for name, array in state_dict(model).items()}
     module.to(dtype).load_state_dict(tensors)
+    for slot in slots(model):
+        if isinstance(slot.place, Parameter) and slot.place.frozen:
+            for name in slot.names:
+                module.get_parameter(name).requires_grad_(False)
     return module
 
 
@@ -44,12 +50,6 @@ def _converted(layer: Layer, done: dict[int, Any]) -> Any:
     if id(layer) not in done:
         module = done[id(layer)] = _made(layer, done)
         module.training = layer.uses_batch if isinstance(layer, nn.BatchNorm) else layer.training
-        parameters = layer.own_parameters()
-        if isinstance(layer, Recurrent):
-            parameters = layer.parameters()
-        if parameters and all(parameter.frozen for parameter in parameters):
-            for tensor in module.parameters():
-                tensor.requires_grad_(False)
     return done[id(layer)]
 
 
