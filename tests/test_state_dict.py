@@ -99,6 +99,17 @@ def test_biases_of_recurrent_layers() -> None:
 # --- reports --------------------------------------------------------------------------------------
 
 
+def test_numbers_that_a_dtype_has_no_room_for_are_reported() -> None:
+    model = nn.Sequential(nn.Linear(2, 1))
+    tensors: dict[str, Any] = {"0.weight": np.array([[1.0, -1e300]]), "0.bias": np.zeros(1)}
+    with pytest.raises(StateDictError, match=r"0.weight holds -1e\+300, which float32 has no room"):
+        load_state_dict(tensors, model)
+    load_state_dict(tensors, model.astype(np.float64))
+    assert model.stack[0].weight.data[1, 0] == -1e300
+    tensors["0.bias"] = np.array([np.inf])  # was infinite before
+    assert load_state_dict(tensors, model.astype(np.float64)).complete
+
+
 def test_everything_that_is_wrong_is_reported_at_once() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm(4), nn.Linear(4, 2))
     before = {name: array.copy() for name, array in state_dict(model).items()}

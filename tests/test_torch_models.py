@@ -215,6 +215,14 @@ def test_what_is_frozen_stays_so_and_what_is_shared_is_one() -> None:
     assert [p.requires_grad for p in back[0].parameters()] == [True, False]
 
 
+def test_parameters_that_two_modules_share_are_refused() -> None:
+    first, second = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
+    second.weight = first.weight
+    with pytest.raises(TypeError, match=r"0.weight and 1.weight are one parameter"):
+        from_torch(torch.nn.Sequential(first, second))
+    assert len(from_torch(torch.nn.Sequential(first, torch.nn.Tanh(), first)).parameters()) == 2
+
+
 def test_random_numbers_of_pytorch_go_on_as_before() -> None:
     torch.manual_seed(0)
     expected = torch.rand(3)

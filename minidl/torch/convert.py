@@ -47,7 +47,9 @@ def from_torch(module: Any) -> Layer:
     ----------------------------------------
     float32                               15
     """
-    layer: Layer = _with_pytorch("from_modules").layer_of(module)
+    modules = _with_pytorch("from_modules")
+    modules.check_untied(module)
+    layer: Layer = modules.layer_of(module)
     layer.assign_paths()
     return layer
 

@@ -86,6 +86,21 @@ def _leaf(module: Any, path: str) -> Layer:
     return layer
 
 
+def check_untied(module: Any) -> None:
+    """Raise TypeError if two modules share a parameter: they would be trained apart here."""
+    if not isinstance(module, torch.nn.Module):
+        return
+    owners: dict[int, str] = {}
+    for path, part in module.named_modules():
+        for name, parameter in part.named_parameters(prefix=path, recurse=False):
+            other = owners.setdefault(id(parameter), name)
+            if other != name:
+                raise TypeError(
+                    f"from_torch: {other} and {name} are one parameter, which two layers cannot "
+                    "share here; give each its own copy"
+                )
+
+
 def refuse(module: Any, path: str, why: str) -> NoReturn:
     """Raise TypeError for a module, named by its path."""
     place = f"module {path} " if path else "module "

@@ -144,6 +144,10 @@ def _misfit(name: str, tensor: Array, slot: Slot) -> str:
         return f"{name} is {tensor.dtype}, expected {slot.place.dtype}"
     if slot.least > -np.inf and not (tensor >= slot.least).all():
         return f"{name} must be at least {slot.least:g}, and holds {tensor.min():g}"
+    with np.errstate(over="ignore"):
+        beyond = np.isinf(tensor.astype(slot.place.dtype)) & np.isfinite(tensor)
+    if beyond.any():
+        return f"{name} holds {tensor[beyond][0]:g}, which {slot.place.dtype} has no room for"
     return ""
 
 
