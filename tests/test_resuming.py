@@ -270,6 +270,10 @@ def test_killed_and_resumed(tmp_path: Path, kind: str) -> None:
     """``make kill`` does it 200 times."""
     whole, seconds = killing.uninterrupted(tmp_path, kind)
     rng = np.random.default_rng(0)
-    end, kills = killing.kill_and_resume(tmp_path, kind, seconds, 3, rng)
-    assert end == whole
-    assert kills
+    for number in range(5):  # a machine that has become faster may end before the first kill
+        (tmp_path / str(number)).mkdir()
+        end, kills = killing.kill_and_resume(tmp_path / str(number), kind, seconds, 3, rng)
+        assert end == whole
+        if kills:
+            return
+    pytest.fail("no kill came in time")
