@@ -28,6 +28,26 @@ def _linear(layer: Any, y: Array, x: Array) -> Array:
     return out if layer.bias is None else out + layer.bias.data
 
 
+def _convolution(layer: Any, y: Array, x: Array) -> Array:
+    """Element by element of the window, on an image of one row if x is a sequence."""
+    sizes = x.shape[1:-1]
+    image = x.reshape(len(x), -1, *x.shape[-2:])
+    kernel = (1, *layer.kernel_size)[-2:]
+    weight = layer.weight.data.reshape(*kernel, -1, layer.out_features)
+    stride, dilation = (1, *layer.stride)[-2:], (1, *layer.dilation)[-2:]
+    padding = [(0, 0), *layer.window.padding_for(sizes)][-2:]
+    image = np.pad(image, ((0, 0), *padding, (0, 0)))
+    height, width = y.reshape(len(x), -1, *y.shape[-2:]).shape[1:3]
+    each, outputs = weight.shape[2], layer.out_features // layer.groups
+    out = np.zeros((len(x), height, width, layer.out_features))
+    for r, s, o in np.ndindex(*kernel, layer.out_features):
+        channels = slice(o // outputs * each, (o // outputs + 1) * each)
+        rows = r * dilation[0] + stride[0] * np.arange(height)
+        columns = s * dilation[1] + stride[1] * np.arange(width)
+        out[..., o] += image[:, rows][:, :, columns, channels] @ weight[r, s, :, o]
+    return (out if layer.bias is None else out + layer.bias.data).reshape(y.shape)
+
+
 def _prelu(layer: Any, y: Array, x: Array) -> Array:
     assert layer.weight.shape == (layer.in_features or 1,)
     return np.maximum(x, 0) + layer.weight.data * np.minimum(x, 0)
@@ -146,6 +166,8 @@ def _flatten(layer: Any, y: Array, x: Array) -> Array:
 
 LAYERS: dict[str, Callable[..., Any]] = {
     "Linear": _linear,
+    "Conv1d": _convolution,
+    "Conv2d": _convolution,
     "ReLU": lambda layer, y, x: np.maximum(x, 0),
     "LeakyReLU": lambda layer, y, x: np.maximum(x, 0) + layer.slope * np.minimum(x, 0),
     "PReLU": _prelu,

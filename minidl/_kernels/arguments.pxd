@@ -43,6 +43,34 @@ cdef struct MatmulArgs:
     Activation activation      # applied last
     Accumulate accumulate
 
+cdef struct ConvArgs:
+    # y = activation(x * weight + bias): images, channels last. Of x, channels / groups are the depth
+    # of the weight; before the first row and column lie so many of padding.
+    const void *x              # images x height x width x channels
+    const void *weight         # rows x columns x depth x outputs
+    const void *bias           # outputs, or NULL
+    void *y                    # images x out_height x out_width x outputs
+    void *scratch              # aligned; `scratch_step` bytes for each thread
+    Py_ssize_t images, height, width, channels
+    Py_ssize_t rows, columns, depth, outputs
+    Py_ssize_t out_height, out_width
+    Py_ssize_t scratch_step    # at least conv_scratch(args), a multiple of 64
+    Py_ssize_t row_stride, column_stride, rows_before, columns_before, row_step, column_step, groups
+    Activation activation      # applied last
+
+cdef struct ConvGradArgs:
+    # As above. dx is written; or so many partial sums of dweight, each over as many images.
+    void *x                    # or dx
+    void *weight               # or the partial sums: parts x the size of the weight
+    const void *y              # dy
+    void *scratch
+    Py_ssize_t images, height, width, channels
+    Py_ssize_t rows, columns, depth, outputs
+    Py_ssize_t out_height, out_width
+    Py_ssize_t scratch_step
+    Py_ssize_t row_stride, column_stride, rows_before, columns_before, row_step, column_step, groups
+    Py_ssize_t parts           # of dweight
+
 cdef struct UnaryArgs:
     # y[i] = f(x[i])
     const void *x

@@ -13,8 +13,8 @@ cdef extern from "Python.h":
 
 cdef enum:
     MOST_OPERANDS = 16
-    MOST_DIMENSIONS = 3
-    MOST_SIZES = 6
+    MOST_DIMENSIONS = 4
+    MOST_SIZES = 12
     MOST_PARAMETERS = 12
     MOST_WORDS = 40
 

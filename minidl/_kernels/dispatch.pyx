@@ -6,7 +6,9 @@ import platform
 cimport numpy as cnp
 from numpy cimport ndarray
 
-from minidl._kernels.arguments cimport ReducePartialsArgs, ColumnSumArgs, MatmulArgs, PeakArgs
+from minidl._kernels.arguments cimport (
+    ColumnSumArgs, ConvArgs, MatmulArgs, PeakArgs, ReducePartialsArgs
+)
 from minidl._kernels.call cimport Call, check_writable, real_of, run
 
 from minidl._kernels import call
@@ -43,11 +45,13 @@ cdef extern from *:
 
 # Functions and numbers of a build beside its kernels, for float32 and float64.
 cdef enum:
-    FLOPS_OF_PEAK, SCRATCH, PRODUCT_REDUCTION, SUM_REDUCTION, PRODUCT_SPLIT_K, SUM_SPLIT_K, EXTRAS
+    FLOPS_OF_PEAK, SCRATCH, PRODUCT_REDUCTION, SUM_REDUCTION, PRODUCT_SPLIT_K, SUM_SPLIT_K,
+    CONV_SCRATCH, EXTRAS
 
 cdef size_t extras[2][EXTRAS]
 
 ctypedef Py_ssize_t (*scratch_fn)(const MatmulArgs *args) noexcept nogil
+ctypedef Py_ssize_t (*conv_scratch_fn)(const ConvArgs *args) noexcept nogil
 ctypedef bint (*product_reduction_fn)(
     const MatmulArgs *args, ReducePartialsArgs *reduction
 ) noexcept nogil
@@ -97,7 +101,7 @@ def select(isa):
     for real, kernels in enumerate(builds):
         for place, name in enumerate((
             "peak_flops", "matmul_scratch", "matmul_reduction", "column_sum_reduction",
-            "matmul_split_k", "column_sum_split_k",
+            "matmul_split_k", "column_sum_split_k", "conv_scratch",
         )):
             extras[real][place] = kernels[name][0]
     for name, kernel in call.CALLS.items():
@@ -130,6 +134,11 @@ def read_peak(ndarray x not None, Py_ssize_t repetitions):
 cdef Py_ssize_t product_scratch_of(int real, const MatmulArgs *args) noexcept:
     """Return the bytes of scratch memory that each thread needs for a product."""
     return (<scratch_fn>extras[real][SCRATCH])(args)
+
+
+cdef Py_ssize_t conv_scratch_of(int real, const ConvArgs *args) noexcept:
+    """Return the bytes of scratch memory that each thread needs for a convolution."""
+    return (<conv_scratch_fn>extras[real][CONV_SCRATCH])(args)
 
 
 def product_scratch(bytearray args not None, ndarray like not None):

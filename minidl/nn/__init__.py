@@ -17,6 +17,7 @@ from minidl.nn.activations import (
 )
 from minidl.nn.classification_losses import CrossEntropyLoss, NLLLoss
 from minidl.nn.containers import Residual, Sequential, pre_activation
+from minidl.nn.convolution import Conv1d, Conv2d
 from minidl.nn.cosine_losses import CosineEmbeddingLoss, CosineSimilarityLoss
 from minidl.nn.distribution_losses import GaussianNLLLoss, PoissonNLLLoss, QuantileLoss
 from minidl.nn.dropout import Dropout
@@ -43,6 +44,8 @@ __all__ = [
     "SELU",
     "BCEWithLogitsLoss",
     "BatchNorm",
+    "Conv1d",
+    "Conv2d",
     "CosineEmbeddingLoss",
     "CosineSimilarityLoss",
     "CrossEntropyLoss",

@@ -7,6 +7,7 @@ from typing import Any
 
 from minidl import kernels
 from minidl.nn.activations import ReLU, Tanh
+from minidl.nn.affine import Affine
 from minidl.nn.array_checks import is_lengths
 from minidl.nn.layer import Examples, Layer
 from minidl.nn.linear import Linear
@@ -272,12 +273,12 @@ def in_order(layer: Layer) -> Iterator[Layer]:
 
 
 def choose_inits(model: Layer) -> None:
-    """Choose initialisers for each ``Linear`` between the first and the last, by what follows it.
+    """Choose initialisers for each affine layer between the first and the last, by its activation.
 
     A ``Sequential`` in a ``Residual`` has done so when it was built.
     """
     layers = list(in_order(model))
-    linears = [(i, layer) for i, layer in enumerate(layers) if isinstance(layer, Linear)]
+    linears = [(i, layer) for i, layer in enumerate(layers) if isinstance(layer, Affine)]
     for index, hidden in linears[1:-1]:
         preferences = (follower.preferred_init for follower in layers[index + 1 :])
         hidden.choose_init(next((name for name in preferences if name != "skip"), None))

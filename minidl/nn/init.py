@@ -8,7 +8,8 @@ explodes. An initialiser chooses Var(W) so that the factors are near one.
 Every function here returns an initialiser, a callable ``(shape, rng) -> array``; layers also
 take its name: ``Linear(64, 128, init="he_normal")`` is ``init=nn.init.he_normal()``.
 The weight of shape (in_features, out_features) has fan_in = in_features and
-fan_out = out_features.
+fan_out = out_features; that of a convolution, (height, width, channels, outputs), has
+fan_in = height · width · channels and fan_out = height · width · outputs.
 
 ==================  ================================================  ====================
 initialiser         distribution                                      source
@@ -325,10 +326,11 @@ def _truncated_normal(shape: Shape, rng: np.random.Generator, std: float, bound:
 
 
 def _orthogonal(shape: Shape, rng: np.random.Generator, gain: float) -> Any:
-    rows, columns = _fans(shape)
+    _fans(shape)  # refuses what is no weight
+    rows, columns = math.prod(shape[:-1]), shape[-1]
     q, r = np.linalg.qr(rng.normal(size=(max(rows, columns), min(rows, columns))))
     q *= np.sign(np.diag(r))  # without this, Q is not uniform over all such matrices
-    return gain * (q if rows >= columns else q.T)
+    return gain * (q if rows >= columns else q.T).reshape(shape)
 
 
 def _by_gate(shape: Shape, rng: np.random.Generator, *gates: Initializer) -> Any:
@@ -341,12 +343,17 @@ def _critical(shape: Shape, rng: np.random.Generator, factor: float) -> Any:
 
 
 def _fans(shape: Shape) -> tuple[int, int]:
-    if len(shape) != 2:
+    """Count the inputs of an output, and the outputs that an input reaches.
+
+    In a convolution these are those of the window: its size times channels, and times outputs.
+    """
+    if len(shape) < 2:
         raise ValueError(
             f"needs a weight of shape (fan_in, fan_out), got {shape}; "
             "for a bias choose one that does not depend on them, or fan_in_uniform"
         )
-    return shape[0], shape[1]
+    window = math.prod(shape[:-2])
+    return window * shape[-2], window * shape[-1]
 
 
 NAMED: dict[str, Callable[[], Initializer]] = {

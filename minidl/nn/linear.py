@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
 from minidl import kernels
-from minidl.nn import init as initializers
+from minidl.nn.affine import Affine
 from minidl.nn.checks import check_count
-from minidl.nn.layer import Examples, Layer
-from minidl.nn.parameter import Initializer, Parameter
-from minidl.seeds import as_generator
+from minidl.nn.layer import Examples
+from minidl.nn.parameter import Initializer
 from minidl.typing import Array, DType, Seed
 
-# Chosen by measurement: benchmarks/defaults.py compares with U(±1/√fan_in) for both.
-WEIGHT = initializers.fan_in_uniform()
-BIAS = initializers.fan_in_uniform(math.sqrt(3))
 
-
-class Linear(Layer):
+class Linear(Affine):
     """Affine map of the last dimension.
 
     y = x · W + b
@@ -68,8 +62,6 @@ class Linear(Layer):
 
     in_features: int
     out_features: int
-    weight: Parameter  # W (in_features, out_features)
-    bias: Parameter | None  # b (out_features)
 
     def __init__(
         self,
@@ -83,17 +75,7 @@ class Linear(Layer):
     ) -> None:
         self.in_features = in_features = check_count("Linear", "in_features", in_features)
         self.out_features = out_features = check_count("Linear", "out_features", out_features)
-        if bias_init is not None and not bias:
-            raise ValueError(f"Linear: bias=False leaves bias_init={bias_init!r} without a use")
-        self.default_init = init is None
-        self.default_bias = init is None and bias_init is None
-        if bias_init is None:
-            bias_init = "zeros" if init is not None else BIAS
-        weight_init = initializers.by_name(WEIGHT if init is None else init)
-        bias_init = initializers.for_bias(bias_init, in_features)
-        rng = as_generator(rng)  # weight and bias each take a seed from it
-        self.weight = Parameter((in_features, out_features), weight_init, rng, dtype)
-        self.bias = Parameter((out_features,), bias_init, rng, dtype) if bias else None
+        self._make_parameters((in_features, out_features), bias, init, rng, dtype, bias_init)
 
     def forward(self, x: Array) -> Array:
         self.save(x)
@@ -103,16 +85,6 @@ class Linear(Layer):
         x = self.saved(dy)
         kernels.linear_grad_params(x, dy, self.weight.grad, self.bias.grad if self.bias else None)
         return kernels.linear_grad_input(dy, self.weight.data)
-
-    def choose_init(self, preferred_init: str | Initializer | None) -> None:
-        """Set the initialisers of a hidden layer, those that the constructor was not given.
-
-        ``preferred_init`` is that of the activation after the layer.
-        """
-        if self.default_init:
-            self.weight.initializer = initializers.by_name(preferred_init or "xavier_uniform")
-        if self.default_bias and self.bias:
-            self.bias.initializer = initializers.zeros()
 
     def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...]:
         return (*(input_shape or ("batch", 0))[:-1], self.out_features)

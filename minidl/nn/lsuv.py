@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from minidl.nn import init
+from minidl.nn.affine import Affine
 from minidl.nn.checks import POSITIVE, check_count, check_number
 from minidl.nn.layer import Layer
-from minidl.nn.linear import Linear
 from minidl.nn.watching import watching
 from minidl.seeds import as_generator
 from minidl.typing import Array, Seed
@@ -16,9 +16,9 @@ def lsuv(
 ) -> Layer:
     """Layer-sequential unit-variance initialisation: W ← W / std(layer's output), front to back.
 
-    The weight of every ``Linear`` begins orthonormal and is divided by the standard deviation of
-    the layer's output for the data, until that is one; frozen weights stay. Signals, and with them
-    gradients, then neither vanish nor explode in depth, whatever the activation is.
+    The weight of every ``Linear`` and convolution begins orthonormal and is divided by the standard
+    deviation of the layer's output for the data, until that is one; frozen weights stay. Signals,
+    and with them gradients, then neither vanish nor explode in depth, whatever the activation is.
 
     Source: Mishkin and Matas 2016, algorithm 1.
 
@@ -64,7 +64,7 @@ def lsuv(
     model.eval()  # so that running statistics do not change
     try:
         for layer in layers:
-            if isinstance(layer, Linear) and not layer.weight.frozen:
+            if isinstance(layer, Affine) and not layer.weight.frozen:
                 layer.choose_init(None)  # biases of zero, unless others were asked for
                 layer.weight.data = init.orthogonal()(layer.weight.shape, rng)
                 _scale(model, layer, X, tolerance, tries)
@@ -75,7 +75,7 @@ def lsuv(
     return model
 
 
-def _scale(model: Layer, layer: Linear, X: Array, tolerance: float, tries: int) -> None:
+def _scale(model: Layer, layer: Affine, X: Array, tolerance: float, tries: int) -> None:
     """Scale the weight of one layer until the variance of its output is one."""
     variances: list[float] = []
     with watching([layer], "forward", lambda _, output: variances.append(float(output.var()))):

@@ -22,7 +22,7 @@ from minidl._kernels.executor.calls import (
 )
 from minidl._kernels.signature import ADD_TO_ZERO, KERNELS, READ, UPDATED, WRITTEN
 
-PRODUCT = next(kernel for kernel in KERNELS.values() if kernel.fuses)
+PRODUCT = KERNELS["matmul"]
 SUM_OF_PARTIALS = KERNELS["reduce_partials"]
 
 

@@ -13,6 +13,7 @@ than two dimensions is treated as the matrix of its last dimension.
 from __future__ import annotations
 
 from minidl._kernels.twins.activations import *  # noqa: F403 (a part of the twin)
+from minidl._kernels.twins.convolution import *  # noqa: F403
 from minidl._kernels.twins.elementwise import *  # noqa: F403
 from minidl._kernels.twins.losses import *  # noqa: F403
 from minidl._kernels.twins.normalization import *  # noqa: F403

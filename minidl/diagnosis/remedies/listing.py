@@ -12,8 +12,8 @@ from minidl.diagnosis.remedies.apply import Unstandardize
 from minidl.diagnosis.remedies.losses import CorrectedLoss, CrossEntropyOfProbabilities, ScaledLoss
 from minidl.diagnosis.remedies.optimizers import settings_of
 from minidl.nn import Layer, Loss
+from minidl.nn.affine import WEIGHT
 from minidl.nn.init import NAMED
-from minidl.nn.linear import WEIGHT
 from minidl.optim import Optimizer
 
 # What an argument has if it need not be written.

@@ -107,6 +107,14 @@ NOINLINE vec keep_part(vec v, ptrdiff_t n) {
     return v;
 }
 
+/* The same by a mask that was made before: that of the first n lanes. */
+INLINE ivec first_lanes(ptrdiff_t n) {
+    ivec lane = {0};
+    for (int l = 0; l < LANES; l++) lane[l] = l;
+    return lane < ((integer)n - (ivec){0});
+}
+INLINE vec masked(vec v, ivec mask) { return (vec)((ivec)v & mask); }
+
 /* Fill all lanes with a value. */
 INLINE vec fill(real value) { return value - (vec){0}; }
 

@@ -3,6 +3,7 @@
 cdef extern from "simd.h" nogil:
     ctypedef float real
     ctypedef float vec
+    ctypedef int ivec
     ctypedef unsigned long long float_mode
     enum: VEC_BYTES, LANES, ACCUMULATORS, TILE_VECTORS, MR, NR, KC, MANTISSA_BITS, EXPONENT_BIAS
     const real SMALLEST_NORMAL, LARGEST, EPSILON
@@ -14,6 +15,8 @@ cdef extern from "simd.h" nogil:
     vec load_part(const real *p, Py_ssize_t n, real rest)
     void store_part(real *p, vec v, Py_ssize_t n)
     vec keep_part(vec v, Py_ssize_t n)
+    ivec first_lanes(Py_ssize_t n)
+    vec masked(vec v, ivec mask)
     vec fill(real value)
     vec minimum(vec a, vec b)
     vec maximum(vec a, vec b)

@@ -1,0 +1,153 @@
+"""The NumPy twins of convolutions, channels last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from minidl._kernels.signature import KERNELS, declare, kernel
+from minidl._kernels.twins.activations import _Activation
+from minidl._kernels.twins.normalization import column_sum
+from minidl.typing import Array
+
+# What is padded before and after, along each dimension.
+_Padding = tuple[tuple[int, int], ...]
+_GEOMETRY = (
+    "scratch_step:int row_stride:int column_stride:int rows_before:int columns_before:int "
+    "row_step:int column_step:int groups:int"
+)
+_X = "[images,height,width,channels]"
+_WEIGHT = "[rows,columns,depth,outputs]"
+_Y = "[images,out_height,out_width,outputs]"
+
+
+def _work(size: Mapping[str, Any]) -> tuple[int, ...]:
+    """Pixels of the output, elements of the window before each, outputs: as a product's m, k, n."""
+    pixels = size["images"] * size["out_height"] * size["out_width"]
+    return pixels, size["rows"] * size["columns"] * size["depth"], size["outputs"]
+
+
+def _flops(size: Mapping[str, Any]) -> int:
+    pixels, window, outputs = _work(size)
+    return 2 * pixels * window * outputs
+
+
+@kernel(
+    f"x{_X} weight{_WEIGHT} bias[outputs]? !y{_Y} $scratch[*] {_GEOMETRY} activation:int",
+    composite=True,
+    fuses=True,
+    work=_work,
+    products=_flops,
+)
+def conv(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    stride: tuple[int, ...] = (1, 1),
+    padding: _Padding = ((0, 0), (0, 0)),
+    dilation: tuple[int, ...] = (1, 1),
+    groups: int = 1,
+    activation: _Activation | None = None,
+) -> Array:
+    """y = activation(Σ over the window of x · W, + b), for every window of x.
+
+    x is (images, height, width, channels), or (images, steps, channels); each of the ``groups`` of
+    outputs sees its share of the channels. The weight has the window's sizes first, then those
+    channels, then the outputs.
+    """
+    size = weight.ndim - 2
+    windows = _windows(_pad(x, padding), weight.shape[:size], stride, dilation)
+    axes = tuple(range(-size - 1, 0)), (size, *range(size))  # channels, then the window
+    parts = zip(
+        np.split(windows, groups, axis=1 + size), np.split(weight, groups, axis=-1), strict=True
+    )
+    y = np.concatenate([np.tensordot(part, w, axes) for part, w in parts], axis=-1)
+    y = y if bias is None else y + bias
+    return y if activation is None else KERNELS[activation].apply(y)
+
+
+@kernel("", composite=True)
+def conv_grad_params(
+    x: Array,
+    dy: Array,
+    dweight: Array,
+    dbias: Array | None = None,
+    stride: tuple[int, ...] = (1, 1),
+    padding: _Padding = ((0, 0), (0, 0)),
+    dilation: tuple[int, ...] = (1, 1),
+    groups: int = 1,
+) -> None:
+    """dW += Σ over all windows of x' · dy, and db += Σ dy."""
+    size = dweight.ndim - 2
+    windows = _windows(_pad(x, padding), dweight.shape[:size], stride, dilation)
+    axes = tuple(range(1 + size))
+    parts = zip(
+        np.split(windows, groups, axis=1 + size), np.split(dy, groups, axis=-1), strict=True
+    )
+    sums = [np.tensordot(part, d, (axes, axes)) for part, d in parts]  # channels, window, outputs
+    dweight += np.moveaxis(np.concatenate(sums, axis=-1), 0, size)
+    if dbias is not None:
+        dbias += column_sum(dy)
+
+
+@kernel(
+    f"!dx{_X} weight{_WEIGHT} dy{_Y} $scratch[*] {_GEOMETRY} parts:int",
+    composite=True,
+    work=_work,
+    products=_flops,
+)
+def conv_grad_input(
+    dy: Array,
+    weight: Array,
+    shape: tuple[int, ...],
+    stride: tuple[int, ...] = (1, 1),
+    padding: _Padding = ((0, 0), (0, 0)),
+    dilation: tuple[int, ...] = (1, 1),
+    groups: int = 1,
+) -> Array:
+    """dx = Σ over the windows that an element of x is in, of dy · W'; ``shape`` is that of x."""
+    size = weight.ndim - 2
+    dx = np.zeros(shape, dy.dtype)
+    padded = _pad(dx, padding)
+    # For each place in the window, a view of the elements of x that lie there.
+    windows = _windows(padded, weight.shape[:size], stride, dilation, writeable=True)
+    for place in np.ndindex(weight.shape[:size]):
+        parts = zip(
+            np.split(dy, groups, axis=-1), np.split(weight[place], groups, axis=-1), strict=True
+        )
+        windows[(..., *place)] += np.concatenate([d @ w.T for d, w in parts], axis=-1)
+    inside = (slice(before, before + n) for (before, _), n in zip(padding, shape[1:], strict=False))
+    return np.ascontiguousarray(padded[(slice(None), *inside)])
+
+
+def _pad(x: Array, padding: _Padding) -> Array:
+    """Surround images with zeros."""
+    return np.pad(x, ((0, 0), *padding, (0, 0)))
+
+
+def _windows(
+    x: Array,
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...],
+    writeable: bool = False,
+) -> Array:
+    """View every window of padded images: (images, windows, channels, size of a window)."""
+    reach = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
+    axes = tuple(range(1, 1 + len(kernel)))
+    windows = sliding_window_view(x, reach, axes, writeable=writeable)
+    steps = (slice(None, None, step) for step in stride)
+    inside = (slice(None, None, step) for step in dilation)
+    return windows[(slice(None), *steps, slice(None), *inside)]
+
+
+# Partial sums of dW, each over some of the images; `column_sum` adds them up.
+declare(
+    "conv_grad_weight",
+    f"x{_X} !sums{_WEIGHT} dy{_Y} $scratch[*] {_GEOMETRY} parts:int",
+    work=_work,
+    products=_flops,
+)
