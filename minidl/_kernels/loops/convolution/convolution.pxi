@@ -89,6 +89,8 @@ cdef Py_ssize_t conv_scratch(const ConvArgs *args) noexcept nogil:
     cdef MatmulArgs product
     if is_depthwise(args):
         return 64
+    if has_few_outputs(args):
+        packed = scratch_of_planes(args)
     for count in range(2):    # one patch, or as many as there may be
         product = output_product(args, 0, NULL, most if count else 1)
         packed = larger(packed, scratch_of_blocks(&product))
@@ -106,19 +108,51 @@ cdef Py_ssize_t conv_scratch(const ConvArgs *args) noexcept nogil:
 cdef Py_ssize_t conv(const void *arguments, int thread, int threads) noexcept nogil:
     """y = activation(x * weight + bias). Threads partition the pixels of y."""
     cdef const ConvArgs *args = <const ConvArgs *>arguments
-    cdef real *patches = <real *>(<char *>args.scratch + thread * args.scratch_step)
+    cdef real *scratch = <real *>(<char *>args.scratch + thread * args.scratch_step)
+    cdef Py_ssize_t rows = args.images * args.out_height, pixels = rows * args.out_width, row, end
+    if has_few_outputs(args):
+        row, end = first_row(args, args.out_height, thread, threads), first_row(
+            args, args.out_height, thread + 1, threads
+        )
+        while row < end:
+            rows = smaller(end, (row // args.out_height + 1) * args.out_height)
+            convolve_few(
+                args, row // args.out_height, row % args.out_height,
+                row % args.out_height + rows - row, scratch
+            )
+            activate_pixels(args, row * args.out_width, rows * args.out_width)
+            row = rows
+    elif is_depthwise(args):
+        convolve_depthwise(
+            args, partition(pixels, MR, thread, threads), partition(pixels, MR, thread + 1, threads)
+        )
+        activate_pixels(
+            args, partition(pixels, MR, thread, threads), partition(pixels, MR, thread + 1, threads)
+        )
+    else:
+        convolve_patches(
+            args, partition(pixels, MR, thread, threads),
+            partition(pixels, MR, thread + 1, threads), scratch
+        )
+    return 0
+
+
+cdef inline Py_ssize_t first_row(
+    const ConvArgs *args, Py_ssize_t height, int thread, int threads
+) noexcept nogil:
+    """The first of a thread's rows, of all images: whole images, if these are enough."""
+    return partition(
+        args.images * height, height if args.images >= threads else 1, thread, threads
+    )
+
+
+cdef void convolve_patches(
+    const ConvArgs *args, Py_ssize_t q, Py_ssize_t end, real *patches
+) noexcept nogil:
+    """y = activation(patches . weight + bias) for the pixels of y from q to `end`."""
     cdef real *scratch = patches + size_of_patches(args)
-    cdef Py_ssize_t pixels = args.images * args.out_height * args.out_width
-    cdef Py_ssize_t q = partition(pixels, MR, thread, threads), count, group
-    cdef Py_ssize_t end = partition(pixels, MR, thread + 1, threads)
+    cdef Py_ssize_t count, group
     cdef MatmulArgs product
-    if is_depthwise(args):
-        convolve_depthwise(args, q, end)
-        product.c, product.n, product.c_row = args.y, args.outputs, args.outputs
-        product.activation = args.activation
-        if args.activation != NO_ACTIVATION:
-            activate(&product, q, end, 0, args.outputs)
-        return 0
     while q < end:
         count = smaller(patches_at_a_time(args), end - q)
         for group in range(args.groups):
@@ -127,7 +161,15 @@ cdef Py_ssize_t conv(const void *arguments, int thread, int threads) noexcept no
             product.c = <real *>args.y + q * args.outputs + group * product.n
             multiply_blocks(&product, scratch, 0, count, 0, product.n)
         q += count
-    return 0
+
+
+cdef void activate_pixels(const ConvArgs *args, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    """Apply the activation to the pixels of y from `begin` to `end`."""
+    cdef MatmulArgs product
+    product.c, product.n, product.c_row = args.y, args.outputs, args.outputs
+    product.activation = args.activation
+    if args.activation != NO_ACTIVATION:
+        activate(&product, begin, end, 0, args.outputs)
 
 
 cdef Py_ssize_t conv_grad_weight(const void *arguments, int thread, int threads) noexcept nogil:
@@ -164,6 +206,12 @@ cdef void sum_patches(
     """sums = patches' . dy over the pixels from `begin` to `end`, for elements i0 … i1 of a patch."""
     cdef Py_ssize_t q = begin, count, group
     cdef MatmulArgs product
+    if has_few_outputs(args):
+        sum_few(
+            args, begin // (args.out_height * args.out_width),
+            end // (args.out_height * args.out_width), sums, scratch, i0, i1
+        )
+        return
     if is_depthwise(args):
         if i0 == 0:
             sum_depthwise(args, begin, end, sums, 0, args.channels)
@@ -187,10 +235,9 @@ cdef Py_ssize_t conv_grad_input(const void *arguments, int thread, int threads) 
     """
     cdef ConvArgs args = forward_args(<const ConvGradArgs *>arguments)
     cdef real *scratch = <real *>(<char *>args.scratch + thread * args.scratch_step)
-    cdef Py_ssize_t rows = args.images * args.height, line = args.width * args.channels, image
-    cdef Py_ssize_t block = args.height if args.images >= threads else 1
-    cdef Py_ssize_t begin = partition(rows, block, thread, threads)
-    cdef Py_ssize_t end = partition(rows, block, thread + 1, threads)
+    cdef Py_ssize_t line = args.width * args.channels, image
+    cdef Py_ssize_t begin = first_row(&args, args.height, thread, threads)
+    cdef Py_ssize_t end = first_row(&args, args.height, thread + 1, threads)
     if begin == end:
         return 0
     memset(<real *>args.x + begin * line, 0, (end - begin) * line * sizeof(real))

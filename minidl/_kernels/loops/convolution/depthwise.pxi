@@ -1,8 +1,8 @@
 # Depthwise convolutions: every channel has a window of its own, and vectors lie along channels.
 
 cdef inline bint is_depthwise(const ConvArgs *args) noexcept nogil:
-    """Whether each channel gives one output, of no other channel."""
-    return args.depth == 1 and args.outputs == args.channels == args.groups
+    """Whether each of several channels gives one output, of no other channel."""
+    return args.depth == 1 < args.groups and args.outputs == args.channels == args.groups
 
 
 cdef inline const real *seen_by(
