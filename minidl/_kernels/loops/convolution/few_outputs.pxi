@@ -237,26 +237,24 @@ cdef inline void store_pixels(
     """
     cdef vec square[LANES]
     cdef vec bias = fill(0)
-    cdef Py_ssize_t n = args.outputs, i = begin + t // planes.line, j = t % planes.line, l, q
+    cdef Py_ssize_t n = args.outputs, width = args.out_width, line = planes.line
+    cdef Py_ssize_t i = begin + t // line, j = t % line, l
+    cdef real *y = <real *>args.y + image * args.out_height * width * n
+    cdef const real *stop = y + end * width * n    # behind the last pixel
+    y = y + (i * width + smaller(j, width)) * n
     if args.bias != NULL:
         bias = load_part(<const real *>args.bias, n, 0)
     for l in range(LANES):
         square[l] = load(sums + l * NR) if l < n else fill(0)
     transpose_few(square, n)
     for l in range(LANES):
-        if j < args.out_width and i < end:
-            q = (i * args.out_width + j) * n
-            if q + LANES <= end * args.out_width * n:
-                store(image_of_y(args, image) + q, square[l] + bias)
+        if j < width and y < stop:
+            if stop - y >= LANES:
+                store(y, square[l] + bias)
             else:
-                store_part(image_of_y(args, image) + q, square[l] + bias, n)
-        j += 1
-        if j == planes.line:
-            i, j = i + 1, 0
-
-
-cdef inline real *image_of_y(const ConvArgs *args, Py_ssize_t image) noexcept nogil:
-    return <real *>args.y + image * args.out_height * args.out_width * args.outputs
+                store_part(y, square[l] + bias, n)
+            y = y + n
+        j = j + 1 if j + 1 < line else 0
 
 
 # --- dweight: tiles of elements of a window x outputs, a vector of partial sums for each ---
