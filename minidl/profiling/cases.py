@@ -127,7 +127,17 @@ class Case:
 
 def cases(dtype: Any = np.float32, names: Sequence[str] = _kernels.NAMES) -> list[Case]:
     """List the cases of the named kernels, in the order of ``_kernels.NAMES``."""
-    families = (_products, _linear, _windows, _declared, _losses, _norms, _sequences, _layouts, _notes)
+    families = (
+        _products,
+        _linear,
+        _windows,
+        _declared,
+        _losses,
+        _norms,
+        _sequences,
+        _layouts,
+        _notes,
+    )
     make = _Maker(dtype)
     found = [case for family in families for case in family(make) if case.kernel in names]
     return sorted(found, key=lambda case: _kernels.NAMES.index(case.kernel))
@@ -248,10 +258,8 @@ def _windows(case: _Maker) -> Iterator[Case]:
         flops = 2 * math.prod(dy) * math.prod(weight[:-1])
         shape = f"{images}x{height}x{width}x{channels} {rows}x{columns}x{outputs}"
         shape += " depthwise" if groups > 1 else ""
-        placed = {"padding": padding, "groups": groups}
-        yield case(
-            "conv", shape, flops, read={"x": x, "weight": weight}, results=[dy], **placed
-        )
+        placed: Arguments = {"padding": padding, "groups": groups}
+        yield case("conv", shape, flops, read={"x": x, "weight": weight}, results=[dy], **placed)
         yield case(
             "conv_grad_input",
             shape,
