@@ -57,6 +57,7 @@ REFUSED = {
     "test_training_dropout_default": RANDOM,
     "test_training_dropout_default_mask": RANDOM,
     "test_training_dropout_mask": RANDOM,
+    "test_where_example": "minidl has no such layer",
 }
 
 

@@ -23,6 +23,10 @@ class Adapter(Layer):
             if not isinstance(x, np.ndarray):
                 raise TypeError(f"{self.label}: expected a NumPy array, got {type(x).__name__}")
 
+    def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+        """Return None: any axis may be another one."""
+        return None
+
 
 class Add(Adapter):
     """y = a + b,  da = db = dy."""
@@ -71,6 +75,9 @@ class Affine(Adapter):
     def backward(self, dy: Array) -> Array:
         self.saved(dy)
         return dy * self.scale.astype(dy.dtype)
+
+    def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+        return input_shape
 
 
 class Transpose(Adapter):

@@ -17,6 +17,8 @@ from minidl.typing import Array
 
 OLDEST_OPSET = 9
 FLOATS = ("value_float", "value_floats")  # attributes of Constant
+# Attributes that change nothing: they repeat how many results there are, or are of empty axes.
+IDLE = ("num_outputs", "noop_with_empty_axes")
 # Operators whose axes were an attribute once and are the second operand now.
 WITH_AXES = ("Squeeze", "Unsqueeze", "ReduceMean")
 
@@ -199,7 +201,7 @@ def _add(graph: Graph, proto: Any) -> None:
     attributes = {
         attribute.name: _attribute(attribute)
         for attribute in proto.attribute
-        if attribute.name != "num_outputs"
+        if attribute.name not in IDLE
     }
     kind = proto.op_type if proto.domain in ("", "ai.onnx") else f"{proto.domain}.{proto.op_type}"
     node = Node(proto.name, kind, tuple(proto.input), tuple(proto.output), attributes)
@@ -214,6 +216,10 @@ def _add(graph: Graph, proto: Any) -> None:
                 graph.refuse(node, f"its axes are {axes.dtype}, not int64")
             node.attributes["axes"] = [] if axes is None else [int(axis) for axis in axes.flat]
             node.operands = node.operands[:1]
+        if kind == "ReduceMean":  # its axes are counted from the last one
+            rank = graph.ranks.get(node.operands[0], 0)
+            axes = node.attributes.get("axes", ())
+            node.attributes["axes"] = sorted(axis - rank * (axis >= 0) for axis in axes)
         graph.nodes.append(node)
 
 

@@ -178,7 +178,7 @@ def gelu(module: Any, path: str) -> Layer:
 @makes(torch.nn.Softplus)
 def softplus(module: Any, path: str) -> Layer:
     """Make a smooth rectifier."""
-    if module.threshold < 15:  # where the line begins, 3e-7 of the value is lost
+    if module.threshold < nn.Softplus.straight_from:
         refuse(module, path, f"is a line from {module.threshold} on, in minidl nowhere")
     return nn.Softplus(module.beta)
 
