@@ -211,3 +211,98 @@ def test_widths_are_not_known_behind_a_change_of_shape(path: Path) -> None:
     write(path, nodes, {"x": ["n", 4]}, {"y": ["n", 5]}, v=draw(2, 3), w=draw(6, 5), **shapes)
     x = draw(3, 4)
     np.testing.assert_allclose(minidl.onnx.load(path)(x), run_elsewhere(path, (x,))[0], rtol=1e-5)
+
+
+# --- shapes that a graph computes ---------------------------------------------------------------
+
+# The shape (n, 6, 4) of an x (n, 2, 3, m), by operators on that of x.
+COMPUTED = {
+    "slices": """
+        sizes = Shape <start = 0> (x)
+        batch = Slice (sizes, zero, one)
+        second = Slice (sizes, one, two)
+        third = Slice (sizes, two, three, zero, one)
+        product = Mul (second, third)
+        middle = Reshape (product, rest)
+        last = Slice (sizes, three, beyond)
+        shape = Concat <axis = 0> (batch, middle, last)""",
+    "numbers": """
+        sizes = Shape (x)
+        number = Gather <axis = 0> (sizes, place)
+        row = Unsqueeze (number, zero)
+        batch = Cast <to = 7> (row)
+        last = Shape <start = -1> (x)
+        shape = Concat <axis = 0> (batch, rest, last)""",
+}
+NUMBERS = """int64[1] zero = {0}, int64[1] one = {1}, int64[1] two = {2}, int64[1] three = {3},
+    int64[1] rest = {-1}, int64[1] beyond = {9223372036854775807}, int64 place = {0}"""
+
+
+def write_reshape(path: Path, operators: str, features: str) -> None:
+    ends = f"(float[n, 2, 3, {features}] x) => (float[n, a, {features}] y)"
+    text = f'<ir_version: 8, opset_import: ["": 18]> graph {ends} <{NUMBERS}>'
+    model = onnx.parser.parse_model(f"{text} {{{operators}\n y = Reshape (x, shape)}}")
+    path.write_bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize("how", COMPUTED)
+def test_sizes_that_are_computed_from_the_shape_of_x_are_found(how: str, path: Path) -> None:
+    write_reshape(path, COMPUTED[how], "4")
+    model = minidl.onnx.load(path)
+    for batch in (1, 7):
+        x = draw(batch, 2, 3, 4)
+        np.testing.assert_array_equal(model(x), run_elsewhere(path, (x,))[0])
+
+
+def test_sizes_of_which_two_are_not_known_are_refused(path: Path) -> None:
+    write_reshape(path, COMPUTED["slices"], "m")  # 2 · 3 and m
+    with pytest.raises(ModelFileError, match="Reshape cannot be loaded: its operand 'shape' must"):
+        minidl.onnx.load(path)
+
+
+def test_sizes_in_reverse_are_refused(path: Path) -> None:
+    backwards = COMPUTED["slices"].replace("three, zero, one)", "three, zero, rest)")
+    write_reshape(path, backwards, "4")
+    with pytest.raises(ModelFileError, match="Reshape cannot be loaded"):
+        minidl.onnx.load(path)
+
+
+# --- the exporters themselves -------------------------------------------------------------------
+
+
+def modules_of_pytorch() -> dict[str, tuple[Any, tuple[int, ...]]]:
+    """Modules with the shapes of their inputs."""
+    from torch import nn as torch_nn
+
+    layers = [
+        torch_nn.Linear(4, 8),
+        torch_nn.BatchNorm1d(8),
+        torch_nn.GELU(),
+        torch_nn.Linear(8, 3),
+    ]
+    return {
+        "MLP": (torch_nn.Sequential(*layers), (5, 4)),
+        "RMSNorm": (torch_nn.RMSNorm(4), (5, 6, 4)),
+        "Flatten": (
+            torch_nn.Sequential(torch_nn.Flatten(1, 2), torch_nn.Linear(4, 2)),
+            (5, 2, 3, 4),
+        ),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "new"),
+    [("MLP", False), ("MLP", True), ("RMSNorm", True), ("Flatten", False), ("Flatten", True)],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_modules_of_pytorch_are_loaded(name: str, new: bool, path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+    module, shape = modules_of_pytorch()[name]
+    x = torch.randn(shape)
+    axes = {"dynamic_shapes": ({0: torch.export.Dim.DYNAMIC},)}
+    if not new:
+        axes = {"dynamic_axes": {"x": {0: "n"}}, "input_names": ["x"]}
+    torch.onnx.export(module.eval(), (x,), path, dynamo=new, **axes)
+    y = minidl.onnx.load(path)(x.numpy())
+    np.testing.assert_allclose(y, module(x).detach().numpy(), rtol=1e-5, atol=1e-5)

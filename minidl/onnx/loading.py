@@ -5,6 +5,7 @@ from __future__ import annotations
 from minidl.files import AnyPath
 from minidl.nn.layer import Layer
 from minidl.onnx import pattern_readers, recurrent_readers
+from minidl.onnx.computed_shapes import fold_shapes
 from minidl.onnx.graph_file import Graph, read_graph
 from minidl.onnx.network import Network, as_chain
 from minidl.onnx.readers import Step, read
@@ -56,6 +57,7 @@ def load(path: AnyPath) -> Layer:
     graph = read_graph(path)
     try:
         recurrent_readers.forget_zero_states(graph)
+        fold_shapes(graph)
         steps = _steps(graph)
         if not graph.inputs or not graph.outputs:
             raise ModelFileError(f"{graph.path}: the graph has no inputs, or no outputs")
