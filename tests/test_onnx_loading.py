@@ -311,6 +311,44 @@ def test_axes_that_are_no_integers_are_refused(path: Path) -> None:
             minidl.onnx.load(path)
 
 
+# Operators of an input (n, 3, 4), with their second operand, and what is wrong.
+WRONG_AXES: list[tuple[str, dict[str, Any], Any, str]] = [
+    *(
+        (kind, {"axis": axis}, None, f"its axis {axis} must be from -3 to 2")
+        for kind in ("Softmax", "LogSoftmax", "Concat", "Split")
+        for axis in (3, -4)
+    ),
+    ("Flatten", {"axis": 4}, None, "its axis 4 must be from -3 to 3"),
+    ("Squeeze", {}, [3], "its axis 3 must be from -3 to 2"),
+    ("Unsqueeze", {}, [0, 5], "its axis 5 must be from -5 to 4"),
+    ("Unsqueeze", {}, [0, -5], "it names an axis twice"),
+    ("Gather", {"axis": 3}, 0, "its axis 3 must be from -3 to 2"),
+    ("Gather", {"axis": 1}, 3, "it takes place 3 of an axis of size 3"),
+    ("Transpose", {"perm": [0, 1, 3]}, None, "its order .0, 1, 3. is none of the 3 axes"),
+    ("Transpose", {"perm": [0, 1, 1]}, None, "its order .0, 1, 1. is none of the 3 axes"),
+    ("Transpose", {"perm": [1, 0]}, None, "its order .1, 0. is none of the 3 axes"),
+    ("Reshape", {}, [0, 0, 0, 0], "are no shape for an input of 3 axes"),
+    ("Reshape", {}, [-1, -1], "are no shape for an input of 3 axes"),
+    ("Reshape", {}, [-2, 6], "are no shape for an input of 3 axes"),
+    ("Split", {"axis": 1}, [1, 1, 1], "it has 2 outputs, and 3 sizes for them"),
+]
+
+
+@pytest.mark.parametrize(("kind", "attributes", "operand", "words"), WRONG_AXES)
+def test_axes_that_an_input_does_not_have_are_refused(
+    kind: str, attributes: dict[str, Any], operand: Any, words: str, path: Path
+) -> None:
+    names = ["a"] if operand is None else ["a", "operand"]
+    constants = {} if operand is None else {"operand": np.array(operand)}
+    results = ["y", "z"] if kind == "Split" else ["y"]
+    nodes = [helper.make_node("Relu", ["x"], ["a"])]
+    nodes.append(helper.make_node(kind, names, results, **attributes))
+    ends = {name: ["p", "q", "r"] for name in results}
+    write(path, nodes, {"x": ["n", 3, 4]}, ends, **constants)
+    with pytest.raises(ModelFileError, match=f"the node {kind} cannot be loaded: .*{words}"):
+        minidl.onnx.load(path)
+
+
 def test_a_negative_variance_is_refused(path: Path) -> None:
     node = helper.make_node("BatchNormalization", ["x", *"gbmv"], ["y"])
     ones = np.ones(4, np.float32)

@@ -181,6 +181,8 @@ class Split(Adapter):
         width = x.shape[self.axis]
         each = -(-width // self.count)  # the last part is smaller where they cannot be the same
         sizes = self.sizes or [each] * (self.count - 1) + [width - each * (self.count - 1)]
+        if sum(sizes) != width or min(sizes) < 0:
+            raise ValueError(f"{self.label}: {width} features cannot be split into {sizes}")
         parts = np.split(x, np.cumsum(sizes)[:-1], self.axis)
         self.save(parts[0].dtype, [part.shape for part in parts])
         return tuple(map(kernels.copy, parts))

@@ -11,6 +11,7 @@ import numpy as np
 from minidl import nn
 from minidl.nn.layer import Layer
 from minidl.onnx import adapters
+from minidl.onnx.axes import check_axes
 from minidl.onnx.graph_file import Graph, Node, shortest
 from minidl.saving.tensor_file import ModelFileError
 from minidl.typing import Array
@@ -54,6 +55,7 @@ def read(graph: Graph, node: Node) -> Step:
     """
     why = "minidl has no such layer"
     try:
+        check_axes(graph, node)
         for reader in READERS.get(node.kind, ()):
             if (step := reader(graph, node)) is not None:
                 return step
@@ -221,6 +223,10 @@ def _matmul(graph: Graph, node: Node) -> Step:
 def _gather(graph: Graph, node: Node) -> Step:
     axis, place = node.attributes.get("axis", 0), graph.constants.get(node.operand(1))
     if node.operands[0] not in graph.constants and place is not None and place.ndim == 0:
+        shape = graph.shapes.get(node.operands[0])
+        size = -1 if shape is None else shape[axis]
+        if size >= 0 and not -size <= place < size:
+            graph.refuse(node, f"it takes place {place} of an axis of size {size}")
         return step(node, adapters.Take(int(place), axis))
     table = graph.weights(node, 0)
     layer: Layer
@@ -349,6 +355,8 @@ def _split(graph: Graph, node: Node) -> Step:
     sizes = graph.constant(node, 1)
     parts = node.attributes.get("split") if sizes is None else [int(size) for size in sizes]
     count = len(node.results)
+    if parts is not None and len(parts) != count:
+        graph.refuse(node, f"it has {count} outputs, and {len(parts)} sizes for them")
     layer = adapters.Split(node.attributes.get("axis", 0), parts, count)
     return step(node, layer, outputs=count)
 
