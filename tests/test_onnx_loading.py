@@ -123,6 +123,25 @@ def test_gradients_of_what_loaded_graphs_are_made_of(layer: nn.Layer, shape: Any
     minidl.gradcheck(layer, np.random.default_rng(0).normal(size=shape))
 
 
+def test_states_of_two_levels_are_those_of_the_higher(path: Path) -> None:
+    """The levels become one layer; the graph gives the last h and c of the second alone."""
+    node = helper.make_node
+    nodes = [
+        node("LSTM", ["x", "w0", "r0"], ["y0"], hidden_size=2),
+        node("Transpose", ["y0"], ["across"], perm=[0, 2, 1, 3]),
+        node("Reshape", ["across", "joined"], ["features"]),
+        node("LSTM", ["features", "w1", "r1"], ["y", "h", "c"], hidden_size=2),
+    ]
+    weights = {"w0": draw(1, 8, 3), "r0": draw(1, 8, 2), "w1": draw(1, 8, 2), "r1": draw(1, 8, 2)}
+    outputs = {"y": ["t", 1, "n", 2], "h": [1, "n", 2], "c": [1, "n", 2]}
+    joined = np.array([0, 0, -1])
+    write(path, nodes, {"x": ["t", "n", 3]}, outputs, joined=joined, **weights)
+    model, x = minidl.onnx.load(path), draw(5, 4, 3)
+    for theirs, ours in zip(run_elsewhere(path, (x,)), outputs_of(model, (x,)), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    minidl.gradcheck(model.train().astype(np.float64), x.astype(np.float64))
+
+
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_gradients_of_states_in_onnx_s_layout(batch_first: bool) -> None:
     inner = nn.LSTM(3, 2, bidirectional=True, rng=0)
