@@ -84,6 +84,12 @@ def test_a_graph_that_is_no_chain_becomes_a_network_that_trains(path: Path) -> N
     for theirs, ours in zip(run_elsewhere(path, inputs), outputs_of(model, inputs), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5)
     minidl.gradcheck(model, *(x.astype(np.float64) for x in inputs))
+    minidl.onnx.export(model.astype(np.float32), path, inputs)
+    graph = onnx.load(path).graph
+    assert [value.name for value in (*graph.input, *graph.output)] == ["x", "z", "y", "c"]
+    inputs = draw(7, 3), draw(3, 7).T
+    for theirs, ours in zip(run_elsewhere(path, inputs), outputs_of(model, inputs), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5)
     with pytest.raises(TypeError, match="expected 2 arrays, x, z, got 1"):
         model(inputs[0])
 
@@ -168,6 +174,41 @@ def test_states_and_their_gradients_go_through_a_loaded_layer(
     y, *end = model(x, *state)
     for got, expected in zip((dx, *dstate), model.backward(y, *end), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_names_of_a_graph_that_are_also_those_of_minidl_are_kept_apart(path: Path) -> None:
+    """Each node is named by its place, such as ``0.Relu_1``: so may be a value of another file."""
+    names = ["1.Tanh_2", "0.Relu_1", "0.weight"]
+    nodes = [
+        helper.make_node("Gemm", ["x", "w"], ["a"]),
+        helper.make_node("Relu", ["a"], names[:1]),
+        helper.make_node("Tanh", ["a"], names[1:2]),
+        helper.make_node("Sigmoid", ["a"], names[2:]),
+    ]
+    write(path, nodes, {"x": ["n", 3]}, {name: ["n", 3] for name in names}, w=draw(3, 3))
+    model, x = minidl.onnx.load(path), draw(2, 3)
+    minidl.onnx.export(model, path, x)
+    assert [value.name for value in onnx.load(path).graph.output] == names
+    for theirs, ours in zip(run_elsewhere(path, (x,)), outputs_of(model, (x,)), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_a_value_that_two_outputs_share_is_written_for_both(path: Path) -> None:
+    nodes = [helper.make_node("Tanh", ["x"], ["a"]), helper.make_node("Add", ["a", "zero"], ["b"])]
+    ends = {"a": ["n", 3], "b": ["n", 3]}
+    write(path, nodes, {"x": ["n", 3]}, ends, zero=np.float32(0))
+    model, x = minidl.onnx.load(path), draw(2, 3)
+    minidl.onnx.export(model, path, x)
+    for theirs, ours in zip(run_elsewhere(path, (x,)), outputs_of(model, (x,)), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_the_batch_of_a_loaded_recurrent_layer_may_have_any_size(path: Path) -> None:
+    recurrent_node(path, "LSTM", 4)
+    model = minidl.onnx.load(path)
+    minidl.onnx.export(model, path, draw(4, 2, 3))
+    x = draw(6, 5, 3)
+    np.testing.assert_allclose(run_elsewhere(path, (x,))[0], model(x), rtol=1e-5, atol=1e-6)
 
 
 def test_an_input_that_nothing_uses_is_still_taken(path: Path) -> None:

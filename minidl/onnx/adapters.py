@@ -177,13 +177,18 @@ class Split(Adapter):
     def __init__(self, axis: int, sizes: Sequence[int] | None, count: int) -> None:
         self.axis, self.sizes, self.count = axis, sizes, count
 
-    def forward(self, x: Array) -> Any:
-        width = x.shape[self.axis]
-        each = -(-width // self.count)  # the last part is smaller where they cannot be the same
-        sizes = self.sizes or [each] * (self.count - 1) + [width - each * (self.count - 1)]
+    def sizes_of(self, width: int) -> list[int]:
+        """Return the size of each part: the last is smaller where they cannot be the same."""
+        each = -(-width // self.count)
+        equal = [each] * (self.count - 1)
+        sizes = list(self.sizes or (*equal, width - sum(equal)))
         if sum(sizes) != width or min(sizes) < 0:
-            raise ValueError(f"{self.label}: {width} features cannot be split into {sizes}")
-        parts = np.split(x, np.cumsum(sizes)[:-1], self.axis)
+            raise ValueError(f"{self.label}: an axis of {width} cannot be split into {sizes}")
+        return sizes
+
+    def forward(self, x: Array) -> Any:
+        places = np.cumsum(self.sizes_of(x.shape[self.axis]))[:-1]
+        parts = np.split(x, places, self.axis)
         self.save(parts[0].dtype, [part.shape for part in parts])
         return tuple(map(kernels.copy, parts))
 
@@ -321,6 +326,12 @@ class Gather(Adapter):
         self.embedding = nn.Embedding(len(moved), width, rng=0, dtype=table.dtype)
         self.embedding.weight.data = moved.reshape(len(moved), width)
         self.assign_paths()
+
+    @property
+    def table(self) -> Array:
+        """The table, its axes in order."""
+        moved = self.embedding.weight.data.reshape(-1, *self.rest)
+        return np.moveaxis(moved, 0, self.axis)
 
     def forward(self, indices: Array) -> Array:
         count = self.embedding.num_embeddings

@@ -29,7 +29,7 @@ def writes(kind: type[Layer]) -> Callable[[Write], Write]:
     return register
 
 
-def _operator(kind: str, attributes: Callable[[Any], dict[str, Any]]) -> Write:
+def operator(kind: str, attributes: Callable[[Any], dict[str, Any]]) -> Write:
     """Return a function that writes one operator, with attributes taken from the layer."""
 
     def write(writer: Writer, layer: Any, inputs: list[Value]) -> list[str]:
@@ -57,19 +57,19 @@ def _of_cell(cell: Any) -> dict[str, Any]:
 
 
 WRITERS |= {
-    nn.ReLU: _operator("Relu", _none),
-    nn.Sigmoid: _operator("Sigmoid", _none),
-    nn.Tanh: _operator("Tanh", _none),
-    nn.Softsign: _operator("Softsign", _none),
-    nn.HardSwish: _operator("HardSwish", _none),
-    nn.HardSigmoid: _operator("HardSigmoid", lambda layer: {"alpha": 1 / 6, "beta": 0.5}),
-    nn.LeakyReLU: _operator("LeakyRelu", lambda layer: {"alpha": layer.slope}),
-    nn.ELU: _operator("Elu", lambda layer: {"alpha": layer.alpha}),
-    nn.CELU: _operator("Celu", lambda layer: {"alpha": layer.alpha}),
-    nn.SELU: _operator("Selu", _none),
-    nn.Softmax: _operator("Softmax", lambda layer: {"axis": -1}),
-    nn.LogSoftmax: _operator("LogSoftmax", lambda layer: {"axis": -1}),
-    nn.Identity: _operator("Identity", _none),
+    nn.ReLU: operator("Relu", _none),
+    nn.Sigmoid: operator("Sigmoid", _none),
+    nn.Tanh: operator("Tanh", _none),
+    nn.Softsign: operator("Softsign", _none),
+    nn.HardSwish: operator("HardSwish", _none),
+    nn.HardSigmoid: operator("HardSigmoid", lambda layer: {"alpha": 1 / 6, "beta": 0.5}),
+    nn.LeakyReLU: operator("LeakyRelu", lambda layer: {"alpha": layer.slope}),
+    nn.ELU: operator("Elu", lambda layer: {"alpha": layer.alpha}),
+    nn.CELU: operator("Celu", lambda layer: {"alpha": layer.alpha}),
+    nn.SELU: operator("Selu", _none),
+    nn.Softmax: operator("Softmax", lambda layer: {"axis": -1}),
+    nn.LogSoftmax: operator("LogSoftmax", lambda layer: {"axis": -1}),
+    nn.Identity: operator("Identity", _none),
     nn.SiLU: _pattern(patterns.SILU, _none),
     nn.Mish: _pattern(patterns.MISH, _none),
     nn.Standardize: _pattern(
