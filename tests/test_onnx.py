@@ -105,6 +105,19 @@ def test_what_trains_stays_behind_and_the_model_stays_in_its_mode(path: Path) ->
     assert not minidl.onnx.load(path).training
 
 
+def test_a_stateful_layer_starts_with_zeros_and_keeps_what_it_carries(path: Path) -> None:
+    model = nn.LSTM(3, 2, stateful=2, rng=0)
+    model(draw(2, 4, 3))
+    before = model.carried.copy()
+    x = draw(2, 5, 3)
+    minidl.onnx.export(model, path, x)
+    np.testing.assert_array_equal(model.carried, before)
+    assert before.any()
+    expected = outputs_of(model, (x,))
+    np.testing.assert_array_equal(outputs_of(minidl.onnx.load(path), (x,)), expected)
+    np.testing.assert_allclose(run_elsewhere(path, (x,)), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_hyper_parameters_come_back(path: Path) -> None:
     model = nn.Sequential(
         *(nn.BatchNorm(3, 0.2, 1e-4), nn.Dropout(0.3), nn.LeakyReLU(0.1), nn.ELU(0.7)), rng=0

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minidl._version import __version__
-from minidl.files import AnyPath, replacing
+from minidl.files import AnyPath, as_path, replacing
 from minidl.nn.array_checks import is_lengths
 from minidl.nn.checks import check_count
 from minidl.nn.embedding import Embedding
@@ -34,7 +34,8 @@ def export(model: Layer, path: AnyPath, example: Any, opset: int = OLDEST_OPSET)
 
     The batch may have any size, and sequences any number of steps. Weights and inputs are float32,
     also those of a float64 model: runtimes have few operators for float64. What only trains stays
-    behind: dropout passes its input on, and normalization uses its running statistics.
+    behind: dropout passes its input on, normalization uses its running statistics, and a stateful
+    recurrent layer starts each call with zeros, unless the example has a state.
 
     Parameters
     ----------
@@ -73,7 +74,8 @@ def export(model: Layer, path: AnyPath, example: Any, opset: int = OLDEST_OPSET)
     """
     if not isinstance(model, Layer):
         raise TypeError(f"export takes a model, got {model!r}")
-    onnx, opset = onnx_package(), check_count("export", "opset", opset)
+    onnx, target = onnx_package(), as_path(path)
+    opset = check_count("export", "opset", opset)
     newest = onnx.defs.onnx_opset_version()
     if not OLDEST_OPSET <= opset <= newest:
         raise ValueError(
@@ -94,7 +96,7 @@ def export(model: Layer, path: AnyPath, example: Any, opset: int = OLDEST_OPSET)
         list(writer.constants.values()),
     )
     data = _checked_bytes(graph, opset)
-    with replacing(path) as file:
+    with replacing(target) as file:
         file.write(data)
 
 

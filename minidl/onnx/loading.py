@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minidl.files import AnyPath
+from minidl.files import AnyPath, as_path
 from minidl.nn.layer import Layer
 from minidl.onnx import pattern_readers, recurrent_readers
 from minidl.onnx.computed_shapes import fold_shapes
@@ -54,7 +54,7 @@ def load(path: AnyPath) -> Layer:
     ----------------------------------------
     float32                               26
     """
-    graph = read_graph(path)
+    graph = read_graph(as_path(path))
     try:
         recurrent_readers.forget_zero_states(graph)
         fold_shapes(graph)
