@@ -103,6 +103,21 @@ def write(
     path.write_bytes(model.SerializeToString())
 
 
+def write_text(
+    path: Path,
+    constants: str,
+    operators: str,
+    outputs: str = "float[n, 4] y",
+    inputs: str = "float[n, 4] x",
+) -> None:
+    """Write a graph in the syntax of ``onnx.parser``."""
+    import onnx.parser
+
+    head = f'<ir_version: 8, opset_import: ["": 18]> graph ({inputs}) => ({outputs})'
+    model = onnx.parser.parse_model(f"{head} <{constants}> {{{operators}}}")
+    path.write_bytes(model.SerializeToString())
+
+
 def draw(*shape: int) -> np.ndarray:
     return np.random.default_rng(sum(shape)).normal(size=shape).astype(np.float32)
 

@@ -15,7 +15,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from onnx import helper, numpy_helper  # noqa: E402
-from onnx_helpers import draw, run_elsewhere, write  # noqa: E402
+from onnx_helpers import draw, run_elsewhere, write, write_text  # noqa: E402
 
 
 @pytest.fixture
@@ -160,13 +160,6 @@ WRITTEN: dict[str, tuple[str, str, str]] = {
 }
 
 
-def write_text(path: Path, constants: str, operators: str) -> None:
-    """Write a graph from x (n, 4) to y, in the syntax of ``onnx.parser``."""
-    ends = "(float[n, 4] x) => (float[n, 4] y)"
-    text = f'<ir_version: 8, opset_import: ["": 18]> graph {ends} <{constants}> {{{operators}}}'
-    path.write_bytes(onnx.parser.parse_model(text).SerializeToString())
-
-
 @pytest.mark.parametrize("name", WRITTEN)
 def test_several_operators_of_pytorch_are_one_layer(name: str, path: Path) -> None:
     constants, operators, layer = WRITTEN[name]
@@ -239,10 +232,9 @@ NUMBERS = """int64[1] zero = {0}, int64[1] one = {1}, int64[1] two = {2}, int64[
 
 
 def write_reshape(path: Path, operators: str, features: str) -> None:
-    ends = f"(float[n, 2, 3, {features}] x) => (float[n, a, {features}] y)"
-    text = f'<ir_version: 8, opset_import: ["": 18]> graph {ends} <{NUMBERS}>'
-    model = onnx.parser.parse_model(f"{text} {{{operators}\n y = Reshape (x, shape)}}")
-    path.write_bytes(model.SerializeToString())
+    """Write the graph that brings x (n, 2, 3, features) into a shape that it computes."""
+    ends = f"float[n, a, {features}] y", f"float[n, 2, 3, {features}] x"
+    write_text(path, NUMBERS, f"{operators}\n y = Reshape (x, shape)", *ends)
 
 
 @pytest.mark.parametrize("how", COMPUTED)
