@@ -114,22 +114,36 @@ def _dropout(writer: Writer, layer: nn.Dropout, inputs: list[Value]) -> list[str
     return writer.node("Dropout", [inputs[0].name, writer.constant("ratio", np.float32(layer.p))])
 
 
+def channels_first(rank: int) -> list[int]:
+    """Return the order of axes that brings the last one, of the features, to axis 1."""
+    return [0, rank - 1, *range(1, rank - 1)]
+
+
+def channels_last(rank: int) -> list[int]:
+    """Return the order of axes that brings axis 1 to the end."""
+    return [0, *range(2, rank), 1]
+
+
+def with_channels_first(
+    writer: Writer, kind: str, x: Value, constants: list[str], **attributes: Any
+) -> list[str]:
+    """Write an operator that has the features on axis 1, with transposes around it."""
+    name, rank = x.name, x.array.ndim
+    if rank > 2:
+        name = writer.one("Transpose", name, perm=channels_first(rank))
+    y = writer.one(kind, name, *constants, **attributes)
+    return [writer.one("Transpose", y, perm=channels_last(rank)) if rank > 2 else y]
+
+
 @writes(nn.BatchNorm)
 def _batch_norm(writer: Writer, layer: nn.BatchNorm, inputs: list[Value]) -> list[str]:
-    x, rank = inputs[0].name, inputs[0].array.ndim
-    if rank > 2:  # ONNX has the features on axis 1
-        x = writer.one("Transpose", x, perm=[0, rank - 1, *range(1, rank - 1)])
     arrays = {
         **{name: parameter.data for name, parameter in layer.named_parameters()},
         **layer.state(),
     }
     constants = [writer.constant(name, array) for name, array in arrays.items()]
-    y = writer.one(
-        "BatchNormalization", x, *constants, epsilon=layer.eps, momentum=1 - layer.momentum
-    )
-    if rank > 2:
-        y = writer.one("Transpose", y, perm=[0, *range(2, rank), 1])
-    return [y]
+    options = {"epsilon": layer.eps, "momentum": 1 - layer.momentum}
+    return with_channels_first(writer, "BatchNormalization", inputs[0], constants, **options)
 
 
 @writes(nn.LayerNorm)

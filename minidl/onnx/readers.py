@@ -241,52 +241,6 @@ def _gather(graph: Graph, node: Node) -> Step:
 # --- normalization ----------------------------------------------------------------------------
 
 
-@reads("BatchNormalization")
-def _batch_norm(graph: Graph, node: Node) -> Step:
-    rank = graph.ranks.get(node.operands[0])
-    if rank is None:
-        graph.refuse(node, "the number of axes of its input is not known")
-    norm = _make_batch_norm(graph, node)
-    return step(node, norm if rank == 2 else adapters.OnAxis(norm, 1))
-
-
-def _make_batch_norm(graph: Graph, node: Node) -> nn.BatchNorm:
-    if node.attributes.get("training_mode", 0) or any(map(graph.is_used, node.results[1:])):
-        graph.refuse(node, "it is in training mode; export the model for inference")
-    gamma, beta, mean, variance = (graph.weights(node, index) for index in range(1, 5))
-    if not (variance >= 0).all():
-        graph.refuse(node, f"its variance must be at least 0, and holds {variance.min():g}")
-    momentum = 1 - node.attributes.get("momentum", 0.9)
-    norm = nn.BatchNorm(
-        len(gamma),
-        float(f"{momentum:.7g}"),
-        node.attributes.get("epsilon", 1e-5),
-        dtype=gamma.dtype,
-    )
-    filled: nn.BatchNorm = fill(
-        norm, gamma=gamma, beta=beta, running_mean=mean, running_var=variance
-    )
-    return filled
-
-
-@reads("Transpose")
-def _batch_norm_of_last_axis(graph: Graph, node: Node) -> Step | None:
-    """Read the batch normalization of the last axis, as ``export`` writes it: axis 1 in between."""
-    inside = graph.producers.get(node.operands[0])
-    before = None if inside is None else graph.producers.get(inside.operands[0])
-    if inside is None or inside.kind != "BatchNormalization" or before is None:
-        return None
-    order = node.attributes.get("perm", ())
-    there = [0, len(order) - 1, *range(1, len(order) - 1)]
-    back = [0, *range(2, len(order)), 1]
-    if before.kind != "Transpose" or (before.attributes.get("perm"), order) != (there, back):
-        return None
-    if graph.only_user(inside.operands[0]) is None or graph.only_user(inside.results[0]) is None:
-        return None
-    norm = _make_batch_norm(graph, inside)
-    return Step(norm, before.operands[:1], node.results, [before, inside, node])
-
-
 @reads("LayerNormalization", "RMSNormalization")
 def _layer_norm(graph: Graph, node: Node) -> Step:
     axis, eps = node.attributes.get("axis", -1), node.attributes.get("epsilon", 1e-5)

@@ -136,7 +136,7 @@ def compared(tensors: Mapping[str, Array], wanted: list[Slot]) -> Report:
 def _misfit(name: str, tensor: Array, slot: Slot) -> str:
     """Return what is wrong with a tensor; nothing if it fits."""
     if tensor.shape != slot.shape:
-        turned = slot.transposed and tensor.shape == slot.shape[::-1]
+        turned = slot.order is not None and tensor.shape == slot.place.shape
         hint = ", the other way round" if turned else ""
         return f"{name} is {tensor.shape}, expected {slot.shape}{hint}"
     if tensor.dtype.kind != slot.place.dtype.kind:
