@@ -38,6 +38,7 @@ include "loops/optimizers.pxi"
 include "loops/gates.pxi"
 include "loops/sequences.pxi"
 include "loops/gather.pxi"
+include "loops/pooling.pxi"
 include "loops/watching.pxi"
 include "loops/peak.pxi"
 
