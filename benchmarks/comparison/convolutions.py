@@ -131,13 +131,20 @@ class Convolutional(Batched):
         return self.layers[-1].outputs
 
     @property
-    def flops(self) -> int:
-        """Flops of the products of the task; multiplications by padding count.
+    def forward_flops(self) -> int:
+        """Flops of the products of a forward pass; multiplications by padding count."""
+        return sum(self._products())
 
-        In a step there are three for each weight, without the gradient of the input.
-        """
+    @property
+    def step_flops(self) -> int:
+        """Flops of the products of a step: three for each weight, without the input gradient."""
         first, *others = self._products()
-        return 2 * first + 3 * sum(others) if self.trains else first + sum(others)
+        return 2 * first + 3 * sum(others)
+
+    @property
+    def flops(self) -> int:
+        """Flops of the products of the task."""
+        return self.step_flops if self.trains else self.forward_flops
 
     def _products(self) -> Iterator[int]:
         """Yield the flops of the forward product of each weight."""
