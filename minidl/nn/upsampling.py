@@ -49,7 +49,7 @@ class Upsample(Layer):
     def check_input(self, x: Array) -> None:
         self.check_array(x)
         if isinstance(self.scale_factor, tuple) or x.ndim != 3:
-            check_images(self.label, x, 2)
+            check_images(self, x, 2)
 
     def _factors(self, dimensions: int) -> tuple[int, ...]:
         factors = self.scale_factor
