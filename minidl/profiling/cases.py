@@ -120,8 +120,10 @@ class Case:
 
 def cases(dtype: Any = np.float32, names: Sequence[str] = _kernels.NAMES) -> list[Case]:
     """List the cases of the named kernels, in the order of ``_kernels.NAMES``."""
-    families = (_products, _linear, _declared, _losses, _norms, _sequences, _layouts)
-    families += (_pools, _notes)
+    families = (
+        *(_products, _linear, _declared, _losses, _norms),
+        *(_sequences, _layouts, _pools, _notes),
+    )
     make = _Maker(dtype)
     found = [case for family in families for case in family(make) if case.kernel in names]
     return sorted(found, key=lambda case: _kernels.NAMES.index(case.kernel))
