@@ -238,6 +238,37 @@ def test_flops_of_networks_are_those_of_their_steps(measuring: ModuleType) -> No
         assert sum(map(flops_of_products, predict._latest.calls)) == network.forward_flops
 
 
+def test_tasks_of_two_kinds_have_bases_of_their_own(
+    measuring: ModuleType, report: ModuleType
+) -> None:
+    suite = pytest.importorskip("comparison.suites").SUITES["convolution"]
+    found = [
+        measuring.Result(task, [task], threads, {base: [seconds], "PyTorch": [8.0]}, {})
+        for task, base in (("training", "epoch"), ("inference", "step"))
+        for threads, seconds in ((1, 2.0), (2, 1.0))
+    ]
+    table = report.tables(suite, ["epoch", "step", "PyTorch"], found)
+    *_, heading, _, training, inference = table.splitlines()
+    assert heading == "ratio to minidl, epoch or step"
+    assert training.split() == ["training", "1.00x", "-", "4.00x"]
+    assert inference.split() == ["inference", "-", "1.00x", "4.00x"]
+
+
+def test_convolutional_networks_are_the_same_elsewhere(measuring: ModuleType) -> None:
+    """PyTorch's layouts give minidl's losses, so weights and images are turned rightly."""
+    pytest.importorskip("torch")
+    ours = pytest.importorskip("comparison.libraries.ours")
+    theirs = pytest.importorskip("comparison.libraries.pytorch_convolution")
+    for network in convolutional(pytest.importorskip("comparison.convolutions")):
+        x, y = network.data
+        expected = float(ours._step(ours._convolutional(network))(x, y))
+        for layout in (theirs.NCHW, theirs.CHANNELS_LAST):
+            images = theirs.images(theirs.torch.from_numpy(x), layout)
+            step = theirs.eager_training(theirs.Model(network, layout))
+            found = float(step(images, theirs.torch.from_numpy(y)))
+            assert found == pytest.approx(expected, rel=1e-5), (network.name, layout)
+
+
 def test_means_of_peers_and_of_the_best_peer(measuring: ModuleType, report: ModuleType) -> None:
     suites = pytest.importorskip("comparison.suites")
     found = [

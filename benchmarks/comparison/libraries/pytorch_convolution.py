@@ -34,12 +34,12 @@ def convolution(network: Convolutional, threads: list[int]) -> Iterator[Contende
     torch.compiler.reset()
     x, y = map(torch.from_numpy, network.data)
     for layout in (NCHW, CHANNELS_LAST):
-        images = _images(x, layout)
-        model = partial(_Convolutional, network, layout)
+        laid = images(x, layout)
+        model = partial(Model, network, layout)
         if not network.trains:
-            yield from _inference(frozen(model()), images)
+            yield from _inference(frozen(model()), laid)
             continue
-        batches = network.split(images, y)
+        batches = network.split(laid, y)
         makers = {
             ("PyTorch", "fused Adam"): partial(eager_training, fused=True),
             ("PyTorch", "foreach Adam"): partial(eager_training, foreach=True),
@@ -51,7 +51,7 @@ def convolution(network: Convolutional, threads: list[int]) -> Iterator[Contende
             yield Contender(name, call, f"{layout}, {setting}", check=losses(call))
 
 
-def _inference(model: _Convolutional, x: Any) -> Iterator[Contender]:
+def _inference(model: Model, x: Any) -> Iterator[Contender]:
     yield from predicting("PyTorch", model, x, f"{model.layout},")
     script = torch.jit.optimize_for_inference(scripted(model, x))
     yield from predicting("PyTorch", script, x, f"{model.layout}, scripted,")
@@ -59,14 +59,14 @@ def _inference(model: _Convolutional, x: Any) -> Iterator[Contender]:
     yield from predicting("torch.compile", program, x, f"{model.layout},")
 
 
-def _images(x: Any, layout: str) -> Any:
+def images(x: Any, layout: str) -> Any:
     """Lay out images or sequences; in channels_last a sequence is an image of one row."""
     if layout == NCHW:
         return x.movedim(-1, 1).contiguous()
     return (x[:, None] if x.ndim == 3 else x).permute(0, 3, 1, 2)
 
 
-class _Convolutional(torch.nn.Module):
+class Model(torch.nn.Module):
     """The layers of a network, in a layout."""
 
     def __init__(self, network: Convolutional, layout: str) -> None:
@@ -147,7 +147,7 @@ class _Rows(torch.nn.Module):
         return x.permute(0, 2, 3, 1).flatten(1)
 
 
-def _whole_convolutional(model: _Convolutional) -> Callable[[Any, Any], Any]:
+def _whole_convolutional(model: Model) -> Callable[[Any, Any], Any]:
     """Compile the whole step, on weights that lie as the layout wants them."""
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):  # torch.func changes no running statistics
