@@ -8,11 +8,11 @@ backend.
 
 **How a call travels.** ``kernels.relu(x)`` arrives in ``call.pyx``, which checks the arrays by the
 signature, allocates the result and fills an argument struct (``arguments.pxd``). Calls that
-consist of several kernels do so by hand in ``composites.pyx`` and ``convolution.pyx``. ``run``
-releases the GIL and calls the loop of the build that was chosen at import, one for each dtype and
-instruction set; the loop computes its share of the outputs (``loops/vector/partition.pxi``).
-Nothing below ``run`` knows Python: a call is a function pointer and a struct. A recorded step is a
-list of such calls, which ``executor/`` runs.
+consist of several kernels do so by hand in ``composites.pyx``, ``convolution.pyx`` and
+``pooling.pyx``. ``run`` releases the GIL and calls the loop of the build that was chosen at import,
+one for each dtype and instruction set; the loop computes its share of the outputs
+(``loops/vector/partition.pxi``). Nothing below ``run`` knows Python: a call is a function pointer
+and a struct. A recorded step is a list of such calls, which ``executor/`` runs.
 
 **What each instruction set changes.** ``builds/loops.pxi`` includes all loops; the modules of
 ``builds/`` include it, and ``setup.py`` compiles each of them with other flags. What differs in
@@ -72,7 +72,7 @@ from minidl._kernels.signature import KERNELS
 # The public kernels are those that have a twin, in the order of the files of the twins.
 FAMILIES = (
     *("products", "convolution", "elementwise", "activations", "normalization"),
-    *("losses", "optimizers", "sequences", "watching"),
+    *("losses", "optimizers", "pooling", "sequences", "watching"),
 )
 NAMES = tuple(
     name
@@ -80,6 +80,8 @@ NAMES = tuple(
     for name, kernel in KERNELS.items()
     if kernel.twin is not None and kernel.twin.__module__.endswith(family)
 )
+
+COMPOSITES = ("composites", "convolution", "pooling")  # modules of calls that are written by hand
 
 isa = "reference"
 why = ""
@@ -126,15 +128,13 @@ def select(name: str) -> None:
 
 def _compiled_calls() -> dict[str, Any]:
     """Collect the calls that check arrays and run compiled loops."""
-    call, composites, convolution = (
-        import_module(f"{__name__}.{name}") for name in ("call", "composites", "convolution")
-    )
-    by_hand = vars(call) | vars(composites) | vars(convolution)
+    call, *others = (import_module(f"{__name__}.{name}") for name in ("call", *COMPOSITES))
+    by_hand = {name: value for module in (call, *others) for name, value in vars(module).items()}
     for name in NAMES:
         if KERNELS[name].composite and name not in by_hand:
             raise ImportError(
-                f"kernel {name!r} has a twin with composite=True but no call in composites.pyx or "
-                "convolution.pyx: build it (python setup.py build_ext --inplace), or set "
+                f"kernel {name!r} has a twin with composite=True but no call in composites.pyx, "
+                "convolution.pyx or pooling.pyx: build it (python setup.py build_ext --inplace), or set "
                 "MINIDL_ISA=reference"
             )
     calls = {
@@ -166,7 +166,8 @@ def _dispatch() -> Any:
     """Import the compiled dispatcher; None where nothing was compiled or it cannot be loaded."""
     global _obstacle
     try:
-        import_module(f"{__name__}.composites")
+        for name in COMPOSITES:
+            import_module(f"{__name__}.{name}")
         return import_module(f"{__name__}.dispatch")
     except ModuleNotFoundError:
         _obstacle = "no compiled kernels were found"
