@@ -15,7 +15,7 @@ from minidl.nn.embedding import Embedding
 from minidl.nn.hooks import evaluating
 from minidl.nn.layer import Layer
 from minidl.nn.recurrent.sequence import Recurrent
-from minidl.onnx import recurrent_layers
+from minidl.onnx import pooling, recurrent_layers
 from minidl.onnx.checksum import sealed
 from minidl.onnx.layers import WRITERS, Write
 from minidl.onnx.package import onnx_package
@@ -23,7 +23,7 @@ from minidl.onnx.writer import Value, Writer
 
 OLDEST_OPSET = 17  # the first with LayerNormalization; IR version 8, of 2022
 
-__all__ = ["export", "recurrent_layers"]  # whose import registers what it writes
+__all__ = ["export", "pooling", "recurrent_layers"]  # whose import registers what they write
 
 
 def export(model: Layer, path: AnyPath, example: Any, opset: int = OLDEST_OPSET) -> None:

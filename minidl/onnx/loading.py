@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from minidl.files import AnyPath
 from minidl.nn.layer import Layer
-from minidl.onnx import pattern_readers, recurrent_readers
+from minidl.onnx import pattern_readers, pooling, recurrent_readers
 from minidl.onnx.graph_file import Graph, read_graph
 from minidl.onnx.network import Network, as_chain
 from minidl.onnx.readers import Step, read
 from minidl.saving.tensor_file import ModelFileError, shortened
 
-__all__ = ["load", "pattern_readers", "recurrent_readers"]  # their import registers what they read
+# Importing these modules registers what they read.
+__all__ = ["load", "pattern_readers", "pooling", "recurrent_readers"]
 
 
 def load(path: AnyPath) -> Layer:
