@@ -134,8 +134,8 @@ def _compiled_calls() -> dict[str, Any]:
         if KERNELS[name].composite and name not in by_hand:
             raise ImportError(
                 f"kernel {name!r} has a twin with composite=True but no call in composites.pyx, "
-                "convolution.pyx or pooling.pyx: build it (python setup.py build_ext --inplace), or set "
-                "MINIDL_ISA=reference"
+                "convolution.pyx or pooling.pyx: build it (python setup.py build_ext --inplace), "
+                "or set MINIDL_ISA=reference"
             )
     calls = {
         name: by_hand[name] if KERNELS[name].composite else call.CALLS[name].as_function()

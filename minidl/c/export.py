@@ -17,7 +17,8 @@ from minidl.nn.layer import Layer
 from minidl.nn.recurrent.cells import RecurrentCell
 from minidl.nn.recurrent.sequence import Recurrent
 
-WITH_EMITTERS = activations, layers, pooling, recurrent  # importing them fills the table of emitters
+# Importing them fills the table of emitters.
+WITH_EMITTERS = activations, layers, pooling, recurrent
 # Headers of C, which one of the same name would hide from this source or another.
 HEADERS = (
     "assert complex ctype errno fenv float inttypes iso646 limits locale math setjmp signal "
