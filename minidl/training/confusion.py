@@ -214,10 +214,11 @@ class Counts:
         predicted, labels, classes = _labels(self.name, prediction, target)
         classes = max(classes, len(self.occurs))
         weight = _of_rows(weight, target)
-        of_right = predicted == labels if weight is None else weight * (predicted == labels)
+        right = predicted == labels
+        of_right = None if weight is None else weight[right]
         self.labelled = _grown(self.labelled, labels, weight, classes)
         self.predicted = _grown(self.predicted, predicted, weight, classes)
-        self.hits = _grown(self.hits, labels, of_right, classes)
+        self.hits = _grown(self.hits, labels[right], of_right, classes)
         self.occurs = np.pad(self.occurs, (0, classes - len(self.occurs)))
         self.occurs[predicted] = self.occurs[labels] = True
 
@@ -361,8 +362,12 @@ def _of_rows(weight: Array | None, target: Array) -> Array | None:
 
 
 def _grown(sums: Array, classes: Array, weight: Array | None, count: int) -> Array:
-    """Return the sums of so many classes, with the weights of these rows added."""
-    return np.pad(sums, (0, count - len(sums))) + np.bincount(classes, weight, minlength=count)
+    """Return the sums of so many classes, with the weights of these rows added, one by one."""
+    grown = np.pad(sums, (0, count - len(sums)))
+    if weight is None:
+        return grown + np.bincount(classes, minlength=count)
+    np.add.at(grown, classes, weight)  # the same bits in whatever parts the rows come
+    return grown
 
 
 def _ratio(above: Array, below: Array, of_zeros: float) -> Array:
