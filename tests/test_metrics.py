@@ -92,7 +92,8 @@ def test_the_same_bits_in_whatever_parts_rows_come(name):
     weighted = {
         weighted_value_of(name, prediction, target, batch, weight) for batch in (1, 7, 640, 3000)
     }
-    assert len(weighted) == 1 and weighted != values
+    assert len(weighted) == 1
+    assert weighted != values
 
 
 @compiled

@@ -75,7 +75,8 @@ def save(
         Where to write. An existing file is replaced, and the new one has its mode; a symbolic link
         stays, and the file that it leads to is replaced.
     metadata
-        Strings to keep with the model, by name, such as what it was made from.
+        Strings to keep with the model, by name, such as what it was made from. Names that begin
+        with ``minidl.`` are its own.
     optimizer
         Optimizer of the model's parameters, for training to continue later: its hyper-parameters,
         counters and moments are kept too. Not kept are a schedule (give the new optimizer the same
@@ -119,7 +120,7 @@ def save(
     0.01
     """
     check_types("save", model, optimizer)
-    words = checked_words(metadata or {})
+    words = checked_words({} if metadata is None else metadata)
     tensors, own = contents(model, optimizer)
     for name, labels in ((CLASSES, classes), (COLUMNS, columns)):
         if labels is not None:
