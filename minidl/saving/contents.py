@@ -48,16 +48,17 @@ def checked_words(metadata: Mapping[str, str]) -> dict[str, str]:
     if not isinstance(metadata, Mapping):
         raise TypeError(f"save: metadata are strings by name in a dict, got {shortened(metadata)}")
     words = dict(metadata)
+    taken = [name for name in words if name in OWN_WORDS or str(name).startswith(OWN)]
+    if taken:
+        raise ValueError(
+            f"save: the metadata {', '.join(sorted(map(str, taken)))} are its own, rename yours "
+            f"(its own are {', '.join(OWN_WORDS)}, and all that begin with {OWN})"
+        )
     for name, word in words.items():
         if not isinstance(name, str) or not isinstance(word, str):
             raise TypeError(
                 f"save: metadata are strings by name, got {shortened(name)}: {shortened(word)}; "
                 "write str(...) or json.dumps(...) of what is none"
-            )
-        if name in OWN_WORDS or name.startswith(OWN):
-            raise ValueError(
-                f"save: the metadata {shortened(name)} would have a name of minidl's own "
-                f"({', '.join(OWN_WORDS)}, and all that begin with {OWN}): rename it"
             )
         try:
             (name + word).encode()
