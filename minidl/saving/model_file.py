@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import repeat
 from typing import overload
 
@@ -143,11 +143,14 @@ def contents(model: Layer, optimizer: Optimizer | None) -> tuple[dict[str, Array
 
 def _as_labels(name: str, labels: Sequence[str | int]) -> list[str | int]:
     """Return labels as JSON has them."""
+    what = f"save: {name.rpartition('.')[2]} are words or whole numbers"
+    unordered = isinstance(labels, (str, bytes, set, frozenset, Mapping))
+    if unordered or not isinstance(labels, Iterable):
+        raise TypeError(f"{what} in a list, got {shortened(labels)}")
     plain = [label.item() if isinstance(label, np.generic) else label for label in labels]
     wrong = [label for label in plain if type(label) not in (str, int)]
-    if isinstance(labels, str) or wrong:
-        given = shortened(labels if isinstance(labels, str) else wrong[0])
-        raise TypeError(f"save: {name.rpartition('.')[2]} are words or whole numbers, got {given}")
+    if wrong:
+        raise TypeError(f"{what}, got {shortened(wrong[0])}")
     return plain
 
 
