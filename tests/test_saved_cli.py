@@ -58,6 +58,23 @@ def test_info_of_a_model_and_of_a_training(path: Path, capsys: Any) -> None:
     assert "truncated, or not a safetensors file" in capsys.readouterr().err
 
 
+def test_info_of_a_model_whose_class_is_missing(path: Path, capsys: Any) -> None:
+    class Mine(nn.Layer):
+        def __init__(self) -> None:
+            self.inner, self.factor = nn.Linear(3, 2, rng=0), 0.5
+
+    minidl.save(nn.Sequential(Mine(), nn.ReLU()), path, metadata={"made of": "oak"})
+    rewritten(path, lambda words: {k: w.replace("<locals>.Mine", "Gone") for k, w in words.items()})
+    assert main(["info", str(path)]) == 1
+    out = capsys.readouterr().out
+    assert "made of: oak" in out
+    assert "layer 2: Linear(in_features=3" in out
+    assert "factor=0.5" in out
+    assert "0.inner.weight (3, 2)" in out
+    assert "is in the model, and is not defined here: define or import it first" in out
+    assert "Gone" in out.splitlines()[-1]
+
+
 def test_predict_from_an_array_to_an_array(path: Path, tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm(2), nn.Dropout(0.5), rng=0)
     minidl.save(model, path)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from minidl import saving
 from minidl.cli.options import usage_errors
+from minidl.cli.report import one_line
 from minidl.saving.contents import (
     BESIDE,
     CLASSES,
@@ -19,7 +21,10 @@ from minidl.saving.contents import (
     STATE_OF_TRAINING,
     TABLE,
 )
+from minidl.saving.rebuilding import missing_class, parsed
 from minidl.saving.tensor_file import shortened
+
+LONGEST_LINE = 100  # characters
 
 
 def add_info(commands: Any) -> None:
@@ -50,10 +55,33 @@ def info(arguments: argparse.Namespace) -> int:
         print(f"{shortened(name)[1:-1]}: {shortened(word)[1:-1]}")
     print()
     if MODEL not in words:
-        for name, shape in shapes.items():
-            if not name.startswith(BESIDE):
-                print(f"{shortened(name)[1:-1]} {shape}")
+        _print_tensors(shapes)
         return 0
     with usage_errors(OSError, ValueError):
+        architecture = parsed(words[MODEL])
+        if missing := missing_class(architecture):
+            _print_architecture(architecture)
+            _print_tensors(shapes)
+            print(f"\nthe model cannot be built here: {missing}")
+            return 1
         print(saving.load(arguments.file))
     return 0
+
+
+def _print_architecture(architecture: Mapping[str, Any]) -> None:
+    """Print the classes of all layers, and what each holds that is a number or a word."""
+    for number, layer in enumerate(architecture["layers"]):
+        held = layer.get("holds")
+        plain = held.items() if isinstance(held, dict) else ()
+        settings = [f"{k}={v!r}" for k, v in plain if isinstance(v, (bool, int, float, str))]
+        module = f" of {layer['module']}" if "module" in layer else ""
+        line = f"layer {number}: {layer['class']}{module}({', '.join(settings)})"
+        print(one_line(line, LONGEST_LINE))
+    print()
+
+
+def _print_tensors(shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Print the names and shapes of the model's tensors."""
+    for name, shape in shapes.items():
+        if not name.startswith(BESIDE):
+            print(f"{shortened(name)[1:-1]} {shape}")
