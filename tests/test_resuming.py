@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -327,6 +329,29 @@ def test_a_kill_before_the_first_new_file_leaves_the_one_that_was_gone_back_to(
     with pytest.raises(OSError, match="full"):
         fit(resumed, 4, callbacks=[Checkpoint(tmp_path, keep=10)])
     assert checkpoint.latest == tmp_path / "epoch-00002.safetensors"
+
+
+def test_a_full_disk_leaves_the_checkpoints_that_are_there(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    whole = made()
+    fit(whole, 4)
+    fit(made(), 2, callbacks=[checkpoint := Checkpoint(tmp_path)])
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    resumed = made()
+    resumed.load(tmp_path / "epoch-00002.safetensors")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match=r"No space left on device: '.*epoch-00003"):
+            fit(resumed, 4, callbacks=[Checkpoint(tmp_path)])
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    resumed.load(checkpoint.latest)  # type: ignore[arg-type]
+    fit(resumed, 4, callbacks=[Checkpoint(tmp_path)])
+    assert signs(resumed) == signs(whole)
 
 
 def test_arguments_of_a_checkpoint_that_cannot_be_meant(tmp_path: Path) -> None:
