@@ -25,11 +25,13 @@ from diagnosis_checks import DIAGNOSIS_CHECKS
 from kernel_cases import Draw
 from monitor_helpers import MONITOR_CHECKS
 from optimizer_checks import LIMITS, OPTIMIZER_CHECKS, plateau_oracle, schedule_oracle
+from saving_checks import SAVING_CHECKS
 from test_kernels import assert_matches_twin
 
 from minidl import _kernels, kernels, nn, optim
 from minidl._kernels import twins as reference
 from minidl._kernels.twins import watching
+from minidl.cli import predicting
 from minidl.diagnosis import (
     causes,
     gradients,
@@ -47,6 +49,8 @@ from minidl.nn import classification_losses
 from minidl.nn.recurrent import cells
 from minidl.optim import adam, adaptive, flat_parameters, optimizer, schedules, sgd
 from minidl.recording import RecordingError
+from minidl.saving import architecture, rebuilding
+from minidl.training import checkpoint, resuming, running_metrics
 
 # What a check raises that has found something; the second is what pytest.raises raises.
 FAILURES = (AssertionError, pytest.fail.Exception, RecordingError)
@@ -58,6 +62,9 @@ MONITOR_HOMES = {module.__name__.rpartition(".")[2]: module for module in MONITO
 # Modules of the diagnosis.
 DIAGNOSIS_MODULES = (static, closing, task, gradients, causes, reach)
 DIAGNOSIS_HOMES = {module.__name__.rpartition(".")[2]: module for module in DIAGNOSIS_MODULES}
+# Modules that save, resume and predict.
+SAVING_MODULES = (checkpoint, resuming, running_metrics, architecture, rebuilding, predicting)
+SAVING_HOMES = {module.__name__.rpartition(".")[2]: module for module in SAVING_MODULES}
 
 
 @dataclass(frozen=True)
@@ -103,7 +110,8 @@ IN_SCHEDULES = [fault for fault in FAULTS if fault.places == ("schedules",)]
 IN_KERNELS = [fault for fault in FAULTS if fault.places[0] in _kernels.NAMES]
 IN_MONITOR = [fault for fault in FAULTS if fault.places[0] in MONITOR_HOMES]
 IN_DIAGNOSIS = [fault for fault in FAULTS if fault.places[0] in DIAGNOSIS_HOMES]
-ELSEWHERE = (*IN_SCHEDULES, *IN_KERNELS, *IN_MONITOR, *IN_DIAGNOSIS)
+IN_SAVING = [fault for fault in FAULTS if fault.places[0] in SAVING_HOMES]
+ELSEWHERE = (*IN_SCHEDULES, *IN_KERNELS, *IN_MONITOR, *IN_DIAGNOSIS, *IN_SAVING)
 IN_CLASSES = [fault for fault in FAULTS if fault not in ELSEWHERE]
 
 
@@ -295,6 +303,21 @@ def test_diagnosis_without_a_fault_passes(name: str, check: Any) -> None:
     check(vars(DIAGNOSIS_HOMES[name]))
 
 
+# --- in saving --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", IN_SAVING, ids=str)
+def test_fault_in_saving_is_caught(fault: Fault) -> None:
+    space = planted_module(SAVING_HOMES[fault.places[0]], fault)
+    check = SAVING_CHECKS[fault.check]
+    assert fails(check, iter([(space,)])), f"{fault.check} does not see it"
+
+
+@pytest.mark.parametrize(("name", "check"), SAVING_CHECKS.items())
+def test_saving_without_a_fault_passes(name: str, check: Any) -> None:
+    check(vars(SAVING_HOMES[name]))
+
+
 # --- the planting itself ------------------------------------------------------------------------
 
 
@@ -308,7 +331,7 @@ def test_there_are_faults_of_everything_and_no_copy_stays() -> None:
 
 @pytest.mark.parametrize("checks", [LAYER_CHECKS, LOSS_CHECKS, OPTIMIZER_CHECKS])
 def test_every_check_catches_something(checks: dict[str, Any]) -> None:
-    others = (*IN_SCHEDULES, *IN_MONITOR, *IN_DIAGNOSIS)
+    others = (*IN_SCHEDULES, *IN_MONITOR, *IN_DIAGNOSIS, *IN_SAVING)
     subjects = [fault for fault in FAULTS if fault not in others]
     caught_by = {fault.check for fault in subjects if problems_of(fault.seen)[0] is checks}
     assert caught_by == checks.keys()
