@@ -313,7 +313,7 @@ def test_errors_of_nan_are_nan(name):
 
 @pytest.mark.parametrize("record", [True, False])
 def test_r2_of_validation_is_that_of_the_whole_set(record, monkeypatch):
-    monkeypatch.setattr("minidl.training.trainer.EVALUATION_BATCH", 7)
+    monkeypatch.setattr("minidl.training.evaluator.EVALUATION_BATCH", 7)
     model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2), rng=0)
     trainer = Trainer(
         model,
