@@ -1,6 +1,7 @@
 """The loop around a model: batches, training, evaluation, and what is shown of it.
 
-Read ``trainer.py`` first, with ``evaluator.py``, then ``epoch.py`` and ``steps.py``; the rest serves them.
+Read ``trainer.py`` and ``evaluator.py`` first, then ``epoch.py`` and ``steps.py``; the rest serves
+them.
 
 ==================  ========================================================================
 module              what it does

@@ -327,23 +327,24 @@ def _labels(name: str, prediction: Array, target: Array) -> tuple[Array, Array, 
     if kind == "logit":
         true = target > 0.5 if target.dtype.kind != "b" else target
         return (prediction > 0).ravel().astype(np.intp), true.ravel().astype(np.intp), 2
-    labels = as_labels(name, "target", target)
     if kind == "labels":
+        labels = as_labels(name, "target", target)
         predicted = as_labels(name, "prediction", prediction)
         return predicted, labels, 1 + int(max(predicted.max(), labels.max()))
     classes = prediction.shape[-1]
-    if labels.max() >= classes:
-        raise ValueError(f"{name}: target holds {labels.max()}, and there are {classes} classes")
+    labels = as_labels(name, "target", target, classes)
     return prediction.reshape(-1, classes).argmax(axis=1), labels, classes
 
 
-def as_labels(name: str, what: str, array: Array) -> Array:
-    """Return labels in one dimension; raise ValueError unless they are integers ≥ 0."""
+def as_labels(name: str, what: str, array: Array, classes: int | None = None) -> Array:
+    """Return labels in one dimension; raise ValueError unless they are integers ≥ 0, of classes."""
     if array.dtype.kind not in "iub":
         raise ValueError(f"{name}: {what} must be integer labels, got {array.dtype}")
     labels = array.ravel().astype(np.intp)
     if labels.min() < 0:
         raise ValueError(f"{name}: {what} holds {labels.min()}; labels are >= 0")
+    if classes is not None and labels.max() >= classes:
+        raise ValueError(f"{name}: {what} holds {labels.max()}, and there are {classes} classes")
     return labels
 
 
