@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +158,41 @@ def test_what_layers_carry_along_and_their_generators(tmp_path: Path) -> None:
     second.load(tmp_path / "a")
     second.fit(x, y, epochs=3, **options)
     assert signs(second) == signs(whole)
+
+
+def test_numbers_that_are_not_read_are_warned_of(tmp_path: Path) -> None:
+    class Counting(nn.Layer):
+        def __init__(self, factor: float = 1.0) -> None:
+            self.calls, self.factor = 0, factor
+
+        def forward(self, x: Any) -> Any:
+            self.save(None)
+            self.calls += self.training
+            return x
+
+        def backward(self, dy: Any) -> Any:
+            self.saved(dy)
+            return dy
+
+    def build(layer: nn.Layer) -> Trainer:
+        model = nn.Sequential(nn.Linear(4, 3), layer, rng=0)
+        optimizer = optim.SGD(model.parameters())
+        return Trainer(model, nn.CrossEntropyLoss(), optimizer, rng=0, record=False)
+
+    for first, second, words in (
+        (Counting(), Counting(), r"Counting\.calls was \d+ when .* saved, and is 0: it stays"),
+        (nn.LeakyReLU(0.1), nn.LeakyReLU(0.2), ""),
+    ):
+        trainer, resumed = build(first), build(second)
+        fit(trainer, 1)
+        trainer.save(tmp_path / "a")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            resumed.load(tmp_path / "a")
+            resumed.save(tmp_path / "b")
+            resumed.load(tmp_path / "b")
+        assert [bool(re.search(words, str(w.message))) for w in caught] == [True] * bool(words)
+        assert all(w.filename == __file__ for w in caught)
 
 
 def test_refusals_change_nothing(tmp_path: Path) -> None:
