@@ -158,14 +158,7 @@ def load_training(trainer: Any, path: AnyPath) -> Resumption:
             columns = [None if part is None else tuple(map(str, part)) for part in columns]
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise file.error(f"its training cannot go on here: {error}") from None
-        numbers = _changed_numbers(model, file)
-    if numbers:
-        warnings.warn(
-            f"Trainer.load: {numbers[0]}: it stays as it is here; an array that state_names names "
-            "would be read",
-            RuntimeWarning,
-            stacklevel=3,
-        )
+        _warn_of_numbers(model, file)
     resumption.restore_generators()
     trainer.columns = tuple(columns)
     for group, schedule in zip(optimizer.groups, schedules, strict=True):
@@ -178,8 +171,8 @@ def load_training(trainer: Any, path: AnyPath) -> Resumption:
     return resumption
 
 
-def _changed_numbers(model: Layer, file: TensorFile) -> list[str]:
-    """List the plain numbers of layers of the user's that are others in the file, in words."""
+def _warn_of_numbers(model: Layer, file: TensorFile) -> None:
+    """Warn if a plain number of a layer of the user's is another one in the file."""
     try:
         there = json.loads(file.words.get(MODEL, "{}"))["layers"]
         here = json.loads(described(model)[0])["layers"]
@@ -190,12 +183,16 @@ def _changed_numbers(model: Layer, file: TensorFile) -> list[str]:
             if "module" in ours
         ]
     except (AttributeError, KeyError, NotDescribableError, RecursionError, TypeError, ValueError):
-        return []  # of a model that holds what no file can
-    return [
-        f"{name} was {was} when the training was saved, and is {number}"
-        for name, number, was in pairs
-        if type(number) in (int, float) and type(was) in (int, float) and number != was
-    ]
+        return  # a model that holds what no file can
+    for name, number, was in pairs:
+        if {type(number), type(was)} <= {int, float} and number != was:
+            warnings.warn(
+                f"Trainer.load: {name} was {was} when the training was saved, and is {number}: it "
+                "stays as it is here; an array that state_names names would be read",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+            return
 
 
 def _decoded(trainer: Any, state: dict[str, Any]) -> Resumption:
