@@ -396,7 +396,7 @@ def test_arguments_of_a_checkpoint_that_cannot_be_meant(tmp_path: Path) -> None:
         Checkpoint(tmp_path, best=3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"mode='max' says .* best is None"):
         Checkpoint(tmp_path, mode="max")
-    with pytest.raises(ValueError, match="cannot hold a zero character"):
+    with pytest.raises(ValueError, match="must have no NUL character"):
         Checkpoint("a\0b")
 
 
