@@ -75,8 +75,10 @@ def _global_pool(writer: Writer, layer: Layer, inputs: list[Value]) -> list[str]
 
 def _masked(writer: Writer, x: Value, lengths: Value, number: float) -> str:
     """Write x with this number in place of all steps after the end of a sequence."""
-    steps = writer.constant("times", np.arange(x.array.shape[1], dtype=np.int32)[None])
-    on = writer.one("Less", steps, writer.one("Unsqueeze", lengths.name, axes=[1]))
+    writer.lengths.add(lengths.name)
+    steps = writer.constant("times", np.arange(x.array.shape[1], dtype=np.int64)[None])
+    each = writer.one("Cast", writer.one("Unsqueeze", lengths.name, axes=[1]), to=7)  # int64
+    on = writer.one("Less", steps, each)
     outside = writer.constant("outside", np.float32(number))
     return writer.one("Where", writer.one("Unsqueeze", on, axes=[2]), x.name, outside)
 
@@ -219,8 +221,9 @@ def _read_masked(
     where = _before(graph, node, "Where")
     wide = None if where is None else _before(graph, where, "Unsqueeze")
     less = None if wide is None else _before(graph, wide, "Less")
-    each = None if less is None else _before(graph, less, "Unsqueeze", place=1)
-    if where is None or wide is None or less is None or each is None:
+    cast = None if less is None else _before(graph, less, "Cast", place=1)
+    each = None if cast is None else _before(graph, cast, "Unsqueeze")
+    if where is None or wide is None or less is None or cast is None or each is None:
         return None
     outside, times = graph.constant(where, 2), graph.constant(less, 0)
     if outside is None or outside.size != 1 or outside.item() != number or times is None:
@@ -229,4 +232,4 @@ def _read_masked(
         return None
     if (wide.attributes.get("axes"), each.attributes.get("axes")) != ([2], [1]):
         return None
-    return (where.operands[1], each.operands[0]), [less, each, wide, where]
+    return (where.operands[1], each.operands[0]), [less, cast, each, wide, where]
