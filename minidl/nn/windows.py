@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -138,6 +139,12 @@ class Window:
         if any(each != 1 for each in self.dilation):
             shown += f", dilation={shortest(self.dilation)}"
         return shown
+
+
+@lru_cache
+def window_of(owner: str, kernel: Any, stride: Any, padding: Any, dilation: Any = (1, 1)) -> Window:
+    """Return the ``Window`` of a layer's attributes, as its constructor has checked them."""
+    return Window(owner, len(kernel), kernel, stride, padding, dilation[: len(kernel)])
 
 
 def is_listed(value: Any) -> bool:
