@@ -83,6 +83,45 @@ def check_file(model: nn.Layer, path: Path, batches: list[tuple[Any, ...]]) -> n
     return loaded
 
 
+def write(
+    path: Path, nodes: list[Any], inputs: Any, outputs: Any, opset: int = 17, **constants: Any
+) -> None:
+    """Write a graph; inputs and outputs are shapes of float32 by name."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    described = [
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+            for name, shape in of.items()
+        ]
+        for of in (inputs, outputs)
+    ]
+    arrays = [numpy_helper.from_array(np.asarray(a), name) for name, a in constants.items()]
+    graph = helper.make_graph(nodes, "graph", *described, arrays)
+    version = [helper.make_opsetid("", opset)]
+    model = helper.make_model(graph, opset_imports=version, ir_version=8)
+    path.write_bytes(model.SerializeToString())
+
+
+def write_text(
+    path: Path,
+    constants: str,
+    operators: str,
+    outputs: str = "float[n, 4] y",
+    inputs: str = "float[n, 4] x",
+) -> None:
+    """Write a graph in the syntax of ``onnx.parser``."""
+    import onnx.parser
+
+    head = f'<ir_version: 8, opset_import: ["": 18]> graph ({inputs}) => ({outputs})'
+    model = onnx.parser.parse_model(f"{head} <{constants}> {{{operators}}}")
+    path.write_bytes(model.SerializeToString())
+
+
+def draw(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).normal(size=shape).astype(np.float32)
+
+
 # --- random stacks ----------------------------------------------------------------------------
 
 

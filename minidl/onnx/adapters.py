@@ -23,6 +23,10 @@ class Adapter(Layer):
             if not isinstance(x, np.ndarray):
                 raise TypeError(f"{self.label}: expected a NumPy array, got {type(x).__name__}")
 
+    def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+        """Return None: any axis may be another one."""
+        return None
+
 
 class Add(Adapter):
     """y = a + b,  da = db = dy."""
@@ -71,6 +75,9 @@ class Affine(Adapter):
     def backward(self, dy: Array) -> Array:
         self.saved(dy)
         return dy * self.scale.astype(dy.dtype)
+
+    def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+        return input_shape
 
 
 class Transpose(Adapter):
@@ -170,11 +177,18 @@ class Split(Adapter):
     def __init__(self, axis: int, sizes: Sequence[int] | None, count: int) -> None:
         self.axis, self.sizes, self.count = axis, sizes, count
 
+    def sizes_of(self, width: int) -> list[int]:
+        """Return the size of each part: the last is smaller where they cannot be the same."""
+        each = -(-width // self.count)
+        equal = [each] * (self.count - 1)
+        sizes = list(self.sizes or (*equal, width - sum(equal)))
+        if sum(sizes) != width or min(sizes) < 0:
+            raise ValueError(f"{self.label}: an axis of {width} cannot be split into {sizes}")
+        return sizes
+
     def forward(self, x: Array) -> Any:
-        width = x.shape[self.axis]
-        each = -(-width // self.count)  # the last part is smaller where they cannot be the same
-        sizes = self.sizes or [each] * (self.count - 1) + [width - each * (self.count - 1)]
-        parts = np.split(x, np.cumsum(sizes)[:-1], self.axis)
+        places = np.cumsum(self.sizes_of(x.shape[self.axis]))[:-1]
+        parts = np.split(x, places, self.axis)
         self.save(parts[0].dtype, [part.shape for part in parts])
         return tuple(map(kernels.copy, parts))
 
@@ -312,6 +326,12 @@ class Gather(Adapter):
         self.embedding = nn.Embedding(len(moved), width, rng=0, dtype=table.dtype)
         self.embedding.weight.data = moved.reshape(len(moved), width)
         self.assign_paths()
+
+    @property
+    def table(self) -> Array:
+        """The table, its axes in order."""
+        moved = self.embedding.weight.data.reshape(-1, *self.rest)
+        return np.moveaxis(moved, 0, self.axis)
 
     def forward(self, indices: Array) -> Array:
         count = self.embedding.num_embeddings

@@ -16,6 +16,8 @@ from minidl.typing import Array
 class TimeFirst(Adapter):
     """A recurrent layer as ONNX has it: time first, all directions in one array.
 
+    Of several levels, the last h and c are those of the highest, and none are given.
+
     Parameters
     ----------
     inner
@@ -75,6 +77,11 @@ class TimeFirst(Adapter):
         """The arrays of the state: h, and c of an LSTM."""
         return self.inner.cell_type.state_of
 
+    @property
+    def _highest(self) -> int:
+        """The number of arrays in the state of the highest level, of all its directions."""
+        return (1 + self.inner.bidirectional) * len(self._kinds)
+
     def _turned(self, x: Array) -> Array:
         """Return (batch, time, features) from the last step to the first, if that is its order."""
         return x[:, ::-1] if self.reverse else x
@@ -94,16 +101,17 @@ class TimeFirst(Adapter):
         return kernels.copy(self._turned(parts.reshape(shape)))
 
     def _by_cell(self, batch: int, arrays: Sequence[Array | None]) -> list[Array]:
-        """Return the state of every cell, of all h and all c; zero where there is none."""
+        """Return the state of every cell, of h and c of the highest level; zero elsewhere."""
         state = list(self.inner.zero_state(batch))
+        begin = len(state) - self._highest
         for place, array in enumerate(arrays):
             if array is not None:
                 directions = array.swapaxes(0, 1) if self.batch_first else array
-                state[place :: len(arrays)] = map(kernels.copy, directions)
+                state[begin + place :: len(arrays)] = map(kernels.copy, directions)
         return state
 
     def _by_kind(self, state: Sequence[Array]) -> list[Array]:
-        """Return all h and all c, of the state of every cell."""
-        count = len(self._kinds)
-        stacked = [np.stack(state[place::count]) for place in range(count)]
+        """Return h and c of the highest level, of the state of every cell."""
+        count, of_level = len(self._kinds), state[-self._highest :]
+        stacked = [np.stack(of_level[place::count]) for place in range(count)]
         return [kernels.copy(h.swapaxes(0, 1)) if self.batch_first else h for h in stacked]
