@@ -72,7 +72,7 @@ from minidl._kernels.signature import KERNELS
 # The public kernels are those that have a twin, in the order of the files of the twins.
 FAMILIES = (
     *("products", "convolution", "elementwise", "activations", "normalization"),
-    *("losses", "optimizers", "sequences", "watching"),
+    *("losses", "optimizers", "pooling", "sequences", "watching"),
 )
 NAMES = tuple(
     name
@@ -80,6 +80,8 @@ NAMES = tuple(
     for name, kernel in KERNELS.items()
     if kernel.twin is not None and kernel.twin.__module__.endswith(family)
 )
+
+COMPOSITES = ("composites", "windows", "pooling")  # modules of calls that are written by hand
 
 isa = "reference"
 why = ""
@@ -126,10 +128,8 @@ def select(name: str) -> None:
 
 def _compiled_calls() -> dict[str, Any]:
     """Collect the calls that check arrays and run compiled loops."""
-    call, composites, windows = (
-        import_module(f"{__name__}.{name}") for name in ("call", "composites", "windows")
-    )
-    by_hand = vars(call) | vars(composites) | vars(windows)
+    call, *others = (import_module(f"{__name__}.{name}") for name in ("call", *COMPOSITES))
+    by_hand = {name: value for module in (call, *others) for name, value in vars(module).items()}
     for name in NAMES:
         if KERNELS[name].composite and name not in by_hand:
             raise ImportError(
@@ -166,7 +166,8 @@ def _dispatch() -> Any:
     """Import the compiled dispatcher; None where nothing was compiled or it cannot be loaded."""
     global _obstacle
     try:
-        import_module(f"{__name__}.composites")
+        for name in COMPOSITES:
+            import_module(f"{__name__}.{name}")
         return import_module(f"{__name__}.dispatch")
     except ModuleNotFoundError:
         _obstacle = "no compiled kernels were found"

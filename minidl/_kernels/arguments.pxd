@@ -142,6 +142,14 @@ cdef struct DropoutKeyArgs:
     unsigned long long *state
     unsigned int *key
 
+cdef struct DropoutChannelsArgs:
+    # y[i, :, j] = keep(key, i * channels + j) ? x[i, :, j] / (1 - p) : 0
+    const void *x
+    const unsigned int *key
+    void *y
+    Py_ssize_t images, pixels, channels
+    double p
+
 cdef struct ColumnSumArgs:
     # sums[j] = sum over i of x[i, j], or added to what is there
     const void *x
@@ -505,6 +513,40 @@ cdef struct EmbeddingGradArgs:
     const void *dy
     void *dweight
     Py_ssize_t count, features, rows
+
+cdef struct MaxPoolArgs:
+    # Window (i, j) begins at row i * stride_height - top and column j * stride_width - left.
+    # Returns 1 + the first image whose length is not in 1 ... width.
+    const void *x
+    const Py_ssize_t *lengths  # of every image: columns from there on are padding; or NULL
+    void *y
+    Py_ssize_t images, height, width, channels, out_height, out_width
+    Py_ssize_t kernel_height, kernel_width, stride_height, stride_width, top, left
+
+cdef struct MaxPoolGradArgs:
+    const void *dy
+    const void *x
+    const void *y
+    const Py_ssize_t *lengths
+    void *dx
+    Py_ssize_t images, out_height, out_width, channels, height, width
+    Py_ssize_t kernel_height, kernel_width, stride_height, stride_width, top, left
+
+cdef struct AvgPoolArgs:
+    const void *x
+    const Py_ssize_t *lengths
+    void *y
+    Py_ssize_t images, height, width, channels, out_height, out_width
+    Py_ssize_t kernel_height, kernel_width, stride_height, stride_width, top, left
+    double divisor             # of the sum of a window; 0: as many as it has elements of the image
+
+cdef struct AvgPoolGradArgs:
+    const void *dy
+    const Py_ssize_t *lengths
+    void *dx
+    Py_ssize_t images, out_height, out_width, channels, height, width
+    Py_ssize_t kernel_height, kernel_width, stride_height, stride_width, top, left
+    double divisor
 
 cdef struct MomentPartsArgs:
     # Of every block of NORM_BLOCK elements four: how many, their sum, that of squares, zeros. Of

@@ -79,6 +79,7 @@ cdef ndarray check_shape(ndarray x, ndarray like, tuple shape, str name)
 cdef ndarray check_writable(ndarray x, ndarray like, str name)
 cdef int check_no_overlap(ndarray changed, tuple others, str name) except -1
 cdef ndarray whole_numbers(ndarray x, str name)
+cdef ndarray lengths_of(ndarray lengths, Py_ssize_t batch, str name)
 cdef ndarray allocate(int ndim, cnp.npy_intp *shape, int typenum)
 cdef ndarray allocate_shape(tuple shape, int typenum)
 cdef ndarray allocate_like(ndarray x)

@@ -184,6 +184,17 @@ cdef ndarray whole_numbers(ndarray x, str name):
     return cnp.PyArray_FROMANY(x, cnp.NPY_INTP, 0, 0, PLAIN_ARRAY | cnp.NPY_ARRAY_FORCECAST)
 
 
+cdef ndarray lengths_of(ndarray lengths, Py_ssize_t batch, str name):
+    """Check the shape and dtype of lengths; the kernel checks their values. None stays None."""
+    if lengths is None:
+        return None
+    if lengths.ndim != 1 or lengths.shape[0] != batch:
+        raise ValueError(
+            f"{name}: lengths must have shape ({batch},), got {(<object>lengths).shape}"
+        )
+    return whole_numbers(lengths, f"{name}: lengths")
+
+
 cdef ndarray allocate(int ndim, cnp.npy_intp *shape, int typenum):
     """Allocate a C-contiguous array, as all that kernels return."""
     cdef ndarray array = cnp.PyArray_EMPTY(ndim, shape, typenum, 0)

@@ -13,7 +13,7 @@ from numpy cimport ndarray
 from minidl._kernels.arguments cimport *
 from minidl._kernels.call cimport (
     Call, allocate, allocate_like, allocate_shape, check_like, check_no_overlap, check_shape,
-    check_writable, contiguous, data_of, real_of, run, run_with_scratch, whole_numbers
+    check_writable, contiguous, data_of, lengths_of, real_of, run, run_with_scratch, whole_numbers
 )
 from minidl._kernels.dispatch cimport product_scratch_of
 
@@ -788,17 +788,6 @@ def clip(ndarray squared_norm not None, ndarray state not None, ndarray grad=Non
 
 
 # --- sequences --------------------------------------------------------------------------
-
-cdef ndarray lengths_of(ndarray lengths, Py_ssize_t batch, str name):
-    """Check the shape and dtype of lengths; the kernel checks their values. None stays None."""
-    if lengths is None:
-        return None
-    if lengths.ndim != 1 or lengths.shape[0] != batch:
-        raise ValueError(
-            f"{name}: lengths must have shape ({batch},), got {(<object>lengths).shape}"
-        )
-    return whole_numbers(lengths, f"{name}: lengths")
-
 
 cdef int check_sequence(
     ndarray z, ndarray weight, Py_ssize_t gates, str name

@@ -22,6 +22,7 @@ from minidl.nn.cosine_losses import CosineEmbeddingLoss, CosineSimilarityLoss
 from minidl.nn.distribution_losses import GaussianNLLLoss, PoissonNLLLoss, QuantileLoss
 from minidl.nn.dropout import Dropout
 from minidl.nn.embedding import Embedding
+from minidl.nn.global_pooling import GlobalAvgPool, GlobalMaxPool
 from minidl.nn.hooks import evaluating
 from minidl.nn.layer import Layer
 from minidl.nn.linear import Linear
@@ -29,10 +30,12 @@ from minidl.nn.losses import BCEWithLogitsLoss, HuberLoss, L1Loss, Loss, MSELoss
 from minidl.nn.lsuv import lsuv
 from minidl.nn.normalization import BatchNorm, LayerNorm, RMSNorm, Standardize
 from minidl.nn.parameter import Parameter
+from minidl.nn.pooling import AvgPool1d, AvgPool2d, MaxPool1d, MaxPool2d
 from minidl.nn.rectifiers import CELU, ELU, SELU, LeakyReLU, PReLU
 from minidl.nn.recurrent.cells import GRUCell, LSTMCell, RNNCell
 from minidl.nn.recurrent.layers import GRU, LSTM, RNN
 from minidl.nn.reshape import Flatten, Identity
+from minidl.nn.upsampling import Upsample
 
 __all__ = [
     "CELU",
@@ -42,6 +45,8 @@ __all__ = [
     "LSTM",
     "RNN",
     "SELU",
+    "AvgPool1d",
+    "AvgPool2d",
     "BCEWithLogitsLoss",
     "BatchNorm",
     "Conv1d",
@@ -54,6 +59,8 @@ __all__ = [
     "Flatten",
     "GRUCell",
     "GaussianNLLLoss",
+    "GlobalAvgPool",
+    "GlobalMaxPool",
     "HardSigmoid",
     "HardSwish",
     "HuberLoss",
@@ -67,6 +74,8 @@ __all__ = [
     "LogSoftmax",
     "Loss",
     "MSELoss",
+    "MaxPool1d",
+    "MaxPool2d",
     "Mish",
     "NLLLoss",
     "PReLU",
@@ -85,6 +94,7 @@ __all__ = [
     "Softsign",
     "Standardize",
     "Tanh",
+    "Upsample",
     "evaluating",
     "init",
     "lsuv",

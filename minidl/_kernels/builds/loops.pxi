@@ -42,6 +42,7 @@ include "loops/optimizers.pxi"
 include "loops/gates.pxi"
 include "loops/sequences.pxi"
 include "loops/gather.pxi"
+include "loops/pooling.pxi"
 include "loops/watching.pxi"
 include "loops/peak.pxi"
 

@@ -41,5 +41,44 @@ cdef Py_ssize_t dropout(const void *arguments, int thread, int threads) noexcept
         begin = stop
 
 
+cdef Py_ssize_t dropout_channels(const void *arguments, int thread, int threads) noexcept nogil:
+    """y = x / (1 - p) in channels where `dropout` of images x channels keeps an element, else 0.
+
+    Threads partition the images. Where a pixel has fewer channels than a vector has lanes, a whole
+    vector is stored: what it leaves in the pixels behind, these overwrite.
+    """
+    cdef const DropoutChannelsArgs *args = <const DropoutChannelsArgs *>arguments
+    cdef Py_ssize_t c = args.channels, size = args.pixels * c
+    cdef Py_ssize_t begin = partition(args.images, 1, thread, threads)
+    cdef Py_ssize_t end = partition(args.images, 1, thread + 1, threads)
+    cdef const real *x = <const real *>args.x
+    cdef const real *x_end = x + args.images * size
+    cdef real *y = <real *>args.y
+    cdef real *y_end = y + end * size
+    cdef vec factor = fill(<real>(1 / (1 - args.p))), kept, value
+    cdef uint32_t threshold = <uint32_t>(args.p * 4294967296.0), salt
+    cdef real[LANES] keep
+    cdef Py_ssize_t image, channel, pixel, place, lane
+    for image in range(begin, end):
+        channel = 0
+        while channel < c:
+            for lane in range(LANES):
+                place = image * c + channel + lane
+                salt = mix32(<uint32_t>(place >> 32), args.key[0])
+                keep[lane] = mix32(<uint32_t>place ^ salt, args.key[1]) >= threshold
+            kept = load(keep)
+            for pixel in range(args.pixels):
+                place = (image * args.pixels + pixel) * c + channel
+                value = load_columns(x + place, x_end - (x + place)) * factor
+                value = where_less(fill(0), kept, value, fill(0))
+                if c <= LANES and y_end - (y + place) >= LANES:
+                    store(y + place, value)
+                else:
+                    store_columns(y + place, value, c - channel)
+            channel += LANES
+    return 0
+
+
 KERNELS["dropout_key"] = entry(dropout_key, sizeof(DropoutKeyArgs))
 KERNELS["dropout"] = entry(dropout, sizeof(DropoutArgs))
+KERNELS["dropout_channels"] = entry(dropout_channels, sizeof(DropoutChannelsArgs))

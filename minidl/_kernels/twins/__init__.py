@@ -18,6 +18,7 @@ from minidl._kernels.twins.elementwise import *  # noqa: F403
 from minidl._kernels.twins.losses import *  # noqa: F403
 from minidl._kernels.twins.normalization import *  # noqa: F403
 from minidl._kernels.twins.optimizers import *  # noqa: F403
+from minidl._kernels.twins.pooling import *  # noqa: F403
 from minidl._kernels.twins.products import *  # noqa: F403
 from minidl._kernels.twins.sequences import *  # noqa: F403
 from minidl._kernels.twins.watching import *  # noqa: F403

@@ -71,6 +71,22 @@ def dropout(x: Array, key: Array, p: float) -> Array:
     return np.where(keep, x * x.dtype.type(1 / (1 - p)), x.dtype.type(0))
 
 
+@kernel(
+    "x[images,pixels,channels] key:uint32[2] p:[0,1) -> y[images,pixels,channels]",
+    composite=True,
+    flops=2,
+)
+def dropout_channels(x: Array, key: Array, p: float) -> Array:
+    """y = x / (1 - p) in channels that are kept, with probability 1 - p, else 0.
+
+    Every sample has channels of its own: one element of the mask is for all pixels of a channel.
+    """
+    batch, channels = len(x), x.shape[-1]
+    kept = dropout(np.ones((batch, channels), x.dtype), key, p) > 0
+    kept = kept.reshape(batch, *[1] * (x.ndim - 2), channels)
+    return np.where(kept, x * x.dtype.type(1 / (1 - p)), x.dtype.type(0))
+
+
 def _splitmix64(z: int) -> int:
     """Return what SplitMix64 outputs for a state (Steele, Lea and Flood 2014)."""
     z &= 2**64 - 1

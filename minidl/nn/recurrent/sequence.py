@@ -15,11 +15,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minidl import kernels
-from minidl._kernels.twins.errors import RowError
 from minidl.nn.checks import check_count, check_number
 from minidl.nn.dropout import Dropout
-from minidl.nn.hooks import is_recording, kept_by, register
+from minidl.nn.hooks import kept_by, register
 from minidl.nn.layer import Layer
+from minidl.nn.lengths import check_lengths
 from minidl.nn.recurrent.cells import RecurrentCell
 from minidl.seeds import as_generator
 from minidl.typing import Array, DType, Seed
@@ -321,7 +321,7 @@ class Recurrent(Layer):
                 f"goes on, got {len(x)}"
             )
         if lengths is not None:
-            self._check_lengths(x, lengths)
+            check_lengths(self.label, x, lengths)
 
     def _check_state(self, x: Array, state: tuple[Array, ...]) -> None:
         if len(state) != self.state_size:
@@ -336,21 +336,6 @@ class Recurrent(Layer):
                     f"{self.label}: expected a state of shape {(len(x), self.hidden_size)}, "
                     f"got {h.shape}"
                 )
-
-    def _check_lengths(self, x: Array, lengths: Array) -> None:
-        if not isinstance(lengths, np.ndarray) or lengths.dtype.kind not in "iu":
-            got = lengths.dtype if isinstance(lengths, np.ndarray) else type(lengths).__name__
-            raise TypeError(f"{self.label}: expected lengths to be an array of integers, got {got}")
-        if lengths.shape != x.shape[:1]:
-            raise ValueError(
-                f"{self.label}: expected lengths of shape {x.shape[:1]}, got {lengths.shape}"
-            )
-        if is_recording():
-            return  # the kernel checks the values, now and in every replay
-        bad = np.flatnonzero((lengths < 1) | (lengths > x.shape[1]))
-        if len(bad):
-            row = int(bad[0])
-            raise RowError("length", row, int(lengths[row]), x.shape[1], owner=self.label)
 
     def check_gradient(self, dy: Array, output: Any) -> None:
         super().check_gradient(dy, output[0] if isinstance(output, tuple) else output)

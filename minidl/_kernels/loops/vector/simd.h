@@ -146,6 +146,12 @@ INLINE vec maximum(vec a, vec b) {
 #endif
 }
 
+/* The larger of two; NaN where either is. */
+INLINE vec maximum_or_nan(vec a, vec b) {
+    ivec ordered = a == a;
+    return (vec)((ordered & (ivec)maximum(a, b)) | (~ordered & (ivec)a));
+}
+
 INLINE vec absolute(vec v) { return (vec)((ivec)v & ~(ivec)fill((real)-0.0)); }
 INLINE vec minus_absolute(vec v) { return (vec)((ivec)v | (ivec)fill((real)-0.0)); }
 

@@ -20,6 +20,7 @@ cdef extern from "simd.h" nogil:
     vec fill(real value)
     vec minimum(vec a, vec b)
     vec maximum(vec a, vec b)
+    vec maximum_or_nan(vec a, vec b)
     vec spread_sum(vec v)
     vec spread_max(vec v)
     real first_lane(vec v)
