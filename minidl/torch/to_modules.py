@@ -54,8 +54,17 @@ MAKERS: dict[type[Layer], Maker] = {
     nn.Softplus: lambda layer: torch.nn.Softplus(layer.beta),
     nn.Softmax: lambda layer: torch.nn.Softmax(dim=-1),
     nn.LogSoftmax: lambda layer: torch.nn.LogSoftmax(dim=-1),
-    nn.Dropout: lambda layer: torch.nn.Dropout(layer.p),
+    nn.Dropout: lambda layer: (
+        modules.ChannelDropout if layer.whole_channels else torch.nn.Dropout
+    )(layer.p),
     nn.Flatten: lambda layer: torch.nn.Flatten(layer.start_dim, layer.end_dim),
+    nn.MaxPool1d: lambda layer: modules.Pool("max", layer.window),
+    nn.MaxPool2d: lambda layer: modules.Pool("max", layer.window),
+    nn.AvgPool1d: lambda layer: modules.Pool("avg", layer.window, layer.count_include_pad),
+    nn.AvgPool2d: lambda layer: modules.Pool("avg", layer.window, layer.count_include_pad),
+    nn.GlobalMaxPool: lambda layer: modules.GlobalPool("max"),
+    nn.GlobalAvgPool: lambda layer: modules.GlobalPool("avg"),
+    nn.Upsample: lambda layer: modules.Upsample(layer.scale_factor),
 }
 CONTAINERS: dict[type[Layer], ContainerMaker] = {
     nn.Sequential: lambda layer, made: torch.nn.Sequential(*map(made, layer.stack)),
