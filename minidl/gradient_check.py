@@ -197,6 +197,8 @@ def _by_input(name: str, inputs: list[Array], gradients: Any) -> list[tuple[int,
     A backward pass returns a gradient for each of these, or a value for every input.
     """
     gradients = gradients if isinstance(gradients, tuple) else (gradients,)
+    if any(gradient is None for gradient in gradients) and len(gradients) != len(inputs):
+        gradients = tuple(gradient for gradient in gradients if gradient is not None)
     real = [i for i, x in enumerate(inputs) if x.dtype == np.float64]
     if not real or len(gradients) == len(inputs):
         return [(i, gradients[i]) for i in real]

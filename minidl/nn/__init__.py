@@ -15,6 +15,7 @@ from minidl.nn.activations import (
     Softsign,
     Tanh,
 )
+from minidl.nn.branches import Parallel
 from minidl.nn.classification_losses import CrossEntropyLoss, NLLLoss
 from minidl.nn.containers import Residual, Sequential, pre_activation
 from minidl.nn.cosine_losses import CosineEmbeddingLoss, CosineSimilarityLoss
@@ -22,6 +23,7 @@ from minidl.nn.distribution_losses import GaussianNLLLoss, PoissonNLLLoss, Quant
 from minidl.nn.dropout import Dropout
 from minidl.nn.embedding import Embedding
 from minidl.nn.hooks import evaluating
+from minidl.nn.joining import Add, Concat, Multiply, Select, Split
 from minidl.nn.layer import Layer
 from minidl.nn.linear import Linear
 from minidl.nn.losses import BCEWithLogitsLoss, HuberLoss, L1Loss, Loss, MSELoss
@@ -41,8 +43,10 @@ __all__ = [
     "LSTM",
     "RNN",
     "SELU",
+    "Add",
     "BCEWithLogitsLoss",
     "BatchNorm",
+    "Concat",
     "CosineEmbeddingLoss",
     "CosineSimilarityLoss",
     "CrossEntropyLoss",
@@ -65,8 +69,10 @@ __all__ = [
     "Loss",
     "MSELoss",
     "Mish",
+    "Multiply",
     "NLLLoss",
     "PReLU",
+    "Parallel",
     "Parameter",
     "PoissonNLLLoss",
     "QuantileLoss",
@@ -74,12 +80,14 @@ __all__ = [
     "RNNCell",
     "ReLU",
     "Residual",
+    "Select",
     "Sequential",
     "SiLU",
     "Sigmoid",
     "Softmax",
     "Softplus",
     "Softsign",
+    "Split",
     "Standardize",
     "Tanh",
     "evaluating",

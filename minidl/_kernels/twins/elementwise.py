@@ -20,6 +20,15 @@ def copy(x: Array) -> Array:
     return np.array(x, order="C")
 
 
+@kernel(
+    "a[rows,first] b[rows,second] c[rows,third]? d[rows,fourth]? -> y[rows,*]",
+    composite=True,
+)
+def concat(a: Array, b: Array, c: Array | None = None, d: Array | None = None) -> Array:
+    """y = (a, b, c, d), side by side along the last dimension."""
+    return np.concatenate([part for part in (a, b, c, d) if part is not None], axis=-1)
+
+
 @kernel("!x[n]")
 def clear(x: Array) -> None:
     """x ← 0, in place."""
@@ -30,6 +39,12 @@ def clear(x: Array) -> None:
 def add(a: Array, b: Array) -> Array:
     """y = a + b."""
     return a + b
+
+
+@kernel("a[n] b[n] -> y[n]", flops=1)
+def multiply(a: Array, b: Array) -> Array:
+    """y = a · b, element by element."""
+    return a * b
 
 
 @kernel("~x[n] factor", flops=1)
