@@ -144,6 +144,26 @@ def _flatten(layer: Any, y: Array, x: Array) -> Array:
     return x
 
 
+JOINED: dict[str | None, Callable[..., Any]] = {
+    "concat": lambda parts: np.concatenate(parts, axis=-1),
+    "add": sum,
+    "multiply": math.prod,
+    None: tuple,
+}
+
+
+def _parallel(layer: Any, y: Array, *inputs: Array) -> Any:
+    parts = []
+    for number, (_, branch) in enumerate(layer.branches.items()):
+        x = inputs[number] if len(inputs) > 1 else inputs[0]
+        parts.append(LAYERS[type(branch).__name__](branch, None, x))
+    return JOINED[layer.join](parts) if layer.join else (tuple(parts), {})
+
+
+def _split(layer: Any, y: Array, x: Array) -> Any:
+    return tuple(np.split(x, np.cumsum(layer.sizes)[:-1], axis=-1)), {}
+
+
 LAYERS: dict[str, Callable[..., Any]] = {
     "Linear": _linear,
     "ReLU": lambda layer, y, x: np.maximum(x, 0),
@@ -179,6 +199,12 @@ LAYERS: dict[str, Callable[..., Any]] = {
     "RNN": _sequences,
     "LSTM": _sequences,
     "GRU": _sequences,
+    "Concat": lambda layer, y, *parts: JOINED["concat"](parts),
+    "Add": lambda layer, y, *parts: sum(parts),
+    "Multiply": lambda layer, y, *parts: math.prod(parts),
+    "Split": _split,
+    "Select": lambda layer, y, *parts: parts[layer.index],
+    "Parallel": _parallel,
     "Sequential": _sequential,
     "Residual": _residual,
 }

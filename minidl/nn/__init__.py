@@ -28,6 +28,7 @@ from minidl.nn.layer import Layer
 from minidl.nn.linear import Linear
 from minidl.nn.losses import BCEWithLogitsLoss, HuberLoss, L1Loss, Loss, MSELoss
 from minidl.nn.lsuv import lsuv
+from minidl.nn.multi_loss import MultiLoss
 from minidl.nn.normalization import BatchNorm, LayerNorm, RMSNorm, Standardize
 from minidl.nn.parameter import Parameter
 from minidl.nn.rectifiers import CELU, ELU, SELU, LeakyReLU, PReLU
@@ -69,6 +70,7 @@ __all__ = [
     "Loss",
     "MSELoss",
     "Mish",
+    "MultiLoss",
     "Multiply",
     "NLLLoss",
     "PReLU",

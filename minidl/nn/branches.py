@@ -95,12 +95,13 @@ class Parallel(Container):
         """Raise ValueError if outputs that must have one shape are known to differ in width."""
         if self.joint is None or self.joint.to_the_last:
             return
-        known = {name: output_width(layer, None) for name, layer in self.branches.items()}
-        first, *others = [(name, width) for name, width in known.items() if width] or [("", None)]
-        for name, width in others:
-            if width != first[1]:
+        widths = {name: output_width(layer, None) for name, layer in self.branches.items()}
+        known = [(name, width) for name, width in widths.items() if width is not None]
+        for name, width in known:
+            first, expected = known[0]
+            if width != expected:
                 raise ValueError(
-                    f"Parallel: {self._in_words(first[0])} gives {first[1]} features and "
+                    f"Parallel: {self._in_words(first)} gives {expected} features and "
                     f"{self._in_words(name)} gives {width}; join={self.join!r} needs the same shape"
                 )
 

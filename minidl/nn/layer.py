@@ -138,7 +138,7 @@ class Layer(InvalidatesRecordings, Member):
             if self._undoes_earlier_passes or kept.get("_forward_pass") is current:
                 self._set_aside(kept)
             kept["_saved"] = None
-        if options or len(inputs) != 1 or type(inputs[0]) is tuple:
+        if options or len(inputs) != 1 or isinstance(inputs[0], tuple):
             output = self._call_with(inputs, options)
         else:  # the usual case: one input, no options
             (x,) = inputs
@@ -151,7 +151,7 @@ class Layer(InvalidatesRecordings, Member):
 
     def _call_with(self, inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Check and run a call with several inputs, maybe in a tuple, or with options."""
-        if len(inputs) == 1 and type(inputs[0]) is tuple and self.most_inputs != 1:
+        if len(inputs) == 1 and isinstance(inputs[0], tuple) and self.most_inputs != 1:
             (inputs,) = inputs
         if len(inputs) > 1 and self.takes_lengths and is_lengths(inputs[-1]):
             *inputs, options["lengths"] = inputs  # type: ignore[assignment]
@@ -207,8 +207,8 @@ class Layer(InvalidatesRecordings, Member):
         if values is None:
             self._refuse_backward(called=output is not None)
         if output is not None:
-            if type(output) is tuple:
-                self._check_gradients((dy, *more), output)
+            if isinstance(output, tuple):
+                self.check_gradients((dy, *more), output)
             else:
                 self.check_gradient(dy, output)
         if stack and (self._undoes_earlier_passes or stack[-1][0] is kept["_forward_pass"]):
@@ -430,7 +430,7 @@ class Layer(InvalidatesRecordings, Member):
         if not fits:
             refuse_gradient(self.label, dy, output)
 
-    def _check_gradients(self, dys: tuple[Any, ...], outputs: tuple[Any, ...]) -> None:
+    def check_gradients(self, dys: tuple[Any, ...], outputs: tuple[Any, ...]) -> None:
         """Raise TypeError or ValueError unless there is a fitting gradient for every output."""
         if len(dys) != len(outputs):
             raise ValueError(
@@ -438,8 +438,8 @@ class Layer(InvalidatesRecordings, Member):
                 f"got {len(dys)}"
             )
         for dy, output in zip(dys, outputs, strict=True):
-            if type(output) is tuple:
-                self._check_gradients(dy if type(dy) is tuple else (dy,), output)
+            if isinstance(output, tuple):
+                self.check_gradients(dy if isinstance(dy, tuple) else (dy,), output)
             else:
                 self.check_gradient(dy, output)
 
