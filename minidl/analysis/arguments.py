@@ -12,9 +12,9 @@ from minidl.nn.data_checks import (
     INDEX,
     as_array,
     check_kind,
-    check_number_of_inputs,
     check_same_rows,
 )
+from minidl.nn.entrances import check_number_of_inputs
 from minidl.typing import Array, DType
 
 

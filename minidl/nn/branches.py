@@ -230,7 +230,7 @@ class Parallel(Container):
     @classmethod
     def examples(cls) -> Examples:
         yield cls(Linear(3, 2, rng=0), Tanh()), ((4, 3),)
-        yield cls(Linear(3, 2, rng=0), Linear(1, 2, rng=1), join="add"), ((4, 3), (4, 1))
+        yield cls(Linear(3, 2, rng=0), Linear(3, 2, rng=1), join="add"), ((4, 3), (4, 3))
         yield cls(a=Linear(2, 3, rng=0), b=Tanh(), c=Tanh(), join=None), ((1, 2),)
         yield cls(Linear(2, 3, rng=0), Linear(2, 3, rng=1), join="multiply"), ((3, 2),)
         twice = Linear(2, 2, rng=0)

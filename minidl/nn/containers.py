@@ -153,8 +153,8 @@ class Sequential(Container):
         if lengths is not None and not self.takes_lengths:
             what = "got lengths, and no layer in it takes them"
         elif len(inputs) > 1 and (not self.stack or self.stack[0].most_inputs == 1):
-            what = f"got {len(inputs)} inputs, and its first layer takes one; begin with "
-            what += "nn.Parallel, or with a Layer of your own that takes several"
+            what = "got a second input, which is for the lengths of sequences; for several inputs "
+            what += "begin with nn.Parallel, or with a Layer of your own"
             if is_lengths(inputs[-1]):
                 what = "got lengths, and no layer in it takes them"
         if what or not inputs:

@@ -78,7 +78,9 @@ class MultiLoss(Loss):
             if not isinstance(loss, Loss):
                 raise TypeError(f"MultiLoss: head {name} must be a loss, got {loss!r}")
             if loss.reduction == "none":
-                raise ValueError(f"MultiLoss: head {name} needs one number, and {loss!r} gives many")
+                raise ValueError(
+                    f"MultiLoss: head {name} needs one number, and {loss!r} gives many"
+                )
         self.weights = self._as_weights(weights)
         kinds = {loss.reduction for loss in self.heads.values()}
         super().__init__("sum" if kinds == {"sum"} else "mean")
@@ -153,7 +155,7 @@ class MultiLoss(Loss):
             kept_by(self)["_gradient"] = gradients
         return value
 
-    def forward(self, predictions: Any, targets: Any, weights: Any = None) -> Any:  # type: ignore[override]
+    def forward(self, predictions: Any, targets: Any, weights: Any = None) -> Any:
         values, gradients = {}, []
         given = zip(self.heads.items(), predictions, targets, weights, strict=True)
         for (name, loss), prediction, target, weight in given:
@@ -204,8 +206,8 @@ def heads_of(loss: Loss) -> dict[str, Loss]:
     return loss.heads if isinstance(loss, MultiLoss) else {"": loss}
 
 
-def weighted(value: Array | None, weight: float) -> Array | None:
-    """Return the array times the weight of its head."""
+def weighted(value: Any, weight: float) -> Any:
+    """Return an array times the weight of its head; None stays None."""
     if value is None or weight == 1:
         return value
     value = kernels.copy(value)

@@ -67,7 +67,7 @@ def run_epoch(
     arrays: tuple[Array, ...],
     batch_size: int,
     order: Array | None,
-    everything: bool = False,
+    leaves: int | None = 1,
     progress: Progress | None = None,
     at_a_time: int | None = None,
     watch: Any = None,
@@ -84,8 +84,8 @@ def run_epoch(
         How many rows a step takes.
     order
         The rows to take, in this order; None for all rows as they come.
-    everything
-        Whether to keep all that the steps return, not only their losses.
+    leaves
+        How many of the arrays that a step returns to keep, from the loss on; None for all.
     progress
         Called between two steps now and then, as ``progress(kept, first)``: the steps from
         ``first`` to ``kept.done`` are new. It ends the run by returning True.
@@ -103,7 +103,7 @@ def run_epoch(
     data = tuple(prepared(number, array) for number, array in enumerate(arrays))
     samples = len(arrays[0]) if order is None else len(order)
     batch_size = min(batch_size, samples)
-    kept = Kept(samples, batch_size, everything)
+    kept = Kept(samples, batch_size, leaves)
     full = samples // batch_size
     notify = progress or _ignore
     most = at_a_time or full
@@ -281,23 +281,23 @@ class _Part:
 
 
 class Kept:
-    """The results of the steps of an epoch: the losses, or everything they return.
+    """The results of the steps of an epoch: the losses, or more of what they return.
 
     ``arrays`` hold the results of the first ``done`` steps.
     """
 
-    def __init__(self, samples: int, batch_size: int, everything: bool) -> None:
+    def __init__(self, samples: int, batch_size: int, leaves: int | None) -> None:
         self.samples, self.batch_size = samples, batch_size
         self.steps = -(-samples // batch_size)
         self.done = 0
         self.arrays: list[Array] = []
-        self._everything = everything
+        self._leaves = leaves
         self._template: Any = None
 
     def leaves(self, output: Any) -> list[Array]:
         """Select the arrays to keep of what a step returned."""
         arrays = [leaf for leaf in tree_leaves(output) if isinstance(leaf, np.ndarray)]
-        return arrays if self._everything else arrays[:1]
+        return arrays[: self._leaves]
 
     def expect(self, output: Any, batch: tuple[Array, ...]) -> None:
         """Allocate arrays for outputs like these, of a step over this batch."""

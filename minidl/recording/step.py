@@ -82,7 +82,7 @@ class Step(RecordedFunction):
         arrays = arrays_of(X, Y)
         order = order_of(len(arrays[0]), batch_size, rng, shuffle)
         watch = _kernels.watch()
-        kept = run_epoch(self, arrays, batch_size, order, everything=per_step, watch=watch)
+        kept = run_epoch(self, arrays, batch_size, order, None if per_step else 1, watch=watch)
         if self._latest is None or not all(map(is_finite, self._latest.trained)):
             models = self._watched or [value for *_, value in names_of(self.function)]
             check_finite(models, "after the last step of the epoch")
