@@ -21,7 +21,8 @@ class MultiLoss(Loss):
 
     ``loss(predictions, targets)`` takes tuples, or dicts by the names of the heads, and
     ``loss.backward()`` returns a tuple of gradients for ``model.backward``. Weights of rows are one
-    array for all heads, or a tuple or dict with one, or None, for each.
+    array for all heads, or a tuple or dict with one, or None, for each. In a mean, every head needs
+    a row of weight > 0 in every batch.
 
     Parameters
     ----------

@@ -91,13 +91,22 @@ def _tried(what: str, source: Source, data: Data, output: Any, metrics: dict[str
     loss = source.loss
     data = data.counting(what, loss)
     with np.errstate(all="ignore"), evaluating():
-        loss(output, *part_of(data.targets_and_weights, slice(1)))
         nothing = (None,) * len(source.heads) if isinstance(loss, MultiLoss) else None
-        weights = (data.weights, loss.row_weights(*data.targets_and_weights))
-        given = (nothing if own is None else own for own in weights)
-        of_heads = metrics_of_heads(metrics, loss)
-        source.of_heads(_try_out, of_heads, output, data.targets, *given)
+        weights = nothing if data.weights is None else data.weights
+        row = source.of_heads(_row_that_counts, data.targets, weights)
+        loss(output, *(tuple(zip(*row, strict=True)) if isinstance(loss, MultiLoss) else row))
+        loss_weights = loss.row_weights(*data.targets_and_weights)
+        given = data.targets, weights, nothing if loss_weights is None else loss_weights
+        source.of_heads(_try_out, metrics_of_heads(metrics, loss), output, *given)
     return data
+
+
+def _row_that_counts(head: Targets, target: Array, weight: Array | None) -> tuple[Any, Any]:
+    """Return the target of the first row whose weight is not zero, and its weight."""
+    if weight is None:
+        return target[:1], None
+    row = int(weight.reshape(len(weight), -1).any(axis=1).argmax())
+    return target[row : row + 1], weight[row : row + 1]
 
 
 def _check_metrics(head: Targets, metrics: dict[str, Start], output: Array) -> None:
