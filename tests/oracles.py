@@ -148,6 +148,7 @@ JOINED: dict[str | None, Callable[..., Any]] = {
     "concat": lambda parts: np.concatenate(parts, axis=-1),
     "add": sum,
     "multiply": math.prod,
+    "stack": lambda parts: np.stack(parts, axis=-2),
     None: tuple,
 }
 
@@ -202,6 +203,7 @@ LAYERS: dict[str, Callable[..., Any]] = {
     "Concat": lambda layer, y, *parts: JOINED["concat"](parts),
     "Add": lambda layer, y, *parts: sum(parts),
     "Multiply": lambda layer, y, *parts: math.prod(parts),
+    "Stack": lambda layer, y, *parts: JOINED["stack"](parts),
     "Split": _split,
     "Select": lambda layer, y, *parts: parts[layer.index],
     "Parallel": _parallel,

@@ -36,7 +36,7 @@ def peer_of(layer: nn.Layer | None) -> Any:
             made = {branch: peer_of(branch) for branch in layer.branches.values()}
             branches = {name: made[branch] for name, branch in layer.branches.items()}
             return None if None in branches.values() else PeerParallel(branches, layer.join)
-        case nn.Concat() | nn.Add() | nn.Multiply() | nn.Split() | nn.Select():
+        case nn.Concat() | nn.Add() | nn.Multiply() | nn.Stack() | nn.Split() | nn.Select():
             return _Joining(layer)
         case nn.Linear():
             peer = torch.nn.Linear(layer.in_features, layer.out_features, layer.bias is not None)
@@ -131,6 +131,7 @@ if torch is not None:
         "concat": lambda parts: torch.cat(parts, dim=-1),
         "add": sum,
         "multiply": math.prod,
+        "stack": lambda parts: torch.stack(tuple(parts), dim=-2),
         None: tuple,
     }
 

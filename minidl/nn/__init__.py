@@ -23,7 +23,7 @@ from minidl.nn.distribution_losses import GaussianNLLLoss, PoissonNLLLoss, Quant
 from minidl.nn.dropout import Dropout
 from minidl.nn.embedding import Embedding
 from minidl.nn.hooks import evaluating
-from minidl.nn.joining import Add, Concat, Multiply, Select, Split
+from minidl.nn.joining import Add, Concat, Multiply, Select, Split, Stack
 from minidl.nn.layer import Layer
 from minidl.nn.linear import Linear
 from minidl.nn.losses import BCEWithLogitsLoss, HuberLoss, L1Loss, Loss, MSELoss
@@ -90,6 +90,7 @@ __all__ = [
     "Softplus",
     "Softsign",
     "Split",
+    "Stack",
     "Standardize",
     "Tanh",
     "evaluating",

@@ -10,7 +10,7 @@ from minidl.nn.activations import Tanh
 from minidl.nn.array_checks import is_lengths
 from minidl.nn.checks import check_choice
 from minidl.nn.containers import Container, output_width
-from minidl.nn.joining import Add, Concat, Join, Multiply, described, fits_beside
+from minidl.nn.joining import Add, Concat, Join, Multiply, Stack, described, fits_beside
 from minidl.nn.layer import Examples, Layer
 from minidl.nn.linear import Linear
 from minidl.nn.summary import Member, Shape, describe_branch
@@ -21,6 +21,7 @@ JOINS: dict[str | None, type[Join] | None] = {
     "concat": Concat,
     "add": Add,
     "multiply": Multiply,
+    "stack": Stack,
     None: None,
 }
 
@@ -41,8 +42,8 @@ class Parallel(Container):
     *branches
         Layers.
     join
-        ``"concat"`` along the last dimension, ``"add"`` or ``"multiply"`` element by element; None
-        returns the outputs as a tuple.
+        ``"concat"`` along the last dimension, ``"add"`` or ``"multiply"`` element by element,
+        ``"stack"`` along a new dimension before the last; None returns the outputs as a tuple.
     **named
         More branches, which are named in messages, tables and paths. Inputs for named branches may
         come in a dict (see ``Trainer.fit``).
@@ -84,7 +85,7 @@ class Parallel(Container):
         if "joint" in named:
             raise ValueError("Parallel: a branch cannot be called 'joint', the name of the join")
         if join is not None:
-            check_choice("Parallel", "join", join, "concat", "add", "multiply")
+            check_choice("Parallel", "join", join, "concat", "add", "multiply", "stack")
         self.join = join
         kind = JOINS[join]
         self.joint = None if kind is None else kind()
@@ -125,10 +126,8 @@ class Parallel(Container):
         given = self.by_branch((*inputs, lengths) if lengths is not None else inputs)
         shared = len(given) == 1
         outputs = []
-        for number, (name, branch) in enumerate(self.branches.items()):
+        for number, branch in enumerate(self.branches.values()):
             x, own = given[0 if shared else number]
-            if own is not None and not (shared or branch.takes_lengths):
-                raise TypeError(f"{self.label}: {self._in_words(name)} takes no lengths, got some")
             outputs.append(through(branch, x, own))
         self.save(shared)
         if self.joint is None:
@@ -144,18 +143,24 @@ class Parallel(Container):
         TypeError
             For another number of inputs.
         """
-        branches, given = list(self.branches.values()), list[tuple[Any, Array | None]]()
+        branches, count = list(self.branches.values()), len(self.branches)
+        if len(inputs) == 2 and is_lengths(inputs[1]):
+            own = count == 2 and branches[1].takes_indices and not branches[1].takes_lengths
+            if not own:
+                return [(inputs[0], inputs[1])]
+        given: list[tuple[Any, Array | None]] = []
+        lengths = len(inputs) - count  # how many of the inputs must be lengths
         for x in inputs:
-            following = branches[len(given)] if len(given) < len(branches) else None
-            is_input = following is not None and takes_vectors_of_integers(following)
-            if is_lengths(x) and given and given[-1][1] is None and not is_input:
+            after_sequences = 0 < len(given) <= count and branches[len(given) - 1].takes_lengths
+            if lengths > 0 and after_sequences and is_lengths(x) and given[-1][1] is None:
                 given[-1] = given[-1][0], x
+                lengths -= 1
             else:
                 given.append((x, None))
-        if len(given) not in (1, len(branches)):
+        if len(given) not in (1, count):
             raise TypeError(
                 f"{self.label}: expected one input for all branches, or one for each of the "
-                f"{len(branches)}, got {len(given)}"
+                f"{count}, got {len(given)}"
             )
         return given
 
@@ -212,7 +217,7 @@ class Parallel(Container):
         known = [width for width in widths if width is not None]
         if self.join == "concat":
             return sum(known) if len(known) == len(widths) else None
-        return known[0] if known and self.joint is not None else None
+        return next(iter(known), None) if self.joint is not None else None
 
     @property
     def headline(self) -> str:
@@ -233,10 +238,6 @@ class Parallel(Container):
         yield cls(Linear(3, 2, rng=0), Linear(3, 2, rng=1), join="add"), ((4, 3), (4, 3))
         yield cls(a=Linear(2, 3, rng=0), b=Tanh(), c=Tanh(), join=None), ((1, 2),)
         yield cls(Linear(2, 3, rng=0), Linear(2, 3, rng=1), join="multiply"), ((3, 2),)
+        yield cls(Linear(2, 3, rng=0), Linear(2, 3, rng=1), join="stack"), ((3, 2), (3, 2))
         twice = Linear(2, 2, rng=0)
         yield cls(twice, twice), ((3, 2), (3, 2))
-
-
-def takes_vectors_of_integers(layer: Layer) -> bool:
-    """Return whether a vector of integers is an input of this layer, and no lengths."""
-    return layer.takes_indices and not layer.takes_lengths

@@ -169,6 +169,55 @@ class Multiply(Join):
         yield cls(), ((2, 3), (2, 3), (2, 3), (2, 3))
 
 
+class Stack(Join):
+    """Put arrays one upon another, along a new dimension before the last.
+
+    y_...ij = the j-th feature of x_i,  dx_i = dy_...i
+
+    ``CosineEmbeddingLoss`` takes such pairs of vectors.
+
+    Shapes
+    ------
+    x_i of the same shape, (batch, ..., features), y (batch, ..., number of inputs, features).
+
+    Raises
+    ------
+    ValueError
+        For inputs of different shapes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidl import nn
+    >>> nn.Stack()(np.array([[1.0, 2.0]]), np.array([[3.0, 5.0]]))
+    array([[[1., 2.],
+            [3., 5.]]])
+    """
+
+    def forward(self, *parts: Array) -> Array:
+        self.save(len(parts))
+        *lead, features = parts[0].shape
+        return side_by_side(parts).reshape(*lead, len(parts), features)
+
+    def backward(self, dy: Array) -> Any:
+        count = self.saved(dy)
+        parts = tuple(kernels.copy(dy[..., number, :]) for number in range(count))
+        return parts if count > 1 else parts[0]
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        shape = super().output_shape(input_shape)
+        if shape is None:
+            return None
+        count = len(input_shape) if input_shape is not None and is_several(input_shape) else 1
+        return (*shape[:-1], count, shape[-1])
+
+    @classmethod
+    def examples(cls) -> Examples:
+        yield cls(), ((4, 3), (4, 3))
+        yield cls(), ((2, 3, 2), (2, 3, 2), (2, 3, 2))
+        yield cls(), ((1, 2),)
+
+
 class Split(Layer):
     """Part an array along its last dimension.
 

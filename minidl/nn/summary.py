@@ -33,9 +33,8 @@ def summary_of(model: Any, input_shapes: tuple[tuple[int, ...], ...]) -> str:
 def _rows(member: Member, lead: str, below: str, everything: bool = False) -> Iterator[Row]:
     """Yield the row of a layer, after ``lead``, and those of the layers in it, after ``below``."""
     name, layer, shape = member
-    inner: list[Member] = []
-    if hasattr(layer, "members") and (everything or hasattr(layer, "branches")):
-        inner = list(layer.members(shape))
+    everything = everything or hasattr(layer, "branches")
+    inner = list(layer.members(shape)) if everything and hasattr(layer, "members") else []
     text = repr(layer)
     if inner:
         text = type(layer).__name__ + getattr(layer, "headline", "")

@@ -89,7 +89,7 @@ def in_order_of_arguments(
     arguments = list(inspect.signature(function, follow_wrapped=False).parameters)
     free = iter([argument for argument in arguments if argument not in keys])
     chosen = [next(free, "") if key is None else key for key in keys]
-    if sorted(chosen) != sorted(arguments[: len(chosen)]):
+    if sorted(map(str, chosen)) != sorted(arguments[: len(chosen)]):
         called = getattr(function, "__qualname__", repr(function))
         raise TypeError(
             f"epoch: the inputs are {', '.join(named)}, and the arguments of {called} are "
