@@ -21,6 +21,7 @@ from minidl.onnx.time_first import TimeFirst
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
+from layer_helpers import BRANCHES  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from onnx_helpers import (  # noqa: E402
     check_file,
@@ -36,7 +37,7 @@ DAMAGED = int(os.environ.get("MINIDL_ONNX_DAMAGED", "100"))
 EXAMPLES = [
     pytest.param(cls, index, id=f"{cls.__name__}-{index}")
     for cls in nn.Layer.registry
-    if cls.__module__.startswith("minidl.nn")
+    if cls.__module__.startswith("minidl.nn") and cls not in BRANCHES
     for index, _ in enumerate(cls.examples())
 ]
 

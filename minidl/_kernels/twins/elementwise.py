@@ -13,7 +13,7 @@ from minidl.typing import Array
 @kernel(
     "x[n] dimensions:int shape:int*8 strides:int*8 -> y[n]",
     composite=True,
-    work=lambda size: size["shape"][: size["dimensions"]],
+    work=lambda size: size["shape"][: size["dimensions"]] or (1,),
 )
 def copy(x: Array) -> Array:
     """y = x, C-contiguous."""
