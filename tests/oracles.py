@@ -213,6 +213,27 @@ def _upsample(layer: Any, y: Array, x: Array) -> Array:
     return x
 
 
+JOINED: dict[str | None, Callable[..., Any]] = {
+    "concat": lambda parts: np.concatenate(parts, axis=-1),
+    "add": sum,
+    "multiply": math.prod,
+    "stack": lambda parts: np.stack(parts, axis=-2),
+    None: tuple,
+}
+
+
+def _parallel(layer: Any, y: Array, *inputs: Array) -> Any:
+    parts = []
+    for number, (_, branch) in enumerate(layer.branches.items()):
+        x = inputs[number] if len(inputs) > 1 else inputs[0]
+        parts.append(LAYERS[type(branch).__name__](branch, None, x))
+    return JOINED[layer.join](parts) if layer.join else (tuple(parts), {})
+
+
+def _split(layer: Any, y: Array, x: Array) -> Any:
+    return tuple(np.split(x, np.cumsum(layer.sizes)[:-1], axis=-1)), {}
+
+
 LAYERS: dict[str, Callable[..., Any]] = {
     "Linear": _linear,
     "Conv1d": _convolution,
@@ -259,6 +280,13 @@ LAYERS: dict[str, Callable[..., Any]] = {
     "RNN": _sequences,
     "LSTM": _sequences,
     "GRU": _sequences,
+    "Concat": lambda layer, y, *parts: JOINED["concat"](parts),
+    "Add": lambda layer, y, *parts: sum(parts),
+    "Multiply": lambda layer, y, *parts: math.prod(parts),
+    "Stack": lambda layer, y, *parts: JOINED["stack"](parts),
+    "Split": _split,
+    "Select": lambda layer, y, *parts: parts[layer.index],
+    "Parallel": _parallel,
     "Sequential": _sequential,
     "Residual": _residual,
 }

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,12 @@ def peer_of(layer: nn.Layer | None) -> Any:
             body, shortcut = peer_of(layer.body), peer_of(layer.shortcut)
             missing = body is None or (shortcut is None and layer.shortcut is not None)
             return None if missing else _residual(body, shortcut)
+        case nn.Parallel():
+            made = {branch: peer_of(branch) for branch in layer.branches.values()}
+            branches = {name: made[branch] for name, branch in layer.branches.items()}
+            return None if None in branches.values() else PeerParallel(branches, layer.join)
+        case nn.Concat() | nn.Add() | nn.Multiply() | nn.Stack() | nn.Split() | nn.Select():
+            return _Joining(layer)
         case nn.Linear():
             peer = torch.nn.Linear(layer.in_features, layer.out_features, layer.bias is not None)
             fill(peer.weight, layer.weight.data.T)
@@ -141,6 +148,40 @@ if torch is not None:
 
         def forward(self, x: Any) -> Any:
             return self.body(x) + (x if self.shortcut is None else self.shortcut(x))
+
+    JOINED: dict[str | None, Any] = {
+        "concat": lambda parts: torch.cat(parts, dim=-1),
+        "add": sum,
+        "multiply": math.prod,
+        "stack": lambda parts: torch.stack(tuple(parts), dim=-2),
+        None: tuple,
+    }
+
+    class PeerParallel(torch.nn.Module):
+        def __init__(self, branches: dict[str, Any], join: str | None) -> None:
+            super().__init__()
+            self.join, self.names = join, list(branches)
+            for name, branch in branches.items():
+                self.add_module(name, branch)
+
+        def forward(self, *inputs: Any) -> Any:
+            given = inputs if len(inputs) > 1 else inputs * len(self.names)
+            parts = [getattr(self, n)(x) for n, x in zip(self.names, given, strict=True)]
+            return JOINED[self.join](parts)
+
+    class _Joining(torch.nn.Module):
+        def __init__(self, layer: Any) -> None:
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, *parts: Any) -> Any:
+            match self.layer:
+                case nn.Split():
+                    return torch.split(parts[0], self.layer.sizes, dim=-1)
+                case nn.Select():
+                    # Zeros of all others, whose gradient is None here.
+                    return parts[self.layer.index] + sum(0 * part.sum() for part in parts)
+            return JOINED[type(self.layer).__name__.lower()](parts)
 
     class _StateApart(torch.nn.Module):
         """An LSTMCell whose state is two arguments, and not a pair."""

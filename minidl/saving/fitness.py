@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl.nn.branches import Parallel
 from minidl.nn.containers import Residual, Sequential, is_ours
 from minidl.nn.dropout import Dropout
 from minidl.nn.layer import KEPT, Layer
@@ -28,7 +29,7 @@ NUMBERS = (bool, int, float)
 def check_fits(layer: Layer) -> None:
     """Raise ValueError or TypeError for one of minidl's layers that its constructor never makes."""
     kind = type(layer)
-    if not is_ours(kind) or kind in (Sequential, Residual):
+    if not is_ours(kind) or kind in (Sequential, Residual, Parallel):
         _check_container(layer)
         return
     _check_sizes(layer)

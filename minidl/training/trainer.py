@@ -13,7 +13,7 @@ import numpy as np
 from minidl.diagnosis.rules.closing import closing_sentence
 from minidl.diagnosis.rules.ending import ending_of
 from minidl.files import AnyPath
-from minidl.nn import Layer, Loss
+from minidl.nn import Layer, Loss, MultiLoss
 from minidl.nn.checks import check_count
 from minidl.nn.frames import Columns
 from minidl.nn.hooks import evaluating
@@ -28,13 +28,14 @@ from minidl.training.epoch import Epoch
 from minidl.training.history import History
 from minidl.training.inputs import as_inputs
 from minidl.training.interrupt import deferred_to_step_end
-from minidl.training.metrics import Metrics, Tally, by_name
+from minidl.training.metrics import Metrics, by_name, names_of_losses
 from minidl.training.plan import Plan, Stop
 from minidl.training.prediction import Predictor
 from minidl.training.preparation import for_evaluation, for_training
 from minidl.training.progress import Progress, choose
 from minidl.training.resuming import Resumption, load_training, save_training
 from minidl.training.steps import TrainingStep
+from minidl.training.tally import tally_of
 from minidl.training.weights import ClassWeight
 from minidl.typing import Array, Seed
 
@@ -135,8 +136,6 @@ class Trainer:
         weighted_metrics: Metrics = (),
     ) -> None:
         check_parts(model, loss, optimizer, ema)
-        if metrics is None:
-            metrics = ("accuracy",) if loss.takes_labels else ()
         self.model = model
         self.loss = loss
         self.optimizer = optimizer
@@ -268,7 +267,7 @@ class Trainer:
         )
         batch_size = batch_size_for(self.optimizer, batch_size, accumulate, len(data))
         check_batch_size(self.model, data.inputs, batch_size)
-        names = ["loss", *self.metrics]
+        names = [*names_of_losses(self.loss), *self.metrics]
         names += [f"val_{name}" for name in names if validation_data is not None]
         shown = choose(progress)
         notified = Callbacks(callbacks, self, names, shown)
@@ -322,7 +321,7 @@ class Trainer:
                 warn_of_suspicious(self.model, self.loss, None, self.optimizer.flat.parameters)
             started = time.perf_counter()
             current_step = partial(self._current_step, len(plan.data.inputs))
-            tally = Tally(self.loss, self.metrics)
+            tally = tally_of(self.loss, self.metrics)
             plan.course.epoch = Epoch(plan, number, current_step, tally, self.rng, place)
             values, place = plan.course.epoch.run(), None
             seconds = time.perf_counter() - started
@@ -406,7 +405,7 @@ class Trainer:
         if self.plan is not None:
             self.plan.stop.why = self.plan.stop.why or why
 
-    def predict(self, X: Any, batch_size: int = EVALUATION_BATCH) -> Array:
+    def predict(self, X: Any, batch_size: int = EVALUATION_BATCH) -> Any:
         """Compute the model's output for every row, with all layers in evaluation.
 
         Any number of threads may call it. The modes of the layers and their state do not change.
@@ -438,6 +437,8 @@ class Trainer:
         inputs.check_columns(self.columns)
         batches = (slice(i, i + batch_size) for i in range(0, len(inputs), batch_size))
         outputs = [predictor(*inputs.cast(rows)) for rows in batches]
+        if isinstance(outputs[0], tuple):
+            return tuple(map(np.concatenate, zip(*outputs, strict=True)))
         return np.concatenate(outputs)  # a copy: a layer may return its very input
 
     def evaluate(
@@ -526,13 +527,15 @@ class Trainer:
         between: Callable[[], object] = lambda: None,
     ) -> dict[str, float]:
         """Compute loss and metrics over these batches; call ``between`` after each."""
-        tally, predictor = Tally(self.loss, self.metrics), self._predictor_of_model()
+        tally, predictor = tally_of(self.loss, self.metrics), self._predictor_of_model()
         with evaluating():
             for inputs, (y, *weight) in batches:
                 prediction = predictor(*inputs)
-                value = float(self.loss(prediction, y, *weight))
+                value: Any = float(self.loss(prediction, y, *weight))
+                if isinstance(self.loss, MultiLoss):
+                    value = tuple(map(float, self.loss.values.values()))
                 loss_weight = self.loss.row_weights(y, *weight)
-                tally.add([value], batch_size, len(y), loss_weight)
+                tally.add([value], batch_size, len(inputs[0]), loss_weight)
                 tally.add_predictions(prediction, y, weight[0] if weight else None, loss_weight)
                 between()
         values = tally.read()
