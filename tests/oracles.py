@@ -159,9 +159,18 @@ def _residual(layer: Any, y: Array, x: Array) -> Array:
     return _of(layer.body, x) + (x if layer.shortcut is None else _of(layer.shortcut, x))
 
 
+def _channels_first(layer: Any, y: Array, x: Array) -> Array:
+    """As if the axes were read in another order, one pixel after the other."""
+    images = np.stack([x[:, channel] for channel in range(x.shape[1])], axis=-1)
+    made = _of(layer.inner, images)
+    return made if made.ndim == 2 else np.stack([made[..., c] for c in range(made.shape[-1])], 1)
+
+
 def _flatten(layer: Any, y: Array, x: Array) -> Array:
     """Two axes into one, as often as there are more between the first and the last."""
     axis = layer.start_dim
+    if layer.channels_first:
+        return np.concatenate([x[..., c].reshape(len(x), -1) for c in range(x.shape[-1])], axis=1)
     for _ in range(axis, layer.end_dim % x.ndim):
         x = np.concatenate([x.take(i, axis) for i in range(x.shape[axis])], axis)
     return x
@@ -199,8 +208,9 @@ def _avg_pool(layer: Any, y: Array, x: Array) -> Array:
     return _pooled(layer, y, x, np.sum) / math.prod(layer.kernel_size)
 
 
-def _pixels(x: Array) -> Array:
-    return x.reshape(len(x), -1, x.shape[-1])
+def _shape_of_one(layer: Any, x: Array) -> tuple[int, ...]:
+    """The shape of one pixel for each image."""
+    return (len(x), *(1 for _ in x.shape[1:-1] if layer.keepdims), x.shape[-1])
 
 
 def _upsample(layer: Any, y: Array, x: Array) -> Array:
@@ -269,9 +279,13 @@ LAYERS: dict[str, Callable[..., Any]] = {
     "AvgPool1d": _avg_pool,
     "AvgPool2d": _avg_pool,
     "GlobalAvgPool": lambda layer, y, x: (
-        x.reshape(len(x), -1, x.shape[-1]).sum(1) / x[0, ..., 0].size
+        (x.reshape(len(x), -1, x.shape[-1]).sum(1) / x[0, ..., 0].size).reshape(
+            _shape_of_one(layer, x)
+        )
     ),
-    "GlobalMaxPool": lambda layer, y, x: np.sort(x.reshape(len(x), -1, x.shape[-1]), axis=1)[:, -1],
+    "GlobalMaxPool": lambda layer, y, x: (
+        np.sort(x.reshape(len(x), -1, x.shape[-1]), axis=1)[:, -1].reshape(_shape_of_one(layer, x))
+    ),
     "Upsample": _upsample,
     "Embedding": lambda layer, y, x: layer.weight.data[x],
     "RNNCell": _rnn_cell,
@@ -288,6 +302,7 @@ LAYERS: dict[str, Callable[..., Any]] = {
     "Select": lambda layer, y, *parts: parts[layer.index],
     "Parallel": _parallel,
     "Sequential": _sequential,
+    "ChannelsFirst": _channels_first,
     "Residual": _residual,
 }
 

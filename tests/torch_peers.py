@@ -32,6 +32,9 @@ def peer_of(layer: nn.Layer | None) -> Any:
             body, shortcut = peer_of(layer.body), peer_of(layer.shortcut)
             missing = body is None or (shortcut is None and layer.shortcut is not None)
             return None if missing else _residual(body, shortcut)
+        case nn.ChannelsFirst():
+            inner = peer_of(layer.inner)
+            return None if inner is None else _ChannelsOnAxisOne(inner)
         case nn.Parallel():
             made = {branch: peer_of(branch) for branch in layer.branches.values()}
             branches = {name: made[branch] for name, branch in layer.branches.items()}
@@ -87,9 +90,9 @@ def peer_of(layer: nn.Layer | None) -> Any:
             kind = getattr(torch.nn, type(layer).__name__)
             peer = _ChannelsLast(kind(layer.kernel_size, layer.stride, padding, **options))
         case nn.GlobalAvgPool():
-            peer = _Pixels(lambda pixels: pixels.mean(dim=1))
+            peer = _Pixels(lambda pixels: pixels.mean(dim=1), layer.keepdims)
         case nn.GlobalMaxPool():
-            peer = _Pixels(lambda pixels: pixels.max(dim=1).values)
+            peer = _Pixels(lambda pixels: pixels.max(dim=1).values, layer.keepdims)
         case nn.Upsample():
             peer = _ChannelsLast(torch.nn.Upsample(scale_factor=layer.scale_factor))
         case nn.Dropout() if not layer.training:
@@ -102,6 +105,7 @@ def peer_of(layer: nn.Layer | None) -> Any:
             return _CellsOverTime(layer)
         case nn.Flatten():
             peer = torch.nn.Flatten(layer.start_dim, layer.end_dim)
+            peer = _RowsFirst(peer) if layer.channels_first else peer
         case nn.Embedding():
             peer = _EmbeddingOfColumns(layer.weight.data)
         case _ if type(layer).__name__ in PLAIN:
@@ -239,15 +243,37 @@ if torch is not None:
         def forward(self, x: Any) -> Any:
             return self.module(x.movedim(-1, 1)).movedim(1, -1)
 
+    class _ChannelsOnAxisOne(torch.nn.Module):
+        """A module for images whose channels come last, given those with the channels first."""
+
+        def __init__(self, inner: Any) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x: Any) -> Any:
+            y = self.inner(x.movedim(1, -1))
+            return y if y.ndim < 3 else y.movedim(-1, 1)
+
+    class _RowsFirst(torch.nn.Module):
+        """A module that takes the channels first, given images with the channels last."""
+
+        def __init__(self, module: Any) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, x: Any) -> Any:
+            return self.module(x.movedim(-1, 1))
+
     class _Pixels(torch.nn.Module):
         """A function of all pixels (batch, pixels, channels)."""
 
-        def __init__(self, function: Any) -> None:
+        def __init__(self, function: Any, keepdims: bool) -> None:
             super().__init__()
-            self.function = function
+            self.function, self.keepdims = function, keepdims
 
         def forward(self, x: Any) -> Any:
-            return self.function(x.flatten(1, -2))
+            y = self.function(x.flatten(1, -2))
+            return y.reshape(len(x), *(1 for _ in x.shape[1:-1]), -1) if self.keepdims else y
 
     class _EmbeddingOfColumns(torch.nn.Module):
         """With the weight turned, as that of a Linear layer is."""

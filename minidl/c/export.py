@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from minidl.c import activations, layers, pooling, recurrent
+from minidl.c import activations, convolution, layers, pooling, recurrent
 from minidl.c.emitters import emit
 from minidl.c.memory import placed
 from minidl.c.program import Program, Shape, Value
@@ -17,7 +17,8 @@ from minidl.nn.layer import Layer
 from minidl.nn.recurrent.cells import RecurrentCell
 from minidl.nn.recurrent.sequence import Recurrent
 
-WITH_EMITTERS = activations, layers, pooling, recurrent  # importing them fills the table of emitters
+# Importing them fills the table of emitters.
+WITH_EMITTERS = activations, convolution, layers, pooling, recurrent
 # Headers of C, which one of the same name would hide from this source or another.
 HEADERS = (
     "assert complex ctype errno fenv float inttypes iso646 limits locale math setjmp signal "

@@ -27,6 +27,7 @@ from minidl.nn.global_pooling import GlobalAvgPool, GlobalMaxPool
 from minidl.nn.hooks import evaluating
 from minidl.nn.joining import Add, Concat, Multiply, Select, Split, Stack
 from minidl.nn.layer import Layer
+from minidl.nn.layout import ChannelsFirst
 from minidl.nn.linear import Linear
 from minidl.nn.losses import BCEWithLogitsLoss, HuberLoss, L1Loss, Loss, MSELoss
 from minidl.nn.lsuv import lsuv
@@ -53,6 +54,7 @@ __all__ = [
     "AvgPool2d",
     "BCEWithLogitsLoss",
     "BatchNorm",
+    "ChannelsFirst",
     "Concat",
     "Conv1d",
     "Conv2d",
