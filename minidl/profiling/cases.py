@@ -252,10 +252,8 @@ def _windows(case: _Maker) -> Iterator[Case]:
         flops = 2 * math.prod(dy) * math.prod(weight[:-1])
         shape = f"{images}x{height}x{width}x{channels} {rows}x{columns}x{outputs}"
         shape += " depthwise" if groups > 1 else ""
-        placed = {"padding": padding, "groups": groups}
-        yield case(
-            "conv", shape, flops, read={"x": x, "weight": weight}, results=[dy], **placed
-        )
+        placed: Arguments = {"padding": padding, "groups": groups}
+        yield case("conv", shape, flops, read={"x": x, "weight": weight}, results=[dy], **placed)
         yield case(
             "conv_grad_input",
             shape,

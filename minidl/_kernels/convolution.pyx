@@ -1,4 +1,4 @@
-"""Calls of kernels that see images, or sequences, through windows: convolutions.
+"""Calls of convolutions of images and sequences.
 
 An image is (height, width, channels); a sequence (steps, channels) is an image of one row. Each
 call fills the argument struct of a declared kernel by hand, and runs it (``call.pyx``). The twins
