@@ -122,6 +122,15 @@ def draw(*shape: int) -> np.ndarray:
     return np.random.default_rng(sum(shape)).normal(size=shape).astype(np.float32)
 
 
+def recurrent_node(path: Path, kind: str, gates: int, **attributes: Any) -> None:
+    """Write a graph of one recurrent operator of width 2."""
+    from onnx import helper
+
+    weights = {"w": draw(1, 2 * gates, 3), "r": draw(1, 2 * gates, 2)}
+    node = helper.make_node(kind, ["x", "w", "r"], ["y"], hidden_size=2, **attributes)
+    write(path, [node], {"x": [4, "n", 3]}, {"y": [4, 1, "n", 2]}, **weights)
+
+
 # --- random stacks ----------------------------------------------------------------------------
 
 

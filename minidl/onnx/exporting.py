@@ -16,7 +16,7 @@ from minidl.nn.hooks import evaluating
 from minidl.nn.layer import Layer
 from minidl.nn.recurrent.sequence import Recurrent
 from minidl.onnx import adapter_layers, recurrent_layers
-from minidl.onnx.adapters import Adapter
+from minidl.onnx.adapter import Adapter
 from minidl.onnx.checksum import sealed
 from minidl.onnx.containers import write
 from minidl.onnx.network import Network

@@ -9,7 +9,7 @@ import numpy as np
 
 from minidl import kernels
 from minidl.nn.recurrent.sequence import Recurrent
-from minidl.onnx.adapters import Adapter
+from minidl.onnx.adapter import Adapter
 from minidl.typing import Array
 
 
@@ -31,6 +31,8 @@ class TimeFirst(Adapter):
     results
         Which outputs there are: some of 0, 1 and 2 for all h, the last h and the last c.
     """
+
+    holds = ("inner", "batch_first", "reverse", "options", "results")
 
     def __init__(
         self,
@@ -71,6 +73,14 @@ class TimeFirst(Adapter):
 
     def check_gradient(self, dy: Any, output: Any) -> None:
         """Check nothing: the layer inside checks its gradients."""
+
+    def check_held(self) -> None:
+        super().check_held()
+        if not isinstance(self.inner, Recurrent):
+            raise TypeError(f"TimeFirst has {self.inner.short_name()}, which is not recurrent")
+
+    def __repr__(self) -> str:
+        return f"TimeFirst({self.inner.short_name()})"
 
     @property
     def _kinds(self) -> tuple[str, ...]:
