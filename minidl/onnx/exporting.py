@@ -15,7 +15,7 @@ from minidl.nn.embedding import Embedding
 from minidl.nn.hooks import evaluating
 from minidl.nn.layer import Layer
 from minidl.nn.recurrent.sequence import Recurrent
-from minidl.onnx import adapter_layers, recurrent_layers
+from minidl.onnx import adapter_layers, pooling, recurrent_layers
 from minidl.onnx.adapter import Adapter
 from minidl.onnx.checksum import sealed
 from minidl.onnx.containers import write
@@ -26,7 +26,7 @@ from minidl.typing import Array
 
 OLDEST_OPSET = 17  # the first with LayerNormalization; IR version 8, of 2022
 
-__all__ = ["adapter_layers", "export", "recurrent_layers"]  # their import registers writers
+__all__ = ["adapter_layers", "export", "pooling", "recurrent_layers"]  # their import registers writers
 
 
 def export(model: Layer, path: AnyPath, example: Any, opset: int = OLDEST_OPSET) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from minidl.files import AnyPath, as_path
 from minidl.nn.layer import Layer
-from minidl.onnx import channel_readers, pattern_readers, recurrent_readers
+from minidl.onnx import channel_readers, pattern_readers, pooling, recurrent_readers
 from minidl.onnx.computed_shapes import fold_shapes
 from minidl.onnx.graph_file import Graph, read_graph
 from minidl.onnx.network import Network, as_chain
@@ -12,7 +12,7 @@ from minidl.onnx.readers import Step, read
 from minidl.saving.tensor_file import ModelFileError, shortened
 
 # Their import registers what they read.
-__all__ = ["channel_readers", "load", "pattern_readers", "recurrent_readers"]
+__all__ = ["channel_readers", "load", "pattern_readers", "pooling", "recurrent_readers"]
 
 
 def load(path: AnyPath) -> Layer:
