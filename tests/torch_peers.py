@@ -169,6 +169,8 @@ if torch is not None:
                 self.add_module(name, branch)
 
         def forward(self, *inputs: Any) -> Any:
+            if isinstance(inputs[0], tuple):  # from a Split before it
+                (inputs,) = inputs
             given = inputs if len(inputs) > 1 else inputs * len(self.names)
             parts = [getattr(self, n)(x) for n, x in zip(self.names, given, strict=True)]
             return JOINED[self.join](parts)
