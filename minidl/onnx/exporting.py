@@ -26,7 +26,8 @@ from minidl.typing import Array
 
 OLDEST_OPSET = 17  # the first with LayerNormalization; IR version 8, of 2022
 
-__all__ = ["adapter_layers", "export", "pooling", "recurrent_layers"]  # their import registers writers
+# Their import registers writers.
+__all__ = ["adapter_layers", "export", "pooling", "recurrent_layers"]
 
 
 def export(model: Layer, path: AnyPath, example: Any, opset: int = OLDEST_OPSET) -> None:
