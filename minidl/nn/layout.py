@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from minidl import kernels
 from minidl.nn.activations import ReLU
-from minidl.nn.containers import Container, Sequential, output_width
+from minidl.nn.containers import Container, Sequential
 from minidl.nn.convolution import Conv1d, Conv2d
 from minidl.nn.layer import Examples, Layer
 from minidl.nn.reshape import Flatten
@@ -69,7 +69,7 @@ class ChannelsFirst(Container):
         yield "inner", self.inner, input_shape
 
     def width_after(self, width: int | None) -> int | None:
-        return output_width(self.inner, width)
+        return None  # the last axis of an image is its width
 
     def __repr__(self) -> str:
         return f"ChannelsFirst({describe_branch(self.inner)})"
