@@ -149,6 +149,8 @@ class _Modules:
         known: Any = {*MAKERS, *SAME}
         kind: Any = next((kind for kind in type(layer).__mro__ if kind in known), None)
         ours = kind is not None and type(layer).forward is kind.forward
+        if self.rows and kind in (nn.BatchNorm, nn.PReLU):
+            return MAKERS[kind](layer, 1)
         if self.rows or (ours and kind in SAME):
             return self.made(layer)
         if not ours:
