@@ -66,7 +66,8 @@ def export(model: Layer, path: AnyPath, example: Any, opset: int = OLDEST_OPSET)
     --------
     >>> import minidl.onnx, pathlib, tempfile
     >>> import numpy as np
-    >>>     >>> path = pathlib.Path(tempfile.mkdtemp()) / "model.onnx"
+    >>> from minidl import nn
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "model.onnx"
     >>> model = nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Linear(4, 2), rng=0)
     >>> x = np.ones((5, 3), np.float32)
     >>> minidl.onnx.export(model, path, x)
