@@ -18,7 +18,6 @@ from minidl.onnx.network import Network
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from layer_helpers import BRANCHES  # noqa: E402
 from onnx_helpers import (  # noqa: E402
     check_file,
     disturb,
@@ -33,7 +32,7 @@ STACKS = int(os.environ.get("MINIDL_ONNX_STACKS", "40"))
 EXAMPLES = [
     pytest.param(cls, index, id=f"{cls.__name__}-{index}")
     for cls in nn.Layer.registry
-    if cls.__module__.startswith("minidl.nn") and cls not in BRANCHES
+    if cls.__module__.startswith("minidl.nn")
     for index, _ in enumerate(cls.examples())
 ]
 
