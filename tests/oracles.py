@@ -279,13 +279,11 @@ LAYERS: dict[str, Callable[..., Any]] = {
     "AvgPool1d": _avg_pool,
     "AvgPool2d": _avg_pool,
     "GlobalAvgPool": lambda layer, y, x: (
-        (x.reshape(len(x), -1, x.shape[-1]).sum(1) / x[0, ..., 0].size).reshape(
-            _shape_of_one(layer, x)
-        )
-    ),
-    "GlobalMaxPool": lambda layer, y, x: (
-        np.sort(x.reshape(len(x), -1, x.shape[-1]), axis=1)[:, -1].reshape(_shape_of_one(layer, x))
-    ),
+        x.reshape(len(x), -1, x.shape[-1]).sum(1) / x[0, ..., 0].size
+    ).reshape(_shape_of_one(layer, x)),
+    "GlobalMaxPool": lambda layer, y, x: np.sort(x.reshape(len(x), -1, x.shape[-1]), axis=1)[
+        :, -1
+    ].reshape(_shape_of_one(layer, x)),
     "Upsample": _upsample,
     "Embedding": lambda layer, y, x: layer.weight.data[x],
     "RNNCell": _rnn_cell,

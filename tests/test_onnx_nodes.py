@@ -33,6 +33,10 @@ WEIGHTS: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(("Unsqueeze", "Div", "Split"), (1,)),
     "BatchNormalization": (1, 2, 3, 4),
     "Gather": (0,),
+    "Conv": (1, 2),
+    "Resize": (1, 2, 3),
+    "Upsample": (1,),
+    **dict.fromkeys(("ReduceMean", "ReduceMax"), (1,)),
 }
 RANDOM = "it is in training mode, and its mask cannot be repeated"
 STATISTICS = "it is in training mode"

@@ -80,9 +80,7 @@ class Flatten(Layer):
 
     preferred_init = "skip"
 
-    def __init__(
-        self, start_dim: int = 1, end_dim: int = -1, channels_first: bool = False
-    ) -> None:
+    def __init__(self, start_dim: int = 1, end_dim: int = -1, channels_first: bool = False) -> None:
         super().__init__()
         start = check_count("Flatten", "start_dim", start_dim, -(2**63))
         end = check_count("Flatten", "end_dim", end_dim, -(2**63))

@@ -15,7 +15,7 @@ import numpy as np
 
 from minidl import nn
 from minidl.nn.layer import Layer
-from minidl.onnx import adapters
+from minidl.onnx import adapters, more_adapters
 from minidl.onnx.graph_file import Graph
 from minidl.onnx.layout import channels_first, channels_last, is_anywhere
 from minidl.onnx.readers import Step
@@ -48,8 +48,7 @@ class _Layout:
             return
         if isinstance(step.layer, adapters.OnAxis) and self._on_axis_1(step):
             return
-        inner = self._turned(step) if len(step.outputs) == 1 or self._parts(step) else None
-        if inner is not None and all(name in self.last for name in names):
+        if all(name in self.last for name in names) and (inner := self._turned(step)) is not None:
             self._add_last(step, inner)
             return
         for name in names:
@@ -114,6 +113,10 @@ class _Layout:
         if is_anywhere(layer):
             return layer
         match layer:
+            case more_adapters.Pad() if len(layer.sizes) == 2 * rank:
+                order = np.array(channels_last(rank))
+                sizes = np.reshape(layer.sizes, (2, -1))[:, order].ravel().tolist()
+                return more_adapters.Pad(sizes, layer.number)
             case adapters.Affine():
                 scale, shift = (_turned(array, rank) for array in (layer.scale, layer.shift))
                 return adapters.Affine(scale, shift)
@@ -129,9 +132,6 @@ class _Layout:
                 if sorted(axis % rank for axis in layer.axes) == list(range(2, rank)):
                     return adapters.Squeeze(tuple(range(1, rank - 1)))
         return None
-
-    def _parts(self, step: Step) -> bool:
-        return isinstance(step.layer, adapters.Split)
 
     def _flattens(self, step: Step, sizes: tuple[int, ...]) -> bool:
         """Return whether a reshape to these sizes puts each sample into a row."""

@@ -20,7 +20,7 @@ FLOATS = ("value_float", "value_floats")  # attributes of Constant
 # Attributes that change nothing: they repeat how many results there are, or are of empty axes.
 IDLE = ("num_outputs", "noop_with_empty_axes")
 # Operators whose axes were an attribute once and are the second operand now.
-WITH_AXES = ("Squeeze", "Unsqueeze", "ReduceMean", "ReduceMax")
+WITH_AXES = ("Squeeze", "Unsqueeze", "ReduceMean")
 
 
 @dataclass(eq=False)

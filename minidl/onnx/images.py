@@ -9,6 +9,7 @@ import numpy as np
 
 from minidl import nn
 from minidl.nn.layer import Layer
+from minidl.onnx import more_adapters
 from minidl.onnx.channel_readers import reads_channels
 from minidl.onnx.graph_file import Graph, Node
 from minidl.onnx.layers import writes
@@ -182,13 +183,22 @@ def _read_pool(graph: Graph, node: Node) -> Layer:
     if graph.is_used(node.result(1)):
         graph.refuse(node, "its second output, the places of the maxima, is used")
     padding = _padding(graph, node, kernel, strides)
-    if node.kind == "MaxPool":
-        kind = _of_dimensions(graph, node, len(kernel), nn.MaxPool1d, nn.MaxPool2d)
-        pool: Layer = kind(kernel, strides, padding)
+    counts = bool(of.get("count_include_pad", 0))
+    makers = (
+        (nn.MaxPool1d, nn.MaxPool2d) if node.kind == "MaxPool" else (nn.AvgPool1d, nn.AvgPool2d)
+    )
+    kind = _of_dimensions(graph, node, len(kernel), *makers)
+    options = {} if node.kind == "MaxPool" else {"count_include_pad": counts}
+    is_wide = not isinstance(padding, str) and any(
+        2 * max(pair) > size for pair, size in zip(padding, kernel, strict=True)
+    )
+    if not is_wide or options == {"count_include_pad": False}:
+        pool: Layer = kind(kernel, strides, padding, **options)
         return pool
-    kind = _of_dimensions(graph, node, len(kernel), nn.AvgPool1d, nn.AvgPool2d)
-    pool = kind(kernel, strides, padding, bool(of.get("count_include_pad", 0)))
-    return pool
+    around = [(0, 0), *padding, (0, 0)]  # more than the layer takes
+    sizes = [before for before, _ in around] + [after for _, after in around]
+    pad = more_adapters.Pad(sizes, 0.0 if options else -np.inf)
+    return nn.Sequential(pad, kind(kernel, strides, **options))
 
 
 @reads_channels("GlobalMaxPool", "GlobalAveragePool")
@@ -196,13 +206,12 @@ def _read_global_pool(graph: Graph, node: Node) -> Layer:
     return (nn.GlobalMaxPool if node.kind == "GlobalMaxPool" else nn.GlobalAvgPool)(keepdims=True)
 
 
-@reads_channels("ReduceMean", "ReduceMax")
+@reads_channels("ReduceMean")
 def _read_reduction(graph: Graph, node: Node) -> Layer | None:
     rank, axes = graph.ranks.get(node.operands[0], 0), node.attributes.get("axes", ())
     if rank not in (3, 4) or sorted(axis % rank for axis in axes) != list(range(2, rank)):
         return None
-    kind = nn.GlobalMaxPool if node.kind == "ReduceMax" else nn.GlobalAvgPool
-    return kind(bool(node.attributes.get("keepdims", 1)))
+    return nn.GlobalAvgPool(bool(node.attributes.get("keepdims", 1)))
 
 
 @reads_channels("Resize", "Upsample")
