@@ -19,7 +19,7 @@ from minidl.onnx.readers import Step, fill, reads, step
 Make = Callable[[Graph, Node], Layer | None]
 
 
-def reads_channels(*kinds: str) -> Callable[[Make], Make]:
+def reads_channels(*kinds: str, first: bool = False) -> Callable[[Make], Make]:
     """Register the function that makes the layer of operators with the channels on axis 1."""
 
     def register(make: Make) -> Make:
@@ -27,7 +27,7 @@ def reads_channels(*kinds: str) -> Callable[[Make], Make]:
             layer = make(graph, node)
             return None if layer is None else _on_axis_1(graph, node, layer)
 
-        reads(*kinds)(read)
+        reads(*kinds, first=first)(read)
         return make
 
     return register

@@ -97,9 +97,9 @@ class _Layout:
 
     def _add_last(self, step: Step, layer: Layer) -> None:
         """Add a layer on inputs with the channels last."""
-        rank = self.ranks.get(step.inputs[0], 0)
+        rank = _rank_after(layer, self.ranks.get(step.inputs[0], 0))
         inputs = tuple(self.last[name] for name in step.inputs)
-        if _makes_rows(layer):
+        if rank < 3:
             self._append(Step(layer, inputs, step.outputs, step.nodes))
             return
         for y in step.outputs:
@@ -128,9 +128,10 @@ class _Layout:
                 return nn.Flatten(channels_first=True)
             case adapters.Reshape() if self._flattens(step, layer.sizes):
                 return nn.Flatten(channels_first=True)
-            case adapters.Squeeze() if layer.axes is not None:
-                if sorted(axis % rank for axis in layer.axes) == list(range(2, rank)):
-                    return adapters.Squeeze(tuple(range(1, rank - 1)))
+            case adapters.Squeeze() | adapters.Unsqueeze() if layer.axes is not None:
+                whole = rank + len(layer.axes) * isinstance(layer, adapters.Unsqueeze)
+                axes = [axis % whole - 1 for axis in layer.axes]  # without that of the channels
+                return type(layer)(axes) if min(axes, default=0) > 0 else None
         return None
 
     def _flattens(self, step: Step, sizes: tuple[int, ...]) -> bool:
@@ -181,11 +182,18 @@ class _Layout:
         ]
 
 
-def _makes_rows(layer: Layer) -> bool:
-    """Return whether a layer makes rows (batch, features) of images."""
-    if isinstance(layer, nn.Flatten | adapters.Squeeze):
-        return True
-    return isinstance(layer, nn.GlobalAvgPool | nn.GlobalMaxPool) and not layer.keepdims
+def _rank_after(layer: Layer, rank: int) -> int:
+    """Return how many axes the output of a layer has, for an input that has so many."""
+    match layer:
+        case adapters.Unsqueeze():
+            return rank + len(layer.axes)
+        case adapters.Squeeze() if layer.axes is not None:
+            return rank - len(layer.axes)
+        case nn.Flatten() if layer.end_dim == -1:
+            return 2
+        case nn.GlobalAvgPool() | nn.GlobalMaxPool() if not layer.keepdims:
+            return 2
+    return rank
 
 
 def _turned(array: Any, rank: int) -> Any:

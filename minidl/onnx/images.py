@@ -206,7 +206,7 @@ def _read_global_pool(graph: Graph, node: Node) -> Layer:
     return (nn.GlobalMaxPool if node.kind == "GlobalMaxPool" else nn.GlobalAvgPool)(keepdims=True)
 
 
-@reads_channels("ReduceMean")
+@reads_channels("ReduceMean", first=True)
 def _read_reduction(graph: Graph, node: Node) -> Layer | None:
     rank, axes = graph.ranks.get(node.operands[0], 0), node.attributes.get("axes", ())
     if rank not in (3, 4) or sorted(axis % rank for axis in axes) != list(range(2, rank)):
