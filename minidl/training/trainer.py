@@ -62,7 +62,8 @@ class Trainer:
         on (``training.metrics`` lists all), or functions ``(prediction, target) -> float`` of all
         rows at once. Metrics ignore weights, except that rows of weight 0 and padded steps are left
         out. If each step of a sequence has a weight, functions get the steps of weight > 0 as rows.
-        By default accuracy for a loss that takes labels, and nothing otherwise.
+        By default accuracy for a loss that takes labels, and nothing otherwise. For a ``MultiLoss``
+        they are a dict by the names of its heads.
     rng
         Generator or seed of the order of the rows. All epochs of all calls of ``fit`` draw from
         it: ``fit`` for 3 epochs and again for 2 is ``fit`` for 5.
@@ -187,10 +188,12 @@ class Trainer:
         ----------
         X, y
             Features and targets. A tuple is several inputs, with which the model is called as
-            ``model(*inputs)``, such as padded sequences and their lengths, ``(X, lengths)``. A
+            ``model(*inputs)``, such as padded sequences and their lengths, ``(X, lengths)``; a dict
+            has the names of the branches that take them, or of arguments of ``forward``. A
             list of sequences of unequal length is padded. Loss and metrics leave padded steps out,
             whatever their values. Frames and series of pandas and polars that hold numbers and
-            booleans are taken as they are.
+            booleans are taken as they are. For a ``MultiLoss``, y is a tuple or dict with the
+            targets of each head.
         epochs
             Passes over the data, ≥ 1.
         batch_size
@@ -207,12 +210,13 @@ class Trainer:
         callbacks
             ``Callback`` objects, such as ``EarlyStopping``, or ``ReduceOnPlateau`` objects.
         sample_weight
-            A weight ≥ 0 for each row, see ``Loss``; a row of weight 0 is left out.
+            A weight ≥ 0 for each row, see ``Loss``; a row of weight 0 is left out. For a
+            ``MultiLoss`` one array for all heads, or a tuple or dict with one, or None, for each.
         class_weight
             ``{label: weight}``, 1 for labels that are missing, or ``"balanced"``, where each
             class has the same total weight. It multiplies the weight of each row of that label.
             With ``BCEWithLogitsLoss`` of one logit the labels are 0 and 1. It does not apply to
-            the rows of ``validation``.
+            the rows of ``validation``. For a ``MultiLoss`` it is a dict by the names of heads.
         accumulate
             Number of batches in a step, ≥ 1. The gradients of ``accumulate`` batches are averaged,
             weighted by the weights of their rows (for a loss with the reduction "sum", added up);
@@ -237,7 +241,7 @@ class Trainer:
         History
             ``loss`` and the metrics of every epoch, computed from the predictions that each step
             makes before it updates the weights (``LBFGS``: after it); and ``val_loss`` and so on of
-            ``validation``.
+            ``validation``. Of a ``MultiLoss`` also those of the heads: ``size.loss``, ``size.mae``.
 
         Raises
         ------
@@ -419,10 +423,11 @@ class Trainer:
 
         Returns
         -------
-        ndarray
+        ndarray or tuple of ndarray
             The outputs (samples, ...). For a classifier they are the logits, and
             ``predict(X).argmax(axis=1)`` the labels. For a list of sequences they are
-            (samples, longest, ...), and values after the end of a sequence have no meaning.
+            (samples, longest, ...), and values after the end of a sequence have no meaning. Of a
+            model with several outputs, a tuple of them.
 
         Raises
         ------
