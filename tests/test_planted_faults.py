@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 from checks import LAYER_CHECKS, LOSS_CHECKS, NoOracleError, layer_problems, loss_problems
 from diagnosis_checks import DIAGNOSIS_CHECKS
+from head_checks import HEAD_CHECKS
 from kernel_cases import Draw
 from monitor_helpers import MONITOR_CHECKS
 from optimizer_checks import LIMITS, OPTIMIZER_CHECKS, plateau_oracle, schedule_oracle
@@ -43,10 +44,11 @@ from minidl.diagnosis import (
     watch,
 )
 from minidl.diagnosis.rules import closing, static
-from minidl.nn import classification_losses
+from minidl.nn import classification_losses, entrances, multi_loss
 from minidl.nn.recurrent import cells
 from minidl.optim import adam, adaptive, flat_parameters, optimizer, schedules, sgd
 from minidl.recording import RecordingError
+from minidl.training import tally
 
 # What a check raises that has found something; the second is what pytest.raises raises.
 FAILURES = (AssertionError, pytest.fail.Exception, RecordingError)
@@ -57,6 +59,8 @@ MONITOR_MODULES = (records, probes, tracks, watch, watching)
 MONITOR_HOMES = {module.__name__.rpartition(".")[2]: module for module in MONITOR_MODULES}
 # Modules of the diagnosis.
 DIAGNOSIS_MODULES = (static, closing, task, gradients, causes, reach)
+# Modules of models with several inputs and outputs.
+HEAD_HOMES = {"multi_loss": multi_loss, "tally": tally, "entrances": entrances}
 DIAGNOSIS_HOMES = {module.__name__.rpartition(".")[2]: module for module in DIAGNOSIS_MODULES}
 
 
@@ -103,7 +107,8 @@ IN_SCHEDULES = [fault for fault in FAULTS if fault.places == ("schedules",)]
 IN_KERNELS = [fault for fault in FAULTS if fault.places[0] in _kernels.NAMES]
 IN_MONITOR = [fault for fault in FAULTS if fault.places[0] in MONITOR_HOMES]
 IN_DIAGNOSIS = [fault for fault in FAULTS if fault.places[0] in DIAGNOSIS_HOMES]
-ELSEWHERE = (*IN_SCHEDULES, *IN_KERNELS, *IN_MONITOR, *IN_DIAGNOSIS)
+IN_HEADS = [fault for fault in FAULTS if fault.places[0] in HEAD_HOMES]
+ELSEWHERE = (*IN_SCHEDULES, *IN_KERNELS, *IN_MONITOR, *IN_DIAGNOSIS, *IN_HEADS)
 IN_CLASSES = [fault for fault in FAULTS if fault not in ELSEWHERE]
 
 
@@ -295,6 +300,21 @@ def test_diagnosis_without_a_fault_passes(name: str, check: Any) -> None:
     check(vars(DIAGNOSIS_HOMES[name]))
 
 
+# --- in models with several inputs and outputs --------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", IN_HEADS, ids=str)
+def test_fault_in_heads_is_caught(fault: Fault) -> None:
+    space = planted_module(HEAD_HOMES[fault.places[0]], fault)
+    check = HEAD_CHECKS[fault.check]
+    assert fails(check, iter([(space,)])), f"{fault.check} does not see it"
+
+
+@pytest.mark.parametrize(("name", "check"), HEAD_CHECKS.items())
+def test_heads_without_a_fault_pass(name: str, check: Any) -> None:
+    check({key: value for home in HEAD_HOMES.values() for key, value in vars(home).items()})
+
+
 # --- the planting itself ------------------------------------------------------------------------
 
 
@@ -308,7 +328,7 @@ def test_there_are_faults_of_everything_and_no_copy_stays() -> None:
 
 @pytest.mark.parametrize("checks", [LAYER_CHECKS, LOSS_CHECKS, OPTIMIZER_CHECKS])
 def test_every_check_catches_something(checks: dict[str, Any]) -> None:
-    others = (*IN_SCHEDULES, *IN_MONITOR, *IN_DIAGNOSIS)
+    others = (*IN_SCHEDULES, *IN_MONITOR, *IN_DIAGNOSIS, *IN_HEADS)
     subjects = [fault for fault in FAULTS if fault not in others]
     caught_by = {fault.check for fault in subjects if problems_of(fault.seen)[0] is checks}
     assert caught_by == checks.keys()
