@@ -71,11 +71,13 @@ def replacing(path: AnyPath) -> Iterator[BinaryIO]:
 
 
 def as_path(path: Any) -> Path:
-    """Return what names a file as a path, else raise TypeError or, without a name, ValueError."""
+    """Return what names a file as a path, else raise TypeError, or ValueError for no such name."""
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"the name of a file must be a string or a path, got {path!r}")
     if not os.fspath(path):
         raise ValueError("the name of a file is empty")
+    if "\0" in os.fsdecode(path):
+        raise ValueError(f"the name of a file must have no NUL character, got {os.fspath(path)!r}")
     return Path(path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import os
 import random
 import signal
@@ -15,9 +16,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from minidl import files, pictures
+import minidl
+import minidl.c
+import minidl.onnx
+import minidl.torch
+from minidl import files, nn, pictures
 from minidl.files import check_writable, open_regular, replacing
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="of POSIX systems")
@@ -377,3 +383,32 @@ def test_pictures_are_written_whole(path: Path) -> None:
         assert name.read_bytes() == b"pdf 100"
     pictures.save(Figure(), path.with_suffix(""), dpi=1)  # as matplotlib does
     assert sorted(os.listdir(path.parent)) == ["some.PDF", "some.png"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "words"),
+    [
+        (3, TypeError, "must be a string or a path, got 3"),
+        (None, TypeError, "must be a string or a path, got None"),
+        (b"net.c", TypeError, "must be a string or a path, got b'net.c'"),
+        ("", ValueError, "the name of a file is empty"),
+        ("a\0.c", ValueError, r"must have no NUL character, got 'a\\x00.c'"),
+    ],
+)
+def test_names_that_no_file_can_have_are_refused(wrong: Any, error: Any, words: str) -> None:
+    model, x = nn.Linear(2, 2), np.ones((1, 2), np.float32)
+    calls: list[Any] = [
+        lambda: minidl.save(model, wrong),
+        lambda: minidl.load(wrong),
+        lambda: minidl.c.export(model, wrong),
+        lambda: minidl.torch.save_state_dict(model, wrong),
+        lambda: minidl.torch.load_state_dict(wrong, model),
+    ]
+    if importlib.util.find_spec("onnx"):
+        calls += [
+            lambda: minidl.onnx.export(model, wrong, x),
+            lambda: minidl.onnx.load(wrong),
+        ]
+    for call in calls:
+        with pytest.raises(error, match=words):
+            call()

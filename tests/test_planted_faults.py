@@ -22,6 +22,8 @@ import numpy as np
 import pytest
 from checks import LAYER_CHECKS, LOSS_CHECKS, NoOracleError, layer_problems, loss_problems
 from diagnosis_checks import DIAGNOSIS_CHECKS
+from elsewhere_checks import ELSEWHERE_CHECKS, in_place_of
+from elsewhere_checks import HOMES as ELSEWHERE_HOMES
 from head_checks import HEAD_CHECKS
 from kernel_cases import Draw
 from monitor_helpers import MONITOR_CHECKS
@@ -108,8 +110,9 @@ IN_KERNELS = [fault for fault in FAULTS if fault.places[0] in _kernels.NAMES]
 IN_MONITOR = [fault for fault in FAULTS if fault.places[0] in MONITOR_HOMES]
 IN_DIAGNOSIS = [fault for fault in FAULTS if fault.places[0] in DIAGNOSIS_HOMES]
 IN_HEADS = [fault for fault in FAULTS if fault.places[0] in HEAD_HOMES]
-ELSEWHERE = (*IN_SCHEDULES, *IN_KERNELS, *IN_MONITOR, *IN_DIAGNOSIS, *IN_HEADS)
-IN_CLASSES = [fault for fault in FAULTS if fault not in ELSEWHERE]
+IN_FORMATS = [fault for fault in FAULTS if fault.places[0] in ELSEWHERE_HOMES]
+OF_MODULES = (*IN_SCHEDULES, *IN_MONITOR, *IN_DIAGNOSIS, *IN_HEADS, *IN_FORMATS)
+IN_CLASSES = [fault for fault in FAULTS if fault not in (*OF_MODULES, *IN_KERNELS)]
 
 
 @pytest.fixture(autouse=True)
@@ -141,7 +144,7 @@ def planted(chain: tuple[type, ...], fault: Fault | None) -> Any:
     return names[chain[-1].__name__]
 
 
-def planted_module(module: ModuleType, fault: Fault) -> dict[str, Any]:
+def planted_module(module: ModuleType, fault: Fault | None) -> dict[str, Any]:
     """The names of a changed copy of a module."""
     space: dict[str, Any] = {"__name__": module.__name__}
     exec(compile(changed(inspect.getsource(module), fault), "<changed>", "exec"), space)
@@ -315,6 +318,26 @@ def test_heads_without_a_fault_pass(name: str, check: Any) -> None:
     check({key: value for home in HEAD_HOMES.values() for key, value in vars(home).items()})
 
 
+# --- in what other programs read and write ------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", IN_FORMATS, ids=str)
+def test_fault_in_what_is_taken_elsewhere_is_caught(fault: Fault) -> None:
+    home = ELSEWHERE_HOMES[fault.places[0]]
+    with in_place_of(home, lambda: planted_module(home, fault)):
+        assert fails(ELSEWHERE_CHECKS[fault.check], iter([()])), f"{fault.check} does not see it"
+
+
+@pytest.mark.parametrize(
+    ("name", "check"), dict.fromkeys((fault.places[0], fault.check) for fault in IN_FORMATS)
+)
+def test_copy_of_a_module_without_a_fault_passes(name: str, check: str) -> None:
+    home = ELSEWHERE_HOMES[name]
+    with in_place_of(home, lambda: planted_module(home, None)):
+        ELSEWHERE_CHECKS[check]()
+    ELSEWHERE_CHECKS[check]()
+
+
 # --- the planting itself ------------------------------------------------------------------------
 
 
@@ -328,8 +351,7 @@ def test_there_are_faults_of_everything_and_no_copy_stays() -> None:
 
 @pytest.mark.parametrize("checks", [LAYER_CHECKS, LOSS_CHECKS, OPTIMIZER_CHECKS])
 def test_every_check_catches_something(checks: dict[str, Any]) -> None:
-    others = (*IN_SCHEDULES, *IN_MONITOR, *IN_DIAGNOSIS, *IN_HEADS)
-    subjects = [fault for fault in FAULTS if fault not in others]
+    subjects = [fault for fault in FAULTS if fault not in OF_MODULES]
     caught_by = {fault.check for fault in subjects if problems_of(fault.seen)[0] is checks}
     assert caught_by == checks.keys()
 

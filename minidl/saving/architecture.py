@@ -26,6 +26,7 @@ from minidl.nn.rectifiers import he_normal_for
 from minidl.typing import Array
 
 VERSION = 1
+LAYERS = "minidl.nn."  # begins the modules of layers that need no other name than their own
 ARRAYS = "array/"  # begins the names of tensors that are neither parameters nor state
 LARGEST_ZEROS = 1 << 28  # bytes of arrays that a file need not hold, because they are zero
 
@@ -182,8 +183,8 @@ class Description:
 
 
 def class_words(kind: type[Layer]) -> dict[str, str]:
-    """Return the name of a class of layers, with its module unless that is minidl's."""
-    if kind.__module__.startswith("minidl."):
+    """Return the name of a class of layers, with its module unless it is one of ``minidl.nn``."""
+    if kind.__module__.startswith(LAYERS):
         return {"class": kind.__qualname__}
     return {"class": kind.__qualname__, "module": kind.__module__}
 

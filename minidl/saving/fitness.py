@@ -32,6 +32,9 @@ def check_fits(layer: Layer) -> None:
     if not is_ours(kind) or kind in (Sequential, Residual, Parallel):
         _check_container(layer)
         return
+    if hasattr(kind, "check_held"):  # a layer of a loaded graph, which has its own check
+        kind.check_held(layer)
+        return
     _check_sizes(layer)
     if isinstance(layer, Recurrent):
         _check_recurrent(layer)

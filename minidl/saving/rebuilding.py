@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,14 @@ import numpy as np
 from minidl.nn.array_checks import float_dtype
 from minidl.nn.layer import KEPT, Layer
 from minidl.nn.parameter import Initializer, Parameter
-from minidl.saving.architecture import INITIALIZERS, LARGEST_ZEROS, VERSION
+from minidl.saving.architecture import INITIALIZERS, LARGEST_ZEROS, LAYERS, VERSION
 from minidl.saving.fitness import check_fits
 from minidl.saving.tensor_file import DTYPES, shortened
 from minidl.typing import Array
 
 MISSING = "the architecture in it is damaged"
+# Modules with the layers of a graph that was loaded from ONNX.
+GRAPHS = ("minidl.onnx.adapters", "minidl.onnx.network", "minidl.onnx.time_first")
 GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
 
 
@@ -217,7 +220,7 @@ def decode_generator(words: Mapping[str, Any]) -> np.random.Generator:
 
 
 def find_class(name: Any, module: Any = None) -> type[Layer]:
-    """Return the class of layers of this name; one of minidl's if there is no module.
+    """Return the class of layers of this name; one of ``minidl.nn`` if there is no module.
 
     A class of the user's may be in another module than it was, such as ``__main__``. Of several
     that are equal, as in a notebook, it is the one that was defined last.
@@ -227,10 +230,12 @@ def find_class(name: Any, module: Any = None) -> type[Layer]:
     ArchitectureError
         If there is none, or if several modules have one.
     """
+    if module in GRAPHS:
+        import_module("minidl.onnx")
     found = {
         kind.__module__: kind
         for kind in _subclasses(Layer)
-        if kind.__qualname__ == name and kind.__module__.startswith("minidl.") == (module is None)
+        if kind.__qualname__ == name and kind.__module__.startswith(LAYERS) == (module is None)
     }
     if module in found:
         return found[module]
