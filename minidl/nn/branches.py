@@ -85,8 +85,8 @@ class Parallel(Container):
         for name in named:
             if name == "joint" or not name.isidentifier():
                 raise ValueError(
-                    f"Parallel: a branch cannot be called {name!r}; its name must be one in Python, "
-                    "and 'joint' is that of the join"
+                    f"Parallel: a branch cannot be called {name!r}; names are those that Python "
+                    "allows, but not 'joint', which is the join"
                 )
         if join is not None:
             check_choice("Parallel", "join", join, "concat", "add", "multiply", "stack")

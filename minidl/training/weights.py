@@ -59,8 +59,10 @@ def alike_in_all_heads(weights: tuple[Array | None, ...], loss: Loss) -> Array |
     """
     first, *others = weights
     for other in others:
-        both = first is not None and other is not None
-        if not (first is other or (both and np.array_equal(first, other))):
+        same = first is other
+        if first is not None and other is not None:
+            same = np.array_equal(first, other)
+        if not same:
             raise ValueError(
                 f"fit: accumulate > 1 needs rows that count alike in all heads of {loss!r}; use "
                 "accumulate=1 with a larger batch_size"
