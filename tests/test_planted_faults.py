@@ -28,11 +28,13 @@ from head_checks import HEAD_CHECKS
 from kernel_cases import Draw
 from monitor_helpers import MONITOR_CHECKS
 from optimizer_checks import LIMITS, OPTIMIZER_CHECKS, plateau_oracle, schedule_oracle
+from saving_checks import SAVING_CHECKS
 from test_kernels import assert_matches_twin
 
 from minidl import _kernels, kernels, nn, optim
 from minidl._kernels import twins as reference
 from minidl._kernels.twins import watching
+from minidl.cli import predicting
 from minidl.diagnosis import (
     causes,
     gradients,
@@ -50,7 +52,8 @@ from minidl.nn import classification_losses, entrances, multi_loss
 from minidl.nn.recurrent import cells
 from minidl.optim import adam, adaptive, flat_parameters, optimizer, schedules, sgd
 from minidl.recording import RecordingError
-from minidl.training import tally
+from minidl.saving import architecture, rebuilding
+from minidl.training import checkpoint, resuming, running_metrics, tally
 
 # What a check raises that has found something; the second is what pytest.raises raises.
 FAILURES = (AssertionError, pytest.fail.Exception, RecordingError)
@@ -64,6 +67,9 @@ DIAGNOSIS_MODULES = (static, closing, task, gradients, causes, reach)
 # Modules of models with several inputs and outputs.
 HEAD_HOMES = {"multi_loss": multi_loss, "tally": tally, "entrances": entrances}
 DIAGNOSIS_HOMES = {module.__name__.rpartition(".")[2]: module for module in DIAGNOSIS_MODULES}
+# Modules that save, resume and predict.
+SAVING_MODULES = (checkpoint, resuming, running_metrics, architecture, rebuilding, predicting)
+SAVING_HOMES = {module.__name__.rpartition(".")[2]: module for module in SAVING_MODULES}
 
 
 @dataclass(frozen=True)
@@ -110,8 +116,9 @@ IN_KERNELS = [fault for fault in FAULTS if fault.places[0] in _kernels.NAMES]
 IN_MONITOR = [fault for fault in FAULTS if fault.places[0] in MONITOR_HOMES]
 IN_DIAGNOSIS = [fault for fault in FAULTS if fault.places[0] in DIAGNOSIS_HOMES]
 IN_HEADS = [fault for fault in FAULTS if fault.places[0] in HEAD_HOMES]
+IN_SAVING = [fault for fault in FAULTS if fault.places[0] in SAVING_HOMES]
 IN_FORMATS = [fault for fault in FAULTS if fault.places[0] in ELSEWHERE_HOMES]
-OF_MODULES = (*IN_SCHEDULES, *IN_MONITOR, *IN_DIAGNOSIS, *IN_HEADS, *IN_FORMATS)
+OF_MODULES = (*IN_SCHEDULES, *IN_MONITOR, *IN_DIAGNOSIS, *IN_SAVING, *IN_FORMATS, *IN_HEADS)
 IN_CLASSES = [fault for fault in FAULTS if fault not in (*OF_MODULES, *IN_KERNELS)]
 
 
@@ -316,6 +323,21 @@ def test_fault_in_heads_is_caught(fault: Fault) -> None:
 @pytest.mark.parametrize(("name", "check"), HEAD_CHECKS.items())
 def test_heads_without_a_fault_pass(name: str, check: Any) -> None:
     check({key: value for home in HEAD_HOMES.values() for key, value in vars(home).items()})
+
+
+# --- in saving --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", IN_SAVING, ids=str)
+def test_fault_in_saving_is_caught(fault: Fault) -> None:
+    space = planted_module(SAVING_HOMES[fault.places[0]], fault)
+    check = SAVING_CHECKS[fault.check]
+    assert fails(check, iter([(space,)])), f"{fault.check} does not see it"
+
+
+@pytest.mark.parametrize(("name", "check"), SAVING_CHECKS.items())
+def test_saving_without_a_fault_passes(name: str, check: Any) -> None:
+    check(vars(SAVING_HOMES[name]))
 
 
 # --- in what other programs read and write ------------------------------------------------------
