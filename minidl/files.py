@@ -101,7 +101,7 @@ def open_regular(path: AnyPath) -> BinaryIO:
     OSError
         If it cannot be opened.
     """
-    file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115  the caller's to close
+    file = open(as_path(path), "rb", opener=_without_waiting)  # noqa: SIM115  the caller's to close
     mode = os.fstat(file.fileno()).st_mode
     if not stat.S_ISREG(mode):
         file.close()
@@ -119,7 +119,7 @@ def _kind(mode: int) -> str:
 
 def _target(path: AnyPath) -> tuple[Path, os.stat_result | None]:
     """Follow links; return the path they lead to and its status. OSError if not replaceable."""
-    name = os.fspath(path)
+    name = os.fspath(as_path(path))
     try:
         before = os.stat(name)
     except FileNotFoundError:

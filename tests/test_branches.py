@@ -190,6 +190,7 @@ class Wider(nn.Layer):
         (lambda: nn.Parallel(nn.Tanh(), a=3), "got 3 as branch a"),
         (lambda: nn.Parallel(nn.Tanh(), join="sum"), "join must be"),
         (lambda: nn.Parallel(joint=nn.Tanh()), "cannot be called 'joint'"),
+        (lambda: nn.Parallel(nn.Tanh(), **{"0": nn.Tanh()}), "cannot be called '0'"),
         (
             lambda: nn.Parallel(nn.Linear(3, 4), b=nn.Sequential(nn.Linear(3, 5)), join="add"),
             r"branch 0 Linear\(3, 4\) gives 4 features and branch b Sequential gives 5; join='add'",

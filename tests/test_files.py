@@ -342,6 +342,31 @@ def test_writers_that_are_killed(path: Path) -> None:
     assert os.listdir(path.parent) == [path.name]
 
 
+@POSIX
+def test_writers_that_are_interrupted_leave_nothing(path: Path) -> None:
+    contents = [bytes([place]) * 2_000_000 for place in range(3)]
+    write(path, contents[0])
+    draws = random.Random(0)
+    for _ in range(15):
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                while True:
+                    write(path, contents[1])
+                    write(path, contents[2])
+            except KeyboardInterrupt:
+                code = 0
+            finally:
+                os._exit(code)
+        time.sleep(0.01 + 0.02 * draws.random())
+        os.kill(child, signal.SIGINT)
+        assert os.waitpid(child, 0)[1] in (0, signal.SIGINT)  # before its handler was there
+        assert path.read_bytes() in contents
+        assert os.listdir(path.parent) == [path.name]
+
+
 # --- before the work --------------------------------------------------------------------------
 
 

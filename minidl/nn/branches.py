@@ -82,8 +82,12 @@ class Parallel(Container):
                 raise TypeError(f"Parallel takes layers, got {branch!r} as branch {name}")
         if not self.branches:
             raise TypeError("Parallel: expected at least one branch, got none")
-        if "joint" in named:
-            raise ValueError("Parallel: a branch cannot be called 'joint', the name of the join")
+        for name in named:
+            if name == "joint" or not name.isidentifier():
+                raise ValueError(
+                    f"Parallel: a branch cannot be called {name!r}; names are those that Python "
+                    "allows, but not 'joint', which is the join"
+                )
         if join is not None:
             check_choice("Parallel", "join", join, "concat", "add", "multiply", "stack")
         self.join = join

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from minidl.nn.array_checks import float_dtype
+from minidl.nn.containers import is_ours
 from minidl.nn.layer import KEPT, Layer
 from minidl.nn.parameter import Initializer, Parameter
 from minidl.saving.architecture import INITIALIZERS, LARGEST_ZEROS, LAYERS, VERSION
@@ -26,6 +27,7 @@ from minidl.typing import Array
 MISSING = "the architecture in it is damaged"
 # Modules with the layers of a graph that was loaded from ONNX.
 GRAPHS = ("minidl.onnx.adapters", "minidl.onnx.network", "minidl.onnx.time_first")
+INIT_ARGUMENTS = (bool, int, float, Initializer)
 GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
 
 
@@ -54,6 +56,18 @@ def parsed(text: str) -> dict[str, Any]:
     if not whole:
         raise ArchitectureError(MISSING)
     return dict(content)
+
+
+def missing_class(architecture: Mapping[str, Any]) -> str:
+    """Say which class of layers is not defined here; return "" if all are, or words are damaged."""
+    for words in architecture["layers"]:
+        try:
+            find_class(words["class"], words.get("module"))
+        except ArchitectureError as error:
+            return str(error)
+        except (AttributeError, KeyError, TypeError):
+            return ""
+    return ""
 
 
 def rebuild(architecture: Mapping[str, Any], tensors: Mapping[str, Array]) -> Layer:
@@ -128,6 +142,9 @@ class Rebuilding:
             return words
         (kind, *rest) = words
         value = words[kind]
+        if "number" in rest:
+            self._built["generator", words["number"]] = decode_generator(value)
+            return self._built["generator", words["number"]]
         match kind:
             case "layer":
                 return self.layer(value)
@@ -137,6 +154,8 @@ class Rebuilding:
                 return self._tensors[value]
             case "scalar":
                 return _scalar(self.decode(value), words[rest[0]])
+            case "same_generator":
+                return self._built["generator", value]
             case "zeros":
                 return self._zero_array(value, np.dtype(words[rest[0]]))
             case "list":
@@ -193,7 +212,7 @@ def decode_initializer(words: Mapping[str, Any]) -> Initializer:
     if "arguments" not in words:
         return Initializer(str(name), _draw_unknown)
     arguments = [decode_initializer(a) if isinstance(a, dict) else a for a in words["arguments"]]
-    if name not in INITIALIZERS or any(type(a) is str for a in arguments):
+    if name not in INITIALIZERS or not all(isinstance(a, INIT_ARGUMENTS) for a in arguments):
         raise ArchitectureError(f"{MISSING}: there is no initialiser {shortened(name)}")
     initializer: Initializer = INITIALIZERS[name](*arguments)
     return initializer
@@ -265,6 +284,8 @@ def check_name(kind: type[Layer], name: str) -> None:
     """Raise ArchitectureError if an attribute of this name would hide a method or a property."""
     there = getattr(kind, name, None)
     hides = callable(there) or isinstance(there, property)
+    if isinstance(there, (type, Layer, Initializer)) and not is_ours(kind):
+        hides = False  # a class of the user's has it for its instances to replace
     if not name.isidentifier() or name.startswith("__") or name in KEPT or hides:
         raise ArchitectureError(f"{MISSING}: {kind.__name__} cannot hold {shortened(name)}")
 

@@ -26,6 +26,7 @@ from minidl.training.steps import (
     watched_by,
 )
 from minidl.training.tally import HeadTally, Tally, is_mean, tally_of
+from minidl.training.weights import alike_in_all_heads
 from minidl.typing import Array, Seed
 
 # How many rows of predictions recorded steps keep at a time, if metrics need them.
@@ -285,30 +286,10 @@ class Epoch:
             return [1.0] * len(starts)
         weights = self._row_weights(rows)
         if isinstance(weights, tuple):
-            weights = self._of_all_heads(weights) if len(starts) > 1 else None
+            weights = alike_in_all_heads(weights, self.step.loss) if len(starts) > 1 else None
         if weights is None:
             return [float(min(size, len(rows) - start)) for start in starts]
         return [float(weights[start : start + size].sum(dtype=np.float64)) for start in starts]
-
-    def _of_all_heads(self, weights: tuple[Array | None, ...]) -> Array | None:
-        """Return the weights that the rows have in all heads.
-
-        Raises
-        ------
-        ValueError
-            If they differ: then no factor gives each head its part in the gradient of a step.
-        """
-        first, *others = weights
-        for other in others:
-            same = other is first or (
-                first is not None and other is not None and np.array_equal(first, other)
-            )
-            if not same:
-                raise ValueError(
-                    f"fit: accumulate={self.plan.accumulate} needs rows that count alike in all "
-                    f"heads of {self.step.loss!r}; use accumulate=1 with a larger batch_size"
-                )
-        return first
 
     def _rescale_gradient(self, batch_weights: list[float], done: int) -> None:
         """Rescale the gradient accumulated over the first ``done`` batches of a step.

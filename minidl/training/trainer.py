@@ -3,47 +3,39 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
-
-import numpy as np
 
 from minidl.diagnosis.rules.closing import closing_sentence
 from minidl.diagnosis.rules.ending import ending_of
 from minidl.files import AnyPath
-from minidl.nn import Layer, Loss, MultiLoss
+from minidl.nn import Layer, Loss
 from minidl.nn.checks import check_count
 from minidl.nn.frames import Columns
-from minidl.nn.hooks import evaluating
 from minidl.nn.suspicion import warn_of_suspicious
 from minidl.optim import EMA, Optimizer
 from minidl.optim.schedules import ReduceOnPlateau
 from minidl.seeds import as_generator
 from minidl.training.callbacks import Callback, Callbacks
 from minidl.training.checks import batch_size_for, check_batch_size, check_parts
-from minidl.training.data import Batch, Data, Source
+from minidl.training.data import Data
 from minidl.training.epoch import Epoch
+from minidl.training.evaluator import Evaluator
 from minidl.training.history import History
-from minidl.training.inputs import as_inputs
-from minidl.training.interrupt import deferred_to_step_end
 from minidl.training.metrics import Metrics, by_name, names_of_losses
 from minidl.training.plan import Plan, Stop
 from minidl.training.prediction import Predictor
-from minidl.training.preparation import for_evaluation, for_training
+from minidl.training.preparation import for_training
 from minidl.training.progress import Progress, choose
 from minidl.training.resuming import Resumption, load_training, save_training
 from minidl.training.steps import TrainingStep
 from minidl.training.tally import tally_of
 from minidl.training.weights import ClassWeight
-from minidl.typing import Array, Seed
-
-EVALUATION_BATCH = 1024
-STATISTICS_ROWS = 8192  # on which BatchNorm's statistics are measured for the averages of an EMA
+from minidl.typing import Seed
 
 
-class Trainer:
+class Trainer(Evaluator):
     """Fits a model to data, with one step of the optimizer for every batch.
 
     Features of any real dtype, and lists, are cast to the dtype of the model. So are targets,
@@ -62,7 +54,8 @@ class Trainer:
         on (``training.metrics`` lists all), or functions ``(prediction, target) -> float`` of all
         rows at once. Metrics ignore weights, except that rows of weight 0 and padded steps are left
         out. If each step of a sequence has a weight, functions get the steps of weight > 0 as rows.
-        By default accuracy for a loss that takes labels, and nothing otherwise.
+        By default accuracy for a loss that takes labels, and nothing otherwise. For a ``MultiLoss``
+        they are a dict by the names of its heads.
     rng
         Generator or seed of the order of the rows. All epochs of all calls of ``fit`` draw from
         it: ``fit`` for 3 epochs and again for 2 is ``fit`` for 5.
@@ -151,11 +144,6 @@ class Trainer:
         self._step = TrainingStep(model, loss, optimizer, ema, record=record)
         self._predictor = Predictor(model, self.dtype, record)
 
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The dtype to which data are cast: that of the parameters."""
-        return self.optimizer.flat.dtype
-
     def fit(
         self,
         X: Any,
@@ -187,10 +175,12 @@ class Trainer:
         ----------
         X, y
             Features and targets. A tuple is several inputs, with which the model is called as
-            ``model(*inputs)``, such as padded sequences and their lengths, ``(X, lengths)``. A
+            ``model(*inputs)``, such as padded sequences and their lengths, ``(X, lengths)``; a dict
+            has the names of the branches that take them, or of arguments of ``forward``. A
             list of sequences of unequal length is padded. Loss and metrics leave padded steps out,
             whatever their values. Frames and series of pandas and polars that hold numbers and
-            booleans are taken as they are.
+            booleans are taken as they are. For a ``MultiLoss``, y is a tuple or dict with the
+            targets of each head.
         epochs
             Passes over the data, ≥ 1.
         batch_size
@@ -207,12 +197,13 @@ class Trainer:
         callbacks
             ``Callback`` objects, such as ``EarlyStopping``, or ``ReduceOnPlateau`` objects.
         sample_weight
-            A weight ≥ 0 for each row, see ``Loss``; a row of weight 0 is left out.
+            A weight ≥ 0 for each row, see ``Loss``; a row of weight 0 is left out. For a
+            ``MultiLoss`` one array for all heads, or a tuple or dict with one, or None, for each.
         class_weight
             ``{label: weight}``, 1 for labels that are missing, or ``"balanced"``, where each
             class has the same total weight. It multiplies the weight of each row of that label.
             With ``BCEWithLogitsLoss`` of one logit the labels are 0 and 1. It does not apply to
-            the rows of ``validation``.
+            the rows of ``validation``. For a ``MultiLoss`` it is a dict by the names of heads.
         accumulate
             Number of batches in a step, ≥ 1. The gradients of ``accumulate`` batches are averaged,
             weighted by the weights of their rows (for a loss with the reduction "sum", added up);
@@ -237,7 +228,7 @@ class Trainer:
         History
             ``loss`` and the metrics of every epoch, computed from the predictions that each step
             makes before it updates the weights (``LBFGS``: after it); and ``val_loss`` and so on of
-            ``validation``.
+            ``validation``. Of a ``MultiLoss`` also those of the heads: ``size.loss``, ``size.mae``.
 
         Raises
         ------
@@ -405,73 +396,6 @@ class Trainer:
         if self.plan is not None:
             self.plan.stop.why = self.plan.stop.why or why
 
-    def predict(self, X: Any, batch_size: int = EVALUATION_BATCH) -> Any:
-        """Compute the model's output for every row, with all layers in evaluation.
-
-        Any number of threads may call it. The modes of the layers and their state do not change.
-
-        Parameters
-        ----------
-        X
-            As for ``fit``; NaN, infinity and numbers beyond the model's dtype are refused.
-        batch_size
-            Number of rows at a time. It bounds the memory, and changes results by rounding only.
-
-        Returns
-        -------
-        ndarray
-            The outputs (samples, ...). For a classifier they are the logits, and
-            ``predict(X).argmax(axis=1)`` the labels. For a list of sequences they are
-            (samples, longest, ...), and values after the end of a sequence have no meaning.
-
-        Raises
-        ------
-        TypeError, ValueError
-            For data that the model cannot take, naming the first bad row.
-        """
-        predictor = self._predictor_of_model()
-        if (quick := predictor.quick(X, batch_size)) is not None:
-            return quick
-        check_count("predict", "batch_size", batch_size)
-        inputs = as_inputs("X", X, self.model, self.dtype)
-        inputs.check_columns(self.columns)
-        batches = (slice(i, i + batch_size) for i in range(0, len(inputs), batch_size))
-        outputs = [predictor(*inputs.cast(rows)) for rows in batches]
-        if isinstance(outputs[0], tuple):
-            return tuple(map(np.concatenate, zip(*outputs, strict=True)))
-        return np.concatenate(outputs)  # a copy: a layer may return its very input
-
-    def evaluate(
-        self, X: Any, y: Any, batch_size: int = EVALUATION_BATCH, sample_weight: Any = None
-    ) -> dict[str, float]:
-        """Compute loss and metrics of the model in evaluation mode.
-
-        Parameters
-        ----------
-        X, y
-            Features and targets, as for ``fit``.
-        batch_size
-            Number of rows at a time.
-        sample_weight
-            A weight for each row in the loss and in ``weighted_metrics``, as for ``fit``.
-
-        Returns
-        -------
-        dict
-            ``{"loss": ..., "accuracy": ...}``
-        """
-        check_count("evaluate", "batch_size", batch_size)
-        with np.errstate(all="ignore"):
-            source = self._source(X, y)
-            batches = for_evaluation(source, sample_weight, self.metrics, batch_size)
-            return self._evaluate(batches, batch_size)
-
-    def lasting(self) -> list[Array]:
-        """Return what a checkpoint needs: parameters, the layers' state, averages of an ``ema``."""
-        averages = [*self.ema.averages, *self.ema.state_averages] if self.ema is not None else []
-        arrays = [parameter.data for parameter in self.model.parameters()]
-        return [*arrays, *self.model.state().values(), *averages]
-
     def __repr__(self) -> str:
         return f"Trainer({type(self.model).__name__}, {self.loss!r}, {self.optimizer!r})"
 
@@ -483,61 +407,3 @@ class Trainer:
         if not self._step.is_made_of(*parts):
             self._step = TrainingStep(*parts, record=self._step.recorded is not None)
         return self._step
-
-    def _predictor_of_model(self) -> Predictor:
-        """Return the predictor of the current model."""
-        if self._predictor.model is not self.model:
-            self._predictor = Predictor(self.model, self.dtype, self._predictor.record)
-        return self._predictor
-
-    def _source(self, X: Any, y: Any) -> Source:
-        source = Source("", X, y, self.model, self.loss, self.dtype)
-        source.inputs.check_columns(self.columns)
-        return source
-
-    # --- evaluation ---
-
-    def _penalty(self) -> float:
-        return self.optimizer.penalty() if self.report_penalty else 0.0
-
-    def _take_statistics(self, data: Data) -> None:
-        """Measure the statistics that the averages need, on some rows of the training data."""
-        if self.ema is None or not self.ema.has_statistics:
-            return
-        rows = np.random.default_rng(0).permutation(len(data))[:STATISTICS_ROWS]
-        parts = np.array_split(rows, -(-len(rows) // EVALUATION_BATCH))
-        with deferred_to_step_end(), np.errstate(all="ignore"):
-            self.ema.take_statistics(data.take(part).inputs for part in parts)
-
-    def _validate(self, data: Data) -> dict[str, float]:
-        """Compute loss and metrics, with the averages if there are any."""
-        # Ctrl-C waits: within EMA.swap, which average() calls, it would leave some parameters
-        # swapped with their averages and others not.
-        with (
-            deferred_to_step_end() as signals,
-            self.ema.average() if self.ema is not None else nullcontext(),
-        ):
-            batches = data.batches(EVALUATION_BATCH)
-            return self._evaluate(batches, EVALUATION_BATCH, signals.deliver)
-
-    def _evaluate(
-        self,
-        batches: Iterable[Batch],
-        batch_size: int,
-        between: Callable[[], object] = lambda: None,
-    ) -> dict[str, float]:
-        """Compute loss and metrics over these batches; call ``between`` after each."""
-        tally, predictor = tally_of(self.loss, self.metrics), self._predictor_of_model()
-        with evaluating():
-            for inputs, (y, *weight) in batches:
-                prediction = predictor(*inputs)
-                value: Any = float(self.loss(prediction, y, *weight))
-                if isinstance(self.loss, MultiLoss):
-                    value = tuple(map(float, self.loss.values.values()))
-                loss_weight = self.loss.row_weights(y, *weight)
-                tally.add([value], batch_size, len(inputs[0]), loss_weight)
-                tally.add_predictions(prediction, y, weight[0] if weight else None, loss_weight)
-                between()
-        values = tally.read()
-        values["loss"] += self._penalty()
-        return values

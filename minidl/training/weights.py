@@ -49,6 +49,27 @@ def for_all_heads(weights: Any, targets: Any, dtype: np.dtype[Any]) -> Any:
     return tuple(np.ones(len(y), dtype) if own is None else own for own, y in given)
 
 
+def alike_in_all_heads(weights: tuple[Array | None, ...], loss: Loss) -> Array | None:
+    """Return the weights that rows have in all heads, by which batches of a step are averaged.
+
+    Raises
+    ------
+    ValueError
+        If they differ: then no factor gives each head its part in the gradient of a step.
+    """
+    first, *others = weights
+    for other in others:
+        same = first is other
+        if first is not None and other is not None:
+            same = np.array_equal(first, other)
+        if not same:
+            raise ValueError(
+                f"fit: accumulate > 1 needs rows that count alike in all heads of {loss!r}; use "
+                "accumulate=1 with a larger batch_size"
+            )
+    return first
+
+
 def weights_of_head(source: Targets, weight: Any, targets: Array) -> Array | None:
     """Return the weight of each row, or step of a sequence, in one loss; None if all are equal.
 
