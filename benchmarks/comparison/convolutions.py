@@ -13,7 +13,7 @@ from math import prod
 
 import numpy as np
 
-from comparison.networks import Batched
+from comparison.networks import CHECKED, Batched
 from minidl.typing import Array
 
 EPS = 1e-5  # of batch normalization
@@ -112,7 +112,7 @@ class Convolutional(Batched):
     input_shape: tuple[int, ...]
     layers: tuple[Layer, ...]
     batch: int
-    batches: int = 10
+    batches: int = CHECKED
     trains: bool = True
 
     @property
@@ -206,7 +206,7 @@ def rows_of_channels(weight: Array, image: tuple[int, ...]) -> Array:
 # --- the networks -----------------------------------------------------------------------
 
 
-def lenet5(batch: int, batches: int = 10, trains: bool = True) -> Convolutional:
+def lenet5(batch: int, batches: int = CHECKED, trains: bool = True) -> Convolutional:
     """Make LeNet-5 as SimpleChains trains it: ReLU and maxima, 44,426 parameters."""
     layers = (
         *(Convolution(1, 6, (5, 5), same=False), ReLU(), MaxPool()),
@@ -241,7 +241,7 @@ DEPTHWISE, POINTWISE = Convolution(32, 32, (3, 3), groups=32), Convolution(32, 3
 SEPARABLE = (DEPTHWISE, POINTWISE) * 2
 
 CONVOLUTIONAL = [
-    lenet5(32, batches=40),
+    lenet5(32),
     lenet5(128),
     resnet8(32),
     stacked("Conv1d 64, 256 steps", (256, 64), STEPS, STEPS, batch=16),

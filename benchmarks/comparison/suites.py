@@ -222,9 +222,9 @@ taken before; JAX scan: all batches in one call as well.""",
         notes="""\
 epoch: minidl, all batches in one call, in order; shuffled: their samples in random order, gathered
 in it, which no peer does; step: one recorded step a call; eager: the same function, not recorded.
-JAX scan: all batches in one call. Of inference, step is the recorded model. PyTorch runs in NCHW
-and channels_last, eager, scripted (inference) and compiled, JAX in NHWC without running statistics
-of BatchNorm, ONNX Runtime in NCHW. Batches are held ready in the layout of each.""",
+JAX scan: all batches in one call, unrolled. Of inference, step is the recorded model. PyTorch runs
+in NCHW and channels_last, eager, compiled and (inference) scripted, JAX in NHWC, without running
+statistics of BatchNorm, ONNX Runtime in NCHW. Batches are held ready in the layout of each.""",
     ),
     "inference": Suite(
         "one forward pass of a small network, from Python",

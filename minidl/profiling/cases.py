@@ -156,6 +156,7 @@ class _Maker:
         kernel: str,
         shape: str,
         flops: int,
+        /,  # a kernel may have an argument of one of these names
         *,
         read: Arrays = NOTHING,
         updated: Arrays = NOTHING,

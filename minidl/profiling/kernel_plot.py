@@ -24,6 +24,7 @@ STYLES = {
     "optimizers": ("optimizers", "v", "#D55E00"),
     "activations": ("activations", "P", "#56B4E9"),
     "sequences": ("recurrent", "X", "#000000"),
+    "pooling": ("pooling", "h", "#999999"),
     "watching": ("of watched steps", "*", "#F0E442"),
 }
 FAMILY_OF = {

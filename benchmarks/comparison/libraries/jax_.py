@@ -173,7 +173,8 @@ def convolution(network: Convolutional, threads: list[int]) -> Iterator[Contende
             for kind in ("tree", "vector")
             for name, forward in forwards.items()
         }
-        yield from _training(network, makers)
+        # In XLA's loops on CPUs convolutions are slow: ten times, and more.
+        yield from _training(network, makers, unroll=True)
         return
     for name, forward in forwards.items():
         call = _blocking(jax.jit(partial(forward, weights)), jnp.asarray(network.data[0]))
@@ -231,7 +232,9 @@ def _max_of_reshaped(x: Any) -> Any:
 
 
 def _training(
-    network: Any, makers: dict[str, Callable[[], tuple[Any, Callable[[], Any]]]]
+    network: Any,
+    makers: dict[str, Callable[[], tuple[Any, Callable[[], Any]]]],
+    unroll: bool = False,
 ) -> Iterator[Contender]:
     arrays = [jnp.asarray(array) for array in network.data]
     batches = network.split(*arrays)
@@ -242,7 +245,7 @@ def _training(
         step, state = make()
         call = over(_kept(jax.jit(step, donate_argnums=0), state()), batches)
         yield Contender("JAX jit", call, setting, check=losses(call))
-        scan = jax.jit(partial(jax.lax.scan, step), donate_argnums=0)
+        scan = jax.jit(partial(jax.lax.scan, step, unroll=unroll), donate_argnums=0)
         call = partial(_kept(scan, state()), stacked)
         check = partial(_first_losses, call)
         yield Contender("JAX scan", call, setting, network.batches, check)
