@@ -86,6 +86,23 @@ static void add(size_t n, const float *a, const float *b, float *y)
     }
 }
 
+static void multiply(size_t n, const float *a, const float *b, float *y)
+{
+    for (size_t i = 0; i < n; i++) {
+        y[i] = a[i] * b[i];
+    }
+}
+
+/* Columns of y, from the one at `begin` on, are those of x. */
+static void put(size_t rows, size_t columns, size_t begin, size_t width, const float *x, float *y)
+{
+    for (size_t r = 0; r < rows; r++) {
+        for (size_t j = 0; j < columns; j++) {
+            y[r * width + begin + j] = x[r * columns + j];
+        }
+    }
+}
+
 /* The product of two rows, in four sums: they round less than one sum would. */
 static float dot(size_t n, const float *a, const float *b)
 {
