@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl.nn.branches import JOINS, Parallel
 from minidl.nn.containers import Residual, Sequential, is_ours
 from minidl.nn.dropout import Dropout
 from minidl.nn.layer import KEPT, Layer
@@ -28,7 +29,7 @@ NUMBERS = (bool, int, float)
 def check_fits(layer: Layer) -> None:
     """Raise ValueError or TypeError for one of minidl's layers that its constructor never makes."""
     kind = type(layer)
-    if not is_ours(kind) or kind in (Sequential, Residual):
+    if not is_ours(kind) or kind in (Sequential, Residual, Parallel):
         _check_container(layer)
         return
     if hasattr(kind, "check_held"):  # a layer of a loaded graph, which has its own check
@@ -41,7 +42,7 @@ def check_fits(layer: Layer) -> None:
 
 
 def _check_container(layer: Layer) -> None:
-    """Raise for a ``Sequential`` or a ``Residual`` of anything but layers."""
+    """Raise for a ``Sequential``, a ``Residual`` or a ``Parallel`` of anything but layers."""
     kind = type(layer).__name__
     if isinstance(layer, Sequential) and not _are(layer.stack, Layer):
         raise ValueError(f"{kind}.stack must be a tuple of layers")
@@ -49,6 +50,14 @@ def _check_container(layer: Layer) -> None:
         isinstance(layer.body, Layer) and isinstance(layer.shortcut, Layer | None)
     ):
         raise ValueError(f"{kind} must have a layer as body, and one or None as shortcut")
+    if isinstance(layer, Parallel) and not (
+        isinstance(layer.branches, dict)
+        and all(isinstance(name, str) for name in layer.branches)
+        and _are(tuple(layer.branches.values()), Layer)
+        and layer.join in JOINS
+        and type(layer.joint) is (JOINS[layer.join] or type(None))
+    ):
+        raise ValueError(f"{kind} must have layers as branches, and a join that is known")
 
 
 def _are(values: Any, kind: type[Any]) -> bool:
