@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minidl import datasets, nn
-from minidl.cli import examined, network, options, plot, report, sequences, tables, text
+from minidl.cli import examined, images, network, options, plot, report, sequences, tables, text
 from minidl.cli.options import UsageError, usage_errors
 from minidl.datasets import Dataset
 from minidl.training import History, Trainer
@@ -32,9 +32,9 @@ def add_command(commands: Any) -> None:
 
 
 def add_images(data: Any, run: Callable[[Dataset, argparse.Namespace], int]) -> None:
-    """Add ``digits`` and ``idx`` with the options of a network of linear layers, and what runs."""
+    """Add ``digits`` and ``idx`` with the options of networks for images, and what runs."""
     digits = data.add_parser("digits", help="the 8 x 8 digits that come with minidl")
-    network.add_options(digits, DIGITS)
+    images.add_options(digits, DIGITS)
     digits.set_defaults(run=lambda arguments: run(datasets.digits(), arguments))
 
     idx = data.add_parser("idx", help="images and labels in IDX files, the format of MNIST")
@@ -43,7 +43,7 @@ def add_images(data: Any, run: Callable[[Dataset, argparse.Namespace], int]) -> 
     add("--labels", type=Path, required=True, metavar="FILE")
     add("--train", type=options.count, metavar="N", help="train on the first N (80 %%)")
     add("--test", type=options.count, metavar="N", help="test on the last N (all the others)")
-    network.add_options(idx, IDX)
+    images.add_options(idx, IDX)
     idx.set_defaults(run=lambda arguments: run(_idx(arguments), arguments))
 
 
@@ -53,7 +53,7 @@ def run(data: Dataset, arguments: argparse.Namespace) -> int:
         with usage_errors(ImportError, OSError, ValueError):
             plot.check(arguments.plot)
     with usage_errors(ValueError):
-        model = network.build_model(data.features, data.classes, arguments)
+        data, model = images.build_model(data, arguments)
     optimizer = network.build_optimizer(model, arguments)
     trainer = Trainer(model, nn.CrossEntropyLoss(), optimizer, rng=arguments.seed + 1)
     if not arguments.quiet:
@@ -122,7 +122,8 @@ def _idx(arguments: argparse.Namespace) -> Dataset:
     if images.dtype == np.uint8:
         x /= 255  # pixels; any other type is taken to be scaled already
     y = labels.astype(np.int64)
-    return Dataset(x[:train], y[:train], x[-test:], y[-test:], arguments.images.name)
+    shape = images.shape[1:]
+    return Dataset(x[:train], y[:train], x[-test:], y[-test:], arguments.images.name, shape)
 
 
 def _split(samples: int, train: int | None, test: int | None) -> tuple[int, int]:

@@ -45,7 +45,8 @@ class Pooling(Layer):
     @property
     def window(self) -> Window:
         """Where the windows lie."""
-        return Window(self.label, self.dimensions, self.kernel_size, self.stride, self.padding)
+        name, sizes = type(self).__name__, self.dimensions
+        return Window(name, sizes, self.kernel_size, self.stride, self.padding)
 
     def places(self, x: Array) -> Places:
         """Return kernel, stride and padding for an input, as the kernels take them."""

@@ -12,6 +12,7 @@ from minidl.nn.nonfinite import check_finite, is_finite
 from minidl.recording import RecordingError
 from minidl.recording.epoch import Kept, run_epoch
 from minidl.seeds import random_order
+from minidl.training.data import Data
 from minidl.training.interrupt import Snapshot, deferred_to_step_end
 from minidl.training.metrics import Tally, is_mean
 from minidl.training.nonfinite import advice, first_not_finite
@@ -23,10 +24,12 @@ from minidl.training.steps import (
     eager_step,
     watched_by,
 )
+from minidl.training.transforms import draw_seed, transformed
 from minidl.typing import Array, Seed
 
 # How many rows of predictions recorded steps keep at a time, if metrics need them.
 KEPT_ROWS = 8192
+TRANSFORMED_BYTES = 2**25  # of inputs that are changed at a time, if that is more than a step
 
 
 class Epoch:
@@ -44,7 +47,7 @@ class Epoch:
     tally
         Sums of loss and metrics, still empty.
     rng
-        Draws the order of the rows.
+        Draws the order of the rows, and the seed of a transform.
     place
         Where an epoch that was saved goes on; None: at its beginning.
     """
@@ -69,13 +72,16 @@ class Epoch:
             self.order = random_order("fit", rng, len(plan.data))
         else:
             self.order = np.arange(len(plan.data))
+        self.seed = None if place is None else place.seed
+        if plan.transform is not None and self.seed is None:
+            self.seed = draw_seed(rng)
         self.weighted = False  # whether rows have different weights in the loss
         self.current_step = current_step
         self._use(current_step())
 
     def place(self) -> Place:
         """Return where the epoch is, between two of its steps."""
-        return Place(self.order, self.done, self.tally.resume_state())
+        return Place(self.order, self.done, self.tally.resume_state(), self.seed)
 
     def _use(self, step: TrainingStep) -> None:
         """Use the model, loss, optimizer and average of this step for the steps to come."""
@@ -137,23 +143,42 @@ class Epoch:
         )
 
     def _next_rows(self) -> Array:
-        """Return the rows of the next steps; with metrics, no more than ``KEPT_ROWS``."""
-        step_rows = self.plan.step_rows
-        steps = max(1, KEPT_ROWS // step_rows) if self.tally.has_metrics else len(self.order)
-        return self.order[self.done : self.done + steps * step_rows]
+        """Return the rows of the next steps: with metrics or a transform, not too many."""
+        step_rows, most = self.plan.step_rows, len(self.order)
+        if self.tally.has_metrics:
+            most = KEPT_ROWS
+        if self.plan.transform is not None:
+            row_bytes = sum(array[:1].nbytes for array in self.plan.data.inputs)
+            most = min(most, TRANSFORMED_BYTES // row_bytes)
+        return self.order[self.done : self.done + max(1, most // step_rows) * step_rows]
+
+    def _take(self, begin: int, rows: Array) -> Data:
+        """Return copies of rows of the order, from ``begin`` on, as the transform changes them."""
+        plan = self.plan
+        if plan.transform is None or self.seed is None:
+            return plan.data.take(rows)
+        first = begin // plan.batch_size
+        return transformed(plan.transform, self.seed, plan.data, rows, plan.batch_size, first)
+
+    def _arrays(self, rows: Array) -> tuple[tuple[Array, ...], Array | None]:
+        """Return the arrays of the next steps, and the order of their rows, for ``run_epoch``."""
+        if self.plan.transform is None:
+            return self.plan.data.arrays, rows
+        return self._take(self.done, rows).arrays, None
 
     def _run_recorded(self, recorded: RecordedStep) -> None:
         """Make the next steps, of one batch each."""
         rows = self._next_rows()
+        arrays, order = self._arrays(rows)
 
         def progress(kept: Kept, first: int) -> bool:
             return self._count_kept(kept, first, rows)
 
         run_epoch(
             recorded.step,
-            self.plan.data.arrays,
+            arrays,
             self.plan.batch_size,
-            rows,
+            order,
             self.tally.has_metrics,
             progress,
             1 if self.plan.callbacks.per_step else None,
@@ -167,6 +192,7 @@ class Epoch:
         makes the update.
         """
         rows, accumulate = self._next_rows(), self.plan.accumulate
+        arrays, order = self._arrays(rows)
         batch_weights = self._batch_weights(rows)
 
         def begin_step() -> None:
@@ -196,9 +222,9 @@ class Epoch:
             begin_step()
             run_epoch(
                 recorded.gradient,
-                self.plan.data.arrays,
+                arrays,
                 size,
-                rows,
+                order,
                 self.tally.has_metrics,
                 progress,
                 accumulate if equal else 1,
@@ -214,7 +240,8 @@ class Epoch:
             self.snapshot.take()
             for number in range(len(batch_weights)):
                 self._rescale_gradient(batch_weights, number)
-                batch = self.plan.data.take(rows[number * size : (number + 1) * size])
+                some = rows[number * size : (number + 1) * size]
+                batch = self._take(self.done + number * size, some)
                 value, prediction = self.step.gradient(*batch.arrays, fresh=number == 0)
                 losses.append(float(value))
                 if self.tally.has_metrics:
@@ -370,12 +397,12 @@ class Epoch:
         with self.snapshot:
             self.snapshot.take()
             for start in range(0, len(rows), plan.batch_size):
-                batch = plan.data.take(rows[start : start + plan.batch_size])
+                batch = self._take(begin + start, rows[start : start + plan.batch_size])
                 why = first_not_finite(step.model, step.loss, batch)
                 if why:
                     break
             self.snapshot.restore()
-        cure = advice(step.model, step.optimizer, plan.data.take(rows))
+        cure = advice(step.model, step.optimizer, self._take(begin, rows))
         return (
             f"training step {step.optimizer.steps + 1}: loss or gradient is not finite; "
             f"{why or 'every gradient is finite, their norm is not'}. Parameters and state are as "

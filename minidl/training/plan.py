@@ -7,6 +7,7 @@ from typing import Any
 
 from minidl.training.callbacks import Callbacks
 from minidl.training.data import Data
+from minidl.training.transforms import Transform
 from minidl.typing import Array
 
 
@@ -24,6 +25,7 @@ class Place:
     order: Array
     done: int
     tally: Any
+    seed: int | None = None  # of the transform
 
 
 @dataclass
@@ -45,6 +47,7 @@ class Plan:
     callbacks: Callbacks
     stop: Stop
     course: Course = field(default_factory=Course)
+    transform: Transform | None = None
 
     @property
     def step_rows(self) -> int:

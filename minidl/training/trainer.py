@@ -35,6 +35,7 @@ from minidl.training.preparation import for_evaluation, for_training
 from minidl.training.progress import Progress, choose
 from minidl.training.resuming import Resumption, load_training, save_training
 from minidl.training.steps import TrainingStep
+from minidl.training.transforms import Transform, check_transform
 from minidl.training.weights import ClassWeight
 from minidl.typing import Array, Seed
 
@@ -63,8 +64,8 @@ class Trainer:
         out. If each step of a sequence has a weight, functions get the steps of weight > 0 as rows.
         By default accuracy for a loss that takes labels, and nothing otherwise.
     rng
-        Generator or seed of the order of the rows. All epochs of all calls of ``fit`` draw from
-        it: ``fit`` for 3 epochs and again for 2 is ``fit`` for 5.
+        Generator or seed of the order of the rows, and of a ``transform``. All epochs of all calls
+        of ``fit`` draw from it: ``fit`` for 3 epochs and again for 2 is ``fit`` for 5.
     record
         Whether steps are recorded (see ``minidl.record``), which changes the speed and nothing
         else. Where a model cannot be recorded, a warning says why, once, and steps run eagerly.
@@ -171,6 +172,7 @@ class Trainer:
         accumulate: int = 1,
         shuffle: bool = True,
         diagnose: bool = True,
+        transform: Transform | None = None,
     ) -> History:
         """Train the model; a second call goes on where the first ended.
 
@@ -225,6 +227,11 @@ class Trainer:
             Whether to warn of what cannot be meant, and to end with a sentence, where progress is
             shown, if the training has learned nothing, has become worse, or has ended too early.
             ``minidl.diagnose`` looks closer, and tries what it suspects.
+        transform
+            A function that changes each batch that is trained on, such as those of
+            ``minidl.augment``: ``transform(x, rng)`` returns a batch of the same shape. Of several
+            inputs x is the tuple. The generator of a batch follows from the trainer's ``rng``.
+            Rows of ``validation`` are not changed.
 
         Shapes
         ------
@@ -262,6 +269,7 @@ class Trainer:
         if not isinstance(batch_size, str) or batch_size != "auto":
             batch_size = check_count("fit", "batch_size", batch_size)
         accumulate = check_count("fit", "accumulate", accumulate)
+        check_transform(transform, self.optimizer)
         source, trained = self._source(X, y), self.optimizer.flat.parameters
         data, validation_data = for_training(
             source, sample_weight, class_weight, validation, self.metrics, trained, diagnose
@@ -272,11 +280,12 @@ class Trainer:
         names += [f"val_{name}" for name in names if validation_data is not None]
         shown = choose(progress)
         notified = Callbacks(callbacks, self, names, shown)
-        begin = self._take_up(len(data), batch_size, accumulate)
+        begin = self._take_up(len(data), (batch_size, accumulate), transform is not None)
         if any(source.inputs.columns):
             self.columns = source.inputs.columns
         stop = Stop(begin.stop)
-        plan = Plan(epochs, data, batch_size, accumulate, bool(shuffle), notified, stop)
+        parts = epochs, data, batch_size, accumulate, bool(shuffle), notified, stop
+        plan = Plan(*parts, transform=transform)
         try:
             self.plan = plan
             self._train(plan, validation_data, diagnose, begin)
@@ -287,10 +296,10 @@ class Trainer:
             self.plan = None
         return self.history
 
-    def _take_up(self, rows: int, batch_size: int, accumulate: int) -> Resumption:
+    def _take_up(self, rows: int, step: tuple[int, int], transforms: bool) -> Resumption:
         """Return where training begins: where it was saved, after ``load``."""
         begin = self.resumption or Resumption()
-        begin.check(rows, (batch_size, accumulate))
+        begin.check(rows, step, transforms)
         self.history, self.diagnosis, self.resumption = begin.history, "", None
         if self.ema is not None:
             self.ema.follow_state(self.model)
