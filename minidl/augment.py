@@ -67,9 +67,9 @@ class Shift(Transform):
     >>> from minidl import augment
     >>> x = np.arange(1.0, 10).reshape(1, 3, 3, 1)
     >>> augment.Shift(1)(x, rng=0)[0, :, :, 0]
-    array([[2., 3., 0.],
-           [5., 6., 0.],
-           [8., 9., 0.]])
+    array([[4., 5., 6.],
+           [7., 8., 9.],
+           [0., 0., 0.]])
     """
 
     def __init__(self, pixels: int, fill: float = 0.0) -> None:
@@ -170,8 +170,7 @@ class Noise(Transform):
         self.std = std
 
     def apply(self, x: Array, rng: np.random.Generator) -> Array:
-        kind = np.float32 if x.dtype == np.float32 else np.float64  # as a generator draws them
-        return x + x.dtype.type(self.std) * rng.standard_normal(x.shape, kind).astype(x.dtype)
+        return (x + self.std * rng.standard_normal(x.shape)).astype(x.dtype)
 
     def __repr__(self) -> str:
         return f"Noise({self.std})"

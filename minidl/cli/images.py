@@ -55,7 +55,7 @@ def build_model(data: Dataset, arguments: argparse.Namespace) -> tuple[Dataset, 
         channels = data.x_train.shape[-1]
         depth = DEPTH if arguments.depth is None else arguments.depth
         return data, models.resnet(depth, channels, data.classes, rng=seed)
-    build = {"cnn": models.small_cnn, "lenet5": models.lenet5}[name]
+    build = models.lenet5 if name == "lenet5" else models.small_cnn
     return data, build(data.x_train.shape[1:], data.classes, rng=seed)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from minidl import datasets, nn
+from minidl.analysis import feature_maps
 from minidl.cli import examined, images, network, options, plot, report, sequences, tables, text
 from minidl.cli.options import UsageError, usage_errors
 from minidl.datasets import Dataset
@@ -79,8 +80,10 @@ def run(data: Dataset, arguments: argparse.Namespace) -> int:
     if diagnosis:
         print(f"\n{diagnosis}")
     if arguments.plot is not None:
+        maps = None if arguments.model == "mlp" else feature_maps(model, data.x_test[0])
+        titles = data.classes, data.name
         with options.writing(arguments.plot):
-            plot.draw(arguments.plot, history, before, norms.gradients, data.classes, data.name)
+            plot.draw(arguments.plot, history, before, norms.gradients, *titles, maps)
         if not arguments.quiet:
             print(f"\nplot written to {arguments.plot}")
     return 0
@@ -104,11 +107,11 @@ def _print_results(
 
 def _idx(arguments: argparse.Namespace) -> Dataset:
     with usage_errors(OSError, ValueError):
-        images, labels = datasets.idx(arguments.images), datasets.idx(arguments.labels)
-    if images.ndim < 2 or labels.ndim != 1 or len(images) != len(labels):
+        pixels, labels = datasets.idx(arguments.images), datasets.idx(arguments.labels)
+    if pixels.ndim < 2 or labels.ndim != 1 or len(pixels) != len(labels):
         raise UsageError(
             f"expected images (samples, height, width) and as many labels (samples), got "
-            f"{images.shape} in {arguments.images} and {labels.shape} in {arguments.labels}"
+            f"{pixels.shape} in {arguments.images} and {labels.shape} in {arguments.labels}"
         )
     if labels.dtype.kind not in "iu" or labels.min() < 0:
         raise UsageError(f"{arguments.labels}: labels must be integers >= 0")
@@ -117,12 +120,12 @@ def _idx(arguments: argparse.Namespace) -> Dataset:
             f"{arguments.labels}: labels must be less than {MOST_CLASSES:,}, and count the classes "
             f"from 0; got {labels.max()} in row {labels.argmax()}"
         )
-    train, test = _split(len(images), arguments.train, arguments.test)
-    x = images.reshape(len(images), -1).astype(np.float32)
-    if images.dtype == np.uint8:
+    train, test = _split(len(pixels), arguments.train, arguments.test)
+    x = pixels.reshape(len(pixels), -1).astype(np.float32)
+    if pixels.dtype == np.uint8:
         x /= 255  # pixels; any other type is taken to be scaled already
     y = labels.astype(np.int64)
-    shape = images.shape[1:]
+    shape = pixels.shape[1:]
     return Dataset(x[:train], y[:train], x[-test:], y[-test:], arguments.images.name, shape)
 
 
