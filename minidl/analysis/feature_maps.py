@@ -22,7 +22,7 @@ MOST_CHANNELS = 16  # of a layer that are drawn side by side
 MOST_LAYERS = 4  # whose maps are drawn one below the other
 COLORS = 3  # channels of an image that is drawn in colour
 WIDTH, ROW_HEIGHT = 16.0, 1.15  # inches
-LONGEST_TITLE = 90  # characters
+LONGEST_TITLE = 140  # characters
 
 
 @dataclass(repr=False)

@@ -65,6 +65,7 @@ def transformed(
         for array, new in zip(batch, changed, strict=True):
             _check_batch(array, new)
             array[...] = new
+            _check_finite(array)
     return copies
 
 
@@ -80,7 +81,11 @@ def _check_batch(batch: Array, changed: Any) -> None:
         raise TypeError(
             f"fit: transform must keep the dtype of a batch, {batch.dtype}; it gave {changed.dtype}"
         )
-    finite = np.isfinite(changed).reshape(len(changed), -1).all(axis=1)
+
+
+def _check_finite(batch: Array) -> None:
+    """Raise ValueError unless a changed batch is finite in the dtype of the data."""
+    finite = np.isfinite(batch).reshape(len(batch), -1).all(axis=1)
     if not finite.all():
         row = int(np.argmin(finite))
         raise ValueError(f"fit: transform gave NaN or infinity in row {row} of a batch")
