@@ -1,7 +1,7 @@
 """One case per kernel: valid arguments, drawn at random. And what each kernel changes in place.
 
 The cases of the activations are in activation_cases.py, those of recurrent networks in
-recurrent_cases.py.
+recurrent_cases.py, those of convolutions in window_cases.py.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from activation_cases import ACTIVATION_CASES, some_zero, unary
 from recurrent_cases import RECURRENT_CASES
+from window_cases import WINDOW_CASES
 
 from minidl._kernels.signature import KERNELS, Kernel
 from minidl._kernels.twins import OPTIMIZER_STATE
@@ -583,6 +584,7 @@ CASES: dict[str, Callable[[Draw], Args]] = {
     "adagrad": adagrad,
     "lerp": lerp,
     **RECURRENT_CASES,
+    **WINDOW_CASES,
     "moment_parts": moment_parts,
     "norm_parts": norm_parts,
     "collect": collect,
@@ -603,6 +605,7 @@ IN_PLACE = {
     },
     "matmul": {"out"},
     "linear_grad_params": {"dweight", "dbias"},
+    "conv_grad_params": {"dweight", "dbias"},
     "prelu_grad": {"dslope"},
     "clip": {"state"},
     "moment_parts": {"sums"},

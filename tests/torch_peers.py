@@ -36,6 +36,8 @@ def peer_of(layer: nn.Layer | None) -> Any:
             fill(peer.weight, layer.weight.data.T)
             if layer.bias is not None:
                 fill(peer.bias, layer.bias.data)
+        case nn.Conv1d() | nn.Conv2d():
+            peer = _Convolution(layer)
         case nn.BatchNorm():
             peer = _BatchNormOfLast(layer.in_features, layer.eps, layer.momentum).double()
             fill(peer.weight, layer.gamma.data)
@@ -200,6 +202,27 @@ if torch is not None:
 
         def forward(self, x: Any) -> Any:
             return (x - self.mean) / self.std
+
+    class _Convolution(torch.nn.Module):
+        """Channels last, with the weight turned as that of a Linear layer is."""
+
+        def __init__(self, layer: Any) -> None:
+            super().__init__()
+            self.layer, self.flat = layer, torch.nn.functional
+            self.weight = torch.nn.Parameter(torch.tensor(layer.weight.data.T.copy()))
+            bias = None if layer.bias is None else torch.tensor(layer.bias.data.copy())
+            self.bias = None if bias is None else torch.nn.Parameter(bias)
+
+        def forward(self, x: Any) -> Any:
+            layer = self.layer
+            padding = layer.window.padding_for(tuple(x.shape[1:-1]))
+            x = self.flat.pad(x.movedim(-1, 1), [n for pair in padding[::-1] for n in pair])
+            if layer.DIMENSIONS == 1:
+                weight, convolve = self.weight, self.flat.conv1d
+            else:
+                weight, convolve = self.weight.transpose(2, 3), self.flat.conv2d
+            options = {"stride": layer.stride, "dilation": layer.dilation, "groups": layer.groups}
+            return convolve(x, weight, self.bias, **options).movedim(1, -1)
 
     # PyTorch has the features of (batch, features, time) in the middle.
     class _BatchNormOfLast(torch.nn.BatchNorm1d):

@@ -16,6 +16,7 @@ from minidl._kernels.call cimport (
 from minidl._kernels.dispatch cimport conv_scratch_of
 
 from minidl._kernels.call import CALLS
+from minidl._kernels.composites import linear, linear_grad_input, linear_grad_params
 from minidl._kernels.signature import KERNELS
 
 cnp.import_array()
@@ -63,8 +64,9 @@ cdef int place_windows(
 
     Raises ValueError where no window fits, or the channels do not belong to the groups.
     """
-    before = numbers(name, "padding before", [pair[0] for pair in padding], dimensions, 0)
-    after = numbers(name, "padding after", [pair[1] for pair in padding], dimensions, 0)
+    sides = [numbers(name, "padding", pair, 2, 0) for pair in padding]
+    before = numbers(name, "padding", [pair[0] for pair in sides], dimensions, 0)
+    after = numbers(name, "padding", [pair[1] for pair in sides], dimensions, 0)
     strides = numbers(name, "stride", stride, dimensions, 1)
     steps = numbers(name, "dilation", dilation, dimensions, 1)
     args.row_stride, args.column_stride = strides
@@ -86,6 +88,14 @@ cdef int place_windows(
         )
     args.out_height, args.out_width = height // args.row_stride + 1, width // args.column_stride + 1
     return 0
+
+
+cdef bint is_pointwise(const ConvArgs *args) noexcept:
+    """Whether windows are single pixels, each in one output: then y is a product of matrices."""
+    return (
+        args.rows == args.columns == args.groups == args.row_stride == args.column_stride == 1
+        and args.out_height == args.height and args.out_width == args.width
+    )
 
 
 cdef tuple shape_of(int dimensions, Py_ssize_t n, Py_ssize_t i, Py_ssize_t j, Py_ssize_t channels):
@@ -165,6 +175,8 @@ def conv(
         bias = contiguous(bias)
         if bias.ndim != 1 or bias.shape[0] != args.outputs:
             raise ValueError(f"conv: bias must be {(args.outputs,)}, got {(<object>bias).shape}")
+    if is_pointwise(&args):
+        return linear(x, weight.reshape(args.depth, args.outputs), bias, activation)
     y = allocate_shape(
         shape_of(dimensions, args.images, args.out_height, args.out_width, args.outputs),
         cnp.PyArray_TYPE(x)
@@ -184,7 +196,7 @@ def conv_grad_params(
     """dW += Σ over all windows of x' · dy, and db += Σ dy."""
     cdef ConvArgs args
     cdef int real = same_dtype(x, dy, "conv_grad_params"), dimensions = x.ndim - 2
-    cdef Py_ssize_t parts, size = cnp.PyArray_SIZE(dweight)
+    cdef Py_ssize_t parts, each, size = cnp.PyArray_SIZE(dweight)
     cdef ndarray sums
     x = contiguous(x)
     dweight = check_writable(dweight, x, "conv_grad_params: dweight")
@@ -199,9 +211,13 @@ def conv_grad_params(
         check_no_overlap(dbias, (x, dy, dweight), "conv_grad_params: dbias")
         if dbias.ndim != 1 or dbias.shape[0] != args.outputs:
             raise ValueError(f"conv_grad_params: dbias must be {(args.outputs,)}")
+    if is_pointwise(&args):
+        linear_grad_params(x, dy, dweight.reshape(args.depth, args.outputs), dbias)
+        return
     # Shapes alone decide how sums are split, so that no bit depends on the number of threads.
     parts = max(1, min(MOST_PARTS, args.images, ELEMENTS_OF_PARTS // size))
-    parts = -(-args.images // -(-args.images // parts))
+    each = (args.images + parts - 1) // parts
+    parts = (args.images + each - 1) // each
     sums = allocate_shape((parts, *(<object>dweight).shape), cnp.PyArray_TYPE(x))
     run_gradient(
         CONV_GRAD_WEIGHT, real, &args, cnp.PyArray_DATA(x), cnp.PyArray_DATA(sums),
@@ -213,22 +229,24 @@ def conv_grad_params(
 
 
 def conv_grad_input(
-    ndarray dy not None, ndarray weight not None, shape, stride=(1, 1),
+    ndarray dy not None, ndarray weight not None, x_shape, stride=(1, 1),
     padding=((0, 0), (0, 0)), dilation=(1, 1), Py_ssize_t groups=1
 ):
-    """dx = Σ over the windows that an element of x is in, of dy · W'; ``shape`` is that of x."""
+    """dx = Σ over the windows that an element of x is in, of dy · W'."""
     cdef ConvArgs args
     cdef int real = same_dtype(dy, weight, "conv_grad_input"), dimensions = dy.ndim - 2
     cdef ndarray dx
-    cdef tuple sizes = tuple([int(size) for size in shape])    # first: it may run Python code
+    cdef tuple sizes = tuple([int(size) for size in x_shape])    # first: it may run Python code
     if dimensions not in (1, 2) or len(sizes) != dy.ndim or min(sizes) < 1:
-        raise ValueError(f"conv_grad_input: shape must be {dy.ndim} sizes >= 1, got {shape}")
+        raise ValueError(f"conv_grad_input: x_shape must be {dy.ndim} sizes >= 1, got {x_shape}")
     weight = contiguous(weight)
     args.images, args.height = sizes[0], sizes[1] if dimensions == 2 else 1
     args.width, args.channels = sizes[dimensions], sizes[dimensions + 1]
     take_weight(&args, weight, dimensions, "conv_grad_input: weight")
     place_windows(&args, "conv_grad_input", dimensions, stride, padding, dilation, groups)
     dy = check_gradient(&args, dy, dimensions, "conv_grad_input")
+    if is_pointwise(&args):
+        return linear_grad_input(dy, weight.reshape(args.depth, args.outputs))
     dx = allocate_shape(sizes, cnp.PyArray_TYPE(dy))
     run_gradient(
         CONV_GRAD_INPUT, real, &args, cnp.PyArray_DATA(dx), cnp.PyArray_DATA(weight),

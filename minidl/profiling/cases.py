@@ -38,6 +38,14 @@ VECTORS = [(1, 256, 256), (1, 1024, 1024)]
 ACTIVATIONS = (128, 128)  # 16k elements: a batch of activations
 BATCHES = [(32, 64), (128, 512)]  # for normalization: batch x features
 CLASSES = [(32, 10), (128, 1000)]  # for losses of classes: batch x classes
+# Images, height, width, channels, window, groups, outputs: both of LeNet-5, a residual network's, a
+# depthwise one.
+CONVOLUTIONS = [
+    (32, 28, 28, 1, 5, 5, 1, 6),
+    (32, 12, 12, 6, 5, 5, 1, 16),
+    (32, 16, 16, 16, 3, 3, 1, 16),
+    (32, 16, 16, 32, 3, 3, 32, 32),
+]
 PARAMETERS = [17_226, 1_000_000]  # those of 64-128-64-10, and many
 
 Arguments = dict[str, Any]
@@ -119,7 +127,7 @@ class Case:
 
 def cases(dtype: Any = np.float32, names: Sequence[str] = _kernels.NAMES) -> list[Case]:
     """List the cases of the named kernels, in the order of ``_kernels.NAMES``."""
-    families = (_products, _linear, _declared, _losses, _norms, _sequences, _layouts, _notes)
+    families = (_products, _linear, _windows, _declared, _losses, _norms, _sequences, _layouts, _notes)
     make = _Maker(dtype)
     found = [case for family in families for case in family(make) if case.kernel in names]
     return sorted(found, key=lambda case: _kernels.NAMES.index(case.kernel))
@@ -226,6 +234,40 @@ def _linear(case: _Maker) -> Iterator[Case]:
             flops + m * n,  # for the bias
             read={"x": x, "dy": dy},
             updated={"dweight": weight, "dbias": bias},
+        )
+
+
+def _windows(case: _Maker) -> Iterator[Case]:
+    for images, height, width, channels, rows, columns, groups, outputs in CONVOLUTIONS:
+        before, after = (rows - 1) // 2, rows // 2
+        same = groups == channels or channels == outputs  # padded, as in residual networks
+        padding = ((before, after), (before, after)) if same else ((0, 0), (0, 0))
+        out = (height, width) if same else (height - rows + 1, width - columns + 1)
+        x, dy = (images, height, width, channels), (images, *out, outputs)
+        weight = (rows, columns, channels // groups, outputs)
+        flops = 2 * math.prod(dy) * math.prod(weight[:-1])
+        shape = f"{images}x{height}x{width}x{channels} {rows}x{columns}x{outputs}"
+        shape += " depthwise" if groups > 1 else ""
+        placed = {"padding": padding, "groups": groups}
+        yield case(
+            "conv", shape, flops, read={"x": x, "weight": weight}, results=[dy], **placed
+        )
+        yield case(
+            "conv_grad_input",
+            shape,
+            flops,
+            read={"dy": dy, "weight": weight},
+            results=[x],
+            x_shape=x,
+            **placed,
+        )
+        yield case(
+            "conv_grad_params",
+            shape,
+            flops,
+            read={"x": x, "dy": dy},
+            updated={"dweight": weight},
+            **placed,
         )
 
 

@@ -20,7 +20,7 @@ from minidl._kernels.executor.calls import (
     KernelCall,
     Operand,
 )
-from minidl._kernels.signature import ADD_TO_ZERO, KERNELS, READ, UPDATED, WRITTEN
+from minidl._kernels.signature import ADD_TO_ZERO, KERNELS, READ, UPDATED, WRITTEN, Kernel
 
 PRODUCT = KERNELS["matmul"]
 SUM_OF_PARTIALS = KERNELS["reduce_partials"]
@@ -30,8 +30,9 @@ def fuse(calls: list[KernelCall], returned: Iterable[Buffer]) -> list[KernelCall
     """Apply all rules; returns the new list. ``returned`` are buffers that the caller will read."""
     needed = {id(buffer) for buffer in returned}
     calls = _without_dead(calls, needed)
-    calls = _into_product(calls, needed, 1, _activation)
-    calls = _into_product(calls, needed, 2, _activation_gradient)
+    fusing = [kernel for kernel in KERNELS.values() if kernel.fuses]
+    calls = _into_product(calls, needed, fusing, 1, _activation)
+    calls = _into_product(calls, needed, [PRODUCT], 2, _activation_gradient)
     return _split_k(_sharing_b(_without_clearing(calls)))
 
 
@@ -52,12 +53,14 @@ def _without_dead(calls: list[KernelCall], needed: set[int]) -> list[KernelCall]
 def _into_product(
     calls: list[KernelCall],
     needed: set[int],
+    fusing: list[Kernel],
     arguments: int,
     merge: Callable[[KernelCall, KernelCall], None],
 ) -> list[KernelCall]:
-    """Merge an activation, or its gradient, into the matrix product whose output it alone reads.
+    """Merge an activation, or its gradient, into the call whose output it alone reads.
 
-    ``arguments`` is 1 to merge activations, 2 to merge gradients, which take dy and y.
+    That is a call of one of the kernels ``fusing``, a matrix product or a convolution. ``arguments``
+    is 1 to merge activations, 2 to merge gradients, which take dy and y.
     """
     uses = Counter(id(operand.buffer) for call in calls for operand in call.operands)
     products: dict[int, int] = {}  # from the output of a product to its index
@@ -78,8 +81,8 @@ def _into_product(
             merge(kept[index], call)
             kept[index].fused.append(call.kernel.name)
             continue
-        if call.kernel is PRODUCT and _is_plain(call):
-            products[id(_operand(call, "c").buffer)] = len(kept)
+        if call.kernel in fusing and _is_plain(call):
+            products[id(_output(call).buffer)] = len(kept)
         kept.append(call)
     return kept
 
@@ -103,7 +106,11 @@ def _written(between: list[KernelCall], call: KernelCall) -> bool:
 
 def _is_plain(product: KernelCall) -> bool:
     """Whether a product only writes its output, with no activation."""
-    return not product.values["activation"] and _operand(product, "c").role == WRITTEN
+    return not product.values["activation"] and _output(product).role == WRITTEN
+
+
+def _output(product: KernelCall) -> Operand:
+    return next(operand for operand in product.operands if operand.writes)
 
 
 def _operand(product: KernelCall, name: str) -> Operand:
@@ -113,8 +120,8 @@ def _operand(product: KernelCall, name: str) -> Operand:
 
 
 def _activation(product: KernelCall, activation: KernelCall) -> None:
-    PRODUCT.set(product.args, "activation", activation.kernel.activation)
-    _operand(product, "c").buffer = activation.operands[1].buffer
+    product.kernel.set(product.args, "activation", activation.kernel.activation)
+    _output(product).buffer = activation.operands[1].buffer
 
 
 def _activation_gradient(product: KernelCall, gradient: KernelCall) -> None:

@@ -102,15 +102,15 @@ def conv_grad_params(
 def conv_grad_input(
     dy: Array,
     weight: Array,
-    shape: tuple[int, ...],
+    x_shape: tuple[int, ...],
     stride: tuple[int, ...] = (1, 1),
     padding: _Padding = ((0, 0), (0, 0)),
     dilation: tuple[int, ...] = (1, 1),
     groups: int = 1,
 ) -> Array:
-    """dx = Σ over the windows that an element of x is in, of dy · W'; ``shape`` is that of x."""
+    """dx = Σ over the windows that an element of x is in, of dy · W'."""
     size = weight.ndim - 2
-    dx = np.zeros(shape, dy.dtype)
+    dx = np.zeros(x_shape, dy.dtype)
     padded = _pad(dx, padding)
     # For each place in the window, a view of the elements of x that lie there.
     windows = _windows(padded, weight.shape[:size], stride, dilation, writeable=True)
@@ -119,7 +119,7 @@ def conv_grad_input(
             np.split(dy, groups, axis=-1), np.split(weight[place], groups, axis=-1), strict=True
         )
         windows[(..., *place)] += np.concatenate([d @ w.T for d, w in parts], axis=-1)
-    inside = (slice(before, before + n) for (before, _), n in zip(padding, shape[1:], strict=False))
+    inside = (slice(before, before + n) for (before, _), n in zip(padding, x_shape[1:], strict=False))
     return np.ascontiguousarray(padded[(slice(None), *inside)])
 
 

@@ -214,7 +214,7 @@ cdef void sum_patches(
         return
     if is_depthwise(args):
         if i0 == 0:
-            sum_depthwise(args, begin, end, sums, 0, args.channels)
+            sum_depthwise(args, begin, end, sums)
         return
     while q < end and i0 < i1:
         count = smaller(patches_at_a_time(args), end - q)

@@ -10,6 +10,7 @@
 
 cdef enum:
     PLANE_BYTES = 1 << 18    # of all planes of an image: they should stay in the L2 cache
+    MOST_LANES = 16          # of any build: there are fewer outputs
 
 
 cdef struct Planes:
@@ -96,13 +97,59 @@ cdef void fill_gradients(
                     square[l] = load(dy)
                 else:
                     square[l] = load_part(dy, n, 0)
-            transpose(square)
+            transpose_to_few(square, n)
             for l in range(n):    # zeros at the end of a line may reach into the next one, for now
                 store_columns(
                     planes.dy + l * planes.pixels + i * planes.line + j, square[l],
                     planes.pixels - i * planes.line - j
                 )
             j += LANES
+
+
+cdef inline void transpose_few(vec *square, Py_ssize_t n) noexcept nogil:
+    """Transpose a square of which only the first n rows are not zero."""
+    cdef int l
+    if 2 * n > LANES or LANES < 4:
+        transpose(square)
+        return
+    merge_half(square)
+    # A row now has two columns of the transpose: in its lower half one, in its higher half the one
+    # LANES / 2 further on. Of columns, only the first n elements matter.
+    for l in range(LANES // 2):
+        square[l + LANES // 2] = merge_high(square[l], square[l], LANES // 2)
+
+
+cdef inline void transpose_to_few(vec *square, Py_ssize_t n) noexcept nogil:
+    """Transpose a square of whose transpose only the first n rows are wanted."""
+    cdef int l
+    if 2 * n > LANES or LANES < 4:
+        transpose(square)
+        return
+    for l in range(LANES // 2):
+        square[l] = merge_low(square[l], square[l + LANES // 2], LANES // 2)
+    merge_half(square)
+
+
+cdef inline void merge_half(vec *square) noexcept nogil:
+    """Transpose both halves of LANES / 2 rows, each a square."""
+    if LANES > 2:
+        merge_first_rows(square, 1)
+    if LANES > 4:
+        merge_first_rows(square, 2)
+    if LANES > 8:
+        merge_first_rows(square, 4)
+
+
+cdef inline void merge_first_rows(vec *square, const int step) noexcept nogil:
+    """Exchange lanes between vectors `step` apart, of the first LANES / 2."""
+    cdef vec upper, lower
+    cdef int i
+    for i in range(LANES // 2):
+        if not i & step:
+            upper = square[i]
+            lower = square[i + step]
+            square[i] = merge_low(upper, lower, step)
+            square[i + step] = merge_high(upper, lower, step)
 
 
 # --- y: tiles of outputs x pixels ---
@@ -161,7 +208,7 @@ cdef void convolve_few(
     cdef Planes planes = planes_of(args, end - begin, scratch)
     cdef const real *weight = <const real *>args.weight
     cdef Py_ssize_t tiles = ceil_div(args.outputs, MR), t = 0, o, height, tile
-    cdef real sums[LANES * NR]
+    cdef real sums[MOST_LANES * NR]
     fill_planes(args, &planes, image, begin)
     while t < planes.pixels:
         o = 0
@@ -190,26 +237,24 @@ cdef inline void store_pixels(
     """
     cdef vec square[LANES]
     cdef vec bias = fill(0)
-    cdef Py_ssize_t n = args.outputs, i = begin + t // planes.line, j = t % planes.line, l, q
+    cdef Py_ssize_t n = args.outputs, width = args.out_width, line = planes.line
+    cdef Py_ssize_t i = begin + t // line, j = t % line, l
+    cdef real *y = <real *>args.y + image * args.out_height * width * n
+    cdef const real *stop = y + end * width * n    # behind the last pixel
+    y = y + (i * width + smaller(j, width)) * n
     if args.bias != NULL:
         bias = load_part(<const real *>args.bias, n, 0)
     for l in range(LANES):
         square[l] = load(sums + l * NR) if l < n else fill(0)
-    transpose(square)
+    transpose_few(square, n)
     for l in range(LANES):
-        if j < args.out_width and i < end:
-            q = (i * args.out_width + j) * n
-            if q + LANES <= end * args.out_width * n:
-                store(image_of_y(args, image) + q, square[l] + bias)
+        if j < width and y < stop:
+            if stop - y >= LANES:
+                store(y, square[l] + bias)
             else:
-                store_part(image_of_y(args, image) + q, square[l] + bias, n)
-        j += 1
-        if j == planes.line:
-            i, j = i + 1, 0
-
-
-cdef inline real *image_of_y(const ConvArgs *args, Py_ssize_t image) noexcept nogil:
-    return <real *>args.y + image * args.out_height * args.out_width * args.outputs
+                store_part(y, square[l] + bias, n)
+            y = y + n
+        j = j + 1 if j + 1 < line else 0
 
 
 # --- dweight: tiles of elements of a window x outputs, a vector of partial sums for each ---

@@ -64,17 +64,27 @@ cdef inline bint is_whole_run(const ConvArgs *args, const Pixel *pixel) noexcept
     )
 
 
+cdef inline bint is_inside(const ConvArgs *args, const Pixel *pixel) noexcept nogil:
+    """Whether no row of a window is padding."""
+    return pixel.top >= 0 and pixel.top + (args.rows - 1) * args.row_step < args.height
+
+
 cdef inline void copy_run(
     const real *source, real *patch, Py_ssize_t n, Py_ssize_t readable
 ) noexcept nogil:
     """Copy n elements as whole vectors, if so many are readable; what follows is written later."""
-    cdef Py_ssize_t q = 0
     if packed_row(n) <= readable:
-        while q < n:
-            store(patch + q, load(source + q))
-            q += LANES
+        copy_vectors(source, patch, n)
     else:
         memcpy(patch, source, n * sizeof(real))
+
+
+cdef inline void copy_vectors(const real *source, real *patch, Py_ssize_t n) noexcept nogil:
+    """Copy n elements as whole vectors."""
+    cdef Py_ssize_t q = 0
+    while q < n:
+        store(patch + q, load(source + q))
+        q += LANES
 
 
 cdef void form_patches(
@@ -97,6 +107,13 @@ cdef inline void form_patch(
     cdef Py_ssize_t line = args.width * args.channels, run = args.columns * args.depth
     cdef Py_ssize_t image = pixel.image * args.height, r, s, i, j, at
     cdef bint whole = is_whole_run(args, pixel)
+    if whole and is_inside(args, pixel):    # the usual case: nothing but copies
+        at = (image + pixel.top) * line + pixel.left * args.channels
+        if at + (args.rows - 1) * args.row_step * line + packed_row(run) <= elements:
+            for r in range(args.rows):
+                copy_vectors(x + at, patch, run)
+                at, patch = at + args.row_step * line, patch + run
+            return
     for r in range(args.rows):
         i = pixel.top + r * args.row_step
         if not 0 <= i < args.height:
@@ -124,16 +141,27 @@ cdef inline void add_run(
 
     Where `room` elements of dx are this thread's, zeros may be added behind the last one.
     """
+    cdef Py_ssize_t whole = n // LANES * LANES, left = n - whole
+    if packed_row(n) <= room:
+        add_vectors(patch, dx, n, tail)
+        return
+    add_vectors(patch, dx, whole, tail)
+    if left > 0:
+        store_part(
+            dx + whole, load_part(dx + whole, left, 0) + load_part(patch + whole, left, 0), left
+        )
+
+
+cdef inline void add_vectors(
+    const real *patch, real *dx, Py_ssize_t n, ivec tail
+) noexcept nogil:
+    """Add n elements of a patch to dx, and zeros behind the last one, as whole vectors."""
     cdef Py_ssize_t q = 0
     while q + LANES <= n:
         store(dx + q, load(dx + q) + load(patch + q))
         q += LANES
-    if q == n:
-        return
-    if q + LANES <= room:
+    if q < n:
         store(dx + q, load(dx + q) + masked(load(patch + q), tail))
-    else:
-        store_part(dx + q, load_part(dx + q, n - q, 0) + load_part(patch + q, n - q, 0), n - q)
 
 
 cdef void add_patches(
@@ -161,6 +189,17 @@ cdef inline void add_patch(
     cdef Py_ssize_t image = pixel.image * args.height, r, s, i, j, at
     cdef bint whole = is_whole_run(args, pixel)
     cdef ivec tail = first_lanes(run % LANES if whole else args.depth % LANES)
+    if whole and is_inside(args, pixel):    # the usual case, as above
+        i = image + pixel.top
+        at = i * line + pixel.left * args.channels
+        i = i + (args.rows - 1) * args.row_step
+        if begin <= image + pixel.top and i < end and (
+            at + (args.rows - 1) * args.row_step * line + packed_row(run) <= end * line
+        ):
+            for r in range(args.rows):
+                add_vectors(patch, dx + at, run, tail)
+                at, patch = at + args.row_step * line, patch + run
+            return
     for r in range(args.rows):
         i = pixel.top + r * args.row_step
         if 0 <= i < args.height and begin <= image + i < end:
