@@ -1,7 +1,7 @@
 """One case per kernel: valid arguments, drawn at random. And what each kernel changes in place.
 
 The cases of the activations are in activation_cases.py, those of recurrent networks in
-recurrent_cases.py, those of convolutions in window_cases.py.
+recurrent_cases.py, those of convolutions in window_cases.py, of pooling in pooling_cases.py.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from activation_cases import ACTIVATION_CASES, some_zero, unary
+from pooling_cases import POOLING_CASES
 from recurrent_cases import RECURRENT_CASES
 from window_cases import WINDOW_CASES
 
@@ -585,6 +586,7 @@ CASES: dict[str, Callable[[Draw], Args]] = {
     "lerp": lerp,
     **RECURRENT_CASES,
     **WINDOW_CASES,
+    **POOLING_CASES,
     "moment_parts": moment_parts,
     "norm_parts": norm_parts,
     "collect": collect,
@@ -627,7 +629,7 @@ EXACT = {
         "leaky_relu_grad",
     ),
     *("leaky_relu_grad", "prelu", "dropout_key", "dropout", "standardize"),
-    *("time_first", "batch_first", "embedding"),
+    *("time_first", "batch_first", "embedding", "max_pool", "upsample", "dropout_channels"),
 }
 
 

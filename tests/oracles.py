@@ -93,6 +93,9 @@ def _dropout(layer: Any, y: Array, x: Array) -> Array:
     if not layer.training:
         return x
     dropped = y == 0
+    if layer.whole_channels:
+        first = dropped[:, *[slice(1)] * (x.ndim - 2)]
+        assert (dropped == first).all(), "a part of a channel is dropped"
     if x.size >= 1000:
         assert abs(dropped.mean() - layer.p) < 0.05, "not this share is dropped"
     return np.where(dropped, 0, x / (1 - layer.p))
@@ -164,6 +167,52 @@ def _flatten(layer: Any, y: Array, x: Array) -> Array:
     return x
 
 
+def _padded_before(layer: Any, sizes: tuple[int, ...]) -> list[int]:
+    """What is padded before each dimension."""
+    if layer.padding == "same":
+        numbers = zip(sizes, layer.kernel_size, layer.stride, strict=True)
+        return [max((math.ceil(n / s) - 1) * s + k - n, 0) // 2 for n, k, s in numbers]
+    if layer.padding == "causal":
+        return [layer.kernel_size[0] - 1]
+    return [before for before, _ in layer.padding]
+
+
+def _pooled(layer: Any, y: Array, x: Array, fold: Callable[..., Array]) -> Array:
+    """Window by window: the fold of its pixels that are no padding."""
+    found = np.empty_like(y)
+    padding = _padded_before(layer, x.shape[1:-1])
+    for place in np.ndindex(*y.shape[1:-1]):
+        begin = [i * s - p for i, s, p in zip(place, layer.stride, padding, strict=True)]
+        ends = [b + k for b, k in zip(begin, layer.kernel_size, strict=True)]
+        inside = [slice(max(b, 0), e) for b, e in zip(begin, ends, strict=True)]
+        found[:, *place] = fold(x[:, *inside], axis=tuple(range(1, x.ndim - 1)))
+    return found
+
+
+def _max_pool(layer: Any, y: Array, x: Array) -> Array:
+    return _pooled(layer, y, x, np.max)
+
+
+def _avg_pool(layer: Any, y: Array, x: Array) -> Array:
+    if not layer.count_include_pad:
+        return _pooled(layer, y, x, np.mean)
+    return _pooled(layer, y, x, np.sum) / math.prod(layer.kernel_size)
+
+
+def _pixels(x: Array) -> Array:
+    return x.reshape(len(x), -1, x.shape[-1])
+
+
+def _upsample(layer: Any, y: Array, x: Array) -> Array:
+    """By the nearest pixel, with the index that it has in the smaller image."""
+    for axis in range(1, x.ndim - 1):
+        factor = y.shape[axis] / x.shape[axis]
+        expected = layer.scale_factor
+        assert factor == (expected[axis - 1] if isinstance(expected, tuple) else expected)
+        x = x.take((np.arange(y.shape[axis]) / factor).astype(int), axis)
+    return x
+
+
 LAYERS: dict[str, Callable[..., Any]] = {
     "Linear": _linear,
     "Conv1d": _convolution,
@@ -194,6 +243,15 @@ LAYERS: dict[str, Callable[..., Any]] = {
     "RMSNorm": _rms_norm,
     "Standardize": lambda layer, y, x: (x - layer.mean) / layer.std,
     "Dropout": _dropout,
+    "MaxPool1d": _max_pool,
+    "MaxPool2d": _max_pool,
+    "AvgPool1d": _avg_pool,
+    "AvgPool2d": _avg_pool,
+    "GlobalAvgPool": lambda layer, y, x: (
+        x.reshape(len(x), -1, x.shape[-1]).sum(1) / x[0, ..., 0].size
+    ),
+    "GlobalMaxPool": lambda layer, y, x: np.sort(x.reshape(len(x), -1, x.shape[-1]), axis=1)[:, -1],
+    "Upsample": _upsample,
     "Embedding": lambda layer, y, x: layer.weight.data[x],
     "RNNCell": _rnn_cell,
     "LSTMCell": _lstm_cell,

@@ -70,6 +70,21 @@ def peer_of(layer: nn.Layer | None) -> Any:
             peer = torch.nn.Softplus(layer.beta, threshold=50)  # theirs is not smooth there
         case nn.Softmax() | nn.LogSoftmax():
             peer = getattr(torch.nn, type(layer).__name__)(dim=-1)
+        case nn.MaxPool1d() | nn.MaxPool2d() | nn.AvgPool1d() | nn.AvgPool2d():
+            if not has_symmetric_padding(layer):
+                return None
+            padding = tuple(before for before, _ in layer.padding)
+            options = {}
+            if isinstance(layer, nn.AvgPool1d | nn.AvgPool2d):
+                options["count_include_pad"] = layer.count_include_pad
+            kind = getattr(torch.nn, type(layer).__name__)
+            peer = _ChannelsLast(kind(layer.kernel_size, layer.stride, padding, **options))
+        case nn.GlobalAvgPool():
+            peer = _Pixels(lambda pixels: pixels.mean(dim=1))
+        case nn.GlobalMaxPool():
+            peer = _Pixels(lambda pixels: pixels.max(dim=1).values)
+        case nn.Upsample():
+            peer = _ChannelsLast(torch.nn.Upsample(scale_factor=layer.scale_factor))
         case nn.Dropout() if not layer.training:
             peer = torch.nn.Dropout(layer.p)
         case nn.Standardize():
@@ -87,6 +102,11 @@ def peer_of(layer: nn.Layer | None) -> Any:
         case _:
             return None
     return peer.double().train(layer.training)
+
+
+def has_symmetric_padding(layer: Any) -> bool:
+    """Whether PyTorch can pad so: as much before as after."""
+    return not isinstance(layer.padding, str) and all(b == a for b, a in layer.padding)
 
 
 PLAIN = ("ReLU", "Sigmoid", "Tanh", "SiLU", "SELU", "Mish", "Softsign", "Identity")
@@ -167,6 +187,26 @@ if torch is not None:
                 ends += now
             y = torch.cat(outputs, dim=-1)
             return (y, *ends) if state else y
+
+    class _ChannelsLast(torch.nn.Module):
+        """A module for images whose channels come first."""
+
+        def __init__(self, module: Any) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, x: Any) -> Any:
+            return self.module(x.movedim(-1, 1)).movedim(1, -1)
+
+    class _Pixels(torch.nn.Module):
+        """A function of all pixels (batch, pixels, channels)."""
+
+        def __init__(self, function: Any) -> None:
+            super().__init__()
+            self.function = function
+
+        def forward(self, x: Any) -> Any:
+            return self.function(x.flatten(1, -2))
 
     class _EmbeddingOfColumns(torch.nn.Module):
         """With the weight turned, as that of a Linear layer is."""

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from minidl.c import activations, layers, recurrent
+from minidl.c import activations, layers, pooling, recurrent
 from minidl.c.emitters import emit
 from minidl.c.memory import placed
 from minidl.c.program import Program, Shape, Value
@@ -17,7 +17,8 @@ from minidl.nn.layer import Layer
 from minidl.nn.recurrent.cells import RecurrentCell
 from minidl.nn.recurrent.sequence import Recurrent
 
-WITH_EMITTERS = activations, layers, recurrent  # importing them fills the table of emitters
+# Importing them fills the table of emitters.
+WITH_EMITTERS = activations, layers, pooling, recurrent
 # Headers that the source includes, which one of the same name would hide.
 TAKEN = frozenset({"math", "stddef", "stdint"})
 

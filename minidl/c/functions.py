@@ -113,6 +113,73 @@ static void linear(size_t rows, size_t in, size_t out, const float *weight, cons
     }
 }
 
+/* The largest pixel of each window of an image, for every channel; NaN if there is one. Windows
+   are kernel[0] x kernel[1] pixels, stride[0] and stride[1] apart, and begin before[0] rows and
+   before[1] columns outside of the image; what lies outside does not count. */
+static void max_pool(const size_t size[2], const size_t out[2], size_t channels,
+                     const size_t kernel[2], const size_t stride[2], const size_t before[2],
+                     const float *x, float *y)
+{
+    for (size_t r = 0; r < out[0]; r++) {
+        for (size_t s = 0; s < out[1]; s++) {
+            for (size_t c = 0; c < channels; c++) {
+                float most = -INFINITY;
+                for (size_t i = r * stride[0]; i < r * stride[0] + kernel[0]; i++) {
+                    for (size_t j = s * stride[1]; j < s * stride[1] + kernel[1]; j++) {
+                        if (i >= before[0] && i - before[0] < size[0] && j >= before[1]
+                            && j - before[1] < size[1]) {
+                            const size_t pixel = (i - before[0]) * size[1] + j - before[1];
+                            const float v = x[pixel * channels + c];
+                            most = v > most || v != v ? v : most;
+                        }
+                    }
+                }
+                *y++ = most;
+            }
+        }
+    }
+}
+
+/* The mean of each window, for every channel: the sum over all its pixels, or over those inside. */
+static void avg_pool(const size_t size[2], const size_t out[2], size_t channels,
+                     const size_t kernel[2], const size_t stride[2], const size_t before[2],
+                     int count_padding, const float *x, float *y)
+{
+    for (size_t r = 0; r < out[0]; r++) {
+        for (size_t s = 0; s < out[1]; s++) {
+            for (size_t c = 0; c < channels; c++) {
+                float sum = 0.0f;
+                size_t n = 0;
+                for (size_t i = r * stride[0]; i < r * stride[0] + kernel[0]; i++) {
+                    for (size_t j = s * stride[1]; j < s * stride[1] + kernel[1]; j++) {
+                        if (i >= before[0] && i - before[0] < size[0] && j >= before[1]
+                            && j - before[1] < size[1]) {
+                            const size_t pixel = (i - before[0]) * size[1] + j - before[1];
+                            sum += x[pixel * channels + c];
+                            n++;
+                        }
+                    }
+                }
+                *y++ = sum / (float)(count_padding ? kernel[0] * kernel[1] : n);
+            }
+        }
+    }
+}
+
+/* Every pixel, `times` times in each dimension. */
+static void upsample(const size_t size[2], size_t channels, const size_t times[2], const float *x,
+                     float *y)
+{
+    for (size_t i = 0; i < size[0] * times[0]; i++) {
+        for (size_t j = 0; j < size[1] * times[1]; j++) {
+            const size_t pixel = i / times[0] * size[1] + j / times[1];
+            for (size_t c = 0; c < channels; c++) {
+                *y++ = x[pixel * channels + c];
+            }
+        }
+    }
+}
+
 /* A row of weight for every index; returns -1 if an index is no row, else 0. */
 static int embedding(size_t n, int32_t rows, size_t columns, const float *weight,
                      const int32_t *x, float *y)

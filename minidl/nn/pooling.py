@@ -39,14 +39,19 @@ class Pooling(Layer):
 
     def check_input(self, x: Array) -> None:
         self.check_array(x)
-        check_images(self.label, x, self.dimensions)
-        self.window.sizes_after(x.shape[1:-1])
+        check_images(self, x, self.dimensions)
+        try:
+            self.window.sizes_after(x.shape[1:-1])
+        except ValueError:  # now with the layer's place in the model
+            self._window(self.label).sizes_after(x.shape[1:-1])
 
     @property
     def window(self) -> Window:
         """Where the windows lie."""
-        name, sizes = type(self).__name__, self.dimensions
-        return Window(name, sizes, self.kernel_size, self.stride, self.padding)
+        return self._window(type(self).__name__)
+
+    def _window(self, owner: str) -> Window:
+        return Window(owner, self.dimensions, self.kernel_size, self.stride, self.padding)
 
     def places(self, x: Array) -> Places:
         """Return kernel, stride and padding for an input, as the kernels take them."""
@@ -299,10 +304,10 @@ class AvgPool2d(AvgPool):
         yield cls((2, 3), stride=1, padding="same", count_include_pad=False), ((1, 3, 4, 1),)
 
 
-def check_images(label: str, x: Array, dimensions: int) -> None:
+def check_images(layer: Layer, x: Array, dimensions: int) -> None:
     """Raise ValueError unless x has as many dimensions between batch and channels."""
     if x.ndim != dimensions + 2:
         raise ValueError(
-            f"{label}: expected input of shape (batch, {BETWEEN[dimensions]}, channels), "
+            f"{layer.label}: expected input of shape (batch, {BETWEEN[dimensions]}, channels), "
             f"got {x.shape}"
         )

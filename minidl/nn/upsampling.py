@@ -49,14 +49,15 @@ class Upsample(Layer):
     def check_input(self, x: Array) -> None:
         self.check_array(x)
         if isinstance(self.scale_factor, tuple) or x.ndim != 3:
-            check_images(self.label, x, 2)
+            check_images(self, x, 2)
 
-    def _factors(self, dimensions: int) -> tuple[int, ...]:
+    def factors(self, dimensions: int) -> tuple[int, ...]:
+        """Return how many times each of so many dimensions grows."""
         factors = self.scale_factor
         return factors if isinstance(factors, tuple) else (factors,) * dimensions
 
     def forward(self, x: Array) -> Array:
-        self.save(factors := self._factors(x.ndim - 2))
+        self.save(factors := self.factors(x.ndim - 2))
         return kernels.upsample(x, factors)
 
     def backward(self, dy: Array) -> Array:
@@ -66,7 +67,7 @@ class Upsample(Layer):
         if input_shape is None or not all(isinstance(size, int) for size in input_shape[1:-1]):
             return None
         batch, *sizes, channels = input_shape
-        factors = self._factors(len(sizes))
+        factors = self.factors(len(sizes))
         return batch, *(n * s for n, s in zip(sizes, factors, strict=True)), channels
 
     def __repr__(self) -> str:

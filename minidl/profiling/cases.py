@@ -54,6 +54,7 @@ Arrays = Mapping[str, Shape | Array]  # the shape of an array to draw, or an arr
 NOTHING: Arrays = MappingProxyType({})
 POSITIVE = {"v", "square", "rstd", "running_var", "target", "std", "gates"}
 SEQUENCE = (32, 16, 128)  # steps x batch x hidden size
+IMAGES = [(128, 24, 24, 6), (128, 8, 8, 16)]  # batch x height x width x channels, of LeNet-5
 CHARACTERS = (100, 64)  # a table of embeddings: rows x features
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 # Sizes of declared kernels, by the file of their twins, and their scalars.
@@ -127,7 +128,10 @@ class Case:
 
 def cases(dtype: Any = np.float32, names: Sequence[str] = _kernels.NAMES) -> list[Case]:
     """List the cases of the named kernels, in the order of ``_kernels.NAMES``."""
-    families = (_products, _linear, _windows, _declared, _losses, _norms, _sequences, _layouts, _notes)
+    families = (
+        *(_products, _linear, _windows, _declared, _losses, _norms),
+        *(_sequences, _layouts, _pools, _notes),
+    )
     make = _Maker(dtype)
     found = [case for family in families for case in family(make) if case.kernel in names]
     return sorted(found, key=lambda case: _kernels.NAMES.index(case.kernel))
@@ -461,6 +465,27 @@ def _layouts(case: _Maker) -> Iterator[Case]:
     shape, x = "x".join(map(str, SEQUENCE)), (batch, steps, hidden)
     yield case("time_first", shape, 0, read={"x": x}, results=[SEQUENCE])
     yield case("batch_first", shape, 0, read={"x": SEQUENCE}, results=[x])
+
+
+def _pools(case: _Maker) -> Iterator[Case]:
+    """Yield what halves images, what doubles them, and dropout of their channels."""
+    twice, edge = (2, 2), ((0, 0), (0, 0))
+    where: Any = {"kernel": twice, "stride": twice, "padding": edge}
+    for large in IMAGES:
+        batch, height, width, channels = large
+        small = (batch, height // 2, width // 2, channels)
+        shape, n = "x".join(map(str, large)), math.prod(large)
+        read: Arrays = {"dy": small, "x": large, "y": small}
+        yield case("max_pool", shape, n, read={"x": large}, results=[small], **where)
+        yield case("max_pool_grad", shape, 2 * n, read=read, results=[large], **where)
+        yield case("avg_pool", shape, n, read={"x": large}, results=[small], **where)
+        sizes = (height, width)
+        read = {"dy": small}
+        yield case("avg_pool_grad", shape, n, read=read, results=[large], sizes=sizes, **where)
+        yield case("upsample", shape, 0, read={"x": small}, results=[large], scale=twice)
+        yield case("upsample_grad", shape, n, read={"dy": large}, results=[small], scale=twice)
+        read = {"x": large, "key": np.ones(2, np.uint32)}
+        yield case("dropout_channels", shape, 2 * n, read=read, results=[large], p=SCALARS["p"])
 
 
 def _notes(case: _Maker) -> Iterator[Case]:

@@ -23,6 +23,8 @@ STYLES = {
     "optimizers": ("optimizers", "v", "#D55E00"),
     "activations": ("activations", "P", "#56B4E9"),
     "sequences": ("recurrent", "X", "#000000"),
+    "convolution": ("convolutions", "p", "#8C564B"),
+    "pooling": ("pooling", "h", "#7F7F7F"),
     "watching": ("of watched steps", "*", "#F0E442"),
 }
 FAMILY_OF = {

@@ -197,6 +197,35 @@ def dropout(module: Any, path: str) -> Layer:
     return nn.Dropout(module.p)
 
 
+@makes(modules.ChannelDropout)
+def channel_dropout(module: Any, path: str) -> Layer:
+    """Make a dropout of whole channels."""
+    return nn.Dropout(module.p, whole_channels=True)
+
+
+@makes(modules.Pool)
+def pool(module: Any, path: str) -> Layer:
+    """Make a layer that pools windows."""
+    window = module.window
+    places = window.kernel, window.stride, window.padding
+    if module.kind == "max":
+        return (nn.MaxPool1d if len(window.kernel) == 1 else nn.MaxPool2d)(*places)
+    kind = nn.AvgPool1d if len(window.kernel) == 1 else nn.AvgPool2d
+    return kind(*places, module.count_include_pad)
+
+
+@makes(modules.GlobalPool)
+def global_pool(module: Any, path: str) -> Layer:
+    """Make a layer that pools whole images or sequences."""
+    return nn.GlobalMaxPool() if module.kind == "max" else nn.GlobalAvgPool()
+
+
+@makes(modules.Upsample)
+def upsample(module: Any, path: str) -> Layer:
+    """Make a layer that repeats pixels."""
+    return nn.Upsample(module.scale_factor)
+
+
 @makes(torch.nn.Flatten)
 def flatten(module: Any, path: str) -> Layer:
     """Make a layer that puts axes into one."""

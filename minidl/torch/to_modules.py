@@ -109,9 +109,25 @@ def _with_options(layer: Layer) -> Any:
         case nn.LogSoftmax():
             return torch.nn.LogSoftmax(dim=-1)
         case nn.Dropout():
-            return torch.nn.Dropout(layer.p)
+            return (modules.ChannelDropout if layer.whole_channels else torch.nn.Dropout)(layer.p)
         case nn.Flatten():
             return torch.nn.Flatten(layer.start_dim, layer.end_dim)
+    return _pooling(layer)
+
+
+def _pooling(layer: Layer) -> Any:
+    """Return the module of a layer that makes images smaller or larger."""
+    match layer:
+        case nn.MaxPool1d() | nn.MaxPool2d():
+            return modules.Pool("max", layer.window)
+        case nn.AvgPool1d() | nn.AvgPool2d():
+            return modules.Pool("avg", layer.window, layer.count_include_pad)
+        case nn.GlobalMaxPool():
+            return modules.GlobalPool("max")
+        case nn.GlobalAvgPool():
+            return modules.GlobalPool("avg")
+        case nn.Upsample():
+            return modules.Upsample(layer.scale_factor)
     raise TypeError(f"to_torch: {layer.label} has no counterpart in PyTorch")
 
 

@@ -69,13 +69,11 @@ cdef Py_ssize_t dropout_channels(const void *arguments, int thread, int threads)
             kept = load(keep)
             for pixel in range(args.pixels):
                 place = (image * args.pixels + pixel) * c + channel
-                value = load_columns(x + place, x_end - (x + place)) * factor
+                value = factor * load_first(x + place, c - channel, x_end - (x + place))
                 value = where_less(fill(0), kept, value, fill(0))
-                if c <= LANES and y_end - (y + place) >= LANES:
-                    store(y + place, value)
-                else:
-                    store_columns(y + place, value, c - channel)
-            channel += LANES
+                store_first(y + place, value, c - channel, y_end - (y + place))
+            # The last vector ends with the pixel.
+            channel = c if channel + LANES >= c else smaller(channel + LANES, c - LANES)
     return 0
 
 

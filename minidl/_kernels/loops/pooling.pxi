@@ -1,9 +1,11 @@
 # Pooling: maxima and means over windows of pixels, and their gradients.
 #
 # An image has `height` rows of `width` pixels of `channels` numbers; vectors run along the channels.
-# Where a pixel has fewer numbers than a vector has lanes, a whole vector is stored all the same:
-# what it leaves in the pixels behind, these overwrite, for they come later. Only at the end of what
-# this thread may write, a part of a vector is stored. Threads partition the rows of what is written.
+# The last vector of a pixel ends with the pixel, and so may begin in the one before. Where a pixel
+# has fewer numbers than a vector has lanes, a whole vector may be stored all the same: what it
+# leaves in the pixels behind, these overwrite, for they come later. Only at the end of a row, or of
+# what this thread may write, a part of a vector is stored. Threads partition the rows of what is
+# written.
 
 cdef struct Windows:
     # Window (i, j) begins at row i * stride_height - top and column j * stride_width - left.
@@ -50,63 +52,120 @@ cdef inline Span windows_over(
     )
 
 
+cdef inline vec lane_numbers() noexcept nogil:
+    """0, 1, 2, ..."""
+    cdef real[LANES] numbers
+    cdef Py_ssize_t lane
+    for lane in range(LANES):
+        numbers[lane] = lane
+    return load(numbers)
+
+
+cdef inline Py_ssize_t next_channel(Py_ssize_t channel, Py_ssize_t c) noexcept nogil:
+    """Where the next vector of a pixel of c channels begins; c after the last."""
+    return c if channel + LANES >= c else smaller(channel + LANES, c - LANES)
+
+
+cdef inline Py_ssize_t alike(
+    const Windows *at, Py_ssize_t column, Py_ssize_t wide, Py_ssize_t width
+) noexcept nogil:
+    """How many windows from `column` on are `wide`, as this one is: one at an edge, else many."""
+    if wide < at.kernel_width:
+        return 1
+    return smaller((width + at.left - wide) // at.stride_width + 1, at.out_width) - column
+
+
+cdef inline bint is_tiling(const Windows *at) noexcept nogil:
+    """Whether windows lie side by side, and nothing is padded."""
+    return (
+        at.stride_height == at.kernel_height and at.stride_width == at.kernel_width
+        and at.top == at.left == 0 and at.lengths == NULL
+        and at.out_height * at.kernel_height <= at.height
+        and at.out_width * at.kernel_width <= at.width
+    )
+
+
 # --- forward: fold every window ---
+
+cdef inline void fold_windows(
+    const real *x, const real *x_end, real *y, real *y_end, Py_ssize_t count, Py_ssize_t step,
+    Py_ssize_t height, Py_ssize_t width, Py_ssize_t line, Py_ssize_t c, Py_ssize_t channels,
+    real scale, vec (*fold)(vec, vec) noexcept nogil, const bint is_mean
+) noexcept nogil:
+    """y = the fold of each of `count` windows of height x width pixels, `step` elements apart.
+
+    Rows of x are `line` elements apart, pixels c. Of each pixel so many channels are folded.
+    """
+    cdef Py_ssize_t last = (height - 1) * line + (width - 1) * c, i, j
+    cdef vec folded
+    for _ in range(count):
+        folded = load_first(x, channels, x_end - (x + last))
+        for i in range(height):
+            for j in range(width):
+                if i + j > 0:
+                    folded = fold(
+                        load_first(x + i * line + j * c, channels, x_end - (x + last)), folded
+                    )
+        if is_mean:
+            folded = folded * scale
+        store_first(y, folded, channels, y_end - y)
+        x += step
+        y += c
+
 
 cdef inline void pool_windows(
     const Windows *at, const real *x, real *y, Py_ssize_t images, int thread, int threads,
-    vec (*fold)(vec, vec) noexcept nogil, real start, const bint is_mean, double divisor
+    vec (*fold)(vec, vec) noexcept nogil, const bint is_mean, double divisor
 ) noexcept nogil:
     """y = the fold of all pixels of each window; for a mean, over the divisor.
 
     A window of padding alone, beyond the length of its image, gives 0.
     """
-    cdef Py_ssize_t c = at.channels, line = at.width * c
+    cdef Py_ssize_t c = at.channels, line = at.width * c, step = at.stride_width * c
+    cdef Py_ssize_t begin = partition(images * at.out_height, 1, thread, threads)
+    cdef Py_ssize_t end = partition(images * at.out_height, 1, thread + 1, threads)
     cdef const real *x_end = x + images * at.height * line
-    cdef real *y_end = y + partition(images * at.out_height, 1, thread + 1, threads) * (
-        at.out_width * c
-    )
-    cdef Py_ssize_t image, row, column, channel, i, j, room
+    cdef real *y_end = y + end * at.out_width * c
+    cdef Py_ssize_t image, row, column, channel, high, wide, count
     cdef const real *corner
     cdef Span rows, columns
     cdef real scale = <real>(1 / divisor) if divisor > 0 else 1
-    cdef vec folded
-    row = partition(images * at.out_height, 1, thread, threads)
-    y += row * at.out_width * c
-    while y < y_end:
+    y += begin * at.out_width * c
+    for row in range(begin, end):
         image = row // at.out_height
         rows = inside(
             row - image * at.out_height, at.stride_height, at.top, at.kernel_height, at.height
         )
-        corner = x + (image * at.height + rows.begin) * line
-        for column in range(at.out_width):
+        high = rows.end - rows.begin
+        column = 0
+        while column < at.out_width:
             columns = inside(
                 column, at.stride_width, at.left, at.kernel_width, width_of(at, image)
             )
+            wide = columns.end - columns.begin
+            if wide <= 0:
+                memset(y, 0, (at.out_width - column) * c * sizeof(real))
+                y += (at.out_width - column) * c
+                break
+            count = alike(at, column, wide, width_of(at, image))
             if is_mean and divisor == 0:
-                scale = <real>1 / ((rows.end - rows.begin) * (columns.end - columns.begin))
+                scale = <real>1 / (high * wide)
+            corner = x + (image * at.height + rows.begin) * line + columns.begin * c
             channel = 0
             while channel < c:
-                # From here, or from any earlier pixel of the window, so many may be read.
-                room = x_end - (
-                    corner + (rows.end - rows.begin - 1) * line + (columns.end - 1) * c + channel
-                )
-                folded = fill(start)
-                for i in range(rows.end - rows.begin):
-                    for j in range(columns.begin, columns.end):
-                        folded = fold(
-                            load_columns(corner + i * line + j * c + channel, room), folded
-                        )
-                if columns.begin >= columns.end:
-                    folded = fill(0)
-                elif is_mean:
-                    folded = folded * scale
-                if y_end - (y + channel) >= LANES:
-                    store(y + channel, folded)
+                if high == 2 and wide == 2:    # the usual case, with loops unrolled
+                    fold_windows(
+                        corner + channel, x_end, y + channel, y_end, count, step,
+                        2, 2, line, c, c - channel, scale, fold, is_mean
+                    )
                 else:
-                    store_part(y + channel, folded, c - channel)
-                channel += LANES
-            y += c
-        row += 1
+                    fold_windows(
+                        corner + channel, x_end, y + channel, y_end, count, step,
+                        high, wide, line, c, c - channel, scale, fold, is_mean
+                    )
+                channel = next_channel(channel, c)
+            y += count * c
+            column += count
 
 
 cdef Py_ssize_t max_pool(const void *arguments, int thread, int threads) noexcept nogil:
@@ -122,7 +181,7 @@ cdef Py_ssize_t max_pool(const void *arguments, int thread, int threads) noexcep
         return bad
     pool_windows(
         &at, <const real *>args.x, <real *>args.y, args.images, thread, threads,
-        maximum_or_nan, -INFINITY, False, 1
+        maximum_or_nan, False, 1
     )
     return 0
 
@@ -140,42 +199,92 @@ cdef Py_ssize_t avg_pool(const void *arguments, int thread, int threads) noexcep
         return bad
     pool_windows(
         &at, <const real *>args.x, <real *>args.y, args.images, thread, threads,
-        add_vec, 0, True, args.divisor
+        add_vec, True, args.divisor
     )
     return 0
 
 
 # --- backward ---
 
-cdef inline void give_pixel(
-    real *dx, vec given, Py_ssize_t room, bint add
-) noexcept nogil:
-    """Write the gradient of some channels of a pixel, or add to it; zeros beyond them do no harm."""
-    if add:
-        given = given + load_columns(dx, room)
-    store_columns(dx, given, room)
-
-
 cdef inline void give_first_largest(
-    const Windows *at, const real *x, const real *x_end, vec y, vec dy, real *dx,
-    Span rows, Span columns, Py_ssize_t own, Py_ssize_t channel, bint add
+    const real *x, const real *x_end, const real *y, const real *y_end, const real *dy, real *dx,
+    Py_ssize_t count, Py_ssize_t step, Py_ssize_t height, Py_ssize_t width, Py_ssize_t line,
+    Py_ssize_t c, Py_ssize_t begin, Py_ssize_t channels, vec lanes, Py_ssize_t room,
+    Py_ssize_t own, const bint add
 ) noexcept nogil:
-    """Give dy to the first pixel of a window, row by row, that is not below the maximum y.
+    """Give the dy of `count` windows to their first pixels, row by row, that are not below y.
 
-    Where y is NaN, that is the first NaN or infinity. Rows before `own` are another thread's.
+    Where y is NaN, that is the first NaN or infinity. All other pixels are given 0. Windows are
+    `step` elements apart; rows of one before `own` are another thread's; in each row, `room`
+    elements from the first window on may be written. What is added is that of the lanes from
+    `begin` on; those before belong to the vector before.
     """
-    cdef Py_ssize_t c = at.channels, line = at.width * c, place, room, i, j
-    cdef vec pixel
-    y = where_less(y, fill(INFINITY), y, fill(INFINITY))    # infinity for NaN
-    for i in range(rows.begin, rows.end):
-        for j in range(columns.begin, columns.end):
-            place = i * line + j * c + channel
-            pixel = load_columns(x + place, x_end - (x + place))
-            if i >= own:
-                # Of several vectors to a pixel, the last must not reach into the next pixel.
-                room = (i + 1) * line - place if c <= LANES else c - channel
-                give_pixel(dx + place, where_less(pixel, y, fill(0), dy), room, add)
-            dy = where_less(pixel, y, dy, fill(0))
+    cdef vec largest, pixel, given, gradient, first = fill(begin), end = fill(channels)
+    cdef Py_ssize_t i, j, place
+    for _ in range(count):
+        largest = load_first(y, channels, y_end - y)
+        largest = where_less(largest, fill(INFINITY), largest, fill(INFINITY))    # NaN: infinity
+        gradient = load_first(dy, channels, y_end - y)
+        gradient = where_less(lanes, end, gradient, fill(0))
+        if add:
+            gradient = where_less(lanes, first, fill(0), gradient)
+        for i in range(height):
+            for j in range(width):
+                place = i * line + j * c
+                pixel = load_first(x + place, channels, x_end - (x + place))
+                given = where_less(pixel, largest, fill(0), gradient)
+                gradient = where_less(pixel, largest, gradient, fill(0))
+                if i >= own:
+                    if add:
+                        given = given + load_first(dx + place, channels, room - j * c)
+                    store_first(dx + place, given, channels, room - j * c)
+        x += step
+        dx += step
+        y += c
+        dy += c
+        room -= step
+
+
+cdef inline void max_pool_rows(
+    const Windows *at, const real *x, const real *x_end, const real *y, const real *y_end,
+    const real *dy, real *dx, Py_ssize_t image, Span own, const bint add
+) noexcept nogil:
+    """Rows `own` of dx of one image; x, y, dy and dx begin with the image."""
+    cdef Py_ssize_t c = at.channels, line = at.width * c, step = at.stride_width * c
+    cdef Py_ssize_t row, column, channel, done, high, wide, count, room, before, corner, place
+    cdef Span rows, columns, over = windows_over(
+        own.begin, own.end, at.stride_height, at.top, at.kernel_height, at.out_height
+    )
+    cdef vec lanes = lane_numbers()
+    for row in range(over.begin, over.end):
+        rows = inside(row, at.stride_height, at.top, at.kernel_height, own.end)
+        high, before = rows.end - rows.begin, own.begin - rows.begin
+        column = 0
+        while column < at.out_width:
+            columns = inside(
+                column, at.stride_width, at.left, at.kernel_width, width_of(at, image)
+            )
+            wide = columns.end - columns.begin
+            if wide <= 0:
+                break
+            count = alike(at, column, wide, width_of(at, image))
+            channel = done = 0
+            while channel < c:
+                place = (row * at.out_width + column) * c + channel
+                corner = rows.begin * line + columns.begin * c + channel
+                room = line - columns.begin * c - channel
+                if high == 2 and wide == 2 and before <= 0:    # the usual case
+                    give_first_largest(
+                        x + corner, x_end, y + place, y_end, dy + place, dx + corner, count, step,
+                        2, 2, line, c, done - channel, c - channel, lanes, room, 0, add
+                    )
+                else:
+                    give_first_largest(
+                        x + corner, x_end, y + place, y_end, dy + place, dx + corner, count, step,
+                        high, wide, line, c, done - channel, c - channel, lanes, room, before, add
+                    )
+                done, channel = channel + LANES, next_channel(channel, c)
+            column += count
 
 
 cdef Py_ssize_t max_pool_grad(const void *arguments, int thread, int threads) noexcept nogil:
@@ -186,65 +295,94 @@ cdef Py_ssize_t max_pool_grad(const void *arguments, int thread, int threads) no
         args.kernel_height, args.kernel_width, args.stride_height, args.stride_width,
         args.top, args.left, args.lengths
     )
-    cdef Py_ssize_t c = at.channels, size = at.height * at.width * c
     cdef Py_ssize_t begin = partition(args.images * at.height, 1, thread, threads)
     cdef Py_ssize_t end = partition(args.images * at.height, 1, thread + 1, threads)
-    cdef bint overlap = at.stride_height < at.kernel_height or at.stride_width < at.kernel_width
+    cdef bint add = at.stride_height < at.kernel_height or at.stride_width < at.kernel_width
+    cdef Py_ssize_t line = at.width * at.channels, image
+    cdef Py_ssize_t x_size = at.height * line, y_size = at.out_height * at.out_width * at.channels
     cdef const real *x = <const real *>args.x
-    cdef const real *y
-    cdef const real *dy
-    cdef const real *y_end = <const real *>args.y + args.images * at.out_height * at.out_width * c
+    cdef const real *y = <const real *>args.y
+    cdef const real *dy = <const real *>args.dy
     cdef real *dx = <real *>args.dx
-    cdef real[LANES] numbers
-    cdef Py_ssize_t image, row, column, channel, place
-    cdef Span own, rows, columns, over
-    cdef vec lanes, gradient
-    for place in range(LANES):
-        numbers[place] = place
-    lanes = load(numbers)
-    memset(dx + begin * at.width * c, 0, (end - begin) * at.width * c * sizeof(real))
-    if begin >= end:
-        return 0
-    for image in range(begin // at.height, (end - 1) // at.height + 1):
+    cdef const real *x_end = x + args.images * x_size
+    cdef const real *y_end = y + args.images * y_size
+    cdef Span own
+    # Whether each pixel lies in one window, so that it is written once and need not be cleared.
+    cdef bint everything = (
+        is_tiling(&at) and at.out_height * at.kernel_height == at.height
+        and at.out_width * at.kernel_width == at.width
+    )
+    for image in range(begin // at.height, ceil_div(end, at.height)):
         own = Span(
             larger(begin - image * at.height, 0), smaller(end - image * at.height, at.height)
         )
-        over = windows_over(
-            own.begin, own.end, at.stride_height, at.top, at.kernel_height, at.out_height
-        )
-        for row in range(over.begin, over.end):
-            rows = inside(row, at.stride_height, at.top, at.kernel_height, own.end)
-            for column in range(at.out_width):
-                columns = inside(
-                    column, at.stride_width, at.left, at.kernel_width, width_of(&at, image)
-                )
-                place = ((image * at.out_height + row) * at.out_width + column) * c
-                y, dy = <const real *>args.y + place, <const real *>args.dy + place
-                channel = 0
-                while channel < c:
-                    gradient = load_columns(dy + channel, y_end - (y + channel))
-                    give_first_largest(
-                        &at, x + image * size, x + args.images * size,
-                        load_columns(y + channel, y_end - (y + channel)),
-                        where_less(lanes, fill(c - channel), gradient, fill(0)),
-                        dx + image * size, rows, columns, own.begin, channel, overlap
-                    )
-                    channel += LANES
+        if not everything:
+            memset(
+                dx + image * x_size + own.begin * line, 0,
+                (own.end - own.begin) * line * sizeof(real)
+            )
+        if add:
+            max_pool_rows(
+                &at, x + image * x_size, x_end, y + image * y_size, y_end, dy + image * y_size,
+                dx + image * x_size, image, own, True
+            )
+        else:
+            max_pool_rows(
+                &at, x + image * x_size, x_end, y + image * y_size, y_end, dy + image * y_size,
+                dx + image * x_size, image, own, False
+            )
     return 0
 
 
 cdef inline real share_of(
-    const Windows *at, Py_ssize_t image, Py_ssize_t row, Py_ssize_t column, double divisor
+    const Windows *at, Py_ssize_t image, Py_ssize_t row, Py_ssize_t column
 ) noexcept nogil:
-    """What a pixel counts in the mean of a window."""
-    cdef Span rows, columns
-    if divisor > 0:
-        return <real>(1 / divisor)
-    rows = inside(row, at.stride_height, at.top, at.kernel_height, at.height)
-    columns = inside(
+    """What each pixel of a window counts in its mean, without padding."""
+    cdef Span rows = inside(row, at.stride_height, at.top, at.kernel_height, at.height)
+    cdef Span columns = inside(
         column, at.stride_width, at.left, at.kernel_width, width_of(at, image)
     )
     return <real>1 / ((rows.end - rows.begin) * (columns.end - columns.begin))
+
+
+cdef inline void spread_line(
+    const real *dy, const real *dy_end, real *dx, real *dx_end, Py_ssize_t count,
+    Py_ssize_t width, Py_ssize_t c, Py_ssize_t channels, real scale
+) noexcept nogil:
+    """dx = scale dy, so many channels of each of `count` pixels repeated `width` times."""
+    cdef Py_ssize_t j
+    cdef vec pixel
+    for _ in range(count):
+        pixel = scale * load_first(dy, channels, dy_end - dy)
+        for j in range(width):
+            store_first(dx + j * c, pixel, channels, dx_end - (dx + j * c))
+        dx += width * c
+        dy += c
+
+
+cdef inline void spread_blocks(
+    const Windows *at, const real *dy, const real *dy_end, real *dx, real *dx_end,
+    Py_ssize_t begin, Py_ssize_t end, real scale
+) noexcept nogil:
+    """dx = scale dy, each pixel spread over its window, where windows lie side by side."""
+    cdef Py_ssize_t c = at.channels, line, image, row, channel
+    cdef Py_ssize_t used = at.out_width * at.kernel_width
+    cdef const real *pixels
+    for line in range(begin, end):
+        image = line // at.height
+        row = (line - image * at.height) // at.kernel_height
+        if row >= at.out_height:
+            memset(dx, 0, at.width * c * sizeof(real))
+        else:
+            pixels, channel = dy + (image * at.out_height + row) * at.out_width * c, 0
+            while channel < c:
+                spread_line(
+                    pixels + channel, dy_end, dx + channel, dx_end, at.out_width,
+                    at.kernel_width, c, c - channel, scale
+                )
+                channel = next_channel(channel, c)
+            memset(dx + used * c, 0, (at.width - used) * c * sizeof(real))
+        dx += at.width * c
 
 
 cdef Py_ssize_t avg_pool_grad(const void *arguments, int thread, int threads) noexcept nogil:
@@ -262,9 +400,13 @@ cdef Py_ssize_t avg_pool_grad(const void *arguments, int thread, int threads) no
     cdef const real *dy_end = <const real *>args.dy + args.images * at.out_height * at.out_width * c
     cdef real *dx = <real *>args.dx + line * at.width * c
     cdef real *dx_end = <real *>args.dx + end * at.width * c
-    cdef Py_ssize_t image, row, column, channel, i, j
+    cdef real scale = <real>(1 / args.divisor) if args.divisor > 0 else 1
+    cdef Py_ssize_t image, row, column, channel, i, j, place
     cdef Span rows, columns
     cdef vec total
+    if is_tiling(&at) and args.divisor > 0:
+        spread_blocks(&at, <const real *>args.dy, dy_end, dx, dx_end, line, end, scale)
+        return 0
     while line < end:
         image, row = line // at.height, line % at.height
         rows = windows_over(
@@ -286,15 +428,14 @@ cdef Py_ssize_t avg_pool_grad(const void *arguments, int thread, int threads) no
                 total = fill(0)
                 for i in range(rows.begin, rows.end):
                     for j in range(columns.begin, columns.end):
-                        total = total + share_of(&at, image, i, j, args.divisor) * load_columns(
-                            dy + (i * at.out_width + j) * c + channel,
-                            dy_end - (dy + (i * at.out_width + j) * c + channel)
+                        place = (i * at.out_width + j) * c + channel
+                        if args.divisor == 0:
+                            scale = share_of(&at, image, i, j)
+                        total = total + scale * load_first(
+                            dy + place, c - channel, dy_end - (dy + place)
                         )
-                if dx_end - (dx + channel) >= LANES:
-                    store(dx + channel, total)
-                else:
-                    store_part(dx + channel, total, c - channel)
-                channel += LANES
+                store_first(dx + channel, total, c - channel, dx_end - (dx + channel))
+                channel = next_channel(channel, c)
             dx += c
         line += 1
     return 0

@@ -101,6 +101,42 @@ NOINLINE void store_part(real *p, vec v, ptrdiff_t n) {
     for (integer i = 0, end = (integer)n; i < LANES; i++) if (i < end) p[i] = v[i];
 }
 
+/* Load or store the first n lanes, if there are so many. The other lanes become any numbers; of
+   memory beyond them, `room` elements from p on, or more than n, may be read, or overwritten by any
+   numbers. So no function is called where there is a whole vector's room. With masks, nothing else
+   is touched; and half a vector, if that is enough, crosses fewer cache lines. */
+#if defined(__AVX512F__) && defined(MINIDL_FLOAT64)
+typedef __mmask8 lanes_mask;
+#define HALF(name) _mm256_##name##_pd
+#define AS_HALF _mm512_castpd512_pd256
+#define AS_WHOLE _mm512_zextpd256_pd512
+#elif defined(__AVX512F__)
+typedef __mmask16 lanes_mask;
+#define HALF(name) _mm256_##name##_ps
+#define AS_HALF _mm512_castps512_ps256
+#define AS_WHOLE _mm512_zextps256_ps512
+#endif
+#ifdef HALF
+INLINE lanes_mask first_lanes(ptrdiff_t n) { return n < LANES ? (1u << n) - 1 : (lanes_mask)-1; }
+#endif
+INLINE vec load_first(const real *p, ptrdiff_t n, ptrdiff_t room) {
+#ifdef HALF
+    if (n <= LANES / 2) return AS_WHOLE(HALF(maskz_loadu)(first_lanes(n), p));
+    return X86(maskz_loadu)(first_lanes(n), p);
+#else
+    return room >= LANES ? load(p) : load_part(p, room, 0);
+#endif
+}
+INLINE void store_first(real *p, vec v, ptrdiff_t n, ptrdiff_t room) {
+#ifdef HALF
+    if (n <= LANES / 2) HALF(mask_storeu)(p, first_lanes(n), AS_HALF(v));
+    else X86(mask_storeu)(p, first_lanes(n), v);
+#else
+    if (room >= LANES) store(p, v);
+    else store_part(p, v, n < room ? n : room);
+#endif
+}
+
 /* Keep the first n < LANES lanes of v; the others become 0. */
 NOINLINE vec keep_part(vec v, ptrdiff_t n) {
     for (integer i = 0, end = (integer)n; i < LANES; i++) v[i] = i < end ? v[i] : 0;

@@ -14,6 +14,8 @@ cdef extern from "simd.h" nogil:
     void prefetch_l2(const real *p)
     vec load_part(const real *p, Py_ssize_t n, real rest)
     void store_part(real *p, vec v, Py_ssize_t n)
+    vec load_first(const real *p, Py_ssize_t n, Py_ssize_t room)
+    void store_first(real *p, vec v, Py_ssize_t n, Py_ssize_t room)
     vec keep_part(vec v, Py_ssize_t n)
     ivec first_lanes(Py_ssize_t n)
     vec masked(vec v, ivec mask)
