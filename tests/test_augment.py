@@ -234,5 +234,5 @@ def test_a_step_that_is_not_finite_is_explained_by_the_rows_it_saw() -> None:
 
     trainer = made()
     trainer.model[1].weight.data = 100 * trainer.model[1].weight.data
-    with pytest.raises(FloatingPointError, match="training step 1: .*layer 1 Linear"):
+    with pytest.raises(FloatingPointError, match=r"training step 1: .*layer 1 Linear"):
         fitted(enormous, trainer)

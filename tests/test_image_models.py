@@ -26,7 +26,10 @@ def test_lenet5_has_the_parameters_of_the_paper_of_simple_chains() -> None:
     model = models.lenet5(rng=0)
     assert sum(p.size for p in model.parameters()) == 44_426
     assert model(IMAGES).shape == (3, 10)
-    assert models.lenet5((32, 20, 3), classes=7)(np.zeros((2, 32, 20, 3), np.float32)).shape == (2, 7)
+    assert models.lenet5((32, 20, 3), classes=7)(np.zeros((2, 32, 20, 3), np.float32)).shape == (
+        2,
+        7,
+    )
 
 
 @pytest.mark.parametrize("depth", [8, 14, 20, 56])
@@ -198,7 +201,10 @@ def test_plot_has_filters_and_maps_below(
         (["--model", "resnet", "--dropout", "0.1"], "--dropout belongs to --model mlp"),
         (["--model", "cnn", "--norm"], "--norm belongs to --model mlp"),
         (["--depth", "8"], "--depth belongs to --model resnet, not to mlp"),
-        (["--model", "lenet5"], "at least 16 x 16 pixels, (height, width, channels); got (8, 8, 1)"),
+        (
+            ["--model", "lenet5"],
+            "at least 16 x 16 pixels, (height, width, channels); got (8, 8, 1)",
+        ),
         (["--model", "resnet", "--depth", "10"], "depth must be 6n + 2"),
     ],
 )
@@ -210,7 +216,10 @@ def test_options_that_do_not_go_together(
 
 
 def test_rows_that_are_no_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    files = write_idx(tmp_path / "x", np.ones((20, 9))), write_idx(tmp_path / "y", np.arange(20) % 2)
+    files = (
+        write_idx(tmp_path / "x", np.ones((20, 9))),
+        write_idx(tmp_path / "y", np.arange(20) % 2),
+    )
     options = ["--images", files[0], "--labels", files[1], "--model", "cnn"]
     assert main(["train", "idx", *options]) == 2
     assert "a convolution takes images (height, width)" in capsys.readouterr().err

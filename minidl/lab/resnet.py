@@ -158,14 +158,14 @@ def compute(optimizer: str = "momentum", depth: int = 56, epochs: int = 8, seed:
     epochs = size("resnet", "epochs", epochs)
     depths = [*(some for some in DEPTHS if some < depth), depth]
     results = [
-        _measured(each, residual, optimizer, epochs, seed)
+        measured(each, residual, optimizer, epochs, seed)
         for residual in (False, True)
         for each in depths
     ]
     return Resnet(results, optimizer)
 
 
-def _measured(depth: int, residual: bool, optimizer: str, epochs: int, seed: int) -> Result:
+def measured(depth: int, residual: bool, optimizer: str, epochs: int, seed: int) -> Result:
     """Measure the gradients of a network, and train it."""
     data = datasets.digits()
     x_train, x_test = (x.reshape(-1, 8, 8, 1) for x in (data.x_train, data.x_test))
@@ -175,14 +175,13 @@ def _measured(depth: int, residual: bool, optimizer: str, epochs: int, seed: int
         weight_gradients(model, x_train[rows], data.y_train[rows])
         for rows in (slice(PROBE), slice(PROBE, 2 * PROBE))
     )
-    norms = [np.array([np.linalg.norm(g) for g in each]) for each in (one, other)]
-    products = np.array([np.vdot(a, b) for a, b in zip(one, other, strict=True)])
-    agreement = products / (norms[0] * norms[1])
+    norms = np.array([np.linalg.norm(gradient) for gradient in one])
+    agreement = np.array([cosine(a, b) for a, b in zip(one, other, strict=True)])
     trainer = Trainer(model, nn.CrossEntropyLoss(), made, rng=seed + 1)
     validation = x_test, data.y_test
     options = {"progress": False, "diagnose": False}
     history = trainer.fit(x_train, data.y_train, epochs, BATCH, validation, **options)
-    return Result(depth, residual, norms[0], agreement, history)
+    return Result(depth, residual, norms, agreement, history)
 
 
 def weight_gradients(model: nn.Sequential, x: Array, y: Array) -> list[Array]:
@@ -198,6 +197,11 @@ def weight_gradients(model: nn.Sequential, x: Array, y: Array) -> list[Array]:
     ]
     model.zero_grad()
     return gradients
+
+
+def cosine(a: Array, b: Array) -> float:
+    """Return the cosine of the angle between two arrays, taken as vectors."""
+    return float(np.vdot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b)))
 
 
 def smooth(values: Array) -> tuple[Array, Array]:
