@@ -111,9 +111,9 @@ class Resnet(Findings):
         yield from table([[*measured, *scores], *(result.cells() for result in self.results)])
         yield ""
         yield "gradients of the weights before training: of the first convolution over the last;"
-        yield "its factor per layer in the first stage; its cosine with that of other images, in the"
+        yield "its factor per layer in the first stage; its cosine with that of other images, in"
         epochs = self.results[0].history.epochs
-        yield f"middle of the network. Then {epochs} epochs of {self.optimizer}"
+        yield f"the middle of the network. Then {epochs} epochs of {self.optimizer}"
 
     def figure(self) -> Figure:
         """Draw the gradient by layer, its agreement, and the loss by epoch."""
@@ -178,9 +178,12 @@ def measured(depth: int, residual: bool, optimizer: str, epochs: int, seed: int)
     norms = np.array([np.linalg.norm(gradient) for gradient in one])
     agreement = np.array([cosine(a, b) for a, b in zip(one, other, strict=True)])
     trainer = Trainer(model, nn.CrossEntropyLoss(), made, rng=seed + 1)
-    validation = x_test, data.y_test
-    options = {"progress": False, "diagnose": False}
-    history = trainer.fit(x_train, data.y_train, epochs, BATCH, validation, **options)
+    history = trainer.fit(
+        *(x_train, data.y_train, epochs, BATCH),
+        validation=(x_test, data.y_test),
+        progress=False,
+        diagnose=False,
+    )
     return Result(depth, residual, norms, agreement, history)
 
 
