@@ -65,7 +65,7 @@ fuzz: $(VENV)/dev
 
 fuzz-files: $(VENV)/dev
 	MINIDL_FUZZ_FILES=1 $(PY) -m pytest -q -s tests/test_fuzz_files.py
-	MINIDL_ONNX_DAMAGED=1000 $(PY) -m pytest -q tests/test_onnx.py -k damaged
+	MINIDL_ONNX_DAMAGED=1000 $(PY) -m pytest -q tests/test_onnx_refusals.py -k damaged
 
 stress: $(VENV)/dev
 	$(PY) tests/stress.py

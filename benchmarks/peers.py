@@ -2,6 +2,7 @@
 
     python benchmarks/peers.py                    # kernels
     python benchmarks/peers.py steps              # training steps
+    python benchmarks/peers.py convolution        # those of convolutional networks
     python benchmarks/peers.py inference --rows "batch 1"
     python benchmarks/peers.py text --file FILE   # a whole training, of minidl and PyTorch
     python benchmarks/peers.py sklearn            # whole fits of estimators on ten sets
@@ -79,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
     """Make the parser of the command line."""
     helps = {name: suite.help for name, suite in SUITES.items()}
     helps |= {name: module.__doc__.split("\n")[0] for name, module in WHOLE.items()}
-    suites = "\n".join(f"  {name:<11}{help}" for name, help in helps.items())
+    suites = "\n".join(f"  {name:<13}{help}" for name, help in helps.items())
     parser = argparse.ArgumentParser(
         description=f"minidl and other libraries at the same work.\n\nsuites:\n{suites}",
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -71,11 +71,13 @@ def replacing(path: AnyPath) -> Iterator[BinaryIO]:
 
 
 def as_path(path: Any) -> Path:
-    """Return what names a file as a path, else raise TypeError or, without a name, ValueError."""
+    """Return what names a file as a path, else raise TypeError, or ValueError for no such name."""
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"the name of a file must be a string or a path, got {path!r}")
     if not os.fspath(path):
         raise ValueError("the name of a file is empty")
+    if "\0" in os.fsdecode(path):
+        raise ValueError(f"the name of a file must have no NUL character, got {os.fspath(path)!r}")
     return Path(path)
 
 
@@ -99,7 +101,7 @@ def open_regular(path: AnyPath) -> BinaryIO:
     OSError
         If it cannot be opened.
     """
-    file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115  the caller's to close
+    file = open(as_path(path), "rb", opener=_without_waiting)  # noqa: SIM115  the caller's to close
     mode = os.fstat(file.fileno()).st_mode
     if not stat.S_ISREG(mode):
         file.close()
@@ -117,7 +119,7 @@ def _kind(mode: int) -> str:
 
 def _target(path: AnyPath) -> tuple[Path, os.stat_result | None]:
     """Follow links; return the path they lead to and its status. OSError if not replaceable."""
-    name = os.fspath(path)
+    name = os.fspath(as_path(path))
     try:
         before = os.stat(name)
     except FileNotFoundError:

@@ -13,6 +13,8 @@ def good_mode(owner: str, monitor: str, mode: str | None) -> str:
 
     Raises
     ------
+    TypeError
+        For a monitored value that is not given by its name.
     ValueError
         For another mode, and for a name that does not say which values are good: names other than
         those of the loss and of the metrics known by name.
@@ -22,6 +24,10 @@ def good_mode(owner: str, monitor: str, mode: str | None) -> str:
     >>> good_mode("EarlyStopping", "val_accuracy", None)
     'max'
     """
+    if not isinstance(monitor, str):
+        raise TypeError(
+            f'{owner}: the value to watch is given by its name, such as "val_loss", got {monitor!r}'
+        )
     if mode not in ("min", "max", None):
         raise ValueError(f'{owner}: mode must be "min" or "max", got {mode!r}')
     name = monitor.removeprefix("val_").removeprefix("weighted_")

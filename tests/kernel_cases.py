@@ -1,7 +1,7 @@
 """One case per kernel: valid arguments, drawn at random. And what each kernel changes in place.
 
 The cases of the activations are in activation_cases.py, those of recurrent networks in
-recurrent_cases.py, those of convolutions in window_cases.py, of pooling in pooling_cases.py.
+recurrent_cases.py, those of convolutions in window_cases.py, those of pooling in pooling_cases.py.
 """
 
 from __future__ import annotations

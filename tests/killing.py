@@ -30,6 +30,12 @@ EPOCHS = 6
 KINDS = ("cycle", "plateau")
 
 
+def mean_margin(prediction: Any, target: Any) -> float:
+    """How far the largest logit is above the others, on average."""
+    ordered = np.sort(prediction, axis=1)
+    return float(np.mean(ordered[:, -1] - ordered[:, -2]))
+
+
 def build(kind: str) -> tuple[Trainer, list[Any]]:
     """A trainer with everything switched on, and its callbacks."""
     model = nn.Sequential(
@@ -44,9 +50,11 @@ def build(kind: str) -> tuple[Trainer, list[Any]]:
     rate: Any = schedules.one_cycle(0.02, steps=90) if kind == "cycle" else 0.02
     optimizer = optim.Adam(model.parameters(), lr=rate, max_norm=1.0)
     ema = optim.EMA(model, decay=0.9)
-    # Metrics that count: sums of fractions are rounded as slices of time fall.
-    metrics = ["accuracy", "balanced_accuracy"]
-    trainer = Trainer(model, nn.CrossEntropyLoss(), optimizer, metrics, rng=2, ema=ema)
+    options: dict[str, Any] = {
+        "metrics": ["accuracy", "log_loss", mean_margin],
+        "weighted_metrics": ["accuracy", "f1_macro"],
+    }
+    trainer = Trainer(model, nn.CrossEntropyLoss(), optimizer, rng=2, ema=ema, **options)
     callbacks: list[Any] = [EarlyStopping("val_loss", patience=2, min_delta=0.02)]
     if kind == "plateau":
         callbacks.append(ReduceOnPlateau(optimizer, patience=0, factor=0.5, threshold=0.1))

@@ -83,6 +83,54 @@ def check_file(model: nn.Layer, path: Path, batches: list[tuple[Any, ...]]) -> n
     return loaded
 
 
+def write(
+    path: Path, nodes: list[Any], inputs: Any, outputs: Any, opset: int = 17, **constants: Any
+) -> None:
+    """Write a graph; inputs and outputs are shapes of float32 by name."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    described = [
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+            for name, shape in of.items()
+        ]
+        for of in (inputs, outputs)
+    ]
+    arrays = [numpy_helper.from_array(np.asarray(a), name) for name, a in constants.items()]
+    graph = helper.make_graph(nodes, "graph", *described, arrays)
+    version = [helper.make_opsetid("", opset)]
+    model = helper.make_model(graph, opset_imports=version, ir_version=8)
+    path.write_bytes(model.SerializeToString())
+
+
+def write_text(
+    path: Path,
+    constants: str,
+    operators: str,
+    outputs: str = "float[n, 4] y",
+    inputs: str = "float[n, 4] x",
+) -> None:
+    """Write a graph in the syntax of ``onnx.parser``."""
+    import onnx.parser
+
+    head = f'<ir_version: 8, opset_import: ["": 18]> graph ({inputs}) => ({outputs})'
+    model = onnx.parser.parse_model(f"{head} <{constants}> {{{operators}}}")
+    path.write_bytes(model.SerializeToString())
+
+
+def draw(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).normal(size=shape).astype(np.float32)
+
+
+def recurrent_node(path: Path, kind: str, gates: int, **attributes: Any) -> None:
+    """Write a graph of one recurrent operator of width 2."""
+    from onnx import helper
+
+    weights = {"w": draw(1, 2 * gates, 3), "r": draw(1, 2 * gates, 2)}
+    node = helper.make_node(kind, ["x", "w", "r"], ["y"], hidden_size=2, **attributes)
+    write(path, [node], {"x": [4, "n", 3]}, {"y": [4, 1, "n", 2]}, **weights)
+
+
 # --- random stacks ----------------------------------------------------------------------------
 
 

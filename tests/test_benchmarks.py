@@ -10,6 +10,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -208,23 +209,64 @@ def test_what_nobody_can_go_below(measuring: ModuleType, report: ModuleType) -> 
     assert "limit" not in report.conclusion(suite, [one])
 
 
+def convolutional(convolutions: ModuleType) -> list[Any]:
+    """The convolutional networks of the suite, with one small batch each."""
+    networks = convolutions.CONVOLUTIONAL
+    return [replace(network, batch=2, batches=1, trains=True) for network in networks]
+
+
 @pytest.mark.skipif(_kernels.isa == "reference", reason="recorded products need compiled kernels")
 def test_flops_of_networks_are_those_of_their_steps(measuring: ModuleType) -> None:
     """Of the products, as the recorded step has them."""
     ours = pytest.importorskip("comparison.libraries.ours")
     networks = pytest.importorskip("comparison.networks")
     sequences = pytest.importorskip("comparison.sequences")
+    convolutions = pytest.importorskip("comparison.convolutions")
     perceptron = networks.Network((4, 8, 6, 2), "tanh", 3, batches=1)
     for network, model in [
         (perceptron, ours._model),
         *((sequences.Sequences(kind, 3, 4, 5, 2, 1), ours._recurrent) for kind in sequences.GATES),
+        *((network, ours._convolutional) for network in convolutional(convolutions)),
     ]:
         step = minidl.record(ours._step(model(network)))
         step(*network.data)
-        assert sum(map(flops_of_products, step._latest.calls)) == network.step_flops
-    predict = minidl.record(ours._model(perceptron).eval())
-    predict(perceptron.data[0])
-    assert sum(map(flops_of_products, predict._latest.calls)) == perceptron.forward_flops
+        assert sum(map(flops_of_products, step._latest.calls)) == network.step_flops, network.name
+    lenet5 = convolutions.lenet5(2, batches=1)
+    for network, model in ((perceptron, ours._model), (lenet5, ours._convolutional)):
+        predict = minidl.record(model(network).eval())
+        predict(network.data[0])
+        assert sum(map(flops_of_products, predict._latest.calls)) == network.forward_flops
+
+
+def test_tasks_of_two_kinds_have_bases_of_their_own(
+    measuring: ModuleType, report: ModuleType
+) -> None:
+    suite = pytest.importorskip("comparison.suites").SUITES["convolution"]
+    found = [
+        measuring.Result(task, [task], threads, {base: [seconds], "PyTorch": [8.0]}, {})
+        for task, base in (("training", "epoch"), ("inference", "step"))
+        for threads, seconds in ((1, 2.0), (2, 1.0))
+    ]
+    table = report.tables(suite, ["epoch", "step", "PyTorch"], found)
+    *_, heading, _, training, inference = table.splitlines()
+    assert heading == "ratio to minidl, epoch or step"
+    assert training.split() == ["training", "1.00x", "-", "4.00x"]
+    assert inference.split() == ["inference", "-", "1.00x", "4.00x"]
+
+
+def test_convolutional_networks_are_the_same_elsewhere(measuring: ModuleType) -> None:
+    """PyTorch's layouts give minidl's losses, so weights and images are turned rightly."""
+    pytest.importorskip("torch")
+    ours = pytest.importorskip("comparison.libraries.ours")
+    theirs = pytest.importorskip("comparison.libraries.pytorch_convolution")
+    for network in convolutional(pytest.importorskip("comparison.convolutions")):
+        x, y = network.data
+        expected = float(ours._step(ours._convolutional(network))(x, y))
+        for layout in (theirs.NCHW, theirs.CHANNELS_LAST):
+            images = theirs.images(theirs.torch.from_numpy(x), layout)
+            step = theirs.eager_training(theirs.Model(network, layout))
+            found = float(step(images, theirs.torch.from_numpy(y)))
+            assert found == pytest.approx(expected, rel=1e-5), (network.name, layout)
 
 
 def test_means_of_peers_and_of_the_best_peer(measuring: ModuleType, report: ModuleType) -> None:

@@ -152,6 +152,16 @@ def test_extreme_inputs_of_activations(tmp_path: Path) -> None:
             np.testing.assert_allclose(network(x), layer(x[None])[0], 1e-6, 1e-6, err_msg=str(cls))
 
 
+@needs_compiler
+def test_rows_whose_squares_would_overflow_are_normalized(tmp_path: Path) -> None:
+    layer = nn.RMSNorm(5)
+    layer.gamma.data = np.arange(1, 6) / 3
+    network = InC(layer, tmp_path)
+    for size in (1e-18, 1e10, 1e15, 1e19, 1e30, 3e37):
+        x = (np.array([1, -2, 3, -4, 0.5]) * size).astype(np.float32)
+        np.testing.assert_allclose(network(x), layer(x[None])[0], 2e-6, err_msg=str(size))
+
+
 # --- the text -------------------------------------------------------------------------------------
 
 
@@ -305,10 +315,19 @@ def test_a_user_can_write_an_emitter(cls: Any, tmp_path: Path) -> None:
         del EMITTERS[cls]
 
 
-@pytest.mark.parametrize("name", ["net.txt", "net", "2nd.c", "a-b.c", "math.c", "Stdint.c", "é.c"])
-def test_names_that_c_cannot_use(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"expected a path such as 'net\.c'"):
-        minidl.c.export(nn.Linear(2, 2), tmp_path / name)
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["net.txt", "net", "net.C"], "expected a path that ends in .c, such as 'net.c', got"),
+        (["2nd.c", "a-b.c", "é.c", "_net.c", "a.b.c"], "in C is a letter and then letters, dig"),
+        (["math.c", "Stdint.c", "stdio.c", "time.c"], ".h is a header of C, choose another name"),
+    ],
+)
+def test_names_that_c_cannot_use(names: list[str], words: str, tmp_path: Path) -> None:
+    for name in names:
+        with pytest.raises(ValueError, match=re.escape(words)):
+            minidl.c.export(nn.Linear(2, 2), tmp_path / name)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

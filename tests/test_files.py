@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import os
 import random
 import signal
@@ -15,9 +16,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from minidl import files, pictures
+import minidl
+import minidl.c
+import minidl.onnx
+import minidl.torch
+from minidl import files, nn, pictures
 from minidl.files import check_writable, open_regular, replacing
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="of POSIX systems")
@@ -336,6 +342,31 @@ def test_writers_that_are_killed(path: Path) -> None:
     assert os.listdir(path.parent) == [path.name]
 
 
+@POSIX
+def test_writers_that_are_interrupted_leave_nothing(path: Path) -> None:
+    contents = [bytes([place]) * 2_000_000 for place in range(3)]
+    write(path, contents[0])
+    draws = random.Random(0)
+    for _ in range(15):
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                while True:
+                    write(path, contents[1])
+                    write(path, contents[2])
+            except KeyboardInterrupt:
+                code = 0
+            finally:
+                os._exit(code)
+        time.sleep(0.01 + 0.02 * draws.random())
+        os.kill(child, signal.SIGINT)
+        assert os.waitpid(child, 0)[1] in (0, signal.SIGINT)  # before its handler was there
+        assert path.read_bytes() in contents
+        assert os.listdir(path.parent) == [path.name]
+
+
 # --- before the work --------------------------------------------------------------------------
 
 
@@ -377,3 +408,32 @@ def test_pictures_are_written_whole(path: Path) -> None:
         assert name.read_bytes() == b"pdf 100"
     pictures.save(Figure(), path.with_suffix(""), dpi=1)  # as matplotlib does
     assert sorted(os.listdir(path.parent)) == ["some.PDF", "some.png"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "words"),
+    [
+        (3, TypeError, "must be a string or a path, got 3"),
+        (None, TypeError, "must be a string or a path, got None"),
+        (b"net.c", TypeError, "must be a string or a path, got b'net.c'"),
+        ("", ValueError, "the name of a file is empty"),
+        ("a\0.c", ValueError, r"must have no NUL character, got 'a\\x00.c'"),
+    ],
+)
+def test_names_that_no_file_can_have_are_refused(wrong: Any, error: Any, words: str) -> None:
+    model, x = nn.Linear(2, 2), np.ones((1, 2), np.float32)
+    calls: list[Any] = [
+        lambda: minidl.save(model, wrong),
+        lambda: minidl.load(wrong),
+        lambda: minidl.c.export(model, wrong),
+        lambda: minidl.torch.save_state_dict(model, wrong),
+        lambda: minidl.torch.load_state_dict(wrong, model),
+    ]
+    if importlib.util.find_spec("onnx"):
+        calls += [
+            lambda: minidl.onnx.export(model, wrong, x),
+            lambda: minidl.onnx.load(wrong),
+        ]
+    for call in calls:
+        with pytest.raises(error, match=words):
+            call()

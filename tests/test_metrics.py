@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from training_helpers import LABELS, VALUES, X, assert_same, classifier, compiled, everything, fit
+from training_helpers import (
+    LABELS,
+    VALUES,
+    X,
+    assert_same,
+    classifier,
+    compiled,
+    everything,
+    fit,
+    regressor,
+)
 
 from minidl import nn, optim
-from minidl.training import EarlyStopping, Progress, Trainer, accuracy, epoch
+from minidl.training import Callback, EarlyStopping, Progress, Trainer, accuracy, epoch
 from minidl.training.metrics import BinaryAccuracy, TopK, by_name
 
 RNG = np.random.default_rng(0)
@@ -62,6 +72,50 @@ def test_metrics_agree_with_scikit_learn():
     assert value_of("top_2", scores, LABELS6, 10) == pytest.approx(
         metrics.top_k_accuracy_score(LABELS6, scores, k=2)
     )
+
+
+EVERY_NAME = {
+    **dict.fromkeys(["top_2", "log_loss", "f1_macro", "balanced_accuracy", "roc_auc"], 6),
+    **dict.fromkeys(["mse", "mae", "r2", "mape"], None),
+}
+
+
+@pytest.mark.parametrize("name", EVERY_NAME)
+def test_the_same_bits_in_whatever_parts_rows_come(name):
+    rng = np.random.default_rng(1)
+    classes = EVERY_NAME[name]
+    prediction = rng.normal(size=(3000, classes or 3)).astype(np.float32)
+    target = rng.integers(0, 6, 3000) if classes else rng.normal(size=(3000, 3))
+    weight = rng.uniform(0.1, 5, 3000)
+    values = {value_of(name, prediction, target, batch) for batch in (1, 7, 640, 3000)}
+    assert len(values) == 1
+    weighted = {
+        weighted_value_of(name, prediction, target, batch, weight) for batch in (1, 7, 640, 3000)
+    }
+    assert len(weighted) == 1
+    assert weighted != values
+
+
+@compiled
+@pytest.mark.parametrize("seconds", [1e-6, 1e-4, 1.0])
+def test_history_does_not_depend_on_slices_of_time(monkeypatch, seconds):
+    metrics = {"metrics": ["mae", "r2"], "weighted_metrics": ["mse"]}
+
+    def history(seconds, callbacks=()):
+        monkeypatch.setattr("minidl.recording.epoch.SLICE", seconds)
+        trainer = regressor(**metrics)
+        weights = np.linspace(0.1, 3, len(VALUES))
+        fitted = fit(trainer, 3, batch_size=3, sample_weight=weights, callbacks=callbacks)
+        return {name: [value.hex() for value in column] for name, column in fitted.items()}
+
+    assert history(seconds) == history(0.05) == history(0.05, [EveryStep()])
+
+
+class EveryStep(Callback):
+    """Has steps made one at a time."""
+
+    def on_batch_end(self, trainer, epoch, values):
+        """Nothing."""
 
 
 # --- weights ------------------------------------------------------------------------------------
@@ -259,7 +313,7 @@ def test_errors_of_nan_are_nan(name):
 
 @pytest.mark.parametrize("record", [True, False])
 def test_r2_of_validation_is_that_of_the_whole_set(record, monkeypatch):
-    monkeypatch.setattr("minidl.training.trainer.EVALUATION_BATCH", 7)
+    monkeypatch.setattr("minidl.training.evaluator.EVALUATION_BATCH", 7)
     model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2), rng=0)
     trainer = Trainer(
         model,

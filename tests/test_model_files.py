@@ -153,7 +153,7 @@ def test_hyper_parameters_may_be_scalars(path: Path) -> None:
     assert repr(again(dropout, path)) == repr(dropout)
 
 
-@pytest.mark.parametrize("dtype", ["bool", "int32", "float16"])
+@pytest.mark.parametrize("dtype", ["float16", "complex64"])
 def test_state_of_a_dtype_that_files_do_not_keep_is_named(path: Path, dtype: str) -> None:
     class Masked(nn.Layer):
         state_names = ("mask",)
@@ -164,6 +164,94 @@ def test_state_of_a_dtype_that_files_do_not_keep_is_named(path: Path, dtype: str
     with pytest.raises(TypeError, match=f"mask is an array of {dtype}"):
         minidl.save(Masked(), path)
     assert not path.exists()
+
+
+class Counts(nn.Layer):
+    """Has state of any dtype, and an array that is none."""
+
+    state_names = ("seen",)
+
+    def __init__(self, dtype: str) -> None:
+        self.seen, self.table = np.array([0, 1, 1], dtype), np.array([[1], [0]], dtype)
+
+
+@pytest.mark.parametrize("dtype", ["?", "i1", "u1", "i2", "u2", ">i4", "u4", "i8", "u8", "f8"])
+def test_state_of_booleans_and_whole_numbers(path: Path, dtype: str) -> None:
+    model = Counts(dtype)
+    loaded = again(model, path)
+    for name in ("seen", "table"):
+        expected, found = getattr(model, name), getattr(loaded, name)
+        assert found.dtype == expected.dtype.newbyteorder("=")
+        np.testing.assert_array_equal(found, expected)
+    empty = Counts(np.dtype(dtype).newbyteorder("="))  # type: ignore[arg-type]
+    empty.seen[...] = 0
+    minidl.load(path, into=empty)
+    np.testing.assert_array_equal(empty.seen, model.seen)
+    if dtype == "?":
+        other = Counts("u1")
+        with pytest.raises(minidl.ModelFileError, match="bool"):
+            minidl.load(path, into=other)
+
+
+def test_booleans_that_are_neither_true_nor_false(path: Path) -> None:
+    minidl.save(Counts("u1"), path)
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header, data = json.loads(content[8 : 8 + length]), bytearray(content[8 + length :])
+    for name in ("seen", "array/0"):
+        header[name]["dtype"] = "BOOL"
+    data[header["seen"]["data_offsets"][0]] = 2
+    header["__metadata__"].pop("crc32")
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+    with pytest.raises(minidl.ModelFileError, match="seen holds booleans that are neither true"):
+        minidl.load(path)
+
+
+class Noisy(nn.Layer):
+    """Draws from a generator that it may share."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rngs = {"noise": rng}
+
+    def forward(self, x: Any) -> Any:
+        return x + self.rngs["noise"].normal(size=x.shape)
+
+
+def test_generators_that_are_shared_stay_shared(path: Path) -> None:
+    one, other = np.random.default_rng(1), np.random.default_rng(2)
+    model = nn.Sequential(Noisy(one), Noisy(other), Noisy(one), Noisy(other), Noisy(one))
+    loaded = again(model, path)
+    found = [layer.rngs["noise"] for layer in loaded.stack]
+    assert found[0] is found[2] is found[4]
+    assert found[1] is found[3] is not found[0]
+    x = np.zeros((3, 2))
+    np.testing.assert_array_equal(loaded(x), model(x))
+    assert len(set(map(id, (layer.rngs["noise"] for layer in again(loaded, path).stack)))) == 2
+
+
+class Chooses(nn.Layer):
+    """Has class attributes that its instances replace."""
+
+    kind: type[nn.Layer] = nn.Linear
+    body: nn.Layer = nn.Tanh()
+
+    def forward(self, x: Any) -> Any:
+        return self.body(x)
+
+
+def test_a_class_attribute_that_is_a_class_or_a_layer_can_be_replaced(path: Path) -> None:
+    model = Chooses()
+    model.kind, model.body = nn.ReLU, nn.Sigmoid()
+    loaded = again(model, path)
+    assert loaded.kind is nn.ReLU
+    assert isinstance(loaded.body, nn.Sigmoid)
+    tensors, words = {}, json.loads(minidl.saving.metadata(path)["minidl.model"])
+    for name in ("forward", "parameters", "label"):
+        words["layers"][0]["holds"] = {name: {"type": {"class": "ReLU"}}}
+        write_tensor_file(path, tensors, {}, {"minidl.model": json.dumps(words)})
+        with pytest.raises(minidl.ModelFileError, match=f"Chooses cannot hold '{name}'"):
+            minidl.load(path)
 
 
 @pytest.mark.parametrize("name", [None, 10**6, b"x"])
@@ -241,6 +329,9 @@ def test_labels_travel_along(path: Path) -> None:
     assert words["minidl.version"] == minidl.__version__
     with pytest.raises(TypeError, match=r"classes are words or whole numbers, got 0\.5"):
         minidl.save(nn.Linear(2, 2), path, classes=[0.5])  # type: ignore[list-item]
+    for labels in (5, {"a": 1}, {"a"}, "ab"):
+        with pytest.raises(TypeError, match="classes are words or whole numbers in a list, got"):
+            minidl.save(nn.Linear(2, 2), path, classes=labels)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="give it, as into="):
         minidl.load(path, optimizer=optim.SGD(nn.Linear(2, 2).parameters()))  # type: ignore[call-overload]
 

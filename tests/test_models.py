@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -131,6 +132,30 @@ def test_paths_name_layers_parameters_and_state() -> None:
     assert model[1].body[0].weight.name == "1.body.0.weight"
     assert len(model) == 4
     assert isinstance(model[2], nn.ReLU)
+
+
+class Box(nn.Layer):
+    def __init__(self, inner: nn.Layer) -> None:
+        self.inner = inner
+
+
+def test_paths_reach_deeper_than_the_stack_of_python() -> None:
+    model: nn.Layer = nn.Linear(2, 2)
+    depth = sys.getrecursionlimit() + 1
+    for _ in range(depth):
+        model = Box(model)
+    model.assign_paths()
+    *_, (path, layer) = model.layers()
+    assert layer.path == path == ".".join(["inner"] * depth)
+    assert model.parameters()[0].name == f"{path}.weight"
+
+
+def test_layers_are_found_in_order_and_each_once() -> None:
+    shared = nn.Linear(2, 2)
+    blocks = [nn.Residual(nn.Sequential(nn.ReLU(), shared), shared) for _ in range(2)]
+    names = [path for path, _ in nn.Sequential(*blocks, nn.Tanh()).layers()]
+    first = ["", "0", "0.body", "0.body.0", "0.body.1"]
+    assert names == [*first, "1", "1.body", "1.body.0", "2"]
 
 
 def test_shared_parameter_is_listed_once() -> None:

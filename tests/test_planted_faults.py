@@ -22,14 +22,18 @@ import numpy as np
 import pytest
 from checks import LAYER_CHECKS, LOSS_CHECKS, NoOracleError, layer_problems, loss_problems
 from diagnosis_checks import DIAGNOSIS_CHECKS
+from elsewhere_checks import ELSEWHERE_CHECKS, in_place_of
+from elsewhere_checks import HOMES as ELSEWHERE_HOMES
 from kernel_cases import Draw
 from monitor_helpers import MONITOR_CHECKS
 from optimizer_checks import LIMITS, OPTIMIZER_CHECKS, plateau_oracle, schedule_oracle
+from saving_checks import SAVING_CHECKS
 from test_kernels import assert_matches_twin
 
 from minidl import _kernels, kernels, nn, optim
 from minidl._kernels import twins as reference
 from minidl._kernels.twins import watching
+from minidl.cli import predicting
 from minidl.diagnosis import (
     causes,
     gradients,
@@ -43,21 +47,26 @@ from minidl.diagnosis import (
     watch,
 )
 from minidl.diagnosis.rules import closing, static
-from minidl.nn import classification_losses
+from minidl.nn import classification_losses, pooling
 from minidl.nn.recurrent import cells
 from minidl.optim import adam, adaptive, flat_parameters, optimizer, schedules, sgd
 from minidl.recording import RecordingError
+from minidl.saving import architecture, rebuilding
+from minidl.training import checkpoint, resuming, running_metrics
 
 # What a check raises that has found something; the second is what pytest.raises raises.
 FAILURES = (AssertionError, pytest.fail.Exception, RecordingError)
 # Where the classes are that faults.txt names.
-HOMES = [nn, classification_losses, cells, adam, adaptive, flat_parameters, optimizer, sgd]
+HOMES = [nn, classification_losses, pooling, cells, adam, adaptive, flat_parameters, optimizer, sgd]
 # Modules of the monitor, and of what kernels note for it.
 MONITOR_MODULES = (records, probes, tracks, watch, watching)
 MONITOR_HOMES = {module.__name__.rpartition(".")[2]: module for module in MONITOR_MODULES}
 # Modules of the diagnosis.
 DIAGNOSIS_MODULES = (static, closing, task, gradients, causes, reach)
 DIAGNOSIS_HOMES = {module.__name__.rpartition(".")[2]: module for module in DIAGNOSIS_MODULES}
+# Modules that save, resume and predict.
+SAVING_MODULES = (checkpoint, resuming, running_metrics, architecture, rebuilding, predicting)
+SAVING_HOMES = {module.__name__.rpartition(".")[2]: module for module in SAVING_MODULES}
 
 
 @dataclass(frozen=True)
@@ -103,8 +112,10 @@ IN_SCHEDULES = [fault for fault in FAULTS if fault.places == ("schedules",)]
 IN_KERNELS = [fault for fault in FAULTS if fault.places[0] in _kernels.NAMES]
 IN_MONITOR = [fault for fault in FAULTS if fault.places[0] in MONITOR_HOMES]
 IN_DIAGNOSIS = [fault for fault in FAULTS if fault.places[0] in DIAGNOSIS_HOMES]
-ELSEWHERE = (*IN_SCHEDULES, *IN_KERNELS, *IN_MONITOR, *IN_DIAGNOSIS)
-IN_CLASSES = [fault for fault in FAULTS if fault not in ELSEWHERE]
+IN_SAVING = [fault for fault in FAULTS if fault.places[0] in SAVING_HOMES]
+IN_FORMATS = [fault for fault in FAULTS if fault.places[0] in ELSEWHERE_HOMES]
+OF_MODULES = (*IN_SCHEDULES, *IN_MONITOR, *IN_DIAGNOSIS, *IN_SAVING, *IN_FORMATS)
+IN_CLASSES = [fault for fault in FAULTS if fault not in (*OF_MODULES, *IN_KERNELS)]
 
 
 @pytest.fixture(autouse=True)
@@ -136,7 +147,7 @@ def planted(chain: tuple[type, ...], fault: Fault | None) -> Any:
     return names[chain[-1].__name__]
 
 
-def planted_module(module: ModuleType, fault: Fault) -> dict[str, Any]:
+def planted_module(module: ModuleType, fault: Fault | None) -> dict[str, Any]:
     """The names of a changed copy of a module."""
     space: dict[str, Any] = {"__name__": module.__name__}
     exec(compile(changed(inspect.getsource(module), fault), "<changed>", "exec"), space)
@@ -295,6 +306,41 @@ def test_diagnosis_without_a_fault_passes(name: str, check: Any) -> None:
     check(vars(DIAGNOSIS_HOMES[name]))
 
 
+# --- in saving --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", IN_SAVING, ids=str)
+def test_fault_in_saving_is_caught(fault: Fault) -> None:
+    space = planted_module(SAVING_HOMES[fault.places[0]], fault)
+    check = SAVING_CHECKS[fault.check]
+    assert fails(check, iter([(space,)])), f"{fault.check} does not see it"
+
+
+@pytest.mark.parametrize(("name", "check"), SAVING_CHECKS.items())
+def test_saving_without_a_fault_passes(name: str, check: Any) -> None:
+    check(vars(SAVING_HOMES[name]))
+
+
+# --- in what other programs read and write ------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", IN_FORMATS, ids=str)
+def test_fault_in_what_is_taken_elsewhere_is_caught(fault: Fault) -> None:
+    home = ELSEWHERE_HOMES[fault.places[0]]
+    with in_place_of(home, lambda: planted_module(home, fault)):
+        assert fails(ELSEWHERE_CHECKS[fault.check], iter([()])), f"{fault.check} does not see it"
+
+
+@pytest.mark.parametrize(
+    ("name", "check"), dict.fromkeys((fault.places[0], fault.check) for fault in IN_FORMATS)
+)
+def test_copy_of_a_module_without_a_fault_passes(name: str, check: str) -> None:
+    home = ELSEWHERE_HOMES[name]
+    with in_place_of(home, lambda: planted_module(home, None)):
+        ELSEWHERE_CHECKS[check]()
+    ELSEWHERE_CHECKS[check]()
+
+
 # --- the planting itself ------------------------------------------------------------------------
 
 
@@ -308,8 +354,7 @@ def test_there_are_faults_of_everything_and_no_copy_stays() -> None:
 
 @pytest.mark.parametrize("checks", [LAYER_CHECKS, LOSS_CHECKS, OPTIMIZER_CHECKS])
 def test_every_check_catches_something(checks: dict[str, Any]) -> None:
-    others = (*IN_SCHEDULES, *IN_MONITOR, *IN_DIAGNOSIS)
-    subjects = [fault for fault in FAULTS if fault not in others]
+    subjects = [fault for fault in FAULTS if fault not in OF_MODULES]
     caught_by = {fault.check for fault in subjects if problems_of(fault.seen)[0] is checks}
     assert caught_by == checks.keys()
 

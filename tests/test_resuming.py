@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 import signal
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +180,41 @@ def test_what_layers_carry_along_and_their_generators(tmp_path: Path) -> None:
     assert signs(second) == signs(whole)
 
 
+def test_numbers_that_are_not_read_are_warned_of(tmp_path: Path) -> None:
+    class Counting(nn.Layer):
+        def __init__(self, factor: float = 1.0) -> None:
+            self.calls, self.factor = 0, factor
+
+        def forward(self, x: Any) -> Any:
+            self.save(None)
+            self.calls += self.training
+            return x
+
+        def backward(self, dy: Any) -> Any:
+            self.saved(dy)
+            return dy
+
+    def build(layer: nn.Layer) -> Trainer:
+        model = nn.Sequential(nn.Linear(4, 3), layer, rng=0)
+        optimizer = optim.SGD(model.parameters())
+        return Trainer(model, nn.CrossEntropyLoss(), optimizer, rng=0, record=False)
+
+    for first, second, words in (
+        (Counting(), Counting(), r"Counting\.calls was \d+ when .* saved, and is 0: it stays"),
+        (nn.LeakyReLU(0.1), nn.LeakyReLU(0.2), ""),
+    ):
+        trainer, resumed = build(first), build(second)
+        fit(trainer, 1)
+        trainer.save(tmp_path / "a")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            resumed.load(tmp_path / "a")
+            resumed.save(tmp_path / "b")
+            resumed.load(tmp_path / "b")
+        assert [bool(re.search(words, str(w.message))) for w in caught] == [True] * bool(words)
+        assert all(w.filename == __file__ for w in caught)
+
+
 def test_refusals_change_nothing(tmp_path: Path) -> None:
     trainer = made()
     fit(trainer, 1, callbacks=[saving := Saving(tmp_path)])
@@ -282,6 +321,103 @@ def test_checkpoints_by_time_stand_within_epochs(tmp_path: Path) -> None:
         Checkpoint(tmp_path, every=None)
     with pytest.raises(ValueError, match="no value 'val_f1'"):
         fit(made(), callbacks=[Checkpoint(tmp_path, best="val_f1", mode="max")])
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "garbage", "bits"])
+def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, damage: str) -> None:
+    whole = made()
+    fit(whole, 4)
+    checkpoint = Checkpoint(tmp_path)
+    fit(made(), 3, callbacks=[checkpoint])
+    latest = tmp_path / "epoch-00003.safetensors"
+    assert checkpoint.latest == latest
+    content = latest.read_bytes()
+    flipped = content[:-5] + bytes([content[-5] ^ 1]) + content[-4:]
+    damaged = {"cut": content[:-100], "empty": b"", "garbage": b"x" * 999, "bits": flipped}
+    latest.write_bytes(damaged[damage])
+    with pytest.warns(RuntimeWarning, match="Checkpoint passes over .*epoch-00003"):
+        good = checkpoint.latest
+    assert good == tmp_path / "epoch-00002.safetensors"
+    resumed = made(seed=3)
+    resumed.load(good)
+    fit(resumed, 4, callbacks=[Checkpoint(tmp_path)])
+    assert signs(resumed) == signs(whole)
+    assert names(tmp_path) == ["epoch-00003.safetensors", "epoch-00004.safetensors"]
+    minidl.load(latest)
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"")
+    with pytest.warns(RuntimeWarning):
+        assert checkpoint.latest is None
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_files_beyond_the_one_that_was_gone_back_to_do_not_win(tmp_path: Path, every: int) -> None:
+    fit(made(), 8, callbacks=[Checkpoint(tmp_path, keep=10)])
+    resumed = made()
+    resumed.load(tmp_path / "epoch-00004.safetensors")
+    checkpoint = Checkpoint(tmp_path, every=every, keep=10)
+    seen = []
+
+    class Look(Callback):
+        is_last = True
+
+        def on_epoch_end(self, trainer: Trainer, epoch: int, values: Any) -> None:
+            seen.append((epoch, names(tmp_path)[-1], len(names(tmp_path))))
+
+    fit(resumed, 6, callbacks=[checkpoint, Look()])
+    assert checkpoint.latest == tmp_path / "epoch-00006.safetensors"
+    if every == 1:
+        assert seen[0] == (5, "epoch-00005.safetensors", 5)
+    else:  # nothing is removed before there is something to write
+        assert seen == [(5, "epoch-00008.safetensors", 8), (6, "epoch-00006.safetensors", 5)]
+
+
+def test_a_kill_before_the_first_new_file_leaves_the_one_that_was_gone_back_to(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    fit(made(), 4, callbacks=[checkpoint := Checkpoint(tmp_path, keep=10)])
+    resumed = made()
+    resumed.load(tmp_path / "epoch-00002.safetensors")
+
+    def fail(path: Path) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(resumed, "save", fail)
+    with pytest.raises(OSError, match="full"):
+        fit(resumed, 4, callbacks=[Checkpoint(tmp_path, keep=10)])
+    assert checkpoint.latest == tmp_path / "epoch-00002.safetensors"
+
+
+def test_a_full_disk_leaves_the_checkpoints_that_are_there(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    whole = made()
+    fit(whole, 4)
+    fit(made(), 2, callbacks=[checkpoint := Checkpoint(tmp_path)])
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    resumed = made()
+    resumed.load(tmp_path / "epoch-00002.safetensors")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match=r"No space left on device: '.*epoch-00003"):
+            fit(resumed, 4, callbacks=[Checkpoint(tmp_path)])
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    resumed.load(checkpoint.latest)  # type: ignore[arg-type]
+    fit(resumed, 4, callbacks=[Checkpoint(tmp_path)])
+    assert signs(resumed) == signs(whole)
+
+
+def test_arguments_of_a_checkpoint_that_cannot_be_meant(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match='by its name, such as "val_loss", got 3'):
+        Checkpoint(tmp_path, best=3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"mode='max' says .* best is None"):
+        Checkpoint(tmp_path, mode="max")
+    with pytest.raises(ValueError, match="must have no NUL character"):
+        Checkpoint("a\0b")
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL")

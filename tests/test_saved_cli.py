@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,23 @@ def test_info_of_a_model_and_of_a_training(path: Path, capsys: Any) -> None:
     assert "truncated, or not a safetensors file" in capsys.readouterr().err
 
 
+def test_info_of_a_model_whose_class_is_missing(path: Path, capsys: Any) -> None:
+    class Mine(nn.Layer):
+        def __init__(self) -> None:
+            self.inner, self.factor = nn.Linear(3, 2, rng=0), 0.5
+
+    minidl.save(nn.Sequential(Mine(), nn.ReLU()), path, metadata={"made of": "oak"})
+    rewritten(path, lambda words: {k: w.replace("<locals>.Mine", "Gone") for k, w in words.items()})
+    assert main(["info", str(path)]) == 1
+    out = capsys.readouterr().out
+    assert "made of: oak" in out
+    assert "layer 2: Linear(in_features=3" in out
+    assert "factor=0.5" in out
+    assert "0.inner.weight (3, 2)" in out
+    assert "is in the model, and is not defined here: define or import it first" in out
+    assert "Gone" in out.splitlines()[-1]
+
+
 def test_predict_from_an_array_to_an_array(path: Path, tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm(2), nn.Dropout(0.5), rng=0)
     minidl.save(model, path)
@@ -83,6 +101,82 @@ def test_predict_a_table_by_the_names_of_its_columns(path: Path, tmp_path: Path)
     assert np.allclose(found, nn.Linear(3, 1, rng=0)(X), rtol=1e-6)
 
 
+def rewritten(path: Path, change: Any) -> None:
+    """Change the metadata of a file."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = change(header["__metadata__"])
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
+
+
+def test_labels_of_one_output_are_those_of_the_sigmoid(path: Path, tmp_path: Path) -> None:
+    linear = nn.Linear(3, 1, rng=0)
+    linear.bias.data[...] = 0.3
+    expected = [["no", "yes"][int(z > 0)] for z in linear(X)[:, 0]]
+    assert len(set(expected)) == 2
+    np.save(tmp_path / "x.npy", X)
+    out = tmp_path / "y.csv"
+    for model in (linear, nn.Sequential(linear, nn.Sigmoid())):
+        minidl.save(model, path, classes=["no", "yes"])
+        assert main(["predict", str(path), str(tmp_path / "x.npy"), "--out", str(out)]) == 0
+        assert [row[0] for row in read(out)[1:]] == expected
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 4])
+def test_names_of_classes_that_do_not_fit_are_an_error(
+    path: Path, tmp_path: Path, capsys: Any, outputs: int
+) -> None:
+    minidl.save(nn.Linear(3, outputs, rng=0), path, classes=["a", "b", "c"])
+    np.save(tmp_path / "x.npy", X)
+    out = tmp_path / "y.csv"
+    assert main(["predict", str(path), str(tmp_path / "x.npy"), "--out", str(out)]) == 2
+    assert f"names 3 classes, and the model has {outputs} outputs" in capsys.readouterr().err
+    assert not out.exists()
+    array = tmp_path / "y.npy"
+    assert main(["predict", str(path), str(tmp_path / "x.npy"), "--out", str(array)]) == 0
+    assert np.load(array).shape == (7, outputs)
+
+
+@pytest.mark.parametrize("classes", [None, ["a", "b"]])
+def test_each_step_of_a_sequence_has_a_line(path: Path, tmp_path: Path, classes: Any) -> None:
+    model = nn.Sequential(nn.GRU(3, 2, return_sequences=True), rng=0)
+    minidl.save(model, path, classes=classes)
+    x = np.random.default_rng(0).normal(size=(4, 5, 3)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    out = tmp_path / "y.csv"
+    assert main(["predict", str(path), str(tmp_path / "x.npy"), "--out", str(out)]) == 0
+    header, *lines = read(out)
+    assert [line[:2] for line in lines] == [
+        [str(r), str(s)] for r in range(1, 5) for s in range(1, 6)
+    ]
+    outputs = model(x).reshape(20, 2)
+    if classes is None:
+        assert header == ["row", "step", "prediction 0", "prediction 1"]
+        assert np.allclose(np.array([line[2:] for line in lines], float), outputs, rtol=1e-6)
+    else:
+        assert [line[2] for line in lines] == [classes[k] for k in outputs.argmax(axis=1)]
+    minidl.save(nn.Identity(), path)
+    np.save(tmp_path / "x.npy", np.zeros((2, 3, 4, 5)))
+    assert main(["predict", str(path), str(tmp_path / "x.npy"), "--out", str(out)]) == 2
+
+
+def test_a_table_of_the_users_own_is_none_of_ours(path: Path, tmp_path: Path, capsys: Any) -> None:
+    np.save(tmp_path / "x.npy", X)
+    for word in ("oak", "5", '{"columns": [{"name": "a"}]}'):
+        minidl.save(nn.Linear(3, 2, rng=0), path, metadata={"table": word})
+        out = tmp_path / "y.csv"
+        assert main(["predict", str(path), str(tmp_path / "x.npy"), "--out", str(out)]) == 0
+        assert main(["info", str(path)]) == 0
+        assert f"table: {word}" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"the metadata minidl\.mine are its own, rename"):
+        minidl.save(nn.Linear(3, 2), path, metadata={"minidl.mine": "x"})
+    for words in (3, ["a"], "a"):
+        with pytest.raises(TypeError, match="metadata are strings by name in a dict, got"):
+            minidl.save(nn.Linear(3, 2), path, metadata=words)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("target", ["answer", "amount"])
 def test_predict_what_train_csv_has_learned(tmp_path: Path, target: str) -> None:
     pytest.importorskip("pandas")
@@ -99,6 +193,9 @@ def test_predict_what_train_csv_has_learned(tmp_path: Path, target: str) -> None
     assert main(["predict", str(model), str(data), "--out", str(out)]) == 0
     header, *found = read(out)
     assert header == [target]
+    rewritten(model, lambda words: words | {"table": words.pop("minidl.table")})  # of version 0.1
+    assert main(["predict", str(model), str(data), "--out", str(out)]) == 0
+    assert read(out) == [header, *found]
     if target == "answer":
         assert [row[0] for row in found] == answer.tolist()
     else:
@@ -128,7 +225,7 @@ def test_numbers_that_the_model_cannot_take_are_not_changed(
 
 
 @pytest.mark.parametrize("text", ["5", "{", "[" * 10**5, "[[1]]", '{"columns": [{"name": "a"}]}'])
-@pytest.mark.parametrize("name", ["minidl.classes", "minidl.columns", "table"])
+@pytest.mark.parametrize("name", ["minidl.classes", "minidl.columns", "minidl.table"])
 def test_damaged_words_are_told_in_a_line(
     path: Path, tmp_path: Path, capsys: Any, name: str, text: str
 ) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import copy
 import pickle
 import signal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 pytest.importorskip("sklearn")
+import joblib
 from scipy.sparse import csr_matrix
-from sklearn.base import clone
+from sklearn.base import clone, is_classifier
 from sklearn.datasets import load_diabetes, load_iris, make_multilabel_classification
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.metrics import balanced_accuracy_score, d2_pinball_score, log_loss, r2_score
@@ -138,6 +140,68 @@ def test_copies_predict_the_same_and_train_on_alike(kind: Any) -> None:
     for other in others:
         other.partial_fit(X_IRIS, Y_IRIS)
         assert (other._outputs(X_IRIS) == estimator._outputs(X_IRIS)).all()
+
+
+WALKS = np.random.default_rng(0).normal(size=(60, 4, 2))
+ENDS = (WALKS[:, :, 0].sum(axis=1) > 0).astype(int) + (WALKS[:, 0, 1] > 0.5)
+GOING_ON: dict[str, tuple[Any, Any, Any, dict[str, Any]]] = {
+    "adam": (MLPClassifier, X_IRIS, Y_IRIS, {"dropout": 0.2, "norm": "batch", "ema": 0.9}),
+    "schedule": (MLPRegressor, X_IRIS, Y_IRIS, {"learning_rate": "one_cycle", "dropout": 0.1}),
+    "momentum": (MLPRegressor, X_IRIS, Y_IRIS, {"solver": "sgd", "learning_rate": "adaptive"}),
+    "net": (NetClassifier, X_IRIS, Y_IRIS, {}),
+    "numbers": (NetRegressor, X_IRIS, Y_IRIS, {"scale_targets": True}),
+    "sequences": (SequenceClassifier, WALKS, ENDS, {"dropout": 0.3, "num_layers": 2}),
+    "cells": (SequenceRegressor, WALKS, ENDS, {"cell": "lstm", "scale_inputs": True}),
+}
+
+
+def all_bits(estimator: Any) -> list[Any]:
+    """Weights, moments and curves of an estimator."""
+    optimizer = estimator.optimizer_
+    arrays = [*estimator._fitting.trainer.lasting(), *optimizer.vectors().values()]
+    return [*(a.tobytes() for a in arrays), optimizer.states.tobytes(), estimator.loss_curve_]
+
+
+@pytest.mark.parametrize("how", ["partial_fit", "warm_start", "early_stopping"])
+@pytest.mark.parametrize("case", GOING_ON)
+def test_saved_between_calls_it_ends_with_the_same_bits(
+    case: str, how: str, tmp_path: Path
+) -> None:
+    """Saved and loaded after every call, and never: the same weights, moments and losses."""
+    kind, X, y, options = GOING_ON[case]
+    options = options | {"max_iter": 2, "random_state": 0, "batch_size": 20}
+    if how != "partial_fit":
+        options |= {"warm_start": True, "early_stopping": how == "early_stopping"}
+    whole, saved = kind(**options), kind(**options)
+    for _ in range(3):
+        for estimator in (whole, saved):
+            if how != "partial_fit":
+                estimator.fit(X, y)
+            elif is_classifier(estimator):
+                estimator.partial_fit(X, y, classes=np.unique(y))
+            else:
+                estimator.partial_fit(X, y)
+        joblib.dump(saved, tmp_path / "estimator")
+        saved = joblib.load(tmp_path / "estimator")
+    assert all_bits(saved) == all_bits(whole)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_scaled_targets_are_measured_on_the_rows_that_are_trained_on(weighted: bool) -> None:
+    """What is held out may be anything: it has no influence on the first epoch."""
+    y = X_IRIS[:, 0] + 1e3
+    weight = np.linspace(0.1, 3, len(y)) if weighted else None
+    settings = SMALL | {"scale_targets": True, "early_stopping": True, "max_iter": 1}
+    estimator = MLPRegressor(**settings).fit(X_IRIS, y, sample_weight=weight)
+    training, held_out = estimator._split(y)
+    mean = np.average(y[training], weights=None if weight is None else weight[training])
+    np.testing.assert_allclose(estimator._numbers.mean, [mean], rtol=1e-14)
+    other = y.copy()
+    other[held_out] *= 100
+    again = MLPRegressor(**settings).fit(X_IRIS, other, sample_weight=weight)
+    assert again.loss_curve_ == estimator.loss_curve_
+    with pytest.raises(ValueError, match="requires y to be passed, but the target y is None"):
+        estimator.score(X_IRIS, None)
 
 
 def test_a_clone_is_not_fitted() -> None:
@@ -909,16 +973,8 @@ def test_weights_of_classes_do_not_count_on_held_out_rows(early_stopping: Any) -
     settings = SMALL | {"early_stopping": early_stopping, "validation_fraction": 0.3}
     settings |= {"class_weight": {0: 1.0, 1: 20.0, 2: 0.0}, "restore_best": False}
     X, y = np.c_[X_IRIS, np.arange(150)] / [1, 1, 1, 1, 1e9], Y_IRIS
-    held_out: list[Any] = []
-
-    class Splitting(MLPClassifier):
-        def _split(self, *given: Any) -> Any:
-            rows, other = super()._split(*given)
-            held_out.append(other)
-            return rows, other
-
-    classifier = Splitting(**settings).fit(X, y)
-    rows = np.rint(held_out[0].X[:, -1] * 1e9).astype(int)
+    classifier = MLPClassifier(**settings).fit(X, y)
+    _, rows = classifier._split(y)
     chosen = np.setdiff1d(np.arange(150), rows)
     assert classifier.validation_scores_[-1] == pytest.approx(classifier.score(X[rows], y[rows]))
     given = MLPClassifier(**settings).fit(X[chosen], y[chosen], validation=(X[rows], y[rows]))
@@ -1058,13 +1114,14 @@ def test_frames_are_sequences() -> None:
 @pytest.mark.parametrize(
     ("X", "words"),
     [
+        ((csr_matrix(np.eye(4)), np.ones(4, int)), r"X\[0\] is a sparse matrix of shape \(4, 4\)"),
         (csr_matrix(np.eye(4)), r"X is a sparse matrix of shape \(4, 4\)"),
         ([np.eye(2), csr_matrix(np.eye(2))], "row 1 of X is a sparse matrix"),
     ],
 )
 def test_sparse_matrices_are_no_sequences(X: Any, words: str) -> None:
     with pytest.raises(TypeError, match=words):
-        SequenceClassifier().fit(X, [0, 1, 0, 1][: 4 if hasattr(X, "shape") else 2])
+        SequenceClassifier().fit(X, [0, 1, 0, 1][: 2 if isinstance(X, list) else 4])
 
 
 @pytest.mark.parametrize("quantile", [None, 0.5, [0.1, 0.5], np.array([0.1, 0.5, 0.9])])

@@ -228,7 +228,7 @@ def test_a_saved_network_can_be_rebuilt_and_predicts_the_same(capsys, table, tmp
     path = tmp_path / "model.safetensors"
     output = train(capsys, table, "--target", target, "--norm", "--save", str(path), "--seed", "1")
     assert f"network saved to {path}" in output
-    kept = json.loads(metadata(path)["table"])
+    kept = json.loads(metadata(path)["minidl.table"])
     features, classes = Features.from_list(kept["columns"]), kept["target"]["classes"]
     arguments = Namespace(**kept["network"], init=None, seed=0)
     model = network.build_model(features.width, len(classes) or 1, arguments)

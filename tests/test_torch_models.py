@@ -280,8 +280,12 @@ def hooked() -> Any:
         (lambda: T.BatchNorm1d(2, track_running_stats=False), "no running statistics"),
         (lambda: T.LayerNorm((2, 2)), "over 2 axes"),
         (lambda: T.Embedding(3, 2, max_norm=1.0), "max_norm"),
-        (lambda: T.LeakyReLU(2.0), "slope"),
-        (lambda: T.Dropout(1.0), "p must be"),
+        (lambda: T.Embedding(3, 2, padding_idx=0), "padding_idx=0"),
+        (lambda: T.Embedding(3, 2, scale_grad_by_freq=True), "scale_grad_by_freq"),
+        (lambda: T.LeakyReLU(2.0), "LeakyReLU cannot be taken: slope must be"),
+        (lambda: T.Dropout(1.0), "Dropout cannot be taken: p must be"),
+        (lambda: T.LazyLinear(3), "LazyLinear does not know its sizes yet"),
+        (lambda: T.LazyBatchNorm1d(), "LazyBatchNorm1d does not know its sizes yet"),
         (lambda: T.Softplus(threshold=3), "line from 3"),
     ],
 )
@@ -298,8 +302,34 @@ def test_layers_that_cannot_be_converted_are_named() -> None:
         to_torch(nn.GRU(2, 2, stateful=3))
     with pytest.raises(TypeError, match="takes a model"):
         to_torch(T.Linear(2, 2))
-    with pytest.raises(TypeError, match="from_torch: module str"):
+    with pytest.raises(TypeError, match="from_torch takes a module of PyTorch, got str"):
         from_torch("module")
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        T.BatchNorm1d(3, affine=False),
+        T.LayerNorm(3, elementwise_affine=False),
+        T.LayerNorm(3, bias=False),
+        T.RMSNorm(3, elementwise_affine=False),
+        T.LSTM(3, 2, bias=False, batch_first=True),
+        T.GRUCell(3, 2, bias=False),
+    ],
+    ids=repr,
+)
+def test_what_a_module_does_without_is_not_trained(module: Any) -> None:
+    trained = [parameter for parameter in from_torch(module).parameters() if not parameter.frozen]
+    assert len(trained) == len(list(module.parameters()))
+
+
+def test_tensors_without_real_numbers_are_refused_by_name() -> None:
+    with pytest.raises(TypeError, match=r"1\.weight is on PyTorch's meta device"):
+        from_torch(T.Sequential(T.Tanh(), T.Linear(2, 2, device="meta")))
+    with pytest.raises(TypeError, match="state dict: weight is complex64, and minidl has real"):
+        from_torch(T.Linear(2, 2, dtype=torch.cfloat))
+    with pytest.raises(TypeError, match="state dict: weight is complex128"):
+        load_state_dict({"weight": np.ones((2, 2), complex)}, nn.Linear(2, 2))
 
 
 def test_names_of_tensors_must_be_strings() -> None:

@@ -23,8 +23,33 @@ MAX_NORM = 1.0
 CHECKED = 6  # how many losses must agree, from the first step on
 
 
+class Batched:
+    """Base of networks: the batches they are trained on.
+
+    Subclasses have ``batch``, ``batches``, ``classes`` and ``input_shape``.
+    """
+
+    batch: int
+    batches: int
+    classes: int
+    input_shape: tuple[int, ...]
+
+    @cached_property
+    def data(self) -> tuple[Array, Array]:
+        """All samples, and their labels, drawn at random so that they cannot soon be learned."""
+        rng = np.random.default_rng(1)
+        count = self.batch * self.batches
+        x = rng.standard_normal((count, *self.input_shape), np.float32)
+        return x, rng.integers(self.classes, size=count)
+
+    def split(self, x: Any, y: Any) -> list[tuple[Any, Any]]:
+        """Split samples and labels, arrays of any kind, into batches."""
+        starts = range(0, self.batch * self.batches, self.batch)
+        return [(x[i : i + self.batch], y[i : i + self.batch]) for i in starts]
+
+
 @dataclass(frozen=True)
-class Network:
+class Network(Batched):
     """A multilayer perceptron and the batches it is trained on.
 
     Parameters
@@ -64,6 +89,11 @@ class Network:
         return self.widths[-1]
 
     @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of a row."""
+        return self.widths[:1]
+
+    @property
     def layers(self) -> list[tuple[int, int]]:
         """Inputs and outputs of each layer."""
         return list(zip(self.widths, self.widths[1:], strict=False))
@@ -90,19 +120,6 @@ class Network:
             )
             for n, m in self.layers
         ]
-
-    @cached_property
-    def data(self) -> tuple[Array, Array]:
-        """All rows, and their labels, drawn at random so that they cannot soon be learned."""
-        rng = np.random.default_rng(1)
-        rows = self.batch * self.batches
-        x = rng.standard_normal((rows, self.widths[0]), np.float32)
-        return x, rng.integers(self.classes, size=rows)
-
-    def split(self, x: Any, y: Any) -> list[tuple[Any, Any]]:
-        """Split rows and labels, arrays of any kind, into batches."""
-        starts = range(0, self.batch * self.batches, self.batch)
-        return [(x[i : i + self.batch], y[i : i + self.batch]) for i in starts]
 
 
 def over(step: Callable[[Any, Any], Any], batches: Sequence[Any]) -> Callable[[], Any]:

@@ -112,14 +112,15 @@ def by_task(results: Results) -> dict[str, list[Result]]:
 
 def tables(suite: Suite, columns: Sequence[str], results: Results) -> str:
     """Format microseconds and ratios of all tasks, each column at its best number of threads."""
-    tasks, base = by_task(results), base_of(suite, results)
+    tasks = by_task(results)
+    bases = {name: base_of(suite, found) for name, found in tasks.items()}
 
     def cells(
         show: Callable[..., str], of: Callable[..., Any], columns: Sequence[str] = columns
     ) -> list[str]:
         table = Table(suite.what, tasks, columns)
         lines = [
-            table.line(name, [show(of(found, column, base)) for column in columns])
+            table.line(name, [show(of(found, column, bases[name])) for column in columns])
             for name, found in tasks.items()
         ]
         return [table.heading(), *lines]
@@ -130,7 +131,8 @@ def tables(suite: Suite, columns: Sequence[str], results: Results) -> str:
     limited = [LIMIT] * any(limit(found) is not None for found in tasks.values())
     lines = ["microseconds", *cells(microseconds, of_column, [*columns, *limited])]
     if len({result.threads for result in results}) > 1:
-        lines += ["", f"ratio to {ours(base)}", *cells(times, ratio)]
+        named = " or ".join(dict.fromkeys(bases.values()))
+        lines += ["", f"ratio to {ours(named)}", *cells(times, ratio)]
     return "\n".join(lines)
 
 

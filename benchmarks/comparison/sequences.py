@@ -7,18 +7,17 @@ that of ``networks.py``: forward, backward, clipping by the global norm, and Ada
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
 
 import numpy as np
 
+from comparison.networks import Batched
 from minidl.typing import Array
 
 GATES = {"RNN": 1, "LSTM": 4, "GRU": 3}
 
 
 @dataclass(frozen=True)
-class Sequences:
+class Sequences(Batched):
     """A recurrent network and the batches it is trained on.
 
     Parameters
@@ -54,6 +53,11 @@ class Sequences:
         return [self.kind]
 
     @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of a sequence."""
+        return self.steps, self.inputs
+
+    @property
     def step_flops(self) -> int:
         """Flops of the products of a step: three for each weight, without the input gradient."""
         rows, width = self.batch * self.steps, GATES[self.kind] * self.hidden
@@ -79,16 +83,3 @@ class Sequences:
             "last_weight": normal(self.hidden, self.classes),
             "last_bias": normal(self.classes),
         }
-
-    @cached_property
-    def data(self) -> tuple[Array, Array]:
-        """All sequences, and their labels, drawn at random so that they cannot soon be learned."""
-        rng = np.random.default_rng(1)
-        rows = self.batch * self.batches
-        x = rng.standard_normal((rows, self.steps, self.inputs), np.float32)
-        return x, rng.integers(self.classes, size=rows)
-
-    def split(self, x: Any, y: Any) -> list[tuple[Any, Any]]:
-        """Split sequences and labels, arrays of any kind, into batches."""
-        starts = range(0, self.batch * self.batches, self.batch)
-        return [(x[i : i + self.batch], y[i : i + self.batch]) for i in starts]

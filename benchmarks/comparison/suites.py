@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from comparison.convolutions import CONVOLUTIONAL
 from comparison.networks import Network
 from comparison.sequences import Sequences
 from minidl.profiling import Case, cases
@@ -199,6 +200,31 @@ epoch: minidl, all batches in one call, in order; shuffled: their rows in random
 it, which no peer does; step: one recorded step a call; eager: the same function, not recorded.
 PyTorch runs its own nn.RNN, LSTM and GRU. JAX scans over time, the input's product for all steps
 taken before; JAX scan: all batches in one call as well.""",
+    ),
+    "convolution": Suite(
+        "whole training steps of convolutional networks, and LeNet-5's forward pass",
+        "network",
+        {
+            "epoch": OURS,
+            "shuffled": OURS,
+            "step": OURS,
+            "eager": OURS,
+            "PyTorch": "pytorch_convolution",
+            "torch.compile": "pytorch_convolution",
+            "JAX jit": "jax_",
+            "JAX scan": "jax_",
+            "ONNX Runtime": "onnxruntime_",
+        },
+        ["epoch", "shuffled", "step", "eager"],
+        partial(networks, CONVOLUTIONAL),
+        attrgetter("flops"),
+        every_thread_count=True,
+        notes="""\
+epoch: minidl, all batches in one call, in order; shuffled: their samples in random order, gathered
+in it, which no peer does; step: one recorded step a call; eager: the same function, not recorded.
+JAX scan: all batches in one call, unrolled. Of inference, step is the recorded model. PyTorch runs
+in NCHW and channels_last, eager, compiled and (inference) scripted, JAX in NHWC, without running
+statistics of BatchNorm, ONNX Runtime in NCHW. Batches are held ready in the layout of each.""",
     ),
     "inference": Suite(
         "one forward pass of a small network, from Python",

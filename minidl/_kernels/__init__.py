@@ -8,11 +8,11 @@ backend.
 
 **How a call travels.** ``kernels.relu(x)`` arrives in ``call.pyx``, which checks the arrays by the
 signature, allocates the result and fills an argument struct (``arguments.pxd``). Calls that
-consist of several kernels do so by hand in ``composites.pyx`` and ``windows.pyx``. ``run`` releases
-the GIL and calls the loop of the build that was chosen at import, one for each dtype and instruction
-set; the loop computes its share of the outputs (``loops/vector/partition.pxi``). Nothing below
-``run`` knows Python: a call is a function pointer and a struct. A recorded step is a list of such
-calls, which ``executor/`` runs.
+consist of several kernels do so by hand in ``composites.pyx``, ``convolution.pyx`` and
+``pooling.pyx``. ``run`` releases the GIL and calls the loop of the build that was chosen at import,
+one for each dtype and instruction set; the loop computes its share of the outputs
+(``loops/vector/partition.pxi``). Nothing below ``run`` knows Python: a call is a function pointer
+and a struct. A recorded step is a list of such calls, which ``executor/`` runs.
 
 **What each instruction set changes.** ``builds/loops.pxi`` includes all loops; the modules of
 ``builds/`` include it, and ``setup.py`` compiles each of them with other flags. What differs in
@@ -81,7 +81,7 @@ NAMES = tuple(
     if kernel.twin is not None and kernel.twin.__module__.endswith(family)
 )
 
-COMPOSITES = ("composites", "windows", "pooling")  # modules of calls that are written by hand
+COMPOSITES = ("composites", "convolution", "pooling")  # modules of calls that are written by hand
 
 isa = "reference"
 why = ""
@@ -133,9 +133,9 @@ def _compiled_calls() -> dict[str, Any]:
     for name in NAMES:
         if KERNELS[name].composite and name not in by_hand:
             raise ImportError(
-                f"kernel {name!r} has a twin with composite=True but no call in composites.pyx or "
-                "windows.pyx: build it (python setup.py build_ext --inplace), or set "
-                "MINIDL_ISA=reference"
+                f"kernel {name!r} has a twin with composite=True but no call in composites.pyx, "
+                "convolution.pyx or pooling.pyx: build it (python setup.py build_ext --inplace), "
+                "or set MINIDL_ISA=reference"
             )
     calls = {
         name: by_hand[name] if KERNELS[name].composite else call.CALLS[name].as_function()

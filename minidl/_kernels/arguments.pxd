@@ -44,8 +44,8 @@ cdef struct MatmulArgs:
     Accumulate accumulate
 
 cdef struct ConvArgs:
-    # y = activation(x * weight + bias): images, channels last. Of x, channels / groups are the depth
-    # of the weight; before the first row and column lie so many of padding.
+    # y = activation(x * weight + bias): images, channels last. Of x, channels / groups are the
+    # depth of the weight; before the first row and column lie so many of padding.
     const void *x              # images x height x width x channels
     const void *weight         # rows x columns x depth x outputs
     const void *bias           # outputs, or NULL

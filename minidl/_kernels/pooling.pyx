@@ -9,7 +9,8 @@ from numpy cimport ndarray
 
 from minidl._kernels.arguments cimport *
 from minidl._kernels.call cimport (
-    Call, allocate, allocate_like, check_like, check_shape, contiguous, data_of, lengths_of, real_of, run
+    Call, allocate, allocate_like, check_like, check_shape, contiguous, data_of, lengths_of,
+    real_of, run
 )
 
 from minidl._kernels.call import CALLS
@@ -40,7 +41,7 @@ cdef class Windows:
     cdef Py_ssize_t images, channels
 
     def __init__(self, str name, kernel, stride, padding=None, sizes=None):
-        # Converting a number may run Python code, which may even resize an array: arrays come later.
+        # Converting a number may run Python code, which may resize an array: arrays come later.
         cdef int i, row
         self.name, self.dimensions = name, len(kernel)
         given = [numbers for numbers in (kernel, stride, padding, sizes) if numbers is not None]
@@ -110,7 +111,7 @@ cdef class Windows:
             )
         return 0
 
-    cdef ndarray allocate(self, Py_ssize_t *sizes, ndarray like):
+    cdef ndarray images_of(self, Py_ssize_t *sizes, ndarray like):
         """Allocate images of these sizes."""
         cdef cnp.npy_intp[4] shape
         cdef int i
@@ -161,7 +162,7 @@ cdef ndarray averaged(Windows at, ndarray x, double divisor, ndarray lengths):
     cdef ndarray y
     at.count()
     x = contiguous(x)
-    y = at.allocate(at.counts, x)
+    y = at.images_of(at.counts, x)
     args.x, args.y, args.divisor = cnp.PyArray_DATA(x), cnp.PyArray_DATA(y), divisor
     describe(&args, at, lengths)
     run_pool(AVG_POOL, real, &args, lengths, at)
@@ -174,7 +175,7 @@ cdef ndarray spread(Windows at, ndarray dy, double divisor, ndarray lengths):
     cdef int real = real_of(dy)
     cdef ndarray dx
     dy = contiguous(dy)
-    dx = at.allocate(at.sizes, dy)
+    dx = at.images_of(at.sizes, dy)
     args.dy, args.dx, args.divisor = cnp.PyArray_DATA(dy), cnp.PyArray_DATA(dx), divisor
     describe(&args, at, lengths)
     run_pool(AVG_POOL_GRAD, real, &args, lengths, at)
@@ -192,7 +193,7 @@ def max_pool(ndarray x not None, kernel, stride, padding, ndarray lengths=None):
     at.read(x, "x", at.sizes)
     at.count()
     x, lengths = contiguous(x), lengths_of(lengths, at.images, "max_pool")
-    y = at.allocate(at.counts, x)
+    y = at.images_of(at.counts, x)
     args.x, args.y = cnp.PyArray_DATA(x), cnp.PyArray_DATA(y)
     describe(&args, at, lengths)
     run_pool(MAX_POOL, real, &args, lengths, at)

@@ -19,8 +19,12 @@ from minidl.nn.recurrent.sequence import Recurrent
 
 # Importing them fills the table of emitters.
 WITH_EMITTERS = activations, layers, pooling, recurrent
-# Headers that the source includes, which one of the same name would hide.
-TAKEN = frozenset({"math", "stddef", "stdint"})
+# Headers of C, which one of the same name would hide from this source or another.
+HEADERS = (
+    "assert complex ctype errno fenv float inttypes iso646 limits locale math setjmp signal "
+    "stdalign stdarg stdatomic stdbool stddef stdint stdio stdlib stdnoreturn string tgmath "
+    "threads time uchar wchar wctype"
+)
 
 
 @dataclass(frozen=True)
@@ -118,14 +122,18 @@ def export(model: Layer, path: AnyPath, *, input_shape: Shape | None = None) -> 
 def _checked_name(path: Path) -> str:
     """Return the name of a file without its ending, if functions in C may have it."""
     name = path.stem
-    if (
-        path.suffix != ".c"
-        or not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII)
-        or name.lower() in TAKEN
-    ):
+    if path.suffix != ".c":
         raise ValueError(
-            "export: expected a path such as 'net.c', whose name can begin a name in C and is "
-            f"no header of C's, got {path.name!r}"
+            f"export: expected a path that ends in .c, such as 'net.c', got {path.name!r}"
+        )
+    if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
+        raise ValueError(
+            f"export: {path.name!r} gives the functions their name, which in C is a letter and "
+            "then letters, digits or underscores"
+        )
+    if name.lower() in HEADERS.split():  # on some systems, capitals make no difference
+        raise ValueError(
+            f"export: {name}.h is a header of C, choose another name than {path.name!r}"
         )
     return name
 

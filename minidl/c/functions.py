@@ -281,11 +281,21 @@ static void layer_norm(size_t rows, size_t columns, const float *gamma, const fl
     }
 }
 
+/* Where squares may overflow, they are those of x / 2^80. */
 static void rms_norm(size_t rows, size_t columns, const float *gamma, float eps, const float *x,
                      float *y)
 {
     for (size_t r = 0; r < rows; r++, x += columns, y += columns) {
-        const float scale = 1.0f / sqrtf(dot(columns, x, x) / (float)columns + eps);
+        const float n = (float)columns;
+        float square = dot(columns, x, x) / n, unit = 1.0f;
+        if (!(square < 1e30f)) {
+            square = 0.0f;
+            unit = 0x1p-80f;
+            for (size_t j = 0; j < columns; j++) {
+                square += (unit * x[j]) * (unit * x[j]) / n;
+            }
+        }
+        const float scale = unit / sqrtf(square + unit * unit * eps);
         for (size_t j = 0; j < columns; j++) {
             y[j] = gamma[j] * (x[j] * scale);
         }

@@ -84,7 +84,7 @@ def _fail(message: str, status: int) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from minidl.cli import bench, checking, diagnose, doctor, lab, saved, text, train
+    from minidl.cli import bench, checking, diagnose, doctor, lab, predicting, saved, text, train
 
     parser = argparse.ArgumentParser(
         prog="minidl", description="Small neural networks, trained fast on a CPU."
@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     diagnose.add_command(commands)
     text.add_command(commands)
     saved.add_info(commands)
-    saved.add_predict(commands)
+    predicting.add_predict(commands)
     checking.add_command(commands)
     bench.add_command(commands)
     lab.add_command(commands)

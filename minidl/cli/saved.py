@@ -1,34 +1,30 @@
-"""``minidl info`` and ``minidl predict``: what a model file holds, and what its model predicts."""
+"""``minidl info``: what a model file holds."""
 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from minidl import saving
-from minidl.cli import options
-from minidl.cli.options import UsageError, usage_errors
-from minidl.files import replacing
-from minidl.nn import Layer
-from minidl.nn.hooks import evaluating
-from minidl.saving.contents import BESIDE, CLASSES, COLUMNS, LIBRARY, MODEL, STATE_OF_TRAINING
+from minidl.cli.options import usage_errors
+from minidl.cli.report import one_line
+from minidl.saving.contents import (
+    BESIDE,
+    CLASSES,
+    COLUMNS,
+    LIBRARY,
+    MODEL,
+    OWN,
+    OWN_WORDS,
+    STATE_OF_TRAINING,
+    TABLE,
+)
+from minidl.saving.rebuilding import missing_class, parsed
 from minidl.saving.tensor_file import shortened
-from minidl.tables.encoders import Numbers
-from minidl.tables.features import Features
-from minidl.tables.reading import Table, read_table
-from minidl.tables.text_file import TableError
-from minidl.tables.words import POINT
-from minidl.typing import Array
 
-ROWS = 1024  # that are predicted at a time
-OWN = ("format", "crc32", "minidl.")  # begin the names of metadata that are not the user's
+LONGEST_LINE = 100  # characters
 
 
 def add_info(commands: Any) -> None:
@@ -36,20 +32,6 @@ def add_info(commands: Any) -> None:
     parser = commands.add_parser("info", help="say what a model file holds")
     parser.add_argument("file", type=Path, metavar="FILE", help="of minidl.save or Trainer.save")
     parser.set_defaults(run=info)
-
-
-def add_predict(commands: Any) -> None:
-    """Add ``predict``."""
-    parser = commands.add_parser("predict", help="predict with the model of a file")
-    parser.add_argument("file", type=Path, metavar="FILE", help="of minidl.save or train --save")
-    help = "rows to predict: a table of text with a header, or an array (.npy)"
-    parser.add_argument("data", type=Path, metavar="DATA", help=help)
-    help = "where to write predictions: outputs as an array (.npy), or a table of text"
-    parser.add_argument("--out", type=Path, metavar="FILE", required=True, help=help)
-    parser.set_defaults(run=predict)
-
-
-# --- info -------------------------------------------------------------------------------------
 
 
 def info(arguments: argparse.Namespace) -> int:
@@ -65,144 +47,41 @@ def info(arguments: argparse.Namespace) -> int:
     for name, key in (("classes", CLASSES), ("columns", COLUMNS)):
         if key in words:
             facts[name] = words[key]
-    facts |= {name: word for name, word in words.items() if not name.startswith(OWN)}
+    if TABLE in words:
+        facts["table"] = "minidl predict makes inputs of its columns as minidl train csv did"
+    users = [name for name in words if not name.startswith(OWN) and name not in OWN_WORDS]
+    facts |= {name: words[name] for name in users}
     for name, word in facts.items():
         print(f"{shortened(name)[1:-1]}: {shortened(word)[1:-1]}")
     print()
     if MODEL not in words:
-        for name, shape in shapes.items():
-            if not name.startswith(BESIDE):
-                print(f"{shortened(name)[1:-1]} {shape}")
+        _print_tensors(shapes)
         return 0
     with usage_errors(OSError, ValueError):
+        architecture = parsed(words[MODEL])
+        if missing := missing_class(architecture):
+            _print_architecture(architecture)
+            _print_tensors(shapes)
+            print(f"\nthe model cannot be built here: {missing}")
+            return 1
         print(saving.load(arguments.file))
     return 0
 
 
-# --- predict ----------------------------------------------------------------------------------
+def _print_architecture(architecture: Mapping[str, Any]) -> None:
+    """Print the classes of all layers, and what each holds that is a number or a word."""
+    for number, layer in enumerate(architecture["layers"]):
+        held = layer.get("holds")
+        plain = held.items() if isinstance(held, dict) else ()
+        settings = [f"{k}={v!r}" for k, v in plain if isinstance(v, (bool, int, float, str))]
+        module = f" of {layer['module']}" if "module" in layer else ""
+        line = f"layer {number}: {layer['class']}{module}({', '.join(settings)})"
+        print(one_line(line, LONGEST_LINE))
+    print()
 
 
-def predict(arguments: argparse.Namespace) -> int:
-    """Predict rows, and write what was predicted."""
-    with usage_errors(OSError, ValueError):
-        options.check_writable(arguments.out, "write")
-        model = saving.load(arguments.file)
-        words = saving.metadata(arguments.file)
-        _check_words(arguments.file, words)
-    try:
-        inputs, kept = _inputs(arguments.data, words, model)
-        outputs = _outputs(model, inputs)
-    except (ImportError, KeyError, OSError, TypeError, ValueError) as error:
-        raise UsageError(f"{arguments.data}: {error}") from error
-    if arguments.out.suffix == ".npy":
-        content = io.BytesIO()
-        np.save(content, outputs, allow_pickle=False)
-        data = content.getvalue()
-    else:
-        data = _as_table(outputs, words, kept).encode()
-    with options.writing(arguments.out), replacing(arguments.out) as file:
-        file.write(data)
-    print(f"{len(outputs):,} predictions written to {arguments.out}")
-    return 0
-
-
-def _check_words(path: Path, words: Mapping[str, str]) -> None:
-    """Raise ValueError unless labels, columns and table are such as minidl writes."""
-    try:
-        for key in (CLASSES, COLUMNS):
-            labels = json.loads(words.get(key, "[]"))
-            if type(labels) is not list or any(type(label) not in (str, int) for label in labels):
-                raise TypeError("no list of labels")
-        if "table" in words:
-            kept = json.loads(words["table"])
-            Features.from_list(kept["columns"])
-            name, classes, scale = kept["target"]["name"], kept["target"]["classes"], kept["scale"]
-            if type(name) is not str or type(classes) not in (list, type(None)):
-                raise TypeError("no target")
-            if scale is not None:
-                float(scale["std"]), float(scale["mean"])
-    except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: what it says of classes or columns is damaged") from error
-
-
-def _inputs(
-    path: Path, words: Mapping[str, str], model: Layer
-) -> tuple[Array, Mapping[str, Any] | None]:
-    """Return what the model takes, and what ``train csv`` has kept of its table, if it did."""
-    dtype = np.int64 if model.takes_indices else model.dtype or np.float32
-    if path.suffix == ".npy":
-        return _cast(np.load(path, allow_pickle=False), dtype), None
-    table = read_table(path)
-    if "table" in words:
-        kept: Mapping[str, Any] = json.loads(words["table"])
-        features = Features.from_list(kept["columns"])
-        missing = [f.name for f in features.columns if f.name not in table.columns]
-        _check_none(missing)
-        return features.encode(table.columns, np.arange(table.rows)), kept
-    names = json.loads(words[COLUMNS]) if COLUMNS in words else list(table.columns)
-    _check_none([name for name in names if name not in table.columns])
-    return _cast(_numbers(table, names), dtype), None
-
-
-def _cast(inputs: Array, dtype: Any) -> Array:
-    """Return inputs in the dtype of the model; raise ValueError where that would change them."""
-    if inputs.ndim == 0 or inputs.dtype.kind not in "biuf":
-        raise ValueError(
-            f"expected an array of numbers, a row for each prediction; got {inputs.dtype} of "
-            f"shape {inputs.shape}"
-        )
-    if np.dtype(dtype).kind == "i" and not (wrong := inputs != np.floor(inputs)).any():
-        return inputs.astype(dtype)
-    if np.dtype(dtype).kind == "f" and not (wrong := ~np.isfinite(inputs)).any():
-        return inputs.astype(dtype)
-    row, expected = int(wrong.nonzero()[0][0]) + 1, "an index" if dtype == np.int64 else "finite"
-    raise ValueError(f"row {row} holds {inputs[wrong][0]}, which is not {expected}")
-
-
-def _check_none(missing: list[str]) -> None:
-    if missing:
-        shown = ", ".join(repr(name) for name in missing[:5])
-        raise TableError(f"there is no column {shown}, of which the model predicts")
-
-
-def _numbers(table: Table, names: list[str]) -> Array:
-    """Return columns of numbers side by side."""
-    encoder = Numbers(POINT, median=0.0, mean=0.0, std=1.0, indicator=False)
-    columns = []
-    for name in names:
-        values = encoder.values(table.columns[name])
-        if np.isnan(values).any():
-            row = int(np.argmax(np.isnan(values))) + 1
-            raise TableError(f"column {name!r} has no number in row {row}")
-        columns.append(values)
-    return np.stack(columns, axis=1)
-
-
-def _outputs(model: Layer, inputs: Array) -> Array:
-    """Return the outputs for all rows."""
-    with evaluating(), np.errstate(all="ignore"):
-        parts = [model(inputs[i : i + ROWS]) for i in range(0, len(inputs), ROWS)]
-    if not parts:
-        raise ValueError("there is no row")
-    return np.concatenate(parts)
-
-
-def _as_table(outputs: Array, words: Mapping[str, str], kept: Mapping[str, Any] | None) -> str:
-    """Return predictions as text: a label or numbers for each row."""
-    name, classes = "prediction", json.loads(words.get(CLASSES, "[]"))
-    scale = None
-    if kept is not None:
-        name, classes, scale = kept["target"]["name"], kept["target"]["classes"], kept["scale"]
-    content = io.StringIO()
-    writer = csv.writer(content, lineterminator="\n")
-    if classes and outputs.ndim == 2 and outputs.shape[1] == len(classes):
-        writer.writerow([name])
-        writer.writerows([classes[label]] for label in outputs.argmax(axis=1))
-        return content.getvalue()
-    flat = outputs.reshape(len(outputs), -1).astype(np.float64)
-    if scale is not None:
-        flat = flat * scale["std"] + scale["mean"]
-    width = flat.shape[1]
-    writer.writerow([name] if width == 1 else [f"{name} {place}" for place in range(width)])
-    writer.writerows([f"{value:.9g}" for value in row] for row in flat)
-    return content.getvalue()
+def _print_tensors(shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Print the names and shapes of the model's tensors."""
+    for name, shape in shapes.items():
+        if not name.startswith(BESIDE):
+            print(f"{shortened(name)[1:-1]} {shape}")

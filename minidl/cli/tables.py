@@ -13,7 +13,9 @@ import numpy as np
 from minidl import nn
 from minidl.cli import examined, network, options, plot, report
 from minidl.cli.options import UsageError, add_option, usage_errors
-from minidl.saving import save
+from minidl.saving.contents import TABLE
+from minidl.saving.model_file import contents
+from minidl.saving.tensor_file import write_tensor_file
 from minidl.tables.encoders import Numbers
 from minidl.tables.features import Features
 from minidl.tables.reading import read_table
@@ -24,7 +26,7 @@ from minidl.tables.words import POINT
 from minidl.training import EarlyStopping, History, Trainer
 from minidl.typing import Array
 
-TABLE = network.Defaults(
+DEFAULTS = network.Defaults(
     *("64,32", False, 0.1, 1e-3), epochs=200, rows="rows", score="accuracy, or R²,"
 )
 PATIENCE = 12  # epochs without an improvement
@@ -72,7 +74,7 @@ def add_csv(data: Any) -> None:
     group.add_argument("file", type=Path, metavar="FILE", help="text with commas, ; or tabs")
     group.add_argument("--target", required=True, metavar="COLUMN", help="what to predict")
     add_option(group, "--task", "auto", "what the target is", choices=TASKS)
-    output = network.add_options(parser, TABLE)
+    output = network.add_options(parser, DEFAULTS)
     help = "keep the network in a file, and how the columns became inputs"
     output.add_argument("--save", type=Path, metavar="MODEL", help=help)
     parser.set_defaults(run=run)
@@ -228,7 +230,9 @@ def _write(
         written.append(f"plot written to {arguments.plot}")
     if arguments.save is not None:
         with options.writing(arguments.save):
-            save(model, arguments.save, metadata={"table": json.dumps(_kept(data, arguments))})
+            tensors, own = contents(model, None)
+            own[TABLE] = json.dumps(_kept(data, arguments))
+            write_tensor_file(arguments.save, tensors, {}, own)
         written.append(f"network saved to {arguments.save}")
     if written and not arguments.quiet:
         print("\n" + "\n".join(written))

@@ -265,11 +265,13 @@ def pre_activation(
 
 def in_order(layer: Layer) -> Iterator[Layer]:
     """Yield the layers in the order in which they compute, entering every ``Sequential``."""
-    if isinstance(layer, Sequential) and type(layer).forward is Sequential.forward:
-        for inner in layer.stack:
-            yield from in_order(inner)
-    else:
-        yield layer
+    waiting = [layer]  # the next one last: no recursion
+    while waiting:
+        layer = waiting.pop()
+        if isinstance(layer, Sequential) and type(layer).forward is Sequential.forward:
+            waiting += reversed(layer.stack)
+        else:
+            yield layer
 
 
 def choose_inits(model: Layer) -> None:

@@ -44,9 +44,9 @@ class Dropout(Layer):
     >>> np.unique(nn.Dropout(0.5, rng=0)(np.ones((10, 10))))
     array([0., 2.])
     >>> nn.Dropout(0.5, rng=0, whole_channels=True)(np.ones((1, 3, 4)))[0]
-    array([[0., 0., 2., 0.],
-           [0., 0., 2., 0.],
-           [0., 0., 2., 0.]])
+    array([[0., 2., 0., 0.],
+           [0., 2., 0., 0.],
+           [0., 2., 0., 0.]])
     """
 
     state_names = ("generator",)

@@ -269,14 +269,15 @@ class Layer(InvalidatesRecordings, Member):
         They come in the order in which they were assigned: in a ``Sequential`` that is the order of
         the forward pass.
         """
-        yield from self._layers(prefix, set())
-
-    def _layers(self, path: str, seen: set[int]) -> Iterator[tuple[str, Layer]]:
-        if id(self) not in seen:
-            seen.add(id(self))
-            yield path, self
-            for name, child in self.children():
-                yield from child._layers(joined(path, name), seen)
+        seen: set[int] = set()
+        waiting: list[tuple[str, Layer]] = [(prefix, self)]  # the next one last: no recursion
+        while waiting:
+            path, layer = waiting.pop()
+            if id(layer) not in seen:
+                seen.add(id(layer))
+                yield path, layer
+                below = [(joined(path, name), child) for name, child in layer.children()]
+                waiting += reversed(below)
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield (path, parameter) of all parameters, each once."""

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from minidl import kernels, nn
 from minidl.nn.layer import Layer
+from minidl.onnx.adapter import Adapter
 from minidl.typing import Array
 
 Shape = tuple[int, ...]
-
-
-class Adapter(Layer):
-    """A layer that takes arrays of any rank; the layers in it check what they get."""
-
-    def check_input(self, *inputs: Array) -> None:
-        for x in inputs:
-            if not isinstance(x, np.ndarray):
-                raise TypeError(f"{self.label}: expected a NumPy array, got {type(x).__name__}")
 
 
 class Add(Adapter):
@@ -57,6 +49,8 @@ class Multiply(Add):
 class Affine(Adapter):
     """y = scale · x + shift,  dx = scale · dy, with constants that any axes may share."""
 
+    holds = ("scale", "shift")
+
     def __init__(self, scale: Array | float = 1.0, shift: Array | float = 0.0) -> None:
         self.scale, self.shift = np.asarray(scale), np.asarray(shift)
 
@@ -72,9 +66,14 @@ class Affine(Adapter):
         self.saved(dy)
         return dy * self.scale.astype(dy.dtype)
 
+    def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+        return input_shape
+
 
 class Transpose(Adapter):
     """y = x with its axes in another order."""
+
+    holds = ("order",)
 
     def __init__(self, order: Sequence[int]) -> None:
         self.order = tuple(order)
@@ -86,9 +85,6 @@ class Transpose(Adapter):
     def backward(self, dy: Array) -> Array:
         self.saved(dy)
         return kernels.copy(dy.transpose([int(place) for place in np.argsort(self.order)]))
-
-    def __repr__(self) -> str:
-        return f"Transpose{self.order}"
 
 
 class Reshaped(Adapter):
@@ -109,18 +105,19 @@ class Reshaped(Adapter):
 class Reshape(Reshaped):
     """y = x in a given shape: 0 is the size of x at this place, -1 what is left."""
 
+    holds = ("sizes",)
+
     def __init__(self, sizes: Sequence[int]) -> None:
         self.sizes = tuple(sizes)
 
     def new_shape(self, shape: Shape) -> Shape:
         return tuple(size or shape[place] for place, size in enumerate(self.sizes))
 
-    def __repr__(self) -> str:
-        return f"Reshape{self.sizes}"
-
 
 class Matrix(Reshaped):
     """y = x as a matrix whose rows are the elements of the axes before ``axis``."""
+
+    holds = ("axis",)
 
     def __init__(self, axis: int) -> None:
         self.axis = axis
@@ -132,6 +129,8 @@ class Matrix(Reshaped):
 class Squeeze(Reshaped):
     """y = x without these axes, whose size is 1; without any such axis for None."""
 
+    holds = ("axes",)
+
     def __init__(self, axes: Sequence[int] | None) -> None:
         self.axes = None if axes is None else tuple(axes)
 
@@ -142,6 +141,8 @@ class Squeeze(Reshaped):
 class Unsqueeze(Reshaped):
     """y = x with new axes of size 1 at these places."""
 
+    holds = ("axes",)
+
     def __init__(self, axes: Sequence[int]) -> None:
         self.axes = tuple(axes)
 
@@ -151,6 +152,8 @@ class Unsqueeze(Reshaped):
 
 class Concat(Adapter):
     """y = several arrays side by side along an axis."""
+
+    holds = ("axis",)
 
     def __init__(self, axis: int) -> None:
         self.axis = axis
@@ -167,14 +170,24 @@ class Concat(Adapter):
 class Split(Adapter):
     """y_1, …, y_n = parts of x along an axis."""
 
+    holds = ("axis", "sizes", "count")
+
     def __init__(self, axis: int, sizes: Sequence[int] | None, count: int) -> None:
-        self.axis, self.sizes, self.count = axis, sizes, count
+        self.axis, self.count = axis, count
+        self.sizes = None if sizes is None else tuple(sizes)
+
+    def sizes_of(self, width: int) -> list[int]:
+        """Return the size of each part: the last is smaller where they cannot be the same."""
+        each = -(-width // self.count)
+        equal = [each] * (self.count - 1)
+        sizes = list(self.sizes or (*equal, width - sum(equal)))
+        if sum(sizes) != width or min(sizes) < 0:
+            raise ValueError(f"{self.label}: an axis of {width} cannot be split into {sizes}")
+        return sizes
 
     def forward(self, x: Array) -> Any:
-        width = x.shape[self.axis]
-        each = -(-width // self.count)  # the last part is smaller where they cannot be the same
-        sizes = self.sizes or [each] * (self.count - 1) + [width - each * (self.count - 1)]
-        parts = np.split(x, np.cumsum(sizes)[:-1], self.axis)
+        places = np.cumsum(self.sizes_of(x.shape[self.axis]))[:-1]
+        parts = np.split(x, places, self.axis)
         self.save(parts[0].dtype, [part.shape for part in parts])
         return tuple(map(kernels.copy, parts))
 
@@ -193,6 +206,8 @@ class Split(Adapter):
 class Around(Adapter):
     """A layer with a change of the axes before it and the reverse after it."""
 
+    holds: ClassVar[tuple[str, ...]] = ("inner",)
+
     def __init__(self, inner: Layer) -> None:
         self.inner = inner
         self.assign_paths()
@@ -206,6 +221,8 @@ class Around(Adapter):
 
 class AsRows(Around):
     """A layer on the rows of a matrix that holds all axes from one on: axes 1, 2 of (n, a, b)."""
+
+    holds = ("inner", "axis")
 
     def __init__(self, inner: Layer, axis: int) -> None:
         super().__init__(inner)
@@ -226,6 +243,8 @@ class AsRows(Around):
 class OnAxis(Around):
     """A layer on another axis than the last."""
 
+    holds = ("inner", "axis")
+
     def __init__(self, inner: Layer, axis: int) -> None:
         super().__init__(inner)
         self.axis = axis
@@ -243,6 +262,8 @@ class OnAxis(Around):
 
 class NormWithStatistics(Adapter):
     """Layer normalization over the axes from one on, with the means and 1 / σ as more outputs."""
+
+    holds = ("norm", "axis")
 
     def __init__(self, norm: nn.LayerNorm, axis: int) -> None:
         self.norm, self.axis = norm, axis
@@ -287,6 +308,8 @@ class DropoutWithMask(Adapter):
 class Take(Adapter):
     """y = x at one place of an axis, such as the last step of a sequence."""
 
+    holds = ("place", "axis")
+
     def __init__(self, place: int, axis: int) -> None:
         self.place, self.axis = place, axis
 
@@ -304,6 +327,7 @@ class Gather(Adapter):
     """Look up parts of a table along one of its axes; negative indices count from the end."""
 
     takes_indices = True
+    holds = ("embedding", "rest", "axis")
 
     def __init__(self, table: Array, axis: int) -> None:
         moved = np.moveaxis(table, axis, 0)
@@ -312,6 +336,12 @@ class Gather(Adapter):
         self.embedding = nn.Embedding(len(moved), width, rng=0, dtype=table.dtype)
         self.embedding.weight.data = moved.reshape(len(moved), width)
         self.assign_paths()
+
+    @property
+    def table(self) -> Array:
+        """The table, its axes in order."""
+        moved = self.embedding.weight.data.reshape(-1, *self.rest)
+        return np.moveaxis(moved, 0, self.axis)
 
     def forward(self, indices: Array) -> Array:
         count = self.embedding.num_embeddings

@@ -17,6 +17,8 @@ from minidl.typing import Array
 
 OLDEST_OPSET = 9
 FLOATS = ("value_float", "value_floats")  # attributes of Constant
+# Attributes that change nothing: they repeat how many results there are, or are of empty axes.
+IDLE = ("num_outputs", "noop_with_empty_axes")
 # Operators whose axes were an attribute once and are the second operand now.
 WITH_AXES = ("Squeeze", "Unsqueeze", "ReduceMean")
 
@@ -50,9 +52,12 @@ class Graph:
     inputs: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
     constants: dict[str, Array] = field(default_factory=dict)
-    ranks: dict[str, int] = field(default_factory=dict)
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # -1: a size not known
     producers: dict[str, Node] = field(default_factory=dict)
     users: dict[str, list[Node]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.ranks = {name: len(shape) for name, shape in self.shapes.items()}
 
     def connect(self) -> None:
         """Find out anew which node produces each value, and which nodes use it."""
@@ -123,7 +128,7 @@ def read_graph(path: AnyPath) -> Graph:
             f"{where}: its operators are of opset {opset}, and minidl knows those from "
             f"{OLDEST_OPSET} on"
         )
-    graph = Graph(str(where), opset, ranks=_ranks(model))
+    graph = Graph(str(where), opset, shapes=_shapes(model))
     for tensor in model.graph.initializer:
         graph.constants[tensor.name] = array_of(tensor, graph.path)
     for proto in model.graph.node:
@@ -180,15 +185,18 @@ def array_of(tensor: Any, path: str) -> Array:
     return np.asarray(array)
 
 
-def _ranks(model: Any) -> dict[str, int]:
-    """Return the number of axes of each value, where onnx can tell."""
+def _shapes(model: Any) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each value where onnx can tell, with -1 for a size that it cannot."""
     onnx = onnx_package()
     try:
         graph = onnx.shape_inference.infer_shapes(model).graph
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
         graph = model.graph
     return {
-        value.name: len(value.type.tensor_type.shape.dim)
+        value.name: tuple(
+            dim.dim_value if dim.HasField("dim_value") else -1
+            for dim in value.type.tensor_type.shape.dim
+        )
         for value in (*graph.input, *graph.value_info, *graph.output)
         if value.type.HasField("tensor_type") and value.type.tensor_type.HasField("shape")
     }
@@ -199,7 +207,7 @@ def _add(graph: Graph, proto: Any) -> None:
     attributes = {
         attribute.name: _attribute(attribute)
         for attribute in proto.attribute
-        if attribute.name != "num_outputs"
+        if attribute.name not in IDLE
     }
     kind = proto.op_type if proto.domain in ("", "ai.onnx") else f"{proto.domain}.{proto.op_type}"
     node = Node(proto.name, kind, tuple(proto.input), tuple(proto.output), attributes)
@@ -214,6 +222,10 @@ def _add(graph: Graph, proto: Any) -> None:
                 graph.refuse(node, f"its axes are {axes.dtype}, not int64")
             node.attributes["axes"] = [] if axes is None else [int(axis) for axis in axes.flat]
             node.operands = node.operands[:1]
+        if kind == "ReduceMean":  # its axes are counted from the last one
+            rank = graph.ranks.get(node.operands[0], 0)
+            axes = node.attributes.get("axes", ())
+            node.attributes["axes"] = sorted(axis - rank * (axis >= 0) for axis in axes)
         graph.nodes.append(node)
 
 

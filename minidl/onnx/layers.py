@@ -29,7 +29,7 @@ def writes(kind: type[Layer]) -> Callable[[Write], Write]:
     return register
 
 
-def _operator(kind: str, attributes: Callable[[Any], dict[str, Any]]) -> Write:
+def operator(kind: str, attributes: Callable[[Any], dict[str, Any]]) -> Write:
     """Return a function that writes one operator, with attributes taken from the layer."""
 
     def write(writer: Writer, layer: Any, inputs: list[Value]) -> list[str]:
@@ -57,19 +57,19 @@ def _of_cell(cell: Any) -> dict[str, Any]:
 
 
 WRITERS |= {
-    nn.ReLU: _operator("Relu", _none),
-    nn.Sigmoid: _operator("Sigmoid", _none),
-    nn.Tanh: _operator("Tanh", _none),
-    nn.Softsign: _operator("Softsign", _none),
-    nn.HardSwish: _operator("HardSwish", _none),
-    nn.HardSigmoid: _operator("HardSigmoid", lambda layer: {"alpha": 1 / 6, "beta": 0.5}),
-    nn.LeakyReLU: _operator("LeakyRelu", lambda layer: {"alpha": layer.slope}),
-    nn.ELU: _operator("Elu", lambda layer: {"alpha": layer.alpha}),
-    nn.CELU: _operator("Celu", lambda layer: {"alpha": layer.alpha}),
-    nn.SELU: _operator("Selu", _none),
-    nn.Softmax: _operator("Softmax", lambda layer: {"axis": -1}),
-    nn.LogSoftmax: _operator("LogSoftmax", lambda layer: {"axis": -1}),
-    nn.Identity: _operator("Identity", _none),
+    nn.ReLU: operator("Relu", _none),
+    nn.Sigmoid: operator("Sigmoid", _none),
+    nn.Tanh: operator("Tanh", _none),
+    nn.Softsign: operator("Softsign", _none),
+    nn.HardSwish: operator("HardSwish", _none),
+    nn.HardSigmoid: operator("HardSigmoid", lambda layer: {"alpha": 1 / 6, "beta": 0.5}),
+    nn.LeakyReLU: operator("LeakyRelu", lambda layer: {"alpha": layer.slope}),
+    nn.ELU: operator("Elu", lambda layer: {"alpha": layer.alpha}),
+    nn.CELU: operator("Celu", lambda layer: {"alpha": layer.alpha}),
+    nn.SELU: operator("Selu", _none),
+    nn.Softmax: operator("Softmax", lambda layer: {"axis": -1}),
+    nn.LogSoftmax: operator("LogSoftmax", lambda layer: {"axis": -1}),
+    nn.Identity: operator("Identity", _none),
     nn.SiLU: _pattern(patterns.SILU, _none),
     nn.Mish: _pattern(patterns.MISH, _none),
     nn.Standardize: _pattern(
@@ -114,22 +114,36 @@ def _dropout(writer: Writer, layer: nn.Dropout, inputs: list[Value]) -> list[str
     return writer.node("Dropout", [inputs[0].name, writer.constant("ratio", np.float32(layer.p))])
 
 
+def channels_first(rank: int) -> list[int]:
+    """Return the order of axes that brings the last one, of the features, to axis 1."""
+    return [0, rank - 1, *range(1, rank - 1)]
+
+
+def channels_last(rank: int) -> list[int]:
+    """Return the order of axes that brings axis 1 to the end."""
+    return [0, *range(2, rank), 1]
+
+
+def with_channels_first(
+    writer: Writer, kind: str, x: Value, constants: list[str], **attributes: Any
+) -> list[str]:
+    """Write an operator that has the features on axis 1, with transposes around it."""
+    name, rank = x.name, x.array.ndim
+    if rank > 2:
+        name = writer.one("Transpose", name, perm=channels_first(rank))
+    y = writer.one(kind, name, *constants, **attributes)
+    return [writer.one("Transpose", y, perm=channels_last(rank)) if rank > 2 else y]
+
+
 @writes(nn.BatchNorm)
 def _batch_norm(writer: Writer, layer: nn.BatchNorm, inputs: list[Value]) -> list[str]:
-    x, rank = inputs[0].name, inputs[0].array.ndim
-    if rank > 2:  # ONNX has the features on axis 1
-        x = writer.one("Transpose", x, perm=[0, rank - 1, *range(1, rank - 1)])
     arrays = {
         **{name: parameter.data for name, parameter in layer.named_parameters()},
         **layer.state(),
     }
     constants = [writer.constant(name, array) for name, array in arrays.items()]
-    y = writer.one(
-        "BatchNormalization", x, *constants, epsilon=layer.eps, momentum=1 - layer.momentum
-    )
-    if rank > 2:
-        y = writer.one("Transpose", y, perm=[0, *range(2, rank), 1])
-    return [y]
+    options = {"epsilon": layer.eps, "momentum": 1 - layer.momentum}
+    return with_channels_first(writer, "BatchNormalization", inputs[0], constants, **options)
 
 
 @writes(nn.LayerNorm)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from minidl.files import AnyPath
+from minidl.files import AnyPath, as_path
 from minidl.nn.layer import Layer
-from minidl.onnx import pattern_readers, recurrent_readers
+from minidl.onnx import channel_readers, pattern_readers, pooling, recurrent_readers
+from minidl.onnx.computed_shapes import fold_shapes
 from minidl.onnx.graph_file import Graph, read_graph
 from minidl.onnx.network import Network, as_chain
 from minidl.onnx.readers import Step, read
 from minidl.saving.tensor_file import ModelFileError, shortened
 
-__all__ = ["load", "pattern_readers", "recurrent_readers"]  # their import registers what they read
+# Their import registers what they read.
+__all__ = ["channel_readers", "load", "pattern_readers", "pooling", "recurrent_readers"]
 
 
 def load(path: AnyPath) -> Layer:
@@ -53,9 +55,10 @@ def load(path: AnyPath) -> Layer:
     ----------------------------------------
     float32                               26
     """
-    graph = read_graph(path)
+    graph = read_graph(as_path(path))
     try:
         recurrent_readers.forget_zero_states(graph)
+        fold_shapes(graph)
         steps = _steps(graph)
         if not graph.inputs or not graph.outputs:
             raise ModelFileError(f"{graph.path}: the graph has no inputs, or no outputs")

@@ -7,7 +7,8 @@ from typing import Any
 
 from minidl import kernels, nn
 from minidl.nn.layer import Layer
-from minidl.onnx.adapters import Adapter, Add
+from minidl.onnx.adapter import Adapter
+from minidl.onnx.adapters import Add
 from minidl.onnx.readers import Step
 from minidl.typing import Array
 
@@ -41,6 +42,18 @@ class Network(Adapter):
         self.wiring = tuple((step.inputs, step.outputs) for step in steps)
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self.assign_paths()
+
+    holds = ("stack", "wiring", "inputs", "outputs")
+
+    def check_held(self) -> None:
+        super().check_held()
+        known = set(self.inputs)
+        for names, results in self.wiring:
+            if not known.issuperset(names):
+                raise ValueError(f"the network computes none of {names} before it is needed")
+            known.update(results)
+        if len(self.wiring) != len(self.stack) or not known.issuperset(self.outputs):
+            raise ValueError(f"the network does not compute its outputs, {self.outputs}")
 
     @property
     def takes_indices(self) -> bool:  # type: ignore[override]

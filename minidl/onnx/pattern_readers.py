@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from minidl import nn
 from minidl.nn.layer import Layer
 from minidl.nn.recurrent.cells import RecurrentCell
@@ -57,8 +59,11 @@ def _rms_norm(match: Match) -> Layer | None:
 
 
 def _softplus(match: Match) -> Layer | None:
-    beta = match.constants["beta"]
-    return nn.Softplus(shortest(beta.item())) if beta.size == 1 else None
+    beta = match.constants.get("beta", np.ones(1))
+    threshold = match.constants.get("threshold", np.full(1, np.inf))
+    if beta.size > 1 or threshold.size > 1 or threshold.item() < nn.Softplus.straight_from:
+        return None
+    return nn.Softplus(shortest(beta.item()))
 
 
 def _cell(kind: Callable[..., Any], **options: Any) -> Callable[[Match], Layer | None]:
@@ -80,10 +85,14 @@ for _pattern, _make in (
     (patterns.GELU_TANH, lambda match: nn.GELU("tanh")),
     (patterns.SILU, lambda match: nn.SiLU()),
     (patterns.MISH, lambda match: nn.Mish()),
+    (patterns.SOFTSIGN, lambda match: nn.Softsign()),
     (patterns.SOFTPLUS, _softplus),
+    (patterns.SOFTPLUS_OR_X, _softplus),
+    (patterns.SOFTPLUS_OF_BETA_OR_X, _softplus),
     (patterns.STANDARDIZE, _standardize),
     (patterns.LINEAR, _linear),
     (patterns.RMS_NORM, _rms_norm),
+    *((pattern, _rms_norm) for pattern in patterns.RMS_NORM_BY_INVERSE),
     (patterns.RNN_CELL["tanh"], _cell(nn.RNNCell)),
     (patterns.RNN_CELL["relu"], _cell(nn.RNNCell, nonlinearity="relu")),
     (patterns.LSTM_CELL, _cell(nn.LSTMCell)),

@@ -87,6 +87,16 @@ MISH = Pattern("y = Mul(x, Tanh(Softplus(x)))")
 
 SOFTPLUS = Pattern("y = Div(Softplus(Mul(x, beta)), beta)")
 
+# As PyTorch writes it: the identity where x is large.
+SOFTPLUS_OR_X = Pattern("y = Where(Greater(x, threshold), x, Softplus(x))")
+
+SOFTPLUS_OF_BETA_OR_X = Pattern("""
+    u = Mul(x, beta)
+    y = Where(Greater(u, threshold), x, Div(Softplus(u), beta))
+""")
+
+SOFTSIGN = Pattern("y = Div(x, Add(Abs(x), 1.0))")
+
 STANDARDIZE = Pattern("y = Div(Sub(x, mean), std)")
 
 LINEAR = Pattern("y = Add(MatMul(x, weight), bias)")
@@ -95,6 +105,13 @@ RMS_NORM = Pattern("""
     square = ReduceMean(Mul(x, x), axes=[-1], keepdims=1)
     y = Mul(Div(x, Sqrt(Add(square, eps))), gamma)
 """)
+
+# As PyTorch writes it: a product with the inverse of the root.
+_ROOT = "Sqrt(Add(ReduceMean(Pow(x, 2.0), axes=[-1], keepdims=1), eps))"
+RMS_NORM_BY_INVERSE = tuple(
+    Pattern(f"y = Mul(Mul(x, {inverse}), gamma)")
+    for inverse in (f"Reciprocal({_ROOT})", f"Div(1.0, {_ROOT})")
+)
 
 _SUM = "Add(Add(MatMul(x, input_weight), bias), MatMul(h, recurrent_weight))"
 

@@ -11,6 +11,7 @@ import numpy as np
 from minidl import nn
 from minidl.nn.layer import Layer
 from minidl.onnx import adapters
+from minidl.onnx.axes import check_axes
 from minidl.onnx.graph_file import Graph, Node, shortest
 from minidl.saving.tensor_file import ModelFileError
 from minidl.typing import Array
@@ -54,6 +55,7 @@ def read(graph: Graph, node: Node) -> Step:
     """
     why = "minidl has no such layer"
     try:
+        check_axes(graph, node)
         for reader in READERS.get(node.kind, ()):
             if (step := reader(graph, node)) is not None:
                 return step
@@ -221,6 +223,10 @@ def _matmul(graph: Graph, node: Node) -> Step:
 def _gather(graph: Graph, node: Node) -> Step:
     axis, place = node.attributes.get("axis", 0), graph.constants.get(node.operand(1))
     if node.operands[0] not in graph.constants and place is not None and place.ndim == 0:
+        shape = graph.shapes.get(node.operands[0])
+        size = -1 if shape is None else shape[axis]
+        if size >= 0 and not -size <= place < size:
+            graph.refuse(node, f"it takes place {place} of an axis of size {size}")
         return step(node, adapters.Take(int(place), axis))
     table = graph.weights(node, 0)
     layer: Layer
@@ -233,52 +239,6 @@ def _gather(graph: Graph, node: Node) -> Step:
 
 
 # --- normalization ----------------------------------------------------------------------------
-
-
-@reads("BatchNormalization")
-def _batch_norm(graph: Graph, node: Node) -> Step:
-    rank = graph.ranks.get(node.operands[0])
-    if rank is None:
-        graph.refuse(node, "the number of axes of its input is not known")
-    norm = _make_batch_norm(graph, node)
-    return step(node, norm if rank == 2 else adapters.OnAxis(norm, 1))
-
-
-def _make_batch_norm(graph: Graph, node: Node) -> nn.BatchNorm:
-    if node.attributes.get("training_mode", 0) or any(map(graph.is_used, node.results[1:])):
-        graph.refuse(node, "it is in training mode; export the model for inference")
-    gamma, beta, mean, variance = (graph.weights(node, index) for index in range(1, 5))
-    if not (variance >= 0).all():
-        graph.refuse(node, f"its variance must be at least 0, and holds {variance.min():g}")
-    momentum = 1 - node.attributes.get("momentum", 0.9)
-    norm = nn.BatchNorm(
-        len(gamma),
-        float(f"{momentum:.7g}"),
-        node.attributes.get("epsilon", 1e-5),
-        dtype=gamma.dtype,
-    )
-    filled: nn.BatchNorm = fill(
-        norm, gamma=gamma, beta=beta, running_mean=mean, running_var=variance
-    )
-    return filled
-
-
-@reads("Transpose")
-def _batch_norm_of_last_axis(graph: Graph, node: Node) -> Step | None:
-    """Read the batch normalization of the last axis, as ``export`` writes it: axis 1 in between."""
-    inside = graph.producers.get(node.operands[0])
-    before = None if inside is None else graph.producers.get(inside.operands[0])
-    if inside is None or inside.kind != "BatchNormalization" or before is None:
-        return None
-    order = node.attributes.get("perm", ())
-    there = [0, len(order) - 1, *range(1, len(order) - 1)]
-    back = [0, *range(2, len(order)), 1]
-    if before.kind != "Transpose" or (before.attributes.get("perm"), order) != (there, back):
-        return None
-    if graph.only_user(inside.operands[0]) is None or graph.only_user(inside.results[0]) is None:
-        return None
-    norm = _make_batch_norm(graph, inside)
-    return Step(norm, before.operands[:1], node.results, [before, inside, node])
 
 
 @reads("LayerNormalization", "RMSNormalization")
@@ -349,6 +309,8 @@ def _split(graph: Graph, node: Node) -> Step:
     sizes = graph.constant(node, 1)
     parts = node.attributes.get("split") if sizes is None else [int(size) for size in sizes]
     count = len(node.results)
+    if parts is not None and len(parts) != count:
+        graph.refuse(node, f"it has {count} outputs, and {len(parts)} sizes for them")
     layer = adapters.Split(node.attributes.get("axis", 0), parts, count)
     return step(node, layer, outputs=count)
 

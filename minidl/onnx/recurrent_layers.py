@@ -5,6 +5,7 @@ ONNX has time first, all directions in one array, its own order of the gates, an
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from minidl.nn.array_checks import is_lengths
 from minidl.nn.recurrent.cells import RecurrentCell
 from minidl.nn.recurrent.sequence import Recurrent
 from minidl.onnx.layers import writes
+from minidl.onnx.time_first import TimeFirst
 from minidl.onnx.writer import Value, Writer
 from minidl.typing import Array
 
@@ -34,14 +36,11 @@ def _recurrent(writer: Writer, layer: Recurrent, inputs: list[Value]) -> list[st
     x, *state = arrays if lengths else inputs
     features = writer.one("Transpose", x.name, perm=TO_TIME_FIRST)
     directions = 1 + layer.bidirectional
+    kinds = len(layer.cell_type.state_of)
     ends: list[str] = []
     y = ""
-    for level in range(layer.num_layers):
-        if level:
-            across = writer.one("Transpose", y, perm=BETWEEN_LEVELS)
-            features = writer.one("Reshape", across, writer.shape(0, 0, -1))
-        cells = layer.cells[level * directions : (level + 1) * directions]
-        kinds = len(cells[0].state_of)
+    for cells in _levels(layer):
+        features = _between(writer, y) if y else features
         here = state[len(ends) : len(ends) + directions * kinds]
         begins = [_stacked(writer, here[kind::kinds]) for kind in range(kinds)]
         y, *end = _level(writer, cells, [features, lengths, *begins])
@@ -53,9 +52,49 @@ def _recurrent(writer: Writer, layer: Recurrent, inputs: list[Value]) -> list[st
     return [writer.one("Reshape", last_h, writer.shape(0, -1)), *ends]
 
 
-def _level(writer: Writer, cells: tuple[RecurrentCell, ...], inputs: list[str]) -> list[str]:
+@writes(TimeFirst)
+def _time_first(writer: Writer, layer: TimeFirst, inputs: list[Value]) -> list[str]:
+    kinds = layer.inner.cell_type.state_of
+    given = {name: value.name for name, value in zip(layer.options, inputs[1:], strict=True)}
+    features, begins = inputs[0].name, [given.get(name, "") for name in kinds]
+    if layer.batch_first:
+        features, *begins = (
+            name and writer.one("Transpose", name, perm=TO_TIME_FIRST)
+            for name in (features, *begins)
+        )
+    outputs: list[str] = []
+    for cells in _levels(layer.inner):
+        features = _between(writer, outputs[0]) if outputs else features
+        operands = [features, given.get("lengths", ""), *begins]
+        outputs = _level(writer, cells, operands, layer.reverse)
+    chosen = [outputs[index] for index in layer.results]
+    if not layer.batch_first:
+        return chosen
+    return [
+        writer.one("Transpose", name, perm=TO_TIME_FIRST if index else BATCH_FIRST)
+        for name, index in zip(chosen, layer.results, strict=True)
+    ]
+
+
+def _levels(layer: Recurrent) -> Iterator[tuple[RecurrentCell, ...]]:
+    """Yield the cells of each level, one for each direction."""
+    directions = 1 + layer.bidirectional
+    for begin in range(0, len(layer.cells), directions):
+        yield layer.cells[begin : begin + directions]
+
+
+def _between(writer: Writer, y: str) -> str:
+    """Write the features for the next level: those of all directions in one axis."""
+    across = writer.one("Transpose", y, perm=BETWEEN_LEVELS)
+    return writer.one("Reshape", across, writer.shape(0, 0, -1))
+
+
+def _level(
+    writer: Writer, cells: tuple[RecurrentCell, ...], inputs: list[str], reverse: bool = False
+) -> list[str]:
     """Write the operator of one level; return y and the last state, of all directions."""
     features, lengths, *begins = inputs
+    writer.lengths.add(lengths)
     kind = type(cells[0]).__name__.removesuffix("Cell")
     arrays = [
         np.stack(weights)
@@ -70,6 +109,8 @@ def _level(writer: Writer, cells: tuple[RecurrentCell, ...], inputs: list[str]) 
     attributes: dict[str, Any] = {"hidden_size": cells[0].hidden_size}
     if len(cells) == 2:
         attributes["direction"] = "bidirectional"
+    elif reverse:
+        attributes["direction"] = "reverse"
     if getattr(cells[0], "nonlinearity", "tanh") == "relu":
         attributes["activations"] = ["Relu"] * len(cells)
     if kind == "GRU":

@@ -113,6 +113,9 @@ def _reshape(graph: Graph, node: Node) -> Step:
     if node.attributes.get("allowzero", 0) and (sizes == 0).any():
         graph.refuse(node, "it makes an empty array")
     target = [int(size) for size in sizes]
+    rank = graph.ranks.get(node.operands[0], len(target))
+    if min(target, default=0) < -1 or target.count(-1) > 1 or 0 in target[rank:]:
+        graph.refuse(node, f"its sizes {tuple(target)} are no shape for an input of {rank} axes")
     return step(node, nn.Flatten() if target == [0, -1] else adapters.Reshape(target))
 
 

@@ -9,12 +9,14 @@ import numpy as np
 
 from minidl import kernels
 from minidl.nn.recurrent.sequence import Recurrent
-from minidl.onnx.adapters import Adapter
+from minidl.onnx.adapter import Adapter
 from minidl.typing import Array
 
 
 class TimeFirst(Adapter):
     """A recurrent layer as ONNX has it: time first, all directions in one array.
+
+    Of several levels, the last h and c are those of the highest, and none are given.
 
     Parameters
     ----------
@@ -29,6 +31,8 @@ class TimeFirst(Adapter):
     results
         Which outputs there are: some of 0, 1 and 2 for all h, the last h and the last c.
     """
+
+    holds = ("inner", "batch_first", "reverse", "options", "results")
 
     def __init__(
         self,
@@ -70,10 +74,23 @@ class TimeFirst(Adapter):
     def check_gradient(self, dy: Any, output: Any) -> None:
         """Check nothing: the layer inside checks its gradients."""
 
+    def check_held(self) -> None:
+        super().check_held()
+        if not isinstance(self.inner, Recurrent):
+            raise TypeError(f"TimeFirst has {self.inner.short_name()}, which is not recurrent")
+
+    def __repr__(self) -> str:
+        return f"TimeFirst({self.inner.short_name()})"
+
     @property
     def _kinds(self) -> tuple[str, ...]:
         """The arrays of the state: h, and c of an LSTM."""
         return self.inner.cell_type.state_of
+
+    @property
+    def _highest(self) -> int:
+        """The number of arrays in the state of the highest level, of all its directions."""
+        return (1 + self.inner.bidirectional) * len(self._kinds)
 
     def _turned(self, x: Array) -> Array:
         """Return (batch, time, features) from the last step to the first, if that is its order."""
@@ -94,16 +111,17 @@ class TimeFirst(Adapter):
         return kernels.copy(self._turned(parts.reshape(shape)))
 
     def _by_cell(self, batch: int, arrays: Sequence[Array | None]) -> list[Array]:
-        """Return the state of every cell, of all h and all c; zero where there is none."""
+        """Return the state of every cell, of h and c of the highest level; zero elsewhere."""
         state = list(self.inner.zero_state(batch))
+        begin = len(state) - self._highest
         for place, array in enumerate(arrays):
             if array is not None:
                 directions = array.swapaxes(0, 1) if self.batch_first else array
-                state[place :: len(arrays)] = map(kernels.copy, directions)
+                state[begin + place :: len(arrays)] = map(kernels.copy, directions)
         return state
 
     def _by_kind(self, state: Sequence[Array]) -> list[Array]:
-        """Return all h and all c, of the state of every cell."""
-        count = len(self._kinds)
-        stacked = [np.stack(state[place::count]) for place in range(count)]
+        """Return h and c of the highest level, of the state of every cell."""
+        count, of_level = len(self._kinds), state[-self._highest :]
+        stacked = [np.stack(of_level[place::count]) for place in range(count)]
         return [kernels.copy(h.swapaxes(0, 1)) if self.batch_first else h for h in stacked]

@@ -28,10 +28,13 @@ class Writer:
     ----------
     opset
         Version of the operators.
+    taken
+        Names of values that the graph takes and gives.
     """
 
-    def __init__(self, opset: int) -> None:
-        self.opset = opset
+    def __init__(self, opset: int, taken: Sequence[str] = ()) -> None:
+        self.opset, self.taken = opset, frozenset(taken)
+        self.lengths: set[str] = set()  # names of inputs that hold lengths of sequences
         self.nodes: list[Any] = []
         self.constants: dict[str, Any] = {}
         self.path = ""  # of the layer that is being written
@@ -46,9 +49,11 @@ class Writer:
         axes_are_input = kind in ("Squeeze", "Unsqueeze") or (
             kind == "ReduceMean" and self.opset >= 18
         )
-        if axes_are_input:
+        if axes_are_input and attributes["axes"] is None:  # all those of size 1
+            del attributes["axes"]
+        elif axes_are_input:
             operands.append(self.constant("axes", np.array(attributes.pop("axes"), np.int64)))
-        if kind == "Split" and self.opset >= 18:
+        if kind == "Split" and self.opset >= 18 and len(operands) == 1:
             attributes["num_outputs"] = results
         make_node = onnx_package().helper.make_node
         self.nodes.append(make_node(kind, operands, names, name=names[0], **attributes))
@@ -65,7 +70,7 @@ class Writer:
             array = array.astype(np.float32)
         name = self._joined(name)
         tensor = onnx_package().numpy_helper.from_array(np.asarray(array, order="C"), name)
-        while self.constants.get(name, tensor) != tensor:  # another one of this layer
+        while name in self.taken or self.constants.get(name, tensor) != tensor:
             name = tensor.name = f"{name}_"
         self.constants[name] = tensor
         return name
@@ -91,7 +96,8 @@ class Writer:
 
     def _new_name(self, kind: str) -> str:
         self._values += 1
-        return self._joined(f"{kind}_{self._values}")
+        name = self._joined(f"{kind}_{self._values}")
+        return self._new_name(kind) if name in self.taken else name
 
     def _joined(self, name: str) -> str:
         return f"{self.path}.{name}" if self.path else name

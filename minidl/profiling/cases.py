@@ -156,6 +156,7 @@ class _Maker:
         kernel: str,
         shape: str,
         flops: int,
+        /,  # a kernel may have an argument of one of these names
         *,
         read: Arrays = NOTHING,
         updated: Arrays = NOTHING,
@@ -252,10 +253,8 @@ def _windows(case: _Maker) -> Iterator[Case]:
         flops = 2 * math.prod(dy) * math.prod(weight[:-1])
         shape = f"{images}x{height}x{width}x{channels} {rows}x{columns}x{outputs}"
         shape += " depthwise" if groups > 1 else ""
-        placed = {"padding": padding, "groups": groups}
-        yield case(
-            "conv", shape, flops, read={"x": x, "weight": weight}, results=[dy], **placed
-        )
+        placed: Arguments = {"padding": padding, "groups": groups}
+        yield case("conv", shape, flops, read={"x": x, "weight": weight}, results=[dy], **placed)
         yield case(
             "conv_grad_input",
             shape,

@@ -17,14 +17,14 @@ from minidl.profiling.kernel_report import Run, machine
 # those of Okabe and Ito, which colour-blind readers can distinguish.
 STYLES = {
     "products": ("products (A@B named)", "o", "#0072B2"),
+    "convolution": ("convolutions", "h", "#999999"),
     "elementwise": ("elementwise", "s", "#E69F00"),
     "normalization": ("normalization", "^", "#009E73"),
     "losses": ("losses", "D", "#CC79A7"),
     "optimizers": ("optimizers", "v", "#D55E00"),
     "activations": ("activations", "P", "#56B4E9"),
     "sequences": ("recurrent", "X", "#000000"),
-    "convolution": ("convolutions", "p", "#8C564B"),
-    "pooling": ("pooling", "h", "#7F7F7F"),
+    "pooling": ("pooling", "h", "#999999"),
     "watching": ("of watched steps", "*", "#F0E442"),
 }
 FAMILY_OF = {

@@ -22,7 +22,7 @@ from minidl._kernels.executor.calls import (
 )
 from minidl._kernels.signature import ADD_TO_ZERO, KERNELS, READ, UPDATED, WRITTEN, Kernel
 
-PRODUCT = KERNELS["matmul"]
+PRODUCT = next(kernel for kernel in KERNELS.values() if kernel.fuses and kernel.accumulates)
 SUM_OF_PARTIALS = KERNELS["reduce_partials"]
 
 
@@ -59,8 +59,8 @@ def _into_product(
 ) -> list[KernelCall]:
     """Merge an activation, or its gradient, into the call whose output it alone reads.
 
-    That is a call of one of the kernels ``fusing``, a matrix product or a convolution. ``arguments``
-    is 1 to merge activations, 2 to merge gradients, which take dy and y.
+    That is a call of one of the kernels ``fusing``, a matrix product or a convolution.
+    ``arguments`` is 1 to merge activations, 2 to merge gradients, which take dy and y.
     """
     uses = Counter(id(operand.buffer) for call in calls for operand in call.operands)
     products: dict[int, int] = {}  # from the output of a product to its index

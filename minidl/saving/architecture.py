@@ -23,9 +23,11 @@ from minidl.nn.containers import is_ours
 from minidl.nn.layer import KEPT, Layer
 from minidl.nn.parameter import Initializer, Parameter
 from minidl.nn.rectifiers import he_normal_for
+from minidl.saving.tensor_file import DTYPES, KEPT_DTYPES
 from minidl.typing import Array
 
 VERSION = 1
+LAYERS = "minidl.nn."  # begins the modules of layers that need no other name than their own
 ARRAYS = "array/"  # begins the names of tensors that are neither parameters nor state
 LARGEST_ZEROS = 1 << 28  # bytes of arrays that a file need not hold, because they are zero
 
@@ -94,6 +96,7 @@ class Description:
         self._state = {key: name for key, name in state.items() if key not in transient}
         self._transient = transient
         self._numbers: dict[int, int] = {}  # of layers, parameters and arrays, by identity
+        self._generators: dict[int, dict[str, Any]] = {}  # their descriptions, by identity
         self._open: set[int] = set()  # layers that are being described
 
     def layer(self, layer: Layer, where: str) -> dict[str, Any]:
@@ -151,7 +154,7 @@ class Description:
         if isinstance(value, np.dtype) and value.kind in "fiub":
             return {"dtype": value.name}
         if type(value) is np.random.Generator:
-            return {"generator": generator_words(value)}
+            return self._generator(value)
         if isinstance(value, type) and issubclass(value, Layer):
             return {"type": class_words(value)}
         if type(value) in (list, tuple):
@@ -163,6 +166,15 @@ class Description:
         kind = type(value).__name__
         raise NotDescribableError(f"{where} is of type {kind}, which no file can hold")
 
+    def _generator(self, generator: np.random.Generator) -> dict[str, Any]:
+        """Describe a generator, once; one that several layers hold gets a number."""
+        known = self._generators.setdefault(id(generator), {})
+        if known:
+            known.setdefault("number", list(self._generators).index(id(generator)))
+            return {"same_generator": known["number"]}
+        known["generator"] = generator_words(generator)
+        return known
+
     def _array(self, array: Array, where: str) -> dict[str, Any]:
         """Refer to an array of the state, or take it down as one more tensor."""
         if id(array) in self._transient:
@@ -171,10 +183,9 @@ class Description:
             return {"zeros": list(array.shape), "dtype": array.dtype.name}
         if id(array) in self._state:
             return {"tensor": self._state[id(array)]}
-        if array.dtype.newbyteorder("=") not in (np.float32, np.float64, np.int64, np.uint64):
+        if array.dtype.newbyteorder("<") not in DTYPES.values():
             raise NotDescribableError(
-                f"{where} is an array of {array.dtype}, and a file keeps "
-                "float32, float64, int64 and uint64"
+                f"{where} is an array of {array.dtype}, and a file keeps {KEPT_DTYPES}"
             )
         number = self._numbers.setdefault(id(array), len(self.arrays))
         self.arrays[f"{ARRAYS}{number}"] = array
@@ -182,8 +193,8 @@ class Description:
 
 
 def class_words(kind: type[Layer]) -> dict[str, str]:
-    """Return the name of a class of layers, with its module unless that is minidl's."""
-    if kind.__module__.startswith("minidl."):
+    """Return the name of a class of layers, with its module unless it is one of ``minidl.nn``."""
+    if kind.__module__.startswith(LAYERS):
         return {"class": kind.__qualname__}
     return {"class": kind.__qualname__, "module": kind.__module__}
 

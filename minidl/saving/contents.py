@@ -24,12 +24,9 @@ LIBRARY = "minidl.version"
 CLASSES, COLUMNS = "minidl.classes", "minidl.columns"
 # Metadata of a training: all that it needs beside arrays, and the columns of its tables.
 STATE_OF_TRAINING, COLUMNS_OF_TRAINER = "minidl.training", "minidl.columns_of_inputs"
-# Metadata that minidl itself writes.
-OWN_WORDS = {
-    *("format", "crc32", "optimizer", MODEL, UNKNOWN, LIBRARY, CLASSES, COLUMNS),
-    STATE_OF_TRAINING,
-    COLUMNS_OF_TRAINER,
-}
+TABLE = "minidl.table"  # of a network that was trained on a table: what became of its columns
+# Metadata that minidl itself writes, beside those whose names begin with "minidl.".
+OWN, OWN_WORDS = "minidl.", ("format", "crc32", "optimizer")
 
 # The place of a tensor of the file in a model or an optimizer.
 Place = Parameter | Array
@@ -48,9 +45,15 @@ def check_types(caller: str, model: Any, optimizer: Any) -> None:
 
 def checked_words(metadata: Mapping[str, str]) -> dict[str, str]:
     """Return the metadata if every reader of the format can read them, else raise."""
+    if not isinstance(metadata, Mapping):
+        raise TypeError(f"save: metadata are strings by name in a dict, got {shortened(metadata)}")
     words = dict(metadata)
-    if taken := OWN_WORDS & words.keys():
-        raise ValueError(f"save: the metadata {', '.join(sorted(taken))} are its own, rename yours")
+    taken = [name for name in words if name in OWN_WORDS or str(name).startswith(OWN)]
+    if taken:
+        raise ValueError(
+            f"save: the metadata {', '.join(sorted(map(str, taken)))} are its own, rename yours "
+            f"(its own are {', '.join(OWN_WORDS)}, and all that begin with {OWN})"
+        )
     for name, word in words.items():
         if not isinstance(name, str) or not isinstance(word, str):
             raise TypeError(

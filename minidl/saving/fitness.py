@@ -38,6 +38,9 @@ def check_fits(layer: Layer) -> None:
     if not is_ours(kind) or kind in (Sequential, Residual):
         _check_container(layer)
         return
+    if hasattr(kind, "check_held"):  # a layer of a loaded graph, which has its own check
+        kind.check_held(layer)
+        return
     _check_sizes(layer)
     if isinstance(layer, Convolution):
         _check_windows(layer)
@@ -117,9 +120,14 @@ def _arguments(layer: Layer) -> dict[str, Any]:
             found[name] = layer.dropouts[0].p if layer.dropouts else 0.0
         elif isinstance(argument.default, bool):
             found[name] = value is not None and value is not False
-        elif all(type(v) in PLAIN for v in _flat(value)) and (name in held or value is not None):
+        elif _is_plain(value) and (name in held or value is not None):
             found[name] = value
     return found
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is a number, a word, None, or a tuple of such, as a size of two numbers."""
+    return type(value) in PLAIN or (type(value) is tuple and all(map(_is_plain, value)))
 
 
 def _check_alike(made: Any, layer: Any, where: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import repeat
 from typing import overload
 
@@ -75,7 +75,8 @@ def save(
         Where to write. An existing file is replaced, and the new one has its mode; a symbolic link
         stays, and the file that it leads to is replaced.
     metadata
-        Strings to keep with the model, by name, such as what it was made from.
+        Strings to keep with the model, by name, such as what it was made from. Names that begin
+        with ``minidl.`` are its own.
     optimizer
         Optimizer of the model's parameters, for training to continue later: its hyper-parameters,
         counters and moments are kept too. Not kept are a schedule (give the new optimizer the same
@@ -119,7 +120,7 @@ def save(
     0.01
     """
     check_types("save", model, optimizer)
-    words = checked_words(metadata or {})
+    words = checked_words({} if metadata is None else metadata)
     tensors, own = contents(model, optimizer)
     for name, labels in ((CLASSES, classes), (COLUMNS, columns)):
         if labels is not None:
@@ -142,11 +143,14 @@ def contents(model: Layer, optimizer: Optimizer | None) -> tuple[dict[str, Array
 
 def _as_labels(name: str, labels: Sequence[str | int]) -> list[str | int]:
     """Return labels as JSON has them."""
+    what = f"save: {name.rpartition('.')[2]} are words or whole numbers"
+    unordered = isinstance(labels, (str, bytes, set, frozenset, Mapping))
+    if unordered or not isinstance(labels, Iterable):
+        raise TypeError(f"{what} in a list, got {shortened(labels)}")
     plain = [label.item() if isinstance(label, np.generic) else label for label in labels]
     wrong = [label for label in plain if type(label) not in (str, int)]
-    if isinstance(labels, str) or wrong:
-        given = shortened(labels if isinstance(labels, str) else wrong[0])
-        raise TypeError(f"save: {name.rpartition('.')[2]} are words or whole numbers, got {given}")
+    if wrong:
+        raise TypeError(f"{what}, got {shortened(wrong[0])}")
     return plain
 
 

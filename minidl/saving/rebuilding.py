@@ -10,19 +10,23 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from minidl.nn.array_checks import float_dtype
+from minidl.nn.containers import is_ours
 from minidl.nn.layer import KEPT, Layer
 from minidl.nn.parameter import Initializer, Parameter
-from minidl.saving.architecture import INITIALIZERS, LARGEST_ZEROS, VERSION
+from minidl.saving.architecture import INITIALIZERS, LARGEST_ZEROS, LAYERS, VERSION
 from minidl.saving.fitness import check_fits
 from minidl.saving.tensor_file import DTYPES, shortened
 from minidl.typing import Array
 
 MISSING = "the architecture in it is damaged"
+# Modules with the layers of a graph that was loaded from ONNX.
+GRAPHS = ("minidl.onnx.adapters", "minidl.onnx.network", "minidl.onnx.time_first")
 GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
 
 
@@ -51,6 +55,18 @@ def parsed(text: str) -> dict[str, Any]:
     if not whole:
         raise ArchitectureError(MISSING)
     return dict(content)
+
+
+def missing_class(architecture: Mapping[str, Any]) -> str:
+    """Say which class of layers is not defined here; return "" if all are, or words are damaged."""
+    for words in architecture["layers"]:
+        try:
+            find_class(words["class"], words.get("module"))
+        except ArchitectureError as error:
+            return str(error)
+        except (AttributeError, KeyError, TypeError):
+            return ""
+    return ""
 
 
 def rebuild(architecture: Mapping[str, Any], tensors: Mapping[str, Array]) -> Layer:
@@ -125,6 +141,9 @@ class Rebuilding:
             return words
         (kind, *rest) = words
         value = words[kind]
+        if "number" in rest:
+            self._built["generator", words["number"]] = decode_generator(value)
+            return self._built["generator", words["number"]]
         match kind:
             case "layer":
                 return self.layer(value)
@@ -134,6 +153,8 @@ class Rebuilding:
                 return self._tensors[value]
             case "scalar":
                 return _scalar(self.decode(value), words[rest[0]])
+            case "same_generator":
+                return self._built["generator", value]
             case "zeros":
                 return self._zero_array(value, np.dtype(words[rest[0]]))
             case "list":
@@ -217,7 +238,7 @@ def decode_generator(words: Mapping[str, Any]) -> np.random.Generator:
 
 
 def find_class(name: Any, module: Any = None) -> type[Layer]:
-    """Return the class of layers of this name; one of minidl's if there is no module.
+    """Return the class of layers of this name; one of ``minidl.nn`` if there is no module.
 
     A class of the user's may be in another module than it was, such as ``__main__``. Of several
     that are equal, as in a notebook, it is the one that was defined last.
@@ -227,10 +248,12 @@ def find_class(name: Any, module: Any = None) -> type[Layer]:
     ArchitectureError
         If there is none, or if several modules have one.
     """
+    if module in GRAPHS:
+        import_module("minidl.onnx")
     found = {
         kind.__module__: kind
         for kind in _subclasses(Layer)
-        if kind.__qualname__ == name and kind.__module__.startswith("minidl.") == (module is None)
+        if kind.__qualname__ == name and kind.__module__.startswith(LAYERS) == (module is None)
     }
     if module in found:
         return found[module]
@@ -260,6 +283,8 @@ def check_name(kind: type[Layer], name: str) -> None:
     """Raise ArchitectureError if an attribute of this name would hide a method or a property."""
     there = getattr(kind, name, None)
     hides = callable(there) or isinstance(there, property)
+    if isinstance(there, (type, Layer, Initializer)) and not is_ours(kind):
+        hides = False  # a class of the user's has it for its instances to replace
     if not name.isidentifier() or name.startswith("__") or name in KEPT or hides:
         raise ArchitectureError(f"{MISSING}: {kind.__name__} cannot hold {shortened(name)}")
 

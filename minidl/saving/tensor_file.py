@@ -33,21 +33,16 @@ FORMAT = "minidl"  # metadata "format" of a file that keeps weights as minidl do
 DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
     "F64": np.dtype("<f8"),
-    "I64": np.dtype("<i8"),
-    "U64": np.dtype("<u8"),
-}
-# What the numbers of other libraries are read as, before they are widened.
-STORED: dict[str, np.dtype[Any]] = {
-    **DTYPES,
-    "F16": np.dtype("<f2"),
-    "BF16": np.dtype("<u2"),
     "BOOL": np.dtype("?"),
     **{
         f"{kind}{8 * size}": np.dtype(f"<{kind.lower()}{size}")
         for kind in "IU"
-        for size in (1, 2, 4)
+        for size in (1, 2, 4, 8)
     },
 }
+KEPT_DTYPES = "float32, float64, whole numbers and booleans"
+# What the numbers of other libraries are read as, before they are widened.
+STORED: dict[str, np.dtype[Any]] = {**DTYPES, "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 # Bytes of an element, for every dtype of the format: metadata of any such file can be read.
 SIZES = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0"), 1),
@@ -78,8 +73,8 @@ def write_tensor_file(
         dtype = array.dtype.newbyteorder("<")
         if dtype not in names:
             raise TypeError(
-                f"save: {one_line(name)} is an array of {array.dtype}, and a file keeps float32, "
-                "float64, int64 and uint64: let the layer hold one of these"
+                f"save: {one_line(name)} is an array of {array.dtype}, and a file keeps "
+                f"{KEPT_DTYPES}: let the layer hold one of these"
             )
         # A copy, so that the checksum fits the file even if another thread trains meanwhile.
         numbers = array.astype(dtype, order="C").tobytes()
@@ -217,6 +212,7 @@ class TensorFile:
             if name in names:
                 found[name] = np.empty(tensor.shape, DTYPES[tensor.dtype])
                 checksum = self._fill(found[name].reshape(-1).view(np.uint8), checksum)
+                self._check_booleans(name, found[name])
             elif expected is None:
                 self._file.seek(tensor.size, os.SEEK_CUR)
             else:
@@ -234,6 +230,7 @@ class TensorFile:
                 raise self.error(f"{one_line(name)} is {tensor.dtype}, which cannot be read")
             array = np.empty(tensor.shape, stored)
             self._fill(array.reshape(-1).view(np.uint8), 0)
+            self._check_booleans(name, array)
             if tensor.dtype == "BF16":  # the upper half of a float32
                 array = (array.astype(np.uint32) << 16).view(np.float32)
             found[name] = array.astype(np.float32) if tensor.dtype == "F16" else array
@@ -244,6 +241,11 @@ class TensorFile:
         if self._file.readinto(array) != len(array):  # type: ignore[attr-defined]
             raise self.error("truncated while it was read")
         return zlib.crc32(array.data, checksum)
+
+    def _check_booleans(self, name: str, array: Array) -> None:
+        """Raise if booleans are bytes that are neither 0 nor 1, of which NumPy makes anything."""
+        if array.dtype == bool and (array.reshape(-1).view(np.uint8) > 1).any():
+            raise self.error(f"{one_line(name)} holds booleans that are neither true nor false")
 
     def _skip(self, size: int, checksum: int) -> int:
         """Read past so many bytes; return the checksum with them."""

@@ -48,6 +48,9 @@ class NetworkEstimator(Results):
         """Learn from y, when the network is made, how targets are encoded."""
         raise NotImplementedError(f"{type(self).__name__} encodes no targets")
 
+    def _measure_targets(self, y: Array, weight: Array | None) -> None:
+        """Measure mean and deviation of y, if targets are scaled, on the rows to train on."""
+
     def _check_same_targets(self, y: Array) -> None:
         """Raise ValueError if y is of another kind than when the network was made."""
 
@@ -147,19 +150,21 @@ class NetworkEstimator(Results):
         weight = checked_weights(weight, y, dtype_of(X))
         if fresh:
             self._learn_targets(y, weight, classes)
+            self._make(X)
         elif whole:
             self._check_same_targets(y)
+        split = self._split(y) if self.early_stopping and whole and validation is None else None
+        if fresh and split is not None:
+            self._measure_targets(y[split[0]], None if weight is None else weight[split[0]])
         rows = Rows(X, self._encode(y, dtype_of(X)))
         in_training = self._row_weights(y, weight)
         held_out = None
-        if validation is not None:
-            held_out = self._validation_rows(*as_validation(validation))
-        if fresh:
-            self._make(rows)
-        if held_out is None and self.early_stopping and whole:
-            rows, held_out = self._split(rows, self._strata(y), in_training, weight)
+        if split is not None:
+            rows, held_out = rows.taken(split[0], in_training), rows.taken(split[1], weight)
         else:
             rows = rows.weighted(in_training)
+        if validation is not None:
+            held_out = self._validation_rows(*as_validation(validation))
         if fresh:
             self._adapt(rows)
         return rows, held_out
@@ -170,11 +175,11 @@ class NetworkEstimator(Results):
         weight = checked_weights(weight, y, dtype_of(X))
         return Rows(X, self._encode(y, dtype_of(X))).weighted(weight)
 
-    def _make(self, rows: Rows) -> None:
+    def _make(self, X: Any) -> None:
         """Make a fresh network, before its first training."""
         random = check_random_state(self.random_state)
         seed, order, self._split_seed = (int(n) for n in random.randint(MOST_SEED, size=3))
-        network = self._build(rows.X, np.random.default_rng(seed))
+        network = self._build(X, np.random.default_rng(seed))
         self._fitting = Fitting(network, self._make_loss(), np.random.default_rng(order))
 
     def _adapt(self, rows: Rows) -> None:
@@ -188,27 +193,23 @@ class NetworkEstimator(Results):
             if weight is not None:
                 standardize.mean[...], standardize.std[...] = mean_and_deviation(features, weight)
 
-    def _split(self, rows: Rows, strata: Array | None, *weights: Array | None) -> tuple[Rows, Rows]:
-        """Hold out ``validation_fraction`` of the rows, of each class as many.
+    def _split(self, y: Array) -> tuple[Array, Array]:
+        """Choose rows to train on, and ``validation_fraction`` to hold out, of each class as many.
 
-        ``weights`` are those of the rows in training, and those of the rows that are held out.
+        Both are given by their places.
         """
-        parts = train_test_split(
-            np.arange(len(rows)),
+        training, held_out = train_test_split(
+            np.arange(len(y)),
             test_size=self.validation_fraction,
             random_state=self._split_seed,
-            stratify=strata,
+            stratify=self._strata(y),
         )
-        if len(parts[1]) < 2:
+        if len(held_out) < 2:
             raise ValueError(
                 "The validation set is too small. Increase 'validation_fraction' or the size of "
                 "your dataset."
             )
-        chosen, held_out = (
-            rows.take(part).weighted(None if weight is None else weight[part])
-            for part, weight in zip(parts, weights, strict=True)
-        )
-        return chosen, held_out
+        return training, held_out
 
     def _run(self, rows: Rows, held_out: Rows | None, epochs: int, final: bool) -> None:
         self._fitting.run(self, rows, held_out, self._score_outputs, epochs, final)
@@ -255,6 +256,13 @@ def goes_on_in_epochs(estimator: TrainingParameters) -> bool:
             "partial_fit is only available for stochastic optimizers. lbfgs is not stochastic."
         )
     return True
+
+
+def check_given(estimator: Any, y: Any) -> None:
+    """Raise ValueError if there is no target, in the words of scikit-learn."""
+    if y is None:
+        name = type(estimator).__name__
+        raise ValueError(f"{name} requires y to be passed, but the target y is None")
 
 
 def dtype_of(X: Any) -> np.dtype[Any]:

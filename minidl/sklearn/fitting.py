@@ -54,6 +54,10 @@ class Rows:
         weight = None if self.weight is None else self.weight[places]
         return replace(self, X=X, y=self.y[places], weight=weight)
 
+    def taken(self, places: Array, weight: Array | None) -> Rows:
+        """Return some of the rows that count, given the weights of all."""
+        return self.take(places).weighted(None if weight is None else weight[places])
+
     def as_tuple(self) -> tuple[Any, ...]:
         """Return features, targets and maybe weights, as ``Trainer`` takes validation data."""
         return (self.X, self.y) if self.weight is None else (self.X, self.y, self.weight)

@@ -14,7 +14,7 @@ from sklearn.utils.metaestimators import available_if
 
 from minidl import nn
 from minidl.sklearn import objectives
-from minidl.sklearn.estimator import NetworkEstimator, goes_on_in_epochs
+from minidl.sklearn.estimator import NetworkEstimator, check_given, goes_on_in_epochs
 from minidl.sklearn.targets import Numbers
 from minidl.typing import Array
 
@@ -38,8 +38,11 @@ class Regressor(RegressorMixin, NetworkEstimator):
     # --- targets ---
 
     def _learn_targets(self, y: Array, weight: Array | None, classes: Any) -> None:
-        self._numbers = Numbers.of(y, weight, self.scale_targets)
+        self._measure_targets(y, weight)
         self._learn_loss()
+
+    def _measure_targets(self, y: Array, weight: Array | None) -> None:
+        self._numbers = Numbers.of(y, weight, self.scale_targets)
 
     def _learn_loss(self) -> None:
         """Note what outputs mean, which ``set_params`` must not change before another ``fit``."""
@@ -131,6 +134,7 @@ class Regressor(RegressorMixin, NetworkEstimator):
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Compute R² of the predictions; for ``loss="quantile"``, the D² of the pinball loss."""
+        check_given(self, y)
         prediction = self.predict(X)
         y = check_array(y, dtype="numeric", ensure_2d=False, input_name="y")
         check_consistent_length(y, prediction)

@@ -13,7 +13,7 @@ from sklearn.utils import check_array, column_or_1d
 from minidl import nn
 from minidl.nn.checks import check_choice, check_count, check_number
 from minidl.sklearn.classification import Classifier
-from minidl.sklearn.estimator import NetworkEstimator
+from minidl.sklearn.estimator import NetworkEstimator, check_given
 from minidl.sklearn.network import finished, linear
 from minidl.sklearn.regression import Regressor
 from minidl.training.inputs import check_finite, check_range, is_ragged, padded
@@ -55,10 +55,7 @@ class SequenceEstimator(NetworkEstimator):
 
     def _checked_pair(self, X: Any, y: Any, reset: bool) -> tuple[Any, Array]:
         features = self._features(X, reset)
-        if y is None:
-            raise ValueError(
-                f"{type(self).__name__} requires y to be passed, but the target y is None"
-            )
+        check_given(self, y)
         dtype = "numeric" if is_regressor(self) else None
         y = check_array(y, dtype=dtype, ensure_2d=False, input_name="y")
         if y.ndim == 2 and y.shape[1] == 1:
@@ -109,8 +106,10 @@ def as_list(X: Any) -> Any:
     elif isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1:
         X = X.tolist()
     rows = X if isinstance(X, list) else []
+    parts = X if isinstance(X, tuple) else ()
     for place, given in [
         ("X", X),
+        *((f"X[{number}]", part) for number, part in enumerate(parts)),
         *((f"row {number} of X", row) for number, row in enumerate(rows)),
     ]:
         if issparse(given):

@@ -21,7 +21,8 @@ def from_torch(module: Any) -> Layer:
     Parameters
     ----------
     module
-        The module. Parameters that need no gradient are frozen in the model.
+        The module. Parameters that need no gradient, and those that it does without, such as the
+        bias of a ``LayerNorm`` with ``bias=False``, are frozen in the model.
 
     Shapes
     ------
@@ -47,9 +48,7 @@ def from_torch(module: Any) -> Layer:
     ----------------------------------------
     float32                               15
     """
-    modules = _with_pytorch("from_modules")
-    modules.check_untied(module)
-    layer: Layer = modules.layer_of(module)
+    layer: Layer = _with_pytorch("from_modules").layer_of(module)
     layer.assign_paths()
     return layer
 

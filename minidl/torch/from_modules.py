@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from torch.nn.parameter import is_lazy
 
 from minidl import nn
 from minidl.nn.layer import Layer, joined
@@ -34,6 +35,9 @@ def makes(*kinds: type[Any]) -> Callable[[Maker], Maker]:
 
 def layer_of(module: Any) -> Layer:
     """Return the layer of a module, with its weights, state and modes."""
+    if not isinstance(module, torch.nn.Module):
+        raise TypeError(f"from_torch takes a module of PyTorch, got {type(module).__name__}")
+    _check_untied(module)
     return _converted(module, "", {})
 
 
@@ -41,6 +45,8 @@ def _converted(module: Any, path: str, done: dict[int, Layer]) -> Layer:
     """Return the layer of a module, one for all places where the module is."""
     if id(module) in done:
         return done[id(module)]
+    if any(map(is_lazy, module.parameters(recurse=False))):
+        refuse(module, path, "does not know its sizes yet; call it once, then convert it")
     if getattr(module, "_forward_hooks", None) or getattr(module, "_forward_pre_hooks", None):
         refuse(module, path, "has hooks, which a layer cannot take over")
     match module:
@@ -68,9 +74,11 @@ def _leaf(module: Any, path: str) -> Layer:
         refuse(module, path, f"has no counterpart; {advice}")
     try:
         layer = maker(module, path)
-    except ValueError as error:
-        refuse(module, path, str(error))
-    tensors = {name: as_array(name, tensor) for name, tensor in module.state_dict().items()}
+    except ValueError as error:  # of the layer, which names its class first
+        refuse(module, path, f"cannot be taken: {str(error).partition(': ')[2] or error}")
+    tensors = {
+        name: as_array(joined(path, name), tensor) for name, tensor in module.state_dict().items()
+    }
     if any(tensor.dtype == np.float64 for tensor in tensors.values()):
         layer.astype(np.float64)
     for _, cell in layer.layers():
@@ -81,15 +89,13 @@ def _leaf(module: Any, path: str) -> Layer:
     learned = dict(module.named_parameters())
     for slot in wanted:
         held = [learned[name].requires_grad for name in slot.names if name in learned]
-        if isinstance(slot.place, Parameter) and held:
+        if isinstance(slot.place, Parameter):  # also one that the module does without
             slot.place.frozen = not any(held)
     return layer
 
 
-def check_untied(module: Any) -> None:
+def _check_untied(module: Any) -> None:
     """Raise TypeError if two modules share a parameter: they would be trained apart here."""
-    if not isinstance(module, torch.nn.Module):
-        return
     owners: dict[int, str] = {}
     for path, part in module.named_modules():
         for name, parameter in part.named_parameters(prefix=path, recurse=False):
@@ -122,8 +128,12 @@ def linear(module: Any, path: str) -> Layer:
 @makes(torch.nn.Embedding)
 def embedding(module: Any, path: str) -> Layer:
     """Make an embedding."""
-    if module.max_norm is not None:
-        refuse(module, path, f"has max_norm={module.max_norm}, which minidl has not")
+    for name in ("max_norm", "padding_idx", "scale_grad_by_freq"):
+        value = getattr(module, name)
+        if value is not None and value is not False:  # 0 is a row
+            refuse(
+                module, path, f"has {name}={value}, which would be lost: minidl has no such option"
+            )
     return nn.Embedding(module.num_embeddings, module.embedding_dim)
 
 
@@ -178,7 +188,7 @@ def gelu(module: Any, path: str) -> Layer:
 @makes(torch.nn.Softplus)
 def softplus(module: Any, path: str) -> Layer:
     """Make a smooth rectifier."""
-    if module.threshold < 15:  # where the line begins, 3e-7 of the value is lost
+    if module.threshold < nn.Softplus.straight_from:
         refuse(module, path, f"is a line from {module.threshold} on, in minidl nowhere")
     return nn.Softplus(module.beta)
 

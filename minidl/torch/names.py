@@ -14,7 +14,18 @@ from minidl.nn.recurrent.cells import RecurrentCell
 from minidl.nn.recurrent.sequence import Recurrent
 from minidl.typing import Array
 
-# PyTorch keeps a weight as (out_features, in_features): of a recurrent cell, too.
+TURNED = (1, 0)  # (in_features, out_features) as PyTorch keeps it, (out_features, in_features)
+
+# Of each layer, its parameters: the name that PyTorch has for them, and the order of their axes
+# there, None for the same. Arrays of state have the same name and order in both.
+PARAMETERS: dict[type[Layer], dict[str, tuple[str, tuple[int, ...] | None]]] = {
+    nn.Linear: {"weight": ("weight", TURNED), "bias": ("bias", None)},
+    nn.Embedding: {"weight": ("weight", None)},
+    nn.PReLU: {"weight": ("weight", None)},
+    nn.BatchNorm: {"gamma": ("weight", None), "beta": ("bias", None)},
+    nn.LayerNorm: {"gamma": ("weight", None), "beta": ("bias", None)},
+    nn.RMSNorm: {"gamma": ("weight", None)},
+}
 OF_CELLS = {
     "input_weight": ("weight_ih",),
     "recurrent_weight": ("weight_hh",),
@@ -28,30 +39,32 @@ OF_GRU_CELLS = {**OF_CELLS, "bias": ("bias_ih",), "recurrent_bias": ("bias_hh",)
 class Slot:
     """A parameter or an array of a model, and the tensors that hold it.
 
-    Of several tensors, it is the sum. ``transposed`` says that PyTorch keeps it the other way
-    round, ``optional`` that a state dict may be without it, ``least`` what it can hold at least.
+    Of several tensors, it is the sum. ``order`` has its axes as PyTorch keeps them, None for the
+    same; ``optional`` says that a state dict may be without it, ``least`` what it holds at least.
     """
 
     names: tuple[str, ...]
     place: Parameter | Array
-    transposed: bool = False
+    order: tuple[int, ...] | None = None
     optional: bool = False
     least: float = -np.inf
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of each tensor."""
-        return self.place.shape[::-1] if self.transposed else self.place.shape
+        shape = self.place.shape
+        return shape if self.order is None else tuple(shape[axis] for axis in self.order)
 
     @property
     def values(self) -> Array:
         """The numbers as PyTorch keeps them."""
         data = self.place.data if isinstance(self.place, Parameter) else self.place
-        return np.ascontiguousarray(data.T) if self.transposed else np.array(data)
+        return np.array(data if self.order is None else data.transpose(self.order), order="C")
 
     def fill(self, values: Array) -> None:
         """Set the numbers to those of PyTorch's."""
-        values = values.T if self.transposed else values
+        if self.order is not None:
+            values = values.transpose([int(axis) for axis in np.argsort(self.order)])
         if isinstance(self.place, Parameter):
             self.place.data = values
         else:
@@ -85,27 +98,21 @@ def _of_cell(cell: RecurrentCell, path: str, suffix: str) -> Iterator[Slot]:
     named = OF_GRU_CELLS if isinstance(cell, nn.GRUCell) else OF_CELLS
     for ours, theirs in named.items():
         names = tuple(joined(path, f"{name}{suffix}") for name in theirs)
-        yield Slot(names, getattr(cell, ours), transposed="weight" in ours)
+        yield Slot(names, getattr(cell, ours), TURNED if "weight" in ours else None)
 
 
 def _own(layer: Layer, path: str) -> Iterator[Slot]:
     """Yield the slots of a layer, without those of the layers in it."""
-    match layer:
-        case nn.Linear():
-            yield Slot((joined(path, "weight"),), layer.weight, transposed=True)
-            if layer.bias is not None:
-                yield Slot((joined(path, "bias"),), layer.bias)
-        case nn.PReLU() | nn.Embedding():
-            yield Slot((joined(path, "weight"),), layer.weight)
-        case nn.BatchNorm() | nn.LayerNorm() | nn.RMSNorm():
-            yield Slot((joined(path, "weight"),), layer.gamma)
-            if not isinstance(layer, nn.RMSNorm):
-                yield Slot((joined(path, "bias"),), layer.beta)
-        case _ if layer.own_parameters():
-            raise TypeError(
-                f"{layer.label}: it is not known how PyTorch keeps its parameters; set them by "
-                "hand, parameter.data = ..."
-            )
+    known = next((PARAMETERS[kind] for kind in type(layer).__mro__ if kind in PARAMETERS), {})
+    own = dict(layer._members(Parameter))
+    if not own.keys() <= known.keys():
+        raise TypeError(
+            f"{layer.label}: it is not known how PyTorch keeps its parameters; set them by hand, "
+            "parameter.data = ..."
+        )
+    for ours, parameter in own.items():
+        name, order = known[ours]
+        yield Slot((joined(path, name),), parameter, order)
     for name, array in _state(layer).items():
         yield Slot((joined(path, name),), array, least=layer.state_minimum.get(name, -np.inf))
     if isinstance(layer, nn.BatchNorm):  # a count that minidl does not need

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from minidl.files import AnyPath, open_regular
+from minidl.files import AnyPath, as_path, open_regular
 from minidl.nn.layer import Layer
 from minidl.saving.tensor_file import FORMAT, ModelFileError, opened, write_tensor_file
 from minidl.torch.names import Slot, slots
@@ -137,7 +136,7 @@ def compared(tensors: Mapping[str, Array], wanted: list[Slot]) -> Report:
 def _misfit(name: str, tensor: Array, slot: Slot) -> str:
     """Return what is wrong with a tensor; nothing if it fits."""
     if tensor.shape != slot.shape:
-        turned = slot.transposed and tensor.shape == slot.shape[::-1]
+        turned = slot.order is not None and tensor.shape == slot.place.shape
         hint = ", the other way round" if turned else ""
         return f"{name} is {tensor.shape}, expected {slot.shape}{hint}"
     if tensor.dtype.kind != slot.place.dtype.kind:
@@ -177,6 +176,8 @@ def state_dict(model: Layer) -> dict[str, Array]:
     >>> {name: tensor.shape for name, tensor in tensors.items()}
     {'0.weight': (3, 2), '0.bias': (3,), '1.weight': (3,), '1.bias': (3,)}
     """
+    if not isinstance(model, Layer):
+        raise TypeError(f"state_dict takes a model, got {model!r}")
     found: dict[str, Array] = {}
     for slot in slots(model):
         first, *others = slot.names
@@ -221,7 +222,7 @@ def read_file(path: AnyPath) -> dict[str, Array]:
     ModelFileError
         For a file of ``torch.save`` or of minidl, and for one that is damaged.
     """
-    name = os.fspath(path)
+    path = as_path(path)
     try:
         with opened(path) as file:
             words = file.words
@@ -231,12 +232,12 @@ def read_file(path: AnyPath) -> dict[str, Array]:
         if not _looks_pickled(path):
             raise
         raise ModelFileError(
-            f"{name}: if this is a file of torch.save, which may run programs, give "
+            f"{path}: if this is a file of torch.save, which may run programs, give "
             "load_state_dict(torch.load(path, weights_only=True), into=model)"
         ) from error
     if words.get("format") == FORMAT:
         raise ModelFileError(
-            f"{name}: keeps weights as minidl does, not as PyTorch; write "
+            f"{path}: keeps weights as minidl does, not as PyTorch; write "
             "minidl.load(path, into=model)"
         )
     return tensors
@@ -256,12 +257,16 @@ def as_array(name: str, tensor: Any) -> Array:
     Raises
     ------
     TypeError
-        For what holds no numbers.
+        For what holds no numbers, or complex ones.
     """
+    if getattr(tensor, "is_meta", False):
+        raise TypeError(f"state dict: {name} is on PyTorch's meta device, without any numbers")
     if hasattr(tensor, "detach"):  # of PyTorch: NumPy has no bfloat16
         tensor = tensor.detach().cpu()
         tensor = tensor.float() if tensor.is_floating_point() and tensor.itemsize < 4 else tensor
     array = np.asarray(tensor)
+    if array.dtype.kind == "c":
+        raise TypeError(f"state dict: {name} is {array.dtype}, and minidl has real numbers only")
     if array.dtype.kind not in "fiub":
         raise TypeError(f"state dict: {name} holds no numbers, but {type(tensor).__name__}")
     return array.astype(np.float32) if array.dtype == np.float16 else array

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,58 @@ PLAIN: dict[type[Layer], str] = {
 }
 
 
+# A module of the class and the options of a layer, and of a layer with others in it; these are
+# turned into modules by the second argument.
+Maker = Callable[[Any], Any]
+ContainerMaker = Callable[[Any, Maker], Any]
+
+MAKERS: dict[type[Layer], Maker] = {
+    nn.Linear: lambda layer: torch.nn.Linear(
+        layer.in_features, layer.out_features, layer.bias is not None
+    ),
+    nn.Embedding: lambda layer: torch.nn.Embedding(layer.num_embeddings, layer.features),
+    nn.BatchNorm: lambda layer: modules.BatchNorm(layer.in_features, layer.eps, layer.momentum),
+    nn.LayerNorm: lambda layer: torch.nn.LayerNorm(layer.in_features, layer.eps),
+    nn.RMSNorm: lambda layer: torch.nn.RMSNorm(layer.in_features, layer.eps),
+    nn.Standardize: lambda layer: modules.Standardize(layer.in_features),
+    nn.PReLU: lambda layer: modules.PReLU(layer.in_features or 1),
+    nn.LeakyReLU: lambda layer: torch.nn.LeakyReLU(layer.slope),
+    nn.ELU: lambda layer: torch.nn.ELU(layer.alpha),
+    nn.CELU: lambda layer: torch.nn.CELU(layer.alpha),
+    nn.GELU: lambda layer: torch.nn.GELU(layer.approximate),
+    nn.Softplus: lambda layer: torch.nn.Softplus(layer.beta),
+    nn.Softmax: lambda layer: torch.nn.Softmax(dim=-1),
+    nn.LogSoftmax: lambda layer: torch.nn.LogSoftmax(dim=-1),
+    nn.Dropout: lambda layer: (
+        modules.ChannelDropout if layer.whole_channels else torch.nn.Dropout
+    )(layer.p),
+    nn.MaxPool1d: lambda layer: modules.Pool("max", layer.window),
+    nn.MaxPool2d: lambda layer: modules.Pool("max", layer.window),
+    nn.AvgPool1d: lambda layer: modules.Pool("avg", layer.window, layer.count_include_pad),
+    nn.AvgPool2d: lambda layer: modules.Pool("avg", layer.window, layer.count_include_pad),
+    nn.GlobalMaxPool: lambda layer: modules.GlobalPool("max"),
+    nn.GlobalAvgPool: lambda layer: modules.GlobalPool("avg"),
+    nn.Upsample: lambda layer: modules.Upsample(layer.scale_factor),
+    nn.Flatten: lambda layer: torch.nn.Flatten(layer.start_dim, layer.end_dim),
+}
+CONTAINERS: dict[type[Layer], ContainerMaker] = {
+    nn.Sequential: lambda layer, made: torch.nn.Sequential(*map(made, layer.stack)),
+    nn.Residual: lambda layer, made: modules.Residual(
+        made(layer.body), layer.shortcut and made(layer.shortcut)
+    ),
+}
+
+
+def makes(*kinds: type[Layer]) -> Callable[[Maker], Maker]:
+    """Register the function that makes modules of these classes of layers."""
+
+    def register(maker: Maker) -> Maker:
+        MAKERS.update(dict.fromkeys(kinds, maker))
+        return maker
+
+    return register
+
+
 def module_of(model: Layer) -> Any:
     """Return the module of a model, with its weights, state and modes."""
     with torch.random.fork_rng(devices=[]):  # the weights that are drawn here are not kept
@@ -55,83 +108,41 @@ def _converted(layer: Layer, done: dict[int, Any]) -> Any:
 
 def _made(layer: Layer, done: dict[int, Any]) -> Any:
     """Return a module of the class and the options of a layer."""
-    ours = next((kind for kind in type(layer).__mro__ if kind in nn.Layer.registry), Layer)
-    if not ours.__module__.startswith("minidl.") or type(layer).forward is not ours.forward:
+    kind = next(
+        (kind for kind in type(layer).__mro__ if kind in MAKERS or kind in CONTAINERS), Layer
+    )
+    if kind is Layer or type(layer).forward is not kind.forward:
         raise TypeError(
             f"to_torch: {layer.label} has no counterpart in PyTorch; write a module of your own, "
             "and fill it by minidl.torch.state_dict(layer)"
         )
-    match layer:
-        case nn.Sequential():
-            return torch.nn.Sequential(*(_converted(inner, done) for inner in layer.stack))
-        case nn.Residual():
-            shortcut = None if layer.shortcut is None else _converted(layer.shortcut, done)
-            return modules.Residual(_converted(layer.body, done), shortcut)
-        case Recurrent():
-            return _recurrent(layer)
-        case RecurrentCell():
-            words = {"nonlinearity": layer.nonlinearity} if isinstance(layer, nn.RNNCell) else {}
-            kind = getattr(torch.nn, ours.__name__)
-            return kind(layer.in_features, layer.hidden_size, **words)
-        case _ if ours in PLAIN:
-            return getattr(torch.nn, PLAIN[ours])()
-        case _:
-            return _with_options(layer)
+    if kind in CONTAINERS:
+        return CONTAINERS[kind](layer, lambda inner: _converted(inner, done))
+    return MAKERS[kind](layer)
 
 
-def _with_options(layer: Layer) -> Any:
-    """Return the module of a layer that has options and no layers in it."""
-    match layer:
-        case nn.Linear():
-            return torch.nn.Linear(layer.in_features, layer.out_features, layer.bias is not None)
-        case nn.Embedding():
-            return torch.nn.Embedding(layer.num_embeddings, layer.features)
-        case nn.BatchNorm():
-            return modules.BatchNorm(layer.in_features, layer.eps, layer.momentum)
-        case nn.LayerNorm():
-            return torch.nn.LayerNorm(layer.in_features, layer.eps)
-        case nn.RMSNorm():
-            return torch.nn.RMSNorm(layer.in_features, layer.eps)
-        case nn.Standardize():
-            return modules.Standardize(layer.in_features)
-        case nn.PReLU():
-            return modules.PReLU(layer.in_features or 1)
-        case nn.LeakyReLU():
-            return torch.nn.LeakyReLU(layer.slope)
-        case nn.ELU() | nn.CELU():
-            return getattr(torch.nn, type(layer).__name__)(layer.alpha)
-        case nn.GELU():
-            return torch.nn.GELU(layer.approximate)
-        case nn.Softplus():
-            return torch.nn.Softplus(layer.beta)
-        case nn.Softmax():
-            return torch.nn.Softmax(dim=-1)
-        case nn.LogSoftmax():
-            return torch.nn.LogSoftmax(dim=-1)
-        case nn.Dropout():
-            return (modules.ChannelDropout if layer.whole_channels else torch.nn.Dropout)(layer.p)
-        case nn.Flatten():
-            return torch.nn.Flatten(layer.start_dim, layer.end_dim)
-    return _pooling(layer)
+@makes(*PLAIN)
+def _plain(layer: Layer) -> Any:
+    """Make a module without options."""
+    return getattr(torch.nn, next(PLAIN[kind] for kind in type(layer).__mro__ if kind in PLAIN))()
 
 
-def _pooling(layer: Layer) -> Any:
-    """Return the module of a layer that makes images smaller or larger."""
-    match layer:
-        case nn.MaxPool1d() | nn.MaxPool2d():
-            return modules.Pool("max", layer.window)
-        case nn.AvgPool1d() | nn.AvgPool2d():
-            return modules.Pool("avg", layer.window, layer.count_include_pad)
-        case nn.GlobalMaxPool():
-            return modules.GlobalPool("max")
-        case nn.GlobalAvgPool():
-            return modules.GlobalPool("avg")
-        case nn.Upsample():
-            return modules.Upsample(layer.scale_factor)
-    raise TypeError(f"to_torch: {layer.label} has no counterpart in PyTorch")
+@makes(nn.RNNCell, nn.LSTMCell, nn.GRUCell)
+def _cell(cell: RecurrentCell) -> Any:
+    """Make a recurrent cell."""
+    kind = {
+        nn.RNNCell: torch.nn.RNNCell,
+        nn.LSTMCell: torch.nn.LSTMCell,
+        nn.GRUCell: torch.nn.GRUCell,
+    }
+    words = {"nonlinearity": cell.nonlinearity} if isinstance(cell, nn.RNNCell) else {}
+    made: Any = next(kind[base] for base in type(cell).__mro__ if base in kind)
+    return made(cell.in_features, cell.hidden_size, **words)
 
 
+@makes(nn.RNN, nn.LSTM, nn.GRU)
 def _recurrent(layer: Recurrent) -> Any:
+    """Make a recurrent layer, with the batch first, that returns its output alone."""
     if layer.stateful is not None:
         raise ValueError(
             f"to_torch: {layer.label} carries its state from batch to batch, which no module of "

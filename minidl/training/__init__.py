@@ -1,11 +1,13 @@
 """The loop around a model: batches, training, evaluation, and what is shown of it.
 
-Read ``trainer.py`` first, then ``epoch.py`` and ``steps.py``; the rest serves them.
+Read ``trainer.py`` and ``evaluator.py`` first, then ``epoch.py`` and ``steps.py``; the rest serves
+them.
 
 ==================  ========================================================================
 module              what it does
 ==================  ========================================================================
-``trainer``         ``Trainer``: fit, predict, evaluate
+``trainer``         ``Trainer``: fit, save, load
+``evaluator``       what it does without training: predict, evaluate
 ``plan``            what a fit was asked for, and where it is
 ``epoch``           one pass over the data, recorded as far as possible
 ``steps``           one step of training, eager or recorded

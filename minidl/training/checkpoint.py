@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from minidl.files import AnyPath, as_path
 from minidl.monitor import good_mode
 from minidl.nn.checks import check_count, check_number
+from minidl.saving import ModelFileError, metadata
 from minidl.training.callbacks import Callback, Values
 
 if TYPE_CHECKING:
@@ -27,6 +29,9 @@ class Checkpoint(Callback):
     Files are those of ``Trainer.save``. Each is written whole or not at all, and is on the disk
     before an older one is removed. ``Trainer.load(checkpoint.latest)`` and the same ``fit`` go on;
     ``minidl.load`` gives the model of any of them.
+
+    Training may also go on from an older file: those beyond it are then removed before the first
+    new one is written.
 
     Parameters
     ----------
@@ -46,9 +51,11 @@ class Checkpoint(Callback):
 
     Raises
     ------
+    TypeError
+        For a folder, number or name that is none.
     ValueError
-        For values outside these ranges; in ``fit``, if the folder holds checkpoints of a training
-        that was not loaded.
+        For values outside these ranges, and a ``mode`` without ``best``; in ``fit``, if the folder
+        holds checkpoints of a training that was not loaded.
 
     Examples
     --------
@@ -90,18 +97,33 @@ class Checkpoint(Callback):
             raise ValueError("Checkpoint: every=None and minutes=None would never save")
         self.minutes = minutes
         self.keep = check_count("Checkpoint", "keep", keep)
+        if best is None and mode is not None:
+            raise ValueError(
+                f"Checkpoint: mode={mode!r} says which values of best are good, and best is None"
+            )
         self.monitor = best
         self.mode = None if best is None else good_mode("Checkpoint", best, mode)
         self._best = math.inf if self.mode == "min" else -math.inf
         self._saved: list[Path] = []  # by this training, the oldest first
         self._stale: list[Path] = []  # by an earlier ``fit`` with this very callback
+        self._abandoned: list[Path] = []  # beyond the one from which this training went on
+        self._name = ""  # of the latest that was written
         self._is_new = True
         self._saved_at = time.monotonic()
 
     @property
     def latest(self) -> Path | None:
-        """The file that is farthest in the training; None if there is none yet."""
-        return max(self._files(), key=_progress, default=None)
+        """The file that is farthest in the training; None if there is none yet.
+
+        One that is damaged is passed over, with a warning.
+        """
+        for path in sorted(self._files(), key=_progress, reverse=True):
+            try:
+                metadata(path)  # checks the whole file
+                return path
+            except (OSError, ModelFileError) as error:
+                warnings.warn(f"Checkpoint passes over {error}", RuntimeWarning, stacklevel=2)
+        return None
 
     def _files(self) -> list[Path]:
         with suppress(FileNotFoundError):
@@ -111,18 +133,23 @@ class Checkpoint(Callback):
     def on_train_begin(self, trainer: Trainer, epoch: int, values: Values) -> None:
         """Make the folder, and begin to count."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._stale, self._saved, self._is_new = self._stale + self._saved, [], True
+        self._stale = [*self._stale, *self._abandoned, *self._saved]
+        self._saved, self._abandoned, self._is_new = [], [], True
         self._best = math.inf if self.mode == "min" else -math.inf
         self._saved_at = time.monotonic()
 
     def resume_state(self) -> dict[str, Any]:
-        """Return the best value so far."""
-        return {"best": self._best}
+        """Return the best value so far, and the name of the latest file, which may be this one."""
+        return {"best": self._best, "name": self._name}
 
     def resume(self, state: dict[str, Any]) -> None:
         """Go on from the files that are there."""
         self._best, self._is_new = float(state["best"]), False
-        self._saved = sorted(self._files(), key=_progress)
+        self._name = str(state.get("name", ""))
+        files = sorted(self._files(), key=_progress)
+        here = _progress(self.folder / self._name) if NAME.fullmatch(self._name) else None
+        self._saved = [path for path in files if here is None or _progress(path) <= here]
+        self._abandoned = files[len(self._saved) :]
 
     def on_epoch_begin(self, trainer: Trainer, epoch: int, values: Values) -> None:
         """Refuse to mix the files of two trainings."""
@@ -161,7 +188,10 @@ class Checkpoint(Callback):
 
     def _save(self, trainer: Trainer, name: str) -> None:
         """Save the latest, and remove what is older than those that are kept."""
-        path = self.folder / name
+        path, self._name = self.folder / name, name
+        for abandoned in self._abandoned:  # else the latest would be one of these
+            abandoned.unlink(missing_ok=True)
+        self._abandoned = []
         trainer.save(path)
         self._saved_at = time.monotonic()
         self._saved = [other for other in self._saved if other != path] + [path]

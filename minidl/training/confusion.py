@@ -214,10 +214,11 @@ class Counts:
         predicted, labels, classes = _labels(self.name, prediction, target)
         classes = max(classes, len(self.occurs))
         weight = _of_rows(weight, target)
-        of_right = predicted == labels if weight is None else weight * (predicted == labels)
+        right = predicted == labels
+        of_right = None if weight is None else weight[right]
         self.labelled = _grown(self.labelled, labels, weight, classes)
         self.predicted = _grown(self.predicted, predicted, weight, classes)
-        self.hits = _grown(self.hits, labels, of_right, classes)
+        self.hits = _grown(self.hits, labels[right], of_right, classes)
         self.occurs = np.pad(self.occurs, (0, classes - len(self.occurs)))
         self.occurs[predicted] = self.occurs[labels] = True
 
@@ -326,23 +327,24 @@ def _labels(name: str, prediction: Array, target: Array) -> tuple[Array, Array, 
     if kind == "logit":
         true = target > 0.5 if target.dtype.kind != "b" else target
         return (prediction > 0).ravel().astype(np.intp), true.ravel().astype(np.intp), 2
-    labels = as_labels(name, "target", target)
     if kind == "labels":
+        labels = as_labels(name, "target", target)
         predicted = as_labels(name, "prediction", prediction)
         return predicted, labels, 1 + int(max(predicted.max(), labels.max()))
     classes = prediction.shape[-1]
-    if labels.max() >= classes:
-        raise ValueError(f"{name}: target holds {labels.max()}, and there are {classes} classes")
+    labels = as_labels(name, "target", target, classes)
     return prediction.reshape(-1, classes).argmax(axis=1), labels, classes
 
 
-def as_labels(name: str, what: str, array: Array) -> Array:
-    """Return labels in one dimension; raise ValueError unless they are integers ≥ 0."""
+def as_labels(name: str, what: str, array: Array, classes: int | None = None) -> Array:
+    """Return labels in one dimension; raise ValueError unless they are integers ≥ 0, of classes."""
     if array.dtype.kind not in "iub":
         raise ValueError(f"{name}: {what} must be integer labels, got {array.dtype}")
     labels = array.ravel().astype(np.intp)
     if labels.min() < 0:
         raise ValueError(f"{name}: {what} holds {labels.min()}; labels are >= 0")
+    if classes is not None and labels.max() >= classes:
+        raise ValueError(f"{name}: {what} holds {labels.max()}, and there are {classes} classes")
     return labels
 
 
@@ -361,8 +363,12 @@ def _of_rows(weight: Array | None, target: Array) -> Array | None:
 
 
 def _grown(sums: Array, classes: Array, weight: Array | None, count: int) -> Array:
-    """Return the sums of so many classes, with the weights of these rows added."""
-    return np.pad(sums, (0, count - len(sums))) + np.bincount(classes, weight, minlength=count)
+    """Return the sums of so many classes, with the weights of these rows added, one by one."""
+    grown = np.pad(sums, (0, count - len(sums)))
+    if weight is None:
+        return grown + np.bincount(classes, minlength=count)
+    np.add.at(grown, classes, weight)  # the same bits in whatever parts the rows come
+    return grown
 
 
 def _ratio(above: Array, below: Array, of_zeros: float) -> Array:

@@ -8,6 +8,8 @@ callbacks have kept.
 
 from __future__ import annotations
 
+import json
+import warnings
 from collections import deque
 from dataclasses import dataclass, field, replace
 from itertools import repeat
@@ -19,9 +21,10 @@ from numpy.random import Generator
 from minidl.files import AnyPath
 from minidl.nn import Layer
 from minidl.optim.schedules import schedule_from, schedule_words
-from minidl.saving.architecture import generator_words
+from minidl.saving.architecture import NotDescribableError, described, generator_words
 from minidl.saving.contents import (
     COLUMNS_OF_TRAINER,
+    MODEL,
     STATE_OF_TRAINING,
     TRAINING,
     array_of,
@@ -160,6 +163,7 @@ def load_training(trainer: Any, path: AnyPath) -> Resumption:
             columns = [None if part is None else tuple(map(str, part)) for part in columns]
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise file.error(f"its training cannot go on here: {error}") from None
+        _warn_of_numbers(model, file)
     resumption.restore_generators()
     trainer.columns = tuple(columns)
     for group, schedule in zip(optimizer.groups, schedules, strict=True):
@@ -170,6 +174,30 @@ def load_training(trainer: Any, path: AnyPath) -> Resumption:
     # One call that runs in C from end to end: no signal handler comes between two arrays.
     deque(map(np.ndarray.__setitem__, arrays, repeat(...), values), maxlen=0)
     return resumption
+
+
+def _warn_of_numbers(model: Layer, file: TensorFile) -> None:
+    """Warn if a plain number of a layer of the user's is another one in the file."""
+    try:
+        there = json.loads(file.words.get(MODEL, "{}"))["layers"]
+        here = json.loads(described(model)[0])["layers"]
+        pairs = [
+            (f"{ours['class'].rpartition('.')[2]}.{name}", number, theirs["holds"].get(name))
+            for ours, theirs in zip(here, there, strict=True)
+            for name, number in ours["holds"].items()
+            if "module" in ours
+        ]
+    except (AttributeError, KeyError, NotDescribableError, RecursionError, TypeError, ValueError):
+        return  # a model that holds what no file can
+    for name, number, was in pairs:
+        if {type(number), type(was)} <= {int, float} and number != was:
+            warnings.warn(
+                f"Trainer.load: {name} was {was} when the training was saved, and is {number}: it "
+                "stays as it is here; an array that state_names names would be read",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+            return
 
 
 def _decoded(trainer: Any, state: dict[str, Any]) -> Resumption:

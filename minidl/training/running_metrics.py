@@ -32,14 +32,16 @@ class Mean:
 
     def add_values(self, values: Array, weight: Array | None) -> None:
         """Count values, which are numbers or whether something holds."""
-        if weight is None:
-            is_bool = values.dtype.kind == "b"
-            self._total += int(np.count_nonzero(values)) if is_bool else float(values.sum())
-            self._weight += values.size
+        if weight is not None:
+            weight = spread(weight, values.shape).astype(np.float64)
+            self._total = float(sums(self._total, (values * weight).ravel())[-1])
+            self._weight = float(sums(self._weight, weight.ravel())[-1])
+            return
+        if values.dtype.kind == "b":
+            self._total += int(np.count_nonzero(values))
         else:
-            weight = spread(weight, values.shape)
-            self._total += float((values * weight).sum(dtype=np.float64))
-            self._weight += float(weight.sum(dtype=np.float64))
+            self._total = float(sums(self._total, values.ravel())[-1])
+        self._weight += values.size
 
     def read(self) -> float:
         """Return the mean over all values so far."""
@@ -115,16 +117,16 @@ class MeanError(Mean):
 class R2:
     """1 - Σ w (ŷ - y)² / Σ w (y - ȳ)² for every column of the targets, and their mean.
 
-    A column that does not vary counts 1 if it is predicted exactly, else 0. The mean ȳ of the
-    targets and the squares around it are merged from batch to batch, which loses no digits where
-    the mean is large. Source: Chan, Golub and LeVeque 1983, equation 2.1.
+    A column that does not vary counts 1 if it is predicted exactly, else 0. Row by row, the squares
+    around the mean grow by w (y - ȳ before) (y - ȳ after), which loses no digits where the mean is
+    large. Source: West 1979, "Updating mean and variance estimates: an improved method".
     """
 
     def __init__(self) -> None:
-        self._weight: float = 0  # of all rows so far: their number, without weights
         self._first: Array | None = None  # row: of a column that does not vary, exactly the mean
+        self._weight: Array = np.zeros(1)  # of all rows so far: their number, without weights
+        self._total: Array = np.zeros(())  # Σ w (y - first)
         self._residual: Array = np.zeros(())
-        self._mean: Array = np.zeros(())
         self._around: Array = np.zeros(())  # squares around the mean
 
     def check(self, prediction: Array, target: Array) -> None:
@@ -136,21 +138,13 @@ class R2:
         residual = np.square(prediction.reshape(len(target), -1) - y)
         self._first = y[0] if self._first is None else self._first
         y = y - self._first
-        if weight is None:
-            count: float = len(y)
-            mean, residual = y.mean(axis=0), residual.sum(axis=0)
-            around = np.square(y - mean).sum(axis=0)
-        else:
-            weight = weight.astype(np.float64)
-            count = float(weight.sum())
-            mean, residual = weight @ y / count, weight @ residual
-            around = weight @ np.square(y - mean)
-        self._residual = self._residual + residual
-        shift, total = mean - self._mean, self._weight + count
-        between = np.square(shift) * self._weight * count / total
-        self._around = self._around + around + between
-        self._mean = self._mean + shift * count / total
-        self._weight = total
+        w = np.ones((len(y), 1)) if weight is None else weight.reshape(-1, 1).astype(np.float64)
+        weights, totals = sums(self._weight, w), sums(self._total, w * y)
+        mean = np.divide(totals, weights, out=np.zeros_like(totals), where=weights > 0)
+        growth = w * (y - mean[:-1]) * (y - mean[1:])
+        self._weight, self._total = weights[-1], totals[-1]
+        self._residual = sums(self._residual, w * residual)[-1]
+        self._around = sums(self._around, growth)[-1]
 
     def read(self) -> float:
         constant = self._around == 0
@@ -182,6 +176,15 @@ class Whole:
             return float(self._function(prediction, target))
         weight = weights[0] if weights else None
         return float(self._function(prediction, target, sample_weight=weight))
+
+
+def sums(start: Any, rows: Array) -> Array:
+    """Return a sum before the first row and after each: in float64, always in their order.
+
+    So it is the same to the last bit in whatever parts the rows come; a sum of sums is not.
+    """
+    begin = np.broadcast_to(np.asarray(start, np.float64), (1, *rows.shape[1:]))
+    return np.cumsum(np.concatenate([begin, rows]), axis=0)
 
 
 def check_same_shape(name: str, prediction: Array, target: Array) -> None:

@@ -211,10 +211,7 @@ def _scores(
     if classes == 1:
         positive = target.ravel().astype(np.float64)
         return logits, positive if shares else positive > 0.5, of_rows
-    labels = as_labels(name, "target", target)
-    if labels.max() >= classes:
-        raise ValueError(f"{name}: target holds {labels.max()}, and there are {classes} classes")
-    return logits, labels, of_rows
+    return logits, as_labels(name, "target", target, classes), of_rows
 
 
 def softmax(logits: Array) -> Array:

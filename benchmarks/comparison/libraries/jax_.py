@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from comparison import convolutions
+from comparison.convolutions import Convolutional
 from comparison.measuring import Contender
 from comparison.networks import (
     CHECKED,
@@ -154,8 +156,85 @@ def _gru(weights: Any, h: Any, z: Any) -> Any:
     return n + jax.nn.sigmoid(z_z + u_z) * (h - n), None
 
 
+def convolution(network: Convolutional, threads: list[int]) -> Iterator[Contender]:
+    """Do the same with a convolutional network, its maxima by windows or by a reshaped array."""
+    weights = network.weights()
+    pools = {"windows": _max_of_windows, "reshaped": _max_of_reshaped}
+    if convolutions.MaxPool() not in network.layers:
+        pools = {"": _max_of_windows}
+    forwards = {
+        name: lambda weights, x, pool=pool: _through(network.layers, iter(weights), pool, x)
+        for name, pool in pools.items()
+    }
+    if network.trains:
+        tree = jax.tree.map(jnp.asarray, weights)
+        makers = {
+            f"{kind} {name}".rstrip(): partial(_step, tree, forward, kind == "vector")
+            for kind in ("tree", "vector")
+            for name, forward in forwards.items()
+        }
+        # In XLA's loops on CPUs convolutions are slow: ten times, and more.
+        yield from _training(network, makers, unroll=True)
+        return
+    for name, forward in forwards.items():
+        call = _blocking(jax.jit(partial(forward, weights)), jnp.asarray(network.data[0]))
+        yield Contender("JAX jit", call, name, check=lambda call=call: {"result": call()})
+
+
+def _through(layers: tuple[Any, ...], weights: Iterator[Any], pool: Any, x: Any) -> Any:
+    for layer in layers:
+        match layer:
+            case convolutions.Convolution():
+                x = _convolved(layer, *next(weights), x)
+            case convolutions.Linear():
+                weight, bias = next(weights)
+                x = x @ weight + bias
+            case convolutions.BatchNorm():
+                x = _normalized(*next(weights), x)
+            case convolutions.ReLU():
+                x = jax.nn.relu(x)
+            case convolutions.MaxPool():
+                x = pool(x)
+            case convolutions.Mean():
+                x = x.mean(tuple(range(1, x.ndim - 1)))
+            case convolutions.Flatten():
+                x = x.reshape(len(x), -1)
+            case convolutions.Residual():
+                x = x + _through(layer.body, weights, pool, x)
+    return x
+
+
+def _convolved(layer: Any, weight: Any, bias: Any, x: Any) -> Any:
+    y = jax.lax.conv_general_dilated(
+        *(x, weight, (1,) * len(layer.kernel), "SAME" if layer.same else "VALID"),
+        dimension_numbers={1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC")}[
+            len(layer.kernel)
+        ],
+        feature_group_count=layer.groups,
+    )
+    return y if bias is None else y + bias
+
+
+def _normalized(gamma: Any, beta: Any, x: Any) -> Any:
+    axes = tuple(range(x.ndim - 1))
+    scale = gamma * jax.lax.rsqrt(x.var(axes) + convolutions.EPS)
+    return (x - x.mean(axes)) * scale + beta
+
+
+def _max_of_windows(x: Any) -> Any:
+    window = (1, 2, 2, 1)
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "VALID")
+
+
+def _max_of_reshaped(x: Any) -> Any:
+    images, height, width, channels = x.shape
+    return x.reshape(images, height // 2, 2, width // 2, 2, channels).max((2, 4))
+
+
 def _training(
-    network: Any, makers: dict[str, Callable[[], tuple[Any, Callable[[], Any]]]]
+    network: Any,
+    makers: dict[str, Callable[[], tuple[Any, Callable[[], Any]]]],
+    unroll: bool = False,
 ) -> Iterator[Contender]:
     arrays = [jnp.asarray(array) for array in network.data]
     batches = network.split(*arrays)
@@ -166,7 +245,7 @@ def _training(
         step, state = make()
         call = over(_kept(jax.jit(step, donate_argnums=0), state()), batches)
         yield Contender("JAX jit", call, setting, check=losses(call))
-        scan = jax.jit(partial(jax.lax.scan, step), donate_argnums=0)
+        scan = jax.jit(partial(jax.lax.scan, step, unroll=unroll), donate_argnums=0)
         call = partial(_kept(scan, state()), stacked)
         check = partial(_first_losses, call)
         yield Contender("JAX scan", call, setting, network.batches, check)

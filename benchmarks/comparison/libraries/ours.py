@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 import minidl
+from comparison import convolutions
+from comparison.convolutions import Convolutional
 from comparison.measuring import Contender
 from comparison.networks import CHECKED, LEARNING_RATE, MAX_NORM, Network, losses, over
 from comparison.sequences import Sequences
@@ -48,6 +50,15 @@ def recurrent(network: Sequences, threads: list[int]) -> Iterator[Contender]:
     yield from _training(network, partial(_recurrent, network), threads)
 
 
+def convolution(network: Convolutional, threads: list[int]) -> Iterator[Contender]:
+    """Train a convolutional network, or call it: recorded as ``step``, and ``eager``."""
+    model = partial(_convolutional, network)
+    if network.trains:
+        yield from _training(network, model, threads)
+    else:
+        yield from _predicting(network, model(), {"eager": "eager", "recorded": "step"}, threads)
+
+
 def _training(
     network: Any, model: Callable[[], nn.Layer], threads: list[int]
 ) -> Iterator[Contender]:
@@ -79,13 +90,21 @@ def _mean_loss(step: Any, network: Any) -> dict[str, float]:
 
 def inference(network: Network, threads: list[int]) -> Iterator[Contender]:
     """Call the model, eagerly and recorded."""
+    yield from _predicting(
+        network, _model(network), {"eager": "eager", "recorded": "recorded"}, threads
+    )
+
+
+def _predicting(
+    network: Any, model: nn.Layer, names: dict[str, str], threads: list[int]
+) -> Iterator[Contender]:
     x, _ = network.data
-    model = _model(network).eval()
+    model.eval()
     for setting, prepare in _thread_counts(threads):
         calls = {"eager": partial(model, x), "recorded": partial(minidl.record(model), x)}
         for name, call in calls.items():
             check = partial(_result, call)
-            yield Contender(name, call, setting, check=check, prepare=prepare)
+            yield Contender(names[name], call, setting, check=check, prepare=prepare)
 
 
 def _model(network: Network) -> nn.Sequential:
@@ -107,6 +126,50 @@ def _recurrent(network: Sequences) -> nn.Sequential:
             getattr(cell, name).data = weights[name]
     last.weight.data, last.bias.data = weights["last_weight"], weights["last_bias"]
     return nn.Sequential(layer, last)
+
+
+def _convolutional(network: Convolutional) -> nn.Sequential:
+    return _layers(network.layers, iter(network.weights()))
+
+
+def _layers(layers: tuple[Any, ...], weights: Iterator[Any]) -> nn.Sequential:
+    plain = {
+        convolutions.ReLU: nn.ReLU,
+        convolutions.MaxPool: partial(nn.MaxPool2d, 2),
+        convolutions.Mean: nn.GlobalAvgPool,
+        convolutions.Flatten: nn.Flatten,
+    }
+    made: list[nn.Layer] = []
+    for layer in layers:
+        match layer:
+            case convolutions.Convolution() | convolutions.Linear():
+                weight, bias = next(weights)
+                affine = _affine(layer)
+                affine.weight.data = weight
+                if bias is not None:
+                    affine.bias.data = bias
+                made.append(affine)
+            case convolutions.BatchNorm():
+                next(weights)  # those of a new layer
+                made.append(nn.BatchNorm(layer.channels, eps=convolutions.EPS))
+            case convolutions.Residual():
+                made.append(nn.Residual(_layers(layer.body, weights)))
+            case _:
+                made.append(plain[type(layer)]())
+    return nn.Sequential(*made)
+
+
+def _affine(layer: Any) -> Any:
+    if isinstance(layer, convolutions.Linear):
+        return nn.Linear(layer.inputs, layer.outputs)
+    kind = {1: nn.Conv1d, 2: nn.Conv2d}[len(layer.kernel)]
+    padding = "same" if layer.same else 0
+    return kind(
+        *(layer.inputs, layer.outputs, layer.kernel),
+        padding=padding,
+        groups=layer.groups,
+        bias=layer.bias,
+    )
 
 
 def _step(model: nn.Layer) -> Callable[[Any, Any], Any]:

@@ -114,7 +114,11 @@ def _model(network: Network) -> torch.nn.Sequential:
 
 
 def _eager(network: Network, **options: Any) -> Callable[[Any, Any], Any]:
-    model = _model(network)
+    return eager_training(_model(network), **options)
+
+
+def eager_training(model: torch.nn.Module, **options: Any) -> Callable[[Any, Any], Any]:
+    """Make the step of a model."""
 
     def loss_of(x: Any, y: Any) -> Any:
         return functional.cross_entropy(model(x), y)
@@ -140,28 +144,41 @@ def _training(
 
 def _compiled_loss(network: Network) -> Callable[[Any, Any], Any]:
     """Compile forward and backward, but neither clipping nor Adam."""
-    model = _model(network)
-    loss_of = _compile(lambda x, y: functional.cross_entropy(model(x), y))
+    return compiled_training(_model(network))
+
+
+def compiled_training(model: torch.nn.Module) -> Callable[[Any, Any], Any]:
+    """Compile forward and backward of a model, but neither clipping nor Adam."""
+    loss_of = compiled(lambda x, y: functional.cross_entropy(model(x), y))
     return _training(list(model.parameters()), loss_of, fused=True)
 
 
 def _compiled_whole(network: Network) -> Callable[[Any, Any], Any]:
-    """Compile the whole step, on one flat vector: gradient by torch.func, Adam by hand."""
+    """Compile the whole step of a perceptron."""
     weights = [torch.from_numpy(array) for pair in network.weights() for array in pair]
-    shapes, counts = [w.shape for w in weights], [w.numel() for w in weights]
-    data = torch.cat([w.flatten() for w in weights])
-    m, v, taken = torch.zeros_like(data), torch.zeros_like(data), torch.zeros(())
     activation = {"tanh": torch.tanh, "relu": torch.relu}[network.activation]
 
-    def loss_of(flat: Any, x: Any, y: Any) -> Any:
-        parts = [part.view(shape) for part, shape in zip(flat.split(counts), shapes, strict=True)]
+    def loss_of(parts: list[Any], x: Any, y: Any) -> Any:
         for layer in range(0, len(parts), 2):
             x = torch.addmm(parts[layer + 1], activation(x) if layer else x, parts[layer])
         return functional.cross_entropy(x, y)
 
-    gradient_of = torch.func.grad_and_value(loss_of)
+    return whole(weights, loss_of)
 
-    @_compile
+
+def whole(weights: list[Any], loss_of: Callable[..., Any]) -> Callable[[Any, Any], Any]:
+    """Compile a step on one flat vector: gradient by torch.func, clipping and Adam by hand."""
+    shapes, counts = [w.shape for w in weights], [w.numel() for w in weights]
+    data = torch.cat([w.flatten() for w in weights])
+    m, v, taken = torch.zeros_like(data), torch.zeros_like(data), torch.zeros(())
+
+    def loss_of_flat(flat: Any, x: Any, y: Any) -> Any:
+        parts = zip(flat.split(counts), shapes, strict=True)
+        return loss_of([part.view(shape) for part, shape in parts], x, y)
+
+    gradient_of = torch.func.grad_and_value(loss_of_flat)
+
+    @compiled
     def update(data: Any, m: Any, v: Any, taken: Any, x: Any, y: Any) -> Any:
         gradient, loss = gradient_of(data, x, y)
         gradient = gradient * (MAX_NORM / (gradient.norm() + 1e-6)).clamp(max=1.0)
@@ -220,9 +237,10 @@ def recurrent(network: Sequences, threads: list[int]) -> Iterator[Contender]:
         yield Contender(name, call, setting, check=losses(call))
 
 
-def _compile(function: Callable[..., Any]) -> Any:
+def compiled(function: Callable[..., Any], **more: Any) -> Any:
+    """Compile for these shapes alone."""
     # Called from C++: calls from Python would take a third of a small step.
-    options = {"cpp_wrapper": True, "max_autotune": True}
+    options = {"cpp_wrapper": True, "max_autotune": True, **more}
     return torch.compile(function, fullgraph=True, dynamic=False, options=options)
 
 
@@ -231,21 +249,30 @@ def _compile(function: Callable[..., Any]) -> Any:
 
 def inference(network: Network, threads: list[int]) -> Iterator[Contender]:
     """Call the module without a graph, and scripted."""
-    x = torch.from_numpy(network.data[0])
-    model = _model(network).eval()
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    scripted = torch.jit.freeze(torch.jit.trace(model, x))
-    for name, module in (("PyTorch", model), ("TorchScript", scripted)):
-        for guard in (torch.no_grad, torch.inference_mode):
-            call = _guarded(guard, module, x)
-            check = lambda call=call: {"result": call().numpy()}  # noqa: E731
-            yield Contender(name, call, guard.__name__, check=check)
+    x, model = torch.from_numpy(network.data[0]), frozen(_model(network))
+    yield from predicting("PyTorch", model, x)
+    yield from predicting("TorchScript", scripted(model, x), x)
 
 
-def _guarded(guard: Callable[[], Any], module: Any, x: Any) -> Call:
-    def call() -> Any:
-        with guard():
-            return module(x)
+def frozen(model: torch.nn.Module) -> torch.nn.Module:
+    """Set a model to evaluation, without gradients."""
+    return model.eval().requires_grad_(False)
 
-    return call
+
+def scripted(model: torch.nn.Module, x: Any) -> Any:
+    """Make a script of what a frozen model does with x."""
+    return torch.jit.freeze(torch.jit.trace(model, x))
+
+
+def predicting(name: str, model: Any, x: Any, setting: str = "") -> Iterator[Contender]:
+    """Call a model without a graph, in either way."""
+    for guard in (torch.no_grad, torch.inference_mode):
+
+        def call(guard: Callable[[], Any] = guard) -> Any:
+            with guard():
+                return model(x)
+
+        def check(call: Call = call) -> dict[str, Any]:
+            return {"result": call().numpy()}
+
+        yield Contender(name, call, f"{setting} {guard.__name__}".lstrip(), check=check)

@@ -1,11 +1,11 @@
 # Pooling: maxima and means over windows of pixels, and their gradients.
 #
-# An image has `height` rows of `width` pixels of `channels` numbers; vectors run along the channels.
-# The last vector of a pixel ends with the pixel, and so may begin in the one before. Where a pixel
-# has fewer numbers than a vector has lanes, a whole vector may be stored all the same: what it
-# leaves in the pixels behind, these overwrite, for they come later. Only at the end of a row, or of
-# what this thread may write, a part of a vector is stored. Threads partition the rows of what is
-# written.
+# An image has `height` rows of `width` pixels of `channels` numbers; vectors run along channels.
+# The last vector of a pixel ends with the pixel, and so may begin in the vector before. Where a
+# pixel has fewer numbers than a vector has lanes, a whole vector may be stored all the same: what
+# it leaves in the pixels behind, these overwrite, for they come later. Only at the end of a row,
+# or of what this thread may write, a part of a vector is stored. Threads partition the rows of
+# what is written.
 
 cdef struct Windows:
     # Window (i, j) begins at row i * stride_height - top and column j * stride_width - left.

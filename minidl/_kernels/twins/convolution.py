@@ -119,7 +119,8 @@ def conv_grad_input(
             np.split(dy, groups, axis=-1), np.split(weight[place], groups, axis=-1), strict=True
         )
         windows[(..., *place)] += np.concatenate([d @ w.T for d, w in parts], axis=-1)
-    inside = (slice(before, before + n) for (before, _), n in zip(padding, x_shape[1:], strict=False))
+    sizes = zip(padding, x_shape[1:-1], strict=True)
+    inside = (slice(before, before + n) for (before, _), n in sizes)
     return np.ascontiguousarray(padded[(slice(None), *inside)])
 
 

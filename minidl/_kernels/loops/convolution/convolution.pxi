@@ -203,7 +203,7 @@ cdef void sum_patches(
     const ConvArgs *args, Py_ssize_t begin, Py_ssize_t end, real *sums, real *scratch,
     Py_ssize_t i0, Py_ssize_t i1
 ) noexcept nogil:
-    """sums = patches' . dy over the pixels from `begin` to `end`, for elements i0 … i1 of a patch."""
+    """sums = patches' . dy over the pixels from `begin` to `end`, elements i0 … i1 of a patch."""
     cdef Py_ssize_t q = begin, count, group
     cdef MatmulArgs product
     if has_few_outputs(args):

@@ -60,7 +60,7 @@ cdef void convolve_depthwise(
 cdef void add_depthwise(
     const ConvArgs *args, Py_ssize_t q, Py_ssize_t count, Py_ssize_t begin, Py_ssize_t end
 ) noexcept nogil:
-    """Add what `count` pixels of dy from pixel q on give to the rows of dx from `begin` to `end`."""
+    """Add what `count` pixels of dy from q on give to the rows of dx from `begin` to `end`."""
     cdef Pixel pixel = pixel_at(args, q)
     cdef Inside inside
     cdef const real *weight

@@ -3,10 +3,10 @@
 # product would take longer than the product.
 #
 # One image at a time is copied into planes, one for each channel, with its padding around it. A
-# plane is `line` elements wide, as many as windows reach over. Pixel t of y, counted along the lines
-# of a plane, then needs element t + at(r, s) of each plane, for row r and column s of the window: so
-# neighbouring pixels are a vector. At the end of each line are some t that are no pixels of y: what
-# is computed there is left out, and their dy is 0.
+# plane is `line` elements wide, as many as windows reach over. Pixel t of y, counted along the
+# lines of a plane, then needs element t + at(r, s) of each plane, for row r and column s of the
+# window: so neighbouring pixels are a vector. At the end of each line are some t that are no pixels
+# of y: what is computed there is left out, and their dy is 0.
 
 cdef enum:
     PLANE_BYTES = 1 << 18    # of all planes of an image: they should stay in the L2 cache
@@ -83,24 +83,25 @@ cdef void fill_gradients(
     """Copy dy of one image into planes, one for each output."""
     cdef vec square[LANES]
     cdef const real *dy
-    cdef Py_ssize_t n = args.outputs, pixels = args.out_height * args.out_width, i, j, l, q
+    cdef Py_ssize_t n = args.outputs, pixels = args.out_height * args.out_width, i, j, lane, q
     memset(planes.dy, 0, n * planes.pixels * sizeof(real))
     for i in range(args.out_height):
         j = 0
         while j < args.out_width:
             q = (image * pixels + i * args.out_width + j) * n
-            for l in range(LANES):
-                dy = <const real *>args.y + q + l * n
-                if j + l >= args.out_width:
-                    square[l] = fill(0)
-                elif q + l * n + LANES <= args.images * pixels * n:
-                    square[l] = load(dy)
+            for lane in range(LANES):
+                dy = <const real *>args.y + q + lane * n
+                if j + lane >= args.out_width:
+                    square[lane] = fill(0)
+                elif q + lane * n + LANES <= args.images * pixels * n:
+                    square[lane] = load(dy)
                 else:
-                    square[l] = load_part(dy, n, 0)
+                    square[lane] = load_part(dy, n, 0)
             transpose_to_few(square, n)
-            for l in range(n):    # zeros at the end of a line may reach into the next one, for now
+            # Zeros at the end of a line may reach into the next one, for now.
+            for lane in range(n):
                 store_columns(
-                    planes.dy + l * planes.pixels + i * planes.line + j, square[l],
+                    planes.dy + lane * planes.pixels + i * planes.line + j, square[lane],
                     planes.pixels - i * planes.line - j
                 )
             j += LANES
@@ -108,25 +109,25 @@ cdef void fill_gradients(
 
 cdef inline void transpose_few(vec *square, Py_ssize_t n) noexcept nogil:
     """Transpose a square of which only the first n rows are not zero."""
-    cdef int l
+    cdef int lane
     if 2 * n > LANES or LANES < 4:
         transpose(square)
         return
     merge_half(square)
     # A row now has two columns of the transpose: in its lower half one, in its higher half the one
     # LANES / 2 further on. Of columns, only the first n elements matter.
-    for l in range(LANES // 2):
-        square[l + LANES // 2] = merge_high(square[l], square[l], LANES // 2)
+    for lane in range(LANES // 2):
+        square[lane + LANES // 2] = merge_high(square[lane], square[lane], LANES // 2)
 
 
 cdef inline void transpose_to_few(vec *square, Py_ssize_t n) noexcept nogil:
     """Transpose a square of whose transpose only the first n rows are wanted."""
-    cdef int l
+    cdef int lane
     if 2 * n > LANES or LANES < 4:
         transpose(square)
         return
-    for l in range(LANES // 2):
-        square[l] = merge_low(square[l], square[l + LANES // 2], LANES // 2)
+    for lane in range(LANES // 2):
+        square[lane] = merge_low(square[lane], square[lane + LANES // 2], LANES // 2)
     merge_half(square)
 
 
@@ -238,21 +239,21 @@ cdef inline void store_pixels(
     cdef vec square[LANES]
     cdef vec bias = fill(0)
     cdef Py_ssize_t n = args.outputs, width = args.out_width, line = planes.line
-    cdef Py_ssize_t i = begin + t // line, j = t % line, l
+    cdef Py_ssize_t i = begin + t // line, j = t % line, lane
     cdef real *y = <real *>args.y + image * args.out_height * width * n
     cdef const real *stop = y + end * width * n    # behind the last pixel
     y = y + (i * width + smaller(j, width)) * n
     if args.bias != NULL:
         bias = load_part(<const real *>args.bias, n, 0)
-    for l in range(LANES):
-        square[l] = load(sums + l * NR) if l < n else fill(0)
+    for lane in range(LANES):
+        square[lane] = load(sums + lane * NR) if lane < n else fill(0)
     transpose_few(square, n)
-    for l in range(LANES):
+    for lane in range(LANES):
         if j < width and y < stop:
             if stop - y >= LANES:
-                store(y, square[l] + bias)
+                store(y, square[lane] + bias)
             else:
-                store_part(y, square[l] + bias, n)
+                store_part(y, square[lane] + bias, n)
             y = y + n
         j = j + 1 if j + 1 < line else 0
 

@@ -117,20 +117,20 @@ typedef __mmask16 lanes_mask;
 #define AS_WHOLE _mm512_zextps256_ps512
 #endif
 #ifdef HALF
-INLINE lanes_mask mask_below(ptrdiff_t n) { return n < LANES ? (1u << n) - 1 : (lanes_mask)-1; }
+INLINE lanes_mask lanes_below(ptrdiff_t n) { return n < LANES ? (1u << n) - 1 : (lanes_mask)-1; }
 #endif
 INLINE vec load_first(const real *p, ptrdiff_t n, ptrdiff_t room) {
 #ifdef HALF
-    if (n <= LANES / 2) return AS_WHOLE(HALF(maskz_loadu)(mask_below(n), p));
-    return X86(maskz_loadu)(mask_below(n), p);
+    if (n <= LANES / 2) return AS_WHOLE(HALF(maskz_loadu)(lanes_below(n), p));
+    return X86(maskz_loadu)(lanes_below(n), p);
 #else
     return room >= LANES ? load(p) : load_part(p, room, 0);
 #endif
 }
 INLINE void store_first(real *p, vec v, ptrdiff_t n, ptrdiff_t room) {
 #ifdef HALF
-    if (n <= LANES / 2) HALF(mask_storeu)(p, mask_below(n), AS_HALF(v));
-    else X86(mask_storeu)(p, mask_below(n), v);
+    if (n <= LANES / 2) HALF(mask_storeu)(p, lanes_below(n), AS_HALF(v));
+    else X86(mask_storeu)(p, lanes_below(n), v);
 #else
     if (room >= LANES) store(p, v);
     else store_part(p, v, n < room ? n : room);

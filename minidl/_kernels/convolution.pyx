@@ -1,4 +1,4 @@
-"""Calls of kernels that see images, or sequences, through windows: convolutions.
+"""Calls of convolutions of images and sequences.
 
 An image is (height, width, channels); a sequence (steps, channels) is an image of one row. Each
 call fills the argument struct of a declared kernel by hand, and runs it (``call.pyx``). The twins
@@ -46,29 +46,44 @@ cdef int lead(ndarray x, str name, Py_ssize_t *images, Py_ssize_t *height) excep
     return 0
 
 
-cdef tuple numbers(str name, str what, object given, int dimensions, Py_ssize_t least):
-    """Check that there is one number for each dimension; returns two, that of rows first."""
+cdef tuple numbers(str name, str what, object given, Py_ssize_t least):
+    """Convert whole numbers, which must be >= ``least``, to int."""
     values = tuple([int(value) for value in given])
-    if len(values) != dimensions or min(values) < least:
-        raise ValueError(
-            f"{name}: {what} must be {dimensions} numbers >= {least}, got {given}"
-        )
-    return (least, *values) if dimensions == 1 else values    # an image of one row has 1, or 0
+    if not values or min(values) < least:
+        raise ValueError(f"{name}: {what} must be numbers >= {least}, got {given}")
+    return values
+
+
+cdef tuple read_geometry(str name, object stride, object padding, object dilation):
+    """Convert all numbers that tell where the windows lie.
+
+    Converting may run Python code, which may even resize an array: so it comes before arrays are
+    looked at.
+    """
+    sides = [numbers(name, "padding", pair, 0) for pair in padding]
+    if any([len(pair) != 2 for pair in sides]):
+        raise ValueError(f"{name}: padding must be pairs (before, after), got {padding}")
+    return (
+        numbers(name, "stride", stride, 1), tuple([pair[0] for pair in sides]),
+        tuple([pair[1] for pair in sides]), numbers(name, "dilation", dilation, 1)
+    )
 
 
 cdef int place_windows(
-    ConvArgs *args, str name, int dimensions, object stride, object padding, object dilation,
-    Py_ssize_t groups
+    ConvArgs *args, str name, int dimensions, tuple geometry, Py_ssize_t groups
 ) except -1:
     """Check and set where the windows lie, given the sizes of x and of the weight.
 
     Raises ValueError where no window fits, or the channels do not belong to the groups.
     """
-    sides = [numbers(name, "padding", pair, 2, 0) for pair in padding]
-    before = numbers(name, "padding", [pair[0] for pair in sides], dimensions, 0)
-    after = numbers(name, "padding", [pair[1] for pair in sides], dimensions, 0)
-    strides = numbers(name, "stride", stride, dimensions, 1)
-    steps = numbers(name, "dilation", dilation, dimensions, 1)
+    if any([len(values) != dimensions for values in geometry]):
+        raise ValueError(
+            f"{name}: stride, padding and dilation must be for {dimensions} dimensions, got "
+            f"{', '.join([str(len(values)) for values in geometry])} numbers"
+        )
+    strides, before, after, steps = geometry
+    if dimensions == 1:    # an image of one row
+        strides, before, after, steps = (1, *strides), (0, *before), (0, *after), (1, *steps)
     args.row_stride, args.column_stride = strides
     args.rows_before, args.columns_before = before
     args.row_step, args.column_step = steps
@@ -159,9 +174,10 @@ def conv(
 ):
     """y = activation(Σ over the window of x · W, + b), for every window of x."""
     cdef ConvArgs args
+    cdef tuple geometry = read_geometry("conv", stride, padding, dilation)
+    cdef object code = ACTIVATIONS.get(activation)
     cdef int real = same_dtype(x, weight, "conv"), dimensions = x.ndim - 2
     cdef ndarray y
-    code = ACTIVATIONS.get(activation)
     if code is None:
         raise ValueError(f"conv: unknown activation {activation!r}")
     args.activation = code
@@ -169,7 +185,7 @@ def conv(
     lead(x, "conv: x", &args.images, &args.height)
     args.width, args.channels = x.shape[dimensions], x.shape[dimensions + 1]
     take_weight(&args, weight, dimensions, "conv: weight")
-    place_windows(&args, "conv", dimensions, stride, padding, dilation, groups)
+    place_windows(&args, "conv", dimensions, geometry, groups)
     if bias is not None:
         same_dtype(x, bias, "conv")
         bias = contiguous(bias)
@@ -195,6 +211,7 @@ def conv_grad_params(
 ):
     """dW += Σ over all windows of x' · dy, and db += Σ dy."""
     cdef ConvArgs args
+    cdef tuple geometry = read_geometry("conv_grad_params", stride, padding, dilation)
     cdef int real = same_dtype(x, dy, "conv_grad_params"), dimensions = x.ndim - 2
     cdef Py_ssize_t parts, each, size = cnp.PyArray_SIZE(dweight)
     cdef ndarray sums
@@ -204,7 +221,7 @@ def conv_grad_params(
     lead(x, "conv_grad_params: x", &args.images, &args.height)
     args.width, args.channels = x.shape[dimensions], x.shape[dimensions + 1]
     take_weight(&args, dweight, dimensions, "conv_grad_params: dweight")
-    place_windows(&args, "conv_grad_params", dimensions, stride, padding, dilation, groups)
+    place_windows(&args, "conv_grad_params", dimensions, geometry, groups)
     dy = check_gradient(&args, dy, dimensions, "conv_grad_params")
     if dbias is not None:
         dbias = check_writable(dbias, x, "conv_grad_params: dbias")
@@ -234,16 +251,17 @@ def conv_grad_input(
 ):
     """dx = Σ over the windows that an element of x is in, of dy · W'."""
     cdef ConvArgs args
+    cdef tuple geometry = read_geometry("conv_grad_input", stride, padding, dilation)
+    cdef tuple sizes = tuple([int(size) for size in x_shape])    # like these before the arrays
     cdef int real = same_dtype(dy, weight, "conv_grad_input"), dimensions = dy.ndim - 2
     cdef ndarray dx
-    cdef tuple sizes = tuple([int(size) for size in x_shape])    # first: it may run Python code
     if dimensions not in (1, 2) or len(sizes) != dy.ndim or min(sizes) < 1:
         raise ValueError(f"conv_grad_input: x_shape must be {dy.ndim} sizes >= 1, got {x_shape}")
     weight = contiguous(weight)
     args.images, args.height = sizes[0], sizes[1] if dimensions == 2 else 1
     args.width, args.channels = sizes[dimensions], sizes[dimensions + 1]
     take_weight(&args, weight, dimensions, "conv_grad_input: weight")
-    place_windows(&args, "conv_grad_input", dimensions, stride, padding, dilation, groups)
+    place_windows(&args, "conv_grad_input", dimensions, geometry, groups)
     dy = check_gradient(&args, dy, dimensions, "conv_grad_input")
     if is_pointwise(&args):
         return linear_grad_input(dy, weight.reshape(args.depth, args.outputs))

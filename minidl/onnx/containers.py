@@ -1,0 +1,124 @@
+"""Writing a model: each layer by the function that is registered for it, containers as below."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+
+from minidl import nn
+from minidl.nn.array_checks import is_lengths
+from minidl.nn.layer import Layer
+from minidl.onnx import adapters
+from minidl.onnx.layers import WRITERS
+from minidl.onnx.network import Network
+from minidl.onnx.writer import Value, Writer
+
+Function = TypeVar("Function")
+# A function that writes the layers in a container; the values that it returns are computed.
+WriteContainer = Callable[[Writer, Any, list[Value]], list[Value]]
+
+CONTAINERS: dict[type[Layer], WriteContainer] = {}
+
+
+def contains(kind: type[Layer]) -> Callable[[WriteContainer], WriteContainer]:
+    """Register the function that writes a class of containers."""
+
+    def register(function: WriteContainer) -> WriteContainer:
+        CONTAINERS[kind] = function
+        return function
+
+    return register
+
+
+def write(writer: Writer, layer: Layer, inputs: list[Value]) -> list[Value]:
+    """Write a layer, or the layers of a container; return the values that it gives."""
+    if (container := _registered(CONTAINERS, layer)) is not None:
+        return container(writer, layer, inputs)
+    function = _registered(WRITERS, layer)
+    if function is None:
+        raise TypeError(
+            f"export: {layer.label} is a layer that ONNX has no operator for; only models made of "
+            "minidl's own layers can be written"
+        )
+    writer.path = layer.path
+    names = function(writer, layer, inputs)
+    outputs = layer(*(value.array for value in inputs))
+    arrays = outputs if isinstance(outputs, tuple) else (outputs,)
+    return [Value(name, array) for name, array in zip(names, arrays, strict=True)]
+
+
+def _registered(table: Mapping[type[Layer], Function], layer: Layer) -> Function | None:
+    """Return the function for a layer, also for a subclass with the same forward pass."""
+    kind: Any = next((kind for kind in type(layer).__mro__ if kind in table), None)
+    return table[kind] if kind is not None and type(layer).forward is kind.forward else None
+
+
+@contains(nn.Sequential)
+def _sequential(writer: Writer, model: nn.Sequential, inputs: list[Value]) -> list[Value]:
+    lengths = inputs[-1] if is_lengths(inputs[-1].array) and len(inputs) > 1 else None
+    values = inputs[:-1] if lengths else inputs
+    steps = values[0].array.shape[1:2]
+    for layer in model.stack:
+        values = write(writer, layer, [*values, lengths] if _uses(layer, lengths) else values)  # type: ignore[list-item]
+        if values[0].array.ndim < 3 or values[0].array.shape[1:2] != steps:
+            lengths = None  # the time axis is gone
+    return values
+
+
+@contains(nn.Residual)
+def _residual(writer: Writer, block: nn.Residual, inputs: list[Value]) -> list[Value]:
+    x, *more = inputs
+    lengths = more[0] if more else None
+    branches = []
+    for layer in (block.body, block.shortcut):
+        if layer is None:
+            branches.append(x)
+        else:
+            branches += write(writer, layer, inputs if _uses(layer, lengths) else [x])
+    writer.path = block.path
+    body, shortcut = branches
+    return [Value(writer.one("Add", body.name, shortcut.name), body.array)]
+
+
+def _uses(layer: Layer, lengths: Value | None) -> bool:
+    return lengths is not None and layer.takes_lengths
+
+
+@contains(Network)
+def _network(writer: Writer, model: Network, inputs: list[Value]) -> list[Value]:
+    values = dict(zip(model.inputs, inputs, strict=True))
+    for layer, (names, results) in zip(model.stack, model.wiring, strict=True):
+        outputs = write(writer, layer, [values[name] for name in names])
+        values.update(zip(results, outputs, strict=True))
+    return [values[name] for name in model.outputs]
+
+
+@contains(adapters.AsRows)
+def _as_rows(writer: Writer, layer: adapters.AsRows, inputs: list[Value]) -> list[Value]:
+    (x,) = inputs
+    lead, rest = x.array.shape[: layer.axis], x.array.shape[1:]
+    writer.path = layer.path
+    rows = writer.one("Flatten", x.name, axis=layer.axis)
+    (y,) = write(writer, layer.inner, [Value(rows, x.array.reshape(math.prod(lead), -1))])
+    if y.array.size == x.array.size:
+        sizes = (-1, *rest)
+    else:
+        sizes = (-1, *lead[1:], *y.array.shape[1:][: len(lead)])
+    writer.path = layer.path
+    return [Value(writer.one("Reshape", y.name, writer.shape(*sizes)), layer(x.array))]
+
+
+@contains(adapters.OnAxis)
+def _on_axis(writer: Writer, layer: adapters.OnAxis, inputs: list[Value]) -> list[Value]:
+    (x,) = inputs
+    there = list(range(x.array.ndim))
+    there.append(there.pop(layer.axis))
+    writer.path = layer.path
+    last = Value(writer.one("Transpose", x.name, perm=there), x.array.transpose(there).copy())
+    (y,) = write(writer, layer.inner, [last])
+    writer.path = layer.path
+    back = [int(place) for place in np.argsort(there)]
+    return [Value(writer.one("Transpose", y.name, perm=back), y.array.transpose(back).copy())]
