@@ -87,8 +87,7 @@ class Epoch:
         """Use the model, loss, optimizer and average of this step for the steps to come."""
         self.step = step
         self.steps_before = step.optimizer.steps - self.done // self.plan.step_rows
-        self.state = step.state()
-        self.snapshot = Snapshot([*self.state, step.optimizer.states])
+        self.snapshot = Snapshot([*step.state(), step.optimizer.states])
         self.watch = self.plan.callbacks.step_watch(step.model, step.optimizer, step.loss)
 
     def run(self) -> dict[str, float]:
@@ -108,7 +107,7 @@ class Epoch:
                     if error is self.plan.callbacks.error:
                         raise
                     raise FloatingPointError(self._explain()) from None
-        if not is_finite((self.step.optimizer.flat.data, *self.state)):  # what has changed
+        if not is_finite((self.step.optimizer.flat.data, *self.step.state())):  # what has changed
             check_finite([self.step.model], f"after epoch {self.number}")
         return self.tally.read()
 
@@ -265,7 +264,7 @@ class Epoch:
                 "many in a step: train without the monitor"
             )
         batch = self.plan.data.take(self.order).arrays
-        state = Snapshot(self.state)
+        state = Snapshot(step.state())
         state.take()
 
         def closure() -> tuple[Array, Array]:

@@ -46,8 +46,8 @@ class Plan:
     shuffle: bool
     callbacks: Callbacks
     stop: Stop
-    course: Course = field(default_factory=Course)
     transform: Transform | None = None
+    course: Course = field(default_factory=Course)
 
     @property
     def step_rows(self) -> int:

@@ -256,7 +256,6 @@ class Trainer(Evaluator):
         if not isinstance(batch_size, str) or batch_size != "auto":
             batch_size = check_count("fit", "batch_size", batch_size)
         accumulate = check_count("fit", "accumulate", accumulate)
-        check_transform(transform, self.optimizer)
         source, trained = self._source(X, y), self.optimizer.flat.parameters
         data, validation_data = for_training(
             source, sample_weight, class_weight, validation, self.metrics, trained, diagnose
@@ -267,12 +266,11 @@ class Trainer(Evaluator):
         names += [f"val_{name}" for name in names if validation_data is not None]
         shown = choose(progress)
         notified = Callbacks(callbacks, self, names, shown)
-        begin = self._take_up(len(data), (batch_size, accumulate), transform is not None)
+        begin = self._take_up(len(data), (batch_size, accumulate), transform)
         if any(source.inputs.columns):
             self.columns = source.inputs.columns
         stop = Stop(begin.stop)
-        parts = epochs, data, batch_size, accumulate, bool(shuffle), notified, stop
-        plan = Plan(*parts, transform=transform)
+        plan = Plan(epochs, data, batch_size, accumulate, bool(shuffle), notified, stop, transform)
         try:
             self.plan = plan
             self._train(plan, validation_data, diagnose, begin)
@@ -283,10 +281,11 @@ class Trainer(Evaluator):
             self.plan = None
         return self.history
 
-    def _take_up(self, rows: int, step: tuple[int, int], transforms: bool) -> Resumption:
+    def _take_up(self, rows: int, step: tuple[int, int], transform: Transform | None) -> Resumption:
         """Return where training begins: where it was saved, after ``load``."""
+        check_transform(transform, self.optimizer)
         begin = self.resumption or Resumption()
-        begin.check(rows, step, transforms)
+        begin.check(rows, step, transform is not None)
         self.history, self.diagnosis, self.resumption = begin.history, "", None
         if self.ema is not None:
             self.ema.follow_state(self.model)
