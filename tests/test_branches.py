@@ -454,6 +454,10 @@ def test_tables_draw_the_branches() -> None:
     assert ["├", "a", "Sequential"] in lines
     assert ["└", "body", "Linear(7,"] in lines
     assert repr(model[0]) == "Parallel(a=Linear -> ReLU, b=Tanh)"
+    deep = nn.Sequential(
+        nn.Linear(4, 4), nn.Sequential(nn.Residual(model[0].branches["a"]), model[0])
+    )
+    assert "  │ ├ 0 Linear(4, 3) " in repr(deep)
     towers = two_towers().summary((4,), (5, 3))
     assert "(batch, 3) and (batch, 1)" in towers
     assert towers == two_towers().summary(*((4,), (5, 3)))
