@@ -64,8 +64,8 @@ def to_torch(model: Layer) -> Any:
     module(x) = model(x), with weights, running statistics and modes copied
 
     Names of parameters are those of ``state_dict(model)``. What PyTorch has is taken from there.
-    ``Residual`` and ``Parallel`` are modules of ``minidl.torch.branch_modules``, ``Standardize`` one
-    of ``minidl.torch.modules``, as are ``BatchNorm`` and ``PReLU`` with the features last, and
+    ``Residual`` and ``Parallel`` are modules of ``minidl.torch.branch_modules``; ``Standardize`` is
+    one of ``minidl.torch.modules``, as are ``BatchNorm`` and ``PReLU`` with the features last, and
     recurrent layers, which return y alone unless they are given a state. Layers for images take the
     channels last there, too (``minidl.torch.image_modules``); those in a ``ChannelsFirst`` become
     PyTorch's own, such as ``Conv2d``.
