@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from minidl._version import __version__
 
 if TYPE_CHECKING:
-    from minidl import analysis, datasets, nn, optim
+    from minidl import analysis, augment, datasets, models, nn, optim
     from minidl.diagnosis.diagnosing import diagnose
     from minidl.diagnosis.monitor import GradientMonitor
     from minidl.gradient_check import GradcheckError, GradcheckReport, gradcheck, gradcheck_all
@@ -32,6 +32,7 @@ __all__ = [
     "TrainingWarning",
     "__version__",
     "analysis",
+    "augment",
     "batches",
     "datasets",
     "diagnose",
@@ -39,6 +40,7 @@ __all__ = [
     "gradcheck",
     "gradcheck_all",
     "load",
+    "models",
     "nn",
     "optim",
     "record",
@@ -50,10 +52,12 @@ __all__ = [
 # a moment, and a program that predicts does not wait for what trains.
 _HOMES = {
     "analysis": (),
+    "augment": (),
     "c": (),
     "datasets": (),
     "diagnosis": ("GradientMonitor", "diagnose"),
     "gradient_check": ("GradcheckError", "GradcheckReport", "gradcheck", "gradcheck_all"),
+    "models": (),
     "nn": (),
     "onnx": (),  # needs onnx
     "optim": (),

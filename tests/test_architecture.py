@@ -40,7 +40,7 @@ FLOORS = [
     {"training", "gradient_check", "datasets", "tables"},
     {"recording", "saving"},
     {"profiling", "analysis"},
-    {"optim", "threads"},
+    {"optim", "threads", "models", "augment"},
     {"diagnosis.rules"},
     {"nn"},
     {"kernels"},
@@ -67,7 +67,9 @@ DOCUMENTED_IN_BASE = {
 PUBLIC = [
     "minidl",
     "minidl.analysis",
+    "minidl.augment",
     "minidl.c",
+    "minidl.models",
     "minidl.nn",
     "minidl.nn.init",
     "minidl.optim",

@@ -34,6 +34,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "ravine": {"steps": 20},
     "curvature": {"steps": 20},
     "landscape": {"depth": 3, "epochs": 1, "points": 5},
+    "resnet": {"depth": 8, "epochs": 1},
     "depth": {"depth": 2, "epochs": 1, "seeds": 1},
 }
 QUOTING = sorted(lab.EXPERIMENTS.keys() - {"depth", "landscape"})

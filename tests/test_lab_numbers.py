@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from minidl import analysis, lab, nn, optim
-from minidl.lab import batchnorm, by_hand, clipping, linear_draws
+from minidl.lab import batchnorm, by_hand, clipping, linear_draws, resnet
 from minidl.lab.quoted import Quoted
 
 
@@ -642,3 +642,46 @@ def test_lesson_12_a_way_around_smooths_the_landscape() -> None:
     chance = math.log(10)
     assert (plain.losses < chance).mean() < (around.losses < chance).mean()
     assert np.median(around.losses) < np.median(plain.losses)
+
+
+# --- lesson 13: deep networks for images ----------------------------------------------------------
+
+
+@cache
+def deep(residual: bool) -> Any:
+    """Networks of 56 layers, trained a little."""
+    return resnet.measured(56, residual, "momentum", 5, 0)
+
+
+def test_lesson_13_gradients_of_a_plain_network_grow_as_normalization_makes_them() -> None:
+    plain, residual = deep(False), deep(True)
+    assert plain.growth == pytest.approx(1.20, abs=0.02)  # theory: 1.211 in wide networks
+    assert plain.ratio == pytest.approx(790, rel=0.02)
+    assert residual.growth == pytest.approx(1.10, abs=0.02)
+    assert residual.ratio == pytest.approx(3.0, rel=0.02)
+
+
+def test_lesson_13_blocks_multiply_to_the_depth() -> None:
+    """(1 + 1/1) (1 + 1/2) ... (1 + 1/L) = L + 1."""
+    for blocks in (9, 27):
+        assert math.prod(1 + 1 / block for block in range(1, blocks + 1)) == digits(blocks + 1)
+
+
+def test_lesson_13_halves_of_the_data_agree_only_with_shortcuts() -> None:
+    assert deep(False).middle == pytest.approx(-0.01, abs=0.01)
+    assert deep(True).middle == pytest.approx(0.19, abs=0.01)
+
+
+def test_lesson_13_the_residual_network_of_56_layers_trains_where_the_plain_one_does_not() -> None:
+    plain, residual = (deep(each).history["accuracy"] for each in (False, True))
+    assert plain[-1] < 0.5
+    assert residual[-1] > 0.8
+    assert all(a < b for a, b in zip(plain[2:], residual[2:], strict=True))
+
+
+def test_lesson_13_a_cosine_of_gradients() -> None:
+    a, b = np.array([[1.0, 0], [0, 2]]), np.array([[3.0, 1], [0, 0]])
+    assert resnet.cosine(a, b) == pytest.approx(3 / math.sqrt(5 * 10))
+    layers, means = resnet.smooth(np.arange(1.0, 8))
+    np.testing.assert_allclose(layers, [3, 4, 5])
+    np.testing.assert_allclose(means, [3, 4, 5])

@@ -216,7 +216,7 @@ def test_every_figure_is_drawn_by_an_experiment_of_its_name_and_shown() -> None:
 
 
 def test_every_lesson_is_listed_in_both_languages() -> None:
-    assert len(LESSONS) == 12
+    assert len(LESSONS) == 13
     for folder in (LESSONS[0].parent, LESSONS[0].parent / "zh"):
         index = (folder / "README.md").read_text(encoding="utf-8")
         assert re.findall(r"^\d+\. \[.+\]\((\d\d-.+\.md)\)", index, re.MULTILINE) == [

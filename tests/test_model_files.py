@@ -341,7 +341,8 @@ def test_labels_travel_along(path: Path) -> None:
 
 def changed(path: Path, change: Any) -> None:
     """Save a model, and change its architecture in the file."""
-    minidl.save(nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5), rng=0), path)
+    convolution = nn.Conv2d(2, 2, 3, groups=2)
+    minidl.save(nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5), convolution, rng=0), path)
     words = minidl.saving.metadata(path)
     architecture = json.loads(words["minidl.model"])
     change(architecture)
@@ -368,6 +369,17 @@ HOSTILE = {
     "a seed": lambda a: a["parameters"][0].update(seed=-1),
     "an initialiser": lambda a: a["parameters"][0].update(init={"name": "x", "arguments": []}),
     "a version": lambda a: a.update(version=2),
+    **{
+        f"{name}={value}": lambda a, name=name, value=value: a["layers"][3]["holds"].update(
+            {name: value}
+        )
+        for name, value in [
+            *(("groups", 0), ("groups", "x"), ("groups", 1), ("in_features", 4), ("weight", None)),
+            *(("padding", "full"), ("padding", {"tuple": [1, -1]}), ("kernel_size", 3)),
+            *(("kernel_size", {"tuple": [2**40, 3]}), ("kernel_size", {"tuple": [3, 3, 3]})),
+            *(("stride", {"tuple": [2**40, 1]}), ("dilation", {"tuple": [0, 1]})),
+        ]
+    },
 }
 
 

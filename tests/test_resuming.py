@@ -79,11 +79,17 @@ def callbacks_of(trainer: Trainer) -> list[Any]:
     return [stopping, ReduceOnPlateau(trainer.optimizer, patience=0, threshold=0.5)]
 
 
+def noise(x: Any, rng: np.random.Generator) -> Any:
+    return x + rng.normal(size=x.shape)
+
+
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "plain": ({}, {}),
     "one cycle": ({"rate": schedules.one_cycle(0.1, 20)}, {}),
     "warmup": ({"rate": schedules.warmup(schedules.cosine(0.1, 9), 4)}, {"shuffle": False}),
     "accumulate": ({}, {"accumulate": 2, "batch_size": 4}),
+    "transform": ({}, {"transform": noise}),
+    "transform, accumulate": ({}, {"transform": noise, "accumulate": 2, "batch_size": 4}),
     "eager": ({"record": False}, {"class_weight": "balanced"}),
     "metrics": ({"metrics": ["f1_macro", "log_loss", "accuracy"], "ema": False}, {}),
 }
@@ -106,6 +112,20 @@ def test_from_every_place_it_comes_to_the_same_end(tmp_path: Path, case: str) ->
         assert signs(other) == expected, f"from place {number}"
         assert history.epochs == whole.history.epochs
         assert other.resumption is None
+
+
+def test_within_an_epoch_it_goes_on_with_a_transform_or_without_as_before(tmp_path: Path) -> None:
+    whole, saving = made(), Saving(tmp_path)
+    fit(whole, 1, callbacks=[EveryStep(), saving], transform=noise)
+    other = made()
+    other.load(tmp_path / "1")
+    with pytest.raises(ValueError, match="within an epoch with a transform"):
+        fit(other, 1)
+    plain, saving = made(), Saving(tmp_path)
+    fit(plain, 1, callbacks=[EveryStep(), saving])
+    other.load(tmp_path / "1")
+    with pytest.raises(ValueError, match="within an epoch without a transform"):
+        fit(other, 1, transform=noise)
 
 
 def test_between_two_fits(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from minidl import nn
-from minidl.cli import network, options, plot, sequences, train
+from minidl.cli import images, network, options, plot, sequences, train
 from minidl.cli.options import usage_errors
 from minidl.datasets import Dataset
 from minidl.diagnosis.diagnosing import diagnose
@@ -23,9 +23,9 @@ def add_command(commands: Any) -> None:
 
 
 def of_images(data: Dataset, arguments: argparse.Namespace) -> int:
-    """Diagnose a network of linear layers that is trained on images."""
+    """Diagnose a network that is trained on images."""
     with usage_errors(ValueError):
-        model = network.build_model(data.features, data.classes, arguments)
+        data, model = images.build_model(data, arguments)
     optimizer = network.build_optimizer(model, arguments)
     rows = data.x_train, data.y_train
     return report(model, nn.CrossEntropyLoss(), optimizer, rows, arguments, arguments.seed + 1)

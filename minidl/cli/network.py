@@ -61,6 +61,18 @@ def add_options(parser: argparse.ArgumentParser, defaults: Defaults) -> Any:
     return output
 
 
+def options_by_default(defaults: Defaults) -> dict[str, Any]:
+    """Return the values that the options of the network have where none is given."""
+    return {
+        "hidden": options.widths(defaults.hidden),
+        "activation": "relu",
+        "init": None,
+        "norm": defaults.norm,
+        "residual": False,
+        "dropout": defaults.dropout,
+    }
+
+
 def build_model(features: int, outputs: int, arguments: argparse.Namespace) -> nn.Sequential:
     """Linear, [BatchNorm,] activation[, Dropout] for every hidden width, then the outputs."""
     chosen = arguments.init  # None: the layer's own choice

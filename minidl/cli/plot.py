@@ -7,15 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minidl.analysis import FeatureMaps
 from minidl.cli.options import check_writable
 from minidl.pictures import log_axis, new_figure, save, shortened
 from minidl.training.history import History
 from minidl.training.plots import MOST_MARKERS, TRAINING, VALIDATION, curves, tidy
 from minidl.typing import Array
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SIZE = 16.0, 4.4  # inches; the legend of the layers stands beside the last panel
 DARKEST, LIGHTEST = 0.0, 0.85  # part of the viridis scale that shows on white
@@ -54,6 +58,7 @@ def draw(
     gradients: Mapping[str, Sequence[float]],
     classes: int,
     title: str,
+    maps: FeatureMaps | None = None,
 ) -> None:
     """Draw loss, accuracy and the gradient norm of every layer, epoch by epoch.
 
@@ -69,9 +74,11 @@ def draw(
         How many: a guess has a loss of log(classes) and an accuracy of 1 / classes.
     title
         Over all panels.
+    maps
+        Of a convolutional network: its filters and maps, drawn below.
     """
-    figure = new_figure(SIZE)
-    loss, accuracy, gradient = figure.subplots(1, 3)
+    figure, above = _with_maps(maps)
+    loss, accuracy, gradient = above.subplots(1, 3)
     values = with_epoch_0(history, before)
     # Half of chance is always in sight, so that noise around chance does not look like progress.
     log_axis(loss.yaxis, [*values["loss"], *values["val_loss"], math.log(classes) / 2])
@@ -91,8 +98,19 @@ def draw(
         tidy(axes)
     for axes in (loss, accuracy):
         axes.legend(frameon=False)
-    figure.suptitle(shortened(title, LONGEST_TITLE), parse_math=False)
+    above.suptitle(shortened(title, LONGEST_TITLE), parse_math=False)
     save(figure, path)
+
+
+def _with_maps(maps: FeatureMaps | None) -> tuple[Figure, Any]:
+    """Make a figure with the maps, if any, at its bottom; return it, and the part above them."""
+    if maps is None:
+        return (figure := new_figure(SIZE)), figure
+    width, height = SIZE
+    figure = new_figure((width, height + maps.height))
+    parts: Any = figure.subfigures(2, 1, height_ratios=[height, maps.height])
+    maps.draw(parts[1])
+    return figure, parts[0]
 
 
 def with_epoch_0(history: History, before: Values) -> dict[str, list[float]]:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from minidl import datasets, nn
-from minidl.cli import examined, network, options, plot, report, sequences, tables, text
+from minidl.analysis import feature_maps
+from minidl.cli import examined, images, network, options, plot, report, sequences, tables, text
 from minidl.cli.options import UsageError, usage_errors
 from minidl.datasets import Dataset
 from minidl.training import History, Trainer
@@ -32,9 +33,9 @@ def add_command(commands: Any) -> None:
 
 
 def add_images(data: Any, run: Callable[[Dataset, argparse.Namespace], int]) -> None:
-    """Add ``digits`` and ``idx`` with the options of a network of linear layers, and what runs."""
+    """Add ``digits`` and ``idx`` with the options of networks for images, and what runs."""
     digits = data.add_parser("digits", help="the 8 x 8 digits that come with minidl")
-    network.add_options(digits, DIGITS)
+    images.add_options(digits, DIGITS)
     digits.set_defaults(run=lambda arguments: run(datasets.digits(), arguments))
 
     idx = data.add_parser("idx", help="images and labels in IDX files, the format of MNIST")
@@ -43,7 +44,7 @@ def add_images(data: Any, run: Callable[[Dataset, argparse.Namespace], int]) -> 
     add("--labels", type=Path, required=True, metavar="FILE")
     add("--train", type=options.count, metavar="N", help="train on the first N (80 %%)")
     add("--test", type=options.count, metavar="N", help="test on the last N (all the others)")
-    network.add_options(idx, IDX)
+    images.add_options(idx, IDX)
     idx.set_defaults(run=lambda arguments: run(_idx(arguments), arguments))
 
 
@@ -53,7 +54,7 @@ def run(data: Dataset, arguments: argparse.Namespace) -> int:
         with usage_errors(ImportError, OSError, ValueError):
             plot.check(arguments.plot)
     with usage_errors(ValueError):
-        model = network.build_model(data.features, data.classes, arguments)
+        data, model = images.build_model(data, arguments)
     optimizer = network.build_optimizer(model, arguments)
     trainer = Trainer(model, nn.CrossEntropyLoss(), optimizer, rng=arguments.seed + 1)
     if not arguments.quiet:
@@ -79,8 +80,10 @@ def run(data: Dataset, arguments: argparse.Namespace) -> int:
     if diagnosis:
         print(f"\n{diagnosis}")
     if arguments.plot is not None:
+        maps = None if arguments.model == "mlp" else feature_maps(model, data.x_test[0])
+        titles = data.classes, data.name
         with options.writing(arguments.plot):
-            plot.draw(arguments.plot, history, before, norms.gradients, data.classes, data.name)
+            plot.draw(arguments.plot, history, before, norms.gradients, *titles, maps)
         if not arguments.quiet:
             print(f"\nplot written to {arguments.plot}")
     return 0
@@ -104,11 +107,11 @@ def _print_results(
 
 def _idx(arguments: argparse.Namespace) -> Dataset:
     with usage_errors(OSError, ValueError):
-        images, labels = datasets.idx(arguments.images), datasets.idx(arguments.labels)
-    if images.ndim < 2 or labels.ndim != 1 or len(images) != len(labels):
+        pixels, labels = datasets.idx(arguments.images), datasets.idx(arguments.labels)
+    if pixels.ndim < 2 or labels.ndim != 1 or len(pixels) != len(labels):
         raise UsageError(
             f"expected images (samples, height, width) and as many labels (samples), got "
-            f"{images.shape} in {arguments.images} and {labels.shape} in {arguments.labels}"
+            f"{pixels.shape} in {arguments.images} and {labels.shape} in {arguments.labels}"
         )
     if labels.dtype.kind not in "iu" or labels.min() < 0:
         raise UsageError(f"{arguments.labels}: labels must be integers >= 0")
@@ -117,12 +120,13 @@ def _idx(arguments: argparse.Namespace) -> Dataset:
             f"{arguments.labels}: labels must be less than {MOST_CLASSES:,}, and count the classes "
             f"from 0; got {labels.max()} in row {labels.argmax()}"
         )
-    train, test = _split(len(images), arguments.train, arguments.test)
-    x = images.reshape(len(images), -1).astype(np.float32)
-    if images.dtype == np.uint8:
+    train, test = _split(len(pixels), arguments.train, arguments.test)
+    x = pixels.reshape(len(pixels), -1).astype(np.float32)
+    if pixels.dtype == np.uint8:
         x /= 255  # pixels; any other type is taken to be scaled already
     y = labels.astype(np.int64)
-    return Dataset(x[:train], y[:train], x[-test:], y[-test:], arguments.images.name)
+    shape = pixels.shape[1:]
+    return Dataset(x[:train], y[:train], x[-test:], y[-test:], arguments.images.name, shape)
 
 
 def _split(samples: int, train: int | None, test: int | None) -> tuple[int, int]:

@@ -27,6 +27,7 @@ EXPERIMENTS = {
     "ravine": "lesson 11: descent, momentum, RMSprop and Adam where curvatures differ",
     "curvature": "lesson 12: the largest rate is 2 / curvature",
     "landscape": "lesson 12: the loss around a deep network, with and without shortcuts",
+    "resnet": "lesson 13: convolutional networks of 20 to 56 layers, plain and residual",
     "depth": "thirty layers that do not learn, one remedy at a time: docs/depth.md",
 }
 

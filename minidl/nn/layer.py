@@ -391,7 +391,7 @@ class Layer(InvalidatesRecordings, Member):
         if first is None:
             first = next((p for _, layer in self.children() for p in layer.parameters()), None)
             values = (value for name, value in vars(self).items() if name not in KEPT)
-            if any(isinstance(value, (Layer, list, tuple, dict)) for value in values):
+            if any(_may_hold_others(value) for value in values):
                 return first
         self.__dict__["_first_parameter"] = first
         return first
@@ -510,6 +510,13 @@ class Layer(InvalidatesRecordings, Member):
 def joined(path: str, name: str) -> str:
     """Return the path of a member: ``"0.weight"``."""
     return f"{path}.{name}" if path else name
+
+
+def _may_hold_others(value: Any) -> bool:
+    """Return whether a layer or a parameter may come into a value unnoticed, later."""
+    if isinstance(value, tuple):
+        return any(map(_may_hold_others, value))
+    return isinstance(value, (Layer, list, dict))
 
 
 def most_arguments(parameters: list[inspect.Parameter]) -> int | None:

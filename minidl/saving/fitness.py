@@ -15,6 +15,7 @@ import numpy as np
 
 from minidl.nn.branches import JOINS, Parallel
 from minidl.nn.containers import Residual, Sequential, is_ours
+from minidl.nn.convolution import Convolution
 from minidl.nn.dropout import Dropout
 from minidl.nn.layer import KEPT, Layer
 from minidl.nn.parameter import Parameter
@@ -24,6 +25,12 @@ from minidl.saving.tensor_file import shortened
 LARGEST_SETTING = 4096  # of a whole number that is not the size of any array, such as a stride
 PLAIN = (bool, int, float, str, type(None))
 NUMBERS = (bool, int, float)
+# Arguments of constructors that layers hold under another name.
+HELD_AS = {
+    "features": "in_features",
+    "in_channels": "in_features",
+    "out_channels": "out_features",
+}
 
 
 def check_fits(layer: Layer) -> None:
@@ -36,6 +43,8 @@ def check_fits(layer: Layer) -> None:
         kind.check_held(layer)
         return
     _check_sizes(layer)
+    if isinstance(layer, Convolution):
+        _check_windows(layer)
     if isinstance(layer, Recurrent):
         _check_recurrent(layer)
     _check_alike(kind(**_arguments(layer)), layer, kind.__name__)
@@ -75,12 +84,20 @@ def _check_recurrent(layer: Recurrent) -> None:
         raise ValueError(f"{name} has {len(layer.dropouts)} dropouts")
 
 
+def _check_windows(layer: Convolution) -> None:
+    """Raise if the window is not that of the weight, which the constructor would allocate."""
+    channels = layer.in_features // layer.groups, layer.out_features
+    if layer.weight.shape != (*layer.kernel_size, *channels):
+        raise ValueError(f"{type(layer).__name__}.weight should have the shape of its windows")
+
+
 def _check_sizes(layer: Layer) -> None:
     """Raise for a whole number with which the constructor would allocate more than the file has."""
     largest = max([LARGEST_SETTING, *_sizes(layer)])
     for name, value in vars(layer).items():
-        if isinstance(value, np.generic) or (type(value) is int and abs(value) > largest):
-            raise ValueError(f"{type(layer).__name__}.{name} is {shortened(value)}")
+        for number in _flat(value):
+            if isinstance(number, np.generic) or (type(number) is int and abs(number) > largest):
+                raise ValueError(f"{type(layer).__name__}.{name} is {shortened(value)}")
 
 
 def _sizes(layer: Layer) -> Iterator[int]:
@@ -91,12 +108,21 @@ def _sizes(layer: Layer) -> Iterator[int]:
                 yield from value.shape
 
 
+def _flat(value: Any) -> Iterator[Any]:
+    """Yield a value, or those of a tuple and of the tuples in it."""
+    if isinstance(value, tuple):
+        for item in value:
+            yield from _flat(item)
+    else:
+        yield value
+
+
 def _arguments(layer: Layer) -> dict[str, Any]:
     """Return what the constructor is called with: what the layer holds under the same names."""
     held = vars(layer)
     found: dict[str, Any] = {}
     for name, argument in inspect.signature(type(layer)).parameters.items():
-        value = held.get(name, held.get("in_features") if name == "features" else None)
+        value = held.get(name, held.get(HELD_AS.get(name, name)))
         if name == "rng":
             found[name] = 0
         elif name == "dropout" and isinstance(layer, Recurrent):

@@ -14,7 +14,7 @@ from minidl.recording import RecordingError
 from minidl.recording.epoch import Kept, run_epoch
 from minidl.recording.pytree import tree_leaves
 from minidl.seeds import random_order
-from minidl.training.data import part_of
+from minidl.training.data import Data, part_of
 from minidl.training.interrupt import Snapshot, deferred_to_step_end
 from minidl.training.nonfinite import advice, first_not_finite
 from minidl.training.plan import Place, Plan
@@ -26,11 +26,13 @@ from minidl.training.steps import (
     watched_by,
 )
 from minidl.training.tally import HeadTally, Tally, is_mean, tally_of
+from minidl.training.transforms import draw_seed, transformed
 from minidl.training.weights import alike_in_all_heads
 from minidl.typing import Array, Seed
 
 # How many rows of predictions recorded steps keep at a time, if metrics need them.
 KEPT_ROWS = 8192
+TRANSFORMED_BYTES = 2**25  # of inputs that are changed at a time, if that is more than a step
 
 
 class Epoch:
@@ -48,7 +50,7 @@ class Epoch:
     tally
         Sums of loss and metrics, still empty.
     rng
-        Draws the order of the rows.
+        Draws the order of the rows, and the seed of a transform.
     place
         Where an epoch that was saved goes on; None: at its beginning.
     """
@@ -73,20 +75,22 @@ class Epoch:
             self.order = random_order("fit", rng, len(plan.data))
         else:
             self.order = np.arange(len(plan.data))
+        self.seed = None if place is None else place.seed
+        if plan.transform is not None and self.seed is None:
+            self.seed = draw_seed(rng)
         self.weighted = False  # whether rows have different weights in the loss
         self.current_step = current_step
         self._use(current_step())
 
     def place(self) -> Place:
         """Return where the epoch is, between two of its steps."""
-        return Place(self.order, self.done, self.tally.resume_state())
+        return Place(self.order, self.done, self.tally.resume_state(), self.seed)
 
     def _use(self, step: TrainingStep) -> None:
         """Use the model, loss, optimizer and average of this step for the steps to come."""
         self.step = step
         self.steps_before = step.optimizer.steps - self.done // self.plan.step_rows
-        self.state = step.state()
-        self.snapshot = Snapshot([*self.state, step.optimizer.states])
+        self.snapshot = Snapshot([*step.state(), step.optimizer.states])
         self.watch = self.plan.callbacks.step_watch(step.model, step.optimizer, step.loss)
 
     def run(self) -> dict[str, float]:
@@ -106,7 +110,7 @@ class Epoch:
                     if error is self.plan.callbacks.error:
                         raise
                     raise FloatingPointError(self._explain()) from None
-        if not is_finite((self.step.optimizer.flat.data, *self.state)):  # what has changed
+        if not is_finite((self.step.optimizer.flat.data, *self.step.state())):  # what has changed
             check_finite([self.step.model], f"after epoch {self.number}")
         return self.tally.read()
 
@@ -141,23 +145,42 @@ class Epoch:
         )
 
     def _next_rows(self) -> Array:
-        """Return the rows of the next steps; with metrics, no more than ``KEPT_ROWS``."""
-        step_rows = self.plan.step_rows
-        steps = max(1, KEPT_ROWS // step_rows) if self.tally.has_metrics else len(self.order)
-        return self.order[self.done : self.done + steps * step_rows]
+        """Return the rows of the next steps: with metrics or a transform, not too many."""
+        step_rows, most = self.plan.step_rows, len(self.order)
+        if self.tally.has_metrics:
+            most = KEPT_ROWS
+        if self.plan.transform is not None:
+            row_bytes = sum(array[:1].nbytes for array in self.plan.data.inputs)
+            most = min(most, TRANSFORMED_BYTES // row_bytes)
+        return self.order[self.done : self.done + max(1, most // step_rows) * step_rows]
+
+    def _take(self, begin: int, rows: Array) -> Data:
+        """Return copies of rows of the order, from ``begin`` on, as the transform changes them."""
+        plan = self.plan
+        if plan.transform is None or self.seed is None:
+            return plan.data.take(rows)
+        first = begin // plan.batch_size
+        return transformed(plan.transform, self.seed, plan.data, rows, plan.batch_size, first)
+
+    def _arrays(self, rows: Array) -> tuple[tuple[Array, ...], Array | None]:
+        """Return the arrays of the next steps, and the order of their rows, for ``run_epoch``."""
+        if self.plan.transform is None:
+            return self.plan.data.arrays, rows
+        return self._take(self.done, rows).arrays, None
 
     def _run_recorded(self, recorded: RecordedStep) -> None:
         """Make the next steps, of one batch each."""
         rows = self._next_rows()
+        arrays, order = self._arrays(rows)
 
         def progress(kept: Kept, first: int) -> bool:
             return self._count_kept(kept, first, rows)
 
         run_epoch(
             recorded.step,
-            self.plan.data.arrays,
+            arrays,
             self.plan.batch_size,
-            rows,
+            order,
             None if self.tally.has_metrics else self._losses,
             progress,
             1 if self.plan.callbacks.per_step else None,
@@ -171,6 +194,7 @@ class Epoch:
         makes the update.
         """
         rows, accumulate = self._next_rows(), self.plan.accumulate
+        arrays, order = self._arrays(rows)
         batch_weights = self._batch_weights(rows)
 
         def begin_step() -> None:
@@ -200,9 +224,9 @@ class Epoch:
             begin_step()
             run_epoch(
                 recorded.gradient,
-                self.plan.data.arrays,
+                arrays,
                 size,
-                rows,
+                order,
                 None if self.tally.has_metrics else self._losses,
                 progress,
                 accumulate if equal else 1,
@@ -218,7 +242,8 @@ class Epoch:
             self.snapshot.take()
             for number in range(len(batch_weights)):
                 self._rescale_gradient(batch_weights, number)
-                batch = self.plan.data.take(rows[number * size : (number + 1) * size])
+                some = rows[number * size : (number + 1) * size]
+                batch = self._take(self.done + number * size, some)
                 value, prediction = self.step.gradient(*batch.arrays, fresh=number == 0)
                 losses.append(self._as_numbers(value))
                 if self.tally.has_metrics:
@@ -242,7 +267,7 @@ class Epoch:
                 "many in a step: train without the monitor"
             )
         batch = self.plan.data.take(self.order).arrays
-        state = Snapshot(self.state)
+        state = Snapshot(step.state())
         state.take()
 
         def closure() -> tuple[Any, Any]:
@@ -388,12 +413,12 @@ class Epoch:
         with self.snapshot:
             self.snapshot.take()
             for start in range(0, len(rows), plan.batch_size):
-                batch = plan.data.take(rows[start : start + plan.batch_size])
+                batch = self._take(begin + start, rows[start : start + plan.batch_size])
                 why = first_not_finite(step.model, step.loss, batch)
                 if why:
                     break
             self.snapshot.restore()
-        cure = advice(step.model, step.optimizer, plan.data.take(rows))
+        cure = advice(step.model, step.optimizer, self._take(begin, rows))
         return (
             f"training step {step.optimizer.steps + 1}: loss or gradient is not finite; "
             f"{why or 'every gradient is finite, their norm is not'}. Parameters and state are as "

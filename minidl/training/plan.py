@@ -7,6 +7,7 @@ from typing import Any
 
 from minidl.training.callbacks import Callbacks
 from minidl.training.data import Data
+from minidl.training.transforms import Transform
 from minidl.typing import Array
 
 
@@ -24,6 +25,7 @@ class Place:
     order: Array
     done: int
     tally: Any
+    seed: int | None = None  # of the transform
 
 
 @dataclass
@@ -44,6 +46,7 @@ class Plan:
     shuffle: bool
     callbacks: Callbacks
     stop: Stop
+    transform: Transform | None = None
     course: Course = field(default_factory=Course)
 
     @property

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import repeat
 from typing import Any
 
@@ -80,8 +80,13 @@ class Resumption:
         for mine, then in self.generators:
             mine.bit_generator.state = then.bit_generator.state
 
-    def check(self, rows: int, step: tuple[int, int]) -> None:
+    def check(self, rows: int, step: tuple[int, int], transforms: bool) -> None:
         """Raise ValueError if these rows and steps cannot go on within an epoch."""
+        if self.place is not None and transforms is (self.place.seed is None):
+            raise ValueError(
+                "fit: the training that was loaded is within an epoch "
+                f"{'without' if transforms else 'with'} a transform; give the same as before"
+            )
         if self.place is not None and (rows, step) != (self.rows, self.step):
             (size, accumulate), (before, accumulated) = step, self.step
             raise ValueError(
@@ -107,7 +112,7 @@ def save_training(trainer: Any, path: AnyPath) -> None:
             # Arrays: as text, those of a hundred thousand epochs would not fit into a header.
             "history": {name: np.array(v) for name, v in resumption.history.items()},
             "seconds": np.array(resumption.history.seconds),
-            "place": None if place is None else (place.order, place.done, place.tally),
+            "place": None if place is None else (place.order, place.done, place.tally, place.seed),
             "stop": resumption.stop,
             "callbacks": resumption.callbacks,
             "rows": resumption.rows,
@@ -209,7 +214,9 @@ def _decoded(trainer: Any, state: dict[str, Any]) -> Resumption:
         whole = type(place.done) is int and 0 <= place.done <= len(order) == state["rows"]
         if not whole or order[0] < 0 or order[-1] >= state["rows"]:
             raise ValueError("the order of its rows is damaged")
-        place = Place(place.order.astype(np.intp), place.done, place.tally)
+        if place.seed is not None and (type(place.seed) is not int or place.seed < 0):
+            raise ValueError("the seed of its transform is damaged")
+        place = replace(place, order=place.order.astype(np.intp))
     callbacks = [(str(name), dict(kept)) for name, kept in state["callbacks"]]
     step = (int(state["step"][0]), int(state["step"][1]))
     generators = _saved_generators(trainer, state)

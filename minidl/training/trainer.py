@@ -31,6 +31,7 @@ from minidl.training.progress import Progress, choose
 from minidl.training.resuming import Resumption, load_training, save_training
 from minidl.training.steps import TrainingStep
 from minidl.training.tally import tally_of
+from minidl.training.transforms import Transform, check_transform
 from minidl.training.weights import ClassWeight
 from minidl.typing import Seed
 
@@ -57,8 +58,8 @@ class Trainer(Evaluator):
         By default accuracy for a loss that takes labels, and nothing otherwise. For a ``MultiLoss``
         they are a dict by the names of its heads.
     rng
-        Generator or seed of the order of the rows. All epochs of all calls of ``fit`` draw from
-        it: ``fit`` for 3 epochs and again for 2 is ``fit`` for 5.
+        Generator or seed of the order of the rows, and of a ``transform``. All epochs of all calls
+        of ``fit`` draw from it: ``fit`` for 3 epochs and again for 2 is ``fit`` for 5.
     record
         Whether steps are recorded (see ``minidl.record``), which changes the speed and nothing
         else. Where a model cannot be recorded, a warning says why, once, and steps run eagerly.
@@ -158,6 +159,7 @@ class Trainer(Evaluator):
         accumulate: int = 1,
         shuffle: bool = True,
         diagnose: bool = True,
+        transform: Transform | None = None,
     ) -> History:
         """Train the model; a second call goes on where the first ended.
 
@@ -215,6 +217,11 @@ class Trainer(Evaluator):
             Whether to warn of what cannot be meant, and to end with a sentence, where progress is
             shown, if the training has learned nothing, has become worse, or has ended too early.
             ``minidl.diagnose`` looks closer, and tries what it suspects.
+        transform
+            A function that changes each batch that is trained on, such as those of
+            ``minidl.augment``: ``transform(x, rng)`` returns a batch of the same shape. Of several
+            inputs x is the tuple. The generator of a batch follows from the trainer's ``rng``.
+            Rows of ``validation`` are not changed.
 
         Shapes
         ------
@@ -262,11 +269,11 @@ class Trainer(Evaluator):
         names += [f"val_{name}" for name in names if validation_data is not None]
         shown = choose(progress)
         notified = Callbacks(callbacks, self, names, shown)
-        begin = self._take_up(len(data), batch_size, accumulate)
+        begin = self._take_up(len(data), (batch_size, accumulate), transform)
         if any(source.inputs.columns):
             self.columns = source.inputs.columns
         stop = Stop(begin.stop)
-        plan = Plan(epochs, data, batch_size, accumulate, bool(shuffle), notified, stop)
+        plan = Plan(epochs, data, batch_size, accumulate, bool(shuffle), notified, stop, transform)
         try:
             self.plan = plan
             self._train(plan, validation_data, diagnose, begin)
@@ -277,10 +284,11 @@ class Trainer(Evaluator):
             self.plan = None
         return self.history
 
-    def _take_up(self, rows: int, batch_size: int, accumulate: int) -> Resumption:
+    def _take_up(self, rows: int, step: tuple[int, int], transform: Transform | None) -> Resumption:
         """Return where training begins: where it was saved, after ``load``."""
+        check_transform(transform, self.optimizer)
         begin = self.resumption or Resumption()
-        begin.check(rows, (batch_size, accumulate))
+        begin.check(rows, step, transform is not None)
         self.history, self.diagnosis, self.resumption = begin.history, "", None
         if self.ema is not None:
             self.ema.follow_state(self.model)

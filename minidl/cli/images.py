@@ -1,0 +1,74 @@
+"""Networks for images, as ``--model`` names them."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from typing import Any
+
+from minidl import models, nn
+from minidl.cli import network, options
+from minidl.cli.options import UsageError
+from minidl.datasets import Dataset
+from minidl.typing import Array
+
+MODELS = {
+    "mlp": "linear layers",
+    "cnn": "three convolutions",
+    "lenet5": "two, and three linear layers",
+    "resnet": "residual blocks",
+}
+DEPTH = 8  # of a residual network: trained in minutes
+
+
+def add_options(parser: argparse.ArgumentParser, defaults: network.Defaults) -> None:
+    """Add ``--model`` and ``--depth``, and all that networks of linear layers have."""
+    group = parser.add_argument_group("model")
+    known = ", ".join(f"{name}: {what}" for name, what in MODELS.items())
+    group.add_argument("--model", choices=MODELS, default="mlp", help=f"{known} [mlp]")
+    help = f"layers with weights of resnet: 8, 14, 20, ..., 6n + 2 [{DEPTH}]"
+    group.add_argument("--depth", type=options.count, metavar="N", help=help)
+    network.add_options(parser, defaults)
+    parser.set_defaults(of_mlp=network.options_by_default(defaults))
+
+
+def build_model(data: Dataset, arguments: argparse.Namespace) -> tuple[Dataset, nn.Sequential]:
+    """Build the network, and give the images the shape that it takes.
+
+    Raises
+    ------
+    UsageError
+        For options of another model.
+    ValueError
+        For images, or a depth, that the model cannot have.
+    """
+    name, seed = arguments.model, arguments.seed
+    if name != "resnet" and arguments.depth is not None:
+        raise UsageError(f"--depth belongs to --model resnet, not to {name}")
+    if name == "mlp":
+        return data, network.build_model(data.features, data.classes, arguments)
+    for option, default in arguments.of_mlp.items():
+        if getattr(arguments, option) != default:
+            raise UsageError(f"--{option} belongs to --model mlp, not to {name}")
+    data = _as_images(data)
+    if name == "resnet":
+        channels = data.x_train.shape[-1]
+        depth = DEPTH if arguments.depth is None else arguments.depth
+        return data, models.resnet(depth, channels, data.classes, rng=seed)
+    build = models.lenet5 if name == "lenet5" else models.small_cnn
+    return data, build(data.x_train.shape[1:], data.classes, rng=seed)
+
+
+def _as_images(data: Dataset) -> Dataset:
+    """Return the data set with images (samples, height, width, channels)."""
+    shape = data.image_shape if len(data.image_shape) == 3 else (*data.image_shape, 1)
+    if len(shape) != 3:
+        raise ValueError(
+            f"a convolution takes images (height, width) or (height, width, channels), and "
+            f"{data.name} has rows of shape {data.image_shape}"
+        )
+
+    def shaped(x: Array) -> Any:
+        return x.reshape(len(x), *shape)
+
+    return replace(data, x_train=shaped(data.x_train), x_test=shaped(data.x_test))
