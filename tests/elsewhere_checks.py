@@ -26,7 +26,8 @@ import minidl.c
 import minidl.onnx
 import minidl.torch
 from minidl import ModelFileError, nn
-from minidl.c import functions, image_functions, memory
+from minidl.c import convolution as c_convolution
+from minidl.c import functions, memory
 from minidl.c import layers as c_layers
 from minidl.c import recurrent as c_recurrent
 from minidl.c.emitters import EMITTERS
@@ -53,7 +54,7 @@ MODULES = (
     *(axes, branch_layers, channels_last, computed_shapes, containers, images, layers, layout),
     *(matching, network, patterns, readers, recurrent_layers, recurrent_readers, time_first),
     *(names, import_module("minidl.torch.state_dict")),  # whose name is also a function's
-    *(functions, image_functions, memory, c_layers, c_recurrent),
+    *(c_convolution, functions, memory, c_layers, c_recurrent),
 )
 HOMES = {module.__name__.removeprefix("minidl."): module for module in MODULES}
 TABLES: tuple[dict[Any, Any], ...] = (layers.WRITERS, containers.CONTAINERS, EMITTERS)

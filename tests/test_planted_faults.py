@@ -48,7 +48,7 @@ from minidl.diagnosis import (
     watch,
 )
 from minidl.diagnosis.rules import closing, static
-from minidl.nn import classification_losses, entrances, multi_loss, pooling
+from minidl.nn import classification_losses, convolution, entrances, multi_loss, pooling
 from minidl.nn.recurrent import cells
 from minidl.optim import adam, adaptive, flat_parameters, optimizer, schedules, sgd
 from minidl.recording import RecordingError
@@ -58,7 +58,18 @@ from minidl.training import checkpoint, resuming, running_metrics, tally
 # What a check raises that has found something; the second is what pytest.raises raises.
 FAILURES = (AssertionError, pytest.fail.Exception, RecordingError)
 # Where the classes are that faults.txt names.
-HOMES = [nn, classification_losses, pooling, cells, adam, adaptive, flat_parameters, optimizer, sgd]
+HOMES = [
+    nn,
+    classification_losses,
+    convolution,
+    pooling,
+    cells,
+    adam,
+    adaptive,
+    flat_parameters,
+    optimizer,
+    sgd,
+]
 # Modules of the monitor, and of what kernels note for it.
 MONITOR_MODULES = (records, probes, tracks, watch, watching)
 MONITOR_HOMES = {module.__name__.rpartition(".")[2]: module for module in MONITOR_MODULES}

@@ -68,10 +68,9 @@ def export(model: Layer, path: AnyPath, *, input_shape: Shape | None = None) -> 
     Parameters
     ----------
     model
-        Layers of minidl's, in ``Sequential``, ``Residual`` and ``Parallel``. Images have their
-        channels last, as in minidl, or in a ``ChannelsFirst`` before the others. Dropout does
-        nothing, and BatchNorm takes its running statistics, whatever the mode. float64 is rounded
-        to float32.
+        Layers of minidl's, in ``Sequential``, ``Residual`` and ``Parallel``, with one input. Images
+        have their channels last, or in a ``ChannelsFirst`` first. Dropout does nothing, and
+        BatchNorm takes its running statistics, whatever the mode. float64 is rounded to float32.
     path
         Where to write the source, such as ``"net.c"``: its name begins those of the functions. The
         header lies beside it.
