@@ -12,6 +12,7 @@ import numpy as np
 
 from minidl.nn.layer import Layer
 from minidl.nn.losses import Loss
+from minidl.recording.pytree import tree_leaves, tree_map
 from minidl.typing import Array
 
 
@@ -86,8 +87,9 @@ def gradcheck(
     layer_or_loss
         A layer in the mode (train or eval) to be checked, or a loss.
     *inputs
-        The layer's inputs; for a loss, prediction and target. Integer inputs, such as labels,
-        indices and lengths, are not differentiated, nor is a target.
+        The layer's inputs; for a loss, prediction and target, for a ``MultiLoss`` in tuples.
+        Integer inputs, such as labels, indices and lengths, are not differentiated, nor is a
+        target.
     eps, rtol, atol
         Step, allowed relative error, and absolute difference that is always allowed.
     raise_error
@@ -113,7 +115,7 @@ def gradcheck(
     if not (0 < eps < 1 and rtol > 0 and atol > 0):
         raise ValueError(f"gradcheck: eps in (0, 1), rtol > 0, atol > 0; got {eps}, {rtol}, {atol}")
     subject = copy.deepcopy(layer_or_loss)
-    arrays = [_as_float64(x) for x in inputs]
+    arrays = [tree_map(x, _as_float64) if isinstance(x, tuple) else _as_float64(x) for x in inputs]
     if isinstance(subject, Layer):
         function, tensors = _layer_problem(subject.astype(np.float64), arrays)
     else:
@@ -197,6 +199,8 @@ def _by_input(name: str, inputs: list[Array], gradients: Any) -> list[tuple[int,
     A backward pass returns a gradient for each of these, or a value for every input.
     """
     gradients = gradients if isinstance(gradients, tuple) else (gradients,)
+    if any(gradient is None for gradient in gradients) and len(gradients) != len(inputs):
+        gradients = tuple(gradient for gradient in gradients if gradient is not None)
     real = [i for i, x in enumerate(inputs) if x.dtype == np.float64]
     if not real or len(gradients) == len(inputs):
         return [(i, gradients[i]) for i in real]
@@ -208,12 +212,15 @@ def _by_input(name: str, inputs: list[Array], gradients: Any) -> list[tuple[int,
     return list(zip(real, gradients, strict=True))
 
 
-def _loss_problem(loss: Loss, inputs: list[Array]) -> tuple[Callable[[], float], Tensors]:
+def _loss_problem(loss: Loss, inputs: list[Any]) -> tuple[Callable[[], float], Tensors]:
     """Return the loss, or the sum of losses without reduction, as a function of the prediction,
-    and the prediction with its gradient.
+    and the prediction with its gradient; of several predictions, each with its own.
     """
     loss(*inputs)
-    return lambda: float(np.sum(loss(*inputs))), {"prediction": (inputs[0], loss.backward())}
+    pairs = zip(tree_leaves(inputs[0]), tree_leaves(loss.backward()), strict=True)
+    several = isinstance(inputs[0], tuple)
+    tensors = {f"prediction {n}" if several else "prediction": p for n, p in enumerate(pairs)}
+    return lambda: float(np.sum(loss(*inputs))), tensors
 
 
 def _check_tensor(

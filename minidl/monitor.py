@@ -30,7 +30,8 @@ def good_mode(owner: str, monitor: str, mode: str | None) -> str:
         )
     if mode not in ("min", "max", None):
         raise ValueError(f'{owner}: mode must be "min" or "max", got {mode!r}')
-    name = monitor.removeprefix("val_").removeprefix("weighted_")
+    name = monitor.removeprefix("val_").rpartition(".")[2]  # behind the name of a head, if any
+    name = name.removeprefix("weighted_")
     if mode is None and LARGE.fullmatch(name):
         return "max"
     if mode is None and name not in SMALL:

@@ -26,15 +26,20 @@ import minidl.c
 import minidl.onnx
 import minidl.torch
 from minidl import ModelFileError, nn
+from minidl.c import convolution as c_convolution
 from minidl.c import functions, memory
 from minidl.c import layers as c_layers
 from minidl.c import recurrent as c_recurrent
 from minidl.c.emitters import EMITTERS
 from minidl.onnx import (
     axes,
+    branch_layers,
+    channels_last,
     computed_shapes,
     containers,
+    images,
     layers,
+    layout,
     matching,
     network,
     patterns,
@@ -46,10 +51,10 @@ from minidl.onnx import (
 from minidl.torch import names
 
 MODULES = (
-    *(axes, computed_shapes, containers, layers, matching, network, patterns, readers),
-    *(recurrent_layers, recurrent_readers, time_first),
+    *(axes, branch_layers, channels_last, computed_shapes, containers, images, layers, layout),
+    *(matching, network, patterns, readers, recurrent_layers, recurrent_readers, time_first),
     *(names, import_module("minidl.torch.state_dict")),  # whose name is also a function's
-    *(functions, memory, c_layers, c_recurrent),
+    *(c_convolution, functions, memory, c_layers, c_recurrent),
 )
 HOMES = {module.__name__.removeprefix("minidl."): module for module in MODULES}
 TABLES: tuple[dict[Any, Any], ...] = (layers.WRITERS, containers.CONTAINERS, EMITTERS)
@@ -105,6 +110,7 @@ def check_exported() -> None:
         (nn.LayerNorm(3, eps=0.1), (2, 3)),
         (nn.LSTM(3, 2, 2, bidirectional=True, rng=0), (2, 4, 3)),
         (nn.GRU(3, 2, return_sequences=False, rng=0), (2, 4, 3)),
+        (_images(), (2, 5, 4, 2)),
     ]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
@@ -115,6 +121,12 @@ def check_exported() -> None:
             theirs = onnx_helpers.run_elsewhere(path, (x,))
             ours = onnx_helpers.outputs_of(model, (x,))
             np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-5)
+
+
+def _images() -> nn.Layer:
+    branches = nn.Conv2d(2, 2, 2, padding=((1, 0), (0, 1))), nn.Sequential(nn.PReLU(2))
+    pools = nn.MaxPool2d(2, 1), nn.Softmax(), nn.Flatten(channels_first=True)
+    return nn.Sequential(nn.Conv2d(2, 2, 1), nn.Parallel(*branches), nn.Tanh(), *pools, rng=0)
 
 
 # The type and the constants of a graph of x (n, 4), and its operators; the output is y.
@@ -147,6 +159,17 @@ RIGHT = [
         y, h = LSTM <hidden_size = 1, direction = "reverse"> (both, w, r, b)""",
     ),
     ("float[n, 4] y", "float half = {0.5}", "a = Tanh (x) b = Add (a, x) y = Mul (b, half)"),
+    (
+        "float[n, 8] y, float[n, 2, 2, 2] z",
+        """int64[4] sizes = {-1, 1, 2, 2}, float[2, 1, 1, 1] w = {1, -2},
+        float[2, 1, 1] shift = {1, 3}""",
+        """images = Reshape (x, sizes)
+        both = Conv (images, w)
+        shifted = Add (both, shift)
+        z = Relu (shifted)
+        parts = MaxPool <kernel_shape = [1, 1]> (z)
+        y = Flatten (parts)""",
+    ),
 ]
 WRONG = [
     ("float[n, 4] y", "float more = {1.5}", "a = Abs (x) b = Add (more, a) y = Div (x, b)"),
@@ -195,6 +218,8 @@ def check_state_dict() -> None:
         (gru, "bias_ih_l0"): gated.bias.data,
         (gru, "bias_hh_l0"): gated.recurrent_bias.data,
     }
+    convolution = nn.Conv2d(2, 2, 2, rng=0)
+    expected[convolution, "weight"] = np.moveaxis(convolution.weight.data, (-1, -2), (0, 1))
     for (layer, name), array in expected.items():
         np.testing.assert_array_equal(minidl.torch.state_dict(layer)[name], array)
     half = {name: np.full(a.shape, 0.5) for name, a in minidl.torch.state_dict(lstm).items()}
@@ -223,6 +248,8 @@ def check_c() -> None:
     onnx_helpers.disturb(stack, rng)
     models: list[tuple[nn.Layer, float]] = [
         (stack, 1.0), (nn.RMSNorm(3), 1e25), (nn.Softmax(), 1e3),
+        (nn.Conv1d(3, 3, 2, padding="causal", dilation=2, groups=3, rng=0), 1.0),
+        (nn.ChannelsFirst(nn.Parallel(nn.Conv1d(4, 1, 1, rng=0), nn.Conv1d(4, 3, 1, rng=1))), 1.0),
     ]  # fmt: skip
     for model, size in models:
         x = (size * rng.normal(size=(4, 3))).astype(np.float32)

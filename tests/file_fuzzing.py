@@ -435,6 +435,7 @@ def whole_model() -> nn.Sequential:
     return nn.Sequential(
         *(nn.Standardize(3), nn.Linear(3, 4), nn.BatchNorm(4), nn.Dropout(0.5), nn.PReLU()),
         *(nn.Residual(nn.Sequential(nn.Linear(4, 4), nn.GELU())), Doubled(), nn.LayerNorm(4)),
+        nn.Sequential(nn.Split((1, 3)), nn.Parallel(a=nn.Tanh(), b=nn.Linear(3, 3))),
         nn.Linear(4, 2),
         rng=0,
     )

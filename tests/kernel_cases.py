@@ -163,6 +163,17 @@ def add(draw: Draw) -> Args:
     return {"a": draw.array(*shape), "b": draw.array(*shape)}
 
 
+def concat(draw: Draw) -> Args:
+    *lead, _ = draw.shape()
+    parts = [draw.array(*lead, draw.size()) for _ in range(4)]
+    return {
+        "a": parts[0],
+        "b": parts[1],
+        "c": parts[2] if draw.flag() else None,
+        "d": parts[3] if draw.flag() else None,
+    }
+
+
 def scale(draw: Draw) -> Args:
     return {**unary(draw), "factor": draw.rng.normal()}
 
@@ -550,6 +561,8 @@ CASES: dict[str, Callable[[Draw], Args]] = {
     "copy": copy,
     "clear": clear,
     "add": add,
+    "multiply": add,
+    "concat": concat,
     "scale": scale,
     "log": positive,
     **ACTIVATION_CASES,
@@ -621,6 +634,8 @@ EXACT = {
         "copy",
         "clear",
         "add",
+        "multiply",
+        "concat",
         "scale",
         "clamp",
         "relu",

@@ -9,6 +9,9 @@ import numpy as np
 
 from minidl import nn
 
+# Layers that branch, and those that join and part arrays: minidl's alone, no file format has them.
+BRANCHES = (nn.Parallel, nn.Concat, nn.Add, nn.Multiply, nn.Stack, nn.Split, nn.Select)
+
 
 def plain_layers() -> dict[str, type[nn.Layer]]:
     """Those layers of minidl that anyone can build and call: new ones are found by themselves.

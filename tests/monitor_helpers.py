@@ -261,7 +261,10 @@ def figures_of_step(
         def replace(own: Any) -> Any:
             def call(*inputs: Any) -> Any:
                 result = own(*inputs)
-                kept[id(layer)] = (inputs[0] if is_gradient else result).astype(np.float64)
+                several = inputs if is_gradient else (result,)
+                if isinstance(result, tuple) and not is_gradient:
+                    several = result[:1]  # of several outputs the first is described
+                kept[id(layer)] = np.concatenate([x.astype(np.float64) for x in several], axis=-1)
                 return result
 
             return call

@@ -159,9 +159,18 @@ def _residual(layer: Any, y: Array, x: Array) -> Array:
     return _of(layer.body, x) + (x if layer.shortcut is None else _of(layer.shortcut, x))
 
 
+def _channels_first(layer: Any, y: Array, x: Array) -> Array:
+    """As if the axes were read in another order, one pixel after the other."""
+    images = np.stack([x[:, channel] for channel in range(x.shape[1])], axis=-1)
+    made = _of(layer.inner, images)
+    return made if made.ndim == 2 else np.stack([made[..., c] for c in range(made.shape[-1])], 1)
+
+
 def _flatten(layer: Any, y: Array, x: Array) -> Array:
     """Two axes into one, as often as there are more between the first and the last."""
     axis = layer.start_dim
+    if layer.channels_first:
+        return np.concatenate([x[..., c].reshape(len(x), -1) for c in range(x.shape[-1])], axis=1)
     for _ in range(axis, layer.end_dim % x.ndim):
         x = np.concatenate([x.take(i, axis) for i in range(x.shape[axis])], axis)
     return x
@@ -199,8 +208,9 @@ def _avg_pool(layer: Any, y: Array, x: Array) -> Array:
     return _pooled(layer, y, x, np.sum) / math.prod(layer.kernel_size)
 
 
-def _pixels(x: Array) -> Array:
-    return x.reshape(len(x), -1, x.shape[-1])
+def _shape_of_one(layer: Any, x: Array) -> tuple[int, ...]:
+    """The shape of one pixel for each image."""
+    return (len(x), *(1 for _ in x.shape[1:-1] if layer.keepdims), x.shape[-1])
 
 
 def _upsample(layer: Any, y: Array, x: Array) -> Array:
@@ -211,6 +221,27 @@ def _upsample(layer: Any, y: Array, x: Array) -> Array:
         assert factor == (expected[axis - 1] if isinstance(expected, tuple) else expected)
         x = x.take((np.arange(y.shape[axis]) / factor).astype(int), axis)
     return x
+
+
+JOINED: dict[str | None, Callable[..., Any]] = {
+    "concat": lambda parts: np.concatenate(parts, axis=-1),
+    "add": sum,
+    "multiply": math.prod,
+    "stack": lambda parts: np.stack(parts, axis=-2),
+    None: tuple,
+}
+
+
+def _parallel(layer: Any, y: Array, *inputs: Array) -> Any:
+    parts = []
+    for number, (_, branch) in enumerate(layer.branches.items()):
+        x = inputs[number] if len(inputs) > 1 else inputs[0]
+        parts.append(LAYERS[type(branch).__name__](branch, None, x))
+    return JOINED[layer.join](parts) if layer.join else (tuple(parts), {})
+
+
+def _split(layer: Any, y: Array, x: Array) -> Any:
+    return tuple(np.split(x, np.cumsum(layer.sizes)[:-1], axis=-1)), {}
 
 
 LAYERS: dict[str, Callable[..., Any]] = {
@@ -249,8 +280,10 @@ LAYERS: dict[str, Callable[..., Any]] = {
     "AvgPool2d": _avg_pool,
     "GlobalAvgPool": lambda layer, y, x: (
         x.reshape(len(x), -1, x.shape[-1]).sum(1) / x[0, ..., 0].size
-    ),
-    "GlobalMaxPool": lambda layer, y, x: np.sort(x.reshape(len(x), -1, x.shape[-1]), axis=1)[:, -1],
+    ).reshape(_shape_of_one(layer, x)),
+    "GlobalMaxPool": lambda layer, y, x: np.sort(x.reshape(len(x), -1, x.shape[-1]), axis=1)[
+        :, -1
+    ].reshape(_shape_of_one(layer, x)),
     "Upsample": _upsample,
     "Embedding": lambda layer, y, x: layer.weight.data[x],
     "RNNCell": _rnn_cell,
@@ -259,7 +292,15 @@ LAYERS: dict[str, Callable[..., Any]] = {
     "RNN": _sequences,
     "LSTM": _sequences,
     "GRU": _sequences,
+    "Concat": lambda layer, y, *parts: JOINED["concat"](parts),
+    "Add": lambda layer, y, *parts: sum(parts),
+    "Multiply": lambda layer, y, *parts: math.prod(parts),
+    "Stack": lambda layer, y, *parts: JOINED["stack"](parts),
+    "Split": _split,
+    "Select": lambda layer, y, *parts: parts[layer.index],
+    "Parallel": _parallel,
     "Sequential": _sequential,
+    "ChannelsFirst": _channels_first,
     "Residual": _residual,
 }
 

@@ -38,7 +38,7 @@ def _stack(
     layers: list[nn.Layer] = []
     plain = list(plain_layers().values())
     for _ in range(count):
-        match int(rng.integers(8 if depth else 6)):
+        match int(rng.integers(10 if depth else 6)):
             case 0 | 1:
                 after = int(rng.integers(1, 6))
                 bias = bool(rng.integers(2))
@@ -56,6 +56,20 @@ def _stack(
                 body, after = _stack(rng, width, 2, depth - 1)
                 layers.append(nn.Residual(nn.Sequential(*body), nn.Linear(width, after)))
                 width = after
+            case 7:
+                body, after = _stack(rng, width, 2, depth - 1)
+                other = [nn.Linear(width, after), nn.Identity()]
+                join = ("add", "concat", "multiply")[int(rng.integers(3))]
+                layers.append(
+                    nn.Parallel(nn.Sequential(*body), named=other[join == "concat"], join=join)
+                )
+                width = after + width * (join == "concat")
+            case 8 if width > 1:
+                parts = nn.Split((1, width - 1))
+                twice = nn.Linear(width - 1, 1, init=_init(rng))
+                inside = nn.Parallel(nn.Tanh(), twice, join=("add", "concat")[int(rng.integers(2))])
+                layers.append(nn.Sequential(parts, inside))
+                width = 2 if inside.join == "concat" else 1
             case _:
                 inner = nn.Linear(width, width)  # the same one twice
                 layers.append(nn.Sequential(inner, nn.Tanh(), inner))

@@ -53,6 +53,63 @@ def _some(rng: np.random.Generator, width: int) -> tuple[list[nn.Layer], int]:
             return [nn.Linear(width, out, bias=bool(rng.integers(2))), activation], out
 
 
+def random_images(rng: np.random.Generator) -> tuple[Any, Any]:
+    """A convolutional model in evaluation mode, and a batch of images or sequences for it."""
+    dimensions = int(rng.integers(1, 3))
+    channels = start = int(rng.integers(1, 5))
+    sizes = tuple(int(size) for size in rng.integers(6, 10, size=dimensions))
+    layers: list[nn.Layer] = []
+    for _ in range(rng.integers(1, 5)):
+        more, channels = _some_of_images(rng, channels, dimensions)
+        layers += more
+    end = rng.integers(4)
+    if end == 0:
+        layers.append((nn.GlobalAvgPool, nn.GlobalMaxPool)[rng.integers(2)](bool(rng.integers(2))))
+    elif end == 1:
+        layers.append(nn.Flatten(channels_first=bool(rng.integers(2))))
+        shape = nn.Sequential(*layers).output_shape((1, *sizes, start))
+        layers.append(nn.Linear(int(shape[-1] if shape else 0), 3))
+    elif end == 2:
+        layers.append(nn.Softmax())
+    model = disturbed(nn.Sequential(*layers, rng=int(rng.integers(99))), rng).eval()
+    return model, rng.normal(size=(2, *sizes, start)).astype(np.float32)
+
+
+def _some_of_images(
+    rng: np.random.Generator, channels: int, dimensions: int
+) -> tuple[list[nn.Layer], int]:
+    """Some layers for images with so many channels, and the channels of their outputs."""
+    convolution = (nn.Conv1d, nn.Conv2d)[dimensions - 1]
+    activation = ACTIVATIONS[rng.integers(len(ACTIVATIONS))]()
+    match rng.integers(5):
+        case 0:
+            inner = [nn.BatchNorm(channels), convolution(channels, channels, 3, padding="same")]
+            shortcut = None if rng.integers(2) else convolution(channels, channels, 1)
+            return [nn.Residual(nn.Sequential(*inner, activation), shortcut)], channels
+        case 1:
+            kinds: Any = ((nn.MaxPool1d, nn.AvgPool1d), (nn.MaxPool2d, nn.AvgPool2d))
+            pool = kinds[dimensions - 1][rng.integers(2)]
+            padding: Any = ("same", 1, ((1, 0),) * dimensions)[rng.integers(3)]
+            return [pool(2 + int(rng.integers(2)), 1, padding), nn.Upsample(2)], channels
+        case 2:
+            branches = convolution(channels, 2, 1), nn.Sequential(nn.BatchNorm(channels))
+            return [nn.Parallel(*branches), nn.Dropout(0.2, whole_channels=True)], channels + 2
+        case _:
+            groups = channels if rng.random() < 0.3 else 1
+            out = groups * int(rng.integers(1, 4))
+            words = ["same", 1, ((1, 2),) * dimensions, *["causal"] * (2 - dimensions)]
+            options: dict[str, Any] = {
+                "stride": int(rng.integers(1, 3)),
+                "padding": words[rng.integers(len(words))],
+                "dilation": int(rng.integers(1, 3)),
+                "groups": groups,
+                "bias": bool(rng.integers(2)),
+            }
+            size = int(rng.integers(1, 4)), int(rng.integers(1, 3))
+            layer = convolution(channels, out, size[:dimensions], **options)
+            return [layer, activation, nn.Upsample(2)], out
+
+
 def disturbed(model: Any, rng: np.random.Generator) -> Any:
     """The model, after random changes of its parameters and running statistics."""
     for parameter in model.parameters():

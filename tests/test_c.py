@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from random_stacks import disturbed, random_stack
+from layer_helpers import BRANCHES
+from random_stacks import disturbed, random_images, random_stack
 
 import minidl.c
 from minidl import Trainer, datasets, nn, optim
@@ -27,6 +28,7 @@ STRICT = ["-std=c99", "-pedantic", *(f"-W{w}" for w in ("all", "extra", "convers
 STRICT += ["-Wdouble-promotion", "-Wshadow"]
 STACKS = int(os.environ.get("MINIDL_STACKS", "20"))
 OURS = [cls for cls in nn.Layer.registry if cls.__module__.startswith("minidl.")]
+OF_SEVERAL = [cls for cls in BRANCHES if cls is not nn.Parallel]  # arrays
 
 needs_compiler = pytest.mark.skipif(not COMPILERS, reason="needs gcc or clang")
 
@@ -80,10 +82,14 @@ def assert_close(found: np.ndarray, expected: np.ndarray) -> None:
 
 
 @needs_compiler
-@pytest.mark.parametrize("cls", OURS, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize(
+    "cls", [cls for cls in OURS if cls not in OF_SEVERAL], ids=lambda cls: cls.__name__
+)
 def test_examples_of_every_layer(cls: type[nn.Layer], tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for index, (layer, inputs) in enumerate(cls.examples()):
+        if isinstance(layer, BRANCHES) and (len(inputs) > 1 or not getattr(layer, "join", "")):
+            continue
         layer = disturbed(copy.deepcopy(layer).astype(np.float32), rng).eval()
         xs = [
             x if isinstance(x, np.ndarray) else rng.normal(size=x).astype(np.float32)
@@ -112,6 +118,47 @@ def test_random_stacks(seed: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(seed)
     model, x = random_stack(rng, recurrent=seed % 3 == 0)
     network = InC(model, tmp_path, input_shape=x.shape[1:])
+    for row, y in zip(x, model(x), strict=True):
+        assert_close(network(row), y)
+
+
+@needs_compiler
+@pytest.mark.parametrize("seed", range(STACKS))
+def test_random_networks_of_images(seed: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(seed)
+    model, x = random_images(rng)
+    if seed % 2:
+        model, x = nn.ChannelsFirst(model), np.moveaxis(x, -1, 1).copy()
+    network = InC(model, tmp_path, input_shape=x.shape[1:])
+    for row, y in zip(x, model(x), strict=True):
+        assert_close(network(row), y)
+
+
+def test_multiply_adds_of_a_convolution(tmp_path: Path) -> None:
+    layer = nn.Conv2d(4, 6, (2, 3), groups=2)
+    exported = minidl.c.export(layer, tmp_path / "net.c", input_shape=(5, 6, 4))
+    assert exported.multiply_adds == 4 * 4 * 6 * 2 * 2 * 3  # pixels, outputs, inputs, window
+    assert exported.flash == 4 * (6 * 2 * 2 * 3 + 6)
+
+
+@pytest.mark.parametrize("layer", [nn.Concat(), nn.Split((1, 2)), nn.Select(0)], ids=repr)
+def test_several_arrays_are_refused_by_name(layer: nn.Layer, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"layer 0 \w+.* takes or gives several arrays"):
+        minidl.c.export(nn.Sequential(layer), tmp_path / "net.c", input_shape=(3,))
+    several = nn.Sequential(nn.Linear(3, 3), nn.Parallel(nn.Tanh(), nn.ReLU(), join=None))
+    with pytest.raises(ValueError, match="layer 1 Parallel has several outputs"):
+        minidl.c.export(several, tmp_path / "net.c", input_shape=(3,))
+
+
+@needs_compiler
+@pytest.mark.parametrize("join", ["concat", "add", "multiply", "stack"])
+def test_branches_of_one_input(join: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    branches = nn.Linear(3, 3), nn.Identity(), nn.Sequential(nn.Tanh(), nn.Linear(3, 3))
+    stack = nn.Sequential(nn.LayerNorm(3), nn.Parallel(*branches, join=join), nn.ReLU(), rng=0)
+    model = disturbed(stack, rng).eval()
+    x = rng.normal(size=(4, 2, 3)).astype(np.float32)
+    network = InC(model, tmp_path, input_shape=(2, 3))
     for row, y in zip(x, model(x), strict=True):
         assert_close(network(row), y)
 

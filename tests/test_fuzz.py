@@ -32,6 +32,7 @@ from minidl.training import Trainer
 RUNS = int(os.environ.get("MINIDL_FUZZ", "150"))
 SIMPLE = plain_layers()  # those with a case of their own in `layers` get other arguments, too
 KINDS = ["Linear", *SIMPLE, "PReLU", "GELU by tanh"]
+BRANCHING = ["branches", "sum", "gate", "parts"]
 KINDS += ["BatchNorm", "LayerNorm", "RMSNorm", "Standardize", "Dropout"]
 WITHOUT_PEER = [name for name, cls in SIMPLE.items() if torch is None or peer_of(cls()) is None]
 OPTIMIZERS = {
@@ -104,7 +105,7 @@ def standardize(width: int) -> nn.Layer:
 @st.composite
 def layers(draw: Any, width: int, matrix: bool, depth: int = 1) -> tuple[str, int, bool]:
     """(one layer as code, its width, whether its output is a matrix) for an input of that width."""
-    blocks = ["Residual", "shortcut"] if depth else []
+    blocks = ["Residual", "shortcut", *BRANCHING] if depth else []
     kind = draw(st.sampled_from(["Linear", *KINDS, *blocks]))
     code = f"{kind}()"
     match kind:
@@ -133,7 +134,27 @@ def layers(draw: Any, width: int, matrix: bool, depth: int = 1) -> tuple[str, in
             else:
                 code = f"Residual(Linear({width}, {out}), Sequential({', '.join(body)}))"
             return code, out, matrix
+        case "branches" | "sum" | "gate" | "parts":
+            code, out = draw(branches(kind, width, matrix, depth))
+            return code, out, matrix
     return code, width, matrix
+
+
+@st.composite
+def branches(draw: Any, kind: str, width: int, matrix: bool, depth: int) -> tuple[str, int]:
+    """(a layer of two branches as code, its width) for an input of that width."""
+    body, out = draw(stacks(width, matrix, depth - 1))
+    first, other = f"Sequential({', '.join(body)})", f"Linear({width}, {out})"
+    match kind:
+        case "sum":
+            return f"Parallel({other}, {first}, join='add')", out
+        case "gate":
+            return f"Parallel({first}, Sequential({other}, Sigmoid()), join='multiply')", out
+        case "parts" if width > 1:
+            sizes, more = (1, width - 1), draw(widths)
+            inner = f"Parallel(Tanh(), Linear({width - 1}, {more}))"
+            return f"Sequential(Split({sizes}), {inner})", 1 + more
+    return f"Parallel({first}, Identity())", out + width
 
 
 @st.composite

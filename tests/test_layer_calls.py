@@ -368,7 +368,6 @@ def test_a_word_is_kept_in_a_forward_pass() -> None:
         ("compile", "Trainer"),
         ("predict", "Trainer"),
         ("state_dict", "minidl.save"),
-        ("summary", "print"),
         ("to", "astype"),
         ("nothing", "no attribute 'nothing'$"),
     ],

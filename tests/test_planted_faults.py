@@ -24,6 +24,7 @@ from checks import LAYER_CHECKS, LOSS_CHECKS, NoOracleError, layer_problems, los
 from diagnosis_checks import DIAGNOSIS_CHECKS
 from elsewhere_checks import ELSEWHERE_CHECKS, in_place_of
 from elsewhere_checks import HOMES as ELSEWHERE_HOMES
+from head_checks import HEAD_CHECKS
 from kernel_cases import Draw
 from monitor_helpers import MONITOR_CHECKS
 from optimizer_checks import LIMITS, OPTIMIZER_CHECKS, plateau_oracle, schedule_oracle
@@ -47,22 +48,35 @@ from minidl.diagnosis import (
     watch,
 )
 from minidl.diagnosis.rules import closing, static
-from minidl.nn import classification_losses, pooling
+from minidl.nn import classification_losses, convolution, entrances, multi_loss, pooling
 from minidl.nn.recurrent import cells
 from minidl.optim import adam, adaptive, flat_parameters, optimizer, schedules, sgd
 from minidl.recording import RecordingError
 from minidl.saving import architecture, rebuilding
-from minidl.training import checkpoint, resuming, running_metrics
+from minidl.training import checkpoint, resuming, running_metrics, tally
 
 # What a check raises that has found something; the second is what pytest.raises raises.
 FAILURES = (AssertionError, pytest.fail.Exception, RecordingError)
 # Where the classes are that faults.txt names.
-HOMES = [nn, classification_losses, pooling, cells, adam, adaptive, flat_parameters, optimizer, sgd]
+HOMES = [
+    nn,
+    classification_losses,
+    convolution,
+    pooling,
+    cells,
+    adam,
+    adaptive,
+    flat_parameters,
+    optimizer,
+    sgd,
+]
 # Modules of the monitor, and of what kernels note for it.
 MONITOR_MODULES = (records, probes, tracks, watch, watching)
 MONITOR_HOMES = {module.__name__.rpartition(".")[2]: module for module in MONITOR_MODULES}
 # Modules of the diagnosis.
 DIAGNOSIS_MODULES = (static, closing, task, gradients, causes, reach)
+# Modules of models with several inputs and outputs.
+HEAD_HOMES = {"multi_loss": multi_loss, "tally": tally, "entrances": entrances}
 DIAGNOSIS_HOMES = {module.__name__.rpartition(".")[2]: module for module in DIAGNOSIS_MODULES}
 # Modules that save, resume and predict.
 SAVING_MODULES = (checkpoint, resuming, running_metrics, architecture, rebuilding, predicting)
@@ -112,9 +126,10 @@ IN_SCHEDULES = [fault for fault in FAULTS if fault.places == ("schedules",)]
 IN_KERNELS = [fault for fault in FAULTS if fault.places[0] in _kernels.NAMES]
 IN_MONITOR = [fault for fault in FAULTS if fault.places[0] in MONITOR_HOMES]
 IN_DIAGNOSIS = [fault for fault in FAULTS if fault.places[0] in DIAGNOSIS_HOMES]
+IN_HEADS = [fault for fault in FAULTS if fault.places[0] in HEAD_HOMES]
 IN_SAVING = [fault for fault in FAULTS if fault.places[0] in SAVING_HOMES]
 IN_FORMATS = [fault for fault in FAULTS if fault.places[0] in ELSEWHERE_HOMES]
-OF_MODULES = (*IN_SCHEDULES, *IN_MONITOR, *IN_DIAGNOSIS, *IN_SAVING, *IN_FORMATS)
+OF_MODULES = (*IN_SCHEDULES, *IN_MONITOR, *IN_DIAGNOSIS, *IN_SAVING, *IN_FORMATS, *IN_HEADS)
 IN_CLASSES = [fault for fault in FAULTS if fault not in (*OF_MODULES, *IN_KERNELS)]
 
 
@@ -304,6 +319,21 @@ def test_fault_in_the_diagnosis_is_caught(fault: Fault) -> None:
 @pytest.mark.parametrize(("name", "check"), DIAGNOSIS_CHECKS.items())
 def test_diagnosis_without_a_fault_passes(name: str, check: Any) -> None:
     check(vars(DIAGNOSIS_HOMES[name]))
+
+
+# --- in models with several inputs and outputs --------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", IN_HEADS, ids=str)
+def test_fault_in_heads_is_caught(fault: Fault) -> None:
+    space = planted_module(HEAD_HOMES[fault.places[0]], fault)
+    check = HEAD_CHECKS[fault.check]
+    assert fails(check, iter([(space,)])), f"{fault.check} does not see it"
+
+
+@pytest.mark.parametrize(("name", "check"), HEAD_CHECKS.items())
+def test_heads_without_a_fault_pass(name: str, check: Any) -> None:
+    check({key: value for home in HEAD_HOMES.values() for key, value in vars(home).items()})
 
 
 # --- in saving --------------------------------------------------------------------------------

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,15 @@ def peer_of(layer: nn.Layer | None) -> Any:
             body, shortcut = peer_of(layer.body), peer_of(layer.shortcut)
             missing = body is None or (shortcut is None and layer.shortcut is not None)
             return None if missing else _residual(body, shortcut)
+        case nn.ChannelsFirst():
+            inner = peer_of(layer.inner)
+            return None if inner is None else _ChannelsOnAxisOne(inner)
+        case nn.Parallel():
+            made = {branch: peer_of(branch) for branch in layer.branches.values()}
+            branches = {name: made[branch] for name, branch in layer.branches.items()}
+            return None if None in branches.values() else PeerParallel(branches, layer.join)
+        case nn.Concat() | nn.Add() | nn.Multiply() | nn.Stack() | nn.Split() | nn.Select():
+            return _Joining(layer)
         case nn.Linear():
             peer = torch.nn.Linear(layer.in_features, layer.out_features, layer.bias is not None)
             fill(peer.weight, layer.weight.data.T)
@@ -80,9 +90,9 @@ def peer_of(layer: nn.Layer | None) -> Any:
             kind = getattr(torch.nn, type(layer).__name__)
             peer = _ChannelsLast(kind(layer.kernel_size, layer.stride, padding, **options))
         case nn.GlobalAvgPool():
-            peer = _Pixels(lambda pixels: pixels.mean(dim=1))
+            peer = _Pixels(lambda pixels: pixels.mean(dim=1), layer.keepdims)
         case nn.GlobalMaxPool():
-            peer = _Pixels(lambda pixels: pixels.max(dim=1).values)
+            peer = _Pixels(lambda pixels: pixels.max(dim=1).values, layer.keepdims)
         case nn.Upsample():
             peer = _ChannelsLast(torch.nn.Upsample(scale_factor=layer.scale_factor))
         case nn.Dropout() if not layer.training:
@@ -95,6 +105,7 @@ def peer_of(layer: nn.Layer | None) -> Any:
             return _CellsOverTime(layer)
         case nn.Flatten():
             peer = torch.nn.Flatten(layer.start_dim, layer.end_dim)
+            peer = _RowsFirst(peer) if layer.channels_first else peer
         case nn.Embedding():
             peer = _EmbeddingOfColumns(layer.weight.data)
         case _ if type(layer).__name__ in PLAIN:
@@ -141,6 +152,42 @@ if torch is not None:
 
         def forward(self, x: Any) -> Any:
             return self.body(x) + (x if self.shortcut is None else self.shortcut(x))
+
+    JOINED: dict[str | None, Any] = {
+        "concat": lambda parts: torch.cat(parts, dim=-1),
+        "add": sum,
+        "multiply": math.prod,
+        "stack": lambda parts: torch.stack(tuple(parts), dim=-2),
+        None: tuple,
+    }
+
+    class PeerParallel(torch.nn.Module):
+        def __init__(self, branches: dict[str, Any], join: str | None) -> None:
+            super().__init__()
+            self.join, self.names = join, list(branches)
+            for name, branch in branches.items():
+                self.add_module(name, branch)
+
+        def forward(self, *inputs: Any) -> Any:
+            if isinstance(inputs[0], tuple):  # from a Split before it
+                (inputs,) = inputs
+            given = inputs if len(inputs) > 1 else inputs * len(self.names)
+            parts = [getattr(self, n)(x) for n, x in zip(self.names, given, strict=True)]
+            return JOINED[self.join](parts)
+
+    class _Joining(torch.nn.Module):
+        def __init__(self, layer: Any) -> None:
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, *parts: Any) -> Any:
+            match self.layer:
+                case nn.Split():
+                    return torch.split(parts[0], self.layer.sizes, dim=-1)
+                case nn.Select():
+                    # Zeros of all others, whose gradient is None here.
+                    return parts[self.layer.index] + sum(0 * part.sum() for part in parts)
+            return JOINED[type(self.layer).__name__.lower()](parts)
 
     class _StateApart(torch.nn.Module):
         """An LSTMCell whose state is two arguments, and not a pair."""
@@ -198,15 +245,37 @@ if torch is not None:
         def forward(self, x: Any) -> Any:
             return self.module(x.movedim(-1, 1)).movedim(1, -1)
 
+    class _ChannelsOnAxisOne(torch.nn.Module):
+        """A module for images whose channels come last, given those with the channels first."""
+
+        def __init__(self, inner: Any) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x: Any) -> Any:
+            y = self.inner(x.movedim(1, -1))
+            return y if y.ndim < 3 else y.movedim(-1, 1)
+
+    class _RowsFirst(torch.nn.Module):
+        """A module that takes the channels first, given images with the channels last."""
+
+        def __init__(self, module: Any) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, x: Any) -> Any:
+            return self.module(x.movedim(-1, 1))
+
     class _Pixels(torch.nn.Module):
         """A function of all pixels (batch, pixels, channels)."""
 
-        def __init__(self, function: Any) -> None:
+        def __init__(self, function: Any, keepdims: bool) -> None:
             super().__init__()
-            self.function = function
+            self.function, self.keepdims = function, keepdims
 
         def forward(self, x: Any) -> Any:
-            return self.function(x.flatten(1, -2))
+            y = self.function(x.flatten(1, -2))
+            return y.reshape(len(x), *(1 for _ in x.shape[1:-1]), -1) if self.keepdims else y
 
     class _EmbeddingOfColumns(torch.nn.Module):
         """With the weight turned, as that of a Linear layer is."""

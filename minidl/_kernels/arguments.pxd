@@ -71,6 +71,15 @@ cdef struct ConvGradArgs:
     Py_ssize_t row_stride, column_stride, rows_before, columns_before, row_step, column_step, groups
     Py_ssize_t parts           # of dweight
 
+cdef struct ConcatArgs:
+    # y (rows x all widths) = a, b, c and d, side by side
+    const void *a
+    const void *b
+    const void *c              # or NULL, and third 0
+    const void *d              # or NULL, and fourth 0
+    void *y
+    Py_ssize_t rows, first, second, third, fourth
+
 cdef struct UnaryArgs:
     # y[i] = f(x[i])
     const void *x

@@ -31,6 +31,7 @@ cdef Call WEIGHT_TOTAL = CALLS["weight_total"], SQUARED_NORM = CALLS["squared_no
 cdef Call MOMENT_PARTS = CALLS["moment_parts"], NORM_PARTS = CALLS["norm_parts"]
 cdef Call PRELU_GRAD = CALLS["prelu_grad"], CLIP = CALLS["clip"]
 cdef Call TIME_FIRST = CALLS["time_first"], BATCH_FIRST = CALLS["batch_first"]
+cdef Call CONCAT = CALLS["concat"]
 # Codes by name. Gradients have codes as well, but only products of recorded steps use these.
 cdef dict ACTIVATIONS = {
     None: NO_ACTIVATION,
@@ -1031,4 +1032,43 @@ def batch_first(ndarray x not None, ndarray lengths=None, ndarray other=None):
     args.x, args.other, args.y = data_of(x), data_of(other), data_of(y)
     args.lengths = <const Py_ssize_t *>data_of(lengths)
     run(BATCH_FIRST, real, &args)
+    return y
+
+
+# --- side by side -----------------------------------------------------------------------
+
+cdef ndarray beside(ndarray x, ndarray first, str name):
+    """Check that an array may stand beside the first one: all but the last dimension is alike."""
+    cdef int axis
+    if x is None:
+        return None
+    if x.ndim != first.ndim:
+        raise ValueError(f"concat: {name} has {x.ndim} dimensions, a has {first.ndim}")
+    for axis in range(first.ndim - 1):
+        if x.shape[axis] != first.shape[axis]:
+            raise ValueError(
+                f"concat: {name} of shape {(<object>x).shape} and a of shape "
+                f"{(<object>first).shape} differ before the last dimension"
+            )
+    one_dtype(first, x, "concat")
+    return contiguous(x)
+
+
+def concat(ndarray a not None, ndarray b not None, ndarray c=None, ndarray d=None):
+    """y = (a, b, c, d), side by side along the last dimension."""
+    cdef ConcatArgs args
+    cdef int real = real_of(a)
+    cdef ndarray y
+    if a.ndim < 1 or cnp.PyArray_SIZE(a) == 0:
+        raise ValueError(f"concat: a must not be empty, got shape {(<object>a).shape}")
+    b, c, d = beside(b, a, "b"), beside(c, a, "c"), beside(d, a, "d")
+    a = contiguous(a)
+    args.first, args.second = a.shape[a.ndim - 1], b.shape[b.ndim - 1]
+    args.third = 0 if c is None else c.shape[c.ndim - 1]
+    args.fourth = 0 if d is None else d.shape[d.ndim - 1]
+    args.rows = cnp.PyArray_SIZE(a) // args.first
+    y = with_last(a, args.first + args.second + args.third + args.fourth)
+    args.a, args.b, args.c = data_of(a), data_of(b), data_of(c)
+    args.d, args.y = data_of(d), data_of(y)
+    run(CONCAT, real, &args)
     return y

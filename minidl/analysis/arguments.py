@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from minidl.nn import Layer, Loss, Parameter
+from minidl.nn import Layer, Loss, MultiLoss, Parameter
 from minidl.nn.checks import check_part
 from minidl.nn.data_checks import (
     INDEX,
     as_array,
     check_kind,
-    check_number_of_inputs,
     check_same_rows,
 )
+from minidl.nn.entrances import check_number_of_inputs
 from minidl.typing import Array, DType
 
 
@@ -71,10 +71,14 @@ def as_targets(loss: Loss, y: Any, x: Array, dtype: DType) -> tuple[Array, ...]:
     Raises
     ------
     TypeError
-        For anything but numbers.
+        For anything but numbers, and for a ``MultiLoss``.
     ValueError
         For another number of rows than x has, and for a tuple that is not targets and weights.
     """
+    if isinstance(loss, MultiLoss):
+        raise TypeError(
+            f"analyses look at the loss of one output, and {loss!r} has {len(loss.heads)} heads"
+        )
     parts = y if isinstance(y, tuple) else (y,)
     if len(parts) not in (1, 2):
         raise ValueError(

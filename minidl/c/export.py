@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from minidl.c import activations, layers, pooling, recurrent
+from minidl.c import activations, branches, convolution, layers, pooling, recurrent
 from minidl.c.emitters import emit
 from minidl.c.memory import placed
 from minidl.c.program import Program, Shape, Value
@@ -18,7 +18,7 @@ from minidl.nn.recurrent.cells import RecurrentCell
 from minidl.nn.recurrent.sequence import Recurrent
 
 # Importing them fills the table of emitters.
-WITH_EMITTERS = activations, layers, pooling, recurrent
+WITH_EMITTERS = activations, branches, convolution, layers, pooling, recurrent
 # Headers of C, which one of the same name would hide from this source or another.
 HEADERS = (
     "assert complex ctype errno fenv float inttypes iso646 limits locale math setjmp signal "
@@ -68,8 +68,9 @@ def export(model: Layer, path: AnyPath, *, input_shape: Shape | None = None) -> 
     Parameters
     ----------
     model
-        Layers of minidl's, in ``Sequential`` and ``Residual``. Dropout does nothing, and BatchNorm
-        takes its running statistics, whatever the mode. float64 is rounded to float32.
+        Layers of minidl's, in ``Sequential``, ``Residual`` and ``Parallel``, with one input. Images
+        have their channels last, or in a ``ChannelsFirst`` first. Dropout does nothing, and
+        BatchNorm takes its running statistics, whatever the mode. float64 is rounded to float32.
     path
         Where to write the source, such as ``"net.c"``: its name begins those of the functions. The
         header lies beside it.

@@ -10,6 +10,8 @@ import re
 
 import numpy as np
 
+from minidl.c.image_functions import IMAGE_FUNCTIONS
+
 # y of one element v, by the name of the function; after it, the names of its other arguments.
 ELEMENTWISE = {
     "relu": ("v < 0.0f ? 0.0f : v",),
@@ -84,6 +86,23 @@ static void add(size_t n, const float *a, const float *b, float *y)
     }
 }
 
+static void multiply(size_t n, const float *a, const float *b, float *y)
+{
+    for (size_t i = 0; i < n; i++) {
+        y[i] = a[i] * b[i];
+    }
+}
+
+/* Columns of y, from the one at `begin` on, are those of x. */
+static void put(size_t rows, size_t columns, size_t begin, size_t width, const float *x, float *y)
+{
+    for (size_t r = 0; r < rows; r++) {
+        for (size_t j = 0; j < columns; j++) {
+            y[r * width + begin + j] = x[r * columns + j];
+        }
+    }
+}
+
 /* The product of two rows, in four sums: they round less than one sum would. */
 static float dot(size_t n, const float *a, const float *b)
 {
@@ -109,73 +128,6 @@ static void linear(size_t rows, size_t in, size_t out, const float *weight, cons
         for (size_t j = 0; j < out; j++) {
             const float product = dot(in, x + r * in, weight + j * in);
             y[r * out + j] = bias ? product + bias[j] : product;
-        }
-    }
-}
-
-/* The largest pixel of each window of an image, for every channel; NaN if there is one. Windows
-   are kernel[0] x kernel[1] pixels, stride[0] and stride[1] apart, and begin before[0] rows and
-   before[1] columns outside of the image; what lies outside does not count. */
-static void max_pool(const size_t size[2], const size_t out[2], size_t channels,
-                     const size_t kernel[2], const size_t stride[2], const size_t before[2],
-                     const float *x, float *y)
-{
-    for (size_t r = 0; r < out[0]; r++) {
-        for (size_t s = 0; s < out[1]; s++) {
-            for (size_t c = 0; c < channels; c++) {
-                float most = -INFINITY;
-                for (size_t i = r * stride[0]; i < r * stride[0] + kernel[0]; i++) {
-                    for (size_t j = s * stride[1]; j < s * stride[1] + kernel[1]; j++) {
-                        if (i >= before[0] && i - before[0] < size[0] && j >= before[1]
-                            && j - before[1] < size[1]) {
-                            const size_t pixel = (i - before[0]) * size[1] + j - before[1];
-                            const float v = x[pixel * channels + c];
-                            most = v > most || v != v ? v : most;
-                        }
-                    }
-                }
-                *y++ = most;
-            }
-        }
-    }
-}
-
-/* The mean of each window, for every channel: the sum over all its pixels, or over those inside. */
-static void avg_pool(const size_t size[2], const size_t out[2], size_t channels,
-                     const size_t kernel[2], const size_t stride[2], const size_t before[2],
-                     int count_padding, const float *x, float *y)
-{
-    for (size_t r = 0; r < out[0]; r++) {
-        for (size_t s = 0; s < out[1]; s++) {
-            for (size_t c = 0; c < channels; c++) {
-                float sum = 0.0f;
-                size_t n = 0;
-                for (size_t i = r * stride[0]; i < r * stride[0] + kernel[0]; i++) {
-                    for (size_t j = s * stride[1]; j < s * stride[1] + kernel[1]; j++) {
-                        if (i >= before[0] && i - before[0] < size[0] && j >= before[1]
-                            && j - before[1] < size[1]) {
-                            const size_t pixel = (i - before[0]) * size[1] + j - before[1];
-                            sum += x[pixel * channels + c];
-                            n++;
-                        }
-                    }
-                }
-                *y++ = sum / (float)(count_padding ? kernel[0] * kernel[1] : n);
-            }
-        }
-    }
-}
-
-/* Every pixel, `times` times in each dimension. */
-static void upsample(const size_t size[2], size_t channels, const size_t times[2], const float *x,
-                     float *y)
-{
-    for (size_t i = 0; i < size[0] * times[0]; i++) {
-        for (size_t j = 0; j < size[1] * times[1]; j++) {
-            const size_t pixel = i / times[0] * size[1] + j / times[1];
-            for (size_t c = 0; c < channels; c++) {
-                *y++ = x[pixel * channels + c];
-            }
         }
     }
 }
@@ -387,7 +339,7 @@ def _elementwise(name: str, expression: str, *numbers: str) -> str:
 
 def _sources() -> dict[str, str]:
     """Return the source of every function by name; each calls only those before it."""
-    parts = [part.strip() for part in re.split(r"\n\n(?=/\*|static)", FUNCTIONS)]
+    parts = [part.strip() for part in re.split(r"\n\n(?=/\*|static)", FUNCTIONS + IMAGE_FUNCTIONS)]
     found = {_name(part): part for part in parts}
     found |= {name: _elementwise(name, *parts) for name, parts in ELEMENTWISE.items()}
     return found

@@ -57,6 +57,10 @@ def flatten(layer: nn.Flatten, x: Value, program: Program) -> Value:
         )
     if shape is None:
         raise ValueError(f"export: {layer.label}: a sample of shape {x.shape} has no such axes")
+    if layer.channels_first and len(x.shape) > 1:
+        y = program.new(x.columns, *x.shape[:-1])
+        program.run(f"transpose({x.rows}, {x.columns}, $x, $y);", x=x, y=y)
+        x = y
     return Value(x.number, shape[1:])
 
 

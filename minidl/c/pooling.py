@@ -23,24 +23,24 @@ def avg_pool(layer: nn.AvgPool2d, x: Value, program: Program) -> Value:
 
 
 @emits(nn.GlobalMaxPool, nn.GlobalAvgPool)
-def global_pool(layer: Layer, x: Value, program: Program) -> Value:
+def global_pool(layer: nn.GlobalMaxPool | nn.GlobalAvgPool, x: Value, program: Program) -> Value:
     """The largest pixel of an image, or the mean of all: those of one window."""
-    sizes = _sizes(layer, x, program)
+    sizes = sizes_of(layer, x, program)
     window = Window(type(layer).__name__, len(sizes), sizes)
     if isinstance(layer, nn.GlobalMaxPool):
         y = _pooled("max_pool", layer, window, x, program)
     else:
         y = _pooled("avg_pool", layer, window, x, program, "1")
-    return Value(y.number, (x.columns,))
+    return y if layer.keepdims else Value(y.number, (x.columns,))
 
 
 @emits(nn.Upsample)
 def upsample(layer: nn.Upsample, x: Value, program: Program) -> Value:
     """Every pixel several times."""
-    sizes = _sizes(layer, x, program)
+    sizes = sizes_of(layer, x, program)
     factors = layer.factors(len(sizes))
     y = program.new(*(n * times for n, times in zip(sizes, factors, strict=True)), x.columns)
-    line = f"upsample({_pair(sizes, 1)}, {x.columns}, {_pair(factors, 1)}, $x, $y);"
+    line = f"upsample({pair(sizes, 1)}, {x.columns}, {pair(factors, 1)}, $x, $y);"
     program.run(line, x=x, y=y)
     return y
 
@@ -49,13 +49,13 @@ def _pooled(
     function: str, layer: Layer, window: Window, x: Value, program: Program, *words: str
 ) -> Value:
     """Call a function on all windows; return y."""
-    sizes = _sizes(layer, x, program)
+    sizes = sizes_of(layer, x, program)
     counts = window.sizes_after(sizes)
     before = tuple(before for before, _ in window.padding_for(sizes))
     y = program.new(*counts, x.columns)
-    places = (_pair(window.kernel, 1), _pair(window.stride, 1), _pair(before, 0), *words)
+    places = (pair(window.kernel, 1), pair(window.stride, 1), pair(before, 0), *words)
     program.run(
-        f"{function}({_pair(sizes, 1)}, {_pair(counts, 1)}, {x.columns},",
+        f"{function}({pair(sizes, 1)}, {pair(counts, 1)}, {x.columns},",
         f"    {', '.join(places)}, $x, $y);",
         x=x,
         y=y,
@@ -63,20 +63,20 @@ def _pooled(
     return y
 
 
-def _sizes(layer: Layer, x: Value, program: Program) -> Shape:
+def sizes_of(layer: Layer, x: Value, program: Program) -> Shape:
     """Return height and width of an image, or the steps of a sequence."""
     if program.steps:
         raise ValueError(
             f"export: {layer.label} sees several steps of a sequence at once, so that the network "
             "cannot run step by step; give input_shape=(steps, features)"
         )
-    dimensions = getattr(layer, "dimensions", len(x.shape) - 1)
+    dimensions = getattr(layer, "dimensions", getattr(layer, "DIMENSIONS", len(x.shape) - 1))
     if len(x.shape) != dimensions + 1 or dimensions not in (1, 2):
         raise ValueError(f"export: {layer.label} takes no samples of shape {x.shape}")
     return x.shape[:-1]
 
 
-def _pair(numbers: Shape, of_one_row: int) -> str:
+def pair(numbers: Shape, of_one_row: int) -> str:
     """Write two numbers in C; in front of a single one that of an image of one row."""
     first, second = numbers if len(numbers) == 2 else (of_one_row, *numbers)
     return f"(size_t[]){{{first}, {second}}}"

@@ -255,7 +255,7 @@ class Cures:
         program, inputs = self.program, inputs_of(self.program)
         weights = sum(parameter.size for parameter in program.model.parameters())
         x = inputs.arrays[0]
-        is_sequence = x.ndim > 2 or (inputs.limit is not None and x.ndim > 1)
+        is_sequence = x.ndim > 2 or (inputs.limits[0] is not None and x.ndim > 1)
         rows = min(program.batch_size, len(inputs)) * (x.shape[1] if is_sequence else 1)
         return max(1, int(AFFORDED / (6 * weights * rows)))
 

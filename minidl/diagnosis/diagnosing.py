@@ -10,7 +10,7 @@ from minidl.diagnosis.diagnosis import Diagnosis
 from minidl.diagnosis.examination import examine
 from minidl.diagnosis.monitor import GradientMonitor
 from minidl.diagnosis.program import Program
-from minidl.nn import Layer, Loss
+from minidl.nn import Layer, Loss, MultiLoss
 from minidl.optim import Optimizer
 from minidl.training.weights import ClassWeight
 from minidl.typing import Seed
@@ -105,6 +105,11 @@ def _check_known(loss: Any, optimizer: Any) -> None:
         raise ValueError(
             f"diagnose knows steps of one gradient, and {optimizer!r} computes many in a step; "
             "diagnose the model with SGD or Adam"
+        )
+    if isinstance(loss, MultiLoss):
+        raise ValueError(
+            f"diagnose judges the predictions of one output, and {loss!r} has {len(loss.heads)} "
+            "heads: diagnose a model of one of them"
         )
     if not getattr(loss, "predicts_targets", True):
         raise ValueError(

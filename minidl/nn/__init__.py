@@ -15,6 +15,7 @@ from minidl.nn.activations import (
     Softsign,
     Tanh,
 )
+from minidl.nn.branches import Parallel
 from minidl.nn.classification_losses import CrossEntropyLoss, NLLLoss
 from minidl.nn.containers import Residual, Sequential, pre_activation
 from minidl.nn.convolution import Conv1d, Conv2d
@@ -24,10 +25,13 @@ from minidl.nn.dropout import Dropout
 from minidl.nn.embedding import Embedding
 from minidl.nn.global_pooling import GlobalAvgPool, GlobalMaxPool
 from minidl.nn.hooks import evaluating
+from minidl.nn.joining import Add, Concat, Multiply, Select, Split, Stack
 from minidl.nn.layer import Layer
+from minidl.nn.layout import ChannelsFirst
 from minidl.nn.linear import Linear
 from minidl.nn.losses import BCEWithLogitsLoss, HuberLoss, L1Loss, Loss, MSELoss
 from minidl.nn.lsuv import lsuv
+from minidl.nn.multi_loss import MultiLoss
 from minidl.nn.normalization import BatchNorm, LayerNorm, RMSNorm, Standardize
 from minidl.nn.parameter import Parameter
 from minidl.nn.pooling import AvgPool1d, AvgPool2d, MaxPool1d, MaxPool2d
@@ -45,10 +49,13 @@ __all__ = [
     "LSTM",
     "RNN",
     "SELU",
+    "Add",
     "AvgPool1d",
     "AvgPool2d",
     "BCEWithLogitsLoss",
     "BatchNorm",
+    "ChannelsFirst",
+    "Concat",
     "Conv1d",
     "Conv2d",
     "CosineEmbeddingLoss",
@@ -77,8 +84,11 @@ __all__ = [
     "MaxPool1d",
     "MaxPool2d",
     "Mish",
+    "MultiLoss",
+    "Multiply",
     "NLLLoss",
     "PReLU",
+    "Parallel",
     "Parameter",
     "PoissonNLLLoss",
     "QuantileLoss",
@@ -86,12 +96,15 @@ __all__ = [
     "RNNCell",
     "ReLU",
     "Residual",
+    "Select",
     "Sequential",
     "SiLU",
     "Sigmoid",
     "Softmax",
     "Softplus",
     "Softsign",
+    "Split",
+    "Stack",
     "Standardize",
     "Tanh",
     "Upsample",

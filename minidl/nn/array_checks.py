@@ -50,6 +50,11 @@ def refuse_array(
     name
         What the input is called.
     """
+    if isinstance(x, tuple):
+        raise TypeError(
+            f"{label}: expected one {name}, got a tuple of {len(x)}; join them before it, such as "
+            "by nn.Concat(), or choose one by nn.Select(index)"
+        )
     if not isinstance(x, np.ndarray):
         raise TypeError(
             f"{label}: expected {name} to be a NumPy array, got {type(x).__name__}; "

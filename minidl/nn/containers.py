@@ -5,17 +5,58 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from minidl import kernels
 from minidl.nn.activations import ReLU, Tanh
 from minidl.nn.affine import Affine
 from minidl.nn.array_checks import is_lengths
 from minidl.nn.layer import Examples, Layer
 from minidl.nn.linear import Linear
 from minidl.nn.normalization import BatchNorm
+from minidl.nn.summary import Member, Shape, describe_branch, summary_of, table_of_layers
+from minidl.nn.tuples import added, backward_through, shapes_of, through
 from minidl.typing import Array, Seed
 
 
-class Sequential(Layer):
+class Container(Layer):
+    """Base of layers that are made of layers, each of which checks its own input."""
+
+    def check_input(self, *args: Any, **kwargs: Any) -> None:
+        """Check nothing: the layers inside check their own input."""
+
+    def members(self, input_shape: Shape) -> Iterator[Member]:
+        """Yield (name, layer, shape of its input) of the layers inside, in their order."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how its layers follow")
+
+    def width_after(self, width: int | None) -> int | None:
+        """Return the width of the output for an input of this width; None where not known."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how wide its output is")
+
+    def summary(self, *input_shapes: tuple[int, ...]) -> str:
+        """Return a table of all layers inside, with output shapes and parameter counts.
+
+        Parameters
+        ----------
+        *input_shapes
+            The shape of a row of each input, without the batch; none where they are not known.
+
+        Examples
+        --------
+        >>> from minidl import nn
+        >>> body = nn.Sequential(nn.Linear(8, 8), nn.ReLU())
+        >>> print(nn.Sequential(nn.Residual(body), nn.Linear(8, 2)).summary((8,)))
+        layer                output       parameters
+        --------------------------------------------
+        0 Residual           (batch, 8)           72
+        └ body Sequential    (batch, 8)           72
+          ├ 0 Linear(8, 8)   (batch, 8)           72
+          └ 1 ReLU()         (batch, 8)            0
+        1 Linear(8, 2)       (batch, 2)           18
+        --------------------------------------------
+        float32                                   90
+        """
+        return summary_of(self, input_shapes)
+
+
+class Sequential(Container):
     """Layers one after the other.
 
     y = layer_n(… layer_2(layer_1(x)))
@@ -30,6 +71,9 @@ class Sequential(Layer):
     rng
         Generator or seed. If given, all parameters and generators of the layers start anew
         from it, so that one number makes the whole model repeatable.
+
+    Several inputs, ``model(a, b)``, go to the first layer, such as a ``Parallel``. What a layer
+    returns as a tuple are the inputs of the next one.
 
     The ``lengths`` of padded sequences, ``model(x, lengths)``, go to every layer whose ``forward``
     takes them, up to the layer that drops the time axis. Other layers do not see them: the
@@ -81,36 +125,55 @@ class Sequential(Layer):
         """Whether any layer takes lengths."""
         return any(layer.takes_lengths for layer in self.stack)
 
-    def check_input(self, *args: Any, **kwargs: Any) -> None:
-        """Check nothing: every layer checks its own input."""
-
-    def forward(self, x: Array, lengths: Array | None = None, **options: Any) -> Array:
-        if lengths is not None or options:
-            return self._forward_with(x, lengths, options)
+    def forward(self, *inputs: Array, lengths: Array | None = None, **options: Any) -> Any:
+        if len(inputs) != 1 or lengths is not None or options:
+            return self._forward_with(inputs, lengths, options)
+        (x,) = inputs
         for layer in self.stack:
             x = layer(x)
         return x
 
-    def _forward_with(self, x: Array, lengths: Array | None, options: dict[str, Any]) -> Array:
+    def _forward_with(
+        self, inputs: tuple[Any, ...], lengths: Array | None, options: dict[str, Any]
+    ) -> Any:
         """Call the layers with the lengths, if they take them, and the first with the options."""
-        if lengths is not None and not self.takes_lengths:
-            what = "got lengths, and no layer in it takes them"
-            if not is_lengths(lengths):
-                what = "got a second input, which is for the lengths of sequences; a Layer of your "
-                what += "own may have several"
-            raise TypeError(f"{self.label}: {what}")
-        steps = getattr(x, "shape", ())[1:2]
+        self._check_inputs(inputs, lengths)
+        x: Any = inputs[0] if len(inputs) == 1 else inputs
+        steps = getattr(inputs[-1], "shape", ())[1:2]
+        changed_by: Layer | None = None
         for layer in self.stack:
             if lengths is not None and layer.takes_lengths:
+                if changed_by is not None:
+                    raise ValueError(
+                        f"{self.label}: {changed_by.short_name()} makes other steps of {steps[0]}, "
+                        f"to which the lengths that {layer.short_name()} takes do not belong; keep "
+                        'the steps, for example by padding="same" or "causal"'
+                    )
                 options = {**options, "lengths": lengths}
             x, options = layer(x, **options), {}
-            if x.ndim < 3 or x.shape[1:2] != steps:
+            if getattr(x, "ndim", 0) < 3:
                 lengths = None  # the time axis is gone
+            elif x.shape[1:2] != steps:
+                changed_by = changed_by or layer
         return x
 
-    def backward(self, dy: Array) -> Array:
+    def _check_inputs(self, inputs: tuple[Any, ...], lengths: Array | None) -> None:
+        """Raise TypeError for lengths, or for several inputs, that no layer takes."""
+        what = ""
+        if lengths is not None and not self.takes_lengths:
+            what = "got lengths, and no layer in it takes them"
+        elif len(inputs) > 1 and (not self.stack or self.stack[0].most_inputs == 1):
+            what = "got a second input, which is for the lengths of sequences; for several inputs "
+            what += "begin with nn.Parallel, or with a Layer of your own"
+            if is_lengths(inputs[-1]):
+                what = "got lengths, and no layer in it takes them"
+        if what or not inputs:
+            raise TypeError(f"{self.label}: {what or 'got no input'}")
+
+    def backward(self, *dys: Array) -> Any:
+        dy: Any = dys[0] if len(dys) == 1 else dys
         for layer in reversed(self.stack):
-            dy = layer.backward(dy)
+            dy = backward_through(layer, dy)
         return dy
 
     def children(self) -> Iterator[tuple[str, Layer]]:
@@ -129,10 +192,20 @@ class Sequential(Layer):
         part.stack = chosen  # the layers keep their paths and their initialisers
         return part
 
-    def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+    def output_shape(self, input_shape: Shape) -> Shape:
         for layer in self.stack:
             input_shape = layer.output_shape(input_shape)
         return input_shape
+
+    def members(self, input_shape: Shape) -> Iterator[Member]:
+        for name, layer in self.children():
+            yield name, layer, input_shape
+            input_shape = layer.output_shape(input_shape)
+
+    def width_after(self, width: int | None) -> int | None:
+        for layer in self.stack:
+            width = output_width(layer, width)
+        return width
 
     def __repr__(self) -> str:
         return table_of_layers(self)
@@ -147,7 +220,7 @@ class Sequential(Layer):
         yield cls(Linear(2, 1), rng=1), ((1, 2),)
 
 
-class Residual(Layer):
+class Residual(Container):
     """The sum of a body and a shortcut around it.
 
     y = body(x) + shortcut(x),  dx = dy · ∂body/∂x + dy · ∂shortcut/∂x
@@ -179,41 +252,40 @@ class Residual(Layer):
         self.shortcut = shortcut
         self.assign_paths()
 
-    def check_input(self, *args: Any, **kwargs: Any) -> None:
-        """Check nothing: body and shortcut check their own input."""
-
     @property
     def takes_lengths(self) -> bool:  # type: ignore[override]
         """Whether the body or the shortcut takes lengths."""
         return any(layer.takes_lengths for _, layer in self.children())
 
-    def forward(self, x: Array, lengths: Array | None = None) -> Array:
-        y = self._through(self.body, x, lengths)
-        around = x if self.shortcut is None else self._through(self.shortcut, x, lengths)
-        if y.shape != around.shape:
+    def forward(self, *inputs: Array, lengths: Array | None = None) -> Any:
+        x: Any = inputs[0] if len(inputs) == 1 else inputs
+        y = through(self.body, x, lengths)
+        around = x if self.shortcut is None else through(self.shortcut, x, lengths)
+        if shapes_of(y) != shapes_of(around):
             raise ValueError(
-                f"{self.label}: the body gives {y.shape}, the shortcut {around.shape}; "
+                f"{self.label}: the body gives {shapes_of(y)}, the shortcut {shapes_of(around)}; "
                 "give a shortcut that maps to the shape of the body, such as a Linear"
             )
-        return kernels.add(y, around)
+        return added(y, around)
 
-    def _through(self, layer: Layer, x: Array, lengths: Array | None) -> Any:
-        """Return the output of a layer, called with the lengths if it takes them."""
-        return (
-            layer(x, lengths=lengths) if lengths is not None and layer.takes_lengths else layer(x)
-        )
+    def backward(self, *dys: Array) -> Any:
+        dy: Any = dys[0] if len(dys) == 1 else dys
+        around = dy if self.shortcut is None else backward_through(self.shortcut, dy)
+        return added(backward_through(self.body, dy), around)
 
-    def backward(self, dy: Array) -> Array:
-        around = dy if self.shortcut is None else self.shortcut.backward(dy)
-        return kernels.add(self.body.backward(dy), around)
-
-    def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+    def output_shape(self, input_shape: Shape) -> Shape:
         return self.body.output_shape(input_shape)
 
+    def members(self, input_shape: Shape) -> Iterator[Member]:
+        for name, layer in self.children():
+            yield name, layer, input_shape
+
+    def width_after(self, width: int | None) -> int | None:
+        return output_width(self.body, width)
+
     def __repr__(self) -> str:
-        names = [type(layer).__name__ for layer in getattr(self.body, "stack", [self.body])]
         shortcut = "" if self.shortcut is None else f", shortcut={self.shortcut!r}"
-        return f"Residual({' -> '.join(names)}{shortcut})"
+        return f"Residual({describe_branch(self.body)}{shortcut})"
 
     @classmethod
     def examples(cls) -> Examples:
@@ -301,13 +373,10 @@ def check_widths(model: Layer) -> None:
 
 def output_width(layer: Layer, width: int | None) -> int | None:
     """Return the width of a layer's output for an input of this width; None if not known."""
-    if isinstance(layer, Residual) and type(layer).forward is Residual.forward:
-        return output_width(layer.body, width)
-    if isinstance(layer, Sequential) and type(layer).forward is Sequential.forward:
-        for inner in layer.stack:
-            width = output_width(inner, width)
-        return width
     kind = type(layer)
+    if isinstance(layer, Container):
+        computing = next(cls for cls in kind.__mro__ if "forward" in vars(cls))
+        return layer.width_after(width) if is_ours(computing) else None
     if not (is_ours(kind) or "output_shape" in vars(kind)):
         return None  # a user's layer may change the width without saying so in output_shape
     shape = layer.output_shape(("batch", "...", "features" if width is None else width))
@@ -324,28 +393,3 @@ def takes_only_its_width(layer: Layer) -> bool:
 def is_ours(kind: type[Layer]) -> bool:
     """Return whether a class of layers is one of minidl's."""
     return kind.__module__.startswith("minidl.")
-
-
-def table_of_layers(model: Layer) -> str:
-    """Return a table of a model's layers, their output shapes and parameter counts."""
-    rows = [("layer", "output", "parameters")]
-    shape: tuple[Any, ...] | None = None
-    for name, layer in model.children():
-        shape = layer.output_shape(shape)
-        text = repr(layer)
-        if "\n" in text:
-            text = f"{type(layer).__name__} of {len(list(layer.children()))} layers"
-        output = "" if shape is None else f"({', '.join(map(str, shape))})"
-        rows.append((f"{name} {text}", output, f"{_count(layer):,}"))
-    rows.append((str(model.dtype or ""), "", f"{_count(model):,}"))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = [
-        f"{layer:<{widths[0]}}   {output:<{widths[1]}}   {count:>{widths[2]}}"
-        for layer, output, count in rows
-    ]
-    rule = "-" * len(lines[0])
-    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
-
-
-def _count(layer: Layer) -> int:
-    return sum(parameter.size for parameter in layer.parameters())

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from minidl.nn.frames import column_array, is_column, is_table, table_array
-from minidl.nn.layer import Layer
 from minidl.typing import Array
 
 INDEX = np.dtype(np.intp)
@@ -52,16 +50,6 @@ def check_same_rows(named: Iterable[tuple[str, Array]]) -> None:
         first = first or (name, array)
         if len(array) != len(first[1]):
             raise ValueError(f"{first[0]} has {len(first[1]):,} rows, {name} has {len(array):,}")
-
-
-def check_number_of_inputs(name: str, count: int, model: Layer) -> None:
-    """Raise TypeError if the model cannot be called with so many inputs."""
-    parameters = inspect.signature(model.forward).parameters.values()
-    most = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
-    if count > most and not any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        raise TypeError(
-            f"{name} is a tuple of {count:,}, the model takes {most} at most; {NOT_ROWS}"
-        )
 
 
 def check_kind(name: str, array: Array, dtype: np.dtype[Any]) -> None:

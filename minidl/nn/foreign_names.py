@@ -34,7 +34,7 @@ LAYER_METHODS = {
     "fit": "write minidl.Trainer(model, loss, optimizer).fit(X, y, epochs)",
     "evaluate": "write minidl.Trainer(model, loss, optimizer).evaluate(X, y)",
     "predict": "write minidl.Trainer(model, loss, optimizer).predict(X), or model(x)",
-    "summary": "write print(model)",
+    "summary": "write print(layer); models such as Sequential have one",
     "float": "write model.astype(np.float32)",
     "double": "write model.astype(np.float64)",
     "to": "write model.astype(dtype); minidl computes on the CPU",

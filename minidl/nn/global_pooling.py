@@ -18,6 +18,10 @@ class GlobalPooling(Layer):
     """
 
     preferred_init = "skip"
+    keepdims: bool
+
+    def __init__(self, keepdims: bool = False) -> None:
+        self.keepdims = bool(keepdims)
 
     def check_input(self, x: Array, lengths: Array | None = None) -> None:
         self.check_array(x)
@@ -40,7 +44,17 @@ class GlobalPooling(Layer):
         return sizes, sizes, tuple((0, 0) for _ in sizes)
 
     def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
-        return None if input_shape is None else (input_shape[0], input_shape[-1])
+        if input_shape is None:
+            return None
+        ones = (1,) * (len(input_shape) - 2) if self.keepdims else ()
+        return (input_shape[0], *ones, input_shape[-1])
+
+    def one(self, y: Array) -> Array:
+        """Return images of one pixel as they are, or with ``keepdims`` False as rows."""
+        return y if self.keepdims else y.reshape(y.shape[0], y.shape[-1])
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({'keepdims=True' * self.keepdims})"
 
 
 class GlobalAvgPool(GlobalPooling):
@@ -51,10 +65,16 @@ class GlobalAvgPool(GlobalPooling):
     Of a padded sequence, n is its length: the padding does not count. Source: Lin, Chen and Yan
     2014, who put it in place of the last dense layers.
 
+    Parameters
+    ----------
+    keepdims
+        Whether the output is an image of one pixel, or a sequence of one step, and not a row.
+
     Shapes
     ------
-    x (batch, height, width, channels) or (batch, steps, channels), y (batch, channels). lengths
-    (batch,), of sequences only.
+    x (batch, height, width, channels) or (batch, steps, channels), y (batch, channels), or with
+    ``keepdims`` (batch, 1, 1, channels) or (batch, 1, channels). lengths (batch,), of sequences
+    only.
 
     Raises
     ------
@@ -73,7 +93,7 @@ class GlobalAvgPool(GlobalPooling):
     def forward(self, x: Array, lengths: Array | None = None) -> Array:
         places = self.places(x.shape[1:-1])
         self.save(x.shape, lengths)
-        return _one(kernels.avg_pool(x, *places, False, lengths))
+        return self.one(kernels.avg_pool(x, *places, False, lengths))
 
     def backward(self, dy: Array) -> Array:
         shape, lengths = self.saved(dy)
@@ -85,6 +105,7 @@ class GlobalAvgPool(GlobalPooling):
     def examples(cls) -> Examples:
         yield cls(), ((3, 4, 2),)
         yield cls(), ((2, 2, 3, 5),)
+        yield cls(keepdims=True), ((2, 2, 3, 5),)
         yield cls(), ((1, 1, 1),)
 
 
@@ -95,10 +116,16 @@ class GlobalMaxPool(GlobalPooling):
 
     The padding of a padded sequence does not count. Source: Collobert et al. 2011.
 
+    Parameters
+    ----------
+    keepdims
+        Whether the output is an image of one pixel, or a sequence of one step, and not a row.
+
     Shapes
     ------
-    x (batch, height, width, channels) or (batch, steps, channels), y (batch, channels). lengths
-    (batch,), of sequences only.
+    x (batch, height, width, channels) or (batch, steps, channels), y (batch, channels), or with
+    ``keepdims`` (batch, 1, 1, channels) or (batch, 1, channels). lengths (batch,), of sequences
+    only.
 
     Raises
     ------
@@ -117,7 +144,7 @@ class GlobalMaxPool(GlobalPooling):
     def forward(self, x: Array, lengths: Array | None = None) -> Array:
         y = kernels.max_pool(x, *self.places(x.shape[1:-1]), lengths)
         self.save(x, y, lengths)
-        return _one(y)
+        return self.one(y)
 
     def backward(self, dy: Array) -> Array:
         x, y, lengths = self.saved(dy)
@@ -128,12 +155,8 @@ class GlobalMaxPool(GlobalPooling):
     def examples(cls) -> Examples:
         yield cls(), ((3, 4, 2),)
         yield cls(), ((2, 2, 3, 5),)
+        yield cls(keepdims=True), ((2, 2, 3, 5),)
         yield cls(), ((1, 1, 1),)
-
-
-def _one(y: Array) -> Array:
-    """Return (batch, channels) of images with one pixel."""
-    return y.reshape(y.shape[0], y.shape[-1])
 
 
 def _contiguous(x: Array) -> Array:

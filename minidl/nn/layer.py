@@ -68,6 +68,10 @@ class Layer(InvalidatesRecordings, Member):
     Call the layer itself, ``layer(x)``, rather than ``forward``: the call checks its input.
     Inputs and outputs are kept, not copied: do not change them in place before ``backward``.
 
+    A tuple is several inputs: ``layer((a, b))`` is ``layer(a, b)``, unless ``forward`` takes one
+    argument only. A layer with several outputs returns a tuple of them, and its ``backward`` takes
+    a gradient for each.
+
     Within one call of a model, a layer may be called several times. Backward passes take these
     calls back one by one, the latest first, and gradients add up. A new call of the model drops
     what the previous one has left.
@@ -104,6 +108,7 @@ class Layer(InvalidatesRecordings, Member):
     # --- what minidl sets ---
 
     path = ""  # the layer's place in the model, such as "2.body.0"
+    most_inputs: ClassVar[int | None] = None  # how many inputs forward takes; None: any number
     _training = True
     _checks_as_usual = True  # whether the class has the check_input and the dtype of Layer
     # Whether backward may also take back calls of earlier forward passes: cells are called once for
@@ -133,7 +138,7 @@ class Layer(InvalidatesRecordings, Member):
             if self._undoes_earlier_passes or kept.get("_forward_pass") is current:
                 self._set_aside(kept)
             kept["_saved"] = None
-        if options or len(inputs) != 1:
+        if options or len(inputs) != 1 or isinstance(inputs[0], tuple):
             output = self._call_with(inputs, options)
         else:  # the usual case: one input, no options
             (x,) = inputs
@@ -145,7 +150,9 @@ class Layer(InvalidatesRecordings, Member):
         return output
 
     def _call_with(self, inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        """Check and run a call with several inputs or with options."""
+        """Check and run a call with several inputs, maybe in a tuple, or with options."""
+        if len(inputs) == 1 and isinstance(inputs[0], tuple) and self.most_inputs != 1:
+            (inputs,) = inputs
         if len(inputs) > 1 and self.takes_lengths and is_lengths(inputs[-1]):
             *inputs, options["lengths"] = inputs  # type: ignore[assignment]
         self.check_input(*inputs, **options)
@@ -200,11 +207,10 @@ class Layer(InvalidatesRecordings, Member):
         if values is None:
             self._refuse_backward(called=output is not None)
         if output is not None:
-            if not more:
-                self.check_gradient(dy, output)
+            if isinstance(output, tuple):
+                self.check_gradients((dy, *more), output)
             else:
-                for gradient, y in zip((dy, *more), output, strict=True):
-                    self.check_gradient(gradient, y)
+                self.check_gradient(dy, output)
         if stack and (self._undoes_earlier_passes or stack[-1][0] is kept["_forward_pass"]):
             kept["_forward_pass"], kept["_saved"], kept["_output"] = stack.pop()
         else:
@@ -385,7 +391,7 @@ class Layer(InvalidatesRecordings, Member):
         if first is None:
             first = next((p for _, layer in self.children() for p in layer.parameters()), None)
             values = (value for name, value in vars(self).items() if name not in KEPT)
-            if any(isinstance(value, (Layer, list, tuple, dict)) for value in values):
+            if any(_may_hold_others(value) for value in values):
                 return first
         self.__dict__["_first_parameter"] = first
         return first
@@ -425,6 +431,19 @@ class Layer(InvalidatesRecordings, Member):
         if not fits:
             refuse_gradient(self.label, dy, output)
 
+    def check_gradients(self, dys: tuple[Any, ...], outputs: tuple[Any, ...]) -> None:
+        """Raise TypeError or ValueError unless there is a fitting gradient for every output."""
+        if len(dys) != len(outputs):
+            raise ValueError(
+                f"{self.label}: backward expected {len(outputs)} gradients, one for each output, "
+                f"got {len(dys)}"
+            )
+        for dy, output in zip(dys, outputs, strict=True):
+            if isinstance(output, tuple):
+                self.check_gradients(dy if isinstance(dy, tuple) else (dy,), output)
+            else:
+                self.check_gradient(dy, output)
+
     # --- attributes ---
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -434,8 +453,11 @@ class Layer(InvalidatesRecordings, Member):
         refuse_renamed(cls, RENAMED_OF_LAYERS)
         if "examples" in cls.__dict__:
             Layer.registry.append(cls)
-        if "forward" in cls.__dict__ and "takes_lengths" not in cls.__dict__:
-            cls.takes_lengths = "lengths" in inspect.signature(cls.forward).parameters
+        if "forward" in cls.__dict__:
+            parameters = inspect.signature(cls.forward).parameters
+            if "takes_lengths" not in cls.__dict__:
+                cls.takes_lengths = "lengths" in parameters
+            cls.most_inputs = most_arguments(list(parameters.values())[1:])
         own = (cls.check_input, cls.check_array, cls.dtype)
         cls._checks_as_usual = own == (Layer.check_input, Layer.check_array, Layer.dtype)
 
@@ -488,6 +510,20 @@ class Layer(InvalidatesRecordings, Member):
 def joined(path: str, name: str) -> str:
     """Return the path of a member: ``"0.weight"``."""
     return f"{path}.{name}" if path else name
+
+
+def _may_hold_others(value: Any) -> bool:
+    """Return whether a layer or a parameter may come into a value unnoticed, later."""
+    if isinstance(value, tuple):
+        return any(map(_may_hold_others, value))
+    return isinstance(value, (Layer, list, dict))
+
+
+def most_arguments(parameters: list[inspect.Parameter]) -> int | None:
+    """Return how many arguments by place a function takes at most; None for any number."""
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return None
+    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
 
 
 def refuse_kept(owner: str, name: str) -> NoReturn:

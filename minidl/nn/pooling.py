@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from minidl import kernels
 from minidl.nn.layer import Examples, Layer
-from minidl.nn.windows import Pairs, Window, shortest
+from minidl.nn.windows import Pairs, Window, shortest, window_of
 from minidl.typing import Array
 
 Places = tuple[tuple[int, ...], tuple[int, ...], Pairs]  # kernel, stride and padding of a call
@@ -51,7 +51,7 @@ class Pooling(Layer):
         return self._window(type(self).__name__)
 
     def _window(self, owner: str) -> Window:
-        return Window(owner, self.dimensions, self.kernel_size, self.stride, self.padding)
+        return window_of(owner, self.kernel_size, self.stride, self.padding)
 
     def places(self, x: Array) -> Places:
         """Return kernel, stride and padding for an input, as the kernels take them."""

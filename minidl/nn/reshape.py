@@ -54,6 +54,9 @@ class Flatten(Layer):
     start_dim, end_dim
         The first and the last axis to put into one, ``start_dim`` ≥ 1; a negative ``end_dim``
         counts from the last axis, -1. Axis 0, the batch, stays as it is.
+    channels_first
+        Whether the last axis, that of the channels, comes first in the row, as in a network of
+        PyTorch's whose weights the next layer has. Only where all axes are put into one.
 
     Shapes
     ------
@@ -77,7 +80,7 @@ class Flatten(Layer):
 
     preferred_init = "skip"
 
-    def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
+    def __init__(self, start_dim: int = 1, end_dim: int = -1, channels_first: bool = False) -> None:
         super().__init__()
         start = check_count("Flatten", "start_dim", start_dim, -(2**63))
         end = check_count("Flatten", "end_dim", end_dim, -(2**63))
@@ -87,7 +90,12 @@ class Flatten(Layer):
             )
         if 0 <= end < start:
             raise ValueError(f"Flatten: start_dim {start} comes after end_dim {end}")
+        if channels_first and (start, end) != (1, -1):
+            raise ValueError(
+                f"Flatten: channels_first needs all axes in one, from 1 to -1, got {start} to {end}"
+            )
         self.start_dim, self.end_dim = start, end
+        self.channels_first = bool(channels_first)
 
     def forward(self, x: Array) -> Array:
         flattened = self._flattened(x.shape)
@@ -97,11 +105,18 @@ class Flatten(Layer):
                 f"{self.end_dim}"
             )
         self.save(x.shape)
+        if self.channels_first:
+            x = x.transpose(0, x.ndim - 1, *range(1, x.ndim - 1))
         return _contiguous(x).reshape(flattened)
 
     def backward(self, dy: Array) -> Array:
         shape = self.saved(dy)
-        return _contiguous(dy).reshape(shape)
+        dy = _contiguous(dy)
+        if not self.channels_first:
+            return dy.reshape(shape)
+        batch, *sizes, channels = shape
+        dy = dy.reshape(batch, channels, *sizes)
+        return _contiguous(dy.transpose(0, *range(2, dy.ndim), 1))
 
     def _flattened(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
         """Return the shape of the output; None for an input without such axes."""
@@ -117,6 +132,8 @@ class Flatten(Layer):
         return self._flattened(input_shape)
 
     def __repr__(self) -> str:
+        if self.channels_first:
+            return "Flatten(channels_first=True)"
         if self.end_dim != -1:
             return f"Flatten({self.start_dim}, {self.end_dim})"
         return "Flatten()" if self.start_dim == 1 else f"Flatten({self.start_dim})"
@@ -129,6 +146,7 @@ class Flatten(Layer):
         yield cls(2), ((2, 3, 2, 2),)
         yield cls(1, 2), ((3, 2, 2, 3),)
         yield cls(2, -2), ((2, 2, 3, 2, 2),)
+        yield cls(channels_first=True), ((2, 3, 2, 4),)
 
 
 def _contiguous(x: Array) -> Array:

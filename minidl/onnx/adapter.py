@@ -25,7 +25,8 @@ def _is(*kinds: type[Any]) -> Callable[[Any], bool]:
 # What the attributes of adapters may be: a model file is not trusted.
 HELD: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("axis", "place", "count"), _is(int)),
-    **dict.fromkeys(("batch_first", "reverse"), _is(bool)),
+    **dict.fromkeys(("batch_first", "reverse", "keepdims"), _is(bool)),
+    "number": _is(float),
     **dict.fromkeys(("order", "rest", "results"), _is_tuple(int)),
     **dict.fromkeys(("sizes", "axes"), lambda value: value is None or _is_tuple(int)(value)),
     **dict.fromkeys(("options", "inputs", "outputs"), _is_tuple(str)),

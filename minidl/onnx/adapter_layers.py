@@ -6,10 +6,10 @@ import numpy as np
 
 from minidl.onnx import adapters
 from minidl.onnx.layers import WRITERS, operator, writes
+from minidl.onnx.layout import channels_first, channels_last, turned, turned_back
 from minidl.onnx.writer import Value, Writer
 
 WRITERS |= {
-    adapters.Transpose: operator("Transpose", lambda layer: {"perm": layer.order}),
     adapters.Matrix: operator("Flatten", lambda layer: {"axis": layer.axis}),
     adapters.Squeeze: operator("Squeeze", lambda layer: {"axes": layer.axes}),
     adapters.Unsqueeze: operator("Unsqueeze", lambda layer: {"axes": layer.axes}),
@@ -18,6 +18,16 @@ WRITERS |= {
 
 def _names(values: list[Value]) -> list[str]:
     return [value.name for value in values]
+
+
+@writes(adapters.Transpose)
+def _transpose(writer: Writer, layer: adapters.Transpose, inputs: list[Value]) -> list[str]:
+    (x,), order = inputs, list(layer.order)
+    if len(order) > 2 and order == channels_first(len(order)):
+        return [turned(writer, x)]
+    if len(order) > 2 and order == channels_last(len(order)):
+        return [turned_back(writer, x.name, len(order))]
+    return writer.node("Transpose", [x.name], perm=order)
 
 
 @writes(adapters.Add)

@@ -1,7 +1,7 @@
 """Reading operators that have the features, or channels, on axis 1, where minidl has them last.
 
-``reads_channels`` registers the function that makes the layer of such an operator. Between the
-transposes that ``export`` writes around it, that is the layer; alone, transposes sit around it.
+``reads_channels`` registers the function that makes the layer of such an operator. It is read with
+transposes around it; ``channels_last`` takes those out that stand between two such layers.
 """
 
 from __future__ import annotations
@@ -12,50 +12,35 @@ from minidl import nn
 from minidl.nn.layer import Layer
 from minidl.onnx import adapters
 from minidl.onnx.graph_file import Graph, Node
-from minidl.onnx.layers import channels_first, channels_last
 from minidl.onnx.readers import Step, fill, reads, step
 
-# A function that makes the layer of an operator, which takes the features on the last axis.
-Make = Callable[[Graph, Node], Layer]
+# A function that makes the layer of an operator, which takes the channels on the last axis; None
+# where the node is something else.
+Make = Callable[[Graph, Node], Layer | None]
 
-MAKERS: dict[str, Make] = {}
 
-
-def reads_channels(kind: str) -> Callable[[Make], Make]:
-    """Register the function that makes the layer of an operator with the features on axis 1."""
+def reads_channels(*kinds: str, first: bool = False) -> Callable[[Make], Make]:
+    """Register the function that makes the layer of operators with the channels on axis 1."""
 
     def register(make: Make) -> Make:
-        MAKERS[kind] = make
-        reads(kind)(_alone)
+        def read(graph: Graph, node: Node) -> Step | None:
+            layer = make(graph, node)
+            return None if layer is None else _on_axis_1(graph, node, layer)
+
+        reads(*kinds, first=first)(read)
         return make
 
     return register
 
 
-def _alone(graph: Graph, node: Node) -> Step:
+def _on_axis_1(graph: Graph, node: Node, layer: Layer) -> Step:
+    dimensions = getattr(layer, "DIMENSIONS", getattr(layer, "dimensions", None))
+    if dimensions is not None:
+        graph.ranks.setdefault(node.operands[0], dimensions + 2)
     rank = graph.ranks.get(node.operands[0])
     if rank is None:
         graph.refuse(node, "the number of axes of its input is not known")
-    layer = MAKERS[node.kind](graph, node)
     return step(node, layer if rank == 2 else adapters.OnAxis(layer, 1))
-
-
-@reads("Transpose", first=True)
-def _between_transposes(graph: Graph, node: Node) -> Step | None:
-    """Read an operator as ``export`` writes it: the features go to axis 1, and back."""
-    inside = graph.producers.get(node.operands[0])
-    if inside is None or inside.kind not in MAKERS:
-        return None
-    before, order = graph.producers.get(inside.operands[0]), node.attributes.get("perm", ())
-    rank = len(order)
-    if before is None or before.kind != "Transpose" or order != channels_last(rank):
-        return None
-    if before.attributes.get("perm") != channels_first(rank):
-        return None
-    if graph.only_user(inside.operands[0]) is None or graph.only_user(inside.results[0]) is None:
-        return None
-    layer = MAKERS[inside.kind](graph, inside)
-    return Step(layer, before.operands[:1], node.results, [before, inside, node])
 
 
 @reads_channels("BatchNormalization")

@@ -12,7 +12,9 @@ from minidl import nn
 from minidl.nn.array_checks import is_lengths
 from minidl.nn.layer import Layer
 from minidl.onnx import adapters
+from minidl.onnx.branch_layers import joined
 from minidl.onnx.layers import WRITERS
+from minidl.onnx.layout import all_turned, first_array, is_anywhere, turned, turned_back
 from minidl.onnx.network import Network
 from minidl.onnx.writer import Value, Writer
 
@@ -44,7 +46,12 @@ def write(writer: Writer, layer: Layer, inputs: list[Value]) -> list[Value]:
             "minidl's own layers can be written"
         )
     writer.path = layer.path
-    names = function(writer, layer, inputs)
+    if is_anywhere(layer) and all_turned(writer, inputs):
+        first = [Value(turned(writer, x), first_array(x.array)) for x in inputs]
+        rank = inputs[0].array.ndim
+        names = [turned_back(writer, name, rank) for name in function(writer, layer, first)]
+    else:
+        names = function(writer, layer, inputs)
     outputs = layer(*(value.array for value in inputs))
     arrays = outputs if isinstance(outputs, tuple) else (outputs,)
     return [Value(name, array) for name, array in zip(names, arrays, strict=True)]
@@ -79,8 +86,34 @@ def _residual(writer: Writer, block: nn.Residual, inputs: list[Value]) -> list[V
         else:
             branches += write(writer, layer, inputs if _uses(layer, lengths) else [x])
     writer.path = block.path
-    body, shortcut = branches
-    return [Value(writer.one("Add", body.name, shortcut.name), body.array)]
+    (name,) = joined(writer, "Add", branches)
+    return [Value(name, branches[0].array + branches[1].array)]
+
+
+@contains(nn.Parallel)
+def _parallel(writer: Writer, layer: nn.Parallel, inputs: list[Value]) -> list[Value]:
+    values = {id(value.array): value for value in inputs}
+    given = layer.by_branch(tuple(value.array for value in inputs))
+    given = given * len(layer.branches) if len(given) == 1 else given
+    outputs: list[Value] = []
+    for branch, (x, lengths) in zip(layer.branches.values(), given, strict=True):
+        own = [values[id(x)]]
+        if lengths is not None and branch.takes_lengths:
+            own.append(values[id(lengths)])
+        outputs += write(writer, branch, own)
+    return outputs if layer.joint is None else write(writer, layer.joint, outputs)
+
+
+@contains(nn.ChannelsFirst)
+def _channels_first(writer: Writer, layer: nn.ChannelsFirst, inputs: list[Value]) -> list[Value]:
+    (x,) = inputs
+    if x.array.ndim < 3:
+        return write(writer, layer.inner, inputs)
+    writer.path = layer.path
+    last = Value(turned_back(writer, x.name, x.array.ndim), np.moveaxis(x.array, 1, -1).copy())
+    (y,) = write(writer, layer.inner, [last])
+    writer.path = layer.path
+    return [Value(turned(writer, y), first_array(y.array) if y.array.ndim > 2 else y.array)]
 
 
 def _uses(layer: Layer, lengths: Value | None) -> bool:

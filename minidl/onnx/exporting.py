@@ -15,7 +15,7 @@ from minidl.nn.embedding import Embedding
 from minidl.nn.hooks import evaluating
 from minidl.nn.layer import Layer
 from minidl.nn.recurrent.sequence import Recurrent
-from minidl.onnx import adapter_layers, pooling, recurrent_layers
+from minidl.onnx import adapter_layers, branch_layers, images, recurrent_layers
 from minidl.onnx.adapter import Adapter
 from minidl.onnx.checksum import sealed
 from minidl.onnx.containers import write
@@ -26,12 +26,8 @@ from minidl.typing import Array
 
 OLDEST_OPSET = 17  # the first with LayerNormalization; IR version 8, of 2022
 
-__all__ = [
-    "adapter_layers",
-    "export",
-    "pooling",
-    "recurrent_layers",
-]  # their import registers writers
+# Their import registers writers.
+__all__ = ["adapter_layers", "branch_layers", "export", "images", "recurrent_layers"]
 
 
 def export(model: Layer, path: AnyPath, example: Any, opset: int = OLDEST_OPSET) -> None:
@@ -94,6 +90,7 @@ def export(model: Layer, path: AnyPath, example: Any, opset: int = OLDEST_OPSET)
         model(*(value.array for value in inputs))  # which says what is wrong with the example
         outputs = write(writer, model, inputs)
     outputs = _renamed(writer, outputs, _names_of_outputs(model))
+    writer.drop_unused([y.name for y in outputs])
     graph = onnx.helper.make_graph(
         writer.nodes,
         type(model).__name__,

@@ -10,6 +10,7 @@ import numpy as np
 from minidl import nn
 from minidl.nn.layer import Layer
 from minidl.onnx import patterns
+from minidl.onnx.layout import all_turned, turned, with_channels_first
 from minidl.onnx.patterns import Pattern
 from minidl.onnx.writer import Value, Writer
 
@@ -67,8 +68,6 @@ WRITERS |= {
     nn.ELU: operator("Elu", lambda layer: {"alpha": layer.alpha}),
     nn.CELU: operator("Celu", lambda layer: {"alpha": layer.alpha}),
     nn.SELU: operator("Selu", _none),
-    nn.Softmax: operator("Softmax", lambda layer: {"axis": -1}),
-    nn.LogSoftmax: operator("LogSoftmax", lambda layer: {"axis": -1}),
     nn.Identity: operator("Identity", _none),
     nn.SiLU: _pattern(patterns.SILU, _none),
     nn.Mish: _pattern(patterns.MISH, _none),
@@ -104,35 +103,26 @@ def _softplus(writer: Writer, layer: nn.Softplus, inputs: list[Value]) -> list[s
     return writer.expand(patterns.SOFTPLUS, [inputs[0].name], {"beta": np.float32(layer.beta)})
 
 
+@writes(nn.Softmax)
+@writes(nn.LogSoftmax)
+def _softmax(writer: Writer, layer: Layer, inputs: list[Value]) -> list[str]:
+    kind = "Softmax" if isinstance(layer, nn.Softmax) else "LogSoftmax"
+    if all_turned(writer, inputs):
+        return with_channels_first(writer, kind, inputs, axis=1)
+    return writer.node(kind, [inputs[0].name], axis=-1)
+
+
 @writes(nn.PReLU)
 def _prelu(writer: Writer, layer: nn.PReLU, inputs: list[Value]) -> list[str]:
+    if all_turned(writer, inputs):
+        slopes = layer.weight.data.reshape(-1, *(1 for _ in inputs[0].array.shape[2:]))
+        return with_channels_first(writer, "PRelu", inputs, writer.constant("weight", slopes))
     return writer.node("PRelu", [inputs[0].name, writer.constant("weight", layer.weight.data)])
 
 
 @writes(nn.Dropout)
 def _dropout(writer: Writer, layer: nn.Dropout, inputs: list[Value]) -> list[str]:
     return writer.node("Dropout", [inputs[0].name, writer.constant("ratio", np.float32(layer.p))])
-
-
-def channels_first(rank: int) -> list[int]:
-    """Return the order of axes that brings the last one, of the features, to axis 1."""
-    return [0, rank - 1, *range(1, rank - 1)]
-
-
-def channels_last(rank: int) -> list[int]:
-    """Return the order of axes that brings axis 1 to the end."""
-    return [0, *range(2, rank), 1]
-
-
-def with_channels_first(
-    writer: Writer, kind: str, x: Value, constants: list[str], **attributes: Any
-) -> list[str]:
-    """Write an operator that has the features on axis 1, with transposes around it."""
-    name, rank = x.name, x.array.ndim
-    if rank > 2:
-        name = writer.one("Transpose", name, perm=channels_first(rank))
-    y = writer.one(kind, name, *constants, **attributes)
-    return [writer.one("Transpose", y, perm=channels_last(rank)) if rank > 2 else y]
 
 
 @writes(nn.BatchNorm)
@@ -143,7 +133,7 @@ def _batch_norm(writer: Writer, layer: nn.BatchNorm, inputs: list[Value]) -> lis
     }
     constants = [writer.constant(name, array) for name, array in arrays.items()]
     options = {"epsilon": layer.eps, "momentum": 1 - layer.momentum}
-    return with_channels_first(writer, "BatchNormalization", inputs[0], constants, **options)
+    return with_channels_first(writer, "BatchNormalization", inputs, *constants, **options)
 
 
 @writes(nn.LayerNorm)
@@ -170,6 +160,8 @@ def _flatten(writer: Writer, layer: nn.Flatten, inputs: list[Value]) -> list[str
     (x,) = inputs
     start, rank = layer.start_dim, x.array.ndim
     stop = 1 + layer.end_dim + (rank if layer.end_dim < 0 else 0)
+    if layer.channels_first:
+        return writer.node("Flatten", [turned(writer, x)], axis=1)
     if (start, stop) == (1, rank):
         return writer.node("Flatten", [x.name], axis=1)
     sizes = [*[0] * start, -1, *x.array.shape[stop:]]  # 0: as in the input

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from minidl.files import AnyPath, as_path
 from minidl.nn.layer import Layer
-from minidl.onnx import channel_readers, pattern_readers, pooling, recurrent_readers
+from minidl.onnx import (
+    channel_readers,
+    images,
+    padded_pools,
+    pattern_readers,
+    recurrent_readers,
+)
+from minidl.onnx.channels_last import with_channels_last
 from minidl.onnx.computed_shapes import fold_shapes
 from minidl.onnx.graph_file import Graph, read_graph
 from minidl.onnx.network import Network, as_chain
@@ -12,7 +19,14 @@ from minidl.onnx.readers import Step, read
 from minidl.saving.tensor_file import ModelFileError, shortened
 
 # Their import registers what they read.
-__all__ = ["channel_readers", "load", "pattern_readers", "pooling", "recurrent_readers"]
+__all__ = [
+    "channel_readers",
+    "images",
+    "load",
+    "padded_pools",
+    "pattern_readers",
+    "recurrent_readers",
+]
 
 
 def load(path: AnyPath) -> Layer:
@@ -59,7 +73,7 @@ def load(path: AnyPath) -> Layer:
     try:
         recurrent_readers.forget_zero_states(graph)
         fold_shapes(graph)
-        steps = _steps(graph)
+        steps = with_channels_last(_steps(graph), graph)
         if not graph.inputs or not graph.outputs:
             raise ModelFileError(f"{graph.path}: the graph has no inputs, or no outputs")
         chain = as_chain(steps, graph.inputs, graph.outputs)

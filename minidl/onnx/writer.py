@@ -38,6 +38,8 @@ class Writer:
         self.nodes: list[Any] = []
         self.constants: dict[str, Any] = {}
         self.path = ""  # of the layer that is being written
+        # Values with the channels last, and what they are called with the channels on axis 1.
+        self.turned: dict[str, str] = {}
         self._values = 0
 
     def node(
@@ -93,6 +95,16 @@ class Writer:
             names = self.node(op.kind, operands, len(op.results), **op.attributes)
             known |= zip(op.results, names, strict=True)
         return [known[name] for name in pattern.outputs]
+
+    def drop_unused(self, outputs: Sequence[str]) -> None:
+        """Drop the nodes that none of the outputs depends on, and their constants."""
+        needed, kept = set(outputs), []
+        for node in reversed(self.nodes):
+            if needed.intersection(node.output):
+                needed.update(node.input)
+                kept.append(node)
+        self.nodes = kept[::-1]
+        self.constants = {name: self.constants[name] for name in self.constants if name in needed}
 
     def _new_name(self, kind: str) -> str:
         self._values += 1

@@ -428,6 +428,8 @@ def _norms(case: _Maker) -> Iterator[Case]:
         results=[size],
     )
     yield case("copy", shape, 0, read={"x": size}, results=[size])
+    wide = (size[0], 2 * size[1])
+    yield case("concat", shape, 0, read={"a": size, "b": size}, results=[wide])
 
 
 def _sequences(case: _Maker) -> Iterator[Case]:

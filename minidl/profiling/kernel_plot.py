@@ -17,7 +17,7 @@ from minidl.profiling.kernel_report import Run, machine
 # those of Okabe and Ito, which colour-blind readers can distinguish.
 STYLES = {
     "products": ("products (A@B named)", "o", "#0072B2"),
-    "convolution": ("convolutions", "h", "#999999"),
+    "convolution": ("convolutions", "p", "#882255"),
     "elementwise": ("elementwise", "s", "#E69F00"),
     "normalization": ("normalization", "^", "#009E73"),
     "losses": ("losses", "D", "#CC79A7"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,14 +30,9 @@ MOST_RATES = 512  # learning rates that a schedule is asked for at a time
 Progress = Callable[["Kept", int], object]
 
 
-def arrays_of(X: Any, Y: Any) -> tuple[Array, ...]:
+def arrays_of(X: Any, Y: Any, function: Callable[..., Any]) -> tuple[Array, ...]:
     """Check all inputs of an epoch; returns them in the order of the step's arguments."""
-    found: dict[str, Any] = {}
-    for name, given in (("X", X), ("Y", Y)):
-        if isinstance(given, tuple):
-            found |= {f"{name}[{index}]": array for index, array in enumerate(given)}
-        elif not (name == "Y" and given is None):
-            found[name] = given
+    found = _named_arrays(X, Y)
     for name, array in found.items():
         if not isinstance(array, np.ndarray):
             raise TypeError(
@@ -53,7 +49,54 @@ def arrays_of(X: Any, Y: Any) -> tuple[Array, ...]:
             raise ValueError(
                 f"epoch: {first[0]} has {len(first[1]):,} rows, {name} has {len(array):,}"
             )
-    return tuple(found.values())
+    if not any(isinstance(given, dict) for given in (X, Y)):
+        return tuple(found.values())
+    keys = [key for given in (X, Y) for key in _keys_of(given)]
+    return in_order_of_arguments(function, keys, found)
+
+
+def _named_arrays(X: Any, Y: Any) -> dict[str, Any]:
+    """Return the inputs by their names in messages."""
+    found: dict[str, Any] = {}
+    for name, given in (("X", X), ("Y", Y)):
+        if isinstance(given, (tuple, dict)):
+            items = given.items() if isinstance(given, dict) else enumerate(given)
+            found |= {f"{name}[{key!r}]": array for key, array in items}
+        elif not (name == "Y" and given is None):
+            found[name] = given
+    return found
+
+
+def _keys_of(given: Any) -> list[Any]:
+    """Return the keys of a dict of inputs; None for every input that is in no dict."""
+    if isinstance(given, dict):
+        return list(given)
+    return [None] * (len(given) if isinstance(given, tuple) else given is not None)
+
+
+def in_order_of_arguments(
+    function: Callable[..., Any], keys: list[Any], named: dict[str, Array]
+) -> tuple[Array, ...]:
+    """Return inputs in the order of a function's arguments.
+
+    ``keys`` name the argument of each input; those that are None get the other arguments, in turn.
+
+    Raises
+    ------
+    TypeError
+        For a key that names no argument, or one that is taken, and for arguments that are left out.
+    """
+    arguments = list(inspect.signature(function, follow_wrapped=False).parameters)
+    free = iter([argument for argument in arguments if argument not in keys])
+    chosen = [next(free, "") if key is None else key for key in keys]
+    if sorted(map(str, chosen)) != sorted(arguments[: len(chosen)]):
+        called = getattr(function, "__qualname__", repr(function))
+        raise TypeError(
+            f"epoch: the inputs are {', '.join(named)}, and the arguments of {called} are "
+            f"{', '.join(arguments)}"
+        )
+    by_argument = dict(zip(chosen, named.values(), strict=True))
+    return tuple(by_argument[argument] for argument in arguments[: len(chosen)])
 
 
 def order_of(samples: int, batch_size: int, rng: Any, shuffle: bool) -> Array | None:
@@ -67,7 +110,7 @@ def run_epoch(
     arrays: tuple[Array, ...],
     batch_size: int,
     order: Array | None,
-    everything: bool = False,
+    leaves: int | None = 1,
     progress: Progress | None = None,
     at_a_time: int | None = None,
     watch: Any = None,
@@ -84,8 +127,8 @@ def run_epoch(
         How many rows a step takes.
     order
         The rows to take, in this order; None for all rows as they come.
-    everything
-        Whether to keep all that the steps return, not only their losses.
+    leaves
+        How many of the arrays that a step returns to keep, from the loss on; None for all.
     progress
         Called between two steps now and then, as ``progress(kept, first)``: the steps from
         ``first`` to ``kept.done`` are new. It ends the run by returning True.
@@ -103,7 +146,7 @@ def run_epoch(
     data = tuple(prepared(number, array) for number, array in enumerate(arrays))
     samples = len(arrays[0]) if order is None else len(order)
     batch_size = min(batch_size, samples)
-    kept = Kept(samples, batch_size, everything)
+    kept = Kept(samples, batch_size, leaves)
     full = samples // batch_size
     notify = progress or _ignore
     most = at_a_time or full
@@ -281,23 +324,23 @@ class _Part:
 
 
 class Kept:
-    """The results of the steps of an epoch: the losses, or everything they return.
+    """The results of the steps of an epoch: the losses, or more of what they return.
 
     ``arrays`` hold the results of the first ``done`` steps.
     """
 
-    def __init__(self, samples: int, batch_size: int, everything: bool) -> None:
+    def __init__(self, samples: int, batch_size: int, leaves: int | None) -> None:
         self.samples, self.batch_size = samples, batch_size
         self.steps = -(-samples // batch_size)
         self.done = 0
         self.arrays: list[Array] = []
-        self._everything = everything
+        self._leaves = leaves
         self._template: Any = None
 
     def leaves(self, output: Any) -> list[Array]:
         """Select the arrays to keep of what a step returned."""
         arrays = [leaf for leaf in tree_leaves(output) if isinstance(leaf, np.ndarray)]
-        return arrays if self._everything else arrays[:1]
+        return arrays[: self._leaves]
 
     def expect(self, output: Any, batch: tuple[Array, ...]) -> None:
         """Allocate arrays for outputs like these, of a step over this batch."""

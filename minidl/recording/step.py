@@ -29,8 +29,8 @@ class Step(RecordedFunction):
 
     def epoch(
         self,
-        X: Array | tuple[Array, ...],
-        Y: Array | tuple[Array, ...] | None,
+        X: Array | tuple[Array, ...] | dict[str, Array],
+        Y: Array | tuple[Array, ...] | dict[str, Array] | None,
         batch_size: int,
         rng: Any = None,
         shuffle: bool = True,
@@ -44,10 +44,11 @@ class Step(RecordedFunction):
         Parameters
         ----------
         X, Y
-            Inputs of the step, for all rows: arrays or tuples of arrays, with as many rows each.
-            ``epoch(X, Y, ...)`` calls ``function(x, y)`` with batches of them,
+            Inputs of the step, for all rows: arrays, tuples or dicts of arrays, with as many rows
+            each. ``epoch(X, Y, ...)`` calls ``function(x, y)`` with batches of them,
             ``epoch((X1, X2), Y, ...)`` calls ``function(x1, x2, y)``, and
-            ``epoch(X, None, ...)`` calls ``function(x)``. The function returns the loss, or a
+            ``epoch(X, None, ...)`` calls ``function(x)``. The keys of a dict are the names of the
+            function's arguments. The function returns the loss, or a
             tuple, list or dict that begins with the loss.
         batch_size
             Rows of a step, ≥ 1.
@@ -62,7 +63,7 @@ class Step(RecordedFunction):
 
         Shapes
         ------
-        X (samples, ...), Y (samples, ...), and so for each array of a tuple.
+        X (samples, ...), Y (samples, ...), and so for each array of a tuple or dict.
 
         Returns
         -------
@@ -79,10 +80,10 @@ class Step(RecordedFunction):
         """
         if _kernels.recorder() is not None:
             raise RecordingError("a recorded function cannot run the epochs of another")
-        arrays = arrays_of(X, Y)
+        arrays = arrays_of(X, Y, self.function)
         order = order_of(len(arrays[0]), batch_size, rng, shuffle)
         watch = _kernels.watch()
-        kept = run_epoch(self, arrays, batch_size, order, everything=per_step, watch=watch)
+        kept = run_epoch(self, arrays, batch_size, order, None if per_step else 1, watch=watch)
         if self._latest is None or not all(map(is_finite, self._latest.trained)):
             models = self._watched or [value for *_, value in names_of(self.function)]
             check_finite(models, "after the last step of the epoch")

@@ -149,7 +149,7 @@ class Recorder:
         return output
 
     def _check(self, output: Any) -> None:
-        for array in output if isinstance(output, tuple) else (output,):
+        for array in tree_leaves(output):
             if isinstance(array, np.ndarray) and self.home_of(array) is None:
                 raise RecordingError(
                     f"{self.where()} returns an array that no kernel has written, so it was "

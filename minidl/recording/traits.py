@@ -16,8 +16,10 @@ from minidl.recording.guards import RecordingError
 
 
 def parts_of(root: Any) -> list[Any]:
-    """List a layer and all layers in it, or a loss or an optimizer alone."""
-    return [layer for _, layer in root.layers()] if hasattr(root, "layers") else [root]
+    """List a layer and all layers in it, a loss and those of its heads, or an optimizer."""
+    if hasattr(root, "layers"):
+        return [layer for _, layer in root.layers()]
+    return [root, *getattr(root, "heads", {}).values()]
 
 
 def plain_attributes(part: Any) -> dict[str, Any]:

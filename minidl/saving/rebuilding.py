@@ -27,6 +27,7 @@ from minidl.typing import Array
 MISSING = "the architecture in it is damaged"
 # Modules with the layers of a graph that was loaded from ONNX.
 GRAPHS = ("minidl.onnx.adapters", "minidl.onnx.network", "minidl.onnx.time_first")
+INIT_ARGUMENTS = (bool, int, float, Initializer)
 GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
 
 
@@ -211,7 +212,7 @@ def decode_initializer(words: Mapping[str, Any]) -> Initializer:
     if "arguments" not in words:
         return Initializer(str(name), _draw_unknown)
     arguments = [decode_initializer(a) if isinstance(a, dict) else a for a in words["arguments"]]
-    if name not in INITIALIZERS or any(type(a) is str for a in arguments):
+    if name not in INITIALIZERS or not all(isinstance(a, INIT_ARGUMENTS) for a in arguments):
         raise ArchitectureError(f"{MISSING}: there is no initialiser {shortened(name)}")
     initializer: Initializer = INITIALIZERS[name](*arguments)
     return initializer

@@ -2,7 +2,9 @@
 
 ``names`` says which tensors of PyTorch hold which parameters, ``state_dict`` reads and writes them;
 neither needs PyTorch. ``from_modules`` and ``to_modules`` turn modules into layers and layers into
-modules; ``modules`` has those that PyTorch lacks, with the features last, as minidl has them.
+modules; ``modules``, ``image_modules`` and ``branch_modules`` have those that PyTorch lacks, with
+the features last, as minidl has them. In ``channels_first`` and ``from_images`` are PyTorch's own
+for images, whose channels are on axis 1.
 """
 
 from minidl.torch.convert import from_torch, to_torch

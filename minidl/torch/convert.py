@@ -15,8 +15,12 @@ def from_torch(module: Any) -> Layer:
 
     Taken are ``Sequential``, ``Linear``, ``BatchNorm1d``, ``LayerNorm``, ``RMSNorm``,
     ``Embedding``, ``Dropout``, ``Flatten``, ``Identity``, ``RNN``, ``LSTM``, ``GRU`` with
-    ``batch_first=True``, their cells, and each activation that minidl has; also what ``to_torch``
+    ``batch_first=True``, their cells, and each activation that minidl has; of one and two
+    dimensions ``Conv``, ``MaxPool``, ``AvgPool``, ``BatchNorm``, ``Dropout``, ``AdaptiveAvgPool``
+    and ``AdaptiveMaxPool`` to one pixel, and ``Upsample`` by repetition; also what ``to_torch``
     returns. For another module, build the model in minidl and fill it by ``load_state_dict``.
+
+    Networks for images come in a ``ChannelsFirst``, whose ``inner`` has the channels last.
 
     Parameters
     ----------
@@ -26,8 +30,9 @@ def from_torch(module: Any) -> Layer:
 
     Shapes
     ------
-    Those of the module, but that ``BatchNorm1d`` and ``PReLU`` take the features last in minidl:
-    for inputs of two axes, this is the same.
+    Those of the module, images with the channels on axis 1. In a network without any layer for
+    images, ``BatchNorm1d`` and ``PReLU`` take the features last: for inputs of two axes, this is
+    the same.
 
     Raises
     ------
@@ -59,18 +64,20 @@ def to_torch(model: Layer) -> Any:
     module(x) = model(x), with weights, running statistics and modes copied
 
     Names of parameters are those of ``state_dict(model)``. What PyTorch has is taken from there.
-    ``Residual`` and ``Standardize`` are modules of ``minidl.torch.modules``, as are ``BatchNorm``
-    and ``PReLU`` with the features last, and recurrent layers, which return y alone unless they are
-    given a state.
+    ``Residual`` and ``Parallel`` are modules of ``minidl.torch.branch_modules``; ``Standardize`` is
+    one of ``minidl.torch.modules``, as are ``BatchNorm`` and ``PReLU`` with the features last, and
+    recurrent layers, which return y alone unless they are given a state. Layers for images take the
+    channels last there, too (``minidl.torch.image_modules``); those in a ``ChannelsFirst`` become
+    PyTorch's own, such as ``Conv2d``.
 
     Raises
     ------
     ImportError
         Without PyTorch.
     TypeError
-        For a layer of the user's, naming it.
+        For a layer of the user's, naming it, and one in a ``ChannelsFirst`` that PyTorch has not.
     ValueError
-        For a recurrent layer that is stateful.
+        For a recurrent layer that is stateful, and a branch with a name that PyTorch needs.
 
     Examples
     --------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,13 +13,14 @@ from minidl import nn
 from minidl.nn.layer import Layer, joined
 from minidl.nn.parameter import Parameter
 from minidl.nn.recurrent.cells import RecurrentCell
-from minidl.torch import modules
+from minidl.torch import branch_modules, from_images, image_modules, modules
+from minidl.torch.from_images import AMONG_IMAGES, IMAGES, Maker, takes_images
 from minidl.torch.names import slots
+from minidl.torch.refusal import refuse
 from minidl.torch.state_dict import as_array, fill
 from minidl.torch.to_modules import PLAIN
 
 # A layer of the class and the options of a module. The second argument is its path.
-Maker = Callable[[Any, str], Layer]
 MAKERS: dict[type[Any], Maker] = {}
 
 
@@ -38,44 +39,137 @@ def layer_of(module: Any) -> Layer:
     if not isinstance(module, torch.nn.Module):
         raise TypeError(f"from_torch takes a module of PyTorch, got {type(module).__name__}")
     _check_untied(module)
-    return _converted(module, "", {})
-
-
-def _converted(module: Any, path: str, done: dict[int, Layer]) -> Layer:
-    """Return the layer of a module, one for all places where the module is."""
-    if id(module) in done:
-        return done[id(module)]
-    if any(map(is_lazy, module.parameters(recurse=False))):
-        refuse(module, path, "does not know its sizes yet; call it once, then convert it")
-    if getattr(module, "_forward_hooks", None) or getattr(module, "_forward_pre_hooks", None):
-        refuse(module, path, "has hooks, which a layer cannot take over")
-    match module:
-        case torch.nn.Sequential() if type(module) is torch.nn.Sequential:
-            named = module._modules.items()  # named_children() gives no module twice
-            inner = [_converted(child, joined(path, name), done) for name, child in named]
-            layer: Layer = nn.Sequential(*inner)
-        case modules.Residual():
-            body = _converted(module.body, joined(path, "body"), done)
-            around = module.shortcut
-            shortcut = around and _converted(around, joined(path, "shortcut"), done)
-            layer = nn.Residual(body, shortcut)
-        case _:
-            layer = _leaf(module, path)
+    if not any(map(takes_images, module.modules())):
+        return _Walk("none").of(module, "")
+    try:  # the channels last from the first layer on
+        layer = nn.ChannelsFirst(_Walk("images").of(module, ""))
+    except _OtherLayoutError:
+        return _Walk("each").of(module, "")
     layer.training = module.training
-    done[id(module)] = layer
     return layer
 
 
-def _leaf(module: Any, path: str) -> Layer:
-    """Return the layer of a module that has no modules in it."""
-    maker = MAKERS.get(type(module))
-    if maker is None:
-        advice = "build the model in minidl and fill it by minidl.torch.load_state_dict"
-        refuse(module, path, f"has no counterpart; {advice}")
-    try:
-        layer = maker(module, path)
-    except ValueError as error:  # of the layer, which names its class first
-        refuse(module, path, f"cannot be taken: {str(error).partition(': ')[2] or error}")
+class _OtherLayoutError(Exception):
+    """Raised for a module that needs images as PyTorch has them, amid layers with channels last."""
+
+
+class _Walk:
+    """The layers of modules, which are asked for in the order in which they are called.
+
+    ``layout`` says how the layers take what is channels-first in PyTorch: ``"images"`` with the
+    channels last, ``"each"`` as there, with transposes around each layer; ``"flat"`` says that
+    images are rows (batch, features) by now, ``"none"`` that there are no images.
+    """
+
+    def __init__(self, layout: str) -> None:
+        self.layout = layout
+        self.done: dict[int, Layer] = {}
+
+    def of(self, module: Any, path: str) -> Layer:
+        """Return the layer of a module, one for all places where the module is."""
+        if id(module) in self.done:
+            return self.done[id(module)]
+        if any(map(is_lazy, module.parameters(recurse=False))):
+            refuse(module, path, "does not know its sizes yet; call it once, then convert it")
+        if getattr(module, "_forward_hooks", None) or getattr(module, "_forward_pre_hooks", None):
+            refuse(module, path, "has hooks, which a layer cannot take over")
+        layer = self._container(module, path) or self._leaf(module, path)
+        layer.training = module.training
+        self.done[id(module)] = layer
+        return layer
+
+    def _container(self, module: Any, path: str) -> Layer | None:
+        """Return the layer of a module with modules in it; None for others."""
+        named = module._modules.items()  # named_children() gives no module twice
+        if type(module) in (torch.nn.Sequential, branch_modules.Sequential):
+            return nn.Sequential(*(self.of(child, joined(path, name)) for name, child in named))
+        if type(module) is branch_modules.Residual:
+            return nn.Residual(*self._beside(module, path).values())  # type: ignore[arg-type]
+        if type(module) is not branch_modules.Parallel:
+            return None
+        branches = self._beside(module, path)
+        if module.join in ("concat", "stack"):
+            self._check_layout(module, path)
+        unnamed = [str(number) for number in range(len(branches))] == list(branches)
+        if unnamed:
+            return nn.Parallel(*branches.values(), join=module.join)  # type: ignore[arg-type]
+        return nn.Parallel(join=module.join, **branches)  # type: ignore[arg-type]
+
+    def _beside(self, module: Any, path: str) -> dict[str, Layer | None]:
+        """Return the layers of modules that take the same input."""
+        before, found, after = self.layout, {}, set()
+        for name, child in module._modules.items():
+            self.layout = before
+            found[name] = child and self.of(child, joined(path, name))
+            after.add(self.layout)
+        if len(after) > 1:
+            raise _OtherLayoutError
+        return found
+
+    def _check_layout(self, module: Any, path: str) -> None:
+        """Refuse what concerns an axis that the arrays have elsewhere."""
+        if self.layout == "images" and not module.channels_first:
+            raise _OtherLayoutError
+        if self.layout == "each" and module.channels_first:
+            refuse(module, path, "has the channels on axis 1, in minidl they are last")
+
+    def _leaf(self, module: Any, path: str) -> Layer:
+        """Return the layer of a module that has no modules in it."""
+        maker, is_turned = self._maker(module, path)
+        try:
+            layer = maker(module, path)
+        except ValueError as error:  # of the layer, which names its class first
+            refuse(module, path, f"cannot be taken: {str(error).partition(': ')[2] or error}")
+        fill_from(layer, module, path)
+        if self.layout == "images" and _makes_rows(layer):
+            self.layout = "flat"
+        if is_turned:
+            layer.training = module.training
+            return nn.ChannelsFirst(layer)
+        return layer
+
+    def _maker(self, module: Any, path: str) -> tuple[Maker, bool]:
+        """Return the maker of a layer, and whether that needs transposes around it."""
+        kind = type(module)
+        ours = MAKERS.get(kind) or IMAGES.get(kind)
+        if ours is None:
+            advice = "build the model in minidl and fill it by minidl.torch.load_state_dict"
+            refuse(module, path, f"has no counterpart; {advice}")
+        if isinstance(module, branch_modules.Join | branch_modules.Split):
+            if getattr(module, "how", "concat") in ("concat", "stack"):
+                self._check_layout(module, path)
+            return ours, False
+        if takes_images(module):
+            return IMAGES[kind], self.layout != "images"
+        among = AMONG_IMAGES.get(kind)
+        if self.layout == "flat" and among and _over_channels(module):
+            return (ours if kind is torch.nn.Flatten else among), False
+        if self.layout in ("flat", "none") or kind in ANYWHERE:
+            return ours, False
+        if self.layout == "each":
+            turned = among is not None and kind is not torch.nn.Flatten
+            return (among, True) if among and turned and _over_channels(module) else (ours, False)
+        if among is None or not _over_channels(module):
+            raise _OtherLayoutError
+        return among, False
+
+
+def _over_channels(module: Any) -> bool:
+    """Return whether a module for any arrays is over the channels of images, on axis 1."""
+    if isinstance(module, torch.nn.Flatten):
+        return (module.start_dim, module.end_dim) in ((1, -1), (2, -1))
+    return getattr(module, "dim", 1) == 1
+
+
+def _makes_rows(layer: Layer) -> bool:
+    """Return whether a layer makes rows of images."""
+    if isinstance(layer, nn.Flatten):
+        return layer.end_dim == -1
+    return isinstance(layer, nn.GlobalAvgPool | nn.GlobalMaxPool) and not layer.keepdims
+
+
+def fill_from(layer: Layer, module: Any, path: str) -> None:
+    """Give a layer the weights, the state and the dtype of a module, and what of it is frozen."""
     tensors = {
         name: as_array(joined(path, name), tensor) for name, tensor in module.state_dict().items()
     }
@@ -91,7 +185,6 @@ def _leaf(module: Any, path: str) -> Layer:
         held = [learned[name].requires_grad for name in slot.names if name in learned]
         if isinstance(slot.place, Parameter):  # also one that the module does without
             slot.place.frozen = not any(held)
-    return layer
 
 
 def _check_untied(module: Any) -> None:
@@ -105,12 +198,6 @@ def _check_untied(module: Any) -> None:
                     f"from_torch: {other} and {name} are one parameter, which two layers cannot "
                     "share here; give each its own copy"
                 )
-
-
-def refuse(module: Any, path: str, why: str) -> NoReturn:
-    """Raise TypeError for a module, named by its path."""
-    place = f"module {path} " if path else "module "
-    raise TypeError(f"from_torch: {place}{type(module).__name__} {why}")
 
 
 @makes(*(getattr(torch.nn, name) for name in PLAIN.values()))
@@ -137,13 +224,14 @@ def embedding(module: Any, path: str) -> Layer:
     return nn.Embedding(module.num_embeddings, module.embedding_dim)
 
 
-@makes(torch.nn.BatchNorm1d, modules.BatchNorm)
-def batch_norm(module: Any, path: str) -> Layer:
-    """Make a batch normalization."""
-    if module.momentum is None or module.running_mean is None:
-        option = "momentum=None" if module.running_mean is not None else "no running statistics"
-        refuse(module, path, f"has {option}, which minidl has not")
-    return nn.BatchNorm(module.num_features, module.momentum, module.eps)
+MAKERS |= {
+    **dict.fromkeys((torch.nn.BatchNorm1d, modules.BatchNorm), from_images.batch_norm),
+    **dict.fromkeys((torch.nn.PReLU, modules.PReLU), from_images.prelu),
+    # Those of images with the channels last.
+    **{kind: IMAGES[kind] for kind in IMAGES if kind.__module__.startswith("minidl.")},
+    image_modules.ChannelDropout: from_images.channel_dropout,
+    branch_modules.Select: lambda module, path: nn.Select(module.index),
+}
 
 
 @makes(torch.nn.LayerNorm, torch.nn.RMSNorm)
@@ -159,12 +247,6 @@ def row_norm(module: Any, path: str) -> Layer:
 def standardize(module: Any, path: str) -> Layer:
     """Make a standardization of features."""
     return nn.Standardize(module.mean.numel())
-
-
-@makes(torch.nn.PReLU, modules.PReLU)
-def prelu(module: Any, path: str) -> Layer:
-    """Make a rectifier whose slopes are learned."""
-    return nn.PReLU(None if module.num_parameters == 1 else module.num_parameters)
 
 
 @makes(torch.nn.LeakyReLU)
@@ -207,35 +289,6 @@ def dropout(module: Any, path: str) -> Layer:
     return nn.Dropout(module.p)
 
 
-@makes(modules.ChannelDropout)
-def channel_dropout(module: Any, path: str) -> Layer:
-    """Make a dropout of whole channels."""
-    return nn.Dropout(module.p, whole_channels=True)
-
-
-@makes(modules.Pool)
-def pool(module: Any, path: str) -> Layer:
-    """Make a layer that pools windows."""
-    window = module.window
-    places = window.kernel, window.stride, window.padding
-    if module.kind == "max":
-        return (nn.MaxPool1d if len(window.kernel) == 1 else nn.MaxPool2d)(*places)
-    kind = nn.AvgPool1d if len(window.kernel) == 1 else nn.AvgPool2d
-    return kind(*places, module.count_include_pad)
-
-
-@makes(modules.GlobalPool)
-def global_pool(module: Any, path: str) -> Layer:
-    """Make a layer that pools whole images or sequences."""
-    return nn.GlobalMaxPool() if module.kind == "max" else nn.GlobalAvgPool()
-
-
-@makes(modules.Upsample)
-def upsample(module: Any, path: str) -> Layer:
-    """Make a layer that repeats pixels."""
-    return nn.Upsample(module.scale_factor)
-
-
 @makes(torch.nn.Flatten)
 def flatten(module: Any, path: str) -> Layer:
     """Make a layer that puts axes into one."""
@@ -267,3 +320,13 @@ def recurrent(module: Any, path: str) -> Layer:
         return_sequences=getattr(module, "return_sequences", True),
         **words,
     )
+
+
+# Modules that do the same wherever the channels are.
+ANYWHERE = frozenset(
+    {
+        *(getattr(torch.nn, name) for name in PLAIN.values()),
+        *(torch.nn.LeakyReLU, torch.nn.ELU, torch.nn.CELU, torch.nn.GELU, torch.nn.Softplus),
+        *(torch.nn.Dropout, branch_modules.Select),
+    }
+)

@@ -20,6 +20,9 @@ TURNED = (1, 0)  # (in_features, out_features) as PyTorch keeps it, (out_feature
 # there, None for the same. Arrays of state have the same name and order in both.
 PARAMETERS: dict[type[Layer], dict[str, tuple[str, tuple[int, ...] | None]]] = {
     nn.Linear: {"weight": ("weight", TURNED), "bias": ("bias", None)},
+    # (kernel, in / groups, out) as PyTorch keeps it, (out, in / groups, kernel)
+    nn.Conv1d: {"weight": ("weight", (2, 1, 0)), "bias": ("bias", None)},
+    nn.Conv2d: {"weight": ("weight", (3, 2, 0, 1)), "bias": ("bias", None)},
     nn.Embedding: {"weight": ("weight", None)},
     nn.PReLU: {"weight": ("weight", None)},
     nn.BatchNorm: {"gamma": ("weight", None), "beta": ("bias", None)},
@@ -87,6 +90,8 @@ def slots(layer: Layer, path: str = "") -> Iterator[Slot]:
             for index, cell in enumerate(layer.cells):
                 level, reverse = divmod(index, directions)
                 yield from _of_cell(cell, path, f"_l{level}{'_reverse' * reverse}")
+        case nn.ChannelsFirst():  # its module is that of the layer inside
+            yield from slots(layer.inner, path)
         case _:
             yield from _own(layer, path)
             for name, child in layer.children():

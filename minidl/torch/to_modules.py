@@ -9,11 +9,12 @@ import numpy as np
 import torch
 
 from minidl import nn
+from minidl.nn.joining import Join
 from minidl.nn.layer import Layer
 from minidl.nn.parameter import Parameter
 from minidl.nn.recurrent.cells import RecurrentCell
 from minidl.nn.recurrent.sequence import Recurrent
-from minidl.torch import modules
+from minidl.torch import branch_modules, channels_first, image_modules, modules
 from minidl.torch.names import slots
 from minidl.torch.state_dict import state_dict
 
@@ -55,23 +56,48 @@ MAKERS: dict[type[Layer], Maker] = {
     nn.Softmax: lambda layer: torch.nn.Softmax(dim=-1),
     nn.LogSoftmax: lambda layer: torch.nn.LogSoftmax(dim=-1),
     nn.Dropout: lambda layer: (
-        modules.ChannelDropout if layer.whole_channels else torch.nn.Dropout
+        image_modules.ChannelDropout if layer.whole_channels else torch.nn.Dropout
     )(layer.p),
-    nn.MaxPool1d: lambda layer: modules.Pool("max", layer.window),
-    nn.MaxPool2d: lambda layer: modules.Pool("max", layer.window),
-    nn.AvgPool1d: lambda layer: modules.Pool("avg", layer.window, layer.count_include_pad),
-    nn.AvgPool2d: lambda layer: modules.Pool("avg", layer.window, layer.count_include_pad),
-    nn.GlobalMaxPool: lambda layer: modules.GlobalPool("max"),
-    nn.GlobalAvgPool: lambda layer: modules.GlobalPool("avg"),
-    nn.Upsample: lambda layer: modules.Upsample(layer.scale_factor),
-    nn.Flatten: lambda layer: torch.nn.Flatten(layer.start_dim, layer.end_dim),
+    nn.Flatten: lambda layer: (
+        image_modules.Flatten(channels_first=False, rows_first=True)
+        if layer.channels_first
+        else torch.nn.Flatten(layer.start_dim, layer.end_dim)
+    ),
+    nn.Conv1d: image_modules.Conv1d,
+    nn.Conv2d: image_modules.Conv2d,
+    nn.MaxPool1d: lambda layer: image_modules.Pool("max", layer.window),
+    nn.MaxPool2d: lambda layer: image_modules.Pool("max", layer.window),
+    nn.AvgPool1d: lambda layer: image_modules.Pool("avg", layer.window, layer.count_include_pad),
+    nn.AvgPool2d: lambda layer: image_modules.Pool("avg", layer.window, layer.count_include_pad),
+    nn.GlobalMaxPool: lambda layer: image_modules.GlobalPool("max", layer.keepdims),
+    nn.GlobalAvgPool: lambda layer: image_modules.GlobalPool("avg", layer.keepdims),
+    nn.Upsample: lambda layer: image_modules.Upsample(layer.scale_factor),
+    nn.Concat: lambda layer: branch_modules.Join("concat"),
+    nn.Add: lambda layer: branch_modules.Join("add"),
+    nn.Multiply: lambda layer: branch_modules.Join("multiply"),
+    nn.Stack: lambda layer: branch_modules.Join("stack"),
+    nn.Split: lambda layer: branch_modules.Split(layer.sizes),
+    nn.Select: lambda layer: branch_modules.Select(layer.index),
 }
 CONTAINERS: dict[type[Layer], ContainerMaker] = {
-    nn.Sequential: lambda layer, made: torch.nn.Sequential(*map(made, layer.stack)),
-    nn.Residual: lambda layer, made: modules.Residual(
+    nn.Sequential: lambda layer, made: _kind_of_sequence(layer)(*map(made, layer.stack)),
+    nn.Residual: lambda layer, made: branch_modules.Residual(
         made(layer.body), layer.shortcut and made(layer.shortcut)
     ),
+    nn.Parallel: lambda layer, made: branch_modules.Parallel(
+        {name: made(branch) for name, branch in layer.branches.items()}, layer.join
+    ),
+    nn.ChannelsFirst: lambda layer, made: channels_first.module_of(layer, made),
 }
+
+
+def _kind_of_sequence(layer: nn.Sequential) -> Any:
+    """Return ``torch.nn.Sequential``, or where the first layer takes several inputs, ours."""
+    first: Layer = layer
+    while isinstance(first, nn.Sequential) and first.stack:
+        first = first.stack[0]
+    several = isinstance(first, nn.Parallel | Join | nn.Select)
+    return branch_modules.Sequential if several else torch.nn.Sequential
 
 
 def makes(*kinds: type[Layer]) -> Callable[[Maker], Maker]:

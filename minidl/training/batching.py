@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from minidl.nn.checks import check_count
@@ -20,10 +20,10 @@ def batches(
     Parameters
     ----------
     X, y
-        Arrays of the same length, or tuples of such arrays, such as (sequences, lengths); a batch
-        has tuples for tuples. A list of sequences of unequal length becomes such a pair, the
-        sequences padded with zeros to the longest; for y, which has the lengths of X, it becomes
-        the padded sequences alone.
+        Arrays of the same length, or tuples or dicts of such arrays, such as (sequences, lengths);
+        a batch has tuples for tuples and dicts for dicts. A list of sequences of unequal length
+        becomes such a pair, the sequences padded with zeros to the longest; for y, which has the
+        lengths of X, it becomes the padded sequences alone.
     batch_size
         Rows of a batch, ≥ 1.
     rng
@@ -56,26 +56,27 @@ def batches(
     """
     x_arrays, y_arrays = _arrays("X", X), _arrays("y", y)
     if is_ragged(y):
-        y_arrays = y_arrays[:1]
-    check_same_rows([*_named("X", x_arrays), *_named("y", y_arrays)])
+        y_arrays = dict(list(y_arrays.items())[:1])
+    check_same_rows([*x_arrays.items(), *y_arrays.items()])
     check_count("batches", "batch_size", batch_size)
-    rows = len(x_arrays[0])
+    rows = len(next(iter(x_arrays.values())))
     order = random_order("batches", rng, rows) if shuffle else None
-    parts = _parts((*x_arrays, *y_arrays), rows, batch_size, order)
-    several = isinstance(X, tuple) or is_ragged(X), isinstance(y, tuple)
-    return _as_given(parts, len(x_arrays), *several)
+    parts = _parts((*x_arrays.values(), *y_arrays.values()), rows, batch_size, order)
+    return _as_given(parts, X, y, len(x_arrays))
 
 
-def _arrays(name: str, data: Any) -> tuple[Array, ...]:
-    if isinstance(data, tuple):
-        return tuple(as_array(f"{name}[{number}]", part) for number, part in enumerate(data))
-    return padded(name, data) if is_ragged(data) else (as_array(name, data),)
+def _arrays(name: str, data: Any) -> dict[str, Array]:
+    """Return all arrays of X or of y, by their names in messages."""
+    if isinstance(data, (tuple, Mapping)):
+        items = data.items() if isinstance(data, Mapping) else enumerate(data)
+        return {label: as_array(label, part) for label, part in _labelled(name, items)}
+    if not is_ragged(data):
+        return {name: as_array(name, data)}
+    return dict(_labelled(name, enumerate(padded(name, data))))
 
 
-def _named(name: str, arrays: tuple[Array, ...]) -> list[tuple[str, Array]]:
-    if len(arrays) == 1:
-        return [(name, arrays[0])]
-    return [(f"{name}[{number}]", array) for number, array in enumerate(arrays)]
+def _labelled(name: str, items: Iterable[tuple[Any, Any]]) -> Iterator[tuple[str, Any]]:
+    return ((f"{name}[{key!r}]", part) for key, part in items)
 
 
 def _parts(
@@ -90,9 +91,16 @@ def _parts(
 
 
 def _as_given(
-    parts: Iterator[tuple[Array, ...]], count: int, several_x: bool, several_y: bool
+    parts: Iterator[tuple[Array, ...]], X: Any, y: Any, count: int
 ) -> Iterator[tuple[Any, Any]]:
-    """Yield the first ``count`` arrays of each part as x, the others as y; one array alone."""
+    """Yield the first ``count`` arrays of each part as X was given, the others as y was."""
     for part in parts:
-        x, y = part[:count], part[count:]
-        yield x if several_x else x[0], y if several_y else y[0]
+        x = part[:count] if is_ragged(X) else _like(X, part[:count])
+        yield x, _like(y, part[count:])
+
+
+def _like(given: Any, arrays: tuple[Array, ...]) -> Any:
+    """Return arrays in a tuple or a dict like the one that was given, or the only one."""
+    if isinstance(given, Mapping):
+        return dict(zip(given, arrays, strict=True))
+    return arrays if isinstance(given, tuple) else arrays[0]

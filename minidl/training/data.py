@@ -2,70 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from minidl._kernels.twins.errors import RowError
-from minidl.nn import BCEWithLogitsLoss, Layer, Loss
-from minidl.nn.data_checks import as_array, check_kind, check_same_rows
-from minidl.nn.frames import in_code
-from minidl.training.inputs import (
-    ALL,
-    Inputs,
-    Rows,
-    as_contiguous,
-    as_inputs,
-    check_finite,
-    check_no_tuple_of_rows,
-    check_range,
-    first_where,
-    is_ragged,
-    padded,
-    place_of,
-    without_padding,
-)
+from minidl.nn import Layer, Loss, MultiLoss
+from minidl.nn.multi_loss import heads_of
+from minidl.recording.pytree import tree_leaves, tree_map
+from minidl.training.inputs import ALL, Rows, as_inputs, check_no_tuple_of_rows
+from minidl.training.targets import Targets
 from minidl.typing import Array
 
-Batch = tuple[tuple[Array, ...], tuple[Array, ...]]  # inputs; targets, and maybe weights
+Batch = tuple[tuple[Array, ...], tuple[Any, ...]]  # inputs; targets, and maybe weights
 
 
 @dataclass(frozen=True)
 class Data:
-    """Rows to train or to evaluate on: inputs, targets, and maybe weights."""
+    """Rows to train or to evaluate on: inputs, targets, and maybe weights.
+
+    For a ``MultiLoss``, targets are a tuple with one array for each head, and so are weights.
+    """
 
     inputs: tuple[Array, ...]
-    targets: Array
-    weights: Array | None = None
+    targets: Any
+    weights: Any = None
 
     @property
-    def targets_and_weights(self) -> tuple[Array, ...]:
-        """The arrays that the loss takes beside predictions, for all rows."""
+    def targets_and_weights(self) -> tuple[Any, ...]:
+        """What the loss takes beside predictions, for all rows."""
         return (self.targets,) if self.weights is None else (self.targets, self.weights)
 
     @property
     def arrays(self) -> tuple[Array, ...]:
         """The arrays that a step takes, for all rows."""
-        return *self.inputs, *self.targets_and_weights
+        return tuple(tree_leaves((self.inputs, self.targets_and_weights)))
 
     def take(self, rows: Array) -> Data:
         """Copies of these rows."""
-        arrays = tuple(array.take(rows, axis=0) for array in self.arrays)
-        count = len(self.inputs)
-        return Data(arrays[:count], *arrays[count:])
+        return Data(part_of(self.inputs, rows), *self.targets_and_weights_of(rows))
 
-    def targets_and_weights_of(self, rows: Array) -> tuple[Array, ...]:
+    def targets_and_weights_of(self, rows: Array) -> tuple[Any, ...]:
         """Copies of what the loss takes beside predictions, for these rows."""
-        return tuple(array.take(rows, axis=0) for array in self.targets_and_weights)
+        given: tuple[Any, ...] = part_of(self.targets_and_weights, rows)
+        return given
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """Views of all rows in order, so many at a time."""
-        count = len(self.inputs)
         for begin in range(0, len(self), batch_size):
-            arrays = tuple(array[begin : begin + batch_size] for array in self.arrays)
-            yield arrays[:count], arrays[count:]
+            given = self.inputs, self.targets_and_weights
+            yield part_of(given, slice(begin, begin + batch_size))
 
     def counting(self, what: str, loss: Loss) -> Data:
         """Leave out the rows of weight zero: a batch of these alone would have no mean.
@@ -79,24 +66,39 @@ class Data:
         return self if isinstance(rows, slice) else self.take(rows)
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return len(next(tree_leaves(self.targets)))
 
 
-def rows_that_count(what: str, loss: Loss, targets: Array, weights: Array | None) -> Rows:
-    """Return the rows whose weight in the loss is not zero.
+def part_of(arrays: Any, rows: Rows) -> Any:
+    """Return these rows of an array, or of all arrays of a tuple; None stays None."""
+
+    def part(array: Array | None) -> Array | None:
+        if array is None:
+            return None
+        return array[rows] if isinstance(rows, slice) else array.take(rows, axis=0)
+
+    return tree_map(arrays, part)
+
+
+def rows_that_count(what: str, loss: Loss, targets: Any, weights: Any) -> Rows:
+    """Return the rows whose weight in the loss, of any head, is not zero.
 
     Raises
     ------
     ValueError
         If there is none.
     """
-    loss_weights = loss.row_weights(targets, weights)
-    if loss_weights is None or loss_weights.all():
+    found = loss.row_weights(targets, weights)
+    of_heads = list(tree_leaves(found))
+    if any(own is None or own.all() for own in of_heads):
         return ALL
-    counting = np.flatnonzero(loss_weights.reshape(len(targets), -1).any(axis=1))
-    if not len(counting):
+    count = len(next(tree_leaves(targets)))
+    counting = np.zeros(count, bool)
+    for own in of_heads:
+        counting |= own.reshape(count, -1).any(axis=1)
+    if not counting.any():
         raise ValueError(f"{what}y: in {loss!r} no row counts, all weights are zero")
-    return ALL if len(counting) == len(targets) else counting
+    return ALL if counting.all() else np.flatnonzero(counting)
 
 
 class Source:
@@ -111,6 +113,11 @@ class Source:
     model, loss, dtype
         What they are for.
 
+    Attributes
+    ----------
+    heads
+        The targets of each head of a ``MultiLoss``, or of the only loss.
+
     Raises
     ------
     TypeError, ValueError
@@ -121,25 +128,32 @@ class Source:
         self, what: str, X: Any, y: Any, model: Layer, loss: Loss, dtype: np.dtype[Any]
     ) -> None:
         self.what, self.model, self.loss, self.dtype = what, model, loss, dtype
-        self.per_step = False  # whether every step of a sequence has a target
-        self.in_code = in_code("y", y)
-        check_no_tuple_of_rows(f"{what}X", X, y)
-        self.inputs = as_inputs(f"{what}X", X, model, dtype)
-        self.targets = as_array(f"{what}y", padded_targets(f"{what}y", y, self.inputs))
-        check_same_rows([(f"{what}X", self.inputs.arrays[0]), (f"{what}y", self.targets)])
-        if loss.takes_labels:
-            check_integers(f"{what}y", self.targets, self.in_code)
+        parts: dict[str, Any] = {"y": y}
+        if isinstance(loss, MultiLoss):
+            keys: Any = loss.heads if isinstance(y, Mapping) else range(len(loss.heads))
+            of_heads = zip(keys, loss.by_head(f"{what}y", y), strict=True)
+            parts = {f"y[{key!r}]": part for key, part in of_heads}
         else:
-            check_kind(f"{what}y", self.targets, dtype)
+            check_no_tuple_of_rows(f"{what}X", X, y)
+        self.inputs = as_inputs(f"{what}X", X, model, dtype)
+        self.heads = [
+            Targets(what, name, part, self.inputs, own, dtype)
+            for (name, part), own in zip(parts.items(), heads_of(loss).values(), strict=True)
+        ]
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return len(self.heads[0])
 
-    def steps(self, rows: Rows = ALL) -> Array | None:
-        """Which steps are no padding; None unless every step has a target."""
-        return self.inputs.steps(rows) if self.per_step else None
+    def of_heads(self, function: Callable[..., Any], *given: Any) -> Any:
+        """Return ``function(targets, *items)`` of each head in a tuple, or of the only loss.
 
-    def first_output(self) -> Array:
+        ``given`` are what belongs to the heads: tuples of items, or items of the only loss.
+        """
+        if not isinstance(self.loss, MultiLoss):
+            return function(self.heads[0], *given)
+        return tuple(function(*items) for items in zip(self.heads, *given, strict=True))
+
+    def first_output(self) -> Any:
         """Compute the output for the first row, and check that model, loss and data agree.
 
         Raises
@@ -159,124 +173,41 @@ class Source:
             raise ValueError(
                 f"{shapes} does not suit the model; with its first row, {error}"
             ) from error
-        steps = given.arrays[0].shape[1:2]
-        self.per_step = output.ndim > 2 and output.shape[1:2] == self.targets.shape[1:2] == steps
-        dummy = np.zeros((), np.int64 if self.loss.takes_labels else self.dtype)
-        targets = np.broadcast_to(dummy, self.targets.shape)
-        check_agreement(
-            self.what, self.loss, given.arrays[0], targets, self.repeated(output), self.in_code
-        )
+        self._check_number_of(output)
+        self.of_heads(Targets.check_output, output)
         return output
 
-    def repeated(self, output: Array) -> Array:
-        """Repeat the output for one row, without copies, as if it were that of every row."""
-        return np.broadcast_to(output[:1], (len(self), *output.shape[1:]))
+    def _check_number_of(self, output: Any) -> None:
+        """Raise ValueError unless the model has as many outputs as the loss has heads."""
+        count = len(output) if isinstance(output, tuple) else 1
+        expected = len(self.heads)
+        if isinstance(output, tuple) == isinstance(self.loss, MultiLoss) and count == expected:
+            return
+        advice = "" if isinstance(self.loss, MultiLoss) else "; nn.MultiLoss has one for each"
+        raise ValueError(
+            f"the model returns {count} output{'s' * (count > 1)}"
+            + " in a tuple" * (count == 1 and isinstance(output, tuple))
+            + f", and {self.loss!r} takes {expected}{advice}"
+        )
 
-    def cast_targets(self, classes: int, rows: Rows = ALL) -> Array:
-        """Check targets, and cast them to what the loss takes: labels, or real numbers.
+    def cast_targets(self, output: Any, rows: Rows = ALL) -> Any:
+        """Check targets, and cast them to what the loss takes, for outputs like this one.
 
         Raises
         ------
         ValueError
             For the first row that holds no target, such as a label beyond the classes.
         """
-        name, targets, steps = f"{self.what}y", self.targets[rows], self.steps(rows)
-        if steps is not None:
-            targets = without_padding(targets, steps)
-        if self.loss.takes_labels:
-            return check_labels(name, targets, classes, rows, self.loss.ignore_index)
-        targets = as_contiguous(targets, self.dtype)
-        check_finite(name, targets, rows)
-        if isinstance(self.loss, BCEWithLogitsLoss):
-            outside = (targets < 0) | (targets > 1)
-            if outside.any():
-                place = first_where(outside)
-                row = place_of(place[:1], rows)
-                raise ValueError(f"{name}: {row} holds {targets[place]}, outside [0, 1]")
-        return targets
 
+        def cast(targets: Targets, output: Array) -> Array:
+            return targets.cast(output.shape[-1], rows)
 
-def padded_targets(name: str, y: Any, inputs: Inputs) -> Any:
-    """Pad targets of every step, given as a list of sequences, as the inputs are padded."""
-    if not is_ragged(y):
-        return y
-    if inputs.lengths is None:
-        raise ValueError(f"{name}: its rows differ in length, and those of X do not")
-    targets, lengths = padded(name, y)
-    if len(lengths) == len(inputs) and (lengths != inputs.lengths).any():
-        row = int(np.flatnonzero(lengths != inputs.lengths)[0])
-        raise ValueError(
-            f"{name}: row {row} has {lengths[row]} steps, in X it has {inputs.lengths[row]}"
-        )
-    missing = inputs.arrays[0].shape[1] - targets.shape[1]
-    return np.pad(targets, [(0, 0), (0, missing)] + [(0, 0)] * (targets.ndim - 2))
+        return self.of_heads(cast, output)
 
+    def whole_targets(self, output: Any) -> Any:
+        """Return the targets of all rows: labels cast and checked, all others as they are."""
 
-def check_integers(name: str, labels: Array, y: str = "y") -> None:
-    """Raise unless labels are integers: a vector, or a row for every sequence.
+        def whole(targets: Targets, output: Array) -> Array:
+            return targets.cast(output.shape[-1]) if targets.loss.takes_labels else targets.array
 
-    ``y`` is what the user writes for them.
-
-    Raises
-    ------
-    TypeError
-        For anything but numbers.
-    ValueError
-        For floats, naming the first row that is no whole number, or the first row if all are.
-    """
-    if labels.ndim == 0:
-        raise ValueError(f"{name}: expected labels of shape (samples,), got {labels.shape}")
-    if labels.dtype.kind == "f":
-        binary = labels.ndim > 1 and set(np.unique(labels)) == {0, 1}
-        if binary and (labels.sum(axis=-1) == 1).all():
-            raise ValueError(f"{name}: labels must be integers; one-hot? write {y}.argmax(axis=-1)")
-        place = first_where(labels != np.floor(labels))
-        raise ValueError(
-            f"{name}: labels must be integers, {place_of(place)} holds {labels[place]} "
-            f"({labels.dtype}); write {y}.astype(int) if they are whole numbers"
-        )
-    if labels.dtype.kind not in "bui":
-        raise TypeError(
-            f"{name}: labels must be integers, got dtype {labels.dtype}; write "
-            "classes, y = np.unique(y, return_inverse=True) to number them"
-        )
-
-
-def check_labels(
-    name: str, labels: Array, classes: int, rows: Rows = ALL, ignored: int | None = None
-) -> Array:
-    """Return the labels as int64; raise ValueError with the first row whose label is no class."""
-    checked = labels if ignored is None else np.where(labels == ignored, 0, labels)
-    try:
-        check_range("label", name, checked, classes, rows)
-    except RowError as error:
-        if classes > 1:
-            raise
-        raise ValueError(
-            f"{error}; the model has one output: give it two, or write BCEWithLogitsLoss() for one "
-            "logit"
-        ) from None
-    return np.ascontiguousarray(labels, np.int64)  # not before: a uint64 could become another one
-
-
-def check_agreement(
-    what: str, loss: Loss, features: Array, targets: Array, predictions: Array, y: str = "y"
-) -> None:
-    """Raise ValueError if the loss cannot compare targets with predictions of these shapes.
-
-    ``y`` is what the user writes for the targets.
-    """
-    try:
-        loss.check_input(predictions, targets)
-    except ValueError as error:
-        advice = ""
-        if loss.takes_labels and targets.shape == predictions.shape:
-            advice = f"; one-hot? write {y}.argmax(axis=-1)"
-        elif loss.takes_labels and targets.shape == (*predictions.shape[:-1], 1):
-            advice = f"; write {y}[..., 0]"
-        elif (*targets.shape, 1) == predictions.shape:
-            advice = f"; write {y}[:, None]"
-        raise ValueError(
-            f"{what}y of shape {targets.shape} does not suit {what}X of shape {features.shape}: "
-            f"{error}{advice}"
-        ) from None
+        return self.of_heads(whole, output)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -11,10 +12,10 @@ from minidl import _kernels
 from minidl.nn.nonfinite import check_finite, is_finite
 from minidl.recording import RecordingError
 from minidl.recording.epoch import Kept, run_epoch
+from minidl.recording.pytree import tree_leaves
 from minidl.seeds import random_order
-from minidl.training.data import Data
+from minidl.training.data import Data, part_of
 from minidl.training.interrupt import Snapshot, deferred_to_step_end
-from minidl.training.metrics import Tally, is_mean
 from minidl.training.nonfinite import advice, first_not_finite
 from minidl.training.plan import Place, Plan
 from minidl.training.steps import (
@@ -24,7 +25,9 @@ from minidl.training.steps import (
     eager_step,
     watched_by,
 )
+from minidl.training.tally import HeadTally, Tally, is_mean, tally_of
 from minidl.training.transforms import draw_seed, transformed
+from minidl.training.weights import alike_in_all_heads
 from minidl.typing import Array, Seed
 
 # How many rows of predictions recorded steps keep at a time, if metrics need them.
@@ -57,7 +60,7 @@ class Epoch:
         plan: Plan,
         number: int,
         current_step: Callable[[], TrainingStep],
-        tally: Tally,
+        tally: Tally | HeadTally,
         rng: Seed,
         place: Place | None = None,
     ) -> None:
@@ -178,7 +181,7 @@ class Epoch:
             arrays,
             self.plan.batch_size,
             order,
-            self.tally.has_metrics,
+            None if self.tally.has_metrics else self._losses,
             progress,
             1 if self.plan.callbacks.per_step else None,
             self.watch,
@@ -224,7 +227,7 @@ class Epoch:
                 arrays,
                 size,
                 order,
-                self.tally.has_metrics,
+                None if self.tally.has_metrics else self._losses,
                 progress,
                 accumulate if equal else 1,
                 self.watch,
@@ -242,7 +245,7 @@ class Epoch:
                 some = rows[number * size : (number + 1) * size]
                 batch = self._take(self.done + number * size, some)
                 value, prediction = self.step.gradient(*batch.arrays, fresh=number == 0)
-                losses.append(float(value))
+                losses.append(self._as_numbers(value))
                 if self.tally.has_metrics:
                     predictions.append(prediction)
             self._rescale_gradient(batch_weights, len(batch_weights))
@@ -267,7 +270,7 @@ class Epoch:
         state = Snapshot(step.state())
         state.take()
 
-        def closure() -> tuple[Array, Array]:
+        def closure() -> tuple[Any, Any]:
             state.restore()
             try:
                 self.signals.deliver()
@@ -278,14 +281,16 @@ class Epoch:
 
         with self.snapshot:
             self.snapshot.take()
-            step.minimise(lambda: closure()[0])
+            step.minimise(lambda: next(tree_leaves(closure()[0])))
             loss, prediction = closure()
             self.snapshot.drop()
         if optimizer.finished and not draws_masks(step.model):
             self.plan.stop.why = self.plan.stop.why or f"{optimizer!r}: {optimizer.reason}"
-        self._count([float(loss)], [prediction] if self.tally.has_metrics else [], self.order)
+        self._count(
+            [self._as_numbers(loss)], [prediction] if self.tally.has_metrics else [], self.order
+        )
 
-    def _gradient(self, batch: tuple[Array, ...]) -> tuple[Array, Array]:
+    def _gradient(self, batch: tuple[Array, ...]) -> tuple[Any, Any]:
         """Compute loss, prediction and gradient of a batch, recorded if possible."""
         recorded = self.step.recorded
         if recorded is not None and _kernels.isa != "reference":
@@ -305,6 +310,8 @@ class Epoch:
         if not is_mean(self.step.loss):
             return [1.0] * len(starts)
         weights = self._row_weights(rows)
+        if isinstance(weights, tuple):
+            weights = alike_in_all_heads(weights, self.step.loss) if len(starts) > 1 else None
         if weights is None:
             return [float(min(size, len(rows) - start)) for start in starts]
         return [float(weights[start : start + size].sum(dtype=np.float64)) for start in starts]
@@ -323,14 +330,24 @@ class Epoch:
 
     # --- counting, and notifying callbacks ---
 
+    @property
+    def _losses(self) -> int:
+        """How many losses a step returns: that of all, and those of the heads."""
+        return 1 + self.step.heads
+
+    def _as_numbers(self, value: Any) -> Any:
+        """Return the loss of a batch as a number, of several heads theirs as a tuple of numbers."""
+        return tuple(map(float, value[1:])) if self.step.heads else float(value)
+
     def _count_kept(self, kept: Kept, first: int, rows: Array) -> bool:
         """Count the batches from ``first`` to ``kept.done`` of these rows; see ``_count``."""
-        new = slice(first * kept.batch_size, kept.done * kept.batch_size)
-        losses, *rest = kept.arrays
-        predictions = [rest[0][new]] if rest else []
-        return self._count(losses[first : kept.done].tolist(), predictions, rows[new])
+        new, heads = slice(first * kept.batch_size, kept.done * kept.batch_size), self.step.heads
+        columns = [kept.arrays[i][first : kept.done].tolist() for i in range(self._losses)]
+        losses = list(zip(*columns[1:], strict=True)) if heads else columns[0]
+        rest = tuple(array[new] for array in kept.arrays[self._losses :])
+        return self._count(losses, [rest if heads else rest[0]] if rest else [], rows[new])
 
-    def _count(self, losses: list[float], predictions: list[Array], rows: Array) -> bool:
+    def _count(self, losses: list[Any], predictions: list[Any], rows: Array) -> bool:
         """Count steps that were made, by the losses and predictions of their batches, in order.
 
         Return True to end this run: the next steps need new rows or a new program.
@@ -339,12 +356,12 @@ class Epoch:
         self.tally.add(losses, self.plan.batch_size, len(rows), weights)
         begin = 0
         for prediction in predictions:
-            some = rows[begin : begin + len(prediction)]
-            target = data.targets.take(some, axis=0)
-            weight = None if data.weights is None else data.weights.take(some, axis=0)
-            loss_weight = None if weights is None else weights[begin : begin + len(prediction)]
+            end = begin + len(next(tree_leaves(prediction)))
+            target = part_of(data.targets, rows[begin:end])
+            weight = part_of(data.weights, rows[begin:end])
+            loss_weight = part_of(weights, slice(begin, end))
             self.tally.add_predictions(prediction, target, weight, loss_weight)
-            begin += len(prediction)
+            begin = end
         self.done += len(rows)
         self.plan.callbacks.notify_rows(self.number, len(rows), self.tally.read_running)
         self.signals.deliver()
@@ -353,8 +370,8 @@ class Epoch:
         self.plan.callbacks.between_steps(self.number)
         return False
 
-    def _row_weights(self, rows: Array) -> Array | None:
-        """Return the weights of these rows in the loss; None if all are equal."""
+    def _row_weights(self, rows: Array) -> Any:
+        """Return the weights of these rows in the loss, or in all heads; None if all are equal."""
         if not self.weighted:
             return None
         return self.step.loss.row_weights(*self.plan.data.targets_and_weights_of(rows))
@@ -365,15 +382,15 @@ class Epoch:
             values = {"batch": self.done // self.plan.step_rows}
             self.plan.callbacks.notify("on_batch_begin", self.number, values)
 
-    def _notify_end(self, losses: list[float], rows: Array, weights: Array | None) -> bool:
+    def _notify_end(self, losses: list[Any], rows: Array, weights: Any) -> bool:
         """Notify callbacks that a step has ended, and that the next begins.
 
         Return True to end this run: the next steps need new rows or a new program, or there are
         none.
         """
         loss = losses[0]
-        if len(losses) > 1:
-            tally = Tally(self.step.loss, {})
+        if len(losses) > 1 or self.step.heads:
+            tally = tally_of(self.step.loss, {})
             tally.add(losses, self.plan.batch_size, len(rows), weights)
             loss = tally.read()["loss"]
         number = (self.done - 1) // self.plan.step_rows

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.nn import Layer, Loss
+from minidl.nn import Layer, Loss, MultiLoss
 from minidl.nn.checks import check_count
 from minidl.nn.frames import Columns
 from minidl.nn.hooks import evaluating
@@ -16,9 +16,10 @@ from minidl.optim import EMA, Optimizer
 from minidl.training.data import Batch, Data, Source
 from minidl.training.inputs import as_inputs
 from minidl.training.interrupt import deferred_to_step_end
-from minidl.training.metrics import Start, Tally
+from minidl.training.metrics import Start
 from minidl.training.prediction import Predictor
 from minidl.training.preparation import for_evaluation
+from minidl.training.tally import tally_of
 from minidl.typing import Array
 
 EVALUATION_BATCH = 1024
@@ -42,7 +43,7 @@ class Evaluator:
         """The dtype to which data are cast: that of the parameters."""
         return self.optimizer.flat.dtype
 
-    def predict(self, X: Any, batch_size: int = EVALUATION_BATCH) -> Array:
+    def predict(self, X: Any, batch_size: int = EVALUATION_BATCH) -> Any:
         """Compute the model's output for every row, with all layers in evaluation.
 
         Any number of threads may call it. The modes of the layers and their state do not change.
@@ -56,10 +57,11 @@ class Evaluator:
 
         Returns
         -------
-        ndarray
+        ndarray or tuple of ndarray
             The outputs (samples, ...). For a classifier they are the logits, and
             ``predict(X).argmax(axis=1)`` the labels. For a list of sequences they are
-            (samples, longest, ...), and values after the end of a sequence have no meaning.
+            (samples, longest, ...), and values after the end of a sequence have no meaning. Of a
+            model with several outputs, a tuple of them.
 
         Raises
         ------
@@ -74,6 +76,8 @@ class Evaluator:
         inputs.check_columns(self.columns)
         batches = (slice(i, i + batch_size) for i in range(0, len(inputs), batch_size))
         outputs = [predictor(*inputs.cast(rows)) for rows in batches]
+        if isinstance(outputs[0], tuple):
+            return tuple(map(np.concatenate, zip(*outputs, strict=True)))
         return np.concatenate(outputs)  # a copy: a layer may return its very input
 
     def evaluate(
@@ -150,13 +154,15 @@ class Evaluator:
         between: Callable[[], object] = lambda: None,
     ) -> dict[str, float]:
         """Compute loss and metrics over these batches; call ``between`` after each."""
-        tally, predictor = Tally(self.loss, self.metrics), self._predictor_of_model()
+        tally, predictor = tally_of(self.loss, self.metrics), self._predictor_of_model()
         with evaluating():
             for inputs, (y, *weight) in batches:
                 prediction = predictor(*inputs)
-                value = float(self.loss(prediction, y, *weight))
+                value: Any = float(self.loss(prediction, y, *weight))
+                if isinstance(self.loss, MultiLoss):
+                    value = tuple(map(float, self.loss.values.values()))
                 loss_weight = self.loss.row_weights(y, *weight)
-                tally.add([value], batch_size, len(y), loss_weight)
+                tally.add([value], batch_size, len(inputs[0]), loss_weight)
                 tally.add_predictions(prediction, y, weight[0] if weight else None, loss_weight)
                 between()
         values = tally.read()

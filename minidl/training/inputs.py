@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,15 +10,14 @@ import numpy as np
 
 from minidl._kernels.twins.errors import RowError
 from minidl.nn import Layer
-from minidl.nn.array_checks import is_lengths
 from minidl.nn.data_checks import (
     INDEX,
     NOT_ROWS,
     as_array,
     check_kind,
-    check_number_of_inputs,
     check_same_rows,
 )
+from minidl.nn.entrances import check_number_of_inputs, entrances, input_names, takes_lengths
 from minidl.nn.frames import PIPELINE, Columns, check_columns, column_names
 from minidl.nn.nonfinite import is_finite
 from minidl.typing import Array
@@ -37,10 +36,10 @@ class Inputs:
         Of the inputs in messages.
     arrays, dtypes
         The inputs, and the dtypes that the model takes.
-    limit
-        How many different integers the first input may hold; None if it holds real numbers.
+    limits
+        How many different integers each input may hold; None for one that holds real numbers.
     lengths
-        The second input, if it holds the lengths of sequences.
+        The lengths of the sequences that each input holds; None for one that holds none.
     columns
         The names of the columns of each input, None for an input without.
     """
@@ -48,8 +47,8 @@ class Inputs:
     names: tuple[str, ...]
     arrays: tuple[Array, ...]
     dtypes: tuple[np.dtype[Any], ...]
-    limit: int | None = None
-    lengths: Array | None = None
+    limits: tuple[int | None, ...]
+    lengths: tuple[Array | None, ...]
     columns: tuple[Columns, ...] = ()
 
     def __len__(self) -> int:
@@ -60,11 +59,21 @@ class Inputs:
         for name, given, before in zip(self.names, self.columns, known, strict=False):
             check_columns(name, given, before)
 
-    def steps(self, rows: Rows = ALL) -> Array | None:
-        """(samples, time): which steps are no padding; None where there are no lengths."""
-        if self.lengths is None:
+    @property
+    def sequences(self) -> int:
+        """The number of the first input that has lengths; 0 if none has."""
+        return next((i for i, own in enumerate(self.lengths) if own is not None), 0)
+
+    def steps(self, rows: Rows = ALL, number: int | None = None) -> Array | None:
+        """(samples, time): which steps are no padding; None where there are no lengths.
+
+        ``number`` is that of the input, by default of the first that has lengths.
+        """
+        number = self.sequences if number is None else number
+        lengths = self.lengths[number]
+        if lengths is None:
             return None
-        return np.arange(self.arrays[0].shape[1]) < self.lengths[rows][:, None]
+        return np.arange(self.arrays[number].shape[1]) < lengths[rows][:, None]
 
     def cast(self, rows: Rows = ALL) -> tuple[Array, ...]:
         """Check the inputs of these rows, and cast them to what the model takes.
@@ -78,22 +87,25 @@ class Inputs:
         """
         given = zip(self.arrays, self.dtypes, strict=True)
         arrays = [as_contiguous(array[rows], dtype) for array, dtype in given]
-        if (steps := self.steps(rows)) is not None:
-            arrays[0] = without_padding(arrays[0], steps)
+        for number, array in enumerate(arrays):
+            if (steps := self.steps(rows, number)) is not None:
+                arrays[number] = without_padding(array, steps)
         columns = self.columns or [None] * len(arrays)
         for name, array, labels in zip(self.names, arrays, columns, strict=True):
             if array.dtype.kind == "f":
                 check_finite(name, array, rows, labels)
-        if self.limit is not None:
-            check_range("index", self.names[0], arrays[0], self.limit, rows)
+        for name, array, limit in zip(self.names, arrays, self.limits, strict=True):
+            if limit is not None:
+                check_range("index", name, array, limit, rows)
         return tuple(arrays)
 
 
 def as_inputs(name: str, X: Any, model: Layer, dtype: np.dtype[Any]) -> Inputs:
-    """Take X as inputs of ``model``: a tuple is several, a list of unequal sequences is padded.
+    """Take X as inputs of ``model``: a tuple is several, and so is a dict by their names.
 
-    The first input must be integers if the model begins with an ``Embedding``, else real numbers,
-    which become ``dtype``. Of the others, integers stay integers.
+    A list of sequences of unequal length is padded, and its lengths are one more input. An input
+    must be integers if the layer that takes it is an ``Embedding``, else real numbers, which become
+    ``dtype``; integers that no first layer takes, such as lengths, stay integers.
 
     Raises
     ------
@@ -103,31 +115,55 @@ def as_inputs(name: str, X: Any, model: Layer, dtype: np.dtype[Any]) -> Inputs:
         For rows of unequal length where no layer takes lengths, inputs of different numbers of
         rows, and lengths that are not in 1 to time, naming the row.
     """
-    several = isinstance(X, tuple)
-    parts = list(X) if several else [X]
-    names = [f"{name}[{number}]" for number in range(len(parts))] if several else [name]
-    if not parts:
-        raise ValueError(f"{name}: expected at least one input, got an empty tuple")
-    if several:
-        check_number_of_inputs(name, len(parts), model)
-    if len(parts) == 1 and is_ragged(parts[0]):
-        check_takes_lengths(names[0], parts[0], model)
-        parts, names = list(padded(names[0], parts[0])), [names[0], f"lengths of {names[0]}"]
+    given = [padded_or_not(*named, model) for named in _named_parts(name, X, model)]
+    names, parts = zip(*(named for several in given for named in several), strict=True)
     columns = tuple(column_names(part) for part in parts)
     arrays = [as_array(*named) for named in zip(names, parts, strict=True)]
     check_same_rows(zip(names, arrays, strict=True))
-    dtypes = [
-        INDEX if (model.takes_indices if number == 0 else array.dtype.kind in "ui") else dtype
-        for number, array in enumerate(arrays)
-    ]
-    for label, array, wanted in zip(names, arrays, dtypes, strict=True):
-        check_kind(label, array, wanted)
-    lengths = None
-    if len(arrays) == 2 and takes_lengths(model) and is_lengths(arrays[1]):
-        lengths = arrays[1]
-        check_range("length", names[1], lengths, (*arrays[0].shape, 0)[1])
-    limit = model.index_limit if model.takes_indices else None
-    return Inputs(tuple(names), tuple(arrays), tuple(dtypes), limit, lengths, columns)
+    dtypes, limits = [], []
+    lengths: list[Array | None] = [None] * len(arrays)
+    for label, array, entrance in zip(names, arrays, entrances(model, arrays), strict=True):
+        layer = entrance.layer
+        is_index = array.dtype.kind in "ui" if layer is None else layer.takes_indices
+        dtypes.append(INDEX if is_index else dtype)
+        limits.append(layer.index_limit if layer is not None and is_index else None)
+        check_kind(label, array, dtypes[-1])
+        if (number := entrance.lengths_of) is not None:
+            lengths[number] = array
+            check_range("length", label, array, (*arrays[number].shape, 0)[1])
+    return Inputs(names, tuple(arrays), tuple(dtypes), tuple(limits), tuple(lengths), columns)
+
+
+def _named_parts(name: str, X: Any, model: Layer) -> Iterator[tuple[str, Any]]:
+    """Yield (name, input) of all inputs in X; a pair in it is sequences and their lengths."""
+    if isinstance(X, Mapping):
+        names = input_names(model)
+        if X.keys() != set(names):
+            raise ValueError(
+                f"{name}: expected the inputs {', '.join(names)}, got {', '.join(map(str, X))}"
+            )
+        parts = [(f"{name}[{key!r}]", X[key]) for key in names]
+    elif isinstance(X, tuple):
+        parts = [(f"{name}[{number}]", part) for number, part in enumerate(X)]
+        check_number_of_inputs(name, len(parts), model)
+    else:
+        parts = [(name, X)]
+    if not parts:
+        raise ValueError(f"{name}: expected at least one input, got an empty {type(X).__name__}")
+    for label, part in parts:
+        if isinstance(X, (Mapping, tuple)) and isinstance(part, tuple):
+            yield from ((f"{label}[{number}]", array) for number, array in enumerate(part))
+        else:
+            yield label, part
+
+
+def padded_or_not(name: str, part: Any, model: Layer) -> list[tuple[str, Any]]:
+    """Return (name, input), of sequences of unequal length padded, and then of their lengths."""
+    if not is_ragged(part):
+        return [(name, part)]
+    check_takes_lengths(name, part, model)
+    sequences, lengths = padded(name, part)
+    return [(name, sequences), (f"lengths of {name}", lengths)]
 
 
 def as_contiguous(array: Array, dtype: np.dtype[Any]) -> Array:
@@ -195,11 +231,6 @@ def row_number(rows: Rows, row: int) -> int:
 
 
 # --- sequences --------------------------------------------------------------------------------
-
-
-def takes_lengths(model: Layer) -> bool:
-    """Return whether a layer of the model takes the lengths of sequences."""
-    return any(layer.takes_lengths for _, layer in model.layers())
 
 
 def check_takes_lengths(name: str, rows: Any, model: Layer) -> None:

@@ -36,12 +36,13 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from minidl.nn import BCEWithLogitsLoss, Loss
+from minidl.nn import BCEWithLogitsLoss, Loss, MultiLoss
+from minidl.nn.multi_loss import heads_of
 from minidl.training.confusion import Counts, FromCounts
 from minidl.training.running_metrics import (
     R2,
@@ -113,18 +114,66 @@ class Start:
 
     make: Callable[[], Running]
     weighted: bool = False
+    head: str = ""  # of a MultiLoss, whose predictions it measures
 
     def __call__(self) -> Running:
         return self.make()
 
 
-def by_name(
-    metrics: Metrics, loss: Loss | None = None, weighted_metrics: Metrics = ()
-) -> dict[str, Start]:
+def by_name(metrics: Any, loss: Loss | None = None, weighted_metrics: Any = ()) -> dict[str, Start]:
     """Return the metrics for predictions of this loss, with their names in a history.
 
-    The name of a weighted metric begins with ``weighted_``.
+    The name of a weighted metric begins with ``weighted_``. For a ``MultiLoss``, metrics come in
+    dicts by the names of the heads, and these names begin all others, as in ``"size.mae"``.
+    Without metrics (None), heads of labels have ``accuracy``.
     """
+    if not isinstance(loss, MultiLoss):
+        if metrics is None:
+            metrics = ("accuracy",) if loss is not None and loss.takes_labels else ()
+        return _of_one_loss(metrics, loss, weighted_metrics)
+    found: dict[str, Start] = {}
+    of_heads = [_by_head(loss, given) for given in (metrics, weighted_metrics or {})]
+    for name, own in loss.heads.items():
+        default = ("accuracy",) if own.takes_labels and metrics is None else ()
+        starts = _of_one_loss(of_heads[0].get(name, default), own, of_heads[1].get(name, ()))
+        found |= {f"{name}.{metric}": replace(s, head=name) for metric, s in starts.items()}
+    return found
+
+
+def _by_head(loss: MultiLoss, metrics: Any) -> Mapping[str, Metrics]:
+    """Check metrics by the names of heads; return them, or no names for None."""
+    metrics = {} if metrics is None else metrics
+    if not isinstance(metrics, Mapping) or not metrics.keys() <= loss.heads.keys():
+        raise ValueError(
+            f"metrics of a MultiLoss: expected a dict by the names of its heads "
+            f"({', '.join(loss.heads)}), got {metrics!r}"
+        )
+    return metrics
+
+
+def metrics_of_heads(metrics: dict[str, Start], loss: Loss) -> Any:
+    """Return the metrics of each head of a ``MultiLoss`` in a tuple, or those of the only loss."""
+    if not isinstance(loss, MultiLoss):
+        return metrics
+    return tuple(
+        {
+            key.removeprefix(f"{name}."): start
+            for key, start in metrics.items()
+            if start.head == name
+        }
+        for name in loss.heads
+    )
+
+
+def names_of_losses(loss: Loss) -> list[str]:
+    """Return the names that losses have in a history: ``loss``, and those of all heads."""
+    return ["loss", *(f"{name}.loss" for name in heads_of(loss) if name)]
+
+
+def _of_one_loss(
+    metrics: Metrics, loss: Loss | None, weighted_metrics: Metrics
+) -> dict[str, Start]:
+    """Return the metrics for predictions of one loss, by name."""
     found: dict[str, Start] = {}
     for weighted, given in (False, metrics), (True, weighted_metrics):
         for metric in [given] if isinstance(given, str) or callable(given) else given or ():
@@ -215,12 +264,12 @@ def try_out(
         metric = start()
         rows = slice(None) if isinstance(metric, Whole) else slice(1)
         weights = (None if each is None else each[rows] for each in (weight, loss_weight))
-        some, labels, weight_of_some = _counted(prediction[rows], target[rows], *weights)
+        some, labels, weight_of_some = counted(prediction[rows], target[rows], *weights)
         metric.add(some, labels, weight_of_some if start.weighted else None)
         float(metric.read())
 
 
-def _counted(
+def counted(
     prediction: Array, target: Array, weight: Array | None, loss_weight: Array | None
 ) -> tuple[Array, Array, Array | None]:
     """All as they are; or if every step of sequences has a weight, those above zero, as rows."""
@@ -230,100 +279,3 @@ def _counted(
     if weight is not None:
         weight = spread(weight, counted.shape)[counted]
     return prediction[counted], target[counted], weight
-
-
-def is_mean(loss: Loss) -> bool:
-    """Return whether the loss of a batch is a mean over its rows, and not their sum."""
-    return bool(getattr(loss, "reduction", "mean") == "mean")
-
-
-class Tally:
-    """Adds up loss and metrics over the batches of an epoch or of a data set.
-
-    A mean over batches weighs each as the loss does: with its rows, or the weights of its rows.
-    """
-
-    def __init__(self, loss: Loss, metrics: dict[str, Start]) -> None:
-        self._mean = is_mean(loss)
-        self._metrics = {name: start() for name, start in metrics.items()}
-        self._weighted = [start.weighted for start in metrics.values()]
-        self._weight = 0.0
-        self._total = 0.0
-
-    @property
-    def has_metrics(self) -> bool:
-        """Whether predictions are wanted at all."""
-        return bool(self._metrics)
-
-    def add(self, values: list[float], batch: int, rows: int, weight: Array | None = None) -> None:
-        """Count the losses of batches, in order; each has ``batch`` rows, the last may have fewer.
-
-        ``weight`` is the weight of each row in the loss; None if all are equal.
-        """
-        for number, value in enumerate(values):
-            if not self._mean:
-                self._total += value
-                continue
-            begin, end = number * batch, min((number + 1) * batch, rows)
-            share = end - begin if weight is None else float(weight[begin:end].sum())
-            self._total += value * share
-            self._weight += share
-
-    def add_predictions(
-        self,
-        prediction: Array,
-        target: Array,
-        weight: Array | None,
-        loss_weight: Array | None,
-    ) -> None:
-        """Add rows to all metrics.
-
-        ``weight`` is for the weighted metrics. Steps of sequences whose ``loss_weight`` is zero
-        are left out here; whole rows of weight zero are not in the data any more.
-        """
-        prediction, target, weight = _counted(prediction, target, weight, loss_weight)
-        for metric, weighted in zip(self._metrics.values(), self._weighted, strict=True):
-            metric.add(prediction, target, weight if weighted else None)
-
-    def resume_state(self) -> dict[str, Any]:
-        """Return the sums so far."""
-        metrics = [_sums_of(metric) for metric in self._metrics.values()]
-        return {"total": self._total, "weight": self._weight, "metrics": metrics}
-
-    def resume(self, state: dict[str, Any]) -> None:
-        """Go on from sums that ``resume_state`` has returned."""
-        self._total, self._weight = state["total"], state["weight"]
-        for metric, sums in zip(self._metrics.values(), state["metrics"], strict=True):
-            _set_sums(metric, sums)
-
-    def read(self) -> dict[str, float]:
-        """Return the values over all rows."""
-        return self._read(self._metrics)
-
-    def read_running(self) -> dict[str, float]:
-        """Return the values so far, without those that a function computes of all rows at once."""
-        kept = {k: m for k, m in self._metrics.items() if not isinstance(m, Whole)}
-        return self._read(kept)
-
-    def _read(self, metrics: dict[str, Running]) -> dict[str, float]:
-        values = {"loss": self._total / self._weight if self._mean else self._total}
-        return values | {name: metric.read() for name, metric in metrics.items()}
-
-
-def _sums_of(metric: Any) -> dict[str, Any]:
-    """Return the attributes of a metric, and of objects in it, without functions."""
-    return {
-        name: _sums_of(value) if hasattr(value, "__dict__") else value
-        for name, value in vars(metric).items()
-        if not callable(value)
-    }
-
-
-def _set_sums(metric: Any, sums: dict[str, Any]) -> None:
-    """Set the attributes that ``_sums_of`` has returned."""
-    for name, value in sums.items():
-        held = vars(metric)[name]
-        if hasattr(held, "__dict__"):
-            _set_sums(held, value)
-        else:
-            vars(metric)[name] = value

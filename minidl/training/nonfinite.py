@@ -16,6 +16,7 @@ from minidl.nn.nonfinite import first_bad_of, is_finite
 from minidl.nn.recurrent.sequence import Recurrent
 from minidl.nn.watching import watching
 from minidl.optim import Optimizer
+from minidl.recording.pytree import tree_leaves
 from minidl.training.data import Data
 
 LARGE = 1e3  # features and targets beyond it had better be scaled
@@ -60,7 +61,7 @@ def advice(model: Layer, optimizer: Optimizer, rows: Data) -> str:
         name, bad = found
         return f"Before it, {name} held {bad} already: set it, load the model, or reset() it."
     cures = []
-    for name, arrays in ("X", rows.inputs), ("y", (rows.targets,)):
+    for name, arrays in ("X", rows.inputs), ("y", tuple(tree_leaves(rows.targets))):
         largest = max((float(np.abs(a).max()) for a in arrays if a.dtype.kind == "f"), default=0.0)
         if largest > LARGE:
             how = (

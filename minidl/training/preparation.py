@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from minidl.diagnosis.rules.static import Setting, to_warn_of
-from minidl.nn import Parameter
+from minidl.nn import MultiLoss, Parameter
 from minidl.nn.hooks import evaluating
-from minidl.nn.suspicion import warn_of_suspicious, warn_once
+from minidl.nn.suspicion import left_out, warn_of_suspicious, warn_once
 from minidl.training.checks import as_validation, split
-from minidl.training.data import Batch, Data, Source, rows_that_count
+from minidl.training.data import Batch, Data, Source, part_of, rows_that_count
 from minidl.training.inputs import Rows
-from minidl.training.metrics import Start, check_metrics, try_out
+from minidl.training.metrics import Start, check_metrics, metrics_of_heads, try_out
+from minidl.training.targets import Targets
 from minidl.training.weights import ClassWeight, class_weighted, row_weights
 from minidl.typing import Array
 
@@ -36,8 +37,11 @@ def for_training(
     data, output = _cast(source, weight)
     if diagnose:
         model, loss = source.model, source.loss
-        warn_of_suspicious(model, loss, output, trained)
-        warn_once(model, to_warn_of(Setting(model, loss, data.inputs, data.targets, output)), 4)
+        if isinstance(loss, MultiLoss):  # what is known of one output says little of several
+            warn_once(model, left_out(model, trained), 4)
+        else:
+            warn_of_suspicious(model, loss, output, trained)
+            warn_once(model, to_warn_of(Setting(model, loss, data.inputs, data.targets, output)), 4)
     others = None
     if isinstance(validation, (float, np.floating)):
         rows, validation_rows = split(len(data), float(validation))
@@ -61,36 +65,56 @@ def for_evaluation(
 
     The memory is that of one batch, and of all labels and weights.
     """
-    loss = source.loss
     output = source.first_output()
-    classes = output.shape[-1]
-    check_metrics(metrics, source.repeated(output), source.targets)
-    targets = source.cast_targets(classes) if loss.takes_labels else source.targets
-    weights = row_weights(source, weight, targets)
-    counting = rows_that_count("", loss, targets, weights)
+    source.of_heads(_check_metrics, metrics_of_heads(metrics, source.loss), output)
+    whole = source.whole_targets(output)
+    weights = row_weights(source, weight, whole)
+    counting = rows_that_count("", source.loss, whole, weights)
     count = len(source) if isinstance(counting, slice) else len(counting)
     for begin in range(0, count, batch_size):
         rows: Rows = slice(begin, min(begin + batch_size, count))
         rows = rows if isinstance(counting, slice) else counting[rows]
-        some = () if weights is None else (weights[rows],)
-        yield source.inputs.cast(rows), (source.cast_targets(classes, rows), *some)
+        some = () if weights is None else (part_of(weights, rows),)
+        yield source.inputs.cast(rows), (source.cast_targets(output, rows), *some)
 
 
-def _cast(source: Source, weight: Any) -> tuple[Data, Array]:
+def _cast(source: Source, weight: Any) -> tuple[Data, Any]:
     """All rows as steps take them, all checked; and the output for the first."""
     with evaluating(), np.errstate(all="ignore"):
         output = source.first_output()
-        inputs, targets = source.inputs.cast(), source.cast_targets(output.shape[-1])
+        inputs, targets = source.inputs.cast(), source.cast_targets(output)
     return Data(inputs, targets, row_weights(source, weight, targets)), output
 
 
-def _tried(what: str, source: Source, data: Data, output: Array, metrics: dict[str, Start]) -> Data:
+def _tried(what: str, source: Source, data: Data, output: Any, metrics: dict[str, Start]) -> Data:
     """Return the data without rows of weight 0, after trying loss and metrics on as many rows."""
     loss = source.loss
     data = data.counting(what, loss)
     with np.errstate(all="ignore"), evaluating():
-        loss(output, *(array[:1] for array in data.targets_and_weights))
-        loss_weight = loss.row_weights(*data.targets_and_weights)
-        predictions = np.broadcast_to(output[:1], (len(data), *output.shape[1:]))
-        try_out(metrics, predictions, data.targets, data.weights, loss_weight)
+        nothing = (None,) * len(source.heads) if isinstance(loss, MultiLoss) else None
+        weights = nothing if data.weights is None else data.weights
+        row = source.of_heads(_row_that_counts, data.targets, weights)
+        loss(output, *(tuple(zip(*row, strict=True)) if isinstance(loss, MultiLoss) else row))
+        loss_weights = loss.row_weights(*data.targets_and_weights)
+        given = data.targets, weights, nothing if loss_weights is None else loss_weights
+        source.of_heads(_try_out, metrics_of_heads(metrics, loss), output, *given)
     return data
+
+
+def _row_that_counts(head: Targets, target: Array, weight: Array | None) -> tuple[Any, Any]:
+    """Return the target of the first row whose weight is not zero, and its weight."""
+    if weight is None:
+        return target[:1], None
+    row = int(weight.reshape(len(weight), -1).any(axis=1).argmax())
+    return target[row : row + 1], weight[row : row + 1]
+
+
+def _check_metrics(head: Targets, metrics: dict[str, Start], output: Array) -> None:
+    check_metrics(metrics, head.repeated(output), head.array)
+
+
+def _try_out(
+    head: Targets, metrics: dict[str, Start], output: Array, target: Array, *weights: Array | None
+) -> None:
+    predictions = np.broadcast_to(output[:1], (len(target), *output.shape[1:]))
+    try_out(metrics, predictions, target, *weights)

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from minidl import _kernels, recording
-from minidl.nn import Dropout, Layer, Loss
+from minidl.nn import Dropout, Layer, Loss, MultiLoss
 from minidl.optim import EMA, Optimizer
 from minidl.typing import Array
 
@@ -22,7 +22,8 @@ class TrainingStep:
     model, loss, optimizer, ema
         The parts of the step. If one is replaced, a new ``TrainingStep`` is made.
     inputs
-        How many arrays of a batch the model takes; the others go to the loss.
+        How many arrays of a batch the model takes; the others go to the loss: targets, of a
+        ``MultiLoss`` those of all heads, and then weights if there are any.
     record
         Whether steps are to be recorded.
 
@@ -43,6 +44,7 @@ class TrainingStep:
     ) -> None:
         self.model, self.loss, self.optimizer, self.ema = model, loss, optimizer, ema
         self.inputs = inputs
+        self.heads = len(loss.heads) if isinstance(loss, MultiLoss) else 0
         self._averaged = _averaged(ema)
         self._state: tuple[int, list[Array]] = (-1, [])  # when it was looked for, and what it was
         self.recorded = RecordedStep(self) if record else None
@@ -54,18 +56,18 @@ class TrainingStep:
             self._state = now, list(self.model.state().values())
         return self._state[1]
 
-    def __call__(self, *batch: Array, check: bool = True) -> tuple[Array, Array]:
-        """Make one step; return the loss before it, and the prediction."""
+    def __call__(self, *batch: Array, check: bool = True) -> tuple[Any, Any]:
+        """Make one step; return the loss before it, and the prediction; see ``gradient``."""
         result = self.gradient(*batch, check=check)
         self.update()
         return result
 
-    def gradient(
-        self, *batch: Array, check: bool = True, fresh: bool = True
-    ) -> tuple[Array, Array]:
+    def gradient(self, *batch: Array, check: bool = True, fresh: bool = True) -> tuple[Any, Any]:
         """Compute the gradients of a batch; return its loss and its prediction.
 
-        The gradients replace those that are there if ``fresh``, and else are added to them.
+        Of a ``MultiLoss``, the loss is a tuple of the loss and those of all heads, and the
+        prediction a tuple with one array for each head. The gradients replace those that are there
+        if ``fresh``, and else are added to them.
 
         Raises
         ------
@@ -73,13 +75,22 @@ class TrainingStep:
             With ``check``, if the loss is not finite.
         """
         prediction = self.model(*batch[: self.inputs])
-        value = self.loss(prediction, *batch[self.inputs :])
+        value = self.loss(prediction, *self._loss_arguments(batch[self.inputs :]))
         if check and not math.isfinite(value):
             raise FloatingPointError(f"the loss is {value}")
         if fresh:
             self.optimizer.zero_grad()
         self.model.backward(self.loss.backward())
+        if isinstance(self.loss, MultiLoss):
+            return (value, *self.loss.values.values()), prediction
         return value, prediction
+
+    def _loss_arguments(self, arrays: tuple[Array, ...]) -> tuple[Any, ...]:
+        """Return targets and maybe weights, of a ``MultiLoss`` each in a tuple."""
+        if not self.heads:
+            return arrays
+        parts = arrays[: self.heads], arrays[self.heads :]
+        return tuple(part for part in parts if part)
 
     def update(self) -> None:
         """Change the parameters by their gradients.

@@ -23,13 +23,14 @@ from minidl.training.data import Data
 from minidl.training.epoch import Epoch
 from minidl.training.evaluator import Evaluator
 from minidl.training.history import History
-from minidl.training.metrics import Metrics, Tally, by_name
+from minidl.training.metrics import Metrics, by_name, names_of_losses
 from minidl.training.plan import Plan, Stop
 from minidl.training.prediction import Predictor
 from minidl.training.preparation import for_training
 from minidl.training.progress import Progress, choose
 from minidl.training.resuming import Resumption, load_training, save_training
 from minidl.training.steps import TrainingStep
+from minidl.training.tally import tally_of
 from minidl.training.transforms import Transform, check_transform
 from minidl.training.weights import ClassWeight
 from minidl.typing import Seed
@@ -54,7 +55,8 @@ class Trainer(Evaluator):
         on (``training.metrics`` lists all), or functions ``(prediction, target) -> float`` of all
         rows at once. Metrics ignore weights, except that rows of weight 0 and padded steps are left
         out. If each step of a sequence has a weight, functions get the steps of weight > 0 as rows.
-        By default accuracy for a loss that takes labels, and nothing otherwise.
+        By default accuracy for a loss that takes labels, and nothing otherwise. For a ``MultiLoss``
+        they are a dict by the names of its heads.
     rng
         Generator or seed of the order of the rows, and of a ``transform``. All epochs of all calls
         of ``fit`` draw from it: ``fit`` for 3 epochs and again for 2 is ``fit`` for 5.
@@ -128,8 +130,6 @@ class Trainer(Evaluator):
         weighted_metrics: Metrics = (),
     ) -> None:
         check_parts(model, loss, optimizer, ema)
-        if metrics is None:
-            metrics = ("accuracy",) if loss.takes_labels else ()
         self.model = model
         self.loss = loss
         self.optimizer = optimizer
@@ -177,10 +177,12 @@ class Trainer(Evaluator):
         ----------
         X, y
             Features and targets. A tuple is several inputs, with which the model is called as
-            ``model(*inputs)``, such as padded sequences and their lengths, ``(X, lengths)``. A
+            ``model(*inputs)``, such as padded sequences and their lengths, ``(X, lengths)``; a dict
+            has the names of the branches that take them, or of arguments of ``forward``. A
             list of sequences of unequal length is padded. Loss and metrics leave padded steps out,
             whatever their values. Frames and series of pandas and polars that hold numbers and
-            booleans are taken as they are.
+            booleans are taken as they are. For a ``MultiLoss``, y is a tuple or dict with the
+            targets of each head.
         epochs
             Passes over the data, ≥ 1.
         batch_size
@@ -197,12 +199,13 @@ class Trainer(Evaluator):
         callbacks
             ``Callback`` objects, such as ``EarlyStopping``, or ``ReduceOnPlateau`` objects.
         sample_weight
-            A weight ≥ 0 for each row, see ``Loss``; a row of weight 0 is left out.
+            A weight ≥ 0 for each row, see ``Loss``; a row of weight 0 is left out. For a
+            ``MultiLoss`` one array for all heads, or a tuple or dict with one, or None, for each.
         class_weight
             ``{label: weight}``, 1 for labels that are missing, or ``"balanced"``, where each
             class has the same total weight. It multiplies the weight of each row of that label.
             With ``BCEWithLogitsLoss`` of one logit the labels are 0 and 1. It does not apply to
-            the rows of ``validation``.
+            the rows of ``validation``. For a ``MultiLoss`` it is a dict by the names of heads.
         accumulate
             Number of batches in a step, ≥ 1. The gradients of ``accumulate`` batches are averaged,
             weighted by the weights of their rows (for a loss with the reduction "sum", added up);
@@ -232,7 +235,7 @@ class Trainer(Evaluator):
         History
             ``loss`` and the metrics of every epoch, computed from the predictions that each step
             makes before it updates the weights (``LBFGS``: after it); and ``val_loss`` and so on of
-            ``validation``.
+            ``validation``. Of a ``MultiLoss`` also those of the heads: ``size.loss``, ``size.mae``.
 
         Raises
         ------
@@ -262,7 +265,7 @@ class Trainer(Evaluator):
         )
         batch_size = batch_size_for(self.optimizer, batch_size, accumulate, len(data))
         check_batch_size(self.model, data.inputs, batch_size)
-        names = ["loss", *self.metrics]
+        names = [*names_of_losses(self.loss), *self.metrics]
         names += [f"val_{name}" for name in names if validation_data is not None]
         shown = choose(progress)
         notified = Callbacks(callbacks, self, names, shown)
@@ -317,7 +320,7 @@ class Trainer(Evaluator):
                 warn_of_suspicious(self.model, self.loss, None, self.optimizer.flat.parameters)
             started = time.perf_counter()
             current_step = partial(self._current_step, len(plan.data.inputs))
-            tally = Tally(self.loss, self.metrics)
+            tally = tally_of(self.loss, self.metrics)
             plan.course.epoch = Epoch(plan, number, current_step, tally, self.rng, place)
             values, place = plan.course.epoch.run(), None
             seconds = time.perf_counter() - started

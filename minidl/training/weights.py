@@ -9,18 +9,69 @@ from typing import Any
 
 import numpy as np
 
-from minidl.nn import BCEWithLogitsLoss, Loss
+from minidl.nn import BCEWithLogitsLoss, Loss, MultiLoss
 from minidl.nn.checks import check_number
 from minidl.nn.data_checks import as_array, check_kind
 from minidl.training.data import Data, Source
 from minidl.training.inputs import as_contiguous, check_finite, first_where, place_of
+from minidl.training.targets import Targets
 from minidl.typing import Array
 
 ClassWeight = Mapping[int, float] | str
 
 
-def row_weights(source: Source, weight: Any, targets: Array) -> Array | None:
+def row_weights(source: Source, weight: Any, targets: Any) -> Any:
     """Return the weight of each row, or step of a sequence, in the loss; None if all are equal.
+
+    For a ``MultiLoss`` that is a tuple with the weights in each head. ``weight`` then is one array
+    for all heads, or a tuple or dict with one, or None, for each.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As ``weights_of_head``.
+    """
+    weights = weight
+    if isinstance(source.loss, MultiLoss):
+        weights = (weight,) * len(source.heads)
+        if isinstance(weight, (tuple, Mapping)):
+            weights = source.loss.by_head(f"{source.what}sample_weight", weight)
+    return for_all_heads(source.of_heads(weights_of_head, weights, targets), targets, source.dtype)
+
+
+def for_all_heads(weights: Any, targets: Any, dtype: np.dtype[Any]) -> Any:
+    """Return weights in a tuple with 1 for heads without; None if there are none."""
+    if not isinstance(weights, tuple):
+        return weights
+    if all(own is None for own in weights):
+        return None
+    given = zip(weights, targets, strict=True)
+    return tuple(np.ones(len(y), dtype) if own is None else own for own, y in given)
+
+
+def alike_in_all_heads(weights: tuple[Array | None, ...], loss: Loss) -> Array | None:
+    """Return the weights that rows have in all heads, by which batches of a step are averaged.
+
+    Raises
+    ------
+    ValueError
+        If they differ: then no factor gives each head its part in the gradient of a step.
+    """
+    first, *others = weights
+    for other in others:
+        same = first is other
+        if first is not None and other is not None:
+            same = np.array_equal(first, other)
+        if not same:
+            raise ValueError(
+                f"fit: accumulate > 1 needs rows that count alike in all heads of {loss!r}; use "
+                "accumulate=1 with a larger batch_size"
+            )
+    return first
+
+
+def weights_of_head(source: Targets, weight: Any, targets: Array) -> Array | None:
+    """Return the weight of each row, or step of a sequence, in one loss; None if all are equal.
 
     Padded steps have weight 0.
 
@@ -47,8 +98,38 @@ def row_weights(source: Source, weight: Any, targets: Array) -> Array | None:
     return weights if steps is None else weights * steps
 
 
-def class_weighted(data: Data, class_weight: ClassWeight, loss: Loss, output: Array) -> Array:
+def class_weighted(data: Data, class_weight: Any, loss: Loss, output: Any) -> Any:
     """Return the weights of the rows times those of their labels.
+
+    For a ``MultiLoss``, ``class_weight`` has the names of heads, and ``output`` is a tuple.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As ``times_class_weights``.
+    """
+    if not isinstance(loss, MultiLoss):
+        return times_class_weights(data.targets, data.weights, class_weight, loss, output)
+    if not isinstance(class_weight, Mapping) or not class_weight.keys() <= loss.heads.keys():
+        raise ValueError(
+            f"class_weight: expected a dict by the names of the heads ({', '.join(loss.heads)}), "
+            f"got {class_weight!r}"
+        )
+    weights = (None,) * len(loss.heads) if data.weights is None else data.weights
+    found = []
+    given = zip(loss.heads.items(), output, data.targets, weights, strict=True)
+    for (name, own_loss), own_output, y, own in given:
+        if name in class_weight:
+            found.append(times_class_weights(y, own, class_weight[name], own_loss, own_output))
+        else:
+            found.append(own)
+    return for_all_heads(tuple(found), data.targets, output[0].dtype)
+
+
+def times_class_weights(
+    targets: Array, weights: Array | None, class_weight: ClassWeight, loss: Loss, output: Array
+) -> Array:
+    """Return the weights of the rows of one loss times those of their labels.
 
     Raises
     ------
@@ -56,8 +137,8 @@ def class_weighted(data: Data, class_weight: ClassWeight, loss: Loss, output: Ar
         As ``class_weights`` does; if the loss takes no weights, and if all are zero.
     """
     check_takes_weights(loss)
-    labels = labels_of(data.targets, loss)
-    weights = np.ones(len(data)) if data.weights is None else data.weights
+    labels = labels_of(targets, loss)
+    weights = np.ones(len(targets)) if weights is None else weights
     weights = weights.reshape(weights.shape + (1,) * (labels.ndim - weights.ndim))
     if loss.ignore_index is not None:
         ignored = labels == loss.ignore_index

@@ -85,6 +85,15 @@ cdef Py_ssize_t add(const void *args, int thread, int threads) noexcept nogil:
     map_two(args, thread, threads, add_vec)
 
 
+cdef inline vec multiply_vec(vec a, vec b) noexcept nogil:
+    return a * b
+
+
+cdef Py_ssize_t multiply(const void *args, int thread, int threads) noexcept nogil:
+    """y = a b"""
+    map_two(args, thread, threads, multiply_vec)
+
+
 cdef Py_ssize_t exp(const void *args, int thread, int threads) noexcept nogil:
     """y = exp(x)"""
     map_one(args, thread, threads, exp_vec)
@@ -138,6 +147,9 @@ cdef real *copy_axis(const CopyArgs *args, int axis, const real *x, real *y) noe
     if axis == args.dimensions:
         y[0] = x[0]
         return y + 1
+    if axis + 1 == args.dimensions and args.strides[axis] == 1:
+        memcpy(y, x, args.shape[axis] * sizeof(real))
+        return y + args.shape[axis]
     for i in range(args.shape[axis]):
         if axis + 1 == args.dimensions:
             y[i] = x[i * args.strides[axis]]
@@ -146,9 +158,32 @@ cdef real *copy_axis(const CopyArgs *args, int axis, const real *x, real *y) noe
     return y + args.shape[axis] if axis + 1 == args.dimensions else y
 
 
+cdef Py_ssize_t concat(const void *arguments, int thread, int threads) noexcept nogil:
+    """y = a, b, c and d, side by side; threads partition the rows."""
+    cdef const ConcatArgs *args = <const ConcatArgs *>arguments
+    cdef const void **parts = [args.a, args.b, args.c, args.d]
+    cdef Py_ssize_t *widths = [args.first, args.second, args.third, args.fourth]
+    cdef Py_ssize_t row, width = args.first + args.second + args.third + args.fourth
+    cdef real *y = <real *>args.y + partition(args.rows, BLOCK_ROWS, thread, threads) * width
+    cdef int part
+    for row in range(
+        partition(args.rows, BLOCK_ROWS, thread, threads),
+        partition(args.rows, BLOCK_ROWS, thread + 1, threads),
+    ):
+        for part in range(4):
+            if widths[part] > 0:
+                memcpy(
+                    y, <const real *>parts[part] + row * widths[part], widths[part] * sizeof(real)
+                )
+                y += widths[part]
+    return 0
+
+
 KERNELS["add"] = entry(add, sizeof(BinaryArgs))
+KERNELS["multiply"] = entry(multiply, sizeof(BinaryArgs))
 KERNELS["exp"] = entry(exp, sizeof(UnaryArgs))
 KERNELS["log"] = entry(log, sizeof(UnaryArgs))
 KERNELS["scale"] = entry(scale, sizeof(ScaleArgs))
 KERNELS["clear"] = entry(clear, sizeof(ClearArgs))
 KERNELS["copy"] = entry(copy, sizeof(CopyArgs))
+KERNELS["concat"] = entry(concat, sizeof(ConcatArgs))

@@ -13,11 +13,20 @@ from minidl.typing import Array
 @kernel(
     "x[n] dimensions:int shape:int*8 strides:int*8 -> y[n]",
     composite=True,
-    work=lambda size: size["shape"][: size["dimensions"]],
+    work=lambda size: size["shape"][: size["dimensions"]] or (1,),
 )
 def copy(x: Array) -> Array:
     """y = x, C-contiguous."""
     return np.array(x, order="C")
+
+
+@kernel(
+    "a[rows,first] b[rows,second] c[rows,third]? d[rows,fourth]? -> y[rows,*]",
+    composite=True,
+)
+def concat(a: Array, b: Array, c: Array | None = None, d: Array | None = None) -> Array:
+    """y = (a, b, c, d), side by side along the last dimension."""
+    return np.concatenate([part for part in (a, b, c, d) if part is not None], axis=-1)
 
 
 @kernel("!x[n]")
@@ -30,6 +39,12 @@ def clear(x: Array) -> None:
 def add(a: Array, b: Array) -> Array:
     """y = a + b."""
     return a + b
+
+
+@kernel("a[n] b[n] -> y[n]", flops=1)
+def multiply(a: Array, b: Array) -> Array:
+    """y = a · b, element by element."""
+    return a * b
 
 
 @kernel("~x[n] factor", flops=1)

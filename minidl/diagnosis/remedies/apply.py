@@ -324,7 +324,11 @@ class Unstandardize(nn.Standardize):
 def _(remedy: actions.ScaleInputs, program: Program) -> Program:
     inputs, model = inputs_of(program), program.model
     x, others = inputs.arrays[0], inputs.arrays[1:]
-    if inputs.limit is not None or model.takes_indices or (others and inputs.lengths is None):
+    if (
+        inputs.limits[0] is not None
+        or model.takes_indices
+        or (others and inputs.lengths[0] is None)
+    ):
         raise NotApplicableError("the inputs are not one table of numbers that could be scaled")
     first = next((layer for _, layer in model.layers() if not list(layer.children())), None)
     if isinstance(first, nn.Standardize):

@@ -134,7 +134,7 @@ def scaling(
     """
     inputs = inputs_of(program)
     x = inputs.arrays[0]
-    if inputs.limit is None and not (len(inputs.arrays) > 1 and inputs.lengths is None):
+    if inputs.limits[0] is None and not (len(inputs.arrays) > 1 and inputs.lengths[0] is None):
         size = np.sqrt(np.square(x.reshape(-1, x.shape[-1]), dtype=np.float64).mean(axis=0))
         off = size.max() > USUAL[1] or size.max() < USUAL[0]
         sparse = float((x == 0).mean()) > SPARSE

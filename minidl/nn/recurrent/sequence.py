@@ -337,8 +337,8 @@ class Recurrent(Layer):
                     f"got {h.shape}"
                 )
 
-    def check_gradient(self, dy: Array, output: Any) -> None:
-        super().check_gradient(dy, output[0] if isinstance(output, tuple) else output)
+    def check_gradients(self, dys: tuple[Any, ...], outputs: tuple[Any, ...]) -> None:
+        self.check_gradient(dys[0], outputs[0])  # those of the state are checked by backward
 
     def _check_state_gradient(self, dend: tuple[Array, ...]) -> None:
         output = kept_by(self).get("_output")
@@ -351,7 +351,7 @@ class Recurrent(Layer):
                 f"arrays of the state that the call returned, got {1 + len(dend)}"
             )
         for gradient, h in zip(dend, state, strict=True):
-            super().check_gradient(gradient, h)
+            self.check_gradient(gradient, h)
 
     # --- what a reader sees ---
 

@@ -1,0 +1,247 @@
+"""Layers side by side, and what joins their outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import reduce
+from typing import Any
+
+from minidl.nn.activations import Tanh
+from minidl.nn.array_checks import is_lengths
+from minidl.nn.checks import check_choice
+from minidl.nn.containers import Container, output_width
+from minidl.nn.joining import Add, Concat, Join, Multiply, Stack, described, fits_beside
+from minidl.nn.layer import Examples, Layer
+from minidl.nn.linear import Linear
+from minidl.nn.summary import Member, Shape, describe_branch
+from minidl.nn.tuples import added, backward_through, is_several, through
+from minidl.typing import Array
+
+JOINS: dict[str | None, type[Join] | None] = {
+    "concat": Concat,
+    "add": Add,
+    "multiply": Multiply,
+    "stack": Stack,
+    None: None,
+}
+
+
+class Parallel(Container):
+    """Layers side by side, the branches, and their outputs joined.
+
+    y = join(branch_1(x), branch_2(x), …),  dx = Σ_i dy_i · ∂branch_i/∂x
+
+    One input goes to every branch. Of several, each branch gets its own: the first input goes to
+    the first branch, and so on. The lengths of padded sequences stand behind their sequences:
+    ``layer(table, sequences, lengths)``.
+
+    One layer may be several branches, such as both of a Siamese network: its gradients add up.
+
+    Parameters
+    ----------
+    *branches
+        Layers.
+    join
+        ``"concat"`` along the last dimension, ``"add"`` or ``"multiply"`` element by element,
+        ``"stack"`` along a new dimension before the last; None returns the outputs as a tuple.
+    **named
+        More branches, which are named in messages, tables and paths. Inputs for named branches may
+        come in a dict (see ``Trainer.fit``).
+
+    Shapes
+    ------
+    x as the branches take it. The outputs of the branches have the same shape; for ``"concat"``
+    their last dimensions may differ, and without a join all dimensions may.
+
+    Raises
+    ------
+    TypeError
+        For branches that are no layers, none at all, and another number of inputs than of branches.
+    ValueError
+        For outputs that cannot be joined, when the layer is built if their widths are known.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidl import nn
+    >>> nn.Parallel(nn.Linear(4, 3), nn.Identity())(np.ones((2, 4), np.float32)).shape
+    (2, 7)
+    >>> towers = nn.Parallel(table=nn.Linear(4, 3), image=nn.Linear(9, 3), join="multiply")
+    >>> towers(np.ones((2, 4), np.float32), np.ones((2, 9), np.float32)).shape
+    (2, 3)
+    """
+
+    branches: dict[str, Layer]
+    join: str | None
+    joint: Join | None
+
+    def __init__(self, *branches: Layer, join: str | None = "concat", **named: Layer) -> None:
+        self.branches = {str(number): layer for number, layer in enumerate(branches)} | named
+        for name, branch in self.branches.items():
+            if not isinstance(branch, Layer):
+                raise TypeError(f"Parallel takes layers, got {branch!r} as branch {name}")
+        if not self.branches:
+            raise TypeError("Parallel: expected at least one branch, got none")
+        for name in named:
+            if name == "joint" or not name.isidentifier():
+                raise ValueError(
+                    f"Parallel: a branch cannot be called {name!r}; names are those that Python "
+                    "allows, but not 'joint', which is the join"
+                )
+        if join is not None:
+            check_choice("Parallel", "join", join, "concat", "add", "multiply", "stack")
+        self.join = join
+        kind = JOINS[join]
+        self.joint = None if kind is None else kind()
+        self._check_widths()
+        self.assign_paths()
+
+    def _check_widths(self) -> None:
+        """Raise ValueError if outputs that must have one shape are known to differ in width."""
+        if self.joint is None or self.joint.to_the_last:
+            return
+        widths = {name: output_width(layer, None) for name, layer in self.branches.items()}
+        known = [(name, width) for name, width in widths.items() if width is not None]
+        for name, width in known:
+            first, expected = known[0]
+            if width != expected:
+                raise ValueError(
+                    f"Parallel: {self._in_words(first)} gives {expected} features and "
+                    f"{self._in_words(name)} gives {width}; join={self.join!r} needs the same shape"
+                )
+
+    @property
+    def takes_indices(self) -> bool:  # type: ignore[override]
+        """Whether all branches take indices."""
+        return all(branch.takes_indices for branch in self.branches.values())
+
+    @property
+    def index_limit(self) -> int | None:  # type: ignore[override]
+        """The least ``index_limit`` of the branches."""
+        limits = [branch.index_limit for branch in self.branches.values()]
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    @property
+    def takes_lengths(self) -> bool:  # type: ignore[override]
+        """Whether any branch takes lengths."""
+        return any(branch.takes_lengths for branch in self.branches.values())
+
+    def forward(self, *inputs: Any, lengths: Array | None = None) -> Any:
+        given = self.by_branch((*inputs, lengths) if lengths is not None else inputs)
+        shared = len(given) == 1
+        outputs = []
+        for number, branch in enumerate(self.branches.values()):
+            x, own = given[0 if shared else number]
+            outputs.append(through(branch, x, own))
+        self.save(shared)
+        if self.joint is None:
+            return tuple(outputs)
+        self._check_outputs(outputs)
+        return self.joint(*outputs)
+
+    def by_branch(self, inputs: tuple[Any, ...]) -> list[tuple[Any, Array | None]]:
+        """Return (input, lengths or None) of every branch, or of all if there is one input.
+
+        Raises
+        ------
+        TypeError
+            For another number of inputs.
+        """
+        branches, count = list(self.branches.values()), len(self.branches)
+        if len(inputs) == 2 and is_lengths(inputs[1]):
+            own = count == 2 and branches[1].takes_indices and not branches[1].takes_lengths
+            if not own:
+                return [(inputs[0], inputs[1])]
+        given: list[tuple[Any, Array | None]] = []
+        lengths = len(inputs) - count  # how many of the inputs must be lengths
+        for x in inputs:
+            after_sequences = 0 < len(given) <= count and branches[len(given) - 1].takes_lengths
+            if lengths > 0 and after_sequences and is_lengths(x) and given[-1][1] is None:
+                given[-1] = given[-1][0], x
+                lengths -= 1
+            else:
+                given.append((x, None))
+        if len(given) not in (1, count):
+            raise TypeError(
+                f"{self.label}: expected one input for all branches, or one for each of the "
+                f"{count}, got {len(given)}"
+            )
+        return given
+
+    def _check_outputs(self, outputs: list[Any]) -> None:
+        """Raise ValueError, naming branches and layers, if the outputs cannot be joined."""
+        assert self.joint is not None
+        for name, output in zip(self.branches, outputs, strict=True):
+            if not fits_beside(output, outputs[0], self.joint.to_the_last):
+                raise ValueError(
+                    f"{self.label}: {self._in_words(next(iter(self.branches)))} gives "
+                    f"{described(outputs[0])}, {self._in_words(name)} gives {described(output)}; "
+                    f"join={self.join!r} needs {self.joint.expectation()}"
+                )
+
+    def _in_words(self, name: str) -> str:
+        return f"branch {name} {self.branches[name].short_name()}"
+
+    def backward(self, *dys: Any) -> Any:
+        if len(dys) == 1 and type(dys[0]) is tuple:
+            (dys,) = dys
+        shared = self.saved(*dys)
+        if self.joint is not None:
+            dys = self.joint.backward(*dys)
+            dys = dys if type(dys) is tuple else (dys,)
+        # The latest call first: one layer may be several branches.
+        branches = list(self.branches.values())
+        pairs = zip(reversed(branches), reversed(dys), strict=True)
+        gradients = [backward_through(branch, dy) for branch, dy in pairs][::-1]
+        return reduce(added, gradients) if shared else tuple(gradients)
+
+    def children(self) -> Iterator[tuple[str, Layer]]:
+        """Yield the branches by their names, and the join."""
+        return ((name.removeprefix("branches."), layer) for name, layer in super().children())
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        shapes = self._shapes(input_shape)
+        pairs = zip(self.branches.values(), shapes, strict=True)
+        outputs = tuple(branch.output_shape(shape) for branch, shape in pairs)
+        return outputs if self.joint is None else self.joint.output_shape(outputs)
+
+    def _shapes(self, shape: Shape) -> tuple[Shape, ...]:
+        """Return the shape of the input of each branch."""
+        count = len(self.branches)
+        if shape is not None and is_several(shape) and len(shape) == count:
+            return shape
+        return (None if is_several(shape) else shape,) * count
+
+    def members(self, input_shape: Shape) -> Iterator[Member]:
+        shapes = self._shapes(input_shape)
+        yield from zip(self.branches, self.branches.values(), shapes, strict=True)
+
+    def width_after(self, width: int | None) -> int | None:
+        widths = [output_width(branch, width) for branch in self.branches.values()]
+        known = [width for width in widths if width is not None]
+        if self.join == "concat":
+            return sum(known) if len(known) == len(widths) else None
+        return next(iter(known), None) if self.joint is not None else None
+
+    @property
+    def headline(self) -> str:
+        """What a table says of the layer, above its branches."""
+        return f"({self.join})" if self.join else ""
+
+    def __repr__(self) -> str:
+        parts = [
+            describe_branch(layer) if name.isdigit() else f"{name}={describe_branch(layer)}"
+            for name, layer in self.branches.items()
+        ]
+        parts += [] if self.join == "concat" else [f"join={self.join!r}"]
+        return f"Parallel({', '.join(parts)})"
+
+    @classmethod
+    def examples(cls) -> Examples:
+        yield cls(Linear(3, 2, rng=0), Tanh()), ((4, 3),)
+        yield cls(Linear(3, 2, rng=0), Linear(3, 2, rng=1), join="add"), ((4, 3), (4, 3))
+        yield cls(a=Linear(2, 3, rng=0), b=Tanh(), c=Tanh(), join=None), ((1, 2),)
+        yield cls(Linear(2, 3, rng=0), Linear(2, 3, rng=1), join="multiply"), ((3, 2),)
+        yield cls(Linear(2, 3, rng=0), Linear(2, 3, rng=1), join="stack"), ((3, 2), (3, 2))
+        twice = Linear(2, 2, rng=0)
+        yield cls(twice, twice), ((3, 2), (3, 2))

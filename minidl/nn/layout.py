@@ -1,0 +1,92 @@
+"""Images and sequences with their channels on axis 1, for layers that have them last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from minidl import kernels
+from minidl.nn.activations import ReLU
+from minidl.nn.containers import Container, Sequential
+from minidl.nn.convolution import Conv1d, Conv2d
+from minidl.nn.layer import Examples, Layer
+from minidl.nn.reshape import Flatten
+from minidl.nn.summary import Member, Shape, describe_branch
+from minidl.typing import Array
+
+
+class ChannelsFirst(Container):
+    """A layer with the channels last, for inputs with the channels on axis 1, as PyTorch has them.
+
+    y = first(inner(last(x))),  where last moves axis 1 to the end, and first moves it back
+
+    Only the input and the output are transposed: within ``inner`` the channels stay last. Rows
+    (batch, features) are the same in both layouts.
+
+    Parameters
+    ----------
+    inner
+        A layer, such as a ``Sequential`` of convolutions.
+
+    Shapes
+    ------
+    x (batch, channels, height, width), y as ``inner`` gives it, with its last axis on axis 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidl import nn
+    >>> layer = nn.ChannelsFirst(nn.Conv2d(3, 8, 3, padding="same", rng=0))
+    >>> layer(np.ones((5, 3, 28, 28), np.float32)).shape
+    (5, 8, 28, 28)
+    """
+
+    def __init__(self, inner: Layer) -> None:
+        if not isinstance(inner, Layer):
+            raise TypeError(f"ChannelsFirst takes a layer, got {inner!r}")
+        self.inner = inner
+        self.assign_paths()
+
+    def forward(self, x: Array) -> Array:
+        return to_first(self.inner(to_last(x)))
+
+    def backward(self, dy: Array) -> Array:
+        return to_first(self.inner.backward(to_last(dy)))
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        if input_shape is not None and len(input_shape) > 2:
+            batch, channels, *sizes = input_shape
+            input_shape = (batch, *sizes, channels)
+        shape = self.inner.output_shape(input_shape)
+        if shape is None or len(shape) < 3:
+            return shape
+        batch, *sizes, channels = shape
+        return batch, channels, *sizes
+
+    def members(self, input_shape: Shape) -> Iterator[Member]:
+        if input_shape is not None and len(input_shape) > 2:
+            batch, channels, *sizes = input_shape
+            input_shape = (batch, *sizes, channels)
+        yield "inner", self.inner, input_shape
+
+    def width_after(self, width: int | None) -> int | None:
+        return None  # the last axis of an image is its width
+
+    def __repr__(self) -> str:
+        return f"ChannelsFirst({describe_branch(self.inner)})"
+
+    @classmethod
+    def examples(cls) -> Examples:
+        yield cls(Conv2d(2, 3, 3, padding="same", rng=0)), ((2, 2, 4, 5),)
+        yield cls(Sequential(Conv1d(2, 3, 2, rng=0), ReLU())), ((1, 2, 3),)
+        pixels = Sequential(Conv2d(2, 3, 2, rng=0), Flatten(channels_first=True))
+        yield cls(pixels), ((2, 2, 3, 4),)
+
+
+def to_last(x: Array) -> Array:
+    """Return an array with axis 1 moved to the end; rows as they are."""
+    return x if x.ndim < 3 else kernels.copy(x.transpose(0, *range(2, x.ndim), 1))
+
+
+def to_first(x: Array) -> Array:
+    """Return an array with its last axis moved to axis 1; rows as they are."""
+    return x if x.ndim < 3 else kernels.copy(x.transpose(0, x.ndim - 1, *range(1, x.ndim - 1)))

@@ -1,0 +1,216 @@
+"""The loss of a model with several outputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from typing import Any
+
+from minidl import kernels
+from minidl.nn.checks import check_number
+from minidl.nn.hooks import is_evaluating, kept_by, run_forward
+from minidl.nn.losses import Loss
+from minidl.typing import Array
+
+
+class MultiLoss(Loss):
+    """The weighted sum of the losses of several outputs, the heads of a model.
+
+    L = Σ_h w_h · L_h(prediction_h, target_h),  dprediction_h = w_h · ∂L_h/∂prediction_h
+
+    ``loss(predictions, targets)`` takes tuples, or dicts by the names of the heads, and
+    ``loss.backward()`` returns a tuple of gradients for ``model.backward``. Weights of rows are one
+    array for all heads, or a tuple or dict with one, or None, for each. In a mean, every head needs
+    a row of weight > 0 in every batch.
+
+    Parameters
+    ----------
+    losses
+        The losses of the heads, in the order of the model's outputs: a sequence, or a dict by the
+        names of the heads. Without names they are called ``"0"``, ``"1"`` and so on.
+    weights
+        How much each head counts, ≥ 0: a sequence, or a dict by name; 1 by default.
+
+    Attributes
+    ----------
+    heads
+        The losses by name.
+    weights
+        The weights, in the order of the heads.
+
+    Shapes
+    ------
+    predictions and targets as the losses take them.
+
+    Raises
+    ------
+    TypeError
+        For a head that is no loss.
+    ValueError
+        For no head, a loss without reduction, and weights that are negative or not those of the
+        heads.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidl import nn
+    >>> losses = {"kind": nn.CrossEntropyLoss(), "size": nn.MSELoss()}
+    >>> loss = nn.MultiLoss(losses, weights={"size": 0.5})
+    >>> predictions = np.zeros((1, 2)), np.array([[3.0]])
+    >>> float(loss(predictions, (np.array([1]), np.array([[1.0]])))).__round__(4)
+    2.6931
+    >>> {name: round(float(value), 4) for name, value in loss.values.items()}
+    {'kind': 0.6931, 'size': 4.0}
+    >>> [gradient.tolist() for gradient in loss.backward()]
+    [[[0.5, -0.5]], [[2.0]]]
+    """
+
+    heads: dict[str, Loss]
+    weights: tuple[float, ...]
+
+    def __init__(
+        self,
+        losses: Sequence[Loss] | Mapping[str, Loss],
+        weights: Sequence[float] | Mapping[str, float] | None = None,
+    ) -> None:
+        self.heads = as_heads(losses)
+        for name, loss in self.heads.items():
+            if not isinstance(loss, Loss):
+                raise TypeError(f"MultiLoss: head {name} must be a loss, got {loss!r}")
+            if loss.reduction == "none":
+                raise ValueError(
+                    f"MultiLoss: head {name} needs one number, and {loss!r} gives many"
+                )
+        self.weights = self._as_weights(weights)
+        kinds = {loss.reduction for loss in self.heads.values()}
+        super().__init__("sum" if kinds == {"sum"} else "mean")
+
+    def _as_weights(self, weights: Any) -> tuple[float, ...]:
+        """Return the weight of each head."""
+        if weights is None:
+            weights = {}
+        elif not isinstance(weights, Mapping):
+            if len(weights) != len(self.heads):
+                raise ValueError(
+                    f"MultiLoss: expected a weight for each of the {len(self.heads)} heads, got "
+                    f"{len(weights)}"
+                )
+            weights = dict(zip(self.heads, weights, strict=True))
+        if unknown := [name for name in weights if name not in self.heads]:
+            raise ValueError(
+                f"MultiLoss: a weight for {unknown[0]!r}, and the heads are {', '.join(self.heads)}"
+            )
+        return tuple(
+            check_number("MultiLoss", f"the weight of {name}", weights.get(name, 1), 0, math.inf)
+            for name in self.heads
+        )
+
+    @property
+    def values(self) -> dict[str, Array]:
+        """The losses of the heads in the latest call, without their weights, by name.
+
+        A recorded function may return them: ``return value, loss.values``.
+        """
+        return dict(kept_by(self).get("_values", {}))
+
+    @property
+    def predicts_targets(self) -> bool:
+        return False
+
+    def by_head(self, what: str, given: Any) -> tuple[Any, ...]:
+        """Return what is given for each head, a tuple or a dict, in the order of the heads.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For anything else, and for another number or other names.
+        """
+        if isinstance(given, Mapping):
+            if given.keys() != self.heads.keys():
+                raise ValueError(
+                    f"{what}: expected {', '.join(self.heads)}, the heads of the MultiLoss, got "
+                    f"{', '.join(map(str, given))}"
+                )
+            return tuple(given[name] for name in self.heads)
+        if not isinstance(given, tuple):
+            raise TypeError(
+                f"{what}: expected a tuple of {len(self.heads)}, or a dict by the names of the "
+                f"heads ({', '.join(self.heads)}), got {type(given).__name__}"
+            )
+        if len(given) != len(self.heads):
+            raise ValueError(
+                f"{what}: expected {len(self.heads)}, one for each head of the MultiLoss "
+                f"({', '.join(self.heads)}), got {len(given)}"
+            )
+        return given
+
+    def __call__(self, prediction: Any, target: Any, weight: Any = None) -> Array:
+        predictions = self.by_head("MultiLoss: prediction", prediction)
+        targets = self.by_head("MultiLoss: target", target)
+        weights: tuple[Any, ...] = (weight,) * len(self.heads)
+        if isinstance(weight, (tuple, Mapping)):
+            weights = self.by_head("MultiLoss: weight", weight)
+        value, gradients = run_forward(self, (predictions, targets, weights))
+        if not is_evaluating():
+            kept_by(self)["_gradient"] = gradients
+        return value
+
+    def forward(self, predictions: Any, targets: Any, weights: Any = None) -> Any:
+        values, gradients = {}, []
+        given = zip(self.heads.items(), predictions, targets, weights, strict=True)
+        for (name, loss), prediction, target, weight in given:
+            values[name] = loss(prediction, target, weight)
+            gradients.append(None if is_evaluating() else loss.backward())
+        kept_by(self)["_values"] = values
+        total = reduce(kernels.add, map(weighted, values.values(), self.weights))
+        return total, tuple(map(weighted, gradients, self.weights))
+
+    def backward(self) -> Any:
+        return super().backward()
+
+    def row_weights(self, target: Any, weight: Any = None) -> Any:
+        """Return the weights of the rows in each head's mean; None if all are equal in all."""
+        weights = (None,) * len(self.heads) if weight is None else weight
+        given = zip(self.heads.values(), target, weights, strict=True)
+        found = tuple(loss.row_weights(y, own) for loss, y, own in given)
+        return None if all(own is None for own in found) else found
+
+    def forget(self) -> None:
+        super().forget()
+        for loss in self.heads.values():
+            loss.forget()
+
+    def settings(self) -> dict[str, Any]:
+        if set(self.weights) == {1}:
+            return {}
+        return {"weights": dict(zip(self.heads, self.weights, strict=True))}
+
+    def __repr__(self) -> str:
+        shown = "".join(f", {name}={value!r}" for name, value in self.settings().items())
+        return f"MultiLoss({self.heads!r}{shown})"
+
+
+def as_heads(losses: Any) -> dict[str, Loss]:
+    """Return losses by the names of their heads."""
+    if isinstance(losses, Loss):
+        raise TypeError(f"MultiLoss: expected several losses, a list or a dict, got {losses!r}")
+    if not isinstance(losses, Mapping):
+        losses = {str(number): loss for number, loss in enumerate(losses)}
+    if not losses:
+        raise ValueError("MultiLoss: expected at least one loss, got none")
+    return dict(losses)
+
+
+def heads_of(loss: Loss) -> dict[str, Loss]:
+    """Return the losses of all heads by name: of a plain loss, itself under an empty name."""
+    return loss.heads if isinstance(loss, MultiLoss) else {"": loss}
+
+
+def weighted(value: Any, weight: float) -> Any:
+    """Return an array times the weight of its head; None stays None."""
+    if value is None or weight == 1:
+        return value
+    value = kernels.copy(value)
+    kernels.scale(value, weight)
+    return value

@@ -1,0 +1,38 @@
+"""Several inputs or outputs of a layer, as tuples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minidl import kernels
+from minidl.nn.layer import Layer
+from minidl.typing import Array
+
+
+def through(layer: Layer, x: Any, lengths: Array | None = None) -> Any:
+    """Return what a layer gives for an input or a tuple of them, with lengths if it takes any."""
+    return layer(x, lengths=lengths) if lengths is not None and layer.takes_lengths else layer(x)
+
+
+def backward_through(layer: Layer, dy: Any) -> Any:
+    """Return what a layer's backward pass gives for a gradient, or for a tuple of them."""
+    return layer.backward(*dy) if type(dy) is tuple else layer.backward(dy)
+
+
+def added(a: Any, b: Any) -> Any:
+    """Return the sum of two arrays, or tuples of arrays; None stands for zero."""
+    if a is None or b is None:
+        return b if a is None else a
+    if type(a) is tuple:
+        return tuple(added(*both) for both in zip(a, b, strict=True))
+    return kernels.add(a, b)
+
+
+def shapes_of(x: Any) -> tuple[Any, ...]:
+    """Return the shape of an array, or the shapes of a tuple of arrays."""
+    return tuple(map(shapes_of, x)) if type(x) is tuple else x.shape
+
+
+def is_several(shape: tuple[Any, ...] | None) -> bool:
+    """Return whether this is a tuple of shapes, and not a shape."""
+    return shape is not None and not all(isinstance(size, (int, str)) for size in shape)

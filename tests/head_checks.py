@@ -1,0 +1,97 @@
+"""What holds for losses of several heads: one function for each property of a module.
+
+Each takes the names of a module, as it is or with a fault planted, and raises if the property does
+not hold (test_planted_faults.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from checks import assert_close
+
+from minidl import nn
+from minidl.training.metrics import by_name
+
+RNG = np.random.default_rng(0)
+LOGITS, VALUES = RNG.normal(size=(4, 3)), RNG.normal(size=(4, 2))
+LABELS, TARGETS = np.array([0, 2, 1, 1]), RNG.normal(size=(4, 2))
+ROWS = np.array([1.0, 0.5, 2.0, 1.0])
+HEADS = {"kind": nn.CrossEntropyLoss(), "size": nn.MSELoss()}
+
+
+def sums(space: dict[str, Any]) -> None:
+    """Value and gradients are the weighted ones of the heads; ``values`` are theirs alone."""
+    loss = space["MultiLoss"](HEADS, weights={"size": 0.25})
+    assert loss.by_head("order", {"size": 2, "kind": 1}) == (1, 2)
+    for weight in (None, ROWS, (None, ROWS)):
+        own = weight if isinstance(weight, tuple) else (weight, weight)
+        cross_entropy, mse = nn.CrossEntropyLoss(), nn.MSELoss()
+        expected = [
+            float(cross_entropy(LOGITS, LABELS, own[0])),
+            float(mse(VALUES, TARGETS, own[1])),
+        ]
+        value = loss((LOGITS, VALUES), {"size": TARGETS, "kind": LABELS}, weight)
+        np.testing.assert_allclose(value, expected[0] + 0.25 * expected[1])
+        np.testing.assert_allclose([float(v) for v in loss.values.values()], expected)
+        gradients = [cross_entropy.backward(), 0.25 * mse.backward()]
+        assert_close(list(loss.backward()), gradients, "gradients")
+
+
+def row_weights(space: dict[str, Any]) -> None:
+    """Each head has its own weights of rows, and there are none if no head has any."""
+    heads = {**HEADS, "kind": nn.CrossEntropyLoss(class_weight=[1.0, 2.0, 3.0])}
+    found = space["MultiLoss"](heads).row_weights((LABELS, TARGETS), (ROWS, 2 * ROWS))
+    np.testing.assert_allclose(found[0], ROWS * np.array([1, 3, 2, 2]))
+    np.testing.assert_allclose(found[1], 2 * ROWS)
+    plain = space["MultiLoss"](HEADS)
+    assert plain.row_weights((LABELS, TARGETS)) is None
+    found = plain.row_weights((LABELS, TARGETS), (None, ROWS))
+    assert found is not None
+    assert found[0] is None
+
+
+def means(space: dict[str, Any]) -> None:
+    """Losses of an epoch are means over batches, each weighted as its head does it."""
+    loss = nn.MultiLoss(HEADS, weights=[2, 0.5])
+    metrics = by_name({"kind": "accuracy", "size": "mae"}, loss)
+    tally = space["tally_of"](loss, metrics)
+    tally.add([(1.0, 3.0), (2.0, 5.0)], 3, 4, (None, ROWS))
+    tally.add_predictions((LOGITS, VALUES), (LABELS, TARGETS), None, None)
+    other = space["tally_of"](loss, metrics)
+    other.resume(tally.resume_state())
+    kind, size = (3 * 1 + 2) / 4, (3.5 * 3 + 5) / 4.5
+    expected = {
+        "loss": 2 * kind + 0.5 * size,
+        "kind.loss": kind,
+        "size.loss": size,
+        "kind.accuracy": np.mean(LOGITS.argmax(axis=1) == LABELS),
+        "size.mae": np.abs(VALUES - TARGETS).mean(),
+    }
+    for found in (tally.read(), other.read(), tally.read_running()):
+        assert list(found) == list(expected)
+        np.testing.assert_allclose(list(found.values()), list(expected.values()))
+
+
+def ways_in(space: dict[str, Any]) -> None:
+    """Every input has the layer that takes it; lengths have their sequences."""
+    words, gru = nn.Embedding(5, 2), nn.GRU(2, 3)
+    towers = nn.Sequential(nn.Sequential(nn.Parallel(table=nn.Linear(2, 3), a=gru, ids=words)))
+    lengths = np.array([1, 2, 2, 1])
+    sequences, ids = RNG.normal(size=(4, 2, 2)), np.array([4, 0, 1, 2])
+    found = space["entrances"](towers, [VALUES, sequences, lengths, ids])
+    first = towers[0][0].branches
+    assert [e.layer for e in found] == [first["table"], first["a"], None, first["ids"]]
+    assert [e.lengths_of for e in found] == [None, None, 1, None]
+    assert space["input_names"](towers) == ["table", "a", "ids"]
+    chain = nn.Sequential(nn.Linear(2, 2), nn.GRU(2, 3))
+    assert [e.lengths_of for e in space["entrances"](chain, [sequences, lengths])] == [None, 0]
+    assert space["most_inputs"](chain) == 2
+    assert space["most_inputs"](towers) is None
+
+
+HEAD_CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
+    check.__name__: check for check in (sums, row_weights, means, ways_in)
+}
