@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from minidl.nn.branches import JOINS, Parallel
-from minidl.nn.containers import Residual, Sequential, is_ours
+from minidl.nn.containers import Container, Residual, Sequential, is_ours
 from minidl.nn.dropout import Dropout
 from minidl.nn.layer import KEPT, Layer
+from minidl.nn.layout import ChannelsFirst
 from minidl.nn.parameter import Parameter
 from minidl.nn.recurrent.sequence import Recurrent
 from minidl.saving.tensor_file import shortened
@@ -35,7 +36,7 @@ HELD_AS = {
 def check_fits(layer: Layer) -> None:
     """Raise ValueError or TypeError for one of minidl's layers that its constructor never makes."""
     kind = type(layer)
-    if not is_ours(kind) or kind in (Sequential, Residual, Parallel):
+    if not is_ours(kind) or issubclass(kind, Container):
         _check_container(layer)
         return
     if hasattr(kind, "check_held"):  # a layer of a loaded graph, which has its own check
@@ -48,8 +49,10 @@ def check_fits(layer: Layer) -> None:
 
 
 def _check_container(layer: Layer) -> None:
-    """Raise for a ``Sequential``, a ``Residual`` or a ``Parallel`` of anything but layers."""
+    """Raise for a container of anything but layers."""
     kind = type(layer).__name__
+    if isinstance(layer, ChannelsFirst) and not isinstance(layer.inner, Layer):
+        raise ValueError(f"{kind}.inner must be a layer")
     if isinstance(layer, Sequential) and not _are(layer.stack, Layer):
         raise ValueError(f"{kind}.stack must be a tuple of layers")
     if isinstance(layer, Residual) and not (
