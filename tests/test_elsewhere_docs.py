@@ -34,13 +34,16 @@ def test_programs_of_pytorch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    modules, files = short_programs("PyTorch")
+    modules, files, images = short_programs("PyTorch")
     exec(files, {})
     assert capsys.readouterr().out == "state dict: 4 tensors fit\n"
     pytest.importorskip("torch")
     exec(modules, names := {})
     assert float(capsys.readouterr().out) < 1e-6
     assert repr(names["again"]) == repr(names["model"])
+    exec(images, names := {})
+    assert float(capsys.readouterr().out) < 1e-5
+    assert repr(names["back"]) == repr(names["module"])
 
 
 def test_programs_of_c(

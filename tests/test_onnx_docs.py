@@ -27,13 +27,19 @@ def test_programs_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    both, runtime, sequences = programs()
+    both, runtime, sequences, images = programs()
     exec(both, names := {})
     assert capsys.readouterr().out.endswith(" True\n")
     assert repr(names["again"]) == repr(names["model"])
     exec(sequences, {})
     inputs = onnx.load("gesture.onnx").graph.input
     assert [value.name for value in inputs] == ["x", "lengths"]
+    exec(images, {})
+    transposes = [
+        sum(node.op_type == "Transpose" for node in onnx.load(name).graph.node)
+        for name in ("images.onnx", "first.onnx")
+    ]
+    assert transposes == [1, 0]
     pytest.importorskip("onnxruntime")
     exec(runtime, {})
     assert capsys.readouterr().out == "(5, 3)\n"

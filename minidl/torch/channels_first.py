@@ -53,7 +53,13 @@ def _pool(layer: Any, dimensions: int) -> Any:
         return image_modules.Pool(kind, window, bool(counts), channels_first=True)
     options = {} if counts is None else {"count_include_pad": counts}
     theirs = _of_dimensions("MaxPool" if kind == "max" else "AvgPool", dimensions)
-    return theirs(window.kernel, window.stride, padding, **options)
+    places = map(_one_if_equal, (window.kernel, window.stride, padding))
+    return theirs(*places, **options)
+
+
+def _one_if_equal(numbers: tuple[int, ...]) -> Any:
+    """Return one number for all dimensions, if it is the same for each."""
+    return numbers[0] if len(set(numbers)) == 1 else numbers
 
 
 def _global_pool(layer: Any, dimensions: int) -> Any:
