@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 from checks import assert_same
-from layer_helpers import BRANCHES
 
 import minidl
 import minidl.c
@@ -337,22 +336,6 @@ def test_a_changed_weight_or_head_is_recorded_anew() -> None:
             k: float(v) for k, v in loss.values.items()
         }
         assert_same(list(gradients), list(loss.backward()), "gradients")
-
-
-@pytest.mark.parametrize("cls", BRANCHES, ids=lambda cls: cls.__name__)
-def test_what_other_programs_cannot_run_is_refused_by_name(
-    cls: type[nn.Layer], tmp_path: Path
-) -> None:
-    for layer, _ in cls.examples():
-        with pytest.raises(TypeError, match=rf"export: .*{cls.__name__}"):
-            minidl.c.export(
-                nn.Sequential(nn.Identity(), layer), tmp_path / "net.c", input_shape=(3,)
-            )
-    pytest.importorskip("onnx")
-    for layer, shapes in cls.examples():
-        inputs = tuple(np.zeros(shape, F32) for shape in shapes)
-        with pytest.raises(TypeError, match=rf"export: .*{cls.__name__}"):
-            minidl.onnx.export(layer, tmp_path / "net.onnx", inputs)
 
 
 def test_analyses_refuse_several_heads() -> None:
