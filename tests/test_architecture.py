@@ -23,6 +23,7 @@ import minidl
 from minidl import _kernels, kernels
 from minidl._kernels import twins
 from minidl._kernels.signature import KERNELS
+from minidl.augment import Transform
 from minidl.nn.containers import Container
 from minidl.nn.recurrent.sequence import Recurrent
 
@@ -61,7 +62,10 @@ RULES_OF_FIT = (
 CIRCLES: list[set[str]] = []
 DOCUMENTED_IN_BASE = {
     name
-    for base in (minidl.nn.Layer, minidl.nn.Loss, minidl.optim.Optimizer, Recurrent, Container)
+    for base in (
+        *(minidl.nn.Layer, minidl.nn.Loss, minidl.optim.Optimizer),
+        *(Recurrent, Container, Transform),
+    )
     for name in (*vars(base), "forward", "backward")
 }
 PUBLIC = [

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 from checks import assert_same
-from layer_helpers import BRANCHES
 
 import minidl
 import minidl.c
@@ -339,22 +338,6 @@ def test_a_changed_weight_or_head_is_recorded_anew() -> None:
         assert_same(list(gradients), list(loss.backward()), "gradients")
 
 
-@pytest.mark.parametrize("cls", BRANCHES, ids=lambda cls: cls.__name__)
-def test_what_other_programs_cannot_run_is_refused_by_name(
-    cls: type[nn.Layer], tmp_path: Path
-) -> None:
-    for layer, _ in cls.examples():
-        with pytest.raises(TypeError, match=rf"export: .*{cls.__name__}"):
-            minidl.c.export(
-                nn.Sequential(nn.Identity(), layer), tmp_path / "net.c", input_shape=(3,)
-            )
-    pytest.importorskip("onnx")
-    for layer, shapes in cls.examples():
-        inputs = tuple(np.zeros(shape, F32) for shape in shapes)
-        with pytest.raises(TypeError, match=rf"export: .*{cls.__name__}"):
-            minidl.onnx.export(layer, tmp_path / "net.onnx", inputs)
-
-
 def test_analyses_refuse_several_heads() -> None:
     with pytest.raises(TypeError, match=r"MultiLoss.* has 2 heads"):
         analysis.largest_curvature(two_towers(), two_losses(), (TABLE, SEQUENCES), (KINDS, SIZES))
@@ -454,6 +437,10 @@ def test_tables_draw_the_branches() -> None:
     assert ["├", "a", "Sequential"] in lines
     assert ["└", "body", "Linear(7,"] in lines
     assert repr(model[0]) == "Parallel(a=Linear -> ReLU, b=Tanh)"
+    deep = nn.Sequential(
+        nn.Linear(4, 4), nn.Sequential(nn.Residual(model[0].branches["a"]), model[0])
+    )
+    assert "  │ ├ 0 Linear(4, 3) " in repr(deep)
     towers = two_towers().summary((4,), (5, 3))
     assert "(batch, 3) and (batch, 1)" in towers
     assert towers == two_towers().summary(*((4,), (5, 3)))

@@ -42,13 +42,13 @@ def test_programs_print_what_the_page_says(page: dict[str, Any]) -> None:
     printed, shown = "".join(page["printed"]), "".join(blocks("text"))
     assert re.sub(NUMBER, "#", printed) == re.sub(NUMBER, "#", shown)
     found, said = ([float(n) for n in re.findall(NUMBER, text)] for text in (printed, shown))
-    np.testing.assert_allclose(found, said, atol=0.06)
+    np.testing.assert_allclose(found, said, atol=0.03)
     assert [part.shape for part in (page["logits"], page["predicted"])] == [(800, 3), (800, 1)]
 
 
 def test_programs_are_short() -> None:
     parts = TEXT.split("\n## ")
-    for title in ("Two inputs", "One layer twice"):
+    for title in ("Two inputs", "One layer twice", "A U with skips"):
         (section,) = [part for part in parts if part.startswith(title)]
         own = re.findall(r"^```python\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
         assert 10 < max(block.count("\n") for block in own) < 40
@@ -58,7 +58,8 @@ def test_programs_are_recorded(page: dict[str, Any]) -> None:
     if _kernels.isa == "reference":
         pytest.skip("the twin alone records nothing")
     assert page["step"].programs > 0
-    assert page["trainer"]._step.recorded.step.programs > 0
+    for trainer in (page["trainer"], page["u_trainer"]):
+        assert trainer._step.recorded.step.programs > 0
 
 
 def test_links_lead_somewhere() -> None:
@@ -186,3 +187,44 @@ def test_a_siamese_network_in_pytorch(page: dict[str, Any]) -> None:
     arrays = x[one], x[other], page["together"][1970:2030]
     loss = nn.CosineEmbeddingLoss(margin=0.3)
     assert_trains_as_theirs(twins, loss, arrays, 2, Peer(), peer_loss)
+
+
+def test_a_u_with_skips_in_pytorch(page: dict[str, Any]) -> None:
+    pytest.importorskip("torch")
+    model = fresh(page["u_net"])
+    outer = model[2]
+    inner = outer[2].branches["1"][1]
+    bottom = inner[2].branches["1"][1]
+
+    def conv(layer: Any) -> Any:
+        height, width, before, after = layer.weight.shape
+        peer = torch.nn.Conv2d(before, after, (height, width), padding="same").double()
+        fill(peer.weight, layer.weight.data.transpose(3, 2, 0, 1))
+        fill(peer.bias, layer.bias.data)
+        return peer
+
+    class Level(torch.nn.Module):
+        def __init__(self, layers: Any, inner: Any) -> None:
+            super().__init__()
+            self.down, self.up, self.inner = conv(layers[0]), conv(layers[3]), inner
+
+        def forward(self, x: Any) -> Any:
+            around = self.down(x).relu()
+            below = self.inner(torch.nn.functional.max_pool2d(around, 2))
+            below = torch.nn.functional.interpolate(below, scale_factor=2)
+            return self.up(torch.cat([around, below], dim=1)).relu()
+
+    class Peer(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            lowest = torch.nn.Sequential(conv(bottom[0]), torch.nn.ReLU())
+            self.first, self.last = conv(model[0]), conv(model[3])
+            self.levels = Level(outer, Level(inner, lowest))
+
+        def forward(self, x: Any) -> Any:
+            x = self.first(x.permute(0, 3, 1, 2)).relu()
+            return self.last(self.levels(x)).permute(0, 2, 3, 1)
+
+    arrays = page["noisy"][:20], page["ink"][:20]
+    peer_loss = torch.nn.functional.binary_cross_entropy_with_logits
+    assert_trains_as_theirs(model, nn.BCEWithLogitsLoss(), arrays, 1, Peer(), peer_loss)

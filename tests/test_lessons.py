@@ -167,6 +167,8 @@ def test_numbers_that_an_experiment_quotes_stand_in_its_lesson(name: str) -> Non
     told = [float(number.replace("−", "-")) for number in NUMBER.findall(text.replace(",", ""))]
     compute = lab.module(name).compute
     short = {"epochs": 1} if "epochs" in inspect.signature(compute).parameters else {}
+    if name == "resnet":
+        short["depth"] = 8  # it quotes what theory says, which is computed without training
     for quoted in compute(**short).quoted():
         half = last_digit(quoted.quoted) / 2 * 1.01
         assert any(abs(number - float(quoted.quoted)) <= half for number in told), quoted

@@ -377,6 +377,7 @@ HOSTILE = {
             *(("groups", 0), ("groups", "x"), ("groups", 1), ("in_features", 4), ("weight", None)),
             *(("padding", "full"), ("padding", {"tuple": [1, -1]}), ("kernel_size", 3)),
             *(("kernel_size", {"tuple": [2**40, 3]}), ("kernel_size", {"tuple": [3, 3, 3]})),
+            ("kernel_size", {"tuple": [4096, 4096]}),
             *(("stride", {"tuple": [2**40, 1]}), ("dilation", {"tuple": [0, 1]})),
         ]
     },

@@ -540,6 +540,7 @@ cdef struct MaxPoolGradArgs:
     void *dx
     Py_ssize_t images, out_height, out_width, channels, height, width
     Py_ssize_t kernel_height, kernel_width, stride_height, stride_width, top, left
+    Py_ssize_t after_relu      # whether dx is that of what a ReLU was given, which gave x
 
 cdef struct AvgPoolArgs:
     const void *x

@@ -218,6 +218,7 @@ def max_pool_grad(
     dx = allocate_like(x)
     args.dy, args.x = cnp.PyArray_DATA(dy), cnp.PyArray_DATA(x)
     args.y, args.dx = cnp.PyArray_DATA(y), cnp.PyArray_DATA(dx)
+    args.after_relu = False    # only recorded steps merge both (`_after_relu` of recording/fuse.py)
     describe(&args, at, lengths)
     run_pool(MAX_POOL_GRAD, real, &args, lengths, at)
     return dx

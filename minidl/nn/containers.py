@@ -139,13 +139,22 @@ class Sequential(Container):
         """Call the layers with the lengths, if they take them, and the first with the options."""
         self._check_inputs(inputs, lengths)
         x: Any = inputs[0] if len(inputs) == 1 else inputs
-        steps = getattr(inputs[-1], "shape", ())[1:2]
+        steps = getattr(inputs[-1], "shape", (0, 0))[1:2]
+        changed_by: Layer | None = None
         for layer in self.stack:
             if lengths is not None and layer.takes_lengths:
+                if changed_by is not None:
+                    raise ValueError(
+                        f"{self.label}: {changed_by.short_name()} makes other steps of {steps[0]}, "
+                        f"to which the lengths that {layer.short_name()} takes do not belong; keep "
+                        'the steps, for example by padding="same" or "causal"'
+                    )
                 options = {**options, "lengths": lengths}
             x, options = layer(x, **options), {}
-            if getattr(x, "ndim", 0) < 3 or x.shape[1:2] != steps:
+            if getattr(x, "ndim", 0) < 3:
                 lengths = None  # the time axis is gone
+            elif x.shape[1:2] != steps:
+                changed_by = changed_by or layer
         return x
 
     def _check_inputs(self, inputs: tuple[Any, ...], lengths: Array | None) -> None:

@@ -195,6 +195,10 @@ class Conv1d(Convolution):
     x (batch, steps, in_channels), y (batch, steps', out_channels), weight (steps of the window,
     in_channels / groups, out_channels), bias (out_channels).
 
+    Of padded sequences, the steps beyond their length are seen as all others: with ``"causal"`` no
+    step before them depends on them. Layers behind this one that take ``lengths`` still do, if the
+    number of steps stays as it was.
+
     Raises
     ------
     ValueError

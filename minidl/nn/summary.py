@@ -33,7 +33,7 @@ def summary_of(model: Any, input_shapes: tuple[tuple[int, ...], ...]) -> str:
 def _rows(member: Member, lead: str, below: str, everything: bool = False) -> Iterator[Row]:
     """Yield the row of a layer, after ``lead``, and those of the layers in it, after ``below``."""
     name, layer, shape = member
-    everything = everything or hasattr(layer, "branches")
+    everything = everything or any(hasattr(inner, "branches") for _, inner in layer.layers())
     inner = list(layer.members(shape)) if everything and hasattr(layer, "members") else []
     text = repr(layer)
     if inner:

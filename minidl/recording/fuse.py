@@ -23,6 +23,8 @@ from minidl._kernels.executor.calls import (
 from minidl._kernels.signature import ADD_TO_ZERO, KERNELS, READ, UPDATED, WRITTEN, Kernel
 
 PRODUCT = next(kernel for kernel in KERNELS.values() if kernel.fuses and kernel.accumulates)
+RELU_GRAD = KERNELS["relu_grad"]
+MAX_POOL_GRAD = next(kernel for kernel in KERNELS.values() if "after_relu" in kernel.fields)
 SUM_OF_PARTIALS = KERNELS["reduce_partials"]
 
 
@@ -33,6 +35,7 @@ def fuse(calls: list[KernelCall], returned: Iterable[Buffer]) -> list[KernelCall
     fusing = [kernel for kernel in KERNELS.values() if kernel.fuses]
     calls = _into_product(calls, needed, fusing, 1, _activation)
     calls = _into_product(calls, needed, [PRODUCT], 2, _activation_gradient)
+    calls = _after_relu(calls, needed)
     return _split_k(_sharing_b(_without_clearing(calls)))
 
 
@@ -129,6 +132,37 @@ def _activation_gradient(product: KernelCall, gradient: KernelCall) -> None:
     y, dx = gradient.operands[1], gradient.operands[2]
     product.operands.insert(-1, Operand("gate", READ, y.buffer, y.offset))
     _operand(product, "c").buffer = dx.buffer
+
+
+# --- the gradients of a ReLU and of the maxima of its output: one pass over both ---
+
+
+def _after_relu(calls: list[KernelCall], needed: set[int]) -> list[KernelCall]:
+    """Merge the gradient of a ReLU into that of max pooling, which has read the same array."""
+    uses = Counter(id(operand.buffer) for call in calls for operand in call.operands)
+    pools: dict[int, int] = {}  # from the gradient that pooling gives to its index
+    kept: list[KernelCall] = []
+    for call in calls:
+        if call.kernel is RELU_GRAD:
+            dy, y, dx = call.operands
+            index = pools.get(id(dy.buffer))
+            if (
+                index is not None
+                and uses[id(dy.buffer)] == 2
+                and id(dy.buffer) not in needed
+                and _whole(call, dy.buffer)
+                and (x := kept[index].operand("x")) is not None
+                and (x.buffer, x.offset) == (y.buffer, y.offset)
+                and not _written(kept[index + 1 :], call)
+            ):
+                MAX_POOL_GRAD.set(kept[index].args, "after_relu", True)
+                _output(kept[index]).buffer = dx.buffer
+                kept[index].fused.append(call.kernel.name)
+                continue
+        if call.kernel is MAX_POOL_GRAD:
+            pools[id(_output(call).buffer)] = len(kept)
+        kept.append(call)
+    return kept
 
 
 # --- two gradients of weights that share dy: it is read once ---

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from minidl.nn.branches import JOINS, Parallel
-from minidl.nn.containers import Residual, Sequential, is_ours
-from minidl.nn.convolution import Convolution
+from minidl.nn.containers import Container, Residual, Sequential, is_ours
 from minidl.nn.dropout import Dropout
 from minidl.nn.layer import KEPT, Layer
+from minidl.nn.layout import ChannelsFirst
 from minidl.nn.parameter import Parameter
 from minidl.nn.recurrent.sequence import Recurrent
 from minidl.saving.tensor_file import shortened
@@ -36,23 +36,23 @@ HELD_AS = {
 def check_fits(layer: Layer) -> None:
     """Raise ValueError or TypeError for one of minidl's layers that its constructor never makes."""
     kind = type(layer)
-    if not is_ours(kind) or kind in (Sequential, Residual, Parallel):
+    if not is_ours(kind) or issubclass(kind, Container):
         _check_container(layer)
         return
     if hasattr(kind, "check_held"):  # a layer of a loaded graph, which has its own check
         kind.check_held(layer)
         return
     _check_sizes(layer)
-    if isinstance(layer, Convolution):
-        _check_windows(layer)
     if isinstance(layer, Recurrent):
         _check_recurrent(layer)
     _check_alike(kind(**_arguments(layer)), layer, kind.__name__)
 
 
 def _check_container(layer: Layer) -> None:
-    """Raise for a ``Sequential``, a ``Residual`` or a ``Parallel`` of anything but layers."""
+    """Raise for a container of anything but layers."""
     kind = type(layer).__name__
+    if isinstance(layer, ChannelsFirst) and not isinstance(layer.inner, Layer):
+        raise ValueError(f"{kind}.inner must be a layer")
     if isinstance(layer, Sequential) and not _are(layer.stack, Layer):
         raise ValueError(f"{kind}.stack must be a tuple of layers")
     if isinstance(layer, Residual) and not (
@@ -82,13 +82,6 @@ def _check_recurrent(layer: Recurrent) -> None:
         raise ValueError(f"{name} has {len(layer.cells)} cells for {layer.num_layers} layers")
     if len(layer.dropouts) not in (0, len(layer.cells) - directions):
         raise ValueError(f"{name} has {len(layer.dropouts)} dropouts")
-
-
-def _check_windows(layer: Convolution) -> None:
-    """Raise if the window is not that of the weight, which the constructor would allocate."""
-    channels = layer.in_features // layer.groups, layer.out_features
-    if layer.weight.shape != (*layer.kernel_size, *channels):
-        raise ValueError(f"{type(layer).__name__}.weight should have the shape of its windows")
 
 
 def _check_sizes(layer: Layer) -> None:

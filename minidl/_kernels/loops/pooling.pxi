@@ -210,7 +210,7 @@ cdef inline void give_first_largest(
     const real *x, const real *x_end, const real *y, const real *y_end, const real *dy, real *dx,
     Py_ssize_t count, Py_ssize_t step, Py_ssize_t height, Py_ssize_t width, Py_ssize_t line,
     Py_ssize_t c, Py_ssize_t begin, Py_ssize_t channels, vec lanes, Py_ssize_t room,
-    Py_ssize_t own, const bint add
+    Py_ssize_t own, bint after_relu, const bint add
 ) noexcept nogil:
     """Give the dy of `count` windows to their first pixels, row by row, that are not below y.
 
@@ -233,6 +233,8 @@ cdef inline void give_first_largest(
                 place = i * line + j * c
                 pixel = load_first(x + place, channels, x_end - (x + place))
                 given = where_less(pixel, largest, fill(0), gradient)
+                if after_relu:
+                    given = relu_grad_vec(given, pixel)
                 gradient = where_less(pixel, largest, gradient, fill(0))
                 if i >= own:
                     if add:
@@ -247,7 +249,7 @@ cdef inline void give_first_largest(
 
 cdef inline void max_pool_rows(
     const Windows *at, const real *x, const real *x_end, const real *y, const real *y_end,
-    const real *dy, real *dx, Py_ssize_t image, Span own, const bint add
+    const real *dy, real *dx, Py_ssize_t image, Span own, bint after_relu, const bint add
 ) noexcept nogil:
     """Rows `own` of dx of one image; x, y, dy and dx begin with the image."""
     cdef Py_ssize_t c = at.channels, line = at.width * c, step = at.stride_width * c
@@ -276,12 +278,14 @@ cdef inline void max_pool_rows(
                 if high == 2 and wide == 2 and before <= 0:    # the usual case
                     give_first_largest(
                         x + corner, x_end, y + place, y_end, dy + place, dx + corner, count, step,
-                        2, 2, line, c, done - channel, c - channel, lanes, room, 0, add
+                        2, 2, line, c, done - channel, c - channel, lanes, room, 0,
+                        after_relu, add
                     )
                 else:
                     give_first_largest(
                         x + corner, x_end, y + place, y_end, dy + place, dx + corner, count, step,
-                        high, wide, line, c, done - channel, c - channel, lanes, room, before, add
+                        high, wide, line, c, done - channel, c - channel, lanes, room,
+                        before, after_relu, add
                     )
                 done, channel = channel + LANES, next_channel(channel, c)
             column += count
@@ -324,12 +328,12 @@ cdef Py_ssize_t max_pool_grad(const void *arguments, int thread, int threads) no
         if add:
             max_pool_rows(
                 &at, x + image * x_size, x_end, y + image * y_size, y_end, dy + image * y_size,
-                dx + image * x_size, image, own, True
+                dx + image * x_size, image, own, args.after_relu, True
             )
         else:
             max_pool_rows(
                 &at, x + image * x_size, x_end, y + image * y_size, y_end, dy + image * y_size,
-                dx + image * x_size, image, own, False
+                dx + image * x_size, image, own, args.after_relu, False
             )
     return 0
 

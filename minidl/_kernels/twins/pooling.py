@@ -45,7 +45,7 @@ def max_pool(
 
 
 @kernel(
-    f"dy{_Y} x{_X} y{_Y} lengths:index[images]?<width {_WINDOWS} -> dx{_X}",
+    f"dy{_Y} x{_X} y{_Y} lengths:index[images]?<width {_WINDOWS} after_relu:int -> dx{_X}",
     composite=True,
     flops=2,
     work=_work,

@@ -83,20 +83,22 @@ cdef void fill_gradients(
     """Copy dy of one image into planes, one for each output."""
     cdef vec square[LANES]
     cdef const real *dy
-    cdef Py_ssize_t n = args.outputs, pixels = args.out_height * args.out_width, i, j, lane, q
+    cdef Py_ssize_t n = args.outputs, pixels = args.out_height * args.out_width, i, j, lane, q, wide
     memset(planes.dy, 0, n * planes.pixels * sizeof(real))
     for i in range(args.out_height):
         j = 0
         while j < args.out_width:
             q = (image * pixels + i * args.out_width + j) * n
-            for lane in range(LANES):
-                dy = <const real *>args.y + q + lane * n
-                if j + lane >= args.out_width:
+            dy = <const real *>args.y + q
+            wide = smaller(LANES, args.out_width - j)
+            if q + (LANES - 1) * n + LANES > args.images * pixels * n:    # of the last pixels
+                for lane in range(LANES):
+                    square[lane] = load_part(dy + lane * n, n, 0) if lane < wide else fill(0)
+            else:
+                for lane in range(LANES):
+                    square[lane] = load(dy + lane * n)
+                for lane in range(wide, LANES):
                     square[lane] = fill(0)
-                elif q + lane * n + LANES <= args.images * pixels * n:
-                    square[lane] = load(dy)
-                else:
-                    square[lane] = load_part(dy, n, 0)
             transpose_to_few(square, n)
             # Zeros at the end of a line may reach into the next one, for now.
             for lane in range(n):
