@@ -145,7 +145,9 @@ def _sequences(layer: Any, y: Array, x: Array, *state: Array) -> Any:
 
 
 def _of(layer: Any, *inputs: Array) -> Array:
-    found = LAYERS[type(layer).__name__](layer, np.ones(1), *inputs)
+    shape = layer.output_shape(inputs[0].shape)
+    known = shape is not None and all(isinstance(size, int) for size in shape)
+    found = LAYERS[type(layer).__name__](layer, np.ones(shape if known else 1), *inputs)
     return found[0] if isinstance(found, tuple) else found
 
 

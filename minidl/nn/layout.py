@@ -46,10 +46,15 @@ class ChannelsFirst(Container):
         self.inner = inner
         self.assign_paths()
 
+    def check_input(self, x: Array) -> None:
+        self.check_array(x)  # the layer inside checks the rest
+
     def forward(self, x: Array) -> Array:
+        self.save(None)  # nothing is needed, but the gradient is checked
         return to_first(self.inner(to_last(x)))
 
     def backward(self, dy: Array) -> Array:
+        self.saved(dy)
         return to_first(self.inner.backward(to_last(dy)))
 
     def output_shape(self, input_shape: Shape) -> Shape:
