@@ -205,6 +205,7 @@ def test_hidden_convolutions_are_initialised_for_what_follows() -> None:
         (lambda: nn.Conv2d(4, 3, 3, padding="causal"), r'padding must be .*"valid", "same", got'),
         (lambda: nn.Conv1d(4, 3, 3, padding=-1), r"Conv1d: padding must be >= 0, got -1"),
         (lambda: nn.Conv1d(4, 3, 3, dilation=0), r"Conv1d: dilation must be >= 1, got 0"),
+        (lambda: nn.Conv2d(4, 3, 1, dilation=2**61), r"Conv2d: dilation must be <= 2147483647"),
         (lambda: nn.Conv1d(4, 3, 3, bias=False, bias_init="zeros"), r"Conv1d: bias=False leaves"),
         (
             lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm(8), nn.Conv2d(4, 8, 3)),
@@ -244,6 +245,17 @@ def test_kernels_refuse_windows_that_do_not_fit(isa: str) -> None:
     x, weight = np.zeros((1, 4, 4, 2)), np.zeros((5, 5, 2, 3))
     with pytest.raises(ValueError, match=r"windows of 5 x 5 elements.*do not fit into 4 x 4"):
         kernels.conv(x, weight)
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3])
+def test_kernels_refuse_numbers_whose_products_overflow(isa: str, kernel: int) -> None:
+    x, weight = np.zeros((1, 3, 3, 1)), np.zeros((kernel, kernel, 1, 1))
+    for power in (31, 61, 62, 63):
+        huge = 2**power
+        with pytest.raises(ValueError, match=r"conv: dilation must be numbers from 1 to"):
+            kernels.conv(x, weight, None, (1, 1), ((1, 1), (1, 1)), (huge, huge))
+        with pytest.raises(ValueError, match=r"conv: padding must be numbers from 0 to"):
+            kernels.conv(x, weight, None, (1, 1), ((huge, huge), (0, 0)))
 
 
 def test_same_padding_makes_as_many_windows_as_strides() -> None:

@@ -11,7 +11,7 @@ import pytest
 from recording_helpers import shared_by
 
 import minidl
-from minidl import nn, optim
+from minidl import kernels, nn, optim
 
 CASES = 40
 Rng = np.random.Generator
@@ -202,6 +202,16 @@ def test_wrong_lengths_are_refused(kind: type[nn.Layer]) -> None:
         step(x, np.array([3, 1]))
     with pytest.raises(ValueError, match="length 0 in row 1 is not in 1 to 3"):
         step(x, np.array([3, 0]))
+
+
+@pytest.mark.parametrize("length", [-1, 0, 4, 10**9])
+def test_gradients_refuse_wrong_lengths(backend: str, length: int) -> None:
+    x, where = np.ones((2, 3, 4), np.float32), ((2,), (2,), ((0, 1),))
+    y, lengths = kernels.max_pool(x, *where), np.array([3, length])
+    with pytest.raises(ValueError, match=rf"length {length} in row 1 is not in 1 to 3"):
+        kernels.max_pool_grad(y, x, y, *where, lengths)
+    with pytest.raises(ValueError, match=rf"length {length} in row 1 is not in 1 to 3"):
+        kernels.avg_pool_grad(y, (3,), *where, False, lengths)
 
 
 # --- training -------------------------------------------------------------------------------------

@@ -32,6 +32,8 @@ cdef enum:
     MOST_PARTS = 16                  # partial sums of the gradient of a weight, at most ...
     ELEMENTS_OF_PARTS = 1 << 18      # ... and of so many elements together
 
+MOST = 2 ** 31 - 1    # of a stride, padding or dilation, so that no product of sizes overflows
+
 
 # --- geometry: where the windows lie ----------------------------------------------------
 
@@ -47,10 +49,10 @@ cdef int lead(ndarray x, str name, Py_ssize_t *images, Py_ssize_t *height) excep
 
 
 cdef tuple numbers(str name, str what, object given, Py_ssize_t least):
-    """Convert whole numbers, which must be >= ``least``, to int."""
+    """Convert whole numbers from ``least`` to MOST to int."""
     values = tuple([int(value) for value in given])
-    if not values or min(values) < least:
-        raise ValueError(f"{name}: {what} must be numbers >= {least}, got {given}")
+    if not values or min(values) < least or max(values) > MOST:
+        raise ValueError(f"{name}: {what} must be numbers from {least} to {MOST}, got {given}")
     return values
 
 

@@ -22,6 +22,8 @@ cdef Call MAX_POOL = CALLS["max_pool"], MAX_POOL_GRAD = CALLS["max_pool_grad"]
 cdef Call AVG_POOL = CALLS["avg_pool"], AVG_POOL_GRAD = CALLS["avg_pool_grad"]
 cdef Call DROPOUT_CHANNELS = CALLS["dropout_channels"]
 
+MOST = 2 ** 31 - 1    # of a kernel or a stride, so that no product of sizes overflows
+
 
 # --- where the windows lie --------------------------------------------------------------------
 
@@ -54,15 +56,16 @@ cdef class Windows:
         self.counts, self.before, self.after = [1, 1], [0, 0], [0, 0]
         for i in range(self.dimensions):
             row = 2 - self.dimensions + i
+            if not (1 <= kernel[i] <= MOST and 1 <= stride[i] <= MOST):
+                raise ValueError(
+                    f"{name}: kernel and stride must be numbers from 1 to {MOST}, got {kernel} "
+                    f"and {stride}"
+                )
             self.kernel[row], self.stride[row] = kernel[i], stride[i]
             if padding is not None:
                 self.before[row], self.after[row] = padding[i]
             if sizes is not None:
                 self.sizes[row] = sizes[i]
-            if self.kernel[row] < 1 or self.stride[row] < 1:
-                raise ValueError(
-                    f"{name}: kernel and stride must be >= 1, got {kernel} and {stride}"
-                )
             # So that no window is padding alone.
             if not (
                 0 <= self.before[row] < self.kernel[row]

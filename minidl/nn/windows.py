@@ -9,6 +9,8 @@ import numpy as np
 
 from minidl.nn.checks import check_count
 
+MOST = 2**31 - 1  # that the kernels take of any of these numbers
+
 Pairs = tuple[tuple[int, int], ...]  # what is padded before and after, along each dimension
 
 
@@ -156,12 +158,14 @@ def one_for_each(
     owner: str, name: str, value: Any, dimensions: int, least: int = 1
 ) -> tuple[int, ...]:
     """Return a whole number for each dimension, given one for all or one for each."""
-    if not is_listed(value):
-        return (check_count(owner, name, value, least),) * dimensions
-    if len(value) != dimensions:
+    several = is_listed(value)
+    if several and len(value) != dimensions:
         numbers = f"{dimensions} numbers" if dimensions > 1 else "one"
         raise ValueError(f"{owner}: {name} must be a whole number or {numbers}, got {value!r}")
-    return tuple(check_count(owner, name, each, least) for each in value)
+    given = tuple(check_count(owner, name, each, least) for each in (value if several else [value]))
+    if max(given) > MOST:
+        raise ValueError(f"{owner}: {name} must be <= {MOST}, got {value!r}")
+    return given if several else given * dimensions
 
 
 def shortest(values: tuple[Any, ...]) -> Any:

@@ -311,6 +311,9 @@ cdef Py_ssize_t max_pool_grad(const void *arguments, int thread, int threads) no
     cdef const real *x_end = x + args.images * x_size
     cdef const real *y_end = y + args.images * y_size
     cdef Span own
+    cdef Py_ssize_t bad = first_bad_length(&at, args.images)
+    if bad > 0:
+        return bad
     # Whether each pixel lies in one window, so that it is written once and need not be cleared.
     cdef bint everything = (
         is_tiling(&at) and at.out_height * at.kernel_height == at.height
@@ -408,6 +411,9 @@ cdef Py_ssize_t avg_pool_grad(const void *arguments, int thread, int threads) no
     cdef Py_ssize_t image, row, column, channel, i, j, place
     cdef Span rows, columns
     cdef vec total
+    cdef Py_ssize_t bad = first_bad_length(&at, args.images)
+    if bad > 0:
+        return bad
     if is_tiling(&at) and args.divisor > 0:
         spread_blocks(&at, <const real *>args.dy, dy_end, dx, dx_end, line, end, scale)
         return 0
