@@ -203,6 +203,9 @@ def test_hidden_convolutions_are_initialised_for_what_follows() -> None:
         (lambda: nn.Conv2d(3, 4, 3, groups=2), r"in_channels=3 and out_channels=4 .* groups=2"),
         (lambda: nn.Conv2d(4, 3, 3, groups=2), r"in_channels=4 and out_channels=3 .* groups=2"),
         (lambda: nn.Conv2d(4, 3, 3, padding="causal"), r'padding must be .*"valid", "same", got'),
+        (lambda: nn.Conv1d(4, 3, 3, padding=(1, 2)), r"or \(\(before, after\),\), got \(1, 2\)"),
+        (lambda: nn.Conv2d(4, 3, 3, padding=((1, 2), 3)), r"\(\(top.*\), got \(\(1, 2\), 3\)"),
+        (lambda: nn.Conv1d(4, 3, (3, 3)), r"kernel_size must be a whole number, got \(3, 3\)"),
         (lambda: nn.Conv1d(4, 3, 3, padding=-1), r"Conv1d: padding must be >= 0, got -1"),
         (lambda: nn.Conv1d(4, 3, 3, dilation=0), r"Conv1d: dilation must be >= 1, got 0"),
         (lambda: nn.Conv2d(4, 3, 1, dilation=2**61), r"Conv2d: dilation must be <= 2147483647"),
@@ -239,6 +242,25 @@ def test_lengths_pass_where_the_steps_stay() -> None:
         ValueError, match=r"Conv1d\(3, 4, 3, stride=2\) makes other steps of 8.*GRU"
     ):
         strided(x, lengths)
+
+
+def test_no_stride_is_no_number() -> None:
+    with pytest.raises(TypeError, match="Conv1d: stride must be a whole number, got None"):
+        nn.Conv1d(4, 3, 3, stride=None)  # type: ignore[arg-type]
+
+
+def test_shapes_in_words() -> None:
+    assert nn.Conv1d(3, 4, 2).output_shape(None) == ("batch", "steps", 4)
+    assert nn.Conv2d(3, 4, 2).output_shape(None) == ("batch", "height", "width", 4)
+    with pytest.raises(ValueError, match=r"input must be images \(batch.*\('batch', 6, 3\)"):
+        nn.Conv2d(3, 4, 2).output_shape(("batch", 6, 3))
+    assert nn.Upsample((2, 2)).output_shape(("batch", 6, 3)) is None
+
+
+def test_kernels_take_whole_numbers(isa: str) -> None:
+    x, weight = np.zeros((1, 4, 4, 2)), np.zeros((2, 2, 2, 3))
+    with pytest.raises(TypeError, match="integer"):
+        kernels.conv(x, weight, None, (1.5, 1))
 
 
 def test_kernels_refuse_windows_that_do_not_fit(isa: str) -> None:

@@ -5,6 +5,8 @@ call fills the argument struct of a declared kernel by hand, and runs it (``call
 have the same names.
 """
 
+from operator import index
+
 cimport numpy as cnp
 from numpy cimport ndarray
 
@@ -50,7 +52,7 @@ cdef int lead(ndarray x, str name, Py_ssize_t *images, Py_ssize_t *height) excep
 
 cdef tuple numbers(str name, str what, object given, Py_ssize_t least):
     """Convert whole numbers from ``least`` to MOST to int."""
-    values = tuple([int(value) for value in given])
+    values = tuple([index(value) for value in given])
     if not values or min(values) < least or max(values) > MOST:
         raise ValueError(f"{name}: {what} must be numbers from {least} to {MOST}, got {given}")
     return values
@@ -254,7 +256,7 @@ def conv_grad_input(
     """dx = Σ over the windows that an element of x is in, of dy · W'."""
     cdef ConvArgs args
     cdef tuple geometry = read_geometry("conv_grad_input", stride, padding, dilation)
-    cdef tuple sizes = tuple([int(size) for size in x_shape])    # like these before the arrays
+    cdef tuple sizes = tuple([index(size) for size in x_shape])    # like these before the arrays
     cdef int real = same_dtype(dy, weight, "conv_grad_input"), dimensions = dy.ndim - 2
     cdef ndarray dx
     if dimensions not in (1, 2) or len(sizes) != dy.ndim or min(sizes) < 1:

@@ -22,6 +22,7 @@ class Convolution(Affine):
 
     DIMENSIONS: ClassVar[int]
     INPUT: ClassVar[str]  # the shape of the input, in words
+    BETWEEN: ClassVar[tuple[str, ...]]  # the names of its dimensions that windows lie along
 
     in_features: int
     out_features: int
@@ -91,10 +92,11 @@ class Convolution(Affine):
         return kernels.conv_grad_input(dy, self.weight.data, x.shape, *geometry)
 
     def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...]:
-        unknown = ("batch", *("height", "width")[-self.DIMENSIONS :], 0)
-        batch, *sizes, _ = input_shape or unknown
+        batch, *sizes, _ = input_shape or ("batch", *self.BETWEEN, 0)
         known = [size for size in sizes if isinstance(size, int)]
-        if len(known) == len(sizes) == self.DIMENSIONS:
+        if len(known) == len(sizes):
+            if len(known) != self.DIMENSIONS:
+                raise ValueError(f"{self.label}: input must be {self.INPUT}, got {input_shape}")
             return (batch, *self.window.sizes_after(tuple(known)), self.out_features)
         return (batch, *sizes, self.out_features)
 
@@ -163,6 +165,7 @@ class Conv2d(Convolution):
 
     DIMENSIONS = 2
     INPUT = "images (batch, height, width, channels)"
+    BETWEEN = ("height", "width")
 
     @classmethod
     def examples(cls) -> Examples:
@@ -215,6 +218,7 @@ class Conv1d(Convolution):
 
     DIMENSIONS = 1
     INPUT = "sequences (batch, steps, channels)"
+    BETWEEN = ("steps",)
 
     @classmethod
     def examples(cls) -> Examples:

@@ -25,6 +25,7 @@ class Pooling(Layer):
 
     def __init__(self, kernel_size: Any, stride: Any = None, padding: Any = 0) -> None:
         name = type(self).__name__
+        stride = kernel_size if stride is None else stride
         window = Window(name, self.dimensions, kernel_size, stride, padding)
         self.kernel_size: tuple[int, ...] = window.kernel
         self.stride: tuple[int, ...] = window.stride

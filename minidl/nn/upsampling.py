@@ -68,6 +68,8 @@ class Upsample(Layer):
             return None
         batch, *sizes, channels = input_shape
         factors = self.factors(len(sizes))
+        if len(factors) != len(sizes):
+            return None
         return batch, *(n * s for n, s in zip(sizes, factors, strict=True)), channels
 
     def __repr__(self) -> str:

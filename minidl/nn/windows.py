@@ -27,7 +27,7 @@ class Window:
     dimensions
         1 for steps, 2 for height and width.
     kernel_size, stride, dilation
-        An int for all dimensions, or one for each. ``stride=None`` is the kernel size.
+        An int for all dimensions, or one for each.
     padding
         An int for all dimensions, one for each, or a pair (before, after) for each;
         ``"valid"``: none; ``"same"``: ⌈n / stride⌉ windows, the odd element after;
@@ -59,9 +59,7 @@ class Window:
     ) -> None:
         self.owner = owner
         self.kernel = one_for_each(owner, "kernel_size", kernel_size, dimensions)
-        self.stride = (
-            self.kernel if stride is None else one_for_each(owner, "stride", stride, dimensions)
-        )
+        self.stride = one_for_each(owner, "stride", stride, dimensions)
         self.dilation = one_for_each(owner, "dilation", dilation, dimensions)
         self.padding = self._read_padding(padding, dimensions)
 
@@ -75,14 +73,16 @@ class Window:
                     f"got {padding!r}"
                 )
             return padding
-        if not is_listed(padding) or not any(is_listed(each) for each in padding):
+        listed = [is_listed(each) for each in padding] if is_listed(padding) else []
+        if listed and (len(listed) != dimensions or any(listed) != all(listed)):
+            pairs = "((before, after),)" if dimensions == 1 else "((top, bottom), (left, right))"
+            raise ValueError(
+                f"{self.owner}: padding must be a whole number, one for each dimension, or "
+                f"{pairs}, got {padding!r}"
+            )
+        if not any(listed):
             amounts = one_for_each(self.owner, "padding", padding, dimensions, least=0)
             return tuple((amount, amount) for amount in amounts)
-        if len(padding) != dimensions or not all(is_listed(each) for each in padding):
-            raise ValueError(
-                f"{self.owner}: padding must be pairs (before, after) for {dimensions} "
-                f"dimension{'s' * (dimensions > 1)}, got {padding!r}"
-            )
         first, *others = (one_for_each(self.owner, "padding", each, 2, least=0) for each in padding)
         return tuple((before, after) for before, after in (first, *others))
 
@@ -160,8 +160,8 @@ def one_for_each(
     """Return a whole number for each dimension, given one for all or one for each."""
     several = is_listed(value)
     if several and len(value) != dimensions:
-        numbers = f"{dimensions} numbers" if dimensions > 1 else "one"
-        raise ValueError(f"{owner}: {name} must be a whole number or {numbers}, got {value!r}")
+        numbers = f" or {dimensions} numbers" if dimensions > 1 else ""
+        raise ValueError(f"{owner}: {name} must be a whole number{numbers}, got {value!r}")
     given = tuple(check_count(owner, name, each, least) for each in (value if several else [value]))
     if max(given) > MOST:
         raise ValueError(f"{owner}: {name} must be <= {MOST}, got {value!r}")
