@@ -114,7 +114,8 @@ class Conv2d(Convolution):
     y_nijo = b_o + Σ_rsc x_n,(i·stride + r·dilation - padding),(j·stride + s·dilation - padding),c
     · W_rsco,  0 for x outside of the image
 
-    As in all libraries it is a cross-correlation: the window is not turned round.
+    As in all libraries it is a cross-correlation: the window is not turned round. Source: LeCun et
+    al. 1989; Yu and Koltun 2016 for dilation.
 
     Parameters
     ----------
@@ -131,8 +132,8 @@ class Conv2d(Convolution):
     dilation
         How far the elements of a window are apart.
     groups
-        Of so many groups of channels, each gives its share of the outputs; ``groups=in_channels``
-        is a depthwise convolution.
+        Into how many groups the channels are split; each group gives its share of the outputs.
+        ``groups=in_channels`` is a depthwise convolution.
     bias
         Whether b is added.
     init, bias_init
@@ -150,6 +151,8 @@ class Conv2d(Convolution):
 
     Raises
     ------
+    TypeError
+        For sizes that are no whole numbers.
     ValueError
         For sizes below one, groups that do not divide the channels, an unknown padding or
         initialiser; in a call, for an image smaller than the window.
@@ -181,6 +184,8 @@ class Conv1d(Convolution):
     y_nto = b_o + Σ_sc x_n,(t·stride + s·dilation - padding),c · W_sco,  0 for x outside of the
     sequence
 
+    Source: Waibel et al. 1989; van den Oord et al. 2016 for causal padding.
+
     Parameters
     ----------
     in_channels, out_channels
@@ -204,7 +209,7 @@ class Conv1d(Convolution):
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         As for ``Conv2d``.
 
     Examples

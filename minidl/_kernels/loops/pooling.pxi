@@ -1,11 +1,10 @@
 # Pooling: maxima and means over windows of pixels, and their gradients.
 #
 # An image has `height` rows of `width` pixels of `channels` numbers; vectors run along channels.
-# The last vector of a pixel ends with the pixel, and so may begin in the vector before. Where a
-# pixel has fewer numbers than a vector has lanes, a whole vector may be stored all the same: what
-# it leaves in the pixels behind, these overwrite, for they come later. Only at the end of a row,
-# or of what this thread may write, a part of a vector is stored. Threads partition the rows of
-# what is written.
+# The last vector of a pixel ends with the pixel, and so may begin in the vector before. If a pixel
+# has fewer numbers than a vector has lanes, a whole vector is stored nevertheless: it spills into
+# the pixels behind, which are written later. Only at the end of a row, or of this thread's rows, is
+# a part of a vector stored. Threads partition the rows of what is written.
 
 cdef struct Windows:
     # Window (i, j) begins at row i * stride_height - top and column j * stride_width - left.
@@ -212,12 +211,12 @@ cdef inline void give_first_largest(
     Py_ssize_t c, Py_ssize_t begin, Py_ssize_t channels, vec lanes, Py_ssize_t room,
     Py_ssize_t own, bint after_relu, const bint add
 ) noexcept nogil:
-    """Give the dy of `count` windows to their first pixels, row by row, that are not below y.
+    """Give dy of each of `count` windows to its first pixel, row by row, that is not below y.
 
     Where y is NaN, that is the first NaN or infinity. All other pixels are given 0. Windows are
-    `step` elements apart; rows of one before `own` are another thread's; in each row, `room`
-    elements from the first window on may be written. What is added is that of the lanes from
-    `begin` on; those before belong to the vector before.
+    `step` elements apart; their rows before row `own` are another thread's; in each row, `room`
+    elements from the first window on may be written. Only lanes from `begin` on are added: those
+    before have been added with the vector before.
     """
     cdef vec largest, pixel, given, gradient, first = fill(begin), end = fill(channels)
     cdef Py_ssize_t i, j, place
@@ -344,7 +343,7 @@ cdef Py_ssize_t max_pool_grad(const void *arguments, int thread, int threads) no
 cdef inline real share_of(
     const Windows *at, Py_ssize_t image, Py_ssize_t row, Py_ssize_t column
 ) noexcept nogil:
-    """What each pixel of a window counts in its mean, without padding."""
+    """One over the number of a window's pixels that are no padding."""
     cdef Span rows = inside(row, at.stride_height, at.top, at.kernel_height, at.height)
     cdef Span columns = inside(
         column, at.stride_width, at.left, at.kernel_width, width_of(at, image)

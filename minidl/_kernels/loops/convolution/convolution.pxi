@@ -4,10 +4,10 @@
 #   conv_grad_weight   dweight = patches' . dy
 #   conv_grad_input    the gradient of patches is dy . weight'; it is added to dx where they lie
 #
-# Threads partition the pixels of y, the rows of dx, and the images, of which each of so many parts
-# has its own sum of dweight. No order of a sum depends on the number of threads: for each element
-# of y and of a patch's gradient, it is that of the product; in dx it is the order of the pixels; in
-# dweight, that of the pixels of a part, and then that of the parts.
+# Threads partition the pixels of y, the rows of dx, and the partial sums of dweight, each of which
+# is over some of the images. The order of a sum never depends on the number of threads: an element
+# of y or of a patch's gradient is summed in the order of the product, dx in the order of the
+# pixels, dweight in the order of a part's pixels, and then of the parts.
 
 cdef inline ConvArgs forward_args(const ConvGradArgs *args) noexcept nogil:
     """The same convolution, without a bias and an activation."""

@@ -72,7 +72,10 @@ cdef inline bint is_inside(const ConvArgs *args, const Pixel *pixel) noexcept no
 cdef inline void copy_run(
     const real *source, real *patch, Py_ssize_t n, Py_ssize_t readable
 ) noexcept nogil:
-    """Copy n elements as whole vectors, if so many are readable; what follows is written later."""
+    """Copy n elements, as whole vectors if these are readable.
+
+    They may write behind the n elements of the patch, where the next ones are written later.
+    """
     if packed_row(n) <= readable:
         copy_vectors(source, patch, n)
     else:
@@ -139,7 +142,7 @@ cdef inline void add_run(
 ) noexcept nogil:
     """Add n elements of a patch to dx. `tail` keeps those of the last vector.
 
-    Where `room` elements of dx are this thread's, zeros may be added behind the last one.
+    From dx on, `room` elements are this thread's: to these, zeros may be added behind the last one.
     """
     cdef Py_ssize_t whole = n // LANES * LANES, left = n - whole
     if packed_row(n) <= room:
