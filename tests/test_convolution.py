@@ -242,7 +242,7 @@ def test_lengths_pass_where_the_steps_stay() -> None:
 
 def test_kernels_refuse_windows_that_do_not_fit(isa: str) -> None:
     x, weight = np.zeros((1, 4, 4, 2)), np.zeros((5, 5, 2, 3))
-    with pytest.raises(ValueError, match="windows of 5 x 5 elements.*do not fit into 4 x 4"):
+    with pytest.raises(ValueError, match=r"windows of 5 x 5 elements.*do not fit into 4 x 4"):
         kernels.conv(x, weight)
 
 
