@@ -139,7 +139,7 @@ class Sequential(Container):
         """Call the layers with the lengths, if they take them, and the first with the options."""
         self._check_inputs(inputs, lengths)
         x: Any = inputs[0] if len(inputs) == 1 else inputs
-        steps = getattr(inputs[-1], "shape", (0, 0))[1:2]
+        steps: tuple[int, ...] = getattr(inputs[-1], "shape", ())[1:2]
         changed_by: Layer | None = None
         for layer in self.stack:
             if lengths is not None and layer.takes_lengths:
