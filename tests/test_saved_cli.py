@@ -13,6 +13,9 @@ import pytest
 import minidl
 from minidl import nn, optim
 from minidl.cli import main
+from minidl.onnx import adapters
+from minidl.onnx.network import Network
+from minidl.onnx.readers import Step
 from minidl.saving.architecture import described
 from minidl.saving.tensor_file import write_tensor_file
 from minidl.training import Trainer
@@ -122,6 +125,35 @@ def test_labels_of_one_output_are_those_of_the_sigmoid(path: Path, tmp_path: Pat
         minidl.save(model, path, classes=["no", "yes"])
         assert main(["predict", str(path), str(tmp_path / "x.npy"), "--out", str(out)]) == 0
         assert [row[0] for row in read(out)[1:]] == expected
+
+
+def test_what_follows_the_sigmoid_leaves_it_one(path: Path, tmp_path: Path) -> None:
+    linear = nn.Linear(3, 1, rng=0)
+    linear.bias.data[...] = 0.3
+    labels = [["no", "yes"][int(z > 0)] for z in linear(X)[:, 0]]
+    steps = [("x", "z", linear), ("z", "p", nn.Sigmoid()), ("p", "y", adapters.Squeeze((1,)))]
+    graph = Network([Step(layer, [x], [y], []) for x, y, layer in steps], ["x"], ["y"])
+    np.save(tmp_path / "x.npy", X)
+    out = tmp_path / "y.csv"
+    for model, expected in [
+        (graph, labels),
+        (nn.Sequential(linear, nn.Sequential(nn.Sigmoid(), nn.Dropout(0.5))), labels),
+        (nn.Sequential(linear, nn.HardSigmoid(), adapters.Squeeze((1,))), labels),
+        (nn.Sequential(linear, nn.Sigmoid(), nn.ReLU()), ["yes"] * len(X)),
+    ]:
+        minidl.save(model, path, classes=["no", "yes"])
+        assert main(["predict", str(path), str(tmp_path / "x.npy"), "--out", str(out)]) == 0
+        assert [row[0] for row in read(out)[1:]] == expected
+
+
+def test_a_model_of_two_outputs_is_refused(path: Path, tmp_path: Path, capsys: Any) -> None:
+    steps = [Step(nn.Linear(3, 2, rng=seed), ["x"], [str(seed)], []) for seed in (0, 1)]
+    minidl.save(Network(steps, ["x"], ["0", "1"]), path)
+    np.save(tmp_path / "x.npy", X)
+    out = tmp_path / "y.npy"
+    assert main(["predict", str(path), str(tmp_path / "x.npy"), "--out", str(out)]) == 2
+    assert "the model gives 2 arrays for each row, and not one" in capsys.readouterr().err
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("outputs", [1, 2, 4])
