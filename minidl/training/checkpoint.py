@@ -31,7 +31,7 @@ class Checkpoint(Callback):
     ``minidl.load`` gives the model of any of them.
 
     Training may also go on from an older file: those beyond it are then removed before the first
-    new one is written.
+    new one is written; or after that, if they are all that the folder has.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ class Checkpoint(Callback):
         self._saved: list[Path] = []  # by this training, the oldest first
         self._stale: list[Path] = []  # by an earlier ``fit`` with this very callback
         self._abandoned: list[Path] = []  # beyond the one from which this training went on
-        self._name = ""  # of the latest that was written
+        self._name = ""  # that says how far the training was when it was last saved
         self._is_new = True
         self._saved_at = time.monotonic()
 
@@ -139,7 +139,7 @@ class Checkpoint(Callback):
         self._saved_at = time.monotonic()
 
     def resume_state(self) -> dict[str, Any]:
-        """Return the best value so far, and the name of the latest file, which may be this one."""
+        """Return the best value so far, and the name that says how far the training is."""
         return {"best": self._best, "name": self._name}
 
     def resume(self, state: dict[str, Any]) -> None:
@@ -164,13 +164,14 @@ class Checkpoint(Callback):
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, values: Values) -> None:
         """Save the best, and every few epochs the latest."""
+        name = f"epoch-{epoch:05}.safetensors"
         if self.monitor is not None:
             value = values[self.monitor]
             if value < self._best if self.mode == "min" else value > self._best:
-                self._best = value
+                self._best, self._name = value, name  # the best has no number in its own name
                 trainer.save(self.folder / BEST)
         if (self.every is not None and epoch % self.every == 0) or self._time_is_up:
-            self._save(trainer, f"epoch-{epoch:05}.safetensors")
+            self._save(trainer, name)
 
     def between_steps(self, trainer: Trainer, epoch: int) -> None:
         """Save within an epoch, if it is time."""
@@ -189,16 +190,16 @@ class Checkpoint(Callback):
     def _save(self, trainer: Trainer, name: str) -> None:
         """Save the latest, and remove what is older than those that are kept."""
         path, self._name = self.folder / name, name
-        for abandoned in self._abandoned:  # else the latest would be one of these
-            abandoned.unlink(missing_ok=True)
-        self._abandoned = []
+        if self._saved:  # a kill leaves these; the latest would else be one that is abandoned
+            for abandoned in self._abandoned:
+                abandoned.unlink(missing_ok=True)
         trainer.save(path)
         self._saved_at = time.monotonic()
         self._saved = [other for other in self._saved if other != path] + [path]
-        for old in [*self._stale, *self._saved[: -self.keep]]:
+        for old in [*self._stale, *self._abandoned, *self._saved[: -self.keep]]:
             if old != path:
                 old.unlink(missing_ok=True)
-        self._stale, self._saved = [], self._saved[-self.keep :]
+        self._stale, self._abandoned, self._saved = [], [], self._saved[-self.keep :]
 
     def __repr__(self) -> str:
         return f"Checkpoint({str(self.folder)!r}, every={self.every}, minutes={self.minutes})"
