@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import errno
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -292,3 +294,47 @@ def test_what_cannot_be_predicted_is_told_in_a_line(
         assert words in err
         assert len(err.splitlines()) == 1
         assert not out.exists()
+
+
+@pytest.mark.parametrize("kind", ["empty", "text", "archive", "objects"])
+def test_what_is_no_array_is_told_in_a_line(
+    path: Path, tmp_path: Path, capsys: Any, kind: str
+) -> None:
+    minidl.save(nn.Linear(3, 2, rng=0), path)
+    data, out = tmp_path / "x.npy", tmp_path / "y.csv"
+    with data.open("wb") as file:
+        if kind == "archive":
+            np.savez(file, X)
+        elif kind == "objects":
+            np.save(file, np.array([X, None], object))
+        else:
+            file.write(b"" if kind == "empty" else b"a,b,c\n1,2,3\n")
+    assert main(["predict", str(path), str(data), "--out", str(out)]) == 2
+    err = capsys.readouterr().err
+    assert f"{data}: no array of numbers as numpy.save writes it" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_reader_of_info_that_has_gone_is_no_wrong_argument(
+    path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    minidl.save(nn.Linear(3, 2, rng=0), path)
+
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            if "Linear" in text:
+                raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+            return len(text)
+
+    monkeypatch.setattr("minidl.cli._discard_output", lambda: None)
+    monkeypatch.setattr("sys.stdout", Closed())
+    assert main(["info", str(path)]) == 141
+    assert capsys.readouterr().err == ""
+
+
+def test_info_of_damaged_layers_behind_a_missing_class(path: Path, capsys: Any) -> None:
+    for damaged in (3, {}, {"class": [], "module": []}):
+        content = {"version": 1, "layers": [{"class": "Gone"}, damaged], "parameters": []}
+        write_tensor_file(path, {}, {}, {"minidl.model": json.dumps(content)})
+        assert main(["info", str(path)]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1

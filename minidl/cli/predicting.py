@@ -139,7 +139,7 @@ def _inputs(path: Path, known: Known, model: Layer) -> Array:
     """Return what the model takes."""
     dtype = np.int64 if model.takes_indices else model.dtype or np.float32
     if path.suffix == ".npy":
-        return _cast(np.load(path, allow_pickle=False), dtype)
+        return _cast(_array(path), dtype)
     table = read_table(path)
     if known.features is not None:
         names = [feature.name for feature in known.features.columns]
@@ -148,6 +148,16 @@ def _inputs(path: Path, known: Known, model: Layer) -> Array:
     names = list(table.columns) if known.columns is None else known.columns
     _check_none([name for name in names if name not in table.columns])
     return _cast(_numbers(table, names), dtype)
+
+
+def _array(path: Path) -> Array:
+    """Return the array in a file, else raise ValueError: ``np.load`` opens other formats, too."""
+    with path.open("rb") as file:
+        try:
+            array: Array = np.lib.format.read_array(file, allow_pickle=False)
+        except ValueError as error:
+            raise ValueError(f"no array of numbers as numpy.save writes it: {error}") from error
+    return array
 
 
 def _cast(inputs: Array, dtype: Any) -> Array:
