@@ -185,6 +185,15 @@ def test_numbers_that_are_not_read_are_warned_of(tmp_path: Path) -> None:
             self.saved(dy)
             return dy
 
+    class Lowest(Counting):
+        def __init__(self) -> None:
+            self.calls, self.lowest, self.nothing = 0, np.inf, np.nan
+
+        def forward(self, x: Any) -> Any:
+            self.lowest = min(self.lowest, x.min())  # a scalar of NumPy
+            self.save(None)
+            return x
+
     def build(layer: nn.Layer) -> Trainer:
         model = nn.Sequential(nn.Linear(4, 3), layer, rng=0)
         optimizer = optim.SGD(model.parameters())
@@ -192,6 +201,7 @@ def test_numbers_that_are_not_read_are_warned_of(tmp_path: Path) -> None:
 
     for first, second, words in (
         (Counting(), Counting(), r"Counting\.calls was \d+ when .* saved, and is 0: it stays"),
+        (Lowest(), Lowest(), r"Lowest\.lowest was -\d\.\d+ when .* saved, and is inf: it stays"),
         (nn.LeakyReLU(0.1), nn.LeakyReLU(0.2), ""),
     ):
         trainer, resumed = build(first), build(second)

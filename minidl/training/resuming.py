@@ -177,15 +177,15 @@ def _warn_of_numbers(model: Layer, file: TensorFile) -> None:
         there = json.loads(file.words.get(MODEL, "{}"))["layers"]
         here = json.loads(described(model)[0])["layers"]
         pairs = [
-            (f"{ours['class'].rpartition('.')[2]}.{name}", number, theirs["holds"].get(name))
+            (f"{ours['class'].rpartition('.')[2]}.{name}", _number(held), _number(was))
             for ours, theirs in zip(here, there, strict=True)
-            for name, number in ours["holds"].items()
-            if "module" in ours
+            for name, held in ours["holds"].items()
+            if "module" in ours and (was := theirs["holds"].get(name)) != held
         ]
     except (AttributeError, KeyError, NotDescribableError, RecursionError, TypeError, ValueError):
         return  # a model that holds what no file can
     for name, number, was in pairs:
-        if {type(number), type(was)} <= {int, float} and number != was:
+        if number is not None and was is not None and number != was:
             warnings.warn(
                 f"Trainer.load: {name} was {was} when the training was saved, and is {number}: it "
                 "stays as it is here; an array that state_names names would be read",
@@ -193,6 +193,15 @@ def _warn_of_numbers(model: Layer, file: TensorFile) -> None:
                 stacklevel=4,
             )
             return
+
+
+def _number(words: Any) -> float | None:
+    """Return the number that words of an architecture stand for; None if that is no number."""
+    if isinstance(words, dict):
+        words = words.get("scalar", words)
+    if isinstance(words, dict) and "float" in words:  # infinity or NaN
+        words = float(words["float"])
+    return words if type(words) in (int, float) else None
 
 
 def _decoded(trainer: Any, state: dict[str, Any]) -> Resumption:
