@@ -389,6 +389,22 @@ def test_a_kill_before_the_first_new_file_leaves_the_one_that_was_gone_back_to(
     assert checkpoint.latest == tmp_path / "epoch-00002.safetensors"
 
 
+def test_checkpoints_of_another_training_are_not_removed_by_a_resumed_one(tmp_path: Path) -> None:
+    fit(made(), 3, callbacks=[Checkpoint(tmp_path / "a")])
+    fit(made(seed=1), 4, callbacks=[other := Checkpoint(tmp_path / "b")])
+    before = names(tmp_path / "b")
+    resumed = made()
+    resumed.load(tmp_path / "a" / "epoch-00002.safetensors")
+    with pytest.raises(ValueError, match="b holds 2 checkpoints of another training"):
+        fit(resumed, 4, callbacks=[Checkpoint(tmp_path / "b")])
+    assert names(tmp_path / "b") == before
+    assert other.latest == tmp_path / "b" / "epoch-00004.safetensors"
+    copy = (tmp_path / "a" / "epoch-00002.safetensors").rename(tmp_path / "kept elsewhere")
+    resumed.load(copy)
+    fit(resumed, 4, callbacks=[Checkpoint(tmp_path / "a")])  # of the same training
+    assert names(tmp_path / "a") == ["epoch-00003.safetensors", "epoch-00004.safetensors"]
+
+
 def test_there_is_a_file_at_any_moment_after_going_back_to_the_best(
     tmp_path: Path, monkeypatch: Any
 ) -> None:

@@ -15,6 +15,7 @@ from minidl.monitor import good_mode
 from minidl.nn.checks import check_count, check_number
 from minidl.saving import ModelFileError, metadata
 from minidl.training.callbacks import Callback, Values
+from minidl.training.resuming import losses_of
 
 if TYPE_CHECKING:
     from minidl.training.trainer import Trainer
@@ -109,6 +110,7 @@ class Checkpoint(Callback):
         self._abandoned: list[Path] = []  # beyond the one from which this training went on
         self._name = ""  # that says how far the training was when it was last saved
         self._is_new = True
+        self._is_resumed = False  # and no epoch has begun yet
         self._saved_at = time.monotonic()
 
     @property
@@ -144,7 +146,7 @@ class Checkpoint(Callback):
 
     def resume(self, state: dict[str, Any]) -> None:
         """Go on from the files that are there."""
-        self._best, self._is_new = float(state["best"]), False
+        self._best, self._is_new, self._is_resumed = float(state["best"]), False, True
         self._name = str(state.get("name", ""))
         files = sorted(self._files(), key=_progress)
         here = _progress(self.folder / self._name) if NAME.fullmatch(self._name) else None
@@ -154,13 +156,21 @@ class Checkpoint(Callback):
     def on_epoch_begin(self, trainer: Trainer, epoch: int, values: Values) -> None:
         """Refuse to mix the files of two trainings."""
         others = set(self._files()).difference(self._stale)
-        if self._is_new and others:
+        if (self._is_new and others) or (self._is_resumed and self._are_others(trainer)):
             raise ValueError(
                 f"Checkpoint: {self.folder} holds {len(others)} checkpoints of another training: "
                 "trainer.load(checkpoint.latest) goes on with it, and a new training needs another "
                 "folder"
             )
-        self._is_new = False
+        self._is_new = self._is_resumed = False
+
+    def _are_others(self, trainer: Trainer) -> bool:
+        """Return whether the latest file had other losses in the epochs that both have."""
+        for path in sorted(self._files(), key=_progress, reverse=True):
+            with suppress(OSError, ModelFileError):
+                pairs = zip(losses_of(path), trainer.history.get("loss", []), strict=False)
+                return any(there != here for there, here in pairs)
+        return False
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, values: Values) -> None:
         """Save the best, and every few epochs the latest."""

@@ -171,6 +171,26 @@ def load_training(trainer: Any, path: AnyPath) -> Resumption:
     return resumption
 
 
+def losses_of(path: AnyPath) -> list[float]:
+    """Return the losses of the epochs that the training of a file has completed.
+
+    Raises
+    ------
+    ModelFileError
+        If the file is damaged, or holds no training.
+    OSError
+        If it cannot be read.
+    """
+    with opened(path) as file:
+        file.check_layout()
+        found = file.read({name: None for name in file.tensors if name.startswith(KEPT)})
+        try:
+            history = unpacked(file.words[STATE_OF_TRAINING], found)["history"]
+            return list(map(float, history.get("loss", [])))
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise file.error(f"its training cannot be read: {error}") from None
+
+
 def _warn_of_numbers(model: Layer, file: TensorFile) -> None:
     """Warn if a plain number of a layer of the user's is another one in the file."""
     try:
