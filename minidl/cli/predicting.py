@@ -17,7 +17,7 @@ from minidl import saving
 from minidl.cli import options
 from minidl.cli.options import UsageError, usage_errors
 from minidl.files import replacing
-from minidl.nn import Layer, Sigmoid
+from minidl.nn import Dropout, Flatten, HardSigmoid, Identity, Layer, Sigmoid
 from minidl.nn.containers import in_order
 from minidl.nn.hooks import evaluating
 from minidl.saving.contents import CLASSES, COLUMNS, TABLE
@@ -139,7 +139,7 @@ def _inputs(path: Path, known: Known, model: Layer) -> Array:
     """Return what the model takes."""
     dtype = np.int64 if model.takes_indices else model.dtype or np.float32
     if path.suffix == ".npy":
-        return _cast(np.load(path, allow_pickle=False), dtype)
+        return _cast(_array(path), dtype)
     table = read_table(path)
     if known.features is not None:
         names = [feature.name for feature in known.features.columns]
@@ -148,6 +148,16 @@ def _inputs(path: Path, known: Known, model: Layer) -> Array:
     names = list(table.columns) if known.columns is None else known.columns
     _check_none([name for name in names if name not in table.columns])
     return _cast(_numbers(table, names), dtype)
+
+
+def _array(path: Path) -> Array:
+    """Return the array in a file, else raise ValueError: ``np.load`` opens other formats, too."""
+    with path.open("rb") as file:
+        try:
+            array: Array = np.lib.format.read_array(file, allow_pickle=False)
+        except ValueError as error:
+            raise ValueError(f"no array of numbers as numpy.save writes it: {error}") from error
+    return array
 
 
 def _cast(inputs: Array, dtype: Any) -> Array:
@@ -190,6 +200,8 @@ def _outputs(model: Layer, inputs: Array) -> Array:
         parts = [model(inputs[i : i + ROWS]) for i in range(0, len(inputs), ROWS)]
     if not parts:
         raise ValueError("there is no row")
+    if isinstance(parts[0], tuple):
+        raise ValueError(f"the model gives {len(parts[0])} arrays for each row, and not one")
     return np.concatenate(parts)
 
 
@@ -197,9 +209,31 @@ def _outputs(model: Layer, inputs: Array) -> Array:
 
 
 def _gives_probabilities(model: Layer) -> bool:
-    """Whether the model ends in a ``Sigmoid``, so that one output is a probability, no logit."""
-    layers = list(in_order(model))
-    return bool(layers) and isinstance(layers[-1], Sigmoid)
+    """Whether outputs are those of a ``Sigmoid``, so that a single one is a probability, no logit.
+
+    After it there may be layers that leave values as they are, such as ``Dropout``.
+    """
+    # Here, so that other commands do not wait for it.
+    from minidl.onnx.adapters import Reshaped, Take, Transpose
+
+    keeping = (Dropout, Flatten, Identity, Reshaped, Take, Transpose)
+    last = next((layer for layer in _backwards(model) if not isinstance(layer, keeping)), None)
+    return isinstance(last, (Sigmoid, HardSigmoid))
+
+
+def _backwards(model: Layer) -> Iterator[Layer]:
+    """Yield the layers from that of the output back, in a graph along the first inputs."""
+    from minidl.onnx.network import Network
+
+    for layer in reversed(list(in_order(model))):
+        if not isinstance(layer, Network):
+            yield layer
+            continue
+        name = layer.outputs[0]
+        for inner, (names, results) in zip(layer.stack[::-1], layer.wiring[::-1], strict=True):
+            if name in results:
+                yield inner
+                name = names[0]
 
 
 def _as_table(outputs: Array, known: Known, probabilities: bool) -> str:
