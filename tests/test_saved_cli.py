@@ -173,6 +173,17 @@ def test_names_of_classes_that_do_not_fit_are_an_error(
     assert np.load(array).shape == (7, outputs)
 
 
+def test_nan_is_no_class(path: Path, tmp_path: Path, capsys: Any) -> None:
+    x = X.copy()
+    x[2, 1] = np.nan
+    np.save(tmp_path / "x.npy", x)
+    minidl.save(nn.Linear(3, 2, rng=0), path, classes=["a", "b"])
+    out = tmp_path / "y.csv"
+    assert main(["predict", str(path), str(tmp_path / "x.npy"), "--out", str(out)]) == 2
+    assert "NaN in row 3, which is no class" in capsys.readouterr().err
+    assert not out.exists()
+
+
 @pytest.mark.parametrize("classes", [None, ["a", "b"]])
 def test_each_step_of_a_sequence_has_a_line(path: Path, tmp_path: Path, classes: Any) -> None:
     model = nn.Sequential(nn.GRU(3, 2, return_sequences=True), rng=0)

@@ -178,7 +178,8 @@ def _cast(inputs: Array, dtype: Any) -> Array:
 def _check_none(missing: list[str]) -> None:
     if missing:
         shown = ", ".join(repr(name) for name in missing[:5])
-        raise TableError(f"there is no column {shown}, of which the model predicts")
+        columns = "columns" if len(missing) > 1 else "column"
+        raise TableError(f"there is no {columns} {shown}, of which the model predicts")
 
 
 def _numbers(table: Table, names: list[str]) -> Array:
@@ -242,7 +243,8 @@ def _as_table(outputs: Array, known: Known, probabilities: bool) -> str:
     Raises
     ------
     ValueError
-        For outputs that are no table, or of which the classes are not the labels.
+        For outputs that are no table, of which the classes are not the labels, or that are NaN
+        where a class is asked for.
     """
     if outputs.ndim > 3:
         raise ValueError(
@@ -269,6 +271,9 @@ def _columns(outputs: Array, known: Known, probabilities: bool) -> tuple[list[st
         names = [known.name] if width == 1 else [f"{known.name} {place}" for place in range(width)]
         numbers = outputs.astype(np.float64) * known.std + known.mean
         return names, ([f"{value:.9g}" for value in row] for row in numbers)
+    if np.isnan(outputs).any():
+        line = int(np.isnan(outputs).any(axis=1).argmax()) + 1
+        raise ValueError(f"the model gives NaN in row {line}, which is no class")
     if width == len(classes):
         labels = outputs.argmax(axis=1)
     elif width == 1 and len(classes) == 2:
