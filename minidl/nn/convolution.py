@@ -22,7 +22,7 @@ class Convolution(Affine):
 
     DIMENSIONS: ClassVar[int]
     INPUT: ClassVar[str]  # the shape of the input, in words
-    BETWEEN: ClassVar[tuple[str, ...]]  # the names of its dimensions that windows lie along
+    SIZES: ClassVar[tuple[str, ...]]  # those between batch and channels
 
     in_features: int
     out_features: int
@@ -92,7 +92,8 @@ class Convolution(Affine):
         return kernels.conv_grad_input(dy, self.weight.data, x.shape, *geometry)
 
     def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...]:
-        batch, *sizes, _ = input_shape or ("batch", *self.BETWEEN, 0)
+        unknown = ("batch", *self.SIZES, 0)
+        batch, *sizes, _ = input_shape or unknown
         known = [size for size in sizes if isinstance(size, int)]
         if len(known) == len(sizes):
             if len(known) != self.DIMENSIONS:
@@ -168,7 +169,7 @@ class Conv2d(Convolution):
 
     DIMENSIONS = 2
     INPUT = "images (batch, height, width, channels)"
-    BETWEEN = ("height", "width")
+    SIZES = "height", "width"
 
     @classmethod
     def examples(cls) -> Examples:
@@ -223,7 +224,7 @@ class Conv1d(Convolution):
 
     DIMENSIONS = 1
     INPUT = "sequences (batch, steps, channels)"
-    BETWEEN = ("steps",)
+    SIZES = ("time",)
 
     @classmethod
     def examples(cls) -> Examples:
