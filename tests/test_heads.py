@@ -251,11 +251,14 @@ def test_bad_data_is_refused_before_any_step(x: Any, y: Any, options: Any, words
 def test_parts_that_do_not_fit_each_other() -> None:
     model = nn.Sequential(nn.Linear(4, 3), nn.Parallel(nn.Identity(), nn.Linear(3, 1), join=None))
     optimizer = optim.SGD(model.parameters())
-    with pytest.raises(ValueError, match=r"returns 2 outputs, and MSELoss.* takes 1; nn.Mu"):
+    with pytest.raises(ValueError, match=r"a tuple of 2, and MSELoss.* one array; nn.Mu"):
         Trainer(model, nn.MSELoss(), optimizer).fit(TABLE, SIZES, 1)
     three = nn.MultiLoss([nn.MSELoss()] * 3)
-    with pytest.raises(ValueError, match=r"returns 2 outputs, and MultiLoss.* takes 3"):
+    with pytest.raises(ValueError, match=r"a tuple of 2, and MultiLoss.* a tuple of 3"):
         Trainer(model, three, optimizer).fit(TABLE, (SIZES,) * 3, 1)
+    chain, alone = nn.Sequential(nn.Linear(4, 1)), nn.MultiLoss([nn.MSELoss()])
+    with pytest.raises(ValueError, match=r"returns one array, and MultiLoss.* a tuple of 1"):
+        Trainer(chain, alone, optim.SGD(chain.parameters())).fit(TABLE, (SIZES,), 1)
     with pytest.raises(ValueError, match="expected a dict by the names of its heads"):
         trainer(metrics=["accuracy"])
     with pytest.raises(ValueError, match="unknown metric 'accurate'"):

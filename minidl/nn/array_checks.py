@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import numpy as np
@@ -56,9 +57,11 @@ def refuse_array(
             "by nn.Concat(), or choose one by nn.Select(index)"
         )
     if not isinstance(x, np.ndarray):
+        cure = "write np.asarray(x, dtype=np.float32)"
+        if isinstance(x, Mapping):
+            cure = "write model(a, b); a Trainer takes several inputs as a dict"
         raise TypeError(
-            f"{label}: expected {name} to be a NumPy array, got {type(x).__name__}; "
-            "write np.asarray(x, dtype=np.float32)"
+            f"{label}: expected {name} to be a NumPy array, got {type(x).__name__}; {cure}"
         )
     if x.dtype != dtype if dtype is not None else not is_float(x):
         expected = FLOAT32 if dtype is None else dtype

@@ -170,8 +170,9 @@ class Source:
                 f"{name} of shape {array.shape}"
                 for name, array in zip(given.names, given.arrays, strict=True)
             )
+            verb = "does" if len(given.names) == 1 else "do"
             raise ValueError(
-                f"{shapes} does not suit the model; with its first row, {error}"
+                f"{shapes} {verb} not suit the model; with its first row, {error}"
             ) from error
         self._check_number_of(output)
         self.of_heads(Targets.check_output, output)
@@ -184,11 +185,9 @@ class Source:
         if isinstance(output, tuple) == isinstance(self.loss, MultiLoss) and count == expected:
             return
         advice = "" if isinstance(self.loss, MultiLoss) else "; nn.MultiLoss has one for each"
-        raise ValueError(
-            f"the model returns {count} output{'s' * (count > 1)}"
-            + " in a tuple" * (count == 1 and isinstance(output, tuple))
-            + f", and {self.loss!r} takes {expected}{advice}"
-        )
+        found = f"a tuple of {count}" if isinstance(output, tuple) else "one array"
+        wanted = f"a tuple of {expected}" if isinstance(self.loss, MultiLoss) else "one array"
+        raise ValueError(f"the model returns {found}, and {self.loss!r} takes {wanted}{advice}")
 
     def cast_targets(self, output: Any, rows: Rows = ALL) -> Any:
         """Check targets, and cast them to what the loss takes, for outputs like this one.
