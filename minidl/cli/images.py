@@ -29,7 +29,7 @@ def add_options(parser: argparse.ArgumentParser, defaults: network.Defaults) -> 
     help = f"layers with weights of resnet: 8, 14, 20, ..., 6n + 2 [{DEPTH}]"
     group.add_argument("--depth", type=options.count, metavar="N", help=help)
     network.add_options(parser, defaults)
-    # None shows that an option was not given; ``build_model`` puts the default in its place.
+    # None shows that an option was not given; ``network.build_model`` puts the default there.
     of_mlp = network.options_by_default(defaults)
     parser.set_defaults(of_mlp=of_mlp, **dict.fromkeys(of_mlp))
 
@@ -47,13 +47,10 @@ def build_model(data: Dataset, arguments: argparse.Namespace) -> tuple[Dataset, 
     name, seed = arguments.model, arguments.seed
     if name != "resnet" and arguments.depth is not None:
         raise UsageError(f"--depth belongs to --model resnet, not to {name}")
-    given = {option: getattr(arguments, option) for option in arguments.of_mlp}
     if name == "mlp":
-        given = {option: value for option, value in given.items() if value is not None}
-        vars(arguments).update(arguments.of_mlp | given)
         return data, network.build_model(data.features, data.classes, arguments)
-    for option, value in given.items():
-        if value is not None:
+    for option in arguments.of_mlp:
+        if getattr(arguments, option) is not None:
             raise UsageError(f"--{option} belongs to --model mlp, not to {name}")
     data = _as_images(data)
     if name == "resnet":
