@@ -9,6 +9,7 @@ import numpy as np
 
 from minidl.typing import Array, DType
 
+ONE_OF_SEVERAL = "join them before it, such as by nn.Concat(), or choose one by nn.Select(index)"
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
@@ -52,10 +53,7 @@ def refuse_array(
         What the input is called.
     """
     if isinstance(x, tuple):
-        raise TypeError(
-            f"{label}: expected one {name}, got a tuple of {len(x)}; join them before it, such as "
-            "by nn.Concat(), or choose one by nn.Select(index)"
-        )
+        raise TypeError(f"{label}: expected one {name}, got a tuple of {len(x)}; {ONE_OF_SEVERAL}")
     if not isinstance(x, np.ndarray):
         cure = "write np.asarray(x, dtype=np.float32)"
         if isinstance(x, Mapping):
