@@ -248,6 +248,27 @@ def test_bad_data_is_refused_before_any_step(x: Any, y: Any, options: Any, words
     assert_same(parameters(subject), before, "parameters")
 
 
+def test_rows_that_do_not_count_in_a_head_are_left_out_of_its_metrics() -> None:
+    """Labels that are missing, by a weight of 0 or as ignored: of those before the first, too."""
+    missing = np.arange(ROWS) % 3 == 0
+    kinds = np.where(missing, -1, KINDS)
+    losses = {"kind": nn.CrossEntropyLoss(ignore_index=-1), "size": nn.MSELoss()}
+    ignoring = trainer(losses, metrics={"kind": "accuracy", "size": "mae"})
+    weighted = trainer(metrics={"kind": "accuracy", "size": "mae"})
+    weights = {"kind": 1.0 - missing, "size": None}
+    first = fit(ignoring, y=(kinds, SIZES))
+    second = fit(weighted, sample_weight=weights)
+    np.testing.assert_allclose(first["kind.accuracy"], second["kind.accuracy"], rtol=1e-6)
+    right = ignoring.predict(X)[0].argmax(axis=1) == KINDS
+    found = ignoring.evaluate(X, (kinds, SIZES))
+    assert found["kind.accuracy"] == pytest.approx(right[~missing].mean(), rel=1e-6)
+    right = weighted.predict(X)[0].argmax(axis=1) == KINDS
+    found = weighted.evaluate(X, Y, sample_weight=weights)
+    assert found["kind.accuracy"] == pytest.approx(right[~missing].mean(), rel=1e-6)
+    mae = np.abs(weighted.predict(X)[1] - SIZES).mean()
+    assert found["size.mae"] == pytest.approx(mae, rel=1e-5)
+
+
 def test_parts_that_do_not_fit_each_other() -> None:
     model = nn.Sequential(nn.Linear(4, 3), nn.Parallel(nn.Identity(), nn.Linear(3, 1), join=None))
     optimizer = optim.SGD(model.parameters())
