@@ -146,7 +146,7 @@ def test_several_arrays_are_refused_by_name(layer: nn.Layer, tmp_path: Path) -> 
     with pytest.raises(ValueError, match=r"layer 0 \w+.* takes or gives several arrays"):
         minidl.c.export(nn.Sequential(layer), tmp_path / "net.c", input_shape=(3,))
     several = nn.Sequential(nn.Linear(3, 3), nn.Parallel(nn.Tanh(), nn.ReLU(), join=None))
-    with pytest.raises(ValueError, match="layer 1 Parallel has several outputs"):
+    with pytest.raises(ValueError, match=r"layer 1 Parallel\(.* has several outputs"):
         minidl.c.export(several, tmp_path / "net.c", input_shape=(3,))
 
 

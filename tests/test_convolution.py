@@ -195,6 +195,16 @@ def test_hidden_convolutions_are_initialised_for_what_follows() -> None:
     assert names == ["fan_in_uniform", "he_normal", "fan_in_uniform"]
 
 
+def test_repr_is_how_to_make_it() -> None:
+    for seed in range(CASES):
+        layer, _ = drawn(np.random.default_rng(seed))
+        made = eval(repr(layer), {name: getattr(nn, name) for name in ("Conv1d", "Conv2d")})
+        assert repr(made) == repr(layer)
+        assert made.window.options() == layer.window.options()
+        assert made.weight.shape == layer.weight.shape
+        assert (made.groups, made.bias is None) == (layer.groups, layer.bias is None)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -225,6 +235,17 @@ def test_inputs_that_do_not_fit_are_refused_with_layer_and_shape(backend: str) -
         layer(np.zeros((2, 9, 3), np.float32))
     with pytest.raises(ValueError, match=r"Conv2d.*\(batch, \.\.\., 3\).*\(2, 9, 9, 4\)"):
         layer(np.zeros((2, 9, 9, 4), np.float32))
+
+
+def test_tables_and_checks_of_widths_see_through_windows() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(1, 6, 5), nn.MaxPool2d(2), nn.Upsample(2), nn.AvgPool2d(2), nn.Conv2d(6, 2, 3)
+    )
+    assert str(model).count("(batch, height, width, 6)") == 4
+    assert "(batch, time, 4)" in str(nn.Sequential(nn.Conv1d(1, 4, 3), nn.MaxPool1d(2)))
+    assert "(batch, 10, 10, 2)" in model.summary((28, 28, 1))
+    with pytest.raises(ValueError, match=r"AvgPool1d\(2\) gives 4 features, and Conv1d\(3, 2, 3\)"):
+        nn.Sequential(nn.Conv1d(1, 4, 3), nn.AvgPool1d(2), nn.Conv1d(3, 2, 3))
 
 
 def test_lengths_pass_where_the_steps_stay() -> None:

@@ -402,3 +402,15 @@ def test_nothing_is_imported_for_a_file(path: Path) -> None:
     with pytest.raises(minidl.ModelFileError, match="not defined here"):
         minidl.load(path)
     assert "this" not in sys.modules
+
+
+def test_an_option_that_is_newer_than_a_file_has_its_default(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    model = nn.Sequential(nn.GRU(3, 2, num_layers=2, dropout=0.5, rng=0), nn.Dropout(0.5), rng=0)
+    for _, layer in model.layers():
+        vars(layer).pop("whole_channels", None)
+    minidl.save(model, path)
+    loaded = minidl.load(path)
+    x = np.ones((2, 4, 3), np.float32)
+    assert repr(loaded) == repr(nn.Sequential(nn.GRU(3, 2, 2, dropout=0.5), nn.Dropout(0.5)))
+    assert loaded(x).shape == (2, 4, 2)

@@ -169,6 +169,8 @@ WRONG_AXES: list[tuple[str, dict[str, Any], Any, str]] = [
     ("Reshape", {}, [-1, -1], "are no shape for an input of 3 axes"),
     ("Reshape", {}, [-2, 6], "are no shape for an input of 3 axes"),
     ("Split", {"axis": 1}, [1, 1, 1], "it has 2 outputs, and 3 sizes for them"),
+    ("Mul", {}, np.ones((1, 1, 1, 4), np.float32), "its constant has 4 axes, and its input 3"),
+    ("Sub", {}, np.zeros((2, 1, 1, 1), np.float32), "its constant has 4 axes, and its input 3"),
 ]
 
 
@@ -184,6 +186,32 @@ def test_axes_that_an_input_does_not_have_are_refused(
     ends = {name: ["p", "q", "r"] for name in results}
     write(path, nodes, {"x": ["n", 3, 4]}, ends, **constants)
     with pytest.raises(ModelFileError, match=f"the node {kind} cannot be loaded: .*{words}"):
+        minidl.onnx.load(path)
+
+
+@pytest.mark.parametrize("constant", [0.0, 1.0, 2.0])
+def test_a_constant_that_makes_more_of_an_input_is_refused(constant: float, path: Path) -> None:
+    for kind in ("Add", "Mul"):
+        node = helper.make_node(kind, ["x", "c"], ["y"])
+        c = np.full((2, 3), constant, np.float32)
+        write(path, [node], {"x": ["n", 3]}, {"y": ["m", 3]}, c=c)
+        model = minidl.onnx.load(path)
+        assert model(np.ones((2, 3), np.float32)).shape == (2, 3)
+        with pytest.raises(ValueError, match=r"a constant makes \(2, 3\) of an input \(1, 3\)"):
+            model(np.ones((1, 3), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("last", "words"),
+    [
+        ("Add", "Mul cannot be loaded: its operands are constants"),
+        ("MatMul", "operand 'd' must be"),
+    ],
+)
+def test_an_operator_of_constants_only_is_refused(last: str, words: str, path: Path) -> None:
+    nodes = [helper.make_node("Mul", ["c", "c"], ["d"]), helper.make_node(last, ["x", "d"], ["y"])]
+    write(path, nodes, {"x": ["n", 3]}, {"y": ["n", 3]}, c=np.ones((3, 3), np.float32))
+    with pytest.raises(ModelFileError, match=words):
         minidl.onnx.load(path)
 
 

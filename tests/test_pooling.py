@@ -318,7 +318,7 @@ def test_what_no_layer_takes(layer: nn.Layer, shape: tuple[int, ...], message: s
     [
         (nn.MaxPool2d(2), ("batch", 5, 6, 3), ("batch", 2, 3, 3)),
         (nn.AvgPool1d(3, 1, "same"), ("batch", 5, 3), ("batch", 5, 3)),
-        (nn.AvgPool1d(3), ("batch", "time", 3), None),
+        (nn.AvgPool1d(3), ("batch", "time", 3), ("batch", "time", 3)),
         (nn.MaxPool2d(2), ("batch", 3), None),
         (nn.GlobalMaxPool(), ("batch", 5, 6, 3), ("batch", 3)),
         (nn.Upsample((2, 3)), ("batch", 5, 6, 3), ("batch", 10, 18, 3)),

@@ -145,6 +145,17 @@ def test_between_two_fits(tmp_path: Path) -> None:
     assert (model.parameters()[0].data == first.model.parameters()[0].data).all()
 
 
+def test_a_fit_that_a_callback_refuses_leaves_the_place(tmp_path: Path) -> None:
+    whole, resumed = made(), made(seed=1)
+    fit(whole, callbacks=[EveryStep(), saving := Saving(tmp_path)])
+    fit(made(), 1, callbacks=[Checkpoint(tmp_path / "taken")])
+    resumed.load(tmp_path / str(saving.count // 2))
+    with pytest.raises(ValueError, match="checkpoints of another training"):
+        fit(resumed, callbacks=[Checkpoint(tmp_path / "taken")])
+    fit(resumed, callbacks=[EveryStep()])
+    assert signs(resumed) == signs(whole)
+
+
 def test_what_layers_carry_along_and_their_generators(tmp_path: Path) -> None:
     class Noise(nn.Layer):
         state_names = transient_state_names = ("carried",)
@@ -194,6 +205,15 @@ def test_numbers_that_are_not_read_are_warned_of(tmp_path: Path) -> None:
             self.saved(dy)
             return dy
 
+    class Lowest(Counting):
+        def __init__(self) -> None:
+            self.calls, self.lowest, self.nothing = 0, np.inf, np.nan
+
+        def forward(self, x: Any) -> Any:
+            self.lowest = min(self.lowest, x.min())  # a scalar of NumPy
+            self.save(None)
+            return x
+
     def build(layer: nn.Layer) -> Trainer:
         model = nn.Sequential(nn.Linear(4, 3), layer, rng=0)
         optimizer = optim.SGD(model.parameters())
@@ -201,6 +221,7 @@ def test_numbers_that_are_not_read_are_warned_of(tmp_path: Path) -> None:
 
     for first, second, words in (
         (Counting(), Counting(), r"Counting\.calls was \d+ when .* saved, and is 0: it stays"),
+        (Lowest(), Lowest(), r"Lowest\.lowest was -\d\.\d+ when .* saved, and is inf: it stays"),
         (nn.LeakyReLU(0.1), nn.LeakyReLU(0.2), ""),
     ):
         trainer, resumed = build(first), build(second)
@@ -385,6 +406,45 @@ def test_a_kill_before_the_first_new_file_leaves_the_one_that_was_gone_back_to(
     monkeypatch.setattr(resumed, "save", fail)
     with pytest.raises(OSError, match="full"):
         fit(resumed, 4, callbacks=[Checkpoint(tmp_path, keep=10)])
+    assert checkpoint.latest == tmp_path / "epoch-00002.safetensors"
+
+
+def test_checkpoints_of_another_training_are_not_removed_by_a_resumed_one(tmp_path: Path) -> None:
+    fit(made(), 3, callbacks=[Checkpoint(tmp_path / "a")])
+    fit(made(seed=1), 4, callbacks=[other := Checkpoint(tmp_path / "b")])
+    before = names(tmp_path / "b")
+    resumed = made()
+    resumed.load(tmp_path / "a" / "epoch-00002.safetensors")
+    with pytest.raises(ValueError, match="b holds 2 checkpoints of another training"):
+        fit(resumed, 4, callbacks=[Checkpoint(tmp_path / "b")])
+    assert names(tmp_path / "b") == before
+    assert other.latest == tmp_path / "b" / "epoch-00004.safetensors"
+    copy = (tmp_path / "a" / "epoch-00002.safetensors").rename(tmp_path / "kept elsewhere")
+    resumed.load(copy)
+    fit(resumed, 4, callbacks=[Checkpoint(tmp_path / "a")])  # of the same training
+    assert names(tmp_path / "a") == ["epoch-00003.safetensors", "epoch-00004.safetensors"]
+
+
+def test_there_is_a_file_at_any_moment_after_going_back_to_the_best(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    fit(made(), 4, callbacks=[Checkpoint(tmp_path, keep=1, best="loss", mode="max")])
+    best = tmp_path / "best.safetensors"  # of the first epoch, and keep=1 leaves the last beside it
+    resumed = made()
+    resumed.load(best)
+    assert resumed.history.epochs == 1
+
+    def fail(path: Path) -> None:
+        raise OSError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(resumed, "save", fail)
+        with pytest.raises(OSError, match="full"):
+            fit(resumed, 3, callbacks=[Checkpoint(tmp_path)])
+    assert names(tmp_path) == ["best.safetensors", "epoch-00004.safetensors"]
+    resumed.load(best)
+    fit(resumed, 2, callbacks=[checkpoint := Checkpoint(tmp_path)])
+    assert names(tmp_path) == ["best.safetensors", "epoch-00002.safetensors"]  # 4 is given up
     assert checkpoint.latest == tmp_path / "epoch-00002.safetensors"
 
 

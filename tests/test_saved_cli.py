@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import errno
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,9 @@ import pytest
 import minidl
 from minidl import nn, optim
 from minidl.cli import main
+from minidl.onnx import adapters
+from minidl.onnx.network import Network
+from minidl.onnx.readers import Step
 from minidl.saving.architecture import described
 from minidl.saving.tensor_file import write_tensor_file
 from minidl.training import Trainer
@@ -124,6 +129,35 @@ def test_labels_of_one_output_are_those_of_the_sigmoid(path: Path, tmp_path: Pat
         assert [row[0] for row in read(out)[1:]] == expected
 
 
+def test_what_follows_the_sigmoid_leaves_it_one(path: Path, tmp_path: Path) -> None:
+    linear = nn.Linear(3, 1, rng=0)
+    linear.bias.data[...] = 0.3
+    labels = [["no", "yes"][int(z > 0)] for z in linear(X)[:, 0]]
+    steps = [("x", "z", linear), ("z", "p", nn.Sigmoid()), ("p", "y", adapters.Squeeze((1,)))]
+    graph = Network([Step(layer, [x], [y], []) for x, y, layer in steps], ["x"], ["y"])
+    np.save(tmp_path / "x.npy", X)
+    out = tmp_path / "y.csv"
+    for model, expected in [
+        (graph, labels),
+        (nn.Sequential(linear, nn.Sequential(nn.Sigmoid(), nn.Dropout(0.5))), labels),
+        (nn.Sequential(linear, nn.HardSigmoid(), adapters.Squeeze((1,))), labels),
+        (nn.Sequential(linear, nn.Sigmoid(), nn.ReLU()), ["yes"] * len(X)),
+    ]:
+        minidl.save(model, path, classes=["no", "yes"])
+        assert main(["predict", str(path), str(tmp_path / "x.npy"), "--out", str(out)]) == 0
+        assert [row[0] for row in read(out)[1:]] == expected
+
+
+def test_a_model_of_two_outputs_is_refused(path: Path, tmp_path: Path, capsys: Any) -> None:
+    steps = [Step(nn.Linear(3, 2, rng=seed), ["x"], [str(seed)], []) for seed in (0, 1)]
+    minidl.save(Network(steps, ["x"], ["0", "1"]), path)
+    np.save(tmp_path / "x.npy", X)
+    out = tmp_path / "y.npy"
+    assert main(["predict", str(path), str(tmp_path / "x.npy"), "--out", str(out)]) == 2
+    assert "the model gives 2 arrays for each row, and not one" in capsys.readouterr().err
+    assert not out.exists()
+
+
 @pytest.mark.parametrize("outputs", [1, 2, 4])
 def test_names_of_classes_that_do_not_fit_are_an_error(
     path: Path, tmp_path: Path, capsys: Any, outputs: int
@@ -137,6 +171,18 @@ def test_names_of_classes_that_do_not_fit_are_an_error(
     array = tmp_path / "y.npy"
     assert main(["predict", str(path), str(tmp_path / "x.npy"), "--out", str(array)]) == 0
     assert np.load(array).shape == (7, outputs)
+
+
+def test_nan_is_no_class(path: Path, tmp_path: Path, capsys: Any) -> None:
+    x = np.ones_like(X)
+    x[2] = 3e38  # the logits are infinite, and their softmax is NaN
+    np.save(tmp_path / "x.npy", x)
+    model = nn.Sequential(nn.Linear(3, 2, init=nn.init.constant(1.0)), nn.Softmax())
+    minidl.save(model, path, classes=["a", "b"])
+    out = tmp_path / "y.csv"
+    assert main(["predict", str(path), str(tmp_path / "x.npy"), "--out", str(out)]) == 2
+    assert "NaN in row 3, which is no class" in capsys.readouterr().err
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("classes", [None, ["a", "b"]])
@@ -260,3 +306,47 @@ def test_what_cannot_be_predicted_is_told_in_a_line(
         assert words in err
         assert len(err.splitlines()) == 1
         assert not out.exists()
+
+
+@pytest.mark.parametrize("kind", ["empty", "text", "archive", "objects"])
+def test_what_is_no_array_is_told_in_a_line(
+    path: Path, tmp_path: Path, capsys: Any, kind: str
+) -> None:
+    minidl.save(nn.Linear(3, 2, rng=0), path)
+    data, out = tmp_path / "x.npy", tmp_path / "y.csv"
+    with data.open("wb") as file:
+        if kind == "archive":
+            np.savez(file, X)
+        elif kind == "objects":
+            np.save(file, np.array([X, None], object))
+        else:
+            file.write(b"" if kind == "empty" else b"a,b,c\n1,2,3\n")
+    assert main(["predict", str(path), str(data), "--out", str(out)]) == 2
+    err = capsys.readouterr().err
+    assert f"{data}: no array of numbers as numpy.save writes it" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_reader_of_info_that_has_gone_is_no_wrong_argument(
+    path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    minidl.save(nn.Linear(3, 2, rng=0), path)
+
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            if "Linear" in text:
+                raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+            return len(text)
+
+    monkeypatch.setattr("minidl.cli._discard_output", lambda: None)
+    monkeypatch.setattr("sys.stdout", Closed())
+    assert main(["info", str(path)]) == 141
+    assert capsys.readouterr().err == ""
+
+
+def test_info_of_damaged_layers_behind_a_missing_class(path: Path, capsys: Any) -> None:
+    for damaged in (3, {}, {"class": [], "module": []}):
+        content = {"version": 1, "layers": [{"class": "Gone"}, damaged], "parameters": []}
+        write_tensor_file(path, {}, {}, {"minidl.model": json.dumps(content)})
+        assert main(["info", str(path)]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1

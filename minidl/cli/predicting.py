@@ -17,7 +17,7 @@ from minidl import saving
 from minidl.cli import options
 from minidl.cli.options import UsageError, usage_errors
 from minidl.files import replacing
-from minidl.nn import Layer, Sigmoid
+from minidl.nn import Dropout, Flatten, HardSigmoid, Identity, Layer, Sigmoid
 from minidl.nn.containers import in_order
 from minidl.nn.hooks import evaluating
 from minidl.saving.contents import CLASSES, COLUMNS, TABLE
@@ -139,7 +139,7 @@ def _inputs(path: Path, known: Known, model: Layer) -> Array:
     """Return what the model takes."""
     dtype = np.int64 if model.takes_indices else model.dtype or np.float32
     if path.suffix == ".npy":
-        return _cast(np.load(path, allow_pickle=False), dtype)
+        return _cast(_array(path), dtype)
     table = read_table(path)
     if known.features is not None:
         names = [feature.name for feature in known.features.columns]
@@ -148,6 +148,16 @@ def _inputs(path: Path, known: Known, model: Layer) -> Array:
     names = list(table.columns) if known.columns is None else known.columns
     _check_none([name for name in names if name not in table.columns])
     return _cast(_numbers(table, names), dtype)
+
+
+def _array(path: Path) -> Array:
+    """Return the array in a file, else raise ValueError: ``np.load`` opens other formats, too."""
+    with path.open("rb") as file:
+        try:
+            array: Array = np.lib.format.read_array(file, allow_pickle=False)
+        except ValueError as error:
+            raise ValueError(f"no array of numbers as numpy.save writes it: {error}") from error
+    return array
 
 
 def _cast(inputs: Array, dtype: Any) -> Array:
@@ -168,7 +178,8 @@ def _cast(inputs: Array, dtype: Any) -> Array:
 def _check_none(missing: list[str]) -> None:
     if missing:
         shown = ", ".join(repr(name) for name in missing[:5])
-        raise TableError(f"there is no column {shown}, of which the model predicts")
+        columns = "columns" if len(missing) > 1 else "column"
+        raise TableError(f"there is no {columns} {shown}, of which the model predicts")
 
 
 def _numbers(table: Table, names: list[str]) -> Array:
@@ -190,6 +201,8 @@ def _outputs(model: Layer, inputs: Array) -> Array:
         parts = [model(inputs[i : i + ROWS]) for i in range(0, len(inputs), ROWS)]
     if not parts:
         raise ValueError("there is no row")
+    if isinstance(parts[0], tuple):
+        raise ValueError(f"the model gives {len(parts[0])} arrays for each row, and not one")
     return np.concatenate(parts)
 
 
@@ -197,9 +210,31 @@ def _outputs(model: Layer, inputs: Array) -> Array:
 
 
 def _gives_probabilities(model: Layer) -> bool:
-    """Whether the model ends in a ``Sigmoid``, so that one output is a probability, no logit."""
-    layers = list(in_order(model))
-    return bool(layers) and isinstance(layers[-1], Sigmoid)
+    """Whether outputs are those of a ``Sigmoid``, so that a single one is a probability, no logit.
+
+    After it there may be layers that leave values as they are, such as ``Dropout``.
+    """
+    # Here, so that other commands do not wait for it.
+    from minidl.onnx.adapters import Reshaped, Take, Transpose
+
+    keeping = (Dropout, Flatten, Identity, Reshaped, Take, Transpose)
+    last = next((layer for layer in _backwards(model) if not isinstance(layer, keeping)), None)
+    return isinstance(last, (Sigmoid, HardSigmoid))
+
+
+def _backwards(model: Layer) -> Iterator[Layer]:
+    """Yield the layers from that of the output back, in a graph along the first inputs."""
+    from minidl.onnx.network import Network
+
+    for layer in reversed(list(in_order(model))):
+        if not isinstance(layer, Network):
+            yield layer
+            continue
+        name = layer.outputs[0]
+        for inner, (names, results) in zip(layer.stack[::-1], layer.wiring[::-1], strict=True):
+            if name in results:
+                yield inner
+                name = names[0]
 
 
 def _as_table(outputs: Array, known: Known, probabilities: bool) -> str:
@@ -208,7 +243,8 @@ def _as_table(outputs: Array, known: Known, probabilities: bool) -> str:
     Raises
     ------
     ValueError
-        For outputs that are no table, or of which the classes are not the labels.
+        For outputs that are no table, of which the classes are not the labels, or that are NaN
+        where a class is asked for.
     """
     if outputs.ndim > 3:
         raise ValueError(
@@ -235,6 +271,9 @@ def _columns(outputs: Array, known: Known, probabilities: bool) -> tuple[list[st
         names = [known.name] if width == 1 else [f"{known.name} {place}" for place in range(width)]
         numbers = outputs.astype(np.float64) * known.std + known.mean
         return names, ([f"{value:.9g}" for value in row] for row in numbers)
+    if np.isnan(outputs).any():
+        line = int(np.isnan(outputs).any(axis=1).argmax()) + 1
+        raise ValueError(f"the model gives NaN in row {line}, which is no class")
     if width == len(classes):
         labels = outputs.argmax(axis=1)
     elif width == 1 and len(classes) == 2:

@@ -59,13 +59,14 @@ def info(arguments: argparse.Namespace) -> int:
         return 0
     with usage_errors(OSError, ValueError):
         architecture = parsed(words[MODEL])
-        if missing := missing_class(architecture):
-            _print_architecture(architecture)
-            _print_tensors(shapes)
-            print(f"\nthe model cannot be built here: {missing}")
-            return 1
-        print(saving.load(arguments.file))
-    return 0
+        missing = missing_class(architecture)
+        shown = "" if missing else repr(saving.load(arguments.file))
+    if missing:
+        _print_architecture(architecture)
+        _print_tensors(shapes)
+        shown = f"\nthe model cannot be built here: {missing}"
+    print(shown)
+    return 1 if missing else 0
 
 
 def _print_architecture(architecture: Mapping[str, Any]) -> None:

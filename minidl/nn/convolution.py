@@ -22,6 +22,7 @@ class Convolution(Affine):
 
     DIMENSIONS: ClassVar[int]
     INPUT: ClassVar[str]  # the shape of the input, in words
+    SIZES: ClassVar[tuple[str, ...]]  # those between batch and channels
 
     in_features: int
     out_features: int
@@ -91,7 +92,7 @@ class Convolution(Affine):
         return kernels.conv_grad_input(dy, self.weight.data, x.shape, *geometry)
 
     def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...]:
-        unknown = ("batch", *("height", "width")[-self.DIMENSIONS :], 0)
+        unknown = ("batch", *self.SIZES, 0)
         batch, *sizes, _ = input_shape or unknown
         known = [size for size in sizes if isinstance(size, int)]
         if len(known) == len(sizes) == self.DIMENSIONS:
@@ -163,6 +164,7 @@ class Conv2d(Convolution):
 
     DIMENSIONS = 2
     INPUT = "images (batch, height, width, channels)"
+    SIZES = "height", "width"
 
     @classmethod
     def examples(cls) -> Examples:
@@ -215,6 +217,7 @@ class Conv1d(Convolution):
 
     DIMENSIONS = 1
     INPUT = "sequences (batch, steps, channels)"
+    SIZES = ("time",)
 
     @classmethod
     def examples(cls) -> Examples:

@@ -62,12 +62,15 @@ class Pooling(Layer):
         return self.kernel_size, self.stride, padding
 
     def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
-        if input_shape is None or len(input_shape) != self.dimensions + 2:
+        if input_shape is None:
             return None
         batch, *sizes, channels = input_shape
-        if not all(isinstance(size, int) for size in sizes):
+        known = [size for size in sizes if isinstance(size, int)]
+        if len(known) < len(sizes):
+            return input_shape  # the names of sizes stand for any
+        if len(sizes) != self.dimensions:
             return None
-        return batch, *self.window.sizes_after(tuple(sizes)), channels
+        return batch, *self.window.sizes_after(tuple(known)), channels
 
     def __repr__(self) -> str:
         options = self.window.options(stride_by_default=self.kernel_size)

@@ -65,7 +65,7 @@ class Upsample(Layer):
 
     def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
         if input_shape is None or not all(isinstance(size, int) for size in input_shape[1:-1]):
-            return None
+            return input_shape
         batch, *sizes, channels = input_shape
         factors = self.factors(len(sizes))
         return batch, *(n * s for n, s in zip(sizes, factors, strict=True)), channels

@@ -55,12 +55,12 @@ class Affine(Adapter):
         self.scale, self.shift = np.asarray(scale), np.asarray(shift)
 
     def forward(self, x: Array) -> Array:
+        shape = np.broadcast_shapes(x.shape, self.scale.shape, self.shift.shape)
+        if shape != x.shape:
+            raise ValueError(f"{self.label}: a constant makes {shape} of an input {x.shape}")
         y = x if (self.scale == 1).all() else x * self.scale.astype(x.dtype)
-        y = y if (self.shift == 0).all() else y + self.shift.astype(x.dtype)
-        if y.shape != x.shape:
-            raise ValueError(f"{self.label}: a constant makes {y.shape} of an input {x.shape}")
         self.save(None)
-        return y
+        return y if (self.shift == 0).all() else y + self.shift.astype(x.dtype)
 
     def backward(self, dy: Array) -> Array:
         self.saved(dy)

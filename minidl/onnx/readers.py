@@ -53,6 +53,8 @@ def read(graph: Graph, node: Node) -> Step:
     ModelFileError
         If minidl has no such layer.
     """
+    if node.operands and graph.constants.keys() >= set(filter(None, node.operands)):
+        graph.refuse(node, "its operands are constants only; compute it before the export")
     why = "minidl has no such layer"
     try:
         check_axes(graph, node)
@@ -325,6 +327,9 @@ def _arithmetic(graph: Graph, node: Node) -> Step:
         return Step(both, node.operands, node.results, [node])
     first = node.operands[0] not in graph.constants
     constant = graph.weights(node, 1 if first else 0)
+    rank = graph.ranks.get(names[0], constant.ndim)
+    if constant.ndim > rank:
+        graph.refuse(node, f"its constant has {constant.ndim} axes, and its input {rank}")
     layer = {
         ("Add", True): adapters.Affine(1.0, constant),
         ("Add", False): adapters.Affine(1.0, constant),

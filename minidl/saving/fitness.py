@@ -142,8 +142,13 @@ def _check_alike(made: Any, layer: Any, where: str) -> None:
         if type(layer) is not type(made):
             raise ValueError(f"{where} should be a layer of the class {type(made).__name__}")
         for name, value in vars(made).items():
-            if name not in KEPT and name not in made.pass_names and name != "path":
-                _check_alike(value, vars(layer)[name], f"{where}.{name}")
+            if name in KEPT or name in made.pass_names or name == "path":
+                continue
+            if name not in vars(layer):  # an option that is newer than the file
+                if not _is_plain(value):
+                    raise ValueError(f"{where} should hold {name}")
+                vars(layer)[name] = value
+            _check_alike(value, vars(layer)[name], f"{where}.{name}")
     elif isinstance(made, tuple):
         if type(layer) is not tuple or len(layer) != len(made):
             raise ValueError(f"{where} should hold {len(made)}")

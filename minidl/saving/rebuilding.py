@@ -60,14 +60,15 @@ def parsed(text: str) -> dict[str, Any]:
 
 def missing_class(architecture: Mapping[str, Any]) -> str:
     """Say which class of layers is not defined here; return "" if all are, or words are damaged."""
+    missing = ""
     for words in architecture["layers"]:
         try:
             find_class(words["class"], words.get("module"))
         except ArchitectureError as error:
-            return str(error)
+            missing = missing or str(error)
         except (AttributeError, KeyError, TypeError):
             return ""
-    return ""
+    return missing
 
 
 def rebuild(architecture: Mapping[str, Any], tensors: Mapping[str, Array]) -> Layer:

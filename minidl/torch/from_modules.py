@@ -271,7 +271,8 @@ def gelu(module: Any, path: str) -> Layer:
 def softplus(module: Any, path: str) -> Layer:
     """Make a smooth rectifier."""
     if module.threshold < nn.Softplus.straight_from:
-        refuse(module, path, f"is a line from {module.threshold} on, in minidl nowhere")
+        what = f"is linear from threshold={module.threshold} on, and Softplus of minidl is not"
+        refuse(module, path, what)
     return nn.Softplus(module.beta)
 
 

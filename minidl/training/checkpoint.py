@@ -15,6 +15,7 @@ from minidl.monitor import good_mode
 from minidl.nn.checks import check_count, check_number
 from minidl.saving import ModelFileError, metadata
 from minidl.training.callbacks import Callback, Values
+from minidl.training.resuming import losses_of
 
 if TYPE_CHECKING:
     from minidl.training.trainer import Trainer
@@ -31,7 +32,7 @@ class Checkpoint(Callback):
     ``minidl.load`` gives the model of any of them.
 
     Training may also go on from an older file: those beyond it are then removed before the first
-    new one is written.
+    new one is written; or after that, if they are all that the folder has.
 
     Parameters
     ----------
@@ -107,8 +108,9 @@ class Checkpoint(Callback):
         self._saved: list[Path] = []  # by this training, the oldest first
         self._stale: list[Path] = []  # by an earlier ``fit`` with this very callback
         self._abandoned: list[Path] = []  # beyond the one from which this training went on
-        self._name = ""  # of the latest that was written
+        self._name = ""  # that says how far the training was when it was last saved
         self._is_new = True
+        self._is_resumed = False  # and no epoch has begun yet
         self._saved_at = time.monotonic()
 
     @property
@@ -139,12 +141,12 @@ class Checkpoint(Callback):
         self._saved_at = time.monotonic()
 
     def resume_state(self) -> dict[str, Any]:
-        """Return the best value so far, and the name of the latest file, which may be this one."""
+        """Return the best value so far, and the name that says how far the training is."""
         return {"best": self._best, "name": self._name}
 
     def resume(self, state: dict[str, Any]) -> None:
         """Go on from the files that are there."""
-        self._best, self._is_new = float(state["best"]), False
+        self._best, self._is_new, self._is_resumed = float(state["best"]), False, True
         self._name = str(state.get("name", ""))
         files = sorted(self._files(), key=_progress)
         here = _progress(self.folder / self._name) if NAME.fullmatch(self._name) else None
@@ -154,23 +156,32 @@ class Checkpoint(Callback):
     def on_epoch_begin(self, trainer: Trainer, epoch: int, values: Values) -> None:
         """Refuse to mix the files of two trainings."""
         others = set(self._files()).difference(self._stale)
-        if self._is_new and others:
+        if (self._is_new and others) or (self._is_resumed and self._are_others(trainer)):
             raise ValueError(
                 f"Checkpoint: {self.folder} holds {len(others)} checkpoints of another training: "
                 "trainer.load(checkpoint.latest) goes on with it, and a new training needs another "
                 "folder"
             )
-        self._is_new = False
+        self._is_new = self._is_resumed = False
+
+    def _are_others(self, trainer: Trainer) -> bool:
+        """Return whether the latest file had other losses in the epochs that both have."""
+        for path in sorted(self._files(), key=_progress, reverse=True):
+            with suppress(OSError, ModelFileError):
+                pairs = zip(losses_of(path), trainer.history.get("loss", []), strict=False)
+                return any(there != here for there, here in pairs)
+        return False
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, values: Values) -> None:
         """Save the best, and every few epochs the latest."""
+        name = f"epoch-{epoch:05}.safetensors"
         if self.monitor is not None:
             value = values[self.monitor]
             if value < self._best if self.mode == "min" else value > self._best:
-                self._best = value
+                self._best, self._name = value, name  # the best has no number in its own name
                 trainer.save(self.folder / BEST)
         if (self.every is not None and epoch % self.every == 0) or self._time_is_up:
-            self._save(trainer, f"epoch-{epoch:05}.safetensors")
+            self._save(trainer, name)
 
     def between_steps(self, trainer: Trainer, epoch: int) -> None:
         """Save within an epoch, if it is time."""
@@ -189,16 +200,16 @@ class Checkpoint(Callback):
     def _save(self, trainer: Trainer, name: str) -> None:
         """Save the latest, and remove what is older than those that are kept."""
         path, self._name = self.folder / name, name
-        for abandoned in self._abandoned:  # else the latest would be one of these
-            abandoned.unlink(missing_ok=True)
-        self._abandoned = []
+        if self._saved:  # a kill leaves these; the latest would else be one that is abandoned
+            for abandoned in self._abandoned:
+                abandoned.unlink(missing_ok=True)
         trainer.save(path)
         self._saved_at = time.monotonic()
         self._saved = [other for other in self._saved if other != path] + [path]
-        for old in [*self._stale, *self._saved[: -self.keep]]:
+        for old in [*self._stale, *self._abandoned, *self._saved[: -self.keep]]:
             if old != path:
                 old.unlink(missing_ok=True)
-        self._stale, self._saved = [], self._saved[-self.keep :]
+        self._stale, self._abandoned, self._saved = [], [], self._saved[-self.keep :]
 
     def __repr__(self) -> str:
         return f"Checkpoint({str(self.folder)!r}, every={self.every}, minutes={self.minutes})"

@@ -146,13 +146,14 @@ class Epoch:
 
     def _next_rows(self) -> Array:
         """Return the rows of the next steps: with metrics or a transform, not too many."""
-        step_rows, most = self.plan.step_rows, len(self.order)
-        if self.tally.has_metrics:
-            most = KEPT_ROWS
+        step_rows, left = self.plan.step_rows, len(self.order) - self.done
+        most = KEPT_ROWS if self.tally.has_metrics else left
         if self.plan.transform is not None:
             row_bytes = sum(array[:1].nbytes for array in self.plan.data.inputs)
             most = min(most, TRANSFORMED_BYTES // row_bytes)
-        return self.order[self.done : self.done + max(1, most // step_rows) * step_rows]
+        if most < left:  # whole steps
+            most = max(1, most // step_rows) * step_rows
+        return self.order[self.done : self.done + most]
 
     def _take(self, begin: int, rows: Array) -> Data:
         """Return copies of rows of the order, from ``begin`` on, as the transform changes them."""

@@ -176,21 +176,41 @@ def load_training(trainer: Any, path: AnyPath) -> Resumption:
     return resumption
 
 
+def losses_of(path: AnyPath) -> list[float]:
+    """Return the losses of the epochs that the training of a file has completed.
+
+    Raises
+    ------
+    ModelFileError
+        If the file is damaged, or holds no training.
+    OSError
+        If it cannot be read.
+    """
+    with opened(path) as file:
+        file.check_layout()
+        found = file.read({name: None for name in file.tensors if name.startswith(KEPT)})
+        try:
+            history = unpacked(file.words[STATE_OF_TRAINING], found)["history"]
+            return list(map(float, history.get("loss", [])))
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise file.error(f"its training cannot be read: {error}") from None
+
+
 def _warn_of_numbers(model: Layer, file: TensorFile) -> None:
     """Warn if a plain number of a layer of the user's is another one in the file."""
     try:
         there = json.loads(file.words.get(MODEL, "{}"))["layers"]
         here = json.loads(described(model)[0])["layers"]
         pairs = [
-            (f"{ours['class'].rpartition('.')[2]}.{name}", number, theirs["holds"].get(name))
+            (f"{ours['class'].rpartition('.')[2]}.{name}", _number(held), _number(was))
             for ours, theirs in zip(here, there, strict=True)
-            for name, number in ours["holds"].items()
-            if "module" in ours
+            for name, held in ours["holds"].items()
+            if "module" in ours and (was := theirs["holds"].get(name)) != held
         ]
     except (AttributeError, KeyError, NotDescribableError, RecursionError, TypeError, ValueError):
         return  # a model that holds what no file can
     for name, number, was in pairs:
-        if {type(number), type(was)} <= {int, float} and number != was:
+        if number is not None and was is not None and number != was:
             warnings.warn(
                 f"Trainer.load: {name} was {was} when the training was saved, and is {number}: it "
                 "stays as it is here; an array that state_names names would be read",
@@ -198,6 +218,15 @@ def _warn_of_numbers(model: Layer, file: TensorFile) -> None:
                 stacklevel=4,
             )
             return
+
+
+def _number(words: Any) -> float | None:
+    """Return the number that words of an architecture stand for; None if that is no number."""
+    if isinstance(words, dict):
+        words = words.get("scalar", words)
+    if isinstance(words, dict) and "float" in words:  # infinity or NaN
+        words = float(words["float"])
+    return words if type(words) in (int, float) else None
 
 
 def _decoded(trainer: Any, state: dict[str, Any]) -> Resumption:

@@ -289,7 +289,7 @@ class Trainer(Evaluator):
         check_transform(transform, self.optimizer)
         begin = self.resumption or Resumption()
         begin.check(rows, step, transform is not None)
-        self.history, self.diagnosis, self.resumption = begin.history, "", None
+        self.history, self.diagnosis = begin.history, ""
         if self.ema is not None:
             self.ema.follow_state(self.model)
         return begin
@@ -315,6 +315,7 @@ class Trainer(Evaluator):
         while place is not None or (number < plan.epochs and plan.stop.why is None):
             number += 1
             notify("on_epoch_begin", number, values)
+            self.resumption = None  # not before: a callback may have refused
             # A callback may have left it in evaluation.
             if diagnose and number > 1 and not self.model.training:
                 warn_of_suspicious(self.model, self.loss, None, self.optimizer.flat.parameters)
@@ -332,6 +333,7 @@ class Trainer(Evaluator):
             self.history.append(values, seconds)
             plan.course.epoch = None
             notify("on_epoch_end", number, values)
+        self.resumption = None
         notify("on_train_end", number, values)
 
     def save(self, path: AnyPath) -> None:
