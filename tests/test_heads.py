@@ -277,6 +277,10 @@ def test_parts_that_do_not_fit_each_other() -> None:
     three = nn.MultiLoss([nn.MSELoss()] * 3)
     with pytest.raises(ValueError, match=r"a tuple of 2, and MultiLoss.* a tuple of 3"):
         Trainer(model, three, optimizer).fit(TABLE, (SIZES,) * 3, 1)
+    with pytest.raises(TypeError, match=r"y is a dict, and MSELoss\(\) takes one.*nn.MultiLoss"):
+        Trainer(model, nn.MSELoss(), optimizer).fit(TABLE, {"a": SIZES, "b": SIZES}, 1)
+    with pytest.raises(ValueError, match=r"X: its rows .*several inputs, write a tuple, tuple\(X"):
+        trainer().predict([TABLE, TABLE[:, :3]])
     chain, alone = nn.Sequential(nn.Linear(4, 1)), nn.MultiLoss([nn.MSELoss()])
     with pytest.raises(ValueError, match=r"returns one array, and MultiLoss.* a tuple of 1"):
         Trainer(chain, alone, optim.SGD(chain.parameters())).fit(TABLE, (SIZES,), 1)

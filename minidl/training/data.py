@@ -134,6 +134,11 @@ class Source:
             of_heads = zip(keys, loss.by_head(f"{what}y", y), strict=True)
             parts = {f"y[{key!r}]": part for key, part in of_heads}
         else:
+            if isinstance(y, Mapping):
+                raise TypeError(
+                    f"{what}y is a dict, and {loss!r} takes one array; a loss for each of several "
+                    "outputs is an nn.MultiLoss"
+                )
             check_no_tuple_of_rows(f"{what}X", X, y)
         self.inputs = as_inputs(f"{what}X", X, model, dtype)
         self.heads = [
