@@ -22,7 +22,7 @@ def table_of_layers(model: Any) -> str:
     return _table(model, (row for member in model.members(None) for row in _rows(member, "", "")))
 
 
-def summary_of(model: Any, input_shapes: tuple[tuple[int, ...], ...]) -> str:
+def summary_of(model: Any, input_shapes: tuple[Any, ...]) -> str:
     """Return a table of all layers in a container, with the shapes for inputs of these shapes."""
     if len(input_shapes) == 1 and isinstance(input_shapes[0], tuple) and is_several(*input_shapes):
         (input_shapes,) = input_shapes  # summary((shape, shape)), as model((a, b))
