@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from minidl.nn.checks import check_count
+from minidl.nn.checks import check_count, check_number
 from minidl.seeds import as_generator
 from minidl.typing import Array, Seed
 
@@ -74,7 +74,7 @@ class Shift(Transform):
 
     def __init__(self, pixels: int, fill: float = 0.0) -> None:
         self.pixels = check_count("Shift", "pixels", pixels)
-        self.fill = fill
+        self.fill = check_number("Shift", "fill", fill, -math.inf, math.inf)
 
     def apply(self, x: Array, rng: np.random.Generator) -> Array:
         count, height, width, _ = x.shape
@@ -122,8 +122,8 @@ class Flip(Transform):
     """
 
     def __init__(self, probability: float = 0.5) -> None:
-        if not 0 <= probability <= 1:
-            raise ValueError(f"Flip: probability must be in [0, 1], got {probability}")
+        if not is_real(probability) or not 0 <= probability <= 1:
+            raise ValueError(f"Flip: probability must be in [0, 1], got {probability!r}")
         self.probability = probability
 
     def apply(self, x: Array, rng: np.random.Generator) -> Array:
@@ -165,8 +165,8 @@ class Noise(Transform):
     """
 
     def __init__(self, std: float) -> None:
-        if not 0 < std < math.inf:
-            raise ValueError(f"Noise: std must be a finite number > 0, got {std}")
+        if not is_real(std) or not 0 < std < math.inf:
+            raise ValueError(f"Noise: std must be a finite number > 0, got {std!r}")
         self.std = std
 
     def apply(self, x: Array, rng: np.random.Generator) -> Array:
@@ -208,7 +208,7 @@ class Compose(Transform):
 
     def __init__(self, *transforms: Transform) -> None:
         for transform in transforms:
-            if not callable(transform):
+            if not callable(transform) or isinstance(transform, type):
                 raise TypeError(
                     f"Compose takes functions of a batch and a generator, got {transform!r}"
                 )
@@ -221,3 +221,8 @@ class Compose(Transform):
 
     def __repr__(self) -> str:
         return f"Compose({', '.join(map(repr, self.transforms))})"
+
+
+def is_real(value: object) -> bool:
+    """Return whether this is a real number."""
+    return isinstance(value, (int, float, np.integer, np.floating))

@@ -5,6 +5,8 @@ All take images channels last, (batch, height, width, channels), and give logits
 
 from __future__ import annotations
 
+import numpy as np
+
 from minidl import nn
 from minidl.nn.checks import check_count
 from minidl.typing import Seed
@@ -185,9 +187,11 @@ def _convolution(
 
 def _checked(owner: str, shape: Shape, smallest: int) -> Shape:
     """Return the shape of an image; raise ValueError if it is none, or too small."""
-    if len(shape) != 3 or min(shape[:2]) < smallest:
+    sizes = isinstance(shape, tuple | list) and all(isinstance(n, int | np.integer) for n in shape)
+    if not sizes or len(shape) != 3 or min(shape[:2]) < smallest or shape[2] < 1:
         raise ValueError(
             f"{owner}: shape must be that of images of at least {smallest} x {smallest} pixels, "
-            f"(height, width, channels); got {shape}"
+            f"(height, width, channels); got {shape!r}"
         )
-    return shape
+    height, width, channels = shape
+    return height, width, channels

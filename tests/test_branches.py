@@ -178,6 +178,13 @@ class Wider(nn.Layer):
         return kernels.concat(x, x)
 
 
+class Halves(nn.Layer):
+    """y = the left half of the columns, and the right one, which no output_shape says."""
+
+    def forward(self, x: Any) -> Any:
+        return x[:, :2].copy(), x[:, 2:].copy()
+
+
 # --- what is refused ------------------------------------------------------------------------------
 
 
@@ -199,13 +206,28 @@ class Wider(nn.Layer):
             r"Parallel\(Linear, Linear\) gives 9 features, and Linear\(8, 2\) after it takes 8",
         ),
         (lambda: nn.Sequential(nn.Linear(3, 4), nn.Split((2, 3))), r"gives 4 features, and Split"),
+        (
+            lambda: nn.Sequential(nn.Split((2, 2)), nn.Tanh()),
+            r"Sequential: Split\(\(2, 2\)\) gives a tuple of 2, and Tanh\(\) .* one input; join",
+        ),
+        (
+            lambda: nn.Sequential(
+                nn.Parallel(nn.Tanh(), nn.Tanh(), join=None), nn.Sequential(nn.Linear(4, 2))
+            ),
+            r"join=None\) gives a tuple of 2, and Linear\(4, 2\) after it takes one input",
+        ),
+        (lambda: nn.Sequential(nn.Linear(3, 2)).summary((4,)), r"layer 0 .*takes 3 features"),
+        (lambda: nn.Sequential(nn.Linear(3, 2)).summary(3), "expected the shape of a row"),
         (lambda: nn.Split(3), "sizes must be a tuple"),
         (lambda: nn.Split(()), "sizes must be a tuple"),
         (lambda: nn.Split((2, 0)), "each of sizes must be"),
         (lambda: nn.Select(-1), "index must be"),
         (lambda: nn.MultiLoss([]), "at least one loss"),
         (lambda: nn.MultiLoss(nn.MSELoss()), "several losses"),
-        (lambda: nn.MultiLoss([nn.MSELoss]), "head 0 must be a loss"),
+        (lambda: nn.MultiLoss([nn.MSELoss]), "head 0 must be the loss of one"),
+        (lambda: nn.MultiLoss([two_losses()]), "head 0 must be the loss of one"),
+        (lambda: nn.MultiLoss({0: nn.MSELoss()}), "the name of a head must be a word, got 0"),
+        (lambda: two_losses(weights=0.5), "must be a sequence, or a dict by name, got 0.5"),
         (lambda: nn.MultiLoss([nn.MSELoss("none")]), "head 0 needs one number"),
         (lambda: two_losses(weights=[1]), "a weight for each of the 2 heads, got 1"),
         (lambda: two_losses(weights={"weight": 1}), "for 'weight', and the heads are kind, size"),
@@ -238,7 +260,7 @@ def test_what_cannot_be_built(build: Any, words: str) -> None:
         ),
         (lambda: nn.Sequential(nn.Tanh())(TABLE, TABLE), "begin with nn.Parallel"),
         (
-            lambda: nn.Sequential(nn.Split((2, 2)), nn.Tanh())(TABLE),
+            lambda: nn.Sequential(Halves(), nn.Tanh())(TABLE),
             r"layer 1 Tanh\(\): expected one input, got a tuple of 2; join them",
         ),
         (

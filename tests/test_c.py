@@ -466,3 +466,12 @@ def test_on_an_emulated_device(build: Any, tmp_path: Path) -> None:
     run("arm-linux-gnueabi-gcc", *STRICT, "-Os", "-static", *sources, "-o", program, "-lm")
     found = np.array(run("qemu-arm", program).split(), np.float64)
     assert_close(found, model(x[None] if steps else x))
+
+
+def test_an_export_of_images_asks_for_their_shape(tmp_path: Path) -> None:
+    for model, wanted in (
+        (nn.Sequential(nn.Conv2d(1, 2, 3)), r"input_shape=\(height, width, channels\)"),
+        (nn.Sequential(nn.Conv1d(1, 2, 3)), r"input_shape=\(steps, channels\)"),
+    ):
+        with pytest.raises(ValueError, match=f"takes no samples of shape .1,.; give {wanted}"):
+            minidl.c.export(model, tmp_path / "net.c")

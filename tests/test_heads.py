@@ -248,14 +248,42 @@ def test_bad_data_is_refused_before_any_step(x: Any, y: Any, options: Any, words
     assert_same(parameters(subject), before, "parameters")
 
 
+def test_rows_that_do_not_count_in_a_head_are_left_out_of_its_metrics() -> None:
+    """Labels that are missing, by a weight of 0 or as ignored: of those before the first, too."""
+    missing = np.arange(ROWS) % 3 == 0
+    kinds = np.where(missing, -1, KINDS)
+    losses = {"kind": nn.CrossEntropyLoss(ignore_index=-1), "size": nn.MSELoss()}
+    ignoring = trainer(losses, metrics={"kind": "accuracy", "size": "mae"})
+    weighted = trainer(metrics={"kind": "accuracy", "size": "mae"})
+    weights = {"kind": 1.0 - missing, "size": None}
+    first = fit(ignoring, y=(kinds, SIZES))
+    second = fit(weighted, sample_weight=weights)
+    np.testing.assert_allclose(first["kind.accuracy"], second["kind.accuracy"], rtol=1e-6)
+    right = ignoring.predict(X)[0].argmax(axis=1) == KINDS
+    found = ignoring.evaluate(X, (kinds, SIZES))
+    assert found["kind.accuracy"] == pytest.approx(right[~missing].mean(), rel=1e-6)
+    right = weighted.predict(X)[0].argmax(axis=1) == KINDS
+    found = weighted.evaluate(X, Y, sample_weight=weights)
+    assert found["kind.accuracy"] == pytest.approx(right[~missing].mean(), rel=1e-6)
+    mae = np.abs(weighted.predict(X)[1] - SIZES).mean()
+    assert found["size.mae"] == pytest.approx(mae, rel=1e-5)
+
+
 def test_parts_that_do_not_fit_each_other() -> None:
     model = nn.Sequential(nn.Linear(4, 3), nn.Parallel(nn.Identity(), nn.Linear(3, 1), join=None))
     optimizer = optim.SGD(model.parameters())
-    with pytest.raises(ValueError, match=r"returns 2 outputs, and MSELoss.* takes 1; nn.Mu"):
+    with pytest.raises(ValueError, match=r"a tuple of 2, and MSELoss.* one array; nn.Mu"):
         Trainer(model, nn.MSELoss(), optimizer).fit(TABLE, SIZES, 1)
     three = nn.MultiLoss([nn.MSELoss()] * 3)
-    with pytest.raises(ValueError, match=r"returns 2 outputs, and MultiLoss.* takes 3"):
+    with pytest.raises(ValueError, match=r"a tuple of 2, and MultiLoss.* a tuple of 3"):
         Trainer(model, three, optimizer).fit(TABLE, (SIZES,) * 3, 1)
+    with pytest.raises(TypeError, match=r"y is a dict, and MSELoss\(\) takes one.*nn.MultiLoss"):
+        Trainer(model, nn.MSELoss(), optimizer).fit(TABLE, {"a": SIZES, "b": SIZES}, 1)
+    with pytest.raises(ValueError, match=r"X: its rows .*several inputs, write a tuple, tuple\(X"):
+        trainer().predict([TABLE, TABLE[:, :3]])
+    chain, alone = nn.Sequential(nn.Linear(4, 1)), nn.MultiLoss([nn.MSELoss()])
+    with pytest.raises(ValueError, match=r"returns one array, and MultiLoss.* a tuple of 1"):
+        Trainer(chain, alone, optim.SGD(chain.parameters())).fit(TABLE, (SIZES,), 1)
     with pytest.raises(ValueError, match="expected a dict by the names of its heads"):
         trainer(metrics=["accuracy"])
     with pytest.raises(ValueError, match="unknown metric 'accurate'"):

@@ -211,6 +211,7 @@ def test_plot_has_filters_and_maps_below(
         (["--model", "cnn", "--hidden", "3"], "--hidden belongs to --model mlp, not to cnn"),
         (["--model", "resnet", "--dropout", "0.1"], "--dropout belongs to --model mlp"),
         (["--model", "cnn", "--norm"], "--norm belongs to --model mlp"),
+        (["--model", "cnn", "--no-norm"], "--norm belongs to --model mlp"),  # as without it
         (["--depth", "8"], "--depth belongs to --model resnet, not to mlp"),
         (
             ["--model", "lenet5"],

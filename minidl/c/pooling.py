@@ -72,7 +72,10 @@ def sizes_of(layer: Layer, x: Value, program: Program) -> Shape:
         )
     dimensions = getattr(layer, "dimensions", getattr(layer, "DIMENSIONS", len(x.shape) - 1))
     if len(x.shape) != dimensions + 1 or dimensions not in (1, 2):
-        raise ValueError(f"export: {layer.label} takes no samples of shape {x.shape}")
+        wanted = "(steps, channels)" if dimensions == 1 else "(height, width, channels)"
+        raise ValueError(
+            f"export: {layer.label} takes no samples of shape {x.shape}; give input_shape={wanted}"
+        )
     return x.shape[:-1]
 
 

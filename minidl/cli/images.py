@@ -29,7 +29,9 @@ def add_options(parser: argparse.ArgumentParser, defaults: network.Defaults) -> 
     help = f"layers with weights of resnet: 8, 14, 20, ..., 6n + 2 [{DEPTH}]"
     group.add_argument("--depth", type=options.count, metavar="N", help=help)
     network.add_options(parser, defaults)
-    parser.set_defaults(of_mlp=network.options_by_default(defaults))
+    # None shows that an option was not given; ``network.build_model`` puts the default there.
+    of_mlp = network.options_by_default(defaults)
+    parser.set_defaults(of_mlp=of_mlp, **dict.fromkeys(of_mlp))
 
 
 def build_model(data: Dataset, arguments: argparse.Namespace) -> tuple[Dataset, nn.Sequential]:
@@ -47,8 +49,8 @@ def build_model(data: Dataset, arguments: argparse.Namespace) -> tuple[Dataset, 
         raise UsageError(f"--depth belongs to --model resnet, not to {name}")
     if name == "mlp":
         return data, network.build_model(data.features, data.classes, arguments)
-    for option, default in arguments.of_mlp.items():
-        if getattr(arguments, option) != default:
+    for option in arguments.of_mlp:
+        if getattr(arguments, option) is not None:
             raise UsageError(f"--{option} belongs to --model mlp, not to {name}")
     data = _as_images(data)
     if name == "resnet":

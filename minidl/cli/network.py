@@ -75,6 +75,9 @@ def options_by_default(defaults: Defaults) -> dict[str, Any]:
 
 def build_model(features: int, outputs: int, arguments: argparse.Namespace) -> nn.Sequential:
     """Linear, [BatchNorm,] activation[, Dropout] for every hidden width, then the outputs."""
+    for option, default in vars(arguments).get("of_mlp", {}).items():
+        if getattr(arguments, option) is None:
+            setattr(arguments, option, default)
     chosen = arguments.init  # None: the layer's own choice
     layers: list[nn.Layer] = []
     width = features

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import numpy as np
 
 from minidl.typing import Array, DType
 
+ONE_OF_SEVERAL = "join them before it, such as by nn.Concat(), or choose one by nn.Select(index)"
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
@@ -51,14 +53,13 @@ def refuse_array(
         What the input is called.
     """
     if isinstance(x, tuple):
-        raise TypeError(
-            f"{label}: expected one {name}, got a tuple of {len(x)}; join them before it, such as "
-            "by nn.Concat(), or choose one by nn.Select(index)"
-        )
+        raise TypeError(f"{label}: expected one {name}, got a tuple of {len(x)}; {ONE_OF_SEVERAL}")
     if not isinstance(x, np.ndarray):
+        cure = "write np.asarray(x, dtype=np.float32)"
+        if isinstance(x, Mapping):
+            cure = "write model(a, b); a Trainer takes several inputs as a dict"
         raise TypeError(
-            f"{label}: expected {name} to be a NumPy array, got {type(x).__name__}; "
-            "write np.asarray(x, dtype=np.float32)"
+            f"{label}: expected {name} to be a NumPy array, got {type(x).__name__}; {cure}"
         )
     if x.dtype != dtype if dtype is not None else not is_float(x):
         expected = FLOAT32 if dtype is None else dtype

@@ -7,12 +7,12 @@ from typing import Any
 
 from minidl.nn.activations import ReLU, Tanh
 from minidl.nn.affine import Affine
-from minidl.nn.array_checks import is_lengths
+from minidl.nn.array_checks import ONE_OF_SEVERAL, is_lengths
 from minidl.nn.layer import Examples, Layer
 from minidl.nn.linear import Linear
 from minidl.nn.normalization import BatchNorm
 from minidl.nn.summary import Member, Shape, describe_branch, summary_of, table_of_layers
-from minidl.nn.tuples import added, backward_through, shapes_of, through
+from minidl.nn.tuples import added, backward_through, is_several, shapes_of, through
 from minidl.typing import Array, Seed
 
 
@@ -359,9 +359,14 @@ def choose_inits(model: Layer) -> None:
 
 
 def check_widths(model: Layer) -> None:
-    """Raise ValueError, naming both layers, if one's output has a width that the next refuses."""
-    width, before = None, ""
+    """Raise ValueError, naming both layers, if the next one refuses one's width, or its tuple."""
+    width, before, outputs = None, "", 1
     for layer in in_order(model):
+        if outputs > 1 and is_ours(type(layer)) and layer.most_inputs == 1:
+            raise ValueError(
+                f"{model.short_name()}: {before} gives a tuple of {outputs}, and "
+                f"{layer.short_name()} after it takes one input; {ONE_OF_SEVERAL}"
+            )
         expected = layer.in_features if takes_only_its_width(layer) else None
         if None not in (width, expected) and width != expected:
             raise ValueError(
@@ -369,6 +374,8 @@ def check_widths(model: Layer) -> None:
                 f"after it takes {expected}"
             )
         width, before = output_width(layer, width), layer.short_name()
+        shape = layer.output_shape(None) if is_ours(type(layer)) else None
+        outputs = len(shape) if shape is not None and is_several(shape) else 1
 
 
 def output_width(layer: Layer, width: int | None) -> int | None:

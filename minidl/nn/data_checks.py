@@ -36,7 +36,10 @@ def as_array(name: str, data: Any) -> Array:
     try:
         return np.asarray(data)
     except ValueError as error:  # rows of different lengths
-        raise ValueError(f"{name}: its rows differ in shape: {error}") from None
+        cure = ""
+        if isinstance(data, list) and len({len(np.atleast_1d(row)) for row in data}) == 1:
+            cure = f" If these are several inputs, write a tuple, tuple({name})."
+        raise ValueError(f"{name}: its rows differ in shape: {error}{cure}") from None
 
 
 def check_same_rows(named: Iterable[tuple[str, Array]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from typing import Any
 
@@ -46,7 +46,7 @@ class MultiLoss(Loss):
     Raises
     ------
     TypeError
-        For a head that is no loss.
+        For a head that is no loss, or a ``MultiLoss`` itself, and names that are no words.
     ValueError
         For no head, a loss without reduction, and weights that are negative or not those of the
         heads.
@@ -76,8 +76,10 @@ class MultiLoss(Loss):
     ) -> None:
         self.heads = as_heads(losses)
         for name, loss in self.heads.items():
-            if not isinstance(loss, Loss):
-                raise TypeError(f"MultiLoss: head {name} must be a loss, got {loss!r}")
+            if not isinstance(name, str):
+                raise TypeError(f"MultiLoss: the name of a head must be a word, got {name!r}")
+            if not isinstance(loss, Loss) or isinstance(loss, MultiLoss):
+                raise TypeError(f"MultiLoss: head {name} must be the loss of one, got {loss!r}")
             if loss.reduction == "none":
                 raise ValueError(
                     f"MultiLoss: head {name} needs one number, and {loss!r} gives many"
@@ -91,6 +93,11 @@ class MultiLoss(Loss):
         if weights is None:
             weights = {}
         elif not isinstance(weights, Mapping):
+            if not isinstance(weights, Iterable):
+                raise TypeError(
+                    f"MultiLoss: weights must be a sequence, or a dict by name, got {weights!r}"
+                )
+            weights = list(weights)
             if len(weights) != len(self.heads):
                 raise ValueError(
                     f"MultiLoss: expected a weight for each of the {len(self.heads)} heads, got "

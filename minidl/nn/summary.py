@@ -22,10 +22,22 @@ def table_of_layers(model: Any) -> str:
     return _table(model, (row for member in model.members(None) for row in _rows(member, "", "")))
 
 
-def summary_of(model: Any, input_shapes: tuple[tuple[int, ...], ...]) -> str:
+def summary_of(model: Any, input_shapes: tuple[Any, ...]) -> str:
     """Return a table of all layers in a container, with the shapes for inputs of these shapes."""
+    if len(input_shapes) == 1 and isinstance(input_shapes[0], tuple) and is_several(*input_shapes):
+        (input_shapes,) = input_shapes  # summary((shape, shape)), as model((a, b))
+    for given in input_shapes:
+        if not isinstance(given, (tuple, list)) or not all(
+            isinstance(n, (int, str)) for n in given
+        ):
+            raise TypeError(
+                "summary: expected the shape of a row of each input, a tuple such as (64,) or "
+                f"(28, 28, 1), got {given!r}"
+            )
     shapes = tuple(("batch", *shape) for shape in input_shapes)
     shape: Shape = shapes[0] if len(shapes) == 1 else shapes or None
+    for _, layer, given in model.members(shape):
+        _check_width(layer, given)
     rows = (row for m in model.members(shape) for row in _rows(m, "", "", everything=True))
     return _table(model, rows)
 
@@ -45,6 +57,16 @@ def _rows(member: Member, lead: str, below: str, everything: bool = False) -> It
     for number, one in enumerate(inner, 1):
         last = number == len(inner)
         yield from _rows(one, below + "├└"[last] + " ", below + "│ "[last] + " ", everything)
+
+
+def _check_width(layer: Layer, shape: Shape) -> None:
+    """Raise ValueError if a layer cannot take an input of this width."""
+    width = shape[-1] if shape else None
+    if isinstance(width, int) and layer.in_features not in (None, width):
+        raise ValueError(
+            f"summary: {layer.label} takes {layer.in_features} features, and its input would be "
+            f"{shape_in_words(shape)}"
+        )
 
 
 def _table(model: Layer, rows: Iterator[Row]) -> str:

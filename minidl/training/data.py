@@ -134,6 +134,11 @@ class Source:
             of_heads = zip(keys, loss.by_head(f"{what}y", y), strict=True)
             parts = {f"y[{key!r}]": part for key, part in of_heads}
         else:
+            if isinstance(y, Mapping):
+                raise TypeError(
+                    f"{what}y is a dict, and {loss!r} takes one array; a loss for each of several "
+                    "outputs is an nn.MultiLoss"
+                )
             check_no_tuple_of_rows(f"{what}X", X, y)
         self.inputs = as_inputs(f"{what}X", X, model, dtype)
         self.heads = [
@@ -170,8 +175,9 @@ class Source:
                 f"{name} of shape {array.shape}"
                 for name, array in zip(given.names, given.arrays, strict=True)
             )
+            verb = "does" if len(given.names) == 1 else "do"
             raise ValueError(
-                f"{shapes} does not suit the model; with its first row, {error}"
+                f"{shapes} {verb} not suit the model; with its first row, {error}"
             ) from error
         self._check_number_of(output)
         self.of_heads(Targets.check_output, output)
@@ -184,11 +190,9 @@ class Source:
         if isinstance(output, tuple) == isinstance(self.loss, MultiLoss) and count == expected:
             return
         advice = "" if isinstance(self.loss, MultiLoss) else "; nn.MultiLoss has one for each"
-        raise ValueError(
-            f"the model returns {count} output{'s' * (count > 1)}"
-            + " in a tuple" * (count == 1 and isinstance(output, tuple))
-            + f", and {self.loss!r} takes {expected}{advice}"
-        )
+        found = f"a tuple of {count}" if isinstance(output, tuple) else "one array"
+        wanted = f"a tuple of {expected}" if isinstance(self.loss, MultiLoss) else "one array"
+        raise ValueError(f"the model returns {found}, and {self.loss!r} takes {wanted}{advice}")
 
     def cast_targets(self, output: Any, rows: Rows = ALL) -> Any:
         """Check targets, and cast them to what the loss takes, for outputs like this one.

@@ -272,8 +272,8 @@ def try_out(
 def counted(
     prediction: Array, target: Array, weight: Array | None, loss_weight: Array | None
 ) -> tuple[Array, Array, Array | None]:
-    """All as they are; or if every step of sequences has a weight, those above zero, as rows."""
-    if loss_weight is None or loss_weight.ndim == 1:  # then such rows are left out from the start
+    """Return what has a weight above zero: rows, or of sequences all steps of them, as rows."""
+    if loss_weight is None or (loss_weight.ndim == 1 and loss_weight.all()):
         return prediction, target, weight
     counted = loss_weight > 0
     if weight is not None:

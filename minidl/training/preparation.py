@@ -102,11 +102,14 @@ def _tried(what: str, source: Source, data: Data, output: Any, metrics: dict[str
 
 
 def _row_that_counts(head: Targets, target: Array, weight: Array | None) -> tuple[Any, Any]:
-    """Return the target of the first row whose weight is not zero, and its weight."""
-    if weight is None:
-        return target[:1], None
-    row = int(weight.reshape(len(weight), -1).any(axis=1).argmax())
-    return target[row : row + 1], weight[row : row + 1]
+    """Return the target of the first row whose weight in the loss is not zero, and its weight."""
+    row = _first_that_counts(head.loss.row_weights(target, weight))
+    return target[row : row + 1], None if weight is None else weight[row : row + 1]
+
+
+def _first_that_counts(weight: Array | None) -> int:
+    """Return the number of the first row whose weight is not zero; None: all count."""
+    return 0 if weight is None else int(weight.reshape(len(weight), -1).any(axis=1).argmax())
 
 
 def _check_metrics(head: Targets, metrics: dict[str, Start], output: Array) -> None:
@@ -116,5 +119,7 @@ def _check_metrics(head: Targets, metrics: dict[str, Start], output: Array) -> N
 def _try_out(
     head: Targets, metrics: dict[str, Start], output: Array, target: Array, *weights: Array | None
 ) -> None:
-    predictions = np.broadcast_to(output[:1], (len(target), *output.shape[1:]))
-    try_out(metrics, predictions, target, *weights)
+    first = _first_that_counts(weights[-1])  # of a head: others may count before
+    given = [None if own is None else own[first:] for own in weights]
+    predictions = np.broadcast_to(output[:1], (len(target) - first, *output.shape[1:]))
+    try_out(metrics, predictions, target[first:], *given)

@@ -56,10 +56,12 @@ class Tally:
     ) -> None:
         """Add rows to all metrics.
 
-        ``weight`` is for the weighted metrics. Steps of sequences whose ``loss_weight`` is zero
-        are left out here; whole rows of weight zero are not in the data any more.
+        ``weight`` is for the weighted metrics. Rows, and steps of sequences, whose ``loss_weight``
+        is zero are left out.
         """
         prediction, target, weight = counted(prediction, target, weight, loss_weight)
+        if not len(target):
+            return
         for metric, weighted in zip(self._metrics.values(), self._weighted, strict=True):
             metric.add(prediction, target, weight if weighted else None)
 

@@ -25,7 +25,7 @@ def check_transform(transform: Any, optimizer: Optimizer) -> None:
     """Raise TypeError for what cannot be called, ValueError where rows must stay as they are."""
     if transform is None:
         return
-    if not callable(transform):
+    if not callable(transform) or isinstance(transform, type):
         raise TypeError(
             "fit: transform must be a function of a batch and a generator, such as "
             f"augment.Shift(2); got {transform!r}"
