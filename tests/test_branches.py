@@ -360,6 +360,29 @@ def test_a_changed_weight_or_head_is_recorded_anew() -> None:
         assert_same(list(gradients), list(loss.backward()), "gradients")
 
 
+@pytest.mark.parametrize(
+    ("inside", "words"),
+    [
+        (
+            lambda: nn.Parallel(nn.Linear(3, 3), nn.Linear(4, 4)),
+            r"Linear\(2, 3\) gives 3 features, and Linear\(4, 4\) of branch 1 after it takes 4",
+        ),
+        (
+            lambda: nn.Parallel(a=nn.Sequential(nn.Tanh()), b=nn.Sequential(nn.Linear(5, 3))),
+            r"Linear\(5, 3\) of branch b after it takes 5",
+        ),
+        (
+            lambda: nn.Residual(nn.Linear(3, 3), nn.Linear(2, 3)),
+            r"Linear\(2, 3\) of the shortcut after it takes 2",
+        ),
+    ],
+)
+def test_widths_inside_branches_are_checked_when_a_chain_is_built(inside: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        nn.Sequential(nn.Linear(2, 3), inside())
+    nn.Sequential(nn.Linear(2, 5), nn.Parallel(nn.Linear(5, 3), nn.Tanh()), nn.Linear(8, 1))
+
+
 def test_analyses_refuse_several_heads() -> None:
     with pytest.raises(TypeError, match=r"MultiLoss.* has 2 heads"):
         analysis.largest_curvature(two_towers(), two_losses(), (TABLE, SEQUENCES), (KINDS, SIZES))
@@ -459,9 +482,8 @@ def test_tables_draw_the_branches() -> None:
     assert ["├", "a", "Sequential"] in lines
     assert ["└", "body", "Linear(7,"] in lines
     assert repr(model[0]) == "Parallel(a=Linear -> ReLU, b=Tanh)"
-    deep = nn.Sequential(
-        nn.Linear(4, 4), nn.Sequential(nn.Residual(model[0].branches["a"]), model[0])
-    )
+    body = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    deep = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.Residual(body), model[0]))
     assert "  │ ├ 0 Linear(4, 3) " in repr(deep)
     towers = two_towers().summary((4,), (5, 3))
     assert "(batch, 3) and (batch, 1)" in towers

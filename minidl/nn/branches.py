@@ -216,6 +216,9 @@ class Parallel(Container):
         shapes = self._shapes(input_shape)
         yield from zip(self.branches, self.branches.values(), shapes, strict=True)
 
+    def entered(self) -> Iterator[tuple[str, Layer]]:
+        return ((f"branch {name}", branch) for name, branch in self.branches.items())
+
     def width_after(self, width: int | None) -> int | None:
         widths = [output_width(branch, width) for branch in self.branches.values()]
         known = [width for width in widths if width is not None]

@@ -30,6 +30,10 @@ class Container(Layer):
         """Return the width of the output for an input of this width; None where not known."""
         raise NotImplementedError(f"{type(self).__name__} does not say how wide its output is")
 
+    def entered(self) -> Iterator[tuple[str, Layer]]:
+        """Yield (name in words, layer) of the layers inside that take the input as it is."""
+        return iter(())
+
     def summary(self, *input_shapes: tuple[int, ...]) -> str:
         """Return a table of all layers inside, with output shapes and parameter counts.
 
@@ -202,6 +206,9 @@ class Sequential(Container):
             yield name, layer, input_shape
             input_shape = layer.output_shape(input_shape)
 
+    def entered(self) -> Iterator[tuple[str, Layer]]:
+        return (("", layer) for layer in self.stack[:1])
+
     def width_after(self, width: int | None) -> int | None:
         for layer in self.stack:
             width = output_width(layer, width)
@@ -279,6 +286,11 @@ class Residual(Container):
     def members(self, input_shape: Shape) -> Iterator[Member]:
         for name, layer in self.children():
             yield name, layer, input_shape
+
+    def entered(self) -> Iterator[tuple[str, Layer]]:
+        yield "the body", self.body
+        if self.shortcut is not None:
+            yield "the shortcut", self.shortcut
 
     def width_after(self, width: int | None) -> int | None:
         return output_width(self.body, width)
@@ -367,15 +379,30 @@ def check_widths(model: Layer) -> None:
                 f"{model.short_name()}: {before} gives a tuple of {outputs}, and "
                 f"{layer.short_name()} after it takes one input; {ONE_OF_SEVERAL}"
             )
-        expected = layer.in_features if takes_only_its_width(layer) else None
-        if None not in (width, expected) and width != expected:
-            raise ValueError(
-                f"{model.short_name()}: {before} gives {width} features, and {layer.short_name()} "
-                f"after it takes {expected}"
-            )
+        for expected, words in wanted_widths(layer):
+            if width is not None and width != expected:
+                raise ValueError(
+                    f"{model.short_name()}: {before} gives {width} features, and {words} "
+                    f"after it takes {expected}"
+                )
         width, before = output_width(layer, width), layer.short_name()
         shape = layer.output_shape(None) if is_ours(type(layer)) else None
         outputs = len(shape) if shape is not None and is_several(shape) else 1
+
+
+def wanted_widths(layer: Layer) -> Iterator[tuple[int, str]]:
+    """Yield the widths of the input that a layer takes: of branches, each that of its first layer.
+
+    Beside each stands what takes it, in words.
+    """
+    if isinstance(layer, Container):
+        computing = next(cls for cls in type(layer).__mro__ if "forward" in vars(cls))
+        if is_ours(computing):
+            for name, inner in layer.entered():
+                for width, words in wanted_widths(inner):
+                    yield width, f"{words} of {name}" if name else words
+    elif layer.in_features is not None and takes_only_its_width(layer):
+        yield layer.in_features, layer.short_name()
 
 
 def output_width(layer: Layer, width: int | None) -> int | None:
