@@ -258,6 +258,8 @@ def test_lengths_pass_where_the_steps_stay() -> None:
     first = same(x, lengths)
     x[1, 5:] = 9
     assert np.array_equal(same(x, lengths), first)
+    back = nn.Sequential(nn.MaxPool1d(2), nn.Upsample(2), nn.GRU(3, 2), rng=0)
+    assert not back(x, lengths)[1, 5:].any()  # the steps are those of the lengths again
     strided = nn.Sequential(nn.Conv1d(3, 4, 3, stride=2), nn.GRU(4, 2))
     with pytest.raises(
         ValueError, match=r"Conv1d\(3, 4, 3, stride=2\) makes other steps of 8.*GRU"

@@ -157,8 +157,8 @@ class Sequential(Container):
             x, options = layer(x, **options), {}
             if getattr(x, "ndim", 0) < 3:
                 lengths = None  # the time axis is gone
-            elif x.shape[1:2] != steps:
-                changed_by = changed_by or layer
+            else:
+                changed_by = None if x.shape[1:2] == steps else changed_by or layer
         return x
 
     def _check_inputs(self, inputs: tuple[Any, ...], lengths: Array | None) -> None:
