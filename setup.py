@@ -90,7 +90,7 @@ def extensions():
     """The Python-facing calls, and one extension per instruction set and dtype."""
     checks = check_flags()
     yield extension("dispatch", checks, [("MINIDL_FLAGS", f'"{flags_in_words()}"')])
-    for name in ("hooks", "call", "composites", "convolution", "pooling"):
+    for name in ("hooks", "call", "composites", "windows", "convolution", "pooling"):
         yield extension(name, checks)
     executor = KERNELS / "executor"
     for path in sorted({*executor.glob("*.pyx"), executor / "step_call.py"}):

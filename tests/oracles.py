@@ -178,36 +178,45 @@ def _flatten(layer: Any, y: Array, x: Array) -> Array:
     return x
 
 
-def _padded_before(layer: Any, sizes: tuple[int, ...]) -> list[int]:
-    """What is padded before each dimension."""
+def _padding_of(layer: Any, sizes: tuple[int, ...], reach: list[int]) -> list[tuple[int, int]]:
+    """What is padded before and after each dimension."""
     if layer.padding == "same":
-        numbers = zip(sizes, layer.kernel_size, layer.stride, strict=True)
-        return [max((math.ceil(n / s) - 1) * s + k - n, 0) // 2 for n, k, s in numbers]
-    if layer.padding == "causal":
-        return [layer.kernel_size[0] - 1]
-    return [before for before, _ in layer.padding]
+        numbers = zip(sizes, reach, layer.stride, strict=True)
+        totals = [max((math.ceil(n / s) - 1) * s + r - n, 0) for n, r, s in numbers]
+        return [(total // 2, total - total // 2) for total in totals]
+    return [(reach[0] - 1, 0)] if layer.padding == "causal" else list(layer.padding)
 
 
-def _pooled(layer: Any, y: Array, x: Array, fold: Callable[..., Array]) -> Array:
-    """Window by window: the fold of its pixels that are no padding."""
-    found = np.empty_like(y)
-    padding = _padded_before(layer, x.shape[1:-1])
-    for place in np.ndindex(*y.shape[1:-1]):
-        begin = [i * s - p for i, s, p in zip(place, layer.stride, padding, strict=True)]
-        ends = [b + k for b, k in zip(begin, layer.kernel_size, strict=True)]
-        inside = [slice(max(b, 0), e) for b, e in zip(begin, ends, strict=True)]
-        found[:, *place] = fold(x[:, *inside], axis=tuple(range(1, x.ndim - 1)))
+def _pooled(layer: Any, x: Array, fold: Callable[[Array, list[int]], Array]) -> Array:
+    """The fold of every window: of its pixels that are no padding, and how many it counts."""
+    sizes = x.shape[1:-1]
+    reach = [d * (k - 1) + 1 for k, d in zip(layer.kernel_size, layer.dilation, strict=True)]
+    padding = _padding_of(layer, sizes, reach)
+    begins = []
+    for n, r, s, (before, after) in zip(sizes, reach, layer.stride, padding, strict=True):
+        places = range(-before, n if layer.ceil_mode else n + after - r + 1, s)
+        begins.append([b for b in places if layer.ceil_mode * (s - 1) + n + after >= b + r])
+    found = np.empty((len(x), *map(len, begins), x.shape[-1]), x.dtype)
+    for place in np.ndindex(*found.shape[1:-1]):
+        pixels, counted = x, []
+        for axis, (i, n, (_, after)) in enumerate(zip(place, sizes, padding, strict=True)):
+            begin = begins[axis][i]
+            seen = [begin + layer.dilation[axis] * a for a in range(layer.kernel_size[axis])]
+            inside = [p for p in seen if 0 <= p < n]
+            pixels = pixels.take(np.array(inside, int), axis + 1)
+            counted.append(sum(p < n + after for p in seen))
+        found[:, *place] = fold(pixels.reshape(len(x), -1, x.shape[-1]), counted)
     return found
 
 
 def _max_pool(layer: Any, y: Array, x: Array) -> Array:
-    return _pooled(layer, y, x, np.max)
+    return _pooled(layer, x, lambda pixels, _: pixels.max(axis=1, initial=-np.inf))
 
 
 def _avg_pool(layer: Any, y: Array, x: Array) -> Array:
-    if not layer.count_include_pad:
-        return _pooled(layer, y, x, np.mean)
-    return _pooled(layer, y, x, np.sum) / math.prod(layer.kernel_size)
+    if layer.count_include_pad:
+        return _pooled(layer, x, lambda pixels, n: pixels.sum(axis=1) / math.prod(n))
+    return _pooled(layer, x, lambda pixels, _: pixels.sum(axis=1) / max(pixels.shape[1], 1))
 
 
 def _shape_of_one(layer: Any, x: Array) -> tuple[int, ...]:

@@ -17,15 +17,30 @@ Args = dict[str, Any]
 
 def windows(draw: Draw) -> tuple[Args, tuple[int, ...]]:
     """Windows of one or two dimensions, and sizes that they fit into; often those of 2 by 2."""
+    words: Args = {}
     dimensions = 1 + draw.flag()
     if draw.flag():
         kernel = stride = (2,) * dimensions
         padding = ((0, 0),) * dimensions
     else:
         kernel, stride = (tuple(map(int, draw.rng.integers(1, 5, dimensions))) for _ in range(2))
-        padding = tuple(tuple(map(int, draw.rng.integers(0, k, 2))) for k in kernel)
-    sizes = tuple(k + int(draw.rng.integers(0, 9)) for k in kernel)
-    return {"kernel": kernel, "stride": stride, "padding": padding}, sizes
+        dilation = tuple(map(int, draw.rng.integers(1, 4, dimensions)))
+        words = {"dilation": dilation} if draw.flag() else {}
+        reach = _reach(kernel, **words)
+        padding = tuple(tuple(map(int, draw.rng.integers(0, r, 2))) for r in reach)
+    least = _reach(kernel, **words)
+    if draw.flag():
+        words["ceil_mode"] = True
+        least = tuple(
+            max(1, r - sum(pair) - s + 1)
+            for r, pair, s in zip(least, padding, stride, strict=True)
+        )
+    sizes = tuple(n + int(draw.rng.integers(0, 9)) for n in least)
+    return {"kernel": kernel, "stride": stride, "padding": padding, **words}, sizes
+
+
+def _reach(kernel: tuple[int, ...], dilation: tuple[int, ...] = (1, 1)) -> tuple[int, ...]:
+    return tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=False))
 
 
 def lengths(draw: Draw, batch: int, sizes: tuple[int, ...]) -> np.ndarray | None:

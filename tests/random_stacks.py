@@ -90,7 +90,11 @@ def _some_of_images(
             kinds: Any = ((nn.MaxPool1d, nn.AvgPool1d), (nn.MaxPool2d, nn.AvgPool2d))
             pool = kinds[dimensions - 1][rng.integers(2)]
             padding: Any = ("same", 1, ((1, 0),) * dimensions)[rng.integers(3)]
-            return [pool(2 + int(rng.integers(2)), 1, padding), nn.Upsample(2)], channels
+            kernel, stride, up = 2 + int(rng.integers(2)), 1 + int(rng.integers(2)), rng.integers(2)
+            more: Any = {"ceil_mode": bool(up)}
+            if issubclass(pool, nn.MaxPool1d | nn.MaxPool2d):
+                more["dilation"] = 1 + int(rng.integers(2))
+            return [pool(kernel, stride, padding, **more), nn.Upsample(2)], channels
         case 2:
             branches = convolution(channels, 2, 1), nn.Sequential(nn.BatchNorm(channels))
             return [nn.Parallel(*branches), nn.Dropout(0.2, whole_channels=True)], channels + 2

@@ -18,7 +18,7 @@ Rng = np.random.Generator
 
 
 def drawn(rng: Rng, dimensions: int) -> tuple[dict[str, Any], tuple[int, ...]]:
-    """Kernel, stride and padding at random, and the shape of an input that they fit."""
+    """Where windows lie, at random, and the shape of an input that they fit."""
     kernel = tuple(map(int, rng.integers(1, 5, dimensions)))
     words: dict[str, Any] = {
         "kernel_size": kernel,
@@ -29,7 +29,14 @@ def drawn(rng: Rng, dimensions: int) -> tuple[dict[str, Any], tuple[int, ...]]:
         words["padding"] = "same"
     elif rng.random() < 0.2:
         words["padding"] = tuple(tuple(map(int, rng.integers(0, k // 2 + 1, 2))) for k in kernel)
-    sizes = tuple(k + int(rng.integers(0, 8)) for k in kernel)
+    if rng.random() < 0.3:
+        words["dilation"] = tuple(map(int, rng.integers(1, 4, dimensions)))
+    if rng.random() < 0.3:
+        words["ceil_mode"] = True
+    apart = words.get("dilation", (1,) * dimensions)
+    sizes = tuple(
+        d * (k - 1) + 1 + int(rng.integers(0, 8)) for k, d in zip(kernel, apart, strict=True)
+    )
     return words, (int(rng.integers(1, 4)), *sizes, int(rng.choice([1, 2, 3, 6, 8, 17, 33])))
 
 
@@ -130,7 +137,13 @@ def test_pools_are_those_of_pytorch() -> None:
                 continue
             padding = tuple(before for before, _ in layer.padding)
             kind = getattr(torch.nn, type(layer).__name__)
-            more = {} if layer is largest else {"count_include_pad": layer.count_include_pad}
+            more = {"ceil_mode": layer.ceil_mode}
+            if layer is largest:
+                more["dilation"] = layer.dilation
+            elif set(layer.dilation) != {1}:
+                continue  # theirs has none
+            else:
+                more["count_include_pad"] = layer.count_include_pad
             peer = kind(layer.kernel_size, layer.stride, padding, **more)
             theirs = torch.tensor(x).movedim(-1, 1).requires_grad_()
             y, z = layer(x), peer(theirs)

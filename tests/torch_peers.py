@@ -84,9 +84,13 @@ def peer_of(layer: nn.Layer | None) -> Any:
             if not has_symmetric_padding(layer):
                 return None
             padding = tuple(before for before, _ in layer.padding)
-            options = {}
+            options = {"ceil_mode": layer.ceil_mode}
             if isinstance(layer, nn.AvgPool1d | nn.AvgPool2d):
                 options["count_include_pad"] = layer.count_include_pad
+                if set(layer.dilation) != {1}:
+                    return None
+            else:
+                options["dilation"] = layer.dilation
             kind = getattr(torch.nn, type(layer).__name__)
             peer = _ChannelsLast(kind(layer.kernel_size, layer.stride, padding, **options))
         case nn.GlobalAvgPool():

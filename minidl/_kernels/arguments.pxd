@@ -524,13 +524,15 @@ cdef struct EmbeddingGradArgs:
     Py_ssize_t count, features, rows
 
 cdef struct MaxPoolArgs:
-    # Window (i, j) begins at row i * stride_height - top and column j * stride_width - left.
+    # Window (i, j) begins at row i * stride_height - top and column j * stride_width - left. Its
+    # rows are row_step apart, its columns column_step.
     # Returns 1 + the first image whose length is not in 1 ... width.
     const void *x
     const Py_ssize_t *lengths  # of every image: columns from there on are padding; or NULL
     void *y
     Py_ssize_t images, height, width, channels, out_height, out_width
     Py_ssize_t kernel_height, kernel_width, stride_height, stride_width, top, left
+    Py_ssize_t row_step, column_step
 
 cdef struct MaxPoolGradArgs:
     const void *dy
@@ -540,6 +542,7 @@ cdef struct MaxPoolGradArgs:
     void *dx
     Py_ssize_t images, out_height, out_width, channels, height, width
     Py_ssize_t kernel_height, kernel_width, stride_height, stride_width, top, left
+    Py_ssize_t row_step, column_step
     Py_ssize_t after_relu      # whether dx is that of what a ReLU was given, which gave x
 
 cdef struct AvgPoolArgs:
@@ -548,7 +551,9 @@ cdef struct AvgPoolArgs:
     void *y
     Py_ssize_t images, height, width, channels, out_height, out_width
     Py_ssize_t kernel_height, kernel_width, stride_height, stride_width, top, left
-    double divisor             # of the sum of a window; 0: as many as it has elements of the image
+    Py_ssize_t row_step, column_step
+    Py_ssize_t counted_height, counted_width    # where padding ends that counts; 0: none counts
+    double divisor             # of the sum of a window; 0: as many as it has pixels that count
 
 cdef struct AvgPoolGradArgs:
     const void *dy
@@ -556,6 +561,7 @@ cdef struct AvgPoolGradArgs:
     void *dx
     Py_ssize_t images, out_height, out_width, channels, height, width
     Py_ssize_t kernel_height, kernel_width, stride_height, stride_width, top, left
+    Py_ssize_t row_step, column_step, counted_height, counted_width
     double divisor
 
 cdef struct MomentPartsArgs:

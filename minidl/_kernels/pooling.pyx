@@ -9,9 +9,9 @@ from numpy cimport ndarray
 
 from minidl._kernels.arguments cimport *
 from minidl._kernels.call cimport (
-    Call, allocate, allocate_like, check_like, check_shape, contiguous, data_of, lengths_of,
-    real_of, run
+    Call, allocate_like, check_like, check_shape, contiguous, data_of, lengths_of, real_of, run
 )
+from minidl._kernels.windows cimport Windows
 
 from minidl._kernels.call import CALLS
 from minidl._kernels.twins.errors import RowError
@@ -22,106 +22,33 @@ cdef Call MAX_POOL = CALLS["max_pool"], MAX_POOL_GRAD = CALLS["max_pool_grad"]
 cdef Call AVG_POOL = CALLS["avg_pool"], AVG_POOL_GRAD = CALLS["avg_pool_grad"]
 cdef Call DROPOUT_CHANNELS = CALLS["dropout_channels"]
 
-MOST = 2 ** 31 - 1    # of a kernel or a stride, so that no product of sizes overflows
 
+# --- arguments --------------------------------------------------------------------------------
 
-# --- where the windows lie --------------------------------------------------------------------
+cdef class Pool(Windows):
+    """The windows of a pool, which never begin or end in so much padding that they lie in it."""
+    cdef ndarray lengths    # of sequences: steps from there on are padding; or None
 
-cdef class Windows:
-    """The windows of a call: kernel, stride and padding, and how many of them an image has.
-
-    A sequence is an image of one row, so each of these has a number for rows and one for columns.
-    """
-    cdef str name
-    cdef int dimensions    # of the call: 1 or 2
-    cdef Py_ssize_t[2] kernel
-    cdef Py_ssize_t[2] stride
-    cdef Py_ssize_t[2] before
-    cdef Py_ssize_t[2] after
-    cdef Py_ssize_t[2] sizes
-    cdef Py_ssize_t[2] counts
-    cdef Py_ssize_t images, channels
-
-    def __init__(self, str name, kernel, stride, padding=None, sizes=None):
-        # Converting a number may run Python code, which may resize an array: arrays come later.
-        cdef int i, row
-        self.name, self.dimensions = name, len(kernel)
-        given = [numbers for numbers in (kernel, stride, padding, sizes) if numbers is not None]
-        if self.dimensions not in (1, 2) or any([len(n) != self.dimensions for n in given]):
-            raise ValueError(
-                f"{name}: kernel, stride and padding must be one or two numbers each, got "
-                f"{kernel}, {stride} and {padding}"
-            )
-        self.kernel, self.stride, self.sizes = [1, 1], [1, 1], [1, 1]
-        self.counts, self.before, self.after = [1, 1], [0, 0], [0, 0]
-        for i in range(self.dimensions):
-            row = 2 - self.dimensions + i
-            if not (1 <= kernel[i] <= MOST and 1 <= stride[i] <= MOST):
-                raise ValueError(
-                    f"{name}: kernel and stride must be numbers from 1 to {MOST}, got {kernel} "
-                    f"and {stride}"
-                )
-            self.kernel[row], self.stride[row] = kernel[i], stride[i]
-            if padding is not None:
-                self.before[row], self.after[row] = padding[i]
-            if sizes is not None:
-                self.sizes[row] = sizes[i]
-            # So that no window is padding alone.
-            if not (
-                0 <= self.before[row] < self.kernel[row]
-                and 0 <= self.after[row] < self.kernel[row]
-            ):
-                raise ValueError(
-                    f"{name}: padding must be >= 0 and smaller than the kernel {kernel}, "
-                    f"got {padding}"
-                )
-
-    cdef int read(self, ndarray x, str which, Py_ssize_t *sizes) except -1:
-        """Take images, channels and sizes from the shape of an array."""
-        cdef int i
-        if x.ndim != self.dimensions + 2 or cnp.PyArray_SIZE(x) == 0:
-            between = "height, width" if self.dimensions == 2 else "steps"
-            raise ValueError(
-                f"{self.name}: {which} must have shape (batch, {between}, channels) with no empty "
-                f"dimension, got {(<object>x).shape}"
-            )
-        self.images, self.channels = x.shape[0], x.shape[x.ndim - 1]
-        for i in range(self.dimensions):
-            sizes[2 - self.dimensions + i] = x.shape[1 + i]
+    cdef int take_windows(self, kernel, stride, padding, dilation) except -1:
+        """Take where windows lie, and how large they are."""
+        self.take(self.kernel, "kernel", kernel)
+        self.lie(stride, padding, (1,) * self.dimensions if dilation is None else dilation)
         return 0
 
-    cdef int count(self) except -1:
-        """Count the windows along each dimension."""
-        cdef Py_ssize_t room
+    cdef int place(self, object lengths, bint ceil_mode) except -1:
+        """Count the windows, and take the lengths of so many images."""
         cdef int i
         for i in range(2):
-            room = self.sizes[i] + self.before[i] + self.after[i] - self.kernel[i]
-            if self.sizes[i] < 1 or room < 0:
+            if max(self.before[i], self.after[i]) >= self.reach(i):
                 raise ValueError(
-                    f"{self.name}: a window of {self.kernel[i]} does not fit into "
-                    f"{self.sizes[i]} pixels, padded by {self.before[i]} and {self.after[i]}"
+                    f"{self.name}: padding must be smaller than a window, which reaches over "
+                    f"{self.reach(i)}, got {(self.before[i], self.after[i])}"
                 )
-            self.counts[i] = room // self.stride[i] + 1
+        self.count(ceil_mode)
+        self.lengths = lengths_of(
+            self.array_or_none("lengths", lengths), self.images, self.name
+        )
         return 0
-
-    cdef int check(self, ndarray y, str which) except -1:
-        """Check that an array has a pixel for each window."""
-        between = [self.counts[i] for i in range(2 - self.dimensions, 2)]
-        shape = (self.images, *between, self.channels)
-        if (<object>y).shape != shape:
-            raise ValueError(
-                f"{self.name}: {which} must have shape {shape}, got {(<object>y).shape}"
-            )
-        return 0
-
-    cdef ndarray images_of(self, Py_ssize_t *sizes, ndarray like):
-        """Allocate images of these sizes."""
-        cdef cnp.npy_intp[4] shape
-        cdef int i
-        shape[0], shape[self.dimensions + 1] = self.images, self.channels
-        for i in range(self.dimensions):
-            shape[1 + i] = sizes[2 - self.dimensions + i]
-        return allocate(self.dimensions + 2, shape, cnp.PyArray_TYPE(like))
 
 
 ctypedef fused PoolingArgs:
@@ -131,138 +58,173 @@ ctypedef fused PoolingArgs:
     AvgPoolGradArgs
 
 
-cdef void describe(PoolingArgs *args, Windows at, ndarray lengths):
+cdef void describe(PoolingArgs *args, Pool at):
     """Fill in sizes, windows and lengths."""
-    args.lengths = <const Py_ssize_t *>data_of(lengths)
+    args.lengths = <const Py_ssize_t *>data_of(at.lengths)
     args.images, args.channels = at.images, at.channels
     args.height, args.width = at.sizes[0], at.sizes[1]
     args.out_height, args.out_width = at.counts[0], at.counts[1]
     args.kernel_height, args.kernel_width = at.kernel[0], at.kernel[1]
     args.stride_height, args.stride_width = at.stride[0], at.stride[1]
     args.top, args.left = at.before[0], at.before[1]
+    args.row_step, args.column_step = at.dilation[0], at.dilation[1]
 
 
-cdef double divisor_of(Windows at, bint count_include_pad, ndarray lengths) noexcept:
-    """By what a sum is divided: the pixels of a window; 0 where these are counted one by one."""
-    cdef bint padded = (
-        lengths is not None or at.before[0] + at.before[1] + at.after[0] + at.after[1] > 0
-    )
-    return 0 if padded and not count_include_pad else at.kernel[0] * at.kernel[1]
+ctypedef fused MeanArgs:
+    AvgPoolArgs
+    AvgPoolGradArgs
 
 
-cdef int run_pool(Call call, int real, void *args, ndarray lengths, Windows at) except -1:
+cdef void divide(MeanArgs *args, Pool at, bint count_include_pad):
+    """Say by what the sum of a window is divided.
+
+    That is how many pixels it has; which of them count differs from window to window where padding
+    does not, or where windows reach out of it.
+    """
+    cdef bint alike = count_include_pad or at.lengths is None
+    cdef int i
+    for i in range(2):
+        if not count_include_pad and at.before[i] + at.after[i] > 0:
+            alike = False
+        if (at.counts[i] - 1) * at.stride[i] + at.reach(i) > at.sizes[i] + at.before[i] + at.after[i]:
+            alike = False
+    args.divisor = at.kernel[0] * at.kernel[1] if alike else 0
+    args.counted_height = at.sizes[0] + at.after[0] if count_include_pad else 0
+    args.counted_width = at.sizes[1] + at.after[1] if count_include_pad else 0
+
+
+cdef int run_pool(Call call, int real, void *args, Pool at) except -1:
     """Run a kernel, which refuses lengths that are not in 1 … width."""
     cdef Py_ssize_t bad = run(call, real, args)
     if bad:
-        raise RowError("length", bad - 1, ndarray.item(lengths, bad - 1), at.sizes[1])
+        raise RowError("length", bad - 1, ndarray.item(at.lengths, bad - 1), at.sizes[1])
     return 0
-
-
-cdef ndarray averaged(Windows at, ndarray x, double divisor, ndarray lengths):
-    """The sum of every window of x over the divisor, or over the number of its pixels."""
-    cdef AvgPoolArgs args
-    cdef int real = real_of(x)
-    cdef ndarray y
-    at.count()
-    x = contiguous(x)
-    y = at.images_of(at.counts, x)
-    args.x, args.y, args.divisor = cnp.PyArray_DATA(x), cnp.PyArray_DATA(y), divisor
-    describe(&args, at, lengths)
-    run_pool(AVG_POOL, real, &args, lengths, at)
-    return y
-
-
-cdef ndarray spread(Windows at, ndarray dy, double divisor, ndarray lengths):
-    """For every pixel the sum of dy over the divisor, of all windows that hold it."""
-    cdef AvgPoolGradArgs args
-    cdef int real = real_of(dy)
-    cdef ndarray dx
-    dy = contiguous(dy)
-    dx = at.images_of(at.sizes, dy)
-    args.dy, args.dx, args.divisor = cnp.PyArray_DATA(dy), cnp.PyArray_DATA(dx), divisor
-    describe(&args, at, lengths)
-    run_pool(AVG_POOL_GRAD, real, &args, lengths, at)
-    return dx
 
 
 # --- pooling ----------------------------------------------------------------------------------
 
-def max_pool(ndarray x not None, kernel, stride, padding, ndarray lengths=None):
+def max_pool(x, kernel, stride, padding, lengths=None, dilation=None, bint ceil_mode=False):
     """y = max of the pixels in each window, for every channel; NaN if one of them is NaN."""
-    cdef Windows at = Windows("max_pool", kernel, stride, padding)
+    cdef Pool at = Pool("max_pool", "x", x)
     cdef MaxPoolArgs args
-    cdef int real = real_of(x)
-    cdef ndarray y
-    at.read(x, "x", at.sizes)
-    at.count()
-    x, lengths = contiguous(x), lengths_of(lengths, at.images, "max_pool")
-    y = at.images_of(at.counts, x)
-    args.x, args.y = cnp.PyArray_DATA(x), cnp.PyArray_DATA(y)
-    describe(&args, at, lengths)
-    run_pool(MAX_POOL, real, &args, lengths, at)
+    cdef ndarray pixels = contiguous(at.array("x", x)), y
+    cdef int real = real_of(pixels)
+    at.take_windows(kernel, stride, padding, dilation)
+    at.read(pixels, "x", at.sizes)
+    at.place(lengths, ceil_mode)
+    y = at.allocate(at.counts, at.channels, pixels)
+    args.x, args.y = cnp.PyArray_DATA(pixels), cnp.PyArray_DATA(y)
+    describe(&args, at)
+    run_pool(MAX_POOL, real, &args, at)
     return y
 
 
 def max_pool_grad(
-    ndarray dy not None, ndarray x not None, ndarray y not None, kernel, stride, padding,
-    ndarray lengths=None,
+    dy, x, y, kernel, stride, padding, lengths=None, dilation=None, bint ceil_mode=False
 ):
     """dx = dy at the first largest pixel of each window, in the order of rows; 0 elsewhere."""
-    cdef Windows at = Windows("max_pool_grad", kernel, stride, padding)
+    cdef Pool at = Pool("max_pool_grad", "x", x)
     cdef MaxPoolGradArgs args
-    cdef int real = real_of(x)
-    cdef ndarray dx
-    at.read(x, "x", at.sizes)
-    at.count()
-    at.check(y, "y")
-    dy = check_like(dy, y, "max_pool_grad: dy")
-    y = check_shape(y, x, (<object>y).shape, "max_pool_grad: y")
-    x, lengths = contiguous(x), lengths_of(lengths, at.images, "max_pool_grad")
-    dx = allocate_like(x)
-    args.dy, args.x = cnp.PyArray_DATA(dy), cnp.PyArray_DATA(x)
-    args.y, args.dx = cnp.PyArray_DATA(y), cnp.PyArray_DATA(dx)
+    cdef ndarray pixels = contiguous(at.array("x", x)), most = at.array("y", y)
+    cdef ndarray given = at.array("dy", dy), dx
+    cdef int real = real_of(pixels)
+    at.take_windows(kernel, stride, padding, dilation)
+    at.read(pixels, "x", at.sizes)
+    at.place(lengths, ceil_mode)
+    at.check(most, "y", at.channels)
+    given = check_like(given, most, "max_pool_grad: dy")
+    most = check_shape(most, pixels, (<object>most).shape, "max_pool_grad: y")
+    dx = allocate_like(pixels)
+    args.dy, args.x = cnp.PyArray_DATA(given), cnp.PyArray_DATA(pixels)
+    args.y, args.dx = cnp.PyArray_DATA(most), cnp.PyArray_DATA(dx)
     args.after_relu = False    # only recorded steps merge both (`_after_relu` of recording/fuse.py)
-    describe(&args, at, lengths)
-    run_pool(MAX_POOL_GRAD, real, &args, lengths, at)
+    describe(&args, at)
+    run_pool(MAX_POOL_GRAD, real, &args, at)
     return dx
 
 
 def avg_pool(
-    ndarray x not None, kernel, stride, padding, bint count_include_pad=True, ndarray lengths=None
+    x, kernel, stride, padding, bint count_include_pad=True, lengths=None, dilation=None,
+    bint ceil_mode=False
 ):
     """y = Σ x / n over the pixels of each window, for every channel; padding is 0."""
-    cdef Windows at = Windows("avg_pool", kernel, stride, padding)
-    at.read(x, "x", at.sizes)
-    lengths = lengths_of(lengths, at.images, "avg_pool")
-    return averaged(at, x, divisor_of(at, count_include_pad, lengths), lengths)
+    cdef Pool at = Pool("avg_pool", "x", x)
+    cdef AvgPoolArgs args
+    cdef ndarray pixels = contiguous(at.array("x", x))
+    at.take_windows(kernel, stride, padding, dilation)
+    at.read(pixels, "x", at.sizes)
+    at.place(lengths, ceil_mode)
+    divide(&args, at, count_include_pad)
+    return averaged(&args, at, pixels)
 
 
 def avg_pool_grad(
-    ndarray dy not None, sizes, kernel, stride, padding, bint count_include_pad=True,
-    ndarray lengths=None,
+    dy, sizes, kernel, stride, padding, bint count_include_pad=True, lengths=None, dilation=None,
+    bint ceil_mode=False
 ):
     """dx = Σ dy / n over the windows that hold a pixel; ``sizes`` are those of x, between."""
-    cdef Windows at = Windows("avg_pool_grad", kernel, stride, padding, sizes)
-    at.read(dy, "dy", at.counts)
-    at.count()
-    at.check(dy, "dy")
-    lengths = lengths_of(lengths, at.images, "avg_pool_grad")
-    return spread(at, dy, divisor_of(at, count_include_pad, lengths), lengths)
+    cdef Pool at = Pool("avg_pool_grad", "dy", dy)
+    cdef AvgPoolGradArgs args
+    cdef ndarray given = contiguous(at.array("dy", dy))
+    at.take_windows(kernel, stride, padding, dilation)
+    at.take(at.sizes, "sizes", sizes)
+    at.read(given, "dy", at.counts)
+    at.place(lengths, ceil_mode)
+    at.check(given, "dy", at.channels)
+    divide(&args, at, count_include_pad)
+    return spread(&args, at, given)
 
 
-def upsample(ndarray x not None, scale):
+cdef ndarray averaged(AvgPoolArgs *args, Pool at, ndarray x):
+    """The sum of every window of x over the divisor, or over the number of its pixels."""
+    cdef int real = real_of(x)
+    cdef ndarray y = at.allocate(at.counts, at.channels, x)
+    args.x, args.y = cnp.PyArray_DATA(x), cnp.PyArray_DATA(y)
+    describe(args, at)
+    run_pool(AVG_POOL, real, args, at)
+    return y
+
+
+cdef ndarray spread(AvgPoolGradArgs *args, Pool at, ndarray dy):
+    """For every pixel the sum of dy over the divisor, of all windows that hold it."""
+    cdef int real = real_of(dy)
+    cdef ndarray dx = at.allocate(at.sizes, at.channels, dy)
+    args.dy, args.dx = cnp.PyArray_DATA(dy), cnp.PyArray_DATA(dx)
+    describe(args, at)
+    run_pool(AVG_POOL_GRAD, real, args, at)
+    return dx
+
+
+# --- upsampling: the same with a divisor of 1 -------------------------------------------------
+
+def upsample(x, scale):
     """y = x, with every pixel repeated ``scale`` times along each dimension."""
-    cdef Windows at = Windows("upsample", scale, scale)
-    at.read(x, "x", at.counts)
+    cdef Pool at = blocks("upsample", "x", x, scale)
+    cdef AvgPoolGradArgs args
+    cdef ndarray pixels = contiguous(x)
+    at.read(pixels, "x", at.counts)
     at.sizes = [at.kernel[0] * at.counts[0], at.kernel[1] * at.counts[1]]
-    return spread(at, x, 1, None)
+    args.divisor, args.counted_height, args.counted_width = 1, 0, 0
+    return spread(&args, at, pixels)
 
 
-def upsample_grad(ndarray dy not None, scale):
+def upsample_grad(dy, scale):
     """dx = Σ dy over the block of every pixel."""
-    cdef Windows at = Windows("upsample_grad", scale, scale)
-    at.read(dy, "dy", at.sizes)
-    return averaged(at, dy, 1, None)
+    cdef Pool at = blocks("upsample_grad", "dy", dy, scale)
+    cdef AvgPoolArgs args
+    cdef ndarray given = contiguous(dy)
+    at.read(given, "dy", at.sizes)
+    at.count()
+    args.divisor, args.counted_height, args.counted_width = 1, 0, 0
+    return averaged(&args, at, given)
+
+
+cdef Pool blocks(str name, str which, x, scale):
+    """Windows side by side."""
+    cdef Pool at = Pool(name, which, x)
+    at.take(at.kernel, "scale", scale)
+    at.stride = at.kernel
+    return at
 
 
 # --- dropout ----------------------------------------------------------------------------------

@@ -46,18 +46,21 @@ static void convolution(const size_t size[2], const size_t out[2], size_t channe
 }
 
 /* The largest pixel of each window of an image, for every channel; NaN if there is one. Windows
-   are kernel[0] x kernel[1] pixels, stride[0] and stride[1] apart, and begin before[0] rows and
-   before[1] columns outside of the image; what lies outside does not count. */
+   are kernel[0] x kernel[1] pixels, step[0] and step[1] apart; they lie stride[0] and stride[1]
+   apart, and begin before[0] rows and before[1] columns outside of the image; what lies outside
+   does not count. */
 static void max_pool(const size_t size[2], const size_t out[2], size_t channels,
                      const size_t kernel[2], const size_t stride[2], const size_t before[2],
-                     const float *x, float *y)
+                     const size_t step[2], const float *x, float *y)
 {
     for (size_t r = 0; r < out[0]; r++) {
         for (size_t s = 0; s < out[1]; s++) {
             for (size_t c = 0; c < channels; c++) {
                 float most = -INFINITY;
-                for (size_t i = r * stride[0]; i < r * stride[0] + kernel[0]; i++) {
-                    for (size_t j = s * stride[1]; j < s * stride[1] + kernel[1]; j++) {
+                for (size_t a = 0; a < kernel[0]; a++) {
+                    const size_t i = r * stride[0] + a * step[0];
+                    for (size_t b = 0; b < kernel[1]; b++) {
+                        const size_t j = s * stride[1] + b * step[1];
                         if (i >= before[0] && i - before[0] < size[0] && j >= before[1]
                             && j - before[1] < size[1]) {
                             const size_t pixel = (i - before[0]) * size[1] + j - before[1];
@@ -72,27 +75,32 @@ static void max_pool(const size_t size[2], const size_t out[2], size_t channels,
     }
 }
 
-/* The mean of each window, for every channel: the sum over all its pixels, or over those inside. */
+/* The mean of each window, for every channel: the sum over the number of its pixels inside; where
+   counted[0] is not 0, over those in the first counted[0] rows and counted[1] columns from where
+   the first window begins. */
 static void avg_pool(const size_t size[2], const size_t out[2], size_t channels,
                      const size_t kernel[2], const size_t stride[2], const size_t before[2],
-                     int count_padding, const float *x, float *y)
+                     const size_t step[2], const size_t counted[2], const float *x, float *y)
 {
     for (size_t r = 0; r < out[0]; r++) {
         for (size_t s = 0; s < out[1]; s++) {
             for (size_t c = 0; c < channels; c++) {
                 float sum = 0.0f;
                 size_t n = 0;
-                for (size_t i = r * stride[0]; i < r * stride[0] + kernel[0]; i++) {
-                    for (size_t j = s * stride[1]; j < s * stride[1] + kernel[1]; j++) {
-                        if (i >= before[0] && i - before[0] < size[0] && j >= before[1]
-                            && j - before[1] < size[1]) {
+                for (size_t a = 0; a < kernel[0]; a++) {
+                    const size_t i = r * stride[0] + a * step[0];
+                    for (size_t b = 0; b < kernel[1]; b++) {
+                        const size_t j = s * stride[1] + b * step[1];
+                        const int inside = i >= before[0] && i - before[0] < size[0]
+                                           && j >= before[1] && j - before[1] < size[1];
+                        n += counted[0] ? i < counted[0] && j < counted[1] : inside;
+                        if (inside) {
                             const size_t pixel = (i - before[0]) * size[1] + j - before[1];
                             sum += x[pixel * channels + c];
-                            n++;
                         }
                     }
                 }
-                *y++ = sum / (float)(count_padding ? kernel[0] * kernel[1] : n);
+                *y++ = n ? sum / (float)n : 0.0f;
             }
         }
     }

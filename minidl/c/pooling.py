@@ -18,8 +18,12 @@ def max_pool(layer: nn.MaxPool2d, x: Value, program: Program) -> Value:
 @emits(nn.AvgPool1d, nn.AvgPool2d)
 def avg_pool(layer: nn.AvgPool2d, x: Value, program: Program) -> Value:
     """The mean of each window."""
-    counts = str(int(layer.count_include_pad))
-    return _pooled("avg_pool", layer, layer.window, x, program, counts)
+    if not layer.count_include_pad:
+        return _pooled("avg_pool", layer, layer.window, x, program, pair((0, 0), 0))
+    sizes = sizes_of(layer, x, program)
+    padding = layer.window.padding_for(sizes)
+    counted = (n + sum(pair) for n, pair in zip(sizes, padding, strict=True))
+    return _pooled("avg_pool", layer, layer.window, x, program, pair(tuple(counted), 1))
 
 
 @emits(nn.GlobalMaxPool, nn.GlobalAvgPool)
@@ -30,7 +34,7 @@ def global_pool(layer: nn.GlobalMaxPool | nn.GlobalAvgPool, x: Value, program: P
     if isinstance(layer, nn.GlobalMaxPool):
         y = _pooled("max_pool", layer, window, x, program)
     else:
-        y = _pooled("avg_pool", layer, window, x, program, "1")
+        y = _pooled("avg_pool", layer, window, x, program, pair((0, 0), 0))
     return y if layer.keepdims else Value(y.number, (x.columns,))
 
 
@@ -53,10 +57,10 @@ def _pooled(
     counts = window.sizes_after(sizes)
     before = tuple(before for before, _ in window.padding_for(sizes))
     y = program.new(*counts, x.columns)
-    places = (pair(window.kernel, 1), pair(window.stride, 1), pair(before, 0), *words)
+    places = (pair(window.kernel, 1), pair(window.stride, 1), pair(before, 0))
     program.run(
-        f"{function}({pair(sizes, 1)}, {pair(counts, 1)}, {x.columns},",
-        f"    {', '.join(places)}, $x, $y);",
+        f"{function}({pair(sizes, 1)}, {pair(counts, 1)}, {x.columns}, {', '.join(places)},",
+        f"    {', '.join((pair(window.dilation, 1), *words))}, $x, $y);",
         x=x,
         y=y,
     )

@@ -23,13 +23,23 @@ class Pooling(Layer):
     preferred_init = "skip"
     dimensions: ClassVar[int]
 
-    def __init__(self, kernel_size: Any, stride: Any = None, padding: Any = 0) -> None:
+    def __init__(
+        self,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        *,
+        ceil_mode: bool = False,
+    ) -> None:
         name = type(self).__name__
         stride = kernel_size if stride is None else stride
-        window = Window(name, self.dimensions, kernel_size, stride, padding)
+        window = Window(name, self.dimensions, kernel_size, stride, padding, dilation, ceil_mode)
         self.kernel_size: tuple[int, ...] = window.kernel
         self.stride: tuple[int, ...] = window.stride
         self.padding: Pairs | str = window.padding
+        self.dilation: tuple[int, ...] = window.dilation
+        self.ceil_mode = window.ceil_mode
         if not isinstance(window.padding, str):
             for size, amounts in zip(window.kernel, window.padding, strict=True):
                 if 2 * max(amounts) > size:
@@ -52,7 +62,8 @@ class Pooling(Layer):
         return self._window(type(self).__name__)
 
     def _window(self, owner: str) -> Window:
-        return window_of(owner, self.kernel_size, self.stride, self.padding)
+        places = self.kernel_size, self.stride, self.padding, self.dilation
+        return window_of(owner, *places, self.ceil_mode)
 
     def places(self, x: Array) -> Places:
         """Return kernel, stride and padding for an input, as the kernels take them."""
@@ -61,6 +72,10 @@ class Pooling(Layer):
         if isinstance(padding, str):
             padding = self.window.padding_for(sizes)
         return self.kernel_size, self.stride, padding
+
+    def options(self) -> dict[str, Any]:
+        """Return what else the kernels take by name."""
+        return {"dilation": self.dilation, "ceil_mode": self.ceil_mode}
 
     def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
         if input_shape is None:
@@ -83,42 +98,37 @@ class MaxPool(Pooling):
 
     def forward(self, x: Array) -> Array:
         places = self.places(x)
-        y = kernels.max_pool(x, *places)
+        y = kernels.max_pool(x, *places, **self.options())
         self.save(x, y, places)
         return y
 
     def backward(self, dy: Array) -> Array:
         x, y, places = self.saved(dy)
-        return kernels.max_pool_grad(dy, x, y, *places)
+        return kernels.max_pool_grad(dy, x, y, *places, **self.options())
 
 
 class MaxPool1d(MaxPool):
     """Take the largest step of every window of a sequence, for each channel.
 
-    y_t = max_i x_(s t + i - p),  i = 0 ... k - 1
+    y_t = max_i x_(s t + d i - p),  i = 0 ... k - 1;  dx = dy at the first step that is the largest
 
-    The gradient of y goes to that step, the first one if several are equal. NaN in a window makes
-    y NaN; padding is -∞. Source: Zhou and Chellappa 1988; LeCun et al. 1998 for networks.
+    NaN in a window makes y NaN; padding is -∞. Source: Zhou and Chellappa 1988; LeCun et al. 1998
+    for networks.
 
     Parameters
     ----------
-    kernel_size
-        Steps k of a window.
-    stride
-        Steps s from a window to the next; None: k.
-    padding
-        Steps p that are added on both sides, at most k / 2; a pair ((before, after),); or
-        ``"same"``, ``"valid"`` or ``"causal"``.
+    kernel_size, stride, padding, dilation, ceil_mode
+        As for ``MaxPool2d``, of one dimension; a pair of paddings is ((before, after),), and
+        ``"causal"`` pads the beginning alone, so that no y sees a later step.
 
     Shapes
     ------
-    x (batch, steps, channels), y (batch, ⌊(steps + 2 p - k) / s⌋ + 1, channels).
+    x (batch, steps, channels), y (batch, ⌊(steps + 2 p - d (k - 1) - 1) / s⌋ + 1, channels).
 
     Raises
     ------
     TypeError, ValueError
-        For sizes that are no whole numbers >= 1, more padding than half a window, and an input
-        that is shorter than a window.
+        As for ``MaxPool2d``.
 
     Examples
     --------
@@ -138,12 +148,13 @@ class MaxPool1d(MaxPool):
         yield cls(2), ((2, 6, 3),)
         yield cls(3, stride=2, padding=1), ((2, 7, 2),)
         yield cls(2, stride=1, padding="causal"), ((1, 4, 1),)
+        yield cls(2, stride=3, padding=1, dilation=2, ceil_mode=True), ((2, 9, 2),)
 
 
 class MaxPool2d(MaxPool):
     """Take the largest pixel of every window of an image, for each channel.
 
-    y_ij = max_ab x_(s i + a - p, s j + b - p),  a, b = 0 ... k - 1
+    y_ij = max_ab x_(s i + d a - p, s j + d b - p),  a, b = 0 ... k - 1
 
     The gradient of y goes to that pixel, the first one, row by row, if several are equal. NaN in a
     window makes y NaN; padding is -∞. Source: LeCun et al. 1998; Scherer et al. 2010.
@@ -157,10 +168,16 @@ class MaxPool2d(MaxPool):
     padding
         Pixels p that are added on each side, at most k / 2: one number, two, or pairs ((top,
         bottom), (left, right)); or ``"same"`` or ``"valid"``.
+    dilation
+        How far the pixels of a window are apart, d: one number, or two.
+    ceil_mode
+        Whether the size of y is rounded up: then a last window may reach out of the padding,
+        unless it would begin in the padding after the image.
 
     Shapes
     ------
-    x (batch, height, width, channels), y (batch, ⌊(height + 2 p - k) / s⌋ + 1, ..., channels).
+    x (batch, height, width, channels), y (batch, ⌊(height + 2 p - d (k - 1) - 1) / s⌋ + 1, ...,
+    channels).
 
     Raises
     ------
@@ -176,6 +193,9 @@ class MaxPool2d(MaxPool):
     >>> nn.MaxPool2d(2)(x)[0, :, :, 0]
     array([[ 5.,  7.],
            [13., 15.]])
+    >>> nn.MaxPool2d(3, ceil_mode=True)(x)[0, :, :, 0]
+    array([[10., 11.],
+           [14., 15.]])
     """
 
     dimensions = 2
@@ -185,6 +205,7 @@ class MaxPool2d(MaxPool):
         yield cls(2), ((2, 4, 4, 3),)
         yield cls(3, stride=2, padding=1), ((2, 5, 6, 2),)
         yield cls((1, 2), stride=(2, 1), padding="same"), ((1, 3, 4, 1),)
+        yield cls(2, stride=(2, 3), padding=1, dilation=(2, 1), ceil_mode=True), ((2, 6, 5, 2),)
 
 
 class AvgPool(Pooling):
@@ -195,20 +216,23 @@ class AvgPool(Pooling):
         kernel_size: Any,
         stride: Any = None,
         padding: Any = 0,
+        *,
+        ceil_mode: bool = False,
         count_include_pad: bool = True,
+        dilation: Any = 1,
     ) -> None:
-        super().__init__(kernel_size, stride, padding)
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode=ceil_mode)
         self.count_include_pad = bool(count_include_pad)
 
     def forward(self, x: Array) -> Array:
         places = self.places(x)
         self.save(x.shape[1:-1], places)
-        return kernels.avg_pool(x, *places, self.count_include_pad)
+        return kernels.avg_pool(x, *places, self.count_include_pad, **self.options())
 
     def backward(self, dy: Array) -> Array:
-        sizes, (kernel, stride, padding) = self.saved(dy)
+        sizes, places = self.saved(dy)
         counts = self.count_include_pad
-        return kernels.avg_pool_grad(dy, sizes, kernel, stride, padding, counts)
+        return kernels.avg_pool_grad(dy, sizes, *places, counts, **self.options())
 
     def __repr__(self) -> str:
         text = super().__repr__()
@@ -218,30 +242,23 @@ class AvgPool(Pooling):
 class AvgPool1d(AvgPool):
     """Take the mean of every window of a sequence, for each channel.
 
-    y_t = Σ_i x_(s t + i - p) / n,  i = 0 ... k - 1;  dx = Σ dy / n over the windows of a step
+    y_t = Σ_i x_(s t + d i - p) / n,  i = 0 ... k - 1;  dx = Σ dy / n over the windows of a step
 
     Source: LeCun et al. 1990.
 
     Parameters
     ----------
-    kernel_size
-        Steps k of a window.
-    stride
-        Steps s from a window to the next; None: k.
-    padding
-        Steps p of zeros that are added on both sides, at most k / 2; a pair ((before, after),); or
-        ``"same"``, ``"valid"`` or ``"causal"``.
-    count_include_pad
-        Whether n = k at the ends, too; else n is the number of steps that are no padding.
+    kernel_size, stride, padding, ceil_mode, count_include_pad, dilation
+        As for ``AvgPool2d``, of one dimension; ``padding`` as for ``MaxPool1d``, of zeros.
 
     Shapes
     ------
-    x (batch, steps, channels), y (batch, ⌊(steps + 2 p - k) / s⌋ + 1, channels).
+    x (batch, steps, channels), y (batch, ⌊(steps + 2 p - d (k - 1) - 1) / s⌋ + 1, channels).
 
     Raises
     ------
     TypeError, ValueError
-        As for ``MaxPool1d``.
+        As for ``MaxPool2d``.
 
     Examples
     --------
@@ -259,30 +276,27 @@ class AvgPool1d(AvgPool):
         yield cls(2), ((2, 6, 3),)
         yield cls(3, stride=2, padding=1, count_include_pad=False), ((2, 7, 2),)
         yield cls(3, stride=1, padding="causal"), ((1, 4, 1),)
+        yield cls(3, stride=2, padding=1, ceil_mode=True), ((2, 6, 2),)
 
 
 class AvgPool2d(AvgPool):
     """Take the mean of every window of an image, for each channel.
 
-    y_ij = Σ_ab x_(s i + a - p, s j + b - p) / n;  dx = Σ dy / n over the windows of a pixel
+    y_ij = Σ_ab x_(s i + d a - p, s j + d b - p) / n;  dx = Σ dy / n over the windows of a pixel
 
     Source: LeCun et al. 1990.
 
     Parameters
     ----------
-    kernel_size
-        Height and width k of a window: one number, or two.
-    stride
-        Pixels s from a window to the next, down and to the right: one number, or two; None: k.
-    padding
-        Pixels p of zeros that are added on each side, at most k / 2: one number, two, or pairs
-        ((top, bottom), (left, right)); or ``"same"`` or ``"valid"``.
+    kernel_size, stride, padding, dilation, ceil_mode
+        As for ``MaxPool2d``; padding is zeros.
     count_include_pad
-        Whether n = k² at the edges, too; else n is the number of pixels that are no padding.
+        Whether n = k² at the edges, too; else n is the number of pixels that are no padding. What
+        reaches out of the padding never counts.
 
     Shapes
     ------
-    x (batch, height, width, channels), y (batch, ⌊(height + 2 p - k) / s⌋ + 1, ..., channels).
+    As for ``MaxPool2d``.
 
     Raises
     ------
@@ -306,6 +320,7 @@ class AvgPool2d(AvgPool):
         yield cls(2), ((2, 4, 4, 3),)
         yield cls(3, stride=2, padding=1), ((2, 5, 6, 2),)
         yield cls((2, 3), stride=1, padding="same", count_include_pad=False), ((1, 3, 4, 1),)
+        yield cls(2, stride=(3, 2), padding=1, ceil_mode=True, dilation=2), ((2, 6, 5, 2),)
 
 
 def check_images(layer: Layer, x: Array, dimensions: int) -> None:

@@ -18,7 +18,9 @@ class Window:
     """Places a window at every ``stride``-th position along one or two dimensions.
 
     A window of k elements, d apart, reaches over r = d · (k - 1) + 1. Along a dimension of size n,
-    padded by p before and q after, there are ⌊(n + p + q - r) / stride⌋ + 1 of them.
+    padded by p before and q after, there are ⌊(n + p + q - r) / stride⌋ + 1 of them; rounded up,
+    the last one reaches out of the padding, and is left out if it does not begin before the n
+    elements end.
 
     Parameters
     ----------
@@ -32,6 +34,8 @@ class Window:
         An int for all dimensions, one for each, or a pair (before, after) for each;
         ``"valid"``: none; ``"same"``: ⌈n / stride⌉ windows, the odd element after;
         ``"causal"``, of one dimension only: r - 1 before, so that no output sees a later step.
+    ceil_mode
+        Whether the number of windows is rounded up.
 
     Raises
     ------
@@ -47,6 +51,7 @@ class Window:
     stride: tuple[int, ...]
     dilation: tuple[int, ...]
     padding: Pairs | str
+    ceil_mode: bool
 
     def __init__(
         self,
@@ -56,12 +61,14 @@ class Window:
         stride: Any = 1,
         padding: Any = 0,
         dilation: Any = 1,
+        ceil_mode: bool = False,
     ) -> None:
         self.owner = owner
         self.kernel = one_for_each(owner, "kernel_size", kernel_size, dimensions)
         self.stride = one_for_each(owner, "stride", stride, dimensions)
         self.dilation = one_for_each(owner, "dilation", dilation, dimensions)
         self.padding = self._read_padding(padding, dimensions)
+        self.ceil_mode = bool(ceil_mode)
 
     def _read_padding(self, padding: Any, dimensions: int) -> Pairs | str:
         words = ("valid", "same", "causal") if dimensions == 1 else ("valid", "same")
@@ -118,14 +125,26 @@ class Window:
             sizes, self.stride, self.reach, padding, strict=True
         ):
             room = size + before + after
-            if room < reach:
+            more = stride - 1 if self.ceil_mode else 0
+            if room + more < reach:
                 padded = f", padded to {room}" if room > size else ""
                 raise ValueError(
                     f"{self.owner}: a window reaches over {reach} elements, "
                     f"but the input has {size}{padded}"
                 )
-            counts.append((room - reach) // stride + 1)
+            count = (room - reach + more) // stride + 1
+            begins_behind = self.ceil_mode and (count - 1) * stride >= size + before
+            counts.append(count - begins_behind)
         return tuple(counts)
+
+    def beyond(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        """Return how far the last windows reach out of the padding, along each dimension."""
+        counts, padding = self.sizes_after(sizes), self.padding_for(sizes)
+        numbers = zip(sizes, padding, counts, self.stride, self.reach, strict=True)
+        return tuple(
+            max((count - 1) * stride + reach - (size + before + after), 0)
+            for size, (before, after), count, stride, reach in numbers
+        )
 
     def options(self, stride_by_default: Any = 1) -> str:
         """Write the options that are not the default ones, as the repr of a layer has them."""
@@ -140,13 +159,15 @@ class Window:
             shown += f", padding={shortest(given)}"
         if any(each != 1 for each in self.dilation):
             shown += f", dilation={shortest(self.dilation)}"
-        return shown
+        return shown + ", ceil_mode=True" * self.ceil_mode
 
 
 @lru_cache
-def window_of(owner: str, kernel: Any, stride: Any, padding: Any, dilation: Any = (1, 1)) -> Window:
+def window_of(
+    owner: str, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool = False
+) -> Window:
     """Return the ``Window`` of a layer's attributes, as its constructor has checked them."""
-    return Window(owner, len(kernel), kernel, stride, padding, dilation[: len(kernel)])
+    return Window(owner, len(kernel), kernel, stride, padding, dilation, ceil_mode)
 
 
 def is_listed(value: Any) -> bool:

@@ -23,6 +23,8 @@ NEAREST = {
     "coordinate_transformation_mode": "asymmetric",
 }
 
+DILATED_MEANS = 19  # the first opset whose AveragePool has dilations
+
 # --- writing ----------------------------------------------------------------------------------
 
 
@@ -50,15 +52,28 @@ def _convolution(writer: Writer, layer: Any, inputs: list[Value]) -> list[str]:
 @writes(nn.MaxPool1d)
 @writes(nn.MaxPool2d)
 def _max_pool(writer: Writer, layer: Any, inputs: list[Value]) -> list[str]:
-    return with_channels_first(writer, "MaxPool", inputs, **_places(layer, inputs[0]))
+    places = _places(layer, inputs[0])
+    return with_channels_first(writer, "MaxPool", inputs, **places, **_pool_options(layer))
 
 
 @writes(nn.AvgPool1d)
 @writes(nn.AvgPool2d)
 def _avg_pool(writer: Writer, layer: Any, inputs: list[Value]) -> list[str]:
-    counts = int(layer.count_include_pad)
+    options = _pool_options(layer)
+    if "dilations" in options and writer.opset < DILATED_MEANS:
+        raise ValueError(
+            f"export: {layer.label} has a dilation, which ONNX has from opset {DILATED_MEANS} on; "
+            f"export(..., opset={DILATED_MEANS})"
+        )
+    options["count_include_pad"] = int(layer.count_include_pad)
     places = _places(layer, inputs[0])
-    return with_channels_first(writer, "AveragePool", inputs, **places, count_include_pad=counts)
+    return with_channels_first(writer, "AveragePool", inputs, **places, **options)
+
+
+def _pool_options(layer: Any) -> dict[str, Any]:
+    """Return the attributes of a pool that are not the usual ones."""
+    dilations = {"dilations": list(layer.dilation)} if max(layer.dilation) > 1 else {}
+    return {**dilations, "ceil_mode": 1} if layer.ceil_mode else dilations
 
 
 @writes(nn.GlobalMaxPool)
@@ -175,30 +190,34 @@ def _of_dimensions(graph: Graph, node: Node, dimensions: int, *kinds: Any) -> An
 def _read_pool(graph: Graph, node: Node) -> Layer:
     of = node.attributes
     kernel = tuple(of["kernel_shape"])
-    strides = _numbers(of, "strides", kernel)
-    if of.get("ceil_mode", 0):
-        graph.refuse(node, "it has ceil_mode, windows that reach out of the padding")
-    if any(step != 1 for step in _numbers(of, "dilations", kernel)):
-        graph.refuse(node, f"its windows have dilations {of['dilations']}, and minidl's have not")
+    strides, dilations = _numbers(of, "strides", kernel), _numbers(of, "dilations", kernel)
+    reach = tuple(d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True))
     if graph.is_used(node.result(1)):
         graph.refuse(node, "its second output, the places of the maxima, is used")
-    padding = _padding(graph, node, kernel, strides)
-    counts = bool(of.get("count_include_pad", 0))
+    padding = _padding(graph, node, reach, strides)
+    options: dict[str, Any] = {"dilation": dilations, "ceil_mode": _rounds_up(node)}
     makers = (
         (nn.MaxPool1d, nn.MaxPool2d) if node.kind == "MaxPool" else (nn.AvgPool1d, nn.AvgPool2d)
     )
     kind = _of_dimensions(graph, node, len(kernel), *makers)
-    options = {} if node.kind == "MaxPool" else {"count_include_pad": counts}
+    if node.kind == "AveragePool":
+        options["count_include_pad"] = bool(of.get("count_include_pad", 0))
     is_wide = not isinstance(padding, str) and any(
         2 * max(pair) > size for pair, size in zip(padding, kernel, strict=True)
     )
-    if not is_wide or options == {"count_include_pad": False}:
+    if not is_wide or not options.get("count_include_pad", True) or options["ceil_mode"]:
         pool: Layer = kind(kernel, strides, padding, **options)
         return pool
     around = [(0, 0), *padding, (0, 0)]  # more than the layer takes
     sizes = [before for before, _ in around] + [after for _, after in around]
-    pad = more_adapters.Pad(sizes, 0.0 if options else -np.inf)
+    pad = more_adapters.Pad(sizes, -np.inf if node.kind == "MaxPool" else 0.0)
     return nn.Sequential(pad, kind(kernel, strides, **options))
+
+
+def _rounds_up(node: Node) -> bool:
+    """Return whether a pool rounds its size up, which it does where its pads are given."""
+    automatic = node.attributes.get("auto_pad", "NOTSET")
+    return bool(node.attributes.get("ceil_mode", 0)) and automatic == "NOTSET"
 
 
 @reads_channels("GlobalMaxPool", "GlobalAveragePool")

@@ -49,9 +49,14 @@ def _pool(layer: Any, dimensions: int) -> Any:
     window, counts = layer.window, getattr(layer, "count_include_pad", None)
     kind = "max" if counts is None else "avg"
     padding = (0,) * dimensions if window.padding == "valid" else _padding(window)
-    if padding is None or isinstance(padding, str):
+    options: dict[str, Any] = {"ceil_mode": True} if window.ceil_mode else {}
+    if kind == "avg":
+        options["count_include_pad"] = counts
+    elif max(window.dilation) > 1:
+        options["dilation"] = _one_if_equal(window.dilation)
+    is_dilated_mean = kind == "avg" and max(window.dilation) > 1
+    if padding is None or isinstance(padding, str) or is_dilated_mean:
         return image_modules.Pool(kind, window, bool(counts), channels_first=True)
-    options = {} if counts is None else {"count_include_pad": counts}
     theirs = _of_dimensions("MaxPool" if kind == "max" else "AvgPool", dimensions)
     places = map(_one_if_equal, (window.kernel, window.stride, padding))
     return theirs(*places, **options)

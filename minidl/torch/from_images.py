@@ -73,17 +73,20 @@ def _convolution(module: Any, padding: Any) -> Layer:
 @makes(torch.nn.MaxPool1d, torch.nn.MaxPool2d)
 def max_pool(module: Any, path: str) -> Layer:
     """Make a layer that takes maxima of windows."""
-    _refuse_options(module, path, ceil_mode=False, dilation=1, return_indices=False)
+    _refuse_options(module, path, return_indices=False)
     kind = nn.MaxPool1d if type(module) is torch.nn.MaxPool1d else nn.MaxPool2d
-    return kind(module.kernel_size, module.stride, module.padding)
+    places = module.kernel_size, module.stride, module.padding, module.dilation
+    return kind(*places, ceil_mode=module.ceil_mode)
 
 
 @makes(torch.nn.AvgPool1d, torch.nn.AvgPool2d)
 def avg_pool(module: Any, path: str) -> Layer:
     """Make a layer that takes means of windows."""
-    _refuse_options(module, path, ceil_mode=False, divisor_override=None)
+    _refuse_options(module, path, divisor_override=None)
     kind = nn.AvgPool1d if type(module) is torch.nn.AvgPool1d else nn.AvgPool2d
-    return kind(module.kernel_size, module.stride, module.padding, module.count_include_pad)
+    places = module.kernel_size, module.stride, module.padding
+    options = {"ceil_mode": module.ceil_mode, "count_include_pad": module.count_include_pad}
+    return kind(*places, **options)
 
 
 @makes(image_modules.Pool)
@@ -91,10 +94,11 @@ def pool(module: Any, path: str) -> Layer:
     """Make a layer that pools windows, padded as in minidl."""
     window = module.window
     places = window.kernel, window.stride, window.padding
+    options = {"dilation": window.dilation, "ceil_mode": window.ceil_mode}
     if module.kind == "max":
-        return (nn.MaxPool1d if len(window.kernel) == 1 else nn.MaxPool2d)(*places)
+        return (nn.MaxPool1d if len(window.kernel) == 1 else nn.MaxPool2d)(*places, **options)
     kind = nn.AvgPool1d if len(window.kernel) == 1 else nn.AvgPool2d
-    return kind(*places, module.count_include_pad)
+    return kind(*places, **options, count_include_pad=module.count_include_pad)
 
 
 @makes(

@@ -85,14 +85,25 @@ class Pool(_OfImages, torch.nn.Module):
         self.channels_first = channels_first
 
     def of_images(self, x: Any) -> Any:
-        pool = getattr(torch.nn.functional, f"{self.kind}_pool{x.ndim - 2}d")
-        kernel, stride = self.window.kernel, self.window.stride
         if self.kind == "max":
-            return pool(padded(x, self.window, -torch.inf), kernel, stride)
-        y = pool(padded(x, self.window), kernel, stride)
-        if not self.count_include_pad:
-            y = y / pool(padded(torch.ones_like(x), self.window), kernel, stride)
-        return y
+            pool = getattr(torch.nn.functional, f"max_pool{x.ndim - 2}d")
+            x = self._beyond(padded(x, self.window, -torch.inf), x, -torch.inf)
+            return pool(x, self.window.kernel, self.window.stride, 0, self.window.dilation)
+        ones = padded(torch.ones_like(x), self.window, float(self.count_include_pad))
+        return self._sums(padded(x, self.window), x) / self._sums(ones, x).clamp(min=1)
+
+    def _sums(self, x: Any, images: Any) -> Any:
+        """Sum up every window: a convolution of each channel by itself."""
+        convolve = getattr(torch.nn.functional, f"conv{x.ndim - 2}d")
+        weight = x.new_ones(x.shape[1], 1, *self.window.kernel)
+        x, window = self._beyond(x, images), self.window
+        return convolve(x, weight, None, window.stride, 0, window.dilation, x.shape[1])
+
+    def _beyond(self, x: Any, images: Any, number: float = 0.0) -> Any:
+        """Add to padded images what windows reach over besides, with ``ceil_mode``."""
+        beyond = self.window.beyond(tuple(images.shape[2:]))
+        amounts = [amount for more in reversed(beyond) for amount in (0, more)]
+        return torch.nn.functional.pad(x, amounts, value=number)
 
 
 class GlobalPool(_OfImages, torch.nn.Module):

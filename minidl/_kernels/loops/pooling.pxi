@@ -7,14 +7,35 @@
 # a part of a vector stored. Threads partition the rows of what is written.
 
 cdef struct Windows:
-    # Window (i, j) begins at row i * stride_height - top and column j * stride_width - left.
+    # Window (i, j) begins at row i * stride_height - top and column j * stride_width - left. Its
+    # rows are row_step apart, its columns column_step.
     Py_ssize_t height, width, channels, out_height, out_width
     Py_ssize_t kernel_height, kernel_width, stride_height, stride_width, top, left
+    Py_ssize_t row_step, column_step
+    Py_ssize_t counted_height, counted_width    # of a mean: where padding ends that counts; or 0
     const Py_ssize_t *lengths    # of every image: its columns that are no padding; or NULL
 
 cdef struct Span:
     # A range of rows or of columns: begin, begin + 1, ... end - 1.
     Py_ssize_t begin, end
+
+ctypedef fused PoolingArgs:
+    MaxPoolArgs
+    MaxPoolGradArgs
+    AvgPoolArgs
+    AvgPoolGradArgs
+
+
+cdef inline Windows windows_of(const PoolingArgs *args) noexcept nogil:
+    """Where the windows of a call lie."""
+    cdef Windows at = Windows(
+        args.height, args.width, args.channels, args.out_height, args.out_width,
+        args.kernel_height, args.kernel_width, args.stride_height, args.stride_width,
+        args.top, args.left, args.row_step, args.column_step, 0, 0, args.lengths
+    )
+    if PoolingArgs is AvgPoolArgs or PoolingArgs is AvgPoolGradArgs:
+        at.counted_height, at.counted_width = args.counted_height, args.counted_width
+    return at
 
 
 cdef inline Py_ssize_t width_of(const Windows *at, Py_ssize_t image) noexcept nogil:
@@ -32,21 +53,49 @@ cdef Py_ssize_t first_bad_length(const Windows *at, Py_ssize_t images) noexcept 
     return 0
 
 
+cdef inline Py_ssize_t reach(Py_ssize_t kernel, Py_ssize_t step) noexcept nogil:
+    """Over how many rows or columns a window reaches."""
+    return (kernel - 1) * step + 1
+
+
 cdef inline Span inside(
-    Py_ssize_t window, Py_ssize_t stride, Py_ssize_t before, Py_ssize_t kernel, Py_ssize_t size
+    Py_ssize_t begin, Py_ssize_t step, Py_ssize_t kernel, Py_ssize_t size
 ) noexcept nogil:
-    """The part of a window that is no padding, along one dimension."""
-    cdef Py_ssize_t begin = window * stride - before
-    return Span(larger(begin, 0), smaller(begin + kernel, size))
+    """Which rows, or columns, of a window that begins there are no padding."""
+    if step == 1:
+        return Span(larger(-begin, 0), smaller(size - begin, kernel))
+    return Span(larger(ceil_div(-begin, step), 0), smaller(ceil_div(size - begin, step), kernel))
+
+
+cdef inline Py_ssize_t counted(
+    Py_ssize_t begin, Py_ssize_t step, Py_ssize_t kernel, Py_ssize_t size, Py_ssize_t end
+) noexcept nogil:
+    """How many rows, or columns, of a window count: those before `end`; if that is 0, those inside."""
+    cdef Span span = inside(begin, step, kernel, size)
+    return smaller(ceil_div(end - begin, step), kernel) if end > 0 else span.end - span.begin
+
+
+cdef inline real share_of(
+    const Windows *at, Py_ssize_t image, Py_ssize_t row, Py_ssize_t column
+) noexcept nogil:
+    """One over the number of a window's pixels that count."""
+    cdef Py_ssize_t rows = counted(
+        row * at.stride_height - at.top, at.row_step, at.kernel_height, at.height,
+        at.counted_height
+    )
+    return <real>1 / (rows * counted(
+        column * at.stride_width - at.left, at.column_step, at.kernel_width, width_of(at, image),
+        at.counted_width
+    ))
 
 
 cdef inline Span windows_over(
-    Py_ssize_t begin, Py_ssize_t end,
-    Py_ssize_t stride, Py_ssize_t before, Py_ssize_t kernel, Py_ssize_t count
+    Py_ssize_t begin, Py_ssize_t end, Py_ssize_t stride, Py_ssize_t before, Py_ssize_t wide,
+    Py_ssize_t count
 ) noexcept nogil:
     """The windows that reach over any of the places begin … end - 1, along one dimension."""
     return Span(
-        larger(begin + before - kernel + stride, 0) // stride,
+        larger(begin + before - wide + stride, 0) // stride,
         smaller((end - 1 + before) // stride + 1, count)
     )
 
@@ -71,14 +120,16 @@ cdef inline Py_ssize_t alike(
     """How many windows from `column` on are `wide`, as this one is: one at an edge, else many."""
     if wide < at.kernel_width:
         return 1
-    return smaller((width + at.left - wide) // at.stride_width + 1, at.out_width) - column
+    return smaller(
+        (width + at.left - reach(wide, at.column_step)) // at.stride_width + 1, at.out_width
+    ) - column
 
 
 cdef inline bint is_tiling(const Windows *at) noexcept nogil:
     """Whether windows lie side by side, and nothing is padded."""
     return (
         at.stride_height == at.kernel_height and at.stride_width == at.kernel_width
-        and at.top == at.left == 0 and at.lengths == NULL
+        and at.top == at.left == 0 and at.row_step == at.column_step == 1 and at.lengths == NULL
         and at.out_height * at.kernel_height <= at.height
         and at.out_width * at.kernel_width <= at.width
     )
@@ -88,14 +139,15 @@ cdef inline bint is_tiling(const Windows *at) noexcept nogil:
 
 cdef inline void fold_windows(
     const real *x, const real *x_end, real *y, real *y_end, Py_ssize_t count, Py_ssize_t step,
-    Py_ssize_t height, Py_ssize_t width, Py_ssize_t line, Py_ssize_t c, Py_ssize_t channels,
-    real scale, vec (*fold)(vec, vec) noexcept nogil, const bint is_mean
+    Py_ssize_t height, Py_ssize_t width, Py_ssize_t line, Py_ssize_t pixel, Py_ssize_t c,
+    Py_ssize_t channels, real scale, vec (*fold)(vec, vec) noexcept nogil, const bint is_mean
 ) noexcept nogil:
     """y = the fold of each of `count` windows of height x width pixels, `step` elements apart.
 
-    Rows of x are `line` elements apart, pixels c. Of each pixel so many channels are folded.
+    In a window, rows of x are `line` elements apart, pixels `pixel`. Pixels have c channels, of
+    which so many are folded.
     """
-    cdef Py_ssize_t last = (height - 1) * line + (width - 1) * c, i, j
+    cdef Py_ssize_t last = (height - 1) * line + (width - 1) * pixel, i, j
     cdef vec folded
     for _ in range(count):
         folded = load_first(x, channels, x_end - (x + last))
@@ -103,7 +155,7 @@ cdef inline void fold_windows(
             for j in range(width):
                 if i + j > 0:
                     folded = fold(
-                        load_first(x + i * line + j * c, channels, x_end - (x + last)), folded
+                        load_first(x + i * line + j * pixel, channels, x_end - (x + last)), folded
                     )
         if is_mean:
             folded = folded * scale
@@ -118,49 +170,49 @@ cdef inline void pool_windows(
 ) noexcept nogil:
     """y = the fold of all pixels of each window; for a mean, over the divisor.
 
-    A window of padding alone, beyond the length of its image, gives 0.
+    A window of padding alone gives -∞, or a mean of 0.
     """
     cdef Py_ssize_t c = at.channels, line = at.width * c, step = at.stride_width * c
     cdef Py_ssize_t begin = partition(images * at.out_height, 1, thread, threads)
     cdef Py_ssize_t end = partition(images * at.out_height, 1, thread + 1, threads)
     cdef const real *x_end = x + images * at.height * line
     cdef real *y_end = y + end * at.out_width * c
-    cdef Py_ssize_t image, row, column, channel, high, wide, count
+    cdef Py_ssize_t image, row, column, channel, top, left, high, wide, count
     cdef const real *corner
     cdef Span rows, columns
     cdef real scale = <real>(1 / divisor) if divisor > 0 else 1
     y += begin * at.out_width * c
     for row in range(begin, end):
         image = row // at.out_height
-        rows = inside(
-            row - image * at.out_height, at.stride_height, at.top, at.kernel_height, at.height
-        )
+        top = (row - image * at.out_height) * at.stride_height - at.top
+        rows = inside(top, at.row_step, at.kernel_height, at.height)
         high = rows.end - rows.begin
         column = 0
         while column < at.out_width:
-            columns = inside(
-                column, at.stride_width, at.left, at.kernel_width, width_of(at, image)
-            )
+            left = column * at.stride_width - at.left
+            columns = inside(left, at.column_step, at.kernel_width, width_of(at, image))
             wide = columns.end - columns.begin
-            if wide <= 0:
-                memset(y, 0, (at.out_width - column) * c * sizeof(real))
-                y += (at.out_width - column) * c
-                break
+            if high <= 0 or wide <= 0:
+                for channel in range(c):
+                    y[channel] = 0 if is_mean else -INFINITY
+                y, column = y + c, column + 1
+                continue
             count = alike(at, column, wide, width_of(at, image))
             if is_mean and divisor == 0:
-                scale = <real>1 / (high * wide)
-            corner = x + (image * at.height + rows.begin) * line + columns.begin * c
+                scale = share_of(at, image, row - image * at.out_height, column)
+            corner = x + (image * at.height + top + rows.begin * at.row_step) * line
+            corner = corner + (left + columns.begin * at.column_step) * c
             channel = 0
             while channel < c:
                 if high == 2 and wide == 2:    # the usual case, with loops unrolled
                     fold_windows(
-                        corner + channel, x_end, y + channel, y_end, count, step,
-                        2, 2, line, c, c - channel, scale, fold, is_mean
+                        corner + channel, x_end, y + channel, y_end, count, step, 2, 2,
+                        line * at.row_step, c * at.column_step, c, c - channel, scale, fold, is_mean
                     )
                 else:
                     fold_windows(
-                        corner + channel, x_end, y + channel, y_end, count, step,
-                        high, wide, line, c, c - channel, scale, fold, is_mean
+                        corner + channel, x_end, y + channel, y_end, count, step, high, wide,
+                        line * at.row_step, c * at.column_step, c, c - channel, scale, fold, is_mean
                     )
                 channel = next_channel(channel, c)
             y += count * c
@@ -170,11 +222,7 @@ cdef inline void pool_windows(
 cdef Py_ssize_t max_pool(const void *arguments, int thread, int threads) noexcept nogil:
     """y = max of each window; NaN if it holds one."""
     cdef const MaxPoolArgs *args = <const MaxPoolArgs *>arguments
-    cdef Windows at = Windows(
-        args.height, args.width, args.channels, args.out_height, args.out_width,
-        args.kernel_height, args.kernel_width, args.stride_height, args.stride_width,
-        args.top, args.left, args.lengths
-    )
+    cdef Windows at = windows_of(args)
     cdef Py_ssize_t bad = first_bad_length(&at, args.images)
     if bad > 0:
         return bad
@@ -188,11 +236,7 @@ cdef Py_ssize_t max_pool(const void *arguments, int thread, int threads) noexcep
 cdef Py_ssize_t avg_pool(const void *arguments, int thread, int threads) noexcept nogil:
     """y = the sum of each window over the divisor, or over its number of pixels."""
     cdef const AvgPoolArgs *args = <const AvgPoolArgs *>arguments
-    cdef Windows at = Windows(
-        args.height, args.width, args.channels, args.out_height, args.out_width,
-        args.kernel_height, args.kernel_width, args.stride_height, args.stride_width,
-        args.top, args.left, args.lengths
-    )
+    cdef Windows at = windows_of(args)
     cdef Py_ssize_t bad = first_bad_length(&at, args.images)
     if bad > 0:
         return bad
@@ -208,14 +252,14 @@ cdef Py_ssize_t avg_pool(const void *arguments, int thread, int threads) noexcep
 cdef inline void give_first_largest(
     const real *x, const real *x_end, const real *y, const real *y_end, const real *dy, real *dx,
     Py_ssize_t count, Py_ssize_t step, Py_ssize_t height, Py_ssize_t width, Py_ssize_t line,
-    Py_ssize_t c, Py_ssize_t begin, Py_ssize_t channels, vec lanes, Py_ssize_t room,
+    Py_ssize_t apart, Py_ssize_t c, Py_ssize_t begin, Py_ssize_t channels, vec lanes, Py_ssize_t room,
     Py_ssize_t own, bint after_relu, const bint add
 ) noexcept nogil:
     """Give dy of each of `count` windows to its first pixel, row by row, that is not below y.
 
     Where y is NaN, that is the first NaN or infinity. All other pixels are given 0. Windows are
-    `step` elements apart; their rows before row `own` are another thread's; in each row, `room`
-    elements from the first window on may be written. Only lanes from `begin` on are added: those
+    `step` elements apart, their rows `line`, and pixels in them `apart`; rows before row `own` are
+    another thread's; in each row, `room` elements from the first window on may be written. Only lanes from `begin` on are added: those
     before have been added with the vector before.
     """
     cdef vec largest, pixel, given, gradient, first = fill(begin), end = fill(channels)
@@ -229,7 +273,7 @@ cdef inline void give_first_largest(
             gradient = where_less(lanes, first, fill(0), gradient)
         for i in range(height):
             for j in range(width):
-                place = i * line + j * c
+                place = i * line + j * apart
                 pixel = load_first(x + place, channels, x_end - (x + place))
                 given = where_less(pixel, largest, fill(0), gradient)
                 if after_relu:
@@ -237,8 +281,8 @@ cdef inline void give_first_largest(
                 gradient = where_less(pixel, largest, gradient, fill(0))
                 if i >= own:
                     if add:
-                        given = given + load_first(dx + place, channels, room - j * c)
-                    store_first(dx + place, given, channels, room - j * c)
+                        given = given + load_first(dx + place, channels, room - j * apart)
+                    store_first(dx + place, given, channels, room - j * apart)
         x += step
         dx += step
         y += c
@@ -252,39 +296,41 @@ cdef inline void max_pool_rows(
 ) noexcept nogil:
     """Rows `own` of dx of one image; x, y, dy and dx begin with the image."""
     cdef Py_ssize_t c = at.channels, line = at.width * c, step = at.stride_width * c
-    cdef Py_ssize_t row, column, channel, done, high, wide, count, room, before, corner, place
+    cdef Py_ssize_t row, column, channel, done, top, left, high, wide, count, room, before, corner
+    cdef Py_ssize_t place
     cdef Span rows, columns, over = windows_over(
-        own.begin, own.end, at.stride_height, at.top, at.kernel_height, at.out_height
+        own.begin, own.end, at.stride_height, at.top, reach(at.kernel_height, at.row_step),
+        at.out_height
     )
     cdef vec lanes = lane_numbers()
     for row in range(over.begin, over.end):
-        rows = inside(row, at.stride_height, at.top, at.kernel_height, own.end)
-        high, before = rows.end - rows.begin, own.begin - rows.begin
+        top = row * at.stride_height - at.top
+        rows = inside(top, at.row_step, at.kernel_height, own.end)
+        high = rows.end - rows.begin
+        before = inside(top, at.row_step, at.kernel_height, own.begin).end - rows.begin
         column = 0
         while column < at.out_width:
-            columns = inside(
-                column, at.stride_width, at.left, at.kernel_width, width_of(at, image)
-            )
+            left = column * at.stride_width - at.left
+            columns = inside(left, at.column_step, at.kernel_width, width_of(at, image))
             wide = columns.end - columns.begin
-            if wide <= 0:
-                break
             count = alike(at, column, wide, width_of(at, image))
+            left = left + columns.begin * at.column_step
             channel = done = 0
             while channel < c:
                 place = (row * at.out_width + column) * c + channel
-                corner = rows.begin * line + columns.begin * c + channel
-                room = line - columns.begin * c - channel
+                corner = (top + rows.begin * at.row_step) * line + left * c + channel
+                room = line - left * c - channel
                 if high == 2 and wide == 2 and before <= 0:    # the usual case
                     give_first_largest(
                         x + corner, x_end, y + place, y_end, dy + place, dx + corner, count, step,
-                        2, 2, line, c, done - channel, c - channel, lanes, room, 0,
-                        after_relu, add
+                        2, 2, line * at.row_step, c * at.column_step, c, done - channel,
+                        c - channel, lanes, room, 0, after_relu, add
                     )
                 else:
                     give_first_largest(
                         x + corner, x_end, y + place, y_end, dy + place, dx + corner, count, step,
-                        high, wide, line, c, done - channel, c - channel, lanes, room,
-                        before, after_relu, add
+                        high, wide, line * at.row_step, c * at.column_step, c, done - channel,
+                        c - channel, lanes, room, before, after_relu, add
                     )
                 done, channel = channel + LANES, next_channel(channel, c)
             column += count
@@ -293,14 +339,13 @@ cdef inline void max_pool_rows(
 cdef Py_ssize_t max_pool_grad(const void *arguments, int thread, int threads) noexcept nogil:
     """dx = dy at the first largest pixel of each window, 0 elsewhere. Threads partition dx."""
     cdef const MaxPoolGradArgs *args = <const MaxPoolGradArgs *>arguments
-    cdef Windows at = Windows(
-        args.height, args.width, args.channels, args.out_height, args.out_width,
-        args.kernel_height, args.kernel_width, args.stride_height, args.stride_width,
-        args.top, args.left, args.lengths
-    )
+    cdef Windows at = windows_of(args)
     cdef Py_ssize_t begin = partition(args.images * at.height, 1, thread, threads)
     cdef Py_ssize_t end = partition(args.images * at.height, 1, thread + 1, threads)
-    cdef bint add = at.stride_height < at.kernel_height or at.stride_width < at.kernel_width
+    cdef bint add = (    # whether a pixel may lie in several windows
+        at.stride_height < reach(at.kernel_height, at.row_step)
+        or at.stride_width < reach(at.kernel_width, at.column_step)
+    )
     cdef Py_ssize_t line = at.width * at.channels, image
     cdef Py_ssize_t x_size = at.height * line, y_size = at.out_height * at.out_width * at.channels
     cdef const real *x = <const real *>args.x
@@ -338,17 +383,6 @@ cdef Py_ssize_t max_pool_grad(const void *arguments, int thread, int threads) no
                 dx + image * x_size, image, own, args.after_relu, False
             )
     return 0
-
-
-cdef inline real share_of(
-    const Windows *at, Py_ssize_t image, Py_ssize_t row, Py_ssize_t column
-) noexcept nogil:
-    """One over the number of a window's pixels that are no padding."""
-    cdef Span rows = inside(row, at.stride_height, at.top, at.kernel_height, at.height)
-    cdef Span columns = inside(
-        column, at.stride_width, at.left, at.kernel_width, width_of(at, image)
-    )
-    return <real>1 / ((rows.end - rows.begin) * (columns.end - columns.begin))
 
 
 cdef inline void spread_line(
@@ -394,11 +428,7 @@ cdef inline void spread_blocks(
 cdef Py_ssize_t avg_pool_grad(const void *arguments, int thread, int threads) noexcept nogil:
     """dx = the sum over all windows that hold a pixel, of dy over the divisor."""
     cdef const AvgPoolGradArgs *args = <const AvgPoolGradArgs *>arguments
-    cdef Windows at = Windows(
-        args.height, args.width, args.channels, args.out_height, args.out_width,
-        args.kernel_height, args.kernel_width, args.stride_height, args.stride_width,
-        args.top, args.left, args.lengths
-    )
+    cdef Windows at = windows_of(args)
     cdef Py_ssize_t c = at.channels
     cdef Py_ssize_t line = partition(args.images * at.height, 1, thread, threads)
     cdef Py_ssize_t end = partition(args.images * at.height, 1, thread + 1, threads)
@@ -408,6 +438,7 @@ cdef Py_ssize_t avg_pool_grad(const void *arguments, int thread, int threads) no
     cdef real *dx_end = <real *>args.dx + end * at.width * c
     cdef real scale = <real>(1 / args.divisor) if args.divisor > 0 else 1
     cdef Py_ssize_t image, row, column, channel, i, j, place
+    cdef Py_ssize_t wide = reach(at.kernel_width, at.column_step)
     cdef Span rows, columns
     cdef vec total
     cdef Py_ssize_t bad = first_bad_length(&at, args.images)
@@ -419,7 +450,8 @@ cdef Py_ssize_t avg_pool_grad(const void *arguments, int thread, int threads) no
     while line < end:
         image, row = line // at.height, line % at.height
         rows = windows_over(
-            row, row + 1, at.stride_height, at.top, at.kernel_height, at.out_height
+            row, row + 1, at.stride_height, at.top, reach(at.kernel_height, at.row_step),
+            at.out_height
         )
         dy = <const real *>args.dy + image * at.out_height * at.out_width * c
         columns = Span(0, 0)
@@ -428,7 +460,7 @@ cdef Py_ssize_t avg_pool_grad(const void *arguments, int thread, int threads) no
                 columns.end < at.out_width and columns.end * at.stride_width - at.left <= column
             ):
                 columns.end += 1
-            while columns.begin * at.stride_width - at.left + at.kernel_width <= column:
+            while columns.begin * at.stride_width - at.left + wide <= column:
                 columns.begin += 1
             if column >= width_of(&at, image):
                 columns.end = columns.begin
@@ -436,7 +468,13 @@ cdef Py_ssize_t avg_pool_grad(const void *arguments, int thread, int threads) no
             while channel < c:
                 total = fill(0)
                 for i in range(rows.begin, rows.end):
+                    if at.row_step > 1 and (row + at.top - i * at.stride_height) % at.row_step:
+                        continue    # the row lies between two of this window
                     for j in range(columns.begin, columns.end):
+                        if at.column_step > 1 and (
+                            (column + at.left - j * at.stride_width) % at.column_step
+                        ):
+                            continue
                         place = (i * at.out_width + j) * c + channel
                         if args.divisor == 0:
                             scale = share_of(&at, image, i, j)

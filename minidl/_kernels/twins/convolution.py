@@ -6,15 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from minidl._kernels.signature import KERNELS, declare, kernel
 from minidl._kernels.twins.activations import _Activation
 from minidl._kernels.twins.normalization import column_sum
+from minidl._kernels.twins.windows import Padding, Sizes, padded, windows, without
 from minidl.typing import Array
 
-# What is padded before and after, along each dimension.
-_Padding = tuple[tuple[int, int], ...]
 _GEOMETRY = (
     "scratch_step:int row_stride:int column_stride:int rows_before:int columns_before:int "
     "row_step:int column_step:int groups:int"
@@ -46,9 +44,9 @@ def conv(
     x: Array,
     weight: Array,
     bias: Array | None = None,
-    stride: tuple[int, ...] = (1, 1),
-    padding: _Padding = ((0, 0), (0, 0)),
-    dilation: tuple[int, ...] = (1, 1),
+    stride: Sizes = (1, 1),
+    padding: Padding = ((0, 0), (0, 0)),
+    dilation: Sizes = (1, 1),
     groups: int = 1,
     activation: _Activation | None = None,
 ) -> Array:
@@ -59,10 +57,10 @@ def conv(
     channels, then the outputs.
     """
     size = weight.ndim - 2
-    windows = _windows(_pad(x, padding), weight.shape[:size], stride, dilation)
+    seen = windows(padded(x, padding), weight.shape[:size], stride, dilation)
     axes = tuple(range(-size - 1, 0)), (size, *range(size))  # channels, then the window
     parts = zip(
-        np.split(windows, groups, axis=1 + size), np.split(weight, groups, axis=-1), strict=True
+        np.split(seen, groups, axis=1 + size), np.split(weight, groups, axis=-1), strict=True
     )
     y = np.concatenate([np.tensordot(part, w, axes) for part, w in parts], axis=-1)
     y = y if bias is None else y + bias
@@ -75,17 +73,17 @@ def conv_grad_params(
     dy: Array,
     dweight: Array,
     dbias: Array | None = None,
-    stride: tuple[int, ...] = (1, 1),
-    padding: _Padding = ((0, 0), (0, 0)),
-    dilation: tuple[int, ...] = (1, 1),
+    stride: Sizes = (1, 1),
+    padding: Padding = ((0, 0), (0, 0)),
+    dilation: Sizes = (1, 1),
     groups: int = 1,
 ) -> None:
     """dW += Σ over all windows of x' · dy, and db += Σ dy."""
     size = dweight.ndim - 2
-    windows = _windows(_pad(x, padding), dweight.shape[:size], stride, dilation)
+    seen = windows(padded(x, padding), dweight.shape[:size], stride, dilation)
     axes = tuple(range(1 + size))
     parts = zip(
-        np.split(windows, groups, axis=1 + size), np.split(dy, groups, axis=-1), strict=True
+        np.split(seen, groups, axis=1 + size), np.split(dy, groups, axis=-1), strict=True
     )
     sums = [np.tensordot(part, d, (axes, axes)) for part, d in parts]  # channels, window, outputs
     dweight += np.moveaxis(np.concatenate(sums, axis=-1), 0, size)
@@ -103,46 +101,22 @@ def conv_grad_input(
     dy: Array,
     weight: Array,
     x_shape: tuple[int, ...],
-    stride: tuple[int, ...] = (1, 1),
-    padding: _Padding = ((0, 0), (0, 0)),
-    dilation: tuple[int, ...] = (1, 1),
+    stride: Sizes = (1, 1),
+    padding: Padding = ((0, 0), (0, 0)),
+    dilation: Sizes = (1, 1),
     groups: int = 1,
 ) -> Array:
     """dx = Σ over the windows that an element of x is in, of dy · W'."""
     size = weight.ndim - 2
-    dx = np.zeros(x_shape, dy.dtype)
-    padded = _pad(dx, padding)
+    dx = padded(np.zeros(x_shape, dy.dtype), padding)
     # For each place in the window, a view of the elements of x that lie there.
-    windows = _windows(padded, weight.shape[:size], stride, dilation, writeable=True)
+    views = windows(dx, weight.shape[:size], stride, dilation, writeable=True)
     for place in np.ndindex(weight.shape[:size]):
         parts = zip(
             np.split(dy, groups, axis=-1), np.split(weight[place], groups, axis=-1), strict=True
         )
-        windows[(..., *place)] += np.concatenate([d @ w.T for d, w in parts], axis=-1)
-    sizes = zip(padding, x_shape[1:-1], strict=True)
-    inside = (slice(before, before + n) for (before, _), n in sizes)
-    return np.ascontiguousarray(padded[(slice(None), *inside)])
-
-
-def _pad(x: Array, padding: _Padding) -> Array:
-    """Surround images with zeros."""
-    return np.pad(x, ((0, 0), *padding, (0, 0)))
-
-
-def _windows(
-    x: Array,
-    kernel: tuple[int, ...],
-    stride: tuple[int, ...],
-    dilation: tuple[int, ...],
-    writeable: bool = False,
-) -> Array:
-    """View every window of padded images: (images, windows, channels, size of a window)."""
-    reach = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
-    axes = tuple(range(1, 1 + len(kernel)))
-    windows = sliding_window_view(x, reach, axes, writeable=writeable)
-    steps = (slice(None, None, step) for step in stride)
-    inside = (slice(None, None, step) for step in dilation)
-    return windows[(slice(None), *steps, slice(None), *inside)]
+        views[(..., *place)] += np.concatenate([d @ w.T for d, w in parts], axis=-1)
+    return without(dx, padding)
 
 
 # Partial sums of dW, each over some of the images; `column_sum` adds them up.

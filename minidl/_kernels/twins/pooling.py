@@ -1,26 +1,29 @@
 """The NumPy twins of pooling: maxima and means over windows of pixels, and larger images.
 
-Images are (batch, height, width, channels), sequences (batch, steps, channels). ``kernel`` and
-``stride`` have a number for each of the dimensions between, ``padding`` a pair (before, after).
-Of sequences of unequal ``lengths``, the steps after the end count as padding.
+Images are (batch, height, width, channels), sequences (batch, steps, channels). ``kernel``,
+``stride`` and ``dilation`` have a number for each of the dimensions between, ``padding`` a pair
+(before, after). Of sequences of unequal ``lengths``, the steps after the end count as padding.
+With ``ceil_mode``, a last window may reach out of the padding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from minidl._kernels.signature import kernel
 from minidl._kernels.twins.errors import RowError
+from minidl._kernels.twins.windows import Padding, Sizes, beyond, padded, windows, without
 from minidl.typing import Array
 
-Sizes = tuple[int, ...]
-Padding = tuple[tuple[int, int], ...]
-
 _X, _Y = "[images,height,width,channels]", "[images,out_height,out_width,channels]"
-_WINDOWS = "kernel_height:int kernel_width:int stride_height:int stride_width:int top:int left:int"
+_WINDOWS = (
+    "kernel_height:int kernel_width:int stride_height:int stride_width:int top:int left:int "
+    "row_step:int column_step:int"
+)
+_DIVISOR = "counted_height:int counted_width:int divisor"
 
 
 def _work(size: Mapping[str, Any]) -> tuple[int, ...]:
@@ -33,15 +36,20 @@ def _work(size: Mapping[str, Any]) -> tuple[int, ...]:
     f"x{_X} lengths:index[images]?<width {_WINDOWS} -> y{_Y}", composite=True, flops=1, work=_work
 )
 def max_pool(
-    x: Array, kernel: Sizes, stride: Sizes, padding: Padding, lengths: Array | None = None
+    x: Array,
+    kernel: Sizes,
+    stride: Sizes,
+    padding: Padding,
+    lengths: Array | None = None,
+    dilation: Sizes | None = None,
+    ceil_mode: bool = False,
 ) -> Array:
     """y = max of the pixels in each window, for every channel; NaN if one of them is NaN.
 
-    Padding is -∞. A window of padding alone, after the end of a sequence, gives 0.
+    Padding is -∞, and so is the maximum of padding alone.
     """
-    windows = _windows(_padded(x, padding, lengths, -np.inf), kernel, stride)
-    y = windows.max(axis=_last(kernel))
-    return np.where(_counted(x, kernel, stride, padding, lengths) > 0, y, x.dtype.type(0))
+    at = _Windows(x.shape[1:-1], kernel, stride, padding, dilation, ceil_mode)
+    return at.of(at.padded(x, -np.inf, lengths)).max(axis=at.axes)
 
 
 @kernel(
@@ -58,23 +66,26 @@ def max_pool_grad(
     stride: Sizes,
     padding: Padding,
     lengths: Array | None = None,
+    dilation: Sizes | None = None,
+    ceil_mode: bool = False,
 ) -> Array:
     """dx = dy at the first largest pixel of each window, in the order of rows; 0 elsewhere.
 
     The first that is not below y, that is; NaN counts as infinity.
     """
-    inside = _padded(np.ones(x.shape, bool), padding, lengths, 0)
-    padded, dx = _padded(x, padding, lengths, 0), np.zeros(inside.shape, x.dtype)
-    most = np.where(np.isnan(y), y.dtype.type(np.inf), y)
-    for place in _places(kernel, stride, y.shape):
-        hit = inside[place] & ~(padded[place] < most)
-        dx[place] += np.where(hit, dy, 0)
+    at = _Windows(x.shape[1:-1], kernel, stride, padding, dilation, ceil_mode)
+    inside = at.of(at.padded(np.ones(x.shape, bool), 0, lengths))
+    pixels, dx = at.of(at.padded(x, 0, lengths)), at.padded(np.zeros_like(x), 0)
+    given, most = at.of(dx, writeable=True), np.where(np.isnan(y), y.dtype.type(np.inf), y)
+    for place in np.ndindex(*kernel):
+        hit = inside[..., *place] & ~(pixels[..., *place] < most)
+        given[..., *place] += np.where(hit, dy, 0)
         dy = np.where(hit, dy.dtype.type(0), dy)
-    return _without(dx, padding)
+    return at.without(dx)
 
 
 @kernel(
-    f"x{_X} lengths:index[images]?<width {_WINDOWS} divisor -> y{_Y}",
+    f"x{_X} lengths:index[images]?<width {_WINDOWS} {_DIVISOR} -> y{_Y}",
     composite=True,
     flops=1,
     work=_work,
@@ -86,17 +97,22 @@ def avg_pool(
     padding: Padding,
     count_include_pad: bool = True,
     lengths: Array | None = None,
+    dilation: Sizes | None = None,
+    ceil_mode: bool = False,
 ) -> Array:
     """y = Σ x / n over the pixels of each window, for every channel; padding is 0.
 
-    n is the size of the window; without ``count_include_pad``, its pixels that are no padding.
+    n is the number of pixels of the window, with those in the padding; without
+    ``count_include_pad``, only those that are no padding. What reaches out of the padding never
+    counts.
     """
-    sums = _windows(_padded(x, padding, lengths, 0), kernel, stride).sum(axis=_last(kernel))
-    return sums / _divisor(x, kernel, stride, padding, count_include_pad, lengths)
+    at = _Windows(x.shape[1:-1], kernel, stride, padding, dilation, ceil_mode)
+    sums = at.of(at.padded(x, 0, lengths)).sum(axis=at.axes)
+    return sums / at.divisor(x, count_include_pad, lengths)
 
 
 @kernel(
-    f"dy{_Y} lengths:index[images]?<width {_WINDOWS} divisor -> dx{_X}",
+    f"dy{_Y} lengths:index[images]?<width {_WINDOWS} {_DIVISOR} -> dx{_X}",
     composite=True,
     flops=1,
     work=_work,
@@ -109,15 +125,18 @@ def avg_pool_grad(
     padding: Padding,
     count_include_pad: bool = True,
     lengths: Array | None = None,
+    dilation: Sizes | None = None,
+    ceil_mode: bool = False,
 ) -> Array:
     """dx = Σ dy / n over the windows that hold a pixel; ``sizes`` are those of x, between."""
+    at = _Windows(sizes, kernel, stride, padding, dilation, ceil_mode)
     x = np.zeros((len(dy), *sizes, dy.shape[-1]), dy.dtype)
-    inside = _padded(np.ones(x.shape, bool), padding, lengths, 0)
-    each = dy / _divisor(x, kernel, stride, padding, count_include_pad, lengths)
-    dx = np.zeros(inside.shape, dy.dtype)
-    for place in _places(kernel, stride, dy.shape):
-        dx[place] += np.where(inside[place], each, 0)
-    return _without(dx, padding)
+    each = dy / at.divisor(x, count_include_pad, lengths)
+    inside, dx = at.of(at.padded(np.ones(x.shape, bool), 0, lengths)), at.padded(x, 0)
+    given = at.of(dx, writeable=True)
+    for place in np.ndindex(*kernel):
+        given[..., *place] += np.where(inside[..., *place], each, 0)
+    return at.without(dx)
 
 
 @kernel("", composite=True)
@@ -131,67 +150,56 @@ def upsample(x: Array, scale: Sizes) -> Array:
 @kernel("", composite=True)
 def upsample_grad(dy: Array, scale: Sizes) -> Array:
     """dx = Σ dy over the block of every pixel."""
-    return _windows(dy, scale, scale).sum(axis=_last(scale))
+    ones = (1,) * len(scale)
+    return windows(dy, scale, scale, ones).sum(axis=tuple(range(-len(scale), 0)))
 
 
 # --- windows ------------------------------------------------------------------------------
 
 
-def _padded(x: Array, padding: Padding, lengths: Array | None, value: float) -> Array:
-    """Return x with this value before and after each dimension, and after each sequence."""
-    if lengths is not None:
-        _check_lengths(lengths, x.shape[-2])
-        on = np.arange(x.shape[-2]) < lengths.reshape(-1, *[1] * (x.ndim - 2))
-        x = np.where(on[..., None], x, x.dtype.type(value))
-    return np.pad(x, ((0, 0), *padding, (0, 0)), constant_values=value)
+class _Windows:
+    """Where the windows of a call lie, and what is padded."""
 
+    def __init__(
+        self,
+        sizes: Sizes,
+        kernel: Sizes,
+        stride: Sizes,
+        padding: Padding,
+        dilation: Sizes | None,
+        ceil_mode: bool,
+    ) -> None:
+        self.kernel, self.stride, self.padding = kernel, stride, padding
+        self.dilation = (1,) * len(kernel) if dilation is None else dilation
+        self.axes = tuple(range(-len(kernel), 0))  # of the pixels in arrays of windows
+        none = ((0, 0),) * len(kernel)
+        places = sizes, kernel, stride, padding, self.dilation
+        self.beyond = beyond(*places) if ceil_mode else none  # the padding
 
-def _without(padded: Array, padding: Padding) -> Array:
-    """Return the part of an array that is no padding."""
-    sizes = padded.shape[1:-1]
-    inner = [slice(b, n - a) for n, (b, a) in zip(sizes, padding, strict=True)]
-    return padded[:, *inner].copy()
+    def padded(self, x: Array, value: float, lengths: Array | None = None) -> Array:
+        """Return x with a value before and after each dimension, and after each sequence."""
+        if lengths is not None:
+            _check_lengths(lengths, x.shape[-2])
+            on = np.arange(x.shape[-2]) < lengths.reshape(-1, *[1] * (x.ndim - 2))
+            x = np.where(on[..., None], x, x.dtype.type(value))
+        return padded(padded(x, self.padding, value), self.beyond, value)
 
+    def of(self, x: Array, writeable: bool = False) -> Array:
+        """View the windows (batch, *outputs, channels, *kernel) of padded images."""
+        return windows(x, self.kernel, self.stride, self.dilation, writeable)
 
-def _windows(padded: Array, kernel: Sizes, stride: Sizes) -> Array:
-    """Return the windows (batch, *outputs, channels, *kernel) as a view."""
-    axes = tuple(range(1, padded.ndim - 1))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, kernel, axes)
-    return windows[:, *(slice(None, None, step) for step in stride)]
+    def without(self, x: Array) -> Array:
+        """Return the part of padded images that is no padding."""
+        return without(without(x, self.beyond), self.padding)
 
-
-def _places(kernel: Sizes, stride: Sizes, shape: Sizes) -> Iterator[tuple[slice, ...]]:
-    """Yield where the first pixels of all windows lie, where the second, ..., row by row."""
-    for offset in np.ndindex(*kernel):
-        steps = zip(offset, stride, shape[1:-1], strict=True)
-        yield slice(None), *(slice(o, o + s * (n - 1) + 1, s) for o, s, n in steps)
-
-
-def _last(kernel: Sizes) -> Sizes:
-    """Return the axes of the pixels in arrays of windows."""
-    return tuple(range(-len(kernel), 0))
-
-
-def _counted(
-    x: Array, kernel: Sizes, stride: Sizes, padding: Padding, lengths: Array | None
-) -> Array:
-    """Count the pixels of every window that are no padding."""
-    ones = _padded(np.ones((*x.shape[:-1], 1), x.dtype), padding, lengths, 0)
-    return _windows(ones, kernel, stride).sum(axis=_last(kernel))
-
-
-def _divisor(
-    x: Array,
-    kernel: Sizes,
-    stride: Sizes,
-    padding: Padding,
-    count_include_pad: bool,
-    lengths: Array | None,
-) -> Any:
-    """Return by what the sum of each window is divided."""
-    if count_include_pad:
-        return x.dtype.type(np.prod(kernel))
-    return np.maximum(_counted(x, kernel, stride, padding, lengths), 1)
+    def divisor(self, x: Array, count_include_pad: bool, lengths: Array | None) -> Array:
+        """Count the pixels of every window that count in a mean."""
+        ones = np.ones((*x.shape[:-1], 1), x.dtype)
+        if count_include_pad:
+            counted = padded(padded(ones, self.padding, 1), self.beyond)
+        else:
+            counted = self.padded(ones, 0, lengths)
+        return np.maximum(self.of(counted).sum(axis=self.axes), 1)
 
 
 def _check_lengths(lengths: Array, steps: int) -> None:

@@ -204,26 +204,40 @@ cdef void sum_patches(
     Py_ssize_t i0, Py_ssize_t i1
 ) noexcept nogil:
     """sums = patches' . dy over the pixels from `begin` to `end`, elements i0 … i1 of a patch."""
-    cdef Py_ssize_t q = begin, count, group
-    cdef MatmulArgs product
+    cdef Py_ssize_t pixels = args.out_height * args.out_width, n = args.outputs, q
+    cdef real *again = scratch + size_of_patches(args)
+    cdef real *packed = again + packed_row(window_of(args) * n)
     if has_few_outputs(args):
-        sum_few(
-            args, begin // (args.out_height * args.out_width),
-            end // (args.out_height * args.out_width), sums, scratch, i0, i1
-        )
-        return
-    if is_depthwise(args):
+        sum_few(args, begin // pixels, end // pixels, sums, scratch, i0, i1)
+        # At the end of a line it multiplies elements of x by zeros, which gives NaN if they are
+        # infinite or NaN: then patches tell what is right.
+        if not all_finite(sums + i0 * n, (i1 - i0) * n):
+            sum_by_products(args, begin, end, again, scratch, packed, i0, i1)
+            for q in range(i0 * n, i1 * n):
+                if sums[q] != sums[q]:
+                    sums[q] = again[q]
+    elif is_depthwise(args):
         if i0 == 0:
             sum_depthwise(args, begin, end, sums)
-        return
+    else:
+        sum_by_products(args, begin, end, sums, scratch, packed, i0, i1)
+
+
+cdef void sum_by_products(
+    const ConvArgs *args, Py_ssize_t begin, Py_ssize_t end, real *sums, real *patches, real *packed,
+    Py_ssize_t i0, Py_ssize_t i1
+) noexcept nogil:
+    """The same by products of patches."""
+    cdef Py_ssize_t q = begin, count, group
+    cdef MatmulArgs product
     while q < end and i0 < i1:
         count = smaller(patches_at_a_time(args), end - q)
         for group in range(args.groups):
-            form_patches(args, group, q, count, scratch)
-            product = weight_product(args, group, scratch, q, count)
+            form_patches(args, group, q, count, patches)
+            product = weight_product(args, group, patches, q, count)
             product.c = sums + group * product.n
             product.accumulate = WRITE if q == begin else ADD
-            multiply_blocks(&product, scratch + size_of_patches(args), i0, i1, 0, product.n)
+            multiply_blocks(&product, packed, i0, i1, 0, product.n)
         q += count
 
 

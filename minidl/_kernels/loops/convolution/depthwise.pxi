@@ -1,4 +1,7 @@
 # Depthwise convolutions: every channel has a window of its own, and vectors lie along channels.
+#
+# What lies in the padding is left out. As it is zero, that changes something only where a weight or
+# a gradient is infinite or NaN: the product of the two is NaN, and these are added.
 
 cdef struct Inside:
     # The part of a window that is not in the padding: rows r0 … r1 - 1, columns s0 … s1 - 1.
@@ -22,6 +25,56 @@ cdef inline Inside inside_of(const ConvArgs *args, const Pixel *pixel) noexcept 
     return inside
 
 
+cdef inline bint is_whole(const ConvArgs *args, const Inside *inside) noexcept nogil:
+    """Whether nothing of a window is in the padding."""
+    return (
+        inside.r1 - inside.r0 == args.rows and inside.s1 - inside.s0 == args.columns
+    )
+
+
+cdef inline bint has(const Inside *inside, Py_ssize_t r, Py_ssize_t s) noexcept nogil:
+    """Whether the pixel at row r and column s of a window is not in the padding."""
+    return inside.r0 <= r < inside.r1 and inside.s0 <= s < inside.s1
+
+
+cdef bint all_finite(const real *x, Py_ssize_t n) noexcept nogil:
+    """Whether none of n numbers is infinite or NaN."""
+    cdef vec zeros = fill(0)
+    cdef Py_ssize_t q = 0
+    while q < n:
+        zeros = zeros + fill(0) * load_columns(x + q, n - q)
+        q += LANES
+    return lane_sum(zeros) == 0
+
+
+cdef vec times_padding(
+    const ConvArgs *args, const Inside *inside, const real *weight, Py_ssize_t columns
+) noexcept nogil:
+    """The sum of all weights in the padding, times zero."""
+    cdef vec sum = fill(0)
+    cdef Py_ssize_t r, s
+    for r in range(args.rows):
+        for s in range(args.columns):
+            if not has(inside, r, s):
+                sum = sum + fill(0) * load_columns(
+                    weight + (r * args.columns + s) * args.channels, columns
+                )
+    return sum
+
+
+cdef void add_in_padding(
+    const ConvArgs *args, const Inside *inside, vec zeros, real *dweight, Py_ssize_t columns
+) noexcept nogil:
+    """Add to the gradients of all weights in the padding."""
+    cdef Py_ssize_t r, s
+    cdef real *sums
+    for r in range(args.rows):
+        for s in range(args.columns):
+            sums = dweight + (r * args.columns + s) * args.channels
+            if not has(inside, r, s):
+                store_columns(sums, load_columns(sums, columns) + zeros, columns)
+
+
 cdef inline Py_ssize_t seen_at(
     const ConvArgs *args, const Pixel *pixel, Py_ssize_t r, Py_ssize_t s
 ) noexcept nogil:
@@ -39,6 +92,7 @@ cdef void convolve_depthwise(
     cdef const real *x
     cdef const real *weight
     cdef Py_ssize_t n = args.channels, q, r, s, c
+    cdef bint finite = all_finite(<const real *>args.weight, args.rows * args.columns * n)
     cdef vec sum
     for q in range(begin, end):
         inside, c = inside_of(args, &pixel), 0
@@ -50,6 +104,8 @@ cdef void convolve_depthwise(
                 for s in range(inside.s0, inside.s1):
                     sum = sum + load_columns(x, n - c) * load_columns(weight, n - c)
                     x, weight = x + args.column_step * n, weight + n
+            if not finite:
+                sum = sum + times_padding(args, &inside, <const real *>args.weight + c, n - c)
             if args.bias != NULL:
                 sum = sum + load_columns(<const real *>args.bias + c, n - c)
             store_columns(<real *>args.y + q * n + c, sum, n - c)
@@ -109,5 +165,7 @@ cdef void sum_depthwise(
                         sums, load_columns(sums, n - c) + load_columns(x, n - c) * dy, n - c
                     )
                     x, sums = x + args.column_step * n, sums + n
+            if not is_whole(args, &inside) and lane_sum(fill(0) * dy) != 0:
+                add_in_padding(args, &inside, fill(0) * dy, dweight + c, n - c)
             c += LANES
         next_pixel(args, &pixel)
