@@ -32,8 +32,7 @@ def windows(draw: Draw) -> tuple[Args, tuple[int, ...]]:
     if draw.flag():
         words["ceil_mode"] = True
         least = tuple(
-            max(1, r - sum(pair) - s + 1)
-            for r, pair, s in zip(least, padding, stride, strict=True)
+            max(1, r - sum(pair) - s + 1) for r, pair, s in zip(least, padding, stride, strict=True)
         )
     sizes = tuple(n + int(draw.rng.integers(0, 9)) for n in least)
     return {"kernel": kernel, "stride": stride, "padding": padding, **words}, sizes

@@ -136,7 +136,7 @@ def conv(
             raise ValueError(f"conv: bias must be {(args.outputs,)}, got {(<object>b).shape}")
     if is_pointwise(&args):
         return linear(seen, w.reshape(args.depth, args.outputs), b, activation)
-    y = at.allocate(at.counts, args.outputs, seen)
+    y = at.images_of(at.counts, args.outputs, seen)
     args.x, args.weight = cnp.PyArray_DATA(seen), cnp.PyArray_DATA(w)
     args.bias, args.y = data_of(b), cnp.PyArray_DATA(y)
     run_with_scratch(
@@ -194,10 +194,11 @@ def conv_grad_input(
     cdef ConvArgs args
     cdef Windows at = Windows("conv_grad_input", "dy", dy)
     cdef object split = whole_number("conv_grad_input", groups)
-    cdef tuple sizes = integers("conv_grad_input", "x_shape", x_shape, at.dimensions + 2, 1)
+    cdef Py_ssize_t[4] sizes
     cdef ndarray given = at.array("dy", dy), w = contiguous(at.array("weight", weight)), dx
     cdef int real = same_dtype(given, w, "conv_grad_input"), i
     at.lie(stride, padding, dilation)
+    integers(sizes, "conv_grad_input", "x_shape", x_shape, at.dimensions + 2, 1)
     at.images, at.channels = sizes[0], sizes[at.dimensions + 1]
     for i in range(at.dimensions):
         at.sizes[2 - at.dimensions + i] = sizes[1 + i]
@@ -206,7 +207,7 @@ def conv_grad_input(
     given = contiguous(given)
     if is_pointwise(&args):
         return linear_grad_input(given, w.reshape(args.depth, args.outputs))
-    dx = allocate_shape(sizes, cnp.PyArray_TYPE(given))
+    dx = at.images_of(at.sizes, at.channels, given)
     run_gradient(
         CONV_GRAD_INPUT, real, &args, cnp.PyArray_DATA(dx), cnp.PyArray_DATA(w),
         cnp.PyArray_DATA(given), 1

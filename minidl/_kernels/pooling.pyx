@@ -82,11 +82,12 @@ cdef void divide(MeanArgs *args, Pool at, bint count_include_pad):
     does not, or where windows reach out of it.
     """
     cdef bint alike = count_include_pad or at.lengths is None
+    cdef Py_ssize_t padding, end
     cdef int i
     for i in range(2):
-        if not count_include_pad and at.before[i] + at.after[i] > 0:
-            alike = False
-        if (at.counts[i] - 1) * at.stride[i] + at.reach(i) > at.sizes[i] + at.before[i] + at.after[i]:
+        padding = at.before[i] + at.after[i]
+        end = (at.counts[i] - 1) * at.stride[i] + at.reach(i)    # of the last window
+        if padding > 0 and not count_include_pad or end > at.sizes[i] + padding:
             alike = False
     args.divisor = at.kernel[0] * at.kernel[1] if alike else 0
     args.counted_height = at.sizes[0] + at.after[0] if count_include_pad else 0
@@ -112,7 +113,7 @@ def max_pool(x, kernel, stride, padding, lengths=None, dilation=None, bint ceil_
     at.take_windows(kernel, stride, padding, dilation)
     at.read(pixels, "x", at.sizes)
     at.place(lengths, ceil_mode)
-    y = at.allocate(at.counts, at.channels, pixels)
+    y = at.images_of(at.counts, at.channels, pixels)
     args.x, args.y = cnp.PyArray_DATA(pixels), cnp.PyArray_DATA(y)
     describe(&args, at)
     run_pool(MAX_POOL, real, &args, at)
@@ -178,7 +179,7 @@ def avg_pool_grad(
 cdef ndarray averaged(AvgPoolArgs *args, Pool at, ndarray x):
     """The sum of every window of x over the divisor, or over the number of its pixels."""
     cdef int real = real_of(x)
-    cdef ndarray y = at.allocate(at.counts, at.channels, x)
+    cdef ndarray y = at.images_of(at.counts, at.channels, x)
     args.x, args.y = cnp.PyArray_DATA(x), cnp.PyArray_DATA(y)
     describe(args, at)
     run_pool(AVG_POOL, real, args, at)
@@ -188,7 +189,7 @@ cdef ndarray averaged(AvgPoolArgs *args, Pool at, ndarray x):
 cdef ndarray spread(AvgPoolGradArgs *args, Pool at, ndarray dy):
     """For every pixel the sum of dy over the divisor, of all windows that hold it."""
     cdef int real = real_of(dy)
-    cdef ndarray dx = at.allocate(at.sizes, at.channels, dy)
+    cdef ndarray dx = at.images_of(at.sizes, at.channels, dy)
     args.dy, args.dx = cnp.PyArray_DATA(dy), cnp.PyArray_DATA(dx)
     describe(args, at)
     run_pool(AVG_POOL_GRAD, real, args, at)

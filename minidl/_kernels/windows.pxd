@@ -25,6 +25,8 @@ cdef class Windows:
     cdef Py_ssize_t reach(self, int i) noexcept
     cdef int count(self, bint ceil_mode=*) except -1
     cdef int check(self, ndarray y, str which, Py_ssize_t channels) except -1
-    cdef ndarray allocate(self, Py_ssize_t *sizes, Py_ssize_t channels, ndarray like)
+    cdef ndarray images_of(self, Py_ssize_t *sizes, Py_ssize_t channels, ndarray like)
 
-cdef tuple integers(str name, str what, object given, Py_ssize_t number, Py_ssize_t least)
+cdef int integers(
+    Py_ssize_t *numbers, str name, str what, object given, Py_ssize_t count, Py_ssize_t least
+) except -1

@@ -3,8 +3,6 @@
 Images are (batch, height, width, channels), sequences (batch, steps, channels).
 """
 
-from operator import index
-
 cimport numpy as cnp
 from numpy cimport ndarray
 
@@ -12,7 +10,12 @@ from minidl._kernels.call cimport allocate
 
 cnp.import_array()
 
-MOST = 2 ** 31 - 1    # of a kernel, stride, padding or dilation: no product of sizes overflows
+cdef enum:
+    MOST = 2147483647    # of a kernel, stride, padding or dilation: no product of sizes overflows
+
+cdef enum Fault:
+    # What is wrong with numbers: nothing, what they are, how many, or how large.
+    NONE, KIND, LENGTH, RANGE
 
 
 cdef class Windows:
@@ -49,28 +52,25 @@ cdef class Windows:
 
     cdef int take(self, Py_ssize_t *numbers, str what, object given) except -1:
         """Take a number for each dimension of the call."""
-        for i, number in enumerate(integers(self.name, what, given, self.dimensions, 1)):
-            numbers[2 - self.dimensions + i] = number
-        return 0
+        return integers(
+            numbers + 2 - self.dimensions, self.name, what, given, self.dimensions, 1
+        )
 
     cdef int take_padding(self, object given) except -1:
         """Take what is padded before and after each dimension."""
-        try:
-            pairs = [(index(before), index(after)) for before, after in given]
-        except (TypeError, ValueError):    # what is no pair, or no integer
-            pairs = None
-        if pairs is None or len(pairs) != self.dimensions:
+        cdef Py_ssize_t[2] pair
+        cdef Py_ssize_t i, row = 2 - self.dimensions
+        cdef Fault fault = fault_of(given, self.dimensions)
+        for i in range(self.dimensions):
+            if fault == NONE:
+                fault = convert(pair, given[i], 2, 0)
+                self.before[row + i], self.after[row + i] = pair[0], pair[1]
+        if fault != NONE:
             such = "((1, 1), (1, 1))" if self.dimensions == 2 else "((1, 1),)"
-            raise (TypeError if pairs is None else ValueError)(
-                f"{self.name}: padding must be a pair of integers (before, after) for each of "
-                f"{self.dimensions} dimensions, such as {such}, got {given!r}"
-            )
-        for i, pair in enumerate(pairs):
-            if min(pair) < 0 or max(pair) > MOST:
-                raise ValueError(
-                    f"{self.name}: padding must be numbers from 0 to {MOST}, got {given}"
-                )
-            self.before[2 - self.dimensions + i], self.after[2 - self.dimensions + i] = pair
+            refuse(fault, f"{self.name}: padding", given, 0, (
+                f"a pair of integers (before, after) for each of {self.dimensions} dimensions, "
+                f"such as {such}"
+            ))
         return 0
 
     cdef int read(self, ndarray x, str which, Py_ssize_t *sizes) except -1:
@@ -96,7 +96,7 @@ cdef class Windows:
 
         With ``ceil_mode`` the last one may reach out of the padding, if it does not begin in it.
         """
-        cdef Py_ssize_t room, more
+        cdef Py_ssize_t room, more, last
         cdef int i
         for i in range(2):
             room = self.sizes[i] + self.before[i] + self.after[i] - self.reach(i)
@@ -110,7 +110,8 @@ cdef class Windows:
                     f"{self.sizes[1] + self.before[1] + self.after[1]}"
                 )
             self.counts[i] = (room + more) // self.stride[i] + 1
-            if ceil_mode and (self.counts[i] - 1) * self.stride[i] >= self.sizes[i] + self.before[i]:
+            last = (self.counts[i] - 1) * self.stride[i] - self.before[i]
+            if ceil_mode and last >= self.sizes[i]:
                 self.counts[i] -= 1
         return 0
 
@@ -124,7 +125,7 @@ cdef class Windows:
             )
         return 0
 
-    cdef ndarray allocate(self, Py_ssize_t *sizes, Py_ssize_t channels, ndarray like):
+    cdef ndarray images_of(self, Py_ssize_t *sizes, Py_ssize_t channels, ndarray like):
         """Allocate images of these sizes, of the dtype of another array."""
         cdef cnp.npy_intp[4] shape
         cdef int i
@@ -134,17 +135,48 @@ cdef class Windows:
         return allocate(self.dimensions + 2, shape, cnp.PyArray_TYPE(like))
 
 
-cdef tuple integers(str name, str what, object given, Py_ssize_t number, Py_ssize_t least):
+# --- numbers ----------------------------------------------------------------------------
+
+cdef int integers(
+    Py_ssize_t *numbers, str name, str what, object given, Py_ssize_t count, Py_ssize_t least
+) except -1:
     """Convert so many integers from ``least`` to MOST."""
+    cdef Fault fault = convert(numbers, given, count, least)
+    if fault != NONE:
+        refuse(fault, f"{name}: {what}", given, least, (
+            f"a tuple of {count} integer{'s' * (count > 1)}, such as {(2,) * count}"
+        ))
+    return 0
+
+
+cdef Fault convert(
+    Py_ssize_t *numbers, object given, Py_ssize_t count, Py_ssize_t least
+) except? NONE:
+    """Convert so many integers; returns what is wrong with them."""
+    cdef Fault fault = fault_of(given, count)
+    cdef Py_ssize_t i
     try:
-        values = tuple([index(value) for value in given])
-    except TypeError:    # what cannot be iterated over, or is no integer
-        values = None
-    if values is None or len(values) != number:
-        raise (TypeError if values is None else ValueError)(
-            f"{name}: {what} must be a tuple of {number} integer{'s' * (number > 1)}, such as "
-            f"{(2,) * number}, got {given!r}"
-        )
-    if min(values) < least or max(values) > MOST:
-        raise ValueError(f"{name}: {what} must be numbers from {least} to {MOST}, got {given}")
-    return values
+        for i in range(count if fault == NONE else 0):
+            numbers[i] = given[i]
+            if not least <= numbers[i] <= MOST:
+                return RANGE
+    except OverflowError:
+        return RANGE
+    except (TypeError, LookupError):
+        return KIND
+    return fault
+
+
+cdef Fault fault_of(object given, Py_ssize_t count) except? NONE:
+    """Whether these are no sequence, or one of another length."""
+    try:
+        return NONE if len(given) == count else LENGTH
+    except TypeError:
+        return KIND
+
+
+cdef int refuse(Fault fault, str what, object given, Py_ssize_t least, str wanted) except -1:
+    """Raise the error for what is wrong."""
+    if fault == RANGE:
+        raise ValueError(f"{what} must be numbers from {least} to {MOST}, got {given}")
+    raise (TypeError if fault == KIND else ValueError)(f"{what} must be {wanted}, got {given!r}")

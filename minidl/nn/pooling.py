@@ -230,9 +230,10 @@ class AvgPool(Pooling):
         return kernels.avg_pool(x, *places, self.count_include_pad, **self.options())
 
     def backward(self, dy: Array) -> Array:
-        sizes, places = self.saved(dy)
+        sizes, (kernel, stride, padding) = self.saved(dy)
         counts = self.count_include_pad
-        return kernels.avg_pool_grad(dy, sizes, *places, counts, **self.options())
+        options = self.options()
+        return kernels.avg_pool_grad(dy, sizes, kernel, stride, padding, counts, **options)
 
     def __repr__(self) -> str:
         text = super().__repr__()

@@ -70,7 +70,7 @@ cdef inline Span inside(
 cdef inline Py_ssize_t counted(
     Py_ssize_t begin, Py_ssize_t step, Py_ssize_t kernel, Py_ssize_t size, Py_ssize_t end
 ) noexcept nogil:
-    """How many rows, or columns, of a window count: those before `end`; if that is 0, those inside."""
+    """How many rows, or columns, of a window count: those before `end`; if it is 0, those inside."""
     cdef Span span = inside(begin, step, kernel, size)
     return smaller(ceil_div(end - begin, step), kernel) if end > 0 else span.end - span.begin
 
@@ -252,15 +252,15 @@ cdef Py_ssize_t avg_pool(const void *arguments, int thread, int threads) noexcep
 cdef inline void give_first_largest(
     const real *x, const real *x_end, const real *y, const real *y_end, const real *dy, real *dx,
     Py_ssize_t count, Py_ssize_t step, Py_ssize_t height, Py_ssize_t width, Py_ssize_t line,
-    Py_ssize_t apart, Py_ssize_t c, Py_ssize_t begin, Py_ssize_t channels, vec lanes, Py_ssize_t room,
-    Py_ssize_t own, bint after_relu, const bint add
+    Py_ssize_t apart, Py_ssize_t c, Py_ssize_t begin, Py_ssize_t channels, vec lanes,
+    Py_ssize_t room, Py_ssize_t own, bint after_relu, const bint add
 ) noexcept nogil:
     """Give dy of each of `count` windows to its first pixel, row by row, that is not below y.
 
     Where y is NaN, that is the first NaN or infinity. All other pixels are given 0. Windows are
     `step` elements apart, their rows `line`, and pixels in them `apart`; rows before row `own` are
-    another thread's; in each row, `room` elements from the first window on may be written. Only lanes from `begin` on are added: those
-    before have been added with the vector before.
+    another thread's; in each row, `room` elements from the first window on may be written. Only
+    lanes from `begin` on are added: those before have been added with the vector before.
     """
     cdef vec largest, pixel, given, gradient, first = fill(begin), end = fill(channels)
     cdef Py_ssize_t i, j, place
@@ -425,6 +425,28 @@ cdef inline void spread_blocks(
         dx += at.width * c
 
 
+cdef inline Py_ssize_t first_at(
+    Py_ssize_t place, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t stride, Py_ssize_t step
+) noexcept nogil:
+    """The first of windows begin … end - 1 that has a row, or column, at a place; or `end`.
+
+    These reach over it, but if they are dilated it may lie between two of their rows.
+    """
+    while step > 1 and begin < end and (place - begin * stride) % step:
+        begin += 1
+    return begin
+
+
+cdef inline Py_ssize_t next_at(
+    Py_ssize_t stride, Py_ssize_t step, Py_ssize_t count
+) noexcept nogil:
+    """How many windows on is the next one that has a row, or column, at the same place."""
+    cdef Py_ssize_t n = 1
+    while n < count and n * stride % step:
+        n += 1
+    return n
+
+
 cdef Py_ssize_t avg_pool_grad(const void *arguments, int thread, int threads) noexcept nogil:
     """dx = the sum over all windows that hold a pixel, of dy over the divisor."""
     cdef const AvgPoolGradArgs *args = <const AvgPoolGradArgs *>arguments
@@ -437,7 +459,9 @@ cdef Py_ssize_t avg_pool_grad(const void *arguments, int thread, int threads) no
     cdef real *dx = <real *>args.dx + line * at.width * c
     cdef real *dx_end = <real *>args.dx + end * at.width * c
     cdef real scale = <real>(1 / args.divisor) if args.divisor > 0 else 1
-    cdef Py_ssize_t image, row, column, channel, i, j, place
+    cdef Py_ssize_t image, row, column, channel, i, j, begin, place
+    cdef Py_ssize_t row_next = next_at(at.stride_height, at.row_step, at.out_height)
+    cdef Py_ssize_t column_next = next_at(at.stride_width, at.column_step, at.out_width)
     cdef Py_ssize_t wide = reach(at.kernel_width, at.column_step)
     cdef Span rows, columns
     cdef vec total
@@ -453,6 +477,9 @@ cdef Py_ssize_t avg_pool_grad(const void *arguments, int thread, int threads) no
             row, row + 1, at.stride_height, at.top, reach(at.kernel_height, at.row_step),
             at.out_height
         )
+        rows.begin = first_at(
+            row + at.top, rows.begin, rows.end, at.stride_height, at.row_step
+        )
         dy = <const real *>args.dy + image * at.out_height * at.out_width * c
         columns = Span(0, 0)
         for column in range(at.width):
@@ -464,23 +491,24 @@ cdef Py_ssize_t avg_pool_grad(const void *arguments, int thread, int threads) no
                 columns.begin += 1
             if column >= width_of(&at, image):
                 columns.end = columns.begin
+            begin = first_at(
+                column + at.left, columns.begin, columns.end, at.stride_width, at.column_step
+            )
             channel = 0
             while channel < c:
                 total = fill(0)
-                for i in range(rows.begin, rows.end):
-                    if at.row_step > 1 and (row + at.top - i * at.stride_height) % at.row_step:
-                        continue    # the row lies between two of this window
-                    for j in range(columns.begin, columns.end):
-                        if at.column_step > 1 and (
-                            (column + at.left - j * at.stride_width) % at.column_step
-                        ):
-                            continue
+                i = rows.begin
+                while i < rows.end:
+                    j = begin
+                    while j < columns.end:
                         place = (i * at.out_width + j) * c + channel
                         if args.divisor == 0:
                             scale = share_of(&at, image, i, j)
                         total = total + scale * load_first(
                             dy + place, c - channel, dy_end - (dy + place)
                         )
+                        j += column_next
+                    i += row_next
                 store_first(dx + channel, total, c - channel, dx_end - (dx + channel))
                 channel = next_channel(channel, c)
             dx += c

@@ -82,9 +82,7 @@ def conv_grad_params(
     size = dweight.ndim - 2
     seen = windows(padded(x, padding), dweight.shape[:size], stride, dilation)
     axes = tuple(range(1 + size))
-    parts = zip(
-        np.split(seen, groups, axis=1 + size), np.split(dy, groups, axis=-1), strict=True
-    )
+    parts = zip(np.split(seen, groups, axis=1 + size), np.split(dy, groups, axis=-1), strict=True)
     sums = [np.tensordot(part, d, (axes, axes)) for part, d in parts]  # channels, window, outputs
     dweight += np.moveaxis(np.concatenate(sums, axis=-1), 0, size)
     if dbias is not None:
