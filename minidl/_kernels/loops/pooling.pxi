@@ -70,15 +70,17 @@ cdef inline Span inside(
 cdef inline Py_ssize_t counted(
     Py_ssize_t begin, Py_ssize_t step, Py_ssize_t kernel, Py_ssize_t size, Py_ssize_t end
 ) noexcept nogil:
-    """How many rows, or columns, of a window count: those before `end`; if it is 0, those inside."""
+    """How many rows or columns of a window count: those before `end`; if it is 0, those inside."""
     cdef Span span = inside(begin, step, kernel, size)
-    return smaller(ceil_div(end - begin, step), kernel) if end > 0 else span.end - span.begin
+    if end > 0:
+        return smaller(ceil_div(end - begin, step), kernel)
+    return larger(span.end - span.begin, 1)
 
 
-cdef inline real share_of(
+cdef real share_of(
     const Windows *at, Py_ssize_t image, Py_ssize_t row, Py_ssize_t column
 ) noexcept nogil:
-    """One over the number of a window's pixels that count."""
+    """One over the number of a window's pixels that count; 1 if there are none."""
     cdef Py_ssize_t rows = counted(
         row * at.stride_height - at.top, at.row_step, at.kernel_height, at.height,
         at.counted_height
@@ -125,11 +127,16 @@ cdef inline Py_ssize_t alike(
     ) - column
 
 
+cdef inline bint is_dilated(const Windows *at) noexcept nogil:
+    """Whether there are others between the rows or columns of a window."""
+    return at.row_step > 1 or at.column_step > 1
+
+
 cdef inline bint is_tiling(const Windows *at) noexcept nogil:
     """Whether windows lie side by side, and nothing is padded."""
     return (
         at.stride_height == at.kernel_height and at.stride_width == at.kernel_width
-        and at.top == at.left == 0 and at.row_step == at.column_step == 1 and at.lengths == NULL
+        and at.top == at.left == 0 and at.lengths == NULL and not is_dilated(at)
         and at.out_height * at.kernel_height <= at.height
         and at.out_width * at.kernel_width <= at.width
     )
@@ -139,15 +146,14 @@ cdef inline bint is_tiling(const Windows *at) noexcept nogil:
 
 cdef inline void fold_windows(
     const real *x, const real *x_end, real *y, real *y_end, Py_ssize_t count, Py_ssize_t step,
-    Py_ssize_t height, Py_ssize_t width, Py_ssize_t line, Py_ssize_t pixel, Py_ssize_t c,
-    Py_ssize_t channels, real scale, vec (*fold)(vec, vec) noexcept nogil, const bint is_mean
+    Py_ssize_t height, Py_ssize_t width, Py_ssize_t line, Py_ssize_t c, Py_ssize_t channels,
+    real scale, vec (*fold)(vec, vec) noexcept nogil, const bint is_mean
 ) noexcept nogil:
     """y = the fold of each of `count` windows of height x width pixels, `step` elements apart.
 
-    In a window, rows of x are `line` elements apart, pixels `pixel`. Pixels have c channels, of
-    which so many are folded.
+    Rows of x are `line` elements apart, pixels c. Of each pixel so many channels are folded.
     """
-    cdef Py_ssize_t last = (height - 1) * line + (width - 1) * pixel, i, j
+    cdef Py_ssize_t last = (height - 1) * line + (width - 1) * c, i, j
     cdef vec folded
     for _ in range(count):
         folded = load_first(x, channels, x_end - (x + last))
@@ -155,7 +161,7 @@ cdef inline void fold_windows(
             for j in range(width):
                 if i + j > 0:
                     folded = fold(
-                        load_first(x + i * line + j * pixel, channels, x_end - (x + last)), folded
+                        load_first(x + i * line + j * c, channels, x_end - (x + last)), folded
                     )
         if is_mean:
             folded = folded * scale
@@ -177,46 +183,91 @@ cdef inline void pool_windows(
     cdef Py_ssize_t end = partition(images * at.out_height, 1, thread + 1, threads)
     cdef const real *x_end = x + images * at.height * line
     cdef real *y_end = y + end * at.out_width * c
-    cdef Py_ssize_t image, row, column, channel, top, left, high, wide, count
+    cdef Py_ssize_t image, row, column, channel, high, wide, count, top
     cdef const real *corner
     cdef Span rows, columns
     cdef real scale = <real>(1 / divisor) if divisor > 0 else 1
     y += begin * at.out_width * c
+    if is_dilated(at):
+        pool_dilated(at, x, x_end, y, y_end, begin, end, is_mean, divisor)
+        return
     for row in range(begin, end):
         image = row // at.out_height
         top = (row - image * at.out_height) * at.stride_height - at.top
-        rows = inside(top, at.row_step, at.kernel_height, at.height)
+        rows = inside(top, 1, at.kernel_height, at.height)
         high = rows.end - rows.begin
         column = 0
         while column < at.out_width:
-            left = column * at.stride_width - at.left
-            columns = inside(left, at.column_step, at.kernel_width, width_of(at, image))
+            columns = inside(
+                column * at.stride_width - at.left, 1, at.kernel_width, width_of(at, image)
+            )
             wide = columns.end - columns.begin
-            if high <= 0 or wide <= 0:
-                for channel in range(c):
+            if wide <= 0:
+                for channel in range((at.out_width - column) * c):
                     y[channel] = 0 if is_mean else -INFINITY
-                y, column = y + c, column + 1
-                continue
+                y += (at.out_width - column) * c
+                break
             count = alike(at, column, wide, width_of(at, image))
             if is_mean and divisor == 0:
                 scale = share_of(at, image, row - image * at.out_height, column)
-            corner = x + (image * at.height + top + rows.begin * at.row_step) * line
-            corner = corner + (left + columns.begin * at.column_step) * c
+            corner = x + (image * at.height + top + rows.begin) * line
+            corner = corner + (column * at.stride_width - at.left + columns.begin) * c
             channel = 0
             while channel < c:
                 if high == 2 and wide == 2:    # the usual case, with loops unrolled
                     fold_windows(
-                        corner + channel, x_end, y + channel, y_end, count, step, 2, 2,
-                        line * at.row_step, c * at.column_step, c, c - channel, scale, fold, is_mean
+                        corner + channel, x_end, y + channel, y_end, count, step,
+                        2, 2, line, c, c - channel, scale, fold, is_mean
                     )
                 else:
                     fold_windows(
-                        corner + channel, x_end, y + channel, y_end, count, step, high, wide,
-                        line * at.row_step, c * at.column_step, c, c - channel, scale, fold, is_mean
+                        corner + channel, x_end, y + channel, y_end, count, step,
+                        high, wide, line, c, c - channel, scale, fold, is_mean
                     )
                 channel = next_channel(channel, c)
             y += count * c
             column += count
+
+
+cdef void pool_dilated(
+    const Windows *at, const real *x, const real *x_end, real *y, real *y_end, Py_ssize_t begin,
+    Py_ssize_t end, bint is_mean, double divisor
+) noexcept nogil:
+    """The same for the rows of y from `begin` to `end`, whatever windows see: even padding alone."""
+    cdef Py_ssize_t c = at.channels, row, image, column, channel, top, left, i, j
+    cdef Span rows, columns
+    cdef const real *pixel
+    cdef real scale = <real>(1 / divisor) if divisor > 0 else 1
+    cdef vec folded
+    for row in range(begin, end):
+        image = row // at.out_height
+        top = (row - image * at.out_height) * at.stride_height - at.top
+        rows = inside(top, at.row_step, at.kernel_height, at.height)
+        for column in range(at.out_width):
+            left = column * at.stride_width - at.left
+            columns = inside(left, at.column_step, at.kernel_width, width_of(at, image))
+            if is_mean and divisor == 0:
+                scale = share_of(at, image, row - image * at.out_height, column)
+            channel = 0
+            while channel < c:
+                folded = fill(0 if is_mean else -INFINITY)
+                for i in range(rows.begin, rows.end):
+                    for j in range(columns.begin, columns.end):
+                        pixel = x + channel + c * (
+                            (image * at.height + top + i * at.row_step) * at.width
+                            + left + j * at.column_step
+                        )
+                        if is_mean:
+                            folded = folded + load_first(pixel, c - channel, x_end - pixel)
+                        else:
+                            folded = maximum_or_nan(
+                                load_first(pixel, c - channel, x_end - pixel), folded
+                            )
+                if is_mean:
+                    folded = folded * scale
+                store_first(y + channel, folded, c - channel, y_end - (y + channel))
+                channel = next_channel(channel, c)
+            y += c
 
 
 cdef Py_ssize_t max_pool(const void *arguments, int thread, int threads) noexcept nogil:
@@ -296,8 +347,54 @@ cdef inline void max_pool_rows(
 ) noexcept nogil:
     """Rows `own` of dx of one image; x, y, dy and dx begin with the image."""
     cdef Py_ssize_t c = at.channels, line = at.width * c, step = at.stride_width * c
-    cdef Py_ssize_t row, column, channel, done, top, left, high, wide, count, room, before, corner
-    cdef Py_ssize_t place
+    cdef Py_ssize_t row, column, channel, done, high, wide, count, room, before, corner, place
+    cdef Span rows, columns, over = windows_over(
+        own.begin, own.end, at.stride_height, at.top, at.kernel_height, at.out_height
+    )
+    cdef vec lanes = lane_numbers()
+    for row in range(over.begin, over.end):
+        rows = inside(row * at.stride_height - at.top, 1, at.kernel_height, own.end)
+        high = rows.end - rows.begin
+        rows.begin += row * at.stride_height - at.top    # now in the image
+        before = own.begin - rows.begin
+        column = 0
+        while column < at.out_width:
+            columns = inside(
+                column * at.stride_width - at.left, 1, at.kernel_width, width_of(at, image)
+            )
+            wide = columns.end - columns.begin
+            columns.begin += column * at.stride_width - at.left
+            if wide <= 0:
+                break
+            count = alike(at, column, wide, width_of(at, image))
+            channel = done = 0
+            while channel < c:
+                place = (row * at.out_width + column) * c + channel
+                corner = rows.begin * line + columns.begin * c + channel
+                room = line - columns.begin * c - channel
+                if high == 2 and wide == 2 and before <= 0:    # the usual case
+                    give_first_largest(
+                        x + corner, x_end, y + place, y_end, dy + place, dx + corner, count, step,
+                        2, 2, line, c, c, done - channel, c - channel, lanes, room, 0,
+                        after_relu, add
+                    )
+                else:
+                    give_first_largest(
+                        x + corner, x_end, y + place, y_end, dy + place, dx + corner, count, step,
+                        high, wide, line, c, c, done - channel, c - channel, lanes, room,
+                        before, after_relu, add
+                    )
+                done, channel = channel + LANES, next_channel(channel, c)
+            column += count
+
+
+cdef void max_pool_rows_dilated(
+    const Windows *at, const real *x, const real *x_end, const real *y, const real *y_end,
+    const real *dy, real *dx, Py_ssize_t image, Span own, bint after_relu
+) noexcept nogil:
+    """The same for windows with gaps between their rows and columns."""
+    cdef Py_ssize_t c = at.channels, line = at.width * c
+    cdef Py_ssize_t row, column, channel, done, top, left, before, corner, place
     cdef Span rows, columns, over = windows_over(
         own.begin, own.end, at.stride_height, at.top, reach(at.kernel_height, at.row_step),
         at.out_height
@@ -306,34 +403,22 @@ cdef inline void max_pool_rows(
     for row in range(over.begin, over.end):
         top = row * at.stride_height - at.top
         rows = inside(top, at.row_step, at.kernel_height, own.end)
-        high = rows.end - rows.begin
         before = inside(top, at.row_step, at.kernel_height, own.begin).end - rows.begin
-        column = 0
-        while column < at.out_width:
+        for column in range(at.out_width):
             left = column * at.stride_width - at.left
             columns = inside(left, at.column_step, at.kernel_width, width_of(at, image))
-            wide = columns.end - columns.begin
-            count = alike(at, column, wide, width_of(at, image))
-            left = left + columns.begin * at.column_step
+            left += columns.begin * at.column_step
             channel = done = 0
             while channel < c:
                 place = (row * at.out_width + column) * c + channel
                 corner = (top + rows.begin * at.row_step) * line + left * c + channel
-                room = line - left * c - channel
-                if high == 2 and wide == 2 and before <= 0:    # the usual case
-                    give_first_largest(
-                        x + corner, x_end, y + place, y_end, dy + place, dx + corner, count, step,
-                        2, 2, line * at.row_step, c * at.column_step, c, done - channel,
-                        c - channel, lanes, room, 0, after_relu, add
-                    )
-                else:
-                    give_first_largest(
-                        x + corner, x_end, y + place, y_end, dy + place, dx + corner, count, step,
-                        high, wide, line * at.row_step, c * at.column_step, c, done - channel,
-                        c - channel, lanes, room, before, after_relu, add
-                    )
+                give_first_largest(
+                    x + corner, x_end, y + place, y_end, dy + place, dx + corner, 1, 0,
+                    rows.end - rows.begin, columns.end - columns.begin, line * at.row_step,
+                    c * at.column_step, c, done - channel, c - channel, lanes,
+                    line - left * c - channel, before, after_relu, True
+                )
                 done, channel = channel + LANES, next_channel(channel, c)
-            column += count
 
 
 cdef Py_ssize_t max_pool_grad(const void *arguments, int thread, int threads) noexcept nogil:
@@ -342,10 +427,7 @@ cdef Py_ssize_t max_pool_grad(const void *arguments, int thread, int threads) no
     cdef Windows at = windows_of(args)
     cdef Py_ssize_t begin = partition(args.images * at.height, 1, thread, threads)
     cdef Py_ssize_t end = partition(args.images * at.height, 1, thread + 1, threads)
-    cdef bint add = (    # whether a pixel may lie in several windows
-        at.stride_height < reach(at.kernel_height, at.row_step)
-        or at.stride_width < reach(at.kernel_width, at.column_step)
-    )
+    cdef bint add = at.stride_height < at.kernel_height or at.stride_width < at.kernel_width
     cdef Py_ssize_t line = at.width * at.channels, image
     cdef Py_ssize_t x_size = at.height * line, y_size = at.out_height * at.out_width * at.channels
     cdef const real *x = <const real *>args.x
@@ -372,7 +454,12 @@ cdef Py_ssize_t max_pool_grad(const void *arguments, int thread, int threads) no
                 dx + image * x_size + own.begin * line, 0,
                 (own.end - own.begin) * line * sizeof(real)
             )
-        if add:
+        if is_dilated(&at):
+            max_pool_rows_dilated(
+                &at, x + image * x_size, x_end, y + image * y_size, y_end, dy + image * y_size,
+                dx + image * x_size, image, own, args.after_relu
+            )
+        elif add:
             max_pool_rows(
                 &at, x + image * x_size, x_end, y + image * y_size, y_end, dy + image * y_size,
                 dx + image * x_size, image, own, args.after_relu, True
@@ -425,16 +512,18 @@ cdef inline void spread_blocks(
         dx += at.width * c
 
 
-cdef inline Py_ssize_t first_at(
-    Py_ssize_t place, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t stride, Py_ssize_t step
+cdef inline Span windows_at(
+    Py_ssize_t place, Py_ssize_t stride, Py_ssize_t before, Py_ssize_t kernel, Py_ssize_t step,
+    Py_ssize_t count
 ) noexcept nogil:
-    """The first of windows begin … end - 1 that has a row, or column, at a place; or `end`.
+    """The windows that reach over a place, from the first that has a row, or column, there.
 
-    These reach over it, but if they are dilated it may lie between two of their rows.
+    Others may have none there, as it lies between two of their rows.
     """
-    while step > 1 and begin < end and (place - begin * stride) % step:
-        begin += 1
-    return begin
+    cdef Span over = windows_over(place, place + 1, stride, before, reach(kernel, step), count)
+    while over.begin < over.end and (place + before - over.begin * stride) % step:
+        over.begin += 1
+    return over
 
 
 cdef inline Py_ssize_t next_at(
@@ -445,6 +534,62 @@ cdef inline Py_ssize_t next_at(
     while n < count and n * stride % step:
         n += 1
     return n
+
+
+cdef inline vec sum_windows(
+    const Windows *at, const real *dy, const real *dy_end, Py_ssize_t image, Span rows,
+    Span columns, Py_ssize_t channel, real scale, const bint alike
+) noexcept nogil:
+    """The sum of dy over some windows of an image, times the scale if it is that of all windows."""
+    cdef Py_ssize_t c = at.channels, i, j, place
+    cdef vec total = fill(0)
+    for i in range(rows.begin, rows.end):
+        for j in range(columns.begin, columns.end):
+            place = (i * at.out_width + j) * c + channel
+            if not alike:
+                scale = share_of(at, image, i, j)
+            total = total + scale * load_first(dy + place, c - channel, dy_end - (dy + place))
+    return total
+
+
+cdef void spread_dilated(
+    const Windows *at, const real *dy, const real *dy_end, real *dx, real *dx_end,
+    Py_ssize_t line, Py_ssize_t end, double divisor
+) noexcept nogil:
+    """The rows of dx from `line` to `end`, for windows with gaps between their rows and columns."""
+    cdef Py_ssize_t row_next = next_at(at.stride_height, at.row_step, at.out_height)
+    cdef Py_ssize_t column_next = next_at(at.stride_width, at.column_step, at.out_width)
+    cdef Py_ssize_t c = at.channels, image, row, column, channel, i, j
+    cdef real scale = <real>(1 / divisor) if divisor > 0 else 1
+    cdef const real *pixel
+    cdef Span rows, columns
+    cdef vec total
+    for line in range(line, end):
+        image, row = line // at.height, line % at.height
+        rows = windows_at(
+            row, at.stride_height, at.top, at.kernel_height, at.row_step, at.out_height
+        )
+        for column in range(at.width):
+            columns = windows_at(
+                column, at.stride_width, at.left, at.kernel_width, at.column_step, at.out_width
+            )
+            if column >= width_of(at, image):
+                columns.end = columns.begin
+            channel = 0
+            while channel < c:
+                total, i = fill(0), rows.begin
+                while i < rows.end:
+                    j = columns.begin
+                    while j < columns.end:
+                        pixel = dy + ((image * at.out_height + i) * at.out_width + j) * c + channel
+                        if divisor == 0:
+                            scale = share_of(at, image, i, j)
+                        total = total + scale * load_first(pixel, c - channel, dy_end - pixel)
+                        j += column_next
+                    i += row_next
+                store_first(dx + channel, total, c - channel, dx_end - (dx + channel))
+                channel = next_channel(channel, c)
+            dx += c
 
 
 cdef Py_ssize_t avg_pool_grad(const void *arguments, int thread, int threads) noexcept nogil:
@@ -459,10 +604,7 @@ cdef Py_ssize_t avg_pool_grad(const void *arguments, int thread, int threads) no
     cdef real *dx = <real *>args.dx + line * at.width * c
     cdef real *dx_end = <real *>args.dx + end * at.width * c
     cdef real scale = <real>(1 / args.divisor) if args.divisor > 0 else 1
-    cdef Py_ssize_t image, row, column, channel, i, j, begin, place
-    cdef Py_ssize_t row_next = next_at(at.stride_height, at.row_step, at.out_height)
-    cdef Py_ssize_t column_next = next_at(at.stride_width, at.column_step, at.out_width)
-    cdef Py_ssize_t wide = reach(at.kernel_width, at.column_step)
+    cdef Py_ssize_t image, row, column, channel
     cdef Span rows, columns
     cdef vec total
     cdef Py_ssize_t bad = first_bad_length(&at, args.images)
@@ -471,14 +613,13 @@ cdef Py_ssize_t avg_pool_grad(const void *arguments, int thread, int threads) no
     if is_tiling(&at) and args.divisor > 0:
         spread_blocks(&at, <const real *>args.dy, dy_end, dx, dx_end, line, end, scale)
         return 0
+    if is_dilated(&at):
+        spread_dilated(&at, <const real *>args.dy, dy_end, dx, dx_end, line, end, args.divisor)
+        return 0
     while line < end:
         image, row = line // at.height, line % at.height
         rows = windows_over(
-            row, row + 1, at.stride_height, at.top, reach(at.kernel_height, at.row_step),
-            at.out_height
-        )
-        rows.begin = first_at(
-            row + at.top, rows.begin, rows.end, at.stride_height, at.row_step
+            row, row + 1, at.stride_height, at.top, at.kernel_height, at.out_height
         )
         dy = <const real *>args.dy + image * at.out_height * at.out_width * c
         columns = Span(0, 0)
@@ -487,28 +628,20 @@ cdef Py_ssize_t avg_pool_grad(const void *arguments, int thread, int threads) no
                 columns.end < at.out_width and columns.end * at.stride_width - at.left <= column
             ):
                 columns.end += 1
-            while columns.begin * at.stride_width - at.left + wide <= column:
+            while columns.begin * at.stride_width - at.left + at.kernel_width <= column:
                 columns.begin += 1
             if column >= width_of(&at, image):
                 columns.end = columns.begin
-            begin = first_at(
-                column + at.left, columns.begin, columns.end, at.stride_width, at.column_step
-            )
             channel = 0
             while channel < c:
-                total = fill(0)
-                i = rows.begin
-                while i < rows.end:
-                    j = begin
-                    while j < columns.end:
-                        place = (i * at.out_width + j) * c + channel
-                        if args.divisor == 0:
-                            scale = share_of(&at, image, i, j)
-                        total = total + scale * load_first(
-                            dy + place, c - channel, dy_end - (dy + place)
-                        )
-                        j += column_next
-                    i += row_next
+                if args.divisor > 0:
+                    total = sum_windows(
+                        &at, dy, dy_end, image, rows, columns, channel, scale, True
+                    )
+                else:
+                    total = sum_windows(
+                        &at, dy, dy_end, image, rows, columns, channel, scale, False
+                    )
                 store_first(dx + channel, total, c - channel, dx_end - (dx + channel))
                 channel = next_channel(channel, c)
             dx += c
