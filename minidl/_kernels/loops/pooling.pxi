@@ -233,7 +233,7 @@ cdef void pool_dilated(
     const Windows *at, const real *x, const real *x_end, real *y, real *y_end, Py_ssize_t begin,
     Py_ssize_t end, bint is_mean, double divisor
 ) noexcept nogil:
-    """The same for the rows of y from `begin` to `end`, whatever windows see: even padding alone."""
+    """The same for the rows of y from `begin` to `end`, even if windows see padding alone."""
     cdef Py_ssize_t c = at.channels, row, image, column, channel, top, left, i, j
     cdef Span rows, columns
     cdef const real *pixel
