@@ -63,6 +63,11 @@ class Convolution(Affine):
         self._make_parameters(shape, bias, init, rng, dtype, bias_init)
 
     @property
+    def input_ranks(self) -> tuple[int, ...]:  # type: ignore[override]
+        """Two more than the windows have dimensions."""
+        return (2 + self.DIMENSIONS,)
+
+    @property
     def window(self) -> Window:
         """Where the windows lie."""
         return window_of(

@@ -47,6 +47,11 @@ class Pooling(Layer):
             self._window(self.label).sizes_after(x.shape[1:-1])
 
     @property
+    def input_ranks(self) -> tuple[int, ...]:  # type: ignore[override]
+        """Two more than the windows have dimensions."""
+        return (2 + self.dimensions,)
+
+    @property
     def window(self) -> Window:
         """Where the windows lie."""
         return self._window(type(self).__name__)

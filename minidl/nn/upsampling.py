@@ -46,6 +46,11 @@ class Upsample(Layer):
         factors = one_for_each("Upsample", "scale_factor", scale_factor, 2)
         self.scale_factor: int | tuple[int, ...] = factors if several else factors[0]
 
+    @property
+    def input_ranks(self) -> tuple[int, ...]:  # type: ignore[override]
+        """Those of images, and of sequences if one factor serves for all dimensions."""
+        return (4,) if isinstance(self.scale_factor, tuple) else (3, 4)
+
     def check_input(self, x: Array) -> None:
         self.check_array(x)
         if isinstance(self.scale_factor, tuple) or x.ndim != 3:
