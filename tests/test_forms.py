@@ -73,11 +73,12 @@ def random_layer(rng: np.random.Generator, depth: int) -> nn.Layer:
     kind = int(rng.integers(6)) if depth else 5
     if kind > 2:
         return POOL[rng.integers(len(POOL))]()
-    inner = [random_layer(rng, depth - 1) for _ in range(rng.integers(1, 4))]
+    count = int(rng.integers(1, 3 if kind == 1 else 4))
+    inner = [random_layer(rng, depth - 1) for _ in range(count)]
     if kind == 0:
         return nn.Sequential(*inner)
     if kind == 1:
-        return nn.Residual(*inner[:2])
+        return nn.Residual(*inner)
     return nn.Parallel(*inner, join=("concat", "add", "stack", None)[rng.integers(4)])
 
 
@@ -99,11 +100,12 @@ def accepts_anything(model: nn.Layer) -> bool:
 
 
 def refusal_of(build: Callable[[], nn.Layer]) -> str:
-    """The words in which it refuses to be built; "" if it does not."""
+    """The words in which it refuses to be built; "" if it does not, and can be shown."""
     try:
-        build()
+        model = build()
     except ValueError as error:
         return str(error)
+    assert len(repr(model).splitlines()) > 3
     return ""
 
 
@@ -219,4 +221,5 @@ class Turned(nn.Conv2d):
 def test_of_users_layers_nothing_is_taken_for_granted() -> None:
     model = nn.Sequential(conv(), Halved(), conv())
     assert model(np.ones((2, 9, 9, 8), np.float32)).shape == (2, 2, 2, 8)
+    assert "1 Halved() " in repr(model)
     nn.Sequential(conv(1, padding=1), Turned(8, 4, (1, 3)), nn.Conv1d(7, 1, 3))

@@ -16,7 +16,7 @@ from minidl.nn.joining import Add, Concat, Join, Multiply, Stack, described, fit
 from minidl.nn.layer import Examples, Layer
 from minidl.nn.linear import Linear
 from minidl.nn.summary import Member, Shape, describe_branch
-from minidl.nn.tuples import added, backward_through, is_several, through
+from minidl.nn.tuples import added, backward_through, is_several, through, without_tuple_of_one
 from minidl.typing import Array
 
 JOINS: dict[str | None, type[Join] | None] = {
@@ -196,8 +196,9 @@ class Parallel(Container):
     def _shapes(self, shape: Shape) -> tuple[Shape, ...]:
         """Return the shape of the input of each branch."""
         count = len(self.branches)
-        if shape is not None and is_several(shape) and len(shape) == count:
+        if shape is not None and is_several(shape) and len(shape) == count > 1:
             return shape
+        shape = without_tuple_of_one(shape)
         return (None if is_several(shape) else shape,) * count
 
     def members(self, input_shape: Shape) -> Iterator[Member]:

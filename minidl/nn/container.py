@@ -77,6 +77,8 @@ def form_after(layer: Layer, form: Form, place: str = "") -> Form:
     MisfitError
         If the layer refuses the input, or one inside it refuses what it would get.
     """
+    if form.parts and len(form.parts) == 1:
+        (form,) = form.parts  # a container takes a tuple of one array as the array
     if not isinstance(layer, Container):
         return form_after_layer(layer, form, place)
     return layer.form_after(form, place) if computes_as_ours(layer) else Form(layer)

@@ -14,7 +14,14 @@ from minidl.nn.layer import Examples, Layer
 from minidl.nn.linear import Linear
 from minidl.nn.normalization import BatchNorm
 from minidl.nn.summary import Member, Shape, describe_branch, shape_in_words, table_of_layers
-from minidl.nn.tuples import added, backward_through, is_several, shapes_of, through
+from minidl.nn.tuples import (
+    added,
+    backward_through,
+    is_several,
+    shapes_of,
+    through,
+    without_tuple_of_one,
+)
 from minidl.typing import Array, Seed
 
 SAME_SHAPE = "give a shortcut that maps to the shape of the body, such as a Linear"
@@ -158,11 +165,13 @@ class Sequential(Container):
         return part
 
     def output_shape(self, input_shape: Shape) -> Shape:
+        input_shape = without_tuple_of_one(input_shape)
         for layer in self.stack:
             input_shape = layer.output_shape(input_shape)
         return input_shape
 
     def members(self, input_shape: Shape) -> Iterator[Member]:
+        input_shape = without_tuple_of_one(input_shape)
         for name, layer in self.children():
             yield name, layer, input_shape
             input_shape = layer.output_shape(input_shape)
@@ -241,6 +250,8 @@ class Residual(Container):
                 continue  # smaller than the window
             if y is None or around is None or is_several(y) or is_several(around):
                 return
+            if not len(y) == len(around) == rank:
+                return
             fitting |= {place for place in range(1, rank - 1) if y[place] == around[place]}
             if len(fitting) == rank - 2:
                 return
@@ -273,11 +284,11 @@ class Residual(Container):
         return added(backward_through(self.body, dy), around)
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        return self.body.output_shape(input_shape)
+        return self.body.output_shape(without_tuple_of_one(input_shape))
 
     def members(self, input_shape: Shape) -> Iterator[Member]:
         for name, layer in self.children():
-            yield name, layer, input_shape
+            yield name, layer, without_tuple_of_one(input_shape)
 
     def form_after(self, form: Form, place: str = "") -> Form:
         if form.width is None:

@@ -71,11 +71,11 @@ class Pooling(Layer):
         if input_shape is None:
             return None
         batch, *sizes, channels = input_shape
+        if len(sizes) != self.dimensions:
+            return None
         known = [size for size in sizes if isinstance(size, int)]
         if len(known) < len(sizes):
             return input_shape  # the names of sizes stand for any
-        if len(sizes) != self.dimensions:
-            return None
         return batch, *self.window.sizes_after(tuple(known)), channels
 
     def __repr__(self) -> str:

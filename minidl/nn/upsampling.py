@@ -69,12 +69,12 @@ class Upsample(Layer):
         return kernels.upsample_grad(dy, self.saved(dy))
 
     def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
-        if input_shape is None or not all(isinstance(size, int) for size in input_shape[1:-1]):
-            return input_shape
-        batch, *sizes, channels = input_shape
-        factors = self.factors(len(sizes))
-        if len(factors) != len(sizes):
+        if input_shape is None or len(input_shape) not in self.input_ranks:
             return None
+        batch, *sizes, channels = input_shape
+        if not all(isinstance(size, int) for size in sizes):
+            return input_shape
+        factors = self.factors(len(sizes))
         return batch, *(n * s for n, s in zip(sizes, factors, strict=True)), channels
 
     def __repr__(self) -> str:

@@ -359,7 +359,7 @@ class Recurrent(Layer):
     def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...]:
         if input_shape is not None and is_several(input_shape):
             first, *state = input_shape
-            return self.output_shape(first), *state
+            return (self.output_shape(first), *state) if state else self.output_shape(first)
         width = self.hidden_size * self._directions
         lead = (input_shape or ("batch", "time"))[: 1 + self.return_sequences]
         return (*lead, width)
