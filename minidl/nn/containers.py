@@ -177,7 +177,7 @@ class Sequential(Container):
             input_shape = layer.output_shape(input_shape)
 
     def form_after(self, form: Form, place: str = "") -> Form:
-        for layer in in_order(self):
+        for layer in self.stack:
             form = form_after(layer, form, place)
         return form
 
