@@ -103,12 +103,14 @@ def test_branches_with_inputs_of_their_own(path: Path) -> None:
 # --- graphs of others ----------------------------------------------------------------------------
 
 
-def graph(path: Path, kind: str, x: np.ndarray, *, weight: Any = None, **attributes: Any) -> Any:
+def graph(
+    path: Path, kind: str, x: np.ndarray, *, weight: Any = None, opset: int = 17, **attributes: Any
+) -> Any:
     """Write a graph of one operator, and return what ONNX Runtime makes of x."""
     constants = {} if weight is None else {"w": weight}
     node = helper.make_node(kind, ["x", *constants], ["y"], **attributes)
     sizes = [None] * x.ndim
-    write(path, [node], {"x": list(x.shape)}, {"y": sizes}, **constants)
+    write(path, [node], {"x": list(x.shape)}, {"y": sizes}, opset, **constants)
     (y,) = run_elsewhere(path, (x,))
     return y
 
@@ -128,6 +130,39 @@ def test_automatic_padding(padding: str, kernel: Any, stride: Any, path: Path) -
         expected = graph(path, kind, x, **words)
         (y,) = outputs_of(minidl.onnx.load(path), (x,))
         np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5, err_msg=kind)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_pools_are_those_of_onnx_runtime(seed: int, path: Path) -> None:
+    """Rounded up or not, dilated or not, with a padding that counts or not; written again, too."""
+    rng = np.random.default_rng(seed)
+    kernel, strides, dilations = (rng.integers(1, most, 2) for most in (5, 4, 3))
+    reach = dilations * (kernel - 1) + 1
+    options: dict[str, Any] = {
+        "kernel_shape": kernel.tolist(),
+        "strides": strides.tolist(),
+        "dilations": dilations.tolist(),
+        "ceil_mode": int(rng.integers(2)),
+        "pads": [int(rng.integers(k // 2 + 1)) for k in (*kernel, *kernel)],
+    }
+    kind = ("MaxPool", "AveragePool")[seed % 2]
+    if kind == "AveragePool":
+        options["count_include_pad"] = int(rng.integers(2))
+    x = draw(2, 3, *(reach + rng.integers(8, size=2)))
+    expected = graph(path, kind, x, opset=19, **options)
+    model = minidl.onnx.load(path)
+    np.testing.assert_allclose(model(x), expected, rtol=1e-5, atol=1e-5)
+    minidl.onnx.export(model, path, x, opset=19)
+    np.testing.assert_allclose(run_elsewhere(path, (x,))[0], expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(minidl.onnx.load(path)(x), model(x))
+
+
+def test_dilated_means_are_written_from_opset_19_on(path: Path) -> None:
+    model, x = nn.Sequential(nn.AvgPool2d(2, 1, dilation=2)), draw(1, 5, 6, 2)
+    with pytest.raises(ValueError, match=r"0 AvgPool2d\(2.*dilation.*opset=19"):
+        minidl.onnx.export(model, path, x)
+    minidl.onnx.export(model, path, x, opset=19)
+    np.testing.assert_array_equal(minidl.onnx.load(path)(x), model(x))
 
 
 @pytest.mark.parametrize(

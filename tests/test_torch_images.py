@@ -73,6 +73,14 @@ NETWORKS: dict[str, tuple[Any, tuple[int, ...]]] = {
         ),
         (2, 3, 7),
     ),
+    "pools that are rounded up, and dilated": (
+        lambda: T.Sequential(
+            *(T.MaxPool2d(3, 2, 1, ceil_mode=True), T.MaxPool2d(2, 1, dilation=2)),
+            *(T.AvgPool2d(2, 3, 1, ceil_mode=True), T.MaxPool2d(2, 1, 1, (2, 1), ceil_mode=True)),
+            T.AvgPool2d(3, 2, ceil_mode=True, count_include_pad=False),
+        ),
+        (2, 3, 14, 17),
+    ),
     "pixels": (lambda: T.Sequential(T.Conv2d(2, 3, 2), T.Flatten(2)), (2, 2, 4, 5)),
     "rows of each image": (  # Linear and LayerNorm are over the columns of an image
         lambda: T.Sequential(

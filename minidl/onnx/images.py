@@ -215,9 +215,9 @@ def _read_pool(graph: Graph, node: Node) -> Layer:
 
 
 def _rounds_up(node: Node) -> bool:
-    """Return whether a pool rounds its size up, which it does where its pads are given."""
+    """Return whether a pool rounds its size up; with the padding SAME, it is ⌈size / stride⌉."""
     automatic = node.attributes.get("auto_pad", "NOTSET")
-    return bool(node.attributes.get("ceil_mode", 0)) and automatic == "NOTSET"
+    return bool(node.attributes.get("ceil_mode", 0)) and not automatic.startswith("SAME")
 
 
 @reads_channels("GlobalMaxPool", "GlobalAveragePool")
