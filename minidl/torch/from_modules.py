@@ -15,9 +15,11 @@ from minidl.nn.parameter import Parameter
 from minidl.nn.recurrent.cells import RecurrentCell
 from minidl.torch import branch_modules, from_images, image_modules, modules
 from minidl.torch.from_images import AMONG_IMAGES, IMAGES, Maker, takes_images
+from minidl.torch.feature_order import feature_orders
+from minidl.torch.layouts import UnknownOrderError
 from minidl.torch.names import slots
 from minidl.torch.refusal import refuse
-from minidl.torch.state_dict import as_array, fill
+from minidl.torch.state_dict import as_array, fill, load_state_dict, state_dict
 from minidl.torch.to_modules import PLAIN
 
 # A layer of the class and the options of a module. The second argument is its path.
@@ -40,13 +42,38 @@ def layer_of(module: Any) -> Layer:
         raise TypeError(f"from_torch takes a module of PyTorch, got {type(module).__name__}")
     _check_untied(module)
     if not any(map(takes_images, module.modules())):
-        return _Walk("none").of(module, "")
+        walk = _Walk("none")
+        return _with_own_order(walk.of(module, ""), walk.reordered)
     try:  # the channels last from the first layer on
-        layer = nn.ChannelsFirst(_Walk("images").of(module, ""))
+        walk = _Walk("images")
+        layer = nn.ChannelsFirst(walk.of(module, ""))
     except _OtherLayoutError:
-        return _Walk("each").of(module, "")
+        walk = _Walk("each")
+        return _with_own_order(walk.of(module, ""), walk.reordered)
     layer.training = module.training
-    return layer
+    return _with_own_order(layer, walk.reordered)
+
+
+def _with_own_order(model: Layer, flattens: list[nn.Flatten]) -> Layer:
+    """Return a model whose ``Flatten`` layers give features in minidl's order again.
+
+    Where the weights behind them cannot follow, they still give them in PyTorch's.
+    """
+    if not flattens:
+        return model
+    tensors = state_dict(model)
+    for flatten in flattens:
+        flatten.channels_first = False
+    try:
+        followed = {*map(id, flattens)} == {*map(id, feature_orders(model).flattens)}
+    except UnknownOrderError:
+        followed = False
+    if followed:
+        load_state_dict(tensors, model)
+    else:
+        for flatten in flattens:
+            flatten.channels_first = True
+    return model
 
 
 class _OtherLayoutError(Exception):
@@ -64,6 +91,7 @@ class _Walk:
     def __init__(self, layout: str) -> None:
         self.layout = layout
         self.done: dict[int, Layer] = {}
+        self.reordered: list[nn.Flatten] = []  # minidl's own, in a module with PyTorch's order
 
     def of(self, module: Any, path: str) -> Layer:
         """Return the layer of a module, one for all places where the module is."""
@@ -121,6 +149,8 @@ class _Walk:
         except ValueError as error:  # of the layer, which names its class first
             refuse(module, path, f"cannot be taken: {str(error).partition(': ')[2] or error}")
         fill_from(layer, module, path)
+        if isinstance(layer, nn.Flatten) and getattr(module, "reordered", False):
+            self.reordered.append(layer)
         if self.layout == "images" and _makes_rows(layer):
             self.layout = "flat"
         if is_turned:

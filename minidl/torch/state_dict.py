@@ -11,7 +11,8 @@ import numpy as np
 from minidl.files import AnyPath, as_path, open_regular
 from minidl.nn.layer import Layer
 from minidl.saving.tensor_file import FORMAT, ModelFileError, opened, write_tensor_file
-from minidl.torch.names import Slot, slots
+from minidl.torch.feature_order import feature_orders
+from minidl.torch.names import NONE, Orders, Slot, slots
 from minidl.typing import Array
 
 PICKLED = (b"PK\x03\x04", b"\x80\x02")  # how files of torch.save begin, and a few others
@@ -66,6 +67,12 @@ def load_state_dict(
     transposed, a square one, too: PyTorch keeps (out_features, in_features). Numbers of 16 bits
     (float16, bfloat16) are widened, all others rounded to the dtype of the model.
 
+    PyTorch has the channels of images on axis 1, so that its ``Flatten`` gives features in another
+    order than ``Flatten()`` of this model, which has them last. The parameters over such features
+    are reordered, also by ``state_dict``. A network without layers for images is filled as if its
+    inputs were those of the module, to the last axis; layers of your own are taken to do what those
+    of the module do.
+
     Parameters
     ----------
     source
@@ -85,6 +92,9 @@ def load_state_dict(
         For a file that is damaged, or that minidl itself has written: ``minidl.load`` reads that.
     TypeError
         For a layer with parameters that PyTorch may keep in any way.
+    UnknownOrderError
+        For features of flattened images whose order in PyTorch does not follow from the model, such
+        as those of unknown channels; write ``Flatten(channels_first=True)``. A ``ValueError``.
 
     Examples
     --------
@@ -104,7 +114,7 @@ def load_state_dict(
         if not isinstance(name, str):
             raise TypeError(f"state dict: the names of tensors must be strings, got {name!r}")
     tensors = {name: as_array(name, tensor) for name, tensor in given.items()}
-    wanted = list(slots(into))
+    wanted = list(slots(into, orders=feature_orders(into).of))
     report = compared(tensors, wanted)
     if strict and not report.complete:
         raise StateDictError(report)
@@ -163,10 +173,15 @@ def state_dict(model: Layer) -> dict[str, Array]:
 
     weight = Wᵀ of a Linear; bias_ih = b and bias_hh = 0 of an RNN or LSTM
 
+    Parameters over features of flattened images are in the order of PyTorch's ``Flatten``, as
+    ``load_state_dict`` takes them.
+
     Raises
     ------
     TypeError
         For a layer with parameters that PyTorch may keep in any way.
+    UnknownOrderError
+        For features of flattened images, as in ``load_state_dict``.
 
     Examples
     --------
@@ -178,8 +193,13 @@ def state_dict(model: Layer) -> dict[str, Array]:
     """
     if not isinstance(model, Layer):
         raise TypeError(f"state_dict takes a model, got {model!r}")
+    return tensors_of(model, feature_orders(model).of)
+
+
+def tensors_of(model: Layer, orders: Orders = NONE) -> dict[str, Array]:
+    """Return the parameters and state by name, and their features in these orders."""
     found: dict[str, Array] = {}
-    for slot in slots(model):
+    for slot in slots(model, orders=orders):
         first, *others = slot.names
         found[first] = slot.values
         found |= {name: np.zeros_like(found[first]) for name in others}
@@ -197,6 +217,8 @@ def save_state_dict(model: Layer, path: AnyPath) -> None:
     ------
     TypeError
         For a layer with parameters that PyTorch may keep in any way.
+    UnknownOrderError
+        For features of flattened images, as in ``load_state_dict``.
     OSError
         If the file cannot be written.
 

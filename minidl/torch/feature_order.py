@@ -1,0 +1,270 @@
+"""The order in which PyTorch has the features that a model takes from flattened images.
+
+``Flatten()`` puts the channels of one pixel side by side, PyTorch's the pixels of one channel, since
+it has the channels on axis 1. So the parameters over such features are in another order there, up
+to those of the first layer that mixes the features. ``feature_orders`` follows arrays from layer to
+layer, as the model calls them, to find these orders.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from minidl import nn
+from minidl.nn.convolution import Convolution
+from minidl.nn.global_pooling import GlobalPooling
+from minidl.nn.joining import Join
+from minidl.nn.layer import Layer
+from minidl.nn.pooling import Pooling
+from minidl.nn.recurrent.cells import RecurrentCell
+from minidl.nn.recurrent.sequence import Recurrent
+from minidl.torch.layouts import (
+    Images,
+    Layout,
+    Part,
+    Rows,
+    Several,
+    UnknownOrderError,
+    beside,
+    elementwise,
+    of_unknown_order,
+    order_in_pytorch,
+    stacked,
+    unknown_order,
+)
+from minidl.typing import Array
+
+# The input of a model. Without layers for images, it is what PyTorch's module takes.
+GIVEN = Rows()
+
+# Layers that do the same wherever channels and features are.
+ANYWHERE = (
+    *(nn.Identity, nn.Dropout, nn.Softmax, nn.LogSoftmax, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.CELU),
+    *(nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus, nn.Sigmoid, nn.Tanh, nn.Softsign),
+    *(nn.HardSigmoid, nn.HardSwish),
+)
+FOR_IMAGES = (Convolution, Pooling, nn.Upsample, GlobalPooling)
+FOR_FEATURES = (nn.BatchNorm, nn.LayerNorm, nn.RMSNorm, nn.Standardize, nn.PReLU)
+
+
+@dataclass
+class FeatureOrders:
+    """What ``feature_orders`` finds.
+
+    ``of`` has, by the ``id`` of a layer, the order in PyTorch of the features that it takes, if it
+    is another one; ``flattens`` are the layers that have made them; ``output`` is the layout of
+    what the model returns.
+    """
+
+    of: dict[int, Array] = field(default_factory=dict)
+    flattens: list[nn.Flatten] = field(default_factory=list)
+    output: Layout = GIVEN
+
+
+def feature_orders(model: Layer) -> FeatureOrders:
+    """Return the orders in PyTorch of the features that the layers of a model take.
+
+    Raises
+    ------
+    UnknownOrderError
+        Where they do not follow from the model.
+    """
+    walk = _Walk()
+    walk.found.output = walk.through(model, GIVEN)
+    walk.check_input()
+    return walk.found
+
+
+def is_reordered(layout: Layout, flattens: list[nn.Flatten]) -> bool:
+    """Return whether an array holds what these layers give, in another order than PyTorch's."""
+    if isinstance(layout, Several):
+        return any(is_reordered(inner, flattens) for inner in layout.layouts)
+    return isinstance(layout, Rows) and any(flatten in flattens for flatten in layout.flattens)
+
+
+def _is_ours(layer: Layer) -> bool:
+    """Return whether a layer computes what a class of minidl.nn does."""
+    for kind in type(layer).__mro__:
+        if kind.__module__.startswith("minidl.nn."):
+            return kind is not Layer and type(layer).forward is kind.forward
+    return False
+
+
+class _Walk:
+    """The layouts of arrays on their way through layers, in the order of the calls."""
+
+    def __init__(self) -> None:
+        self.found = FeatureOrders()
+        self.taken: dict[int, Array | None] = {}  # the order of the features that a layer takes
+        self.flattened: dict[int, Layout] = {}  # what a Flatten takes
+        self.input_is_image = False  # whether a layer for images takes the input of the model
+        self.of_input: list[tuple[Part, Layer]] = []  # layers that take it flattened
+
+    def through(self, layer: Layer, layout: Layout) -> Layout:
+        """Return the layout of what a layer gives for an array of this layout."""
+        match layer:
+            case _ if not _is_ours(layer):
+                return self._through_own(layer, layout)
+            case nn.Sequential():
+                for inner in layer.stack:
+                    layout = self.through(inner, layout)
+                return layout
+            case nn.Residual():
+                body = self.through(layer.body, layout)
+                shortcut = self.through(layer.shortcut, layout) if layer.shortcut else layout
+                return elementwise((body, shortcut))
+            case nn.Parallel():
+                return self._through_branches(layer, layout)
+            case nn.ChannelsFirst():
+                return self._through_channels_first(layer, layout)
+            case Join():
+                parts = layout.layouts if isinstance(layout, Several) else (layout,)
+                return _joined(layer, parts)
+            case nn.Split():
+                return _split(layer, layout)
+            case nn.Select():
+                return layout.layouts[layer.index] if isinstance(layout, Several) else layout
+        return self._through_leaf(layer, layout)
+
+    def _through_leaf(self, layer: Layer, layout: Layout) -> Layout:
+        """Return the layout of what a layer gives that takes one array and gives one."""
+        match layer:
+            case nn.Linear() | nn.LayerNorm() | nn.RMSNorm() if isinstance(layout, Images):
+                return Images(None, layout.axes)  # in PyTorch they are over columns, the last axis
+            case nn.Linear():
+                self._take(layer, layout)
+                return Rows((Part(layer.out_features),))
+            case RecurrentCell() | Recurrent():
+                return self._through_recurrent(layer, layout)
+            case nn.Embedding():
+                return Rows((Part(layer.features),))
+            case nn.Flatten():
+                return self._flattened(layer, layout)
+        if isinstance(layer, FOR_FEATURES):
+            self._take(layer, layout)
+            return layout
+        if isinstance(layer, FOR_IMAGES):
+            return self._through_images(layer, layout)
+        return layout if isinstance(layer, ANYWHERE) else self._through_own(layer, layout)
+
+    def _take(self, layer: Layer, layout: Layout) -> None:
+        """Keep the order of the features that the parameters of a layer are over."""
+        if not isinstance(layout, Rows) or layer.in_features is None:
+            return
+        order = order_in_pytorch(layout, layer, layer.in_features)
+        before = self.taken.setdefault(id(layer), order)
+        if order is not before and not np.array_equal(order, before):  # type: ignore[arg-type]
+            raise UnknownOrderError(
+                f"{layer.label}: it is called twice, with features that PyTorch has in different "
+                "orders; write Flatten(channels_first=True)"
+            )
+        self.of_input += [(part, layer) for part in layout.parts if part.why]
+        if order is not None:
+            self.found.of[id(layer)] = order
+            self.found.flattens += layout.flattens
+
+    def _through_recurrent(self, layer: RecurrentCell | Recurrent, layout: Layout) -> Layout:
+        """Return the layout of the output, and of the states if the layer is given any."""
+        inputs = layout.layouts if isinstance(layout, Several) else (layout,)
+        self._take(layer, inputs[0])
+        directions = 1 + layer.bidirectional if isinstance(layer, Recurrent) else 1
+        output = Rows((Part(directions * layer.hidden_size),))
+        return Several((output,) * len(inputs)) if len(inputs) > 1 else output
+
+    def _through_images(self, layer: Layer, layout: Layout) -> Layout:
+        """Return the layout of what a layer for images or sequences gives."""
+        self.input_is_image |= layout is GIVEN and not isinstance(layer, GlobalPooling)
+        self._take(layer, layout)
+        channels, axes = None, None
+        if isinstance(layout, Images):
+            channels, axes = layout.channels, layout.axes
+        elif isinstance(layout, Rows):
+            channels = layout.width
+        match layer:
+            case GlobalPooling() if not layer.keepdims:
+                return Rows((Part(channels),))
+            case Convolution():
+                return Images(layer.out_features, layer.DIMENSIONS + 2)
+            case Pooling():
+                return Images(channels, layer.dimensions + 2)
+        return Images(channels, axes)
+
+    def _flattened(self, layer: nn.Flatten, layout: Layout) -> Layout:
+        """Return the layout of what a Flatten gives."""
+        if layer.channels_first:
+            return Rows()  # who writes this wants PyTorch's order
+        if self.flattened.setdefault(id(layer), layout) != layout:
+            return of_unknown_order(layer, "it is called twice, with arrays of different layouts")
+        if layout is GIVEN:
+            return Rows((Part(None, 1, layer, "its input may be an image, as other layers take it"),))
+        if not isinstance(layout, Images):
+            return layout if isinstance(layout, Rows) and not layout.are_alike else Rows()
+        last = None if layout.axes is None else layout.axes - 1
+        if layer.end_dim < -1 or (last and (0 < layer.end_dim < last or layer.start_dim == last)):
+            return Images(layout.channels)
+        if layer.start_dim > 1:
+            return of_unknown_order(layer, "it joins the channels to one of several axes of images")
+        if layout.channels is None:
+            return of_unknown_order(layer, "it is not known whether, and how many, channels it takes")
+        return Rows((Part(None, layout.channels, layer),))
+
+    def _through_branches(self, layer: nn.Parallel, layout: Layout) -> Layout:
+        """Return the layout of what branches give, joined or not."""
+        branches = list(layer.branches.values())
+        given = layout.layouts if isinstance(layout, Several) else ()
+        each = given if len(given) == len(branches) else (layout,) * len(branches)
+        results = tuple(self.through(*pair) for pair in zip(branches, each, strict=True))
+        return Several(results) if layer.joint is None else _joined(layer.joint, results)
+
+    def _through_channels_first(self, layer: nn.ChannelsFirst, layout: Layout) -> Layout:
+        """Return the layout of what a layer between two transposes gives."""
+        are_rows = isinstance(layout, Rows) and not layout.are_alike
+        result = self.through(layer.inner, layout if are_rows else Images())
+        if isinstance(result, Images):
+            return Images() if isinstance(layout, Images) else Rows()
+        return result
+
+    def _through_own(self, layer: Layer, layout: Layout) -> Layout:
+        """Return the layout of what a layer of the user's gives, which does what PyTorch's does.
+
+        It is not known whether it takes and gives images, nor how it calls the layers in it.
+        """
+        inside = [inner for _, inner in layer.layers()]
+        flattens = [inner for inner in inside if isinstance(inner, nn.Flatten)]
+        plain = next((inner for inner in flattens if not inner.channels_first), None)
+        images = any(isinstance(inner, (*FOR_IMAGES, nn.ChannelsFirst)) for inner in inside)
+        images |= isinstance(layout, Images)
+        if isinstance(layout, Rows) and layout.flattens:
+            result = of_unknown_order(layout.flattens[0], f"{layer.label} may change it")
+        elif images and plain is not None:
+            why = f"how {layer.label} calls its layers is not known"
+            result = of_unknown_order(plain, why)
+        else:
+            return Images() if images else Rows()
+        if layer.parameters():
+            raise unknown_order(result.parts[0], layer)
+        return result
+
+    def check_input(self) -> None:
+        """Raise UnknownOrderError if the input is an image for one layer, and flattened at once."""
+        if self.input_is_image and self.of_input:
+            raise unknown_order(*self.of_input[0])
+
+
+def _joined(layer: Join, parts: tuple[Layout, ...]) -> Layout:
+    """Return the layout of one array that a layer makes of several."""
+    if isinstance(layer, nn.Concat):
+        return beside(parts)
+    return stacked(parts) if isinstance(layer, nn.Stack) else elementwise(parts)
+
+
+def _split(layer: nn.Split, layout: Layout) -> Layout:
+    """Return the layouts of the parts of an array along its last axis."""
+    if isinstance(layout, Images):
+        return Several(tuple(Images(size, layout.axes) for size in layer.sizes))
+    if isinstance(layout, Rows) and layout.flattens:
+        part = of_unknown_order(layout.flattens[0], "they are split")
+        return Several((part,) * len(layer.sizes))
+    return Several(tuple(Rows((Part(size),)) for size in layer.sizes))
