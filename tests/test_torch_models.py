@@ -290,7 +290,7 @@ def hooked() -> Any:
         (lambda: T.Dropout(1.0), "Dropout cannot be taken: p must be"),
         (lambda: T.LazyLinear(3), "LazyLinear does not know its sizes yet"),
         (lambda: T.LazyBatchNorm1d(), "LazyBatchNorm1d does not know its sizes yet"),
-        (lambda: T.Softplus(threshold=3), "line from 3"),
+        (lambda: T.Softplus(threshold=3), "linear from threshold=3"),
     ],
 )
 def test_modules_that_cannot_be_converted_are_named(build: Any, words: str) -> None:

@@ -1,14 +1,15 @@
 """The order in which PyTorch has the features that a model takes from flattened images.
 
-``Flatten()`` puts the channels of one pixel side by side, PyTorch's the pixels of one channel, since
-it has the channels on axis 1. So the parameters over such features are in another order there, up
-to those of the first layer that mixes the features. ``feature_orders`` follows arrays from layer to
-layer, as the model calls them, to find these orders.
+``Flatten()`` puts the channels of one pixel side by side, PyTorch's the pixels of one channel,
+because it has the channels on axis 1. So the parameters over such features are in another order
+there, up to those of the first layer that mixes the features. ``feature_orders`` follows arrays
+from layer to layer, as the model calls them, to find these orders.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,7 @@ from minidl.torch.layouts import (
     UnknownOrderError,
     beside,
     elementwise,
+    leaves,
     of_unknown_order,
     order_in_pytorch,
     stacked,
@@ -79,13 +81,13 @@ def feature_orders(model: Layer) -> FeatureOrders:
 
 def is_reordered(layout: Layout, flattens: list[nn.Flatten]) -> bool:
     """Return whether an array holds what these layers give, in another order than PyTorch's."""
-    if isinstance(layout, Several):
-        return any(is_reordered(inner, flattens) for inner in layout.layouts)
-    return isinstance(layout, Rows) and any(flatten in flattens for flatten in layout.flattens)
+    rows = (leaf for leaf in leaves(layout) if isinstance(leaf, Rows))
+    return any(flatten in flattens for leaf in rows for flatten in leaf.flattens)
 
 
 def _is_ours(layer: Layer) -> bool:
     """Return whether a layer computes what a class of minidl.nn does."""
+    kind: Any
     for kind in type(layer).__mro__:
         if kind.__module__.startswith("minidl.nn."):
             return kind is not Layer and type(layer).forward is kind.forward
@@ -100,7 +102,7 @@ class _Walk:
         self.taken: dict[int, Array | None] = {}  # the order of the features that a layer takes
         self.flattened: dict[int, Layout] = {}  # what a Flatten takes
         self.input_is_image = False  # whether a layer for images takes the input of the model
-        self.of_input: list[tuple[Part, Layer]] = []  # layers that take it flattened
+        self.of_input: list[tuple[Part, Layer]] = []  # layers that take the input flattened
 
     def through(self, layer: Layer, layout: Layout) -> Layout:
         """Return the layout of what a layer gives for an array of this layout."""
@@ -198,17 +200,17 @@ class _Walk:
         if self.flattened.setdefault(id(layer), layout) != layout:
             return of_unknown_order(layer, "it is called twice, with arrays of different layouts")
         if layout is GIVEN:
-            return Rows((Part(None, 1, layer, "its input may be an image, as other layers take it"),))
+            return Rows((Part(None, 1, (layer,), "other layers take its input for images"),))
         if not isinstance(layout, Images):
             return layout if isinstance(layout, Rows) and not layout.are_alike else Rows()
         last = None if layout.axes is None else layout.axes - 1
         if layer.end_dim < -1 or (last and (0 < layer.end_dim < last or layer.start_dim == last)):
             return Images(layout.channels)
-        if layer.start_dim > 1:
-            return of_unknown_order(layer, "it joins the channels to one of several axes of images")
+        if layer.start_dim > 1 or (last is None and layer.end_dim > 0):
+            return of_unknown_order(layer, "it joins the channels to one of several axes")
         if layout.channels is None:
-            return of_unknown_order(layer, "it is not known whether, and how many, channels it takes")
-        return Rows((Part(None, layout.channels, layer),))
+            return of_unknown_order(layer, "the channels that it takes are not known")
+        return Rows((Part(None, layout.channels, (layer,)),))
 
     def _through_branches(self, layer: nn.Parallel, layout: Layout) -> Layout:
         """Return the layout of what branches give, joined or not."""
@@ -235,22 +237,25 @@ class _Walk:
         flattens = [inner for inner in inside if isinstance(inner, nn.Flatten)]
         plain = next((inner for inner in flattens if not inner.channels_first), None)
         images = any(isinstance(inner, (*FOR_IMAGES, nn.ChannelsFirst)) for inner in inside)
-        images |= isinstance(layout, Images)
-        if isinstance(layout, Rows) and layout.flattens:
-            result = of_unknown_order(layout.flattens[0], f"{layer.label} may change it")
+        taken = list(leaves(layout))
+        images |= any(isinstance(leaf, Images) for leaf in taken)
+        turned = [flatten for leaf in taken if isinstance(leaf, Rows) for flatten in leaf.flattens]
+        if turned:
+            result = of_unknown_order(turned[0], f"{layer.label} may change it")
         elif images and plain is not None:
-            why = f"how {layer.label} calls its layers is not known"
-            result = of_unknown_order(plain, why)
+            result = of_unknown_order(plain, f"how {layer.label} calls its layers is not known")
         else:
             return Images() if images else Rows()
         if layer.parameters():
-            raise unknown_order(result.parts[0], layer)
+            (part,) = result.parts
+            raise unknown_order(part.flattens[0], layer, part.why)
         return result
 
     def check_input(self) -> None:
         """Raise UnknownOrderError if the input is an image for one layer, and flattened at once."""
         if self.input_is_image and self.of_input:
-            raise unknown_order(*self.of_input[0])
+            part, layer = self.of_input[0]
+            raise unknown_order(part.flattens[0], layer, part.why)
 
 
 def _joined(layer: Join, parts: tuple[Layout, ...]) -> Layout:

@@ -14,8 +14,8 @@ from minidl.nn.layer import Layer, joined
 from minidl.nn.parameter import Parameter
 from minidl.nn.recurrent.cells import RecurrentCell
 from minidl.torch import branch_modules, from_images, image_modules, modules
-from minidl.torch.from_images import AMONG_IMAGES, IMAGES, Maker, takes_images
 from minidl.torch.feature_order import feature_orders
+from minidl.torch.from_images import AMONG_IMAGES, IMAGES, Maker, takes_images
 from minidl.torch.layouts import UnknownOrderError
 from minidl.torch.names import slots
 from minidl.torch.refusal import refuse

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,15 +38,15 @@ class Part:
     channels
         Those of the images that the features come from, pixel by pixel; 1 for features in PyTorch's
         order, None for an unknown one.
-    flatten
-        The layer that has flattened these images; None for other features.
+    flattens
+        The layers that have flattened these images, several where results of them are added up.
     why
         Why the order is not known, in words.
     """
 
     width: int | None = None
     channels: int | None = 1
-    flatten: Flatten | None = None
+    flattens: tuple[Flatten, ...] = ()
     why: str = ""
 
 
@@ -69,7 +70,8 @@ class Rows:
     @property
     def flattens(self) -> list[Flatten]:
         """The layers that the features come from which PyTorch has in another order."""
-        return [part.flatten for part in self.parts if part.flatten and part.channels != 1]
+        turned = [part for part in self.parts if part.channels != 1]
+        return [flatten for part in turned for flatten in part.flattens]
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,18 @@ class Several:
 Layout = Images | Rows | Several
 
 
-def of_unknown_order(flatten: Flatten | None, why: str) -> Rows:
+def leaves(layout: Layout) -> Iterator[Images | Rows]:
+    """Yield the layouts of all arrays in a tuple, or of the one array."""
+    if isinstance(layout, Several):
+        for inner in layout.layouts:
+            yield from leaves(inner)
+    else:
+        yield layout
+
+
+def of_unknown_order(flatten: Flatten, why: str) -> Rows:
     """Return features whose order in PyTorch is not known, for this reason."""
-    return Rows((Part(None, None, flatten, why),))
+    return Rows((Part(None, None, (flatten,), why),))
 
 
 def order_in_pytorch(rows: Rows, layer: Layer, width: int) -> Array | None:
@@ -101,31 +112,30 @@ def order_in_pytorch(rows: Rows, layer: Layer, width: int) -> Array | None:
         return None
     for part in rows.parts:
         if part.channels is None:
-            raise unknown_order(part, layer)
+            raise unknown_order(part.flattens[0], layer, part.why)
     if sum(part.width is None for part in rows.parts) > 1:
         why = "several widths of what is side by side are not known"
-        raise unknown_order(Part(None, None, rows.flattens[0], why), layer)
+        raise unknown_order(rows.flattens[0], layer, why)
     rest = width - sum(part.width or 0 for part in rows.parts)
     order, start = [np.arange(0)], 0
     for part in rows.parts:
         size, channels = rest if part.width is None else part.width, part.channels or 1
         if size < 0 or size % channels:
             why = f"{max(size, 0)} features are no pixels of {channels} channels"
-            raise unknown_order(Part(None, None, rows.flattens[0], why), layer)
+            raise unknown_order(rows.flattens[0], layer, why)
         order.append(start + np.arange(size).reshape(-1, channels).T.ravel())
         start += size
     found = np.concatenate(order)
     return None if np.array_equal(found, np.arange(start)) else found
 
 
-def unknown_order(part: Part, layer: Layer) -> UnknownOrderError:
+def unknown_order(flatten: Flatten, layer: Layer, why: str) -> UnknownOrderError:
     """Return the error for a layer that takes features of an unknown order."""
-    flatten = "Flatten" if part.flatten is None else part.flatten.label
     return UnknownOrderError(
-        f"{flatten}: it is not known in which order PyTorch has the features that {layer.label} "
-        f"takes from it, because {part.why}; write Flatten(channels_first=True) for images that "
-        "PyTorch flattens with the channels on axis 1, or go by to_torch(model), which has them "
-        "last as the model"
+        f"{flatten.label}: it is not known in which order PyTorch has the features that "
+        f"{layer.label} takes from it, because {why}; write Flatten(channels_first=True) for "
+        "images that PyTorch flattens with the channels on axis 1, or go by to_torch(model), which "
+        "has them last as the model"
     )
 
 
@@ -149,12 +159,20 @@ def elementwise(layouts: tuple[Layout, ...]) -> Layout:
         each = (layout.layouts for layout in layouts if isinstance(layout, Several))
         return Several(tuple(map(elementwise, zip(*each, strict=True))))
     rows = [layout for layout in layouts if isinstance(layout, Rows)]
-    if all(layout.parts == rows[0].parts for layout in rows):
-        return rows[0]
     if all(layout.are_alike for layout in rows):
-        return Rows((Part(next((r.width for r in rows if r.width is not None), None)),))
+        return max(rows, key=lambda layout: layout.width is not None)
+    orders = [[part.channels for part in layout.parts] for layout in rows]
+    if all(None not in order and order == orders[0] for order in orders):
+        return Rows(tuple(map(_of_one_shape, zip(*(layout.parts for layout in rows), strict=True))))
     flatten = next(flatten for layout in rows for flatten in layout.flattens)
     return of_unknown_order(flatten, "they are combined with features of another order")
+
+
+def _of_one_shape(parts: tuple[Part, ...]) -> Part:
+    """Return the features of the same images, added up or multiplied."""
+    flattens = tuple(flatten for part in parts for flatten in part.flattens)
+    width = next((part.width for part in parts if part.width is not None), None)
+    return Part(width, parts[0].channels, flattens)
 
 
 def stacked(layouts: tuple[Layout, ...]) -> Layout:

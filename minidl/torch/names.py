@@ -110,9 +110,7 @@ def slots(layer: Layer, path: str = "", orders: Orders = NONE) -> Iterator[Slot]
                 yield from slots(child, joined(path, name), orders)
 
 
-def _of_cell(
-    cell: RecurrentCell, path: str, suffix: str, features: Array | None
-) -> Iterator[Slot]:
+def _of_cell(cell: RecurrentCell, path: str, suffix: str, features: Array | None) -> Iterator[Slot]:
     """Yield the slots of a recurrent cell, whose names end as those of its level and direction."""
     named = OF_GRU_CELLS if isinstance(cell, nn.GRUCell) else OF_CELLS
     for ours, theirs in named.items():
