@@ -284,7 +284,7 @@ def hooked() -> Any:
         (lambda: T.BatchNorm1d(2, track_running_stats=False), "no running statistics"),
         (lambda: T.LayerNorm((2, 2)), "over 2 axes"),
         (lambda: T.Embedding(3, 2, max_norm=1.0), "max_norm"),
-        (lambda: T.Embedding(3, 2, padding_idx=0), "padding_idx=0"),
+        (lambda: T.Embedding(3, 2, padding_idx=0), r"padding_idx=0,.* module\.padding_idx = None"),
         (lambda: T.Embedding(3, 2, scale_grad_by_freq=True), "scale_grad_by_freq"),
         (lambda: T.LeakyReLU(2.0), "LeakyReLU cannot be taken: slope must be"),
         (lambda: T.Dropout(1.0), "Dropout cannot be taken: p must be"),
@@ -308,6 +308,12 @@ def test_layers_that_cannot_be_converted_are_named() -> None:
         to_torch(T.Linear(2, 2))
     with pytest.raises(TypeError, match="from_torch takes a module of PyTorch, got str"):
         from_torch("module")
+
+
+def test_options_of_gradients_are_not_needed_without_them() -> None:
+    module = T.Embedding(5, 2, padding_idx=1, scale_grad_by_freq=True).requires_grad_(False)
+    x = np.array([[0, 1, 4]])
+    np.testing.assert_array_equal(from_torch(module)(x), module(torch.tensor(x)).numpy())
 
 
 @pytest.mark.parametrize(
