@@ -6,6 +6,7 @@ name: a changed copy of a module takes the place of the module in both.
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import flattening_cases
 import numpy as np
 import onnx_helpers
 import pytest
@@ -48,12 +50,13 @@ from minidl.onnx import (
     recurrent_readers,
     time_first,
 )
-from minidl.torch import names
+from minidl.torch import feature_order, layouts, names
 
 MODULES = (
     *(axes, branch_layers, channels_last, computed_shapes, containers, images, layers, layout),
     *(matching, network, patterns, readers, recurrent_layers, recurrent_readers, time_first),
-    *(names, import_module("minidl.torch.state_dict")),  # whose name is also a function's
+    *(feature_order, layouts, names),
+    import_module("minidl.torch.state_dict"),  # whose name is also a function's
     *(c_convolution, functions, memory, c_layers, c_recurrent),
 )
 HOMES = {module.__name__.removeprefix("minidl."): module for module in MODULES}
@@ -231,6 +234,25 @@ def check_state_dict() -> None:
     variance = minidl.torch.state_dict(nn.BatchNorm(2)) | {"running_var": -np.ones(2)}
     with pytest.raises(minidl.torch.StateDictError):
         minidl.torch.load_state_dict(variance, nn.BatchNorm(2))
+    _check_flattened()
+
+
+def _check_flattened() -> None:
+    """Features of flattened images are in PyTorch's order, or it is not known."""
+    for name in ("features", "image and table", "added", "words", "channels first"):
+        model, xs = flattening_cases.build(name)
+        other = copy.deepcopy(model)
+        for _, layer in other.layers():
+            if isinstance(layer, nn.Flatten):
+                layer.channels_first = True
+        minidl.torch.load_state_dict(minidl.torch.state_dict(model), other)
+        np.testing.assert_allclose(other(*xs), model(*xs), rtol=1e-4, atol=1e-5)
+        again = copy.deepcopy(model)
+        minidl.torch.load_state_dict(minidl.torch.state_dict(other), again)
+        np.testing.assert_array_equal(again(*xs), model(*xs))
+    for made, words, _ in flattening_cases.UNKNOWN.values():
+        with pytest.raises(minidl.torch.UnknownOrderError, match=words):
+            minidl.torch.state_dict(made())
 
 
 # --- C ------------------------------------------------------------------------------------------

@@ -38,9 +38,6 @@ from minidl.torch.layouts import (
 )
 from minidl.typing import Array
 
-# The input of a model. Without layers for images, it is what PyTorch's module takes.
-GIVEN = Rows()
-
 # Layers that do the same wherever channels and features are.
 ANYWHERE = (
     *(nn.Identity, nn.Dropout, nn.Softmax, nn.LogSoftmax, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.CELU),
@@ -62,7 +59,7 @@ class FeatureOrders:
 
     of: dict[int, Array] = field(default_factory=dict)
     flattens: list[nn.Flatten] = field(default_factory=list)
-    output: Layout = GIVEN
+    output: Layout = field(default_factory=Rows)
 
 
 def feature_orders(model: Layer) -> FeatureOrders:
@@ -74,7 +71,7 @@ def feature_orders(model: Layer) -> FeatureOrders:
         Where they do not follow from the model.
     """
     walk = _Walk()
-    walk.found.output = walk.through(model, GIVEN)
+    walk.found.output = walk.through(model, walk.input)
     walk.check_input()
     return walk.found
 
@@ -99,6 +96,7 @@ class _Walk:
 
     def __init__(self) -> None:
         self.found = FeatureOrders()
+        self.input = Rows()  # without layers for images, what PyTorch's module takes
         self.taken: dict[int, Array | None] = {}  # the order of the features that a layer takes
         self.flattened: dict[int, Layout] = {}  # what a Flatten takes
         self.input_is_image = False  # whether a layer for images takes the input of the model
@@ -177,7 +175,7 @@ class _Walk:
 
     def _through_images(self, layer: Layer, layout: Layout) -> Layout:
         """Return the layout of what a layer for images or sequences gives."""
-        self.input_is_image |= layout is GIVEN and not isinstance(layer, GlobalPooling)
+        self.input_is_image |= layout is self.input and not isinstance(layer, GlobalPooling)
         self._take(layer, layout)
         channels, axes = None, None
         if isinstance(layout, Images):
@@ -199,7 +197,7 @@ class _Walk:
             return Rows()  # who writes this wants PyTorch's order
         if self.flattened.setdefault(id(layer), layout) != layout:
             return of_unknown_order(layer, "it is called twice, with arrays of different layouts")
-        if layout is GIVEN:
+        if layout is self.input:
             return Rows((Part(None, 1, (layer,), "other layers take its input for images"),))
         if not isinstance(layout, Images):
             return layout if isinstance(layout, Rows) and not layout.are_alike else Rows()
