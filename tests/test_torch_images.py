@@ -162,6 +162,12 @@ def test_random_networks(seed: int) -> None:
     expected = np.moveaxis(y, -1, 1) if y.ndim > 2 else y
     assert_close(module(torch.tensor(turned)).detach().numpy(), expected)
     np.testing.assert_array_equal(from_torch(module)(turned), expected)
+    tensors = module.state_dict()
+    for name, array in state_dict(model).items():
+        np.testing.assert_array_equal(array, tensors[name].numpy(), err_msg=name)
+    disturbed(model, rng)
+    load_state_dict(tensors, model)
+    np.testing.assert_array_equal(model(x), y)
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -94,6 +94,8 @@ class Convolution(Affine):
     def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...]:
         unknown = ("batch", *self.SIZES, 0)
         batch, *sizes, _ = input_shape or unknown
+        if not sizes and isinstance(batch, str):  # such as of a Linear, over any number of axes
+            sizes = list(self.SIZES)
         known = [size for size in sizes if isinstance(size, int)]
         if len(known) == len(sizes):
             if len(known) != self.DIMENSIONS:

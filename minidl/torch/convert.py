@@ -78,8 +78,8 @@ def to_torch(model: Layer) -> Any:
     TypeError
         For a layer of the user's, naming it, and one in a ``ChannelsFirst`` that PyTorch has not.
     ValueError
-        For a recurrent layer that is stateful, a branch with a name that PyTorch needs, and features
-        of flattened images that the model both learns of and returns.
+        For a recurrent layer that is stateful, a branch with a name that PyTorch needs, and
+        features of flattened images that the model both learns of and returns.
 
     Examples
     --------
