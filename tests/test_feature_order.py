@@ -14,12 +14,15 @@ from random_stacks import disturbed
 from minidl import nn
 from minidl.torch import (
     UnknownOrderError,
+    feature_order,
     from_torch,
     load_state_dict,
     save_state_dict,
     state_dict,
     to_torch,
 )
+
+OURS = [cls for cls in nn.Layer.registry if cls.__module__.startswith("minidl.nn.")]
 
 
 def in_order_of_pytorch(model: nn.Layer) -> nn.Layer:
@@ -101,6 +104,18 @@ def test_all_else_is_in_the_same_order(layers: list[nn.Layer]) -> None:
         place, _, kind = name.rpartition(".")
         if kind == "weight" and isinstance(model[int(place)], nn.Linear):
             np.testing.assert_array_equal(tensor, model[int(place)].weight.data.T)
+
+
+@pytest.mark.parametrize("cls", OURS, ids=lambda cls: cls.__name__)
+def test_every_layer_is_known(cls: type[nn.Layer], monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of minidl's own is taken for one of the user's."""
+
+    def refuse(walk: Any, layer: nn.Layer, layout: Any) -> None:
+        pytest.fail(f"what becomes of features in {layer} is not known")
+
+    monkeypatch.setattr(feature_order._Walk, "_through_own", refuse)
+    for layer, _ in cls.examples():
+        assert not feature_order.feature_orders(layer).of
 
 
 # --- what cannot be known -------------------------------------------------------------------------

@@ -68,10 +68,9 @@ def load_state_dict(
     (float16, bfloat16) are widened, all others rounded to the dtype of the model.
 
     PyTorch has the channels of images on axis 1, so that its ``Flatten`` gives features in another
-    order than ``Flatten()`` of this model, which has them last. The parameters over such features
-    are reordered, also by ``state_dict``. A network without layers for images is filled as if its
-    inputs were those of the module, to the last axis; layers of your own are taken to do what those
-    of the module do.
+    order than ``Flatten()`` here, where channels are last. The parameters over such features are
+    reordered, also by ``state_dict``. Two things are taken for granted: a network without layers
+    for images takes what the module takes; layers of your own do what those of the module do.
 
     Parameters
     ----------
@@ -79,7 +78,8 @@ def load_state_dict(
         A safetensors file, or a dict of tensors or arrays. Files of ``torch.save`` are programs:
         load them with PyTorch, ``torch.load(path, weights_only=True)``, which returns the dict.
     into
-        A model of layers of the same sizes.
+        A model of layers of the same sizes, and all of it: a ``Linear`` alone does not show that its
+        features come from flattened images.
     strict
         Whether anything missing, unknown or misshapen is an error. Else what fits is loaded.
 
