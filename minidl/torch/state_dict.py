@@ -78,8 +78,8 @@ def load_state_dict(
         A safetensors file, or a dict of tensors or arrays. Files of ``torch.save`` are programs:
         load them with PyTorch, ``torch.load(path, weights_only=True)``, which returns the dict.
     into
-        A model of layers of the same sizes, and all of it: a ``Linear`` alone does not show that its
-        features come from flattened images.
+        A model of layers of the same sizes, and all of it: a ``Linear`` alone does not show that
+        its features come from flattened images.
     strict
         Whether anything missing, unknown or misshapen is an error. Else what fits is loaded.
 
