@@ -256,6 +256,22 @@ class OwnLinear(torch.nn.Linear):
     """Computes something else than its base class, perhaps."""
 
 
+class OwnSequence(torch.nn.Sequential):
+    """Builds its modules by itself, and calls them as its base class does."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(T.Linear(width, width), T.BatchNorm1d(width), T.ReLU())
+
+
+class OwnOrder(torch.nn.Sequential):
+    """Calls its modules in another order."""
+
+    def forward(self, x: Any) -> Any:
+        for module in reversed(self):
+            x = module(x)
+        return x
+
+
 class OwnLayer(nn.Layer):
     """A layer of the user's."""
 
@@ -274,6 +290,7 @@ def hooked() -> Any:
     [
         (Own, "Own has no counterpart"),
         (lambda: OwnLinear(2, 2), "OwnLinear has no counterpart"),
+        (lambda: OwnOrder(T.Linear(2, 2)), "OwnOrder has no counterpart"),
         (lambda: T.ConvTranspose2d(1, 1, 3), "ConvTranspose2d has no counterpart"),
         (lambda: T.utils.parametrizations.weight_norm(T.Linear(2, 2)), "no counterpart"),
         (hooked, "Linear has hooks"),
@@ -308,6 +325,14 @@ def test_layers_that_cannot_be_converted_are_named() -> None:
         to_torch(T.Linear(2, 2))
     with pytest.raises(TypeError, match="from_torch takes a module of PyTorch, got str"):
         from_torch("module")
+
+
+def test_classes_of_sequences() -> None:
+    module = T.Sequential(OwnSequence(3), OwnSequence(3), T.Linear(3, 2)).eval()
+    x = torch.randn(4, 3)
+    model = from_torch(module)
+    assert_close(model(x.numpy()), module(x))
+    assert list(state_dict(model)) == list(module.state_dict())
 
 
 def test_options_of_gradients_are_not_needed_without_them() -> None:

@@ -114,7 +114,7 @@ class _Walk:
     def _container(self, module: Any, path: str) -> Layer | None:
         """Return the layer of a module with modules in it; None for others."""
         named = module._modules.items()  # named_children() gives no module twice
-        if type(module) in (torch.nn.Sequential, branch_modules.Sequential):
+        if branch_modules.is_sequence(module):
             return nn.Sequential(*(self.of(child, joined(path, name)) for name, child in named))
         if type(module) is branch_modules.Residual:
             return nn.Residual(*self._beside(module, path).values())  # type: ignore[arg-type]

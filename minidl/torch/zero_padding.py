@@ -31,7 +31,7 @@ def paddings_of(root: Any) -> dict[int, Pairs]:
     places = Counter(id(module) for _, module in root.named_modules(remove_duplicate=False))
     found: dict[int, Pairs] = {}
     for module in root.modules():
-        if type(module) not in (torch.nn.Sequential, branch_modules.Sequential):
+        if not branch_modules.is_sequence(module):
             continue
         for pad, convolution in pairwise(module._modules.values()):
             if _can_be_one(pad, convolution) and places[id(pad)] == places[id(convolution)] == 1:
