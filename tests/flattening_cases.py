@@ -163,7 +163,7 @@ IMAGE = (2, 4, 6, 1)
 UNKNOWN: dict[str, tuple[Model, str, tuple[int, ...] | None]] = {
     "a layer of the user's before": (
         lambda: chain(filters(), Square(), nn.Flatten(), nn.Linear(18, 2)),
-        "layer 2 Flatten.* layer 3 Linear.* the channels that it takes are not known",
+        "layer 2 Flatten.* layer 3 Linear.* how many channels it takes is not known",
         None,
     ),
     "a layer of the user's behind": (
@@ -187,12 +187,12 @@ UNKNOWN: dict[str, tuple[Model, str, tuple[int, ...] | None]] = {
     ),
     "pooling first": (
         lambda: chain(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(18, 2)),
-        "the channels that it takes are not known",
+        "how many channels it takes is not known",
         (2, 4, 6, 3),
     ),
     "inside of channels first": (
         lambda: nn.ChannelsFirst(chain(nn.Flatten(), nn.Linear(18, 2))),
-        "the channels that it takes are not known",
+        "how many channels it takes is not known",
         (2, 3, 2, 3),
     ),
     "columns": (
@@ -202,7 +202,7 @@ UNKNOWN: dict[str, tuple[Model, str, tuple[int, ...] | None]] = {
     ),
     "linear layers of pixels": (
         lambda: chain(filters(), nn.Linear(3, 2), nn.Flatten(), nn.Linear(12, 2)),
-        "the channels that it takes are not known",
+        "how many channels it takes is not known",
         IMAGE,
     ),
     "two widths": (
@@ -239,6 +239,13 @@ UNKNOWN: dict[str, tuple[Model, str, tuple[int, ...] | None]] = {
     "no pixels": (
         lambda: chain(filters(), nn.Flatten(), nn.Linear(17, 2)),
         "17 features are no pixels of 3 channels",
+        None,
+    ),
+    "an input that a layer of the user's may take for an image": (
+        lambda: nn.Parallel(
+            Net(filters(), nn.GlobalAvgPool()), chain(nn.Flatten(), nn.Linear(24, 3))
+        ),
+        "other layers take its input for images",
         None,
     ),
     "an input that may be an image": (

@@ -207,7 +207,7 @@ class _Walk:
         if layer.start_dim > 1 or (last is None and layer.end_dim > 0):
             return of_unknown_order(layer, "it joins the channels to one of several axes")
         if layout.channels is None:
-            return of_unknown_order(layer, "the channels that it takes are not known")
+            return of_unknown_order(layer, "how many channels it takes is not known")
         return Rows((Part(None, layout.channels, (layer,)),))
 
     def _through_branches(self, layer: nn.Parallel, layout: Layout) -> Layout:
@@ -235,6 +235,7 @@ class _Walk:
         flattens = [inner for inner in inside if isinstance(inner, nn.Flatten)]
         plain = next((inner for inner in flattens if not inner.channels_first), None)
         images = any(isinstance(inner, (*FOR_IMAGES, nn.ChannelsFirst)) for inner in inside)
+        self.input_is_image |= images and layout is self.input
         taken = list(leaves(layout))
         images |= any(isinstance(leaf, Images) for leaf in taken)
         turned = [flatten for leaf in taken if isinstance(leaf, Rows) for flatten in leaf.flattens]
