@@ -39,6 +39,7 @@ from minidl.onnx import (
     channels_last,
     computed_shapes,
     containers,
+    folding,
     images,
     layers,
     layout,
@@ -53,7 +54,8 @@ from minidl.onnx import (
 from minidl.torch import feature_order, layouts, names
 
 MODULES = (
-    *(axes, branch_layers, channels_last, computed_shapes, containers, images, layers, layout),
+    *(axes, branch_layers, channels_last, computed_shapes, containers, folding, images, layers),
+    layout,
     *(matching, network, patterns, readers, recurrent_layers, recurrent_readers, time_first),
     *(feature_order, layouts, names),
     import_module("minidl.torch.state_dict"),  # whose name is also a function's
@@ -160,6 +162,20 @@ RIGHT = [
         more = Tanh (sequence)
         both = Concat <axis = 0> (sequence, more)
         y, h = LSTM <hidden_size = 1, direction = "reverse"> (both, w, r, b)""",
+    ),
+    (
+        "float[n, 7] y",
+        """int64[1] two = {2}, int64[2] pairs = {1, 2}, int64[2] apart = {-1, 2},
+        int64[1] last = {-1}, int64[1] start = {-9223372036854775807}, int64[1] zero = {0},
+        float half = {0.5}""",
+        """none = ConstantOfShape <value = int64[1] {0}> (two)
+        all = Concat <axis = 0> (pairs, none)
+        rows = Reshape (all, apart)
+        turned = Slice (rows, last, start, zero, last)
+        columns = Transpose <perm = [1, 0]> (turned)
+        row = Reshape (columns, last)
+        pads = Cast <to = 7> (row)
+        y = Pad (x, pads, half)""",
     ),
     ("float[n, 4] y", "float half = {0.5}", "a = Tanh (x) b = Add (a, x) y = Mul (b, half)"),
     (

@@ -56,8 +56,7 @@ def _part(node: Node, arrays: list[Array]) -> Array:
     steps = more[1] if len(more) > 1 else np.ones(len(starts), np.int64)
     places = [slice(None)] * array.ndim
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        before_all = step < 0 and end < -array.shape[axis]
-        places[axis] = slice(int(start), None if before_all else int(end), int(step))
+        places[axis] = slice(int(start), int(end), int(step))
     return array[tuple(places)]
 
 
