@@ -233,16 +233,16 @@ class _Walk:
         """
         inside = [inner for _, inner in layer.layers()]
         flattens = [inner for inner in inside if isinstance(inner, nn.Flatten)]
-        plain = next((inner for inner in flattens if not inner.channels_first), None)
+        plain = [inner for inner in flattens if not inner.channels_first]
         images = any(isinstance(inner, (*FOR_IMAGES, nn.ChannelsFirst)) for inner in inside)
         self.input_is_image |= images and layout is self.input
-        taken = list(leaves(layout))
-        images |= any(isinstance(leaf, Images) for leaf in taken)
-        turned = [flatten for leaf in taken if isinstance(leaf, Rows) for flatten in leaf.flattens]
+        given = list(leaves(layout))
+        images |= any(isinstance(leaf, Images) for leaf in given)
+        turned = [flatten for leaf in given if isinstance(leaf, Rows) for flatten in leaf.flattens]
         if turned:
             result = of_unknown_order(turned[0], f"{layer.label} may change it")
-        elif images and plain is not None:
-            result = of_unknown_order(plain, f"how {layer.label} calls its layers is not known")
+        elif images and plain:
+            result = of_unknown_order(plain[0], f"how {layer.label} calls its layers is not known")
         else:
             return Images() if images else Rows()
         if layer.parameters():

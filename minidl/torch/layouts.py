@@ -69,7 +69,7 @@ class Rows:
 
     @property
     def flattens(self) -> list[Flatten]:
-        """The layers that the features come from which PyTorch has in another order."""
+        """The layers behind those features that PyTorch may have in another order."""
         turned = [part for part in self.parts if part.channels != 1]
         return [flatten for part in turned for flatten in part.flattens]
 
