@@ -139,6 +139,26 @@ def test_features_that_nothing_is_learned_of_need_no_order() -> None:
         assert len(state_dict(chain(filters(), *layers))) == 2
 
 
+class ByHand(nn.Layer):
+    """A network of the user's that flattens by itself."""
+
+    def __init__(self, width: int, *flatten: nn.Flatten) -> None:
+        self.filters, self.flatten = filters(), list(flatten)
+        self.hidden, self.head = nn.Linear(width, 8), nn.Linear(8, 2)
+
+
+def test_images_that_seem_to_be_flattened_by_hand_are_refused() -> None:
+    with pytest.raises(
+        UnknownOrderError, match=r"ByHand.* the 18 features that Linear.*one by one"
+    ):
+        state_dict(ByHand(18))
+    for model in (ByHand(18, nn.Flatten(channels_first=True)), ByHand(3), ByHand(8), ByHand(20)):
+        assert {"filters.0.weight", "hidden.weight", "head.bias"} < state_dict(model).keys()
+    np.testing.assert_array_equal(
+        state_dict(model := ByHand(3))["hidden.weight"], model.hidden.weight.data.T
+    )
+
+
 def test_one_layer_for_features_in_different_orders_is_refused() -> None:
     shared = nn.Linear(18, 18)
     model = chain(filters(), nn.Flatten(), shared, nn.ReLU(), shared)

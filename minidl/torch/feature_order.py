@@ -244,6 +244,7 @@ class _Walk:
         elif images and plain:
             result = of_unknown_order(plain[0], f"how {layer.label} calls its layers is not known")
         else:
+            _check_own_rows(layer, inside)
             return Images() if images else Rows()
         if layer.parameters():
             (part,) = result.parts
@@ -255,6 +256,26 @@ class _Walk:
         if self.input_is_image and self.of_input:
             part, layer = self.of_input[0]
             raise unknown_order(part.flattens[0], layer, part.why)
+
+
+def _check_own_rows(layer: Layer, inside: list[Layer]) -> None:
+    """Raise UnknownOrderError if a layer of the user's seems to flatten images by itself.
+
+    It does if a ``Linear`` takes a multiple of the channels of a convolution, and no layer gives as
+    many features.
+    """
+    channels = [inner.out_features for inner in inside if isinstance(inner, Convolution)]
+    linears = [inner for inner in inside if isinstance(inner, nn.Linear)]
+    widths = {*channels, *(linear.out_features for linear in linears)}
+    for linear in linears:
+        width = linear.in_features
+        multiple = any(width % count == 0 for count in channels if count > 1)
+        if multiple and width not in widths and not any(isinstance(i, nn.Flatten) for i in inside):
+            raise UnknownOrderError(
+                f"{layer.label}: it is not known in which order PyTorch has the {width} features "
+                f"that {linear.label} takes, which seem to be flattened images; call a layer "
+                "Flatten(channels_first=True) in it, or fill the layers in it one by one"
+            )
 
 
 def _joined(layer: Join, parts: tuple[Layout, ...]) -> Layout:
