@@ -139,6 +139,33 @@ def test_features_that_nothing_is_learned_of_need_no_order() -> None:
         assert len(state_dict(chain(filters(), *layers))) == 2
 
 
+class Siamese(nn.Layer):
+    """A network of the user's that calls one encoder, and maybe a head."""
+
+    def __init__(self, *encoder: nn.Layer, head: nn.Layer | None = None) -> None:
+        self.encoder, self.head = nn.Sequential(*encoder, rng=0), head
+
+    def forward(self, x: Any) -> Any:
+        return self.head(self.encoder(x)) if self.head else self.encoder(x)
+
+
+def test_a_network_within_a_layer_of_the_users() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 4, 6, 1)).astype(np.float32)
+    encoder = filters(), nn.Flatten(), nn.Linear(18, 3)
+    for model in (Siamese(*encoder), Siamese(*encoder, head=nn.Linear(3, 2))):
+        disturbed(model, rng)
+        other = in_order_of_pytorch(model)
+        load_state_dict(state_dict(model), other)
+        assert_close(other(x), model(x))
+    assert len(state_dict(Siamese(filters(), nn.Flatten()))) == 2
+    for head in (nn.Linear(18, 2), chain(nn.BatchNorm(18), nn.Linear(18, 2))):
+        with pytest.raises(
+            UnknownOrderError, match=r"how Siamese\(\) calls its layers is not known"
+        ):
+            state_dict(Siamese(filters(), nn.Flatten(), head=head))
+
+
 class ByHand(nn.Layer):
     """A network of the user's that flattens by itself."""
 

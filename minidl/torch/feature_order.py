@@ -9,12 +9,12 @@ from layer to layer, as the model calls them, to find these orders.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from minidl import nn
 from minidl.nn.convolution import Convolution
+from minidl.nn.forms import computes_as_ours
 from minidl.nn.global_pooling import GlobalPooling
 from minidl.nn.joining import Join
 from minidl.nn.layer import Layer
@@ -78,17 +78,13 @@ def feature_orders(model: Layer) -> FeatureOrders:
 
 def is_reordered(layout: Layout, flattens: list[nn.Flatten]) -> bool:
     """Return whether an array holds what these layers give, in another order than PyTorch's."""
+    return any(flatten in flattens for flatten in _turned(layout))
+
+
+def _turned(layout: Layout) -> list[nn.Flatten]:
+    """Return the layers behind all features that PyTorch may have in another order."""
     rows = (leaf for leaf in leaves(layout) if isinstance(leaf, Rows))
-    return any(flatten in flattens for leaf in rows for flatten in leaf.flattens)
-
-
-def _is_ours(layer: Layer) -> bool:
-    """Return whether a layer computes what a class of minidl.nn does."""
-    kind: Any
-    for kind in type(layer).__mro__:
-        if kind.__module__.startswith("minidl.nn."):
-            return kind is not Layer and type(layer).forward is kind.forward
-    return False
+    return [flatten for leaf in rows for flatten in leaf.flattens]
 
 
 class _Walk:
@@ -105,7 +101,7 @@ class _Walk:
     def through(self, layer: Layer, layout: Layout) -> Layout:
         """Return the layout of what a layer gives for an array of this layout."""
         match layer:
-            case _ if not _is_ours(layer):
+            case _ if not computes_as_ours(layer):
                 return self._through_own(layer, layout)
             case nn.Sequential():
                 for inner in layer.stack:
@@ -232,24 +228,39 @@ class _Walk:
         It is not known whether it takes and gives images, nor how it calls the layers in it.
         """
         inside = [inner for _, inner in layer.layers()]
-        flattens = [inner for inner in inside if isinstance(inner, nn.Flatten)]
-        plain = [inner for inner in flattens if not inner.channels_first]
         images = any(isinstance(inner, (*FOR_IMAGES, nn.ChannelsFirst)) for inner in inside)
         self.input_is_image |= images and layout is self.input
-        given = list(leaves(layout))
-        images |= any(isinstance(leaf, Images) for leaf in given)
-        turned = [flatten for leaf in given if isinstance(leaf, Rows) for flatten in leaf.flattens]
+        images |= any(isinstance(leaf, Images) for leaf in leaves(layout))
+        turned, learns = _turned(layout), bool(layer.parameters())
+        why = f"{layer.label} may change it"
+        if not turned:
+            turned, learns = self._flattened_inside(layer, Images() if images else Rows())
+            why = f"how {layer.label} calls its layers is not known"
+        if turned and learns:
+            raise unknown_order(turned[0], layer, why)
         if turned:
-            result = of_unknown_order(turned[0], f"{layer.label} may change it")
-        elif images and plain:
-            result = of_unknown_order(plain[0], f"how {layer.label} calls its layers is not known")
-        else:
-            _check_own_rows(layer, inside)
-            return Images() if images else Rows()
-        if layer.parameters():
-            (part,) = result.parts
-            raise unknown_order(part.flattens[0], layer, part.why)
-        return result
+            return of_unknown_order(turned[0], why)
+        _check_own_rows(layer, inside)
+        return Images() if images else Rows()
+
+    def _flattened_inside(self, layer: Layer, given: Layout) -> tuple[list[nn.Flatten], bool]:
+        """Return what flattens images for other layers, and whether any of these has parameters.
+
+        ``given`` is the layout of what each of the layers inside gets, as far as it is known.
+        """
+        children = dict.fromkeys(child for _, child in layer.children())
+        found: dict[Layer, list[nn.Flatten]] = {}
+        for child in children:
+            if any(child.children()) or not computes_as_ours(child):
+                flattens = _turned(self.through(child, given))
+            else:
+                is_plain = isinstance(child, nn.Flatten) and not child.channels_first
+                flattens = [child] if is_plain and isinstance(given, Images) else []  # type: ignore[list-item]
+            if flattens:
+                found[child] = flattens
+        others = (child for child in children if not isinstance(child, FOR_IMAGES))
+        learns = any(child.parameters() for child in others if [child] != list(found))
+        return [flatten for flattens in found.values() for flatten in flattens], learns
 
     def check_input(self) -> None:
         """Raise UnknownOrderError if the input is an image for one layer, and flattened at once."""
