@@ -37,7 +37,7 @@ WEIGHTS: dict[str, tuple[int, ...]] = {
     "Conv": (1, 2),
     "Resize": (1, 2, 3),
     "Upsample": (1,),
-    "ReduceMean": (1,),
+    **dict.fromkeys(("ReduceMean", "ReduceMax"), (1,)),
     "Pad": (1, 2, 3),
 }
 RANDOM = "it is in training mode, and its mask cannot be repeated"
@@ -70,6 +70,12 @@ REFUSED = {
 
 # Operators of images: words that refuse cases, and those cases, without "test_".
 OF_IMAGES = {
+    "as GlobalMaxPool is": """
+        reduce_max_default_axes_keepdim_example reduce_max_default_axes_keepdims_random
+        reduce_max_do_not_keepdims_example reduce_max_do_not_keepdims_random reduce_max_empty_set
+        reduce_max_keepdims_example reduce_max_keepdims_random
+        reduce_max_negative_axes_keepdims_example reduce_max_negative_axes_keepdims_random
+    """,
     "it has 3 dimensions": """
         averagepool_3d_default averagepool_3d_dilations_small
         averagepool_3d_dilations_large_count_include_pad_is_0_ceil_mode_is_False
