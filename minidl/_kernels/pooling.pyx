@@ -223,7 +223,7 @@ def upsample_grad(dy, scale):
 cdef Pool blocks(str name, str which, x, scale):
     """Windows side by side."""
     cdef Pool at = Pool(name, which, x)
-    at.take(at.kernel, "scale", scale)
+    at.take(at.kernel, "scale along each axis", scale)
     at.stride = at.kernel
     return at
 

@@ -10,7 +10,7 @@ import numpy as np
 from minidl._kernels.signature import KERNELS, declare, kernel
 from minidl._kernels.twins.activations import _Activation
 from minidl._kernels.twins.normalization import column_sum
-from minidl._kernels.twins.windows import Padding, Sizes, padded, windows, without
+from minidl._kernels.twins.windows import Padding, Sizes, _padded, _windows, _without
 from minidl.typing import Array
 
 _GEOMETRY = (
@@ -57,7 +57,7 @@ def conv(
     channels, then the outputs.
     """
     size = weight.ndim - 2
-    seen = windows(padded(x, padding), weight.shape[:size], stride, dilation)
+    seen = _windows(_padded(x, padding), weight.shape[:size], stride, dilation)
     axes = tuple(range(-size - 1, 0)), (size, *range(size))  # channels, then the window
     parts = zip(
         np.split(seen, groups, axis=1 + size), np.split(weight, groups, axis=-1), strict=True
@@ -80,7 +80,7 @@ def conv_grad_params(
 ) -> None:
     """dW += Σ over all windows of x' · dy, and db += Σ dy."""
     size = dweight.ndim - 2
-    seen = windows(padded(x, padding), dweight.shape[:size], stride, dilation)
+    seen = _windows(_padded(x, padding), dweight.shape[:size], stride, dilation)
     axes = tuple(range(1 + size))
     parts = zip(np.split(seen, groups, axis=1 + size), np.split(dy, groups, axis=-1), strict=True)
     sums = [np.tensordot(part, d, (axes, axes)) for part, d in parts]  # channels, window, outputs
@@ -106,15 +106,15 @@ def conv_grad_input(
 ) -> Array:
     """dx = Σ over the windows that an element of x is in, of dy · W'."""
     size = weight.ndim - 2
-    dx = padded(np.zeros(x_shape, dy.dtype), padding)
+    dx = _padded(np.zeros(x_shape, dy.dtype), padding)
     # For each place in the window, a view of the elements of x that lie there.
-    views = windows(dx, weight.shape[:size], stride, dilation, writeable=True)
+    views = _windows(dx, weight.shape[:size], stride, dilation, writeable=True)
     for place in np.ndindex(weight.shape[:size]):
         parts = zip(
             np.split(dy, groups, axis=-1), np.split(weight[place], groups, axis=-1), strict=True
         )
         views[(..., *place)] += np.concatenate([d @ w.T for d, w in parts], axis=-1)
-    return without(dx, padding)
+    return _without(dx, padding)
 
 
 # Partial sums of dW, each over some of the images; `column_sum` adds them up.

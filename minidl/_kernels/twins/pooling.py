@@ -15,7 +15,7 @@ import numpy as np
 
 from minidl._kernels.signature import kernel
 from minidl._kernels.twins.errors import RowError
-from minidl._kernels.twins.windows import Padding, Sizes, beyond, padded, windows, without
+from minidl._kernels.twins.windows import Padding, Sizes, _beyond, _padded, _windows, _without
 from minidl.typing import Array
 
 _X, _Y = "[images,height,width,channels]", "[images,out_height,out_width,channels]"
@@ -151,7 +151,7 @@ def upsample(x: Array, scale: Sizes) -> Array:
 def upsample_grad(dy: Array, scale: Sizes) -> Array:
     """dx = Σ dy over the block of every pixel."""
     ones = (1,) * len(scale)
-    return windows(dy, scale, scale, ones).sum(axis=tuple(range(-len(scale), 0)))
+    return _windows(dy, scale, scale, ones).sum(axis=tuple(range(-len(scale), 0)))
 
 
 # --- windows ------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ class _Windows:
         self.axes = tuple(range(-len(kernel), 0))  # of the pixels in arrays of windows
         none = ((0, 0),) * len(kernel)
         places = sizes, kernel, stride, padding, self.dilation
-        self.beyond = beyond(*places) if ceil_mode else none  # the padding
+        self.beyond = _beyond(*places) if ceil_mode else none  # what windows reach over besides
 
     def padded(self, x: Array, value: float, lengths: Array | None = None) -> Array:
         """Return x with a value before and after each dimension, and after each sequence."""
@@ -182,21 +182,21 @@ class _Windows:
             _check_lengths(lengths, x.shape[-2])
             on = np.arange(x.shape[-2]) < lengths.reshape(-1, *[1] * (x.ndim - 2))
             x = np.where(on[..., None], x, x.dtype.type(value))
-        return padded(padded(x, self.padding, value), self.beyond, value)
+        return _padded(_padded(x, self.padding, value), self.beyond, value)
 
     def of(self, x: Array, writeable: bool = False) -> Array:
         """View the windows (batch, *outputs, channels, *kernel) of padded images."""
-        return windows(x, self.kernel, self.stride, self.dilation, writeable)
+        return _windows(x, self.kernel, self.stride, self.dilation, writeable)
 
     def without(self, x: Array) -> Array:
         """Return the part of padded images that is no padding."""
-        return without(without(x, self.beyond), self.padding)
+        return _without(_without(x, self.beyond), self.padding)
 
     def divisor(self, x: Array, count_include_pad: bool, lengths: Array | None) -> Array:
         """Count the pixels of every window that count in a mean."""
         ones = np.ones((*x.shape[:-1], 1), x.dtype)
         if count_include_pad:
-            counted = padded(padded(ones, self.padding, 1), self.beyond)
+            counted = _padded(_padded(ones, self.padding, 1), self.beyond)
         else:
             counted = self.padded(ones, 0, lengths)
         return np.maximum(self.of(counted).sum(axis=self.axes), 1)

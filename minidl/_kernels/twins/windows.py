@@ -11,18 +11,18 @@ Sizes = tuple[int, ...]  # a number for each dimension between batch and channel
 Padding = tuple[tuple[int, int], ...]  # what is padded before and after each of them
 
 
-def padded(x: Array, padding: Padding, value: float = 0) -> Array:
+def _padded(x: Array, padding: Padding, value: float = 0) -> Array:
     """Surround images with a value."""
     return np.pad(x, ((0, 0), *padding, (0, 0)), constant_values=value)
 
 
-def without(x: Array, padding: Padding) -> Array:
+def _without(x: Array, padding: Padding) -> Array:
     """Return the part of padded images that is no padding."""
     sizes = zip(x.shape[1:-1], padding, strict=True)
     return x[:, *(slice(before, n - after) for n, (before, after) in sizes)].copy()
 
 
-def windows(
+def _windows(
     x: Array, kernel: Sizes, stride: Sizes, dilation: Sizes, writeable: bool = False
 ) -> Array:
     """View every window of padded images: (batch, windows, channels, size of a window)."""
@@ -34,7 +34,7 @@ def windows(
     return views[(slice(None), *steps, slice(None), *inside)]
 
 
-def beyond(
+def _beyond(
     sizes: Sizes, kernel: Sizes, stride: Sizes, padding: Padding, dilation: Sizes
 ) -> Padding:
     """Return how far windows reach out of the padding at the end, with ``ceil_mode``.
