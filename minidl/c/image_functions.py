@@ -93,7 +93,9 @@ static void avg_pool(const size_t size[2], const size_t out[2], size_t channels,
                         const size_t j = s * stride[1] + b * step[1];
                         const int inside = i >= before[0] && i - before[0] < size[0]
                                            && j >= before[1] && j - before[1] < size[1];
-                        n += counted[0] ? i < counted[0] && j < counted[1] : inside;
+                        if (counted[0] ? i < counted[0] && j < counted[1] : inside) {
+                            n++;
+                        }
                         if (inside) {
                             const size_t pixel = (i - before[0]) * size[1] + j - before[1];
                             sum += x[pixel * channels + c];
