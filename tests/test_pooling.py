@@ -235,7 +235,8 @@ def network() -> nn.Sequential:
     return nn.Sequential(
         *(nn.Linear(6, 6), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.3, whole_channels=True)),
         *(nn.Upsample(2), nn.AvgPool2d(3, stride=2, padding=1), nn.Linear(6, 8), nn.Tanh()),
-        *(nn.MaxPool2d(3, stride=1, padding=1), nn.GlobalAvgPool(), nn.Linear(8, 3)),
+        *(nn.MaxPool2d(3, 1, 1), nn.MaxPool2d(2, 2, 1, 2, ceil_mode=True)),
+        *(nn.AvgPool2d(2, ceil_mode=True), nn.GlobalAvgPool(), nn.Linear(8, 3)),
         rng=0,
     )
 
