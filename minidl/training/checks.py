@@ -9,6 +9,7 @@ import numpy as np
 from minidl.nn import Layer, Loss
 from minidl.nn.checks import check_parameters_of, check_part
 from minidl.optim import EMA, Optimizer
+from minidl.recording.pytree import tree_leaves, tree_map
 from minidl.training.interrupt import Snapshot
 from minidl.typing import Array
 
@@ -73,9 +74,9 @@ def check_parts(model: Any, loss: Any, optimizer: Any, ema: Any) -> None:
     check_parameters_of(model, "Trainer: the ema", [] if ema is None else ema.parameters)
 
 
-def check_batch_size(model: Layer, inputs: tuple[Array, ...], batch_size: int) -> None:
+def check_batch_size(model: Layer, inputs: tuple[Any, ...], batch_size: int) -> None:
     """Raise ValueError if a batch would have one row and a layer, tried on one, needs more."""
-    samples = len(inputs[0])
+    samples = len(next(tree_leaves(inputs)))
     if (samples - 1) % batch_size:
         return  # every step has more than one row
     why = f"{samples:,} rows in batches of {batch_size} leave one for the last; choose another"
@@ -87,7 +88,7 @@ def check_batch_size(model: Layer, inputs: tuple[Array, ...], batch_size: int) -
     try:
         with snapshot, np.errstate(all="ignore"):
             snapshot.take()
-            model(*(array[:1] for array in inputs))
+            model(*tree_map(inputs, lambda array: array[:1]))
             snapshot.restore()
     except ValueError as error:
         raise ValueError(f"training on one row fails ({error}), and {why} batch_size") from None

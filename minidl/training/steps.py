@@ -11,6 +11,7 @@ from typing import Any
 from minidl import _kernels, recording
 from minidl.nn import Dropout, Layer, Loss, MultiLoss
 from minidl.optim import EMA, Optimizer
+from minidl.recording.pytree import tree_leaves, tree_map
 from minidl.typing import Array
 
 
@@ -22,8 +23,9 @@ class TrainingStep:
     model, loss, optimizer, ema
         The parts of the step. If one is replaced, a new ``TrainingStep`` is made.
     inputs
-        How many arrays of a batch the model takes; the others go to the loss: targets, of a
-        ``MultiLoss`` those of all heads, and then weights if there are any.
+        The numbers of the arrays of a batch that the model takes, in tuples within tuples as it is
+        called with them: ((0, 1), 2) where the first branch takes two. The others go to the loss:
+        targets, of a ``MultiLoss`` those of all heads, and then weights if there are any.
     record
         Whether steps are to be recorded.
 
@@ -39,7 +41,7 @@ class TrainingStep:
         loss: Loss,
         optimizer: Optimizer,
         ema: EMA | None,
-        inputs: int = 1,
+        inputs: tuple[Any, ...] = (0,),
         record: bool = True,
     ) -> None:
         self.model, self.loss, self.optimizer, self.ema = model, loss, optimizer, ema
@@ -74,8 +76,9 @@ class TrainingStep:
         FloatingPointError
             With ``check``, if the loss is not finite.
         """
-        prediction = self.model(*batch[: self.inputs])
-        value = self.loss(prediction, *self._loss_arguments(batch[self.inputs :]))
+        prediction = self.model(*tree_map(self.inputs, batch.__getitem__))
+        of_loss = batch[sum(1 for _ in tree_leaves(self.inputs)) :]
+        value = self.loss(prediction, *self._loss_arguments(of_loss))
         if check and not math.isfinite(value):
             raise FloatingPointError(f"the loss is {value}")
         if fresh:
@@ -111,7 +114,7 @@ class TrainingStep:
             self.ema.update()
 
     def is_made_of(
-        self, model: Layer, loss: Loss, optimizer: Optimizer, ema: EMA | None, inputs: int
+        self, model: Layer, loss: Loss, optimizer: Optimizer, ema: EMA | None, inputs: Any
     ) -> bool:
         """Return whether these are the parts of this step, so that its recordings still hold."""
         return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from minidl.nn import Loss, MultiLoss
@@ -33,18 +34,20 @@ class Tally:
         """Whether predictions are wanted at all."""
         return bool(self._metrics)
 
+    @property
+    def has_counted(self) -> bool:
+        """Whether any row has counted so far."""
+        return self._weight > 0
+
     def add(self, values: list[float], batch: int, rows: int, weight: Array | None = None) -> None:
         """Count the losses of batches, in order; each has ``batch`` rows, the last may have fewer.
 
         ``weight`` is the weight of each row in the loss; None if all are equal.
         """
         for number, value in enumerate(values):
-            if not self._mean:
-                self._total += value
-                continue
             begin, end = number * batch, min((number + 1) * batch, rows)
             share = end - begin if weight is None else float(weight[begin:end].sum())
-            self._total += value * share
+            self._total += value * share if self._mean else value
             self._weight += share
 
     def add_predictions(
@@ -86,6 +89,8 @@ class Tally:
         return self._read(kept)
 
     def _read(self, metrics: dict[str, Running]) -> dict[str, float]:
+        if not self.has_counted:  # of a head no row of which has counted yet
+            return dict.fromkeys(("loss", *metrics), math.nan)
         values = {"loss": self._total / self._weight if self._mean else self._total}
         return values | {name: metric.read() for name, metric in metrics.items()}
 
@@ -94,7 +99,8 @@ class HeadTally:
     """Adds up the losses and metrics of all heads of a ``MultiLoss``, each as ``Tally`` does.
 
     What belongs to the heads comes in tuples: losses, predictions, targets and weights. The loss of
-    all is the weighted sum of those of the heads.
+    all is the weighted sum of those of the heads. While no row of a head has counted, its values
+    are NaN, and its loss adds nothing.
     """
 
     def __init__(self, loss: MultiLoss, metrics: dict[str, Start]) -> None:
@@ -143,7 +149,8 @@ class HeadTally:
     def _together(self, of_heads: list[dict[str, float]]) -> dict[str, float]:
         """Return the values of all heads under their names in a history."""
         losses = [values.pop("loss") for values in of_heads]
-        total = sum(w * loss for w, loss in zip(self._weights, losses, strict=True))
+        pairs = zip(self._weights, losses, self._heads, strict=True)
+        total = sum(weight * loss for weight, loss, head in pairs if head.has_counted)
         found = dict(zip(self._losses, (total, *losses), strict=True))
         for name, values in zip(self._losses[1:], of_heads, strict=True):
             found |= {f"{name.removesuffix('.loss')}.{key}": v for key, v in values.items()}

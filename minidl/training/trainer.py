@@ -269,7 +269,7 @@ class Trainer(Evaluator):
         names += [f"val_{name}" for name in names if validation_data is not None]
         shown = choose(progress)
         notified = Callbacks(callbacks, self, names, shown)
-        begin = self._take_up(len(data), (batch_size, accumulate), transform)
+        begin = self._take_up(len(data), (batch_size, accumulate), notified.names, transform)
         if any(source.inputs.columns):
             self.columns = source.inputs.columns
         stop = Stop(begin.stop)
@@ -284,10 +284,13 @@ class Trainer(Evaluator):
             self.plan = None
         return self.history
 
-    def _take_up(self, rows: int, step: tuple[int, int], transform: Transform | None) -> Resumption:
+    def _take_up(
+        self, rows: int, step: tuple[int, int], names: list[str], transform: Transform | None
+    ) -> Resumption:
         """Return where training begins: where it was saved, after ``load``."""
         check_transform(transform, self.optimizer)
         begin = self.resumption or Resumption()
+        begin.check_names(names)
         begin.check(rows, step, transform is not None)
         self.history, self.diagnosis = begin.history, ""
         if self.ema is not None:
@@ -320,7 +323,7 @@ class Trainer(Evaluator):
             if diagnose and number > 1 and not self.model.training:
                 warn_of_suspicious(self.model, self.loss, None, self.optimizer.flat.parameters)
             started = time.perf_counter()
-            current_step = partial(self._current_step, len(plan.data.inputs))
+            current_step = partial(self._current_step, plan.data.nest)
             tally = tally_of(self.loss, self.metrics)
             plan.course.epoch = Epoch(plan, number, current_step, tally, self.rng, place)
             values, place = plan.course.epoch.run(), None
@@ -411,7 +414,7 @@ class Trainer(Evaluator):
 
     # --- parts that may have been replaced since the latest call ---
 
-    def _current_step(self, inputs: int) -> TrainingStep:
+    def _current_step(self, inputs: tuple[Any, ...]) -> TrainingStep:
         """Return the step for the current parts; replacing a part drops its recordings."""
         parts = self.model, self.loss, self.optimizer, self.ema, inputs
         if not self._step.is_made_of(*parts):

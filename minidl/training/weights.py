@@ -12,6 +12,7 @@ import numpy as np
 from minidl.nn import BCEWithLogitsLoss, Loss, MultiLoss
 from minidl.nn.checks import check_number
 from minidl.nn.data_checks import as_array, check_kind
+from minidl.nn.multi_loss import naming
 from minidl.training.data import Data, Source
 from minidl.training.inputs import as_contiguous, check_finite, first_where, place_of
 from minidl.training.targets import Targets
@@ -24,19 +25,28 @@ def row_weights(source: Source, weight: Any, targets: Any) -> Any:
     """Return the weight of each row, or step of a sequence, in the loss; None if all are equal.
 
     For a ``MultiLoss`` that is a tuple with the weights in each head. ``weight`` then is one array
-    for all heads, or a tuple or dict with one, or None, for each.
+    for all heads, or a tuple with one, or None, for each, or a dict that may leave heads out.
 
     Raises
     ------
     TypeError, ValueError
         As ``weights_of_head``.
     """
-    weights = weight
-    if isinstance(source.loss, MultiLoss):
-        weights = (weight,) * len(source.heads)
-        if isinstance(weight, (tuple, Mapping)):
-            weights = source.loss.by_head(f"{source.what}sample_weight", weight)
-    return for_all_heads(source.of_heads(weights_of_head, weights, targets), targets, source.dtype)
+    name, loss = f"{source.what}sample_weight", source.loss
+    if not isinstance(loss, MultiLoss):
+        return weights_of_head(source.heads[0], name, weight, targets)
+    weights, names = (weight,) * len(loss.heads), [f"{name} of head {head}" for head in loss.heads]
+    if isinstance(weight, (tuple, Mapping)) or is_list_of_heads(weight, source):
+        weights = loss.by_head(name, weight, partly=True)
+        keys: Any = loss.heads if isinstance(weight, Mapping) else range(len(loss.heads))
+        names = [f"{name}[{key!r}]" for key in keys]
+    found = source.of_heads(weights_of_head, names, weights, targets)
+    return for_all_heads(found, targets, source.dtype)
+
+
+def is_list_of_heads(weight: Any, source: Source) -> bool:
+    """Return whether a list holds weights for every head, which are expected in a tuple."""
+    return isinstance(weight, list) and len(weight) == len(source.heads) != len(source)
 
 
 def for_all_heads(weights: Any, targets: Any, dtype: np.dtype[Any]) -> Any:
@@ -70,10 +80,10 @@ def alike_in_all_heads(weights: tuple[Array | None, ...], loss: Loss) -> Array |
     return first
 
 
-def weights_of_head(source: Targets, weight: Any, targets: Array) -> Array | None:
+def weights_of_head(source: Targets, name: str, weight: Any, targets: Array) -> Array | None:
     """Return the weight of each row, or step of a sequence, in one loss; None if all are equal.
 
-    Padded steps have weight 0.
+    Padded steps have weight 0. Messages call the weights by their name.
 
     Raises
     ------
@@ -91,7 +101,6 @@ def weights_of_head(source: Targets, weight: Any, targets: Array) -> Array | Non
     shape = targets.shape if loss.takes_labels else targets.shape[:1]
     weights = np.ones(shape if steps is None else steps.shape, source.dtype)
     if weight is not None:
-        name = f"{source.what}sample_weight"
         weights = _checked(name, weight, weights, targets.shape[:2] if source.per_step else None)
         if not weights.any():
             raise ValueError(f"{name}: all weights are zero")
@@ -119,10 +128,10 @@ def class_weighted(data: Data, class_weight: Any, loss: Loss, output: Any) -> An
     found = []
     given = zip(loss.heads.items(), output, data.targets, weights, strict=True)
     for (name, own_loss), own_output, y, own in given:
-        if name in class_weight:
-            found.append(times_class_weights(y, own, class_weight[name], own_loss, own_output))
-        else:
-            found.append(own)
+        if class_weight.get(name) is not None:
+            with naming(name):
+                own = times_class_weights(y, own, class_weight[name], own_loss, own_output)
+        found.append(own)
     return for_all_heads(tuple(found), data.targets, output[0].dtype)
 
 
