@@ -165,7 +165,8 @@ class Parallel(Container):
             raise TypeError(
                 f"{self.label}: expected one input for all branches, or one for each of the "
                 f"{count}, got {len(given)}"
-                + "; lengths stand behind their sequences" * (len(given) > count)
+                + "; lengths stand behind their sequences"
+                * (len(given) > count)
             )
         return given
 

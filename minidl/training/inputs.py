@@ -200,7 +200,6 @@ def _side_by_side(parts: list[Inputs], branches: list[Layer]) -> Inputs:
         nest += own if has_lengths or len(own) == 1 else [own]
         before += len(part.arrays)
 
-
     def of_all(attribute: str) -> tuple[Any, ...]:
         return tuple(chain.from_iterable(getattr(part, attribute) for part in parts))
 

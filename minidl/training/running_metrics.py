@@ -63,7 +63,8 @@ class TopK(Mean):
             raise ValueError(
                 f"{self._name} needs prediction (samples, ..., classes) and target (samples, ...), "
                 f"got {prediction.shape} and {target.shape}"
-                + "; for numbers there are mae, mse and r2" * (prediction.shape == target.shape)
+                + "; for numbers there are mae, mse and r2"
+                * (prediction.shape == target.shape)
             )
         if self._k > prediction.shape[-1]:
             raise ValueError(f"{self._name}: there are only {prediction.shape[-1]} classes")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from minidl.nn import Loss, MultiLoss
+from minidl.nn.multi_loss import naming
 from minidl.training.metrics import Start, counted, metrics_of_heads, names_of_losses
 from minidl.training.running_metrics import Running, Whole
 from minidl.typing import Array
@@ -104,57 +106,59 @@ class HeadTally:
     """
 
     def __init__(self, loss: MultiLoss, metrics: dict[str, Start]) -> None:
-        self._weights, self._names = loss.weights, list(metrics)
-        self._losses = names_of_losses(loss)
-        of_heads = zip(loss.heads.values(), metrics_of_heads(metrics, loss), strict=True)
-        self._heads = [Tally(own, starts) for own, starts in of_heads]
+        self._weights, self._losses = loss.weights, names_of_losses(loss)
+        of_heads = zip(loss.heads.items(), metrics_of_heads(metrics, loss), strict=True)
+        self._heads = {name: Tally(own, starts) for (name, own), starts in of_heads}
 
     @property
     def has_metrics(self) -> bool:
         """Whether predictions are wanted at all."""
-        return bool(self._names)
+        return any(head.has_metrics for head in self._heads.values())
 
     def add(
         self, values: list[tuple[float, ...]], batch: int, rows: int, weight: Any = None
     ) -> None:
         """Count the losses of the heads in batches, in order; see ``Tally.add``."""
         weights = [None] * len(self._heads) if weight is None else weight
-        for head, own, of_rows in zip(self._heads, zip(*values, strict=True), weights, strict=True):
+        given = zip(self._heads.values(), zip(*values, strict=True), weights, strict=True)
+        for head, own, of_rows in given:
             head.add(list(own), batch, rows, of_rows)
 
     def add_predictions(self, prediction: Any, target: Any, weight: Any, loss_weight: Any) -> None:
         """Add rows to all metrics of all heads; see ``Tally.add_predictions``."""
         nothing = [None] * len(self._heads)
         given = (nothing if own is None else own for own in (weight, loss_weight))
-        for head, *own in zip(self._heads, prediction, target, *given, strict=True):
+        for head, *own in zip(self._heads.values(), prediction, target, *given, strict=True):
             head.add_predictions(*own)
 
     def resume_state(self) -> dict[str, Any]:
         """Return the sums so far."""
-        return {"heads": [head.resume_state() for head in self._heads]}
+        return {"heads": [head.resume_state() for head in self._heads.values()]}
 
     def resume(self, state: dict[str, Any]) -> None:
         """Go on from sums that ``resume_state`` has returned."""
-        for head, sums in zip(self._heads, state["heads"], strict=True):
+        for head, sums in zip(self._heads.values(), state["heads"], strict=True):
             head.resume(sums)
 
     def read(self) -> dict[str, float]:
         """Return the values over all rows."""
-        return self._together([head.read() for head in self._heads])
+        return self._together(Tally.read)
 
     def read_running(self) -> dict[str, float]:
         """Return the values so far, without those that a function computes of all rows at once."""
-        return self._together([head.read_running() for head in self._heads])
+        return self._together(Tally.read_running)
 
-    def _together(self, of_heads: list[dict[str, float]]) -> dict[str, float]:
+    def _together(self, read: Callable[[Tally], dict[str, float]]) -> dict[str, float]:
         """Return the values of all heads under their names in a history."""
-        losses = [values.pop("loss") for values in of_heads]
-        pairs = zip(self._weights, losses, self._heads, strict=True)
+        losses, metrics = [], {}
+        for name, head in self._heads.items():
+            with naming(name):
+                values = read(head)
+            losses.append(values.pop("loss"))
+            metrics |= {f"{name}.{key}": value for key, value in values.items()}
+        pairs = zip(self._weights, losses, self._heads.values(), strict=True)
         total = sum(weight * loss for weight, loss, head in pairs if head.has_counted)
-        found = dict(zip(self._losses, (total, *losses), strict=True))
-        for name, values in zip(self._losses[1:], of_heads, strict=True):
-            found |= {f"{name.removesuffix('.loss')}.{key}": v for key, v in values.items()}
-        return found
+        return dict(zip(self._losses, (total, *losses), strict=True)) | metrics
 
 
 def tally_of(loss: Loss, metrics: dict[str, Start]) -> Tally | HeadTally:
