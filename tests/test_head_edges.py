@@ -120,7 +120,7 @@ def test_rows_none_of_which_counts_in_a_head_are_refused(part: str) -> None:
         "share": lambda: fit(subject, *wrong, validation=0.25),
         "evaluation": lambda: subject.evaluate(*wrong),
     }
-    with pytest.raises(ValueError, match="y: in head kind, CrossEntropyLoss.*, no row counts"):
+    with pytest.raises(ValueError, match=r"y: in head kind, CrossEntropyLoss.*, no row counts"):
         calls[part]()
     assert subject.optimizer.steps == 0
 
@@ -312,10 +312,10 @@ def same(batch: Any, rng: np.random.Generator) -> Any:
         (((LEFT, RIGHT * np.nan), OTHER), r"X\[0\]\[1\]: row 0 holds nan"),
         (
             {"both": {"left": LEFT}, "other": OTHER},
-            r"X\['both'\]: expected left, right.*'right' is",
+            r"X\['both'\]: expected the inputs left, right.*'right' is",
         ),
         ({"both": ("a", "b"), "other": OTHER}, r"X\['both'\]\[0\] must be an array"),
-        ({"other": OTHER}, "X: expected both, other, .* got other: 'both' is missing"),
+        ({"other": OTHER}, "X: expected the inputs both, other, got other: 'both' is missing"),
     ],
 )
 def test_wrong_inputs_within_inputs_are_named(x: Any, words: str) -> None:
@@ -354,7 +354,7 @@ def test_steps_of_ones_own_take_arrays_and_batches_take_nests() -> None:
         ((SEQUENCES, LENGTHS, TABLE), Y, "got 3; lengths stand behind their sequences"),
         ({"table": TABLE, "seq": SEQUENCES}, Y, "'sequences' is missing, 'seq' is unknown"),
         ({"table": TABLE[:9], "sequences": SEQUENCES}, Y, r"X\['table'\] has 9 rows, X\['seq"),
-        ({}, Y, "X: expected table, sequences, .* got none: 'table' is missing"),
+        ({}, Y, "X: expected the inputs table, sequences, got none: 'table' is missing"),
         ([TABLE, SEQUENCES], Y, r"X is a list of 2 arrays .* several inputs .* write tuple\(X\)"),
         (X, {"kind": SIZES, "size": KINDS}, r"y\['kind'\]: labels must be integers"),
         (X, {"kind": KINDS, "size": SIZES[:9]}, r"X\[0\] has 60 rows, y\['size'\] has 9"),
@@ -388,7 +388,7 @@ def test_metrics_that_do_not_suit_name_the_head(metrics: Any, words: str) -> Non
 
 
 def test_weighted_metrics_are_called_so() -> None:
-    with pytest.raises(ValueError, match="^weighted_metrics of a MultiLoss"):
+    with pytest.raises(ValueError, match=r"^weighted_metrics of a MultiLoss"):
         trainer(weighted_metrics=["mae"])
 
 
@@ -426,7 +426,7 @@ def test_callbacks_watch_the_values_of_heads(tmp_path: Path) -> None:
         for wrong in ("val_size loss", "val_size_loss", "val_size/loss"):
             with pytest.raises(ValueError, match=r'a value of a head is called "val_size.loss"'):
                 make(wrong)
-    with pytest.raises(KeyError, match="size_loss: the history has loss, kind.loss, size.loss"):
+    with pytest.raises(KeyError, match=r"size_loss: the history has loss, kind.loss, size.loss"):
         history["size_loss"]
     assert history.get("size_loss") is None
 

@@ -144,7 +144,8 @@ class MultiLoss(Loss):
             For anything else, and for another number or other names.
         """
         if isinstance(given, Mapping):
-            check_keys(what, given, self.heads, ", the heads of the MultiLoss", partly)
+            names = f"{', '.join(self.heads)}, the heads of the MultiLoss"
+            check_keys(what, given, self.heads, names, partly)
             return tuple(given.get(name) for name in self.heads)
         if not isinstance(given, tuple):
             raise TypeError(

@@ -21,9 +21,9 @@ def batches(
     ----------
     X, y
         Arrays of the same length, or tuples or dicts of such arrays, such as (sequences, lengths),
-        also within one another; a batch has tuples for tuples and dicts for dicts. A list of sequences of unequal length
-        becomes such a pair, the sequences padded with zeros to the longest; for y, which has the
-        lengths of X, it becomes the padded sequences alone.
+        also within one another; a batch has tuples for tuples and dicts for dicts. A list of
+        sequences of unequal length becomes such a pair, the sequences padded with zeros to the
+        longest; for y, which has the lengths of X, it becomes the padded sequences alone.
     batch_size
         Rows of a batch, ≥ 1.
     rng

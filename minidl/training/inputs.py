@@ -145,7 +145,7 @@ def _named_parts(name: str, X: Any, model: Layer) -> list[tuple[str, Any]]:
     """Return (name, part) of all parts of X, in the order in which the model takes them."""
     if isinstance(X, Mapping):
         names = input_names(model)
-        check_keys(name, X, names, ", the inputs of the model")
+        check_keys(name, X, names, f"the inputs {', '.join(names)}")
         return [(f"{name}[{key!r}]", X[key]) for key in names]
     if not isinstance(X, tuple):
         return [(name, X)]
@@ -205,8 +205,8 @@ def _side_by_side(parts: list[Inputs], branches: list[Layer]) -> Inputs:
 
     names, arrays = of_all("names"), of_all("arrays")
     check_same_rows(zip(names, arrays, strict=True))
-    others = map(of_all, ("dtypes", "limits", "lengths", "columns"))
-    return Inputs(names, arrays, *others, nest=tuple(nest))
+    dtypes, limits, lengths = of_all("dtypes"), of_all("limits"), of_all("lengths")
+    return Inputs(names, arrays, dtypes, limits, lengths, of_all("columns"), tuple(nest))
 
 
 def padded_or_not(name: str, part: Any, model: Layer) -> list[tuple[str, Any]]:

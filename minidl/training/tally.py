@@ -150,7 +150,7 @@ class HeadTally:
 
     def _together(self, read: Callable[[Tally], dict[str, float]]) -> dict[str, float]:
         """Return the values of all heads under their names in a history."""
-        losses, metrics = [], {}
+        losses, metrics = list[float](), dict[str, float]()
         for name, head in self._heads.items():
             with naming(name):
                 values = read(head)
