@@ -18,9 +18,8 @@ from minidl._kernels.call cimport (
 from minidl._kernels.dispatch cimport product_scratch_of
 
 from minidl._kernels.call import CALLS
-from minidl._kernels.empty_means import MEAN_MAY_BE_EMPTY
 from minidl._kernels.signature import KERNELS
-from minidl._kernels.twins.errors import RowError, WeightError
+from minidl._kernels.twins.errors import MEAN_MAY_BE_EMPTY, RowError, WeightError
 from minidl._kernels.twins.optimizers import OPTIMIZER_STATE
 
 cnp.import_array()

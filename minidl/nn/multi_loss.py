@@ -10,8 +10,7 @@ from functools import reduce
 from typing import Any
 
 from minidl import kernels
-from minidl._kernels.empty_means import MEAN_MAY_BE_EMPTY
-from minidl._kernels.twins.errors import RowError, WeightError
+from minidl._kernels.twins.errors import MEAN_MAY_BE_EMPTY, RowError, WeightError
 from minidl.nn.checks import check_keys, check_number
 from minidl.nn.hooks import is_evaluating, kept_by, named_within, run_forward
 from minidl.nn.losses import Loss

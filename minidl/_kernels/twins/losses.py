@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from minidl._kernels.empty_means import MEAN_MAY_BE_EMPTY
 from minidl._kernels.signature import EXP, declare, kernel
 from minidl._kernels.twins.activations import log_softmax, sigmoid
-from minidl._kernels.twins.errors import RowError, WeightError
+from minidl._kernels.twins.errors import MEAN_MAY_BE_EMPTY, RowError, WeightError
 from minidl.typing import Array
 
 # One signature for all losses of elements: they share a struct, though only some have a parameter
