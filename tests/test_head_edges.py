@@ -40,6 +40,43 @@ def few() -> dict[str, Any]:
     return {"kind": weight}
 
 
+def weighted_means() -> list[Any]:
+    """Losses that are means over rows with weights, each with a prediction and a target."""
+    return [
+        pytest.param(*example, id=f"{example[0]!r:.40}-{example[1].ndim}")
+        for cls in nn.Loss.registry
+        for example in cls.examples()
+        if example[0].reduction == "mean" and cls.__module__.startswith("minidl.nn")
+    ]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("loss", "prediction", "target"), weighted_means())
+def test_of_no_rows_every_loss_of_a_head_is_zero(
+    backend: str, dtype: Any, loss: Any, prediction: Any, target: Any
+) -> None:
+    """Whatever the rows hold; the other head is as it is alone, and so are both with rows."""
+    nothing = np.zeros(loss.weighted_shape(prediction), dtype)
+    prediction = prediction.astype(dtype)
+    target = target if loss.takes_labels else target.astype(dtype)
+    heads = nn.MultiLoss([loss, nn.MSELoss()])
+
+    @minidl.record
+    def step(a: Any, b: Any, y: Any, w: Any) -> Any:
+        value = heads((a, b), (y, b), (w, None))
+        return value, heads.values, heads.backward()
+
+    rows = np.ones((4, 2), dtype)
+    for weight in (nothing, nothing + 1, nothing):
+        value, values, gradients = step(prediction, rows, target, weight)
+        expected = float(loss(prediction, target, weight)) if weight.any() else 0.0
+        assert float(value) == float(values["0"]) == expected
+        dprediction = loss.backward() if weight.any() else np.zeros_like(prediction)
+        np.testing.assert_array_equal(gradients[0], dprediction)
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match=r"not all zero"):
+        loss(prediction, target, nothing)
+
+
 @pytest.mark.parametrize("record", [True, False])
 @pytest.mark.parametrize("ignoring", [True, False])
 def test_a_batch_without_a_row_for_a_head_trains_the_others(

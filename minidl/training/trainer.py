@@ -178,11 +178,11 @@ class Trainer(Evaluator):
         X, y
             Features and targets. A tuple is several inputs, with which the model is called as
             ``model(*inputs)``, such as padded sequences and their lengths, ``(X, lengths)``; a dict
-            has the names of the branches that take them, or of arguments of ``forward``. A
-            list of sequences of unequal length is padded. Loss and metrics leave padded steps out,
-            whatever their values. Frames and series of pandas and polars that hold numbers and
-            booleans are taken as they are. For a ``MultiLoss``, y is a tuple or dict with the
-            targets of each head.
+            has the names of the branches that take them, or of arguments of ``forward``. A tuple or
+            dict within X is what one branch takes, if that is several. A list of sequences of
+            unequal length is padded. Loss and metrics leave padded steps out, whatever their
+            values. Frames and series of pandas and polars that hold numbers and booleans are taken
+            as they are. For a ``MultiLoss``, y is a tuple or dict with the targets of each head.
         epochs
             Passes over the data, ≥ 1.
         batch_size
@@ -200,7 +200,8 @@ class Trainer(Evaluator):
             ``Callback`` objects, such as ``EarlyStopping``, or ``ReduceOnPlateau`` objects.
         sample_weight
             A weight ≥ 0 for each row, see ``Loss``; a row of weight 0 is left out. For a
-            ``MultiLoss`` one array for all heads, or a tuple or dict with one, or None, for each.
+            ``MultiLoss`` one array for all heads, or a tuple with one, or None, for each, or a dict
+            that may leave heads out. Every head needs a row that counts, and a batch need not.
         class_weight
             ``{label: weight}``, 1 for labels that are missing, or ``"balanced"``, where each
             class has the same total weight. It multiplies the weight of each row of that label.
