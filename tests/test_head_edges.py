@@ -228,6 +228,61 @@ def test_wrong_weights_name_the_head(options: Any, words: str) -> None:
         fit(trainer(), **options)
 
 
+class Plain(nn.Loss):
+    """A loss of one's own, which takes no weights."""
+
+    def forward(self, prediction: Any, target: Any) -> Any:  # type: ignore[override]
+        return minidl.kernels.mse(prediction, target)
+
+
+@pytest.mark.parametrize("record", [True, False])
+def test_losses_that_take_no_weights_are_beside_those_that_do(backend: str, record: bool) -> None:
+    """Also where padding gives every row of a head weights."""
+    weight = np.linspace(0.5, 2, ROWS)
+    losses = {"kind": nn.CrossEntropyLoss(), "size": Plain()}
+    subject = trainer(losses, record=record, metrics={"kind": "accuracy", "size": "mae"})
+    options: Any = {"sample_weight": {"kind": weight}, "class_weight": {"kind": "balanced"}}
+    history = fit(subject, validation=(X, Y, {"kind": weight}), epochs=2, **options)
+    expected = fit(
+        trainer(metrics={"kind": "accuracy", "size": "mae"}, record=record),
+        validation=(X, Y, {"kind": weight}),
+        epochs=2,
+        **options,
+    )
+    for name, values in expected.items():
+        np.testing.assert_allclose(history[name], values, rtol=1e-5, err_msg=name)
+    for wrong in (weight, {"size": weight}):
+        with pytest.raises(TypeError, match=r"Plain\(\) takes no weights"):
+            fit(subject, sample_weight=wrong)
+
+
+@pytest.mark.parametrize(
+    ("losses", "words"),
+    [
+        ({"val_size": nn.MSELoss(), "size": nn.MSELoss()}, "a head cannot be called 'val_size'"),
+        ({"": nn.MSELoss()}, "a head cannot be called ''"),
+        ({1: nn.MSELoss()}, "the name of a head must be a word, got 1"),
+        ({nn.MSELoss()}, r"expected a list of losses, or a dict, got \{"),
+        ("mse", "expected a list of losses, or a dict, got 'mse'"),
+    ],
+)
+def test_heads_need_names_and_an_order(losses: Any, words: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=words):
+        nn.MultiLoss(losses)
+
+
+def test_a_loss_of_ones_own_may_return_float32() -> None:
+    class Own(nn.Loss):
+        def forward(self, prediction: Any, target: Any, weight: Any = None) -> Any:
+            error = prediction - target
+            return np.asarray(np.square(error).mean()), 2 * error / error.size
+
+    subject = trainer({"kind": nn.CrossEntropyLoss(), "size": Own()}, record=False)
+    expected = fit(trainer(record=False), epochs=2)
+    for name, values in fit(subject, epochs=2).items():
+        np.testing.assert_allclose(values, expected[name], rtol=1e-4, err_msg=name)
+
+
 # --- inputs within inputs -------------------------------------------------------------------------
 
 
@@ -374,6 +429,14 @@ def test_steps_of_ones_own_take_arrays_and_batches_take_nests() -> None:
     joined += [np.concatenate([x["other"]["it"] for x, _ in parts])]
     joined += [np.concatenate([y[1][0] for _, y in parts])]
     assert_same(joined, [LEFT, RIGHT, OTHER, KINDS], "batches")
+
+
+def test_diagnose_refuses_inputs_within_inputs() -> None:
+    model = nested()
+    adam = optim.Adam(model.parameters())
+    with pytest.raises(ValueError, match=r"inputs that are arrays, and a branch .* several"):
+        minidl.diagnose(model, nn.MSELoss(), adam, NESTED, SIZES, epochs=1)
+    assert adam.steps == 0
 
 
 # --- names: of data, metrics and values -----------------------------------------------------------

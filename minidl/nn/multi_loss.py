@@ -9,6 +9,8 @@ from contextvars import copy_context
 from functools import reduce
 from typing import Any
 
+import numpy as np
+
 from minidl import kernels
 from minidl._kernels.twins.errors import MEAN_MAY_BE_EMPTY, RowError, WeightError
 from minidl.nn.checks import check_keys, check_number
@@ -55,8 +57,8 @@ class MultiLoss(Loss):
     TypeError
         For a head that is no loss, or a ``MultiLoss`` itself, and names that are no words.
     ValueError
-        For no head, a loss without reduction, and weights that are negative or not those of the
-        heads.
+        For no head, a loss without reduction, weights that are negative or not those of the heads,
+        and names that begin with ``val_``.
 
     Examples
     --------
@@ -85,6 +87,11 @@ class MultiLoss(Loss):
         for name, loss in self.heads.items():
             if not isinstance(name, str):
                 raise TypeError(f"MultiLoss: the name of a head must be a word, got {name!r}")
+            if not name or name.startswith("val_"):
+                raise ValueError(
+                    f"MultiLoss: a head cannot be called {name!r}: values of validation are called "
+                    '"val_..." in a history'
+                )
             if not isinstance(loss, Loss) or isinstance(loss, MultiLoss):
                 raise TypeError(f"MultiLoss: head {name} must be the loss of one, got {loss!r}")
             if loss.reduction == "none":
@@ -209,6 +216,8 @@ def as_heads(losses: Any) -> dict[str, Loss]:
     """Return losses by the names of their heads."""
     if isinstance(losses, Loss):
         raise TypeError(f"MultiLoss: expected several losses, a list or a dict, got {losses!r}")
+    if isinstance(losses, (set, str)):
+        raise TypeError(f"MultiLoss: expected a list of losses, or a dict, got {losses!r}")
     if not isinstance(losses, Mapping):
         losses = {str(number): loss for number, loss in enumerate(losses)}
     if not losses:
@@ -224,7 +233,8 @@ def heads_of(loss: Loss) -> dict[str, Loss]:
 def maybe_empty(loss: Loss, prediction: Array, target: Array, weight: Array | None) -> Array:
     """Return the loss of a head, 0 where none of its rows counts."""
     MEAN_MAY_BE_EMPTY.set(True)  # in the context of this call alone
-    return loss(prediction, target, weight)
+    value = loss(prediction, target, weight)
+    return value if getattr(value, "dtype", None) == np.float64 else np.asarray(value, np.float64)
 
 
 @contextmanager

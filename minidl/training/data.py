@@ -19,6 +19,7 @@ from minidl.training.inputs import (
     check_no_list_of_inputs,
     check_no_tuple_of_rows,
 )
+from minidl.training.steps import Places
 from minidl.training.targets import Targets
 from minidl.typing import Array
 
@@ -29,8 +30,8 @@ Batch = tuple[tuple[Any, ...], tuple[Any, ...]]  # inputs; targets, and maybe we
 class Data:
     """Rows to train or to evaluate on: inputs, targets, and maybe weights.
 
-    For a ``MultiLoss``, targets are a tuple with one array for each head, and so are weights. An
-    input may be a tuple itself, for a branch that takes several.
+    For a ``MultiLoss``, targets are a tuple with one array for each head, and so are weights, with
+    None for a loss that takes none. An input may be a tuple, for a branch that takes several.
     """
 
     inputs: tuple[Any, ...]
@@ -43,16 +44,20 @@ class Data:
         return (self.targets,) if self.weights is None else (self.targets, self.weights)
 
     @property
-    def nest(self) -> tuple[Any, ...]:
-        """The numbers of the inputs among the arrays, in tuples as the inputs are."""
+    def places(self) -> Places:
+        """Inputs, and then targets and weights, by their numbers among ``arrays``."""
         numbers = count()
-        nest: tuple[Any, ...] = tree_map(self.inputs, lambda _: next(numbers))
-        return nest
+        places: Places = tree_map(
+            (self.inputs, self.targets_and_weights),
+            lambda array: None if array is None else next(numbers),
+        )
+        return places
 
     @property
     def arrays(self) -> tuple[Array, ...]:
         """The arrays that a step takes, for all rows."""
-        return tuple(tree_leaves((self.inputs, self.targets_and_weights)))
+        leaves = tree_leaves((self.inputs, self.targets_and_weights))
+        return tuple(array for array in leaves if array is not None)
 
     def take(self, rows: Array) -> Data:
         """Copies of these rows."""

@@ -29,7 +29,7 @@ from minidl.training.prediction import Predictor
 from minidl.training.preparation import for_training
 from minidl.training.progress import Progress, choose
 from minidl.training.resuming import Resumption, load_training, save_training
-from minidl.training.steps import TrainingStep
+from minidl.training.steps import Places, TrainingStep
 from minidl.training.tally import tally_of
 from minidl.training.transforms import Transform, check_transform
 from minidl.training.weights import ClassWeight
@@ -324,7 +324,7 @@ class Trainer(Evaluator):
             if diagnose and number > 1 and not self.model.training:
                 warn_of_suspicious(self.model, self.loss, None, self.optimizer.flat.parameters)
             started = time.perf_counter()
-            current_step = partial(self._current_step, plan.data.nest)
+            current_step = partial(self._current_step, plan.data.places)
             tally = tally_of(self.loss, self.metrics)
             plan.course.epoch = Epoch(plan, number, current_step, tally, self.rng, place)
             values, place = plan.course.epoch.run(), None
@@ -415,9 +415,9 @@ class Trainer(Evaluator):
 
     # --- parts that may have been replaced since the latest call ---
 
-    def _current_step(self, inputs: tuple[Any, ...]) -> TrainingStep:
+    def _current_step(self, places: Places) -> TrainingStep:
         """Return the step for the current parts; replacing a part drops its recordings."""
-        parts = self.model, self.loss, self.optimizer, self.ema, inputs
+        parts = self.model, self.loss, self.optimizer, self.ema, places
         if not self._step.is_made_of(*parts):
             self._step = TrainingStep(*parts, record=self._step.recorded is not None)
         return self._step

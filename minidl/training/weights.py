@@ -41,7 +41,7 @@ def row_weights(source: Source, weight: Any, targets: Any) -> Any:
         keys: Any = loss.heads if isinstance(weight, Mapping) else range(len(loss.heads))
         names = [f"{name}[{key!r}]" for key in keys]
     found = source.of_heads(weights_of_head, names, weights, targets)
-    return for_all_heads(found, targets, source.dtype)
+    return for_all_heads(found, targets, loss, source.dtype)
 
 
 def is_list_of_heads(weight: Any, source: Source) -> bool:
@@ -49,14 +49,18 @@ def is_list_of_heads(weight: Any, source: Source) -> bool:
     return isinstance(weight, list) and len(weight) == len(source.heads) != len(source)
 
 
-def for_all_heads(weights: Any, targets: Any, dtype: np.dtype[Any]) -> Any:
-    """Return weights in a tuple with 1 for heads without; None if there are none."""
-    if not isinstance(weights, tuple):
-        return weights
+def for_all_heads(weights: Any, targets: Any, loss: MultiLoss, dtype: np.dtype[Any]) -> Any:
+    """Return weights in a tuple with 1 for heads without; None if there are none.
+
+    Heads whose loss takes no weights keep None.
+    """
     if all(own is None for own in weights):
         return None
-    given = zip(weights, targets, strict=True)
-    return tuple(np.ones(len(y), dtype) if own is None else own for own, y in given)
+    given = zip(loss.heads.values(), weights, targets, strict=True)
+    return tuple(
+        np.ones(len(y), dtype) if own is None and takes_weights(head) else own
+        for head, own, y in given
+    )
 
 
 def alike_in_all_heads(weights: tuple[Array | None, ...], loss: Loss) -> Array | None:
@@ -132,7 +136,7 @@ def class_weighted(data: Data, class_weight: Any, loss: Loss, output: Any) -> An
             with naming(name):
                 own = times_class_weights(y, own, class_weight[name], own_loss, own_output)
         found.append(own)
-    return for_all_heads(tuple(found), data.targets, output[0].dtype)
+    return for_all_heads(found, data.targets, loss, output[0].dtype)
 
 
 def times_class_weights(
@@ -159,9 +163,14 @@ def times_class_weights(
     return weights.astype(output.dtype)
 
 
+def takes_weights(loss: Loss) -> bool:
+    """Return whether the loss has an argument for weights."""
+    return len(inspect.signature(loss.forward).parameters) > 2
+
+
 def check_takes_weights(loss: Loss, why: str = "") -> None:
     """Raise TypeError if the loss has no argument for weights."""
-    if len(inspect.signature(loss.forward).parameters) < 3:
+    if not takes_weights(loss):
         raise TypeError(f"{loss!r} takes no weights: its forward is (prediction, target){why}")
 
 
