@@ -20,6 +20,14 @@ def backward_through(layer: Layer, dy: Any) -> Any:
     return layer.backward(*dy) if type(dy) is tuple else layer.backward(dy)
 
 
+def one_or_all(inputs: tuple[Any, ...]) -> Any:
+    """Return what a layer is to be called with for these inputs: the only array, or the tuple.
+
+    An only tuple stays within one, because a layer takes apart the tuple that it is called with.
+    """
+    return inputs[0] if len(inputs) == 1 and type(inputs[0]) is not tuple else inputs
+
+
 def of_each(x: Any, function: Callable[[Array], Any]) -> Any:
     """Return a function of an array, or of each array in tuples within tuples."""
     return tuple(of_each(part, function) for part in x) if type(x) is tuple else function(x)
