@@ -86,8 +86,8 @@ def diagnose(
         raise TypeError(
             f"diagnose: trials need copies of model, loss and optimizer, and {error}"
         ) from error
-    _check_inputs(program)
     trainer, monitor, stopped = program.trainer(), GradientMonitor(), ""
+    _check_inputs(program)
     began = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TrainingWarning)  # verdicts say the same
