@@ -283,6 +283,18 @@ def test_a_loss_of_ones_own_may_return_float32() -> None:
         np.testing.assert_allclose(values, expected[name], rtol=1e-4, err_msg=name)
 
 
+def test_steps_of_several_batches_need_heads_of_one_kind() -> None:
+    mixed = {"kind": nn.CrossEntropyLoss(), "size": nn.MSELoss("sum")}
+    with pytest.raises(
+        ValueError, match=r"accumulate > 1 averages .*'size': 'sum'.*; give them one"
+    ):
+        fit(trainer(mixed), accumulate=2)
+    with pytest.raises(ValueError, match=r"heads kind and size weight them differently; use accum"):
+        fit(trainer(), accumulate=2, sample_weight=few())
+    fit(trainer(mixed), epochs=1)
+    fit(trainer({**mixed, "kind": nn.CrossEntropyLoss("sum")}), epochs=1, accumulate=2)
+
+
 # --- names: of data, metrics and values -----------------------------------------------------------
 
 

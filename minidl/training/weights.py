@@ -12,7 +12,7 @@ import numpy as np
 from minidl.nn import BCEWithLogitsLoss, Loss, MultiLoss
 from minidl.nn.checks import check_number
 from minidl.nn.data_checks import as_array, check_kind
-from minidl.nn.multi_loss import naming
+from minidl.nn.multi_loss import heads_of, naming
 from minidl.training.data import Data, Source
 from minidl.training.inputs import as_contiguous, check_finite, first_where, place_of
 from minidl.training.targets import Targets
@@ -72,14 +72,16 @@ def alike_in_all_heads(weights: tuple[Array | None, ...], loss: Loss) -> Array |
         If they differ: then no factor gives each head its part in the gradient of a step.
     """
     first, *others = weights
-    for other in others:
+    one, *names = heads_of(loss)
+    for name, other in zip(names, others, strict=True):
         same = first is other
         if first is not None and other is not None:
             same = np.array_equal(first, other)
         if not same:
             raise ValueError(
-                f"fit: accumulate > 1 needs rows that count alike in all heads of {loss!r}; use "
-                "accumulate=1 with a larger batch_size"
+                "fit: accumulate > 1 needs rows that count alike in all heads, and heads "
+                f"{one} and {name} weight them differently; use accumulate=1 with a larger "
+                "batch_size"
             )
     return first
 
