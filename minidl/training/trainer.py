@@ -264,8 +264,7 @@ class Trainer(Evaluator):
         data, validation_data = for_training(
             source, sample_weight, class_weight, validation, self.metrics, trained, diagnose
         )
-        parts = self.loss, self.optimizer
-        batch_size = batch_size_for(*parts, batch_size, accumulate, len(data))
+        batch_size = batch_size_for(self.loss, self.optimizer, batch_size, accumulate, len(data))
         check_batch_size(self.model, data.inputs, batch_size)
         names = [*names_of_losses(self.loss), *self.metrics]
         names += [f"val_{name}" for name in names if validation_data is not None]
