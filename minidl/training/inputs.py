@@ -143,16 +143,18 @@ def as_inputs(name: str, X: Any, model: Layer, dtype: np.dtype[Any]) -> Inputs:
 
 def _named_parts(name: str, X: Any, model: Layer) -> list[tuple[str, Any]]:
     """Return (name, part) of all parts of X, in the order in which the model takes them."""
-    if isinstance(X, Mapping):
+    if not isinstance(X, (Mapping, tuple)):
+        return [(name, X)]
+    if isinstance(X, tuple):
+        check_number_of_inputs(name, len(X), model)
+        parts = [(f"{name}[{number}]", part) for number, part in enumerate(X)]
+    else:
         names = input_names(model)
         check_keys(name, X, names, f"the inputs {', '.join(names)}")
-        return [(f"{name}[{key!r}]", X[key]) for key in names]
-    if not isinstance(X, tuple):
-        return [(name, X)]
-    if not X:
-        raise ValueError(f"{name}: expected at least one input, got an empty tuple")
-    check_number_of_inputs(name, len(X), model)
-    return [(f"{name}[{number}]", part) for number, part in enumerate(X)]
+        parts = [(f"{name}[{key!r}]", X[key]) for key in names]
+    if not parts:
+        raise ValueError(f"{name}: expected at least one input, got an empty {type(X).__name__}")
+    return parts
 
 
 def _has_several(parts: list[tuple[str, Any]]) -> bool:
