@@ -150,9 +150,10 @@ class Parallel(Container):
             else:
                 given.append((x, None))
         if len(given) not in (1, count):
+            cure = "; lengths stand behind their sequences" if len(given) > count else ""
             raise TypeError(
                 f"{self.label}: expected one input for all branches, or one for each of the "
-                f"{count}, got {len(given)}"
+                f"{count}, got {len(given)}{cure}"
             )
         return given
 
