@@ -206,6 +206,8 @@ cdef void sum_patches(
     """sums = patches' . dy over the pixels from `begin` to `end`, elements i0 … i1 of a patch."""
     cdef Py_ssize_t q = begin, count, group
     cdef MatmulArgs product
+    if i0 == i1:
+        return
     if has_few_outputs(args):
         sum_few(
             args, begin // (args.out_height * args.out_width),
@@ -213,10 +215,10 @@ cdef void sum_patches(
         )
         return
     if is_depthwise(args):
-        if i0 == 0:
+        if i0 == 0:    # one thread takes all elements
             sum_depthwise(args, begin, end, sums)
         return
-    while q < end and i0 < i1:
+    while q < end:
         count = smaller(patches_at_a_time(args), end - q)
         for group in range(args.groups):
             form_patches(args, group, q, count, scratch)

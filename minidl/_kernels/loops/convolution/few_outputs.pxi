@@ -51,6 +51,9 @@ cdef inline bint has_few_outputs(const ConvArgs *args) noexcept nogil:
     return (
         args.groups == 1 and args.outputs < LANES
         and args.row_stride == 1 and args.column_stride == 1
+        and larger(args.out_height, (args.rows - 1) * args.row_step) <= PLANE_BYTES
+        and larger(args.out_width, (args.columns - 1) * args.column_step) <= PLANE_BYTES
+        and args.channels <= PLANE_BYTES    # so that the product of all cannot overflow
         and scratch_of_planes(args) * <Py_ssize_t>sizeof(real) <= PLANE_BYTES
     )
 
