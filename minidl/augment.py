@@ -27,7 +27,8 @@ class Transform:
     def __call__(self, x: Array, rng: Seed = None) -> Array:
         """Return a batch that is changed at random; the batch itself stays as it is."""
         if not isinstance(x, np.ndarray) or x.ndim != 4 or x.dtype.kind != "f":
-            found = f"{x.dtype} of shape {x.shape}" if isinstance(x, np.ndarray) else repr(type(x))
+            is_array = isinstance(x, np.ndarray)
+            found = f"{x.dtype} of shape {x.shape}" if is_array else type(x).__name__
             raise ValueError(
                 f"{self!r}: expected real images (batch, height, width, channels), got {found}"
             )
@@ -224,5 +225,6 @@ class Compose(Transform):
 
 
 def is_real(value: object) -> bool:
-    """Return whether this is a real number."""
-    return isinstance(value, (int, float, np.integer, np.floating))
+    """Return whether this is a real number, and no truth value."""
+    is_number = isinstance(value, (int, float, np.integer, np.floating))
+    return is_number and not isinstance(value, bool)

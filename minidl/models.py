@@ -86,6 +86,7 @@ def small_cnn(
     (5, 10)
     """
     rows, columns, channels = _checked("small_cnn", shape, smallest=2)
+    width = check_count("small_cnn", "width", width)
     return nn.Sequential(
         *_convolution(channels, width),
         nn.ReLU(),
@@ -151,6 +152,7 @@ def resnet(
             f"resnet: depth must be 6n + 2, such as 8, 14, 20 or 56, for n blocks of two layers "
             f"in each of three stages; got {depth}"
         )
+    width = check_count("resnet", "width", width)
     layers: list[nn.Layer] = [*_convolution(channels, width), nn.ReLU()]
     before = width
     for stage in range(3):
@@ -193,5 +195,5 @@ def _checked(owner: str, shape: Shape, smallest: int) -> Shape:
             f"{owner}: shape must be that of images of at least {smallest} x {smallest} pixels, "
             f"(height, width, channels); got {shape!r}"
         )
-    height, width, channels = shape
+    height, width, channels = map(int, shape)
     return height, width, channels

@@ -224,6 +224,7 @@ class Halves(nn.Layer):
         (lambda: nn.Select(-1), "index must be"),
         (lambda: nn.MultiLoss([]), "at least one loss"),
         (lambda: nn.MultiLoss(nn.MSELoss()), "several losses"),
+        (lambda: nn.MultiLoss(3), "expected a list or a dict of losses, got 3"),
         (lambda: nn.MultiLoss([nn.MSELoss]), "head 0 must be the loss of one"),
         (lambda: nn.MultiLoss([two_losses()]), "head 0 must be the loss of one"),
         (lambda: nn.MultiLoss({0: nn.MSELoss()}), "the name of a head must be a word, got 0"),

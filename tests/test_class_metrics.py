@@ -239,6 +239,7 @@ def test_bad_options() -> None:
     with pytest.raises(ValueError, match="there are 3 classes, and not 2"):
         confusion_matrix(labels, labels, classes=2)
     assert confusion_matrix(labels, labels, classes=4).shape == (4, 4)
+    assert confusion_matrix(labels, labels, classes=np.uint8(20)).shape == (20, 20)
     with pytest.raises(ValueError, match="normalize must be"):
         confusion_matrix(labels, labels, normalize="rows")
     with pytest.raises(ValueError, match="needs scores"):

@@ -233,6 +233,15 @@ def test_initialisers_count_the_inputs_of_a_window() -> None:
     )
 
 
+def test_channels_may_be_small_integers_of_numpy() -> None:
+    """The number of inputs of a window does not overflow."""
+    made = nn.Conv2d(np.uint8(200), np.uint8(6), np.uint8(3), groups=np.uint8(2), rng=0)
+    plain = nn.Conv2d(200, 6, 3, groups=2, rng=0)
+    for mine, other in zip(made.parameters(), plain.parameters(), strict=True):
+        assert np.array_equal(mine.data, other.data)
+        assert {type(size) for size in mine.shape} == {int}
+
+
 def test_hidden_convolutions_are_initialised_for_what_follows() -> None:
     model = nn.Sequential(
         nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2)

@@ -48,9 +48,9 @@ class Convolution(Affine):
         bias_init: str | Initializer | None = None,
     ) -> None:
         owner = type(self).__name__
-        self.in_features = check_count(owner, "in_channels", in_channels)
-        self.out_features = check_count(owner, "out_channels", out_channels)
-        self.groups = check_count(owner, "groups", groups)
+        self.in_features = in_channels = check_count(owner, "in_channels", in_channels)
+        self.out_features = out_channels = check_count(owner, "out_channels", out_channels)
+        self.groups = groups = check_count(owner, "groups", groups)
         if in_channels % groups or out_channels % groups:
             raise ValueError(
                 f"{owner}: in_channels={in_channels} and out_channels={out_channels} must be "

@@ -64,7 +64,8 @@ def confusion_matrix(
     prediction, target = np.asarray(prediction), np.asarray(target)
     predicted, labels, count = _labels(name, prediction, target)
     if classes is not None:
-        if count > check_count(name, "classes", classes):
+        classes = check_count(name, "classes", classes)
+        if count > classes:
             raise ValueError(f"{name}: there are {count} classes, and not {classes}")
         count = classes
     weight = _of_rows(check_sample_weight(name, sample_weight, target), target)

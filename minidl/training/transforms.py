@@ -60,7 +60,8 @@ def transformed(
         changed = (changed,) if len(batch) == 1 else changed
         if not isinstance(changed, tuple) or len(changed) != len(batch):
             raise TypeError(
-                f"fit: transform must give a tuple of {len(batch)} inputs, got {type(changed)}"
+                f"fit: transform must give a tuple of {len(batch)} inputs, got "
+                + (f"{len(changed)}" if isinstance(changed, tuple) else type(changed).__name__)
             )
         for array, new in zip(batch, changed, strict=True):
             _check_batch(array, new)
