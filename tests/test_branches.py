@@ -269,6 +269,10 @@ def test_what_cannot_be_built(build: Any, words: str) -> None:
             r"Concat\(\): input 1 is .*\(3, 4\), input 0",
         ),
         (lambda: nn.Add()(TABLE, TABLE.astype(float)), r"Add\(\): input 1 is float64"),
+        (
+            lambda: nn.Add()(TABLE, TABLE.astype(np.float64)),
+            r"Add\(\): input 1 is float64 .* expected the same shape and dtype",
+        ),
         (lambda: nn.Stack()(TABLE, TABLE[:, :2]), r"Stack\(\): input 1 .* expected the same shape"),
         (lambda: nn.Concat()(), "at least one input"),
         (lambda: nn.Select(2)(TABLE, TABLE), r"Select\(2\): expected at least 3 inputs, got 2"),

@@ -290,6 +290,8 @@ def test_inputs_that_do_not_fit_are_refused_with_layer_and_shape(backend: str) -
     layer = nn.Conv2d(3, 4, 5, padding=1)
     with pytest.raises(ValueError, match=r"Conv2d\(3, 4, 5, padding=1\).*\(2, 2, 9, 3\).*reaches"):
         layer(np.zeros((2, 2, 9, 3), np.float32))
+    with pytest.raises(ValueError, match=r"layer 0 Conv2d\(1, 2, 9\): .*reaches over 9 .* has 8"):
+        nn.Sequential(nn.Conv2d(1, 2, 9)).summary((8, 8, 1))
     with pytest.raises(ValueError, match=r"images \(batch, height, width, channels\), got.*\(2, 9"):
         layer(np.zeros((2, 9, 3), np.float32))
     with pytest.raises(ValueError, match=r"Conv2d.*\(batch, \.\.\., 3\).*\(2, 9, 9, 4\)"):

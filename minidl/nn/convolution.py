@@ -76,10 +76,7 @@ class Convolution(Affine):
     def forward(self, x: Array) -> Array:
         if x.ndim != 2 + self.DIMENSIONS:
             raise ValueError(f"{self.label}: input must be {self.INPUT}, got shape {x.shape}")
-        try:
-            self.window.sizes_after(x.shape[1:-1])
-        except ValueError as error:
-            raise ValueError(f"{self.label}: input of shape {x.shape}: {error}") from None
+        self._sizes_after(x.shape)
         self.save(x)
         bias = self.bias.data if self.bias else None
         return kernels.conv(x, self.weight.data, bias, *self._geometry(x.shape))
@@ -98,8 +95,15 @@ class Convolution(Affine):
         if len(known) == len(sizes):
             if len(known) != self.DIMENSIONS:
                 raise ValueError(f"{self.label}: input must be {self.INPUT}, got {input_shape}")
-            return (batch, *self.window.sizes_after(tuple(known)), self.out_features)
+            return (batch, *self._sizes_after(input_shape or unknown), self.out_features)
         return (batch, *sizes, self.out_features)
+
+    def _sizes_after(self, input_shape: tuple[Any, ...]) -> tuple[int, ...]:
+        """Return how many windows an input of this shape has, along each dimension."""
+        try:
+            return self.window.sizes_after(input_shape[1:-1])
+        except ValueError as error:
+            raise ValueError(f"{self.label}: input of shape {input_shape}: {error}") from None
 
     def __repr__(self) -> str:
         text = f"{self.in_features}, {self.out_features}, {shortest(self.kernel_size)}"
