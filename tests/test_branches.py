@@ -268,10 +268,17 @@ def test_what_cannot_be_built(build: Any, words: str) -> None:
             lambda: nn.Concat()(TABLE, TABLE[:3]),
             r"Concat\(\): input 1 is .*\(3, 4\), input 0",
         ),
-        (lambda: nn.Add()(TABLE, TABLE.astype(float)), r"Add\(\): input 1 is float64"),
         (
             lambda: nn.Add()(TABLE, TABLE.astype(np.float64)),
             r"Add\(\): input 1 is float64 .* expected the same shape and dtype",
+        ),
+        (
+            lambda: nn.Parallel(nn.Tanh(), nn.Linear(3, 2))(TABLE, np.arange(len(TABLE))),
+            r"Parallel\(Tanh, Linear\): got an input and lengths.* no branch takes lengths",
+        ),
+        (
+            lambda: nn.Parallel(nn.Tanh())(TABLE, lengths=np.ones(len(TABLE), int)),
+            r"Parallel\(Tanh\): got an input and lengths",
         ),
         (lambda: nn.Stack()(TABLE, TABLE[:, :2]), r"Stack\(\): input 1 .* expected the same shape"),
         (lambda: nn.Concat()(), "at least one input"),

@@ -56,7 +56,8 @@ class Parallel(Container):
     Raises
     ------
     TypeError
-        For branches that are no layers, none at all, and another number of inputs than of branches.
+        For branches that are no layers, none at all, another number of inputs than of branches, and
+        lengths that no branch takes.
     ValueError
         For outputs that cannot be joined, when the layer is built if their widths are known.
 
@@ -129,6 +130,11 @@ class Parallel(Container):
     def forward(self, *inputs: Any, lengths: Array | None = None) -> Any:
         given = self.by_branch((*inputs, lengths) if lengths is not None else inputs)
         shared = len(given) == 1
+        if shared and given[0][1] is not None and not self.takes_lengths:
+            raise TypeError(
+                f"{self.label}: got an input and lengths, a vector of integers, and no branch "
+                "takes lengths"
+            )
         outputs = []
         for number, branch in enumerate(self.branches.values()):
             x, own = given[0 if shared else number]
