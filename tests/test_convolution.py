@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import importlib
 from typing import Any
 
 import numpy as np
@@ -13,7 +11,6 @@ from recording_helpers import shared_by
 
 import minidl
 from minidl import kernels, nn, optim
-from minidl._kernels.signature import KERNELS
 from minidl.nn.windows import Window
 
 CASES = 60
@@ -165,49 +162,6 @@ def test_the_same_bits_eager_recorded_and_on_threads(isa: str, threads: int) -> 
 
     for eager, recorded in zip(trained(None), trained(threads), strict=True):
         assert np.array_equal(eager, recorded)
-
-
-def loop_of_sums(x: np.ndarray, dy: np.ndarray, sums: np.ndarray, groups: int) -> Any:
-    """The compiled loop of conv_grad_weight for these arrays, given a share and their number."""
-    kernel = KERNELS["conv_grad_weight"]
-    call = importlib.import_module("minidl._kernels.call").CALLS["conv_grad_weight"]
-    args, memory = bytearray(call.nbytes), np.zeros(16 * (1 << 18) + 16, np.float32)
-    scratch = memory[-memory.ctypes.data % 64 // 4 :]
-    for name, array in {"x": x, "dy": dy, "sums": sums, "scratch": scratch}.items():
-        kernel.set(args, name, array.ctypes.data)
-    parts, rows, columns, depth, outputs = sums.shape
-    sizes = dict(zip(("images", "height", "width", "channels"), x.shape, strict=True))
-    sizes |= {"out_height": dy.shape[1], "out_width": dy.shape[2], "outputs": outputs}
-    sizes |= {"rows": rows, "columns": columns, "depth": depth, "groups": groups, "parts": parts}
-    steps = dict.fromkeys(("row_stride", "column_stride", "row_step", "column_step"), 1)
-    for name, value in (sizes | steps | {"scratch_step": 4 * (1 << 18)}).items():
-        kernel.set(args, name, value)
-    kind = ctypes.CFUNCTYPE(ctypes.c_ssize_t, ctypes.c_void_p, ctypes.c_int, ctypes.c_int)
-    loop, struct = kind(call.function(0)), (ctypes.c_char * len(args)).from_buffer(args)
-
-    def run(share: int, shares: int, held: Any = memory) -> None:
-        loop(ctypes.addressof(struct), share, shares)
-
-    return run
-
-
-@pytest.mark.parametrize(("channels", "outputs", "groups"), [(16, 16, 16), (3, 4, 1), (32, 32, 1)])
-@pytest.mark.parametrize("parts", [1, 3])
-def test_each_sum_is_written_by_one_thread(
-    isa: str, channels: int, outputs: int, groups: int, parts: int
-) -> None:
-    x = np.ones((parts, 9, 8, channels), np.float32)
-    for rows, columns in ((1, 1), (1, 3), (3, 3), (5, 5)):
-        dy = np.ones((parts, 10 - rows, 9 - columns, outputs), np.float32)
-        sums = np.empty((parts, rows, columns, channels // groups, outputs), np.float32)
-        loop, written = loop_of_sums(x, dy, sums, groups), np.zeros(sums.shape, int)
-        for threads in (1, 2, 3, 7, 16):
-            written[...] = 0
-            for thread in range(threads):
-                sums[...] = np.nan
-                loop(thread, threads)
-                written += ~np.isnan(sums)
-            assert (written == 1).all(), (rows, columns, threads)
 
 
 def test_an_activation_is_applied_in_the_convolution(isa: str) -> None:
