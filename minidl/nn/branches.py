@@ -90,7 +90,7 @@ class Parallel(Container):
                     "allows, but not 'joint', which is the join"
                 )
         if join is not None:
-            check_choice("Parallel", "join", join, "concat", "add", "multiply", "stack")
+            check_choice("Parallel", "join", join, *filter(None, JOINS))
         self.join = join
         kind = JOINS[join]
         self.joint = None if kind is None else kind()
