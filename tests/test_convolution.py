@@ -303,6 +303,14 @@ def test_kernels_refuse_windows_that_do_not_fit(isa: str) -> None:
         kernels.conv(x, weight)
 
 
+def test_gradients_of_another_shape_are_refused(isa: str) -> None:
+    x, dy, dweight = np.zeros((1, 3, 3, 1)), np.zeros((1, 2, 2, 4)), np.zeros((2, 2, 1, 4))
+    with pytest.raises(ValueError, match=r"dbias must be \(4,\), got \(3,\)"):
+        kernels.conv_grad_params(x, dy, dweight, np.zeros(3))
+    with pytest.raises(ValueError, match=r"dy must have shape \(1, 2, 2, 4\), got \(1, 3, 2, 4\)"):
+        kernels.conv_grad_params(x, np.zeros((1, 3, 2, 4)), dweight)
+
+
 @pytest.mark.parametrize("kernel", [1, 2, 3])
 def test_kernels_refuse_numbers_whose_products_overflow(isa: str, kernel: int) -> None:
     x, weight = np.zeros((1, 3, 3, 1)), np.zeros((kernel, kernel, 1, 1))

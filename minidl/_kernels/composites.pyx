@@ -210,7 +210,9 @@ def linear_grad_params(
         dbias = check_writable(dbias, x, "linear_grad_params: dbias")
         check_no_overlap(dbias, (x, dy, dweight), "linear_grad_params: dbias")
         if dbias.ndim != 1 or dbias.shape[0] != args.n:
-            raise ValueError(f"linear_grad_params: dbias must be {(args.n,)}")
+            raise ValueError(
+                f"linear_grad_params: dbias must be {(args.n,)}, got {(<object>dbias).shape}"
+            )
     run_matmul(real, &args)
     if dbias is not None:
         add_column_sum(real, dy, rows, args.n, dbias)

@@ -34,7 +34,7 @@ MOST = 2 ** 31 - 1    # of a stride, padding or dilation, so that no product of 
 
 # --- geometry: where the windows lie ----------------------------------------------------
 
-cdef int lead(ndarray x, str name, Py_ssize_t *images, Py_ssize_t *height) except -1:
+cdef int take_images(ndarray x, str name, Py_ssize_t *images, Py_ssize_t *height) except -1:
     """Check that x is images or sequences, none of them empty; sets how many, and their rows."""
     if x.ndim not in (3, 4) or cnp.PyArray_SIZE(x) == 0:
         raise ValueError(
@@ -175,7 +175,7 @@ def conv(
         raise ValueError(f"conv: unknown activation {activation!r}")
     args.activation = code
     x, weight = contiguous(x), contiguous(weight)
-    lead(x, "conv: x", &args.images, &args.height)
+    take_images(x, "conv: x", &args.images, &args.height)
     args.width, args.channels = x.shape[dimensions], x.shape[dimensions + 1]
     take_weight(&args, weight, dimensions, "conv: weight")
     place_windows(&args, "conv", dimensions, geometry, groups)
@@ -211,7 +211,7 @@ def conv_grad_params(
     x = contiguous(x)
     dweight = check_writable(dweight, x, "conv_grad_params: dweight")
     check_no_overlap(dweight, (x, dy), "conv_grad_params: dweight")
-    lead(x, "conv_grad_params: x", &args.images, &args.height)
+    take_images(x, "conv_grad_params: x", &args.images, &args.height)
     args.width, args.channels = x.shape[dimensions], x.shape[dimensions + 1]
     take_weight(&args, dweight, dimensions, "conv_grad_params: dweight")
     place_windows(&args, "conv_grad_params", dimensions, geometry, groups)
@@ -220,7 +220,9 @@ def conv_grad_params(
         dbias = check_writable(dbias, x, "conv_grad_params: dbias")
         check_no_overlap(dbias, (x, dy, dweight), "conv_grad_params: dbias")
         if dbias.ndim != 1 or dbias.shape[0] != args.outputs:
-            raise ValueError(f"conv_grad_params: dbias must be {(args.outputs,)}")
+            raise ValueError(
+                f"conv_grad_params: dbias must be {(args.outputs,)}, got {(<object>dbias).shape}"
+            )
     if is_pointwise(&args):
         linear_grad_params(x, dy, dweight.reshape(args.depth, args.outputs), dbias)
         return
