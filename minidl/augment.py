@@ -8,6 +8,7 @@ of validation. It keeps nothing between two calls, so the generator alone says w
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -207,7 +208,7 @@ class Compose(Transform):
     Compose(Shift(2), Flip(0.5), Noise(0.05))
     """
 
-    def __init__(self, *transforms: Transform) -> None:
+    def __init__(self, *transforms: Callable[[Array, np.random.Generator], Array]) -> None:
         for transform in transforms:
             if not callable(transform) or isinstance(transform, type):
                 raise TypeError(
