@@ -278,6 +278,13 @@ def test_lengths_pass_where_the_steps_stay() -> None:
         strided(x, lengths)
 
 
+def test_a_stride_may_be_set_to_one_number() -> None:
+    layer, x = nn.Conv2d(1, 2, 3, stride=(2, 2), rng=0), np.ones((1, 5, 5, 1), np.float32)
+    before = layer(x)
+    layer.stride = 2  # type: ignore[assignment]
+    assert np.array_equal(layer(x), before)
+
+
 def test_no_stride_is_no_number() -> None:
     with pytest.raises(TypeError, match="Conv1d: stride must be a whole number, got None"):
         nn.Conv1d(4, 3, 3, stride=None)  # type: ignore[arg-type]

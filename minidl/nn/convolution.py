@@ -71,7 +71,8 @@ class Convolution(Affine):
 
     def _geometry(self, shape: tuple[int, ...]) -> Geometry:
         """Return where the windows lie in an input of this shape, as the kernels take it."""
-        return self.stride, self.window.padding_for(shape[1:-1]), self.dilation, self.groups
+        window = self.window
+        return window.stride, window.padding_for(shape[1:-1]), window.dilation, self.groups
 
     def forward(self, x: Array) -> Array:
         if x.ndim != 2 + self.DIMENSIONS:
