@@ -63,6 +63,11 @@ class Convolution(Affine):
         self._make_parameters(shape, bias, init, rng, dtype, bias_init)
 
     @property
+    def input_ranks(self) -> tuple[int, ...]:  # type: ignore[override]
+        """Two more than the windows have dimensions."""
+        return (2 + self.DIMENSIONS,)
+
+    @property
     def window(self) -> Window:
         """Where the windows lie."""
         return window_of(
@@ -90,13 +95,12 @@ class Convolution(Affine):
         return kernels.conv_grad_input(dy, self.weight.data, x.shape, *geometry)
 
     def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...]:
-        unknown = ("batch", *self.SIZES, 0)
-        batch, *sizes, _ = input_shape or unknown
-        known = [size for size in sizes if isinstance(size, int)]
-        if len(known) == len(sizes):
-            if len(known) != self.DIMENSIONS:
-                raise ValueError(f"{self.label}: input must be {self.INPUT}, got {input_shape}")
-            return (batch, *self._sizes_after(input_shape or unknown), self.out_features)
+        shape = input_shape or ("batch", *self.SIZES, 0)
+        batch, *sizes, _ = shape
+        if len(sizes) != self.DIMENSIONS:
+            raise ValueError(f"{self.label}: input must be {self.INPUT}, got {input_shape}")
+        if all(isinstance(size, int) for size in sizes):
+            sizes = list(self._sizes_after(shape))
         return (batch, *sizes, self.out_features)
 
     def _sizes_after(self, input_shape: tuple[Any, ...]) -> tuple[int, ...]:

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 from minidl import kernels
 from minidl.nn.activations import ReLU
-from minidl.nn.containers import Container, Sequential
+from minidl.nn.container import Container, form_after
+from minidl.nn.containers import Sequential
 from minidl.nn.convolution import Conv1d, Conv2d
+from minidl.nn.forms import Form
 from minidl.nn.layer import Examples, Layer
 from minidl.nn.reshape import Flatten
 from minidl.nn.summary import Member, Shape, describe_branch
@@ -67,8 +69,11 @@ class ChannelsFirst(Container):
     def members(self, input_shape: Shape) -> Iterator[Member]:
         yield "inner", self.inner, shape_to_last(input_shape)
 
-    def width_after(self, width: int | None) -> int | None:
-        return None  # the last axis of an image is its width
+    def form_after(self, form: Form, place: str = "") -> Form:
+        rows = form.ranks == {2}
+        # Of more dimensions than rows have, the last one is not that of the channels.
+        y = form_after(self.inner, form if rows else form._replace(width=None), place)
+        return y._replace(maker=self, width=y.width if y.ranks == {2} else None)
 
     def __repr__(self) -> str:
         return f"ChannelsFirst({describe_branch(self.inner)})"

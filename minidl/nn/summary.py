@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from minidl.nn.layer import Layer
@@ -13,13 +13,29 @@ Shape = tuple[Any, ...] | None
 Member = tuple[str, Layer, Shape]  # its name, the layer, and the shape of its input
 Row = tuple[str, str, str]
 
+# What a model may take whose input is not known.
+INPUTS: tuple[Shape, ...] = (
+    None,
+    ("batch", "time", "features"),
+    ("batch", "height", "width", "channels"),
+)
+
 
 def table_of_layers(model: Any) -> str:
     """Return a table of the layers of a container, and below those that branch, of their branches.
 
     ``model`` has the method ``members``, which yields the layers in it.
     """
-    return _table(model, (row for member in model.members(None) for row in _rows(member, "", "")))
+    for shape in INPUTS:
+        try:
+            rows = [row for member in model.members(shape) for row in _rows(member, "", "")]
+        except (TypeError, ValueError):
+            continue  # the layers take inputs of other dimensions
+        return _table(model, rows)
+    layers = model.children()
+    return _table(
+        model, [_row(f"{name} ", layer, layer.short_name(), None) for name, layer in layers]
+    )
 
 
 def summary_of(model: Any, input_shapes: tuple[Any, ...]) -> str:
@@ -52,11 +68,14 @@ def _rows(member: Member, lead: str, below: str, everything: bool = False) -> It
         text = type(layer).__name__ + getattr(layer, "headline", "")
     elif "\n" in text:
         text = f"{type(layer).__name__} of {len(list(layer.children()))} layers"
-    output = shape_in_words(layer.output_shape(shape))
-    yield f"{lead}{name} {text}", output, f"{count_parameters(layer):,}"
+    yield _row(f"{lead}{name} ", layer, text, layer.output_shape(shape))
     for number, one in enumerate(inner, 1):
         last = number == len(inner)
         yield from _rows(one, below + "├└"[last] + " ", below + "│ "[last] + " ", everything)
+
+
+def _row(lead: str, layer: Layer, text: str, output: Shape) -> Row:
+    return lead + text, shape_in_words(output), f"{count_parameters(layer):,}"
 
 
 def _check_width(layer: Layer, shape: Shape) -> None:
@@ -69,7 +88,7 @@ def _check_width(layer: Layer, shape: Shape) -> None:
         )
 
 
-def _table(model: Layer, rows: Iterator[Row]) -> str:
+def _table(model: Layer, rows: Iterable[Row]) -> str:
     """Return the rows in columns, below a headline and above the totals."""
     total = (str(model.dtype or ""), "", f"{count_parameters(model):,}")
     table = [("layer", "output", "parameters"), *rows, total]
