@@ -12,24 +12,19 @@ from numpy cimport ndarray
 
 from minidl._kernels.arguments cimport *
 from minidl._kernels.call cimport (
-    Call, allocate_shape, check_no_overlap, check_writable, contiguous, data_of, real_of, run,
-    run_with_scratch
+    Call, allocate_shape, check_no_overlap, check_writable, contiguous, data_of, run_with_scratch
 )
+from minidl._kernels.composites cimport ACTIVATIONS, add_column_sum, one_dtype
 from minidl._kernels.dispatch cimport conv_scratch_of
 from minidl._kernels.windows cimport Windows, integers
 
 from minidl._kernels.call import CALLS
 from minidl._kernels.composites import linear, linear_grad_input, linear_grad_params
-from minidl._kernels.signature import KERNELS
 
 cnp.import_array()
 
 cdef Call CONV = CALLS["conv"], CONV_GRAD_INPUT = CALLS["conv_grad_input"]
-cdef Call CONV_GRAD_WEIGHT = CALLS["conv_grad_weight"], COLUMN_SUM = CALLS["column_sum"]
-cdef dict ACTIVATIONS = {
-    None: NO_ACTIVATION,
-    **{k.name: k.activation for k in KERNELS.values() if k.activation and len(k.parameters) == 1},
-}
+cdef Call CONV_GRAD_WEIGHT = CALLS["conv_grad_weight"]
 
 cdef enum:
     MOST_PARTS = 16                  # partial sums of the gradient of a weight, at most ...
@@ -85,12 +80,6 @@ cdef bint is_pointwise(const ConvArgs *args) noexcept:
     )
 
 
-cdef int same_dtype(ndarray x, ndarray other, str name) except -1:
-    if cnp.PyArray_TYPE(x) != cnp.PyArray_TYPE(other):
-        raise TypeError(f"{name}: dtypes {x.dtype} and {other.dtype} differ")
-    return real_of(x)
-
-
 cdef int run_gradient(Call call, int real, ConvArgs *of, void *x, void *weight, void *dy,
                       Py_ssize_t parts) except -1:
     """Run the kernel of one gradient: that of x, or the partial sums of that of the weight."""
@@ -121,7 +110,7 @@ def conv(
     cdef object split = whole_number("conv", groups)
     cdef ndarray seen = at.array("x", x), w = at.array("weight", weight)
     cdef ndarray b = at.array_or_none("bias", bias), y
-    cdef int real = same_dtype(seen, w, "conv")
+    cdef int real = one_dtype(seen, w, "conv")
     if not (activation is None or isinstance(activation, str)) or activation not in ACTIVATIONS:
         raise ValueError(f"conv: unknown activation {activation!r}")
     args.activation = ACTIVATIONS[activation]
@@ -130,7 +119,7 @@ def conv(
     at.read(seen, "x", at.sizes)
     place(&args, at, w, "weight", split)
     if b is not None:
-        same_dtype(seen, b, "conv")
+        one_dtype(seen, b, "conv")
         b = contiguous(b)
         if b.ndim != 1 or b.shape[0] != args.outputs:
             raise ValueError(f"conv: bias must be {(args.outputs,)}, got {(<object>b).shape}")
@@ -154,7 +143,7 @@ def conv_grad_params(
     cdef object split = whole_number("conv_grad_params", groups)
     cdef ndarray seen = contiguous(at.array("x", x)), given = at.array("dy", dy)
     cdef ndarray dw = at.array("dweight", dweight), db = at.array_or_none("dbias", dbias), sums
-    cdef int real = same_dtype(seen, given, "conv_grad_params")
+    cdef int real = one_dtype(seen, given, "conv_grad_params")
     cdef Py_ssize_t parts, each, size = cnp.PyArray_SIZE(dw)
     dw = check_writable(dw, seen, "conv_grad_params: dweight")
     check_no_overlap(dw, (seen, given), "conv_grad_params: dweight")
@@ -182,9 +171,9 @@ def conv_grad_params(
         CONV_GRAD_WEIGHT, real, &args, cnp.PyArray_DATA(seen), cnp.PyArray_DATA(sums),
         cnp.PyArray_DATA(given), parts
     )
-    add_columns(real, sums, parts, size, dw)
+    add_column_sum(real, sums, parts, size, dw)
     if db is not None:
-        add_columns(real, given, cnp.PyArray_SIZE(given) // args.outputs, args.outputs, db)
+        add_column_sum(real, given, cnp.PyArray_SIZE(given) // args.outputs, args.outputs, db)
 
 
 def conv_grad_input(
@@ -196,7 +185,7 @@ def conv_grad_input(
     cdef object split = whole_number("conv_grad_input", groups)
     cdef Py_ssize_t[4] sizes
     cdef ndarray given = at.array("dy", dy), w = contiguous(at.array("weight", weight)), dx
-    cdef int real = same_dtype(given, w, "conv_grad_input"), i
+    cdef int real = one_dtype(given, w, "conv_grad_input"), i
     at.lie(stride, padding, dilation)
     integers(sizes, "conv_grad_input", "x_shape", x_shape, at.dimensions + 2, 1)
     at.images, at.channels = sizes[0], sizes[at.dimensions + 1]
@@ -213,14 +202,3 @@ def conv_grad_input(
         cnp.PyArray_DATA(given), 1
     )
     return dx
-
-
-cdef int add_columns(
-    int real, ndarray x, Py_ssize_t rows, Py_ssize_t columns, ndarray sums
-) except -1:
-    """Add the sum of every column of x to an element of ``sums``."""
-    cdef ColumnSumArgs args
-    args.x, args.sums, args.partials = cnp.PyArray_DATA(x), cnp.PyArray_DATA(sums), NULL
-    args.rows, args.columns, args.accumulate = rows, columns, ADD
-    run(COLUMN_SUM, real, &args)
-    return 0
