@@ -130,8 +130,9 @@ def check_exported() -> None:
 
 def _images() -> nn.Layer:
     branches = nn.Conv2d(2, 2, 2, padding=((1, 0), (0, 1))), nn.Sequential(nn.PReLU(2))
-    pools = nn.MaxPool2d(2, 1), nn.Softmax(), nn.Flatten(channels_first=True)
-    return nn.Sequential(nn.Conv2d(2, 2, 1), nn.Parallel(*branches), nn.Tanh(), *pools, rng=0)
+    pool = nn.MaxPool2d(2, 3, dilation=2, ceil_mode=True)
+    end = pool, nn.Softmax(), nn.Flatten(channels_first=True)
+    return nn.Sequential(nn.Conv2d(2, 2, 1), nn.Parallel(*branches), nn.Tanh(), *end, rng=0)
 
 
 # The type and the constants of a graph of x (n, 4), and its operators; the output is y.

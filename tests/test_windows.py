@@ -38,7 +38,20 @@ PLACES = {
     **dict.fromkeys(POOLS, ("kernel", "stride", "dilation")),
     **dict.fromkeys(("upsample", "upsample_grad"), ("scale",)),
 }
-NO_NUMBERS: tuple[Any, ...] = (2, 2.5, "ab", {}, (), (2,), (2, 2, 2), (1.5, 2), (2, "a"), (None, 2))
+NO_NUMBERS: tuple[Any, ...] = (
+    2,
+    2.5,
+    "ab",
+    {},
+    {"a": 1, "b": 2},
+    np.array(2),
+    (),
+    (2,),
+    (2, 2, 2),
+    (1.5, 2),
+    (2, "a"),
+    (None, 2),
+)
 OUT_OF_RANGE: tuple[Any, ...] = ((0, 2), (2, -1), (2**31, 1), (1, 2**70))
 
 
@@ -53,7 +66,7 @@ def wrong() -> Iterator[tuple[str, str, Any]]:
             yield from ((name, argument, value) for value in (*NO_NUMBERS, *OUT_OF_RANGE))
         if "scale" not in given:
             pairs = ((0, 0), (2, 2, 2)), ((0, 0),), ((-1, 0), (0, 0)), ((0, 0), (0, 2**40))
-            for value in (2, "ab", None, (1, 1), *pairs):
+            for value in (2, "ab", None, (1, 1), {"a": 1, "b": 2}, *pairs):
                 yield name, "padding", value
         if name.startswith("conv"):
             yield from ((name, "groups", value) for value in (None, "a", 1.5))

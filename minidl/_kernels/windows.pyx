@@ -4,6 +4,7 @@ Images are (batch, height, width, channels), sequences (batch, steps, channels).
 """
 
 cimport numpy as cnp
+from cpython.sequence cimport PySequence_Check
 from numpy cimport ndarray
 
 from minidl._kernels.call cimport allocate
@@ -162,16 +163,18 @@ cdef Fault convert(
                 return RANGE
     except OverflowError:
         return RANGE
-    except (TypeError, LookupError):
+    except TypeError:
         return KIND
     return fault
 
 
 cdef Fault fault_of(object given, Py_ssize_t count) except? NONE:
     """Whether these are no sequence, or one of another length."""
+    if not PySequence_Check(given):
+        return KIND
     try:
         return NONE if len(given) == count else LENGTH
-    except TypeError:
+    except TypeError:    # an array without dimensions
         return KIND
 
 
