@@ -276,6 +276,8 @@ class Residual(Container):
         return any(layer.takes_lengths for _, layer in self.children())
 
     def forward(self, *inputs: Array, lengths: Array | None = None) -> Any:
+        if lengths is not None and not self.takes_lengths:
+            raise TypeError(f"{self.label}: got lengths, and no layer in it takes them")
         x = one_or_all(inputs)
         y = through(self.body, x, lengths)
         around = x if self.shortcut is None else through(self.shortcut, x, lengths)
