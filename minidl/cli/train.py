@@ -11,12 +11,25 @@ import numpy as np
 
 from minidl import datasets, nn
 from minidl.analysis import feature_maps
-from minidl.cli import examined, images, network, options, plot, report, sequences, tables, text
+from minidl.cli import (
+    examined,
+    images,
+    keeping,
+    network,
+    options,
+    plot,
+    report,
+    sequences,
+    tables,
+    text,
+)
 from minidl.cli.options import UsageError, usage_errors
+from minidl.cli.pixels import scaled
 from minidl.datasets import Dataset
 from minidl.training import History, Trainer
 
 MOST_CLASSES = 4096  # each has an output, and a row and a column of the confusion matrix
+LARGEST_BYTE = 255
 DIGITS = network.Defaults(hidden="128,64", norm=False, dropout=0.0, adam_rate=2e-3, epochs=20)
 IDX = network.Defaults(hidden="256,128", norm=True, dropout=0.2, adam_rate=1e-3, epochs=15)
 
@@ -26,16 +39,20 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser("train", help="train a network")
     data = parser.add_subparsers(title="data", metavar="DATA", required=True)
 
-    add_images(data, run)
+    for output in add_images(data, run):
+        keeping.add_save(output, "pixels")
     tables.add_csv(data)
     text.add_text(data)
     sequences.add_adding(data)
 
 
-def add_images(data: Any, run: Callable[[Dataset, argparse.Namespace], int]) -> None:
-    """Add ``digits`` and ``idx`` with the options of networks for images, and what runs."""
+def add_images(data: Any, run: Callable[[Dataset, argparse.Namespace], int]) -> tuple[Any, Any]:
+    """Add ``digits`` and ``idx`` with the options of networks for images, and what runs.
+
+    Returns the groups of their output.
+    """
     digits = data.add_parser("digits", help="the 8 x 8 digits that come with minidl")
-    images.add_options(digits, DIGITS)
+    of_digits = images.add_options(digits, DIGITS)
     digits.set_defaults(run=lambda arguments: run(datasets.digits(), arguments))
 
     idx = data.add_parser("idx", help="images and labels in IDX files, the format of MNIST")
@@ -44,15 +61,14 @@ def add_images(data: Any, run: Callable[[Dataset, argparse.Namespace], int]) -> 
     add("--labels", type=Path, required=True, metavar="FILE")
     add("--train", type=options.count, metavar="N", help="train on the first N (80 %%)")
     add("--test", type=options.count, metavar="N", help="test on the last N (all the others)")
-    images.add_options(idx, IDX)
+    of_idx = images.add_options(idx, IDX)
     idx.set_defaults(run=lambda arguments: run(_idx(arguments), arguments))
+    return of_digits, of_idx
 
 
 def run(data: Dataset, arguments: argparse.Namespace) -> int:
     """Train on ``data`` as the arguments say, and report."""
-    if arguments.plot is not None:
-        with usage_errors(ImportError, OSError, ValueError):
-            plot.check(arguments.plot)
+    keeping.check_outputs(arguments)
     with usage_errors(ValueError):
         data, model = images.build_model(data, arguments)
     optimizer = network.build_optimizer(model, arguments)
@@ -64,7 +80,8 @@ def run(data: Dataset, arguments: argparse.Namespace) -> int:
             f"(val_); {optimizer!r}, batch size {arguments.batch_size}, seed {arguments.seed}\n"
         )
     norms = report.Norms(model, trainer.loss, data.x_train, data.y_train)
-    with usage_errors(ValueError):
+    kept = arguments.save, model, images.words_of(data)
+    with usage_errors(ValueError), keeping.saved_if_interrupted(*kept):
         before = report.untrained(trainer, data) if arguments.plot is not None else {}
         history, diagnosis = examined.fit(
             trainer,
@@ -76,17 +93,31 @@ def run(data: Dataset, arguments: argparse.Namespace) -> int:
             validation=(data.x_test, data.y_test),
             callbacks=[norms] if arguments.plot is not None else [],
         )
+    written = [] if arguments.save is None else [keeping.save(*kept)]
     _print_results(trainer, data, history, norms, arguments.quiet)
     if diagnosis:
         print(f"\n{diagnosis}")
     if arguments.plot is not None:
-        maps = None if arguments.model == "mlp" else feature_maps(model, data.x_test[0])
-        titles = data.classes, data.name
-        with options.writing(arguments.plot):
-            plot.draw(arguments.plot, history, before, norms.gradients, *titles, maps)
-        if not arguments.quiet:
-            print(f"\nplot written to {arguments.plot}")
+        written.append(_draw(model, data, history, before, norms, arguments))
+    if written and not arguments.quiet:
+        print("\n" + "\n".join(written))
     return 0
+
+
+def _draw(
+    model: nn.Layer,
+    data: Dataset,
+    history: History,
+    before: Any,
+    norms: report.Norms,
+    arguments: argparse.Namespace,
+) -> str:
+    """Draw the training, and below it what a convolutional network sees."""
+    maps = None if arguments.model == "mlp" else feature_maps(model, data.x_test[0])
+    with options.writing(arguments.plot):
+        titles = data.classes, data.name
+        plot.draw(arguments.plot, history, before, norms.gradients, *titles, maps)
+    return f"plot written to {arguments.plot}"
 
 
 def _print_results(
@@ -121,12 +152,12 @@ def _idx(arguments: argparse.Namespace) -> Dataset:
             f"from 0; got {labels.max()} in row {labels.argmax()}"
         )
     train, test = _split(len(pixels), arguments.train, arguments.test)
-    x = pixels.reshape(len(pixels), -1).astype(np.float32)
-    if pixels.dtype == np.uint8:
-        x /= 255  # pixels; any other type is taken to be scaled already
-    y = labels.astype(np.int64)
-    shape = pixels.shape[1:]
-    return Dataset(x[:train], y[:train], x[-test:], y[-test:], arguments.images.name, shape)
+    # Bytes are pixels; any other type is taken to be scaled already.
+    most = LARGEST_BYTE if pixels.dtype == np.uint8 else None
+    x = pixels.astype(np.float32) if most is None else scaled(pixels, most)
+    x, y = x.reshape(len(x), -1), labels.astype(np.int64)
+    parts = x[:train], y[:train], x[-test:], y[-test:]
+    return Dataset(*parts, arguments.images.name, pixels.shape[1:], most)
 
 
 def _split(samples: int, train: int | None, test: int | None) -> tuple[int, int]:
