@@ -8,10 +8,19 @@ from typing import Any
 from minidl.nn.activations import ReLU, Tanh
 from minidl.nn.affine import Affine
 from minidl.nn.array_checks import ONE_OF_SEVERAL, is_lengths
-from minidl.nn.layer import Examples, Layer
+from minidl.nn.layer import Examples, Layer, is_ours
 from minidl.nn.linear import Linear
 from minidl.nn.normalization import BatchNorm
-from minidl.nn.summary import Member, Shape, describe_branch, summary_of, table_of_layers
+from minidl.nn.summary import (
+    Member,
+    Shape,
+    describe_branch,
+    may_be_alike,
+    output_of,
+    shape_in_words,
+    summary_of,
+    table_of_layers,
+)
 from minidl.nn.tuples import added, backward_through, is_several, shapes_of, through
 from minidl.typing import Array, Seed
 
@@ -25,6 +34,9 @@ class Container(Layer):
     def members(self, input_shape: Shape) -> Iterator[Member]:
         """Yield (name, layer, shape of its input) of the layers inside, in their order."""
         raise NotImplementedError(f"{type(self).__name__} does not say how its layers follow")
+
+    def check_shapes(self, input_shape: Shape) -> None:
+        """Raise ValueError if layers inside do not fit together, for an input of this shape."""
 
     def width_after(self, width: int | None) -> int | None:
         """Return the width of the output for an input of this width; None where not known."""
@@ -198,13 +210,13 @@ class Sequential(Container):
 
     def output_shape(self, input_shape: Shape) -> Shape:
         for layer in self.stack:
-            input_shape = layer.output_shape(input_shape)
+            input_shape = output_of(layer, input_shape)
         return input_shape
 
     def members(self, input_shape: Shape) -> Iterator[Member]:
         for name, layer in self.children():
             yield name, layer, input_shape
-            input_shape = layer.output_shape(input_shape)
+            input_shape = output_of(layer, input_shape)
 
     def entered(self) -> Iterator[tuple[str, Layer]]:
         return (("", layer) for layer in self.stack[:1])
@@ -269,11 +281,14 @@ class Residual(Container):
         y = through(self.body, x, lengths)
         around = x if self.shortcut is None else through(self.shortcut, x, lengths)
         if shapes_of(y) != shapes_of(around):
-            raise ValueError(
-                f"{self.label}: the body gives {shapes_of(y)}, the shortcut {shapes_of(around)}; "
-                "give a shortcut that maps to the shape of the body, such as a Linear"
-            )
+            raise self._misfit(shapes_of(y), shapes_of(around))
         return added(y, around)
+
+    def _misfit(self, y: object, around: object) -> ValueError:
+        return ValueError(
+            f"{self.label}: the body gives {y}, the shortcut {around}; "
+            "give a shortcut that maps to the shape of the body, such as a Linear"
+        )
 
     def backward(self, *dys: Array) -> Any:
         dy: Any = dys[0] if len(dys) == 1 else dys
@@ -281,7 +296,14 @@ class Residual(Container):
         return added(backward_through(self.body, dy), around)
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        return self.body.output_shape(input_shape)
+        return output_of(self.body, input_shape)
+
+    def check_shapes(self, input_shape: Shape) -> None:
+        y, around = self.output_shape(input_shape), input_shape
+        if self.shortcut is not None:
+            around = output_of(self.shortcut, input_shape)
+        if not may_be_alike(y, around):
+            raise self._misfit(shape_in_words(y), shape_in_words(around))
 
     def members(self, input_shape: Shape) -> Iterator[Member]:
         for name, layer in self.children():
@@ -422,8 +444,3 @@ def takes_only_its_width(layer: Layer) -> bool:
     """Return whether a layer refuses inputs of another width than ``in_features``."""
     kind = type(layer)
     return is_ours(kind) or kind.check_input is Layer.check_input
-
-
-def is_ours(kind: type[Layer]) -> bool:
-    """Return whether a class of layers is one of minidl's."""
-    return kind.__module__.startswith("minidl.")

@@ -507,6 +507,11 @@ class Layer(InvalidatesRecordings, Member):
         return f"{type(self).__name__}()"
 
 
+def is_ours(kind: type[Layer]) -> bool:
+    """Return whether a class of layers is one of minidl's."""
+    return kind.__module__.startswith("minidl.")
+
+
 def joined(path: str, name: str) -> str:
     """Return the path of a member: ``"0.weight"``."""
     return f"{path}.{name}" if path else name

@@ -10,7 +10,7 @@ from minidl.nn.containers import Container, Sequential
 from minidl.nn.convolution import Conv1d, Conv2d
 from minidl.nn.layer import Examples, Layer
 from minidl.nn.reshape import Flatten
-from minidl.nn.summary import Member, Shape, describe_branch
+from minidl.nn.summary import Member, Shape, describe_branch, output_of
 from minidl.typing import Array
 
 
@@ -61,7 +61,7 @@ class ChannelsFirst(Container):
         if input_shape is not None and len(input_shape) > 2:
             batch, channels, *sizes = input_shape
             input_shape = (batch, *sizes, channels)
-        shape = self.inner.output_shape(input_shape)
+        shape = output_of(self.inner, input_shape)
         if shape is None or len(shape) < 3:
             return shape
         batch, *sizes, channels = shape
