@@ -73,7 +73,7 @@ def test_what_is_no_shape_is_told_in_a_sentence(shape: Any, error: Any, words: s
         (
             nn.ChannelsFirst(models.lenet5()[:1]),
             [(28, 28, 1)],
-            "layer inner.0 Conv2d(1, 6, 5): a window",
+            "inner.0 Conv2d(1, 6, 5): a window",
         ),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,6 +56,13 @@ def walk(layer: Any, shape: Shape) -> Iterator[tuple[Layer, Shape]]:
         for _, inner, given in layer.members(shape):
             yield from walk(inner, given)
     yield layer, shape
+
+
+def numbers_of_a_row(model: Layer, row: tuple[int, ...]) -> int:
+    """Count the numbers that all layers give for a row of this shape, as far as that is known."""
+    outputs = (output_of(layer, shape) for layer, shape in walk(model, ("batch", *row)) if shape)
+    known = (shape[1:] for shape in outputs if shape is not None and not is_several(shape))
+    return sum(math.prod(sizes) for sizes in known if not any(isinstance(n, str) for n in sizes))
 
 
 def output_of(layer: Layer, shape: Shape) -> Shape:
