@@ -142,11 +142,24 @@ def test_of_a_deep_network_some_layers_are_drawn(tmp_path: Path) -> None:
     assert titles[1].startswith("2 ReLU(): 12 x 12, 16 of 20 channels, up to ")
 
 
+def test_feature_maps_say_in_lines_what_they_hold() -> None:
+    found = analysis.feature_maps(models.lenet5(rng=0), IMAGES[0])
+    first, *lines = repr(found).splitlines()
+    assert first == "FeatureMaps of an image (28, 28, 1): 6 filters of 0 Conv2d(1, 6, 5)"
+    assert [line.rpartition(",")[0] for line in lines] == [
+        "1 ReLU(): (24, 24, 6)",
+        "4 ReLU(): (8, 8, 16)",
+    ]
+
+
 @pytest.mark.parametrize(
     ("model", "image", "message"),
     [
         (nn.Sequential(nn.Linear(2, 2)), np.zeros((8, 8, 1)), "the model has no Conv2d"),
         (nn.Conv2d(1, 1, 3), np.zeros((1, 8, 8, 1)), "expected one image (height, width, chan"),
+        (nn.Conv2d(1, 1, 3), np.zeros((0, 8, 1)), "expected one image (height, width, channels)"),
+        (nn.Conv2d(1, 1, 3), np.full((4, 5, 1), np.nan), "at (0, 0, 0) it holds nan"),
+        (nn.Conv2d(1, 1, 3), np.diag([0, np.inf])[..., None], "at (1, 1, 0) it holds inf"),
     ],
 )
 def test_what_has_no_maps_is_told(model: Any, image: Any, message: str) -> None:

@@ -144,6 +144,29 @@ def test_the_legend_names_ten_layers_at_most(
     assert below >= 0
 
 
+def test_long_names_in_the_legend_lose_their_options(drawn: list[Any], tmp_path: Path) -> None:
+    assert (
+        main(
+            [
+                *DIGITS[:2],
+                "--model",
+                "resnet",
+                "--epochs",
+                "1",
+                "--quiet",
+                "--plot",
+                str(tmp_path / "a.png"),
+            ]
+        )
+        == 0
+    )
+    legend = drawn[0].subfigs[0].axes[2].get_legend()
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names[0] == "0 Conv2d(1, 16, 3, …)"
+    assert "5.shortcut.0 Conv2d(16, 32, 1, …)" in names
+    assert names[-1] == "10 Linear(64, 10)"
+
+
 def test_pictures_of_cells_share_their_scales(drawn: list[Any], tmp_path: Path) -> None:
     for cell in ("rnn", "lstm", "gru"):
         adding = ["train", "adding", "--steps", "20", "--samples", "200", "--epochs", "1"]
