@@ -61,7 +61,7 @@ class FeatureMaps(Plottable):
         filters = f"{count} filter{'s' * (count > 1)} of {self.name}"
         lines = [f"FeatureMaps of an image {self.image.shape}: {filters}"]
         lines += [
-            f"{name}: {maps.shape}, up to {maps.max():.3g}" for name, maps in self.maps.items()
+            f"{name}: {maps.shape}, up to {maps.max():.2g}" for name, maps in self.maps.items()
         ]
         return "\n".join(lines)
 
@@ -133,9 +133,9 @@ def feature_maps(model: Layer, image: Any) -> FeatureMaps:
     ((3, 3, 1, 16), [(8, 8, 16), (8, 8, 32), (4, 4, 32)])
     >>> found
     FeatureMaps of an image (8, 8, 1): 16 filters of 0 Conv2d(1, 16, 3, padding=1, bias=False)
-    2 ReLU(): (8, 8, 16), up to 2.56
-    5 ReLU(): (8, 8, 32), up to 3.88
-    9 ReLU(): (4, 4, 32), up to 4.02
+    2 ReLU(): (8, 8, 16), up to 2.6
+    5 ReLU(): (8, 8, 32), up to 3.9
+    9 ReLU(): (4, 4, 32), up to 4
     """
     check_model(model)
     pixels = as_vector("image", image)
