@@ -228,7 +228,7 @@ def test_plot_has_filters_and_maps_below(
         (["--depth", "8"], "--depth belongs to --model resnet, not to mlp"),
         (
             ["--model", "lenet5"],
-            "at least 16 x 16 pixels, (height, width, channels); got (8, 8, 1)",
+            "got (8, 8, 1); --model cnn takes smaller images",
         ),
         (["--model", "resnet", "--depth", "10"], "depth must be 6n + 2"),
     ],

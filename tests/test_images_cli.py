@@ -187,6 +187,24 @@ def test_a_file_that_cannot_be_written_is_told_before_the_training(
     assert not captured.out
 
 
+def test_no_output_is_written_over_another_file(tmp_path: Path, capsys: Any) -> None:
+    pytest.importorskip("matplotlib")
+    images = write_idx(tmp_path / "images.png", WHOLE)
+    labels = write_idx(tmp_path / "labels", DIGITS.y_test)
+    before = Path(images).read_bytes()
+    files = ["--images", images, "--labels", labels]
+    out = str(tmp_path / "out.png")
+    for arguments in (
+        ["train", "idx", *files, "--save", images],
+        ["train", "idx", *files, "--plot", str(tmp_path / "." / "images.png")],
+        ["train", "digits", "--save", out, "--plot", out],
+        ["predict", labels, images, "--out", images],
+    ):
+        assert main(arguments) == 2
+        assert "is given elsewhere, and would be overwritten" in capsys.readouterr().err
+    assert Path(images).read_bytes() == before
+
+
 # --- Ctrl-C -----------------------------------------------------------------------------------
 
 

@@ -65,8 +65,13 @@ def build_model(data: Dataset, arguments: argparse.Namespace) -> tuple[Dataset, 
         channels = data.x_train.shape[-1]
         depth = DEPTH if arguments.depth is None else arguments.depth
         return data, models.resnet(depth, channels, data.classes, rng=seed)
-    build = models.lenet5 if name == "lenet5" else models.small_cnn
-    return data, build(data.x_train.shape[1:], data.classes, rng=seed)
+    shape = data.x_train.shape[1:]
+    if name == "cnn":
+        return data, models.small_cnn(shape, data.classes, rng=seed)
+    try:
+        return data, models.lenet5(shape, data.classes, rng=seed)
+    except ValueError as error:
+        raise UsageError(f"{error}; --model cnn takes smaller images") from None
 
 
 def words_of(data: Dataset) -> Mapping[str, str]:

@@ -30,6 +30,7 @@ def check_outputs(arguments: argparse.Namespace) -> None:
             plot.check(arguments.plot)
         if arguments.save is not None:
             options.check_writable(arguments.save, "save")
+    options.check_distinct(arguments, outputs=("save", "plot"), inputs=("images", "labels", "file"))
 
 
 def save(path: Path, model: Layer, words: Mapping[str, str]) -> str:

@@ -75,6 +75,7 @@ def add_predict(commands: Any) -> None:
 
 def predict(arguments: argparse.Namespace) -> int:
     """Predict rows, and write what was predicted."""
+    options.check_distinct(arguments, outputs=("out",), inputs=("file", "data"))
     with usage_errors(OSError, ValueError):
         options.check_writable(arguments.out, "write")
         model = saving.load(arguments.file)

@@ -27,6 +27,7 @@ from minidl.cli.options import UsageError, usage_errors
 from minidl.cli.pixels import scaled
 from minidl.datasets import Dataset
 from minidl.training import History, Trainer
+from minidl.typing import Array
 
 MOST_CLASSES = 4096  # each has an output, and a row and a column of the confusion matrix
 LARGEST_BYTE = 255
@@ -139,25 +140,46 @@ def _print_results(
 def _idx(arguments: argparse.Namespace) -> Dataset:
     with usage_errors(OSError, ValueError):
         pixels, labels = datasets.idx(arguments.images), datasets.idx(arguments.labels)
-    if pixels.ndim < 2 or labels.ndim != 1 or len(pixels) != len(labels):
-        raise UsageError(
-            f"expected images (samples, height, width) and as many labels (samples), got "
-            f"{pixels.shape} in {arguments.images} and {labels.shape} in {arguments.labels}"
-        )
-    if labels.dtype.kind not in "iu" or labels.min() < 0:
-        raise UsageError(f"{arguments.labels}: labels must be integers >= 0")
-    if labels.max() >= MOST_CLASSES:
-        raise UsageError(
-            f"{arguments.labels}: labels must be less than {MOST_CLASSES:,}, and count the classes "
-            f"from 0; got {labels.max()} in row {labels.argmax()}"
-        )
+    _check_images(arguments, pixels, labels)
     train, test = _split(len(pixels), arguments.train, arguments.test)
+    if labels[:train].min() == labels[:train].max():
+        raise UsageError(
+            f"{arguments.labels}: all {train:,} images to train on are of class {labels[0]}, and "
+            "there is nothing to tell apart"
+        )
     # Bytes are pixels; any other type is taken to be scaled already.
     most = LARGEST_BYTE if pixels.dtype == np.uint8 else None
     x = pixels.astype(np.float32) if most is None else scaled(pixels, most)
     x, y = x.reshape(len(x), -1), labels.astype(np.int64)
     parts = x[:train], y[:train], x[-test:], y[-test:]
     return Dataset(*parts, arguments.images.name, pixels.shape[1:], most)
+
+
+def _check_images(arguments: argparse.Namespace, pixels: Array, labels: Array) -> None:
+    """Raise UsageError unless these are images, and a class for each."""
+    images, names = arguments.images, arguments.labels
+    if pixels.ndim == 1 and labels.ndim > 1:
+        raise UsageError(
+            f"{images} holds labels {pixels.shape}, and {names} images {labels.shape}: exchange "
+            "--images and --labels"
+        )
+    if pixels.ndim < 2:
+        raise UsageError(
+            f"{images}: expected images, an array (count, height, width), got shape {pixels.shape}"
+        )
+    if labels.ndim != 1:
+        raise UsageError(f"{names}: expected a label for each image, got shape {labels.shape}")
+    if len(pixels) != len(labels):
+        raise UsageError(
+            f"{images} holds {len(pixels):,} images, and {names} holds {len(labels):,} labels"
+        )
+    if labels.dtype.kind not in "iu" or labels.min() < 0:
+        raise UsageError(f"{names}: labels must be integers >= 0")
+    if labels.max() >= MOST_CLASSES:
+        raise UsageError(
+            f"{names}: labels must be less than {MOST_CLASSES:,}, and count the classes from 0; "
+            f"got {labels.max()} in row {labels.argmax()}"
+        )
 
 
 def _split(samples: int, train: int | None, test: int | None) -> tuple[int, int]:
