@@ -110,6 +110,7 @@ def test_sizes_may_be_names_and_numbers_of_numpy() -> None:
     assert ROWS.summary((np.int64(8),)) == ROWS.summary([8]) == ROWS.summary((8,))
     join = nn.Sequential(nn.Parallel(nn.Linear(2, 3), nn.Linear(2, 4)))
     assert "(batch, steps, 7)" in join.summary(("steps", 2))
+    assert "(batch, steps, 3)" in SUM.summary(("steps", 2), (7, 4))  # a name may stand for 7
 
 
 def test_a_layer_of_ones_own_between_rows_and_images_can_be_shown() -> None:
