@@ -209,8 +209,9 @@ class Compose(Transform):
     def __init__(self, *transforms: Transform) -> None:
         for transform in transforms:
             if not callable(transform) or isinstance(transform, type):
+                cure = "; write Compose(*transforms)" if isinstance(transform, list) else ""
                 raise TypeError(
-                    f"Compose takes functions of a batch and a generator, got {transform!r}"
+                    f"Compose takes functions of a batch and a generator, got {transform!r}{cure}"
                 )
         self.transforms = transforms
 
@@ -224,5 +225,5 @@ class Compose(Transform):
 
 
 def is_real(value: object) -> bool:
-    """Return whether this is a real number."""
-    return isinstance(value, (int, float, np.integer, np.floating))
+    """Return whether this is a real number, and no bool."""
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)

@@ -76,6 +76,11 @@ def test_initialisers_are_those_for_relu() -> None:
         (lambda: models.resnet(9), "resnet: depth must be 6n + 2, such as 8, 14, 20 or 56"),
         (lambda: models.resnet(2), "in each of three stages; got 2"),
         (lambda: models.resnet(0), "depth must be >= 1"),
+        (lambda: models.resnet(8, width=0), "resnet: width must be >= 1, got 0"),
+        (lambda: models.resnet(8, channels=0), "resnet: channels must be >= 1, got 0"),
+        (lambda: models.lenet5(classes=0), "lenet5: classes must be >= 1, got 0"),
+        (lambda: models.small_cnn(classes=-1), "small_cnn: classes must be >= 1, got -1"),
+        (lambda: models.small_cnn(width=0), "small_cnn: width must be >= 1, got 0"),
     ],
 )
 def test_what_cannot_be_built_is_refused_in_a_sentence(

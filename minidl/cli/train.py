@@ -144,8 +144,8 @@ def _idx(arguments: argparse.Namespace) -> Dataset:
     train, test = _split(len(pixels), arguments.train, arguments.test)
     if labels[:train].min() == labels[:train].max():
         raise UsageError(
-            f"{arguments.labels}: all {train:,} images to train on are of class {labels[0]}, and "
-            "there is nothing to tell apart"
+            f"{arguments.labels}: the images to train on are all of class {labels[0]}, and there "
+            "is nothing to tell apart"
         )
     # Bytes are pixels; any other type is taken to be scaled already.
     most = LARGEST_BYTE if pixels.dtype == np.uint8 else None
