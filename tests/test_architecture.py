@@ -24,7 +24,7 @@ from minidl import _kernels, kernels
 from minidl._kernels import twins
 from minidl._kernels.signature import KERNELS
 from minidl.augment import Transform
-from minidl.nn.containers import Container
+from minidl.nn.container import Container
 from minidl.nn.recurrent.sequence import Recurrent
 
 PACKAGE = Path(minidl.__file__).parent

@@ -164,8 +164,9 @@ def test_recurrent_cell_checks_both_inputs() -> None:
 
 
 def test_residual_of_two_shapes() -> None:
-    layer = nn.Residual(nn.Linear(3, 4))
-    rejects(layer, ValueError, "Residual(Linear)", "(5, 4)", "(5, 3)", x=zeros(5, 3))
+    layer = nn.Residual(nn.MaxPool1d(1, 2))  # a sequence of one step would fit
+    words = "Residual(MaxPool1d)", "(5, 3, 2)", "(5, 6, 2)"
+    rejects(layer, ValueError, *words, x=zeros(5, 6, 2))
 
 
 def test_batch_norm_of_one_row() -> None:

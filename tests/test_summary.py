@@ -12,7 +12,9 @@ from minidl import models, nn
 
 ROWS = nn.Sequential(nn.Linear(8, 4), nn.ReLU())
 LENET = models.lenet5(rng=0)
-BLOCK = nn.Sequential(nn.Residual(nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), nn.MaxPool2d(9))))
+BODY = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), nn.MaxPool2d(9))
+BLOCK = nn.Sequential(nn.Residual(BODY, nn.MaxPool2d(9)))
+HALVED = nn.Sequential(nn.Residual(nn.Conv2d(1, 1, 3, stride=2, padding=1)))
 SUM = nn.Sequential(nn.Parallel(nn.Linear(2, 3), nn.Linear(4, 3), join="add"))
 NESTED = nn.Sequential(nn.Parallel(nn.Parallel(nn.Linear(2, 3), nn.Linear(4, 3)), nn.Linear(5, 1)))
 
@@ -58,12 +60,16 @@ def test_what_is_no_shape_is_told_in_a_sentence(shape: Any, error: Any, words: s
     ("model", "shapes", "words"),
     [
         (LENET, [(28, 28, 3)], "layer 0 Conv2d(1, 6, 5) takes 1 features"),
-        (LENET, [(28, 28)], "layer 0 Conv2d(1, 6, 5): input must be images"),
+        (
+            LENET,
+            [(28, 28)],
+            "layer 0 Conv2d(1, 6, 5) takes images (batch, height, width",
+        ),
         (LENET, [(5, 5, 1)], "layer 2 MaxPool2d(2): a window reaches over 2 elements, but the"),
         (LENET, [(10, 10, 1)], "layer 3 Conv2d(6, 16, 5): a window reaches over 5 elements, but"),
         (LENET, [(32, 32, 1)], "layer 7 Linear(256, 120) takes 256 features"),
         (BLOCK, [(8, 8, 1)], "layer 0.body.1 MaxPool2d(9): a window reaches over 9 elements"),
-        (BLOCK, [(18, 18, 1)], "the body gives (batch, 2, 2, 1), the shortcut (batch, 18, 18, 1)"),
+        (HALVED, [(8, 8, 1)], "the body gives (batch, 4, 4, 1), the shortcut (batch, 8, 8, 1)"),
         (SUM, [(2,), (5,)], "layer 0.1 Linear(4, 3) takes 4 features"),
         (SUM, [(2,), (7, 4)], "gives (batch, 3), branch 1 Linear(4, 3) gives (batch, 7, 3); join="),
         (SUM, [(2,), (4,), (4,)], "one for each of the 2, got 3"),
@@ -73,7 +79,7 @@ def test_what_is_no_shape_is_told_in_a_sentence(shape: Any, error: Any, words: s
         (
             nn.ChannelsFirst(models.lenet5()[:1]),
             [(28, 28, 1)],
-            "inner.0 Conv2d(1, 6, 5): a window",
+            "layer inner.0 Conv2d(1, 6, 5) takes 1",
         ),
     ],
 )

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import reduce
+from itertools import combinations
 from typing import Any
 
 from minidl.nn.activations import Tanh
 from minidl.nn.array_checks import is_lengths
 from minidl.nn.checks import check_choice
-from minidl.nn.containers import Container, output_width
+from minidl.nn.container import Container, form_after
+from minidl.nn.forms import Form, MisfitError
 from minidl.nn.joining import Add, Concat, Join, Multiply, Stack, described, fits_beside
 from minidl.nn.layer import Examples, Layer
 from minidl.nn.linear import Linear
-from minidl.nn.summary import (
-    Member,
-    Shape,
-    describe_branch,
-    may_be_alike,
-    output_of,
-    shape_in_words,
-)
-from minidl.nn.tuples import added, backward_through, is_several, through
+from minidl.nn.summary import Member, Shape, describe_branch, may_be_alike, shape_in_words
+from minidl.nn.tuples import added, backward_through, is_several, through, without_tuple_of_one
 from minidl.typing import Array
 
 JOINS: dict[str | None, type[Join] | None] = {
@@ -100,22 +95,8 @@ class Parallel(Container):
         self.join = join
         kind = JOINS[join]
         self.joint = None if kind is None else kind()
-        self._check_widths()
+        self.check_forms()
         self.assign_paths()
-
-    def _check_widths(self) -> None:
-        """Raise ValueError if outputs that must have one shape are known to differ in width."""
-        if self.joint is None or self.joint.to_the_last:
-            return
-        widths = {name: output_width(layer, None) for name, layer in self.branches.items()}
-        known = [(name, width) for name, width in widths.items() if width is not None]
-        for name, width in known:
-            first, expected = known[0]
-            if width != expected:
-                raise ValueError(
-                    f"Parallel: {self._in_words(first)} gives {expected} features and "
-                    f"{self._in_words(name)} gives {width}; join={self.join!r} needs the same shape"
-                )
 
     @property
     def takes_indices(self) -> bool:  # type: ignore[override]
@@ -190,10 +171,8 @@ class Parallel(Container):
         if given not in (1, len(self.branches)):
             raise ValueError(self._wrong_count(given))
         outputs = self._output_shapes(input_shape)
-        if self.joint is None:
-            return
         for name, output in zip(self.branches, outputs, strict=True):
-            if not may_be_alike(output, outputs[0], self.joint.to_the_last):
+            if self.joint and not may_be_alike(output, outputs[0], self.joint.to_the_last):
                 raise self._misfit(name, shape_in_words(outputs[0]), shape_in_words(output))
 
     def _misfit(self, name: str, first: str, output: str) -> ValueError:
@@ -231,28 +210,58 @@ class Parallel(Container):
     def _output_shapes(self, input_shape: Shape) -> tuple[Shape, ...]:
         """Return the shape of the output of each branch."""
         pairs = zip(self.branches.values(), self._shapes(input_shape), strict=True)
-        return tuple(output_of(branch, shape) for branch, shape in pairs)
+        return tuple(branch.output_shape(shape) for branch, shape in pairs)
 
     def _shapes(self, shape: Shape) -> tuple[Shape, ...]:
         """Return the shape of the input of each branch."""
         count = len(self.branches)
-        if shape is not None and is_several(shape) and len(shape) == count:
+        if shape is not None and is_several(shape) and len(shape) == count > 1:
             return shape
+        shape = without_tuple_of_one(shape)
         return (None if is_several(shape) else shape,) * count
 
     def members(self, input_shape: Shape) -> Iterator[Member]:
         shapes = self._shapes(input_shape)
         yield from zip(self.branches, self.branches.values(), shapes, strict=True)
 
-    def entered(self) -> Iterator[tuple[str, Layer]]:
-        return ((f"branch {name}", branch) for name, branch in self.branches.items())
-
-    def width_after(self, width: int | None) -> int | None:
-        widths = [output_width(branch, width) for branch in self.branches.values()]
+    def form_after(self, form: Form, place: str = "") -> Form:
+        # An input of the model may be a tuple, with an array for each branch.
+        forms = form.parts or (form,) * len(self.branches)
+        if len(forms) != len(self.branches):
+            forms = (Form(),) * len(self.branches)
+        outputs = {
+            name: form_after(branch, given, f" of branch {name}{place}")
+            for (name, branch), given in zip(self.branches.items(), forms, strict=True)
+        }
+        if self.joint is None:
+            return Form(self, parts=tuple(outputs.values()))
+        self._check_forms_of(outputs)
+        ranks = frozenset.intersection(*(output.ranks for output in outputs.values()))
+        widths = [output.width for output in outputs.values()]
         known = [width for width in widths if width is not None]
-        if self.join == "concat":
-            return sum(known) if len(known) == len(widths) else None
-        return next(iter(known), None) if self.joint is not None else None
+        if self.joint.to_the_last:
+            width = sum(known) if len(known) == len(widths) else None
+        else:
+            width = known[0] if known else None
+        if self.join == "stack":
+            ranks = frozenset(rank + 1 for rank in ranks)
+        return Form(self, ranks, width, ())
+
+    def _check_forms_of(self, outputs: dict[str, Form]) -> None:
+        """Raise MisfitError, naming two branches, if what is known of their outputs differs."""
+        assert self.joint is not None
+        needs = f"join={self.join!r} needs {self.joint.expectation()}"
+        for (one, first), (other, output) in combinations(outputs.items(), 2):
+            gives = f"{self._in_words(one)} gives", f"{self._in_words(other)} gives"
+            if first.ranks.isdisjoint(output.ranks):
+                raise MisfitError(
+                    f"{gives[0]} {first.described()} and {gives[1]} {output.described()}; {needs}"
+                )
+            widths = first.width, output.width
+            if not self.joint.to_the_last and None not in widths and widths[0] != widths[1]:
+                raise MisfitError(
+                    f"{gives[0]} {widths[0]} features and {gives[1]} {widths[1]}; {needs}"
+                )
 
     @property
     def headline(self) -> str:

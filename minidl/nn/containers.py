@@ -7,8 +7,10 @@ from typing import Any
 
 from minidl.nn.activations import ReLU, Tanh
 from minidl.nn.affine import Affine
-from minidl.nn.array_checks import ONE_OF_SEVERAL, is_lengths
-from minidl.nn.layer import Examples, Layer, is_ours
+from minidl.nn.array_checks import is_lengths
+from minidl.nn.container import Container, form_after, width_before
+from minidl.nn.forms import Form, MisfitError, is_ours
+from minidl.nn.layer import Examples, Layer
 from minidl.nn.linear import Linear
 from minidl.nn.normalization import BatchNorm
 from minidl.nn.summary import (
@@ -16,60 +18,20 @@ from minidl.nn.summary import (
     Shape,
     describe_branch,
     may_be_alike,
-    output_of,
     shape_in_words,
-    summary_of,
     table_of_layers,
 )
-from minidl.nn.tuples import added, backward_through, is_several, shapes_of, through
+from minidl.nn.tuples import (
+    added,
+    backward_through,
+    is_several,
+    shapes_of,
+    through,
+    without_tuple_of_one,
+)
 from minidl.typing import Array, Seed
 
-
-class Container(Layer):
-    """Base of layers that are made of layers, each of which checks its own input."""
-
-    def check_input(self, *args: Any, **kwargs: Any) -> None:
-        """Check nothing: the layers inside check their own input."""
-
-    def members(self, input_shape: Shape) -> Iterator[Member]:
-        """Yield (name, layer, shape of its input) of the layers inside, in their order."""
-        raise NotImplementedError(f"{type(self).__name__} does not say how its layers follow")
-
-    def check_shapes(self, input_shape: Shape) -> None:
-        """Raise ValueError if layers inside do not fit together, for an input of this shape."""
-
-    def width_after(self, width: int | None) -> int | None:
-        """Return the width of the output for an input of this width; None where not known."""
-        raise NotImplementedError(f"{type(self).__name__} does not say how wide its output is")
-
-    def entered(self) -> Iterator[tuple[str, Layer]]:
-        """Yield (name in words, layer) of the layers inside that take the input as it is."""
-        return iter(())
-
-    def summary(self, *input_shapes: tuple[int, ...]) -> str:
-        """Return a table of all layers inside, with output shapes and parameter counts.
-
-        Parameters
-        ----------
-        *input_shapes
-            The shape of a row of each input, without the batch; none where they are not known.
-
-        Examples
-        --------
-        >>> from minidl import nn
-        >>> body = nn.Sequential(nn.Linear(8, 8), nn.ReLU())
-        >>> print(nn.Sequential(nn.Residual(body), nn.Linear(8, 2)).summary((8,)))
-        layer                output       parameters
-        --------------------------------------------
-        0 Residual           (batch, 8)           72
-        └ body Sequential    (batch, 8)           72
-          ├ 0 Linear(8, 8)   (batch, 8)           72
-          └ 1 ReLU()         (batch, 8)            0
-        1 Linear(8, 2)       (batch, 2)           18
-        --------------------------------------------
-        float32                                   90
-        """
-        return summary_of(self, input_shapes)
+SAME_SHAPE = "give a shortcut that maps to the shape of the body, such as a Linear"
 
 
 class Sequential(Container):
@@ -100,7 +62,8 @@ class Sequential(Container):
     TypeError
         For an argument that is no layer, and for lengths where no layer takes them.
     ValueError
-        Where the width of a layer's output cannot be the next one's input, naming both.
+        Where the output of a layer cannot be the next one's input, naming both: by its width, its
+        dimensions, or because it is a tuple.
 
     Examples
     --------
@@ -120,7 +83,7 @@ class Sequential(Container):
             if not isinstance(layer, Layer):
                 raise TypeError(f"Sequential takes layers, got {layer!r}")
         self.stack = layers
-        check_widths(self)
+        self.check_forms()
         if rng is not None:
             self.reset(rng)
         choose_inits(self)
@@ -209,22 +172,24 @@ class Sequential(Container):
         return part
 
     def output_shape(self, input_shape: Shape) -> Shape:
+        input_shape = without_tuple_of_one(input_shape)
         for layer in self.stack:
-            input_shape = output_of(layer, input_shape)
+            input_shape = layer.output_shape(input_shape)
         return input_shape
 
     def members(self, input_shape: Shape) -> Iterator[Member]:
+        input_shape = without_tuple_of_one(input_shape)
         for name, layer in self.children():
             yield name, layer, input_shape
-            input_shape = output_of(layer, input_shape)
+            input_shape = layer.output_shape(input_shape)
 
-    def entered(self) -> Iterator[tuple[str, Layer]]:
-        return (("", layer) for layer in self.stack[:1])
-
-    def width_after(self, width: int | None) -> int | None:
+    def form_after(self, form: Form, place: str = "") -> Form:
         for layer in self.stack:
-            width = output_width(layer, width)
-        return width
+            form = form_after(layer, form, place)
+        return form
+
+    def width_before(self) -> int | None:
+        return width_before(self.stack[0]) if self.stack else None
 
     def __repr__(self) -> str:
         return table_of_layers(self)
@@ -269,7 +234,40 @@ class Residual(Container):
     def __init__(self, body: Layer, shortcut: Layer | None = None) -> None:
         self.body = body
         self.shortcut = shortcut
+        self.check_forms()
+        self._check_sizes()
         self.assign_paths()
+
+    def _check_sizes(self) -> None:
+        """Raise ValueError if the body changes the size of every image, or of every sequence.
+
+        Such as a convolution without padding: a sum with the shortcut needs the same size.
+        """
+        ranks, width = self.form_after(Form()).ranks, self.width_before() or "features"
+        if ranks not in ({3}, {4}) or not all(is_ours(type(layer)) for _, layer in self.layers()):
+            return
+        (rank,), misfit = ranks, ""
+        fitting: set[int] = set()  # the dimensions in which some size stays what it is
+        for size in range(1, 65):
+            x = ("batch", *(size,) * (rank - 2), width)
+            try:
+                y = self.body.output_shape(x)
+                around = x if self.shortcut is None else self.shortcut.output_shape(x)
+            except ValueError:
+                continue  # smaller than the window
+            if y is None or around is None or is_several(y) or is_several(around):
+                return
+            if not len(y) == len(around) == rank:
+                return
+            fitting |= {place for place in range(1, rank - 1) if y[place] == around[place]}
+            if len(fitting) == rank - 2:
+                return
+            before, after, beside = map(shape_in_words, (x, y, around))
+            misfit = f"of {before} the body makes {after}, the shortcut {beside}"
+        if misfit:
+            raise ValueError(
+                f"Residual: {misfit}; {SAME_SHAPE}, or pad the convolutions of the body"
+            )
 
     @property
     def takes_lengths(self) -> bool:  # type: ignore[override]
@@ -284,11 +282,15 @@ class Residual(Container):
             raise self._misfit(shapes_of(y), shapes_of(around))
         return added(y, around)
 
+    def check_shapes(self, input_shape: Shape) -> None:
+        y, around = self.output_shape(input_shape), without_tuple_of_one(input_shape)
+        if self.shortcut is not None:
+            around = self.shortcut.output_shape(around)
+        if not may_be_alike(y, around):
+            raise self._misfit(shape_in_words(y), shape_in_words(around))
+
     def _misfit(self, y: object, around: object) -> ValueError:
-        return ValueError(
-            f"{self.label}: the body gives {y}, the shortcut {around}; "
-            "give a shortcut that maps to the shape of the body, such as a Linear"
-        )
+        return ValueError(f"{self.label}: the body gives {y}, the shortcut {around}; {SAME_SHAPE}")
 
     def backward(self, *dys: Array) -> Any:
         dy: Any = dys[0] if len(dys) == 1 else dys
@@ -296,26 +298,30 @@ class Residual(Container):
         return added(backward_through(self.body, dy), around)
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        return output_of(self.body, input_shape)
-
-    def check_shapes(self, input_shape: Shape) -> None:
-        y, around = self.output_shape(input_shape), input_shape
-        if self.shortcut is not None:
-            around = output_of(self.shortcut, input_shape)
-        if not may_be_alike(y, around):
-            raise self._misfit(shape_in_words(y), shape_in_words(around))
+        return self.body.output_shape(without_tuple_of_one(input_shape))
 
     def members(self, input_shape: Shape) -> Iterator[Member]:
         for name, layer in self.children():
-            yield name, layer, input_shape
+            yield name, layer, without_tuple_of_one(input_shape)
 
-    def entered(self) -> Iterator[tuple[str, Layer]]:
-        yield "the body", self.body
+    def form_after(self, form: Form, place: str = "") -> Form:
+        if form.width is None:
+            form = form._replace(width=self.width_before())
+        y, around = form_after(self.body, form, f" of the body{place}"), form
         if self.shortcut is not None:
-            yield "the shortcut", self.shortcut
+            around = form_after(self.shortcut, form, f" of the shortcut{place}")
+        gives, about = f"the body{place} gives", "the shortcut"
+        if y.ranks.isdisjoint(around.ranks):
+            raise MisfitError(
+                f"{gives} {y.described()}, {about} {around.described()}; {SAME_SHAPE}"
+            )
+        if None not in (y.width, around.width) and y.width != around.width:
+            raise MisfitError(f"{gives} {y.width} features, {about} {around.width}; {SAME_SHAPE}")
+        return y._replace(maker=self, ranks=y.ranks & around.ranks)
 
-    def width_after(self, width: int | None) -> int | None:
-        return output_width(self.body, width)
+    def width_before(self) -> int | None:
+        width = width_before(self.body)
+        return width_before(self.shortcut) if width is None and self.shortcut else width
 
     def __repr__(self) -> str:
         shortcut = "" if self.shortcut is None else f", shortcut={self.shortcut!r}"
@@ -390,57 +396,3 @@ def choose_inits(model: Layer) -> None:
     for index, hidden in linears[1:-1]:
         preferences = (follower.preferred_init for follower in layers[index + 1 :])
         hidden.choose_init(next((name for name in preferences if name != "skip"), None))
-
-
-def check_widths(model: Layer) -> None:
-    """Raise ValueError, naming both layers, if the next one refuses one's width, or its tuple."""
-    width, before, outputs = None, "", 1
-    for layer in in_order(model):
-        if outputs > 1 and is_ours(type(layer)) and layer.most_inputs == 1:
-            raise ValueError(
-                f"{model.short_name()}: {before} gives a tuple of {outputs}, and "
-                f"{layer.short_name()} after it takes one input; {ONE_OF_SEVERAL}"
-            )
-        for expected, words in wanted_widths(layer):
-            if width is not None and width != expected:
-                raise ValueError(
-                    f"{model.short_name()}: {before} gives {width} features, and {words} "
-                    f"after it takes {expected}"
-                )
-        width, before = output_width(layer, width), layer.short_name()
-        shape = layer.output_shape(None) if is_ours(type(layer)) else None
-        outputs = len(shape) if shape is not None and is_several(shape) else 1
-
-
-def wanted_widths(layer: Layer) -> Iterator[tuple[int, str]]:
-    """Yield the widths of the input that a layer takes: of branches, each that of its first layer.
-
-    Beside each stands what takes it, in words.
-    """
-    if isinstance(layer, Container):
-        computing = next(cls for cls in type(layer).__mro__ if "forward" in vars(cls))
-        if is_ours(computing):
-            for name, inner in layer.entered():
-                for width, words in wanted_widths(inner):
-                    yield width, f"{words} of {name}" if name else words
-    elif layer.in_features is not None and takes_only_its_width(layer):
-        yield layer.in_features, layer.short_name()
-
-
-def output_width(layer: Layer, width: int | None) -> int | None:
-    """Return the width of a layer's output for an input of this width; None if not known."""
-    kind = type(layer)
-    if isinstance(layer, Container):
-        computing = next(cls for cls in kind.__mro__ if "forward" in vars(cls))
-        return layer.width_after(width) if is_ours(computing) else None
-    if not (is_ours(kind) or "output_shape" in vars(kind)):
-        return None  # a user's layer may change the width without saying so in output_shape
-    shape = layer.output_shape(("batch", "...", "features" if width is None else width))
-    last = shape[-1] if shape else None
-    return last if isinstance(last, int) else None
-
-
-def takes_only_its_width(layer: Layer) -> bool:
-    """Return whether a layer refuses inputs of another width than ``in_features``."""
-    kind = type(layer)
-    return is_ours(kind) or kind.check_input is Layer.check_input

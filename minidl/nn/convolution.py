@@ -63,6 +63,11 @@ class Convolution(Affine):
         self._make_parameters(shape, bias, init, rng, dtype, bias_init)
 
     @property
+    def input_ranks(self) -> tuple[int, ...]:  # type: ignore[override]
+        """Two more than the windows have dimensions."""
+        return (2 + self.DIMENSIONS,)
+
+    @property
     def window(self) -> Window:
         """Where the windows lie."""
         return window_of(
@@ -94,10 +99,10 @@ class Convolution(Affine):
     def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...]:
         unknown = ("batch", *self.SIZES, 0)
         batch, *sizes, _ = input_shape or unknown
+        if len(sizes) != self.DIMENSIONS:
+            raise ValueError(f"{self.label}: input must be {self.INPUT}, got {input_shape}")
         known = [size for size in sizes if isinstance(size, int)]
         if len(known) == len(sizes):
-            if len(known) != self.DIMENSIONS:
-                raise ValueError(f"{self.label}: input must be {self.INPUT}, got {input_shape}")
             return (batch, *self.window.sizes_after(tuple(known)), self.out_features)
         return (batch, *sizes, self.out_features)
 

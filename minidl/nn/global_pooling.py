@@ -18,6 +18,7 @@ class GlobalPooling(Layer):
     """
 
     preferred_init = "skip"
+    input_ranks = 3, 4
     keepdims: bool
 
     def __init__(self, keepdims: bool = False) -> None:
@@ -25,7 +26,7 @@ class GlobalPooling(Layer):
 
     def check_input(self, x: Array, lengths: Array | None = None) -> None:
         self.check_array(x)
-        if x.ndim not in (3, 4):
+        if x.ndim not in self.input_ranks:
             raise ValueError(
                 f"{self.label}: expected input of shape (batch, height, width, channels) or "
                 f"(batch, steps, channels), got {x.shape}"

@@ -92,6 +92,8 @@ class Layer(InvalidatesRecordings, Member):
     state_minimum: ClassVar[Mapping[str, float]] = {}
     # Width of the last dimension of the input; None: any.
     in_features: int | None = None
+    # Numbers of dimensions that the input may have, the batch among them; none: any.
+    input_ranks: tuple[int, ...] = ()
     # Whether the input holds integers (words, characters), which a Trainer must not cast.
     takes_indices = False
     # How many different integers such an input may hold, from 0 on; None where it is not known.
@@ -500,16 +502,14 @@ class Layer(InvalidatesRecordings, Member):
         return type(self).__name__ if "\n" in text else text
 
     def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
-        """Return the shape of the output for an input of this shape; None where it is not known."""
+        """Return the shape of the output for an input of this shape; None where it is not known.
+
+        Sizes that are not known are words, such as ``("batch", "height", "width", 3)``.
+        """
         return input_shape
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
-
-
-def is_ours(kind: type[Layer]) -> bool:
-    """Return whether a class of layers is one of minidl's."""
-    return kind.__module__.startswith("minidl.")
 
 
 def joined(path: str, name: str) -> str:

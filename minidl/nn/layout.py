@@ -6,11 +6,13 @@ from collections.abc import Iterator
 
 from minidl import kernels
 from minidl.nn.activations import ReLU
-from minidl.nn.containers import Container, Sequential
+from minidl.nn.container import Container, form_after
+from minidl.nn.containers import Sequential
 from minidl.nn.convolution import Conv1d, Conv2d
+from minidl.nn.forms import Form
 from minidl.nn.layer import Examples, Layer
 from minidl.nn.reshape import Flatten
-from minidl.nn.summary import Member, Shape, describe_branch, output_of
+from minidl.nn.summary import Member, Shape, describe_branch
 from minidl.typing import Array
 
 
@@ -61,7 +63,7 @@ class ChannelsFirst(Container):
         if input_shape is not None and len(input_shape) > 2:
             batch, channels, *sizes = input_shape
             input_shape = (batch, *sizes, channels)
-        shape = output_of(self.inner, input_shape)
+        shape = self.inner.output_shape(input_shape)
         if shape is None or len(shape) < 3:
             return shape
         batch, *sizes, channels = shape
@@ -73,8 +75,11 @@ class ChannelsFirst(Container):
             input_shape = (batch, *sizes, channels)
         yield "inner", self.inner, input_shape
 
-    def width_after(self, width: int | None) -> int | None:
-        return None  # the last axis of an image is its width
+    def form_after(self, form: Form, place: str = "") -> Form:
+        rows = form.ranks == {2}
+        # Of more dimensions than rows have, the last one is not that of the channels.
+        y = form_after(self.inner, form if rows else form._replace(width=None), place)
+        return y._replace(maker=self, width=y.width if y.ranks == {2} else None)
 
     def __repr__(self) -> str:
         return f"ChannelsFirst({describe_branch(self.inner)})"

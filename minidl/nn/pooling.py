@@ -47,6 +47,11 @@ class Pooling(Layer):
             self._window(self.label).sizes_after(x.shape[1:-1])
 
     @property
+    def input_ranks(self) -> tuple[int, ...]:  # type: ignore[override]
+        """Two more than the windows have dimensions."""
+        return (2 + self.dimensions,)
+
+    @property
     def window(self) -> Window:
         """Where the windows lie."""
         return self._window(type(self).__name__)
@@ -66,11 +71,11 @@ class Pooling(Layer):
         if input_shape is None:
             return None
         batch, *sizes, channels = input_shape
+        if len(sizes) != self.dimensions:
+            return None
         known = [size for size in sizes if isinstance(size, int)]
         if len(known) < len(sizes):
             return input_shape  # the names of sizes stand for any
-        if len(sizes) != self.dimensions:
-            return None
         return batch, *self.window.sizes_after(tuple(known)), channels
 
     def __repr__(self) -> str:

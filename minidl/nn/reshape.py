@@ -7,6 +7,7 @@ from typing import Any
 
 from minidl import kernels
 from minidl.nn.checks import check_count
+from minidl.nn.forms import ANY
 from minidl.nn.layer import Examples, Layer
 from minidl.typing import Array
 
@@ -97,6 +98,11 @@ class Flatten(Layer):
         self.start_dim, self.end_dim = start, end
         self.channels_first = bool(channels_first)
 
+    @property
+    def input_ranks(self) -> tuple[int, ...]:  # type: ignore[override]
+        """All that have the axes."""
+        return tuple(rank for rank in sorted(ANY) if self._flattened((1,) * rank))
+
     def forward(self, x: Array) -> Array:
         flattened = self._flattened(x.shape)
         if flattened is None:
@@ -118,16 +124,20 @@ class Flatten(Layer):
         dy = dy.reshape(batch, channels, *sizes)
         return _contiguous(dy.transpose(0, *range(2, dy.ndim), 1))
 
-    def _flattened(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    def _flattened(self, shape: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """Return the shape of the output; None for an input without such axes."""
         start, stop = self.start_dim, self.end_dim + 1
         stop += len(shape) if self.end_dim < 0 else 0
         if not start < stop <= len(shape):
             return None
-        return *shape[:start], math.prod(shape[start:stop]), *shape[stop:]
+        together = shape[start:stop]
+        size: Any = "features"  # where not all sizes are known
+        if all(isinstance(size, int) for size in together):
+            size = math.prod(together)
+        return *shape[:start], size, *shape[stop:]
 
     def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
-        if input_shape is None or not all(isinstance(size, int) for size in input_shape[1:]):
+        if input_shape is None:
             return None
         return self._flattened(input_shape)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
-from minidl.nn.layer import Layer, is_ours
+from minidl.nn.forms import Form, computes_as_ours, is_ours, takes_only_its_width
+from minidl.nn.layer import Layer
 from minidl.nn.tuples import is_several
 
 # The shape of an array, such as ("batch", 64), or a tuple of shapes; None where it is not known.
@@ -16,13 +17,29 @@ Shape = tuple[Any, ...] | None
 Member = tuple[str, Layer, Shape]  # its name, the layer, and the shape of its input
 Row = tuple[str, str, str]
 
+# What a model may take whose input is not known.
+INPUTS: tuple[Shape, ...] = (
+    None,
+    ("batch", "time", "features"),
+    ("batch", "height", "width", "channels"),
+)
+
 
 def table_of_layers(model: Any) -> str:
     """Return a table of the layers of a container, and below those that branch, of their branches.
 
     ``model`` has the method ``members``, which yields the layers in it.
     """
-    return _table(model, (row for member in model.members(None) for row in _rows(member, "", "")))
+    for shape in INPUTS:
+        try:
+            rows = [row for member in model.members(shape) for row in _rows(member, "", "")]
+        except (TypeError, ValueError):
+            continue  # the layers take inputs of other dimensions
+        return _table(model, rows)
+    layers = model.children()
+    return _table(
+        model, [_row(f"{name} ", layer, layer.short_name(), None) for name, layer in layers]
+    )
 
 
 def summary_of(model: Any, input_shapes: tuple[Any, ...]) -> str:
@@ -40,7 +57,8 @@ def _check(model: Layer, shape: Shape) -> None:
     for layer, given in walk(model, shape):
         try:
             if hasattr(layer, "check_shapes"):
-                layer.check_shapes(given)
+                if computes_as_ours(layer):
+                    layer.check_shapes(given)
             elif given is not None:
                 _check_layer(layer, given)
         except ValueError as error:
@@ -52,7 +70,7 @@ def _check(model: Layer, shape: Shape) -> None:
 
 def walk(layer: Any, shape: Shape) -> Iterator[tuple[Layer, Shape]]:
     """Yield all layers with the shapes of their inputs, in their order; a container at its end."""
-    if hasattr(layer, "members"):
+    if hasattr(layer, "members") and computes_as_ours(layer):
         for _, inner, given in layer.members(shape):
             yield from walk(inner, given)
     yield layer, shape
@@ -60,17 +78,10 @@ def walk(layer: Any, shape: Shape) -> Iterator[tuple[Layer, Shape]]:
 
 def numbers_of_a_row(model: Layer, row: tuple[int, ...]) -> int:
     """Count the numbers that all layers give for a row of this shape, as far as that is known."""
-    outputs = (output_of(layer, shape) for layer, shape in walk(model, ("batch", *row)) if shape)
+    walked = walk(model, ("batch", *row))
+    outputs = (layer.output_shape(shape) for layer, shape in walked if shape is not None)
     known = (shape[1:] for shape in outputs if shape is not None and not is_several(shape))
     return sum(math.prod(sizes) for sizes in known if not any(isinstance(n, str) for n in sizes))
-
-
-def output_of(layer: Layer, shape: Shape) -> Shape:
-    """Return the shape of a layer's output; None where it is not known, or the input misfits."""
-    try:
-        return layer.output_shape(shape)
-    except ValueError:
-        return None
 
 
 def may_be_alike(a: Shape, b: Shape, to_the_last: bool = False) -> bool:
@@ -118,16 +129,19 @@ def _check_layer(layer: Layer, shape: tuple[Any, ...]) -> None:
         if layer.most_inputs == 1 or layer.takes_lengths:
             raise ValueError(f"{layer.label} takes one input, and would get {words}")
         return
+    takes, ranks = "", layer.input_ranks if computes_as_ours(layer) else ()
+    if ranks and len(shape) not in ranks:
+        takes = Form(ranks=frozenset(ranks)).described()
+    elif layer.in_features is not None and takes_only_its_width(layer):
+        fits = len(shape) > 1 and (isinstance(shape[-1], str) or shape[-1] == layer.in_features)
+        takes = "" if fits else f"{layer.in_features} features"
+    if takes:
+        raise ValueError(f"{layer.label} takes {takes}, and its input would be {words}")
     try:
         layer.output_shape(shape)
-    except ValueError as error:
+    except ValueError as error:  # now with the layer's place in the model
         why = str(error).removeprefix(f"{layer.label}: ").removeprefix(f"{type(layer).__name__}: ")
         raise ValueError(f"{layer.label}: {why}") from None
-    width = shape[-1] if len(shape) > 1 else "none"
-    if layer.in_features not in (None, width) and (isinstance(width, int) or width == "none"):
-        raise ValueError(
-            f"{layer.label} takes {layer.in_features} features, and its input would be {words}"
-        )
 
 
 def _rows(member: Member, lead: str, below: str, everything: bool = False) -> Iterator[Row]:
@@ -140,14 +154,17 @@ def _rows(member: Member, lead: str, below: str, everything: bool = False) -> It
         text = type(layer).__name__ + getattr(layer, "headline", "")
     elif "\n" in text:
         text = f"{type(layer).__name__} of {len(list(layer.children()))} layers"
-    output = shape_in_words(output_of(layer, shape))
-    yield f"{lead}{name} {text}", output, f"{count_parameters(layer):,}"
+    yield _row(f"{lead}{name} ", layer, text, layer.output_shape(shape))
     for number, one in enumerate(inner, 1):
         last = number == len(inner)
         yield from _rows(one, below + "├└"[last] + " ", below + "│ "[last] + " ", everything)
 
 
-def _table(model: Layer, rows: Iterator[Row]) -> str:
+def _row(lead: str, layer: Layer, text: str, output: Shape) -> Row:
+    return lead + text, shape_in_words(output), f"{count_parameters(layer):,}"
+
+
+def _table(model: Layer, rows: Iterable[Row]) -> str:
     """Return the rows in columns, below a headline and above the totals."""
     total = (str(model.dtype or ""), "", f"{count_parameters(model):,}")
     table = [("layer", "output", "parameters"), *rows, total]

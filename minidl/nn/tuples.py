@@ -36,3 +36,13 @@ def shapes_of(x: Any) -> tuple[Any, ...]:
 def is_several(shape: tuple[Any, ...] | None) -> bool:
     """Return whether this is a tuple of shapes, and not a shape."""
     return shape is not None and not all(isinstance(size, (int, str)) for size in shape)
+
+
+def without_tuple_of_one(shape: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+    """Return the shape of the array in a tuple of one, which containers take as the array.
+
+    Other shapes are returned as they are.
+    """
+    if shape is not None and is_several(shape) and len(shape) == 1:
+        (shape,) = shape
+    return shape

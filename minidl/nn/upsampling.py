@@ -46,6 +46,11 @@ class Upsample(Layer):
         factors = one_for_each("Upsample", "scale_factor", scale_factor, 2)
         self.scale_factor: int | tuple[int, ...] = factors if several else factors[0]
 
+    @property
+    def input_ranks(self) -> tuple[int, ...]:  # type: ignore[override]
+        """Those of images, and of sequences if one factor serves for all dimensions."""
+        return (4,) if isinstance(self.scale_factor, tuple) else (3, 4)
+
     def check_input(self, x: Array) -> None:
         self.check_array(x)
         if isinstance(self.scale_factor, tuple) or x.ndim != 3:
@@ -64,12 +69,12 @@ class Upsample(Layer):
         return kernels.upsample_grad(dy, self.saved(dy))
 
     def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
-        if input_shape is None or not all(isinstance(size, int) for size in input_shape[1:-1]):
-            return input_shape
-        batch, *sizes, channels = input_shape
-        factors = self.factors(len(sizes))
-        if len(factors) != len(sizes):
+        if input_shape is None or len(input_shape) not in self.input_ranks:
             return None
+        batch, *sizes, channels = input_shape
+        if not all(isinstance(size, int) for size in sizes):
+            return input_shape
+        factors = self.factors(len(sizes))
         return batch, *(n * s for n, s in zip(sizes, factors, strict=True)), channels
 
     def __repr__(self) -> str:

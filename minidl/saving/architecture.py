@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from minidl.nn import init
-from minidl.nn.layer import KEPT, Layer, is_ours
+from minidl.nn.forms import is_ours
+from minidl.nn.layer import KEPT, Layer
 from minidl.nn.parameter import Initializer, Parameter
 from minidl.nn.rectifiers import he_normal_for
 from minidl.saving.tensor_file import DTYPES, KEPT_DTYPES

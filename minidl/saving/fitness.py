@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from minidl.nn.branches import JOINS, Parallel
-from minidl.nn.containers import Container, Residual, Sequential
+from minidl.nn.container import Container
+from minidl.nn.containers import Residual, Sequential
 from minidl.nn.dropout import Dropout
-from minidl.nn.layer import KEPT, Layer, is_ours
+from minidl.nn.forms import is_ours
+from minidl.nn.layer import KEPT, Layer
 from minidl.nn.layout import ChannelsFirst
 from minidl.nn.parameter import Parameter
 from minidl.nn.recurrent.sequence import Recurrent

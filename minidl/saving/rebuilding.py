@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from minidl.nn.array_checks import float_dtype
-from minidl.nn.layer import KEPT, Layer, is_ours
+from minidl.nn.forms import is_ours
+from minidl.nn.layer import KEPT, Layer
 from minidl.nn.parameter import Initializer, Parameter
 from minidl.saving.architecture import INITIALIZERS, LARGEST_ZEROS, LAYERS, VERSION
 from minidl.saving.fitness import check_fits

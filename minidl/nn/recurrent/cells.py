@@ -15,6 +15,7 @@ from minidl.nn.checks import check_choice, check_count, check_number
 from minidl.nn.hooks import kept_by
 from minidl.nn.layer import Examples, Layer
 from minidl.nn.parameter import Initializer, Parameter
+from minidl.nn.tuples import is_several
 from minidl.seeds import as_generator
 from minidl.typing import Array, DType, Seed
 
@@ -41,6 +42,7 @@ class RecurrentCell(Layer):
     recurrent_weight: Parameter  # W_h (hidden_size, gates · hidden_size)
     bias: Parameter  # b (gates · hidden_size)
 
+    input_ranks = (2,)
     _undoes_earlier_passes = True
 
     def __init__(
@@ -71,7 +73,7 @@ class RecurrentCell(Layer):
             )
         x, *state = inputs
         self.check_array(x, self.in_features)
-        if x.ndim != 2:
+        if x.ndim not in self.input_ranks:
             raise ValueError(
                 f"{self.label}: expected input of shape (batch, {self.in_features}), one step of "
                 f"every sequence, got {x.shape}"
@@ -129,7 +131,10 @@ class RecurrentCell(Layer):
         return kernels.linear_grad_input(dz, self.recurrent_weight.data)
 
     def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...]:
-        return (*(input_shape or ("batch", 0))[:-1], self.hidden_size)
+        if input_shape is not None and is_several(input_shape):
+            input_shape = input_shape[0]
+        state = (*(input_shape or ("batch", 0))[:-1], self.hidden_size)
+        return state if len(self.state_of) == 1 else (state,) * len(self.state_of)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.in_features}, {self.hidden_size})"

@@ -21,6 +21,7 @@ from minidl.nn.hooks import kept_by, register
 from minidl.nn.layer import Layer
 from minidl.nn.lengths import check_lengths
 from minidl.nn.recurrent.cells import RecurrentCell
+from minidl.nn.tuples import is_several
 from minidl.seeds import as_generator
 from minidl.typing import Array, DType, Seed
 
@@ -100,12 +101,12 @@ class Recurrent(Layer):
     bidirectional: bool
     return_sequences: bool
     stateful: int | None
-    cells: tuple[
-        RecurrentCell, ...
-    ]  # of the first layer forward and in reverse, of the second, ...
+    # Of the first layer forward and in reverse, of the second, and so on.
+    cells: tuple[RecurrentCell, ...]
     dropouts: tuple[Dropout, ...]  # those before the second layer, before the third, ...
     carried: Array  # of a stateful layer: the last state (arrays, batch, hidden_size)
 
+    input_ranks = (3,)
     pass_names = ("_squares", "_watched")
 
     _squares: Sequence[Array] = ()  # of the latest eager backward pass
@@ -308,7 +309,7 @@ class Recurrent(Layer):
 
     def check_input(self, x: Array, *state: Array, lengths: Array | None = None) -> None:
         self.check_array(x, self.in_features)
-        if x.ndim != 3:
+        if x.ndim not in self.input_ranks:
             raise ValueError(
                 f"{self.label}: expected input of shape (batch, time, {self.in_features}), "
                 f"got {x.shape}"
@@ -356,6 +357,9 @@ class Recurrent(Layer):
     # --- what a reader sees ---
 
     def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...]:
+        if input_shape is not None and is_several(input_shape):
+            first, *state = input_shape
+            return (self.output_shape(first), *state) if state else self.output_shape(first)
         width = self.hidden_size * self._directions
         lead = (input_shape or ("batch", "time"))[: 1 + self.return_sequences]
         return (*lead, width)
