@@ -79,8 +79,8 @@ class FeatureMaps(Plottable):
         self._draw_filters(rows[0], first[1:])
         for row, (name, maps) in zip(rows[1:], self.shown.items(), strict=True):
             axes = row.subplots(1, 1 + MOST_CHANNELS)
-            most = float(np.abs(maps).max()) or 1.0
-            scale = {"cmap": "viridis", "vmin": min(0.0, float(maps.min())), "vmax": most}
+            most = float(np.abs(maps).max())
+            scale = {"cmap": "viridis", "vmin": min(0.0, float(maps.min())), "vmax": most or 1.0}
             _draw_row(axes[1:], np.moveaxis(maps, -1, 0), **scale)
             axes[0].set_axis_off()
             height, width, channels = maps.shape
