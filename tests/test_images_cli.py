@@ -205,6 +205,29 @@ def test_no_output_is_written_over_another_file(tmp_path: Path, capsys: Any) -> 
     assert Path(images).read_bytes() == before
 
 
+@pytest.mark.parametrize("data", ["digits", "csv"])
+def test_results_are_printed_although_the_disk_is_full(
+    data: str, tmp_path: Path, capsys: Any, monkeypatch: Any
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("minidl.cli.keeping.write_tensor_file", full)
+    arguments = ["train", "digits"]
+    if data == "csv":
+        pytest.importorskip("pandas")
+        table = tmp_path / "table.csv"
+        table.write_text("a,b\n" + "\n".join(f"{row},{row % 2}" for row in range(100)))
+        arguments = ["train", "csv", str(table), "--target", "b"]
+    save = ["--epochs", "1", "--quiet", "--save", str(tmp_path / "net")]
+    assert main([*arguments, *save]) == 1
+    captured = capsys.readouterr()
+    assert "test accuracy: " in captured.out
+    assert (
+        captured.err == f"minidl: error: cannot write {tmp_path / 'net'}: No space left on device\n"
+    )
+
+
 # --- Ctrl-C -----------------------------------------------------------------------------------
 
 

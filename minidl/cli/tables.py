@@ -96,8 +96,10 @@ def run(arguments: argparse.Namespace) -> int:
             validation=data.validation,
             callbacks=[EarlyStopping("val_loss", PATIENCE)],
         )
-    written = [] if arguments.save is None else [keeping.save(*kept)]
-    _print_results(trainer, data, history, arguments.quiet)
+    try:
+        written = [] if arguments.save is None else [keeping.save(*kept)]
+    finally:  # the results are there, even if the disk is full
+        _print_results(trainer, data, history, arguments.quiet)
     if diagnosis:
         print(f"\n{diagnosis}")
     if arguments.plot is not None:

@@ -94,8 +94,10 @@ def run(data: Dataset, arguments: argparse.Namespace) -> int:
             validation=(data.x_test, data.y_test),
             callbacks=[norms] if arguments.plot is not None else [],
         )
-    written = [] if arguments.save is None else [keeping.save(*kept)]
-    _print_results(trainer, data, history, norms, arguments.quiet)
+    try:
+        written = [] if arguments.save is None else [keeping.save(*kept)]
+    finally:  # the results are there, even if the disk is full
+        _print_results(trainer, data, history, norms, arguments.quiet)
     if diagnosis:
         print(f"\n{diagnosis}")
     if arguments.plot is not None:
