@@ -35,5 +35,9 @@ def good_mode(owner: str, monitor: str, mode: str | None) -> str:
     if mode is None and LARGE.fullmatch(name):
         return "max"
     if mode is None and name not in SMALL:
-        raise ValueError(f'{owner}: is a large {monitor!r} good? Give mode="max" or mode="min"')
+        head, _, last = re.sub("[ /]", "_", monitor).rpartition("_")
+        dotted = f'; a value of a head is called "{head}.{last}"' * bool(head and last in SMALL)
+        raise ValueError(
+            f'{owner}: is a large {monitor!r} good? Give mode="max" or mode="min"{dotted}'
+        )
     return mode or "min"

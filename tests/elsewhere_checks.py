@@ -6,6 +6,7 @@ name: a changed copy of a module takes the place of the module in both.
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import flattening_cases
 import numpy as np
 import onnx_helpers
 import pytest
@@ -37,6 +39,7 @@ from minidl.onnx import (
     channels_last,
     computed_shapes,
     containers,
+    folding,
     images,
     layers,
     layout,
@@ -48,12 +51,14 @@ from minidl.onnx import (
     recurrent_readers,
     time_first,
 )
-from minidl.torch import names
+from minidl.torch import feature_order, layouts, names
 
 MODULES = (
-    *(axes, branch_layers, channels_last, computed_shapes, containers, images, layers, layout),
+    *(axes, branch_layers, channels_last, computed_shapes, containers, folding, images, layers),
+    layout,
     *(matching, network, patterns, readers, recurrent_layers, recurrent_readers, time_first),
-    *(names, import_module("minidl.torch.state_dict")),  # whose name is also a function's
+    *(feature_order, layouts, names),
+    import_module("minidl.torch.state_dict"),  # whose name is also a function's
     *(c_convolution, functions, memory, c_layers, c_recurrent),
 )
 HOMES = {module.__name__.removeprefix("minidl."): module for module in MODULES}
@@ -158,6 +163,20 @@ RIGHT = [
         both = Concat <axis = 0> (sequence, more)
         y, h = LSTM <hidden_size = 1, direction = "reverse"> (both, w, r, b)""",
     ),
+    (
+        "float[n, 7] y",
+        """int64[1] two = {2}, int64[2] pairs = {1, 2}, int64[2] apart = {-1, 2},
+        int64[1] last = {-1}, int64[1] start = {-9223372036854775807}, int64[1] zero = {0},
+        float half = {0.5}""",
+        """none = ConstantOfShape <value = int64[1] {0}> (two)
+        all = Concat <axis = 0> (pairs, none)
+        rows = Reshape (all, apart)
+        turned = Slice (rows, last, start, zero, last)
+        columns = Transpose <perm = [1, 0]> (turned)
+        row = Reshape (columns, last)
+        pads = Cast <to = 7> (row)
+        y = Pad (x, pads, half)""",
+    ),
     ("float[n, 4] y", "float half = {0.5}", "a = Tanh (x) b = Add (a, x) y = Mul (b, half)"),
     (
         "float[n, 8] y, float[n, 2, 2, 2] z",
@@ -231,6 +250,25 @@ def check_state_dict() -> None:
     variance = minidl.torch.state_dict(nn.BatchNorm(2)) | {"running_var": -np.ones(2)}
     with pytest.raises(minidl.torch.StateDictError):
         minidl.torch.load_state_dict(variance, nn.BatchNorm(2))
+    _check_flattened()
+
+
+def _check_flattened() -> None:
+    """Features of flattened images are in PyTorch's order, or it is not known."""
+    for name in ("features", "image and table", "added", "words", "channels first"):
+        model, xs = flattening_cases.build(name)
+        other = copy.deepcopy(model)
+        for _, layer in other.layers():
+            if isinstance(layer, nn.Flatten):
+                layer.channels_first = True
+        minidl.torch.load_state_dict(minidl.torch.state_dict(model), other)
+        np.testing.assert_allclose(other(*xs), model(*xs), rtol=1e-4, atol=1e-5)
+        again = copy.deepcopy(model)
+        minidl.torch.load_state_dict(minidl.torch.state_dict(other), again)
+        np.testing.assert_array_equal(again(*xs), model(*xs))
+    for made, words, _ in flattening_cases.UNKNOWN.values():
+        with pytest.raises(minidl.torch.UnknownOrderError, match=words):
+            minidl.torch.state_dict(made())
 
 
 # --- C ------------------------------------------------------------------------------------------

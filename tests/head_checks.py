@@ -6,10 +6,12 @@ not hold (test_planted_faults.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import pytest
 from checks import assert_close
 
 from minidl import nn
@@ -20,6 +22,15 @@ LOGITS, VALUES = RNG.normal(size=(4, 3)), RNG.normal(size=(4, 2))
 LABELS, TARGETS = np.array([0, 2, 1, 1]), RNG.normal(size=(4, 2))
 ROWS = np.array([1.0, 0.5, 2.0, 1.0])
 HEADS = {"kind": nn.CrossEntropyLoss(), "size": nn.MSELoss()}
+
+
+@contextmanager
+def allowed() -> Iterator[None]:
+    """Fail where something is refused that must be taken."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise AssertionError(f"refused: {error}") from error
 
 
 def sums(space: dict[str, Any]) -> None:
@@ -75,6 +86,76 @@ def means(space: dict[str, Any]) -> None:
         np.testing.assert_allclose(list(found.values()), list(expected.values()))
 
 
+def without_rows(space: dict[str, Any]) -> None:
+    """A head of which no row counts adds nothing, whatever it holds; alone its loss is refused."""
+    losses = {"kind": nn.CrossEntropyLoss(ignore_index=-1), "size": nn.MSELoss()}
+    loss, nothing = space["MultiLoss"](losses), np.zeros(4)
+    logits, values = np.full((4, 3), np.nan), np.full((4, 2), np.inf)
+    ignored = np.full(4, -1)
+    for labels, weight in ((ignored, None), (LABELS, (nothing, None)), (ignored, (nothing, ROWS))):
+        with allowed():
+            value = loss((logits, VALUES), (labels, TARGETS), weight)
+        of_size = None if weight is None else weight[1]
+        assert float(loss.values["kind"]) == 0
+        assert float(value) == float(nn.MSELoss()(VALUES, TARGETS, of_size))
+        assert not loss.backward()[0].any()
+    with np.errstate(all="ignore"):  # of the twin, which multiplies first
+        value = loss((LOGITS, values), (LABELS, TARGETS), {"size": nothing})
+    assert float(value) == float(nn.CrossEntropyLoss()(LOGITS, LABELS))
+    assert not loss.backward()[1].any()
+    for alone, *batch in ((losses["kind"], LOGITS, ignored), (losses["size"], VALUES, TARGETS)):
+        with pytest.raises(ValueError, match=r"no row is left|not all zero"):
+            alone(*batch, nothing)
+
+
+def complaints(space: dict[str, Any]) -> None:
+    """Errors name the head whose batch they are about, and the names there are."""
+    loss = space["MultiLoss"]({"size": nn.MSELoss(), "kind": nn.CrossEntropyLoss()})
+    predictions, targets = (VALUES, LOGITS), (TARGETS, LABELS)
+    with allowed():
+        whole = float(loss(predictions, targets, {}))
+    assert (
+        whole == float(loss(predictions, targets)) == float(loss(predictions, targets, (None,) * 2))
+    )
+    wrong: list[tuple[Any, Any, Any, str]] = [
+        (predictions, (TARGETS, LABELS + 2), None, "^head kind: label 4 in row 1 is outside the 3"),
+        (
+            predictions,
+            (TARGETS[:, :1], LABELS),
+            None,
+            r"^head size: MSELoss\(\): .* differ in shape",
+        ),
+        (predictions, (TARGETS, LABELS * 1.0), None, "^head kind: .* labels must be integers"),
+        (predictions, targets, (-ROWS, None), "^head size: weights must be finite"),
+        (predictions, targets, {"kind": ROWS[:2]}, "^head kind: .* expected weights of shape"),
+        (predictions, targets, {"kid": ROWS}, "weight: expected size, kind, .* 'kid' is unknown"),
+        ({"size": VALUES}, targets, None, "prediction: expected .* 'kind' is missing"),
+        (predictions, {}, None, "target: expected .*: 'size' is missing, 'kind' is missing"),
+    ]
+    for *given, words in wrong:
+        with pytest.raises(ValueError, match=words):
+            loss(*given)
+
+
+def means_without_rows(space: dict[str, Any]) -> None:
+    """While no row of a head has counted, its values are NaN, and its loss adds nothing."""
+    loss = nn.MultiLoss(HEADS, weights=[2, 0.5])
+    metrics = by_name({"kind": ["accuracy", "f1_macro"], "size": "r2"}, loss)
+    tally, nothing = space["tally_of"](loss, metrics), np.zeros(2)
+    batch = (LOGITS[:2], VALUES[:2]), (LABELS[:2], TARGETS[:2])
+    tally.add([(1.5, 0.0)], 2, 2, (None, nothing))
+    tally.add_predictions(*batch, None, (None, nothing))
+    for found in (tally.read(), tally.read_running()):
+        assert found["loss"] == 2 * 1.5
+        assert np.isnan([found["size.loss"], found["size.r2"]]).all()
+        assert np.isfinite([found["kind.loss"], found["kind.accuracy"]]).all()
+    tally.add([(0.0, 3.0)], 2, 2, (nothing, None))
+    tally.add_predictions(*batch, None, (nothing, None))
+    found = tally.read()
+    assert (found["kind.loss"], found["size.loss"], found["loss"]) == (1.5, 3, 2 * 1.5 + 0.5 * 3)
+    assert found["kind.accuracy"] == np.mean(LOGITS[:2].argmax(axis=1) == LABELS[:2])
+
+
 def ways_in(space: dict[str, Any]) -> None:
     """Every input has the layer that takes it; lengths have their sequences."""
     words, gru = nn.Embedding(5, 2), nn.GRU(2, 3)
@@ -93,5 +174,9 @@ def ways_in(space: dict[str, Any]) -> None:
 
 
 HEAD_CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
-    check.__name__: check for check in (sums, row_weights, means, ways_in)
+    check.__name__: check
+    for check in (
+        *(sums, row_weights, without_rows, complaints),
+        *(means, means_without_rows, ways_in),
+    )
 }

@@ -303,6 +303,12 @@ def test_kernels_refuse_numbers_whose_products_overflow(isa: str, kernel: int) -
             kernels.conv(x, weight, None, (1, 1), ((huge, huge), (0, 0)))
 
 
+def test_tables_of_layers_whose_axes_are_not_known() -> None:
+    for layer, sizes in ((nn.Conv2d(2, 4, 1), "height, width"), (nn.Conv1d(2, 4, 1), "time")):
+        table = repr(nn.Sequential(nn.Linear(3, 2), nn.ReLU(), layer))
+        assert f"(batch, {sizes}, 4)" in table
+
+
 def test_same_padding_makes_as_many_windows_as_strides() -> None:
     for size in range(1, 30):
         for kernel in range(1, 6):

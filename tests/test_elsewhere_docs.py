@@ -34,7 +34,7 @@ def test_programs_of_pytorch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    modules, files, images = short_programs("PyTorch")
+    modules, files, images, flattened = short_programs("PyTorch")
     exec(files, {})
     assert capsys.readouterr().out == "state dict: 4 tensors fit\n"
     pytest.importorskip("torch")
@@ -44,6 +44,10 @@ def test_programs_of_pytorch(
     exec(images, names := {})
     assert float(capsys.readouterr().out) < 1e-5
     assert repr(names["back"]) == repr(names["module"])
+    exec(flattened, {})
+    fit, difference = capsys.readouterr().out.splitlines()
+    assert fit == "state dict: 4 tensors fit"
+    assert float(difference) < 1e-5
 
 
 def test_programs_of_c(

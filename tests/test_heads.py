@@ -235,7 +235,7 @@ def test_lbfgs_minimises_the_sum_of_all_heads() -> None:
         ({"table": TABLE, "sequences": (SEQUENCES, LENGTHS * 0)}, Y, {}, r"X\['sequences'\]\[1\]"),
         ((TABLE, SEQUENCES * np.inf), Y, {}, r"X\[1\]: row 0 holds"),
         ((TABLE, SEQUENCES, LENGTHS, TABLE), Y, {}, "one for each of the 2, got 3"),
-        (X, Y, {"sample_weight": {"kind": None}}, "sample_weight: expected kind, size"),
+        (X, Y, {"sample_weight": {"knd": None}}, "sample_weight: expected kind, size"),
         (X, Y, {"sample_weight": (None, -SIZES[:, 0])}, "sample_weight"),
     ],
 )

@@ -19,7 +19,14 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from onnx import helper  # noqa: E402
-from onnx_helpers import check_file, draw, outputs_of, run_elsewhere, write  # noqa: E402
+from onnx_helpers import (  # noqa: E402
+    check_file,
+    draw,
+    outputs_of,
+    run_elsewhere,
+    write,
+    write_text,
+)
 
 
 @pytest.fixture
@@ -154,6 +161,70 @@ def test_what_minidl_has_not_is_refused_by_name(
         minidl.onnx.load(path)
 
 
+# Pairs before and after each dimension, the last one first, as ONNX has them.
+TURNED = """
+    none = ConstantOfShape <value = int64[1] {0}> (four)
+    all = Concat <axis = 0> (pairs, none)
+    apart = Reshape (all, by_two)
+    first = Slice (apart, last, start, zero, last)
+    turned = Transpose <perm = [1, 0]> (first)
+    row = Reshape (turned, last)
+    pads = Cast <to = 7> (row)
+    y = Pad (x, pads, number)"""
+OF_TURNED = """int64[1] four = {4}, int64[4] pairs = {1, 2, 0, 3}, int64[2] by_two = {-1, 2},
+    int64[1] last = {-1}, int64[1] start = {-9223372036854775807}, int64[1] zero = {0},
+    float number = {0.5}"""
+
+
+def test_a_padding_that_is_computed_of_constants(path: Path) -> None:
+    write_text(path, OF_TURNED, TURNED, "float[n, 2, a, b] y", "float[n, 2, 3, 4] x")
+    x = draw(2, 2, 3, 4)
+    (expected,) = run_elsewhere(path, (x,))
+    assert expected.shape == (2, 2, 6, 7)
+    np.testing.assert_array_equal(minidl.onnx.load(path)(x), expected)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("int64[1] four = {4}", "int64[1] four = {1000000000000}"),
+        ("int64[1] four = {4}", "int64[1] four = {-4}"),
+        ("{-1, 2}", "{-1, 3}"),
+        ("{-1, 2}", "{0, 2}"),
+        ("[1, 0]", "[1, 2]"),
+        ("<to = 7>", "<to = 6>"),
+        ("pairs = {1, 2, 0, 3}", "pairs = {-1, 2, 0, 3}"),
+    ],
+)
+def test_a_padding_that_cannot_be_computed_is_refused(before: str, after: str, path: Path) -> None:
+    constants, operators = OF_TURNED.replace(before, after), TURNED.replace(before, after)
+    assert (constants, operators) != (OF_TURNED, TURNED)
+    write_text(path, constants, operators, "float[n, 2, a, b] y", "float[n, 2, 3, 4] x")
+    with pytest.raises(ModelFileError, match="cannot be loaded"):
+        minidl.onnx.load(path)
+
+
+@pytest.mark.parametrize(("axes", "keepdims"), [([2], 0), ([-1], 1), ([2, 3], 0), ([-1, 2], 1)])
+def test_the_largest_of_all_pixels(axes: list[int], keepdims: int, path: Path) -> None:
+    x = draw(2, 3, 5, 4)[(..., *[0] * (2 - len(axes)))]
+    node = helper.make_node("ReduceMax", ["x"], ["y"], axes=axes, keepdims=keepdims)
+    shape = [2, 3, *[1] * (keepdims * len(axes))]
+    write(path, [node], {"x": list(x.shape)}, {"y": shape})
+    model = minidl.onnx.load(path)
+    np.testing.assert_array_equal(model(np.ascontiguousarray(x)), x.max(tuple(axes)).reshape(shape))
+
+
+def test_products_of_two_shapes_are_refused(path: Path) -> None:
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["x"], ["mean"]),
+        helper.make_node("Mul", ["x", "mean"], ["y"], name="scale"),
+    ]
+    write(path, nodes, {"x": [2, 3, 4, 5]}, {"y": [2, 3, 4, 5]})
+    words = r"the node Mul 'scale' cannot be loaded: .* \(2, 3, 4, 5\) and \(2, 3, 1, 1\)"
+    with pytest.raises(ModelFileError, match=words):
+        minidl.onnx.load(path)
+
+
 def test_volumes_are_refused(path: Path) -> None:
     graph(path, "Conv", draw(1, 2, 3, 4, 3), weight=draw(2, 2, 1, 2, 1))
     with pytest.raises(ModelFileError, match="it has 3 dimensions"):
@@ -191,7 +262,19 @@ def networks_of_pytorch() -> dict[str, tuple[Any, tuple[int, ...]]]:
         *(n.Conv1d(3, 4, 3, padding="same", dilation=2), n.BatchNorm1d(4), n.GELU()),
         *(n.MaxPool1d(2), n.Conv1d(4, 4, 3, groups=4), n.AdaptiveAvgPool1d(1), n.Flatten()),
     )
+
+    class Largest(n.Module):
+        """The largest number of each channel."""
+
+        def forward(self, x: Any) -> Any:
+            return x.amax(2)
+
+    causal = n.Sequential(
+        *(n.ConstantPad1d((4, 0), 0.0), n.Conv1d(3, 4, 3, dilation=2), n.ReLU()),
+        *(n.ZeroPad1d((1, 2)), n.Conv1d(4, 4, 3), Largest(), n.Linear(4, 2)),
+    )
     return {
+        "causal": (causal, (2, 3, 7)),
         "lenet": (lenet, (2, 1, 16, 16)),
         "resnet": (resnet, (2, 3, 14, 12)),
         "sequence": (sequence, (2, 3, 12)),
@@ -199,7 +282,7 @@ def networks_of_pytorch() -> dict[str, tuple[Any, tuple[int, ...]]]:
 
 
 @pytest.mark.parametrize("dynamo", [False, True], ids=["tracing", "dynamo"])
-@pytest.mark.parametrize("name", ["lenet", "resnet", "sequence"])
+@pytest.mark.parametrize("name", ["causal", "lenet", "resnet", "sequence"])
 def test_files_of_pytorch(name: str, dynamo: bool, path: Path) -> None:
     torch = pytest.importorskip("torch")
     if dynamo:

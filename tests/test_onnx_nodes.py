@@ -36,7 +36,7 @@ WEIGHTS: dict[str, tuple[int, ...]] = {
     "Conv": (1, 2),
     "Resize": (1, 2, 3),
     "Upsample": (1,),
-    "ReduceMean": (1,),
+    **dict.fromkeys(("ReduceMean", "ReduceMax"), (1,)),
     "Pad": (1, 2, 3),
 }
 RANDOM = "it is in training mode, and its mask cannot be repeated"
@@ -69,6 +69,12 @@ REFUSED = {
 
 # Operators of images: words that refuse cases, and those cases, without "test_".
 OF_IMAGES = {
+    "as GlobalMaxPool is": """
+        reduce_max_default_axes_keepdim_example reduce_max_default_axes_keepdims_random
+        reduce_max_do_not_keepdims_example reduce_max_do_not_keepdims_random reduce_max_empty_set
+        reduce_max_keepdims_example reduce_max_keepdims_random
+        reduce_max_negative_axes_keepdims_example reduce_max_negative_axes_keepdims_random
+    """,
     "it has 3 dimensions": """
         averagepool_3d_default maxpool_3d_default
     """,

@@ -278,6 +278,22 @@ def test_model_of_other_widths(path: Path) -> None:
     rejected(path.read_bytes(), path, r"0.weight is float32 \(3, 5\)")
 
 
+def test_weights_for_pixels_in_another_order(path: Path) -> None:
+    first, last = (
+        nn.Sequential(nn.Conv1d(2, 3, 1), nn.Flatten(channels_first=order), nn.Linear(12, 2))
+        for order in (True, False)
+    )
+    for saved, into, word in ((first, last, "True"), (last, first, "False")):
+        minidl.save(saved, path)
+        before = into[2].weight.data.copy()
+        with pytest.raises(
+            minidl.ModelFileError, match=rf"Flatten\(channels_first={word}\), layer 1 Fl"
+        ):
+            minidl.load(path, into=into)
+        np.testing.assert_array_equal(into[2].weight.data, before)
+        minidl.load(path, into=saved)
+
+
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         minidl.load(tmp_path / "none", into=used())

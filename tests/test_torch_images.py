@@ -162,6 +162,12 @@ def test_random_networks(seed: int) -> None:
     expected = np.moveaxis(y, -1, 1) if y.ndim > 2 else y
     assert_close(module(torch.tensor(turned)).detach().numpy(), expected)
     np.testing.assert_array_equal(from_torch(module)(turned), expected)
+    tensors = module.state_dict()
+    for name, array in state_dict(model).items():
+        np.testing.assert_array_equal(array, tensors[name].numpy(), err_msg=name)
+    disturbed(model, rng)
+    load_state_dict(tensors, model)
+    np.testing.assert_array_equal(model(x), y)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -215,6 +221,50 @@ def test_a_branch_with_a_name_that_pytorch_needs_is_refused() -> None:
     model = nn.Parallel(half=nn.Linear(2, 2), other=nn.Linear(2, 2))
     with pytest.raises(ValueError, match="a branch cannot be called 'half'"):
         to_torch(model)
+
+
+@pytest.mark.parametrize(
+    ("layers", "shape"),
+    [
+        (lambda: (T.ConstantPad1d((4, 0), 0.0), T.Conv1d(2, 3, 3, dilation=2)), (2, 2, 6)),
+        (lambda: (T.ZeroPad1d((1, 0)), T.Conv1d(2, 3, 3, padding="valid")), (2, 2, 6)),
+        (lambda: (T.ZeroPad2d((1, 2, 0, 3)), T.Conv2d(2, 3, 3, 2, padding=(1, 0))), (2, 2, 5, 4)),
+        (lambda: (T.ConstantPad2d(1, 0.0), T.Conv2d(2, 2, 3, groups=2)), (2, 2, 5, 4)),
+    ],
+)
+def test_zeros_before_a_convolution_are_its_padding(layers: Any, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    module = T.Sequential(T.ReLU(), *layers(), T.Tanh(), T.Flatten(), T.LazyLinear(2)).eval()
+    x = torch.randn(shape)
+    expected = module(x)
+    model = from_torch(module)
+    assert_close(model(x.numpy()), expected)
+    assert list(state_dict(model)) == list(module.state_dict())
+    back = to_torch(model)
+    assert_close(back(x).detach().numpy(), expected)
+    assert_close(from_torch(back)(x.numpy()), expected)
+
+
+def twice_used() -> list[Any]:
+    convolution = T.Conv2d(2, 2, 1)
+    return [convolution, T.ZeroPad2d(1), convolution]
+
+
+@pytest.mark.parametrize(
+    ("layers", "words"),
+    [
+        (lambda: [T.Conv2d(2, 2, 1), T.ZeroPad2d(1)], "ZeroPad2d pads; minidl pads with zeros"),
+        (lambda: [T.Conv2d(2, 2, 1), T.ZeroPad2d(1), T.MaxPool2d(2)], "ZeroPad2d pads;"),
+        (lambda: [T.Tanh(), T.ConstantPad2d(1, 0.5), T.Conv2d(2, 2, 1)], "pads with 0.5"),
+        (lambda: [T.Tanh(), T.ZeroPad2d((-1, 0, 0, 0)), T.Conv2d(2, 2, 1)], "ZeroPad2d pads;"),
+        (lambda: [T.Tanh(), T.ZeroPad2d(1), T.Conv2d(2, 2, 1, padding="same")], "ZeroPad2d pads;"),
+        (lambda: [T.Tanh(), T.ZeroPad2d(1), T.Sequential(T.Conv2d(2, 2, 1))], "ZeroPad2d pads;"),
+        (twice_used, "ZeroPad2d pads;"),
+    ],
+)
+def test_padding_of_anything_else_is_refused(layers: Any, words: str) -> None:
+    with pytest.raises(TypeError, match=rf"from_torch: module 1 .*{words}"):
+        from_torch(T.Sequential(*layers()))
 
 
 def test_padding_that_pytorch_lacks() -> None:

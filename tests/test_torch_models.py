@@ -256,6 +256,22 @@ class OwnLinear(torch.nn.Linear):
     """Computes something else than its base class, perhaps."""
 
 
+class OwnSequence(torch.nn.Sequential):
+    """Builds its modules by itself, and calls them as its base class does."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(T.Linear(width, width), T.BatchNorm1d(width), T.ReLU())
+
+
+class OwnOrder(torch.nn.Sequential):
+    """Calls its modules in another order."""
+
+    def forward(self, x: Any) -> Any:
+        for module in reversed(self):
+            x = module(x)
+        return x
+
+
 class OwnLayer(nn.Layer):
     """A layer of the user's."""
 
@@ -274,6 +290,7 @@ def hooked() -> Any:
     [
         (Own, "Own has no counterpart"),
         (lambda: OwnLinear(2, 2), "OwnLinear has no counterpart"),
+        (lambda: OwnOrder(T.Linear(2, 2)), "OwnOrder has no counterpart"),
         (lambda: T.ConvTranspose2d(1, 1, 3), "ConvTranspose2d has no counterpart"),
         (lambda: T.utils.parametrizations.weight_norm(T.Linear(2, 2)), "no counterpart"),
         (hooked, "Linear has hooks"),
@@ -284,13 +301,13 @@ def hooked() -> Any:
         (lambda: T.BatchNorm1d(2, track_running_stats=False), "no running statistics"),
         (lambda: T.LayerNorm((2, 2)), "over 2 axes"),
         (lambda: T.Embedding(3, 2, max_norm=1.0), "max_norm"),
-        (lambda: T.Embedding(3, 2, padding_idx=0), "padding_idx=0"),
+        (lambda: T.Embedding(3, 2, padding_idx=0), r"padding_idx=0,.* module\.padding_idx = None"),
         (lambda: T.Embedding(3, 2, scale_grad_by_freq=True), "scale_grad_by_freq"),
         (lambda: T.LeakyReLU(2.0), "LeakyReLU cannot be taken: slope must be"),
         (lambda: T.Dropout(1.0), "Dropout cannot be taken: p must be"),
         (lambda: T.LazyLinear(3), "LazyLinear does not know its sizes yet"),
         (lambda: T.LazyBatchNorm1d(), "LazyBatchNorm1d does not know its sizes yet"),
-        (lambda: T.Softplus(threshold=3), "line from 3"),
+        (lambda: T.Softplus(threshold=3), "linear from threshold=3"),
     ],
 )
 def test_modules_that_cannot_be_converted_are_named(build: Any, words: str) -> None:
@@ -308,6 +325,20 @@ def test_layers_that_cannot_be_converted_are_named() -> None:
         to_torch(T.Linear(2, 2))
     with pytest.raises(TypeError, match="from_torch takes a module of PyTorch, got str"):
         from_torch("module")
+
+
+def test_classes_of_sequences() -> None:
+    module = T.Sequential(OwnSequence(3), OwnSequence(3), T.Linear(3, 2)).eval()
+    x = torch.randn(4, 3)
+    model = from_torch(module)
+    assert_close(model(x.numpy()), module(x))
+    assert list(state_dict(model)) == list(module.state_dict())
+
+
+def test_options_of_gradients_are_not_needed_without_them() -> None:
+    module = T.Embedding(5, 2, padding_idx=1, scale_grad_by_freq=True).requires_grad_(False)
+    x = np.array([[0, 1, 4]])
+    np.testing.assert_array_equal(from_torch(module)(x), module(torch.tensor(x)).numpy())
 
 
 @pytest.mark.parametrize(

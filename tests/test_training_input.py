@@ -448,13 +448,13 @@ def test_a_tuple_of_rows_is_not_taken_for_inputs(count):
     rows, labels = tuple(X[:count]), LABELS[:count]
     words = "X is a tuple of .*, as many as y has rows; the parts .* write np.array"
     if count == 4:
-        words = "X is a tuple of 4, the model takes 2 at most; the parts .* write np.array"
+        words = "X is a tuple of 4, the model takes 1 at most; the parts .* write np.array"
     for use in (
         lambda: trainer.fit(rows, labels, 1, progress=False),
         lambda: trainer.evaluate(rows, labels),
     ):
         with pytest.raises(TypeError if count == 4 else ValueError, match=words):
             use()
-    with pytest.raises(TypeError, match="X is a tuple of 50, the model takes 2 at most"):
+    with pytest.raises(TypeError, match="X is a tuple of 50, the model takes 1 at most"):
         trainer.predict(tuple(X))
     assert trainer.optimizer.steps == 0

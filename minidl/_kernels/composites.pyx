@@ -19,7 +19,7 @@ from minidl._kernels.dispatch cimport product_scratch_of
 
 from minidl._kernels.call import CALLS
 from minidl._kernels.signature import KERNELS
-from minidl._kernels.twins.errors import RowError, WeightError
+from minidl._kernels.twins.errors import MEAN_MAY_BE_EMPTY, RowError, WeightError
 from minidl._kernels.twins.optimizers import OPTIMIZER_STATE
 
 cnp.import_array()
@@ -272,7 +272,7 @@ cdef ndarray weight_total(
     args.labels = <const Py_ssize_t *>data_of(labels)
     args.total = <double *>cnp.PyArray_DATA(total)
     args.rows, args.classes, args.ignore_index = rows, classes, ignore_index
-    args.for_mean = for_mean
+    args.for_mean = for_mean and not MEAN_MAY_BE_EMPTY.get()
     if run(WEIGHT_TOTAL, real, &args):
         raise WeightError(WEIGHT_TOTAL.kernel.problem)
     return total

@@ -10,6 +10,7 @@ from minidl.diagnosis.diagnosis import Diagnosis
 from minidl.diagnosis.examination import examine
 from minidl.diagnosis.monitor import GradientMonitor
 from minidl.diagnosis.program import Program
+from minidl.diagnosis.remedies.apply import inputs_of
 from minidl.nn import Layer, Loss, MultiLoss
 from minidl.optim import Optimizer
 from minidl.training.weights import ClassWeight
@@ -86,6 +87,7 @@ def diagnose(
             f"diagnose: trials need copies of model, loss and optimizer, and {error}"
         ) from error
     trainer, monitor, stopped = program.trainer(), GradientMonitor(), ""
+    _check_inputs(program)
     began = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TrainingWarning)  # verdicts say the same
@@ -97,6 +99,15 @@ def diagnose(
     findings = examine(untrained, trainer, seconds, stopped)
     trainer.diagnosis = findings.closing_sentence()
     return Diagnosis(findings, untrained, trainer, monitor, stopped)
+
+
+def _check_inputs(program: Program) -> None:
+    """Raise ValueError for inputs within inputs, which trials cannot change one by one."""
+    if any(isinstance(place, tuple) for place in inputs_of(program).nest):
+        raise ValueError(
+            "diagnose judges inputs that are arrays, and a branch of this model takes several of "
+            "its own: diagnose a model of that branch"
+        )
 
 
 def _check_known(loss: Any, optimizer: Any) -> None:

@@ -154,9 +154,10 @@ class Parallel(Container):
         return given
 
     def _wrong_count(self, given: int) -> str:
+        cure = "; lengths stand behind their sequences" if given > len(self.branches) else ""
         return (
             f"{self.label}: expected one input for all branches, or one for each of the "
-            f"{len(self.branches)}, got {given}"
+            f"{len(self.branches)}, got {given}{cure}"
         )
 
     def _check_outputs(self, outputs: list[Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,21 @@ def check_parameters_of(model: Any, holder: str, parameters: Iterable[Any]) -> N
         raise ValueError(
             f"{holder} holds parameters that are not the model's; build it from model.parameters()"
         )
+
+
+def check_keys(
+    name: str, given: Mapping[Any, Any], known: Iterable[str], expected: str, partly: bool = False
+) -> None:
+    """Raise ValueError, with what is missing and what is unknown, unless these are the keys known.
+
+    ``expected`` says them in words. With ``partly``, some may be left out.
+    """
+    known = list(known)
+    wrong = [f"{key!r} is missing" for key in known if not partly and key not in given]
+    wrong += [f"{key!r} is unknown" for key in given if key not in known]
+    if wrong:
+        got = ", ".join(map(str, given)) or "none"
+        raise ValueError(f"{name}: expected {expected}, got {got}: {', '.join(wrong)}")
 
 
 def check_choice(owner: str, name: str, value: Any, *choices: str) -> str:

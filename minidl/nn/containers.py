@@ -25,6 +25,7 @@ from minidl.nn.tuples import (
     added,
     backward_through,
     is_several,
+    one_or_all,
     shapes_of,
     through,
     without_tuple_of_one,
@@ -117,7 +118,7 @@ class Sequential(Container):
     ) -> Any:
         """Call the layers with the lengths, if they take them, and the first with the options."""
         self._check_inputs(inputs, lengths)
-        x: Any = inputs[0] if len(inputs) == 1 else inputs
+        x = one_or_all(inputs)
         steps: tuple[int, ...] = getattr(inputs[-1], "shape", ())[1:2]
         changed_by: Layer | None = None
         for layer in self.stack:
@@ -275,7 +276,7 @@ class Residual(Container):
         return any(layer.takes_lengths for _, layer in self.children())
 
     def forward(self, *inputs: Array, lengths: Array | None = None) -> Any:
-        x: Any = inputs[0] if len(inputs) == 1 else inputs
+        x = one_or_all(inputs)
         y = through(self.body, x, lengths)
         around = x if self.shortcut is None else through(self.shortcut, x, lengths)
         if shapes_of(y) != shapes_of(around):

@@ -55,7 +55,7 @@ def input_names(model: Layer) -> list[str]:
 def most_inputs(model: Layer) -> int | None:
     """Return how many inputs a model takes at most, with lengths; None for any number."""
     first = first_layer(model)
-    if first.most_inputs is None or first is model:
+    if first.most_inputs is None or first is model or not takes_lengths(model):
         return first.most_inputs
     return max(first.most_inputs, 2)  # the second one may be lengths
 
@@ -86,6 +86,7 @@ def check_number_of_inputs(name: str, count: int, model: Layer) -> None:
     """Raise TypeError if the model cannot be called with so many inputs."""
     most = most_inputs(model)
     if most is not None and count > most:
+        there = " there" * name.endswith("]")  # a part of X, for one of several branches
         raise TypeError(
-            f"{name} is a tuple of {count:,}, the model takes {most} at most; {NOT_ROWS}"
+            f"{name} is a tuple of {count:,}, the model takes {most} at most{there}; {NOT_ROWS}"
         )

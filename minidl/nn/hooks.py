@@ -11,6 +11,7 @@ Without a recorder, each function costs a look at one thread-local pointer.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from minidl import _kernels
@@ -65,6 +66,12 @@ def run_forward(owner: Any, inputs: tuple[Any, ...], options: dict[str, Any] | N
     if recorder is None:
         return owner.forward(*inputs, **(options or {}))
     return recorder.forward(owner, inputs, options or {})
+
+
+def named_within(part: str) -> AbstractContextManager[None]:
+    """Have a recording name a part, such as a head, before the losses computed in the block."""
+    recorder = active_recorder()
+    return nullcontext() if recorder is None else recorder.named_within(part)
 
 
 def register(owner: Any) -> None:

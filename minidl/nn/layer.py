@@ -155,7 +155,8 @@ class Layer(InvalidatesRecordings, Member):
         """Check and run a call with several inputs, maybe in a tuple, or with options."""
         if len(inputs) == 1 and isinstance(inputs[0], tuple) and self.most_inputs != 1:
             (inputs,) = inputs
-        if len(inputs) > 1 and self.takes_lengths and is_lengths(inputs[-1]):
+        given = options.get("lengths") is not None  # then such integers are an input of a branch
+        if len(inputs) > 1 and self.takes_lengths and not given and is_lengths(inputs[-1]):
             *inputs, options["lengths"] = inputs  # type: ignore[assignment]
         self.check_input(*inputs, **options)
         return run_forward(self, tuple(inputs), options)

@@ -32,8 +32,9 @@ class Loss(InvalidatesRecordings):
 
     ``loss(prediction, target, weight)`` weights the rows of the batch, by numbers ≥ 0: a mean is
     then Σ weight_i · L_i / Σ weight_i, a sum Σ weight_i · L_i, and single losses are
-    weight_i · L_i. For sequences, (batch, time, ...), each step may have a weight, (batch, time):
-    0 for padding.
+    weight_i · L_i. A mean of which every weight is 0 would be 0 / 0, and is refused, except in a
+    ``MultiLoss``, where other heads may have rows. For sequences, (batch, time, ...), each step may
+    have a weight, (batch, time): 0 for padding.
 
     A subclass writes ``forward(prediction, target)``, which returns (value, gradient) as
     ``self.reduction`` asks and may take a weight as well, and ``examples()``, from which the tests

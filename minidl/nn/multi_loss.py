@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import copy_context
 from functools import reduce
 from typing import Any
 
+import numpy as np
+
 from minidl import kernels
-from minidl.nn.checks import check_number
-from minidl.nn.hooks import is_evaluating, kept_by, run_forward
+from minidl._kernels.twins.errors import MEAN_MAY_BE_EMPTY, RowError, WeightError
+from minidl.nn.checks import check_keys, check_number
+from minidl.nn.hooks import is_evaluating, kept_by, named_within, run_forward
 from minidl.nn.losses import Loss
 from minidl.typing import Array
 
@@ -21,8 +26,12 @@ class MultiLoss(Loss):
 
     ``loss(predictions, targets)`` takes tuples, or dicts by the names of the heads, and
     ``loss.backward()`` returns a tuple of gradients for ``model.backward``. Weights of rows are one
-    array for all heads, or a tuple or dict with one, or None, for each. In a mean, every head needs
-    a row of weight > 0 in every batch.
+    array for all heads, or a tuple with one, or None, for each, or a dict, in which heads that are
+    left out have weights of 1.
+
+    A head of which no row counts in a batch, because all are ignored or of weight 0, adds nothing:
+    its loss and its gradient are 0. Alone, a loss refuses such a batch, whose mean is 0 / 0 and
+    from which nothing is learned; here the other heads do.
 
     Parameters
     ----------
@@ -48,8 +57,8 @@ class MultiLoss(Loss):
     TypeError
         For a head that is no loss, or a ``MultiLoss`` itself, and names that are no words.
     ValueError
-        For no head, a loss without reduction, and weights that are negative or not those of the
-        heads.
+        For no head, a loss without reduction, weights that are negative or not those of the heads,
+        and names that begin with ``val_``.
 
     Examples
     --------
@@ -78,6 +87,11 @@ class MultiLoss(Loss):
         for name, loss in self.heads.items():
             if not isinstance(name, str):
                 raise TypeError(f"MultiLoss: the name of a head must be a word, got {name!r}")
+            if not name or name.startswith("val_"):
+                raise ValueError(
+                    f"MultiLoss: a head cannot be called {name!r}: values of validation are called "
+                    '"val_..." in a history'
+                )
             if not isinstance(loss, Loss) or isinstance(loss, MultiLoss):
                 raise TypeError(f"MultiLoss: head {name} must be the loss of one, got {loss!r}")
             if loss.reduction == "none":
@@ -125,8 +139,10 @@ class MultiLoss(Loss):
     def predicts_targets(self) -> bool:
         return False
 
-    def by_head(self, what: str, given: Any) -> tuple[Any, ...]:
+    def by_head(self, what: str, given: Any, partly: bool = False) -> tuple[Any, ...]:
         """Return what is given for each head, a tuple or a dict, in the order of the heads.
+
+        With ``partly``, heads that a dict leaves out get None.
 
         Raises
         ------
@@ -134,12 +150,9 @@ class MultiLoss(Loss):
             For anything else, and for another number or other names.
         """
         if isinstance(given, Mapping):
-            if given.keys() != self.heads.keys():
-                raise ValueError(
-                    f"{what}: expected {', '.join(self.heads)}, the heads of the MultiLoss, got "
-                    f"{', '.join(map(str, given))}"
-                )
-            return tuple(given[name] for name in self.heads)
+            names = f"{', '.join(self.heads)}, the heads of the MultiLoss"
+            check_keys(what, given, self.heads, names, partly)
+            return tuple(given.get(name) for name in self.heads)
         if not isinstance(given, tuple):
             raise TypeError(
                 f"{what}: expected a tuple of {len(self.heads)}, or a dict by the names of the "
@@ -157,7 +170,7 @@ class MultiLoss(Loss):
         targets = self.by_head("MultiLoss: target", target)
         weights: tuple[Any, ...] = (weight,) * len(self.heads)
         if isinstance(weight, (tuple, Mapping)):
-            weights = self.by_head("MultiLoss: weight", weight)
+            weights = self.by_head("MultiLoss: weight", weight, partly=True)
         value, gradients = run_forward(self, (predictions, targets, weights))
         if not is_evaluating():
             kept_by(self)["_gradient"] = gradients
@@ -166,9 +179,10 @@ class MultiLoss(Loss):
     def forward(self, predictions: Any, targets: Any, weights: Any = None) -> Any:
         values, gradients = {}, []
         given = zip(self.heads.items(), predictions, targets, weights, strict=True)
-        for (name, loss), prediction, target, weight in given:
-            values[name] = loss(prediction, target, weight)
-            gradients.append(None if is_evaluating() else loss.backward())
+        for (name, loss), *of_rows in given:
+            with naming(name):
+                values[name] = copy_context().run(maybe_empty, loss, *of_rows)
+                gradients.append(None if is_evaluating() else loss.backward())
         kept_by(self)["_values"] = values
         total = reduce(kernels.add, map(weighted, values.values(), self.weights))
         return total, tuple(map(weighted, gradients, self.weights))
@@ -202,6 +216,8 @@ def as_heads(losses: Any) -> dict[str, Loss]:
     """Return losses by the names of their heads."""
     if isinstance(losses, Loss):
         raise TypeError(f"MultiLoss: expected several losses, a list or a dict, got {losses!r}")
+    if isinstance(losses, (set, str)):
+        raise TypeError(f"MultiLoss: expected a list of losses, or a dict, got {losses!r}")
     if not isinstance(losses, Mapping):
         losses = {str(number): loss for number, loss in enumerate(losses)}
     if not losses:
@@ -212,6 +228,28 @@ def as_heads(losses: Any) -> dict[str, Loss]:
 def heads_of(loss: Loss) -> dict[str, Loss]:
     """Return the losses of all heads by name: of a plain loss, itself under an empty name."""
     return loss.heads if isinstance(loss, MultiLoss) else {"": loss}
+
+
+def maybe_empty(loss: Loss, prediction: Array, target: Array, weight: Array | None) -> Array:
+    """Return the loss of a head, 0 where none of its rows counts."""
+    MEAN_MAY_BE_EMPTY.set(True)  # in the context of this call alone
+    value = loss(prediction, target, weight)
+    return value if getattr(value, "dtype", None) == np.float64 else np.asarray(value, np.float64)
+
+
+@contextmanager
+def naming(head: str) -> Iterator[None]:
+    """Have errors inside the block, and those of recorded steps, name a head."""
+    try:
+        with named_within(f"head {head}"):
+            yield
+    except RowError as error:
+        error.owner = f"head {head}" + f": {error.owner}" * bool(error.owner)
+        raise
+    except (TypeError, ValueError) as error:
+        if type(error) not in (TypeError, ValueError, WeightError):  # made of more than a text
+            raise
+        raise type(error)(f"head {head}: {error}") from error
 
 
 def weighted(value: Any, weight: float) -> Any:

@@ -56,8 +56,8 @@ class Flatten(Layer):
         The first and the last axis to put into one, ``start_dim`` ≥ 1; a negative ``end_dim``
         counts from the last axis, -1. Axis 0, the batch, stays as it is.
     channels_first
-        Whether the last axis, that of the channels, comes first in the row, as in a network of
-        PyTorch's whose weights the next layer has. Only where all axes are put into one.
+        Whether the last axis, that of the channels, comes first in the row, as in PyTorch, which
+        has it on axis 1. Only where all axes are put into one.
 
     Shapes
     ------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from minidl import kernels
@@ -19,6 +20,19 @@ def backward_through(layer: Layer, dy: Any) -> Any:
     return layer.backward(*dy) if type(dy) is tuple else layer.backward(dy)
 
 
+def one_or_all(inputs: tuple[Any, ...]) -> Any:
+    """Return what a layer is to be called with for these inputs: the only array, or the tuple.
+
+    An only tuple stays within one, because a layer takes apart the tuple that it is called with.
+    """
+    return inputs[0] if len(inputs) == 1 and type(inputs[0]) is not tuple else inputs
+
+
+def of_each(x: Any, function: Callable[[Array], Any]) -> Any:
+    """Return a function of an array, or of each array in tuples within tuples."""
+    return tuple(of_each(part, function) for part in x) if type(x) is tuple else function(x)
+
+
 def added(a: Any, b: Any) -> Any:
     """Return the sum of two arrays, or tuples of arrays; None stands for zero."""
     if a is None or b is None:
@@ -28,9 +42,9 @@ def added(a: Any, b: Any) -> Any:
     return kernels.add(a, b)
 
 
-def shapes_of(x: Any) -> tuple[Any, ...]:
+def shapes_of(x: Any) -> Any:
     """Return the shape of an array, or the shapes of a tuple of arrays."""
-    return tuple(map(shapes_of, x)) if type(x) is tuple else x.shape
+    return of_each(x, lambda array: array.shape)
 
 
 def is_several(shape: tuple[Any, ...] | None) -> bool:

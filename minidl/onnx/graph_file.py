@@ -20,7 +20,7 @@ FLOATS = ("value_float", "value_floats")  # attributes of Constant
 # Attributes that change nothing: they repeat how many results there are, or are of empty axes.
 IDLE = ("num_outputs", "noop_with_empty_axes")
 # Operators whose axes were an attribute once and are the second operand now.
-WITH_AXES = ("Squeeze", "Unsqueeze", "ReduceMean")
+WITH_AXES = ("Squeeze", "Unsqueeze", "ReduceMean", "ReduceMax")
 
 
 @dataclass(eq=False)
@@ -222,7 +222,7 @@ def _add(graph: Graph, proto: Any) -> None:
                 graph.refuse(node, f"its axes are {axes.dtype}, not int64")
             node.attributes["axes"] = [] if axes is None else [int(axis) for axis in axes.flat]
             node.operands = node.operands[:1]
-        if kind == "ReduceMean":  # its axes are counted from the last one
+        if kind in ("ReduceMean", "ReduceMax"):  # their axes are counted from the last one
             rank = graph.ranks.get(node.operands[0], 0)
             axes = node.attributes.get("axes", ())
             node.attributes["axes"] = sorted(axis - rank * (axis >= 0) for axis in axes)

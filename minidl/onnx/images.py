@@ -206,12 +206,15 @@ def _read_global_pool(graph: Graph, node: Node) -> Layer:
     return (nn.GlobalMaxPool if node.kind == "GlobalMaxPool" else nn.GlobalAvgPool)(keepdims=True)
 
 
-@reads_channels("ReduceMean", first=True)
+@reads_channels("ReduceMean", "ReduceMax", first=True)
 def _read_reduction(graph: Graph, node: Node) -> Layer | None:
     rank, axes = graph.ranks.get(node.operands[0], 0), node.attributes.get("axes", ())
     if rank not in (3, 4) or sorted(axis % rank for axis in axes) != list(range(2, rank)):
-        return None
-    return nn.GlobalAvgPool(bool(node.attributes.get("keepdims", 1)))
+        if node.kind == "ReduceMax":
+            graph.refuse(node, "it is not over all pixels, or all steps, as GlobalMaxPool is")
+        return None  # Mean takes any axes
+    kind = nn.GlobalAvgPool if node.kind == "ReduceMean" else nn.GlobalMaxPool
+    return kind(bool(node.attributes.get("keepdims", 1)))
 
 
 @reads_channels("Resize", "Upsample")

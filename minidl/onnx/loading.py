@@ -5,6 +5,7 @@ from __future__ import annotations
 from minidl.files import AnyPath, as_path
 from minidl.nn.layer import Layer
 from minidl.onnx import (
+    adapters,
     channel_readers,
     images,
     padded_pools,
@@ -13,6 +14,7 @@ from minidl.onnx import (
 )
 from minidl.onnx.channels_last import with_channels_last
 from minidl.onnx.computed_shapes import fold_shapes
+from minidl.onnx.folding import fold_constants
 from minidl.onnx.graph_file import Graph, read_graph
 from minidl.onnx.network import Network, as_chain
 from minidl.onnx.readers import Step, read
@@ -72,6 +74,7 @@ def load(path: AnyPath) -> Layer:
     graph = read_graph(as_path(path))
     try:
         recurrent_readers.forget_zero_states(graph)
+        fold_constants(graph)
         fold_shapes(graph)
         steps = with_channels_last(_steps(graph), graph)
         if not graph.inputs or not graph.outputs:
@@ -95,7 +98,24 @@ def _steps(graph: Graph) -> list[Step]:
         found = read(graph, node)
         done |= {id(inner) for inner in found.nodes}
         steps.append(found)
+    _check_shapes(graph, steps)
     return _in_order(graph, steps[::-1])
+
+
+def _check_shapes(graph: Graph, steps: list[Step]) -> None:
+    """Refuse sums and products of two computed values that surely differ in shape."""
+    for step in steps:
+        if isinstance(step.layer, adapters.Add | adapters.Multiply):
+            a, b = (graph.shapes.get(name, ()) for name in step.inputs)
+            if a and b and not _may_be_equal(a, b):
+                what = f"its operands have the shapes {a} and {b}, and minidl needs one for both"
+                graph.refuse(step.nodes[0], what)
+
+
+def _may_be_equal(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    """Return whether two shapes may be the same; -1 is a size that is not known."""
+    sizes = zip(a, b, strict=False)
+    return len(a) == len(b) and all(m == n or -1 in (m, n) for m, n in sizes)
 
 
 def _in_order(graph: Graph, steps: list[Step]) -> list[Step]:

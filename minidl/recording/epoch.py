@@ -35,9 +35,15 @@ def arrays_of(X: Any, Y: Any, function: Callable[..., Any]) -> tuple[Array, ...]
     found = _named_arrays(X, Y)
     for name, array in found.items():
         if not isinstance(array, np.ndarray):
+            within = isinstance(array, (tuple, dict))
+            cure = (
+                "the function gets each array as an argument of its own, such as def step(a, b, c, "
+                "y) for epoch((A, B, C), Y), and may call model((a, b), c)"
+                if within
+                else "several inputs are a tuple of arrays"
+            )
             raise TypeError(
-                f"epoch: {name} must be a NumPy array, got {type(array).__name__}; several inputs "
-                "are a tuple of arrays"
+                f"epoch: {name} must be a NumPy array, got {type(array).__name__}; {cure}"
             )
         if array.ndim == 0 or array.size == 0:
             raise ValueError(f"epoch: {name} is empty: shape {array.shape}")

@@ -253,7 +253,8 @@ class StepProgram:
         if (flat := _input_of(operand, inputs)) is not None:
             value = flat[row]
         shape = () if operand is None or operand.offset else operand.buffer.shape
-        return RowError(limited.singular, row, value, call.values[limited.limit], shape)
+        limit = call.values[limited.limit]
+        return RowError(limited.singular, row, value, limit, shape, call.label)
 
     def _wrong_weights(self, call: KernelCall, inputs: tuple[Any, ...]) -> ValueError:
         """Make the error for weights; where all labels are ignored, it says that."""
@@ -261,7 +262,7 @@ class StepProgram:
         values = call.values
         if labels is not None and (labels[: values["rows"]] == values["ignore_index"]).all():
             return WeightError.all_ignored(int(values["ignore_index"]), call.label)
-        return WeightError(call.kernel.problem)
+        return WeightError(f"{call.label}: {call.kernel.problem}")
 
     def first_not_finite(self, inputs: tuple[Any, ...]) -> str:
         """Run the step kernel by kernel; returns the first that writes a number that is not finite.

@@ -55,6 +55,7 @@ class Recorder:
         self.watched: list[Any] = []  # layers, losses and optimizers taking part, outermost only
         self.optimizers: list[Any] = []
         self._labels = [("the recorded function", "")]
+        self._part = ""  # what the names of losses begin with: of a head, in a MultiLoss
         self._seen: set[int] = set()  # layers, by their id
         self._stepped: set[int] = set()  # optimizers, by their id
         self._kept: dict[int, tuple[Any, dict[str, Any]]] = {}
@@ -136,11 +137,20 @@ class Recorder:
         """Call the layer's own backward function under the layer's name."""
         return self._within(layer, "backward", own, layer, *inputs, **options)
 
+    @contextmanager
+    def named_within(self, part: str) -> Iterator[None]:
+        """Begin the names of losses that are computed in the block with that of a part."""
+        self._part = f"{part}: "
+        try:
+            yield
+        finally:
+            self._part = ""
+
     def _within(self, layer: Any, phase: str, function: Any, *inputs: Any, **options: Any) -> Any:
         label = getattr(layer, "label", None) or repr(layer)
         if "\n" in label:  # a table of the layers in it
             label = f"layer {layer.path} " * bool(layer.path) + type(layer).__name__
-        self._labels.append((label, phase))
+        self._labels.append((self._part + label, phase))
         try:
             output = function(*inputs, **options)
             self._check(output)

@@ -14,6 +14,7 @@ import numpy as np
 from minidl._version import __version__
 from minidl.files import AnyPath
 from minidl.nn.layer import Layer
+from minidl.nn.reshape import Flatten
 from minidl.optim.optimizer import Optimizer
 from minidl.saving.architecture import ARRAYS, NotDescribableError, described
 from minidl.saving.contents import (
@@ -34,7 +35,7 @@ from minidl.saving.contents import (
     class_name_of,
     places,
 )
-from minidl.saving.rebuilding import parsed, rebuild
+from minidl.saving.rebuilding import ArchitectureError, parsed, rebuild
 from minidl.saving.tensor_file import (
     DTYPES,
     ModelFileError,
@@ -176,8 +177,9 @@ def load(
         says so by the metadata ``"format": "minidl"``. PyTorch's files have the weights of a
         ``Linear`` transposed.
     into
-        A model of the same layers, shapes and dtype, which is filled. None: the model is built, and
-        returned; its layers are in the modes in which they were saved.
+        A model of the same layers, shapes and dtype, which is filled. Settings without arrays, such
+        as a stride, are not compared, but for the order in which ``Flatten`` gives pixels. None:
+        the model is built, and returned; its layers are in the modes in which they were saved.
     optimizer
         Optimizer of the parameters of ``into``, of the class that was saved and with the same
         groups. Its hyper-parameters become those of the file. None: an optimizer in the file is
@@ -206,6 +208,7 @@ def load(
         check_names(file, kept, optimizer)
         for name, place in kept.items():
             check_like(file, name, place)
+        _check_flattened(file, into)
         file.check_layout()
         found = file.read(kept)
     try:
@@ -219,6 +222,29 @@ def load(
     # One call that runs in C from end to end: no signal handler comes between two arrays.
     deque(map(np.ndarray.__setitem__, arrays, repeat(...), values), maxlen=0)
     return None
+
+
+def _check_flattened(file: TensorFile, model: Layer) -> None:
+    """Raise ModelFileError for weights of flattened images whose order is not the model's."""
+    try:
+        layers = parsed(file.words.get(MODEL, ""))["layers"]
+        saved = [
+            bool(words["holds"].get("channels_first"))
+            for words in layers
+            if words["class"] == Flatten.__name__ and "module" not in words
+        ]
+    except (ArchitectureError, AttributeError, KeyError, TypeError):
+        return  # a file without an architecture, or none that can be read
+    flattens = [layer for _, layer in model.layers() if type(layer) is Flatten]
+    if len(saved) != len(flattens):
+        return
+    for layer, first in zip(flattens, saved, strict=True):
+        if layer.channels_first != first:
+            raise file.error(
+                f"its weights are for Flatten(channels_first={first}), {layer.label} gives pixels "
+                f"in another order; build the model with Flatten(channels_first={first}), or load "
+                "the model by minidl.load(path)"
+            )
 
 
 def _load_new(path: AnyPath) -> Layer:

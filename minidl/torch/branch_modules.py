@@ -22,6 +22,12 @@ class Sequential(torch.nn.Sequential):
         return super().forward(inputs[0] if len(inputs) == 1 else inputs)
 
 
+def is_sequence(module: Any) -> bool:
+    """Return whether a module calls those in it one after the other, as ``Sequential`` does."""
+    forwards = torch.nn.Sequential.forward, Sequential.forward
+    return isinstance(module, torch.nn.Sequential) and type(module).forward in forwards
+
+
 class Residual(torch.nn.Module):
     """Sum of a body and a shortcut: y = body(x) + shortcut(x); None is the identity."""
 

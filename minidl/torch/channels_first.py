@@ -115,21 +115,28 @@ MAKERS: dict[type[Layer], Maker] = {
 }
 
 
-def module_of(layer: nn.ChannelsFirst, made: Callable[[Layer], Any]) -> Any:
-    """Return the module of the layer inside; ``made`` makes those of rows."""
+def module_of(
+    layer: nn.ChannelsFirst, made: Callable[[Layer], Any], reordered: frozenset[int]
+) -> Any:
+    """Return the module of the layer inside; ``made`` makes those of rows.
+
+    ``reordered`` has the ``id`` of each Flatten that gives features in PyTorch's order there.
+    """
     sizes = (
         getattr(inner, "DIMENSIONS", getattr(inner, "dimensions", None))
         for _, inner in layer.layers()
     )
     dimensions = next((size for size in sizes if size), 2)
-    return _Modules(made, dimensions).of(layer.inner)
+    return _Modules(made, dimensions, reordered).of(layer.inner)
 
 
 class _Modules:
     """The modules of layers, which are asked for in the order in which they are called."""
 
-    def __init__(self, made: Callable[[Layer], Any], dimensions: int) -> None:
-        self.made, self.dimensions = made, dimensions
+    def __init__(
+        self, made: Callable[[Layer], Any], dimensions: int, reordered: frozenset[int]
+    ) -> None:
+        self.made, self.dimensions, self.reordered = made, dimensions, reordered
         self.rows = False  # whether the pixels are in rows now
         self.done: dict[int, Any] = {}
 
@@ -163,6 +170,8 @@ class _Modules:
             raise TypeError(f"to_torch: {layer.label} has no counterpart with the channels first")
         self.rows = isinstance(layer, nn.Flatten) and layer.end_dim == -1
         self.rows |= isinstance(layer, nn.GlobalMaxPool | nn.GlobalAvgPool) and not layer.keepdims
+        if id(layer) in self.reordered:
+            return image_modules.Flatten(channels_first=True, rows_first=True, reordered=True)
         return MAKERS[kind](layer, self.dimensions)
 
     def _beside(self, *layers: Layer | None) -> list[Any]:

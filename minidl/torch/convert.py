@@ -17,8 +17,9 @@ def from_torch(module: Any) -> Layer:
     ``Embedding``, ``Dropout``, ``Flatten``, ``Identity``, ``RNN``, ``LSTM``, ``GRU`` with
     ``batch_first=True``, their cells, and each activation that minidl has; of one and two
     dimensions ``Conv``, ``MaxPool``, ``AvgPool``, ``BatchNorm``, ``Dropout``, ``AdaptiveAvgPool``
-    and ``AdaptiveMaxPool`` to one pixel, and ``Upsample`` by repetition; also what ``to_torch``
-    returns. For another module, build the model in minidl and fill it by ``load_state_dict``.
+    and ``AdaptiveMaxPool`` to one pixel, and ``Upsample`` by repetition, zeros before a ``Conv``
+    (``ZeroPad``, ``ConstantPad``); also what ``to_torch`` returns. For another module, build the
+    model in minidl and fill it by ``load_state_dict``.
 
     Networks for images come in a ``ChannelsFirst``, whose ``inner`` has the channels last.
 
@@ -68,7 +69,7 @@ def to_torch(model: Layer) -> Any:
     one of ``minidl.torch.modules``, as are ``BatchNorm`` and ``PReLU`` with the features last, and
     recurrent layers, which return y alone unless they are given a state. Layers for images take the
     channels last there, too (``minidl.torch.image_modules``); those in a ``ChannelsFirst`` become
-    PyTorch's own, such as ``Conv2d``.
+    PyTorch's own, such as ``Conv2d``. Where images are flattened, features are in PyTorch's order.
 
     Raises
     ------
@@ -77,7 +78,8 @@ def to_torch(model: Layer) -> Any:
     TypeError
         For a layer of the user's, naming it, and one in a ``ChannelsFirst`` that PyTorch has not.
     ValueError
-        For a recurrent layer that is stateful, and a branch with a name that PyTorch needs.
+        For a recurrent layer that is stateful, a branch with a name that PyTorch needs, and
+        features of flattened images that the model both learns of and returns.
 
     Examples
     --------

@@ -10,15 +10,20 @@ import torch
 from torch.nn.parameter import is_lazy
 
 from minidl import nn
+from minidl.nn.convolution import Convolution
 from minidl.nn.layer import Layer, joined
 from minidl.nn.parameter import Parameter
 from minidl.nn.recurrent.cells import RecurrentCell
+from minidl.nn.windows import Pairs
 from minidl.torch import branch_modules, from_images, image_modules, modules
+from minidl.torch.feature_order import feature_orders
 from minidl.torch.from_images import AMONG_IMAGES, IMAGES, Maker, takes_images
+from minidl.torch.layouts import UnknownOrderError
 from minidl.torch.names import slots
 from minidl.torch.refusal import refuse
-from minidl.torch.state_dict import as_array, fill
+from minidl.torch.state_dict import as_array, fill, load_state_dict, state_dict
 from minidl.torch.to_modules import PLAIN
+from minidl.torch.zero_padding import PADS, paddings_of, refuse_pad
 
 # A layer of the class and the options of a module. The second argument is its path.
 MAKERS: dict[type[Any], Maker] = {}
@@ -39,14 +44,40 @@ def layer_of(module: Any) -> Layer:
     if not isinstance(module, torch.nn.Module):
         raise TypeError(f"from_torch takes a module of PyTorch, got {type(module).__name__}")
     _check_untied(module)
+    paddings = paddings_of(module)
     if not any(map(takes_images, module.modules())):
-        return _Walk("none").of(module, "")
+        walk = _Walk("none", paddings)
+        return _with_own_order(walk.of(module, ""), walk.reordered)
     try:  # the channels last from the first layer on
-        layer = nn.ChannelsFirst(_Walk("images").of(module, ""))
+        walk = _Walk("images", paddings)
+        layer = nn.ChannelsFirst(walk.of(module, ""))
     except _OtherLayoutError:
-        return _Walk("each").of(module, "")
+        walk = _Walk("each", paddings)
+        return _with_own_order(walk.of(module, ""), walk.reordered)
     layer.training = module.training
-    return layer
+    return _with_own_order(layer, walk.reordered)
+
+
+def _with_own_order(model: Layer, flattens: list[nn.Flatten]) -> Layer:
+    """Return a model whose ``Flatten`` layers give features in minidl's order again.
+
+    Where the weights behind them cannot follow, they still give them in PyTorch's.
+    """
+    if not flattens:
+        return model
+    tensors = state_dict(model)
+    for flatten in flattens:
+        flatten.channels_first = False
+    try:
+        followed = {*map(id, flattens)} == {*map(id, feature_orders(model).flattens)}
+    except UnknownOrderError:
+        followed = False
+    if followed:
+        load_state_dict(tensors, model)
+    else:
+        for flatten in flattens:
+            flatten.channels_first = True
+    return model
 
 
 class _OtherLayoutError(Exception):
@@ -58,12 +89,14 @@ class _Walk:
 
     ``layout`` says how the layers take what is channels-first in PyTorch: ``"images"`` with the
     channels last, ``"each"`` as there, with transposes around each layer; ``"flat"`` says that
-    images are rows (batch, features) by now, ``"none"`` that there are no images.
+    images are rows (batch, features) by now, ``"none"`` that there are no images. ``paddings``
+    are the zeros that convolutions add to their own.
     """
 
-    def __init__(self, layout: str) -> None:
-        self.layout = layout
+    def __init__(self, layout: str, paddings: dict[int, Pairs]) -> None:
+        self.layout, self.paddings = layout, paddings
         self.done: dict[int, Layer] = {}
+        self.reordered: list[nn.Flatten] = []  # minidl's own, in a module with PyTorch's order
 
     def of(self, module: Any, path: str) -> Layer:
         """Return the layer of a module, one for all places where the module is."""
@@ -81,7 +114,7 @@ class _Walk:
     def _container(self, module: Any, path: str) -> Layer | None:
         """Return the layer of a module with modules in it; None for others."""
         named = module._modules.items()  # named_children() gives no module twice
-        if type(module) in (torch.nn.Sequential, branch_modules.Sequential):
+        if branch_modules.is_sequence(module):
             return nn.Sequential(*(self.of(child, joined(path, name)) for name, child in named))
         if type(module) is branch_modules.Residual:
             return nn.Residual(*self._beside(module, path).values())  # type: ignore[arg-type]
@@ -115,12 +148,21 @@ class _Walk:
 
     def _leaf(self, module: Any, path: str) -> Layer:
         """Return the layer of a module that has no modules in it."""
+        if type(module) in PADS and id(module) not in self.paddings:
+            refuse_pad(module, path)
         maker, is_turned = self._maker(module, path)
         try:
             layer = maker(module, path)
         except ValueError as error:  # of the layer, which names its class first
             refuse(module, path, f"cannot be taken: {str(error).partition(': ')[2] or error}")
         fill_from(layer, module, path)
+        if isinstance(layer, Convolution) and id(module) in self.paddings:
+            pairs = zip(
+                layer.window.padding_for(layer.kernel_size), self.paddings[id(module)], strict=True
+            )
+            layer.padding = tuple((a + c, b + d) for (a, b), (c, d) in pairs)
+        if isinstance(layer, nn.Flatten) and getattr(module, "reordered", False):
+            self.reordered.append(layer)
         if self.layout == "images" and _makes_rows(layer):
             self.layout = "flat"
         if is_turned:
@@ -133,7 +175,10 @@ class _Walk:
         kind = type(module)
         ours = MAKERS.get(kind) or IMAGES.get(kind)
         if ours is None:
-            advice = "build the model in minidl and fill it by minidl.torch.load_state_dict"
+            advice = (
+                "build the model in minidl and fill it by minidl.torch.load_state_dict, or write "
+                "the module by torch.onnx.export and read it by minidl.onnx.load"
+            )
             refuse(module, path, f"has no counterpart; {advice}")
         if isinstance(module, branch_modules.Join | branch_modules.Split):
             if getattr(module, "how", "concat") in ("concat", "stack"):
@@ -215,12 +260,15 @@ def linear(module: Any, path: str) -> Layer:
 @makes(torch.nn.Embedding)
 def embedding(module: Any, path: str) -> Layer:
     """Make an embedding."""
-    for name in ("max_norm", "padding_idx", "scale_grad_by_freq"):
+    trained = ("padding_idx", "scale_grad_by_freq") if module.weight.requires_grad else ()
+    for name in ("max_norm", *trained):
         value = getattr(module, name)
         if value is not None and value is not False:  # 0 is a row
-            refuse(
-                module, path, f"has {name}={value}, which would be lost: minidl has no such option"
+            what = f"has {name}={value}, which would be lost: minidl has no such option"
+            advice = (
+                f"; set module.{name} = {'False' if value is True else 'None'} to do without it"
             )
+            refuse(module, path, what + advice)
     return nn.Embedding(module.num_embeddings, module.embedding_dim)
 
 
@@ -229,6 +277,8 @@ MAKERS |= {
     **dict.fromkeys((torch.nn.PReLU, modules.PReLU), from_images.prelu),
     # Those of images with the channels last.
     **{kind: IMAGES[kind] for kind in IMAGES if kind.__module__.startswith("minidl.")},
+    # Their zeros are those of the convolution behind them.
+    **dict.fromkeys(PADS, lambda module, path: nn.Identity()),
     image_modules.ChannelDropout: from_images.channel_dropout,
     branch_modules.Select: lambda module, path: nn.Select(module.index),
 }
@@ -328,6 +378,6 @@ ANYWHERE = frozenset(
     {
         *(getattr(torch.nn, name) for name in PLAIN.values()),
         *(torch.nn.LeakyReLU, torch.nn.ELU, torch.nn.CELU, torch.nn.GELU, torch.nn.Softplus),
-        *(torch.nn.Dropout, branch_modules.Select),
+        *(torch.nn.Dropout, branch_modules.Select, *PADS),
     }
 )

@@ -136,12 +136,14 @@ class Flatten(torch.nn.Flatten):
     """Pixels in a row, with the order of channels and pixels that minidl has, or PyTorch.
 
     ``channels_first`` says where the images have their channels, ``rows_first`` where the rows
-    have them: first those of one channel, or first those of one pixel.
+    have them: first those of one channel, or first those of one pixel. ``reordered`` says that
+    minidl's ``Flatten()`` stands here, and that the weights behind it are in PyTorch's order.
     """
 
-    def __init__(self, channels_first: bool, rows_first: bool) -> None:
+    def __init__(self, channels_first: bool, rows_first: bool, reordered: bool = False) -> None:
         super().__init__()
         self.channels_first, self.rows_first = channels_first, rows_first
+        self.reordered = reordered
 
     def forward(self, x: Any) -> Any:
         if self.channels_first == self.rows_first:

@@ -11,7 +11,8 @@ import numpy as np
 from minidl.files import AnyPath, as_path, open_regular
 from minidl.nn.layer import Layer
 from minidl.saving.tensor_file import FORMAT, ModelFileError, opened, write_tensor_file
-from minidl.torch.names import Slot, slots
+from minidl.torch.feature_order import feature_orders
+from minidl.torch.names import NONE, Orders, Slot, slots
 from minidl.typing import Array
 
 PICKLED = (b"PK\x03\x04", b"\x80\x02")  # how files of torch.save begin, and a few others
@@ -66,13 +67,19 @@ def load_state_dict(
     transposed, a square one, too: PyTorch keeps (out_features, in_features). Numbers of 16 bits
     (float16, bfloat16) are widened, all others rounded to the dtype of the model.
 
+    PyTorch has the channels of images on axis 1, so that its ``Flatten`` gives features in another
+    order than ``Flatten()`` here, where channels are last. The parameters over such features are
+    reordered, also by ``state_dict``. Two things are taken for granted: a network without layers
+    for images takes what the module takes; layers of your own do what those of the module do.
+
     Parameters
     ----------
     source
         A safetensors file, or a dict of tensors or arrays. Files of ``torch.save`` are programs:
         load them with PyTorch, ``torch.load(path, weights_only=True)``, which returns the dict.
     into
-        A model of layers of the same sizes.
+        A model of layers of the same sizes, and all of it: a ``Linear`` alone does not show that
+        its features come from flattened images.
     strict
         Whether anything missing, unknown or misshapen is an error. Else what fits is loaded.
 
@@ -85,6 +92,9 @@ def load_state_dict(
         For a file that is damaged, or that minidl itself has written: ``minidl.load`` reads that.
     TypeError
         For a layer with parameters that PyTorch may keep in any way.
+    UnknownOrderError
+        For features of flattened images whose order in PyTorch does not follow from the model, such
+        as those of unknown channels; write ``Flatten(channels_first=True)``. A ``ValueError``.
 
     Examples
     --------
@@ -104,7 +114,7 @@ def load_state_dict(
         if not isinstance(name, str):
             raise TypeError(f"state dict: the names of tensors must be strings, got {name!r}")
     tensors = {name: as_array(name, tensor) for name, tensor in given.items()}
-    wanted = list(slots(into))
+    wanted = list(slots(into, orders=feature_orders(into).of))
     report = compared(tensors, wanted)
     if strict and not report.complete:
         raise StateDictError(report)
@@ -163,10 +173,15 @@ def state_dict(model: Layer) -> dict[str, Array]:
 
     weight = Wᵀ of a Linear; bias_ih = b and bias_hh = 0 of an RNN or LSTM
 
+    Parameters over features of flattened images are in the order of PyTorch's ``Flatten``, as
+    ``load_state_dict`` takes them.
+
     Raises
     ------
     TypeError
         For a layer with parameters that PyTorch may keep in any way.
+    UnknownOrderError
+        For features of flattened images, as in ``load_state_dict``.
 
     Examples
     --------
@@ -178,8 +193,13 @@ def state_dict(model: Layer) -> dict[str, Array]:
     """
     if not isinstance(model, Layer):
         raise TypeError(f"state_dict takes a model, got {model!r}")
+    return tensors_of(model, feature_orders(model).of)
+
+
+def tensors_of(model: Layer, orders: Orders = NONE) -> dict[str, Array]:
+    """Return the parameters and state by name, and their features in these orders."""
     found: dict[str, Array] = {}
-    for slot in slots(model):
+    for slot in slots(model, orders=orders):
         first, *others = slot.names
         found[first] = slot.values
         found |= {name: np.zeros_like(found[first]) for name in others}
@@ -197,6 +217,8 @@ def save_state_dict(model: Layer, path: AnyPath) -> None:
     ------
     TypeError
         For a layer with parameters that PyTorch may keep in any way.
+    UnknownOrderError
+        For features of flattened images, as in ``load_state_dict``.
     OSError
         If the file cannot be written.
 

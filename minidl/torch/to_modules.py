@@ -15,8 +15,10 @@ from minidl.nn.parameter import Parameter
 from minidl.nn.recurrent.cells import RecurrentCell
 from minidl.nn.recurrent.sequence import Recurrent
 from minidl.torch import branch_modules, channels_first, image_modules, modules
+from minidl.torch.feature_order import FeatureOrders, feature_orders, is_reordered
+from minidl.torch.layouts import UnknownOrderError
 from minidl.torch.names import slots
-from minidl.torch.state_dict import state_dict
+from minidl.torch.state_dict import tensors_of
 
 # Classes without arguments, by the names that PyTorch has for them.
 PLAIN: dict[type[Layer], str] = {
@@ -87,7 +89,6 @@ CONTAINERS: dict[type[Layer], ContainerMaker] = {
     nn.Parallel: lambda layer, made: branch_modules.Parallel(
         {name: made(branch) for name, branch in layer.branches.items()}, layer.join
     ),
-    nn.ChannelsFirst: lambda layer, made: channels_first.module_of(layer, made),
 }
 
 
@@ -112,10 +113,12 @@ def makes(*kinds: type[Layer]) -> Callable[[Maker], Maker]:
 
 def module_of(model: Layer) -> Any:
     """Return the module of a model, with its weights, state and modes."""
+    found = _orders(model)
     with torch.random.fork_rng(devices=[]):  # the weights that are drawn here are not kept
-        module = _converted(model, {})
+        module = _Modules(frozenset(map(id, found.flattens))).of(model)
     dtype = torch.float64 if model.dtype == np.float64 else torch.float32
-    tensors = {name: torch.from_numpy(array) for name, array in state_dict(model).items()}
+    arrays = tensors_of(model, found.of)
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     module.to(dtype).load_state_dict(tensors)
     for slot in slots(model):
         if isinstance(slot.place, Parameter) and slot.place.frozen:
@@ -124,27 +127,55 @@ def module_of(model: Layer) -> Any:
     return module
 
 
-def _converted(layer: Layer, done: dict[int, Any]) -> Any:
-    """Return the module of a layer, one for all places where the layer is."""
-    if id(layer) not in done:
-        module = done[id(layer)] = _made(layer, done)
-        module.training = layer.uses_batch if isinstance(layer, nn.BatchNorm) else layer.training
-    return done[id(layer)]
+def _orders(model: Layer) -> FeatureOrders:
+    """Return the orders that ``state_dict`` has; the model's own where these are not known.
 
-
-def _made(layer: Layer, done: dict[int, Any]) -> Any:
-    """Return a module of the class and the options of a layer."""
-    kind = next(
-        (kind for kind in type(layer).__mro__ if kind in MAKERS or kind in CONTAINERS), Layer
-    )
-    if kind is Layer or type(layer).forward is not kind.forward:
-        raise TypeError(
-            f"to_torch: {layer.label} has no counterpart in PyTorch; write a module of your own, "
-            "and fill it by minidl.torch.state_dict(layer)"
+    The modules have the channels last as the model has them, so that both compute the same.
+    """
+    try:
+        found = feature_orders(model)
+    except UnknownOrderError:
+        return FeatureOrders()
+    if is_reordered(found.output, found.flattens):
+        raise ValueError(
+            "to_torch: the model returns features of flattened images and has weights for them, "
+            "which are in another order in PyTorch; write Flatten(channels_first=True)"
         )
-    if kind in CONTAINERS:
-        return CONTAINERS[kind](layer, lambda inner: _converted(inner, done))
-    return MAKERS[kind](layer)
+    return found
+
+
+class _Modules:
+    """The modules of layers, one for all places where a layer is.
+
+    ``reordered`` has the ``id`` of each Flatten that gives features in PyTorch's order there.
+    """
+
+    def __init__(self, reordered: frozenset[int]) -> None:
+        self.reordered = reordered
+        self.done: dict[int, Any] = {}
+
+    def of(self, layer: Layer) -> Any:
+        """Return the module of a layer, with its mode."""
+        if id(layer) not in self.done:
+            module = self.done[id(layer)] = self._new(layer)
+            batch = isinstance(layer, nn.BatchNorm)
+            module.training = layer.uses_batch if batch else layer.training  # type: ignore[attr-defined]
+        return self.done[id(layer)]
+
+    def _new(self, layer: Layer) -> Any:
+        """Return a module of the class and the options of a layer."""
+        known = (*MAKERS, *CONTAINERS, nn.ChannelsFirst)
+        kind: Any = next((kind for kind in type(layer).__mro__ if kind in known), Layer)
+        if kind is Layer or type(layer).forward is not kind.forward:
+            raise TypeError(
+                f"to_torch: {layer.label} has no counterpart in PyTorch; write a module of your "
+                "own, and fill it by minidl.torch.state_dict(layer)"
+            )
+        if kind is nn.ChannelsFirst:
+            return channels_first.module_of(layer, self.of, self.reordered)  # type: ignore[arg-type]
+        if id(layer) in self.reordered:
+            return image_modules.Flatten(channels_first=False, rows_first=True, reordered=True)
+        return CONTAINERS[kind](layer, self.of) if kind in CONTAINERS else MAKERS[kind](layer)
 
 
 @makes(*PLAIN)

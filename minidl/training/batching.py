@@ -20,10 +20,10 @@ def batches(
     Parameters
     ----------
     X, y
-        Arrays of the same length, or tuples or dicts of such arrays, such as (sequences, lengths);
-        a batch has tuples for tuples and dicts for dicts. A list of sequences of unequal length
-        becomes such a pair, the sequences padded with zeros to the longest; for y, which has the
-        lengths of X, it becomes the padded sequences alone.
+        Arrays of the same length, or tuples or dicts of such arrays, such as (sequences, lengths),
+        also within one another; a batch has tuples for tuples and dicts for dicts. A list of
+        sequences of unequal length becomes such a pair, the sequences padded with zeros to the
+        longest; for y, which has the lengths of X, it becomes the padded sequences alone.
     batch_size
         Rows of a batch, ≥ 1.
     rng
@@ -69,7 +69,11 @@ def _arrays(name: str, data: Any) -> dict[str, Array]:
     """Return all arrays of X or of y, by their names in messages."""
     if isinstance(data, (tuple, Mapping)):
         items = data.items() if isinstance(data, Mapping) else enumerate(data)
-        return {label: as_array(label, part) for label, part in _labelled(name, items)}
+        found: dict[str, Array] = {}
+        for label, part in _labelled(name, items):
+            nested = isinstance(part, (tuple, Mapping))
+            found |= _arrays(label, part) if nested else {label: as_array(label, part)}
+        return found
     if not is_ragged(data):
         return {name: as_array(name, data)}
     return dict(_labelled(name, enumerate(padded(name, data))))
@@ -95,12 +99,14 @@ def _as_given(
 ) -> Iterator[tuple[Any, Any]]:
     """Yield the first ``count`` arrays of each part as X was given, the others as y was."""
     for part in parts:
-        x = part[:count] if is_ragged(X) else _like(X, part[:count])
-        yield x, _like(y, part[count:])
+        x = part[:count] if is_ragged(X) else _like(X, iter(part[:count]))
+        yield x, _like(y, iter(part[count:]))
 
 
-def _like(given: Any, arrays: tuple[Array, ...]) -> Any:
-    """Return arrays in a tuple or a dict like the one that was given, or the only one."""
+def _like(given: Any, arrays: Iterator[Array]) -> Any:
+    """Return the next arrays in a tuple or a dict like the one that was given, or the next one."""
     if isinstance(given, Mapping):
-        return dict(zip(given, arrays, strict=True))
-    return arrays if isinstance(given, tuple) else arrays[0]
+        return {key: _like(part, arrays) for key, part in given.items()}
+    if isinstance(given, tuple):
+        return tuple(_like(part, arrays) for part in given)
+    return next(arrays)

@@ -167,9 +167,9 @@ class Callbacks:
         self._list += monitor_around(trainer.optimizer, self._list)
         self._list.sort(key=lambda callback: callback.is_last)  # stable
         self._watcher = the_watcher(self._list)
-        names = [*names, *(name for callback in self._list for name in callback.value_names)]
+        self.names = [*names, *(name for each in self._list for name in each.value_names)]
         for callback in self._list:
-            check_monitor(callback, names)
+            check_monitor(callback, self.names)
         self.per_step = any(
             getattr(getattr(callback, name), "__func__", None) is not vars(Callback)[name]
             for callback in self._list

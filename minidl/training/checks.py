@@ -8,7 +8,9 @@ import numpy as np
 
 from minidl.nn import Layer, Loss
 from minidl.nn.checks import check_parameters_of, check_part
+from minidl.nn.multi_loss import heads_of
 from minidl.optim import EMA, Optimizer
+from minidl.recording.pytree import tree_leaves, tree_map
 from minidl.training.interrupt import Snapshot
 from minidl.typing import Array
 
@@ -73,9 +75,9 @@ def check_parts(model: Any, loss: Any, optimizer: Any, ema: Any) -> None:
     check_parameters_of(model, "Trainer: the ema", [] if ema is None else ema.parameters)
 
 
-def check_batch_size(model: Layer, inputs: tuple[Array, ...], batch_size: int) -> None:
+def check_batch_size(model: Layer, inputs: tuple[Any, ...], batch_size: int) -> None:
     """Raise ValueError if a batch would have one row and a layer, tried on one, needs more."""
-    samples = len(inputs[0])
+    samples = len(next(tree_leaves(inputs)))
     if (samples - 1) % batch_size:
         return  # every step has more than one row
     why = f"{samples:,} rows in batches of {batch_size} leave one for the last; choose another"
@@ -87,20 +89,29 @@ def check_batch_size(model: Layer, inputs: tuple[Array, ...], batch_size: int) -
     try:
         with snapshot, np.errstate(all="ignore"):
             snapshot.take()
-            model(*(array[:1] for array in inputs))
+            model(*tree_map(inputs, lambda array: array[:1]))
             snapshot.restore()
     except ValueError as error:
         raise ValueError(f"training on one row fails ({error}), and {why} batch_size") from None
 
 
-def batch_size_for(optimizer: Optimizer, batch_size: int | str, accumulate: int, rows: int) -> int:
+def batch_size_for(
+    loss: Loss, optimizer: Optimizer, batch_size: int | str, accumulate: int, rows: int
+) -> int:
     """Return the rows of a batch; of "auto" 32, or all of them if a step needs all.
 
     Raises
     ------
     ValueError
-        For batches of fewer rows than a step of the optimizer needs.
+        For batches of fewer rows than a step of the optimizer needs, and for steps of several
+        batches that would be the mean of some heads, and the sum of others.
     """
+    reductions = {name: head.reduction for name, head in heads_of(loss).items()}
+    if accumulate > 1 and len(set(reductions.values())) > 1:
+        raise ValueError(
+            "fit: accumulate > 1 averages the gradients of batches for means, and adds them up for "
+            f"sums, and the heads have both: {reductions}; give them one reduction"
+        )
     if not optimizer.takes_closure:
         return 32 if isinstance(batch_size, str) else batch_size
     if accumulate > 1 or not (isinstance(batch_size, str) or batch_size >= rows):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -11,21 +12,29 @@ import numpy as np
 from minidl.nn import Layer, Loss, MultiLoss
 from minidl.nn.multi_loss import heads_of
 from minidl.recording.pytree import tree_leaves, tree_map
-from minidl.training.inputs import ALL, Rows, as_inputs, check_no_tuple_of_rows
+from minidl.training.inputs import (
+    ALL,
+    Rows,
+    as_inputs,
+    check_no_list_of_inputs,
+    check_no_tuple_of_rows,
+)
+from minidl.training.steps import Places
 from minidl.training.targets import Targets
 from minidl.typing import Array
 
-Batch = tuple[tuple[Array, ...], tuple[Any, ...]]  # inputs; targets, and maybe weights
+Batch = tuple[tuple[Any, ...], tuple[Any, ...]]  # inputs; targets, and maybe weights
 
 
 @dataclass(frozen=True)
 class Data:
     """Rows to train or to evaluate on: inputs, targets, and maybe weights.
 
-    For a ``MultiLoss``, targets are a tuple with one array for each head, and so are weights.
+    For a ``MultiLoss``, targets are a tuple with one array for each head, and so are weights, with
+    None for a loss that takes none. An input may be a tuple, for a branch that takes several.
     """
 
-    inputs: tuple[Array, ...]
+    inputs: tuple[Any, ...]
     targets: Any
     weights: Any = None
 
@@ -35,9 +44,20 @@ class Data:
         return (self.targets,) if self.weights is None else (self.targets, self.weights)
 
     @property
+    def places(self) -> Places:
+        """Inputs, and then targets and weights, by their numbers among ``arrays``."""
+        numbers = count()
+        places: Places = tree_map(
+            (self.inputs, self.targets_and_weights),
+            lambda array: None if array is None else next(numbers),
+        )
+        return places
+
+    @property
     def arrays(self) -> tuple[Array, ...]:
         """The arrays that a step takes, for all rows."""
-        return tuple(tree_leaves((self.inputs, self.targets_and_weights)))
+        leaves = tree_leaves((self.inputs, self.targets_and_weights))
+        return tuple(array for array in leaves if array is not None)
 
     def take(self, rows: Array) -> Data:
         """Copies of these rows."""
@@ -86,18 +106,21 @@ def rows_that_count(what: str, loss: Loss, targets: Any, weights: Any) -> Rows:
     Raises
     ------
     ValueError
-        If there is none.
+        If there is none, in one of the heads.
     """
-    found = loss.row_weights(targets, weights)
-    of_heads = list(tree_leaves(found))
+    of_heads = list(tree_leaves(loss.row_weights(targets, weights)))
+    for name, own in zip(heads_of(loss), of_heads, strict=False):
+        if own is not None and not own.any():
+            where = f"head {name}, {heads_of(loss)[name]!r}," if name else f"{loss!r}"
+            raise ValueError(
+                f"{what}y: in {where} no row counts: every label is ignored or every weight is zero"
+            )
     if any(own is None or own.all() for own in of_heads):
         return ALL
-    count = len(next(tree_leaves(targets)))
-    counting = np.zeros(count, bool)
+    rows = len(next(tree_leaves(targets)))
+    counting = np.zeros(rows, bool)
     for own in of_heads:
-        counting |= own.reshape(count, -1).any(axis=1)
-    if not counting.any():
-        raise ValueError(f"{what}y: in {loss!r} no row counts, all weights are zero")
+        counting |= own.reshape(rows, -1).any(axis=1)
     return ALL if counting.all() else np.flatnonzero(counting)
 
 
@@ -140,6 +163,7 @@ class Source:
                     "outputs is an nn.MultiLoss"
                 )
             check_no_tuple_of_rows(f"{what}X", X, y)
+        check_no_list_of_inputs(f"{what}X", X, next(iter(parts.values())))
         self.inputs = as_inputs(f"{what}X", X, model, dtype)
         self.heads = [
             Targets(what, name, part, self.inputs, own, dtype)
@@ -163,20 +187,21 @@ class Source:
 
         Raises
         ------
-        ValueError
+        TypeError, ValueError
             If the model does not take rows, or the loss targets, of these shapes.
         """
         given = self.inputs
         first = given.cast(slice(0, 1))  # not inside `try`: its errors are about numbers
         try:
             output = self.model(*first)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             shapes = " and ".join(
                 f"{name} of shape {array.shape}"
                 for name, array in zip(given.names, given.arrays, strict=True)
             )
             verb = "does" if len(given.names) == 1 else "do"
-            raise ValueError(
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(
                 f"{shapes} {verb} not suit the model; with its first row, {error}"
             ) from error
         self._check_number_of(output)
@@ -185,12 +210,12 @@ class Source:
 
     def _check_number_of(self, output: Any) -> None:
         """Raise ValueError unless the model has as many outputs as the loss has heads."""
-        count = len(output) if isinstance(output, tuple) else 1
+        outputs = len(output) if isinstance(output, tuple) else 1
         expected = len(self.heads)
-        if isinstance(output, tuple) == isinstance(self.loss, MultiLoss) and count == expected:
+        if isinstance(output, tuple) == isinstance(self.loss, MultiLoss) and outputs == expected:
             return
         advice = "" if isinstance(self.loss, MultiLoss) else "; nn.MultiLoss has one for each"
-        found = f"a tuple of {count}" if isinstance(output, tuple) else "one array"
+        found = f"a tuple of {outputs}" if isinstance(output, tuple) else "one array"
         wanted = f"a tuple of {expected}" if isinstance(self.loss, MultiLoss) else "one array"
         raise ValueError(f"the model returns {found}, and {self.loss!r} takes {wanted}{advice}")
 

@@ -149,7 +149,7 @@ class Epoch:
         step_rows, left = self.plan.step_rows, len(self.order) - self.done
         most = KEPT_ROWS if self.tally.has_metrics else left
         if self.plan.transform is not None:
-            row_bytes = sum(array[:1].nbytes for array in self.plan.data.inputs)
+            row_bytes = sum(array[:1].nbytes for array in tree_leaves(self.plan.data.inputs))
             most = min(most, TRANSFORMED_BYTES // row_bytes)
         if most < left:  # whole steps
             most = max(1, most // step_rows) * step_rows

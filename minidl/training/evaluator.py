@@ -13,6 +13,7 @@ from minidl.nn.checks import check_count
 from minidl.nn.frames import Columns
 from minidl.nn.hooks import evaluating
 from minidl.optim import EMA, Optimizer
+from minidl.recording.pytree import tree_leaves
 from minidl.training.data import Batch, Data, Source
 from minidl.training.inputs import as_inputs
 from minidl.training.interrupt import deferred_to_step_end
@@ -160,7 +161,8 @@ class Evaluator:
                 if isinstance(self.loss, MultiLoss):
                     value = tuple(map(float, self.loss.values.values()))
                 loss_weight = self.loss.row_weights(y, *weight)
-                tally.add([value], batch_size, len(inputs[0]), loss_weight)
+                rows = len(next(tree_leaves(y)))
+                tally.add([value], batch_size, rows, loss_weight)
                 tally.add_predictions(prediction, y, weight[0] if weight else None, loss_weight)
                 between()
         values = tally.read()

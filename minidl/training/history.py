@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from minidl.pictures import Plottable
@@ -47,8 +47,8 @@ class History(Plottable, Mapping[str, list[float]]):
 
     def append(self, values: Mapping[str, float], seconds: float) -> None:
         """Add an epoch; its names must be those of the epochs before."""
-        if self.epochs and values.keys() != self._values.keys():
-            raise ValueError(f"expected values of {list(self._values)}, got {list(values)}")
+        if self.epochs and (found := difference(self._values, values)):
+            raise ValueError(f"unlike the epochs before, this one has {found}")
         for name, value in values.items():
             self._values.setdefault(name, []).append(float(value))
         self.seconds.append(float(seconds))
@@ -77,6 +77,8 @@ class History(Plottable, Mapping[str, list[float]]):
         return draw_history(self)
 
     def __getitem__(self, name: str) -> list[float]:
+        if name not in self._values:
+            raise KeyError(f"{name}: the history has {', '.join(self._values) or 'no values yet'}")
         return self._values[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -102,6 +104,20 @@ class History(Plottable, Mapping[str, list[float]]):
             half = SHOWN_ROWS // 2
             lines[1 + half : -half] = ["...".rjust(widths[0])]
         return "\n".join(lines)
+
+
+def difference(before: Iterable[str], now: Iterable[str]) -> str:
+    """Say which of the values before are missing now, and which are new; "" if they are the same.
+
+    Examples
+    --------
+    >>> difference(["loss", "mse"], ["loss", "mae"])
+    'no mse, but mae'
+    """
+    before, now = list(before), list(now)
+    missing = ", ".join(name for name in before if name not in now)
+    new = ", ".join(name for name in now if name not in before)
+    return (f"no {missing}" if missing else "") + ", but " * bool(missing and new) + new
 
 
 def show(value: float) -> str:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from operator import add
 from typing import Any
 
 import numpy as np
 
 from minidl._kernels.twins.errors import RowError
-from minidl.nn import Layer
+from minidl.nn import Layer, Parallel
+from minidl.nn.checks import check_keys
 from minidl.nn.data_checks import (
     INDEX,
     NOT_ROWS,
@@ -17,9 +21,16 @@ from minidl.nn.data_checks import (
     check_kind,
     check_same_rows,
 )
-from minidl.nn.entrances import check_number_of_inputs, entrances, input_names, takes_lengths
+from minidl.nn.entrances import (
+    check_number_of_inputs,
+    entrances,
+    first_layer,
+    input_names,
+    takes_lengths,
+)
 from minidl.nn.frames import PIPELINE, Columns, check_columns, column_names
 from minidl.nn.nonfinite import is_finite
+from minidl.recording.pytree import tree_map
 from minidl.typing import Array
 
 Rows = slice | Array  # of a data set: a slice of it, or the numbers of its rows
@@ -42,6 +53,9 @@ class Inputs:
         The lengths of the sequences that each input holds; None for one that holds none.
     columns
         The names of the columns of each input, None for an input without.
+    nest
+        The numbers of the inputs, in tuples within tuples as the model is called with them:
+        ((0, 1), 2) for a first branch that takes two. Empty: one after another.
     """
 
     names: tuple[str, ...]
@@ -50,6 +64,7 @@ class Inputs:
     limits: tuple[int | None, ...]
     lengths: tuple[Array | None, ...]
     columns: tuple[Columns, ...] = ()
+    nest: tuple[Any, ...] = ()
 
     def __len__(self) -> int:
         return len(self.arrays[0])
@@ -75,8 +90,8 @@ class Inputs:
             return None
         return np.arange(self.arrays[number].shape[1]) < lengths[rows][:, None]
 
-    def cast(self, rows: Rows = ALL) -> tuple[Array, ...]:
-        """Check the inputs of these rows, and cast them to what the model takes.
+    def cast(self, rows: Rows = ALL) -> tuple[Any, ...]:
+        """Check the inputs of these rows, and cast them to what the model takes, as ``nest`` says.
 
         Arrays that need no cast are not copied. Padding is not checked: it becomes zero.
 
@@ -97,15 +112,17 @@ class Inputs:
         for name, array, limit in zip(self.names, arrays, self.limits, strict=True):
             if limit is not None:
                 check_range("index", name, array, limit, rows)
-        return tuple(arrays)
+        return tuple(tree_map(self.nest, arrays.__getitem__) if self.nest else arrays)
 
 
 def as_inputs(name: str, X: Any, model: Layer, dtype: np.dtype[Any]) -> Inputs:
     """Take X as inputs of ``model``: a tuple is several, and so is a dict by their names.
 
-    A list of sequences of unequal length is padded, and its lengths are one more input. An input
-    must be integers if the layer that takes it is an ``Embedding``, else real numbers, which become
-    ``dtype``; integers that no first layer takes, such as lengths, stay integers.
+    A list of sequences of unequal length is padded, and its lengths are one more input. A tuple or
+    dict within X holds what one branch takes: sequences and their lengths, or several inputs of
+    its own. An input must be integers if the layer that takes it is an ``Embedding``, else real
+    numbers, which become ``dtype``; integers that no first layer takes, such as lengths, stay
+    integers.
 
     Raises
     ------
@@ -115,7 +132,48 @@ def as_inputs(name: str, X: Any, model: Layer, dtype: np.dtype[Any]) -> Inputs:
         For rows of unequal length where no layer takes lengths, inputs of different numbers of
         rows, and lengths that are not in 1 to time, naming the row.
     """
-    given = [padded_or_not(*named, model) for named in _named_parts(name, X, model)]
+    parts, first = _named_parts(name, X, model), first_layer(model)
+    if isinstance(first, Parallel) and len(parts) == len(first.branches) and _has_several(parts):
+        branches = list(first.branches.values())
+        given = zip(parts, branches, strict=True)
+        of_branches = [as_inputs(label, part, branch, dtype) for (label, part), branch in given]
+        return _side_by_side(of_branches, branches)
+    return _in_a_row(_without_pairs(parts, X), model, dtype)
+
+
+def _named_parts(name: str, X: Any, model: Layer) -> list[tuple[str, Any]]:
+    """Return (name, part) of all parts of X, in the order in which the model takes them."""
+    if not isinstance(X, (Mapping, tuple)):
+        return [(name, X)]
+    if isinstance(X, tuple):
+        check_number_of_inputs(name, len(X), model)
+        parts = [(f"{name}[{number}]", part) for number, part in enumerate(X)]
+    else:
+        names = input_names(model)
+        check_keys(name, X, names, f"the inputs {', '.join(names)}")
+        parts = [(f"{name}[{key!r}]", X[key]) for key in names]
+    if not parts:
+        raise ValueError(f"{name}: expected at least one input, got an empty {type(X).__name__}")
+    return parts
+
+
+def _has_several(parts: list[tuple[str, Any]]) -> bool:
+    """Return whether any part is several arrays, or becomes two: sequences and their lengths."""
+    return any(isinstance(part, (Mapping, tuple)) or is_ragged(part) for _, part in parts)
+
+
+def _without_pairs(parts: list[tuple[str, Any]], X: Any) -> Iterator[tuple[str, Any]]:
+    """Yield (name, input) of all inputs; a pair within X is sequences and their lengths."""
+    for label, part in parts:
+        if isinstance(X, (Mapping, tuple)) and isinstance(part, tuple):
+            yield from ((f"{label}[{number}]", array) for number, array in enumerate(part))
+        else:
+            yield label, part
+
+
+def _in_a_row(named: Iterable[tuple[str, Any]], model: Layer, dtype: np.dtype[Any]) -> Inputs:
+    """Return inputs with which the model is called as they come, one after another."""
+    given = [padded_or_not(label, part, model) for label, part in named]
     names, parts = zip(*(named for several in given for named in several), strict=True)
     columns = tuple(column_names(part) for part in parts)
     arrays = [as_array(*named) for named in zip(names, parts, strict=True)]
@@ -134,27 +192,23 @@ def as_inputs(name: str, X: Any, model: Layer, dtype: np.dtype[Any]) -> Inputs:
     return Inputs(names, tuple(arrays), tuple(dtypes), tuple(limits), tuple(lengths), columns)
 
 
-def _named_parts(name: str, X: Any, model: Layer) -> Iterator[tuple[str, Any]]:
-    """Yield (name, input) of all inputs in X; a pair in it is sequences and their lengths."""
-    if isinstance(X, Mapping):
-        names = input_names(model)
-        if X.keys() != set(names):
-            raise ValueError(
-                f"{name}: expected the inputs {', '.join(names)}, got {', '.join(map(str, X))}"
-            )
-        parts = [(f"{name}[{key!r}]", X[key]) for key in names]
-    elif isinstance(X, tuple):
-        parts = [(f"{name}[{number}]", part) for number, part in enumerate(X)]
-        check_number_of_inputs(name, len(parts), model)
-    else:
-        parts = [(name, X)]
-    if not parts:
-        raise ValueError(f"{name}: expected at least one input, got an empty {type(X).__name__}")
-    for label, part in parts:
-        if isinstance(X, (Mapping, tuple)) and isinstance(part, tuple):
-            yield from ((f"{label}[{number}]", array) for number, array in enumerate(part))
-        else:
-            yield label, part
+def _side_by_side(parts: list[Inputs], branches: list[Layer]) -> Inputs:
+    """Return the inputs of all branches together; those of a branch that takes several, a tuple."""
+    nest: list[Any] = []
+    before = 0
+    for part, branch in zip(parts, branches, strict=True):
+        own = tree_map(part.nest or tuple(range(len(part.arrays))), partial(add, before))
+        has_lengths = part.lengths[0] is not None and not isinstance(first_layer(branch), Parallel)
+        nest += own if has_lengths or len(own) == 1 else [own]
+        before += len(part.arrays)
+
+    def of_all(attribute: str) -> tuple[Any, ...]:
+        return tuple(chain.from_iterable(getattr(part, attribute) for part in parts))
+
+    names, arrays = of_all("names"), of_all("arrays")
+    check_same_rows(zip(names, arrays, strict=True))
+    dtypes, limits, lengths = of_all("dtypes"), of_all("limits"), of_all("lengths")
+    return Inputs(names, arrays, dtypes, limits, lengths, of_all("columns"), tuple(nest))
 
 
 def padded_or_not(name: str, part: Any, model: Layer) -> list[tuple[str, Any]]:
@@ -182,6 +236,17 @@ def check_no_tuple_of_rows(name: str, X: Any, y: Any) -> None:
         return
     if np.ndim(X[0]) == 0 or len(X[0]) != len(y):
         raise ValueError(f"{name} is a tuple of {len(X):,}, as many as y has rows; {NOT_ROWS}")
+
+
+def check_no_list_of_inputs(name: str, X: Any, y: Any) -> None:
+    """Raise ValueError if X is a list of arrays with as many rows as y: a list has rows itself."""
+    if not isinstance(X, list) or not isinstance(y, np.ndarray) or len(X) in (0, *y.shape[:1]):
+        return
+    if all(getattr(part, "shape", ())[:1] == y.shape[:1] for part in X):
+        raise ValueError(
+            f"{name} is a list of {len(X)} arrays with as many rows as y; several inputs are a "
+            f"tuple: write tuple({name.split()[-1]})"
+        )
 
 
 def check_finite(name: str, array: Array, rows: Rows = ALL, columns: Columns = None) -> None:

@@ -37,12 +37,13 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from minidl.nn import BCEWithLogitsLoss, Loss, MultiLoss
-from minidl.nn.multi_loss import heads_of
+from minidl.nn.multi_loss import heads_of, naming
 from minidl.training.confusion import Counts, FromCounts
 from minidl.training.running_metrics import (
     R2,
@@ -132,20 +133,22 @@ def by_name(metrics: Any, loss: Loss | None = None, weighted_metrics: Any = ()) 
             metrics = ("accuracy",) if loss is not None and loss.takes_labels else ()
         return _of_one_loss(metrics, loss, weighted_metrics)
     found: dict[str, Start] = {}
-    of_heads = [_by_head(loss, given) for given in (metrics, weighted_metrics or {})]
+    plain = _by_head(loss, "metrics", metrics)
+    weighted = _by_head(loss, "weighted_metrics", weighted_metrics or {})
     for name, own in loss.heads.items():
         default = ("accuracy",) if own.takes_labels and metrics is None else ()
-        starts = _of_one_loss(of_heads[0].get(name, default), own, of_heads[1].get(name, ()))
+        with naming(name):
+            starts = _of_one_loss(plain.get(name, default), own, weighted.get(name, ()))
         found |= {f"{name}.{metric}": replace(s, head=name) for metric, s in starts.items()}
     return found
 
 
-def _by_head(loss: MultiLoss, metrics: Any) -> Mapping[str, Metrics]:
+def _by_head(loss: MultiLoss, name: str, metrics: Any) -> Mapping[str, Metrics]:
     """Check metrics by the names of heads; return them, or no names for None."""
     metrics = {} if metrics is None else metrics
     if not isinstance(metrics, Mapping) or not metrics.keys() <= loss.heads.keys():
         raise ValueError(
-            f"metrics of a MultiLoss: expected a dict by the names of its heads "
+            f"{name} of a MultiLoss: expected a dict by the names of its heads "
             f"({', '.join(loss.heads)}), got {metrics!r}"
         )
     return metrics
@@ -245,7 +248,8 @@ def _known(name: str, loss: Loss | None) -> Callable[[], Running]:
 def check_metrics(metrics: dict[str, Start], prediction: Array, target: Array) -> None:
     """Raise ValueError if a metric cannot compare predictions and targets of these shapes."""
     for start in metrics.values():
-        start().check(prediction, target)
+        with naming(start.head) if start.head else nullcontext():
+            start().check(prediction, target)
 
 
 def try_out(
@@ -265,8 +269,9 @@ def try_out(
         rows = slice(None) if isinstance(metric, Whole) else slice(1)
         weights = (None if each is None else each[rows] for each in (weight, loss_weight))
         some, labels, weight_of_some = counted(prediction[rows], target[rows], *weights)
-        metric.add(some, labels, weight_of_some if start.weighted else None)
-        float(metric.read())
+        with naming(start.head) if start.head else nullcontext():
+            metric.add(some, labels, weight_of_some if start.weighted else None)
+            metric.read()
 
 
 def counted(

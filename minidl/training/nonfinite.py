@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.nn import Layer, Loss
+from minidl.nn import Layer, Loss, MultiLoss
 from minidl.nn.nonfinite import first_bad_of, is_finite
 from minidl.nn.recurrent.sequence import Recurrent
 from minidl.nn.watching import watching
@@ -47,12 +47,21 @@ def first_not_finite(model: Layer, loss: Loss, batch: Data) -> str:
         prediction = model(*batch.inputs)
     value = loss(prediction, *batch.targets_and_weights)
     if not found and not np.isfinite(value):
-        return f"every layer's output is finite, the loss {loss!r} is not"
+        return f"every layer's output is finite, the loss {_not_finite(loss)} is not"
     if not found:
         model.zero_grad()
         with watching(layers, "backward", watch_gradient):
             model.backward(loss.backward())
     return found[0] if found else ""
+
+
+def _not_finite(loss: Loss) -> str:
+    """Name the loss, of several heads the first one whose latest value is not finite."""
+    if isinstance(loss, MultiLoss):
+        for name, value in loss.values.items():
+            if not np.isfinite(value):
+                return f"of head {name}, {loss.heads[name]!r},"
+    return repr(loss)
 
 
 def advice(model: Layer, optimizer: Optimizer, rows: Data) -> str:

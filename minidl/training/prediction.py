@@ -44,12 +44,11 @@ class Predictor:
         self._rows: dict[tuple[int, ...], int] = {}  # at once, by the shape of one
         self._quick: set[tuple[int, ...]] = set()  # shapes of one input that a program serves
 
-    def __call__(self, *inputs: Array) -> Any:
+    def __call__(self, *inputs: Any) -> Any:
         """Compute the output for inputs that were checked and cast before."""
-        rows = self._rows_at_once(inputs[0].shape[1:]) if len(inputs) == 1 else len(inputs[0])
-        if len(inputs[0]) <= rows:
+        x, several = inputs[0], len(inputs) > 1 or type(inputs[0]) is tuple
+        if several or len(x) <= (rows := self._rows_at_once(x.shape[1:])):
             return self._call(*inputs)
-        (x,) = inputs
         return joined([self._call(x[i : i + rows]) for i in range(0, len(x), rows)])
 
     def _rows_at_once(self, row: tuple[int, ...]) -> int:
@@ -64,8 +63,10 @@ class Predictor:
             self._rows[row] = rows = 1 << max(1, LARGEST_CALL // size).bit_length() - 1
         return rows
 
-    def _call(self, *inputs: Array) -> Any:
+    def _call(self, *inputs: Any) -> Any:
         with evaluating():
+            if any(type(x) is tuple for x in inputs):  # a recorded function takes arrays
+                return self.model(*inputs)
             shapes = tuple(array.shape for array in inputs)
             if not self._comes_again(shapes):
                 return self.model(*inputs)

@@ -12,6 +12,7 @@ from minidl.diagnosis.rules.static import Setting, to_warn_of
 from minidl.nn import MultiLoss, Parameter
 from minidl.nn.hooks import evaluating
 from minidl.nn.suspicion import left_out, warn_of_suspicious, warn_once
+from minidl.recording.pytree import tree_leaves
 from minidl.training.checks import as_validation, split
 from minidl.training.data import Batch, Data, Source, part_of, rows_that_count
 from minidl.training.inputs import Rows
@@ -41,7 +42,8 @@ def for_training(
             warn_once(model, left_out(model, trained), 4)
         else:
             warn_of_suspicious(model, loss, output, trained)
-            warn_once(model, to_warn_of(Setting(model, loss, data.inputs, data.targets, output)), 4)
+            inputs = tuple(tree_leaves(data.inputs))
+            warn_once(model, to_warn_of(Setting(model, loss, inputs, data.targets, output)), 4)
     others = None
     if isinstance(validation, (float, np.floating)):
         rows, validation_rows = split(len(data), float(validation))

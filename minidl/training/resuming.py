@@ -39,7 +39,7 @@ from minidl.saving.model_file import contents
 from minidl.saving.packing import packed, unpacked
 from minidl.saving.rebuilding import decode_generator
 from minidl.saving.tensor_file import TensorFile, opened, write_tensor_file
-from minidl.training.history import History
+from minidl.training.history import History, difference
 from minidl.training.plan import Place
 from minidl.typing import Array
 
@@ -65,6 +65,8 @@ class Resumption:
         How many rows there were to train on; batch size and batches of a step.
     generators
         Generators, and copies of them in the states that they had then.
+    names
+        Of the values of an epoch: losses, metrics, and what callbacks add.
     """
 
     history: History = field(default_factory=History)
@@ -74,11 +76,24 @@ class Resumption:
     rows: int = 0
     step: tuple[int, int] = (0, 0)
     generators: list[tuple[Generator, Generator]] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
 
     def restore_generators(self) -> None:
         """Set generators to the states that they had: trying out a layer may draw from its own."""
         for mine, then in self.generators:
             mine.bit_generator.state = then.bit_generator.state
+
+    def check_names(self, names: list[str]) -> None:
+        """Raise ValueError, with what differs, unless epochs have the values that they had."""
+        before = self.names or list(self.history)
+        found = difference(before, names) if before else ""
+        if not found and self.place is not None and before and before != names:
+            found = f"the values {', '.join(names)} in this order, which was {', '.join(before)}"
+        if found:
+            raise ValueError(
+                f"fit: unlike the training that was loaded, this one has {found}; give the Trainer "
+                "the same loss and metrics, and fit the same validation and callbacks"
+            )
 
     def check(self, rows: int, step: tuple[int, int], transforms: bool) -> None:
         """Raise ValueError if these rows and steps cannot go on within an epoch."""
@@ -115,6 +130,7 @@ def save_training(trainer: Any, path: AnyPath) -> None:
             "place": None if place is None else (place.order, place.done, place.tally, place.seed),
             "stop": resumption.stop,
             "callbacks": resumption.callbacks,
+            "names": resumption.names,
             "rows": resumption.rows,
             "step": resumption.step,
             "rng": generator_words(trainer.rng),
@@ -250,7 +266,8 @@ def _decoded(trainer: Any, state: dict[str, Any]) -> Resumption:
     step = (int(state["step"][0]), int(state["step"][1]))
     generators = _saved_generators(trainer, state)
     rows = int(state["rows"])
-    return Resumption(history, place, state["stop"], callbacks, rows, step, generators)
+    names = list(map(str, state.get("names", history)))  # an older file has none
+    return Resumption(history, place, state["stop"], callbacks, rows, step, generators, names)
 
 
 def _saved_generators(trainer: Any, state: dict[str, Any]) -> list[tuple[Generator, Generator]]:
@@ -288,6 +305,7 @@ def _resumption_of(trainer: Any) -> Resumption:
         plan.callbacks.resume_states(),
         len(plan.data),
         (plan.batch_size, plan.accumulate),
+        names=plan.callbacks.names,
     )
 
 

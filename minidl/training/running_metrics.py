@@ -63,6 +63,8 @@ class TopK(Mean):
             raise ValueError(
                 f"{self._name} needs prediction (samples, ..., classes) and target (samples, ...), "
                 f"got {prediction.shape} and {target.shape}"
+                + "; for numbers there are mae, mse and r2"
+                * (prediction.shape == target.shape)
             )
         if self._k > prediction.shape[-1]:
             raise ValueError(f"{self._name}: there are only {prediction.shape[-1]} classes")
@@ -172,10 +174,12 @@ class Whole:
         for kept in self._kept:
             kept[:] = [np.concatenate(kept)] if kept else []  # joined but once, if read again
         (prediction,), (target,), weights = self._kept
-        if not self._weighted:
-            return float(self._function(prediction, target))
-        weight = weights[0] if weights else None
-        return float(self._function(prediction, target, sample_weight=weight))
+        options = {"sample_weight": weights[0] if weights else None} if self._weighted else {}
+        value = self._function(prediction, target, **options)
+        if np.size(value) != 1:
+            called = getattr(self._function, "__name__", repr(self._function))
+            raise TypeError(f"metric {called} must return one number, got shape {np.shape(value)}")
+        return float(value)
 
 
 def sums(start: Any, rows: Array) -> Array:

@@ -11,7 +11,10 @@ from typing import Any
 from minidl import _kernels, recording
 from minidl.nn import Dropout, Layer, Loss, MultiLoss
 from minidl.optim import EMA, Optimizer
+from minidl.recording.pytree import tree_map
 from minidl.typing import Array
+
+Places = tuple[tuple[Any, ...], tuple[Any, ...]]  # of inputs; of targets, and maybe weights
 
 
 class TrainingStep:
@@ -21,9 +24,10 @@ class TrainingStep:
     ----------
     model, loss, optimizer, ema
         The parts of the step. If one is replaced, a new ``TrainingStep`` is made.
-    inputs
-        How many arrays of a batch the model takes; the others go to the loss: targets, of a
-        ``MultiLoss`` those of all heads, and then weights if there are any.
+    places
+        What the model and what the loss are called with, beside predictions, by the numbers of the
+        arrays of a batch: (((0, 1), 2), (3, 4)) where the first branch takes two inputs, and there
+        are targets and weights. None stays None.
     record
         Whether steps are to be recorded.
 
@@ -39,11 +43,11 @@ class TrainingStep:
         loss: Loss,
         optimizer: Optimizer,
         ema: EMA | None,
-        inputs: int = 1,
+        places: Places = ((0,), (1,)),
         record: bool = True,
     ) -> None:
         self.model, self.loss, self.optimizer, self.ema = model, loss, optimizer, ema
-        self.inputs = inputs
+        self.places = places
         self.heads = len(loss.heads) if isinstance(loss, MultiLoss) else 0
         self._averaged = _averaged(ema)
         self._state: tuple[int, list[Array]] = (-1, [])  # when it was looked for, and what it was
@@ -74,8 +78,11 @@ class TrainingStep:
         FloatingPointError
             With ``check``, if the loss is not finite.
         """
-        prediction = self.model(*batch[: self.inputs])
-        value = self.loss(prediction, *self._loss_arguments(batch[self.inputs :]))
+        inputs, targets_and_weights = tree_map(
+            self.places, lambda place: None if place is None else batch[place]
+        )
+        prediction = self.model(*inputs)
+        value = self.loss(prediction, *targets_and_weights)
         if check and not math.isfinite(value):
             raise FloatingPointError(f"the loss is {value}")
         if fresh:
@@ -84,13 +91,6 @@ class TrainingStep:
         if isinstance(self.loss, MultiLoss):
             return (value, *self.loss.values.values()), prediction
         return value, prediction
-
-    def _loss_arguments(self, arrays: tuple[Array, ...]) -> tuple[Any, ...]:
-        """Return targets and maybe weights, of a ``MultiLoss`` each in a tuple."""
-        if not self.heads:
-            return arrays
-        parts = arrays[: self.heads], arrays[self.heads :]
-        return tuple(part for part in parts if part)
 
     def update(self) -> None:
         """Change the parameters by their gradients.
@@ -111,7 +111,7 @@ class TrainingStep:
             self.ema.update()
 
     def is_made_of(
-        self, model: Layer, loss: Loss, optimizer: Optimizer, ema: EMA | None, inputs: int
+        self, model: Layer, loss: Loss, optimizer: Optimizer, ema: EMA | None, places: Places
     ) -> bool:
         """Return whether these are the parts of this step, so that its recordings still hold."""
         return (
@@ -119,7 +119,7 @@ class TrainingStep:
             and self.loss is loss
             and self.optimizer is optimizer
             and self.ema is ema
-            and self.inputs == inputs
+            and self.places == places
             and self._averaged == _averaged(ema)
         )
 

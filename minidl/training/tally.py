@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 from minidl.nn import Loss, MultiLoss
+from minidl.nn.multi_loss import naming
 from minidl.training.metrics import Start, counted, metrics_of_heads, names_of_losses
 from minidl.training.running_metrics import Running, Whole
 from minidl.typing import Array
@@ -33,18 +36,20 @@ class Tally:
         """Whether predictions are wanted at all."""
         return bool(self._metrics)
 
+    @property
+    def has_counted(self) -> bool:
+        """Whether any row has counted so far."""
+        return self._weight > 0
+
     def add(self, values: list[float], batch: int, rows: int, weight: Array | None = None) -> None:
         """Count the losses of batches, in order; each has ``batch`` rows, the last may have fewer.
 
         ``weight`` is the weight of each row in the loss; None if all are equal.
         """
         for number, value in enumerate(values):
-            if not self._mean:
-                self._total += value
-                continue
             begin, end = number * batch, min((number + 1) * batch, rows)
             share = end - begin if weight is None else float(weight[begin:end].sum())
-            self._total += value * share
+            self._total += value * share if self._mean else value
             self._weight += share
 
     def add_predictions(
@@ -86,6 +91,8 @@ class Tally:
         return self._read(kept)
 
     def _read(self, metrics: dict[str, Running]) -> dict[str, float]:
+        if not self.has_counted:  # of a head no row of which has counted yet
+            return dict.fromkeys(("loss", *metrics), math.nan)
         values = {"loss": self._total / self._weight if self._mean else self._total}
         return values | {name: metric.read() for name, metric in metrics.items()}
 
@@ -94,60 +101,64 @@ class HeadTally:
     """Adds up the losses and metrics of all heads of a ``MultiLoss``, each as ``Tally`` does.
 
     What belongs to the heads comes in tuples: losses, predictions, targets and weights. The loss of
-    all is the weighted sum of those of the heads.
+    all is the weighted sum of those of the heads. While no row of a head has counted, its values
+    are NaN, and its loss adds nothing.
     """
 
     def __init__(self, loss: MultiLoss, metrics: dict[str, Start]) -> None:
-        self._weights, self._names = loss.weights, list(metrics)
-        self._losses = names_of_losses(loss)
-        of_heads = zip(loss.heads.values(), metrics_of_heads(metrics, loss), strict=True)
-        self._heads = [Tally(own, starts) for own, starts in of_heads]
+        self._weights, self._losses = loss.weights, names_of_losses(loss)
+        of_heads = zip(loss.heads.items(), metrics_of_heads(metrics, loss), strict=True)
+        self._heads = {name: Tally(own, starts) for (name, own), starts in of_heads}
 
     @property
     def has_metrics(self) -> bool:
         """Whether predictions are wanted at all."""
-        return bool(self._names)
+        return any(head.has_metrics for head in self._heads.values())
 
     def add(
         self, values: list[tuple[float, ...]], batch: int, rows: int, weight: Any = None
     ) -> None:
         """Count the losses of the heads in batches, in order; see ``Tally.add``."""
         weights = [None] * len(self._heads) if weight is None else weight
-        for head, own, of_rows in zip(self._heads, zip(*values, strict=True), weights, strict=True):
+        given = zip(self._heads.values(), zip(*values, strict=True), weights, strict=True)
+        for head, own, of_rows in given:
             head.add(list(own), batch, rows, of_rows)
 
     def add_predictions(self, prediction: Any, target: Any, weight: Any, loss_weight: Any) -> None:
         """Add rows to all metrics of all heads; see ``Tally.add_predictions``."""
         nothing = [None] * len(self._heads)
         given = (nothing if own is None else own for own in (weight, loss_weight))
-        for head, *own in zip(self._heads, prediction, target, *given, strict=True):
+        for head, *own in zip(self._heads.values(), prediction, target, *given, strict=True):
             head.add_predictions(*own)
 
     def resume_state(self) -> dict[str, Any]:
         """Return the sums so far."""
-        return {"heads": [head.resume_state() for head in self._heads]}
+        return {"heads": [head.resume_state() for head in self._heads.values()]}
 
     def resume(self, state: dict[str, Any]) -> None:
         """Go on from sums that ``resume_state`` has returned."""
-        for head, sums in zip(self._heads, state["heads"], strict=True):
+        for head, sums in zip(self._heads.values(), state["heads"], strict=True):
             head.resume(sums)
 
     def read(self) -> dict[str, float]:
         """Return the values over all rows."""
-        return self._together([head.read() for head in self._heads])
+        return self._together(Tally.read)
 
     def read_running(self) -> dict[str, float]:
         """Return the values so far, without those that a function computes of all rows at once."""
-        return self._together([head.read_running() for head in self._heads])
+        return self._together(Tally.read_running)
 
-    def _together(self, of_heads: list[dict[str, float]]) -> dict[str, float]:
+    def _together(self, read: Callable[[Tally], dict[str, float]]) -> dict[str, float]:
         """Return the values of all heads under their names in a history."""
-        losses = [values.pop("loss") for values in of_heads]
-        total = sum(w * loss for w, loss in zip(self._weights, losses, strict=True))
-        found = dict(zip(self._losses, (total, *losses), strict=True))
-        for name, values in zip(self._losses[1:], of_heads, strict=True):
-            found |= {f"{name.removesuffix('.loss')}.{key}": v for key, v in values.items()}
-        return found
+        losses, metrics = list[float](), dict[str, float]()
+        for name, head in self._heads.items():
+            with naming(name):
+                values = read(head)
+            losses.append(values.pop("loss"))
+            metrics |= {f"{name}.{key}": value for key, value in values.items()}
+        pairs = zip(self._weights, losses, self._heads.values(), strict=True)
+        total = sum(weight * loss for weight, loss, head in pairs if head.has_counted)
+        return dict(zip(self._losses, (total, *losses), strict=True)) | metrics
 
 
 def tally_of(loss: Loss, metrics: dict[str, Start]) -> Tally | HeadTally:

@@ -74,7 +74,7 @@ class Targets:
         self.per_step = output.ndim > 2 and output.shape[1:2] == self.array.shape[1:2] == steps
         dummy = np.zeros((), np.int64 if self.loss.takes_labels else self.dtype)
         targets = np.broadcast_to(dummy, self.array.shape)
-        features = self.what, self.inputs.arrays[0].shape
+        features = self.inputs.names[0], self.inputs.arrays[0].shape
         check_agreement(
             self.name, self.loss, features, targets, self.repeated(output), self.in_code
         )
@@ -148,7 +148,7 @@ def check_integers(name: str, labels: Array, y: str = "y") -> None:
     if labels.dtype.kind not in "bui":
         raise TypeError(
             f"{name}: labels must be integers, got dtype {labels.dtype}; write "
-            "classes, y = np.unique(y, return_inverse=True) to number them"
+            f"classes, {y} = np.unique({y}, return_inverse=True) to number them"
         )
 
 
@@ -179,8 +179,8 @@ def check_agreement(
 ) -> None:
     """Raise ValueError if the loss cannot compare targets with predictions of these shapes.
 
-    ``name`` is that of the targets, ``features`` what stands before X in messages and the shape of
-    X, ``y`` what the user writes for the targets.
+    ``name`` is that of the targets, ``features`` name and shape of the first input, ``y`` what the
+    user writes for the targets.
     """
     try:
         loss.check_input(predictions, targets)
@@ -193,6 +193,6 @@ def check_agreement(
         elif (*targets.shape, 1) == predictions.shape:
             advice = f"; write {y}[:, None]"
         raise ValueError(
-            f"{name} of shape {targets.shape} does not suit {features[0]}X of shape "
+            f"{name} of shape {targets.shape} does not suit {features[0]} of shape "
             f"{features[1]}: {error}{advice}"
         ) from None

@@ -29,7 +29,7 @@ from minidl.training.prediction import Predictor
 from minidl.training.preparation import for_training
 from minidl.training.progress import Progress, choose
 from minidl.training.resuming import Resumption, load_training, save_training
-from minidl.training.steps import TrainingStep
+from minidl.training.steps import Places, TrainingStep
 from minidl.training.tally import tally_of
 from minidl.training.transforms import Transform, check_transform
 from minidl.training.weights import ClassWeight
@@ -178,11 +178,11 @@ class Trainer(Evaluator):
         X, y
             Features and targets. A tuple is several inputs, with which the model is called as
             ``model(*inputs)``, such as padded sequences and their lengths, ``(X, lengths)``; a dict
-            has the names of the branches that take them, or of arguments of ``forward``. A
-            list of sequences of unequal length is padded. Loss and metrics leave padded steps out,
-            whatever their values. Frames and series of pandas and polars that hold numbers and
-            booleans are taken as they are. For a ``MultiLoss``, y is a tuple or dict with the
-            targets of each head.
+            has the names of the branches that take them, or of arguments of ``forward``. A tuple or
+            dict within X is what one branch takes, if that is several. A list of sequences of
+            unequal length is padded. Loss and metrics leave padded steps out, whatever their
+            values. Frames and series of pandas and polars that hold numbers and booleans are taken
+            as they are. For a ``MultiLoss``, y is a tuple or dict with the targets of each head.
         epochs
             Passes over the data, ≥ 1.
         batch_size
@@ -200,7 +200,8 @@ class Trainer(Evaluator):
             ``Callback`` objects, such as ``EarlyStopping``, or ``ReduceOnPlateau`` objects.
         sample_weight
             A weight ≥ 0 for each row, see ``Loss``; a row of weight 0 is left out. For a
-            ``MultiLoss`` one array for all heads, or a tuple or dict with one, or None, for each.
+            ``MultiLoss`` one array for all heads, or a tuple with one, or None, for each, or a dict
+            that may leave heads out. Every head needs a row that counts, and a batch need not.
         class_weight
             ``{label: weight}``, 1 for labels that are missing, or ``"balanced"``, where each
             class has the same total weight. It multiplies the weight of each row of that label.
@@ -263,13 +264,13 @@ class Trainer(Evaluator):
         data, validation_data = for_training(
             source, sample_weight, class_weight, validation, self.metrics, trained, diagnose
         )
-        batch_size = batch_size_for(self.optimizer, batch_size, accumulate, len(data))
+        batch_size = batch_size_for(self.loss, self.optimizer, batch_size, accumulate, len(data))
         check_batch_size(self.model, data.inputs, batch_size)
         names = [*names_of_losses(self.loss), *self.metrics]
         names += [f"val_{name}" for name in names if validation_data is not None]
         shown = choose(progress)
         notified = Callbacks(callbacks, self, names, shown)
-        begin = self._take_up(len(data), (batch_size, accumulate), transform)
+        begin = self._take_up(len(data), (batch_size, accumulate), notified.names, transform)
         if any(source.inputs.columns):
             self.columns = source.inputs.columns
         stop = Stop(begin.stop)
@@ -284,10 +285,13 @@ class Trainer(Evaluator):
             self.plan = None
         return self.history
 
-    def _take_up(self, rows: int, step: tuple[int, int], transform: Transform | None) -> Resumption:
+    def _take_up(
+        self, rows: int, step: tuple[int, int], names: list[str], transform: Transform | None
+    ) -> Resumption:
         """Return where training begins: where it was saved, after ``load``."""
         check_transform(transform, self.optimizer)
         begin = self.resumption or Resumption()
+        begin.check_names(names)
         begin.check(rows, step, transform is not None)
         self.history, self.diagnosis = begin.history, ""
         if self.ema is not None:
@@ -320,7 +324,7 @@ class Trainer(Evaluator):
             if diagnose and number > 1 and not self.model.training:
                 warn_of_suspicious(self.model, self.loss, None, self.optimizer.flat.parameters)
             started = time.perf_counter()
-            current_step = partial(self._current_step, len(plan.data.inputs))
+            current_step = partial(self._current_step, plan.data.places)
             tally = tally_of(self.loss, self.metrics)
             plan.course.epoch = Epoch(plan, number, current_step, tally, self.rng, place)
             values, place = plan.course.epoch.run(), None
@@ -411,9 +415,9 @@ class Trainer(Evaluator):
 
     # --- parts that may have been replaced since the latest call ---
 
-    def _current_step(self, inputs: int) -> TrainingStep:
+    def _current_step(self, places: Places) -> TrainingStep:
         """Return the step for the current parts; replacing a part drops its recordings."""
-        parts = self.model, self.loss, self.optimizer, self.ema, inputs
+        parts = self.model, self.loss, self.optimizer, self.ema, places
         if not self._step.is_made_of(*parts):
             self._step = TrainingStep(*parts, record=self._step.recorded is not None)
         return self._step

@@ -14,7 +14,7 @@ import numpy as np
 
 from minidl.optim import Optimizer
 from minidl.seeds import as_generator
-from minidl.training.data import Data
+from minidl.training.data import Data, part_of
 from minidl.typing import Array, Seed
 
 Transform = Callable[[Any, np.random.Generator], Any]
@@ -54,19 +54,25 @@ def transformed(
     """
     copies = data.take(rows)
     for number, begin in enumerate(range(0, len(rows), batch_size), first):
-        batch = tuple(array[begin : begin + batch_size] for array in copies.inputs)
+        batch = part_of(copies.inputs, slice(begin, begin + batch_size))
         given = batch[0] if len(batch) == 1 else batch
-        changed = transform(given, np.random.default_rng([seed, number]))
-        changed = (changed,) if len(batch) == 1 else changed
+        _take_over(given, transform(given, np.random.default_rng([seed, number])))
+    return copies
+
+
+def _take_over(batch: Any, changed: Any) -> None:
+    """Write what a transform has given into the arrays of its batch: one, or those of a tuple."""
+    if isinstance(batch, tuple):
         if not isinstance(changed, tuple) or len(changed) != len(batch):
             raise TypeError(
                 f"fit: transform must give a tuple of {len(batch)} inputs, got {type(changed)}"
             )
-        for array, new in zip(batch, changed, strict=True):
-            _check_batch(array, new)
-            array[...] = new
-            _check_finite(array)
-    return copies
+        for part, new in zip(batch, changed, strict=True):
+            _take_over(part, new)
+        return
+    _check_batch(batch, changed)
+    batch[...] = changed
+    _check_finite(batch)
 
 
 def _check_batch(batch: Array, changed: Any) -> None:

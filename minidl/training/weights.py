@@ -12,6 +12,7 @@ import numpy as np
 from minidl.nn import BCEWithLogitsLoss, Loss, MultiLoss
 from minidl.nn.checks import check_number
 from minidl.nn.data_checks import as_array, check_kind
+from minidl.nn.multi_loss import heads_of, naming
 from minidl.training.data import Data, Source
 from minidl.training.inputs import as_contiguous, check_finite, first_where, place_of
 from minidl.training.targets import Targets
@@ -24,29 +25,42 @@ def row_weights(source: Source, weight: Any, targets: Any) -> Any:
     """Return the weight of each row, or step of a sequence, in the loss; None if all are equal.
 
     For a ``MultiLoss`` that is a tuple with the weights in each head. ``weight`` then is one array
-    for all heads, or a tuple or dict with one, or None, for each.
+    for all heads, or a tuple with one, or None, for each, or a dict that may leave heads out.
 
     Raises
     ------
     TypeError, ValueError
         As ``weights_of_head``.
     """
-    weights = weight
-    if isinstance(source.loss, MultiLoss):
-        weights = (weight,) * len(source.heads)
-        if isinstance(weight, (tuple, Mapping)):
-            weights = source.loss.by_head(f"{source.what}sample_weight", weight)
-    return for_all_heads(source.of_heads(weights_of_head, weights, targets), targets, source.dtype)
+    name, loss = f"{source.what}sample_weight", source.loss
+    if not isinstance(loss, MultiLoss):
+        return weights_of_head(source.heads[0], name, weight, targets)
+    weights, names = (weight,) * len(loss.heads), [f"{name} of head {head}" for head in loss.heads]
+    if isinstance(weight, (tuple, Mapping)) or is_list_of_heads(weight, source):
+        weights = loss.by_head(name, weight, partly=True)
+        keys: Any = loss.heads if isinstance(weight, Mapping) else range(len(loss.heads))
+        names = [f"{name}[{key!r}]" for key in keys]
+    found = source.of_heads(weights_of_head, names, weights, targets)
+    return for_all_heads(found, targets, loss, source.dtype)
 
 
-def for_all_heads(weights: Any, targets: Any, dtype: np.dtype[Any]) -> Any:
-    """Return weights in a tuple with 1 for heads without; None if there are none."""
-    if not isinstance(weights, tuple):
-        return weights
+def is_list_of_heads(weight: Any, source: Source) -> bool:
+    """Return whether a list holds weights for every head, which are expected in a tuple."""
+    return isinstance(weight, list) and len(weight) == len(source.heads) != len(source)
+
+
+def for_all_heads(weights: Any, targets: Any, loss: MultiLoss, dtype: np.dtype[Any]) -> Any:
+    """Return weights in a tuple with 1 for heads without; None if there are none.
+
+    Heads whose loss takes no weights keep None.
+    """
     if all(own is None for own in weights):
         return None
-    given = zip(weights, targets, strict=True)
-    return tuple(np.ones(len(y), dtype) if own is None else own for own, y in given)
+    given = zip(loss.heads.values(), weights, targets, strict=True)
+    return tuple(
+        np.ones(len(y), dtype) if own is None and takes_weights(head) else own
+        for head, own, y in given
+    )
 
 
 def alike_in_all_heads(weights: tuple[Array | None, ...], loss: Loss) -> Array | None:
@@ -58,22 +72,24 @@ def alike_in_all_heads(weights: tuple[Array | None, ...], loss: Loss) -> Array |
         If they differ: then no factor gives each head its part in the gradient of a step.
     """
     first, *others = weights
-    for other in others:
+    one, *names = heads_of(loss)
+    for name, other in zip(names, others, strict=True):
         same = first is other
         if first is not None and other is not None:
             same = np.array_equal(first, other)
         if not same:
             raise ValueError(
-                f"fit: accumulate > 1 needs rows that count alike in all heads of {loss!r}; use "
-                "accumulate=1 with a larger batch_size"
+                "fit: accumulate > 1 needs rows that count alike in all heads, and heads "
+                f"{one} and {name} weight them differently; use accumulate=1 with a larger "
+                "batch_size"
             )
     return first
 
 
-def weights_of_head(source: Targets, weight: Any, targets: Array) -> Array | None:
+def weights_of_head(source: Targets, name: str, weight: Any, targets: Array) -> Array | None:
     """Return the weight of each row, or step of a sequence, in one loss; None if all are equal.
 
-    Padded steps have weight 0.
+    Padded steps have weight 0. Messages call the weights by their name.
 
     Raises
     ------
@@ -91,7 +107,6 @@ def weights_of_head(source: Targets, weight: Any, targets: Array) -> Array | Non
     shape = targets.shape if loss.takes_labels else targets.shape[:1]
     weights = np.ones(shape if steps is None else steps.shape, source.dtype)
     if weight is not None:
-        name = f"{source.what}sample_weight"
         weights = _checked(name, weight, weights, targets.shape[:2] if source.per_step else None)
         if not weights.any():
             raise ValueError(f"{name}: all weights are zero")
@@ -119,11 +134,11 @@ def class_weighted(data: Data, class_weight: Any, loss: Loss, output: Any) -> An
     found = []
     given = zip(loss.heads.items(), output, data.targets, weights, strict=True)
     for (name, own_loss), own_output, y, own in given:
-        if name in class_weight:
-            found.append(times_class_weights(y, own, class_weight[name], own_loss, own_output))
-        else:
-            found.append(own)
-    return for_all_heads(tuple(found), data.targets, output[0].dtype)
+        if class_weight.get(name) is not None:
+            with naming(name):
+                own = times_class_weights(y, own, class_weight[name], own_loss, own_output)
+        found.append(own)
+    return for_all_heads(found, data.targets, loss, output[0].dtype)
 
 
 def times_class_weights(
@@ -150,9 +165,14 @@ def times_class_weights(
     return weights.astype(output.dtype)
 
 
+def takes_weights(loss: Loss) -> bool:
+    """Return whether the loss has an argument for weights."""
+    return len(inspect.signature(loss.forward).parameters) > 2
+
+
 def check_takes_weights(loss: Loss, why: str = "") -> None:
     """Raise TypeError if the loss has no argument for weights."""
-    if len(inspect.signature(loss.forward).parameters) < 3:
+    if not takes_weights(loss):
         raise TypeError(f"{loss!r} takes no weights: its forward is (prediction, target){why}")
 
 

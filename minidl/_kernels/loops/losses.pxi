@@ -203,8 +203,10 @@ cdef inline bint is_ignored(Py_ssize_t label, double ignore_index) noexcept nogi
 
 
 cdef inline double divided(double scale, const double *weights) noexcept nogil:
-    """Divide the scale by the total of the weights, if there is one."""
-    return scale if weights == NULL else scale / weights[0]
+    """Divide the scale by the total of the weights, if there is one; a mean over nothing is 0."""
+    if weights == NULL:
+        return scale
+    return scale / weights[0] if weights[0] > 0 else 0
 
 
 cdef Py_ssize_t weighted_rows(

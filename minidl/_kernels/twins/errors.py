@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
+
 import numpy as np
+
+# Whether a mean over rows none of which counts is 0, and so is its gradient, or a WeightError: a
+# loss that stands alone has nothing to learn from such a batch, one of several leaves it to the
+# others.
+MEAN_MAY_BE_EMPTY = ContextVar("MEAN_MAY_BE_EMPTY", default=False)
 
 _TEXTS = {
     "label": "{number} in row {place} is outside the {limit} classes 0 to {last}",

@@ -13,7 +13,7 @@ import numpy as np
 
 from minidl._kernels.signature import EXP, declare, kernel
 from minidl._kernels.twins.activations import log_softmax, sigmoid
-from minidl._kernels.twins.errors import RowError, WeightError
+from minidl._kernels.twins.errors import MEAN_MAY_BE_EMPTY, RowError, WeightError
 from minidl.typing import Array
 
 # One signature for all losses of elements: they share a struct, though only some have a parameter
@@ -124,7 +124,7 @@ def _label_shares(
     _check_weights(own, for_mean)
     share = of_row[:, None] * (smoothing / classes * of_class)
     share[np.arange(rows), labels] += (1 - smoothing) * own
-    return share, own.sum()
+    return share, own.sum() or 1  # a mean that may be empty adds up nothing
 
 
 @kernel(
@@ -367,7 +367,8 @@ def _check_labels(labels: Array, classes: int) -> None:
 def _check_weights(weights: Array, for_mean: bool) -> None:
     """Raise WeightError for weights that are negative or not finite, or add up to 0 for a mean."""
     total = weights.sum()
-    if not (weights >= 0).all() or not total < np.inf or (total == 0 and for_mean):
+    is_empty = total == 0 and for_mean and not MEAN_MAY_BE_EMPTY.get()
+    if not (weights >= 0).all() or not total < np.inf or is_empty:
         raise WeightError(WRONG_WEIGHTS)
 
 
@@ -381,7 +382,7 @@ def _reduce_elements(
     mean = mean and not each
     _check_weights(weight, mean)
     # Each row's factor first: the gradient's dtype may not hold the inverse of tiny weights.
-    share = weight.astype(np.float64) / (weight.sum(dtype=np.float64) if mean else 1)
+    share = weight.astype(np.float64) / ((weight.sum(dtype=np.float64) or 1) if mean else 1)
     share = share / (losses.size // len(weight) if mean else 1)
     of_losses, of_gradient = (
         share.reshape(-1, *[1] * (array.ndim - 1)) for array in (losses, gradient)

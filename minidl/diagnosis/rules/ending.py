@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from minidl.diagnosis.task import (
 from minidl.nn import Layer, Loss, ReLU, Sigmoid, Tanh
 from minidl.nn.containers import in_order
 from minidl.nn.hooks import evaluating
+from minidl.nn.tuples import of_each
 from minidl.nn.watching import watching
 from minidl.typing import Array
 
@@ -91,7 +93,7 @@ class Ending:
 def ending_of(
     model: Layer,
     loss: Loss,
-    inputs: tuple[Array, ...],
+    inputs: tuple[Any, ...],
     targets: Array,
     history: Mapping[str, Sequence[float]],
     weights: Array | None = None,
@@ -107,7 +109,7 @@ def ending_of(
     rows = np.linspace(0, len(targets) - 1, min(ROWS, len(targets))).astype(np.intp)
     units = Units(model)
     with evaluating(), np.errstate(all="ignore"), watching(units.layers, "forward", units.note):
-        prediction = model(*(array[rows] for array in inputs))
+        prediction = model(*of_each(inputs, lambda array: array[rows]))
     some, task = targets[rows], task_of(targets, loss)
     target, answer = decided(some, task), answers(prediction, task, loss)
     if len(answer) != len(target):  # one target a row, and several outputs
