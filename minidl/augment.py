@@ -8,6 +8,7 @@ of validation. It keeps nothing between two calls, so the generator alone says w
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -27,7 +28,8 @@ class Transform:
     def __call__(self, x: Array, rng: Seed = None) -> Array:
         """Return a batch that is changed at random; the batch itself stays as it is."""
         if not isinstance(x, np.ndarray) or x.ndim != 4 or x.dtype.kind != "f":
-            found = f"{x.dtype} of shape {x.shape}" if isinstance(x, np.ndarray) else repr(type(x))
+            is_array = isinstance(x, np.ndarray)
+            found = f"{x.dtype} of shape {x.shape}" if is_array else type(x).__name__
             raise ValueError(
                 f"{self!r}: expected real images (batch, height, width, channels), got {found}"
             )
@@ -206,7 +208,7 @@ class Compose(Transform):
     Compose(Shift(2), Flip(0.5), Noise(0.05))
     """
 
-    def __init__(self, *transforms: Transform) -> None:
+    def __init__(self, *transforms: Callable[[Array, np.random.Generator], Array]) -> None:
         for transform in transforms:
             if not callable(transform) or isinstance(transform, type):
                 cure = "; write Compose(*transforms)" if isinstance(transform, list) else ""
@@ -225,5 +227,6 @@ class Compose(Transform):
 
 
 def is_real(value: object) -> bool:
-    """Return whether this is a real number, and no bool."""
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    """Return whether this is a real number, and no truth value."""
+    is_number = isinstance(value, (int, float, np.integer, np.floating))
+    return is_number and not isinstance(value, bool)

@@ -147,16 +147,10 @@ def resnet(
     >>> model(np.zeros((5, 32, 32, 3), np.float32)).shape
     (5, 10)
     """
-    depth = check_count("resnet", "depth", depth)
+    blocks = blocks_of(depth)
     channels = check_count("resnet", "channels", channels)
     classes = check_count("resnet", "classes", classes)
     width = check_count("resnet", "width", width)
-    blocks, rest = divmod(depth - 2, 6)
-    if blocks < 1 or rest:
-        raise ValueError(
-            f"resnet: depth must be 6n + 2, such as 8, 14, 20 or 56, for n blocks of two layers "
-            f"in each of three stages; got {depth}"
-        )
     layers: list[nn.Layer] = [*_convolution(channels, width), nn.ReLU()]
     before = width
     for stage in range(3):
@@ -166,6 +160,20 @@ def resnet(
             layers += [_block(before, after, stride, residual), nn.ReLU()]
             before = after
     return nn.Sequential(*layers, nn.GlobalAvgPool(), nn.Linear(before, classes), rng=rng)
+
+
+def blocks_of(depth: int) -> int:
+    """Return how many blocks each stage of a residual network of this depth has.
+
+    Raises ValueError for a depth that is not 6n + 2 with n ≥ 1.
+    """
+    blocks, rest = divmod(check_count("resnet", "depth", depth) - 2, 6)
+    if blocks < 1 or rest:
+        raise ValueError(
+            f"resnet: depth must be 6n + 2, such as 8, 14, 20 or 56, for n blocks of two layers "
+            f"in each of three stages; got {depth}"
+        )
+    return blocks
 
 
 def _block(before: int, after: int, stride: int, residual: bool) -> nn.Layer:
@@ -199,5 +207,5 @@ def _checked(owner: str, shape: Shape, smallest: int) -> Shape:
             f"{owner}: shape must be that of images of at least {smallest} x {smallest} pixels, "
             f"(height, width, channels); got {shape!r}"
         )
-    height, width, channels = shape
+    height, width, channels = map(int, shape)
     return height, width, channels

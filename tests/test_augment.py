@@ -101,7 +101,7 @@ def test_same_seed_same_images_and_the_given_ones_stay(transform: Any, dtype: An
         (lambda: Compose([Flip()]), "got [Flip(0.5)]; write Compose(*transforms)"),
         (lambda: Flip()(np.zeros((3, 4))), "expected real images (batch, height, width, channels)"),
         (lambda: Shift(1)(np.zeros((3, 4, 4, 1), int)), "got int64 of shape (3, 4, 4, 1)"),
-        (lambda: Noise(1)([[1.0]]), "got <class 'list'>"),
+        (lambda: Noise(1)([[1.0]]), "(batch, height, width, channels), got list"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_sentence(make: Callable[[], Any], message: str) -> None:

@@ -224,6 +224,7 @@ class Halves(nn.Layer):
         (lambda: nn.Select(-1), "index must be"),
         (lambda: nn.MultiLoss([]), "at least one loss"),
         (lambda: nn.MultiLoss(nn.MSELoss()), "several losses"),
+        (lambda: nn.MultiLoss(3), "expected a list or a dict of losses, got 3"),
         (lambda: nn.MultiLoss([nn.MSELoss]), "head 0 must be the loss of one"),
         (lambda: nn.MultiLoss([two_losses()]), "head 0 must be the loss of one"),
         (lambda: nn.MultiLoss({0: nn.MSELoss()}), "the name of a head must be a word, got 0"),
@@ -267,7 +268,18 @@ def test_what_cannot_be_built(build: Any, words: str) -> None:
             lambda: nn.Concat()(TABLE, TABLE[:3]),
             r"Concat\(\): input 1 is .*\(3, 4\), input 0",
         ),
-        (lambda: nn.Add()(TABLE, TABLE.astype(float)), r"Add\(\): input 1 is float64"),
+        (
+            lambda: nn.Add()(TABLE, TABLE.astype(np.float64)),
+            r"Add\(\): input 1 is float64 .* expected the same shape and dtype",
+        ),
+        (
+            lambda: nn.Parallel(nn.Tanh(), nn.Linear(3, 2))(TABLE, np.arange(len(TABLE))),
+            r"Parallel\(Tanh, Linear\): got an input and lengths.* no branch takes lengths",
+        ),
+        (
+            lambda: nn.Parallel(nn.Tanh())(TABLE, lengths=np.ones(len(TABLE), int)),
+            r"Parallel\(Tanh\): got an input and lengths",
+        ),
         (lambda: nn.Stack()(TABLE, TABLE[:, :2]), r"Stack\(\): input 1 .* expected the same shape"),
         (lambda: nn.Concat()(), "at least one input"),
         (lambda: nn.Select(2)(TABLE, TABLE), r"Select\(2\): expected at least 3 inputs, got 2"),

@@ -227,6 +227,24 @@ def test_bad_arguments(
         function(prediction, target, sample_weight=weight)
 
 
+@pytest.mark.parametrize("function", of_classes, ids=lambda f: f.__name__)
+def test_one_logit_is_for_two_classes(function: Any) -> None:
+    message = f"{function.__name__}: target holds 2 in row 1, and one logit is for classes 0 and 1"
+    with pytest.raises(ValueError, match=message):
+        function(np.array([0.5, 1.5, 0.0]), np.array([1, 2, 0]))
+    with pytest.raises(ValueError, match=message):
+        function(np.array([[0.5], [1.5]]), np.array([[0], [2]]))
+
+
+@pytest.mark.parametrize("function", [roc_auc, log_loss], ids=lambda f: f.__name__)
+def test_scores_of_one_logit_are_for_two_classes(function: Any) -> None:
+    with pytest.raises(ValueError, match=r"target holds 1.5 in row 0"):
+        function(np.array([0.5, 1.5]), np.array([1.5, 0.0]))
+    if function is log_loss:
+        with pytest.raises(ValueError, match=r"log_loss: target holds -1 in row 1"):
+            function(np.array([0.5, 1.5]), np.array([1, -1]))
+
+
 def test_bad_options() -> None:
     labels = np.array([0, 1, 2])
     for function in (precision, recall, f1):
@@ -239,6 +257,7 @@ def test_bad_options() -> None:
     with pytest.raises(ValueError, match="there are 3 classes, and not 2"):
         confusion_matrix(labels, labels, classes=2)
     assert confusion_matrix(labels, labels, classes=4).shape == (4, 4)
+    assert confusion_matrix(labels, labels, classes=np.uint8(20)).shape == (20, 20)
     with pytest.raises(ValueError, match="normalize must be"):
         confusion_matrix(labels, labels, normalize="rows")
     with pytest.raises(ValueError, match="needs scores"):

@@ -187,6 +187,15 @@ def test_initialisers_count_the_inputs_of_a_window() -> None:
     )
 
 
+def test_channels_may_be_small_integers_of_numpy() -> None:
+    """The number of inputs of a window does not overflow."""
+    made = nn.Conv2d(np.uint8(200), np.uint8(6), np.uint8(3), groups=np.uint8(2), rng=0)
+    plain = nn.Conv2d(200, 6, 3, groups=2, rng=0)
+    for mine, other in zip(made.parameters(), plain.parameters(), strict=True):
+        assert np.array_equal(mine.data, other.data)
+        assert {type(size) for size in mine.shape} == {int}
+
+
 def test_hidden_convolutions_are_initialised_for_what_follows() -> None:
     model = nn.Sequential(
         nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2)
@@ -235,6 +244,8 @@ def test_inputs_that_do_not_fit_are_refused_with_layer_and_shape(backend: str) -
     layer = nn.Conv2d(3, 4, 5, padding=1)
     with pytest.raises(ValueError, match=r"Conv2d\(3, 4, 5, padding=1\).*\(2, 2, 9, 3\).*reaches"):
         layer(np.zeros((2, 2, 9, 3), np.float32))
+    with pytest.raises(ValueError, match=r"layer 0 Conv2d\(1, 2, 9\): .*reaches over 9 .* has 8"):
+        nn.Sequential(nn.Conv2d(1, 2, 9)).summary((8, 8, 1))
     with pytest.raises(ValueError, match=r"images \(batch, height, width, channels\), got.*\(2, 9"):
         layer(np.zeros((2, 9, 3), np.float32))
     with pytest.raises(ValueError, match=r"Conv2d.*\(batch, \.\.\., 3\).*\(2, 9, 9, 4\)"):
@@ -267,6 +278,13 @@ def test_lengths_pass_where_the_steps_stay() -> None:
         strided(x, lengths)
 
 
+def test_a_stride_may_be_set_to_one_number() -> None:
+    layer, x = nn.Conv2d(1, 2, 3, stride=(2, 2), rng=0), np.ones((1, 5, 5, 1), np.float32)
+    before = layer(x)
+    layer.stride = 2  # type: ignore[assignment]
+    assert np.array_equal(layer(x), before)
+
+
 def test_no_stride_is_no_number() -> None:
     with pytest.raises(TypeError, match="Conv1d: stride must be a whole number, got None"):
         nn.Conv1d(4, 3, 3, stride=None)  # type: ignore[arg-type]
@@ -292,6 +310,14 @@ def test_kernels_refuse_windows_that_do_not_fit(isa: str) -> None:
         kernels.conv(x, weight)
 
 
+def test_gradients_of_another_shape_are_refused(isa: str) -> None:
+    x, dy, dweight = np.zeros((1, 3, 3, 1)), np.zeros((1, 2, 2, 4)), np.zeros((2, 2, 1, 4))
+    with pytest.raises(ValueError, match=r"dbias must be \(4,\), got \(3,\)"):
+        kernels.conv_grad_params(x, dy, dweight, np.zeros(3))
+    with pytest.raises(ValueError, match=r"dy must have shape \(1, 2, 2, 4\), got \(1, 3, 2, 4\)"):
+        kernels.conv_grad_params(x, np.zeros((1, 3, 2, 4)), dweight)
+
+
 @pytest.mark.parametrize("kernel", [1, 2, 3])
 def test_kernels_refuse_numbers_whose_products_overflow(isa: str, kernel: int) -> None:
     x, weight = np.zeros((1, 3, 3, 1)), np.zeros((kernel, kernel, 1, 1))
@@ -307,6 +333,22 @@ def test_tables_of_layers_whose_axes_are_not_known() -> None:
     for layer, sizes in ((nn.Conv2d(2, 4, 1), "height, width"), (nn.Conv1d(2, 4, 1), "time")):
         table = repr(nn.Sequential(nn.Linear(3, 2), nn.ReLU(), layer))
         assert f"(batch, {sizes}, 4)" in table
+
+
+@pytest.mark.parametrize("apart", [2**29, 2**30, 2**31 - 1])
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_windows_that_reach_far_into_the_padding(isa: str, apart: int, channels: int) -> None:
+    """Only their last element sees the image, however far away the others are."""
+    steps = (2**31 - 1, apart)
+    geometry = {"padding": tuple((step, 0) for step in steps), "dilation": steps}
+    rng = np.random.default_rng(0)
+    x, weight = rng.normal(size=(2, 3, 4, channels)), rng.normal(size=(2, 2, channels, 2))
+    np.testing.assert_allclose(kernels.conv(x, weight, **geometry), x @ weight[1, 1])
+    dy, dweight = rng.normal(size=(2, 3, 4, 2)), np.zeros(weight.shape)
+    kernels.conv_grad_params(x, dy, dweight, **geometry)
+    assert np.count_nonzero(dweight) == 2 * channels
+    dx = kernels.conv_grad_input(dy, weight, x.shape, **geometry)
+    np.testing.assert_allclose(dx, dy @ weight[1, 1].T)
 
 
 def test_same_padding_makes_as_many_windows_as_strides() -> None:

@@ -67,16 +67,24 @@ def test_initialisers_are_those_for_relu() -> None:
             assert layer.weight.data.std() == pytest.approx(np.sqrt(2 / fan_in), rel=0.3)
 
 
+def test_sizes_may_be_small_integers_of_numpy() -> None:
+    """Products of sizes do not overflow."""
+    wide, size = np.uint8(200), np.uint8(28)
+    assert models.small_cnn(width=wide, rng=0).stack[-1].in_features == 16 * 400
+    assert models.resnet(8, width=wide, rng=0).stack[-1].in_features == 800
+    assert models.lenet5((size, size, np.uint8(1))).stack[7].in_features == 256
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
+        (lambda: models.resnet(8, width=0), "resnet: width must be >= 1, got 0"),
         (lambda: models.lenet5((8, 8, 1)), "lenet5: shape must be that of images of at least 16"),
         (lambda: models.lenet5((28, 28)), "(height, width, channels); got (28, 28)"),
         (lambda: models.small_cnn((1, 8, 1)), "at least 2 x 2 pixels"),
         (lambda: models.resnet(9), "resnet: depth must be 6n + 2, such as 8, 14, 20 or 56"),
         (lambda: models.resnet(2), "in each of three stages; got 2"),
         (lambda: models.resnet(0), "depth must be >= 1"),
-        (lambda: models.resnet(8, width=0), "resnet: width must be >= 1, got 0"),
         (lambda: models.resnet(8, channels=0), "resnet: channels must be >= 1, got 0"),
         (lambda: models.lenet5(classes=0), "lenet5: classes must be >= 1, got 0"),
         (lambda: models.small_cnn(classes=-1), "small_cnn: classes must be >= 1, got -1"),

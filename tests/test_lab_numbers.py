@@ -685,3 +685,11 @@ def test_lesson_13_a_cosine_of_gradients() -> None:
     layers, means = resnet.smooth(np.arange(1.0, 8))
     np.testing.assert_allclose(layers, [3, 4, 5])
     np.testing.assert_allclose(means, [3, 4, 5])
+
+
+def test_a_depth_that_cannot_be_is_refused_before_any_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(resnet, "measured", lambda *_: pytest.fail("it trains"))
+    with pytest.raises(ValueError, match=r"depth must be 6n \+ 2, .* got 57"):
+        resnet.compute(depth=57)

@@ -499,6 +499,10 @@ def test_no_metrics_may_be_none():
     assert list(classifier(weighted_metrics=None).metrics) == ["accuracy"]
 
 
+def test_accuracy_takes_lists():
+    assert accuracy([[2.0, 1.0], [3.0, 0.0]], [0, 1], sample_weight=[3, 1]) == 0.75
+
+
 def test_accuracy_names_each_shape_of_weights_once():
     with pytest.raises(ValueError, match=r"needs sample_weight \(2,\), got \(3,\)$"):
         accuracy(np.eye(2), np.array([0, 1]), np.ones(3))

@@ -33,7 +33,7 @@ cdef Call PRELU_GRAD = CALLS["prelu_grad"], CLIP = CALLS["clip"]
 cdef Call TIME_FIRST = CALLS["time_first"], BATCH_FIRST = CALLS["batch_first"]
 cdef Call CONCAT = CALLS["concat"]
 # Codes by name. Gradients have codes as well, but only products of recorded steps use these.
-cdef dict ACTIVATIONS = {
+ACTIVATIONS = {
     None: NO_ACTIVATION,
     **{k.name: k.activation for k in KERNELS.values() if k.activation and len(k.parameters) == 1},
 }
@@ -72,6 +72,7 @@ cdef int add_column_sum(
 
 
 cdef int one_dtype(ndarray a, ndarray b, str name) except -1:
+    """Return the index of the dtype of both arrays; raise TypeError if they differ."""
     if cnp.PyArray_TYPE(a) != cnp.PyArray_TYPE(b):
         raise TypeError(f"{name}: dtypes {a.dtype} and {b.dtype} differ")
     return real_of(a)
@@ -209,7 +210,9 @@ def linear_grad_params(
         dbias = check_writable(dbias, x, "linear_grad_params: dbias")
         check_no_overlap(dbias, (x, dy, dweight), "linear_grad_params: dbias")
         if dbias.ndim != 1 or dbias.shape[0] != args.n:
-            raise ValueError(f"linear_grad_params: dbias must be {(args.n,)}")
+            raise ValueError(
+                f"linear_grad_params: dbias must be {(args.n,)}, got {(<object>dbias).shape}"
+            )
     run_matmul(real, &args)
     if dbias is not None:
         add_column_sum(real, dy, rows, args.n, dbias)

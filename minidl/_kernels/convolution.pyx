@@ -12,23 +12,18 @@ from numpy cimport ndarray
 
 from minidl._kernels.arguments cimport *
 from minidl._kernels.call cimport (
-    Call, allocate_shape, check_no_overlap, check_writable, contiguous, data_of, real_of, run,
-    run_with_scratch
+    Call, allocate_shape, check_no_overlap, check_writable, contiguous, data_of, run_with_scratch
 )
+from minidl._kernels.composites cimport ACTIVATIONS, add_column_sum, one_dtype
 from minidl._kernels.dispatch cimport conv_scratch_of
 
 from minidl._kernels.call import CALLS
 from minidl._kernels.composites import linear, linear_grad_input, linear_grad_params
-from minidl._kernels.signature import KERNELS
 
 cnp.import_array()
 
 cdef Call CONV = CALLS["conv"], CONV_GRAD_INPUT = CALLS["conv_grad_input"]
-cdef Call CONV_GRAD_WEIGHT = CALLS["conv_grad_weight"], COLUMN_SUM = CALLS["column_sum"]
-cdef dict ACTIVATIONS = {
-    None: NO_ACTIVATION,
-    **{k.name: k.activation for k in KERNELS.values() if k.activation and len(k.parameters) == 1},
-}
+cdef Call CONV_GRAD_WEIGHT = CALLS["conv_grad_weight"]
 
 cdef enum:
     MOST_PARTS = 16                  # partial sums of the gradient of a weight, at most ...
@@ -39,7 +34,7 @@ MOST = 2 ** 31 - 1    # of a stride, padding or dilation, so that no product of 
 
 # --- geometry: where the windows lie ----------------------------------------------------
 
-cdef int lead(ndarray x, str name, Py_ssize_t *images, Py_ssize_t *height) except -1:
+cdef int take_images(ndarray x, str name, Py_ssize_t *images, Py_ssize_t *height) except -1:
     """Check that x is images or sequences, none of them empty; sets how many, and their rows."""
     if x.ndim not in (3, 4) or cnp.PyArray_SIZE(x) == 0:
         raise ValueError(
@@ -138,12 +133,6 @@ cdef int take_weight(ConvArgs *args, ndarray weight, int dimensions, str name) e
     return 0
 
 
-cdef int same_dtype(ndarray x, ndarray other, str name) except -1:
-    if cnp.PyArray_TYPE(x) != cnp.PyArray_TYPE(other):
-        raise TypeError(f"{name}: dtypes {x.dtype} and {other.dtype} differ")
-    return real_of(x)
-
-
 cdef int run_gradient(Call call, int real, ConvArgs *of, void *x, void *weight, void *dy,
                       Py_ssize_t parts) except -1:
     """Run the kernel of one gradient: that of x, or the partial sums of that of the weight."""
@@ -180,18 +169,18 @@ def conv(
     cdef ConvArgs args
     cdef tuple geometry = read_geometry("conv", stride, padding, dilation)
     cdef object code = ACTIVATIONS.get(activation)
-    cdef int real = same_dtype(x, weight, "conv"), dimensions = x.ndim - 2
+    cdef int real = one_dtype(x, weight, "conv"), dimensions = x.ndim - 2
     cdef ndarray y
     if code is None:
         raise ValueError(f"conv: unknown activation {activation!r}")
     args.activation = code
     x, weight = contiguous(x), contiguous(weight)
-    lead(x, "conv: x", &args.images, &args.height)
+    take_images(x, "conv: x", &args.images, &args.height)
     args.width, args.channels = x.shape[dimensions], x.shape[dimensions + 1]
     take_weight(&args, weight, dimensions, "conv: weight")
     place_windows(&args, "conv", dimensions, geometry, groups)
     if bias is not None:
-        same_dtype(x, bias, "conv")
+        one_dtype(x, bias, "conv")
         bias = contiguous(bias)
         if bias.ndim != 1 or bias.shape[0] != args.outputs:
             raise ValueError(f"conv: bias must be {(args.outputs,)}, got {(<object>bias).shape}")
@@ -216,13 +205,13 @@ def conv_grad_params(
     """dW += Σ over all windows of x' · dy, and db += Σ dy."""
     cdef ConvArgs args
     cdef tuple geometry = read_geometry("conv_grad_params", stride, padding, dilation)
-    cdef int real = same_dtype(x, dy, "conv_grad_params"), dimensions = x.ndim - 2
+    cdef int real = one_dtype(x, dy, "conv_grad_params"), dimensions = x.ndim - 2
     cdef Py_ssize_t parts, each, size = cnp.PyArray_SIZE(dweight)
     cdef ndarray sums
     x = contiguous(x)
     dweight = check_writable(dweight, x, "conv_grad_params: dweight")
     check_no_overlap(dweight, (x, dy), "conv_grad_params: dweight")
-    lead(x, "conv_grad_params: x", &args.images, &args.height)
+    take_images(x, "conv_grad_params: x", &args.images, &args.height)
     args.width, args.channels = x.shape[dimensions], x.shape[dimensions + 1]
     take_weight(&args, dweight, dimensions, "conv_grad_params: dweight")
     place_windows(&args, "conv_grad_params", dimensions, geometry, groups)
@@ -231,7 +220,9 @@ def conv_grad_params(
         dbias = check_writable(dbias, x, "conv_grad_params: dbias")
         check_no_overlap(dbias, (x, dy, dweight), "conv_grad_params: dbias")
         if dbias.ndim != 1 or dbias.shape[0] != args.outputs:
-            raise ValueError(f"conv_grad_params: dbias must be {(args.outputs,)}")
+            raise ValueError(
+                f"conv_grad_params: dbias must be {(args.outputs,)}, got {(<object>dbias).shape}"
+            )
     if is_pointwise(&args):
         linear_grad_params(x, dy, dweight.reshape(args.depth, args.outputs), dbias)
         return
@@ -244,9 +235,9 @@ def conv_grad_params(
         CONV_GRAD_WEIGHT, real, &args, cnp.PyArray_DATA(x), cnp.PyArray_DATA(sums),
         cnp.PyArray_DATA(dy), parts
     )
-    add_columns(real, sums, parts, size, dweight)
+    add_column_sum(real, sums, parts, size, dweight)
     if dbias is not None:
-        add_columns(real, dy, cnp.PyArray_SIZE(dy) // args.outputs, args.outputs, dbias)
+        add_column_sum(real, dy, cnp.PyArray_SIZE(dy) // args.outputs, args.outputs, dbias)
 
 
 def conv_grad_input(
@@ -257,7 +248,7 @@ def conv_grad_input(
     cdef ConvArgs args
     cdef tuple geometry = read_geometry("conv_grad_input", stride, padding, dilation)
     cdef tuple sizes = tuple([index(size) for size in x_shape])    # like these before the arrays
-    cdef int real = same_dtype(dy, weight, "conv_grad_input"), dimensions = dy.ndim - 2
+    cdef int real = one_dtype(dy, weight, "conv_grad_input"), dimensions = dy.ndim - 2
     cdef ndarray dx
     if dimensions not in (1, 2) or len(sizes) != dy.ndim or min(sizes) < 1:
         raise ValueError(f"conv_grad_input: x_shape must be {dy.ndim} sizes >= 1, got {x_shape}")
@@ -275,14 +266,3 @@ def conv_grad_input(
         cnp.PyArray_DATA(dy), 1
     )
     return dx
-
-
-cdef int add_columns(
-    int real, ndarray x, Py_ssize_t rows, Py_ssize_t columns, ndarray sums
-) except -1:
-    """Add the sum of every column of x to an element of ``sums``."""
-    cdef ColumnSumArgs args
-    args.x, args.sums, args.partials = cnp.PyArray_DATA(x), cnp.PyArray_DATA(sums), NULL
-    args.rows, args.columns, args.accumulate = rows, columns, ADD
-    run(COLUMN_SUM, real, &args)
-    return 0

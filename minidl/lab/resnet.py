@@ -155,6 +155,7 @@ def compute(optimizer: str = "momentum", depth: int = 56, epochs: int = 8, seed:
     Source: He et al. 2016, section 4.2; Yang et al. 2019 (the growth).
     """
     depth = size("resnet", "depth", depth, most=200)
+    models.blocks_of(depth)  # refuses a depth before others are trained
     epochs = size("resnet", "epochs", epochs)
     depths = [*(some for some in DEPTHS if some < depth), depth]
     results = [

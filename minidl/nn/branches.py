@@ -58,7 +58,8 @@ class Parallel(Container):
     Raises
     ------
     TypeError
-        For branches that are no layers, none at all, and another number of inputs than of branches.
+        For branches that are no layers, none at all, another number of inputs than of branches, and
+        lengths that no branch takes.
     ValueError
         For outputs that cannot be joined, when the layer is built if their widths are known.
 
@@ -91,7 +92,7 @@ class Parallel(Container):
                     "allows, but not 'joint', which is the join"
                 )
         if join is not None:
-            check_choice("Parallel", "join", join, "concat", "add", "multiply", "stack")
+            check_choice("Parallel", "join", join, *filter(None, JOINS))
         self.join = join
         kind = JOINS[join]
         self.joint = None if kind is None else kind()
@@ -117,6 +118,11 @@ class Parallel(Container):
     def forward(self, *inputs: Any, lengths: Array | None = None) -> Any:
         given = self.by_branch((*inputs, lengths) if lengths is not None else inputs)
         shared = len(given) == 1
+        if shared and given[0][1] is not None and not self.takes_lengths:
+            raise TypeError(
+                f"{self.label}: got an input and lengths, a vector of integers, and no branch "
+                "takes lengths"
+            )
         outputs = []
         for number, branch in enumerate(self.branches.values()):
             x, own = given[0 if shared else number]

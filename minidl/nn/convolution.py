@@ -48,9 +48,9 @@ class Convolution(Affine):
         bias_init: str | Initializer | None = None,
     ) -> None:
         owner = type(self).__name__
-        self.in_features = check_count(owner, "in_channels", in_channels)
-        self.out_features = check_count(owner, "out_channels", out_channels)
-        self.groups = check_count(owner, "groups", groups)
+        self.in_features = in_channels = check_count(owner, "in_channels", in_channels)
+        self.out_features = out_channels = check_count(owner, "out_channels", out_channels)
+        self.groups = groups = check_count(owner, "groups", groups)
         if in_channels % groups or out_channels % groups:
             raise ValueError(
                 f"{owner}: in_channels={in_channels} and out_channels={out_channels} must be "
@@ -76,15 +76,13 @@ class Convolution(Affine):
 
     def _geometry(self, shape: tuple[int, ...]) -> Geometry:
         """Return where the windows lie in an input of this shape, as the kernels take it."""
-        return self.stride, self.window.padding_for(shape[1:-1]), self.dilation, self.groups
+        window = self.window
+        return window.stride, window.padding_for(shape[1:-1]), window.dilation, self.groups
 
     def forward(self, x: Array) -> Array:
         if x.ndim != 2 + self.DIMENSIONS:
             raise ValueError(f"{self.label}: input must be {self.INPUT}, got shape {x.shape}")
-        try:
-            self.window.sizes_after(x.shape[1:-1])
-        except ValueError as error:
-            raise ValueError(f"{self.label}: input of shape {x.shape}: {error}") from None
+        self._sizes_after(x.shape)
         self.save(x)
         bias = self.bias.data if self.bias else None
         return kernels.conv(x, self.weight.data, bias, *self._geometry(x.shape))
@@ -97,14 +95,20 @@ class Convolution(Affine):
         return kernels.conv_grad_input(dy, self.weight.data, x.shape, *geometry)
 
     def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...]:
-        unknown = ("batch", *self.SIZES, 0)
-        batch, *sizes, _ = input_shape or unknown
+        shape = input_shape or ("batch", *self.SIZES, 0)
+        batch, *sizes, _ = shape
         if len(sizes) != self.DIMENSIONS:
             raise ValueError(f"{self.label}: input must be {self.INPUT}, got {input_shape}")
-        known = [size for size in sizes if isinstance(size, int)]
-        if len(known) == len(sizes):
-            return (batch, *self.window.sizes_after(tuple(known)), self.out_features)
+        if all(isinstance(size, int) for size in sizes):
+            sizes = list(self._sizes_after(shape))
         return (batch, *sizes, self.out_features)
+
+    def _sizes_after(self, input_shape: tuple[Any, ...]) -> tuple[int, ...]:
+        """Return how many windows an input of this shape has, along each dimension."""
+        try:
+            return self.window.sizes_after(input_shape[1:-1])
+        except ValueError as error:
+            raise ValueError(f"{self.label}: input of shape {input_shape}: {error}") from None
 
     def __repr__(self) -> str:
         text = f"{self.in_features}, {self.out_features}, {shortest(self.kernel_size)}"

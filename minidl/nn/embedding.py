@@ -72,10 +72,10 @@ class Embedding(Layer):
         rng: Seed = None,
         dtype: DType = np.float32,
     ) -> None:
-        self.num_embeddings = check_count("Embedding", "num_embeddings", num_embeddings)
-        self.features = check_count("Embedding", "features", features)
+        self.num_embeddings = count = check_count("Embedding", "num_embeddings", num_embeddings)
+        self.features = features = check_count("Embedding", "features", features)
         weight_init = initializers.normal() if init is None else initializers.by_name(init)
-        self.weight = Parameter((num_embeddings, features), weight_init, rng, dtype)
+        self.weight = Parameter((count, features), weight_init, rng, dtype)
 
     @property
     def index_limit(self) -> int:  # type: ignore[override]

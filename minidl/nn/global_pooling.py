@@ -50,8 +50,8 @@ class GlobalPooling(Layer):
         ones = (1,) * (len(input_shape) - 2) if self.keepdims else ()
         return (input_shape[0], *ones, input_shape[-1])
 
-    def one(self, y: Array) -> Array:
-        """Return images of one pixel as they are, or with ``keepdims`` False as rows."""
+    def squeezed(self, y: Array) -> Array:
+        """Return images of one pixel as rows, or with ``keepdims`` as they are."""
         return y if self.keepdims else y.reshape(y.shape[0], y.shape[-1])
 
     def __repr__(self) -> str:
@@ -94,7 +94,7 @@ class GlobalAvgPool(GlobalPooling):
     def forward(self, x: Array, lengths: Array | None = None) -> Array:
         places = self.places(x.shape[1:-1])
         self.save(x.shape, lengths)
-        return self.one(kernels.avg_pool(x, *places, False, lengths))
+        return self.squeezed(kernels.avg_pool(x, *places, False, lengths))
 
     def backward(self, dy: Array) -> Array:
         shape, lengths = self.saved(dy)
@@ -145,7 +145,7 @@ class GlobalMaxPool(GlobalPooling):
     def forward(self, x: Array, lengths: Array | None = None) -> Array:
         y = kernels.max_pool(x, *self.places(x.shape[1:-1]), lengths)
         self.save(x, y, lengths)
-        return self.one(y)
+        return self.squeezed(y)
 
     def backward(self, dy: Array) -> Array:
         x, y, lengths = self.saved(dy)

@@ -34,7 +34,8 @@ class Join(Layer):
 
     def expectation(self) -> str:
         """Return what the inputs must have in common, in words."""
-        return "the same shape" + ", the last dimension apart, and dtype" * self.to_the_last
+        apart = ", the last dimension apart," if self.to_the_last else ""
+        return f"the same shape{apart} and dtype"
 
     def output_shape(self, input_shape: Shape) -> Shape:
         if input_shape is None or not is_several(input_shape):
@@ -357,10 +358,8 @@ def columns_of(x: Array, widths: Any) -> tuple[Array, ...]:
     return tuple(kernels.copy(x[..., begin:end]) for begin, end in places)
 
 
-def zeros_like(x: Array) -> Array | None:
-    """Return zeros of the shape of an input, as its gradient; None for integers."""
-    if x.dtype.kind != "f":
-        return None
+def zeros_like(x: Array) -> Array:
+    """Return zeros of the shape of an input, as its gradient."""
     zeros = kernels.copy(x)
     kernels.clear(zeros)
     return zeros

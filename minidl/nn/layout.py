@@ -60,20 +60,14 @@ class ChannelsFirst(Container):
         return to_first(self.inner.backward(to_last(dy)))
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        if input_shape is not None and len(input_shape) > 2:
-            batch, channels, *sizes = input_shape
-            input_shape = (batch, *sizes, channels)
-        shape = self.inner.output_shape(input_shape)
+        shape = self.inner.output_shape(shape_to_last(input_shape))
         if shape is None or len(shape) < 3:
             return shape
         batch, *sizes, channels = shape
         return batch, channels, *sizes
 
     def members(self, input_shape: Shape) -> Iterator[Member]:
-        if input_shape is not None and len(input_shape) > 2:
-            batch, channels, *sizes = input_shape
-            input_shape = (batch, *sizes, channels)
-        yield "inner", self.inner, input_shape
+        yield "inner", self.inner, shape_to_last(input_shape)
 
     def form_after(self, form: Form, place: str = "") -> Form:
         rows = form.ranks == {2}
@@ -95,6 +89,14 @@ class ChannelsFirst(Container):
 def to_last(x: Array) -> Array:
     """Return an array with axis 1 moved to the end; rows as they are."""
     return x if x.ndim < 3 else kernels.copy(x.transpose(0, *range(2, x.ndim), 1))
+
+
+def shape_to_last(shape: Shape) -> Shape:
+    """Return the shape of an array whose axis 1 is moved to the end."""
+    if shape is None or len(shape) < 3:
+        return shape
+    batch, channels, *sizes = shape
+    return batch, *sizes, channels
 
 
 def to_first(x: Array) -> Array:

@@ -216,8 +216,8 @@ def as_heads(losses: Any) -> dict[str, Loss]:
     """Return losses by the names of their heads."""
     if isinstance(losses, Loss):
         raise TypeError(f"MultiLoss: expected several losses, a list or a dict, got {losses!r}")
-    if isinstance(losses, (set, str)):
-        raise TypeError(f"MultiLoss: expected a list of losses, or a dict, got {losses!r}")
+    if isinstance(losses, (set, str)) or not isinstance(losses, Iterable):
+        raise TypeError(f"MultiLoss: expected a list or a dict of losses, got {losses!r}")
     if not isinstance(losses, Mapping):
         losses = {str(number): loss for number, loss in enumerate(losses)}
     if not losses:

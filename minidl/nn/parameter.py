@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,7 @@ class Parameter(Member):
         rng: Seed = None,
         dtype: DType = np.float32,
     ) -> None:
-        self.shape = shape
+        self.shape = tuple(map(index, shape))
         self.dtype = self._drawn_as = float_dtype(dtype)
         self._initializer = initializer
         self.name = ""

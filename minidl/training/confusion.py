@@ -64,7 +64,8 @@ def confusion_matrix(
     prediction, target = np.asarray(prediction), np.asarray(target)
     predicted, labels, count = _labels(name, prediction, target)
     if classes is not None:
-        if count > check_count(name, "classes", classes):
+        classes = check_count(name, "classes", classes)
+        if count > classes:
             raise ValueError(f"{name}: there are {count} classes, and not {classes}")
         count = classes
     weight = _of_rows(check_sample_weight(name, sample_weight, target), target)
@@ -325,6 +326,7 @@ def _labels(name: str, prediction: Array, target: Array) -> tuple[Array, Array, 
     check_no_nan(name, "prediction", prediction)
     check_no_nan(name, "target", target)
     if kind == "logit":
+        check_two_classes(name, target)
         true = target > 0.5 if target.dtype.kind != "b" else target
         return (prediction > 0).ravel().astype(np.intp), true.ravel().astype(np.intp), 2
     if kind == "labels":
@@ -346,6 +348,17 @@ def as_labels(name: str, what: str, array: Array, classes: int | None = None) ->
     if classes is not None and labels.max() >= classes:
         raise ValueError(f"{name}: {what} holds {labels.max()}, and there are {classes} classes")
     return labels
+
+
+def check_two_classes(name: str, target: Array, least: float = -np.inf) -> None:
+    """Raise ValueError if a target of one logit is beyond class 1, or below ``least``."""
+    outside = (target > 1) | (target < least)
+    if outside.any():
+        place = tuple(np.argwhere(outside)[0])
+        raise ValueError(
+            f"{name}: target holds {target[place]} in row {place[0]}, and one logit is for classes "
+            "0 and 1; for more, give logits of all classes, or integers where labels are predicted"
+        )
 
 
 def check_no_nan(name: str, what: str, array: Array) -> None:

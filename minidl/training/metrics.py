@@ -42,6 +42,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from minidl.nn import BCEWithLogitsLoss, Loss, MultiLoss
 from minidl.nn.multi_loss import heads_of, naming
 from minidl.training.confusion import Counts, FromCounts
@@ -94,8 +96,8 @@ def accuracy(prediction: Array, target: Array, sample_weight: Any = None) -> flo
     >>> accuracy(logits, labels, sample_weight=[3, 1])
     0.75
     """
+    prediction, target = np.asarray(prediction), np.asarray(target)
     metric = TopK(1, "accuracy")
-    metric.check(prediction, target)
     metric.add(prediction, target, check_sample_weight("accuracy", sample_weight, target))
     return metric.read()
 

@@ -7,7 +7,12 @@ from typing import Any
 import numpy as np
 
 from minidl.nn.checks import check_choice
-from minidl.training.confusion import as_labels, check_no_nan, kind_of_prediction
+from minidl.training.confusion import (
+    as_labels,
+    check_no_nan,
+    check_two_classes,
+    kind_of_prediction,
+)
 from minidl.training.running_metrics import (
     Mean,
     check_same_shape,
@@ -209,6 +214,7 @@ def _scores(
     weight = check_sample_weight(name, sample_weight, target)
     of_rows = np.ones(target.size) if weight is None else spread(weight, target.shape).ravel()
     if classes == 1:
+        check_two_classes(name, target, 0 if shares else -np.inf)
         positive = target.ravel().astype(np.float64)
         return logits, positive if shares else positive > 0.5, of_rows
     return logits, as_labels(name, "target", target, classes), of_rows

@@ -65,7 +65,8 @@ def _take_over(batch: Any, changed: Any) -> None:
     if isinstance(batch, tuple):
         if not isinstance(changed, tuple) or len(changed) != len(batch):
             raise TypeError(
-                f"fit: transform must give a tuple of {len(batch)} inputs, got {type(changed)}"
+                f"fit: transform must give a tuple of {len(batch)} inputs, got "
+                + (f"{len(changed)}" if isinstance(changed, tuple) else type(changed).__name__)
             )
         for part, new in zip(batch, changed, strict=True):
             _take_over(part, new)

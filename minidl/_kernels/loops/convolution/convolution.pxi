@@ -109,31 +109,19 @@ cdef Py_ssize_t conv(const void *arguments, int thread, int threads) noexcept no
     """y = activation(x * weight + bias). Threads partition the pixels of y."""
     cdef const ConvArgs *args = <const ConvArgs *>arguments
     cdef real *scratch = <real *>(<char *>args.scratch + thread * args.scratch_step)
-    cdef Py_ssize_t rows = args.images * args.out_height, pixels = rows * args.out_width, row, end
+    cdef Py_ssize_t pixels = args.images * args.out_height * args.out_width
+    cdef Py_ssize_t begin = partition(pixels, MR, thread, threads)
+    cdef Py_ssize_t end = partition(pixels, MR, thread + 1, threads)
     if has_few_outputs(args):
-        row, end = first_row(args, args.out_height, thread, threads), first_row(
-            args, args.out_height, thread + 1, threads
+        convolve_rows(
+            args, first_row(args, args.out_height, thread, threads),
+            first_row(args, args.out_height, thread + 1, threads), scratch
         )
-        while row < end:
-            rows = smaller(end, (row // args.out_height + 1) * args.out_height)
-            convolve_few(
-                args, row // args.out_height, row % args.out_height,
-                row % args.out_height + rows - row, scratch
-            )
-            activate_pixels(args, row * args.out_width, rows * args.out_width)
-            row = rows
     elif is_depthwise(args):
-        convolve_depthwise(
-            args, partition(pixels, MR, thread, threads), partition(pixels, MR, thread + 1, threads)
-        )
-        activate_pixels(
-            args, partition(pixels, MR, thread, threads), partition(pixels, MR, thread + 1, threads)
-        )
+        convolve_depthwise(args, begin, end)
+        activate_pixels(args, begin, end)
     else:
-        convolve_patches(
-            args, partition(pixels, MR, thread, threads),
-            partition(pixels, MR, thread + 1, threads), scratch
-        )
+        convolve_patches(args, begin, end, scratch)
     return 0
 
 
@@ -144,6 +132,22 @@ cdef inline Py_ssize_t first_row(
     return partition(
         args.images * height, height if args.images >= threads else 1, thread, threads
     )
+
+
+cdef void convolve_rows(
+    const ConvArgs *args, Py_ssize_t row, Py_ssize_t end, real *scratch
+) noexcept nogil:
+    """y = activation(x * weight + bias), with few outputs, for the rows of y from `row` to `end`.
+
+    These rows are counted through all images, of which one is taken at a time.
+    """
+    cdef Py_ssize_t image, top, stop
+    while row < end:
+        image, top = row // args.out_height, row // args.out_height * args.out_height
+        stop = smaller(end, top + args.out_height)
+        convolve_few(args, image, row - top, stop - top, scratch)
+        activate_pixels(args, row * args.out_width, stop * args.out_width)
+        row = stop
 
 
 cdef void convolve_patches(
@@ -206,6 +210,8 @@ cdef void sum_patches(
     """sums = patches' . dy over the pixels from `begin` to `end`, elements i0 … i1 of a patch."""
     cdef Py_ssize_t q = begin, count, group
     cdef MatmulArgs product
+    if i0 == i1:
+        return
     if has_few_outputs(args):
         sum_few(
             args, begin // (args.out_height * args.out_width),
@@ -213,10 +219,10 @@ cdef void sum_patches(
         )
         return
     if is_depthwise(args):
-        if i0 == 0:
+        if i0 == 0:    # one thread takes all elements
             sum_depthwise(args, begin, end, sums)
         return
-    while q < end and i0 < i1:
+    while q < end:
         count = smaller(patches_at_a_time(args), end - q)
         for group in range(args.groups):
             form_patches(args, group, q, count, scratch)

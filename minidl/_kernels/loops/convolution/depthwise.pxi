@@ -13,12 +13,10 @@ cdef inline bint is_depthwise(const ConvArgs *args) noexcept nogil:
 cdef inline Inside inside_of(const ConvArgs *args, const Pixel *pixel) noexcept nogil:
     """Find the part of a window that is not in the padding."""
     cdef Inside inside
-    inside.r0, inside.r1 = larger(0, ceil_div(-pixel.top, args.row_step)), smaller(
-        args.rows, ceil_div(args.height - pixel.top, args.row_step)
-    )
-    inside.s0, inside.s1 = larger(0, ceil_div(-pixel.left, args.column_step)), smaller(
-        args.columns, ceil_div(args.width - pixel.left, args.column_step)
-    )
+    inside.r0 = larger(0, ceil_div(-pixel.top, args.row_step))
+    inside.r1 = smaller(args.rows, ceil_div(args.height - pixel.top, args.row_step))
+    inside.s0 = larger(0, ceil_div(-pixel.left, args.column_step))
+    inside.s1 = smaller(args.columns, ceil_div(args.width - pixel.left, args.column_step))
     return inside
 
 

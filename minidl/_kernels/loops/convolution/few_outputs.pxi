@@ -51,6 +51,9 @@ cdef inline bint has_few_outputs(const ConvArgs *args) noexcept nogil:
     return (
         args.groups == 1 and args.outputs < LANES
         and args.row_stride == 1 and args.column_stride == 1
+        and larger(args.out_height, (args.rows - 1) * args.row_step) <= PLANE_BYTES
+        and larger(args.out_width, (args.columns - 1) * args.column_step) <= PLANE_BYTES
+        and args.channels <= PLANE_BYTES    # so that the product of all cannot overflow
         and scratch_of_planes(args) * <Py_ssize_t>sizeof(real) <= PLANE_BYTES
     )
 
@@ -210,22 +213,21 @@ cdef void convolve_few(
     """y = x * weight + bias, for the rows of y from `begin` to `end` of one image."""
     cdef Planes planes = planes_of(args, end - begin, scratch)
     cdef const real *weight = <const real *>args.weight
-    cdef Py_ssize_t tiles = ceil_div(args.outputs, MR), t = 0, o, height, tile
+    cdef Py_ssize_t tiles = ceil_div(args.outputs, MR), t = 0, o, height, tile, vectors
     cdef real sums[MOST_LANES * NR]
     fill_planes(args, &planes, image, begin)
     while t < planes.pixels:
-        o = 0
+        o, vectors = 0, TILE_VECTORS if t + NR <= planes.pixels else 1
         for tile in range(tiles):    # of nearly equal height
             height = (args.outputs - o) // (tiles - tile)
-            if t + NR <= planes.pixels:
+            if vectors == TILE_VECTORS:    # constants, so that each has a loop of its own
                 tile_of_outputs(
                     args, &planes, planes.x + t, weight + o, sums + o * NR, height, TILE_VECTORS
                 )
             else:
                 tile_of_outputs(args, &planes, planes.x + t, weight + o, sums + o * NR, height, 1)
             o += height
-        o = TILE_VECTORS if t + NR <= planes.pixels else 1
-        for tile in range(o):
+        for tile in range(vectors):
             store_pixels(args, &planes, sums + tile * LANES, image, begin, end, t)
             t += LANES
 
