@@ -66,7 +66,7 @@ def test_what_is_no_shape_is_told_in_a_sentence(shape: Any, error: Any, words: s
             "layer 0 Conv2d(1, 6, 5) takes images (batch, height, width",
         ),
         (LENET, [(5, 5, 1)], "layer 2 MaxPool2d(2): a window reaches over 2 elements, but the"),
-        (LENET, [(10, 10, 1)], "layer 3 Conv2d(6, 16, 5): a window reaches over 5 elements, but"),
+        (LENET, [(10, 10, 1)], "layer 3 Conv2d(6, 16, 5): input of shape ('batch', 3, 3, 6)"),
         (LENET, [(32, 32, 1)], "layer 7 Linear(256, 120) takes 256 features"),
         (BLOCK, [(8, 8, 1)], "layer 0.body.1 MaxPool2d(9): a window reaches over 9 elements"),
         (HALVED, [(8, 8, 1)], "the body gives (batch, 4, 4, 1), the shortcut (batch, 8, 8, 1)"),
