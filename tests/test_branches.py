@@ -277,6 +277,10 @@ def test_what_cannot_be_built(build: Any, words: str) -> None:
             r"Parallel\(Tanh, Linear\): got an input and lengths.* no branch takes lengths",
         ),
         (
+            lambda: nn.Residual(nn.Tanh())(TABLE, lengths=np.ones(len(TABLE), int)),
+            r"Residual\(Tanh\): got lengths, and no layer in it takes them",
+        ),
+        (
             lambda: nn.Parallel(nn.Tanh())(TABLE, lengths=np.ones(len(TABLE), int)),
             r"Parallel\(Tanh\): got an input and lengths",
         ),

@@ -262,8 +262,8 @@ def test_losses_that_take_no_weights_are_beside_those_that_do(backend: str, reco
         ({"val_size": nn.MSELoss(), "size": nn.MSELoss()}, "a head cannot be called 'val_size'"),
         ({"": nn.MSELoss()}, "a head cannot be called ''"),
         ({1: nn.MSELoss()}, "the name of a head must be a word, got 1"),
-        ({nn.MSELoss()}, r"expected a list of losses, or a dict, got \{"),
-        ("mse", "expected a list of losses, or a dict, got 'mse'"),
+        ({nn.MSELoss()}, r"expected a list or a dict of losses, got \{"),
+        ("mse", "expected a list or a dict of losses, got 'mse'"),
     ],
 )
 def test_heads_need_names_and_an_order(losses: Any, words: str) -> None:

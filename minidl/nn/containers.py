@@ -223,6 +223,13 @@ class Residual(Container):
 
     The ``lengths`` of padded sequences go to body and shortcut, where these take them.
 
+    Raises
+    ------
+    TypeError
+        For lengths that neither takes.
+    ValueError
+        Where body and shortcut give different shapes: when the block is built, if that is known.
+
     Examples
     --------
     >>> import numpy as np
