@@ -211,8 +211,9 @@ class Compose(Transform):
     def __init__(self, *transforms: Callable[[Array, np.random.Generator], Array]) -> None:
         for transform in transforms:
             if not callable(transform) or isinstance(transform, type):
+                cure = "; write Compose(*transforms)" if isinstance(transform, list) else ""
                 raise TypeError(
-                    f"Compose takes functions of a batch and a generator, got {transform!r}"
+                    f"Compose takes functions of a batch and a generator, got {transform!r}{cure}"
                 )
         self.transforms = transforms
 

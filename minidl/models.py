@@ -44,6 +44,7 @@ def lenet5(shape: Shape = (28, 28, 1), classes: int = 10, rng: Seed = None) -> n
     (5, 10)
     """
     height, width, channels = _checked("lenet5", shape, smallest=16)
+    classes = check_count("lenet5", "classes", classes)
     # A window of 5 takes 4 pixels from each side length, a maximum halves what is left.
     rows, columns = (((size - 4) // 2 - 4) // 2 for size in (height, width))
     return nn.Sequential(
@@ -86,6 +87,7 @@ def small_cnn(
     (5, 10)
     """
     rows, columns, channels = _checked("small_cnn", shape, smallest=2)
+    classes = check_count("small_cnn", "classes", classes)
     width = check_count("small_cnn", "width", width)
     return nn.Sequential(
         *_convolution(channels, width),
@@ -146,6 +148,8 @@ def resnet(
     (5, 10)
     """
     blocks = blocks_of(depth)
+    channels = check_count("resnet", "channels", channels)
+    classes = check_count("resnet", "classes", classes)
     width = check_count("resnet", "width", width)
     layers: list[nn.Layer] = [*_convolution(channels, width), nn.ReLU()]
     before = width

@@ -181,6 +181,8 @@ def log_axis(axis: Any, values: Iterable[float], margin: float = 0.04) -> Callab
         _set_log(axis, low, high, ticks, [_in_words(tick, low, high) for tick in ticks])
         return float
     zero = max(math.floor(low) - 1.0, LEAST)
+    if high - low < 1:
+        ticks = _ticks_above_zero(zero, low, high)
     labels = ["0", *(_in_words(tick, low, high) for tick in ticks)]
     _set_log(axis, max(zero - margin, LEAST), high, [10**zero, *ticks], labels)
     return lambda value: float(value) or 10**zero
@@ -211,6 +213,16 @@ def log_ticks(low: float, high: float) -> list[float]:
         step = _round_step((most - least) / STEPS)
         numbers = [count * step for count in range(int(least / step), int(most / step) + 2)]
     return [number for number in numbers if least <= number <= most]
+
+
+def _ticks_above_zero(zero: float, low: float, high: float) -> list[float]:
+    """Choose numbers for less than a decade, on an axis that goes on down to zero.
+
+    Steps within the decade would be written over each other.
+    """
+    ticks = [tick for tick in log_ticks(zero, high) if tick > 1.01 * 10**zero]
+    near = [tick for tick in ticks if tick > 0.99 * 10 ** math.floor(low)]
+    return near if len(near) > 1 else ticks
 
 
 def _round_step(least: float) -> float:

@@ -96,10 +96,12 @@ def test_same_seed_same_images_and_the_given_ones_stay(transform: Any, dtype: An
         (lambda: Shift(1, fill=np.nan), "Shift: fill must be finite, got nan"),
         (lambda: Flip("often"), "Flip: probability must be in [0, 1], got 'often'"),
         (lambda: Noise(None), "Noise: std must be a finite number > 0, got None"),
+        (lambda: Noise(True), "Noise: std must be a finite number > 0, got True"),
+        (lambda: Flip(True), "Flip: probability must be in [0, 1], got True"),
+        (lambda: Compose([Flip()]), "got [Flip(0.5)]; write Compose(*transforms)"),
         (lambda: Flip()(np.zeros((3, 4))), "expected real images (batch, height, width, channels)"),
         (lambda: Shift(1)(np.zeros((3, 4, 4, 1), int)), "got int64 of shape (3, 4, 4, 1)"),
         (lambda: Noise(1)([[1.0]]), "(batch, height, width, channels), got list"),
-        (lambda: Flip(True), "Flip: probability must be in [0, 1], got True"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_sentence(make: Callable[[], Any], message: str) -> None:

@@ -228,8 +228,15 @@ def test_idx_files_that_do_not_fit_are_refused(capsys, tmp_path, idx_files):
     short = write_idx(tmp_path / "short", np.zeros(7))
     for changes, words in [
         ({1: str(broken)}, "not an IDX file"),
-        ({3: short}, "as many labels"),
-        ({1: idx_files[3], 3: idx_files[1]}, "expected images"),
+        ({3: short}, "images.gz holds 200 images, and"),
+        ({3: short}, "short holds 7 labels"),
+        ({1: idx_files[3], 3: idx_files[1]}, "exchange --images and --labels"),
+        ({1: idx_files[3]}, "labels.gz: expected images, an array (count, height, width), got"),
+        ({3: idx_files[1]}, "images.gz: expected a label for each image, got shape (200, 8, 8)"),
+        (
+            {3: write_idx(tmp_path / "fives", np.full(200, 5))},
+            "the images to train on are all of class 5",
+        ),
     ]:
         files = [changes.get(index, value) for index, value in enumerate(idx_files)]
         assert main(["train", "idx", *files]) == 2

@@ -85,6 +85,10 @@ def test_sizes_may_be_small_integers_of_numpy() -> None:
         (lambda: models.resnet(9), "resnet: depth must be 6n + 2, such as 8, 14, 20 or 56"),
         (lambda: models.resnet(2), "in each of three stages; got 2"),
         (lambda: models.resnet(0), "depth must be >= 1"),
+        (lambda: models.resnet(8, channels=0), "resnet: channels must be >= 1, got 0"),
+        (lambda: models.lenet5(classes=0), "lenet5: classes must be >= 1, got 0"),
+        (lambda: models.small_cnn(classes=-1), "small_cnn: classes must be >= 1, got -1"),
+        (lambda: models.small_cnn(width=0), "small_cnn: width must be >= 1, got 0"),
     ],
 )
 def test_what_cannot_be_built_is_refused_in_a_sentence(
@@ -151,11 +155,24 @@ def test_of_a_deep_network_some_layers_are_drawn(tmp_path: Path) -> None:
     assert titles[1].startswith("2 ReLU(): 12 x 12, 16 of 20 channels, up to ")
 
 
+def test_feature_maps_say_in_lines_what_they_hold() -> None:
+    found = analysis.feature_maps(models.lenet5(rng=0), IMAGES[0])
+    first, *lines = repr(found).splitlines()
+    assert first == "FeatureMaps of an image (28, 28, 1): 6 filters of 0 Conv2d(1, 6, 5)"
+    assert [line.rpartition(",")[0] for line in lines] == [
+        "1 ReLU(): (24, 24, 6)",
+        "4 ReLU(): (8, 8, 16)",
+    ]
+
+
 @pytest.mark.parametrize(
     ("model", "image", "message"),
     [
         (nn.Sequential(nn.Linear(2, 2)), np.zeros((8, 8, 1)), "the model has no Conv2d"),
         (nn.Conv2d(1, 1, 3), np.zeros((1, 8, 8, 1)), "expected one image (height, width, chan"),
+        (nn.Conv2d(1, 1, 3), np.zeros((0, 8, 1)), "expected one image (height, width, channels)"),
+        (nn.Conv2d(1, 1, 3), np.full((4, 5, 1), np.nan), "at (0, 0, 0) it holds nan"),
+        (nn.Conv2d(1, 1, 3), np.diag([0, np.inf])[..., None], "at (1, 1, 0) it holds inf"),
     ],
 )
 def test_what_has_no_maps_is_told(model: Any, image: Any, message: str) -> None:
@@ -224,7 +241,7 @@ def test_plot_has_filters_and_maps_below(
         (["--depth", "8"], "--depth belongs to --model resnet, not to mlp"),
         (
             ["--model", "lenet5"],
-            "at least 16 x 16 pixels, (height, width, channels); got (8, 8, 1)",
+            "got (8, 8, 1); --model cnn takes smaller images",
         ),
         (["--model", "resnet", "--depth", "10"], "depth must be 6n + 2"),
     ],

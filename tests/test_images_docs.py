@@ -35,7 +35,7 @@ def test_programs_run_one_after_the_other(
 
 def test_commands_are_understood() -> None:
     commands = [shlex.split(line) for block in blocks("sh") for line in block.splitlines()]
-    assert len(commands) == 3
+    assert len(commands) == 5
     for program, *arguments in commands:
         assert program == "minidl"
         assert callable(_parser().parse_args(arguments).run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import pickle
 from itertools import combinations
@@ -57,7 +58,16 @@ def horizontal_lines(axes: Any) -> list[float]:
 
 # --- logarithmic axes -------------------------------------------------------------------
 
-RANGES = [(1e-9, 1), (3e-30, 2e3), (0.3, 40), (1, 9), (2.3026, 2.31), (5, 5), (1e-45, 1e-40)]
+RANGES = [
+    (0.12, 0.126),
+    (1e-9, 1),
+    (3e-30, 2e3),
+    (0.3, 40),
+    (1, 9),
+    (2.3026, 2.31),
+    (5, 5),
+    (1e-45, 1e-40),
+]
 
 
 @pytest.mark.parametrize(("low", "high"), [*RANGES, (1e-240, 1e240)])
@@ -75,6 +85,18 @@ def test_a_log_axis_has_numbers_whatever_its_range(low: float, high: float, zero
     assert bottom <= low <= high <= top
     assert (found[0][1] == "0") == zero
     assert not zero or bottom <= found[0][0] == place(0.0) < low
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.12, 0.126), (2.3026, 2.31), (1, 1), (0.99, 9.5)])
+def test_numbers_above_a_zero_are_not_written_over_each_other(low: float, high: float) -> None:
+    axes = pictures.new_figure((4, 4)).subplots()
+    place = pictures.log_axis(axes.yaxis, [0.0, low, high])
+    axes.plot([place(value) for value in (0.0, low, high)])
+    axes.figure.draw_without_rendering()
+    ticks = [tick for tick in axes.yaxis.get_major_ticks() if tick.label1.get_text()]
+    boxes = [tick.label1.get_window_extent() for tick in ticks]
+    assert len(boxes) >= 3
+    assert all(above.y0 > below.y1 for below, above in itertools.pairwise(boxes))
 
 
 def test_numbers_on_a_log_axis_are_round() -> None:
@@ -142,6 +164,29 @@ def test_the_legend_names_ten_layers_at_most(
     drawn[0].draw_without_rendering()
     below = legend.get_window_extent().y0
     assert below >= 0
+
+
+def test_long_names_in_the_legend_lose_their_options(drawn: list[Any], tmp_path: Path) -> None:
+    assert (
+        main(
+            [
+                *DIGITS[:2],
+                "--model",
+                "resnet",
+                "--epochs",
+                "1",
+                "--quiet",
+                "--plot",
+                str(tmp_path / "a.png"),
+            ]
+        )
+        == 0
+    )
+    legend = drawn[0].subfigs[0].axes[2].get_legend()
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names[0] == "0 Conv2d(1, 16, 3, …)"
+    assert "5.shortcut.0 Conv2d(16, 32, 1, …)" in names
+    assert names[-1] == "10 Linear(64, 10)"
 
 
 def test_pictures_of_cells_share_their_scales(drawn: list[Any], tmp_path: Path) -> None:

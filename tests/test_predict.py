@@ -219,3 +219,41 @@ def test_data_of_another_dtype_is_cast_a_batch_at_a_time(use):
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < x.nbytes / 16  # a float32 copy of all would be a half
+
+
+class Counted(nn.ReLU):
+    """Keeps how many rows came at a time."""
+
+    def forward(self, x):
+        self.rows = [*getattr(self, "rows", []), len(x)]
+        return super().forward(x)
+
+
+def test_images_are_predicted_in_parts_that_fit_into_memory(monkeypatch):
+    """What the layers give for the rows of one call stays below a limit, whatever batch_size is."""
+    monkeypatch.setattr("minidl.training.prediction.LARGEST_CALL", 200_000)
+    counted = Counted()
+    layers = nn.Conv2d(1, 4, 3, padding=1), counted, nn.Flatten(), nn.Linear(144, 3)
+    model = nn.Sequential(*layers, rng=0)
+    trainer = Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters()), record=False)
+    x = np.random.default_rng(0).normal(size=(100, 6, 6, 1)).astype(np.float32)
+    logits = trainer.predict(x)
+    # 144 + 144 + 144 + 3 numbers of 4 bytes for each row: 114 rows, and the power of two below
+    assert counted.rows == [64, 36]
+    np.testing.assert_allclose(logits, model.eval()(x), rtol=1e-5, atol=1e-6)
+    y = np.arange(100) % 3
+    loss = trainer.evaluate(x, y)["loss"]
+    assert counted.rows[-2:] == [64, 36]
+    assert loss == pytest.approx(nn.CrossEntropyLoss()(logits, y), rel=1e-5)
+
+
+def test_a_layer_that_does_not_know_shapes_predicts():
+    class Lost(nn.ReLU):
+        def output_shape(self, input_shape):
+            if input_shape == ("batch", 3):
+                raise IndexError
+            return input_shape
+
+    model = nn.Sequential(nn.Linear(2, 3), Lost(), rng=0)
+    trainer = Trainer(model, nn.MSELoss(), optim.SGD(model.parameters()))
+    assert trainer.predict(np.ones((5, 2), np.float32)).shape == (5, 3)

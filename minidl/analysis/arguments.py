@@ -106,6 +106,7 @@ def as_vector(name: str, vector: Any) -> Array:
     """
     array = as_array(name, vector)
     check_kind(name, array, np.dtype(np.float64))
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} is not finite")
+    if len(wrong := np.argwhere(~np.isfinite(array))):
+        place = tuple(wrong[0].tolist())
+        raise ValueError(f"{name} is not finite: at {place} it holds {array[place]}")
     return array.astype(np.float64)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl.analysis.arguments import check_model
+from minidl.analysis.arguments import as_vector, check_model
 from minidl.analysis.tracing import TracedStep, trace
 from minidl.nn import Conv2d, Layer
 from minidl.pictures import Plottable, new_figure, shortened
@@ -56,6 +56,15 @@ class FeatureMaps(Plottable):
         """The height of the picture in inches."""
         return ROW_HEIGHT * (1 + len(self.shown))
 
+    def __repr__(self) -> str:
+        count = self.filters.shape[-1]
+        filters = f"{count} filter{'s' * (count > 1)} of {self.name}"
+        lines = [f"FeatureMaps of an image {self.image.shape}: {filters}"]
+        lines += [
+            f"{name}: {maps.shape}, up to {maps.max():.2g}" for name, maps in self.maps.items()
+        ]
+        return "\n".join(lines)
+
     def figure(self) -> Figure:
         """Draw the image, the filters, and the maps of each layer in a row."""
         figure = new_figure((WIDTH, self.height))
@@ -70,8 +79,8 @@ class FeatureMaps(Plottable):
         self._draw_filters(rows[0], first[1:])
         for row, (name, maps) in zip(rows[1:], self.shown.items(), strict=True):
             axes = row.subplots(1, 1 + MOST_CHANNELS)
-            most = float(np.abs(maps).max()) or 1.0
-            scale = {"cmap": "viridis", "vmin": min(0.0, float(maps.min())), "vmax": most}
+            most = float(np.abs(maps).max())
+            scale = {"cmap": "viridis", "vmin": min(0.0, float(maps.min())), "vmax": most or 1.0}
             _draw_row(axes[1:], np.moveaxis(maps, -1, 0), **scale)
             axes[0].set_axis_off()
             height, width, channels = maps.shape
@@ -109,9 +118,9 @@ def feature_maps(model: Layer, image: Any) -> FeatureMaps:
     Raises
     ------
     TypeError
-        For what is no model.
+        For what is no model, and for pixels that are no numbers.
     ValueError
-        For a model without a ``Conv2d``, and for what is not one image.
+        For a model without a ``Conv2d``, for what is not one image, and for NaN and infinity.
 
     Source: Zeiler and Fergus 2014.
 
@@ -122,10 +131,15 @@ def feature_maps(model: Layer, image: Any) -> FeatureMaps:
     >>> found = analysis.feature_maps(models.small_cnn(rng=0), image)
     >>> found.filters.shape, [maps.shape for maps in found.maps.values()]
     ((3, 3, 1, 16), [(8, 8, 16), (8, 8, 32), (4, 4, 32)])
+    >>> found
+    FeatureMaps of an image (8, 8, 1): 16 filters of 0 Conv2d(1, 16, 3, padding=1, bias=False)
+    2 ReLU(): (8, 8, 16), up to 2.6
+    5 ReLU(): (8, 8, 32), up to 3.9
+    9 ReLU(): (4, 4, 32), up to 4
     """
     check_model(model)
-    pixels = np.asarray(image)
-    if pixels.ndim != 3:
+    pixels = as_vector("image", image)
+    if pixels.ndim != 3 or not pixels.size:
         raise ValueError(
             f"feature_maps: expected one image (height, width, channels), got shape {pixels.shape}"
         )

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from minidl import models, nn
 from minidl.cli import network, options
 from minidl.cli.options import UsageError
+from minidl.cli.pixels import Pixels
 from minidl.datasets import Dataset
+from minidl.saving.contents import CLASSES, IMAGES
 from minidl.typing import Array
 
 MODELS = {
@@ -21,17 +25,21 @@ MODELS = {
 DEPTH = 8  # of a residual network: trained in minutes
 
 
-def add_options(parser: argparse.ArgumentParser, defaults: network.Defaults) -> None:
-    """Add ``--model`` and ``--depth``, and all that networks of linear layers have."""
+def add_options(parser: argparse.ArgumentParser, defaults: network.Defaults) -> Any:
+    """Add ``--model``, ``--depth`` and the options of networks of linear layers.
+
+    Returns the group of the output.
+    """
     group = parser.add_argument_group("model")
     known = ", ".join(f"{name}: {what}" for name, what in MODELS.items())
     group.add_argument("--model", choices=MODELS, default="mlp", help=f"{known} [mlp]")
     help = f"layers with weights of resnet: 8, 14, 20, ..., 6n + 2 [{DEPTH}]"
     group.add_argument("--depth", type=options.count, metavar="N", help=help)
-    network.add_options(parser, defaults)
+    output = network.add_options(parser, defaults)
     # None shows that an option was not given; ``network.build_model`` puts the default there.
     of_mlp = network.options_by_default(defaults)
     parser.set_defaults(of_mlp=of_mlp, **dict.fromkeys(of_mlp))
+    return output
 
 
 def build_model(data: Dataset, arguments: argparse.Namespace) -> tuple[Dataset, nn.Sequential]:
@@ -57,8 +65,19 @@ def build_model(data: Dataset, arguments: argparse.Namespace) -> tuple[Dataset, 
         channels = data.x_train.shape[-1]
         depth = DEPTH if arguments.depth is None else arguments.depth
         return data, models.resnet(depth, channels, data.classes, rng=seed)
-    build = models.lenet5 if name == "lenet5" else models.small_cnn
-    return data, build(data.x_train.shape[1:], data.classes, rng=seed)
+    shape = data.x_train.shape[1:]
+    if name == "cnn":
+        return data, models.small_cnn(shape, data.classes, rng=seed)
+    try:
+        return data, models.lenet5(shape, data.classes, rng=seed)
+    except ValueError as error:
+        raise UsageError(f"{error}; --model cnn takes smaller images") from None
+
+
+def words_of(data: Dataset) -> Mapping[str, str]:
+    """Return what a file keeps of the images and classes that a network was trained on."""
+    pixels = Pixels(data.image_shape, data.x_train.shape[1:], data.pixel_max)
+    return {IMAGES: pixels.as_text(), CLASSES: json.dumps(list(range(data.classes)))}
 
 
 def _as_images(data: Dataset) -> Dataset:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,19 @@ def norm_limit(text: str) -> float | None:
     if text == "none":
         return None
     return number("a number > 0 or none", lambda value: value > 0)(text)
+
+
+def check_distinct(
+    arguments: argparse.Namespace, outputs: Sequence[str], inputs: Sequence[str]
+) -> None:
+    """Raise UsageError if a file would be written over another one that these arguments name."""
+    given = vars(arguments)
+    paths = {name: given[name].resolve() for name in (*inputs, *outputs) if given.get(name)}
+    for output in outputs:
+        if [*paths.values()].count(paths.get(output)) > 1:
+            raise UsageError(
+                f"--{output}: {given[output]} is given elsewhere, and would be overwritten"
+            )
 
 
 def check_writable(path: Path, verb: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -25,7 +26,7 @@ SIZE = 16.0, 4.4  # inches; the legend of the layers stands beside the last pane
 DARKEST, LIGHTEST = 0.0, 0.85  # part of the viridis scale that shows on white
 STYLES = [("-", "o"), ("--", "s"), (":", "^"), ("-.", "D")]  # of kinds of layers
 MOST_ROWS = 10  # of the legend; of more layers some are named
-LONGEST_NAME, LONGEST_TITLE = 30, 90  # characters
+LONGEST_NAME, LONGEST_TITLE = 34, 90  # characters
 
 Values = Mapping[str, float]
 
@@ -136,7 +137,7 @@ def _layers(axes: Any, gradients: Mapping[str, Sequence[float]]) -> None:
         line, marker = STYLES[kinds.index(_kind(name)) % len(STYLES)]
         style = {"linestyle": line, "marker": marker if len(norms) <= MOST_MARKERS else ""}
         color = colormaps["viridis"](DARKEST + index * step)
-        label = shortened(name, LONGEST_NAME)
+        label = _in_brief(name)
         lines += axes.plot([place(norm) for norm in norms], **style, color=color, label=label)
     for line in lines:
         line.set(markersize=4, linewidth=1.3)
@@ -147,6 +148,14 @@ def _layers(axes: Any, gradients: Mapping[str, Sequence[float]]) -> None:
         handles=[lines[index] for index in some],
         **{"frameon": False, "loc": "upper left", "bbox_to_anchor": (1.02, 1), "title": title},
     )
+
+
+def _in_brief(name: str) -> str:
+    """Leave out the options of a layer where all would be too long: ``Conv2d(1, 16, 3, …)``."""
+    if len(name) > LONGEST_NAME:
+        without = re.sub(r", \w+=.*", ", …)", name)
+        name = shortened(without, LONGEST_NAME)
+    return name
 
 
 def _kind(name: str) -> str:

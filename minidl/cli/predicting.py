@@ -13,14 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from minidl import saving
+from minidl import datasets, saving
 from minidl.cli import options
 from minidl.cli.options import UsageError, usage_errors
+from minidl.cli.pixels import Pixels
 from minidl.files import replacing
 from minidl.nn import Dropout, Flatten, HardSigmoid, Identity, Layer, Sigmoid
 from minidl.nn.containers import in_order
 from minidl.nn.hooks import evaluating
-from minidl.saving.contents import CLASSES, COLUMNS, TABLE
+from minidl.saving.contents import CLASSES, COLUMNS, IMAGES, TABLE
 from minidl.tables.encoders import Numbers
 from minidl.tables.features import Features
 from minidl.tables.reading import Table, read_table
@@ -46,6 +47,8 @@ class Known:
         The names of the inputs, or None.
     features
         How columns of a table become inputs, as ``train csv`` has learned it, or None.
+    pixels
+        How pixels become inputs, as ``train digits`` and ``train idx`` did it, or None.
     std, mean
         By which outputs are scaled back; 1 and 0 of those that were not scaled.
     """
@@ -54,6 +57,7 @@ class Known:
     classes: list[str | int]
     columns: list[str] | None
     features: Features | None
+    pixels: Pixels | None = None
     std: float = 1.0
     mean: float = 0.0
 
@@ -62,7 +66,7 @@ def add_predict(commands: Any) -> None:
     """Add ``predict``."""
     parser = commands.add_parser("predict", help="predict with the model of a file")
     parser.add_argument("file", type=Path, metavar="FILE", help="of minidl.save or train --save")
-    help = "rows to predict: a table of text with a header, or an array (.npy)"
+    help = "rows to predict: a table of text with a header, an array (.npy), or images (IDX)"
     parser.add_argument("data", type=Path, metavar="DATA", help=help)
     help = "where to write predictions: outputs as an array (.npy), or a table of text"
     parser.add_argument("--out", type=Path, metavar="FILE", required=True, help=help)
@@ -71,13 +75,16 @@ def add_predict(commands: Any) -> None:
 
 def predict(arguments: argparse.Namespace) -> int:
     """Predict rows, and write what was predicted."""
+    options.check_distinct(arguments, outputs=("out",), inputs=("file", "data"))
     with usage_errors(OSError, ValueError):
         options.check_writable(arguments.out, "write")
         model = saving.load(arguments.file)
         known = _known(arguments.file, saving.metadata(arguments.file))
     try:
         outputs = _outputs(model, _inputs(arguments.data, known, model))
-    except (ImportError, KeyError, OSError, TypeError, ValueError) as error:
+    except OSError as error:
+        raise UsageError(f"{arguments.data}: {error.strerror or error}") from error
+    except (ImportError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{arguments.data}: {error}") from error
     if arguments.out.suffix == ".npy":
         content = io.BytesIO()
@@ -103,16 +110,19 @@ def _known(path: Path, words: Mapping[str, str]) -> Known:
             columns = _labels(words[COLUMNS])
         table = json.loads(words[TABLE]) if TABLE in words else _former_table(words)
         if table is None:
-            return Known("prediction", classes, columns, None)
+            pixels = Pixels.from_text(words[IMAGES]) if IMAGES in words else None
+            return Known("prediction", classes, columns, None, pixels)
         name, classes = table["target"]["name"], table["target"]["classes"]
         if type(name) is not str or type(classes) not in (list, type(None)):
             raise TypeError("no target")
         scale = table["scale"] or {"std": 1.0, "mean": 0.0}
         features = Features.from_list(table["columns"])
         scales = float(scale["std"]), float(scale["mean"])
-        return Known(name, classes or [], None, features, *scales)
+        return Known(name, classes or [], None, features, None, *scales)
     except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: what it says of classes or columns is damaged") from error
+        raise ValueError(
+            f"{path}: what it says of images, classes or columns is damaged"
+        ) from error
 
 
 def _labels(text: str) -> list[Any]:
@@ -138,9 +148,11 @@ def _former_table(words: Mapping[str, str]) -> Any:
 def _inputs(path: Path, known: Known, model: Layer) -> Array:
     """Return what the model takes."""
     dtype = np.int64 if model.takes_indices else model.dtype or np.float32
-    if path.suffix == ".npy":
-        return _cast(_array(path), dtype)
-    table = read_table(path)
+    if path.suffix == ".npy" or known.pixels is not None:
+        array = _array(path) if path.suffix == ".npy" else _images(path)
+        _check_numbers(array)
+        return _cast(known.pixels.encode(array) if known.pixels else array, dtype)
+    table = _table(path)
     if known.features is not None:
         names = [feature.name for feature in known.features.columns]
         _check_none([name for name in names if name not in table.columns])
@@ -160,13 +172,40 @@ def _array(path: Path) -> Array:
     return array
 
 
-def _cast(inputs: Array, dtype: Any) -> Array:
-    """Return inputs in the dtype of the model; raise ValueError where that would change them."""
+def _table(path: Path) -> Table:
+    """Return the table in a file of text."""
+    try:
+        return read_table(path)
+    except TableError as error:
+        try:
+            shape = datasets.idx(path).shape
+        except ValueError:
+            raise error from None
+        raise TableError(
+            f"it is an IDX file {shape}, and the model's file does not say how pixels become "
+            "inputs, as one of train digits or train idx does; give an array of inputs (.npy)"
+        ) from error
+
+
+def _images(path: Path) -> Array:
+    """Return the images in an IDX file."""
+    try:
+        return datasets.idx(path)
+    except ValueError as error:
+        why = str(error).removeprefix(f"{path}: ")
+        raise ValueError(f"expected images, as an IDX file or an array (.npy); {why}") from error
+
+
+def _check_numbers(inputs: Array) -> None:
     if inputs.ndim == 0 or inputs.dtype.kind not in "biuf":
         raise ValueError(
             f"expected an array of numbers, a row for each prediction; got {inputs.dtype} of "
             f"shape {inputs.shape}"
         )
+
+
+def _cast(inputs: Array, dtype: Any) -> Array:
+    """Return inputs in the dtype of the model; raise ValueError where that would change them."""
     if np.dtype(dtype).kind == "i" and not (wrong := inputs != np.floor(inputs)).any():
         return inputs.astype(dtype)
     if np.dtype(dtype).kind == "f" and not (wrong := ~np.isfinite(inputs)).any():

@@ -20,7 +20,7 @@ from minidl.typing import Array
 LONGEST_NAME, LONGEST_HEAD = 30, 10  # characters of a class
 LARGEST_MATRIX = 20  # classes; a wider matrix would not fit a terminal
 WORST_PAIRS = 3
-ROWS = 1024  # at a time, through the model
+ROWS = 128  # at a time: a convolutional network keeps megabytes for the backward pass of each
 
 
 def confusion(labels: Array, predicted: Array, classes: Sequence[object]) -> str:

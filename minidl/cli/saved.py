@@ -14,6 +14,7 @@ from minidl.saving.contents import (
     BESIDE,
     CLASSES,
     COLUMNS,
+    IMAGES,
     LIBRARY,
     MODEL,
     OWN,
@@ -49,6 +50,8 @@ def info(arguments: argparse.Namespace) -> int:
             facts[name] = words[key]
     if TABLE in words:
         facts["table"] = "minidl predict makes inputs of its columns as minidl train csv did"
+    if IMAGES in words:
+        facts["images"] = "minidl predict makes inputs of them as minidl train did"
     users = [name for name in words if not name.startswith(OWN) and name not in OWN_WORDS]
     facts |= {name: words[name] for name in users}
     for name, word in facts.items():

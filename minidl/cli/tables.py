@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 
 from minidl import nn
-from minidl.cli import examined, network, options, plot, report
+from minidl.cli import examined, keeping, network, options, report
 from minidl.cli.options import UsageError, add_option, usage_errors
 from minidl.saving.contents import TABLE
-from minidl.saving.model_file import contents
-from minidl.saving.tensor_file import write_tensor_file
 from minidl.tables.encoders import Numbers
 from minidl.tables.features import Features
 from minidl.tables.reading import read_table
@@ -75,18 +73,13 @@ def add_csv(data: Any) -> None:
     group.add_argument("--target", required=True, metavar="COLUMN", help="what to predict")
     add_option(group, "--task", "auto", "what the target is", choices=TASKS)
     output = network.add_options(parser, DEFAULTS)
-    help = "keep the network in a file, and how the columns became inputs"
-    output.add_argument("--save", type=Path, metavar="MODEL", help=help)
+    keeping.add_save(output, "columns")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Read a table, train on it, and report."""
-    with usage_errors(ImportError, OSError, ValueError):
-        if arguments.plot is not None:
-            plot.check(arguments.plot)
-        if arguments.save is not None:
-            options.check_writable(arguments.save, "save")
+    keeping.check_outputs(arguments)
     data = prepare(arguments)
     with usage_errors(ValueError):
         model = network.build_model(data.features.width, data.units, arguments)
@@ -96,16 +89,25 @@ def run(arguments: argparse.Namespace) -> int:
     trainer = Trainer(model, loss, optimizer, metrics=[metric], rng=arguments.seed + 1)
     if not arguments.quiet:
         _describe(data, trainer, arguments)
-    with usage_errors(ValueError):
+    kept = arguments.save, model, {TABLE: json.dumps(_kept(data, arguments))}
+    with usage_errors(ValueError), keeping.saved_if_interrupted(*kept):
         history, diagnosis = examined.fit(
             *(trainer, *data.train, arguments.epochs, arguments.batch_size, arguments.quiet),
             validation=data.validation,
             callbacks=[EarlyStopping("val_loss", PATIENCE)],
         )
-    _print_results(trainer, data, history, arguments.quiet)
+    try:
+        written = [] if arguments.save is None else [keeping.save(*kept)]
+    finally:  # the results are there, even if the disk is full
+        _print_results(trainer, data, history, arguments.quiet)
     if diagnosis:
         print(f"\n{diagnosis}")
-    _write(model, data, history, arguments)
+    if arguments.plot is not None:
+        with options.writing(arguments.plot):
+            history.plot(arguments.plot)
+        written.append(f"plot written to {arguments.plot}")
+    if written and not arguments.quiet:
+        print("\n" + "\n".join(written))
     return 0
 
 
@@ -216,26 +218,7 @@ def _print_numbers(predicted: Array, values: Array, scale: Numbers, quiet: bool)
         print(f"RMSE: {error * scale.std:.4g} (always {scale.mean:.4g}: {mean * scale.std:.4g})")
 
 
-# --- what is written --------------------------------------------------------------------------
-
-
-def _write(
-    model: nn.Sequential, data: Prepared, history: History, arguments: argparse.Namespace
-) -> None:
-    """Draw the training and save the network, if that is asked for."""
-    written = []
-    if arguments.plot is not None:
-        with options.writing(arguments.plot):
-            history.plot(arguments.plot)
-        written.append(f"plot written to {arguments.plot}")
-    if arguments.save is not None:
-        with options.writing(arguments.save):
-            tensors, own = contents(model, None)
-            own[TABLE] = json.dumps(_kept(data, arguments))
-            write_tensor_file(arguments.save, tensors, {}, own)
-        written.append(f"network saved to {arguments.save}")
-    if written and not arguments.quiet:
-        print("\n" + "\n".join(written))
+# --- what is kept ------------------------------------------------------------------------------
 
 
 def _kept(data: Prepared, arguments: argparse.Namespace) -> dict[str, Any]:

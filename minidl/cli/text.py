@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from minidl import datasets, optim
-from minidl.cli import options, plot, sequences
+from minidl.cli import keeping, options, plot, sequences
 from minidl.cli.characters import CharacterModel, Pair, Shape
 from minidl.cli.options import UsageError, add_option, usage_errors
 from minidl.datasets import Characters
@@ -66,7 +66,7 @@ def _add_sampling(group: Any, length: int) -> None:
 
 def train(arguments: argparse.Namespace) -> int:
     """Train on the first nine tenths of a text, and report on the rest."""
-    _check_outputs(arguments)
+    keeping.check_outputs(arguments)
     name, text = _read(arguments.file)
     characters, cut = Characters.of(text), int(len(text) * (1 - VALIDATION_SHARE))
     if arguments.dropout and arguments.layers == 1:
@@ -126,15 +126,6 @@ def _untrained(speaker: CharacterModel, data: Pair, validation: Pair) -> dict[st
         "bits": speaker.bits_per_character((data[0][some], data[1][some]), streams),
         "val_bits": speaker.bits_per_character(validation, min(BATCH, streams)),
     }
-
-
-def _check_outputs(arguments: argparse.Namespace) -> None:
-    """Raise before the training, not after it, if a file could not be written."""
-    with usage_errors(ImportError, OSError, ValueError):
-        if arguments.plot is not None:
-            plot.check(arguments.plot)
-        if arguments.save is not None:
-            options.check_writable(arguments.save, "save")
 
 
 def _fit(

@@ -11,6 +11,7 @@ from minidl.datasets.idx_file import idx
 from minidl.typing import Array
 
 TRAIN = 1437  # of 1797: the shipped files hold the training images first
+LARGEST_PIXEL = 16
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Dataset:
         What the data are, for headings.
     image_shape
         Shape in which a row of features is a picture; () if it is none.
+    pixel_max
+        What the source has for a pixel of 1, such as 255; None where pixels are not scaled.
     """
 
     x_train: Array = field(repr=False)
@@ -35,6 +38,7 @@ class Dataset:
     y_test: Array = field(repr=False)
     name: str = ""
     image_shape: tuple[int, ...] = ()
+    pixel_max: int | None = None
 
     @property
     def features(self) -> int:
@@ -76,11 +80,10 @@ def digits() -> Dataset:
     ((1437, 64), dtype('float32'), array([7, 6, 3, 7, 7]))
     """
     images = _shipped("digits-images-idx3-ubyte.gz")
-    x = images.reshape(len(images), -1).astype(np.float32) / np.float32(16)
+    x = images.reshape(len(images), -1).astype(np.float32) / np.float32(LARGEST_PIXEL)
     y = _shipped("digits-labels-idx1-ubyte.gz").astype(np.int64)
-    return Dataset(
-        x[:TRAIN], y[:TRAIN], x[TRAIN:], y[TRAIN:], "UCI optical digits", images.shape[1:]
-    )
+    parts = x[:TRAIN], y[:TRAIN], x[TRAIN:], y[TRAIN:]
+    return Dataset(*parts, "UCI optical digits", images.shape[1:], LARGEST_PIXEL)
 
 
 def _shipped(name: str) -> Array:

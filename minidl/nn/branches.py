@@ -15,7 +15,7 @@ from minidl.nn.forms import Form, MisfitError
 from minidl.nn.joining import Add, Concat, Join, Multiply, Stack, described, fits_beside
 from minidl.nn.layer import Examples, Layer
 from minidl.nn.linear import Linear
-from minidl.nn.summary import Member, Shape, describe_branch
+from minidl.nn.summary import Member, Shape, describe_branch, may_be_alike, shape_in_words
 from minidl.nn.tuples import added, backward_through, is_several, through, without_tuple_of_one
 from minidl.typing import Array
 
@@ -156,23 +156,39 @@ class Parallel(Container):
             else:
                 given.append((x, None))
         if len(given) not in (1, count):
-            cure = "; lengths stand behind their sequences" if len(given) > count else ""
-            raise TypeError(
-                f"{self.label}: expected one input for all branches, or one for each of the "
-                f"{count}, got {len(given)}{cure}"
-            )
+            raise TypeError(self._wrong_count(len(given)))
         return given
+
+    def _wrong_count(self, given: int) -> str:
+        cure = "; lengths stand behind their sequences" if given > len(self.branches) else ""
+        return (
+            f"{self.label}: expected one input for all branches, or one for each of the "
+            f"{len(self.branches)}, got {given}{cure}"
+        )
 
     def _check_outputs(self, outputs: list[Any]) -> None:
         """Raise ValueError, naming branches and layers, if the outputs cannot be joined."""
         assert self.joint is not None
         for name, output in zip(self.branches, outputs, strict=True):
             if not fits_beside(output, outputs[0], self.joint.to_the_last):
-                raise ValueError(
-                    f"{self.label}: {self._in_words(next(iter(self.branches)))} gives "
-                    f"{described(outputs[0])}, {self._in_words(name)} gives {described(output)}; "
-                    f"join={self.join!r} needs {self.joint.expectation()}"
-                )
+                raise self._misfit(name, described(outputs[0]), described(output))
+
+    def check_shapes(self, input_shape: Shape) -> None:
+        given = len(input_shape) if input_shape is not None and is_several(input_shape) else 1
+        if given not in (1, len(self.branches)):
+            raise ValueError(self._wrong_count(given))
+        outputs = self._output_shapes(input_shape)
+        for name, output in zip(self.branches, outputs, strict=True):
+            if self.joint and not may_be_alike(output, outputs[0], self.joint.to_the_last):
+                raise self._misfit(name, shape_in_words(outputs[0]), shape_in_words(output))
+
+    def _misfit(self, name: str, first: str, output: str) -> ValueError:
+        assert self.joint is not None
+        return ValueError(
+            f"{self.label}: {self._in_words(next(iter(self.branches)))} gives {first}, "
+            f"{self._in_words(name)} gives {output}; join={self.join!r} needs "
+            f"{self.joint.expectation()}"
+        )
 
     def _in_words(self, name: str) -> str:
         return f"branch {name} {self.branches[name].short_name()}"
@@ -195,10 +211,13 @@ class Parallel(Container):
         return ((name.removeprefix("branches."), layer) for name, layer in super().children())
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        shapes = self._shapes(input_shape)
-        pairs = zip(self.branches.values(), shapes, strict=True)
-        outputs = tuple(branch.output_shape(shape) for branch, shape in pairs)
+        outputs = self._output_shapes(input_shape)
         return outputs if self.joint is None else self.joint.output_shape(outputs)
+
+    def _output_shapes(self, input_shape: Shape) -> tuple[Shape, ...]:
+        """Return the shape of the output of each branch."""
+        pairs = zip(self.branches.values(), self._shapes(input_shape), strict=True)
+        return tuple(branch.output_shape(shape) for branch, shape in pairs)
 
     def _shapes(self, shape: Shape) -> tuple[Shape, ...]:
         """Return the shape of the input of each branch."""

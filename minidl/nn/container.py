@@ -26,6 +26,9 @@ class Container(Layer):
         """Yield (name, layer, shape of its input) of the layers inside, in their order."""
         raise NotImplementedError(f"{type(self).__name__} does not say how its layers follow")
 
+    def check_shapes(self, input_shape: Shape) -> None:
+        """Raise ValueError if layers inside do not fit together, for an input of this shape."""
+
     def form_after(self, form: Form, place: str = "") -> Form:
         """Return the form of the output for an input of this form (see ``form_after`` below)."""
         raise NotImplementedError(f"{type(self).__name__} does not say what its output is like")

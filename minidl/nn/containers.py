@@ -13,7 +13,14 @@ from minidl.nn.forms import Form, MisfitError, is_ours
 from minidl.nn.layer import Examples, Layer
 from minidl.nn.linear import Linear
 from minidl.nn.normalization import BatchNorm
-from minidl.nn.summary import Member, Shape, describe_branch, shape_in_words, table_of_layers
+from minidl.nn.summary import (
+    Member,
+    Shape,
+    describe_branch,
+    may_be_alike,
+    shape_in_words,
+    table_of_layers,
+)
 from minidl.nn.tuples import (
     added,
     backward_through,
@@ -276,15 +283,24 @@ class Residual(Container):
         return any(layer.takes_lengths for _, layer in self.children())
 
     def forward(self, *inputs: Array, lengths: Array | None = None) -> Any:
+        if lengths is not None and not self.takes_lengths:
+            raise TypeError(f"{self.label}: got lengths, and no layer in it takes them")
         x = one_or_all(inputs)
         y = through(self.body, x, lengths)
         around = x if self.shortcut is None else through(self.shortcut, x, lengths)
         if shapes_of(y) != shapes_of(around):
-            raise ValueError(
-                f"{self.label}: the body gives {shapes_of(y)}, the shortcut {shapes_of(around)}; "
-                f"{SAME_SHAPE}"
-            )
+            raise self._misfit(shapes_of(y), shapes_of(around))
         return added(y, around)
+
+    def check_shapes(self, input_shape: Shape) -> None:
+        y, around = self.output_shape(input_shape), without_tuple_of_one(input_shape)
+        if self.shortcut is not None:
+            around = self.shortcut.output_shape(around)
+        if not may_be_alike(y, around):
+            raise self._misfit(shape_in_words(y), shape_in_words(around))
+
+    def _misfit(self, y: object, around: object) -> ValueError:
+        return ValueError(f"{self.label}: the body gives {y}, the shortcut {around}; {SAME_SHAPE}")
 
     def backward(self, *dys: Array) -> Any:
         dy: Any = dys[0] if len(dys) == 1 else dys

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
+
+from minidl.nn.forms import Form, computes_as_ours, is_ours, takes_only_its_width
 from minidl.nn.layer import Layer
 from minidl.nn.tuples import is_several
 
@@ -40,22 +44,104 @@ def table_of_layers(model: Any) -> str:
 
 def summary_of(model: Any, input_shapes: tuple[Any, ...]) -> str:
     """Return a table of all layers in a container, with the shapes for inputs of these shapes."""
-    if len(input_shapes) == 1 and isinstance(input_shapes[0], tuple) and is_several(*input_shapes):
-        (input_shapes,) = input_shapes  # summary((shape, shape)), as model((a, b))
-    for given in input_shapes:
-        if not isinstance(given, (tuple, list)) or not all(
-            isinstance(n, (int, str)) for n in given
-        ):
-            raise TypeError(
-                "summary: expected the shape of a row of each input, a tuple such as (64,) or "
-                f"(28, 28, 1), got {given!r}"
-            )
-    shapes = tuple(("batch", *shape) for shape in input_shapes)
+    shapes = tuple(map(_with_batch, input_shapes))
     shape: Shape = shapes[0] if len(shapes) == 1 else shapes or None
-    for _, layer, given in model.members(shape):
-        _check_width(layer, given)
+    _check(model, shape)
     rows = (row for m in model.members(shape) for row in _rows(m, "", "", everything=True))
     return _table(model, rows)
+
+
+def _check(model: Layer, shape: Shape) -> None:
+    """Raise ValueError, naming the layer, if an input of this shape would not get through."""
+    doubt = ""
+    for layer, given in walk(model, shape):
+        try:
+            if hasattr(layer, "check_shapes"):
+                if computes_as_ours(layer):
+                    layer.check_shapes(given)
+            elif given is not None:
+                _check_layer(layer, given)
+        except ValueError as error:
+            raise ValueError(f"summary: {error}{doubt}") from None
+        kind = type(layer)
+        if not is_ours(kind) and kind.output_shape is Layer.output_shape:
+            doubt = f"; {layer.label} keeps the shape, unless it defines output_shape"
+
+
+def walk(layer: Any, shape: Shape) -> Iterator[tuple[Layer, Shape]]:
+    """Yield all layers with the shapes of their inputs, in their order; a container at its end."""
+    if hasattr(layer, "members") and computes_as_ours(layer):
+        for _, inner, given in layer.members(shape):
+            yield from walk(inner, given)
+    yield layer, shape
+
+
+def numbers_of_a_row(model: Layer, row: tuple[int, ...]) -> int:
+    """Count the numbers that all layers give for a row of this shape, as far as that is known."""
+    walked = walk(model, ("batch", *row))
+    outputs = (layer.output_shape(shape) for layer, shape in walked if shape is not None)
+    known = (shape[1:] for shape in outputs if shape is not None and not is_several(shape))
+    return sum(math.prod(sizes) for sizes in known if not any(isinstance(n, str) for n in sizes))
+
+
+def may_be_alike(a: Shape, b: Shape, to_the_last: bool = False) -> bool:
+    """Return whether two shapes may be the same, as far as sizes are known.
+
+    With ``to_the_last``, their last dimensions may differ.
+    """
+    if a is None or b is None:
+        return True
+    if len(a) != len(b) or is_several(a) != is_several(b):
+        return False
+    if is_several(a):
+        return all(map(may_be_alike, a, b))
+    pairs = list(zip(a, b, strict=True))[: -1 if to_the_last else None]
+    return all(m == n or isinstance(m, str) or isinstance(n, str) for m, n in pairs)
+
+
+def _with_batch(given: Any) -> tuple[Any, ...]:
+    """Return the shape of an input, or of a tuple of inputs, with the batch before each."""
+    if not isinstance(given, (tuple, list)):
+        raise TypeError(
+            "summary: expected the shape of a row of each input, a tuple such as (64,) or "
+            f"(28, 28, 1), got {given!r}"
+        )
+    if given and all(isinstance(one, (tuple, list)) for one in given):
+        return tuple(map(_with_batch, given))
+    if not all(map(_is_size, given)):
+        raise ValueError(
+            "summary: the shape of a row, without the batch, holds whole numbers >= 1, and names "
+            f'of sizes that are not known, such as ("steps", 8); got {given!r}'
+        )
+    return "batch", *(size if isinstance(size, str) else int(size) for size in given)
+
+
+def _is_size(value: Any) -> bool:
+    """Return whether this is the name of a size, or a whole number from 1 on."""
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    return bool(value >= 1) if whole else isinstance(value, str)
+
+
+def _check_layer(layer: Layer, shape: tuple[Any, ...]) -> None:
+    """Raise ValueError, naming the layer, if it cannot take an input of this shape."""
+    words = shape_in_words(shape)
+    if is_several(shape):
+        if layer.most_inputs == 1 or layer.takes_lengths:
+            raise ValueError(f"{layer.label} takes one input, and would get {words}")
+        return
+    takes, ranks = "", layer.input_ranks if computes_as_ours(layer) else ()
+    if ranks and len(shape) not in ranks:
+        takes = Form(ranks=frozenset(ranks)).described()
+    elif layer.in_features is not None and takes_only_its_width(layer):
+        fits = len(shape) > 1 and (isinstance(shape[-1], str) or shape[-1] == layer.in_features)
+        takes = "" if fits else f"{layer.in_features} features"
+    if takes:
+        raise ValueError(f"{layer.label} takes {takes}, and its input would be {words}")
+    try:
+        layer.output_shape(shape)
+    except ValueError as error:  # now with the layer's place in the model
+        why = str(error).removeprefix(f"{layer.label}: ").removeprefix(f"{type(layer).__name__}: ")
+        raise ValueError(f"{layer.label}: {why}") from None
 
 
 def _rows(member: Member, lead: str, below: str, everything: bool = False) -> Iterator[Row]:
@@ -76,16 +162,6 @@ def _rows(member: Member, lead: str, below: str, everything: bool = False) -> It
 
 def _row(lead: str, layer: Layer, text: str, output: Shape) -> Row:
     return lead + text, shape_in_words(output), f"{count_parameters(layer):,}"
-
-
-def _check_width(layer: Layer, shape: Shape) -> None:
-    """Raise ValueError if a layer cannot take an input of this width."""
-    width = shape[-1] if shape else None
-    if isinstance(width, int) and layer.in_features not in (None, width):
-        raise ValueError(
-            f"summary: {layer.label} takes {layer.in_features} features, and its input would be "
-            f"{shape_in_words(shape)}"
-        )
 
 
 def _table(model: Layer, rows: Iterable[Row]) -> str:

@@ -25,6 +25,7 @@ CLASSES, COLUMNS = "minidl.classes", "minidl.columns"
 # Metadata of a training: all that it needs beside arrays, and the columns of its tables.
 STATE_OF_TRAINING, COLUMNS_OF_TRAINER = "minidl.training", "minidl.columns_of_inputs"
 TABLE = "minidl.table"  # of a network that was trained on a table: what became of its columns
+IMAGES = "minidl.images"  # of one that was trained on images: what became of their pixels
 # Metadata that minidl itself writes, beside those whose names begin with "minidl.".
 OWN, OWN_WORDS = "minidl.", ("format", "crc32", "optimizer")
 

@@ -18,7 +18,7 @@ from minidl.training.data import Batch, Data, Source
 from minidl.training.inputs import as_inputs
 from minidl.training.interrupt import deferred_to_step_end
 from minidl.training.metrics import Start
-from minidl.training.prediction import Predictor
+from minidl.training.prediction import Predictor, joined
 from minidl.training.preparation import for_evaluation
 from minidl.training.tally import tally_of
 from minidl.typing import Array
@@ -77,9 +77,7 @@ class Evaluator:
         inputs.check_columns(self.columns)
         batches = (slice(i, i + batch_size) for i in range(0, len(inputs), batch_size))
         outputs = [predictor(*inputs.cast(rows)) for rows in batches]
-        if isinstance(outputs[0], tuple):
-            return tuple(map(np.concatenate, zip(*outputs, strict=True)))
-        return np.concatenate(outputs)  # a copy: a layer may return its very input
+        return joined(outputs)  # copies: a layer may return its very input
 
     def evaluate(
         self, X: Any, y: Any, batch_size: int = EVALUATION_BATCH, sample_weight: Any = None

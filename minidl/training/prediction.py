@@ -9,6 +9,7 @@ import numpy as np
 from minidl import _kernels, recording
 from minidl.nn import Layer
 from minidl.nn.hooks import evaluating
+from minidl.nn.summary import numbers_of_a_row
 from minidl.recording import RecordingError
 from minidl.typing import Array
 
@@ -19,6 +20,8 @@ Shapes = tuple[tuple[int, ...], ...]
 EAGER_CALLS = 8
 MOST_SHAPES = 16
 MOST_MEMORY = 1 << 28
+# Of all that the layers give for the rows of a call together: recording keeps it all, with copies.
+LARGEST_CALL = 1 << 26  # bytes
 
 
 class Predictor:
@@ -38,10 +41,29 @@ class Predictor:
         self.model, self._dtype, self.record = model, dtype, record
         self._step = recording.record(self._forward, copy=True)
         self._calls: dict[Shapes, int] = {}  # eager ones
+        self._rows: dict[tuple[int, ...], int] = {}  # at once, by the shape of one
         self._quick: set[tuple[int, ...]] = set()  # shapes of one input that a program serves
 
     def __call__(self, *inputs: Any) -> Any:
         """Compute the output for inputs that were checked and cast before."""
+        x, several = inputs[0], len(inputs) > 1 or type(inputs[0]) is tuple
+        if several or len(x) <= (rows := self._rows_at_once(x.shape[1:])):
+            return self._call(*inputs)
+        return joined([self._call(x[i : i + rows]) for i in range(0, len(x), rows)])
+
+    def _rows_at_once(self, row: tuple[int, ...]) -> int:
+        """Return how many rows of this shape, a power of two, do not take too much memory."""
+        if (rows := self._rows.get(row)) is None:
+            if len(self._rows) >= MOST_SHAPES:
+                self._rows.clear()
+            try:
+                size = max(1, numbers_of_a_row(self.model, row)) * self._dtype.itemsize
+            except Exception:  # what a user's layer says of shapes is no reason not to predict
+                size = 1
+            self._rows[row] = rows = 1 << max(1, LARGEST_CALL // size).bit_length() - 1
+        return rows
+
+    def _call(self, *inputs: Any) -> Any:
         with evaluating():
             if any(type(x) is tuple for x in inputs):  # a recorded function takes arrays
                 return self.model(*inputs)
@@ -99,3 +121,10 @@ class Predictor:
         self._calls.clear()
         self._quick.clear()
         self._step.forget()
+
+
+def joined(outputs: list[Any]) -> Any:
+    """Put the outputs for parts of the rows one after the other, in arrays of their own."""
+    if isinstance(outputs[0], tuple):
+        return tuple(map(np.concatenate, zip(*outputs, strict=True)))
+    return np.concatenate(outputs)
