@@ -391,7 +391,11 @@ def test_names_that_c_cannot_use(names: list[str], words: str, tmp_path: Path) -
         (nn.GRU(3, 2, bidirectional=True), {}, "in reverse"),
         (nn.Sequential(nn.GRU(3, 2), nn.Flatten(), nn.Linear(8, 1)), {}, "steps of a sequence"),
         (nn.Sequential(nn.Linear(3, 3), nn.Embedding(3, 3)), {}, "must come first"),
-        (nn.Residual(nn.Linear(3, 2)), {}, r"the body gives \(2,\), the shortcut \(3,\)"),
+        (
+            nn.Residual(nn.MaxPool1d(1, 2)),  # fits sequences of one step alone
+            {"input_shape": (5, 3)},
+            r"the body gives \(3, 3\), the shortcut \(5, 3\)",
+        ),
     ],
     ids=str,
 )
