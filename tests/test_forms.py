@@ -223,3 +223,61 @@ def test_of_users_layers_nothing_is_taken_for_granted() -> None:
     assert model(np.ones((2, 9, 9, 8), np.float32)).shape == (2, 2, 2, 8)
     assert "1 Halved() " in repr(model)
     nn.Sequential(conv(1, padding=1), Turned(8, 4, (1, 3)), nn.Conv1d(7, 1, 3))
+
+
+class Sum(nn.Layer):
+    """A user's layer of two inputs that says nothing of shapes."""
+
+    def forward(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return a + b
+
+
+def test_a_users_layer_of_two_inputs_gives_nothing_that_is_known() -> None:
+    model = nn.Sequential(Sum(), nn.Split((1, 2)))
+    x = np.ones((2, 3), np.float32)
+    assert len(model(x, x)) == 2
+    assert model.output_shape(((2, 3), (2, 3))) == (("batch", 1), ("batch", 2))
+    assert "0 Sum() " in model.summary((3,), (3,))
+
+
+@pytest.mark.parametrize("cls", [nn.RNN, nn.GRU, nn.LSTM])
+def test_a_state_is_known_as_one(cls: Any) -> None:
+    arrays = 1 + (cls is nn.LSTM)
+    parts = [nn.Identity(), *(nn.Linear(2, 4) for _ in range(arrays))]
+    heads = [nn.GlobalAvgPool(), *(nn.Linear(4, 4) for _ in range(arrays))]
+    x, h = np.ones((2, 7, 3), np.float32), np.ones((2, 2), np.float32)
+    model = nn.Sequential(nn.Parallel(*parts, join=None), cls(3, 4), nn.Parallel(*heads))
+    assert model(x, *(h,) * arrays).shape == (2, 4 * (1 + arrays))
+    begins = nn.Sequential(cls(3, 2), nn.Parallel(nn.GlobalAvgPool(), *(nn.Tanh(),) * arrays))
+    assert begins(x, *(h,) * arrays).shape == (2, 2 * (1 + arrays))
+
+
+def test_another_number_of_states_than_a_layer_has_is_refused() -> None:
+    rows = nn.Sequential(nn.GlobalAvgPool(), nn.Linear(2, 4))
+    both = nn.Parallel(nn.Conv1d(2, 3, 1), rows, join=None)
+    nn.Sequential(both, nn.GRU(3, 4))
+    with pytest.raises(
+        ValueError, match=r"Sequential: .*LSTM\(3, 4\): the state consists of 2 arr"
+    ):
+        nn.Sequential(both, nn.LSTM(3, 4))
+
+
+@pytest.mark.parametrize(
+    ("body", "shape"),
+    [
+        (lambda: nn.ChannelsFirst(nn.Conv2d(100, 100, 3, padding=1)), (1, 100, 3, 2)),
+        (lambda: nn.ChannelsFirst(nn.Conv1d(65, 65, 1)), (1, 65, 2)),
+        (lambda: nn.Sequential(nn.Upsample(2), nn.Conv1d(2, 2, 101)), (1, 100, 2)),
+        (
+            lambda: nn.Sequential(nn.Upsample((1, 2)), nn.Conv2d(2, 2, (1, 9), stride=(2, 1))),
+            (1, 1, 8, 2),
+        ),
+        (lambda: nn.Sequential(nn.Conv1d(2, 2, 65), nn.Upsample(65)), (1, 65, 2)),
+        (
+            lambda: nn.Sequential(nn.Parallel(nn.ReLU(), join="stack"), nn.Flatten(1, 2)),
+            (2, 3, 1, 4),
+        ),
+    ],
+)
+def test_bodies_that_keep_some_sizes_are_built(body: Any, shape: tuple[int, ...]) -> None:
+    assert nn.Residual(body())(np.ones(shape, np.float32)).shape == shape

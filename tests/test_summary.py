@@ -75,7 +75,20 @@ def test_what_is_no_shape_is_told_in_a_sentence(shape: Any, error: Any, words: s
         (SUM, [(2,), (4,), (4,)], "one for each of the 2, got 3"),
         (NESTED, [((2,), (5,)), (5,)], "layer 0.0.1 Linear(4, 3) takes 4 features"),
         (ROWS, [(8,), (8,)], "layer 0 Linear(8, 4) takes one input, and would get (batch, 8) and"),
-        (nn.Sequential(nn.LSTM(2, 3)), [(7, 2), (2,)], "LSTM(2, 3) takes one input, and would"),
+        (
+            nn.Sequential(nn.LSTM(2, 3)),
+            [(7, 2), (2,)],
+            "LSTM(2, 3): the state consists of 2 arrays",
+        ),
+        (
+            nn.Sequential(nn.GRU(2, 3)),
+            [(7, 2), (2,)],
+            "GRU(2, 3): expected a state of shape (batch",
+        ),
+        (nn.Sequential(nn.GRU(2, 3)), [(7, 4), (3,)], "GRU(2, 3) takes 2 features, and its input"),
+        (nn.Sequential(nn.GRU(2, 3)), [(2,), (3,)], "GRU(2, 3) takes sequences (batch, steps"),
+        (nn.Sequential(nn.MaxPool1d(2)), [(7, 4), ()], "MaxPool1d(2) takes one input, and would"),
+        (nn.Sequential(nn.GlobalAvgPool()), [(7, 4), (4,)], "GlobalAvgPool() takes one input, and"),
         (
             nn.ChannelsFirst(models.lenet5()[:1]),
             [(28, 28, 1)],
@@ -95,6 +108,8 @@ def test_the_place_of_a_misfit_is_named(model: Any, shapes: Any, words: str) -> 
         (LENET, [(28, 28, 1)]),
         (SUM, [(2,), (4,)]),
         (NESTED, [((2,), (4,)), (5,)]),
+        (nn.Sequential(nn.GRU(2, 3), nn.Select(1)), [(7, 2), (3,)]),
+        (nn.Sequential(nn.LSTM(2, 3), nn.Select(2)), [(7, 2), (3,), (3,)]),
         (nn.Sequential(nn.Residual(nn.Conv2d(1, 1, 3, padding=1))), [(4, 5, 1)]),
     ],
 )

@@ -232,10 +232,13 @@ class Parallel(Container):
         yield from zip(self.branches, self.branches.values(), shapes, strict=True)
 
     def form_after(self, form: Form, place: str = "") -> Form:
+        count = len(self.branches)
         # An input of the model may be a tuple, with an array for each branch.
-        forms = form.parts or (form,) * len(self.branches)
-        if len(forms) != len(self.branches):
-            forms = (Form(),) * len(self.branches)
+        forms = form.parts or (form,) * count
+        if len(forms) != count:
+            forms = (Form(),) * count
+        elif form.parts is None:  # what is known is so of the first array, if it is a tuple
+            forms = (form, *(Form(form.maker),) * (count - 1))
         outputs = {
             name: form_after(branch, given, f" of branch {name}{place}")
             for (name, branch), given in zip(self.branches.items(), forms, strict=True)

@@ -33,6 +33,7 @@ from minidl.nn.tuples import (
 from minidl.typing import Array, Seed
 
 SAME_SHAPE = "give a shortcut that maps to the shape of the body, such as a Linear"
+LARGE = 64  # the largest size of an image that is tried to see whether a body keeps it
 
 
 class Sequential(Container):
@@ -251,31 +252,40 @@ class Residual(Container):
 
         Such as a convolution without padding: a sum with the shortcut needs the same size.
         """
-        ranks, width = self.form_after(Form()).ranks, self.width_before() or "features"
-        if ranks not in ({3}, {4}) or not all(is_ours(type(layer)) for _, layer in self.layers()):
+        ranks = self.form_after(Form()).ranks
+        inside = [layer for _, layer in self.layers()]
+        known = all(is_ours(type(layer)) and layer.keeps_axes for layer in inside)
+        if not known or ranks not in ({3}, {4}):
             return
-        (rank,), misfit = ranks, ""
-        fitting: set[int] = set()  # the dimensions in which some size stays what it is
-        for size in range(1, 65):
-            x = ("batch", *(size,) * (rank - 2), width)
+        (rank,) = ranks
+        for axis in range(1, rank - 1):
+            misfit = self._misfit_along(axis, rank)
+            if misfit:
+                raise ValueError(
+                    f"Residual: {misfit}; {SAME_SHAPE}, or pad the convolutions of the body"
+                )
+
+    def _misfit_along(self, axis: int, rank: int) -> str:
+        """Say how the body changes an axis of inputs of every size; "" if one may fit."""
+        width, changes, misfit = self.width_before() or "features", [], ""
+        for size in range(1, LARGE + 1):
+            x: Shape = ("batch", *(size if i == axis else LARGE for i in range(1, rank - 1)), width)
             try:
                 y = self.body.output_shape(x)
                 around = x if self.shortcut is None else self.shortcut.output_shape(x)
             except ValueError:
                 continue  # smaller than the window
             if y is None or around is None or is_several(y) or is_several(around):
-                return
+                return ""
             if not len(y) == len(around) == rank:
-                return
-            fitting |= {place for place in range(1, rank - 1) if y[place] == around[place]}
-            if len(fitting) == rank - 2:
-                return
+                return ""
+            changes.append(abs(y[axis] - around[axis]))
             before, after, beside = map(shape_in_words, (x, y, around))
             misfit = f"of {before} the body makes {after}, the shortcut {beside}"
-        if misfit:
-            raise ValueError(
-                f"Residual: {misfit}; {SAME_SHAPE}, or pad the convolutions of the body"
-            )
+            if not changes[-1]:
+                return ""
+        # Where larger inputs change less, still larger ones may fit.
+        return misfit if changes and changes[-1] >= changes[0] else ""
 
     @property
     def takes_lengths(self) -> bool:  # type: ignore[override]

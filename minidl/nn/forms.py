@@ -105,7 +105,9 @@ def _shapes_after(layer: Layer, form: Form) -> list[Shape]:
     inputs = _shapes_of(layer, form)
     try:
         return [layer.output_shape(shape) for shape in inputs]
-    except Exception:
+    except Exception as error:
+        if is_ours(kind) and isinstance(error, ValueError):
+            raise MisfitError(str(error)) from None
         if is_ours(kind):
             raise
         return []  # a user's output_shape may compute with sizes, of which here are names
@@ -114,16 +116,25 @@ def _shapes_after(layer: Layer, form: Form) -> list[Shape]:
 def _shapes_of(layer: Layer, form: Form) -> list[tuple[Any, ...]]:
     """Return the shapes that an input of this form may have if the layer takes it."""
     if form.parts:
-        each = [_shapes_of(layer, part) for part in form.parts]
-        known = layer.most_inputs is None and all(len(shapes) == 1 for shapes in each)
-        return [tuple(shapes[0] for shapes in each)] if known else []
+        if layer.most_inputs is not None or any(part.parts is None for part in form.parts):
+            return []
+        first, *more = form.parts  # input_ranks are those of the first input
+        each = [_shapes_of(layer, first), *map(_shapes_in, more)]
+        return [tuple(shapes[0] for shapes in each)] if all(len(s) == 1 for s in each) else []
     ranks = form.ranks
     if layer.input_ranks:
         ranks &= frozenset(layer.input_ranks)
     elif layer.takes_indices and ranks == ANY:
         ranks |= {1}
+    return _shapes_in(form._replace(ranks=ranks))
+
+
+def _shapes_in(form: Form) -> list[tuple[Any, ...]]:
+    """Return the shapes that an array of this form may have; none for a tuple."""
+    if form.parts:
+        return []
     width: Any = "features" if form.width is None else form.width
-    return [("batch", *("size",) * (rank - 2), width)[-rank:] for rank in sorted(ranks)]
+    return [("batch", *("size",) * (rank - 2), width)[-rank:] for rank in sorted(form.ranks)]
 
 
 def _form_of(maker: Layer, shapes: list[Shape]) -> Form:

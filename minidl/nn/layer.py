@@ -111,6 +111,8 @@ class Layer(InvalidatesRecordings, Member):
 
     path = ""  # the layer's place in the model, such as "2.body.0"
     most_inputs: ClassVar[int | None] = None  # how many inputs forward takes; None: any number
+    # Whether each axis of the output belongs to the axis of the input in the same place.
+    keeps_axes: ClassVar[bool] = True
     _training = True
     _checks_as_usual = True  # whether the class has the check_input and the dtype of Layer
     # Whether backward may also take back calls of earlier forward passes: cells are called once for
@@ -505,9 +507,11 @@ class Layer(InvalidatesRecordings, Member):
     def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
         """Return the shape of the output for an input of this shape; None where it is not known.
 
-        Sizes that are not known are words, such as ``("batch", "height", "width", 3)``.
+        Sizes that are not known are words, such as ``("batch", "height", "width", 3)``. Unless a
+        subclass says otherwise, it is the shape of the only input, and of several not known.
         """
-        return input_shape
+        several = input_shape is not None and any(isinstance(size, tuple) for size in input_shape)
+        return None if several else input_shape
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

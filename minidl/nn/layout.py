@@ -42,6 +42,8 @@ class ChannelsFirst(Container):
     (5, 8, 28, 28)
     """
 
+    keeps_axes = False
+
     def __init__(self, inner: Layer) -> None:
         if not isinstance(inner, Layer):
             raise TypeError(f"ChannelsFirst takes a layer, got {inner!r}")

@@ -80,6 +80,7 @@ class Flatten(Layer):
     """
 
     preferred_init = "skip"
+    keeps_axes = False
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1, channels_first: bool = False) -> None:
         super().__init__()

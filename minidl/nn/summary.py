@@ -124,16 +124,19 @@ def _is_size(value: Any) -> bool:
 
 def _check_layer(layer: Layer, shape: tuple[Any, ...]) -> None:
     """Raise ValueError, naming the layer, if it cannot take an input of this shape."""
-    words = shape_in_words(shape)
+    words, first = shape_in_words(shape), shape
     if is_several(shape):
-        if layer.most_inputs == 1 or layer.takes_lengths:
+        most = layer.most_inputs
+        if most is not None and most - layer.takes_lengths <= 1:
             raise ValueError(f"{layer.label} takes one input, and would get {words}")
-        return
+        if not layer.input_ranks or shape[0] is None:
+            return
+        first = shape[0]  # the others are the state of a recurrent layer
     takes, ranks = "", layer.input_ranks if computes_as_ours(layer) else ()
-    if ranks and len(shape) not in ranks:
+    if ranks and len(first) not in ranks:
         takes = Form(ranks=frozenset(ranks)).described()
     elif layer.in_features is not None and takes_only_its_width(layer):
-        fits = len(shape) > 1 and (isinstance(shape[-1], str) or shape[-1] == layer.in_features)
+        fits = len(first) > 1 and (isinstance(first[-1], str) or first[-1] == layer.in_features)
         takes = "" if fits else f"{layer.in_features} features"
     if takes:
         raise ValueError(f"{layer.label} takes {takes}, and its input would be {words}")

@@ -21,6 +21,7 @@ from minidl.nn.hooks import kept_by, register
 from minidl.nn.layer import Layer
 from minidl.nn.lengths import check_lengths
 from minidl.nn.recurrent.cells import RecurrentCell
+from minidl.nn.summary import shape_in_words
 from minidl.nn.tuples import is_several
 from minidl.seeds import as_generator
 from minidl.typing import Array, DType, Seed
@@ -338,6 +339,20 @@ class Recurrent(Layer):
                     f"got {h.shape}"
                 )
 
+    def _check_state_shapes(self, state: list[tuple[Any, ...]]) -> None:
+        """Raise ValueError if this is known not to be the shapes of a state."""
+        if state and len(state) != self.state_size:
+            raise ValueError(
+                f"{self.label}: the state consists of {self.state_size} arrays, got {len(state)}"
+            )
+        for shape in filter(None, state):  # those that are known
+            fits = len(shape) == 2 and (isinstance(shape[1], str) or shape[1] == self.hidden_size)
+            if not fits:
+                raise ValueError(
+                    f"{self.label}: expected a state of shape (batch, {self.hidden_size}), "
+                    f"got {shape_in_words(shape)}"
+                )
+
     def check_gradients(self, dys: tuple[Any, ...], outputs: tuple[Any, ...]) -> None:
         self.check_gradient(dys[0], outputs[0])  # those of the state are checked by backward
 
@@ -359,6 +374,7 @@ class Recurrent(Layer):
     def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...]:
         if input_shape is not None and is_several(input_shape):
             first, *state = input_shape
+            self._check_state_shapes(state)
             return (self.output_shape(first), *state) if state else self.output_shape(first)
         width = self.hidden_size * self._directions
         lead = (input_shape or ("batch", "time"))[: 1 + self.return_sequences]
