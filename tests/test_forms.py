@@ -281,3 +281,14 @@ def test_another_number_of_states_than_a_layer_has_is_refused() -> None:
 )
 def test_bodies_that_keep_some_sizes_are_built(body: Any, shape: tuple[int, ...]) -> None:
     assert nn.Residual(body())(np.ones(shape, np.float32)).shape == shape
+
+
+def test_a_subclass_shows_its_own_name() -> None:
+    class Skip(nn.Residual):
+        """A user's name for it."""
+
+    class Towers(nn.Parallel):
+        """A user's name for it."""
+
+    assert repr(Skip(nn.Linear(2, 2))) == "Skip(Linear)"
+    assert repr(Towers(nn.ReLU())) == "Towers(ReLU)"

@@ -284,7 +284,7 @@ class Parallel(Container):
             for name, layer in self.branches.items()
         ]
         parts += [] if self.join == "concat" else [f"join={self.join!r}"]
-        return f"Parallel({', '.join(parts)})"
+        return f"{type(self).__name__}({', '.join(parts)})"
 
     @classmethod
     def examples(cls) -> Examples:

@@ -345,7 +345,7 @@ class Residual(Container):
 
     def __repr__(self) -> str:
         shortcut = "" if self.shortcut is None else f", shortcut={self.shortcut!r}"
-        return f"Residual({describe_branch(self.body)}{shortcut})"
+        return f"{type(self).__name__}({describe_branch(self.body)}{shortcut})"
 
     @classmethod
     def examples(cls) -> Examples:
