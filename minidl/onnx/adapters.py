@@ -189,7 +189,8 @@ class Split(Adapter):
         places = np.cumsum(self.sizes_of(x.shape[self.axis]))[:-1]
         parts = np.split(x, places, self.axis)
         self.save(parts[0].dtype, [part.shape for part in parts])
-        return tuple(map(kernels.copy, parts))
+        copies = tuple(map(kernels.copy, parts))
+        return copies if len(copies) > 1 else copies[0]
 
     def backward(self, *gradients: Array | None) -> Array:
         dtype, shapes = self.saved(*gradients)  # type: ignore[arg-type]

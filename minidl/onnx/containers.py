@@ -37,6 +37,11 @@ def contains(kind: type[Layer]) -> Callable[[WriteContainer], WriteContainer]:
 
 def write(writer: Writer, layer: Layer, inputs: list[Value]) -> list[Value]:
     """Write a layer, or the layers of a container; return the values that it gives."""
+    if any(value.name in writer.nested for value in inputs):
+        raise TypeError(
+            f"export: {layer.label} would get a tuple within a tuple, which ONNX does not have; "
+            "join or choose the outputs of each branch before"
+        )
     if (container := _registered(CONTAINERS, layer)) is not None:
         return container(writer, layer, inputs)
     function = _registered(WRITERS, layer)
@@ -65,11 +70,10 @@ def _registered(table: Mapping[type[Layer], Function], layer: Layer) -> Function
 
 @contains(nn.Sequential)
 def _sequential(writer: Writer, model: nn.Sequential, inputs: list[Value]) -> list[Value]:
-    lengths = inputs[-1] if is_lengths(inputs[-1].array) and len(inputs) > 1 else None
-    values = inputs[:-1] if lengths else inputs
+    values, lengths = _apart(model, inputs)
     steps = values[0].array.shape[1:2]
     for layer in model.stack:
-        values = write(writer, layer, [*values, lengths] if _uses(layer, lengths) else values)  # type: ignore[list-item]
+        values = write(writer, layer, _with_lengths(layer, values, lengths))
         if values[0].array.ndim < 3 or values[0].array.shape[1:2] != steps:
             lengths = None  # the time axis is gone
     return values
@@ -77,17 +81,13 @@ def _sequential(writer: Writer, model: nn.Sequential, inputs: list[Value]) -> li
 
 @contains(nn.Residual)
 def _residual(writer: Writer, block: nn.Residual, inputs: list[Value]) -> list[Value]:
-    x, *more = inputs
-    lengths = more[0] if more else None
-    branches = []
-    for layer in (block.body, block.shortcut):
-        if layer is None:
-            branches.append(x)
-        else:
-            branches += write(writer, layer, inputs if _uses(layer, lengths) else [x])
+    around, lengths = _apart(block, inputs)
+    body = write(writer, block.body, _with_lengths(block.body, around, lengths))
+    if block.shortcut is not None:
+        around = write(writer, block.shortcut, _with_lengths(block.shortcut, around, lengths))
     writer.path = block.path
-    (name,) = joined(writer, "Add", branches)
-    return [Value(name, branches[0].array + branches[1].array)]
+    pairs = zip(body, around, strict=True)
+    return [Value(*joined(writer, "Add", [y, x]), y.array + x.array) for y, x in pairs]
 
 
 @contains(nn.Parallel)
@@ -95,29 +95,39 @@ def _parallel(writer: Writer, layer: nn.Parallel, inputs: list[Value]) -> list[V
     values = {id(value.array): value for value in inputs}
     given = layer.by_branch(tuple(value.array for value in inputs))
     given = given * len(layer.branches) if len(given) == 1 else given
-    outputs: list[Value] = []
+    by_branch = []
     for branch, (x, lengths) in zip(layer.branches.values(), given, strict=True):
         own = [values[id(x)]]
         if lengths is not None and branch.takes_lengths:
             own.append(values[id(lengths)])
-        outputs += write(writer, branch, own)
-    return outputs if layer.joint is None else write(writer, layer.joint, outputs)
+        by_branch.append(write(writer, branch, own))
+    writer.nested.update(y.name for outputs in by_branch if len(outputs) > 1 for y in outputs)
+    together = [y for outputs in by_branch for y in outputs]
+    return together if layer.joint is None else write(writer, layer.joint, together)
 
 
 @contains(nn.ChannelsFirst)
 def _channels_first(writer: Writer, layer: nn.ChannelsFirst, inputs: list[Value]) -> list[Value]:
     (x,) = inputs
-    if x.array.ndim < 3:
-        return write(writer, layer.inner, inputs)
     writer.path = layer.path
-    last = Value(turned_back(writer, x.name, x.array.ndim), np.moveaxis(x.array, 1, -1).copy())
-    (y,) = write(writer, layer.inner, [last])
+    if x.array.ndim > 2:
+        x = Value(turned_back(writer, x.name, x.array.ndim), np.moveaxis(x.array, 1, -1).copy())
+    (y,) = write(writer, layer.inner, [x])
     writer.path = layer.path
-    return [Value(turned(writer, y), first_array(y.array) if y.array.ndim > 2 else y.array)]
+    return [Value(turned(writer, y), first_array(y.array)) if y.array.ndim > 2 else y]
 
 
-def _uses(layer: Layer, lengths: Value | None) -> bool:
-    return lengths is not None and layer.takes_lengths
+def _apart(layer: Layer, inputs: list[Value]) -> tuple[list[Value], Value | None]:
+    """Return the inputs of a container, and the lengths behind them, if it takes any."""
+    *others, last = inputs
+    if others and layer.takes_lengths and is_lengths(last.array):
+        return others, last
+    return inputs, None
+
+
+def _with_lengths(layer: Layer, inputs: list[Value], lengths: Value | None) -> list[Value]:
+    """Return the inputs of a layer, with the lengths behind them if it takes any."""
+    return [*inputs, lengths] if lengths is not None and layer.takes_lengths else inputs
 
 
 @contains(Network)

@@ -118,11 +118,12 @@ def _inputs(model: Layer, example: Any) -> list[Value]:
                 f"{type(array).__name__}"
             )
     names = ["x", *(f"state_{index}" for index in range(len(arrays) - 1))]
-    if len(arrays) > 1 and is_lengths(arrays[-1]):
+    if len(arrays) > 1 and model.takes_lengths and is_lengths(arrays[-1]):
         names[-1] = "lengths"
     if isinstance(model, Network) and len(model.inputs) == len(arrays):
         names = list(model.inputs)
-    return [Value(name, array) for name, array in zip(names, arrays, strict=True)]
+    # As views, so that an array that is given twice is two inputs.
+    return [Value(name, array.view()) for name, array in zip(names, arrays, strict=True)]
 
 
 def _described(writer: Writer, value: Value, model: Layer) -> Any:

@@ -35,6 +35,7 @@ class Writer:
     def __init__(self, opset: int, taken: Sequence[str] = ()) -> None:
         self.opset, self.taken = opset, frozenset(taken)
         self.lengths: set[str] = set()  # names of inputs that hold lengths of sequences
+        self.nested: set[str] = set()  # names of values in a tuple within a tuple
         self.nodes: list[Any] = []
         self.constants: dict[str, Any] = {}
         self.path = ""  # of the layer that is being written
