@@ -524,3 +524,26 @@ def test_models_of_branches_are_saved_reset_and_frozen(tmp_path: Path) -> None:
     assert not np.array_equal(before[0], model.parameters()[0].data)
     model.reset(0)
     assert_same([p.data for p in model.parameters()], before, "reset")
+
+
+@pytest.mark.parametrize(
+    ("layers", "state"),
+    [
+        (lambda: (nn.Parallel(nn.Linear(3, 4), nn.Linear(2, 4), join=None), nn.GRU(4, 4)), True),
+        (lambda: (nn.GRU(3, 2), nn.GRU(2, 2)), True),
+        (lambda: (nn.Parallel(nn.GRU(3, 4), nn.Linear(3, 4), join=None), nn.Add()), False),
+        (lambda: (nn.GRU(3, 4), nn.Split((2, 2)), nn.Parallel(nn.GRU(2, 3), nn.Tanh())), False),
+    ],
+)
+def test_lengths_follow_sequences_in_tuples(layers: Any, state: bool) -> None:
+    heads = nn.Parallel(nn.GlobalAvgPool(), nn.Identity() if state else nn.GlobalMaxPool())
+    model = nn.Sequential(*layers(), heads, rng=0)
+    x, h = (RNG.normal(size=shape).astype(np.float32) for shape in ((4, 6, 3), (4, 2)))
+    lengths = np.array([2, 6, 3, 5])
+    rest = (h,) if state else ()
+    with nn.evaluating():
+        together = model(x, *rest, lengths=lengths)
+        for row, length in enumerate(lengths):
+            one = slice(row, row + 1)
+            alone = model(x[one, :length].copy(), *(part[one] for part in rest))
+            np.testing.assert_allclose(together[one], alone, rtol=1e-5, atol=1e-6)

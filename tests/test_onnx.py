@@ -178,3 +178,57 @@ def test_without_the_package_one_line_says_how_to_get_it(
         minidl.onnx.export(nn.ReLU(), path, np.ones((1, 3), np.float32))
     with pytest.raises(ImportError, match="pip install"):
         minidl.onnx.load(path)
+
+
+TABLE, SERIES = (4, 3), (4, 6, 3)
+TWINS = nn.Linear(3, 2, rng=0)
+
+
+@pytest.mark.parametrize(
+    ("model", "shapes"),
+    [
+        (nn.Parallel(TWINS, TWINS, join="stack"), (TABLE, TABLE)),
+        (nn.Residual(nn.Parallel(nn.Linear(3, 3), nn.Tanh(), join=None)), (TABLE, TABLE)),
+        (nn.Residual(nn.Split((1, 2)), nn.Split((1, 2))), (TABLE,)),
+        (nn.Sequential(nn.Parallel(nn.Linear(3, 3), nn.Embedding(9, 3)), nn.ReLU()), (TABLE, None)),
+        (nn.Sequential(nn.GRU(3, 3), nn.GRU(3, 3)), (SERIES, TABLE, None)),
+        (
+            nn.Sequential(
+                nn.Parallel(nn.GRU(3, 4), nn.Linear(3, 4), join=None),
+                nn.Parallel(nn.GlobalAvgPool(), nn.GlobalMaxPool()),
+            ),
+            (SERIES, None),
+        ),
+        (nn.ChannelsFirst(nn.Stack()), (TABLE,)),
+        (nn.Sequential(nn.Split((3,)), nn.ReLU(), nn.Stack()), (TABLE,)),
+    ],
+)
+def test_several_inputs_go_where_the_model_has_them(model: Any, shapes: Any, path: Path) -> None:
+    rng = np.random.default_rng(0)
+    numbers = np.array([2, 6, 3, 5])  # lengths, or indices
+    inputs = [
+        numbers if shape is None else rng.normal(size=shape).astype(np.float32) for shape in shapes
+    ]
+    example = [inputs[shapes.index(shape)] for shape in shapes]  # one array for those of one shape
+    minidl.onnx.export(model, path, tuple(example))
+    expected = outputs_of(model, tuple(inputs))
+    for theirs, ours in zip(run_elsewhere(path, tuple(inputs)), expected, strict=True):
+        np.testing.assert_allclose(theirs, ours, rtol=1e-5, atol=1e-5)
+    for again, ours in zip(
+        outputs_of(minidl.onnx.load(path), tuple(inputs)), expected, strict=True
+    ):
+        np.testing.assert_array_equal(again, ours)
+
+
+def test_a_tuple_within_a_tuple_is_refused(path: Path) -> None:
+    inner = nn.Parallel(nn.ReLU(), nn.Tanh(), join=None)
+    model = nn.Sequential(nn.Parallel(inner, nn.Linear(3, 2), join=None), nn.Select(1))
+    with pytest.raises(TypeError, match=r"layer 1 Select\(1\) would get a tuple within a tuple"):
+        minidl.onnx.export(model, path, np.ones(TABLE, np.float32))
+
+
+def test_transposes_after_transposes_are_no_rows(path: Path) -> None:
+    inner = nn.Sequential(nn.Parallel(nn.Linear(5, 2), nn.Identity()), nn.Linear(7, 2))
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ChannelsFirst(inner))
+    rng = np.random.default_rng(0)
+    check_file(model, path, [(rng.normal(size=(2, 5, 4, 3)).astype(np.float32),)])

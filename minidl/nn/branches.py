@@ -14,6 +14,7 @@ from minidl.nn.container import Container, form_after
 from minidl.nn.forms import Form, MisfitError
 from minidl.nn.joining import Add, Concat, Join, Multiply, Stack, described, fits_beside
 from minidl.nn.layer import Examples, Layer
+from minidl.nn.lengths import steps_in
 from minidl.nn.linear import Linear
 from minidl.nn.summary import Member, Shape, describe_branch, may_be_alike, shape_in_words
 from minidl.nn.tuples import added, backward_through, is_several, through, without_tuple_of_one
@@ -158,6 +159,16 @@ class Parallel(Container):
         if len(given) not in (1, count):
             raise TypeError(self._wrong_count(len(given)))
         return given
+
+    def with_lengths(
+        self, parts: tuple[Any, ...], lengths: Array, steps: int | None
+    ) -> tuple[Any, ...]:
+        """Return an input for each branch, with the lengths behind sequences of so many steps."""
+        given: list[Any] = []
+        for part, branch in zip(parts, self.branches.values(), strict=True):
+            own = branch.takes_lengths and steps in steps_in(part)
+            given += (part, lengths) if own else (part,)
+        return tuple(given)
 
     def _wrong_count(self, given: int) -> str:
         cure = "; lengths stand behind their sequences" if given > len(self.branches) else ""

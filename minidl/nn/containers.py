@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 from minidl.nn.activations import ReLU, Tanh
 from minidl.nn.affine import Affine
 from minidl.nn.array_checks import is_lengths
+from minidl.nn.branches import Parallel
 from minidl.nn.container import Container, form_after, width_before
 from minidl.nn.forms import Form, MisfitError, is_ours
 from minidl.nn.layer import Examples, Layer
+from minidl.nn.lengths import steps_in, steps_of_last
 from minidl.nn.linear import Linear
 from minidl.nn.normalization import BatchNorm
 from minidl.nn.summary import (
@@ -120,22 +122,25 @@ class Sequential(Container):
         """Call the layers with the lengths, if they take them, and the first with the options."""
         self._check_inputs(inputs, lengths)
         x = one_or_all(inputs)
-        steps: tuple[int, ...] = getattr(inputs[-1], "shape", ())[1:2]
+        steps = steps_of_last(inputs)
         changed_by: Layer | None = None
         for layer in self.stack:
             if lengths is not None and layer.takes_lengths:
                 if changed_by is not None:
                     raise ValueError(
-                        f"{self.label}: {changed_by.short_name()} makes other steps of {steps[0]}, "
+                        f"{self.label}: {changed_by.short_name()} makes other steps of {steps}, "
                         f"to which the lengths that {layer.short_name()} takes do not belong; keep "
                         'the steps, for example by padding="same" or "causal"'
                     )
-                options = {**options, "lengths": lengths}
+                if layer is not self.stack[0] and _is_by_branch(layer, x):
+                    x = layer.with_lengths(x, lengths, steps)
+                else:
+                    options = {**options, "lengths": lengths}
             x, options = layer(x, **options), {}
-            if getattr(x, "ndim", 0) < 3:
+            if not (known := steps_in(x)):
                 lengths = None  # the time axis is gone
             else:
-                changed_by = None if x.shape[1:2] == steps else changed_by or layer
+                changed_by = None if steps in known else changed_by or layer
         return x
 
     def _check_inputs(self, inputs: tuple[Any, ...], lengths: Array | None) -> None:
@@ -393,6 +398,13 @@ def pre_activation(
         linear.choose_init(None if preferred == "skip" else preferred)
     body = (norm(features), activation(), first, norm(hidden), activation(), last)
     return Residual(Sequential(*body, rng=rng))
+
+
+def _is_by_branch(layer: Layer, x: Any) -> TypeGuard[Parallel]:
+    """Return whether an input is a tuple of one array for each of the branches of a layer."""
+    if not isinstance(layer, Parallel) or type(x) is not tuple:
+        return False
+    return len(x) == len(layer.branches) > 1
 
 
 def in_order(layer: Layer) -> Iterator[Layer]:

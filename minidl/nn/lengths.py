@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from minidl._kernels.twins.errors import RowError
@@ -32,3 +34,20 @@ def check_lengths(label: str, x: Array, lengths: Array) -> None:
     if len(bad):
         row = int(bad[0])
         raise RowError("length", row, int(lengths[row]), x.shape[1], owner=label)
+
+
+def steps_in(x: Any) -> set[int]:
+    """Return how many steps the sequences in x have, an array or a tuple; none in rows."""
+    if type(x) is tuple:
+        return set().union(*map(steps_in, x))
+    return {x.shape[1]} if getattr(x, "ndim", 0) > 2 else set()
+
+
+def steps_of_last(inputs: tuple[Any, ...]) -> int | None:
+    """Return how many steps the last sequences have, behind which lengths stand; None: no such."""
+    for x in reversed(inputs):
+        if getattr(x, "ndim", 0) == 2 and x.dtype.kind in "iu":  # indices, such as words
+            return int(x.shape[1])
+        if steps := steps_in(x):
+            return max(steps)
+    return None

@@ -11,6 +11,7 @@ import numpy as np
 from minidl import nn
 from minidl.nn.array_checks import is_lengths
 from minidl.nn.layer import Layer
+from minidl.nn.lengths import steps_in, steps_of_last
 from minidl.onnx import adapters
 from minidl.onnx.branch_layers import joined
 from minidl.onnx.layers import WRITERS
@@ -71,10 +72,13 @@ def _registered(table: Mapping[type[Layer], Function], layer: Layer) -> Function
 @contains(nn.Sequential)
 def _sequential(writer: Writer, model: nn.Sequential, inputs: list[Value]) -> list[Value]:
     values, lengths = _apart(model, inputs)
-    steps = values[0].array.shape[1:2]
+    steps = steps_of_last(tuple(value.array for value in values))
     for layer in model.stack:
-        values = write(writer, layer, _with_lengths(layer, values, lengths))
-        if values[0].array.ndim < 3 or values[0].array.shape[1:2] != steps:
+        given = _with_lengths(layer, values, lengths)
+        if given is not values and layer is not model.stack[0] and isinstance(layer, nn.Parallel):
+            given = _between(layer, given, steps)
+        values = write(writer, layer, given)
+        if steps not in steps_in(tuple(value.array for value in values)):
             lengths = None  # the time axis is gone
     return values
 
@@ -87,7 +91,7 @@ def _residual(writer: Writer, block: nn.Residual, inputs: list[Value]) -> list[V
         around = write(writer, block.shortcut, _with_lengths(block.shortcut, around, lengths))
     writer.path = block.path
     pairs = zip(body, around, strict=True)
-    return [Value(*joined(writer, "Add", [y, x]), y.array + x.array) for y, x in pairs]
+    return [Value(joined(writer, "Add", [y, x])[0], y.array + x.array) for y, x in pairs]
 
 
 @contains(nn.Parallel)
@@ -128,6 +132,15 @@ def _apart(layer: Layer, inputs: list[Value]) -> tuple[list[Value], Value | None
 def _with_lengths(layer: Layer, inputs: list[Value], lengths: Value | None) -> list[Value]:
     """Return the inputs of a layer, with the lengths behind them if it takes any."""
     return [*inputs, lengths] if lengths is not None and layer.takes_lengths else inputs
+
+
+def _between(layer: nn.Parallel, inputs: list[Value], steps: int | None) -> list[Value]:
+    """Return the inputs of branches, with the lengths behind all sequences of so many steps."""
+    *arrays, lengths = (value.array for value in inputs)
+    if not len(arrays) == len(layer.branches) > 1:
+        return inputs
+    values = {id(value.array): value for value in inputs}
+    return [values[id(x)] for x in layer.with_lengths(tuple(arrays), lengths, steps)]
 
 
 @contains(Network)
