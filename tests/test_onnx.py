@@ -200,7 +200,7 @@ TWINS = nn.Linear(3, 2, rng=0)
             (SERIES, None),
         ),
         (nn.ChannelsFirst(nn.Stack()), (TABLE,)),
-        (nn.Sequential(nn.Split((3,)), nn.ReLU(), nn.Stack()), (TABLE,)),
+        (nn.Sequential(nn.Split((3,)), nn.Stack(), nn.ReLU()), (TABLE,)),
     ],
 )
 def test_several_inputs_go_where_the_model_has_them(model: Any, shapes: Any, path: Path) -> None:
