@@ -200,6 +200,14 @@ UNKNOWN: dict[str, tuple[Model, str, tuple[int, ...] | None]] = {
         "joins the channels to one of several axes",
         IMAGE,
     ),
+    "the state of a cell": (
+        lambda: chain(
+            nn.Parallel(nn.Linear(3, 4), chain(filters(), nn.Flatten()), join=None),
+            nn.GRUCell(4, 18),
+        ),
+        "layer 1 GRUCell.* they are the state that it begins with",
+        None,
+    ),
     "linear layers of pixels": (
         lambda: chain(filters(), nn.Linear(3, 2), nn.Flatten(), nn.Linear(12, 2)),
         "how many channels it takes is not known",

@@ -257,3 +257,16 @@ def test_a_layer_that_does_not_know_shapes_predicts():
     model = nn.Sequential(nn.Linear(2, 3), Lost(), rng=0)
     trainer = Trainer(model, nn.MSELoss(), optim.SGD(model.parameters()))
     assert trainer.predict(np.ones((5, 2), np.float32)).shape == (5, 3)
+
+
+@pytest.mark.parametrize("batch_size", [2, 5])
+def test_outputs_within_outputs_come_as_the_model_gives_them(batch_size):
+    inner = nn.Parallel(nn.Linear(3, 4), nn.Linear(3, 4), join=None)
+    model = nn.Sequential(nn.Parallel(inner, nn.Linear(3, 2), join=None), rng=0)
+    trainer = Trainer(model, nn.MSELoss(), optim.SGD(model.parameters()))
+    x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    (a, b), c = model(x)
+    for _ in range(1 + EAGER_CALLS):
+        (first, second), third = trainer.predict(x, batch_size)
+        for found, expected in zip((first, second, third), (a, b, c), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

@@ -18,6 +18,7 @@ import minidl
 from minidl import nn, optim
 from minidl.optim import schedules
 from minidl.training import Callback, Checkpoint, EarlyStopping, ReduceOnPlateau, Trainer
+from minidl.training.tally import Tally
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 4)).astype(np.float32)
@@ -126,6 +127,14 @@ def test_within_an_epoch_it_goes_on_with_a_transform_or_without_as_before(tmp_pa
     other.load(tmp_path / "1")
     with pytest.raises(ValueError, match="within an epoch without a transform"):
         fit(other, 1, transform=noise)
+
+
+def test_sums_go_on_from_a_file_without_the_weight_of_the_rows_that_have_counted() -> None:
+    tally = Tally(nn.MSELoss(reduction="sum"), {})
+    tally.resume({"total": 3.0, "weight": 0.0, "metrics": []})
+    assert tally.read() == {"loss": 3.0}
+    tally.add([1.0, 2.0], batch=4, rows=7)
+    assert tally.read() == {"loss": 6.0}
 
 
 def test_between_two_fits(tmp_path: Path) -> None:

@@ -52,6 +52,14 @@ class Container(Layer):
         *input_shapes
             The shape of a row of each input, without the batch; none where they are not known.
 
+        Raises
+        ------
+        TypeError
+            For what is no shape.
+        ValueError
+            For sizes that are none, and where an input of this shape would not get through, naming
+            the layer.
+
         Examples
         --------
         >>> from minidl import nn

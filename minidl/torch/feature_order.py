@@ -165,6 +165,9 @@ class _Walk:
         """Return the layout of the output, and of the states if the layer is given any."""
         inputs = layout.layouts if isinstance(layout, Several) else (layout,)
         self._take(layer, inputs[0])
+        for state in inputs[1:]:
+            if turned := _turned(state):
+                raise unknown_order(turned[0], layer, "they are the state that it begins with")
         directions = 1 + layer.bidirectional if isinstance(layer, Recurrent) else 1
         output = Rows((Part(directions * layer.hidden_size),))
         return Several((output,) * len(inputs)) if len(inputs) > 1 else output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -123,8 +124,8 @@ class Predictor:
         self._step.forget()
 
 
-def joined(outputs: list[Any]) -> Any:
+def joined(outputs: Sequence[Any]) -> Any:
     """Put the outputs for parts of the rows one after the other, in arrays of their own."""
     if isinstance(outputs[0], tuple):
-        return tuple(map(np.concatenate, zip(*outputs, strict=True)))
+        return tuple(map(joined, zip(*outputs, strict=True)))
     return np.concatenate(outputs)

@@ -78,6 +78,8 @@ class Tally:
     def resume(self, state: dict[str, Any]) -> None:
         """Go on from sums that ``resume_state`` has returned."""
         self._total, self._weight = state["total"], state["weight"]
+        if not self._mean and self._total:  # of sums, older files do not say what has counted
+            self._weight = self._weight or 1.0
         for metric, sums in zip(self._metrics.values(), state["metrics"], strict=True):
             _set_sums(metric, sums)
 

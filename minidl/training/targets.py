@@ -146,6 +146,7 @@ def check_integers(name: str, labels: Array, y: str = "y") -> None:
             f"({labels.dtype}); write {y}.astype(int) if they are whole numbers"
         )
     if labels.dtype.kind not in "bui":
+        y = y.removeprefix("np.asarray(").removesuffix(")")
         raise TypeError(
             f"{name}: labels must be integers, got dtype {labels.dtype}; write "
             f"classes, {y} = np.unique({y}, return_inverse=True) to number them"

@@ -240,8 +240,9 @@ class Trainer(Evaluator):
 
         Raises
         ------
-        ValueError
-            For data that cannot be trained on, before any step, naming the first bad row.
+        TypeError, ValueError
+            For data that cannot be trained on, before any step, naming the first bad row; after
+            ``load``, for other losses, metrics or validation than before.
         FloatingPointError
             If the loss or the gradient is not finite, naming the step and the first layer
             where that shows.

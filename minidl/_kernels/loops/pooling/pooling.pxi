@@ -6,142 +6,6 @@
 # the pixels behind, which are written later. Only at the end of a row, or of this thread's rows, is
 # a part of a vector stored. Threads partition the rows of what is written.
 
-cdef struct Windows:
-    # Window (i, j) begins at row i * stride_height - top and column j * stride_width - left. Its
-    # rows are row_step apart, its columns column_step.
-    Py_ssize_t height, width, channels, out_height, out_width
-    Py_ssize_t kernel_height, kernel_width, stride_height, stride_width, top, left
-    Py_ssize_t row_step, column_step
-    Py_ssize_t counted_height, counted_width    # of a mean: where padding ends that counts; or 0
-    const Py_ssize_t *lengths    # of every image: its columns that are no padding; or NULL
-
-cdef struct Span:
-    # A range of rows or of columns: begin, begin + 1, ... end - 1.
-    Py_ssize_t begin, end
-
-ctypedef fused PoolingArgs:
-    MaxPoolArgs
-    MaxPoolGradArgs
-    AvgPoolArgs
-    AvgPoolGradArgs
-
-
-cdef inline Windows windows_of(const PoolingArgs *args) noexcept nogil:
-    """Where the windows of a call lie."""
-    cdef Windows at = Windows(
-        args.height, args.width, args.channels, args.out_height, args.out_width,
-        args.kernel_height, args.kernel_width, args.stride_height, args.stride_width,
-        args.top, args.left, args.row_step, args.column_step, 0, 0, args.lengths
-    )
-    if PoolingArgs is AvgPoolArgs or PoolingArgs is AvgPoolGradArgs:
-        at.counted_height, at.counted_width = args.counted_height, args.counted_width
-    return at
-
-
-cdef inline Py_ssize_t width_of(const Windows *at, Py_ssize_t image) noexcept nogil:
-    """How many columns of an image are no padding."""
-    return at.width if at.lengths == NULL else at.lengths[image]
-
-
-cdef Py_ssize_t first_bad_length(const Windows *at, Py_ssize_t images) noexcept nogil:
-    """Return 1 + the first image whose length is not in 1 … width; 0 if there is none."""
-    cdef Py_ssize_t i
-    if at.lengths != NULL:
-        for i in range(images):
-            if not 1 <= at.lengths[i] <= at.width:
-                return 1 + i
-    return 0
-
-
-cdef inline Py_ssize_t reach(Py_ssize_t kernel, Py_ssize_t step) noexcept nogil:
-    """Over how many rows or columns a window reaches."""
-    return (kernel - 1) * step + 1
-
-
-cdef inline Span inside(
-    Py_ssize_t begin, Py_ssize_t step, Py_ssize_t kernel, Py_ssize_t size
-) noexcept nogil:
-    """Which rows, or columns, of a window that begins there are no padding."""
-    if step == 1:
-        return Span(larger(-begin, 0), smaller(size - begin, kernel))
-    return Span(larger(ceil_div(-begin, step), 0), smaller(ceil_div(size - begin, step), kernel))
-
-
-cdef inline Py_ssize_t counted(
-    Py_ssize_t begin, Py_ssize_t step, Py_ssize_t kernel, Py_ssize_t size, Py_ssize_t end
-) noexcept nogil:
-    """How many rows or columns of a window count: those before `end`; if it is 0, those inside."""
-    cdef Span span = inside(begin, step, kernel, size)
-    if end > 0:
-        return smaller(ceil_div(end - begin, step), kernel)
-    return larger(span.end - span.begin, 1)
-
-
-cdef real share_of(
-    const Windows *at, Py_ssize_t image, Py_ssize_t row, Py_ssize_t column
-) noexcept nogil:
-    """One over the number of a window's pixels that count; 1 if there are none."""
-    cdef Py_ssize_t rows = counted(
-        row * at.stride_height - at.top, at.row_step, at.kernel_height, at.height,
-        at.counted_height
-    )
-    return <real>1 / (rows * counted(
-        column * at.stride_width - at.left, at.column_step, at.kernel_width, width_of(at, image),
-        at.counted_width
-    ))
-
-
-cdef inline Span windows_over(
-    Py_ssize_t begin, Py_ssize_t end, Py_ssize_t stride, Py_ssize_t before, Py_ssize_t wide,
-    Py_ssize_t count
-) noexcept nogil:
-    """The windows that reach over any of the places begin … end - 1, along one dimension."""
-    return Span(
-        larger(begin + before - wide + stride, 0) // stride,
-        smaller((end - 1 + before) // stride + 1, count)
-    )
-
-
-cdef inline vec lane_numbers() noexcept nogil:
-    """0, 1, 2, ..."""
-    cdef real[LANES] numbers
-    cdef Py_ssize_t lane
-    for lane in range(LANES):
-        numbers[lane] = lane
-    return load(numbers)
-
-
-cdef inline Py_ssize_t next_channel(Py_ssize_t channel, Py_ssize_t c) noexcept nogil:
-    """Where the next vector of a pixel of c channels begins; c after the last."""
-    return c if channel + LANES >= c else smaller(channel + LANES, c - LANES)
-
-
-cdef inline Py_ssize_t alike(
-    const Windows *at, Py_ssize_t column, Py_ssize_t wide, Py_ssize_t width
-) noexcept nogil:
-    """How many windows from `column` on are `wide`, as this one is: one at an edge, else many."""
-    if wide < at.kernel_width:
-        return 1
-    return smaller(
-        (width + at.left - reach(wide, at.column_step)) // at.stride_width + 1, at.out_width
-    ) - column
-
-
-cdef inline bint is_dilated(const Windows *at) noexcept nogil:
-    """Whether there are others between the rows or columns of a window."""
-    return at.row_step > 1 or at.column_step > 1
-
-
-cdef inline bint is_tiling(const Windows *at) noexcept nogil:
-    """Whether windows lie side by side, and nothing is padded."""
-    return (
-        at.stride_height == at.kernel_height and at.stride_width == at.kernel_width
-        and at.top == at.left == 0 and at.lengths == NULL and not is_dilated(at)
-        and at.out_height * at.kernel_height <= at.height
-        and at.out_width * at.kernel_width <= at.width
-    )
-
-
 # --- forward: fold every window ---
 
 cdef inline void fold_windows(
@@ -227,47 +91,6 @@ cdef inline void pool_windows(
                 channel = next_channel(channel, c)
             y += count * c
             column += count
-
-
-cdef void pool_dilated(
-    const Windows *at, const real *x, const real *x_end, real *y, real *y_end, Py_ssize_t begin,
-    Py_ssize_t end, bint is_mean, double divisor
-) noexcept nogil:
-    """The same for the rows of y from `begin` to `end`, even if windows see padding alone."""
-    cdef Py_ssize_t c = at.channels, row, image, column, channel, top, left, i, j
-    cdef Span rows, columns
-    cdef const real *pixel
-    cdef real scale = <real>(1 / divisor) if divisor > 0 else 1
-    cdef vec folded
-    for row in range(begin, end):
-        image = row // at.out_height
-        top = (row - image * at.out_height) * at.stride_height - at.top
-        rows = inside(top, at.row_step, at.kernel_height, at.height)
-        for column in range(at.out_width):
-            left = column * at.stride_width - at.left
-            columns = inside(left, at.column_step, at.kernel_width, width_of(at, image))
-            if is_mean and divisor == 0:
-                scale = share_of(at, image, row - image * at.out_height, column)
-            channel = 0
-            while channel < c:
-                folded = fill(0 if is_mean else -INFINITY)
-                for i in range(rows.begin, rows.end):
-                    for j in range(columns.begin, columns.end):
-                        pixel = x + channel + c * (
-                            (image * at.height + top + i * at.row_step) * at.width
-                            + left + j * at.column_step
-                        )
-                        if is_mean:
-                            folded = folded + load_first(pixel, c - channel, x_end - pixel)
-                        else:
-                            folded = maximum_or_nan(
-                                load_first(pixel, c - channel, x_end - pixel), folded
-                            )
-                if is_mean:
-                    folded = folded * scale
-                store_first(y + channel, folded, c - channel, y_end - (y + channel))
-                channel = next_channel(channel, c)
-            y += c
 
 
 cdef Py_ssize_t max_pool(const void *arguments, int thread, int threads) noexcept nogil:
@@ -388,39 +211,6 @@ cdef inline void max_pool_rows(
             column += count
 
 
-cdef void max_pool_rows_dilated(
-    const Windows *at, const real *x, const real *x_end, const real *y, const real *y_end,
-    const real *dy, real *dx, Py_ssize_t image, Span own, bint after_relu
-) noexcept nogil:
-    """The same for windows with gaps between their rows and columns."""
-    cdef Py_ssize_t c = at.channels, line = at.width * c
-    cdef Py_ssize_t row, column, channel, done, top, left, before, corner, place
-    cdef Span rows, columns, over = windows_over(
-        own.begin, own.end, at.stride_height, at.top, reach(at.kernel_height, at.row_step),
-        at.out_height
-    )
-    cdef vec lanes = lane_numbers()
-    for row in range(over.begin, over.end):
-        top = row * at.stride_height - at.top
-        rows = inside(top, at.row_step, at.kernel_height, own.end)
-        before = inside(top, at.row_step, at.kernel_height, own.begin).end - rows.begin
-        for column in range(at.out_width):
-            left = column * at.stride_width - at.left
-            columns = inside(left, at.column_step, at.kernel_width, width_of(at, image))
-            left += columns.begin * at.column_step
-            channel = done = 0
-            while channel < c:
-                place = (row * at.out_width + column) * c + channel
-                corner = (top + rows.begin * at.row_step) * line + left * c + channel
-                give_first_largest(
-                    x + corner, x_end, y + place, y_end, dy + place, dx + corner, 1, 0,
-                    rows.end - rows.begin, columns.end - columns.begin, line * at.row_step,
-                    c * at.column_step, c, done - channel, c - channel, lanes,
-                    line - left * c - channel, before, after_relu, True
-                )
-                done, channel = channel + LANES, next_channel(channel, c)
-
-
 cdef Py_ssize_t max_pool_grad(const void *arguments, int thread, int threads) noexcept nogil:
     """dx = dy at the first largest pixel of each window, 0 elsewhere. Threads partition dx."""
     cdef const MaxPoolGradArgs *args = <const MaxPoolGradArgs *>arguments
@@ -512,28 +302,14 @@ cdef inline void spread_blocks(
         dx += at.width * c
 
 
-cdef inline Span windows_at(
-    Py_ssize_t place, Py_ssize_t stride, Py_ssize_t before, Py_ssize_t kernel, Py_ssize_t step,
-    Py_ssize_t count
+cdef inline bint are_whole(
+    Span windows, Py_ssize_t stride, Py_ssize_t before, Py_ssize_t kernel, Py_ssize_t size
 ) noexcept nogil:
-    """The windows that reach over a place, from the first that has a row, or column, there.
-
-    Others may have none there, as it lies between two of their rows.
-    """
-    cdef Span over = windows_over(place, place + 1, stride, before, reach(kernel, step), count)
-    while over.begin < over.end and (place + before - over.begin * stride) % step:
-        over.begin += 1
-    return over
-
-
-cdef inline Py_ssize_t next_at(
-    Py_ssize_t stride, Py_ssize_t step, Py_ssize_t count
-) noexcept nogil:
-    """How many windows on is the next one that has a row, or column, at the same place."""
-    cdef Py_ssize_t n = 1
-    while n < count and n * stride % step:
-        n += 1
-    return n
+    """Whether none of these windows has a row, or column, outside of the image."""
+    return (
+        windows.begin * stride >= before
+        and (windows.end - 1) * stride - before + kernel <= size
+    )
 
 
 cdef inline vec sum_windows(
@@ -552,46 +328,6 @@ cdef inline vec sum_windows(
     return total
 
 
-cdef void spread_dilated(
-    const Windows *at, const real *dy, const real *dy_end, real *dx, real *dx_end,
-    Py_ssize_t line, Py_ssize_t end, double divisor
-) noexcept nogil:
-    """The rows of dx from `line` to `end`, for windows with gaps between their rows and columns."""
-    cdef Py_ssize_t row_next = next_at(at.stride_height, at.row_step, at.out_height)
-    cdef Py_ssize_t column_next = next_at(at.stride_width, at.column_step, at.out_width)
-    cdef Py_ssize_t c = at.channels, image, row, column, channel, i, j
-    cdef real scale = <real>(1 / divisor) if divisor > 0 else 1
-    cdef const real *pixel
-    cdef Span rows, columns
-    cdef vec total
-    for line in range(line, end):
-        image, row = line // at.height, line % at.height
-        rows = windows_at(
-            row, at.stride_height, at.top, at.kernel_height, at.row_step, at.out_height
-        )
-        for column in range(at.width):
-            columns = windows_at(
-                column, at.stride_width, at.left, at.kernel_width, at.column_step, at.out_width
-            )
-            if column >= width_of(at, image):
-                columns.end = columns.begin
-            channel = 0
-            while channel < c:
-                total, i = fill(0), rows.begin
-                while i < rows.end:
-                    j = columns.begin
-                    while j < columns.end:
-                        pixel = dy + ((image * at.out_height + i) * at.out_width + j) * c + channel
-                        if divisor == 0:
-                            scale = share_of(at, image, i, j)
-                        total = total + scale * load_first(pixel, c - channel, dy_end - pixel)
-                        j += column_next
-                    i += row_next
-                store_first(dx + channel, total, c - channel, dx_end - (dx + channel))
-                channel = next_channel(channel, c)
-            dx += c
-
-
 cdef Py_ssize_t avg_pool_grad(const void *arguments, int thread, int threads) noexcept nogil:
     """dx = the sum over all windows that hold a pixel, of dy over the divisor."""
     cdef const AvgPoolGradArgs *args = <const AvgPoolGradArgs *>arguments
@@ -603,8 +339,12 @@ cdef Py_ssize_t avg_pool_grad(const void *arguments, int thread, int threads) no
     cdef const real *dy_end = <const real *>args.dy + args.images * at.out_height * at.out_width * c
     cdef real *dx = <real *>args.dx + line * at.width * c
     cdef real *dx_end = <real *>args.dx + end * at.width * c
-    cdef real scale = <real>(1 / args.divisor) if args.divisor > 0 else 1
+    # That of windows inside of the image, if not of all.
+    cdef real scale = <real>(1 / args.divisor) if args.divisor > 0 else (
+        <real>1 / (at.kernel_height * at.kernel_width)
+    )
     cdef Py_ssize_t image, row, column, channel
+    cdef bint rows_alike, alike
     cdef Span rows, columns
     cdef vec total
     cdef Py_ssize_t bad = first_bad_length(&at, args.images)
@@ -622,6 +362,7 @@ cdef Py_ssize_t avg_pool_grad(const void *arguments, int thread, int threads) no
             row, row + 1, at.stride_height, at.top, at.kernel_height, at.out_height
         )
         dy = <const real *>args.dy + image * at.out_height * at.out_width * c
+        rows_alike = are_whole(rows, at.stride_height, at.top, at.kernel_height, at.height)
         columns = Span(0, 0)
         for column in range(at.width):
             while (
@@ -632,9 +373,12 @@ cdef Py_ssize_t avg_pool_grad(const void *arguments, int thread, int threads) no
                 columns.begin += 1
             if column >= width_of(&at, image):
                 columns.end = columns.begin
+            alike = args.divisor > 0 or rows_alike and are_whole(
+                columns, at.stride_width, at.left, at.kernel_width, width_of(&at, image)
+            )
             channel = 0
             while channel < c:
-                if args.divisor > 0:
+                if alike:
                     total = sum_windows(
                         &at, dy, dy_end, image, rows, columns, channel, scale, True
                     )
