@@ -274,7 +274,9 @@ def test_another_number_of_states_than_a_layer_has_is_refused() -> None:
         ),
         (lambda: nn.Sequential(nn.Conv1d(2, 2, 65), nn.Upsample(65)), (1, 65, 2)),
         (
-            lambda: nn.Sequential(nn.Parallel(nn.ReLU(), join="stack"), nn.Flatten(1, 2)),
+            lambda: nn.Sequential(
+                nn.Conv2d(4, 4, 1), nn.Parallel(nn.ReLU(), join="stack"), nn.Flatten(1, 2)
+            ),
             (2, 3, 1, 4),
         ),
     ],

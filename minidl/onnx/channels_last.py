@@ -90,7 +90,6 @@ class _Layout:
         if x not in self.last:
             self._need(x)
             self.last[x] = self._name(x)
-            self.ranks[self.last[x]] = rank
             turn = adapters.Transpose(channels_last(rank))
             self._append(Step(turn, (x,), (self.last[x],), ()))
         self._add_last(step, around.inner)
@@ -104,8 +103,7 @@ class _Layout:
             self._append(Step(layer, inputs, step.outputs, step.nodes))
             return
         for y in step.outputs:
-            self.last[y] = self._name(y)
-            self.ranks[y] = self.ranks[self.last[y]] = rank
+            self.last[y], self.ranks[y] = self._name(y), rank
         outputs = tuple(self.last[y] for y in step.outputs)
         self._append(Step(layer, inputs, outputs, step.nodes))
 
