@@ -252,6 +252,11 @@ def test_a_state_is_known_as_one(cls: Any) -> None:
     assert begins(x, *(h,) * arrays).shape == (2, 2 * (1 + arrays))
 
 
+def test_lengths_are_no_state_in_shapes() -> None:
+    assert nn.GRU(2, 3).output_shape(((4, 7, 2), (4,))) == (4, 7, 3)
+    assert nn.GRU(2, 3).output_shape(((4, 7, 2), (4, 3), (4,))) == ((4, 7, 3), (4, 3))
+
+
 def test_another_number_of_states_than_a_layer_has_is_refused() -> None:
     rows = nn.Sequential(nn.GlobalAvgPool(), nn.Linear(2, 4))
     both = nn.Parallel(nn.Conv1d(2, 3, 1), rows, join=None)

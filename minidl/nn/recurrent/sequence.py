@@ -373,7 +373,8 @@ class Recurrent(Layer):
 
     def output_shape(self, input_shape: tuple[Any, ...] | None) -> tuple[Any, ...]:
         if input_shape is not None and is_several(input_shape):
-            first, *state = input_shape
+            first, *more = input_shape
+            state = [shape for shape in more if shape is None or len(shape) != 1]  # no lengths
             self._check_state_shapes(state)
             return (self.output_shape(first), *state) if state else self.output_shape(first)
         width = self.hidden_size * self._directions
