@@ -17,7 +17,7 @@ from minidl.nn.activations import (
 )
 from minidl.nn.branches import Parallel
 from minidl.nn.classification_losses import CrossEntropyLoss, NLLLoss
-from minidl.nn.containers import Residual, Sequential, pre_activation
+from minidl.nn.containers import Sequential
 from minidl.nn.convolution import Conv1d, Conv2d
 from minidl.nn.cosine_losses import CosineEmbeddingLoss, CosineSimilarityLoss
 from minidl.nn.distribution_losses import GaussianNLLLoss, PoissonNLLLoss, QuantileLoss
@@ -39,6 +39,7 @@ from minidl.nn.rectifiers import CELU, ELU, SELU, LeakyReLU, PReLU
 from minidl.nn.recurrent.cells import GRUCell, LSTMCell, RNNCell
 from minidl.nn.recurrent.layers import GRU, LSTM, RNN
 from minidl.nn.reshape import Flatten, Identity
+from minidl.nn.residual import Residual, pre_activation
 from minidl.nn.upsampling import Upsample
 
 __all__ = [

@@ -16,8 +16,15 @@ from minidl.nn.joining import Add, Concat, Join, Multiply, Stack, described, fit
 from minidl.nn.layer import Examples, Layer
 from minidl.nn.lengths import steps_in
 from minidl.nn.linear import Linear
-from minidl.nn.summary import Member, Shape, describe_branch, may_be_alike, shape_in_words
-from minidl.nn.tuples import added, backward_through, is_several, through, without_tuple_of_one
+from minidl.nn.summary import Member, describe_branch, may_be_alike, shape_in_words
+from minidl.nn.tuples import (
+    Shape,
+    added,
+    backward_through,
+    is_several,
+    through,
+    without_tuple_of_one,
+)
 from minidl.typing import Array
 
 JOINS: dict[str | None, type[Join] | None] = {

@@ -13,7 +13,8 @@ from minidl.nn.forms import (
     takes_only_its_width,
 )
 from minidl.nn.layer import Layer
-from minidl.nn.summary import Member, Shape, summary_of
+from minidl.nn.summary import Member, summary_of
+from minidl.nn.tuples import Shape
 
 
 class Container(Layer):

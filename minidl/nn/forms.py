@@ -11,9 +11,7 @@ from typing import Any, NamedTuple
 
 from minidl.nn.array_checks import ONE_OF_SEVERAL
 from minidl.nn.layer import Layer
-from minidl.nn.tuples import is_several
-
-Shape = tuple[Any, ...] | None
+from minidl.nn.tuples import Shape, is_several
 
 ANY = frozenset(range(2, 9))  # numbers of dimensions of an input, the batch among them
 IN_WORDS = {

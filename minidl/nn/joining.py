@@ -9,8 +9,7 @@ from typing import Any
 from minidl import kernels
 from minidl.nn.checks import check_count
 from minidl.nn.layer import Examples, Layer
-from minidl.nn.summary import Shape
-from minidl.nn.tuples import is_several
+from minidl.nn.tuples import Shape, is_several
 from minidl.typing import Array
 
 MOST_PARTS = 4  # that the kernel puts side by side at once

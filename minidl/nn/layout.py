@@ -12,7 +12,8 @@ from minidl.nn.convolution import Conv1d, Conv2d
 from minidl.nn.forms import Form
 from minidl.nn.layer import Examples, Layer
 from minidl.nn.reshape import Flatten
-from minidl.nn.summary import Member, Shape, describe_branch
+from minidl.nn.summary import Member, describe_branch
+from minidl.nn.tuples import Shape
 from minidl.typing import Array
 
 

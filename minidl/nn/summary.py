@@ -10,10 +10,8 @@ import numpy as np
 
 from minidl.nn.forms import Form, computes_as_ours, is_ours, takes_only_its_width
 from minidl.nn.layer import Layer
-from minidl.nn.tuples import is_several
+from minidl.nn.tuples import Shape, is_several
 
-# The shape of an array, such as ("batch", 64), or a tuple of shapes; None where it is not known.
-Shape = tuple[Any, ...] | None
 Member = tuple[str, Layer, Shape]  # its name, the layer, and the shape of its input
 Row = tuple[str, str, str]
 

@@ -9,6 +9,9 @@ from minidl import kernels
 from minidl.nn.layer import Layer
 from minidl.typing import Array
 
+# The shape of an array, such as ("batch", 64), or a tuple of shapes; None where it is not known.
+Shape = tuple[Any, ...] | None
+
 
 def through(layer: Layer, x: Any, lengths: Array | None = None) -> Any:
     """Return what a layer gives for an input or a tuple of them, with lengths if it takes any."""

@@ -15,13 +15,14 @@ import numpy as np
 
 from minidl.nn.branches import JOINS, Parallel
 from minidl.nn.container import Container
-from minidl.nn.containers import Residual, Sequential
+from minidl.nn.containers import Sequential
 from minidl.nn.dropout import Dropout
 from minidl.nn.forms import is_ours
 from minidl.nn.layer import KEPT, Layer
 from minidl.nn.layout import ChannelsFirst
 from minidl.nn.parameter import Parameter
 from minidl.nn.recurrent.sequence import Recurrent
+from minidl.nn.residual import Residual
 from minidl.saving.tensor_file import shortened
 
 LARGEST_SETTING = 4096  # of a whole number that is not the size of any array, such as a stride
