@@ -10,6 +10,7 @@ import torch
 from minidl import nn
 from minidl.nn.layer import Layer
 from minidl.torch import branch_modules, image_modules
+from minidl.torch.making import Modules
 
 # Makes the module of a layer for images of so many dimensions, 1 for sequences.
 Maker = Callable[[Any, int], Any]
@@ -135,25 +136,17 @@ def module_of(
     return _Modules(made, dimensions, reordered).of(layer.inner)
 
 
-class _Modules:
-    """The modules of layers, which are asked for in the order in which they are called."""
+class _Modules(Modules):
+    """The modules of layers in a ``ChannelsFirst``."""
 
     def __init__(
         self, made: Callable[[Layer], Any], dimensions: int, reordered: frozenset[int]
     ) -> None:
-        self.made, self.dimensions, self.reordered = made, dimensions, reordered
+        super().__init__(reordered)
+        self.made, self.dimensions = made, dimensions
         self.rows = False  # whether the pixels are in rows now
-        self.done: dict[int, Any] = {}
 
-    def of(self, layer: Layer) -> Any:
-        """Return the module of a layer, one for all places where the layer is."""
-        if id(layer) not in self.done:
-            module = self.done[id(layer)] = self._new(layer)
-            batch = isinstance(layer, nn.BatchNorm)
-            module.training = layer.uses_batch if batch else layer.training  # type: ignore[attr-defined]
-        return self.done[id(layer)]
-
-    def _new(self, layer: Layer) -> Any:
+    def new(self, layer: Layer) -> Any:
         match layer:
             case nn.Sequential():
                 return torch.nn.Sequential(*map(self.of, layer.stack))

@@ -17,6 +17,7 @@ from minidl.nn.recurrent.sequence import Recurrent
 from minidl.torch import branch_modules, channels_first, image_modules, modules
 from minidl.torch.feature_order import FeatureOrders, feature_orders, is_reordered
 from minidl.torch.layouts import UnknownOrderError
+from minidl.torch.making import Modules
 from minidl.torch.names import slots
 from minidl.torch.state_dict import tensors_of
 
@@ -144,26 +145,10 @@ def _orders(model: Layer) -> FeatureOrders:
     return found
 
 
-class _Modules:
-    """The modules of layers, one for all places where a layer is.
+class _Modules(Modules):
+    """The modules of layers with the channels last."""
 
-    ``reordered`` has the ``id`` of each Flatten that gives features in PyTorch's order there.
-    """
-
-    def __init__(self, reordered: frozenset[int]) -> None:
-        self.reordered = reordered
-        self.done: dict[int, Any] = {}
-
-    def of(self, layer: Layer) -> Any:
-        """Return the module of a layer, with its mode."""
-        if id(layer) not in self.done:
-            module = self.done[id(layer)] = self._new(layer)
-            batch = isinstance(layer, nn.BatchNorm)
-            module.training = layer.uses_batch if batch else layer.training  # type: ignore[attr-defined]
-        return self.done[id(layer)]
-
-    def _new(self, layer: Layer) -> Any:
-        """Return a module of the class and the options of a layer."""
+    def new(self, layer: Layer) -> Any:
         known = (*MAKERS, *CONTAINERS, nn.ChannelsFirst)
         kind: Any = next((kind for kind in type(layer).__mro__ if kind in known), Layer)
         if kind is Layer or type(layer).forward is not kind.forward:
